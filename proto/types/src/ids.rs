@@ -1,0 +1,224 @@
+//! Ids: numbers and random bytes that name things. None of them is ever used twice.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+/// Text that is not an id of the wanted kind.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} is not {wanted}")]
+pub struct InvalidId {
+    text: String,
+    wanted: &'static str,
+}
+
+macro_rules! number {
+    ($(#[$doc:meta])* $name:ident, $inner:ty) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name($inner);
+
+        impl $name {
+            /// Wraps the number.
+            pub const fn new(number: $inner) -> Self {
+                Self(number)
+            }
+
+            /// The number itself.
+            pub const fn get(self) -> $inner {
+                self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.fmt(f)
+            }
+        }
+    };
+}
+
+number!(
+    /// A node's number in the cluster, from 1. A wiped disk comes back under a new one.
+    NodeId,
+    u64
+);
+number!(
+    /// One Raft group: 0 is the meta group, 1..=S are the shards.
+    GroupId,
+    u32
+);
+number!(
+    /// A position in one group's log, from 1.
+    LogIndex,
+    u64
+);
+number!(
+    /// A repository's life under one name: deleted and made again is another generation.
+    Generation,
+    u64
+);
+
+impl GroupId {
+    /// The meta group: membership, shard table, repository catalogue.
+    pub const META: Self = Self(0);
+
+    /// Whether this is the meta group.
+    pub const fn is_meta(self) -> bool {
+        self.0 == 0
+    }
+}
+
+impl Generation {
+    /// The generation after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// Wraps 16 random bytes.
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+
+            /// The bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&hex::encode(self.0))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, concat!(stringify!($name), "({})"), self)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = InvalidId;
+
+            fn from_str(text: &str) -> Result<Self, InvalidId> {
+                let mut bytes = [0; 16];
+                let lower = !text.bytes().any(|byte| byte.is_ascii_uppercase());
+                if lower && hex::decode_to_slice(text, &mut bytes).is_ok() {
+                    return Ok(Self(bytes));
+                }
+                Err(InvalidId { text: text.to_owned(), wanted: $wanted })
+            }
+        }
+    };
+}
+
+random_id!(
+    /// The cluster, made once by its first start.
+    ClusterId,
+    "a cluster id (32 lower-case hex digits)"
+);
+random_id!(
+    /// The life of one data directory. A wiped disk is a new one.
+    Incarnation,
+    "an incarnation (32 lower-case hex digits)"
+);
+random_id!(
+    /// A repository. Never used twice.
+    RepoId,
+    "a repository id (32 lower-case hex digits)"
+);
+random_id!(
+    /// A fork network: the id of its root repository, also after the root is gone. Names the object store.
+    NetworkId,
+    "a network id (32 lower-case hex digits)"
+);
+
+impl RepoId {
+    /// The network of which this repository is the root.
+    pub const fn root_network(self) -> NetworkId {
+        NetworkId(self.0)
+    }
+}
+
+impl NetworkId {
+    /// The shard group that owns this network among `shards` shards:
+    /// `1 + (big-endian u64 of the first 8 bytes of SHA-256(network id)) mod S`. Never changes.
+    ///
+    /// # Panics
+    /// When `shards` is zero: a cluster has at least one shard.
+    pub fn shard(&self, shards: u32) -> GroupId {
+        assert!(shards > 0, "invariant: a cluster has at least one shard");
+        let digest = Sha256::digest(self.0);
+        let mut head = [0; 8];
+        head.copy_from_slice(digest.get(..8).expect("invariant: a SHA-256 has 32 bytes"));
+        let slot = u64::from_be_bytes(head) % u64::from(shards);
+        GroupId(1 + u32::try_from(slot).expect("invariant: slot < shards, a u32"))
+    }
+}
+
+/// Names one client request across retries and changes of leader. Made by the node that received it.
+///
+/// Its record lives in the group's state for at least [`crate::limits::REQUEST_RECORD_MS_MIN`]; an older
+/// id is answered *unknown outcome* and never executed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct RequestId {
+    /// When it was made, milliseconds since the Unix epoch, by its maker's clock.
+    pub made_at_ms: u64,
+    /// The data directory that made it.
+    pub incarnation: Incarnation,
+    /// Counts up within one run of the maker; its high half is drawn at the start of the process.
+    pub counter: u64,
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}-{}-{:016x}",
+            self.made_at_ms, self.incarnation, self.counter
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Golden: printf of the bytes | sha256sum, first 8 bytes, modulo. A change would move every repository.
+    #[test]
+    fn shard_of_a_network_is_fixed_for_ever() {
+        let network = NetworkId::from_bytes([7; 16]);
+        assert_eq!(network.shard(64), GroupId::new(27));
+        assert_eq!(network.shard(8), GroupId::new(3));
+        assert_eq!(network.shard(1), GroupId::new(1));
+        let other: NetworkId = "000102030405060708090a0b0c0d0e0f"
+            .parse()
+            .expect("a valid id");
+        assert_eq!(other.shard(64), GroupId::new(63));
+        assert_eq!(other.shard(8), GroupId::new(7));
+    }
+
+    #[test]
+    fn ids_are_lower_case_hex_of_full_length() {
+        let text = "000102030405060708090a0b0c0d0e0f";
+        let id: RepoId = text.parse().expect("a valid id");
+        assert_eq!(id.to_string(), text);
+        assert!("00".parse::<RepoId>().is_err());
+        assert!(text.to_uppercase().parse::<RepoId>().is_err());
+    }
+}

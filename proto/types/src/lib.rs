@@ -1,0 +1,38 @@
+//! The words of Henge: what every other crate speaks, and nothing that does anything.
+//!
+//! - [`ids`]: numbers and random bytes that name nodes, groups, repositories, requests.
+//! - [`names`]: validated owner, repository and ref names.
+//! - [`object`]: git object ids and pack ids.
+//! - [`limits`]: every bound of the product, in one file.
+//! - [`command`], [`reply`]: what is proposed to a group and what applying it answers.
+//! - [`records`]: what the state machines keep.
+//! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
+//! - [`error`]: the one list of error codes.
+//!
+//! It is pure: no clock, no randomness, no files, no sockets, no protobuf.
+
+pub mod command;
+pub mod error;
+pub mod ids;
+pub mod limits;
+pub mod names;
+pub mod object;
+pub mod records;
+pub mod reply;
+pub mod stored;
+
+pub use command::{
+    Command, CreateRepo, InlinePack, MetaCommand, PackRef, PreviousValue, Proposal, RefUpdate,
+    RequestBinding, ShardCommand, UpdateRefs,
+};
+pub use error::ErrorCode;
+pub use ids::{
+    ClusterId, Generation, GroupId, Incarnation, LogIndex, NetworkId, NodeId, RepoId, RequestId,
+};
+pub use names::{OwnerName, RefName, RepoName, RepoPath};
+pub use object::{ObjectId, PackId};
+pub use records::{
+    ClusterRecord, NodeRecord, PackRecord, RepoRecord, RepoState, ShardPlacement, ShardRepo,
+    ShardRepoState,
+};
+pub use reply::{RefRefusal, RefVerdict, Refusal, Reply};

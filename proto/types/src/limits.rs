@@ -1,0 +1,75 @@
+//! Every bound of the product, in one place. Bytes unless the name says otherwise.
+
+/// An owner's or repository's name.
+pub const NAME_BYTES_MAX: usize = 100;
+/// A full ref name.
+pub const REF_NAME_BYTES_MAX: usize = 1024;
+/// Ref updates in one push.
+pub const REF_UPDATES_MAX: usize = 10_000;
+/// Shards of a cluster.
+pub const SHARDS_MAX: u32 = 256;
+/// Shards of a cluster unless the operator says otherwise.
+pub const SHARDS_DEFAULT: u32 = 64;
+/// Replicas of a group.
+pub const REPLICATION_DEFAULT: usize = 3;
+/// Nodes that `henge dev` starts at most: ports are laid out for them.
+pub const DEV_NODES_MAX: u64 = 19;
+
+/// A completed pack and its index together: up to this they ride in the log entry.
+pub const INLINE_PACK_BYTES_MAX: usize = 128 * 1024;
+/// One log entry, encoded.
+pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Entries per read of the log and per AppendEntries, together.
+pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// One control message between nodes.
+pub const RPC_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// One push, as it comes over the wire; the spool's bound.
+pub const PUSH_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// The body of a fetch or ls-refs request after inflating.
+pub const FETCH_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// The body of an API request.
+pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Objects in one pushed pack.
+pub const PACK_OBJECTS_MAX: u32 = 20_000_000;
+/// One object, inflated, in a pushed pack.
+pub const OBJECT_BYTES_MAX: u64 = 512 * 1024 * 1024;
+
+/// A segment of the write-ahead log.
+pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+/// All segments of the write-ahead log together.
+pub const WAL_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Records in memory for readers that follow the tail.
+pub const WAL_TAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Operations waiting for the log's writer.
+pub const WAL_QUEUE_MAX: usize = 4096;
+/// Bytes in one batch of the log's writer.
+pub const WAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// A group's log since its last snapshot: then a new one is taken.
+pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// A group's log entries since its last snapshot: bounds replay when entries are tiny.
+pub const SNAPSHOT_LOG_ENTRIES: u64 = 500_000;
+/// Log entries kept behind a snapshot, so that a follower a little behind needs none.
+pub const LOG_ENTRIES_KEPT: u64 = 1_000;
+
+/// Free space below which pushes are refused: the larger of this and [`LOW_SPACE_PERCENT`].
+pub const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Free space below which pushes are refused, in percent of the file system.
+pub const LOW_SPACE_PERCENT: u64 = 5;
+
+/// How long the record of a request lives at least, milliseconds.
+pub const REQUEST_RECORD_MS_MIN: u64 = 24 * 60 * 60 * 1000;
+/// Expired request records removed by one apply.
+pub const REQUEST_RECORDS_EXPIRED_PER_APPLY: usize = 8;
+/// How long a former tip may still be wanted, milliseconds.
+pub const FORMER_TIP_MS: u64 = 10 * 60 * 1000;
+/// Former tips removed by one apply.
+pub const FORMER_TIPS_EXPIRED_PER_APPLY: usize = 64;
+
+/// Within this a request that needs a quorum is answered, if only with "no quorum".
+pub const QUORUM_WAIT_MS: u64 = 8_000;
+/// Pushes that a node handles at once.
+pub const PUSHES_AT_ONCE: usize = 64;
+/// Fetches that a node handles at once.
+pub const FETCHES_AT_ONCE: usize = 64;
+/// Blocking jobs (git work, file work) that a node runs at once.
+pub const BLOCKING_JOBS_MAX: usize = 64;

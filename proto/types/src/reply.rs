@@ -1,0 +1,105 @@
+//! Replies: what applying a command answers. A refusal is a reply, never an error.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, RepoId};
+use crate::names::{RefName, RepoPath};
+use crate::object::ObjectId;
+use crate::records::RepoRecord;
+
+/// The answer of `apply`. Recorded with the request id, so its encoding only grows at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, or already so.
+    Done,
+    /// The repository as the catalogue has it now.
+    Repo(RepoRecord),
+    /// A push: one verdict per update, in its order.
+    RefsUpdated {
+        /// The verdicts.
+        verdicts: Vec<RefVerdict>,
+    },
+    /// Nothing was done.
+    Refused(Refusal),
+    /// The request id is older than its record may be: whether it was ever executed is not known.
+    UnknownOutcome,
+    /// A `GcEpoch` lies after `checked_at`: check the closure again and propose again.
+    Recheck,
+}
+
+/// Why nothing was done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Refusal {
+    /// The name is taken by this repository.
+    NameTaken {
+        /// The name.
+        path: RepoPath,
+        /// Who has it.
+        by: RepoId,
+    },
+    /// The id was used before.
+    IdTaken {
+        /// The id.
+        repo: RepoId,
+    },
+    /// There is no such repository, or it is deleted.
+    NoSuchRepo {
+        /// The id.
+        repo: RepoId,
+    },
+    /// The repository's name has started another life: resolve it again.
+    WrongGeneration {
+        /// What the command named.
+        named: Generation,
+        /// What it is.
+        current: Generation,
+    },
+    /// The repository is not in the state that the command needs.
+    WrongState {
+        /// The id.
+        repo: RepoId,
+    },
+    /// The same request id came with other content or from somebody else.
+    RequestMismatch,
+    /// The cluster is formed already.
+    AlreadyFormed,
+    /// The node is not a member, or its incarnation is another.
+    UnknownNode,
+    /// The command breaks a limit or its own rules; a proposer that checks never sees it.
+    Invalid,
+}
+
+/// What became of one ref update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefVerdict {
+    /// The ref.
+    pub name: RefName,
+    /// Its value before, where there was one.
+    pub old: Option<ObjectId>,
+    /// `Ok` when the ref now has the new value.
+    pub result: Result<(), RefRefusal>,
+}
+
+/// Why a ref update was refused.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RefRefusal {
+    /// The ref has another value than expected; git's users know it as `fetch first` / `stale info`.
+    Stale {
+        /// What it is.
+        current: Option<ObjectId>,
+    },
+    /// It exists and must not.
+    Exists {
+        /// What it is.
+        current: ObjectId,
+    },
+    /// It must exist and does not.
+    Missing,
+    /// `refs/heads/a` and `refs/heads/a/b` cannot both exist.
+    NameConflict {
+        /// The ref in the way.
+        with: RefName,
+    },
+    /// Another update of the same atomic push was refused.
+    AtomicAborted,
+}

@@ -1,0 +1,1 @@
+//! The git protocol: sans-IO state machines and thin IO.

@@ -1,0 +1,1 @@
+//! Write-ahead log, kv, snapshots and object stores of a node.
