@@ -6,6 +6,7 @@
 //! - [`limits`]: every bound of the product, in one file.
 //! - [`command`], [`reply`]: what is proposed to a group and what applying it answers.
 //! - [`records`]: what the state machines keep.
+//! - [`status`]: what a cluster says of itself.
 //! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
 //! - [`error`]: the one list of error codes.
 //!
@@ -19,6 +20,7 @@ pub mod names;
 pub mod object;
 pub mod records;
 pub mod reply;
+pub mod status;
 pub mod stored;
 
 pub use command::{
