@@ -1,11 +1,13 @@
 //! What a Henge component is handed instead of reaching for it: time, chance and a place to run.
 //!
 //! - [`clock`]: wall time and monotonic time behind a trait, so that libraries never read the clock.
+//! - [`failpoint`]: places where a test may end the process.
 //! - [`tasks`]: the scope through which every task, blocking job and thread of a node is started.
 //!
 //! It deliberately knows nothing of Henge: no ids, no limits, no errors of the product.
 
 pub mod clock;
+pub mod failpoint;
 pub mod tasks;
 
 pub use clock::{Clock, SystemClock};
