@@ -186,7 +186,7 @@ pub(crate) fn execute(
             };
             lifecycle::create(changes, &made)
         }
-        ShardCommand::DropRepo { repo } => lifecycle::drop(changes, header, repo),
+        ShardCommand::DropRepo { repo } => lifecycle::drop_repo(changes, header, repo),
         ShardCommand::UpdateRefs(push) => push::update_refs(changes, header, push),
         ShardCommand::SetHead {
             repo,

@@ -32,7 +32,11 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
 /// Drops a repository: its refs and former tips, and with its network's last live repository the manifest.
 ///
 /// One apply removes all of it, so it costs as many writes as the repository has refs and former tips.
-pub(super) fn drop(changes: &mut Changes<'_, impl View>, header: &Header, id: &RepoId) -> Outcome {
+pub(super) fn drop_repo(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    id: &RepoId,
+) -> Outcome {
     let Some(repo) = ShardView::new(changes.before()).repo(id) else {
         // A create may still be on its way: the tombstone stops it.
         put(changes, &unknown(header, id));
