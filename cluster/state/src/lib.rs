@@ -1,1 +1,35 @@
-//! The pure replicated state machines.
+//! The replicated state machines of Henge: what a committed command does to a group's state.
+//!
+//! The same commands from the same state give the same reply, writes, effects and state hash on every
+//! replica. Nothing here waits, reads a clock, draws a number, opens a file or knows about Raft: time and
+//! chance come in the [`Header`], and what has to happen outside is handed back as [`Effect`]s (carried
+//! out by every replica) and [`Action`]s (carried out by the leader, at least once).
+//!
+//! - [`apply`]: the one entry point, with the dedup of requests in it.
+//! - [`State`]: all pairs of one group, copy-on-write, with its hash.
+//! - [`View`]: what a machine reads from; [`Write`]: what it answers with.
+//! - [`meta`]: the meta group: cluster, nodes, placements, the catalogue of repositories.
+//! - [`shard`]: a shard: repositories, refs, manifests of packs, former tips.
+//!
+//! The keys and values are described in `docs/formats.md`, section "Machine state".
+
+mod apply;
+mod changes;
+mod hash;
+mod keys;
+pub mod meta;
+mod outcome;
+mod requests;
+pub mod shard;
+mod state;
+mod version;
+mod view;
+
+pub use apply::{Header, apply};
+pub use meta::{MetaView, pending_actions};
+pub use outcome::{Action, Effect, Outcome};
+pub use requests::RequestRecord;
+pub use shard::ShardView;
+pub use state::State;
+pub use version::version;
+pub use view::{View, Write};

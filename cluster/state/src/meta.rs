@@ -1,0 +1,178 @@
+//! The meta group: who is in the cluster, where the shards live, which repositories there are.
+
+mod catalogue;
+mod membership;
+
+use bytes::Bytes;
+use henge_types::stored::number;
+use henge_types::{
+    ClusterRecord, GroupId, MetaCommand, NodeId, NodeRecord, OwnerName, RepoId, RepoPath,
+    RepoRecord, RepoState, RequestId, ShardPlacement,
+};
+
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::{Action, Outcome};
+use crate::requests::{self, RequestRecord};
+use crate::view::{View, decode};
+
+/// Reads the meta group's state.
+#[derive(Debug)]
+pub struct MetaView<'v, V> {
+    view: &'v V,
+}
+
+impl<V> Clone for MetaView<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for MetaView<'_, V> {}
+
+impl<'v, V: View> MetaView<'v, V> {
+    /// Reads from these pairs, which must be the meta group's.
+    pub const fn new(view: &'v V) -> Self {
+        Self { view }
+    }
+
+    /// The cluster; none before it was formed.
+    pub fn cluster(self) -> Option<ClusterRecord> {
+        let key = keys::cluster();
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::CLUSTER_RECORD, &key, &bytes))
+    }
+
+    /// A member.
+    pub fn node(self, node: NodeId) -> Option<NodeRecord> {
+        let key = keys::node(node);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::NODE_RECORD, &key, &bytes))
+    }
+
+    /// All members, by number.
+    pub fn nodes(self) -> impl Iterator<Item = NodeRecord> + use<'v, V> {
+        let all = keys::nodes();
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::NODE_RECORD, key, bytes))
+    }
+
+    /// Where a shard lives.
+    pub fn placement(self, group: GroupId) -> Option<ShardPlacement> {
+        let key = keys::placement(group);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::SHARD_PLACEMENT, &key, &bytes))
+    }
+
+    /// Where every shard lives, by group.
+    pub fn placements(self) -> impl Iterator<Item = ShardPlacement> + use<'v, V> {
+        let all = keys::placements();
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::SHARD_PLACEMENT, key, bytes))
+    }
+
+    /// A repository in the catalogue, whatever its state: deleted ones are kept.
+    pub fn repo(self, repo: &RepoId) -> Option<RepoRecord> {
+        let key = keys::repo(repo);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::REPO_RECORD, &key, &bytes))
+    }
+
+    /// The repository that has the name now, reserved or ready. Upper and lower case are the same.
+    pub fn repo_by_path(self, path: &RepoPath) -> Option<RepoRecord> {
+        let key = keys::path(&path.key());
+        let bytes = self.view.get(&key)?;
+        Some(self.named(&key, &bytes))
+    }
+
+    /// Up to `limit` repositories that have a name (reserved or ready), of one owner or of all, in the order
+    /// of [`RepoPath::key`]; the page goes on behind the key `after`.
+    pub fn repos(
+        self,
+        owner: Option<&OwnerName>,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Vec<RepoRecord> {
+        let prefix = owner.map_or_else(keys::paths, |owner| {
+            keys::paths_of(&owner.as_str().to_ascii_lowercase())
+        });
+        let from = after.map_or_else(
+            || prefix.clone(),
+            |after| keys::after_path(&after.to_ascii_lowercase()),
+        );
+        let pairs = self.view.range(&from, &prefix);
+        pairs
+            .take(limit)
+            .map(|(key, bytes)| self.named(key, bytes))
+            .collect()
+    }
+
+    /// Repositories whose creation or deletion is not through: reserved or being deleted, by id.
+    pub fn unfinished(self) -> impl Iterator<Item = RepoRecord> + use<'v, V> {
+        let all = keys::all_unfinished();
+        let marks = self.view.range(&all, &all);
+        marks.map(move |(key, _)| {
+            keys::unfinished_repo(key)
+                .and_then(|repo| self.repo(&repo))
+                .unwrap_or_else(|| panic!("mark {key:?} without its repository: state damaged"))
+        })
+    }
+
+    /// The record of a request, while it is kept.
+    pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
+        requests::find(self.view, id)
+    }
+
+    /// The repository that a name's pair points at.
+    fn named(self, key: &Bytes, id: &Bytes) -> RepoRecord {
+        <[u8; 16]>::try_from(id.as_ref())
+            .ok()
+            .and_then(|id| self.repo(&RepoId::from_bytes(id)))
+            .unwrap_or_else(|| panic!("name {key:?} without its repository: state damaged"))
+    }
+}
+
+/// What the leader has still to do, found again from the state alone.
+pub fn pending_actions(view: &impl View) -> Vec<Action> {
+    let unfinished = MetaView::new(view).unfinished();
+    unfinished
+        .filter_map(|record| match record.state {
+            RepoState::Reserved => Some(Action::FinishCreate { repo: record.repo }),
+            RepoState::Deleting => Some(Action::FinishDelete { repo: record.repo }),
+            RepoState::Ready | RepoState::Deleted => None,
+        })
+        .collect()
+}
+
+pub(crate) fn execute(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    command: &MetaCommand,
+) -> Outcome {
+    match command {
+        MetaCommand::FormCluster {
+            cluster,
+            replication,
+            nodes,
+            placements,
+        } => {
+            let cluster = ClusterRecord {
+                cluster: *cluster,
+                shards: u32::try_from(placements.len()).unwrap_or(u32::MAX),
+                replication: *replication,
+                formed_at_ms: header.proposed_at_ms,
+                version: crate::version(changes.before()),
+            };
+            membership::form(changes, &cluster, nodes, placements)
+        }
+        MetaCommand::RegisterNode(node) => membership::register(changes, node),
+        MetaCommand::ReserveRepo(create) => {
+            catalogue::reserve(changes, create, header.proposed_at_ms)
+        }
+        MetaCommand::MarkRepoReady { repo } => catalogue::mark_ready(changes, repo),
+        MetaCommand::AbandonRepo { repo } => catalogue::abandon(changes, repo),
+        MetaCommand::DeleteRepo { repo } => catalogue::delete(changes, repo),
+        MetaCommand::MarkRepoDropped { repo } => catalogue::mark_dropped(changes, repo),
+    }
+}

@@ -1,0 +1,160 @@
+//! The catalogue of repositories: who has which name, and how far creation and deletion are.
+
+use henge_types::stored::{self, number};
+use henge_types::{CreateRepo, Generation, Refusal, Reply, RepoId, RepoRecord, RepoState};
+
+use super::MetaView;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::{Action, Outcome};
+use crate::view::{View, decode_u64};
+
+/// Takes a name and an id. Again for the same repository is answered with its record.
+pub(super) fn reserve(
+    changes: &mut Changes<'_, impl View>,
+    create: &CreateRepo,
+    now_ms: u64,
+) -> Outcome {
+    let catalogue = MetaView::new(changes.before());
+    if let Some(holder) = catalogue.repo_by_path(&create.path) {
+        if holder.repo == create.repo {
+            return Outcome::reply(Reply::Repo(holder));
+        }
+        return refused(Refusal::NameTaken {
+            path: holder.path,
+            by: holder.repo,
+        });
+    }
+    if catalogue.repo(&create.repo).is_some() {
+        return refused(Refusal::IdTaken { repo: create.repo });
+    }
+    if !create.default_branch.is_branch() {
+        return refused(Refusal::Invalid);
+    }
+    let path_key = create.path.key();
+    let record = RepoRecord {
+        repo: create.repo,
+        network: create.network,
+        path: create.path.clone(),
+        generation: highest_generation(changes.before(), &path_key).next(),
+        state: RepoState::Reserved,
+        private: create.private,
+        description: create.description.clone(),
+        default_branch: create.default_branch.clone(),
+        created_at_ms: now_ms,
+    };
+    let generation = record.generation.get().to_be_bytes().to_vec();
+    changes.put(keys::path_generation(&path_key), generation);
+    let id = record.repo.as_bytes().to_vec();
+    changes.put(keys::path(&path_key), id);
+    put(changes, &record);
+    let actions = vec![Action::FinishCreate { repo: record.repo }];
+    Outcome {
+        actions,
+        ..Outcome::reply(Reply::Repo(record))
+    }
+}
+
+/// The shard has made it.
+pub(super) fn mark_ready(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
+    with_repo(changes, repo, |changes, record| match record.state {
+        RepoState::Reserved => {
+            record.state = RepoState::Ready;
+            put(changes, record);
+            done()
+        }
+        RepoState::Ready => done(),
+        RepoState::Deleting | RepoState::Deleted => wrong_state(record),
+    })
+}
+
+/// Undoes a reservation. Only for a repository that its shard never made and never will: whoever cannot
+/// know that deletes instead, which leaves a tombstone in the shard.
+pub(super) fn abandon(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
+    with_repo(changes, repo, |changes, record| match record.state {
+        RepoState::Reserved => {
+            record.state = RepoState::Deleted;
+            free_name(changes, record);
+            put(changes, record);
+            done()
+        }
+        RepoState::Deleted => done(),
+        RepoState::Ready | RepoState::Deleting => wrong_state(record),
+    })
+}
+
+/// The tombstone: nobody finds it by name from here on.
+pub(super) fn delete(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
+    with_repo(changes, repo, |changes, record| match record.state {
+        RepoState::Reserved | RepoState::Ready => {
+            record.state = RepoState::Deleting;
+            free_name(changes, record);
+            put(changes, record);
+            Outcome {
+                actions: vec![Action::FinishDelete { repo: record.repo }],
+                ..done()
+            }
+        }
+        RepoState::Deleting | RepoState::Deleted => done(),
+    })
+}
+
+/// The shard has dropped it.
+pub(super) fn mark_dropped(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
+    with_repo(changes, repo, |changes, record| match record.state {
+        RepoState::Deleting => {
+            record.state = RepoState::Deleted;
+            put(changes, record);
+            done()
+        }
+        RepoState::Deleted => done(),
+        RepoState::Reserved | RepoState::Ready => wrong_state(record),
+    })
+}
+
+fn with_repo<V: View>(
+    changes: &mut Changes<'_, V>,
+    repo: &RepoId,
+    step: impl FnOnce(&mut Changes<'_, V>, &mut RepoRecord) -> Outcome,
+) -> Outcome {
+    match MetaView::new(changes.before()).repo(repo) {
+        Some(mut record) => step(changes, &mut record),
+        None => refused(Refusal::NoSuchRepo { repo: *repo }),
+    }
+}
+
+/// Writes the record, and the mark that finds it while it is unfinished.
+fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
+    let bytes = stored::encode(number::REPO_RECORD, 1, record);
+    changes.put(keys::repo(&record.repo), bytes);
+    let mark = keys::unfinished(&record.repo);
+    let marked = changes.before().get(&mark).is_some();
+    match record.state {
+        RepoState::Reserved | RepoState::Deleting if !marked => changes.put(mark, Vec::new()),
+        RepoState::Ready | RepoState::Deleted if marked => changes.delete(mark),
+        RepoState::Reserved | RepoState::Ready | RepoState::Deleting | RepoState::Deleted => {}
+    }
+}
+
+/// The name may be taken again. Only called while the repository has it.
+fn free_name(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
+    changes.delete(keys::path(&record.path.key()));
+}
+
+fn highest_generation(view: &impl View, path_key: &str) -> Generation {
+    let key = keys::path_generation(path_key);
+    let highest = view.get(&key).map(|bytes| decode_u64(&key, &bytes));
+    Generation::new(highest.unwrap_or_default())
+}
+
+const fn done() -> Outcome {
+    Outcome::reply(Reply::Done)
+}
+
+const fn refused(refusal: Refusal) -> Outcome {
+    Outcome::reply(Reply::Refused(refusal))
+}
+
+const fn wrong_state(record: &RepoRecord) -> Outcome {
+    refused(Refusal::WrongState { repo: record.repo })
+}

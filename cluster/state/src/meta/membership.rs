@@ -1,0 +1,79 @@
+//! Forming the cluster, and where its members are reached.
+
+use std::collections::BTreeSet;
+
+use henge_types::limits::SHARDS_MAX;
+use henge_types::stored::{self, number};
+use henge_types::{ClusterRecord, GroupId, NodeRecord, Refusal, Reply, ShardPlacement};
+
+use super::MetaView;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::view::View;
+
+/// The first entry of a cluster.
+pub(super) fn form(
+    changes: &mut Changes<'_, impl View>,
+    cluster: &ClusterRecord,
+    nodes: &[NodeRecord],
+    placements: &[ShardPlacement],
+) -> Outcome {
+    if MetaView::new(changes.before()).cluster().is_some() {
+        return Outcome::reply(Reply::Refused(Refusal::AlreadyFormed));
+    }
+    if !is_whole(cluster, nodes, placements) {
+        return Outcome::reply(Reply::Refused(Refusal::Invalid));
+    }
+    let bytes = stored::encode(number::CLUSTER_RECORD, 1, cluster);
+    changes.put(keys::cluster(), bytes);
+    for node in nodes {
+        put_node(changes, node);
+    }
+    for placement in placements {
+        let bytes = stored::encode(number::SHARD_PLACEMENT, 1, placement);
+        changes.put(keys::placement(placement.group), bytes);
+    }
+    Outcome::reply(Reply::Done)
+}
+
+/// Whether the shards are groups 1..=S in order, each on some of the nodes, none of them twice.
+fn is_whole(cluster: &ClusterRecord, nodes: &[NodeRecord], placements: &[ShardPlacement]) -> bool {
+    let members: BTreeSet<_> = nodes.iter().map(|node| node.node).collect();
+    let lives: BTreeSet<_> = nodes.iter().map(|node| node.incarnation).collect();
+    let in_order = (1..)
+        .zip(placements)
+        .all(|(group, placement)| placement.group == GroupId::new(group));
+    let placed = placements.iter().all(|placement| {
+        let replicas: BTreeSet<_> = placement.replicas.iter().copied().collect();
+        !replicas.is_empty()
+            && replicas.len() == placement.replicas.len()
+            && replicas.is_subset(&members)
+    });
+    !members.is_empty()
+        && members.len() == nodes.len()
+        && lives.len() == nodes.len()
+        && (1..=SHARDS_MAX).contains(&cluster.shards)
+        && cluster.replication > 0
+        && in_order
+        && placed
+}
+
+/// A member says where it is reached.
+pub(super) fn register(changes: &mut Changes<'_, impl View>, node: &NodeRecord) -> Outcome {
+    let known = MetaView::new(changes.before()).node(node.node);
+    match known {
+        Some(known) if known.incarnation == node.incarnation => {
+            if known != *node {
+                put_node(changes, node);
+            }
+            Outcome::reply(Reply::Done)
+        }
+        Some(_) | None => Outcome::reply(Reply::Refused(Refusal::UnknownNode)),
+    }
+}
+
+fn put_node(changes: &mut Changes<'_, impl View>, node: &NodeRecord) {
+    let bytes = stored::encode(number::NODE_RECORD, 1, node);
+    changes.put(keys::node(node.node), bytes);
+}

@@ -1,0 +1,68 @@
+//! What applying a command hands back.
+
+use henge_types::{NetworkId, PackRef, Reply, RepoId};
+
+use crate::view::Write;
+
+/// What one entry did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// The answer to whoever asked.
+    pub reply: Reply,
+    /// Changes of the state, in the order of their keys, no key twice: committed in one batch with the
+    /// applied index.
+    pub writes: Vec<Write>,
+    /// For every replica's shell, in order.
+    pub effects: Vec<Effect>,
+    /// For the leader's shell.
+    pub actions: Vec<Action>,
+}
+
+impl Outcome {
+    /// An answer, and nothing else.
+    pub(crate) const fn reply(reply: Reply) -> Self {
+        Self {
+            reply,
+            writes: Vec::new(),
+            effects: Vec::new(),
+            actions: Vec::new(),
+        }
+    }
+}
+
+/// Work outside the state that every replica's shell carries out when it applies the entry. It may be
+/// carried out again when the entry is replayed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// The manifest names this pack: put it in the network's store, over whatever has its file name.
+    InstallPack {
+        /// Whose store.
+        network: NetworkId,
+        /// The pack.
+        pack: PackRef,
+    },
+    /// The repository is gone. Its network's store may go when no live repository of the network is left
+    /// ([`crate::ShardView::network_is_live`]).
+    DropRepo {
+        /// Its network.
+        network: NetworkId,
+        /// The repository.
+        repo: RepoId,
+    },
+}
+
+/// Work that the leader's shell carries out, at least once. The value itself is the idempotency key: two
+/// equal actions are the same work. After a change of leader [`crate::pending_actions`] finds what is left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Action {
+    /// Name and id are reserved: make the repository in its shard, then mark it ready.
+    FinishCreate {
+        /// The repository.
+        repo: RepoId,
+    },
+    /// The tombstone stands: drop the repository in its shard, then mark it dropped.
+    FinishDelete {
+        /// The repository.
+        repo: RepoId,
+    },
+}

@@ -1,0 +1,214 @@
+//! A shard: its repositories, their refs, the manifests of their networks' packs, former tips.
+
+mod former_tips;
+mod lifecycle;
+mod push;
+
+use henge_types::limits::FORMER_TIP_MS;
+use henge_types::stored::{self, number};
+use henge_types::{
+    Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, RefName, Refusal, RepoId,
+    RequestId, ShardCommand, ShardRepo, ShardRepoState,
+};
+
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::requests::{self, RequestRecord};
+use crate::view::{View, decode, decode_u64};
+
+/// Reads a shard's state.
+#[derive(Debug)]
+pub struct ShardView<'v, V> {
+    view: &'v V,
+}
+
+impl<V> Clone for ShardView<'_, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<V> Copy for ShardView<'_, V> {}
+
+impl<'v, V: View> ShardView<'v, V> {
+    /// Reads from these pairs, which must be a shard's.
+    pub const fn new(view: &'v V) -> Self {
+        Self { view }
+    }
+
+    /// A repository, live or dropped. One that was dropped before it was ever made here has generation 0.
+    pub fn repo(self, repo: &RepoId) -> Option<ShardRepo> {
+        let key = keys::shard_repo(repo);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::SHARD_REPO, &key, &bytes))
+    }
+
+    /// The repository, if this life of it is served.
+    ///
+    /// # Errors
+    /// `NoSuchRepo` when it is unknown or dropped, `WrongGeneration` when its name has another life.
+    pub fn live_repo(self, repo: &RepoId, generation: Generation) -> Result<ShardRepo, Refusal> {
+        let record = self
+            .repo(repo)
+            .filter(|record| record.state == ShardRepoState::Live)
+            .ok_or(Refusal::NoSuchRepo { repo: *repo })?;
+        if record.generation == generation {
+            Ok(record)
+        } else {
+            Err(Refusal::WrongGeneration {
+                named: generation,
+                current: record.generation,
+            })
+        }
+    }
+
+    /// All repositories, live or dropped, by id.
+    pub fn repos(self) -> impl Iterator<Item = ShardRepo> + use<'v, V> {
+        let all = keys::shard_repos();
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::SHARD_REPO, key, bytes))
+    }
+
+    /// The networks with at least one live repository, by id.
+    pub fn networks(self) -> Vec<NetworkId> {
+        let all = keys::networks();
+        let marks = self.view.range(&all, &all);
+        let mut networks: Vec<_> = marks
+            .map(|(key, _)| {
+                keys::network_of(key)
+                    .map(|(network, _)| network)
+                    .unwrap_or_else(|| panic!("broken key {key:?}: state damaged"))
+            })
+            .collect();
+        networks.dedup();
+        networks
+    }
+
+    /// Whether the network has a live repository.
+    pub fn network_is_live(self, network: &NetworkId) -> bool {
+        let all = keys::network_repos(network);
+        self.view.range(&all, &all).next().is_some()
+    }
+
+    /// The refs whose names start with `prefix`, by name.
+    pub fn refs(
+        self,
+        repo: &RepoId,
+        prefix: &str,
+    ) -> impl Iterator<Item = (RefName, ObjectId)> + use<'v, V> {
+        self.ref_texts(repo, prefix).map(|(name, value)| {
+            let parsed = name.parse();
+            let name = parsed.unwrap_or_else(|error| panic!("stored ref: {error}: state damaged"));
+            (name, value)
+        })
+    }
+
+    /// The same, with names as they lie in the state: for advertisements of very many refs.
+    pub fn ref_texts(
+        self,
+        repo: &RepoId,
+        prefix: &str,
+    ) -> impl Iterator<Item = (&'v str, ObjectId)> + use<'v, V> {
+        let all = keys::refs(repo, prefix);
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| {
+            let name = keys::ref_name(key)
+                .unwrap_or_else(|| panic!("ref with a broken key {key:?}: state damaged"));
+            (name, object(key, bytes))
+        })
+    }
+
+    /// The value of a ref.
+    pub fn ref_value(self, repo: &RepoId, name: &RefName) -> Option<ObjectId> {
+        let key = keys::reference(repo, name);
+        self.view.get(&key).map(|bytes| object(&key, &bytes))
+    }
+
+    /// The manifest of a network, by pack.
+    pub fn packs(self, network: &NetworkId) -> impl Iterator<Item = PackRecord> + use<'v, V> {
+        let all = keys::packs(network);
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::PACK_RECORD, key, bytes))
+    }
+
+    /// A pack of the manifest.
+    pub fn pack(self, network: &NetworkId, pack: &PackId) -> Option<PackRecord> {
+        let key = keys::pack(network, pack);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::PACK_RECORD, &key, &bytes))
+    }
+
+    /// Whether a ref of the repository had this value within the last [`FORMER_TIP_MS`] and lost it. Says
+    /// nothing of the values that refs have now.
+    pub fn was_tip_recently(self, repo: &RepoId, tip: &ObjectId, now_ms: u64) -> bool {
+        let key = keys::former_tip(repo, tip);
+        self.view.get(&key).is_some_and(|bytes| {
+            let until_ms = decode_u64(&key, &bytes);
+            now_ms.saturating_sub(until_ms) <= FORMER_TIP_MS
+        })
+    }
+
+    /// The record of a request, while it is kept.
+    pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
+        requests::find(self.view, id)
+    }
+}
+
+fn object(key: &[u8], bytes: &[u8]) -> ObjectId {
+    ObjectId::from_bytes(bytes).unwrap_or_else(|| {
+        let key = bytes::Bytes::copy_from_slice(key);
+        panic!("value of ref {key:?} is no object id: state damaged")
+    })
+}
+
+pub(crate) fn execute(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    command: &ShardCommand,
+) -> Outcome {
+    match command {
+        ShardCommand::CreateRepo {
+            repo,
+            network,
+            generation,
+            head,
+        } => {
+            let made = ShardRepo {
+                repo: *repo,
+                network: *network,
+                generation: *generation,
+                state: ShardRepoState::Live,
+                head: head.clone(),
+                updated_at: header.index,
+                updated_at_ms: header.proposed_at_ms,
+            };
+            lifecycle::create(changes, &made)
+        }
+        ShardCommand::DropRepo { repo } => lifecycle::drop_repo(changes, header, repo),
+        ShardCommand::UpdateRefs(push) => push::update_refs(changes, header, push),
+        ShardCommand::SetHead {
+            repo,
+            generation,
+            head,
+        } => lifecycle::set_head(changes, header, repo, *generation, head),
+    }
+}
+
+/// Writes the repository as changed by the entry at `index`.
+fn put_updated(
+    changes: &mut Changes<'_, impl View>,
+    mut repo: ShardRepo,
+    index: LogIndex,
+    at_ms: u64,
+) {
+    repo.updated_at = index;
+    repo.updated_at_ms = at_ms;
+    put(changes, &repo);
+}
+
+fn put(changes: &mut Changes<'_, impl View>, repo: &ShardRepo) {
+    let bytes = stored::encode(number::SHARD_REPO, 1, repo);
+    changes.put(keys::shard_repo(&repo.repo), bytes);
+}

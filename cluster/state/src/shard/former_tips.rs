@@ -1,0 +1,55 @@
+//! Former tips: values that refs lost a short while ago. A client that was told of one by another node may
+//! still ask for it.
+
+use henge_types::limits::{FORMER_TIP_MS, FORMER_TIPS_EXPIRED_PER_APPLY};
+use henge_types::{ObjectId, RepoId};
+
+use crate::changes::Changes;
+use crate::keys;
+use crate::view::{View, decode_u64};
+
+/// Notes that a ref of the repository lost this value now. A clock that steps back moves nothing.
+pub(super) fn remember(
+    changes: &mut Changes<'_, impl View>,
+    repo: &RepoId,
+    tip: &ObjectId,
+    now_ms: u64,
+) {
+    let key = keys::former_tip(repo, tip);
+    let known = changes.get(&key).map(|bytes| decode_u64(&key, &bytes));
+    if let Some(known) = known {
+        if known >= now_ms {
+            return;
+        }
+        changes.delete(keys::former_tip_age(known, repo, tip));
+    }
+    changes.put(key, now_ms.to_be_bytes().to_vec());
+    changes.put(keys::former_tip_age(now_ms, repo, tip), Vec::new());
+}
+
+/// Removes a few of the oldest that nobody may want any more.
+pub(super) fn expire(changes: &mut Changes<'_, impl View>, now_ms: u64) {
+    let all = keys::former_tip_ages();
+    let oldest = changes.before().range(&all, &all);
+    for (age_key, _) in oldest.take(FORMER_TIPS_EXPIRED_PER_APPLY) {
+        let (at_ms, repo, tip) = keys::former_tip_age_of(age_key)
+            .unwrap_or_else(|| panic!("former tip with a broken key {age_key:?}: state damaged"));
+        if now_ms.saturating_sub(at_ms) <= FORMER_TIP_MS {
+            break;
+        }
+        changes.delete(age_key.clone());
+        changes.delete(keys::former_tip(&repo, &tip));
+    }
+}
+
+/// Removes all of a repository.
+pub(super) fn forget(changes: &mut Changes<'_, impl View>, repo: &RepoId) {
+    let all = keys::former_tips(repo);
+    for (key, bytes) in changes.before().range(&all, &all) {
+        let at_ms = decode_u64(key, bytes);
+        let (repo, tip) = keys::former_tip_of(key)
+            .unwrap_or_else(|| panic!("former tip with a broken key {key:?}: state damaged"));
+        changes.delete(keys::former_tip_age(at_ms, &repo, &tip));
+        changes.delete(key.clone());
+    }
+}

@@ -1,0 +1,114 @@
+//! Making and dropping a repository in its shard, and its HEAD.
+
+use henge_types::{Generation, RefName, Refusal, Reply, RepoId, ShardRepo, ShardRepoState};
+
+use super::{ShardView, former_tips, put, put_updated};
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::{Effect, Outcome};
+use crate::view::View;
+
+/// Makes a repository. Again is answered `Done`; one that was dropped is never made again.
+pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> Outcome {
+    if let Some(known) = ShardView::new(changes.before()).repo(&made.repo) {
+        let same = known.state == ShardRepoState::Live
+            && known.network == made.network
+            && known.generation == made.generation;
+        return if same {
+            Outcome::reply(Reply::Done)
+        } else {
+            refused(Refusal::WrongState { repo: made.repo })
+        };
+    }
+    if !made.head.is_branch() {
+        return refused(Refusal::Invalid);
+    }
+    changes.put(keys::network_repo(&made.network, &made.repo), Vec::new());
+    put(changes, made);
+    Outcome::reply(Reply::Done)
+}
+
+/// Drops a repository: its refs and former tips, and with its network's last live repository the manifest.
+///
+/// One apply removes all of it, so it costs as many writes as the repository has refs and former tips.
+pub(super) fn drop_repo(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    id: &RepoId,
+) -> Outcome {
+    let Some(repo) = ShardView::new(changes.before()).repo(id) else {
+        // A create may still be on its way: the tombstone stops it.
+        put(changes, &unknown(header, id));
+        return Outcome::reply(Reply::Done);
+    };
+    if repo.state == ShardRepoState::Deleted {
+        return Outcome::reply(Reply::Done);
+    }
+    let mark = keys::network_repo(&repo.network, id);
+    let all = keys::network_repos(&repo.network);
+    let mut live = changes.before().range(&all, &all);
+    let last = live.all(|(key, _)| *key == mark);
+    changes.delete(mark);
+    delete_all(changes, &keys::refs(id, ""));
+    former_tips::forget(changes, id);
+    if last {
+        delete_all(changes, &keys::packs(&repo.network));
+    }
+    let network = repo.network;
+    let dropped = ShardRepo {
+        state: ShardRepoState::Deleted,
+        ..repo
+    };
+    put_updated(changes, dropped, header.index, header.proposed_at_ms);
+    Outcome {
+        effects: vec![Effect::DropRepo { network, repo: *id }],
+        ..Outcome::reply(Reply::Done)
+    }
+}
+
+/// Points HEAD elsewhere; the branch need not exist.
+pub(super) fn set_head(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    repo: &RepoId,
+    generation: Generation,
+    head: &RefName,
+) -> Outcome {
+    let mut repo = match ShardView::new(changes.before()).live_repo(repo, generation) {
+        Ok(repo) => repo,
+        Err(refusal) => return refused(refusal),
+    };
+    if !head.is_branch() {
+        return refused(Refusal::Invalid);
+    }
+    if repo.head != *head {
+        repo.head = head.clone();
+        put_updated(changes, repo, header.index, header.proposed_at_ms);
+    }
+    Outcome::reply(Reply::Done)
+}
+
+/// The tombstone of a repository that was never made here: only its id and that it is deleted mean anything.
+/// Lives of a name count from 1, so generation 0 is nobody's.
+fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
+    ShardRepo {
+        repo: *repo,
+        network: repo.root_network(),
+        generation: Generation::new(0),
+        state: ShardRepoState::Deleted,
+        head: RefName::branch("main").expect("invariant: main is a valid branch name"),
+        updated_at: header.index,
+        updated_at_ms: header.proposed_at_ms,
+    }
+}
+
+fn delete_all(changes: &mut Changes<'_, impl View>, prefix: &[u8]) {
+    for (key, _) in changes.before().range(prefix, prefix) {
+        changes.delete(key.clone());
+    }
+}
+
+const fn refused(refusal: Refusal) -> Outcome {
+    Outcome::reply(Reply::Refused(refusal))
+}

@@ -1,0 +1,285 @@
+//! A push: packs and ref updates, checked against the state as it is when the entry is applied.
+
+use std::collections::BTreeSet;
+
+use henge_types::limits::{INLINE_PACK_BYTES_MAX, PACK_OBJECTS_MAX, REF_UPDATES_MAX};
+use henge_types::stored::{self, number};
+use henge_types::{
+    NetworkId, ObjectId, PackRecord, PackRef, PreviousValue, RefName, RefRefusal, RefUpdate,
+    RefVerdict, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
+};
+
+use super::{ShardView, former_tips, put_updated};
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::{Effect, Outcome};
+use crate::view::View;
+
+/// Takes the updates that fit the refs as they are, all or nothing where the push says so.
+pub(super) fn update_refs(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    push: &UpdateRefs,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    let repo = match before.live_repo(&push.repo, push.generation) {
+        Ok(repo) => repo,
+        Err(refusal) => return Outcome::reply(Reply::Refused(refusal)),
+    };
+    if !is_well_formed(push) {
+        return Outcome::reply(Reply::Refused(Refusal::Invalid));
+    }
+    let verdicts = judge(before, push);
+    let mut effects = Vec::new();
+    if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
+        effects = name_packs(changes, header, &repo.network, &push.packs);
+        former_tips::expire(changes, header.proposed_at_ms);
+        take(changes, header, repo, &push.updates, &verdicts);
+    }
+    Outcome {
+        effects,
+        ..Outcome::reply(Reply::RefsUpdated { verdicts })
+    }
+}
+
+/// Whether the push keeps the limits and names nothing twice. Proposers check it too, so what fails here is
+/// a proposer's defect; it must not stop the group.
+fn is_well_formed(push: &UpdateRefs) -> bool {
+    let names: BTreeSet<_> = push.updates.iter().map(|update| &update.name).collect();
+    let packs: BTreeSet<_> = push.packs.iter().map(|pack| pack.pack).collect();
+    (1..=REF_UPDATES_MAX).contains(&push.updates.len())
+        && names.len() == push.updates.len()
+        && packs.len() == push.packs.len()
+        && push.packs.iter().all(pack_is_well_formed)
+        && push.updates.iter().all(update_is_well_formed)
+}
+
+fn pack_is_well_formed(pack: &PackRef) -> bool {
+    let inline_fits = pack.inline.as_ref().is_none_or(|inline| {
+        let (pack_bytes, idx_bytes) = (inline.pack.len(), inline.idx.len());
+        pack_bytes.saturating_add(idx_bytes) <= INLINE_PACK_BYTES_MAX
+            && u64::try_from(pack_bytes) == Ok(pack.pack_bytes)
+            && u64::try_from(idx_bytes) == Ok(pack.idx_bytes)
+    });
+    pack.objects <= PACK_OBJECTS_MAX && inline_fits
+}
+
+/// The all-zero id means "no object" in git's protocol and is never a value.
+fn update_is_well_formed(update: &RefUpdate) -> bool {
+    update
+        .new
+        .is_none_or(|new| new.as_bytes().iter().any(|byte| *byte != 0))
+}
+
+/// One verdict per update, in order.
+fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdict> {
+    let mut verdicts: Vec<_> = push
+        .updates
+        .iter()
+        .map(|update| {
+            let old = before.ref_value(&push.repo, &update.name);
+            RefVerdict {
+                name: update.name.clone(),
+                old,
+                result: check_expected(update.expected, old),
+            }
+        })
+        .collect();
+    refuse_name_conflicts(before, push, &mut verdicts);
+    if push.atomic && verdicts.iter().any(|verdict| verdict.result.is_err()) {
+        for verdict in &mut verdicts {
+            if verdict.result.is_ok() {
+                verdict.result = Err(RefRefusal::AtomicAborted);
+            }
+        }
+    }
+    verdicts
+}
+
+const fn stale(current: Option<ObjectId>) -> Result<(), RefRefusal> {
+    Err(RefRefusal::Stale { current })
+}
+
+fn check_expected(expected: PreviousValue, current: Option<ObjectId>) -> Result<(), RefRefusal> {
+    match (expected, current) {
+        (PreviousValue::Any, _)
+        | (PreviousValue::MustNotExist, None)
+        | (PreviousValue::MustExist, Some(_)) => Ok(()),
+        (PreviousValue::MustNotExist, Some(current)) => Err(RefRefusal::Exists { current }),
+        (PreviousValue::MustExist, None) => Err(RefRefusal::Missing),
+        (PreviousValue::MustExistAndMatch(expected), Some(current)) if expected == current => {
+            Ok(())
+        }
+        (PreviousValue::MustExistAndMatch(_), current) => stale(current),
+    }
+}
+
+/// Refuses refs that would lie below another ref or above one. The accepted deletions of the push come
+/// first; of two new refs in each other's way the earlier one is taken.
+fn refuse_name_conflicts(
+    before: ShardView<'_, impl View>,
+    push: &UpdateRefs,
+    verdicts: &mut [RefVerdict],
+) {
+    let deleted = push.updates.iter().zip(&*verdicts);
+    let deleted = deleted
+        .filter(|(update, verdict)| verdict.result.is_ok() && update.new.is_none())
+        .map(|(update, _)| update.name.as_str())
+        .collect();
+    let mut names = Names {
+        before,
+        repo: &push.repo,
+        deleted,
+        created: BTreeSet::new(),
+    };
+    for (update, verdict) in push.updates.iter().zip(verdicts) {
+        let creates = verdict.result.is_ok() && verdict.old.is_none() && update.new.is_some();
+        if !creates {
+            continue;
+        }
+        let name = update.name.as_str();
+        match names.in_the_way_of(name) {
+            Some(with) => {
+                let with = with
+                    .parse()
+                    .expect("invariant: names of refs, stored or pushed");
+                verdict.result = Err(RefRefusal::NameConflict { with });
+            }
+            None => {
+                names.created.insert(name);
+            }
+        }
+    }
+}
+
+/// The names that exist while a push is judged.
+struct Names<'a, 'v, V> {
+    before: ShardView<'v, V>,
+    repo: &'a RepoId,
+    deleted: BTreeSet<&'a str>,
+    created: BTreeSet<&'a str>,
+}
+
+impl<V: View> Names<'_, '_, V> {
+    fn in_the_way_of(&self, name: &str) -> Option<String> {
+        let slashes = name.match_indices('/').map(|(at, _)| at);
+        // Below `refs/` every ref has a folder of its own: the first name that can be a ref has two slashes.
+        let above = slashes.skip(2).filter_map(|at| name.get(..at));
+        for above in above {
+            if self.created.contains(above) || self.still_there(above) {
+                return Some(above.to_owned());
+            }
+        }
+        let folder = format!("{name}/");
+        let created = self.created.range(folder.as_str()..).next();
+        if let Some(below) = created.filter(|below| below.starts_with(&folder)) {
+            return Some((*below).to_owned());
+        }
+        let mut below = self.before.ref_texts(self.repo, &folder);
+        below
+            .find(|(below, _)| !self.deleted.contains(below))
+            .map(|(below, _)| below.to_owned())
+    }
+
+    fn still_there(&self, name: &str) -> bool {
+        let key = keys::refs(self.repo, name);
+        self.before.view.get(&key).is_some() && !self.deleted.contains(name)
+    }
+}
+
+/// Puts the packs into the manifest. Every replica installs them, also those that the manifest names
+/// already: a file that is there under the name may be broken.
+fn name_packs(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    network: &NetworkId,
+    packs: &[PackRef],
+) -> Vec<Effect> {
+    for pack in packs {
+        if ShardView::new(changes.before())
+            .pack(network, &pack.pack)
+            .is_some()
+        {
+            continue;
+        }
+        let record = PackRecord {
+            pack: pack.pack,
+            pack_bytes: pack.pack_bytes,
+            idx_bytes: pack.idx_bytes,
+            objects: pack.objects,
+            named_at: header.index,
+        };
+        let bytes = stored::encode(number::PACK_RECORD, 1, &record);
+        changes.put(keys::pack(network, &pack.pack), bytes);
+    }
+    let install = |pack: &PackRef| Effect::InstallPack {
+        network: *network,
+        pack: pack.clone(),
+    };
+    packs.iter().map(install).collect()
+}
+
+/// Writes the accepted updates, the values that they end, and the repository.
+fn take(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    mut repo: ShardRepo,
+    updates: &[RefUpdate],
+    verdicts: &[RefVerdict],
+) {
+    let moved = updates.iter().zip(verdicts);
+    let moved =
+        moved.filter(|(update, verdict)| verdict.result.is_ok() && update.new != verdict.old);
+    let mut changed = false;
+    for (update, verdict) in moved {
+        changed = true;
+        let key = keys::reference(&repo.repo, &update.name);
+        match update.new {
+            Some(new) => changes.put(key, new.as_bytes().to_vec()),
+            None => changes.delete(key),
+        }
+        if let Some(old) = &verdict.old {
+            former_tips::remember(changes, &repo.repo, old, header.proposed_at_ms);
+        }
+    }
+    if !changed {
+        return;
+    }
+    if let Some(head) = first_branch(changes, &repo, updates, verdicts) {
+        repo.head = head;
+    }
+    put_updated(changes, repo, header.index, header.proposed_at_ms);
+}
+
+/// What HEAD becomes when the push is the first that brings branches and none of them is HEAD's.
+fn first_branch(
+    changes: &Changes<'_, impl View>,
+    repo: &ShardRepo,
+    updates: &[RefUpdate],
+    verdicts: &[RefVerdict],
+) -> Option<RefName> {
+    if changes
+        .get(&keys::reference(&repo.repo, &repo.head))
+        .is_some()
+    {
+        return None;
+    }
+    // No branch before implies that HEAD's was not there before either.
+    let branches = keys::refs(&repo.repo, "refs/heads/");
+    if changes
+        .before()
+        .range(&branches, &branches)
+        .next()
+        .is_some()
+    {
+        return None;
+    }
+    updates
+        .iter()
+        .zip(verdicts)
+        .find(|(update, verdict)| {
+            verdict.result.is_ok() && update.new.is_some() && update.name.is_branch()
+        })
+        .map(|(update, _)| update.name.clone())
+}

@@ -1,0 +1,46 @@
+//! The version barrier: from here on every replica must understand a release level.
+
+use henge_types::command::VERSION_KNOWN;
+use henge_types::stored::{self, number};
+use henge_types::{GroupId, Reply};
+
+use crate::changes::Changes;
+use crate::meta::MetaView;
+use crate::outcome::Outcome;
+use crate::view::View;
+use crate::{keys, view};
+
+/// The level of a group that never saw a barrier.
+pub(crate) const VERSION_FIRST: u32 = 1;
+
+/// The release level that the group's replicas must understand.
+pub fn version(view: &impl View) -> u32 {
+    let key = keys::version();
+    view.get(&key).map_or(VERSION_FIRST, |bytes| {
+        let version = view::decode_u64(&key, &bytes);
+        u32::try_from(version)
+            .unwrap_or_else(|_| panic!("version {version} is no u32: state damaged"))
+    })
+}
+
+/// Records the level. A lower one than recorded changes nothing.
+///
+/// # Panics
+/// When this release does not know the level: the group stops here instead of guessing what comes behind.
+pub(crate) fn raise(changes: &mut Changes<'_, impl View>, group: GroupId, version: u32) -> Outcome {
+    assert!(
+        version <= VERSION_KNOWN,
+        "group {group} stops: it needs release level {version}, this release knows {VERSION_KNOWN}; upgrade this node",
+    );
+    if version > self::version(changes.before()) {
+        changes.put(keys::version(), u64::from(version).to_be_bytes().to_vec());
+    }
+    if let Some(mut cluster) = MetaView::new(changes.before()).cluster()
+        && cluster.version < version
+    {
+        cluster.version = version;
+        let bytes = stored::encode(number::CLUSTER_RECORD, 1, &cluster);
+        changes.put(keys::cluster(), bytes);
+    }
+    Outcome::reply(Reply::Done)
+}

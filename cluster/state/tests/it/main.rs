@@ -1,0 +1,12 @@
+//! The machines as their shell drives them: commands in, replies, state and effects out.
+
+mod fixtures;
+mod golden;
+mod meta;
+mod model;
+mod properties;
+mod push;
+mod requests;
+mod shard;
+mod state;
+mod version;
