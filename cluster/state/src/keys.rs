@@ -237,3 +237,139 @@ pub(crate) fn former_tip_age_of(key: &[u8]) -> Option<(u64, RepoId, ObjectId)> {
     let tip = ObjectId::from_bytes(tip)?;
     Some((u64::from_be_bytes(at), RepoId::from_bytes(repo), tip))
 }
+
+#[cfg(test)]
+mod tests {
+    use henge_types::Incarnation;
+
+    use super::*;
+
+    fn repo_of(byte: u8) -> RepoId {
+        RepoId::from_bytes([byte; 16])
+    }
+
+    fn name(text: &str) -> RefName {
+        text.parse().expect("a valid ref name")
+    }
+
+    fn request_of(made_at_ms: u64, incarnation: u8, counter: u64) -> RequestId {
+        RequestId {
+            made_at_ms,
+            incarnation: Incarnation::from_bytes([incarnation; 16]),
+            counter,
+        }
+    }
+
+    fn sorted(keys: &[Bytes]) {
+        assert!(keys.is_sorted_by(|one, other| one < other), "{keys:?}");
+    }
+
+    #[test]
+    fn requests_sort_by_time_then_maker_then_counter() {
+        sorted(&[
+            request(&request_of(255, 9, 9)),
+            request(&request_of(256, 1, 256)),
+            request(&request_of(256, 2, 255)),
+            request(&request_of(256, 2, 256)),
+            request(&request_of(1 << 40, 0, 0)),
+        ]);
+        let key = request(&request_of(1 << 40, 1, 7));
+        assert_eq!(request_made_at_ms(&key), Some(1 << 40));
+        assert_eq!(request_made_at_ms(b"\x02short"), None);
+        assert_eq!(request_made_at_ms(&request_floor()), None);
+    }
+
+    #[test]
+    fn numbers_sort_as_numbers() {
+        sorted(&[9, 10, 255, 256, 70_000].map(|number| node(NodeId::new(number))));
+        sorted(&[1, 9, 10, 255, 256].map(|number| placement(GroupId::new(number))));
+    }
+
+    #[test]
+    fn former_tips_sort_by_age_and_read_back() {
+        let tip = ObjectId::Sha1([3; 20]);
+        let long = ObjectId::Sha256([3; 32]);
+        sorted(&[
+            former_tip_age(255, &repo_of(9), &tip),
+            former_tip_age(256, &repo_of(1), &tip),
+            former_tip_age(256, &repo_of(1), &long),
+            former_tip_age(256, &repo_of(2), &tip),
+        ]);
+        for tip in [tip, long] {
+            let age = former_tip_age(256, &repo_of(1), &tip);
+            assert_eq!(former_tip_age_of(&age), Some((256, repo_of(1), tip)));
+            let key = former_tip(&repo_of(1), &tip);
+            assert_eq!(former_tip_of(&key), Some((repo_of(1), tip)));
+            assert!(key.starts_with(&former_tips(&repo_of(1))));
+            assert!(age.starts_with(&former_tip_ages()));
+        }
+        assert_eq!(former_tip_age_of(b"\x25"), None);
+        assert_eq!(former_tip_of(&former_tips(&repo_of(1))), None);
+    }
+
+    #[test]
+    fn refs_sort_by_repository_then_name_and_read_back() {
+        let names = [
+            "refs/heads/a",
+            "refs/heads/a-b",
+            "refs/heads/a/b",
+            "refs/tags/a",
+        ];
+        let keys = names.map(|text| reference(&repo_of(1), &name(text)));
+        sorted(&keys);
+        sorted(&[keys[3].clone(), reference(&repo_of(2), &name(names[0]))]);
+        for (key, text) in keys.iter().zip(names) {
+            assert_eq!(ref_name(key), Some(text));
+            assert!(key.starts_with(&refs(&repo_of(1), "refs/")));
+        }
+        assert_eq!(ref_name(b"\x22short"), None);
+    }
+
+    #[test]
+    fn names_sort_by_path_and_owners_do_not_mix() {
+        sorted(&[path("a/x"), after_path("a/x"), path("a/x-y"), path("b/a")]);
+        assert!(path("a/x").starts_with(&paths_of("a")));
+        assert!(!path("ab/x").starts_with(&paths_of("a")));
+    }
+
+    #[test]
+    fn marks_read_back() {
+        assert_eq!(unfinished_repo(&unfinished(&repo_of(7))), Some(repo_of(7)));
+        assert_eq!(unfinished_repo(b"\x16short"), None);
+        let network = repo_of(1).root_network();
+        let mark = network_repo(&network, &repo_of(2));
+        assert_eq!(network_of(&mark), Some((network, repo_of(2))));
+        assert_eq!(network_of(&network_repos(&network)), None);
+    }
+
+    /// Tags lie on disks: a new kind of pair gets a new one, a removed kind keeps its own.
+    #[test]
+    fn every_kind_of_pair_has_its_own_tag() {
+        let tip = ObjectId::Sha1([3; 20]);
+        let network = repo_of(1).root_network();
+        let keys = [
+            version(),
+            request(&request_of(1, 1, 1)),
+            request_floor(),
+            cluster(),
+            node(NodeId::new(1)),
+            placement(GroupId::new(1)),
+            repo(&repo_of(1)),
+            path("a/x"),
+            path_generation("a/x"),
+            unfinished(&repo_of(1)),
+            shard_repo(&repo_of(1)),
+            network_repo(&network, &repo_of(1)),
+            reference(&repo_of(1), &name("refs/heads/a")),
+            pack(&network, &PackId::new(tip)),
+            former_tip(&repo_of(1), &tip),
+            former_tip_age(1, &repo_of(1), &tip),
+        ];
+        let tags = keys.map(|key| key[0]);
+        let expected = [
+            0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
+            0x24, 0x25,
+        ];
+        assert_eq!(tags, expected);
+    }
+}

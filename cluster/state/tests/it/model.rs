@@ -1,1 +1,206 @@
+//! A shard told naively: no keys, no overlay, no indexes, every rule by looking at everything.
 
+use std::collections::{BTreeMap, BTreeSet};
+
+use henge_types::limits::FORMER_TIP_MS;
+use henge_types::{
+    Generation, NetworkId, ObjectId, PackId, PreviousValue, RefName, RefRefusal, RefUpdate,
+    RefVerdict, Refusal, Reply, RepoId, ShardCommand, UpdateRefs,
+};
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ModelRepo {
+    pub(crate) network: NetworkId,
+    pub(crate) generation: Generation,
+    pub(crate) head: RefName,
+    pub(crate) refs: BTreeMap<RefName, ObjectId>,
+    /// Object to the last time that a ref lost it.
+    pub(crate) lost: BTreeMap<ObjectId, u64>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Model {
+    /// `None` once dropped.
+    pub(crate) repos: BTreeMap<RepoId, Option<ModelRepo>>,
+    pub(crate) packs: BTreeMap<NetworkId, BTreeSet<PackId>>,
+}
+
+impl Model {
+    pub(crate) fn run(&mut self, command: &ShardCommand, now_ms: u64) -> Reply {
+        match command {
+            ShardCommand::CreateRepo {
+                repo,
+                network,
+                generation,
+                head,
+            } => match self.repos.get(repo) {
+                None => {
+                    let made = ModelRepo {
+                        network: *network,
+                        generation: *generation,
+                        head: head.clone(),
+                        refs: BTreeMap::new(),
+                        lost: BTreeMap::new(),
+                    };
+                    self.repos.insert(*repo, Some(made));
+                    Reply::Done
+                }
+                Some(Some(known))
+                    if (known.network, known.generation) == (*network, *generation) =>
+                {
+                    Reply::Done
+                }
+                Some(_) => Reply::Refused(Refusal::WrongState { repo: *repo }),
+            },
+            ShardCommand::DropRepo { repo } => {
+                self.repos.insert(*repo, None);
+                let live: BTreeSet<_> = self.repos.values().flatten().map(|r| r.network).collect();
+                self.packs.retain(|network, _| live.contains(network));
+                Reply::Done
+            }
+            ShardCommand::SetHead {
+                repo,
+                generation,
+                head,
+            } => match self.live(repo, *generation) {
+                Ok(repo) => {
+                    repo.head = head.clone();
+                    Reply::Done
+                }
+                Err(refusal) => Reply::Refused(refusal),
+            },
+            ShardCommand::UpdateRefs(push) => self.push(push, now_ms),
+        }
+    }
+
+    fn live(&mut self, id: &RepoId, generation: Generation) -> Result<&mut ModelRepo, Refusal> {
+        let Some(Some(repo)) = self.repos.get_mut(id) else {
+            return Err(Refusal::NoSuchRepo { repo: *id });
+        };
+        if repo.generation != generation {
+            return Err(Refusal::WrongGeneration {
+                named: generation,
+                current: repo.generation,
+            });
+        }
+        Ok(repo)
+    }
+
+    fn push(&mut self, push: &UpdateRefs, now_ms: u64) -> Reply {
+        let repo = match self.live(&push.repo, push.generation) {
+            Ok(repo) => repo,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        let verdicts = judge(repo, push);
+        let accepted: Vec<_> = push
+            .updates
+            .iter()
+            .zip(&verdicts)
+            .filter(|(_, verdict)| verdict.result.is_ok())
+            .collect();
+        if accepted.is_empty() {
+            return Reply::RefsUpdated { verdicts };
+        }
+        // An accepted push forgets what is too old by its clock, for good: the next clock may be behind.
+        for repo in self.repos.values_mut().flatten() {
+            let wanted = |at: u64| now_ms.saturating_sub(at) <= FORMER_TIP_MS;
+            repo.lost.retain(|_, at| wanted(*at));
+        }
+        let repo = match self.live(&push.repo, push.generation) {
+            Ok(repo) => repo,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        let before = repo.refs.clone();
+        for (update, verdict) in &accepted {
+            match update.new {
+                Some(new) => repo.refs.insert(update.name.clone(), new),
+                None => repo.refs.remove(&update.name),
+            };
+            if let Some(old) = verdict.old.filter(|old| update.new != Some(*old)) {
+                let lost = repo.lost.entry(old).or_insert(now_ms);
+                *lost = now_ms.max(*lost);
+            }
+        }
+        let head_exists = before.contains_key(&repo.head) || repo.refs.contains_key(&repo.head);
+        let had_branches = before.keys().any(RefName::is_branch);
+        let first = accepted
+            .iter()
+            .find(|(update, _)| update.new.is_some() && update.name.is_branch());
+        if let (false, false, Some((update, _))) = (head_exists, had_branches, first) {
+            repo.head = update.name.clone();
+        }
+        let network = repo.network;
+        let packs = push.packs.iter().map(|pack| pack.pack);
+        self.packs.entry(network).or_default().extend(packs);
+        Reply::RefsUpdated { verdicts }
+    }
+
+    pub(crate) fn was_tip(&self, repo: &RepoId, tip: &ObjectId, now_ms: u64) -> bool {
+        let repo = self.repos.get(repo).and_then(Option::as_ref);
+        repo.and_then(|repo| repo.lost.get(tip))
+            .is_some_and(|at| now_ms.saturating_sub(*at) <= FORMER_TIP_MS)
+    }
+}
+
+fn judge(repo: &ModelRepo, push: &UpdateRefs) -> Vec<RefVerdict> {
+    let old = |update: &RefUpdate| repo.refs.get(&update.name).copied();
+    let mut results: Vec<_> = push
+        .updates
+        .iter()
+        .map(|update| expected(update, old(update)))
+        .collect();
+    let mut names: BTreeSet<_> = repo.refs.keys().collect();
+    for (update, result) in push.updates.iter().zip(&results) {
+        if result.is_ok() && update.new.is_none() {
+            names.remove(&update.name);
+        }
+    }
+    for (update, result) in push.updates.iter().zip(&mut results) {
+        if result.is_err() || update.new.is_none() || old(update).is_some() {
+            continue;
+        }
+        let with = names.iter().find(|name| in_the_way(name, &update.name));
+        match with {
+            Some(with) => {
+                let with = (*with).clone();
+                *result = Err(RefRefusal::NameConflict { with });
+            }
+            None => {
+                names.insert(&update.name);
+            }
+        }
+    }
+    let abort = push.atomic && results.iter().any(Result::is_err);
+    let verdict = |(update, result): (&RefUpdate, Result<(), RefRefusal>)| RefVerdict {
+        name: update.name.clone(),
+        old: old(update),
+        result: result.and_then(|()| match abort {
+            true => Err(RefRefusal::AtomicAborted),
+            false => Ok(()),
+        }),
+    };
+    push.updates.iter().zip(results).map(verdict).collect()
+}
+
+fn expected(update: &RefUpdate, old: Option<ObjectId>) -> Result<(), RefRefusal> {
+    match update.expected {
+        PreviousValue::Any => Ok(()),
+        PreviousValue::MustNotExist => match old {
+            Some(current) => Err(RefRefusal::Exists { current }),
+            None => Ok(()),
+        },
+        PreviousValue::MustExist => old.map(|_| ()).ok_or(RefRefusal::Missing),
+        PreviousValue::MustExistAndMatch(wanted) if old == Some(wanted) => Ok(()),
+        PreviousValue::MustExistAndMatch(_) => Err(RefRefusal::Stale { current: old }),
+    }
+}
+
+fn in_the_way(one: &RefName, other: &RefName) -> bool {
+    let below = |upper: &RefName, lower: &RefName| {
+        lower
+            .as_str()
+            .strip_prefix(upper.as_str())
+            .is_some_and(|rest| rest.starts_with('/'))
+    };
+    below(one, other) || below(other, one)
+}

@@ -1,1 +1,364 @@
+//! Random commands: against the naive model, through snapshots, on replicas side by side.
 
+use std::collections::BTreeSet;
+
+use henge_state::{Effect, State, pending_actions};
+use henge_types::{
+    Command, Generation, MetaCommand, PreviousValue, RefRefusal, RefUpdate, RefVerdict, Reply,
+    RepoState, RequestBinding, ShardCommand, UpdateRefs,
+};
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+use crate::fixtures::*;
+use crate::model::Model;
+
+const NAMES: &[&str] = &[
+    "refs/heads/a",
+    "refs/heads/a/b",
+    "refs/heads/a/b/c",
+    "refs/heads/a-b",
+    "refs/heads/main",
+    "refs/tags/a",
+    "refs/tags/a/b",
+];
+
+/// How far the clock moves before a command: also back, and past what expires.
+fn any_step() -> impl Strategy<Value = i64> {
+    prop_oneof![
+        4 => 0..1_000_i64,
+        1 => -5_000..0_i64,
+        1 => 500_000..700_000_i64,
+        1 => Just(25 * 3_600 * 1_000),
+    ]
+}
+
+fn any_update() -> impl Strategy<Value = RefUpdate> {
+    let expected = prop_oneof![
+        2 => Just(PreviousValue::Any),
+        1 => Just(PreviousValue::MustNotExist),
+        1 => Just(PreviousValue::MustExist),
+        1 => (1..5_u8).prop_map(|value| PreviousValue::MustExistAndMatch(oid(value))),
+    ];
+    let name = prop::sample::select(NAMES);
+    let new = option::weighted(0.7, 1..5_u8);
+    (name, expected, new).prop_map(|(name, expected, new)| update(name, expected, new))
+}
+
+fn any_generation() -> impl Strategy<Value = Generation> {
+    prop_oneof![9 => Just(FIRST), 1 => Just(Generation::new(2))]
+}
+
+fn any_push() -> impl Strategy<Value = UpdateRefs> {
+    let parts = (
+        1..4_u8,
+        any_generation(),
+        vec(any_update(), 1..6),
+        any::<bool>(),
+    );
+    (parts, vec(1..6_u8, 0..3)).prop_map(|((repo, generation, updates, atomic), packs)| {
+        let mut seen = BTreeSet::new();
+        let updates = updates.into_iter();
+        let updates = updates.filter(|update| seen.insert(update.name.clone()));
+        let packs: BTreeSet<_> = packs.into_iter().collect();
+        UpdateRefs {
+            generation,
+            atomic,
+            packs: packs.into_iter().map(pack).collect(),
+            ..push(repo, updates.collect())
+        }
+    })
+}
+
+fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
+    let main = || name("refs/heads/main");
+    prop_oneof![
+        12 => any_push().prop_map(ShardCommand::UpdateRefs),
+        3 => (1..4_u8, 1..3_u8, any_generation()).prop_map(move |(repo, root, generation)| {
+            ShardCommand::CreateRepo {
+                repo: repo_id(repo),
+                network: network(root),
+                generation,
+                head: main(),
+            }
+        }),
+        1 => (1..4_u8).prop_map(|repo| ShardCommand::DropRepo { repo: repo_id(repo) }),
+        1 => (1..4_u8, any_generation(), prop::sample::select(&NAMES[..5])).prop_map(
+            |(repo, generation, head)| ShardCommand::SetHead {
+                repo: repo_id(repo),
+                generation,
+                head: name(head),
+            }
+        ),
+    ]
+}
+
+fn any_meta_command() -> impl Strategy<Value = Command> {
+    let names = &["a/x", "A/X", "a/y", "b/x"];
+    prop_oneof![
+        1 => Just(form_cluster()),
+        1 => (1..6_u8).prop_map(|number| Command::Meta(MetaCommand::RegisterNode(node(number)))),
+        6 => (1..9_u8, prop::sample::select(&names[..])).prop_map(|(id, at)| reserve(id, at)),
+        4 => (1..9_u8).prop_map(mark_ready),
+        1 => (1..9_u8).prop_map(abandon),
+        3 => (1..9_u8).prop_map(delete),
+        2 => (1..9_u8).prop_map(mark_dropped),
+        1 => Just(Command::VersionBarrier { version: 1 }),
+    ]
+}
+
+/// Requests of which some repeat, some clash and some are old.
+fn any_request() -> impl Strategy<Value = Option<RequestBinding>> {
+    let request =
+        (0..90_000_u64, 0..4_u64, 0..2_u8).prop_map(|(age_s, counter, digest)| RequestBinding {
+            digest: [digest; 32],
+            ..binding(START_MS - age_s / 10_000 * 10_000_000, counter)
+        });
+    option::weighted(0.5, request)
+}
+
+fn advance(group: &mut Group, step: i64) {
+    group.now_ms = group.now_ms.saturating_add_signed(step);
+}
+
+/// Several refs may be in the way: any of them may be named, so the model's choice stands for all.
+fn compare_replies(real: Reply, model: Reply) {
+    let (real, model) = match (real, model) {
+        (Reply::RefsUpdated { verdicts: real }, Reply::RefsUpdated { verdicts: model }) => {
+            (real, model)
+        }
+        (real, model) => return assert_eq!(real, model),
+    };
+    assert_eq!(real.len(), model.len());
+    for (real, model) in real.into_iter().zip(model) {
+        let conflict =
+            |verdict: &RefVerdict| matches!(verdict.result, Err(RefRefusal::NameConflict { .. }));
+        if conflict(&real) && conflict(&model) {
+            assert_eq!((real.name, real.old), (model.name, model.old));
+        } else {
+            assert_eq!(real, model);
+        }
+    }
+}
+
+/// Everything that readers see is as the model has it.
+fn compare_states(shard: &Group, model: &Model) {
+    let view = shard.view();
+    let live: BTreeSet<_> = model
+        .repos
+        .values()
+        .flatten()
+        .map(|repo| repo.network)
+        .collect();
+    assert_eq!(view.networks(), live.iter().copied().collect::<Vec<_>>());
+    for number in 1..4_u8 {
+        let id = repo_id(number);
+        let expected = model.repos.get(&id).cloned().flatten();
+        let generation = expected.as_ref().map_or(FIRST, |repo| repo.generation);
+        let repo = view.live_repo(&id, generation).ok();
+        assert_eq!(view.repo(&id).is_some(), model.repos.contains_key(&id));
+        let seen = repo.map(|repo| (repo.network, repo.generation, repo.head));
+        let wanted = expected
+            .as_ref()
+            .map(|repo| (repo.network, repo.generation, repo.head.clone()));
+        assert_eq!(seen, wanted);
+        let refs: Vec<_> = view.refs(&id, "").collect();
+        let wanted: Vec<_> = expected.into_iter().flat_map(|repo| repo.refs).collect();
+        assert_eq!(refs, wanted);
+        for tip in 1..5 {
+            let recently = view.was_tip_recently(&id, &oid(tip), shard.now_ms);
+            assert_eq!(
+                recently,
+                model.was_tip(&id, &oid(tip), shard.now_ms),
+                "tip {tip}"
+            );
+        }
+        let packs: Vec<_> = view.packs(&network(number)).map(|pack| pack.pack).collect();
+        let wanted = model.packs.get(&network(number));
+        assert_eq!(
+            packs,
+            wanted.into_iter().flatten().copied().collect::<Vec<_>>()
+        );
+    }
+}
+
+/// No name is a ref and a folder at once.
+fn no_ref_lies_below_another(shard: &Group) {
+    for number in 1..4 {
+        let refs: Vec<_> = shard.view().refs(&repo_id(number), "").collect();
+        for (one, _) in &refs {
+            let folder = format!("{one}/");
+            assert!(
+                !refs
+                    .iter()
+                    .any(|(other, _)| other.as_str().starts_with(&folder))
+            );
+        }
+    }
+}
+
+/// The same cases in every run; `PROPTEST_CASES` asks for more of them.
+fn config() -> ProptestConfig {
+    ProptestConfig {
+        rng_seed: RngSeed::Fixed(0x4e65),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config())]
+
+    #[test]
+    fn a_shard_does_what_the_naive_model_does(
+        commands in vec((any_step(), any_shard_command()), 1..60)
+    ) {
+        let mut shard = Group::shard();
+        let mut model = Model::default();
+        for (step, command) in commands {
+            advance(&mut shard, step);
+            let outcome = shard.run(Command::Shard(command.clone()));
+            let before = model.clone();
+            let reply = model.run(&command, shard.now_ms);
+            let accepted = matches!(
+                &reply,
+                Reply::RefsUpdated { verdicts } if verdicts.iter().any(|one| one.result.is_ok())
+            );
+            compare_replies(outcome.reply, reply);
+            compare_states(&shard, &model);
+            no_ref_lies_below_another(&shard);
+            match command {
+                ShardCommand::UpdateRefs(push) if accepted => {
+                    let installed = outcome.effects.into_iter().map(|effect| match effect {
+                        Effect::InstallPack { pack, .. } => pack,
+                        Effect::DropRepo { repo, .. } => panic!("a push dropped {repo}"),
+                    });
+                    prop_assert_eq!(installed.collect::<Vec<_>>(), push.packs);
+                }
+                ShardCommand::DropRepo { repo } => {
+                    let was_live = before.repos.get(&repo).is_some_and(Option::is_some);
+                    prop_assert_eq!(outcome.effects.len(), usize::from(was_live));
+                }
+                ShardCommand::UpdateRefs(_)
+                | ShardCommand::CreateRepo { .. }
+                | ShardCommand::SetHead { .. } => prop_assert_eq!(outcome.effects, []),
+            }
+        }
+    }
+
+    /// A replica that starts from a snapshot in the middle ends where one ends that applied everything.
+    #[test]
+    fn a_snapshot_in_the_middle_changes_nothing(
+        commands in vec((any_step(), any_request(), any_shard_command()), 1..60),
+        middle in 0..60_usize,
+    ) {
+        let mut whole = Group::shard();
+        let mut restored = Group::shard();
+        for (number, (step, request, command)) in commands.into_iter().enumerate() {
+            if number == middle {
+                let pairs = whole.state.iter();
+                let pairs = pairs.map(|(key, value)| (key.clone(), value.clone()));
+                let state = State::from_pairs(pairs.collect::<Vec<_>>());
+                prop_assert_eq!(state.hash(), whole.state.hash());
+                prop_assert_eq!(state.len(), whole.state.len());
+                restored = Group { state, ..whole.clone() };
+            }
+            advance(&mut whole, step);
+            let command = Command::Shard(command);
+            let outcome = whole.run_for(request.clone(), command.clone());
+            if number >= middle {
+                advance(&mut restored, step);
+                prop_assert_eq!(restored.run_for(request, command), outcome);
+                prop_assert_eq!(restored.state.hash(), whole.state.hash());
+            }
+        }
+    }
+
+    /// Whatever happened: a repeated request changes nothing.
+    #[test]
+    fn a_request_is_executed_at_most_once(
+        commands in vec((any_step(), any_request(), any_shard_command()), 1..40)
+    ) {
+        let mut shard = Group::shard();
+        for (step, request, command) in commands {
+            advance(&mut shard, step);
+            let command = Command::Shard(command);
+            shard.run_for(request.clone(), command.clone());
+            if request.is_some() {
+                let before = shard.state.hash();
+                let outcome = shard.run_for(request, command);
+                prop_assert_eq!(outcome.writes, []);
+                prop_assert_eq!(outcome.effects, []);
+                prop_assert_eq!(shard.state.hash(), before);
+            }
+        }
+    }
+
+    #[test]
+    fn the_catalogue_stays_consistent(
+        commands in vec((any_request(), any_meta_command()), 1..60)
+    ) {
+        let mut meta = Group::meta();
+        let mut highest = [0; 9];
+        for (request, command) in commands {
+            let outcome = meta.run_for(request, command);
+            let pending = pending_actions(&meta.state);
+            for action in outcome.actions {
+                prop_assert!(pending.contains(&action));
+            }
+            let repos = (1..9).filter_map(|number| meta.catalogue().repo(&repo_id(number)));
+            let repos: Vec<_> = repos.collect();
+            let unfinished = repos.iter().filter(|repo| {
+                matches!(repo.state, RepoState::Reserved | RepoState::Deleting)
+            });
+            let unfinished: Vec<_> = unfinished.cloned().collect();
+            prop_assert_eq!(meta.catalogue().unfinished().collect::<Vec<_>>(), unfinished);
+            // Exactly the reserved and ready ones have their names, each name once.
+            let mut named: Vec<_> = repos
+                .iter()
+                .filter(|repo| matches!(repo.state, RepoState::Reserved | RepoState::Ready))
+                .cloned()
+                .collect();
+            named.sort_by_key(|repo| repo.path.key());
+            prop_assert_eq!(meta.catalogue().repos(None, None, 100), named);
+            for repo in &repos {
+                let holder = meta.catalogue().repo_by_path(&repo.path);
+                let holds = matches!(repo.state, RepoState::Reserved | RepoState::Ready);
+                prop_assert_eq!(holder.is_some_and(|holder| holder.repo == repo.repo), holds);
+            }
+            // Generations of a name only grow, and no two lives share one.
+            let lives: BTreeSet<_> = repos
+                .iter()
+                .map(|repo| (repo.path.key(), repo.generation))
+                .collect();
+            prop_assert_eq!(lives.len(), repos.len());
+            for repo in &repos {
+                let number = usize::from(repo.repo.as_bytes()[0]);
+                let seen = &mut highest[number];
+                prop_assert!(*seen == 0 || *seen == repo.generation.get());
+                *seen = repo.generation.get();
+            }
+        }
+    }
+
+    #[test]
+    fn every_proposal_survives_its_encoding(
+        request in any_request(),
+        command in prop_oneof![
+            any_meta_command(),
+            any_shard_command().prop_map(Command::Shard)
+        ],
+        seed in any::<u64>(),
+    ) {
+        let proposal = henge_types::Proposal {
+            request,
+            proposed_at_ms: START_MS,
+            seed,
+            command,
+        };
+        let decoded = henge_types::Proposal::decode(&proposal.encode());
+        prop_assert_eq!(decoded, Ok(proposal));
+    }
+}

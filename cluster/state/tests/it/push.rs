@@ -68,7 +68,7 @@ fn a_push_changes_refs_manifest_and_repository() {
     };
     assert_eq!(
         shard.view().packs(&network(1)).collect::<Vec<_>>(),
-        [named.clone()]
+        std::slice::from_ref(&named)
     );
     assert_eq!(shard.view().pack(&network(1), &named.pack), Some(named));
     assert_eq!(repo(&shard).updated_at, LogIndex::new(2));
@@ -156,7 +156,8 @@ fn an_atomic_push_that_fits_is_taken_whole() {
 
 #[test]
 fn a_ref_below_or_above_another_is_refused() {
-    let cases: &[(&[(&str, u8)], &str, &str)] = &[
+    type Case<'a> = (&'a [(&'a str, u8)], &'a str, &'a str);
+    let cases: &[Case<'_>] = &[
         (&[("refs/heads/a", 1)], "refs/heads/a/b", "refs/heads/a"),
         (&[("refs/heads/a", 1)], "refs/heads/a/b/c/d", "refs/heads/a"),
         (&[("refs/heads/a/b", 1)], "refs/heads/a", "refs/heads/a/b"),
@@ -297,18 +298,39 @@ fn the_repository_and_its_life_are_checked_first() {
     }
 }
 
+fn expect_invalid(what: &str, broken: UpdateRefs) {
+    let mut shard = shard_with(&[]);
+    let before = shard.state.hash();
+    let reply = shard.reply(refs(broken));
+    assert_eq!(reply, Reply::Refused(Refusal::Invalid), "{what}");
+    assert_eq!(shard.state.hash(), before, "{what}");
+}
+
 #[test]
-fn pushes_that_break_the_rules_are_refused_whole() {
-    let fine = || vec![to_create("refs/heads/x", 1)];
-    let twice = vec![to_create("refs/heads/x", 1), to_create("refs/heads/x", 2)];
-    let zero = ObjectId::Sha1([0; 20]);
+fn updates_that_break_the_rules_are_refused_whole() {
+    let x = || to_create("refs/heads/x", 1);
+    let zero = RefUpdate {
+        new: Some(ObjectId::Sha1([0; 20])),
+        ..x()
+    };
     let many = |count: usize| -> Vec<RefUpdate> {
         let names = (0..count).map(|number| format!("refs/heads/n{number}"));
         names.map(|name| to_create(&name, 1)).collect()
     };
-    let with_pack = |pack: PackRef| UpdateRefs {
-        packs: vec![pack],
-        ..push(1, fine())
+    expect_invalid("no update", push(1, vec![]));
+    expect_invalid("a ref twice", push(1, vec![x(), x()]));
+    expect_invalid("no object", push(1, vec![zero]));
+    expect_invalid("too many", push(1, many(REF_UPDATES_MAX + 1)));
+    let mut shard = shard_with(&[]);
+    shard.run(refs(push(1, many(REF_UPDATES_MAX))));
+    assert_eq!(listed(&shard).len(), REF_UPDATES_MAX);
+}
+
+#[test]
+fn packs_that_break_the_rules_are_refused_whole() {
+    let with_packs = |packs: Vec<PackRef>| UpdateRefs {
+        packs,
+        ..push(1, vec![to_create("refs/heads/x", 1)])
     };
     let inline = |pack_bytes: usize| PackRef {
         pack_bytes: u64::try_from(pack_bytes).expect("small"),
@@ -318,69 +340,22 @@ fn pushes_that_break_the_rules_are_refused_whole() {
         }),
         ..pack(1)
     };
-    let cases = [
-        ("no update", push(1, vec![])),
-        ("a ref twice", push(1, twice)),
-        ("too many updates", push(1, many(REF_UPDATES_MAX + 1))),
-        (
-            "no object",
-            push(
-                1,
-                vec![RefUpdate {
-                    new: Some(zero),
-                    ..to_create(MAIN, 1)
-                }],
-            ),
-        ),
-        (
-            "a pack twice",
-            UpdateRefs {
-                packs: vec![pack(1), pack(1)],
-                ..push(1, fine())
-            },
-        ),
-        (
-            "too big to ride along",
-            with_pack(inline(INLINE_PACK_BYTES_MAX - 2)),
-        ),
-        (
-            "another pack length",
-            with_pack(PackRef {
-                pack_bytes: 5,
-                ..pack(1)
-            }),
-        ),
-        (
-            "another idx length",
-            with_pack(PackRef {
-                idx_bytes: 5,
-                ..pack(1)
-            }),
-        ),
-        (
-            "too many objects",
-            with_pack(PackRef {
-                objects: PACK_OBJECTS_MAX + 1,
-                ..pack(1)
-            }),
-        ),
-    ];
-    for (what, broken) in cases {
-        let mut shard = shard_with(&[]);
-        let before = shard.state.hash();
-        assert_eq!(
-            shard.reply(refs(broken)),
-            Reply::Refused(Refusal::Invalid),
-            "{what}"
-        );
-        assert_eq!(shard.state.hash(), before, "{what}");
-    }
+    let mut longer_pack = pack(1);
+    longer_pack.pack_bytes += 1;
+    let mut longer_idx = pack(1);
+    longer_idx.idx_bytes += 1;
+    let mut objects = pack(1);
+    objects.objects = PACK_OBJECTS_MAX + 1;
+    expect_invalid("a pack twice", with_packs(vec![pack(1), pack(1)]));
+    expect_invalid("another pack length", with_packs(vec![longer_pack]));
+    expect_invalid("another idx length", with_packs(vec![longer_idx]));
+    expect_invalid("too many objects", with_packs(vec![objects]));
+    let too_big = inline(INLINE_PACK_BYTES_MAX - 2);
+    expect_invalid("too big to ride along", with_packs(vec![too_big]));
     let mut shard = shard_with(&[]);
-    shard.run(refs(with_pack(inline(INLINE_PACK_BYTES_MAX - 3))));
+    let biggest = inline(INLINE_PACK_BYTES_MAX - 3);
+    shard.run(refs(with_packs(vec![biggest])));
     expect_refs(&shard, &[("refs/heads/x", 1)]);
-    let mut shard = shard_with(&[]);
-    shard.run(refs(push(1, many(REF_UPDATES_MAX))));
-    assert_eq!(listed(&shard).len(), REF_UPDATES_MAX);
 }
 
 #[test]

@@ -7,11 +7,11 @@ use crate::fixtures::*;
 
 const MAIN: &str = "refs/heads/main";
 
-fn again(shard: &mut Group, request: RequestBinding, reply: Reply) {
+fn again(shard: &mut Group, request: RequestBinding, reply: &Reply) {
     let before = shard.state.hash();
     // The command differs on purpose: what counts is the digest.
     let outcome = shard.run_for(Some(request), drop_repo(1));
-    assert_eq!(outcome.reply, reply);
+    assert_eq!(outcome.reply, *reply);
     assert_eq!((outcome.writes, outcome.effects), (vec![], vec![]));
     assert_eq!(shard.state.hash(), before);
 }
@@ -27,11 +27,11 @@ fn a_repeated_request_gets_the_recorded_answer() {
     let record = shard.view().request(&request.id).expect("it is recorded");
     assert_eq!(record.reply, first.reply);
     assert!(record.binds(&request));
-    again(&mut shard, request.clone(), first.reply.clone());
+    again(&mut shard, request.clone(), &first.reply);
     // Without the record it would be refused now.
     assert_ne!(shard.reply(push), first.reply);
     shard.now_ms += REQUEST_RECORD_MS_MIN;
-    again(&mut shard, request, first.reply);
+    again(&mut shard, request, &first.reply);
 }
 
 #[test]
@@ -43,7 +43,7 @@ fn refusals_are_recorded_too() {
     let outcome = shard.run_for(Some(request.clone()), push);
     assert_eq!(outcome.reply, unknown);
     shard.run(create(1));
-    again(&mut shard, request, unknown);
+    again(&mut shard, request, &unknown);
 }
 
 #[test]
@@ -52,22 +52,16 @@ fn the_same_id_with_other_content_is_refused() {
     let request = binding(START_MS, 1);
     shard.run_for(Some(request.clone()), create(1));
     let mismatch = Reply::Refused(Refusal::RequestMismatch);
-    let other_digest = RequestBinding {
-        digest: [0; 32],
-        ..request.clone()
-    };
-    let other_principal = RequestBinding {
-        principal: "eve".to_owned(),
-        ..request.clone()
-    };
-    let other_repo = RequestBinding {
-        repo: None,
-        ..request.clone()
-    };
+    let mut other_digest = request.clone();
+    other_digest.digest = [0; 32];
+    let mut other_principal = request.clone();
+    other_principal.principal = "eve".to_owned();
+    let mut other_repo = request.clone();
+    other_repo.repo = None;
     for other in [other_digest, other_principal, other_repo] {
-        again(&mut shard, other, mismatch.clone());
+        again(&mut shard, other, &mismatch);
     }
-    again(&mut shard, request, Reply::Done);
+    again(&mut shard, request, &Reply::Done);
 }
 
 #[test]
@@ -100,11 +94,11 @@ fn a_request_older_than_its_record_may_be_is_not_executed() {
     let fresh = binding(START_MS - REQUEST_RECORD_MS_MIN, 1);
     assert_eq!(shard.run_for(Some(fresh), create(1)).reply, Reply::Done);
     let old = binding(START_MS - REQUEST_RECORD_MS_MIN - 1, 2);
-    again(&mut shard, old, Reply::UnknownOutcome);
+    again(&mut shard, old, &Reply::UnknownOutcome);
     // Recorded or not makes no difference.
     shard.now_ms += 1;
     let recorded = binding(START_MS - REQUEST_RECORD_MS_MIN, 1);
-    again(&mut shard, recorded, Reply::UnknownOutcome);
+    again(&mut shard, recorded, &Reply::UnknownOutcome);
 }
 
 #[test]
@@ -140,7 +134,7 @@ fn a_clock_that_steps_back_does_not_revive_a_forgotten_request() {
     shard.run_for(Some(binding(shard.now_ms, 2)), create(1));
     assert!(shard.view().request(&request.id).is_none());
     shard.now_ms = START_MS + 1;
-    again(&mut shard, request, Reply::UnknownOutcome);
+    again(&mut shard, request, &Reply::UnknownOutcome);
     // New ones go on.
     let new = shard.run_for(Some(binding(START_MS + 1, 3)), create(1));
     assert_eq!(new.reply, Reply::Done);
