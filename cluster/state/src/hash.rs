@@ -89,6 +89,18 @@ mod tests {
         assert_eq!(hash.limbs, [u64::MAX; 4]);
     }
 
+    /// Every limb but the lowest overflows by the carry alone.
+    #[test]
+    fn the_carry_runs_through_all_limbs() {
+        let mut negative = StateHash::default();
+        negative.remove(b"a", b"b");
+        let mut limbs = StateHash::of_pair(b"a", b"b").limbs.map(|limb| !limb);
+        limbs[0] = limbs[0].wrapping_add(1);
+        assert_eq!(negative.limbs, limbs);
+        negative.add(b"a", b"b");
+        assert_eq!(negative, StateHash::default());
+    }
+
     #[test]
     fn order_does_not_matter_and_removal_undoes() {
         let mut one = StateHash::default();

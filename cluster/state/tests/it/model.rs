@@ -174,7 +174,7 @@ fn judge(repo: &ModelRepo, push: &UpdateRefs) -> Vec<RefVerdict> {
     let verdict = |(update, result): (&RefUpdate, Result<(), RefRefusal>)| RefVerdict {
         name: update.name.clone(),
         old: old(update),
-        result: result.and_then(|()| match abort {
+        result: result.and(match abort {
             true => Err(RefRefusal::AtomicAborted),
             false => Ok(()),
         }),
