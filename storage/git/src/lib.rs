@@ -1,1 +1,33 @@
-//! The git protocol: sans-IO state machines and thin IO.
+//! The git smart-HTTP server: a blocking core over a ref trait, and thin async IO around it.
+//!
+//! - [`refs`]: [`RefStore`], what the protocol needs of refs, and what a checked push hands to it.
+//! - [`advertise`](mod@advertise): the first answer: refs or capabilities.
+//! - [`push`]: receive-pack: commands, pack into quarantine, closure, commit, report.
+//! - [`fetch`]: upload-pack: `ls-refs`, negotiation, shallow history, the pack.
+//! - [`bare`]: refs and repositories as plain bare repositories on disk.
+//! - [`http`]: the axum router and streaming bodies.
+//! - [`pkt`], [`protocol`]: framing and words.
+//!
+//! It never starts git, and knows nothing of replication, accounts or configuration. SHA-1 repositories only.
+
+pub mod advertise;
+pub mod bare;
+pub mod fetch;
+pub mod http;
+mod object;
+mod oid;
+pub mod pkt;
+pub mod protocol;
+pub mod push;
+mod reach;
+pub mod refs;
+mod store;
+
+pub use advertise::{advertise, advertise_missing, advertise_peeled};
+pub use bare::{BareRepository, BareRoot};
+pub use fetch::{FetchError, FetchSummary, upload_pack};
+pub use protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
+pub use push::{PushHead, PushSummary, ReceiveError, parse_push, receive_pack, report};
+pub use reach::ReachError;
+pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
+pub use store::StoreError;

@@ -1,0 +1,182 @@
+//! What a server says first: its refs (protocol v0 and v1) or its capabilities (v2).
+
+use std::io::{self, Write};
+use std::path::Path;
+
+use henge_types::{ObjectId, RefName};
+
+use crate::oid::to_gix;
+use crate::pkt;
+use crate::protocol::{AGENT, Protocol, Service};
+use crate::refs::RefStore;
+use crate::store::ObjectStore;
+
+/// Writes the advertisement of a repository, without the `# service=` line that HTTP puts before it.
+///
+/// Tags are not peeled: see [`advertise_peeled`].
+///
+/// # Errors
+/// When the output breaks.
+pub fn advertise(
+    refs: &dyn RefStore,
+    service: Service,
+    protocol: Protocol,
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    Advertisement::collect(Some(refs), service, protocol).write(None, output)
+}
+
+/// Like [`advertise`], with what each annotated tag stands for: clients of the first protocol follow tags by it.
+///
+/// # Errors
+/// When the output breaks or the object store cannot be read.
+pub fn advertise_peeled(
+    refs: &dyn RefStore,
+    objects: &Path,
+    service: Service,
+    protocol: Protocol,
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    let listing = Advertisement::collect(Some(refs), service, protocol);
+    let needs_objects = service == Service::UploadPack && protocol != Protocol::V2;
+    if !needs_objects || listing.refs.is_empty() {
+        return listing.write(None, output);
+    }
+    let store = ObjectStore::open(objects).map_err(io::Error::other)?;
+    listing.write(Some(&store), output)
+}
+
+/// Writes the advertisement of a repository that does not exist yet: a push would create it.
+///
+/// # Errors
+/// When the output breaks.
+pub fn advertise_missing(
+    service: Service,
+    protocol: Protocol,
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    Advertisement::collect(None, service, protocol).write(None, output)
+}
+
+struct Advertisement {
+    service: Service,
+    protocol: Protocol,
+    head: Option<RefName>,
+    refs: Vec<(RefName, ObjectId)>,
+}
+
+impl Advertisement {
+    fn collect(refs: Option<&dyn RefStore>, service: Service, protocol: Protocol) -> Self {
+        let mut listing = Self {
+            service,
+            protocol,
+            head: None,
+            refs: Vec::new(),
+        };
+        let two = protocol == Protocol::V2 && service == Service::UploadPack;
+        if let Some(refs) = refs
+            && !two
+        {
+            listing.head = Some(refs.head());
+            refs.for_each("", &mut |name, id| listing.refs.push((name.clone(), id)));
+        }
+        listing
+    }
+
+    fn write(&self, store: Option<&ObjectStore>, output: &mut dyn Write) -> io::Result<()> {
+        match (self.service, self.protocol) {
+            (Service::UploadPack, Protocol::V2) => return write_v2_capabilities(output),
+            (_, Protocol::V1) => pkt::write(output, b"version 1\n")?,
+            (_, Protocol::V0 | Protocol::V2) => {}
+        }
+        let mut capabilities = Some(self.capabilities());
+        if self.service == Service::UploadPack
+            && let Some(id) = self.head_value()
+        {
+            write_ref(output, &id.to_string(), "HEAD", &mut capabilities)?;
+        }
+        let mut buffer = Vec::new();
+        for (name, id) in &self.refs {
+            write_ref(output, &id.to_string(), name.as_str(), &mut capabilities)?;
+            let peeled = store
+                .map(|store| peel(store, *id, &mut buffer))
+                .transpose()?;
+            if let Some(peeled) = peeled.flatten() {
+                pkt::write(output, format!("{peeled} {name}^{{}}\n").as_bytes())?;
+            }
+        }
+        if capabilities.is_some() {
+            write_ref(
+                output,
+                &"0".repeat(40),
+                "capabilities^{}",
+                &mut capabilities,
+            )?;
+        }
+        pkt::write_flush(output)
+    }
+
+    fn head_value(&self) -> Option<ObjectId> {
+        let head = self.head.as_ref()?;
+        let position = self
+            .refs
+            .binary_search_by(|(name, _)| name.cmp(head))
+            .ok()?;
+        Some(self.refs[position].1)
+    }
+
+    fn capabilities(&self) -> String {
+        match self.service {
+            Service::ReceivePack => format!(
+                "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options object-format=sha1 agent={AGENT}"
+            ),
+            Service::UploadPack => {
+                let symref = self
+                    .head
+                    .as_ref()
+                    .filter(|_| self.head_value().is_some())
+                    .map_or_else(String::new, |head| format!(" symref=HEAD:{head}"));
+                format!(
+                    "multi_ack multi_ack_detailed no-done thin-pack side-band side-band-64k ofs-delta shallow no-progress include-tag allow-tip-sha1-in-want allow-reachable-sha1-in-want{symref} object-format=sha1 agent={AGENT}"
+                )
+            }
+        }
+    }
+}
+
+fn write_ref(
+    output: &mut dyn Write,
+    id: &str,
+    name: &str,
+    capabilities: &mut Option<String>,
+) -> io::Result<()> {
+    let line = match capabilities.take() {
+        Some(words) => format!("{id} {name}\0{words}\n"),
+        None => format!("{id} {name}\n"),
+    };
+    pkt::write(output, line.as_bytes())
+}
+
+/// What an annotated tag stands for in the end; `None` for anything else.
+pub(crate) fn peel(
+    store: &ObjectStore,
+    id: ObjectId,
+    buffer: &mut Vec<u8>,
+) -> io::Result<Option<ObjectId>> {
+    let Some(gix) = to_gix(id) else {
+        return Ok(None);
+    };
+    let peeled = store.peel(&gix, buffer).map_err(io::Error::other)?;
+    Ok(peeled
+        .filter(|target| *target != gix)
+        .map(|target| crate::oid::from_gix(&target)))
+}
+
+fn write_v2_capabilities(output: &mut dyn Write) -> io::Result<()> {
+    pkt::write(output, b"version 2\n")?;
+    pkt::write(output, format!("agent={AGENT}\n").as_bytes())?;
+    pkt::write(output, b"ls-refs=unborn\n")?;
+    pkt::write(output, b"fetch=shallow\n")?;
+    pkt::write(output, b"object-format=sha1\n")?;
+    pkt::write_flush(output)
+}

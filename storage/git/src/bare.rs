@@ -1,0 +1,385 @@
+//! Plain bare repositories on disk: one as a [`RefStore`], and a directory of them as a service.
+
+mod refuse;
+mod root;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use gix_lock::acquire::Fail;
+use gix_ref::transaction::{PreviousValue as GixPrevious, RefEdit};
+use gix_ref::{FullName, Target, file};
+use henge_types::{ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict};
+
+use crate::oid::{KIND, from_gix, to_gix};
+use crate::refs::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
+pub use root::{BareRoot, Pushes};
+
+/// Symbolic refs followed one after the other.
+const SYMREFS_MAX: usize = 5;
+/// How long a ref's lock file is waited for.
+const LOCK_WAIT: Fail = Fail::AfterDurationWithBackoff(std::time::Duration::from_secs(2));
+
+/// Why a directory cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is no bare repository.
+    #[error("{path} is not a bare git repository")]
+    NotARepository {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It uses something that is not supported.
+    #[error("{path} uses {what}, which is not supported")]
+    Unsupported {
+        /// The directory.
+        path: PathBuf,
+        /// What it uses.
+        what: &'static str,
+    },
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A bare repository whose refs are files.
+///
+/// A detached HEAD is shown as `refs/heads/main`. Refs whose names are not valid are not shown.
+#[derive(Debug)]
+pub struct BareRepository {
+    path: PathBuf,
+    refs: file::Store,
+    /// One push of this value at a time; other processes are kept out by the lock files.
+    writing: Mutex<()>,
+}
+
+impl BareRepository {
+    /// Opens the bare repository at `path`.
+    ///
+    /// # Errors
+    /// When it is none, or uses SHA-256 or reftables.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let is_repository = path.join("HEAD").is_file()
+            && path.join("objects").is_dir()
+            && path.join("refs").is_dir();
+        if !is_repository {
+            return Err(OpenError::NotARepository {
+                path: path.to_owned(),
+            });
+        }
+        let config = path.join("config");
+        match fs::read_to_string(&config) {
+            Ok(text) => {
+                if let Some(what) = unsupported_extension(&text) {
+                    return Err(OpenError::Unsupported {
+                        path: path.to_owned(),
+                        what,
+                    });
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(OpenError::Io {
+                    path: config,
+                    source,
+                });
+            }
+        }
+        let options = gix_ref::store::init::Options {
+            write_reflog: gix_ref::store::WriteReflog::Disable,
+            ..Default::default()
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            refs: file::Store::at_opts(path.to_owned(), KIND, options),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// Its object store.
+    pub fn objects(&self) -> PathBuf {
+        self.path.join("objects")
+    }
+
+    /// A new empty directory for one push, on the same file system as the objects; removed when dropped.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn quarantine(&self) -> io::Result<tempfile::TempDir> {
+        // git's own maintenance removes what a crash leaves behind under this name.
+        tempfile::Builder::new()
+            .prefix("tmp_objdir-incoming-")
+            .tempdir_in(self.objects())
+    }
+
+    fn find(&self, name: &str) -> Option<ObjectId> {
+        let mut name = name.to_owned();
+        for _ in 0..SYMREFS_MAX {
+            let found = match self.refs.try_find(name.as_str()) {
+                Ok(found) => found?,
+                Err(error) => {
+                    tracing::warn!(repository = %self.path.display(), name, %error, "ref cannot be read");
+                    return None;
+                }
+            };
+            // The search also tries refs/tags/NAME and the like.
+            if found.name.as_bstr() != name.as_str() {
+                return None;
+            }
+            match found.target {
+                Target::Object(id) => return Some(from_gix(&id)),
+                Target::Symbolic(target) => name = target.as_bstr().to_string(),
+            }
+        }
+        None
+    }
+
+    fn collect(&self, prefix: &str) -> Result<Vec<(RefName, ObjectId)>, gix_error::Error> {
+        let platform = self.refs.iter()?;
+        let below = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
+        let listing = match <&gix_ref::bstr::BStr>::from(below).try_into() {
+            Ok(relative) if below.starts_with("refs/") => platform.prefixed(relative),
+            Ok(_) | Err(_) => platform.all(),
+        };
+        let mut found = Vec::new();
+        for reference in listing.map_err(gix_error::Error::from_error)? {
+            let reference = match reference {
+                Ok(reference) => reference,
+                Err(error) => {
+                    tracing::warn!(repository = %self.path.display(), %error, "ref cannot be read");
+                    continue;
+                }
+            };
+            let name = reference.name.as_bstr().to_string();
+            if !name.starts_with(prefix) {
+                continue;
+            }
+            let Ok(valid) = name.parse::<RefName>() else {
+                continue;
+            };
+            let id = match reference.target {
+                Target::Object(id) => Some(from_gix(&id)),
+                Target::Symbolic(target) => self.find(&target.as_bstr().to_string()),
+            };
+            found.extend(id.map(|id| (valid, id)));
+        }
+        found.sort();
+        found.dedup_by(|left, right| left.0 == right.0);
+        Ok(found)
+    }
+
+    /// Moves a pack into the store: durable before any ref may need it.
+    fn keep_pack(&self, pack: &QuarantinedPack) -> io::Result<()> {
+        let directory = self.objects().join("pack");
+        fs::create_dir_all(&directory)?;
+        // The index last: a pack without one is invisible.
+        for (from, extension) in [(&pack.pack_path, "pack"), (&pack.idx_path, "idx")] {
+            let file = File::open(from)?;
+            let mut permissions = file.metadata()?.permissions();
+            permissions.set_readonly(true);
+            file.set_permissions(permissions)?;
+            file.sync_all()?;
+            fs::rename(
+                from,
+                directory.join(format!("pack-{}.{extension}", pack.id)),
+            )?;
+        }
+        File::open(&directory)?.sync_all()
+    }
+
+    fn edit(update: &RefUpdate) -> io::Result<RefEdit> {
+        let name = FullName::try_from(update.name.as_str()).map_err(io::Error::other)?;
+        let gix = |id: ObjectId| {
+            to_gix(id).ok_or_else(|| io::Error::other("an object id of another hash"))
+        };
+        let expected = match update.expected {
+            PreviousValue::Any => GixPrevious::Any,
+            PreviousValue::MustNotExist => GixPrevious::MustNotExist,
+            PreviousValue::MustExist => GixPrevious::MustExist,
+            PreviousValue::MustExistAndMatch(id) => {
+                GixPrevious::MustExistAndMatch(Target::Object(gix(id)?))
+            }
+        };
+        Ok(match update.new {
+            Some(new) => RefEdit::update(name, gix(new)?, expected, "push"),
+            None => RefEdit::delete(name, expected),
+        })
+    }
+
+    /// One transaction for `updates`; `false` when something changed since they were checked.
+    fn apply(&self, updates: &[&RefUpdate]) -> io::Result<bool> {
+        let edits = updates
+            .iter()
+            .map(|update| Self::edit(update))
+            .collect::<io::Result<Vec<_>>>()?;
+        let prepared = match self.refs.transaction().prepare(edits, LOCK_WAIT, LOCK_WAIT) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                tracing::info!(repository = %self.path.display(), %error, "push lost a race for its refs");
+                return Ok(false);
+            }
+        };
+        prepared.commit(None).map_err(io::Error::other)?;
+        self.sync_refs(updates)?;
+        Ok(true)
+    }
+
+    fn sync_refs(&self, updates: &[&RefUpdate]) -> io::Result<()> {
+        let mut directories = std::collections::BTreeSet::from([self.path.clone()]);
+        for update in updates {
+            let file = self.path.join(update.name.as_str());
+            if update.new.is_some() {
+                File::open(&file)?.sync_all()?;
+            }
+            let parents = file.ancestors().skip(1);
+            directories.extend(
+                parents
+                    .take_while(|parent| *parent != self.path)
+                    .map(Path::to_owned),
+            );
+        }
+        for directory in directories {
+            match File::open(&directory) {
+                Ok(directory) => directory.sync_all()?,
+                // A delete removes directories that became empty.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn commit_all(&self, updates: &[RefUpdate]) -> io::Result<Vec<Result<(), RefRefusal>>> {
+        let mut results = refuse::check_all(self, updates);
+        if results.iter().all(Result::is_ok) {
+            let all: Vec<_> = updates.iter().collect();
+            if self.apply(&all)? {
+                return Ok(results);
+            }
+            results = refuse::check_all(self, updates);
+        }
+        for result in results.iter_mut().filter(|result| result.is_ok()) {
+            *result = Err(RefRefusal::AtomicAborted);
+        }
+        Ok(results)
+    }
+
+    /// Each by itself, deletes first: they make room for names below or above them.
+    fn commit_each(&self, updates: &[RefUpdate]) -> io::Result<Vec<Result<(), RefRefusal>>> {
+        let mut results: Vec<_> = updates.iter().map(|_| Ok(())).collect();
+        let mut order: Vec<usize> = (0..updates.len()).collect();
+        order.sort_by_key(|index| updates[*index].new.is_some());
+        for index in order {
+            let update = &updates[index];
+            results[index] = match refuse::check(self, update) {
+                Err(refusal) => Err(refusal),
+                Ok(()) if self.apply(&[update])? => Ok(()),
+                Ok(()) => Err(refuse::check(self, update)
+                    .err()
+                    .unwrap_or(RefRefusal::Stale {
+                        current: self.get(&update.name),
+                    })),
+            };
+        }
+        Ok(results)
+    }
+}
+
+/// An extension in a config file that changes what the files mean.
+fn unsupported_extension(config: &str) -> Option<&'static str> {
+    let compact = config
+        .to_ascii_lowercase()
+        .replace(|letter: char| matches!(letter, ' ' | '\t' | '"'), "");
+    for line in compact.lines() {
+        match line.split_once('=') {
+            Some(("objectformat", format)) if format != "sha1" => {
+                return Some("another object format");
+            }
+            Some(("refstorage", format)) if format != "files" => {
+                return Some("another ref storage");
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+impl RefStore for BareRepository {
+    fn head(&self) -> RefName {
+        let target = match self.refs.try_find("HEAD") {
+            Ok(Some(head)) => head
+                .target
+                .try_name()
+                .map(|name| name.as_bstr().to_string()),
+            Ok(None) | Err(_) => None,
+        };
+        let main = || {
+            "refs/heads/main"
+                .parse()
+                .expect("invariant: a valid ref name")
+        };
+        target
+            .and_then(|target| target.parse().ok())
+            .unwrap_or_else(main)
+    }
+
+    fn get(&self, name: &RefName) -> Option<ObjectId> {
+        self.find(name.as_str())
+    }
+
+    fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId)) {
+        match self.collect(prefix) {
+            Ok(found) => {
+                for (name, id) in found {
+                    visit(&name, id);
+                }
+            }
+            Err(error) => {
+                tracing::error!(repository = %self.path.display(), %error, "refs cannot be listed");
+            }
+        }
+    }
+
+    /// Files keep no record of former values.
+    fn was_tip_recently(&self, _id: ObjectId) -> bool {
+        false
+    }
+
+    fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {
+        let _guard = self.writing.lock().map_err(|_| CommitError::Unavailable {
+            message: "an earlier push failed in the middle: restart the server".to_owned(),
+        })?;
+        let old: Vec<_> = push
+            .updates
+            .iter()
+            .map(|update| self.get(&update.name))
+            .collect();
+        if let Some(pack) = &push.pack {
+            self.keep_pack(pack)?;
+        }
+        let results = if push.atomic {
+            self.commit_all(&push.updates)?
+        } else {
+            self.commit_each(&push.updates)?
+        };
+        Ok(push
+            .updates
+            .into_iter()
+            .zip(old)
+            .zip(results)
+            .map(|((update, old), result)| RefVerdict {
+                name: update.name,
+                old,
+                result,
+            })
+            .collect())
+    }
+}

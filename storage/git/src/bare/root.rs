@@ -1,0 +1,269 @@
+//! Every bare repository below a directory, as a [`GitService`].
+
+use std::io;
+use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use henge_runtime::{Clock, Scope};
+use henge_types::ErrorCode;
+
+use crate::advertise::advertise_peeled;
+use crate::bare::{BareRepository, OpenError};
+use crate::fetch::{FetchError, upload_pack};
+use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
+use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
+use crate::push::{ReceiveError, receive_pack};
+use crate::refs::CommitError;
+
+/// How long one request may work.
+const WORK_MAX: Duration = Duration::from_secs(60 * 60);
+
+/// Whether pushes are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Pushes {
+    /// From everybody who reaches the server.
+    Allowed,
+    /// From nobody.
+    Refused,
+}
+
+/// Serves every bare repository below a directory at its relative path, with or without `.git`.
+///
+/// Repositories that a path reaches only through `..` or a symbolic link out of the directory do not exist for it.
+#[derive(Debug, Clone)]
+pub struct BareRoot {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    spool: PathBuf,
+    pushes: Pushes,
+    scope: Scope,
+    clock: Arc<dyn Clock>,
+}
+
+impl BareRoot {
+    /// Serves the directory `root`. Pushes are spooled in the existing directory `spool`; blocking work runs in `scope`.
+    ///
+    /// # Errors
+    /// When `root` cannot be resolved.
+    pub fn open(
+        root: &Path,
+        spool: &Path,
+        pushes: Pushes,
+        scope: Scope,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            shared: Arc::new(Shared {
+                root: root.canonicalize()?,
+                spool: spool.to_owned(),
+                pushes,
+                scope,
+                clock,
+            }),
+        })
+    }
+
+    async fn blocking<T, F>(&self, name: &'static str, job: F) -> Result<T, ServiceError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Shared) -> Result<T, ServiceError> + Send + 'static,
+    {
+        let shared = Arc::clone(&self.shared);
+        self.shared
+            .scope
+            .blocking(name, move || job(&shared))
+            .await
+            .map_err(|error| internal(&error))?
+    }
+}
+
+impl Shared {
+    fn repository(&self, repo: &str) -> Result<BareRepository, ServiceError> {
+        let not_found = || {
+            ServiceError::new(
+                ErrorCode::NotFound,
+                format!("there is no repository {repo:?} here"),
+            )
+        };
+        let relative = Path::new(repo);
+        let is_plain = relative
+            .components()
+            .all(|part| matches!(part, Component::Normal(_)));
+        if repo.is_empty() || !is_plain || repo.contains('\0') {
+            return Err(not_found());
+        }
+        for candidate in [repo.to_owned(), format!("{repo}.git")] {
+            let Ok(path) = self.root.join(candidate).canonicalize() else {
+                continue;
+            };
+            if !path.starts_with(&self.root) || path == self.root {
+                continue;
+            }
+            match BareRepository::open(&path) {
+                Ok(repository) => return Ok(repository),
+                Err(OpenError::NotARepository { .. }) => {}
+                Err(error @ OpenError::Unsupported { .. }) => {
+                    return Err(ServiceError::new(ErrorCode::Invalid, error.to_string()));
+                }
+                Err(error @ OpenError::Io { .. }) => return Err(internal(&error)),
+            }
+        }
+        Err(not_found())
+    }
+
+    fn check_allowed(&self, service: Service) -> Result<(), ServiceError> {
+        if service == Service::ReceivePack && self.pushes == Pushes::Refused {
+            return Err(ServiceError::new(
+                ErrorCode::Forbidden,
+                "this server takes no pushes".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    fn stop(&self) -> Stop {
+        Stop::at(Deadline::after(Arc::clone(&self.clock), WORK_MAX))
+    }
+
+    fn receive(&self, repo: &str, request: &Spool) -> Result<Vec<u8>, ServiceError> {
+        self.check_allowed(Service::ReceivePack)?;
+        let repository = self.repository(repo)?;
+        let quarantine = repository.quarantine().map_err(|error| internal(&error))?;
+        let limits = PushLimits {
+            stop: self.stop(),
+            ..PushLimits::default()
+        };
+        let mut input = request.reader().map_err(|error| internal(&error))?;
+        let mut report = Vec::new();
+        receive_pack(
+            &repository,
+            &repository.objects(),
+            quarantine.path(),
+            &mut *input,
+            &mut report,
+            &limits,
+        )
+        .map_err(|error| push_error(&error))?;
+        Ok(report)
+    }
+}
+
+fn internal(error: &(impl std::error::Error + ?Sized)) -> ServiceError {
+    tracing::error!(error = %error, "request failed");
+    ServiceError::new(
+        ErrorCode::Internal,
+        "the server failed: its log says more".to_owned(),
+    )
+}
+
+/// What a failed push is to the client.
+fn push_error(error: &ReceiveError) -> ServiceError {
+    let code = match error {
+        ReceiveError::NotAPush
+        | ReceiveError::Truncated
+        | ReceiveError::TooManyUpdates { .. }
+        | ReceiveError::TooManyOptions { .. }
+        | ReceiveError::TooManyShallow { .. }
+        | ReceiveError::NameEncoding
+        | ReceiveError::PushCertificate
+        | ReceiveError::ObjectFormat { .. }
+        | ReceiveError::Pkt(_) => ErrorCode::Invalid,
+        ReceiveError::Commit(CommitError::Unavailable { .. }) => ErrorCode::Unavailable,
+        ReceiveError::Commit(CommitError::UnknownOutcome { .. }) => ErrorCode::Timeout,
+        ReceiveError::Commit(CommitError::NotFound) => ErrorCode::NotFound,
+        ReceiveError::Check(crate::ReachError::Stopped) => ErrorCode::Timeout,
+        ReceiveError::Store(_)
+        | ReceiveError::Check(_)
+        | ReceiveError::Ingest(_)
+        | ReceiveError::Commit(CommitError::Io(_))
+        | ReceiveError::Output(_) => return internal(error),
+    };
+    ServiceError::new(code, error.to_string())
+}
+
+impl GitService for BareRoot {
+    async fn advertise(
+        &self,
+        _caller: Caller,
+        repo: &str,
+        service: Service,
+        protocol: Protocol,
+    ) -> Result<Bytes, ServiceError> {
+        let repo = repo.to_owned();
+        self.blocking("advertise", move |shared| {
+            shared.check_allowed(service)?;
+            let repository = shared.repository(&repo)?;
+            let mut output = Vec::new();
+            let objects = repository.objects();
+            advertise_peeled(&repository, &objects, service, protocol, &mut output)
+                .map_err(|error| internal(&error))?;
+            Ok(output.into())
+        })
+        .await
+    }
+
+    async fn upload_pack(
+        &self,
+        _caller: Caller,
+        repo: &str,
+        protocol: Protocol,
+        request: Bytes,
+    ) -> Result<Body, ServiceError> {
+        let repo = repo.to_owned();
+        let repository = self
+            .blocking("open", move |shared| shared.repository(&repo))
+            .await?;
+        let stop = self.shared.stop();
+        let limits = FetchLimits {
+            stop: stop.clone(),
+            ..FetchLimits::default()
+        };
+        Ok(stream_blocking(&self.shared.scope, &stop, move |output| {
+            let objects = repository.objects();
+            upload_pack(
+                &repository,
+                &objects,
+                protocol,
+                &mut &request[..],
+                output,
+                &limits,
+            )
+            .map(drop)
+            .or_else(|error| match error {
+                FetchError::Output(error) => Err(error),
+                // The client has been told within the protocol: the answer is whole.
+                told => {
+                    tracing::info!(error = %told, "fetch refused");
+                    Ok(())
+                }
+            })
+        }))
+    }
+
+    async fn receive_pack(
+        &self,
+        _caller: Caller,
+        repo: &str,
+        _protocol: Protocol,
+        request: Spool,
+    ) -> Result<Body, ServiceError> {
+        let repo = repo.to_owned();
+        let report = self
+            .blocking("receive-pack", move |shared| {
+                shared.receive(&repo, &request)
+            })
+            .await?;
+        Ok(Body::from(report))
+    }
+
+    fn spool_dir(&self) -> &Path {
+        &self.shared.spool
+    }
+}

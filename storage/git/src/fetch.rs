@@ -1,0 +1,142 @@
+//! upload-pack: `ls-refs`, negotiation, shallow history and the pack.
+
+mod emit;
+mod graph;
+mod legacy;
+mod ls_refs;
+mod negotiate;
+mod request;
+mod select;
+mod serve;
+mod shallow;
+mod walk;
+
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+
+use crate::pkt::{self, PktError};
+use crate::protocol::{FetchLimits, Protocol};
+use crate::reach::ReachError;
+use crate::refs::RefStore;
+use crate::store::StoreError;
+
+/// Why a fetch failed. Where the protocol still allows it, the client has been told.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The framing is broken.
+    #[error(transparent)]
+    Pkt(#[from] PktError),
+    /// The request is no upload-pack request.
+    #[error("the request is not understood: {what:?}")]
+    NotAFetch {
+        /// The line that was not understood.
+        what: String,
+    },
+    /// The request is too large.
+    #[error("the request holds more than {max} lines: fetch in smaller steps")]
+    TooLarge {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A want that is no visible tip, was none recently and is not reachable from one.
+    #[error("upload-pack: not our ref {id}")]
+    NotOurRef {
+        /// The want.
+        id: String,
+    },
+    /// The client wants another hash.
+    #[error("this repository uses sha1, the client {format}")]
+    ObjectFormat {
+        /// What it wants.
+        format: String,
+    },
+    /// A ref of `deepen-not` that does not exist.
+    #[error("git upload-pack: deepen-not is not a ref: {name}")]
+    UnknownRef {
+        /// What it named.
+        name: String,
+    },
+    /// The objects cannot be read.
+    #[error("the repository cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// The deadline passed.
+    #[error("the fetch took too long")]
+    Stopped,
+    /// The answer could not be sent, or the client went away.
+    #[error("the answer could not be sent: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl From<ReachError> for FetchError {
+    fn from(error: ReachError) -> Self {
+        match error {
+            ReachError::Store(error) => Self::Store(error),
+            ReachError::Stopped => Self::Stopped,
+        }
+    }
+}
+
+/// What a request was answered with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct FetchSummary {
+    /// Refs listed.
+    pub refs_listed: u64,
+    /// Objects in the pack, where one was sent.
+    pub objects_sent: u64,
+    /// Bytes of the pack, where one was sent.
+    pub pack_bytes: u64,
+    /// Of the objects, how many were copied as they lie on disk.
+    pub objects_copied: u64,
+}
+
+/// Answers the upload-pack requests in `input` (over HTTP there is one).
+///
+/// `objects` is the repository's object store. Errors are told to the client within the protocol as long as it has a
+/// place for them, and returned.
+///
+/// # Errors
+/// When the request is malformed, asks for what is not there, or the disk, the deadline or the connection fails.
+pub fn upload_pack(
+    refs: &dyn RefStore,
+    objects: &Path,
+    protocol: Protocol,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+    limits: &FetchLimits,
+) -> Result<FetchSummary, FetchError> {
+    let mut session = serve::Session {
+        refs,
+        objects,
+        limits,
+        summary: FetchSummary::default(),
+        in_pack: false,
+    };
+    let outcome = match protocol {
+        Protocol::V2 => session.commands(input, output),
+        Protocol::V0 | Protocol::V1 => session.legacy(input, output),
+    };
+    match outcome {
+        Ok(()) => Ok(session.summary),
+        Err(error) => {
+            if !matches!(error, FetchError::Output(_)) {
+                tell(&error, session.in_pack, output)?;
+            }
+            Err(error)
+        }
+    }
+}
+
+/// Tells the client what went wrong: an `ERR` line, or side-band 3 once the pack has begun.
+fn tell(error: &FetchError, in_pack: bool, output: &mut dyn Write) -> io::Result<()> {
+    let message = match error {
+        // What a disk said is for the operator.
+        FetchError::Store(_) => "the repository cannot be read: tell its operator".to_owned(),
+        error => error.to_string(),
+    };
+    if in_pack {
+        pkt::write_band(output, pkt::Band::Error, format!("{message}\n").as_bytes())?;
+        pkt::write_flush(output)
+    } else {
+        pkt::write_error(output, &message)
+    }
+}

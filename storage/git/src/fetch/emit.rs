@@ -1,0 +1,302 @@
+//! Writes a pack: entries are copied as they lie on disk, compressed, wherever their bases allow it.
+
+use std::io::{self, Write};
+
+use gix_object::Kind;
+use gix_pack::data::entry::Header;
+use sha1::{Digest, Sha1};
+
+use crate::fetch::select::{Packed, Selection};
+use crate::fetch::{FetchError, FetchSummary};
+use crate::oid::Oid;
+use crate::protocol::Stop;
+use crate::store::{Location, ObjectStore, Pack, StoreError};
+
+/// From this share of a pack's objects on, the ends of its entries are read off a sorted list instead of inflating.
+const SORT_SHARE: usize = 16;
+/// How often the deadline is looked at, in objects.
+const STOP_EVERY: usize = 1024;
+
+/// What the client can take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Accepts {
+    /// Bases named by their distance.
+    pub(super) ofs_delta: bool,
+    /// Bases that are not in the pack.
+    pub(super) thin: bool,
+}
+
+/// A writer that knows where it is and what it has written.
+struct Hashed<'a> {
+    output: &'a mut dyn Write,
+    hash: Sha1,
+    written: u64,
+}
+
+impl Write for Hashed<'_> {
+    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        let taken = self.output.write(data)?;
+        self.hash.update(&data[..taken]);
+        self.written += taken as u64;
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes the pack of `selection`.
+pub(super) fn write_pack(
+    store: &ObjectStore,
+    mut selection: Selection,
+    accepts: Accepts,
+    stop: &Stop,
+    output: &mut dyn Write,
+) -> Result<FetchSummary, FetchError> {
+    let count = u32::try_from(selection.len())
+        .map_err(|_| io::Error::other("more objects than a pack can hold"))?;
+    // In the order of the files: bases that are named by distance lie before their deltas, and reading is sequential.
+    selection.packed.sort_unstable();
+    let mut emitter = Emitter {
+        store,
+        accepts,
+        offsets: vec![0; selection.packed.len()],
+        output: Hashed {
+            output,
+            hash: Sha1::new(),
+            written: 0,
+        },
+        selection: &selection,
+        thin_bases: thin_bases(store, &selection, accepts),
+        inflate: gix_zlib::Inflate::default(),
+        buffer: Vec::new(),
+        copied: 0,
+    };
+    let header = gix_pack::data::header::encode(gix_pack::data::Version::V2, count);
+    emitter.output.write_all(&header)?;
+    emitter.write_packed(stop)?;
+    emitter.write_loose()?;
+    let Emitter {
+        mut output, copied, ..
+    } = emitter;
+    let trailer = output.hash.finalize_reset();
+    output.output.write_all(&trailer)?;
+    Ok(FetchSummary {
+        objects_sent: u64::from(count),
+        objects_copied: copied,
+        pack_bytes: output.written + trailer.len() as u64,
+        ..FetchSummary::default()
+    })
+}
+
+/// Where the objects lie that the client has and that deltas may refer to.
+fn thin_bases(
+    store: &ObjectStore,
+    selection: &Selection,
+    accepts: Accepts,
+) -> std::collections::HashMap<(u32, u64), Oid> {
+    if !accepts.thin {
+        return std::collections::HashMap::new();
+    }
+    let mut bases = std::collections::HashMap::new();
+    for id in &selection.at_client {
+        if selection.contains(id) {
+            continue;
+        }
+        if let Some(Location::Packed { pack, entry }) = store.locate(id) {
+            let offset = store.pack(pack).index.pack_offset_at_index(entry);
+            bases.insert((pack, offset), *id);
+        }
+    }
+    bases
+}
+
+struct Emitter<'a> {
+    store: &'a ObjectStore,
+    accepts: Accepts,
+    selection: &'a Selection,
+    /// Where each object of `selection.packed` was written; 0 while it is not.
+    offsets: Vec<u64>,
+    thin_bases: std::collections::HashMap<(u32, u64), Oid>,
+    output: Hashed<'a>,
+    inflate: gix_zlib::Inflate,
+    buffer: Vec<u8>,
+    copied: u64,
+}
+
+/// How a delta names its base in the new pack.
+enum Base {
+    /// That far back.
+    Distance(u64),
+    /// By its id: it comes later, or the client has it.
+    Id(Oid),
+    /// Not at all: the object has to be sent whole.
+    None,
+}
+
+impl Emitter<'_> {
+    fn write_packed(&mut self, stop: &Stop) -> Result<(), FetchError> {
+        let packed = &self.selection.packed;
+        let mut start = 0;
+        while start < packed.len() {
+            let slot = packed[start].pack;
+            let end = start + packed[start..].partition_point(|entry| entry.pack == slot);
+            let pack = self.store.pack(slot);
+            let total = pack.data.num_objects() as usize;
+            let mut ends = if (end - start) * SORT_SHARE >= total {
+                EntryEnds::sorted(pack)
+            } else {
+                EntryEnds::Measured
+            };
+            for position in start..end {
+                if position.is_multiple_of(STOP_EVERY) && stop.is_set() {
+                    return Err(FetchError::Stopped);
+                }
+                self.write_entry(pack, position, &mut ends)?;
+            }
+            start = end;
+        }
+        Ok(())
+    }
+
+    fn write_entry(
+        &mut self,
+        pack: &Pack,
+        position: usize,
+        ends: &mut EntryEnds,
+    ) -> Result<(), FetchError> {
+        let at = self.selection.packed[position];
+        let id = pack.index.oid_at_index(at.entry).to_owned();
+        let broken = |source| StoreError::Object { id, source };
+        let entry = pack.data.entry(at.offset).map_err(broken)?;
+        let written_at = self.output.written;
+        let header = if entry.header.is_delta() {
+            match self.base(pack, at, &entry) {
+                Base::Distance(base_distance) => Header::OfsDelta { base_distance },
+                Base::Id(base_id) => Header::RefDelta { base_id },
+                Base::None => {
+                    self.offsets[position] = written_at;
+                    return self.write_whole(
+                        &id,
+                        Location::Packed {
+                            pack: at.pack,
+                            entry: at.entry,
+                        },
+                    );
+                }
+            }
+        } else {
+            entry.header
+        };
+        let end = ends.end(pack, at.offset, &entry, &mut self.inflate, &mut self.buffer);
+        let end = end.map_err(broken)?;
+        let raw = pack.data.entry_slice(at.offset..end);
+        let raw = raw.ok_or(StoreError::Malformed { id })?;
+        // No corrupt byte leaves: the index knows the checksum of the entry as it was received.
+        if let Some(expected) = pack.index.crc32_at_index(at.entry)
+            && crc32fast::hash(raw) != expected
+        {
+            return Err(StoreError::Malformed { id }.into());
+        }
+        self.offsets[position] = written_at;
+        header.write_to(entry.decompressed_size, &mut self.output)?;
+        self.output.write_all(&raw[entry.header_size()..])?;
+        self.copied += 1;
+        Ok(())
+    }
+
+    fn base(&self, pack: &Pack, at: Packed, entry: &gix_pack::data::Entry) -> Base {
+        let Some(base) = self.store.base_offset(pack, entry) else {
+            return Base::None;
+        };
+        let found = self
+            .selection
+            .packed
+            .binary_search_by_key(&(at.pack, base), |packed| (packed.pack, packed.offset));
+        match found {
+            Ok(position) => {
+                let base_at = self.offsets[position];
+                if base_at != 0 && self.accepts.ofs_delta {
+                    Base::Distance(self.output.written - base_at)
+                } else {
+                    let entry = self.selection.packed[position].entry;
+                    Base::Id(pack.index.oid_at_index(entry).to_owned())
+                }
+            }
+            Err(_) => self
+                .thin_bases
+                .get(&(at.pack, base))
+                .map_or(Base::None, |id| Base::Id(*id)),
+        }
+    }
+
+    fn write_loose(&mut self) -> Result<(), FetchError> {
+        let selection = self.selection;
+        for (id, dir) in &selection.loose {
+            self.write_whole(id, Location::Loose { dir: *dir })?;
+        }
+        Ok(())
+    }
+
+    /// Decodes an object and sends it deflated anew.
+    fn write_whole(&mut self, id: &Oid, location: Location) -> Result<(), FetchError> {
+        let kind = self.store.read(id, location, &mut self.buffer)?;
+        let header = match kind {
+            Kind::Commit => Header::Commit,
+            Kind::Tree => Header::Tree,
+            Kind::Blob => Header::Blob,
+            Kind::Tag => Header::Tag,
+        };
+        header.write_to(self.buffer.len() as u64, &mut self.output)?;
+        let mut deflate = gix_zlib::stream::deflate::Write::new(
+            &mut self.output,
+            gix_zlib::Compression::BEST_SPEED,
+        );
+        deflate.write_all(&self.buffer)?;
+        deflate.flush()?;
+        Ok(())
+    }
+}
+
+/// Where the entries of a pack end.
+enum EntryEnds {
+    /// At the next of these offsets.
+    Sorted { offsets: Vec<u64>, next: usize },
+    /// Where inflating them ends.
+    Measured,
+}
+
+impl EntryEnds {
+    fn sorted(pack: &Pack) -> Self {
+        let mut offsets = pack.index.sorted_offsets();
+        offsets.push(pack.data.pack_end() as u64);
+        Self::Sorted { offsets, next: 0 }
+    }
+
+    /// Asked for in ascending order.
+    fn end(
+        &mut self,
+        pack: &Pack,
+        offset: u64,
+        entry: &gix_pack::data::Entry,
+        inflate: &mut gix_zlib::Inflate,
+        buffer: &mut Vec<u8>,
+    ) -> gix_error::Result<u64> {
+        match self {
+            Self::Sorted { offsets, next } => {
+                while offsets[*next] <= offset {
+                    *next += 1;
+                }
+                Ok(offsets[*next])
+            }
+            Self::Measured => {
+                let size = usize::try_from(entry.decompressed_size)
+                    .map_err(|_| gix_error::corruption("an entry is too large"))?;
+                buffer.resize(size, 0);
+                let used = pack.data.decompress_entry(entry, inflate, buffer)?;
+                Ok(entry.data_offset + used as u64)
+            }
+        }
+    }
+}

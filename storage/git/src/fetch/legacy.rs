@@ -1,0 +1,228 @@
+//! Fetches of protocol v0 and v1, one stateless request each as HTTP sends them.
+
+use std::io::{BufRead, Write};
+
+use crate::fetch::FetchError;
+use crate::fetch::graph::{Graph, Node};
+use crate::fetch::negotiate::{common, is_enough};
+use crate::fetch::request::{Fetch, not_a_fetch};
+use crate::fetch::select::not_tips;
+use crate::fetch::serve::{Session, Wants, wants, write_cut};
+use crate::oid::Oid;
+use crate::pkt::{self, Band, Packet, SidebandWriter};
+use crate::store::ObjectStore;
+
+/// Lines in one request.
+const LINES_MAX: usize = 400_000;
+
+/// How haves are acknowledged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Acks {
+    /// The first common one only.
+    #[default]
+    Single,
+    /// Each, as `continue`.
+    Multi,
+    /// Each, as `common`, then `ready`.
+    Detailed,
+}
+
+#[derive(Debug, Default)]
+struct Legacy {
+    fetch: Fetch,
+    acks: Acks,
+    side_band: bool,
+    side_band_64k: bool,
+    no_done: bool,
+}
+
+impl Session<'_> {
+    /// Answers one stateless request.
+    pub(super) fn legacy(
+        &mut self,
+        input: &mut dyn BufRead,
+        output: &mut dyn Write,
+    ) -> Result<(), FetchError> {
+        let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
+        let Some(mut request) = read_wants(&mut input)? else {
+            return Ok(());
+        };
+        let not_tips = not_tips(self.refs, &request.fetch.wants);
+        let store = ObjectStore::open(self.objects)?;
+        self.check_wants(&store, not_tips)?;
+        let mut graph = Graph::new(&store, &self.limits.stop);
+        let wants = wants(&mut graph, &request.fetch.wants)?;
+        let cut = self.cut(&mut graph, &request.fetch, &wants)?;
+        if request.fetch.deepen.is_asked() {
+            write_cut(&cut, output)?;
+            pkt::write_flush(output)?;
+        }
+        // A client that asked where history ends first wants to know that, and comes again with its haves.
+        if input.fill_buf()?.is_empty() {
+            return Ok(());
+        }
+        read_haves(&mut input, &mut request)?;
+        let Some(common) = negotiate(&mut graph, &request, &wants, output)? else {
+            return Ok(());
+        };
+        let fetch = &request.fetch;
+        if !request.side_band && !request.side_band_64k {
+            let selection = self.select(&mut graph, fetch, &wants, &common, &cut)?;
+            return self.send(&store, selection, fetch, output);
+        }
+        self.in_pack = true;
+        let selection = self.select(&mut graph, fetch, &wants, &common, &cut)?;
+        if !fetch.no_progress {
+            let line = format!("Sending {} objects\n", selection.len());
+            pkt::write_band(output, Band::Progress, line.as_bytes())?;
+        }
+        let mut pack = if request.side_band_64k {
+            SidebandWriter::new(output)
+        } else {
+            SidebandWriter::small(output)
+        };
+        self.send(&store, selection, fetch, &mut pack)?;
+        let output = pack.finish()?;
+        pkt::write_flush(output)?;
+        self.in_pack = false;
+        Ok(())
+    }
+}
+
+/// Wants, capabilities and where history ends; `None` when the client wants nothing.
+fn read_wants(input: &mut dyn BufRead) -> Result<Option<Legacy>, FetchError> {
+    let mut request = Legacy::default();
+    let mut buffer = Vec::new();
+    for _ in 0..LINES_MAX {
+        let line = match pkt::read(input, &mut buffer)? {
+            Some(Packet::Flush) | None if request.fetch.wants.is_empty() => return Ok(None),
+            Some(Packet::Flush) => return Ok(Some(request)),
+            None => return Err(not_a_fetch(b"a request without an end")),
+            Some(packet) => packet.line().ok_or_else(|| not_a_fetch(b"0001"))?,
+        };
+        let line = if request.fetch.wants.is_empty() && line.starts_with(b"want ") {
+            let end = line
+                .iter()
+                .enumerate()
+                .position(|(at, byte)| at > 5 && matches!(byte, b' ' | 0))
+                .unwrap_or(line.len());
+            request.take_capabilities(&line[end..])?;
+            &line[..end]
+        } else {
+            line
+        };
+        // Depth 0 is what a client sends that wants all of it.
+        if line != b"deepen 0" && !request.fetch.take_line(line)? {
+            return Err(not_a_fetch(line));
+        }
+    }
+    Err(FetchError::TooLarge { max: LINES_MAX })
+}
+
+fn read_haves(input: &mut dyn BufRead, request: &mut Legacy) -> Result<(), FetchError> {
+    let mut buffer = Vec::new();
+    for _ in 0..LINES_MAX {
+        match pkt::read(input, &mut buffer)? {
+            None => return Ok(()),
+            // Between rounds of haves; a stateless request sends all of them again.
+            Some(Packet::Flush) => {}
+            Some(packet) => match packet.line() {
+                Some(b"done") => {
+                    request.fetch.done = true;
+                    return Ok(());
+                }
+                Some(line) if line.starts_with(b"have ") => {
+                    request.fetch.take_line(line)?;
+                }
+                Some(line) => return Err(not_a_fetch(line)),
+                None => return Err(not_a_fetch(b"0001")),
+            },
+        }
+    }
+    Err(FetchError::TooLarge { max: LINES_MAX })
+}
+
+impl Legacy {
+    fn take_capabilities(&mut self, text: &[u8]) -> Result<(), FetchError> {
+        let text = String::from_utf8_lossy(text);
+        for word in text.split(|letter: char| letter == '\0' || letter.is_ascii_whitespace()) {
+            match word {
+                "multi_ack" => self.acks = self.acks.max(Acks::Multi),
+                "multi_ack_detailed" => self.acks = Acks::Detailed,
+                "no-done" => self.no_done = true,
+                "side-band" => self.side_band = true,
+                "side-band-64k" => self.side_band_64k = true,
+                "thin-pack" => self.fetch.thin_pack = true,
+                "ofs-delta" => self.fetch.ofs_delta = true,
+                "include-tag" => self.fetch.include_tag = true,
+                "no-progress" => self.fetch.no_progress = true,
+                _ => {
+                    if let Some(format) = word.strip_prefix("object-format=")
+                        && format != "sha1"
+                    {
+                        return Err(FetchError::ObjectFormat {
+                            format: format.to_owned(),
+                        });
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Acks {
+    fn max(self, other: Self) -> Self {
+        if self == Self::Single { other } else { self }
+    }
+}
+
+fn acknowledge(output: &mut dyn Write, id: &Oid, word: &str) -> Result<(), FetchError> {
+    Ok(pkt::write(output, format!("ACK {id}{word}\n").as_bytes())?)
+}
+
+/// Writes the acknowledgments; the common commits when the pack comes next.
+fn negotiate(
+    graph: &mut Graph<'_>,
+    request: &Legacy,
+    wants: &Wants,
+    output: &mut dyn Write,
+) -> Result<Option<Vec<Node>>, FetchError> {
+    let common = common(graph, &request.fetch.haves)?;
+    let last = common.last().map(|node| graph.id(*node));
+    let done = request.fetch.done;
+    match request.acks {
+        Acks::Single => {
+            // The first common have is acknowledged, once; the client stops there.
+            match common.first().map(|node| graph.id(*node)) {
+                Some(first) => acknowledge(output, &first, "")?,
+                None => pkt::write(output, b"NAK\n")?,
+            }
+            return Ok(done.then_some(common));
+        }
+        Acks::Multi => {
+            for node in &common {
+                acknowledge(output, &graph.id(*node), " continue")?;
+            }
+        }
+        Acks::Detailed => {
+            for node in &common {
+                acknowledge(output, &graph.id(*node), " common")?;
+            }
+            let enough = !done && is_enough(graph, &wants.commits, &common)?;
+            if let Some(last) = last.filter(|_| enough) {
+                acknowledge(output, &last, " ready")?;
+                if request.no_done {
+                    pkt::write(output, b"NAK\n")?;
+                    acknowledge(output, &last, "")?;
+                    return Ok(Some(common));
+                }
+            }
+        }
+    }
+    match last {
+        Some(last) if done => acknowledge(output, &last, "")?,
+        Some(_) | None => pkt::write(output, b"NAK\n")?,
+    }
+    Ok(done.then_some(common))
+}

@@ -1,0 +1,131 @@
+//! `ls-refs` of protocol v2.
+
+use std::io::Write;
+use std::path::Path;
+
+use crate::advertise::peel;
+use crate::fetch::FetchError;
+use crate::fetch::request::LsRefs;
+use crate::pkt;
+use crate::refs::RefStore;
+use crate::store::ObjectStore;
+
+/// Prefixes above this are not told apart: the client gets everything, as it may.
+const PREFIXES_MAX: usize = 4096;
+
+/// Writes the listing; how many refs are in it.
+pub(super) fn ls_refs(
+    refs: &dyn RefStore,
+    objects: &Path,
+    request: &LsRefs,
+    output: &mut dyn Write,
+) -> Result<u64, FetchError> {
+    let prefixes = minimal(&request.prefixes);
+    let head = refs.head();
+    let mut lines = Vec::new();
+    let mut count = 0;
+    if prefixes.iter().any(|prefix| "HEAD".starts_with(prefix)) {
+        count += write_head(refs, &head, request, &mut lines)?;
+    }
+    // Tags are few against branches only in small repositories: the store is opened for the first ref, once.
+    let mut store = None;
+    let mut buffer = Vec::new();
+    let mut failure = None;
+    for prefix in &prefixes {
+        if !prefix.starts_with("refs/") && !"refs/".starts_with(prefix) {
+            continue;
+        }
+        refs.for_each(prefix, &mut |name, id| {
+            if failure.is_some() {
+                return;
+            }
+            count += 1;
+            let mut line = format!("{id} {name}");
+            if request.peel {
+                let peeled =
+                    open(&mut store, objects).and_then(|store| Ok(peel(store, id, &mut buffer)?));
+                match peeled {
+                    Ok(Some(peeled)) => line.push_str(&format!(" peeled:{peeled}")),
+                    Ok(None) => {}
+                    Err(error) => failure = Some(error),
+                }
+            }
+            line.push('\n');
+            if let Err(error) = pkt::write(&mut lines, line.as_bytes()) {
+                failure = Some(error.into());
+            }
+        });
+    }
+    if let Some(error) = failure {
+        return Err(error);
+    }
+    pkt::write_flush(&mut lines)?;
+    output.write_all(&lines)?;
+    Ok(count)
+}
+
+fn open<'a>(
+    store: &'a mut Option<ObjectStore>,
+    objects: &Path,
+) -> Result<&'a ObjectStore, FetchError> {
+    match store {
+        Some(store) => Ok(store),
+        None => Ok(store.insert(ObjectStore::open(objects)?)),
+    }
+}
+
+fn write_head(
+    refs: &dyn RefStore,
+    head: &henge_types::RefName,
+    request: &LsRefs,
+    lines: &mut Vec<u8>,
+) -> Result<u64, FetchError> {
+    let target = if request.symrefs {
+        format!(" symref-target:{head}")
+    } else {
+        String::new()
+    };
+    let line = match refs.get(head) {
+        Some(id) => format!("{id} HEAD{target}\n"),
+        None if request.unborn => format!("unborn HEAD{target}\n"),
+        None => return Ok(0),
+    };
+    pkt::write(lines, line.as_bytes())?;
+    Ok(1)
+}
+
+/// The prefixes without those that another one covers, sorted: no ref is listed twice, and refs stay in order.
+fn minimal(prefixes: &[String]) -> Vec<&str> {
+    if prefixes.is_empty() || prefixes.len() > PREFIXES_MAX {
+        return vec![""];
+    }
+    let mut sorted: Vec<&str> = prefixes.iter().map(String::as_str).collect();
+    sorted.sort_unstable();
+    let mut kept: Vec<&str> = Vec::with_capacity(sorted.len());
+    for prefix in sorted {
+        if kept.last().is_none_or(|last| !prefix.starts_with(last)) {
+            kept.push(prefix);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covered_prefixes_are_dropped() {
+        let prefixes: Vec<_> = [
+            "refs/tags/",
+            "refs/heads/main",
+            "refs/heads/",
+            "HEAD",
+            "refs/heads/",
+        ]
+        .map(str::to_owned)
+        .to_vec();
+        assert_eq!(minimal(&prefixes), ["HEAD", "refs/heads/", "refs/tags/"]);
+        assert_eq!(minimal(&[]), [""]);
+    }
+}

@@ -1,0 +1,79 @@
+//! What client and server have in common, and whether it is enough.
+
+use gix_object::Kind;
+
+use crate::fetch::FetchError;
+use crate::fetch::graph::{Graph, Marks, Node};
+use crate::oid::Oid;
+
+/// The client's commits that are here too, in its order.
+pub(super) fn common(graph: &mut Graph<'_>, haves: &[Oid]) -> Result<Vec<Node>, FetchError> {
+    let mut found = Vec::new();
+    let mut marks = Marks::default();
+    for have in haves {
+        if graph.store.kind(have)? == Some(Kind::Commit) {
+            let node = graph.node(*have)?;
+            if marks.add(node, 1) {
+                found.push(node);
+            }
+        }
+    }
+    Ok(found)
+}
+
+const VISITED: u8 = 1;
+const REACHES: u8 = 2;
+
+/// Whether every want reaches a common commit: then more haves would hardly make the pack smaller.
+pub(super) fn is_enough(
+    graph: &mut Graph<'_>,
+    wants: &[Node],
+    common: &[Node],
+) -> Result<bool, FetchError> {
+    let Some(oldest) = common.iter().map(|node| graph.time(*node)).min() else {
+        return Ok(false);
+    };
+    let mut marks = Marks::default();
+    for node in common {
+        marks.add(*node, VISITED | REACHES);
+    }
+    for want in wants {
+        if !reaches(graph, *want, oldest, &mut marks)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Depth first, remembering what every finished commit came to.
+fn reaches(
+    graph: &mut Graph<'_>,
+    want: Node,
+    oldest: i64,
+    marks: &mut Marks,
+) -> Result<bool, FetchError> {
+    let mut stack: Vec<(Node, Vec<Node>)> = Vec::new();
+    let mut next = Some(want);
+    loop {
+        if let Some(node) = next.take() {
+            if marks.add(node, VISITED) && graph.time(node) >= oldest {
+                let parents = graph.parents(node)?;
+                stack.push((node, parents));
+            } else if marks.has(node, REACHES) {
+                for (ancestor, _) in &stack {
+                    marks.add(*ancestor, REACHES);
+                }
+                return Ok(true);
+            }
+        }
+        match stack.last_mut() {
+            None => return Ok(marks.has(want, REACHES)),
+            Some((_, parents)) => match parents.pop() {
+                Some(parent) => next = Some(parent),
+                None => {
+                    stack.pop();
+                }
+            },
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! Requests of protocol v2, read and checked.
+
+use std::io::BufRead;
+
+use gix_hashtable::HashSet;
+
+use crate::fetch::FetchError;
+use crate::oid::{Oid, parse_hex};
+use crate::pkt::{self, Packet};
+
+/// Lines in one request.
+const LINES_MAX: usize = 400_000;
+/// A depth that means all of history (`git fetch --unshallow`).
+pub(super) const DEPTH_INFINITE: u32 = 0x7fff_ffff;
+
+/// A command of protocol v2.
+#[derive(Debug)]
+pub(super) enum Request {
+    LsRefs(LsRefs),
+    Fetch(Box<Fetch>),
+}
+
+/// What `ls-refs` asks for.
+#[derive(Debug, Default)]
+pub(super) struct LsRefs {
+    pub(super) symrefs: bool,
+    pub(super) peel: bool,
+    pub(super) unborn: bool,
+    pub(super) prefixes: Vec<String>,
+}
+
+/// What `fetch` asks for.
+#[derive(Debug, Default)]
+pub(super) struct Fetch {
+    pub(super) wants: Vec<Oid>,
+    pub(super) haves: Vec<Oid>,
+    pub(super) done: bool,
+    pub(super) thin_pack: bool,
+    pub(super) ofs_delta: bool,
+    pub(super) include_tag: bool,
+    pub(super) no_progress: bool,
+    pub(super) deepen: Deepen,
+    /// Commits without parents at the client.
+    pub(super) shallow: HashSet<Oid>,
+}
+
+/// How much history the client wants.
+#[derive(Debug, Default)]
+pub(super) struct Deepen {
+    pub(super) depth: Option<u32>,
+    /// The depth counts from where the client's history ends.
+    pub(super) relative: bool,
+    /// Not what is older, seconds since the Unix epoch.
+    pub(super) since: Option<i64>,
+    /// Not what these refs reach.
+    pub(super) not: Vec<String>,
+}
+
+impl Deepen {
+    pub(super) fn is_asked(&self) -> bool {
+        self.depth.is_some() || self.since.is_some() || !self.not.is_empty()
+    }
+}
+
+pub(super) fn not_a_fetch(line: &[u8]) -> FetchError {
+    FetchError::NotAFetch {
+        what: String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned(),
+    }
+}
+
+/// Reads the next command; `None` at the end of the conversation.
+pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchError> {
+    let mut buffer = Vec::new();
+    let mut command = None;
+    let mut lines = 0;
+    let more = loop {
+        let Some(packet) = pkt::read(input, &mut buffer)? else {
+            if lines == 0 {
+                return Ok(None);
+            }
+            return Err(not_a_fetch(b"a request without an end"));
+        };
+        lines += 1;
+        match packet {
+            Packet::Flush if lines == 1 => return Ok(None),
+            Packet::Flush => break false,
+            Packet::Delimiter => break true,
+            Packet::ResponseEnd => return Err(not_a_fetch(b"0002")),
+            Packet::Data(_) => {
+                let line = packet.line().unwrap_or_default();
+                if let Some(name) = line.strip_prefix(b"command=") {
+                    command = Some(name.to_vec());
+                } else if let Some(format) = line.strip_prefix(b"object-format=")
+                    && format != b"sha1"
+                {
+                    return Err(FetchError::ObjectFormat {
+                        format: String::from_utf8_lossy(format).into_owned(),
+                    });
+                }
+            }
+        }
+        if lines > 64 {
+            return Err(FetchError::TooLarge { max: 64 });
+        }
+    };
+    match command.as_deref() {
+        Some(b"ls-refs") => read_ls_refs(input, more).map(Request::LsRefs).map(Some),
+        Some(b"fetch") => {
+            read_fetch(input, more).map(|fetch| Some(Request::Fetch(Box::new(fetch))))
+        }
+        Some(other) => Err(not_a_fetch(other)),
+        None => Err(not_a_fetch(b"a request without a command")),
+    }
+}
+
+/// Hands every argument line to `take`.
+fn arguments(
+    input: &mut dyn BufRead,
+    more: bool,
+    take: &mut dyn FnMut(&[u8]) -> Result<(), FetchError>,
+) -> Result<(), FetchError> {
+    if !more {
+        return Ok(());
+    }
+    let mut buffer = Vec::new();
+    for _ in 0..LINES_MAX {
+        match pkt::read(input, &mut buffer)? {
+            Some(Packet::Flush) | None => return Ok(()),
+            Some(packet) => take(packet.line().ok_or_else(|| not_a_fetch(b"0001"))?)?,
+        }
+    }
+    Err(FetchError::TooLarge { max: LINES_MAX })
+}
+
+fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchError> {
+    let mut request = LsRefs::default();
+    arguments(input, more, &mut |line| {
+        match line {
+            b"symrefs" => request.symrefs = true,
+            b"peel" => request.peel = true,
+            b"unborn" => request.unborn = true,
+            _ => match line.strip_prefix(b"ref-prefix ") {
+                Some(prefix) => request
+                    .prefixes
+                    .push(String::from_utf8_lossy(prefix).into_owned()),
+                None => return Err(not_a_fetch(line)),
+            },
+        }
+        Ok(())
+    })?;
+    Ok(request)
+}
+
+fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> {
+    let mut request = Fetch::default();
+    arguments(input, more, &mut |line| {
+        match line {
+            b"done" => request.done = true,
+            b"thin-pack" => request.thin_pack = true,
+            b"ofs-delta" => request.ofs_delta = true,
+            b"include-tag" => request.include_tag = true,
+            b"no-progress" => request.no_progress = true,
+            b"deepen-relative" => request.deepen.relative = true,
+            _ => {
+                if !request.take_line(line)? {
+                    return Err(not_a_fetch(line));
+                }
+            }
+        }
+        Ok(())
+    })?;
+    Ok(request)
+}
+
+impl Fetch {
+    /// Takes the lines that both versions of the protocol share; whether it was one.
+    pub(super) fn take_line(&mut self, line: &[u8]) -> Result<bool, FetchError> {
+        let (word, value) = match line.iter().position(|byte| *byte == b' ') {
+            Some(space) => (&line[..space], &line[space + 1..]),
+            None => return Ok(false),
+        };
+        let id = || parse_hex(value).ok_or_else(|| not_a_fetch(line));
+        match word {
+            b"want" => self.wants.push(id()?),
+            b"have" => self.haves.push(id()?),
+            b"shallow" => {
+                self.shallow.insert(id()?);
+            }
+            b"deepen" => {
+                let depth: u32 = number(value).ok_or_else(|| not_a_fetch(line))?;
+                if depth == 0 {
+                    return Err(not_a_fetch(line));
+                }
+                self.deepen.depth = Some(depth);
+            }
+            b"deepen-since" => {
+                self.deepen.since = Some(number(value).ok_or_else(|| not_a_fetch(line))?);
+            }
+            b"deepen-not" => self
+                .deepen
+                .not
+                .push(String::from_utf8_lossy(value).into_owned()),
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &[u8]) -> Option<T> {
+    std::str::from_utf8(text).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn request(head: &[&str], arguments: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for line in head {
+            pkt::write(&mut bytes, line.as_bytes()).unwrap();
+        }
+        if !arguments.is_empty() {
+            pkt::write_delimiter(&mut bytes).unwrap();
+        }
+        for line in arguments {
+            pkt::write(&mut bytes, line.as_bytes()).unwrap();
+        }
+        pkt::write_flush(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn a_fetch_is_read() {
+        let id = "1".repeat(40);
+        let bytes = request(
+            &["command=fetch", "agent=git/2", "object-format=sha1"],
+            &[
+                "thin-pack",
+                "ofs-delta",
+                &format!("want {id}\n"),
+                &format!("have {id}"),
+                "deepen 3",
+                &format!("shallow {id}"),
+                "done\n",
+            ],
+        );
+        let Some(Request::Fetch(fetch)) = read(&mut &bytes[..]).unwrap() else {
+            panic!("not a fetch");
+        };
+        assert!(fetch.done && fetch.thin_pack && fetch.ofs_delta && !fetch.include_tag);
+        assert_eq!(
+            (fetch.wants.len(), fetch.haves.len(), fetch.shallow.len()),
+            (1, 1, 1)
+        );
+        assert_eq!(fetch.deepen.depth, Some(3));
+    }
+
+    #[test]
+    fn a_lone_flush_and_the_end_of_the_stream_end_the_conversation() {
+        assert!(read(&mut &b"0000"[..]).unwrap().is_none());
+        assert!(read(&mut &b""[..]).unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        for (head, arguments) in [
+            ("command=push", "want x"),
+            ("agent=x", "peel"),
+            ("command=fetch", "filter blob:none"),
+            ("command=fetch", "want 12"),
+            ("command=fetch", "deepen 0"),
+            ("command=fetch", "deepen -1"),
+            ("command=ls-refs", "want x"),
+        ] {
+            let bytes = request(&[head], &[arguments]);
+            assert!(read(&mut &bytes[..]).is_err(), "{head} {arguments}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _outcome = read(&mut &bytes[..]).is_ok();
+        }
+    }
+}

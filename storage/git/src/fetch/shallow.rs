@@ -1,0 +1,182 @@
+//! Shallow history: where it shall end, and what changes for the client.
+
+use std::collections::BTreeSet;
+
+use gix_hashtable::HashSet;
+
+use crate::fetch::FetchError;
+use crate::fetch::graph::{Graph, Marks, Node};
+use crate::fetch::request::{DEPTH_INFINITE, Deepen};
+use crate::oid::{Oid, to_gix};
+use crate::refs::RefStore;
+
+const VISITED: u8 = 1;
+const END: u8 = 2;
+const EXCLUDED: u8 = 4;
+
+/// What a request for more or less history comes to.
+#[derive(Default)]
+pub(super) struct Cut {
+    /// Commits that will have no parents at the client.
+    pub(super) ends: HashSet<Oid>,
+    /// Of them, those that the client does not know as such yet.
+    pub(super) shallow: Vec<Oid>,
+    /// Commits that had no parents at the client and will have them.
+    pub(super) unshallow: Vec<Oid>,
+    /// The parents of those: they have to be sent.
+    pub(super) uncovered: Vec<Node>,
+}
+
+/// Works out where the history of `wants` ends for a client whose history ends at `client`.
+pub(super) fn cut(
+    graph: &mut Graph<'_>,
+    refs: &dyn RefStore,
+    wants: &[Node],
+    deepen: &Deepen,
+    client: &HashSet<Oid>,
+) -> Result<Cut, FetchError> {
+    let mut client: Vec<_> = client.iter().copied().collect();
+    client.sort_unstable();
+    client.retain(|id| graph.store.contains(id));
+    let mut marks = Marks::default();
+    let mut ends = BTreeSet::new();
+    match deepen.depth {
+        Some(DEPTH_INFINITE) if !deepen.relative => {
+            for id in &client {
+                let node = graph.node(*id)?;
+                marks.add(node, VISITED);
+            }
+        }
+        Some(depth) if deepen.relative => {
+            let starts = client
+                .iter()
+                .map(|id| graph.node(*id))
+                .collect::<Result<Vec<_>, _>>()?;
+            by_depth(
+                graph,
+                &starts,
+                depth.saturating_add(1),
+                &mut marks,
+                &mut ends,
+            )?;
+        }
+        Some(depth) => by_depth(graph, wants, depth, &mut marks, &mut ends)?,
+        None => {
+            exclude(graph, refs, &deepen.not, &mut marks)?;
+            by_rule(graph, wants, deepen.since, &mut marks, &mut ends)?;
+        }
+    }
+    let mut result = Cut::default();
+    for id in client {
+        let node = graph.node(id)?;
+        if marks.has(node, VISITED) && !marks.has(node, END) {
+            result.unshallow.push(id);
+            result.uncovered.extend(graph.parents(node)?);
+        } else {
+            result.ends.insert(id);
+        }
+    }
+    for node in ends {
+        let id = graph.id(node);
+        if result.ends.insert(id) {
+            result.shallow.push(id);
+        }
+    }
+    Ok(result)
+}
+
+/// Level by level: a commit belongs to the level at which it is first reached.
+fn by_depth(
+    graph: &mut Graph<'_>,
+    starts: &[Node],
+    depth: u32,
+    marks: &mut Marks,
+    ends: &mut BTreeSet<Node>,
+) -> Result<(), FetchError> {
+    let mut level: Vec<Node> = Vec::new();
+    for start in starts {
+        if marks.add(*start, VISITED) {
+            level.push(*start);
+        }
+    }
+    for _ in 1..depth {
+        let mut next = Vec::new();
+        for node in &level {
+            for parent in graph.parents(*node)? {
+                if marks.add(parent, VISITED) {
+                    next.push(parent);
+                }
+            }
+        }
+        if next.is_empty() {
+            return Ok(());
+        }
+        level = next;
+    }
+    for node in level {
+        if graph.has_parents(node) {
+            marks.add(node, END);
+            ends.insert(node);
+        }
+    }
+    Ok(())
+}
+
+fn exclude(
+    graph: &mut Graph<'_>,
+    refs: &dyn RefStore,
+    names: &[String],
+    marks: &mut Marks,
+) -> Result<(), FetchError> {
+    let mut pending = Vec::new();
+    let mut buffer = Vec::new();
+    for name in names {
+        let unknown = || FetchError::UnknownRef { name: name.clone() };
+        let id = resolve(refs, name).ok_or_else(unknown)?;
+        let id = graph.store.peel(&id, &mut buffer)?.ok_or_else(unknown)?;
+        pending.push(graph.node(id)?);
+    }
+    while let Some(node) = pending.pop() {
+        if marks.add(node, EXCLUDED) {
+            pending.extend(graph.parents(node)?);
+        }
+    }
+    Ok(())
+}
+
+/// As git resolves what a person typed: the full name, a tag, a branch.
+fn resolve(refs: &dyn RefStore, name: &str) -> Option<Oid> {
+    ["", "refs/tags/", "refs/heads/"]
+        .into_iter()
+        .find_map(|prefix| {
+            let full = format!("{prefix}{name}").parse().ok()?;
+            refs.get(&full).and_then(to_gix)
+        })
+}
+
+/// Everything that is not excluded and not too old; it ends where a parent is either.
+fn by_rule(
+    graph: &mut Graph<'_>,
+    wants: &[Node],
+    since: Option<i64>,
+    marks: &mut Marks,
+    ends: &mut BTreeSet<Node>,
+) -> Result<(), FetchError> {
+    let is_out = |graph: &Graph<'_>, marks: &Marks, node: Node| {
+        marks.has(node, EXCLUDED) || since.is_some_and(|since| graph.time(node) < since)
+    };
+    let mut pending = wants.to_vec();
+    while let Some(node) = pending.pop() {
+        if !marks.add(node, VISITED) {
+            continue;
+        }
+        let parents = graph.parents(node)?;
+        if parents.iter().any(|parent| is_out(graph, marks, *parent)) {
+            marks.add(node, END);
+            ends.insert(node);
+            continue;
+        }
+        pending.extend(parents);
+    }
+    Ok(())
+}

@@ -1,0 +1,279 @@
+//! Smart HTTP: an axum router over a [`GitService`].
+//!
+//! `GET /PATH/info/refs?service=…`, `POST /PATH/git-upload-pack`, `POST /PATH/git-receive-pack`; a path may have any
+//! number of components. Request bodies may be chunked and gzipped; answers are streamed with back-pressure.
+
+mod spool;
+mod stream;
+
+use std::future::Future;
+use std::path::Path;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{self, Query, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use bytes::{BufMut, Bytes, BytesMut};
+use henge_types::{ErrorCode, limits};
+
+pub use spool::{Spool, SpoolError};
+pub use stream::stream_blocking;
+
+use crate::pkt;
+use crate::protocol::{Protocol, Service};
+
+/// Who asks. Put into the request's extensions by the layer that authenticates; nobody without one.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// The account's name.
+    pub name: Option<String>,
+}
+
+/// A request that was not answered.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    /// What kind of failure it is.
+    pub code: ErrorCode,
+    /// What went wrong and what to do.
+    pub message: String,
+    /// When to try again, seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+impl ServiceError {
+    /// A failure without a time to come back at.
+    pub const fn new(code: ErrorCode, message: String) -> Self {
+        Self {
+            code,
+            message,
+            retry_after_s: None,
+        }
+    }
+
+    /// Its HTTP status.
+    pub const fn status(&self) -> StatusCode {
+        match self.code {
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::AlreadyExists | ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::Invalid => StatusCode::BAD_REQUEST,
+            ErrorCode::Unauthenticated => StatusCode::UNAUTHORIZED,
+            ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::Throttled => StatusCode::TOO_MANY_REQUESTS,
+            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+            ErrorCode::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            ErrorCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// The failure as an `ERR` pkt-line, for an answer whose status has been sent already.
+    pub fn err_pkt(&self) -> Bytes {
+        let mut line = Vec::new();
+        pkt::write_error(&mut line, &self.message).expect("invariant: a Vec takes every write");
+        line.into()
+    }
+}
+
+impl IntoResponse for ServiceError {
+    fn into_response(self) -> Response {
+        let mut response = (
+            self.status(),
+            [(header::CONTENT_TYPE, "text/plain; charset=utf-8")],
+            format!("{}\n", self.message),
+        )
+            .into_response();
+        let headers = response.headers_mut();
+        no_cache(headers);
+        if let Some(seconds) = self.retry_after_s {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if self.code == ErrorCode::Unauthenticated {
+            let challenge = HeaderValue::from_static("Basic realm=\"henge\", charset=\"UTF-8\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}
+
+/// What the router serves. `repo` is the path as it stands in the URL, decoded, without a leading slash.
+pub trait GitService: Send + Sync + Clone + 'static {
+    /// The advertisement, without the `# service=` line.
+    fn advertise(
+        &self,
+        caller: Caller,
+        repo: &str,
+        service: Service,
+        protocol: Protocol,
+    ) -> impl Future<Output = Result<Bytes, ServiceError>> + Send;
+
+    /// Answers one upload-pack request (inflated, at most [`limits::FETCH_REQUEST_BYTES_MAX`]).
+    fn upload_pack(
+        &self,
+        caller: Caller,
+        repo: &str,
+        protocol: Protocol,
+        request: Bytes,
+    ) -> impl Future<Output = Result<Body, ServiceError>> + Send;
+
+    /// Answers one receive-pack request (inflated, at most [`limits::PUSH_BYTES_MAX`]).
+    fn receive_pack(
+        &self,
+        caller: Caller,
+        repo: &str,
+        protocol: Protocol,
+        request: Spool,
+    ) -> impl Future<Output = Result<Body, ServiceError>> + Send;
+
+    /// An existing directory for the bodies of pushes; what a crash leaves there may be removed.
+    fn spool_dir(&self) -> &Path;
+}
+
+/// The routes of smart HTTP. They match every path that no other route does.
+pub fn router<S: GitService>(service: S) -> Router {
+    Router::new()
+        .route("/{*path}", get(info_refs::<S>).merge(post(rpc::<S>)))
+        .with_state(service)
+}
+
+#[derive(Debug)]
+struct NoSuchPath;
+
+impl IntoResponse for NoSuchPath {
+    fn into_response(self) -> Response {
+        let message = "there is no such page; a repository is at /OWNER/NAME.git".to_owned();
+        ServiceError::new(ErrorCode::NotFound, message).into_response()
+    }
+}
+
+fn protocol(headers: &HeaderMap) -> Protocol {
+    headers
+        .get("git-protocol")
+        .and_then(|value| value.to_str().ok())
+        .map_or(Protocol::V0, Protocol::parse)
+}
+
+fn no_cache(headers: &mut HeaderMap) {
+    for (name, value) in [
+        (
+            header::CACHE_CONTROL,
+            "no-cache, max-age=0, must-revalidate",
+        ),
+        (header::PRAGMA, "no-cache"),
+        (header::EXPIRES, "Fri, 01 Jan 1980 00:00:00 GMT"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+fn answer(content_type: &str, body: Body) -> Response {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    no_cache(headers);
+    if let Ok(value) = HeaderValue::from_str(content_type) {
+        headers.insert(header::CONTENT_TYPE, value);
+    }
+    response
+}
+
+async fn info_refs<S: GitService>(
+    State(service): State<S>,
+    extract::Path(path): extract::Path<String>,
+    Query(query): Query<std::collections::BTreeMap<String, String>>,
+    request: extract::Request,
+) -> Result<Response, Response> {
+    let repo = path
+        .strip_suffix("/info/refs")
+        .ok_or_else(|| NoSuchPath.into_response())?;
+    let Some(wanted) = query.get("service").and_then(|name| Service::parse(name)) else {
+        let message = "only smart HTTP is spoken here: use git 1.6.6 or newer".to_owned();
+        return Err(ServiceError::new(ErrorCode::Forbidden, message).into_response());
+    };
+    let caller = caller(&request);
+    let protocol = protocol(request.headers());
+    let listing = service
+        .advertise(caller, repo, wanted, protocol)
+        .await
+        .map_err(IntoResponse::into_response)?;
+    let body = if wanted == Service::UploadPack && protocol == Protocol::V2 {
+        listing
+    } else {
+        let mut first = Vec::new();
+        let line = format!("# service={}\n", wanted.name());
+        pkt::write(&mut first, line.as_bytes())
+            .and_then(|()| pkt::write_flush(&mut first))
+            .expect("invariant: a Vec takes every write");
+        let mut body = BytesMut::with_capacity(first.len() + listing.len());
+        body.put_slice(&first);
+        body.put_slice(&listing);
+        body.freeze()
+    };
+    let content_type = format!("application/x-{}-advertisement", wanted.name());
+    Ok(answer(&content_type, Body::from(body)))
+}
+
+fn caller(request: &extract::Request) -> Caller {
+    request
+        .extensions()
+        .get::<Caller>()
+        .cloned()
+        .unwrap_or_default()
+}
+
+async fn rpc<S: GitService>(
+    State(service): State<S>,
+    extract::Path(path): extract::Path<String>,
+    request: extract::Request,
+) -> Result<Response, Response> {
+    let (repo, wanted) = path
+        .rsplit_once('/')
+        .and_then(|(repo, name)| Some((repo, Service::parse(name)?)))
+        .ok_or_else(|| NoSuchPath.into_response())?;
+    check_content_type(wanted, request.headers())?;
+    let caller = caller(&request);
+    let protocol = protocol(request.headers());
+    let encoding = spool::Encoding::parse(request.headers())
+        .map_err(|error| ServiceError::from(error).into_response())?;
+    let body = match wanted {
+        Service::UploadPack => {
+            let max = limits::FETCH_REQUEST_BYTES_MAX as u64;
+            let request = Spool::receive(request.into_body(), encoding, max, None)
+                .await
+                .map_err(|error| ServiceError::from(error).into_response())?;
+            service
+                .upload_pack(caller, repo, protocol, request.into_bytes())
+                .await
+        }
+        Service::ReceivePack => {
+            let directory = Some(service.spool_dir());
+            let request = Spool::receive(
+                request.into_body(),
+                encoding,
+                limits::PUSH_BYTES_MAX,
+                directory,
+            )
+            .await
+            .map_err(|error| ServiceError::from(error).into_response())?;
+            service.receive_pack(caller, repo, protocol, request).await
+        }
+    }
+    .map_err(IntoResponse::into_response)?;
+    let content_type = format!("application/x-{}-result", wanted.name());
+    Ok(answer(&content_type, body))
+}
+
+fn check_content_type(service: Service, headers: &HeaderMap) -> Result<(), Response> {
+    let expected = format!("application/x-{}-request", service.name());
+    let found = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    if found == expected {
+        return Ok(());
+    }
+    let text = format!("the content type is {found:?}, it must be {expected:?}\n");
+    let mut response = (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
+    no_cache(response.headers_mut());
+    Err(response)
+}

@@ -1,0 +1,285 @@
+//! The body of a request, inflated and bounded: in memory while it is small, then in a temporary file.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::path::Path;
+
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use bytes::Bytes;
+use flate2::write::MultiGzDecoder;
+use henge_types::ErrorCode;
+use http_body_util::BodyExt;
+use tokio::io::AsyncWriteExt;
+
+use crate::http::ServiceError;
+
+/// Bodies up to this stay in memory.
+const MEMORY_BYTES_MAX: usize = 256 * 1024;
+/// Compressed bytes inflated at once: they become at most about a thousand times as many.
+const INFLATE_STEP_BYTES: usize = 4096;
+
+/// Why a body was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum SpoolError {
+    /// It is larger than allowed, after inflating.
+    #[error(
+        "the request is larger than {max} bytes, the most this server accepts: push in smaller steps"
+    )]
+    TooLarge {
+        /// What is allowed.
+        max: u64,
+    },
+    /// An encoding that is not known.
+    #[error("content encoding {encoding:?} is not supported: use gzip or none")]
+    Encoding {
+        /// What the client used.
+        encoding: String,
+    },
+    /// It cannot be inflated.
+    #[error("the request body is not valid gzip: {0}")]
+    Gzip(#[source] io::Error),
+    /// The client went away.
+    #[error("the request body broke off: {0}")]
+    Body(#[source] axum::Error),
+    /// The disk failed.
+    #[error("the request could not be spooled: {0}")]
+    Io(#[source] io::Error),
+}
+
+impl From<SpoolError> for ServiceError {
+    fn from(error: SpoolError) -> Self {
+        let code = match error {
+            SpoolError::TooLarge { .. }
+            | SpoolError::Encoding { .. }
+            | SpoolError::Gzip(_)
+            | SpoolError::Body(_) => ErrorCode::Invalid,
+            SpoolError::Io(_) => ErrorCode::Unavailable,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// How a body is encoded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Encoding {
+    Plain,
+    Gzip,
+}
+
+impl Encoding {
+    pub(super) fn parse(headers: &HeaderMap) -> Result<Self, SpoolError> {
+        let Some(value) = headers.get(header::CONTENT_ENCODING) else {
+            return Ok(Self::Plain);
+        };
+        match value.as_bytes() {
+            b"gzip" | b"x-gzip" => Ok(Self::Gzip),
+            b"" | b"identity" => Ok(Self::Plain),
+            other => Err(SpoolError::Encoding {
+                encoding: String::from_utf8_lossy(other).into_owned(),
+            }),
+        }
+    }
+}
+
+/// A whole request body. A file behind it is removed when this is dropped.
+#[derive(Debug)]
+pub struct Spool {
+    content: Content,
+    bytes: u64,
+}
+
+#[derive(Debug)]
+enum Content {
+    Memory(Bytes),
+    File(tempfile::TempPath),
+}
+
+impl Spool {
+    /// A body that is in memory.
+    pub fn from_bytes(bytes: Bytes) -> Self {
+        Self {
+            bytes: bytes.len() as u64,
+            content: Content::Memory(bytes),
+        }
+    }
+
+    /// How long it is.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Reads it from its start. May be called again.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn reader(&self) -> io::Result<Box<dyn BufRead + Send + '_>> {
+        match &self.content {
+            Content::Memory(bytes) => Ok(Box::new(&bytes[..])),
+            Content::File(path) => {
+                let file = std::fs::File::open(path)?;
+                Ok(Box::new(BufReader::with_capacity(64 * 1024, file)))
+            }
+        }
+    }
+
+    /// What is in memory; a body that was received without a directory is.
+    pub(super) fn into_bytes(self) -> Bytes {
+        match self.content {
+            Content::Memory(bytes) => bytes,
+            Content::File(_) => Bytes::new(),
+        }
+    }
+
+    /// Takes a body of at most `bytes_max` bytes (inflated). It stays in memory if there is no `directory` for it.
+    pub(super) async fn receive(
+        mut body: Body,
+        encoding: Encoding,
+        bytes_max: u64,
+        directory: Option<&Path>,
+    ) -> Result<Self, SpoolError> {
+        let mut sink = Sink {
+            memory: Vec::new(),
+            file: None,
+            directory,
+            bytes: 0,
+            bytes_max,
+        };
+        let mut gzip = match encoding {
+            Encoding::Plain => None,
+            Encoding::Gzip => Some(MultiGzDecoder::new(Vec::new())),
+        };
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame.map_err(SpoolError::Body)?.into_data() else {
+                continue;
+            };
+            let Some(decoder) = &mut gzip else {
+                sink.take(&data).await?;
+                continue;
+            };
+            for step in data.chunks(INFLATE_STEP_BYTES) {
+                decoder.write_all(step).map_err(SpoolError::Gzip)?;
+                let inflated = std::mem::take(decoder.get_mut());
+                sink.take(&inflated).await?;
+            }
+        }
+        if let Some(decoder) = gzip {
+            let rest = decoder.finish().map_err(SpoolError::Gzip)?;
+            sink.take(&rest).await?;
+        }
+        sink.finish().await
+    }
+}
+
+struct Sink<'a> {
+    memory: Vec<u8>,
+    file: Option<(tokio::fs::File, tempfile::TempPath)>,
+    directory: Option<&'a Path>,
+    bytes: u64,
+    bytes_max: u64,
+}
+
+impl Sink<'_> {
+    async fn take(&mut self, data: &[u8]) -> Result<(), SpoolError> {
+        self.bytes += data.len() as u64;
+        if self.bytes > self.bytes_max {
+            return Err(SpoolError::TooLarge {
+                max: self.bytes_max,
+            });
+        }
+        if let Some((file, _)) = &mut self.file {
+            return file.write_all(data).await.map_err(SpoolError::Io);
+        }
+        self.memory.extend_from_slice(data);
+        match self.directory {
+            Some(directory) if self.memory.len() > MEMORY_BYTES_MAX => {
+                let (file, path) = tempfile::Builder::new()
+                    .prefix("push-")
+                    .tempfile_in(directory)
+                    .map_err(SpoolError::Io)?
+                    .into_parts();
+                let mut file = tokio::fs::File::from_std(file);
+                let memory = std::mem::take(&mut self.memory);
+                file.write_all(&memory).await.map_err(SpoolError::Io)?;
+                self.file = Some((file, path));
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    async fn finish(self) -> Result<Spool, SpoolError> {
+        let content = match self.file {
+            None => Content::Memory(self.memory.into()),
+            Some((mut file, path)) => {
+                file.flush().await.map_err(SpoolError::Io)?;
+                Content::File(path)
+            }
+        };
+        Ok(Spool {
+            content,
+            bytes: self.bytes,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn gzip(data: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn content(spool: &Spool) -> Vec<u8> {
+        let mut data = Vec::new();
+        spool.reader().unwrap().read_to_end(&mut data).unwrap();
+        data
+    }
+
+    #[tokio::test]
+    async fn small_bodies_stay_in_memory_and_large_ones_go_to_a_file() {
+        let directory = tempfile::tempdir().unwrap();
+        for (size, files) in [(10, 0), (MEMORY_BYTES_MAX + 1, 1)] {
+            let data: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
+            for encoding in [Encoding::Plain, Encoding::Gzip] {
+                let body = if encoding == Encoding::Gzip {
+                    gzip(&data)
+                } else {
+                    data.clone()
+                };
+                let spool =
+                    Spool::receive(Body::from(body), encoding, 1 << 30, Some(directory.path()))
+                        .await
+                        .unwrap();
+                assert_eq!(content(&spool), data);
+                assert_eq!(spool.bytes(), size as u64);
+                assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), files);
+            }
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_bomb_is_refused_before_it_is_inflated() {
+        let body = gzip(&vec![0; 64 * 1024 * 1024]);
+        assert!(body.len() < 1024 * 1024);
+        let outcome = Spool::receive(Body::from(body), Encoding::Gzip, 1024 * 1024, None).await;
+        assert!(matches!(
+            outcome,
+            Err(SpoolError::TooLarge { max: 1_048_576 })
+        ));
+    }
+
+    #[tokio::test]
+    async fn what_is_not_gzip_is_refused() {
+        let outcome = Spool::receive(Body::from("hello"), Encoding::Gzip, 1000, None).await;
+        assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
+        let mut cut = gzip(b"hello");
+        cut.truncate(cut.len() - 3);
+        let outcome = Spool::receive(Body::from(cut), Encoding::Gzip, 1000, None).await;
+        assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
+    }
+}

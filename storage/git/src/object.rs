@@ -1,0 +1,299 @@
+//! Tight readers of commits, trees and tags: ids and dates, nothing that allocates per field.
+
+use gix_object::Kind;
+
+use crate::oid::{HEX_BYTES, OID_BYTES, Oid, oid, parse_hex};
+
+/// What a walk needs of a commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Commit {
+    pub(crate) tree: Oid,
+    pub(crate) parents: Vec<Oid>,
+    /// The committer's date, seconds since the Unix epoch; 0 where it is unreadable, as git does.
+    pub(crate) time: i64,
+}
+
+/// Reads a commit; `None` when it is malformed.
+pub(crate) fn parse_commit(data: &[u8]) -> Option<Commit> {
+    let (tree, mut rest) = id_line(data, b"tree ")?;
+    let mut parents = Vec::with_capacity(1);
+    while let Some((parent, behind)) = id_line(rest, b"parent ") {
+        parents.push(parent);
+        rest = behind;
+    }
+    let rest = skip_line(rest, b"author ")?;
+    let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+    let line = rest[..end].strip_prefix(b"committer ")?;
+    Some(Commit {
+        tree,
+        parents,
+        time: date(line),
+    })
+}
+
+/// The target of a tag and its kind; `None` when the tag is malformed.
+pub(crate) fn parse_tag(data: &[u8]) -> Option<(Oid, Kind)> {
+    let (target, rest) = id_line(data, b"object ")?;
+    let end = memchr::memchr(b'\n', rest)?;
+    let kind = Kind::from_bytes(rest[..end].strip_prefix(b"type ")?).ok()?;
+    skip_line(&rest[end + 1..], b"tag ")?;
+    Some((target, kind))
+}
+
+fn id_line<'a>(data: &'a [u8], name: &[u8]) -> Option<(Oid, &'a [u8])> {
+    let rest = data.strip_prefix(name)?;
+    let id = parse_hex(rest.get(..HEX_BYTES)?)?;
+    Some((id, rest[HEX_BYTES..].strip_prefix(b"\n")?))
+}
+
+fn skip_line<'a>(data: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
+    let rest = data.strip_prefix(name)?;
+    let end = memchr::memchr(b'\n', rest)?;
+    Some(&rest[end + 1..])
+}
+
+/// The seconds in `NAME <MAIL> SECONDS ZONE`.
+fn date(line: &[u8]) -> i64 {
+    let Some(mail_end) = memchr::memrchr(b'>', line) else {
+        return 0;
+    };
+    let text = line[mail_end + 1..].trim_ascii_start();
+    let end = text
+        .iter()
+        .position(|byte| !byte.is_ascii_digit())
+        .unwrap_or(text.len());
+    std::str::from_utf8(&text[..end])
+        .ok()
+        .and_then(|digits| digits.parse().ok())
+        .unwrap_or(0)
+}
+
+/// What a tree entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EntryKind {
+    Tree,
+    /// A file or a symbolic link.
+    Blob,
+    /// A submodule: its commit lives in another repository.
+    Submodule,
+}
+
+/// One entry of a tree.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct TreeEntry<'a> {
+    pub(crate) kind: EntryKind,
+    pub(crate) name: &'a [u8],
+    pub(crate) id: &'a oid,
+}
+
+/// A tree that does not parse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct MalformedTree;
+
+/// The entries of a tree, in its own order.
+#[derive(Debug, Clone)]
+pub(crate) struct TreeEntries<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> TreeEntries<'a> {
+    pub(crate) const fn new(data: &'a [u8]) -> Self {
+        Self { rest: data }
+    }
+
+    fn parse(rest: &'a [u8]) -> Option<(TreeEntry<'a>, &'a [u8])> {
+        let space = memchr::memchr(b' ', rest.get(..rest.len().min(8))?)?;
+        let mut mode = 0_u32;
+        for digit in &rest[..space] {
+            if !(b'0'..=b'7').contains(digit) {
+                return None;
+            }
+            mode = (mode << 3) | u32::from(digit - b'0');
+        }
+        let behind = &rest[space + 1..];
+        let end = memchr::memchr(0, behind)?;
+        let id = behind.get(end + 1..end + 1 + OID_BYTES)?;
+        let kind = match mode & 0o170_000 {
+            0o040_000 => EntryKind::Tree,
+            0o100_000 | 0o120_000 => EntryKind::Blob,
+            0o160_000 => EntryKind::Submodule,
+            _ => return None,
+        };
+        let entry = TreeEntry {
+            kind,
+            name: &behind[..end],
+            id: oid::from_bytes_unchecked(id),
+        };
+        Some((entry, &behind[end + 1 + OID_BYTES..]))
+    }
+}
+
+impl<'a> Iterator for TreeEntries<'a> {
+    type Item = Result<TreeEntry<'a>, MalformedTree>;
+
+    #[inline]
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.rest.is_empty() {
+            return None;
+        }
+        if let Some((entry, rest)) = Self::parse(self.rest) {
+            self.rest = rest;
+            return Some(Ok(entry));
+        }
+        self.rest = &[];
+        Some(Err(MalformedTree))
+    }
+}
+
+/// Finds entries of a tree by name, asked for in the order of trees: one pass for all questions.
+pub(crate) struct SamePath<'a> {
+    entries: std::iter::Peekable<TreeEntries<'a>>,
+}
+
+impl<'a> SamePath<'a> {
+    pub(crate) fn new(data: &'a [u8]) -> Self {
+        Self {
+            entries: TreeEntries::new(data).peekable(),
+        }
+    }
+
+    /// The entry of the same name and kind. May miss one in a tree that is not sorted: that costs a slower proof.
+    pub(crate) fn find(&mut self, wanted: &TreeEntry<'_>) -> Option<TreeEntry<'a>> {
+        loop {
+            let next = (*self.entries.peek()?).ok()?;
+            match sort_order(&next, wanted) {
+                std::cmp::Ordering::Less => self.entries.next(),
+                std::cmp::Ordering::Equal => return Some(next),
+                std::cmp::Ordering::Greater => return None,
+            };
+        }
+    }
+}
+
+/// Trees sort as if their names ended in a slash.
+fn sort_order(left: &TreeEntry<'_>, right: &TreeEntry<'_>) -> std::cmp::Ordering {
+    let key = |entry: &TreeEntry<'_>, at: usize| match entry.name.get(at) {
+        Some(byte) => *byte,
+        None if entry.kind == EntryKind::Tree => b'/',
+        None => 0,
+    };
+    let common = left.name.len().min(right.name.len());
+    left.name[..common]
+        .cmp(&right.name[..common])
+        .then_with(|| key(left, common).cmp(&key(right, common)))
+        .then_with(|| left.name.len().cmp(&right.name.len()))
+}
+
+/// Whether a checkout of a tree entry of this name would stay inside the work tree and out of `.git`.
+pub(crate) fn is_safe_name(name: &[u8]) -> bool {
+    !(name.is_empty()
+        || name == b"."
+        || name == b".."
+        || name.eq_ignore_ascii_case(b".git")
+        || name.contains(&b'/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const COMMIT: &[u8] = b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\
+        parent 1111111111111111111111111111111111111111\n\
+        parent 2222222222222222222222222222222222222222\n\
+        author A <a@example.org> 1 +0000\n\
+        committer B > C <c@example.org> 1700000000 -0330\n\nmessage\n";
+
+    #[test]
+    fn a_commit_is_read() {
+        let commit = parse_commit(COMMIT).unwrap();
+        assert_eq!(commit.parents.len(), 2);
+        assert_eq!(commit.time, 1_700_000_000);
+        assert_eq!(
+            commit.tree.to_string(),
+            "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+        );
+    }
+
+    #[test]
+    fn a_cut_commit_is_refused() {
+        let head = COMMIT.len() - b"B > C <c@example.org> 1700000000 -0330\n\nmessage\n".len();
+        for cut in 0..head {
+            assert_eq!(parse_commit(&COMMIT[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn a_tree_is_read_and_a_broken_one_is_an_error() {
+        let mut tree = b"100644 a\0".to_vec();
+        tree.extend_from_slice(&[1; 20]);
+        tree.extend_from_slice(b"40000 b\0");
+        tree.extend_from_slice(&[2; 20]);
+        tree.extend_from_slice(b"160000 c\0");
+        tree.extend_from_slice(&[3; 20]);
+        let kinds: Vec<_> = TreeEntries::new(&tree)
+            .map(|entry| entry.unwrap().kind)
+            .collect();
+        assert_eq!(
+            kinds,
+            [EntryKind::Blob, EntryKind::Tree, EntryKind::Submodule]
+        );
+        assert!(TreeEntries::new(&tree[..tree.len() - 1]).any(|entry| entry.is_err()));
+        assert!(TreeEntries::new(b"999 x\0aaaaaaaaaaaaaaaaaaaa").any(|entry| entry.is_err()));
+    }
+
+    #[test]
+    fn names_that_leave_the_work_tree_are_not_safe() {
+        for name in ["", ".", "..", ".git", ".GIT", "a/b"] {
+            assert!(!is_safe_name(name.as_bytes()), "{name:?}");
+        }
+        assert!(is_safe_name(b".gitignore"));
+    }
+
+    fn tree(entries: &[(&str, &str, u8)]) -> Vec<u8> {
+        let mut data = Vec::new();
+        for (mode, name, id) in entries {
+            data.extend_from_slice(format!("{mode} {name}\0").as_bytes());
+            data.extend_from_slice(&[*id; 20]);
+        }
+        data
+    }
+
+    #[test]
+    fn entries_are_found_by_name_and_kind_in_one_pass() {
+        let base = tree(&[
+            ("100644", "a", 1),
+            ("100644", "a.b", 2),
+            ("40000", "a-dir", 3),
+            ("40000", "b", 4),
+            ("100644", "c", 5),
+        ]);
+        let asked = tree(&[
+            ("100644", "a", 1),
+            ("100644", "a.a", 9),
+            ("40000", "a-dir", 9),
+            ("100644", "b", 9),
+            ("100644", "c", 9),
+        ]);
+        // "a-dir" sorts before "a.b": an unsorted base only costs misses.
+        let mut beside = SamePath::new(&base);
+        let found: Vec<_> = TreeEntries::new(&asked)
+            .map(|entry| {
+                beside
+                    .find(&entry.unwrap())
+                    .map(|entry| entry.id.as_bytes()[0])
+            })
+            .collect();
+        assert_eq!(found, [Some(1), None, None, None, Some(5)]);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let entries = TreeEntries::new(&bytes).count();
+            prop_assert!(entries <= bytes.len());
+            prop_assert!(parse_commit(&bytes).is_none());
+            prop_assert!(parse_tag(&bytes).is_none());
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The words of a conversation: which service, which version, which capabilities.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use henge_runtime::Clock;
+use henge_types::limits;
+
+/// What this server calls itself.
+pub const AGENT: &str = concat!("henge/", env!("CARGO_PKG_VERSION"));
+
+/// What the client wants to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Fetch, clone, ls-remote.
+    UploadPack,
+    /// Push.
+    ReceivePack,
+}
+
+impl Service {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UploadPack => "git-upload-pack",
+            Self::ReceivePack => "git-receive-pack",
+        }
+    }
+
+    /// From its name on the wire.
+    pub fn parse(name: &str) -> Option<Self> {
+        [Self::UploadPack, Self::ReceivePack]
+            .into_iter()
+            .find(|service| service.name() == name)
+    }
+}
+
+/// The version of the protocol that the client asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Protocol {
+    /// The first one; what a client that says nothing speaks.
+    #[default]
+    V0,
+    /// The first one with a version line.
+    V1,
+    /// Commands: `ls-refs`, `fetch`. Pushes fall back to the first one.
+    V2,
+}
+
+impl Protocol {
+    /// From a `Git-Protocol` header or variable: the highest known `version=` in it.
+    pub fn parse(text: &str) -> Self {
+        let version = |part: &str| match part.trim() {
+            "version=2" => Self::V2,
+            "version=1" => Self::V1,
+            _ => Self::V0,
+        };
+        text.split(':')
+            .map(version)
+            .max_by_key(|protocol| *protocol as u8)
+            .unwrap_or_default()
+    }
+}
+
+/// A point in time after which work is given up.
+#[derive(Debug, Clone)]
+pub struct Deadline {
+    clock: Arc<dyn Clock>,
+    at: Instant,
+}
+
+impl Deadline {
+    /// `within` from now by `clock`.
+    pub fn after(clock: Arc<dyn Clock>, within: Duration) -> Self {
+        let at = clock.instant() + within;
+        Self { clock, at }
+    }
+
+    /// Whether it has passed.
+    pub fn is_over(&self) -> bool {
+        self.clock.instant() >= self.at
+    }
+}
+
+/// Tells running work to give up: at a deadline or when its caller says so.
+#[derive(Debug, Clone, Default)]
+pub struct Stop {
+    flag: Arc<AtomicBool>,
+    deadline: Option<Deadline>,
+}
+
+impl Stop {
+    /// Stops at `deadline`.
+    pub fn at(deadline: Deadline) -> Self {
+        Self {
+            flag: Arc::default(),
+            deadline: Some(deadline),
+        }
+    }
+
+    /// Says stop.
+    pub fn stop(&self) {
+        self.flag.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether to give up.
+    pub fn is_set(&self) -> bool {
+        if self.deadline.as_ref().is_some_and(Deadline::is_over) {
+            self.stop();
+        }
+        self.flag.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn flag(&self) -> &AtomicBool {
+        &self.flag
+    }
+}
+
+/// Bounds on one push.
+#[derive(Debug, Clone)]
+pub struct PushLimits {
+    /// Bytes of the whole request.
+    pub pack_bytes_max: u64,
+    /// Objects in the pack.
+    pub objects_max: u32,
+    /// Bytes of one object, inflated.
+    pub object_bytes_max: u64,
+    /// Ref updates.
+    pub updates_max: usize,
+    /// Threads that index a large pack.
+    pub index_threads_max: usize,
+    /// When to give up.
+    pub stop: Stop,
+}
+
+impl Default for PushLimits {
+    fn default() -> Self {
+        Self {
+            pack_bytes_max: limits::PUSH_BYTES_MAX,
+            objects_max: limits::PACK_OBJECTS_MAX,
+            object_bytes_max: limits::OBJECT_BYTES_MAX,
+            updates_max: limits::REF_UPDATES_MAX,
+            index_threads_max: 2,
+            stop: Stop::default(),
+        }
+    }
+}
+
+/// Bounds on one fetch.
+#[derive(Debug, Clone)]
+pub struct FetchLimits {
+    /// Bytes of the request.
+    pub request_bytes_max: usize,
+    /// When to give up.
+    pub stop: Stop,
+}
+
+impl Default for FetchLimits {
+    fn default() -> Self {
+        Self {
+            request_bytes_max: limits::FETCH_REQUEST_BYTES_MAX,
+            stop: Stop::default(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_highest_known_version_is_taken() {
+        for (text, expected) in [
+            ("", Protocol::V0),
+            ("version=2", Protocol::V2),
+            ("version=1:version=2", Protocol::V2),
+            ("version=2:version=1", Protocol::V2),
+            ("version=9", Protocol::V0),
+            ("key=value:version=1", Protocol::V1),
+        ] {
+            assert_eq!(Protocol::parse(text), expected, "{text:?}");
+        }
+    }
+}

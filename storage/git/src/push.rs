@@ -1,0 +1,79 @@
+//! receive-pack: commands, pack into quarantine, closure, commit, report.
+
+mod closure;
+mod commands;
+mod ingest;
+mod receive;
+mod report;
+mod sent;
+
+use std::io;
+
+pub use commands::{Capabilities, Command, PushHead, parse_push};
+pub use ingest::IngestError;
+pub use receive::{PushSummary, receive_pack};
+pub use report::{refusal_text, report};
+
+use crate::pkt::PktError;
+use crate::reach::ReachError;
+use crate::refs::CommitError;
+use crate::store::StoreError;
+
+/// Why a push ended without a report.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The request is no receive-pack request.
+    #[error("the request is not a push as git-receive-pack takes it")]
+    NotAPush,
+    /// It ends in the middle of its commands.
+    #[error("the push ends in the middle of its commands")]
+    Truncated,
+    /// More ref updates than allowed.
+    #[error("a push may update {max} refs: push in smaller steps")]
+    TooManyUpdates {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// More push options than allowed.
+    #[error("a push may carry {max} options")]
+    TooManyOptions {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// More shallow commits than allowed.
+    #[error("a push may name {max} shallow commits: fetch more history first")]
+    TooManyShallow {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// A ref name that is not UTF-8.
+    #[error("ref names must be UTF-8")]
+    NameEncoding,
+    /// A signed push.
+    #[error("signed pushes are not supported: push without --signed")]
+    PushCertificate,
+    /// Another hash than the repository's.
+    #[error("this repository uses sha1, the push {format}")]
+    ObjectFormat {
+        /// What the client uses.
+        format: String,
+    },
+    /// The framing is broken.
+    #[error(transparent)]
+    Pkt(#[from] PktError),
+    /// The repository's own objects cannot be read.
+    #[error("the repository cannot be read: {0}")]
+    Store(#[from] StoreError),
+    /// The check of the closure could not be finished.
+    #[error("the push could not be checked: {0}")]
+    Check(#[source] ReachError),
+    /// The pack could not be kept.
+    #[error("the pack could not be kept: {0}")]
+    Ingest(#[source] IngestError),
+    /// The commit has no verdicts.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+    /// The report could not be sent.
+    #[error("the report could not be sent: {0}")]
+    Output(#[source] io::Error),
+}

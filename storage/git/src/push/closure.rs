@@ -1,0 +1,405 @@
+//! The closure of a push: everything its new tips need was pushed or is reachable from the repository's own refs.
+//!
+//! Pushed objects are walked. What they refer to outside the pack has to be proven: commits by a walk from the refs,
+//! trees and files by looking at the same path of the parents first, then through the history. A push of one commit
+//! therefore reads the trees it changed, twice, and nothing else.
+
+use gix_hashtable::{HashMap, HashSet};
+use gix_object::Kind;
+
+use crate::object::{EntryKind, SamePath, TreeEntries, is_safe_name, parse_commit, parse_tag};
+use crate::oid::Oid;
+use crate::protocol::Stop;
+use crate::push::sent::sent_as_well;
+use crate::reach::{Reach, ReachError};
+use crate::refs::{ClosureCheck, RefStore};
+use crate::store::{ObjectStore, StoreError};
+
+/// Why a new tip is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Unconnected {
+    /// Something it needs is neither pushed nor reachable.
+    #[error("missing necessary objects")]
+    Missing { id: Oid },
+    /// A pushed object is not what it should be.
+    #[error("malformed object {id}")]
+    Malformed { id: Oid },
+    /// A tree that a checkout must not be made from.
+    #[error("tree {id} holds a forbidden path name")]
+    ForbiddenName { id: Oid },
+}
+
+/// A refused tip, or no answer at all.
+#[derive(Debug)]
+pub(crate) enum ClosureError {
+    Refused(Unconnected),
+    Failed(ReachError),
+}
+
+impl From<ReachError> for ClosureError {
+    fn from(error: ReachError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<StoreError> for ClosureError {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+impl From<Unconnected> for ClosureError {
+    fn from(refused: Unconnected) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+/// The pushed pack among the packs of an [`ObjectStore`].
+pub(crate) struct Pushed {
+    /// Its slot.
+    pub(crate) slot: u32,
+    /// Objects in it that the server itself added as bases of deltas: they prove nothing.
+    pub(crate) external: HashSet<Oid>,
+}
+
+/// The check of one push.
+pub(crate) struct Closure<'a> {
+    store: &'a ObjectStore,
+    pushed: Option<Pushed>,
+    reach: Reach<'a>,
+    stop: &'a Stop,
+    /// What was done so far.
+    pub(crate) stats: ClosureCheck,
+}
+
+/// How a walk ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Walked {
+    /// Everything is proven.
+    Complete,
+    /// An added base turned out to be sent as well: it has to be walked like every pushed object.
+    Again,
+}
+
+/// What one walk has found.
+#[derive(Default)]
+struct Findings {
+    seen: HashSet<Oid>,
+    /// Pushed commits with their tree and parents, in the order of the walk.
+    commits: Vec<(Oid, Vec<Oid>)>,
+    /// The tree of every pushed commit and of every commit at the boundary.
+    trees: HashMap<Oid, Oid>,
+    /// Commits outside the pack that pushed ones refer to.
+    boundary: HashSet<Oid>,
+    /// Other objects outside the pack, with the kind they must have.
+    outside: HashMap<Oid, Kind>,
+    /// Objects of trees at the boundary, seen on the way.
+    at_boundary: HashSet<Oid>,
+}
+
+impl<'a> Closure<'a> {
+    pub(crate) fn new(
+        refs: &'a dyn RefStore,
+        store: &'a ObjectStore,
+        pushed: Option<Pushed>,
+        stop: &'a Stop,
+    ) -> Self {
+        Self {
+            store,
+            pushed,
+            reach: Reach::new(refs, store, stop),
+            stop,
+            stats: ClosureCheck::default(),
+        }
+    }
+
+    /// Checks the closure of `tips`.
+    pub(crate) fn check(&mut self, tips: &[Oid]) -> Result<(), ClosureError> {
+        loop {
+            let mut findings = Findings::default();
+            let outcome = self.walk(tips, &mut findings);
+            self.stats.objects_walked += findings.seen.len() as u64;
+            self.stats.history_read = self.reach.objects_read;
+            if outcome? == Walked::Complete {
+                return Ok(());
+            }
+        }
+    }
+
+    fn walk(&mut self, tips: &[Oid], findings: &mut Findings) -> Result<Walked, ClosureError> {
+        self.walk_commits(tips, findings)?;
+        self.prove_boundary(findings)?;
+        for position in 0..findings.commits.len() {
+            let (tree, parents) = findings.commits[position].clone();
+            let bases = parents
+                .iter()
+                .filter_map(|parent| findings.trees.get(parent).copied())
+                .collect();
+            self.walk_trees(tree, bases, findings)?;
+        }
+        self.prove_outside(findings)
+    }
+
+    fn is_pushed(&self, id: &Oid) -> bool {
+        self.pushed.as_ref().is_some_and(|pushed| {
+            !pushed.external.contains(id) && self.store.pack(pushed.slot).index.lookup(id).is_some()
+        })
+    }
+
+    /// Walks pushed tags and commits; what lies outside is left in the findings.
+    fn walk_commits(&mut self, tips: &[Oid], findings: &mut Findings) -> Result<(), ClosureError> {
+        let mut pending: Vec<(Oid, Option<Kind>)> = tips.iter().map(|tip| (*tip, None)).collect();
+        let mut buffer = Vec::new();
+        while let Some((id, expected)) = pending.pop() {
+            if !self.is_pushed(&id) {
+                self.note_outside(id, expected, findings)?;
+                continue;
+            }
+            let kind = self.pushed_kind(&id, expected)?;
+            match kind {
+                Kind::Tree => {
+                    self.walk_trees(id, Vec::new(), findings)?;
+                    continue;
+                }
+                Kind::Commit | Kind::Tag | Kind::Blob => {}
+            }
+            if !findings.seen.insert(id) || kind == Kind::Blob {
+                continue;
+            }
+            self.check_stop()?;
+            self.store.get(&id, &mut buffer)?;
+            if kind == Kind::Tag {
+                let (target, kind) = parse_tag(&buffer).ok_or(Unconnected::Malformed { id })?;
+                pending.push((target, Some(kind)));
+                continue;
+            }
+            let commit = parse_commit(&buffer).ok_or(Unconnected::Malformed { id })?;
+            findings.trees.insert(id, commit.tree);
+            pending.extend(
+                commit
+                    .parents
+                    .iter()
+                    .map(|parent| (*parent, Some(Kind::Commit))),
+            );
+            findings.commits.push((commit.tree, commit.parents));
+        }
+        Ok(())
+    }
+
+    /// The kind of a pushed object, which must be the expected one.
+    fn pushed_kind(&self, id: &Oid, expected: Option<Kind>) -> Result<Kind, ClosureError> {
+        let kind = self
+            .store
+            .kind(id)?
+            .ok_or(StoreError::Missing { id: *id })?;
+        if expected.is_some_and(|expected| expected != kind) {
+            return Err(Unconnected::Malformed { id: *id }.into());
+        }
+        Ok(kind)
+    }
+
+    fn note_outside(
+        &self,
+        id: Oid,
+        expected: Option<Kind>,
+        findings: &mut Findings,
+    ) -> Result<(), ClosureError> {
+        let found = self.store.kind(&id)?.ok_or(Unconnected::Missing { id })?;
+        if expected.is_some_and(|expected| expected != found) {
+            return Err(Unconnected::Malformed { id }.into());
+        }
+        if found == Kind::Commit {
+            findings.boundary.insert(id);
+        } else {
+            findings.outside.insert(id, found);
+        }
+        Ok(())
+    }
+
+    /// Every commit that pushed ones build on must be reachable; then its tree is one to compare with.
+    fn prove_boundary(&mut self, findings: &mut Findings) -> Result<(), ClosureError> {
+        let mut unproven = findings.boundary.clone();
+        self.stats.proven += unproven.len() as u64;
+        self.reach.prove_commits(&mut unproven)?;
+        if let Some(id) = unproven.into_iter().min() {
+            return Err(Unconnected::Missing { id }.into());
+        }
+        let mut buffer = Vec::new();
+        for id in &findings.boundary {
+            let commit = self.store.commit(id, &mut buffer)?;
+            findings.trees.insert(*id, commit.tree);
+        }
+        Ok(())
+    }
+
+    /// Walks a pushed tree beside the trees that its commit's parents have at the same path. An entry that a parent
+    /// has there too is as good as the parent: pushed and walked itself, or proven reachable.
+    fn walk_trees(
+        &mut self,
+        tree: Oid,
+        bases: Vec<Oid>,
+        findings: &mut Findings,
+    ) -> Result<(), ClosureError> {
+        let mut pending = vec![(tree, bases)];
+        let mut buffer = Vec::new();
+        let mut base_buffers: Vec<Vec<u8>> = Vec::new();
+        while let Some((tree, bases)) = pending.pop() {
+            if bases.contains(&tree) || !findings.seen.insert(tree) {
+                continue;
+            }
+            if !self.is_pushed(&tree) {
+                findings.outside.insert(tree, Kind::Tree);
+                continue;
+            }
+            self.check_stop()?;
+            self.pushed_kind(&tree, Some(Kind::Tree))?;
+            self.store.get(&tree, &mut buffer)?;
+            base_buffers.resize_with(bases.len().max(base_buffers.len()), Vec::new);
+            for (base, base_buffer) in bases.iter().zip(&mut base_buffers) {
+                self.read_base(base, base_buffer, findings)?;
+            }
+            let beside = &base_buffers[..bases.len()];
+            self.walk_entries(tree, &buffer, beside, &mut pending, findings)?;
+        }
+        Ok(())
+    }
+
+    fn read_base(
+        &self,
+        base: &Oid,
+        buffer: &mut Vec<u8>,
+        findings: &mut Findings,
+    ) -> Result<(), ClosureError> {
+        buffer.clear();
+        match self.store.find(base, buffer)? {
+            Some(Kind::Tree) => {}
+            // A pushed parent may name anything as its tree; its own walk refuses it.
+            Some(Kind::Blob | Kind::Commit | Kind::Tag) | None => buffer.clear(),
+        }
+        let needs_bases = self
+            .pushed
+            .as_ref()
+            .is_some_and(|pushed| !pushed.external.is_empty());
+        if needs_bases {
+            findings.at_boundary.insert(*base);
+            let entries = TreeEntries::new(buffer).filter_map(Result::ok);
+            findings
+                .at_boundary
+                .extend(entries.map(|entry| entry.id.to_owned()));
+        }
+        Ok(())
+    }
+
+    fn walk_entries(
+        &self,
+        tree: Oid,
+        data: &[u8],
+        bases: &[Vec<u8>],
+        pending: &mut Vec<(Oid, Vec<Oid>)>,
+        findings: &mut Findings,
+    ) -> Result<(), ClosureError> {
+        let mut beside: Vec<_> = bases.iter().map(|base| SamePath::new(base)).collect();
+        for entry in TreeEntries::new(data) {
+            let entry = entry.map_err(|_| Unconnected::Malformed { id: tree })?;
+            if !is_safe_name(entry.name) {
+                return Err(Unconnected::ForbiddenName { id: tree }.into());
+            }
+            if entry.kind == EntryKind::Submodule {
+                continue;
+            }
+            let mut below = Vec::new();
+            let mut is_same = false;
+            for base in &mut beside {
+                if let Some(other) = base.find(&entry) {
+                    is_same |= other.id == entry.id;
+                    below.push(other.id.to_owned());
+                }
+            }
+            if is_same {
+                continue;
+            }
+            let id = entry.id.to_owned();
+            if entry.kind == EntryKind::Tree {
+                pending.push((id, below));
+            } else if findings.seen.insert(id) {
+                if self.is_pushed(&id) {
+                    self.pushed_kind(&id, Some(Kind::Blob))?;
+                } else {
+                    findings.outside.insert(id, Kind::Blob);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What is left outside the pack, and every base that the server itself added, must be reachable.
+    fn prove_outside(&mut self, findings: &Findings) -> Result<Walked, ClosureError> {
+        let mut outside: Vec<_> = findings
+            .outside
+            .iter()
+            .map(|(id, kind)| (*id, *kind))
+            .collect();
+        outside.sort_unstable();
+        let mut unproven = HashSet::default();
+        for (id, kind) in outside {
+            match self.store.kind(&id)? {
+                None => return Err(Unconnected::Missing { id }.into()),
+                Some(found) if found != kind => return Err(Unconnected::Malformed { id }.into()),
+                Some(_) => {}
+            }
+            unproven.insert(id);
+        }
+        if let Some(pushed) = &self.pushed {
+            unproven.extend(pushed.external.iter().copied());
+        }
+        unproven.retain(|id| !findings.at_boundary.contains(id));
+        if unproven.is_empty() {
+            return Ok(Walked::Complete);
+        }
+        self.stats.proven += unproven.len() as u64;
+        let mut likely: Vec<_> = findings
+            .boundary
+            .iter()
+            .filter_map(|commit| findings.trees.get(commit).copied())
+            .collect();
+        likely.sort_unstable();
+        self.prove_unproven(unproven, &likely)
+    }
+
+    fn prove_unproven(
+        &mut self,
+        unproven: HashSet<Oid>,
+        likely: &[Oid],
+    ) -> Result<Walked, ClosureError> {
+        let mut commits = HashSet::default();
+        let mut objects = HashSet::default();
+        for id in unproven {
+            if self.store.kind(&id)? == Some(Kind::Commit) {
+                commits.insert(id);
+            } else {
+                objects.insert(id);
+            }
+        }
+        self.reach.prove_commits(&mut commits)?;
+        self.reach.prove_objects(&mut objects, likely)?;
+        objects.extend(commits);
+        if let Some(pushed) = &mut self.pushed {
+            let sent = sent_as_well(self.store, pushed, &objects);
+            if !sent.is_empty() {
+                pushed.external.retain(|id| !sent.contains(id));
+                return Ok(Walked::Again);
+            }
+        }
+        match objects.into_iter().min() {
+            None => Ok(Walked::Complete),
+            Some(id) => Err(Unconnected::Missing { id }.into()),
+        }
+    }
+
+    fn check_stop(&self) -> Result<(), ReachError> {
+        if self.stop.is_set() {
+            return Err(ReachError::Stopped);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,351 @@
+//! The head of a push: its commands, capabilities and options, read before the pack.
+
+use std::io::BufRead;
+
+use henge_types::{PreviousValue, RefName, RefUpdate, limits};
+
+use crate::oid::{HEX_BYTES, Oid, from_gix, parse_hex};
+use crate::pkt::{self, Packet};
+use crate::protocol::PushLimits;
+use crate::push::ReceiveError;
+
+/// Push options in one push.
+const OPTIONS_MAX: usize = 256;
+/// A ref name on the wire: longer ones cannot even be answered.
+const RAW_NAME_BYTES_MAX: usize = 4096;
+/// `shallow` lines in one push.
+const SHALLOW_MAX: usize = 100_000;
+
+/// What the client can do and wants, as far as it matters here.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Capabilities {
+    /// Wants a report.
+    pub report_status: bool,
+    /// Wants the second form of it.
+    pub report_status_v2: bool,
+    /// The report comes in side-band frames.
+    pub side_band_64k: bool,
+    /// Nothing to be said but the report.
+    pub quiet: bool,
+    /// All or nothing.
+    pub atomic: bool,
+    /// Options follow the commands.
+    pub push_options: bool,
+}
+
+/// One command as it was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The ref's name, whatever it is.
+    pub name: String,
+    /// Its place in [`PushHead::updates`], or why it is refused unseen.
+    pub update: Result<usize, &'static str>,
+}
+
+/// What a push asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PushHead {
+    /// Every command, in the client's order.
+    pub commands: Vec<Command>,
+    /// The commands that make sense, in the client's order. No ref twice.
+    pub updates: Vec<RefUpdate>,
+    /// What was negotiated.
+    pub capabilities: Capabilities,
+    /// Push options, as sent.
+    pub options: Vec<String>,
+    /// Commits without parents at the client: its history ends there.
+    pub shallow: Vec<henge_types::ObjectId>,
+    /// Whether a pack follows: every push that does not only delete has one.
+    pub has_pack: bool,
+}
+
+impl PushHead {
+    /// Whether this is a probe: a client asks whether it may push, with a lone flush.
+    pub fn is_empty(&self) -> bool {
+        self.commands.is_empty()
+    }
+}
+
+/// Reads the head of a push and leaves `input` at the first byte of the pack.
+///
+/// A ref name that git would refuse does not fail the push: its command is refused in the report.
+///
+/// # Errors
+/// When the stream breaks, is not a push, or is larger than allowed.
+pub fn parse_push(input: &mut dyn BufRead, limits: &PushLimits) -> Result<PushHead, ReceiveError> {
+    let mut head = PushHead::default();
+    let mut buffer = Vec::new();
+    let mut names = std::collections::BTreeSet::new();
+    loop {
+        let packet = pkt::read(input, &mut buffer)?;
+        let line = match packet {
+            None if head.commands.is_empty() => return Ok(head),
+            None => return Err(ReceiveError::Truncated),
+            Some(Packet::Flush) => break,
+            Some(packet) => packet.line().ok_or(ReceiveError::NotAPush)?,
+        };
+        if let Some(id) = line.strip_prefix(b"shallow ") {
+            let id = parse_hex(id).ok_or(ReceiveError::NotAPush)?;
+            if head.shallow.len() == SHALLOW_MAX {
+                return Err(ReceiveError::TooManyShallow { max: SHALLOW_MAX });
+            }
+            head.shallow.push(from_gix(&id));
+            continue;
+        }
+        if line.starts_with(b"push-cert") {
+            return Err(ReceiveError::PushCertificate);
+        }
+        if head.commands.len() == limits.updates_max {
+            return Err(ReceiveError::TooManyUpdates {
+                max: limits.updates_max,
+            });
+        }
+        let line = split_capabilities(line, &mut head)?;
+        let raw = RawCommand::parse(line)?;
+        head.has_pack |= raw.new.is_some();
+        let update = accept(&raw, &mut names);
+        head.commands.push(Command {
+            name: raw.name.to_owned(),
+            update: update
+                .as_ref()
+                .map(|_| head.updates.len())
+                .map_err(|reason| *reason),
+        });
+        head.updates.extend(update.ok());
+    }
+    if head.capabilities.push_options {
+        read_options(input, &mut head)?;
+    }
+    Ok(head)
+}
+
+fn split_capabilities<'a>(line: &'a [u8], head: &mut PushHead) -> Result<&'a [u8], ReceiveError> {
+    let Some(end) = memchr::memchr(0, line) else {
+        return Ok(line);
+    };
+    if head.commands.is_empty() {
+        let text = std::str::from_utf8(&line[end + 1..]).map_err(|_| ReceiveError::NotAPush)?;
+        head.capabilities = parse_capabilities(text)?;
+    }
+    Ok(&line[..end])
+}
+
+fn parse_capabilities(text: &str) -> Result<Capabilities, ReceiveError> {
+    let mut found = Capabilities::default();
+    for word in text.split_ascii_whitespace() {
+        match word {
+            "report-status" => found.report_status = true,
+            "report-status-v2" => found.report_status_v2 = true,
+            "side-band-64k" => found.side_band_64k = true,
+            "quiet" => found.quiet = true,
+            "atomic" => found.atomic = true,
+            "push-options" => found.push_options = true,
+            _ => {
+                if let Some(format) = word.strip_prefix("object-format=")
+                    && format != "sha1"
+                {
+                    return Err(ReceiveError::ObjectFormat {
+                        format: format.to_owned(),
+                    });
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+struct RawCommand<'a> {
+    old: Option<Oid>,
+    new: Option<Oid>,
+    name: &'a str,
+}
+
+impl<'a> RawCommand<'a> {
+    /// `OLD NEW NAME`, an id of zeros for none.
+    fn parse(line: &'a [u8]) -> Result<Self, ReceiveError> {
+        let not_a_push = || ReceiveError::NotAPush;
+        let (old, rest) = line.split_at_checked(HEX_BYTES).ok_or_else(not_a_push)?;
+        let rest = rest.strip_prefix(b" ").ok_or_else(not_a_push)?;
+        let (new, rest) = rest.split_at_checked(HEX_BYTES).ok_or_else(not_a_push)?;
+        let name = rest.strip_prefix(b" ").ok_or_else(not_a_push)?;
+        if name.is_empty() || name.len() > RAW_NAME_BYTES_MAX {
+            return Err(ReceiveError::NotAPush);
+        }
+        let id = |text| {
+            parse_hex(text)
+                .map(|id| (!id.is_null()).then_some(id))
+                .ok_or(ReceiveError::NotAPush)
+        };
+        Ok(Self {
+            old: id(old)?,
+            new: id(new)?,
+            name: std::str::from_utf8(name).map_err(|_| ReceiveError::NameEncoding)?,
+        })
+    }
+}
+
+fn accept(
+    raw: &RawCommand<'_>,
+    names: &mut std::collections::BTreeSet<RefName>,
+) -> Result<RefUpdate, &'static str> {
+    if raw.name.len() > limits::REF_NAME_BYTES_MAX {
+        return Err("ref name too long");
+    }
+    let name: RefName = raw.name.parse().map_err(|_| "funny refname")?;
+    if raw.old.is_none() && raw.new.is_none() {
+        return Err("nothing to do");
+    }
+    if !names.insert(name.clone()) {
+        return Err("multiple updates for ref not allowed");
+    }
+    Ok(RefUpdate {
+        name,
+        expected: raw.old.map_or(PreviousValue::MustNotExist, |old| {
+            PreviousValue::MustExistAndMatch(from_gix(&old))
+        }),
+        new: raw.new.map(|new| from_gix(&new)),
+    })
+}
+
+fn read_options(input: &mut dyn BufRead, head: &mut PushHead) -> Result<(), ReceiveError> {
+    let mut buffer = Vec::new();
+    loop {
+        match pkt::read(input, &mut buffer)? {
+            None => return Err(ReceiveError::Truncated),
+            Some(Packet::Flush) => return Ok(()),
+            Some(packet) => {
+                let line = packet.line().ok_or(ReceiveError::NotAPush)?;
+                if head.options.len() == OPTIONS_MAX {
+                    return Err(ReceiveError::TooManyOptions { max: OPTIONS_MAX });
+                }
+                head.options
+                    .push(String::from_utf8_lossy(line).into_owned());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const A: &str = "1111111111111111111111111111111111111111";
+    const B: &str = "2222222222222222222222222222222222222222";
+    const ZERO: &str = "0000000000000000000000000000000000000000";
+
+    fn push(lines: &[String]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for line in lines {
+            pkt::write(&mut bytes, line.as_bytes()).unwrap();
+        }
+        pkt::write_flush(&mut bytes).unwrap();
+        bytes
+    }
+
+    fn parse(bytes: &[u8]) -> Result<PushHead, ReceiveError> {
+        parse_push(&mut &bytes[..], &PushLimits::default())
+    }
+
+    #[test]
+    fn commands_capabilities_and_options_are_read() {
+        let mut bytes = push(&[
+            format!("shallow {A}\n"),
+            format!(
+                "{ZERO} {A} refs/heads/new\0 report-status-v2 side-band-64k atomic push-options object-format=sha1 agent=x"
+            ),
+            format!("{A} {B} refs/heads/main"),
+            format!("{A} {ZERO} refs/tags/gone"),
+        ]);
+        bytes.extend(push(&["ci.skip".to_owned()]));
+        bytes.extend_from_slice(b"PACK");
+        let mut input = &bytes[..];
+        let head = parse_push(&mut input, &PushLimits::default()).unwrap();
+        assert_eq!(input, b"PACK");
+        assert!(head.capabilities.atomic && head.capabilities.report_status_v2);
+        assert!(head.has_pack);
+        assert_eq!(head.options, ["ci.skip"]);
+        assert_eq!(head.shallow.len(), 1);
+        let previous: Vec<_> = head.updates.iter().map(|update| update.expected).collect();
+        let a = PreviousValue::MustExistAndMatch(A.parse().unwrap());
+        assert_eq!(previous, [PreviousValue::MustNotExist, a, a]);
+        assert_eq!(head.updates[2].new, None);
+    }
+
+    #[test]
+    fn a_lone_flush_is_a_probe() {
+        assert!(parse(b"0000").unwrap().is_empty());
+        assert!(parse(b"").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_push_that_only_deletes_has_no_pack() {
+        let head = parse(&push(&[format!("{A} {ZERO} refs/heads/x\0 report-status")])).unwrap();
+        assert!(!head.has_pack);
+    }
+
+    #[test]
+    fn bad_and_repeated_names_are_refused_one_by_one() {
+        let head = parse(&push(&[
+            format!("{ZERO} {A} refs/heads/../../etc\0report-status"),
+            format!("{ZERO} {A} refs/heads/ok"),
+            format!("{ZERO} {B} refs/heads/ok"),
+            format!("{ZERO} {A} HEAD"),
+        ]))
+        .unwrap();
+        let verdicts: Vec<_> = head.commands.iter().map(|command| command.update).collect();
+        assert_eq!(
+            verdicts,
+            [
+                Err("funny refname"),
+                Ok(0),
+                Err("multiple updates for ref not allowed"),
+                Err("funny refname")
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_push_is_an_error() {
+        for line in [
+            "hello".to_owned(),
+            format!("{A} {B}"),
+            format!("{A} {B} "),
+            format!("{A}x{B} refs/heads/a"),
+            format!("{ZERO} {A} refs/heads/a\0object-format=sha256"),
+        ] {
+            assert!(
+                parse(&push(std::slice::from_ref(&line))).is_err(),
+                "{line:?} was accepted"
+            );
+        }
+        let bytes = push(&[format!("{ZERO} {A} refs/heads/a\0report-status")]);
+        assert!(parse(&bytes[..bytes.len() - 4]).is_err(), "no flush");
+    }
+
+    #[test]
+    fn more_updates_than_allowed_are_refused() {
+        let lines: Vec<_> = (0..3)
+            .map(|n| format!("{ZERO} {A} refs/heads/{n}"))
+            .collect();
+        let limits = PushLimits {
+            updates_max: 2,
+            ..PushLimits::default()
+        };
+        let outcome = parse_push(&mut &push(&lines)[..], &limits);
+        assert!(matches!(
+            outcome,
+            Err(ReceiveError::TooManyUpdates { max: 2 })
+        ));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_lines_never_panic(lines in proptest::collection::vec(".{0,120}", 0..6)) {
+            let outcome = parse(&push(&lines));
+            if let Ok(head) = outcome {
+                prop_assert!(head.updates.len() <= head.commands.len());
+            }
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! One push from its first byte to its report.
+
+use std::io::{BufRead, Write};
+use std::path::Path;
+
+use henge_types::{PreviousValue, RefRefusal, RefUpdate, RefVerdict};
+
+use gix_object::Kind;
+
+use crate::oid::{Oid, to_gix};
+use crate::protocol::PushLimits;
+use crate::push::closure::{Closure, ClosureError, Pushed};
+use crate::push::commands::{PushHead, parse_push};
+use crate::push::ingest::ingest;
+use crate::push::report::{refusal_text, report_results};
+use crate::push::{IngestError, ReceiveError};
+use crate::reach::ReachError;
+use crate::refs::{ClosureCheck, QuarantinedPack, RefStore, VerifiedPush};
+use crate::store::ObjectStore;
+
+const ATOMIC_FAILURE: &str = "atomic push failure";
+
+/// What became of a push.
+#[derive(Debug, Default)]
+pub struct PushSummary {
+    /// What was asked.
+    pub head: PushHead,
+    /// What the commit answered: one per update that reached it.
+    pub verdicts: Vec<RefVerdict>,
+    /// The pack that was received, whether it was kept or not.
+    pub pack: Option<QuarantinedPack>,
+    /// What checking it took.
+    pub checked: ClosureCheck,
+    /// Why the pack was refused, where it was.
+    pub unpack_error: Option<String>,
+}
+
+/// Runs one receive-pack request: commands and pack come from `input`, the report goes to `output`.
+///
+/// `objects` is the repository's object store, `quarantine` an existing empty directory that the caller removes
+/// afterwards, whatever happened. Nothing is written outside of it but by [`RefStore::commit`].
+/// When every update is refused at once, the pack is left unread.
+///
+/// # Errors
+/// When the push ends without a report: the request is malformed, a disk failed, or the commit has no answer.
+pub fn receive_pack(
+    refs: &dyn RefStore,
+    objects: &Path,
+    quarantine: &Path,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+    limits: &PushLimits,
+) -> Result<PushSummary, ReceiveError> {
+    let head = parse_push(input, limits)?;
+    if head.is_empty() {
+        return Ok(PushSummary::default());
+    }
+    let mut push = Push {
+        results: early_results(refs, &head),
+        summary: PushSummary::default(),
+        refs,
+        limits,
+    };
+    push.abort_if_atomic(&head);
+    if head.has_pack && push.has_hope() {
+        push.take_pack(&head, objects, quarantine, input)?;
+    } else if push.has_hope() {
+        push.commit(&head)?;
+    }
+    let unpack = push.summary.unpack_error.clone().map_or(Ok(()), Err);
+    report_results(&head, &unpack, &push.results, output).map_err(ReceiveError::Output)?;
+    push.summary.head = head;
+    Ok(push.summary)
+}
+
+/// What can be said of each update before the pack is read.
+fn early_results(refs: &dyn RefStore, head: &PushHead) -> Vec<Result<(), String>> {
+    head.updates
+        .iter()
+        .map(|update| {
+            early_refusal(refs, update).map_or(Ok(()), |refusal| Err(refusal_text(&refusal)))
+        })
+        .collect()
+}
+
+fn early_refusal(refs: &dyn RefStore, update: &RefUpdate) -> Option<RefRefusal> {
+    let current = refs.get(&update.name);
+    match (update.expected, current) {
+        (PreviousValue::MustNotExist, Some(current)) => Some(RefRefusal::Exists { current }),
+        (PreviousValue::MustExist, None) => Some(RefRefusal::Missing),
+        (PreviousValue::MustExistAndMatch(_), None) if update.new.is_none() => {
+            Some(RefRefusal::Missing)
+        }
+        (PreviousValue::MustExistAndMatch(expected), current) if current != Some(expected) => {
+            Some(RefRefusal::Stale { current })
+        }
+        (
+            PreviousValue::Any
+            | PreviousValue::MustNotExist
+            | PreviousValue::MustExist
+            | PreviousValue::MustExistAndMatch(_),
+            _,
+        ) => None,
+    }
+}
+
+struct Push<'a> {
+    refs: &'a dyn RefStore,
+    limits: &'a PushLimits,
+    /// One per update.
+    results: Vec<Result<(), String>>,
+    summary: PushSummary,
+}
+
+impl Push<'_> {
+    /// Whether any update may still be taken.
+    fn has_hope(&self) -> bool {
+        self.results.iter().any(Result::is_ok)
+    }
+
+    /// One refused command of an atomic push refuses all.
+    fn abort_if_atomic(&mut self, head: &PushHead) {
+        let refused = self.results.iter().any(Result::is_err)
+            || head.commands.iter().any(|command| command.update.is_err());
+        if head.capabilities.atomic && refused {
+            for result in self.results.iter_mut().filter(|result| result.is_ok()) {
+                *result = Err(ATOMIC_FAILURE.to_owned());
+            }
+        }
+    }
+
+    fn take_pack(
+        &mut self,
+        head: &PushHead,
+        objects: &Path,
+        quarantine: &Path,
+        input: &mut dyn BufRead,
+    ) -> Result<(), ReceiveError> {
+        let mut store = ObjectStore::open(objects)?;
+        let ingested = match ingest(input, &store, quarantine, self.limits) {
+            Ok(ingested) => ingested,
+            Err(error) if error.is_internal() => return Err(ReceiveError::Ingest(error)),
+            Err(error) => {
+                self.refuse_pack(&error);
+                return Ok(());
+            }
+        };
+        let pushed = match &ingested.pack {
+            Some(pack) => Some(Pushed {
+                slot: store.add_pack(&pack.idx_path)?,
+                external: ingested.external,
+            }),
+            None => None,
+        };
+        self.summary.pack = ingested.pack;
+        let mut closure = Closure::new(self.refs, &store, pushed, &self.limits.stop);
+        let outcome = check_tips(&mut closure, &store, head, &mut self.results);
+        self.summary.checked = closure.stats;
+        drop(closure);
+        drop(store);
+        outcome.map_err(ReceiveError::Check)?;
+        self.abort_if_atomic(head);
+        if self.has_hope() {
+            self.commit(head)?;
+        }
+        Ok(())
+    }
+
+    fn refuse_pack(&mut self, error: &IngestError) {
+        self.summary.unpack_error = Some(error.to_string());
+        for result in &mut self.results {
+            *result = Err("unpacker error".to_owned());
+        }
+    }
+
+    fn commit(&mut self, head: &PushHead) -> Result<(), ReceiveError> {
+        let accepted: Vec<_> = (0..head.updates.len())
+            .filter(|index| self.results[*index].is_ok())
+            .collect();
+        let needs_pack = accepted
+            .iter()
+            .any(|index| head.updates[*index].new.is_some());
+        let verdicts = self.refs.commit(VerifiedPush {
+            pack: self.summary.pack.clone().filter(|_| needs_pack),
+            updates: accepted
+                .iter()
+                .map(|index| head.updates[*index].clone())
+                .collect(),
+            atomic: head.capabilities.atomic,
+            options: head.options.clone(),
+            checked: &self.summary.checked,
+        })?;
+        for (index, verdict) in accepted.into_iter().zip(&verdicts) {
+            self.results[index] = match &verdict.result {
+                Ok(()) => Ok(()),
+                Err(refusal) => Err(refusal_text(refusal)),
+            };
+        }
+        self.summary.verdicts = verdicts;
+        Ok(())
+    }
+}
+
+/// Checks all new tips at once, and each by itself if that fails.
+fn check_tips(
+    closure: &mut Closure<'_>,
+    store: &ObjectStore,
+    head: &PushHead,
+    results: &mut [Result<(), String>],
+) -> Result<(), ReachError> {
+    let mut tips: Vec<(usize, Oid)> = Vec::new();
+    for (index, update) in head.updates.iter().enumerate() {
+        let Some(new) = update.new else {
+            continue;
+        };
+        if results[index].is_err() {
+            continue;
+        }
+        match to_gix(new) {
+            None => results[index] = Err("object id of another hash".to_owned()),
+            Some(id) if update.name.is_branch() && !is_commit_or_missing(store, &id)? => {
+                results[index] = Err("a branch must point at a commit".to_owned());
+            }
+            Some(id) => tips.push((index, id)),
+        }
+    }
+    let all: Vec<_> = tips.iter().map(|(_, id)| *id).collect();
+    match closure.check(&all) {
+        Ok(()) => return Ok(()),
+        Err(ClosureError::Failed(error)) => return Err(error),
+        Err(ClosureError::Refused(refused)) if tips.len() == 1 => {
+            results[tips[0].0] = Err(refused.to_string());
+            return Ok(());
+        }
+        Err(ClosureError::Refused(_)) => {}
+    }
+    for (index, tip) in tips {
+        results[index] = match closure.check(&[tip]) {
+            Ok(()) => Ok(()),
+            Err(ClosureError::Refused(refused)) => Err(refused.to_string()),
+            Err(ClosureError::Failed(error)) => return Err(error),
+        };
+    }
+    Ok(())
+}
+
+fn is_commit_or_missing(store: &ObjectStore, id: &Oid) -> Result<bool, ReachError> {
+    Ok(store.kind(id)?.is_none_or(|kind| kind == Kind::Commit))
+}

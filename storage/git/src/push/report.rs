@@ -1,0 +1,180 @@
+//! The report of a push: `report-status` and `report-status-v2`.
+
+use std::io::{self, Write};
+
+use henge_types::{RefRefusal, RefVerdict};
+
+use crate::pkt::{self, Band};
+use crate::push::PushHead;
+
+/// What git prints for a refused update.
+pub fn refusal_text(refusal: &RefRefusal) -> String {
+    match refusal {
+        RefRefusal::Stale { .. } => "fetch first".to_owned(),
+        RefRefusal::Exists { .. } => "reference already exists".to_owned(),
+        RefRefusal::Missing => "reference does not exist".to_owned(),
+        RefRefusal::NameConflict { with } => {
+            format!("directory/file conflict: {with} is in the way")
+        }
+        RefRefusal::AtomicAborted => "atomic push failure".to_owned(),
+    }
+}
+
+/// Writes the report as the client negotiated it, the closing flush included; nothing when it wants none.
+///
+/// `unpack` says what became of the pack. A command without a verdict shares the pack's failure.
+/// Also used to answer a known request again.
+///
+/// # Errors
+/// When the output breaks.
+pub fn report(
+    head: &PushHead,
+    unpack: Result<(), String>,
+    verdicts: &[RefVerdict],
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    let mut results = Vec::with_capacity(head.updates.len());
+    for update in &head.updates {
+        let verdict = verdicts.iter().find(|verdict| verdict.name == update.name);
+        results.push(match verdict {
+            Some(RefVerdict { result: Ok(()), .. }) => Ok(()),
+            Some(RefVerdict {
+                result: Err(refusal),
+                ..
+            }) => Err(refusal_text(refusal)),
+            None => Err("unpacker error".to_owned()),
+        });
+    }
+    report_results(head, &unpack, &results, output)
+}
+
+/// The report from one result per update, in the order of [`PushHead::updates`].
+pub(crate) fn report_results(
+    head: &PushHead,
+    unpack: &Result<(), String>,
+    results: &[Result<(), String>],
+    output: &mut dyn Write,
+) -> io::Result<()> {
+    let capabilities = &head.capabilities;
+    if !capabilities.report_status && !capabilities.report_status_v2 {
+        return Ok(());
+    }
+    let mut lines = Vec::new();
+    let unpack_line = match unpack {
+        Ok(()) => "unpack ok\n".to_owned(),
+        Err(reason) => format!("unpack {}\n", one_line(reason)),
+    };
+    pkt::write(&mut lines, unpack_line.as_bytes())?;
+    for command in &head.commands {
+        let result = match command.update {
+            Ok(index) => results
+                .get(index)
+                .cloned()
+                .unwrap_or_else(|| Err("unpacker error".to_owned())),
+            Err(reason) => Err(reason.to_owned()),
+        };
+        let line = match result {
+            Ok(()) => format!("ok {}\n", command.name),
+            Err(reason) => format!("ng {} {}\n", command.name, one_line(&reason)),
+        };
+        pkt::write(&mut lines, line.as_bytes())?;
+    }
+    pkt::write_flush(&mut lines)?;
+    if capabilities.side_band_64k {
+        pkt::write_band(output, Band::Data, &lines)?;
+        pkt::write_flush(output)
+    } else {
+        output.write_all(&lines)
+    }
+}
+
+/// A reason must not end its line early, nor fill the terminal.
+fn one_line(reason: &str) -> String {
+    reason
+        .chars()
+        .take(500)
+        .map(|letter| if letter.is_control() { ' ' } else { letter })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::PushLimits;
+    use crate::push::parse_push;
+
+    fn head(capabilities: &str) -> PushHead {
+        let zero = "0".repeat(40);
+        let one = "1".repeat(40);
+        let mut bytes = Vec::new();
+        let first = format!("{zero} {one} refs/heads/a\0{capabilities}");
+        pkt::write(&mut bytes, first.as_bytes()).unwrap();
+        pkt::write(&mut bytes, format!("{zero} {one} bad").as_bytes()).unwrap();
+        pkt::write_flush(&mut bytes).unwrap();
+        parse_push(&mut &bytes[..], &PushLimits::default()).unwrap()
+    }
+
+    fn verdict(result: Result<(), RefRefusal>) -> RefVerdict {
+        RefVerdict {
+            name: "refs/heads/a".parse().unwrap(),
+            old: None,
+            result,
+        }
+    }
+
+    #[test]
+    fn the_report_names_every_command() {
+        let mut bytes = Vec::new();
+        report(
+            &head("report-status"),
+            Ok(()),
+            &[verdict(Ok(()))],
+            &mut bytes,
+        )
+        .unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert_eq!(
+            text,
+            "000eunpack ok\n0014ok refs/heads/a\n0019ng bad funny refname\n0000"
+        );
+    }
+
+    #[test]
+    fn the_side_band_wraps_the_report() {
+        let mut bytes = Vec::new();
+        let refused = verdict(Err(RefRefusal::Stale { current: None }));
+        report(
+            &head("report-status-v2 side-band-64k"),
+            Ok(()),
+            &[refused],
+            &mut bytes,
+        )
+        .unwrap();
+        assert_eq!(&bytes[4..5], b"\x01");
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("ng refs/heads/a fetch first\n"), "{text}");
+        assert!(text.ends_with("00000000"), "{text}");
+    }
+
+    #[test]
+    fn a_client_that_wants_no_report_gets_none() {
+        let mut bytes = Vec::new();
+        report(&head("quiet"), Ok(()), &[verdict(Ok(()))], &mut bytes).unwrap();
+        assert!(bytes.is_empty());
+    }
+
+    #[test]
+    fn a_failed_pack_fails_every_command_on_one_line() {
+        let mut bytes = Vec::new();
+        report(
+            &head("report-status"),
+            Err("broken\nok refs/heads/a".to_owned()),
+            &[],
+            &mut bytes,
+        )
+        .unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        assert!(text.contains("unpack broken ok refs/heads/a\n"), "{text}");
+        assert!(text.contains("ng refs/heads/a unpacker error\n"), "{text}");
+    }
+}

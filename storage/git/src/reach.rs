@@ -1,0 +1,257 @@
+//! Proves that objects are reachable from a repository's own refs.
+//!
+//! Mere presence in the store proves nothing: the store may be shared with repositories that the caller must not see,
+//! and may hold what no ref needs any more.
+
+use std::collections::BinaryHeap;
+
+use gix_hashtable::HashSet;
+use gix_object::Kind;
+
+use crate::object::{EntryKind, TreeEntries, parse_tag};
+use crate::oid::{Oid, to_gix};
+use crate::protocol::Stop;
+use crate::refs::RefStore;
+use crate::store::{ObjectStore, StoreError};
+
+/// Why a proof could not be finished.
+#[derive(Debug, thiserror::Error)]
+pub enum ReachError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The deadline passed.
+    #[error("the walk of the history was given up at its deadline")]
+    Stopped,
+}
+
+/// A walk from all refs, newest commits first, that goes only as far as the questions need.
+pub(crate) struct Reach<'a> {
+    refs: &'a dyn RefStore,
+    store: &'a ObjectStore,
+    stop: &'a Stop,
+    tips: Option<HashSet<Oid>>,
+    walk: Option<Walk>,
+    seen_objects: HashSet<Oid>,
+    /// Objects read so far.
+    pub(crate) objects_read: u64,
+}
+
+#[derive(Default)]
+struct Walk {
+    /// By date, then id: the order must not depend on the hash table.
+    queue: BinaryHeap<(i64, Oid, Oid)>,
+    queued: HashSet<Oid>,
+    /// Commits in the order of the walk, with their trees.
+    trees: Vec<Oid>,
+    /// How many of `trees` have been walked.
+    trees_walked: usize,
+    /// Tips that are no commits, peeled: their trees count too.
+    others: Vec<Oid>,
+}
+
+impl<'a> Reach<'a> {
+    pub(crate) fn new(refs: &'a dyn RefStore, store: &'a ObjectStore, stop: &'a Stop) -> Self {
+        Self {
+            refs,
+            store,
+            stop,
+            tips: None,
+            walk: None,
+            seen_objects: HashSet::default(),
+            objects_read: 0,
+        }
+    }
+
+    fn tips(&mut self) -> &HashSet<Oid> {
+        self.tips.get_or_insert_with(|| {
+            let mut tips = HashSet::default();
+            self.refs.for_each("", &mut |_, id| {
+                tips.extend(to_gix(id));
+            });
+            tips
+        })
+    }
+
+    /// Removes from `wanted` every commit that is reachable.
+    pub(crate) fn prove_commits(&mut self, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
+        let tips = self.tips();
+        wanted.retain(|id| !tips.contains(id));
+        // What is not there at all needs no walk to be refused.
+        if wanted.iter().any(|id| !self.store.contains(id)) {
+            return Ok(());
+        }
+        if let Some(walk) = &self.walk {
+            wanted.retain(|id| !walk.queued.contains(id));
+        }
+        while !wanted.is_empty() {
+            let Some(reached) = self.step()? else {
+                return Ok(());
+            };
+            for id in reached {
+                wanted.remove(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes from `wanted` every object that is reachable; looks into `likely` trees, known to be reachable, first.
+    pub(crate) fn prove_objects(
+        &mut self,
+        wanted: &mut HashSet<Oid>,
+        likely: &[Oid],
+    ) -> Result<(), ReachError> {
+        let tips = self.tips();
+        wanted.retain(|id| !tips.contains(id));
+        if wanted.iter().any(|id| !self.store.contains(id)) {
+            return Ok(());
+        }
+        wanted.retain(|id| !self.seen_objects.contains(id));
+        for tree in likely {
+            if wanted.is_empty() {
+                return Ok(());
+            }
+            self.walk_tree(*tree, wanted)?;
+        }
+        loop {
+            self.start_walk()?;
+            while !wanted.is_empty() {
+                let Some(tree) = self.next_tree() else {
+                    break;
+                };
+                self.walk_tree(tree, wanted)?;
+            }
+            if wanted.is_empty() || self.step()?.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn next_tree(&mut self) -> Option<Oid> {
+        let walk = self.walk.as_mut()?;
+        if let Some(other) = walk.others.pop() {
+            return Some(other);
+        }
+        let tree = walk.trees.get(walk.trees_walked).copied()?;
+        walk.trees_walked += 1;
+        Some(tree)
+    }
+
+    fn start_walk(&mut self) -> Result<(), ReachError> {
+        if self.walk.is_some() {
+            return Ok(());
+        }
+        let mut tips: Vec<_> = self.tips().iter().copied().collect();
+        tips.sort_unstable();
+        let mut walk = Walk::default();
+        let mut buffer = Vec::new();
+        for mut id in tips {
+            loop {
+                self.check_stop()?;
+                match self.store.kind(&id)? {
+                    Some(Kind::Tag) => {
+                        self.store.get(&id, &mut buffer)?;
+                        self.objects_read += 1;
+                        self.seen_objects.insert(id);
+                        (id, _) = parse_tag(&buffer).ok_or(StoreError::Malformed { id })?;
+                    }
+                    Some(Kind::Commit) => {
+                        walk.enqueue(self.store, id, &mut buffer)?;
+                        break;
+                    }
+                    Some(Kind::Tree) => {
+                        walk.others.push(id);
+                        break;
+                    }
+                    Some(Kind::Blob) => {
+                        self.seen_objects.insert(id);
+                        break;
+                    }
+                    None => return Err(StoreError::Missing { id }.into()),
+                }
+            }
+        }
+        self.walk = Some(walk);
+        Ok(())
+    }
+
+    /// Takes the newest commit of the walk and queues its parents. The commits reached first by this step; `None` at
+    /// the end of history.
+    fn step(&mut self) -> Result<Option<Vec<Oid>>, ReachError> {
+        self.check_stop()?;
+        let first = self.walk.is_none();
+        self.start_walk()?;
+        let Some(walk) = &mut self.walk else {
+            return Ok(None);
+        };
+        if first {
+            return Ok(Some(walk.queue.iter().map(|(_, id, _)| *id).collect()));
+        }
+        let Some((_, id, tree)) = walk.queue.pop() else {
+            return Ok(None);
+        };
+        walk.trees.push(tree);
+        let mut buffer = Vec::new();
+        let commit = self.store.commit(&id, &mut buffer)?;
+        self.objects_read += 1;
+        let mut reached = Vec::with_capacity(commit.parents.len());
+        for parent in commit.parents {
+            if walk.enqueue(self.store, parent, &mut buffer)? {
+                reached.push(parent);
+            }
+        }
+        Ok(Some(reached))
+    }
+
+    /// Visits every object below `tree` that no earlier walk saw.
+    fn walk_tree(&mut self, tree: Oid, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
+        let mut buffer = Vec::new();
+        let mut pending = vec![tree];
+        while let Some(tree) = pending.pop() {
+            if !self.seen_objects.insert(tree) {
+                continue;
+            }
+            self.check_stop()?;
+            wanted.remove(&tree);
+            self.store.get(&tree, &mut buffer)?;
+            self.objects_read += 1;
+            for entry in TreeEntries::new(&buffer) {
+                let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
+                match entry.kind {
+                    EntryKind::Tree => pending.push(entry.id.to_owned()),
+                    EntryKind::Blob => {
+                        if self.seen_objects.insert(entry.id.to_owned()) {
+                            wanted.remove(entry.id);
+                        }
+                    }
+                    EntryKind::Submodule => {}
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn check_stop(&self) -> Result<(), ReachError> {
+        if self.stop.is_set() {
+            return Err(ReachError::Stopped);
+        }
+        Ok(())
+    }
+}
+
+impl Walk {
+    /// Queues a commit once; whether it was new.
+    fn enqueue(
+        &mut self,
+        store: &ObjectStore,
+        id: Oid,
+        buffer: &mut Vec<u8>,
+    ) -> Result<bool, StoreError> {
+        if !self.queued.insert(id) {
+            return Ok(false);
+        }
+        let commit = store.commit(&id, buffer)?;
+        self.queue.push((commit.time, id, commit.tree));
+        Ok(true)
+    }
+}

@@ -1,0 +1,96 @@
+//! What the protocol needs of refs: [`RefStore`], and what a checked push hands to it.
+
+use std::path::PathBuf;
+
+use henge_types::{ObjectId, PackId, RefName, RefUpdate, RefVerdict};
+
+/// The refs of one repository. Blocking.
+///
+/// Implemented by a plain bare repository here ([`crate::bare::BareRepository`]) and by replicated state elsewhere.
+pub trait RefStore: Send + Sync {
+    /// What HEAD points at; it may not exist.
+    fn head(&self) -> RefName;
+
+    /// The value of a ref, if it is there and visible.
+    fn get(&self, name: &RefName) -> Option<ObjectId>;
+
+    /// Visits every visible ref whose full name starts with `prefix`, in byte order of the names.
+    fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId));
+
+    /// Whether `id` was the value of a visible ref until a short while ago: such a value may still be wanted.
+    fn was_tip_recently(&self, id: ObjectId) -> bool;
+
+    /// Makes a checked push durable: its pack first, then the refs, each against its expected value.
+    ///
+    /// One verdict per update, in their order.
+    ///
+    /// # Errors
+    /// When nothing was done or when it is not known what was done; the push then ends without a report.
+    fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError>;
+}
+
+/// A push whose pack was indexed and whose closure was checked.
+#[derive(Debug)]
+pub struct VerifiedPush<'a> {
+    /// The completed pack in the quarantine; none when the push brought no object.
+    pub pack: Option<QuarantinedPack>,
+    /// The updates that passed every check before the commit, in the client's order. No ref twice.
+    pub updates: Vec<RefUpdate>,
+    /// All or nothing.
+    pub atomic: bool,
+    /// Push options, as sent.
+    pub options: Vec<String>,
+    /// What the check of the closure did.
+    pub checked: &'a ClosureCheck,
+}
+
+/// A pack and its index in a quarantine directory. Nothing of it is fsynced yet.
+#[derive(Debug, Clone)]
+pub struct QuarantinedPack {
+    /// Its trailing checksum.
+    pub id: PackId,
+    /// The pack file, complete (a thin pack's bases were added).
+    pub pack_path: PathBuf,
+    /// Its version 2 index.
+    pub idx_path: PathBuf,
+    /// Bytes of the pack file.
+    pub pack_bytes: u64,
+    /// Bytes of the index.
+    pub idx_bytes: u64,
+    /// Objects in it.
+    pub objects: u32,
+}
+
+/// What checking a push's closure did, for logs and metrics.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ClosureCheck {
+    /// Pushed objects that were read and checked.
+    pub objects_walked: u64,
+    /// Objects outside the pack that had to be proven reachable.
+    pub proven: u64,
+    /// Objects of the repository that were read to prove it.
+    pub history_read: u64,
+}
+
+/// Why a commit has no verdicts.
+#[derive(Debug, thiserror::Error)]
+pub enum CommitError {
+    /// Nothing was done.
+    #[error("the push cannot be taken now: {message}")]
+    Unavailable {
+        /// What to tell the person.
+        message: String,
+    },
+    /// It may or may not have been done.
+    #[error("the outcome of the push is not known: {message}")]
+    UnknownOutcome {
+        /// What to tell the person.
+        message: String,
+    },
+    /// The repository is gone.
+    #[error("the repository does not exist any more")]
+    NotFound,
+    /// The disk failed; the refs were not changed.
+    #[error("the push could not be stored: {0}")]
+    Io(#[from] std::io::Error),
+}

@@ -1,0 +1,393 @@
+//! The objects of a repository as they lie on disk: packs, loose objects, alternates.
+//!
+//! Every pack is opened when the store is, so what a request saw at its start stays readable to its end, also when
+//! maintenance unlinks the files meanwhile.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use gix_object::Kind;
+use gix_pack::cache::lru::MemoryCappedHashmap;
+use gix_pack::data::decode::entry::ResolvedBase;
+
+use crate::oid::{KIND, Oid, oid};
+
+/// Decoded delta bases kept per request.
+const DELTA_CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// How often a listing that changed underneath is taken again.
+const SCANS_MAX: usize = 4;
+
+/// Why an object could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The directory could not be read.
+    #[error("cannot read the object store at {path}: {source}")]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A pack or index could not be opened.
+    #[error("cannot open {path}: {source}")]
+    Pack {
+        /// The file.
+        path: PathBuf,
+        /// What gix said.
+        #[source]
+        source: gix_error::Error,
+    },
+    /// An object is there and cannot be decoded: the disk or the file is broken.
+    #[error("object {id} cannot be read: {source}")]
+    Object {
+        /// The object.
+        id: Oid,
+        /// What gix said.
+        #[source]
+        source: gix_error::Error,
+    },
+    /// An object is there and is not what it must be.
+    #[error("object {id} is malformed")]
+    Malformed {
+        /// The object.
+        id: Oid,
+    },
+    /// An object that must be there is not.
+    #[error("object {id} is missing")]
+    Missing {
+        /// The object.
+        id: Oid,
+    },
+}
+
+/// One pack with its index.
+pub(crate) struct Pack {
+    pub(crate) index: gix_pack::index::File,
+    pub(crate) data: gix_pack::data::File,
+}
+
+/// Where an object was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Location {
+    /// Entry number `entry` (in order of ids) of the pack in slot `pack`.
+    Packed { pack: u32, entry: u32 },
+    /// A loose file.
+    Loose { dir: u32 },
+}
+
+struct Decoder {
+    inflate: gix_zlib::Inflate,
+    cache: MemoryCappedHashmap,
+}
+
+/// An open object store. Belongs to one request: it is not shared between threads.
+pub(crate) struct ObjectStore {
+    objects: PathBuf,
+    packs: Vec<Pack>,
+    loose: Vec<gix_odb::loose::Store>,
+    last_hit: Cell<usize>,
+    decoder: RefCell<Decoder>,
+}
+
+impl ObjectStore {
+    /// Opens every pack of `objects` and of its alternates.
+    pub(crate) fn open(objects: &Path) -> Result<Self, StoreError> {
+        let mut store = Self {
+            objects: objects.to_owned(),
+            packs: Vec::new(),
+            loose: Vec::new(),
+            last_hit: Cell::new(0),
+            decoder: RefCell::new(Decoder {
+                inflate: gix_zlib::Inflate::default(),
+                cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
+            }),
+        };
+        store.scan()?;
+        Ok(store)
+    }
+
+    fn scan(&mut self) -> Result<(), StoreError> {
+        let mut directories = vec![self.objects.clone()];
+        let info = self.objects.join("info").join("alternates");
+        if info.try_exists().unwrap_or(false) {
+            let more = gix_odb::alternate::resolve(self.objects.clone(), Path::new("/"))
+                .map_err(|source| StoreError::Pack { path: info, source })?;
+            directories.extend(more);
+        }
+        self.packs.clear();
+        for directory in &directories {
+            self.packs.extend(open_packs(&directory.join("pack"))?);
+        }
+        // The biggest pack first: most objects of most repositories are in it.
+        self.packs
+            .sort_by_key(|pack| std::cmp::Reverse(pack.index.num_objects()));
+        self.number_packs();
+        self.loose = directories
+            .into_iter()
+            .map(|directory| gix_odb::loose::Store::at(directory, KIND))
+            .collect();
+        Ok(())
+    }
+
+    /// The delta cache tells packs apart by these numbers.
+    fn number_packs(&mut self) {
+        for (slot, pack) in self.packs.iter_mut().enumerate() {
+            pack.data.id = u32::try_from(slot).unwrap_or(u32::MAX);
+        }
+        self.last_hit.set(0);
+    }
+
+    /// Adds a pack from elsewhere; it answers before every other pack. Its slot.
+    pub(crate) fn add_pack(&mut self, idx: &Path) -> Result<u32, StoreError> {
+        let pack = open_pack(idx).map_err(|source| StoreError::Pack {
+            path: idx.to_owned(),
+            source,
+        })?;
+        self.packs.insert(0, pack);
+        self.number_packs();
+        let mut decoder = self.decoder.borrow_mut();
+        decoder.cache = MemoryCappedHashmap::new(DELTA_CACHE_BYTES);
+        Ok(0)
+    }
+
+    pub(crate) fn pack(&self, slot: u32) -> &Pack {
+        &self.packs[slot as usize]
+    }
+
+    /// Finds an object without reading it.
+    pub(crate) fn locate(&self, id: &oid) -> Option<Location> {
+        let last = self.last_hit.get();
+        let hit = |slot: usize| {
+            let entry = self.packs.get(slot)?.index.lookup(id)?;
+            self.last_hit.set(slot);
+            Some(Location::Packed {
+                pack: u32::try_from(slot).ok()?,
+                entry,
+            })
+        };
+        hit(last)
+            .or_else(|| {
+                (0..self.packs.len())
+                    .filter(|slot| *slot != last)
+                    .find_map(hit)
+            })
+            .or_else(|| {
+                let dir = self.loose.iter().position(|loose| loose.contains(id))?;
+                Some(Location::Loose {
+                    dir: u32::try_from(dir).ok()?,
+                })
+            })
+    }
+
+    pub(crate) fn contains(&self, id: &oid) -> bool {
+        self.locate(id).is_some()
+    }
+
+    /// Reads an object into `buffer`; `None` when it is not there.
+    pub(crate) fn find(&self, id: &oid, buffer: &mut Vec<u8>) -> Result<Option<Kind>, StoreError> {
+        match self.locate(id) {
+            Some(location) => self.read(id, location, buffer).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// Reads an object that must be there.
+    pub(crate) fn get(&self, id: &oid, buffer: &mut Vec<u8>) -> Result<Kind, StoreError> {
+        self.find(id, buffer)?
+            .ok_or_else(|| StoreError::Missing { id: id.to_owned() })
+    }
+
+    /// Reads a located object into `buffer`.
+    pub(crate) fn read(
+        &self,
+        id: &oid,
+        location: Location,
+        buffer: &mut Vec<u8>,
+    ) -> Result<Kind, StoreError> {
+        let failed = |source| StoreError::Object {
+            id: id.to_owned(),
+            source,
+        };
+        match location {
+            Location::Packed { pack, entry } => self.decode(pack, entry, buffer).map_err(failed),
+            Location::Loose { dir } => {
+                let found = self.loose[dir as usize]
+                    .try_find(id, buffer)
+                    .map_err(failed)?;
+                let kind = found.map(|data| data.kind);
+                kind.ok_or_else(|| StoreError::Missing { id: id.to_owned() })
+            }
+        }
+    }
+
+    fn decode(&self, slot: u32, entry: u32, buffer: &mut Vec<u8>) -> gix_error::Result<Kind> {
+        let pack = self.pack(slot);
+        let offset = pack.index.pack_offset_at_index(entry);
+        let mut decoder = self.decoder.borrow_mut();
+        let Decoder { inflate, cache } = &mut *decoder;
+        // A pack on disk is complete: the base of a ref-delta is in the same pack.
+        let resolve = |base: &oid, _: &mut Vec<u8>| {
+            pack.index
+                .lookup(base)
+                .map(|entry| {
+                    let offset = pack.index.pack_offset_at_index(entry);
+                    pack.data.entry(offset).map(ResolvedBase::InPack)
+                })
+                .transpose()
+        };
+        let outcome =
+            pack.data
+                .decode_entry(pack.data.entry(offset)?, buffer, inflate, &resolve, cache)?;
+        Ok(outcome.kind)
+    }
+
+    /// The kind of an object; `None` when it is not there. Cheap: nothing is inflated but a loose object's head.
+    pub(crate) fn kind(&self, id: &oid) -> Result<Option<Kind>, StoreError> {
+        let failed = |source| StoreError::Object {
+            id: id.to_owned(),
+            source,
+        };
+        match self.locate(id) {
+            None => Ok(None),
+            Some(Location::Loose { dir }) => Ok(self.loose[dir as usize]
+                .try_header(id)
+                .map_err(failed)?
+                .map(|(_, kind)| kind)),
+            Some(Location::Packed { pack, entry }) => {
+                let offset = self.pack(pack).index.pack_offset_at_index(entry);
+                self.packed_kind(pack, offset).map(Some).map_err(failed)
+            }
+        }
+    }
+
+    fn packed_kind(&self, slot: u32, offset: u64) -> gix_error::Result<Kind> {
+        let pack = self.pack(slot);
+        let mut offset = offset;
+        // A chain is shorter than its pack: this bound only stops a cycle in a broken file.
+        for _ in 0..=pack.data.num_objects() {
+            let entry = pack.data.entry(offset)?;
+            if let Some(kind) = entry.header.as_kind() {
+                return Ok(kind);
+            }
+            offset = self
+                .base_offset(pack, &entry)
+                .ok_or_else(|| gix_error::corruption("the base of a delta is missing"))?;
+        }
+        Err(gix_error::corruption("a chain of deltas does not end").into())
+    }
+
+    /// Where the base of a delta entry lies in its own pack.
+    pub(crate) fn base_offset(&self, pack: &Pack, entry: &gix_pack::data::Entry) -> Option<u64> {
+        use gix_pack::data::entry::Header;
+        match entry.header {
+            Header::OfsDelta { base_distance } => entry.checked_base_pack_offset(base_distance),
+            Header::RefDelta { base_id } => pack
+                .index
+                .lookup(base_id)
+                .map(|entry| pack.index.pack_offset_at_index(entry)),
+            Header::Commit | Header::Tree | Header::Blob | Header::Tag => None,
+        }
+    }
+
+    /// The commit at the end of a chain of tags, or the other object; `None` when something is missing.
+    pub(crate) fn peel(&self, id: &oid, buffer: &mut Vec<u8>) -> Result<Option<Oid>, StoreError> {
+        let mut id = id.to_owned();
+        loop {
+            match self.kind(&id)? {
+                None => return Ok(None),
+                Some(Kind::Tag) => {
+                    self.get(&id, buffer)?;
+                    let (target, _) =
+                        crate::object::parse_tag(buffer).ok_or(StoreError::Malformed { id })?;
+                    id = target;
+                }
+                Some(Kind::Commit | Kind::Tree | Kind::Blob) => return Ok(Some(id)),
+            }
+        }
+    }
+
+    /// Reads a commit that must be there.
+    pub(crate) fn commit(
+        &self,
+        id: &oid,
+        buffer: &mut Vec<u8>,
+    ) -> Result<crate::object::Commit, StoreError> {
+        let malformed = || StoreError::Malformed { id: id.to_owned() };
+        match self.get(id, buffer)? {
+            Kind::Commit => crate::object::parse_commit(buffer).ok_or_else(malformed),
+            Kind::Tree | Kind::Blob | Kind::Tag => Err(malformed()),
+        }
+    }
+}
+
+fn open_pack(idx: &Path) -> gix_error::Result<Pack> {
+    Ok(Pack {
+        index: gix_pack::index::File::at(idx, KIND)?,
+        data: gix_pack::data::File::at(idx.with_extension("pack"), KIND)?,
+    })
+}
+
+/// Opens every pack of a directory; listed again when one vanished in between.
+fn open_packs(directory: &Path) -> Result<Vec<Pack>, StoreError> {
+    let mut scans = 0;
+    loop {
+        scans += 1;
+        match try_open_packs(directory) {
+            Err(StoreError::Pack { source, .. })
+                if scans < SCANS_MAX && is_missing_file(&source) => {}
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_missing_file(error: &gix_error::Error) -> bool {
+    error
+        .downcast_any_ref::<io::Error>()
+        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn try_open_packs(directory: &Path) -> Result<Vec<Pack>, StoreError> {
+    let failed = |source| StoreError::Open {
+        path: directory.to_owned(),
+        source,
+    };
+    let listing = match std::fs::read_dir(directory) {
+        Ok(listing) => listing,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut packs = Vec::new();
+    for file in listing {
+        let path = file.map_err(failed)?.path();
+        // An index without its pack is on its way in or out: the pack is renamed into place first and
+        // unlinked last, so it holds nothing that is still or already needed from here.
+        let is_index = path.extension().is_some_and(|extension| extension == "idx");
+        if is_index && path.with_extension("pack").try_exists().map_err(failed)? {
+            packs.push(open_pack(&path).map_err(|source| StoreError::Pack { path, source })?);
+        }
+    }
+    Ok(packs)
+}
+
+/// What thin packs are completed from.
+impl gix_object::Find for ObjectStore {
+    fn try_find<'a>(
+        &self,
+        id: &oid,
+        buffer: &'a mut Vec<u8>,
+    ) -> gix_error::Result<Option<gix_object::Data<'a>>> {
+        let Some(location) = self.locate(id) else {
+            return Ok(None);
+        };
+        let kind = self
+            .read(id, location, buffer)
+            .map_err(gix_error::Error::from_error)?;
+        Ok(Some(gix_object::Data {
+            kind,
+            object_hash: KIND,
+            data: buffer,
+        }))
+    }
+}

@@ -1,0 +1,1 @@
+//! Pushes and fetches that must be refused.

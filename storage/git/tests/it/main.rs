@@ -1,0 +1,13 @@
+//! Stock git against an in-process server over plain bare repositories.
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests start git, servers and threads"
+)]
+
+mod clone_push;
+mod hostile;
+mod http;
+mod server;
+mod shallow;
+
+pub(crate) use server::{Git, Server, for_each_git};
