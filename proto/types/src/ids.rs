@@ -3,7 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -84,8 +85,7 @@ impl Generation {
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident, $wanted:literal) => {
         $(#[$doc])*
-        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        #[serde(transparent)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
         pub struct $name([u8; 16]);
 
         impl $name {
@@ -122,6 +122,28 @@ macro_rules! random_id {
                     return Ok(Self(bytes));
                 }
                 Err(InvalidId { text: text.to_owned(), wanted: $wanted })
+            }
+        }
+
+        /// Its 16 bytes in binary formats, lower-case hex in those that people read.
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                if serializer.is_human_readable() {
+                    serializer.collect_str(self)
+                } else {
+                    self.0.serialize(serializer)
+                }
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                if deserializer.is_human_readable() {
+                    let text = String::deserialize(deserializer)?;
+                    text.parse().map_err(D::Error::custom)
+                } else {
+                    <[u8; 16]>::deserialize(deserializer).map(Self)
+                }
             }
         }
     };
@@ -211,6 +233,25 @@ mod tests {
             .expect("a valid id");
         assert_eq!(other.shard(64), GroupId::new(63));
         assert_eq!(other.shard(8), GroupId::new(7));
+    }
+
+    /// Golden: what is stored must not change, and what people read is the id as they know it.
+    #[test]
+    fn random_ids_are_bytes_in_storage_and_hex_in_text() {
+        let id = ClusterId::from_bytes([0xab; 16]);
+        let stored = postcard::to_stdvec(&id).expect("encodes");
+        assert_eq!(stored, [0xab; 16]);
+        assert_eq!(
+            postcard::from_bytes::<ClusterId>(&stored).expect("decodes"),
+            id
+        );
+        let text = serde_json::to_string(&id).expect("encodes");
+        assert_eq!(text, format!("\"{}\"", "ab".repeat(16)));
+        assert_eq!(
+            serde_json::from_str::<ClusterId>(&text).expect("decodes"),
+            id
+        );
+        assert!(serde_json::from_str::<ClusterId>("\"ab\"").is_err());
     }
 
     #[test]
