@@ -1,0 +1,149 @@
+//! The JSON bodies of the API, as far as the client uses them.
+//!
+//! Unknown fields of an answer are skipped: a newer node may say more.
+
+use henge_types::records::RepoState;
+use henge_types::{Generation, GroupId, NetworkId, NodeId, OwnerName, RepoId, RepoName, RepoPath};
+use serde::{Deserialize, Serialize};
+
+/// Asks for a new repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct NewRepo {
+    /// Its owner.
+    pub owner: OwnerName,
+    /// Its name.
+    pub name: RepoName,
+    /// One line about it.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// Whether only its owner sees it.
+    pub private: bool,
+    /// Its default branch, short (`main`); the cluster's own choice when `None`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_branch: Option<String>,
+}
+
+impl NewRepo {
+    /// A public repository without a description.
+    pub fn new(path: RepoPath) -> Self {
+        Self {
+            owner: path.owner,
+            name: path.name,
+            description: String::new(),
+            private: false,
+            default_branch: None,
+        }
+    }
+}
+
+/// A repository, and where it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoInfo {
+    /// Its id.
+    pub id: RepoId,
+    /// Its fork network.
+    pub network: NetworkId,
+    /// Its owner.
+    pub owner: OwnerName,
+    /// Its name.
+    pub name: RepoName,
+    /// The group that owns it.
+    pub shard: GroupId,
+    /// The life of its name.
+    pub generation: Generation,
+    /// Where it stands in the catalogue.
+    pub state: RepoState,
+    /// The shard's leader, as the node that answered knows it.
+    #[serde(default)]
+    pub leader: Option<NodeId>,
+    /// Whether only its owner sees it.
+    #[serde(default)]
+    pub private: bool,
+    /// One line about it.
+    #[serde(default)]
+    pub description: String,
+    /// Its default branch.
+    #[serde(default)]
+    pub default_branch: String,
+}
+
+impl RepoInfo {
+    /// `OWNER/NAME`.
+    pub fn path(&self) -> RepoPath {
+        RepoPath {
+            owner: self.owner.clone(),
+            name: self.name.clone(),
+        }
+    }
+}
+
+/// A branch and the commit it names.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Branch {
+    /// Its name below `refs/heads/`.
+    pub name: String,
+    /// What it points at.
+    pub commit: Commit,
+}
+
+/// A commit, by its id.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// Its id, lower-case hex.
+    pub id: String,
+}
+
+/// One change of a ref.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct RefChange {
+    /// The full name of the ref.
+    #[serde(rename = "ref")]
+    pub name: String,
+    /// What it must be before: an id, `"any"`, or `None` for "must not exist".
+    pub old: Option<String>,
+    /// What it becomes: an id, or `None` to delete it.
+    pub new: Option<String>,
+}
+
+/// What became of one change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefResult {
+    /// The full name of the ref.
+    #[serde(rename = "ref")]
+    pub name: String,
+    /// Whether it was made.
+    pub ok: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RefChanges<'a> {
+    pub(crate) updates: &'a [RefChange],
+    pub(crate) atomic: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RefResults {
+    pub(crate) results: Vec<RefResult>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct RepoPage {
+    pub(crate) repositories: Vec<RepoInfo>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Version {
+    pub(crate) version: String,
+}
+
+/// The body of an error, as far as a node wrote one.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct ErrorBody {
+    #[serde(default)]
+    pub(crate) message: String,
+    #[serde(default)]
+    pub(crate) code: Option<henge_types::ErrorCode>,
+}
