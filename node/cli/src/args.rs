@@ -1,0 +1,142 @@
+//! What can be typed after `henge cluster` and `henge repo`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand, ValueEnum};
+use henge_types::{OwnerName, RepoPath};
+
+use crate::exit::EXIT_CODES_HELP;
+
+const CONTEXT_HELP: &str = "Which cluster:
+  --url and --token (or --token-file) win over HENGE_URL and HENGE_TOKEN. Where neither a flag nor the
+  environment names a cluster or a token, ./.henge-dev/cluster.json is used if `henge dev` left one there.";
+
+/// A verb that talks to a running cluster.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// What the cluster says of itself
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Cluster(Cluster),
+    /// Create, list, show and delete repositories
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Repo(Repo),
+}
+
+fn long_help() -> String {
+    format!("{CONTEXT_HELP}\n\n{EXIT_CODES_HELP}")
+}
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Which cluster, with which token, and how to answer.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct Remote {
+    /// Addresses of nodes, comma separated, asked in turn [env: HENGE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// The token [env: HENGE_TOKEN]; other users of this machine may see it: prefer a file
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// A file with the token, which only its owner may read
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How to write the answer
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub output: Output,
+}
+
+/// `henge cluster …`
+#[derive(Debug, Args)]
+pub struct Cluster {
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: ClusterVerb,
+}
+
+/// What can be asked of a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Nodes, leaders, lag and problems; answers without a quorum too
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Status {
+        /// End with code 6 unless all is well
+        #[arg(long)]
+        check: bool,
+    },
+    /// Every group: leader, term, replicas, and whether their states are equal
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Shards,
+}
+
+/// `henge repo …`
+#[derive(Debug, Args)]
+pub struct Repo {
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// What to do in it.
+    #[command(subcommand)]
+    pub verb: RepoVerb,
+}
+
+/// What can be done with repositories.
+#[derive(Debug, Subcommand)]
+pub enum RepoVerb {
+    /// Create an empty repository
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Create {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// One line about it
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        description: String,
+        /// Only its owner sees it
+        #[arg(long)]
+        private: bool,
+        /// What HEAD points at, without refs/heads/
+        #[arg(long, value_name = "BRANCH")]
+        default_branch: Option<String>,
+    },
+    /// List repositories
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    List {
+        /// Only those of this owner
+        #[arg(long, value_name = "OWNER")]
+        owner: Option<OwnerName>,
+    },
+    /// Show a repository, where it lives, and its branches
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Show {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+    },
+    /// Delete a repository and everything in it
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Delete {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}

@@ -1,0 +1,257 @@
+//! `henge cluster …`: asks for the cluster's status and writes it down.
+
+use std::io::{self, Write};
+
+use henge_types::status::{ClusterStatus, NodeStatus, ReplicaStatus, Role};
+use serde::Serialize;
+
+use crate::args::{Cluster, ClusterVerb, Output};
+use crate::console::Console;
+use crate::context::{self, Environment};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::table::Table;
+use crate::view::{self, Agreement, GroupView};
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    /// Nothing is wrong.
+    Ok,
+    /// Every group is served, and something is wrong.
+    Degraded,
+    /// Some group is not served.
+    Failing,
+}
+
+impl Health {
+    fn of(groups: &[GroupView], problems: &[String]) -> Self {
+        if groups.iter().any(|group| group.leader.is_none()) {
+            Self::Failing
+        } else if problems.is_empty() {
+            Self::Ok
+        } else {
+            Self::Degraded
+        }
+    }
+
+    const fn text(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded: every group is served",
+            Self::Failing => "failing: not every group is served",
+        }
+    }
+}
+
+pub(crate) async fn run(
+    command: Cluster,
+    environment: &Environment,
+    console: &mut Console<'_>,
+) -> Result<Exit, CliError> {
+    let client = context::client(&command.remote, environment)?;
+    let status = client.cluster().await.map_err(|source| CliError::Call {
+        what: "cannot get the cluster's status".to_owned(),
+        source,
+    })?;
+    let json = command.remote.output == Output::Json;
+    match command.verb {
+        ClusterVerb::Status { check } => {
+            let health = write_status(&status, json, console.out)?;
+            Ok(if check && health != Health::Ok {
+                Exit::Unavailable
+            } else {
+                Exit::Ok
+            })
+        }
+        ClusterVerb::Shards => {
+            write_shards(&view::groups(&status), json, console.out)?;
+            Ok(Exit::Ok)
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct StatusAnswer<'a> {
+    health: Health,
+    problems: &'a [String],
+    #[serde(flatten)]
+    status: &'a ClusterStatus,
+}
+
+fn write_status(status: &ClusterStatus, json: bool, out: &mut dyn Write) -> io::Result<Health> {
+    let groups = view::groups(status);
+    let problems = view::problems(status, &groups);
+    let health = Health::of(&groups, &problems);
+    if json {
+        let problems = &problems;
+        write_json(
+            &StatusAnswer {
+                health,
+                problems,
+                status,
+            },
+            out,
+        )?;
+        return Ok(health);
+    }
+    writeln!(out, "cluster  {}", status.cluster_id)?;
+    writeln!(out, "asked    node {}", status.asked)?;
+    writeln!(out, "shards   {}", status.shards)?;
+    writeln!(out, "health   {}", health.text())?;
+    writeln!(out)?;
+    let mut table = Table::new(&[
+        "NODE", "HTTP", "VERSION", "UPTIME", "ROLES", "TERM", "LAST", "APPLIED", "LAG", "HEALTH",
+    ]);
+    for node in &status.nodes {
+        table.row(node_row(node, &groups));
+    }
+    table.write(out)?;
+    if !problems.is_empty() {
+        writeln!(out)?;
+    }
+    for problem in &problems {
+        writeln!(out, "problem: {problem}")?;
+    }
+    Ok(health)
+}
+
+fn node_row(node: &NodeStatus, groups: &[GroupView]) -> [String; 10] {
+    let id = node.node;
+    let none = String::new;
+    let Some(report) = &node.report else {
+        return [
+            id.to_string(),
+            node.http.clone(),
+            none(),
+            none(),
+            none(),
+            none(),
+            none(),
+            none(),
+            none(),
+            "no answer".to_owned(),
+        ];
+    };
+    let meta = report.replicas.iter().find(|r| r.group.is_meta());
+    let of_meta =
+        |index: fn(&ReplicaStatus) -> u64| meta.map_or_else(none, |m| index(m).to_string());
+    let lag = groups
+        .iter()
+        .flat_map(|group| &group.replicas)
+        .filter(|replica| replica.node == id)
+        .filter_map(|replica| replica.lag)
+        .max();
+    let led = groups.iter().filter(|g| g.leader == Some(id)).count();
+    let parked = report.replicas.iter().any(|replica| replica.parked > 0);
+    let stopped = report.replicas.iter().any(|r| r.role == Role::Stopped);
+    let health = [
+        (stopped, "stopped groups"),
+        (report.low_space, "low space"),
+        (parked, "fetching packs"),
+    ];
+    let health: Vec<&str> = health.iter().filter(|h| h.0).map(|h| h.1).collect();
+    [
+        id.to_string(),
+        node.http.clone(),
+        report.version.clone(),
+        uptime(report.uptime_ms),
+        roles(meta, led),
+        of_meta(|replica| replica.term),
+        of_meta(|replica| replica.last_index),
+        of_meta(|replica| replica.applied_index),
+        lag.map_or_else(none, |lag| lag.to_string()),
+        if health.is_empty() {
+            "ok".to_owned()
+        } else {
+            health.join(", ")
+        },
+    ]
+}
+
+fn roles(meta: Option<&ReplicaStatus>, led: usize) -> String {
+    let groups = if led == 1 { "group" } else { "groups" };
+    match meta {
+        Some(replica) => format!("meta {}, leads {led} {groups}", role(replica.role)),
+        None => format!("leads {led} {groups}"),
+    }
+}
+
+const fn role(role: Role) -> &'static str {
+    match role {
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    }
+}
+
+fn uptime(ms: u64) -> String {
+    let seconds = ms / 1000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    if days > 0 {
+        format!("{days}d{}h", hours % 24)
+    } else if hours > 0 {
+        format!("{hours}h{}m", minutes % 60)
+    } else if minutes > 0 {
+        format!("{minutes}m{}s", seconds % 60)
+    } else {
+        format!("{seconds}s")
+    }
+}
+
+fn write_shards(groups: &[GroupView], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    if json {
+        return write_json(&groups, out);
+    }
+    let mut table = Table::new(&[
+        "GROUP", "LEADER", "TERM", "VOTERS", "LAST", "APPLIED", "LAG", "STATE",
+    ]);
+    for group in groups {
+        let voters: Vec<String> = group.voters.iter().map(ToString::to_string).collect();
+        let applied = group.replicas.iter().map(|replica| {
+            let index = replica
+                .applied_index
+                .map_or_else(|| "?".to_owned(), |index| index.to_string());
+            let learner = if replica.role == Some(Role::Learner) {
+                "(learner)"
+            } else {
+                ""
+            };
+            format!("{}:{index}{learner}", replica.node)
+        });
+        let number = if group.group.is_meta() {
+            format!("{} meta", group.group)
+        } else {
+            group.group.to_string()
+        };
+        table.row([
+            number,
+            group
+                .leader
+                .map_or_else(|| "none".to_owned(), |n| n.to_string()),
+            group.term.to_string(),
+            voters.join(","),
+            group.last_index.to_string(),
+            applied.collect::<Vec<_>>().join(" "),
+            group.lag().map_or_else(String::new, |lag| lag.to_string()),
+            agreement(group.state).to_owned(),
+        ]);
+    }
+    table.write(out)
+}
+
+const fn agreement(state: Agreement) -> &'static str {
+    match state {
+        Agreement::Equal => "equal",
+        Agreement::Behind => "equal where comparable",
+        Agreement::Differ => "DIFFER",
+        Agreement::Unknown => "?",
+    }
+}
+
+pub(crate) fn write_json(value: &impl Serialize, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, value)?;
+    writeln!(out)
+}

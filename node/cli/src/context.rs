@@ -1,0 +1,153 @@
+//! Which cluster a command talks to: flags, then the environment, then the cluster of `henge dev`.
+
+use std::io;
+use std::path::PathBuf;
+
+use henge_client::{Address, Client, Deadlines, Secret};
+
+use crate::args::Remote;
+use crate::cluster_file::ClusterFile;
+use crate::error::CliError;
+use crate::secret_file::{self, SecretFileError};
+
+/// The folder that `henge dev` uses unless told otherwise, and the file in it.
+pub const DEV_CLUSTER_FILE: &str = ".henge-dev/cluster.json";
+
+/// What the process was started with, as far as the commands care.
+#[derive(Debug, Clone, Default)]
+pub struct Environment {
+    /// `HENGE_URL`.
+    pub url: Option<String>,
+    /// `HENGE_TOKEN`.
+    pub token: Option<Secret>,
+    /// The working directory: where `.henge-dev` is looked for.
+    pub folder: PathBuf,
+}
+
+/// A client for the cluster that is meant.
+pub(crate) fn client(remote: &Remote, environment: &Environment) -> Result<Client, CliError> {
+    let (addresses, token) = resolve(remote, environment)?;
+    Ok(Client::with_deadlines(
+        addresses,
+        token,
+        Deadlines::default(),
+    ))
+}
+
+fn resolve(
+    remote: &Remote,
+    environment: &Environment,
+) -> Result<(Vec<Address>, Option<Secret>), CliError> {
+    let url = remote.url.as_ref().or(environment.url.as_ref());
+    let token = match (&remote.token, &remote.token_file) {
+        (Some(_), Some(_)) => return Err(CliError::TwoTokens),
+        (Some(token), None) => Some(Secret::new(token)),
+        (None, Some(file)) => Some(Secret::new(&secret_file::read(file)?)),
+        (None, None) => environment.token.clone(),
+    };
+    if let Some(url) = url {
+        return Ok((Address::parse_list(url)?, token));
+    }
+    if token.is_some() {
+        return Err(CliError::NoCluster);
+    }
+    let file = match ClusterFile::read(&environment.folder.join(DEV_CLUSTER_FILE)) {
+        Ok(file) => file,
+        Err(CliError::SecretFile(SecretFileError::Read { source, .. }))
+            if source.kind() == io::ErrorKind::NotFound =>
+        {
+            return Err(CliError::NoCluster);
+        }
+        Err(error) => return Err(error),
+    };
+    let urls: Vec<String> = file.nodes.into_iter().map(|node| node.http).collect();
+    Ok((
+        Address::parse_list(&urls.join(","))?,
+        Some(file.admin_token),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::Output;
+    use std::fs;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn remote() -> Remote {
+        Remote {
+            url: None,
+            token: None,
+            token_file: None,
+            output: Output::Table,
+        }
+    }
+
+    fn dev_folder() -> (tempfile::TempDir, Environment) {
+        let dir = tempfile::tempdir().expect("a folder");
+        fs::create_dir(dir.path().join(".henge-dev")).expect("made");
+        let json = r#"{"cluster_id":"00000000000000000000000000000000","admin_user":"admin",
+            "admin_token":"dev","nodes":[{"id":1,"http":"http://127.0.0.1:7401","ssh":null,
+            "rpc":"127.0.0.1:7441","pid":1,"data_dir":"/d","config":"/c"}]}"#;
+        secret_file::write(&dir.path().join(DEV_CLUSTER_FILE), json.as_bytes()).expect("written");
+        let environment = Environment {
+            folder: dir.path().to_owned(),
+            ..Environment::default()
+        };
+        (dir, environment)
+    }
+
+    #[test]
+    fn flags_win_over_the_environment_and_both_over_the_dev_cluster() {
+        let (dir, mut environment) = dev_folder();
+        let (addresses, token) = resolve(&remote(), &environment).expect("the dev cluster");
+        assert_eq!(addresses[0].as_str(), "http://127.0.0.1:7401");
+        assert_eq!(token, Some(Secret::new("dev")));
+
+        environment.url = Some("http://env:1,http://env:2".to_owned());
+        let (addresses, token) = resolve(&remote(), &environment).expect("the environment");
+        assert_eq!((addresses.len(), token), (2, None));
+
+        environment.token = Some(Secret::new("env"));
+        let file = dir.path().join("token");
+        secret_file::write(&file, b"filed\n").expect("written");
+        let flags = Remote {
+            url: Some("http://flag:1".to_owned()),
+            token_file: Some(file.clone()),
+            ..remote()
+        };
+        let (addresses, token) = resolve(&flags, &environment).expect("the flags");
+        assert_eq!(addresses[0].as_str(), "http://flag:1");
+        assert_eq!(token, Some(Secret::new("filed")));
+
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("chmod");
+        assert!(matches!(
+            resolve(&flags, &environment),
+            Err(CliError::SecretFile(SecretFileError::Exposed { .. }))
+        ));
+    }
+
+    #[test]
+    fn a_token_alone_or_nothing_names_no_cluster() {
+        let (_dir, mut environment) = dev_folder();
+        environment.token = Some(Secret::new("t"));
+        assert!(matches!(
+            resolve(&remote(), &environment),
+            Err(CliError::NoCluster)
+        ));
+        let nowhere = Environment {
+            folder: PathBuf::from("/nonexistent"),
+            ..Environment::default()
+        };
+        assert!(matches!(
+            resolve(&remote(), &nowhere),
+            Err(CliError::NoCluster)
+        ));
+        let both = Remote {
+            token: Some("a".to_owned()),
+            token_file: Some(PathBuf::from("/b")),
+            ..remote()
+        };
+        assert!(matches!(resolve(&both, &nowhere), Err(CliError::TwoTokens)));
+    }
+}

@@ -1,0 +1,120 @@
+//! Why a command failed, what to do about it, and with which code it ends.
+
+use std::io;
+use std::path::PathBuf;
+
+use henge_client::{ClientError, InvalidAddress};
+use henge_types::ErrorCode;
+use thiserror::Error;
+
+use crate::console::Console;
+use crate::exit::Exit;
+use crate::secret_file::SecretFileError;
+
+/// Why a command failed.
+#[derive(Debug, Error)]
+pub enum CliError {
+    /// Nobody said which cluster is meant.
+    #[error(
+        "no cluster given: pass --url http://HOST:PORT, set HENGE_URL, or run this where `henge dev` was started"
+    )]
+    NoCluster,
+    /// An address that is none.
+    #[error(transparent)]
+    Address(#[from] InvalidAddress),
+    /// Two tokens.
+    #[error("--token and --token-file cannot be given together")]
+    TwoTokens,
+    /// A token or cluster file that cannot be used.
+    #[error(transparent)]
+    SecretFile(#[from] SecretFileError),
+    /// A cluster file that is not one.
+    #[error("{path} is not a cluster file: {detail}")]
+    ClusterFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// Deleting without being asked about it.
+    #[error("deleting {repo} cannot be undone: pass --yes")]
+    NotConfirmed {
+        /// What would have been deleted.
+        repo: String,
+    },
+    /// The person at the terminal thought better of it.
+    #[error("{repo} was not deleted")]
+    ThoughtBetter {
+        /// What would have been deleted.
+        repo: String,
+    },
+    /// The cluster said no, or nothing.
+    #[error("{what}: {source}")]
+    Call {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: ClientError,
+    },
+    /// The cluster's list of repositories does not come to an end.
+    #[error("the list of repositories goes back to {path}: give up")]
+    ListLoops {
+        /// Where it goes back to.
+        path: String,
+    },
+    /// The answer cannot be printed.
+    #[error("cannot write the output: {0}")]
+    Output(#[from] io::Error),
+}
+
+impl CliError {
+    /// The code to end with.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::NoCluster
+            | Self::Address(_)
+            | Self::TwoTokens
+            | Self::NotConfirmed { .. }
+            | Self::SecretFile(_)
+            | Self::ClusterFile { .. } => Exit::Usage,
+            Self::Call { source, .. } => source.code().into(),
+            Self::ThoughtBetter { .. } | Self::ListLoops { .. } => Exit::Failure,
+            // `henge repo list | head` got what it wanted.
+            Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
+            Self::Output(_) => Exit::Failure,
+        }
+    }
+
+    fn hint(&self) -> Option<&'static str> {
+        let Self::Call { source, .. } = self else {
+            return None;
+        };
+        match source.code() {
+            ErrorCode::Unauthenticated => Some("pass --token or --token-file, or set HENGE_TOKEN"),
+            ErrorCode::Timeout => Some("the outcome is unknown: look before you try again"),
+            ErrorCode::Unavailable | ErrorCode::Throttled => {
+                Some("nothing was done: `henge cluster status` says what is wrong")
+            }
+            ErrorCode::NotFound
+            | ErrorCode::AlreadyExists
+            | ErrorCode::Invalid
+            | ErrorCode::Forbidden
+            | ErrorCode::Conflict
+            | ErrorCode::Internal => None,
+        }
+    }
+
+    /// Writes the error for a person and answers with the code to end with.
+    pub(crate) fn tell(&self, console: &mut Console<'_>) -> Exit {
+        let exit = self.exit();
+        if exit != Exit::Ok {
+            let mut text = format!("henge: {self}\n");
+            if let Some(hint) = self.hint() {
+                text.push_str(&format!("henge: {hint}\n"));
+            }
+            // Where standard error is gone too, the exit code is all that is left to say it.
+            drop(console.err.write_all(text.as_bytes()));
+        }
+        exit
+    }
+}

@@ -1,0 +1,38 @@
+//! The verbs of `henge` that talk to a running cluster: `henge cluster …` and `henge repo …`.
+//!
+//! - [`args`]: what can be typed.
+//! - [`context`]: which cluster is meant, and with which token.
+//! - [`cluster_file`]: `cluster.json`, which `henge dev` leaves for the commands in the same folder.
+//! - [`exit`]: what the exit code says.
+//! - [`run`]: carries a command out.
+//!
+//! It reads neither the environment nor the clock: both are handed down. It knows nothing of how a node
+//! works and speaks only the public API.
+
+pub mod args;
+mod cluster;
+pub mod cluster_file;
+pub mod console;
+pub mod context;
+pub mod error;
+pub mod exit;
+mod repo;
+pub mod secret_file;
+mod table;
+pub mod view;
+
+pub use args::Command;
+pub use cluster_file::{ClusterFile, ClusterFileNode};
+pub use console::Console;
+pub use context::Environment;
+pub use error::CliError;
+pub use exit::Exit;
+
+/// Carries out a command, tells the console what happened and says with which code to end.
+pub async fn run(command: Command, environment: &Environment, console: &mut Console<'_>) -> Exit {
+    let done = match command {
+        Command::Cluster(cluster) => cluster::run(cluster, environment, console).await,
+        Command::Repo(repo) => repo::run(repo, environment, console).await,
+    };
+    done.unwrap_or_else(|error| error.tell(console))
+}

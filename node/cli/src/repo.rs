@@ -1,0 +1,241 @@
+//! `henge repo …`
+
+use std::io::{self, Write};
+
+use henge_client::model::{Branch, NewRepo, RepoInfo};
+use henge_client::{Client, ClientError};
+use henge_types::records::RepoState;
+use henge_types::{OwnerName, RepoPath};
+use serde::Serialize;
+
+use crate::args::{Output, Repo, RepoVerb};
+use crate::cluster::write_json;
+use crate::console::{Console, Input};
+use crate::context::{self, Environment};
+use crate::error::CliError;
+use crate::exit::Exit;
+use crate::table::{Table, printable};
+
+/// Repositories asked for at once.
+const PAGE: usize = 200;
+/// Branches that a person is shown.
+const BRANCHES_SHOWN: usize = 20;
+
+pub(crate) async fn run(
+    command: Repo,
+    environment: &Environment,
+    console: &mut Console<'_>,
+) -> Result<Exit, CliError> {
+    let client = context::client(&command.remote, environment)?;
+    let json = command.remote.output == Output::Json;
+    match command.verb {
+        RepoVerb::Create {
+            path,
+            description,
+            private,
+            default_branch,
+        } => {
+            let mut new = NewRepo::new(path);
+            new.description = description;
+            new.private = private;
+            new.default_branch = default_branch;
+            create(&client, &new, json, console.out).await?;
+        }
+        RepoVerb::List { owner } => list(&client, owner.as_ref(), json, console.out).await?,
+        RepoVerb::Show { path } => show(&client, &path, json, console.out).await?,
+        RepoVerb::Delete { path, yes } => {
+            if !yes {
+                confirm(&path, console)?;
+            }
+            delete(&client, &path, json, console.out).await?;
+        }
+    }
+    Ok(Exit::Ok)
+}
+
+fn failed(what: &str, path: &(impl ToString + ?Sized)) -> impl FnOnce(ClientError) -> CliError {
+    let what = format!("cannot {what} {}", path.to_string());
+    move |source| CliError::Call { what, source }
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    repo: &'a RepoInfo,
+    clone_url: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    branches: Option<&'a [Branch]>,
+}
+
+fn shown<'a>(client: &Client, repo: &'a RepoInfo, branches: Option<&'a [Branch]>) -> Shown<'a> {
+    let address = client
+        .addresses()
+        .first()
+        .map_or("", |first| first.as_str());
+    Shown {
+        repo,
+        clone_url: format!("{address}/{}.git", repo.path()),
+        branches,
+    }
+}
+
+async fn create(
+    client: &Client,
+    new: &NewRepo,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let path = format!("{}/{}", new.owner, new.name);
+    let repo = client
+        .create_repo(new)
+        .await
+        .map_err(failed("create", &path))?;
+    let shown = shown(client, &repo, None);
+    if json {
+        write_json(&shown, out)?;
+    } else {
+        writeln!(out, "created {} in shard {}", repo.path(), repo.shard)?;
+        writeln!(out, "{}", shown.clone_url)?;
+    }
+    Ok(())
+}
+
+async fn list(
+    client: &Client,
+    owner: Option<&OwnerName>,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let repos = all(client, owner).await?;
+    if json {
+        write_json(&repos, out)?;
+        return Ok(());
+    }
+    let mut table = Table::new(&["REPOSITORY", "SHARD", "STATE", "SEEN BY", "DESCRIPTION"]);
+    for repo in &repos {
+        table.row([
+            repo.path().to_string(),
+            repo.shard.to_string(),
+            state(repo.state).to_owned(),
+            if repo.private { "owner" } else { "all" }.to_owned(),
+            repo.description.clone(),
+        ]);
+    }
+    table.write(out)?;
+    Ok(())
+}
+
+/// Every page, until an empty one: a node may give fewer than were asked for.
+async fn all(client: &Client, owner: Option<&OwnerName>) -> Result<Vec<RepoInfo>, CliError> {
+    let mut repos: Vec<RepoInfo> = Vec::new();
+    loop {
+        let after = repos.last().map(RepoInfo::path);
+        let page = client
+            .list_repos(owner, after.as_ref(), PAGE)
+            .await
+            .map_err(failed("list", "the repositories"))?;
+        let Some(first) = page.first() else {
+            return Ok(repos);
+        };
+        if after.is_some_and(|after| first.path().key() <= after.key()) {
+            return Err(CliError::ListLoops {
+                path: first.path().to_string(),
+            });
+        }
+        repos.extend(page);
+    }
+}
+
+async fn show(
+    client: &Client,
+    path: &RepoPath,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let repo = client.get_repo(path).await.map_err(failed("show", path))?;
+    let branches = client
+        .branches(path)
+        .await
+        .map_err(failed("list the branches of", path))?;
+    let shown = shown(client, &repo, Some(&branches));
+    if json {
+        write_json(&shown, out)?;
+    } else {
+        write_repo(&repo, &shown.clone_url, &branches, out)?;
+    }
+    Ok(())
+}
+
+fn write_repo(
+    repo: &RepoInfo,
+    clone_url: &str,
+    branches: &[Branch],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let leader = repo
+        .leader
+        .map_or_else(|| "none known".to_owned(), |node| format!("node {node}"));
+    writeln!(out, "repository      {}", repo.path())?;
+    writeln!(out, "clone           {clone_url}")?;
+    writeln!(out, "description     {}", printable(&repo.description))?;
+    writeln!(
+        out,
+        "seen by         {}",
+        if repo.private { "owner" } else { "all" }
+    )?;
+    writeln!(out, "default branch  {}", printable(&repo.default_branch))?;
+    writeln!(out, "state           {}", state(repo.state))?;
+    writeln!(out, "id              {}", repo.id)?;
+    writeln!(out, "network         {}", repo.network)?;
+    writeln!(out, "generation      {}", repo.generation)?;
+    writeln!(out, "shard           {}, led by {leader}", repo.shard)?;
+    writeln!(out, "branches        {}", branches.len())?;
+    for branch in branches.iter().take(BRANCHES_SHOWN) {
+        let (name, id) = (printable(&branch.name), printable(&branch.commit.id));
+        writeln!(out, "  {id} {name}")?;
+    }
+    if branches.len() > BRANCHES_SHOWN {
+        writeln!(out, "  and {} more", branches.len() - BRANCHES_SHOWN)?;
+    }
+    Ok(())
+}
+
+fn confirm(path: &RepoPath, console: &mut Console<'_>) -> Result<(), CliError> {
+    let repo = path.to_string();
+    if console.input == Input::Other {
+        return Err(CliError::NotConfirmed { repo });
+    }
+    let question = format!("type {repo} to delete it and everything in it:");
+    if console.ask(&question)? == repo {
+        Ok(())
+    } else {
+        Err(CliError::ThoughtBetter { repo })
+    }
+}
+
+async fn delete(
+    client: &Client,
+    path: &RepoPath,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    client
+        .delete_repo(path)
+        .await
+        .map_err(failed("delete", path))?;
+    if json {
+        write_json(&serde_json::json!({ "deleted": path.to_string() }), out)?;
+    } else {
+        writeln!(out, "deleted {path}")?;
+    }
+    Ok(())
+}
+
+const fn state(state: RepoState) -> &'static str {
+    match state {
+        RepoState::Reserved => "reserved",
+        RepoState::Ready => "ready",
+        RepoState::Deleting => "deleting",
+        RepoState::Deleted => "deleted",
+    }
+}

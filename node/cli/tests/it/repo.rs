@@ -1,0 +1,200 @@
+//! `henge repo …` against a server that keeps repositories in memory.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post};
+use axum::{Json, Router};
+use henge_cli::Exit;
+use serde_json::{Value, json};
+
+use crate::run::{Server, henge, henge_typing};
+
+type Repos = Arc<Mutex<BTreeMap<String, Value>>>;
+
+/// Gives three at a time, whatever is asked for: a node may have a smaller page than the client.
+const PAGE: usize = 3;
+
+fn router() -> Router {
+    Router::new()
+        .route("/api/henge/v1/repos", post(create).get(list))
+        .route("/api/henge/v1/repos/{owner}/{name}", get(show))
+        .route("/api/v1/repos/{owner}/{name}", delete(remove))
+        .route("/api/v1/repos/{owner}/{name}/branches", get(branches))
+        .with_state(Repos::default())
+}
+
+fn error(status: StatusCode, code: &str) -> Response {
+    (status, Json(json!({"message": code, "code": code}))).into_response()
+}
+
+async fn create(State(repos): State<Repos>, Json(new): Json<Value>) -> Response {
+    let (owner, name) = (new["owner"].clone(), new["name"].clone());
+    let key = format!(
+        "{}/{}",
+        owner.as_str().expect("text"),
+        name.as_str().expect("text")
+    );
+    let mut repos = repos.lock().expect("not poisoned");
+    if repos.contains_key(&key) {
+        return error(StatusCode::CONFLICT, "already_exists");
+    }
+    let repo = json!({
+        "id": "0a".repeat(16), "network": "0a".repeat(16), "owner": owner, "name": name, "shard": 2,
+        "generation": 1, "state": "ready", "leader": 3, "private": new["private"],
+        "description": new.get("description").cloned().unwrap_or_else(|| json!("")),
+        "default_branch": new.get("default_branch").cloned().unwrap_or_else(|| json!("main")),
+    });
+    repos.insert(key, repo.clone());
+    (StatusCode::CREATED, Json(repo)).into_response()
+}
+
+async fn list(
+    State(repos): State<Repos>,
+    Query(query): Query<BTreeMap<String, String>>,
+) -> Json<Value> {
+    let repos = repos.lock().expect("not poisoned");
+    let after = query.get("after").map_or("", String::as_str);
+    let page: Vec<&Value> = repos
+        .iter()
+        .filter(|(key, repo)| {
+            key.as_str() > after
+                && query
+                    .get("owner")
+                    .is_none_or(|owner| repo["owner"] == **owner)
+        })
+        .map(|(_, repo)| repo)
+        .take(PAGE)
+        .collect();
+    Json(json!({ "repositories": page }))
+}
+
+async fn show(State(repos): State<Repos>, Path((owner, name)): Path<(String, String)>) -> Response {
+    match repos
+        .lock()
+        .expect("not poisoned")
+        .get(&format!("{owner}/{name}"))
+    {
+        Some(repo) => Json(repo.clone()).into_response(),
+        None => error(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+async fn branches() -> Json<Value> {
+    let branch = |n: usize| json!({"name": format!("b{n:02}"), "commit": {"id": "ab".repeat(20)}});
+    Json((1..=22).map(branch).collect())
+}
+
+async fn remove(
+    State(repos): State<Repos>,
+    Path((owner, name)): Path<(String, String)>,
+) -> Response {
+    match repos
+        .lock()
+        .expect("not poisoned")
+        .remove(&format!("{owner}/{name}"))
+    {
+        Some(_) => StatusCode::NO_CONTENT.into_response(),
+        None => error(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+#[tokio::test]
+async fn a_repository_is_created_shown_and_deleted() {
+    let server = Server::start(router()).await;
+    let url = server.url.as_str();
+    let args = [
+        "repo",
+        "create",
+        "admin/demo",
+        "--private",
+        "--default-branch",
+        "trunk",
+    ];
+    let done = henge(url, &args).await;
+    assert_eq!(done.exit, Exit::Ok, "{}", done.err);
+    assert_eq!(
+        done.out,
+        format!("created admin/demo in shard 2\n{url}/admin/demo.git\n")
+    );
+    let again = henge(url, &args).await;
+    assert_eq!(again.exit, Exit::Conflict);
+    assert_eq!(
+        again.err,
+        "henge: cannot create admin/demo: already_exists\n"
+    );
+
+    let done = henge(url, &["repo", "show", "admin/demo.git"]).await;
+    let lines: Vec<&str> = done.out.lines().collect();
+    assert_eq!(lines[0], "repository      admin/demo");
+    assert_eq!(lines[3], "seen by         owner");
+    assert_eq!(lines[4], "default branch  trunk");
+    assert_eq!(lines[9], "shard           2, led by node 3");
+    assert_eq!(lines[10], "branches        22");
+    assert_eq!(lines[11], format!("  {} b01", "ab".repeat(20)));
+    assert_eq!(lines[31], "  and 2 more");
+
+    let done = henge(url, &["repo", "show", "admin/demo", "--output", "json"]).await;
+    let value: Value = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!(value["branches"].as_array().map(Vec::len), Some(22));
+    assert_eq!(value["clone_url"], format!("{url}/admin/demo.git"));
+
+    let done = henge(url, &["repo", "delete", "admin/demo"]).await;
+    assert_eq!(done.exit, Exit::Usage, "nobody to ask");
+    let done = henge_typing(url, &["repo", "delete", "admin/demo"], "y\n").await;
+    assert_eq!(done.exit, Exit::Failure);
+    assert!(
+        done.err.ends_with("admin/demo was not deleted\n"),
+        "{}",
+        done.err
+    );
+    let done = henge_typing(url, &["repo", "delete", "admin/demo"], "admin/demo\n").await;
+    assert_eq!(
+        (done.exit, done.out.as_str()),
+        (Exit::Ok, "deleted admin/demo\n")
+    );
+    let done = henge(url, &["repo", "delete", "admin/demo", "--yes"]).await;
+    assert_eq!(done.exit, Exit::NotFound);
+}
+
+#[tokio::test]
+async fn a_list_goes_through_every_page() {
+    let server = Server::start(router()).await;
+    for name in ["a/1", "a/2", "b/1", "b/2", "b/3", "b/4", "b/5"] {
+        let done = henge(
+            &server.url,
+            &["repo", "create", name, "--description", "one"],
+        )
+        .await;
+        assert_eq!(done.exit, Exit::Ok);
+    }
+    let done = henge(&server.url, &["repo", "list"]).await;
+    assert_eq!(done.out.lines().count(), 8);
+    assert!(
+        done.out.starts_with(
+            "REPOSITORY  SHARD  STATE  SEEN BY  DESCRIPTION\n\
+             a/1         2      ready  all      one\n"
+        ),
+        "{}",
+        done.out
+    );
+    let done = henge(&server.url, &["repo", "list", "--owner=b", "--output=json"]).await;
+    let value: Value = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!(value.as_array().map(Vec::len), Some(5));
+}
+
+#[tokio::test]
+async fn a_list_that_turns_in_circles_is_given_up() {
+    let route = get(|| async {
+        let repo = json!({"id": "0a".repeat(16), "network": "0a".repeat(16), "owner": "a",
+            "name": "b", "shard": 2, "generation": 1, "state": "ready"});
+        Json(json!({ "repositories": [repo] }))
+    });
+    let server = Server::start(Router::new().route("/api/henge/v1/repos", route)).await;
+    let done = henge(&server.url, &["repo", "list"]).await;
+    assert_eq!(done.exit, Exit::Failure);
+    assert!(done.err.contains("goes back to a/b"), "{}", done.err);
+}
