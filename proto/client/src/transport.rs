@@ -71,7 +71,11 @@ impl Transport {
     ) -> Result<Answer, Failure> {
         let request = request(address, call, authorization)?;
         let exchange = async {
-            let response = self.http.request(request).await.map_err(|error| failure(&error))?;
+            let response = self
+                .http
+                .request(request)
+                .await
+                .map_err(|error| failure(&error))?;
             read(response, call.answer_bytes_max).await
         };
         tokio::time::timeout(within, exchange)
