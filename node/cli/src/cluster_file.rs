@@ -8,7 +8,7 @@ use henge_types::{ClusterId, NodeId};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::CliError;
-use crate::secret_file::{self, SecretFileError};
+use crate::private_file::{self, PrivateFileError};
 
 /// A local cluster: its nodes and the token of its administrator.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -49,7 +49,7 @@ impl ClusterFile {
     /// # Errors
     /// When it cannot be read, others can read it too, or it is something else.
     pub fn read(path: &Path) -> Result<Self, CliError> {
-        let text = secret_file::read(path)?;
+        let text = private_file::read(path)?;
         serde_json::from_str(&text).map_err(|error| CliError::ClusterFile {
             path: path.to_owned(),
             detail: error.to_string(),
@@ -60,11 +60,11 @@ impl ClusterFile {
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn write(&self, path: &Path) -> Result<(), SecretFileError> {
+    pub fn write(&self, path: &Path) -> Result<(), PrivateFileError> {
         let mut text = serde_json::to_string_pretty(self)
             .expect("invariant: paths made from UTF-8 options, string keys");
         text.push('\n');
-        secret_file::write(path, text.as_bytes())
+        private_file::write(path, text.as_bytes())
     }
 }
 
@@ -100,7 +100,7 @@ mod tests {
         let path = dir.path().join("cluster.json");
         file.write(&path).expect("written");
         assert_eq!(ClusterFile::read(&path).expect("read"), file);
-        let text = secret_file::read(&path).expect("text");
+        let text = private_file::read(&path).expect("text");
         let value: serde_json::Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(
             value,

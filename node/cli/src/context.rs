@@ -8,7 +8,7 @@ use henge_client::{Address, Client, Deadlines, Secret};
 use crate::args::Remote;
 use crate::cluster_file::ClusterFile;
 use crate::error::CliError;
-use crate::secret_file::{self, SecretFileError};
+use crate::private_file::{self, PrivateFileError};
 
 /// The folder that `henge dev` uses unless told otherwise, and the file in it.
 pub const DEV_CLUSTER_FILE: &str = ".henge-dev/cluster.json";
@@ -42,7 +42,7 @@ fn resolve(
     let token = match (&remote.token, &remote.token_file) {
         (Some(_), Some(_)) => return Err(CliError::TwoTokens),
         (Some(token), None) => Some(Secret::new(token)),
-        (None, Some(file)) => Some(Secret::new(&secret_file::read(file)?)),
+        (None, Some(file)) => Some(Secret::new(&private_file::read(file)?)),
         (None, None) => environment.token.clone(),
     };
     if let Some(url) = url {
@@ -53,7 +53,7 @@ fn resolve(
     }
     let file = match ClusterFile::read(&environment.folder.join(DEV_CLUSTER_FILE)) {
         Ok(file) => file,
-        Err(CliError::SecretFile(SecretFileError::Read { source, .. }))
+        Err(CliError::PrivateFile(PrivateFileError::Read { source, .. }))
             if source.kind() == io::ErrorKind::NotFound =>
         {
             return Err(CliError::NoCluster);
@@ -89,7 +89,7 @@ mod tests {
         let json = r#"{"cluster_id":"00000000000000000000000000000000","admin_user":"admin",
             "admin_token":"dev","nodes":[{"id":1,"http":"http://127.0.0.1:7401","ssh":null,
             "rpc":"127.0.0.1:7441","pid":1,"data_dir":"/d","config":"/c"}]}"#;
-        secret_file::write(&dir.path().join(DEV_CLUSTER_FILE), json.as_bytes()).expect("written");
+        private_file::write(&dir.path().join(DEV_CLUSTER_FILE), json.as_bytes()).expect("written");
         let environment = Environment {
             folder: dir.path().to_owned(),
             ..Environment::default()
@@ -110,7 +110,7 @@ mod tests {
 
         environment.token = Some(Secret::new("env"));
         let file = dir.path().join("token");
-        secret_file::write(&file, b"filed\n").expect("written");
+        private_file::write(&file, b"filed\n").expect("written");
         let flags = Remote {
             url: Some("http://flag:1".to_owned()),
             token_file: Some(file.clone()),
@@ -123,7 +123,7 @@ mod tests {
         fs::set_permissions(&file, fs::Permissions::from_mode(0o644)).expect("chmod");
         assert!(matches!(
             resolve(&flags, &environment),
-            Err(CliError::SecretFile(SecretFileError::Exposed { .. }))
+            Err(CliError::PrivateFile(PrivateFileError::Exposed { .. }))
         ));
     }
 

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use crate::console::Console;
 use crate::exit::Exit;
-use crate::secret_file::SecretFileError;
+use crate::private_file::PrivateFileError;
 
 /// Why a command failed.
 #[derive(Debug, Error)]
@@ -27,7 +27,7 @@ pub enum CliError {
     TwoTokens,
     /// A token or cluster file that cannot be used.
     #[error(transparent)]
-    SecretFile(#[from] SecretFileError),
+    PrivateFile(#[from] PrivateFileError),
     /// A cluster file that is not one.
     #[error("{path} is not a cluster file: {detail}")]
     ClusterFile {
@@ -75,7 +75,7 @@ impl CliError {
             | Self::Address(_)
             | Self::TwoTokens
             | Self::NotConfirmed { .. }
-            | Self::SecretFile(_)
+            | Self::PrivateFile(_)
             | Self::ClusterFile { .. } => Exit::Usage,
             Self::Call { source, .. } => source.code().into(),
             Self::ThoughtBetter { .. } | Self::ListLoops { .. } => Exit::Failure,

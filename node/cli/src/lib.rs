@@ -16,8 +16,8 @@ pub mod console;
 pub mod context;
 pub mod error;
 pub mod exit;
+pub mod private_file;
 mod repo;
-pub mod secret_file;
 mod table;
 pub mod view;
 

@@ -185,6 +185,7 @@ fn write_repo(
     )?;
     writeln!(out, "default branch  {}", printable(&repo.default_branch))?;
     writeln!(out, "state           {}", state(repo.state))?;
+    writeln!(out, "created         {}", printable(&repo.created_at))?;
     writeln!(out, "id              {}", repo.id)?;
     writeln!(out, "network         {}", repo.network)?;
     writeln!(out, "generation      {}", repo.generation)?;

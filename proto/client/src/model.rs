@@ -65,6 +65,9 @@ pub struct RepoInfo {
     /// Its default branch.
     #[serde(default)]
     pub default_branch: String,
+    /// When it was created, RFC 3339.
+    #[serde(default)]
+    pub created_at: String,
 }
 
 impl RepoInfo {
@@ -113,9 +116,12 @@ pub struct RefResult {
     pub name: String,
     /// Whether it was made.
     pub ok: bool,
-    /// Why not.
+    /// Why not, for a person.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Why not, for a program.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
 }
 
 #[derive(Debug, Serialize)]

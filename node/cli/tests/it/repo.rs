@@ -45,6 +45,7 @@ async fn create(State(repos): State<Repos>, Json(new): Json<Value>) -> Response 
     let repo = json!({
         "id": "0a".repeat(16), "network": "0a".repeat(16), "owner": owner, "name": name, "shard": 2,
         "generation": 1, "state": "ready", "leader": 3, "private": new["private"],
+        "created_at": "2026-01-01T00:00:00Z",
         "description": new.get("description").cloned().unwrap_or_else(|| json!("")),
         "default_branch": new.get("default_branch").cloned().unwrap_or_else(|| json!("main")),
     });
@@ -132,10 +133,11 @@ async fn a_repository_is_created_shown_and_deleted() {
     assert_eq!(lines[0], "repository      admin/demo");
     assert_eq!(lines[3], "seen by         owner");
     assert_eq!(lines[4], "default branch  trunk");
-    assert_eq!(lines[9], "shard           2, led by node 3");
-    assert_eq!(lines[10], "branches        22");
-    assert_eq!(lines[11], format!("  {} b01", "ab".repeat(20)));
-    assert_eq!(lines[31], "  and 2 more");
+    assert_eq!(lines[6], "created         2026-01-01T00:00:00Z");
+    assert_eq!(lines[10], "shard           2, led by node 3");
+    assert_eq!(lines[11], "branches        22");
+    assert_eq!(lines[12], format!("  {} b01", "ab".repeat(20)));
+    assert_eq!(lines[32], "  and 2 more");
 
     let done = henge(url, &["repo", "show", "admin/demo", "--output", "json"]).await;
     let value: Value = serde_json::from_str(&done.out).expect("JSON");

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 /// Bytes of a file with a secret, at most.
-const SECRET_FILE_BYTES_MAX: u64 = 1024 * 1024;
+const PRIVATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
 /// Why a file with a secret was not read or written.
 #[derive(Debug, Error)]
-pub enum SecretFileError {
+pub enum PrivateFileError {
     /// It cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
@@ -38,7 +38,7 @@ pub enum SecretFileError {
         mode: u32,
     },
     /// Longer than any secret.
-    #[error("{path} is longer than {SECRET_FILE_BYTES_MAX} bytes")]
+    #[error("{path} is longer than {PRIVATE_FILE_BYTES_MAX} bytes")]
     TooLong {
         /// The file.
         path: PathBuf,
@@ -49,26 +49,26 @@ pub enum SecretFileError {
 ///
 /// # Errors
 /// When it cannot be read, is not text, or others can read it too.
-pub fn read(path: &Path) -> Result<String, SecretFileError> {
-    let failed = |source| SecretFileError::Read {
+pub fn read(path: &Path) -> Result<String, PrivateFileError> {
+    let failed = |source| PrivateFileError::Read {
         path: path.to_owned(),
         source,
     };
     let file = File::open(path).map_err(failed)?;
     let mode = file.metadata().map_err(failed)?.mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(SecretFileError::Exposed {
+        return Err(PrivateFileError::Exposed {
             path: path.to_owned(),
             mode,
         });
     }
     let mut text = String::new();
     let read = file
-        .take(SECRET_FILE_BYTES_MAX + 1)
+        .take(PRIVATE_FILE_BYTES_MAX + 1)
         .read_to_string(&mut text)
         .map_err(failed)?;
-    if u64::try_from(read).is_ok_and(|read| read > SECRET_FILE_BYTES_MAX) {
-        return Err(SecretFileError::TooLong {
+    if u64::try_from(read).is_ok_and(|read| read > PRIVATE_FILE_BYTES_MAX) {
+        return Err(PrivateFileError::TooLong {
             path: path.to_owned(),
         });
     }
@@ -79,7 +79,7 @@ pub fn read(path: &Path) -> Result<String, SecretFileError> {
 ///
 /// # Errors
 /// When any step of it fails; the old file is then still there.
-pub fn write(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
+pub fn write(path: &Path, bytes: &[u8]) -> Result<(), PrivateFileError> {
     let folder = match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -92,7 +92,7 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<(), SecretFileError> {
         file.persist(path).map_err(|error| error.error)?;
         File::open(folder)?.sync_all()
     };
-    replace().map_err(|source| SecretFileError::Write {
+    replace().map_err(|source| PrivateFileError::Write {
         path: path.to_owned(),
         source,
     })

@@ -1,0 +1,121 @@
+//! What can be typed after `henge`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use henge_types::limits;
+
+/// A ring of equal nodes that keeps your git standing
+#[derive(Debug, Parser)]
+#[command(name = "henge", version)]
+pub(crate) struct Henge {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start a real cluster of node processes on this machine
+    #[command(after_help = DEV_HELP)]
+    Dev(Dev),
+    /// Run one node
+    Node(Node),
+    #[command(flatten)]
+    Remote(henge_cli::Command),
+}
+
+const DEV_HELP: &str = "\
+Node I listens on 127.0.0.1: HTTP on base port + I, the cluster's own traffic (TCP and UDP) on base port
++ 40 + I; base port + 20 + I is kept for SSH. Its data, log and pid are in DIR/nI. Addresses and the
+administrator's token are in DIR/cluster.json once all nodes are ready, which `ready` on the last line says.
+
+Started again, the same cluster comes back. A node that dies stays dead until `henge node run` brings it
+back. Ctrl-C stops all nodes.
+
+Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage";
+
+/// `henge dev`
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Nodes, 1 to 19 [default: 3, or as many as the folder has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..=limits::DEV_NODES_MAX))]
+    pub(crate) nodes: Option<u64>,
+    /// Shards, 1 to 256 [default: 8, or as many as the folder has]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=i64::from(limits::SHARDS_MAX)))]
+    pub(crate) shards: Option<u32>,
+    /// Where everything is kept
+    #[arg(long, value_name = "DIR", default_value = ".henge-dev")]
+    pub(crate) dir: PathBuf,
+    /// Ports are counted from here [default: 7400, or what the folder has]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65_476))]
+    pub(crate) base_port: Option<u16>,
+    /// Delete what is in DIR and start a new cluster
+    #[arg(long)]
+    pub(crate) reset: bool,
+}
+
+/// `henge node …`
+#[derive(Debug, Args)]
+pub(crate) struct Node {
+    #[command(subcommand)]
+    pub(crate) verb: NodeVerb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum NodeVerb {
+    /// Run a node in the foreground until SIGTERM or SIGINT
+    #[command(after_help = RUN_HELP)]
+    Run(Run),
+}
+
+const RUN_HELP: &str = "\
+Flags win over HENGE_* variables, these over the file: [node] data_dir is HENGE_NODE_DATA_DIR, and so on.
+The log goes to standard error. A second signal ends the process without waiting.
+
+Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or configuration; ended by SIGABRT: the disk
+failed or a part that the node cannot do without panicked, and starting it again recovers";
+
+/// `henge node run`
+#[derive(Debug, Args)]
+pub(crate) struct Run {
+    /// The node's configuration [env: HENGE_CONFIG]
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Instead of [node] data_dir
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Instead of [node] http_listen
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) http_listen: Option<SocketAddr>,
+    /// Instead of [node] rpc_listen
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) rpc_listen: Option<SocketAddr>,
+    /// Instead of [log] filter
+    #[arg(long, value_name = "FILTER")]
+    pub(crate) log_filter: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Henge::command().debug_assert();
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        for args in [
+            ["dev", "--nodes", "0"],
+            ["dev", "--nodes", "20"],
+            ["dev", "--shards", "257"],
+            ["dev", "--base-port", "65477"],
+        ] {
+            let parsed = Henge::try_parse_from(std::iter::once("henge").chain(args));
+            assert!(parsed.is_err(), "{args:?}");
+        }
+    }
+}

@@ -1,0 +1,29 @@
+//! Every default of `node.toml`, in one place.
+
+use std::time::Duration;
+
+use henge_types::limits;
+
+/// `[cluster] shards`.
+pub(crate) const SHARDS: u32 = limits::SHARDS_DEFAULT;
+/// `[cluster] replication`, where there are enough founders; 1 otherwise.
+pub(crate) const REPLICATION: u32 = 3;
+/// `[cluster] heartbeat`: how often a leader speaks. Sized for machines that share their cores with
+/// builds and tests; a cluster with cores of its own can be quicker.
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(250);
+/// `[cluster] election_min`: a follower never stands for election earlier than this after its leader spoke.
+pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(1000);
+/// `[cluster] election_max`: and never later than this.
+pub(crate) const ELECTION_MAX: Duration = Duration::from_millis(2000);
+
+/// `[storage] wal_segment`.
+pub(crate) const WAL_SEGMENT_BYTES: u64 = limits::WAL_SEGMENT_BYTES;
+/// `[storage] wal_max`.
+pub(crate) const WAL_BYTES_MAX: u64 = limits::WAL_BYTES_MAX;
+/// `[storage] low_space`.
+pub(crate) const LOW_SPACE_BYTES: u64 = limits::LOW_SPACE_BYTES;
+/// `[storage] low_space_percent`.
+pub(crate) const LOW_SPACE_PERCENT: u64 = limits::LOW_SPACE_PERCENT;
+
+/// `[log] filter`.
+pub(crate) const LOG_FILTER: &str = "info";

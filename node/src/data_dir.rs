@@ -1,0 +1,305 @@
+//! A node's data directory: one process at a time, and never without the log that its identity promises.
+
+use std::fs::{self, File, TryLockError};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use henge_cli::private_file::{self, PrivateFileError};
+use thiserror::Error;
+
+use crate::identity::{IDENTITY_FILE, Identity, Life};
+
+const LOCK_FILE: &str = "henge.lock";
+const PID_FILE: &str = "henge.pid";
+const LOG_FOLDER: &str = "wal";
+
+/// Why a data directory was not opened.
+#[derive(Debug, Error)]
+pub(crate) enum DataDirError {
+    /// It is not there, or cannot be used.
+    #[error("cannot use the data directory {path}: {source}")]
+    Io { path: PathBuf, source: io::Error },
+    /// Another process lives in it.
+    #[error("the data directory {path} is in use by another process{}", by(*.pid))]
+    InUse { path: PathBuf, pid: Option<u32> },
+    /// Nobody knows who it is.
+    #[error("{detail}; a data directory is made by `henge dev`")]
+    Identity { detail: String },
+    /// The log is gone: votes and acknowledged data with it.
+    #[error(
+        "{path} is missing or empty, but {identity} says that this node has started before: \
+         its log is lost, and with it votes and data that others count on. Restore the whole directory \
+         as it was when the node last ran, or give the node a new one with a new identity"
+    )]
+    LogLost { path: PathBuf, identity: PathBuf },
+    /// A log that is not this identity's.
+    #[error(
+        "{path} holds a log, but {identity} says that this node has never started: \
+         they do not belong together. Restore the identity that the log was written under"
+    )]
+    LogOfAnother { path: PathBuf, identity: PathBuf },
+    /// A private file cannot be written or read.
+    #[error(transparent)]
+    File(#[from] PrivateFileError),
+}
+
+fn by(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" (process {pid})"))
+}
+
+/// A data directory that this process owns until the value is dropped.
+#[derive(Debug)]
+pub(crate) struct DataDir {
+    path: PathBuf,
+    identity: Identity,
+    /// Held, not read: the lock goes with the file.
+    _lock: File,
+}
+
+impl DataDir {
+    /// Takes the directory, reads who lives in it and checks that its log is there; at the first start it
+    /// makes the log's folder and records that a life has begun, before anything can be promised.
+    pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
+        let failed = |source| DataDirError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let lock = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path.join(LOCK_FILE))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(DataDirError::InUse {
+                    path: path.to_owned(),
+                    pid: pid(path),
+                });
+            }
+            Err(TryLockError::Error(source)) => return Err(failed(source)),
+        }
+        let mut identity =
+            Identity::read(path).map_err(|detail| DataDirError::Identity { detail })?;
+        check_log(path, identity.life)?;
+        if identity.life == Life::New {
+            make_folder(&path.join(LOG_FOLDER)).map_err(failed)?;
+            File::open(path)
+                .and_then(|dir| dir.sync_all())
+                .map_err(failed)?;
+            identity.life = Life::Starting;
+            identity.write(path)?;
+        }
+        write_pid(path).map_err(failed)?;
+        Ok(Self {
+            path: path.to_owned(),
+            identity,
+            _lock: lock,
+        })
+    }
+
+    /// Records that the log exists: from now on a start without it is refused.
+    pub(crate) fn started(&mut self) -> Result<(), PrivateFileError> {
+        if self.identity.life != Life::Started {
+            self.identity.life = Life::Started;
+            self.identity.write(&self.path)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Gives the directory back after a clean stop.
+    pub(crate) fn close(self) -> io::Result<()> {
+        fs::remove_file(self.path.join(PID_FILE))
+    }
+}
+
+/// The process that lives in a data directory, as it wrote down itself; believed only while
+/// [`in_use`].
+pub(crate) fn pid(path: &Path) -> Option<u32> {
+    fs::read_to_string(path.join(PID_FILE))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
+}
+
+/// Whether a process lives in a data directory.
+pub(crate) fn in_use(path: &Path) -> bool {
+    let lock = File::options().write(true).open(path.join(LOCK_FILE));
+    lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
+fn check_log(path: &Path, life: Life) -> Result<(), DataDirError> {
+    let log = path.join(LOG_FOLDER);
+    let entries = match fs::read_dir(&log) {
+        Ok(mut entries) => Some(entries.next().is_some()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(source) => return Err(DataDirError::Io { path: log, source }),
+    };
+    let identity = path.join(IDENTITY_FILE);
+    match (life, entries) {
+        (Life::New, Some(true)) => Err(DataDirError::LogOfAnother {
+            path: log,
+            identity,
+        }),
+        (Life::Starting, None) | (Life::Started, None | Some(false)) => {
+            Err(DataDirError::LogLost {
+                path: log,
+                identity,
+            })
+        }
+        (Life::New, None | Some(false))
+        | (Life::Starting, Some(_))
+        | (Life::Started, Some(true)) => Ok(()),
+    }
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Readable by everybody, replaced as a whole: whoever waits for it never reads half a number.
+fn write_pid(path: &Path) -> io::Result<()> {
+    let target = path.join(PID_FILE);
+    let unfinished = path.join("henge.pid.new");
+    let mut file = File::create(&unfinished)?;
+    writeln!(file, "{}", std::process::id())?;
+    fs::rename(unfinished, target)
+}
+
+/// The node's certificate, its key and the cluster's authority, as the transport wants them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TlsPaths {
+    pub(crate) ca: PathBuf,
+    pub(crate) cert: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+impl TlsPaths {
+    /// Where they lie in a data directory.
+    pub(crate) fn in_dir(path: &Path) -> Self {
+        Self {
+            ca: path.join("ca.pem"),
+            cert: path.join("node.pem"),
+            key: path.join("node.key"),
+        }
+    }
+
+    /// Checks that they can be read, and the key by nobody else.
+    pub(crate) fn check(&self) -> Result<(), PrivateFileError> {
+        private_file::read(&self.key)?;
+        for path in [&self.ca, &self.cert] {
+            File::open(path).map_err(|source| PrivateFileError::Read {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::{ClusterId, Incarnation, NodeId};
+
+    fn dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a folder");
+        let identity = Identity {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            node_id: NodeId::new(1),
+            incarnation: Incarnation::from_bytes([2; 16]),
+            life: Life::New,
+        };
+        identity.write(dir.path()).expect("written");
+        dir
+    }
+
+    fn life(dir: &Path) -> Life {
+        Identity::read(dir).expect("an identity").life
+    }
+
+    #[test]
+    fn a_first_start_is_recorded_before_and_after_the_log_exists() {
+        let dir = dir();
+        let path = dir.path();
+        let open = DataDir::open(path).expect("a new directory");
+        assert_eq!(life(path), Life::Starting);
+        assert!(path.join("wal").is_dir());
+        drop(open);
+
+        // A crash before the first segment: the log is empty, and nothing was promised.
+        let mut open = DataDir::open(path).expect("the first start goes on");
+        fs::write(path.join("wal/1"), "x").expect("a segment");
+        open.started().expect("recorded");
+        assert_eq!(life(path), Life::Started);
+        open.close().expect("closed");
+        assert!(!path.join("henge.pid").try_exists().expect("looked"));
+        DataDir::open(path).expect("a later start");
+    }
+
+    #[test]
+    fn a_lost_log_is_never_taken_for_a_first_start() {
+        let dir = dir();
+        let path = dir.path();
+        let mut open = DataDir::open(path).expect("a new directory");
+        fs::write(path.join("wal/1"), "x").expect("a segment");
+        open.started().expect("recorded");
+        drop(open);
+
+        fs::remove_file(path.join("wal/1")).expect("lost");
+        let error = DataDir::open(path).expect_err("an empty log");
+        assert!(matches!(error, DataDirError::LogLost { .. }), "{error}");
+        fs::remove_dir(path.join("wal")).expect("lost");
+        let error = DataDir::open(path).expect_err("no log").to_string();
+        assert!(error.contains("its log is lost"), "{error}");
+        assert_eq!(life(path), Life::Started, "a refusal changes nothing");
+    }
+
+    #[test]
+    fn a_log_without_its_identity_is_refused() {
+        let dir = dir();
+        fs::create_dir(dir.path().join("wal")).expect("made");
+        fs::write(dir.path().join("wal/1"), "x").expect("a segment");
+        let error = DataDir::open(dir.path()).expect_err("refused");
+        assert!(
+            matches!(error, DataDirError::LogOfAnother { .. }),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn two_processes_cannot_live_in_one_directory() {
+        let dir = dir();
+        assert!(!in_use(dir.path()));
+        let first = DataDir::open(dir.path()).expect("free");
+        assert!(in_use(dir.path()));
+        let error = DataDir::open(dir.path()).expect_err("taken").to_string();
+        let own = format!("(process {})", std::process::id());
+        assert!(error.contains(&own), "{error}");
+        drop(first);
+        assert!(!in_use(dir.path()));
+    }
+
+    #[test]
+    fn a_directory_without_identity_says_where_one_comes_from() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let error = DataDir::open(dir.path()).expect_err("refused").to_string();
+        assert!(
+            error.contains("identity.toml") && error.contains("henge dev"),
+            "{error}"
+        );
+    }
+}

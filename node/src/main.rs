@@ -1,0 +1,73 @@
+//! The `henge` binary: a node, a cluster of nodes for trying it out, and the commands that talk to one.
+//!
+//! - `args`: what can be typed. `environment`: the one place that reads variables.
+//! - `config`, `identity`, `data_dir`: what a node is before it starts.
+//! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all.
+//! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
+//!
+//! Nobody depends on this crate.
+
+mod args;
+mod certificates;
+mod compose;
+mod config;
+mod data_dir;
+mod dev;
+mod environment;
+mod identity;
+mod logging;
+mod run;
+mod signals;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use args::{Command, Henge, NodeVerb};
+use clap::Parser as _;
+use henge_cli::console::Input;
+use henge_cli::{Console, Exit};
+use tokio::runtime::Builder;
+
+fn main() -> ExitCode {
+    match Henge::parse().command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Node(node) => match node.verb {
+            NodeVerb::Run(args) => run::run(args),
+        },
+        Command::Remote(command) => remote(command),
+    }
+}
+
+fn remote(command: henge_cli::Command) -> ExitCode {
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start");
+    let runtime = match runtime {
+        Ok(runtime) => runtime,
+        Err(error) => return complain(&error, ExitCode::from(Exit::Failure.code())),
+    };
+    let stdin = io::stdin();
+    let input = if stdin.is_terminal() {
+        Input::Terminal
+    } else {
+        Input::Other
+    };
+    let mut console = Console {
+        out: &mut io::stdout(),
+        err: &mut io::stderr(),
+        answers: &mut io::BufReader::new(stdin),
+        input,
+    };
+    let environment = environment::remote();
+    let exit = runtime.block_on(henge_cli::run(command, &environment, &mut console));
+    ExitCode::from(exit.code())
+}
+
+/// Says on standard error what went wrong and hands the exit code through.
+fn complain(error: &anyhow::Error, code: ExitCode) -> ExitCode {
+    // Where standard error is gone too, the exit code is all that is left to say it.
+    drop(writeln!(io::stderr(), "henge: {error:#}"));
+    code
+}

@@ -1,0 +1,167 @@
+//! `henge node run`: a node's process from its configuration to its exit code.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use henge_cli::private_file;
+use henge_client::Secret;
+use henge_runtime::Scope;
+use henge_types::limits;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::args::Run;
+use crate::compose::{Node, Parts};
+use crate::config::{Config, Overrides};
+use crate::data_dir::{DataDir, TlsPaths};
+use crate::environment;
+use crate::logging;
+use crate::signals::StopSignals;
+
+/// For everything that a node does before it may go: leaders handed over, requests ended, files synced.
+const STOP_DEADLINE: Duration = Duration::from_secs(8);
+/// Threads that do nothing but Raft: requests on the other runtime never delay a heartbeat.
+const RAFT_THREADS: usize = 2;
+
+/// Runs a node until a signal ends it.
+pub(crate) fn run(args: Run) -> ExitCode {
+    let config = match configuration(args) {
+        Ok(config) => config,
+        Err(error) => return crate::complain(&error, ExitCode::from(2)),
+    };
+    match serve(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = format!("{error:#}"), "the node failed");
+            crate::complain(&error, ExitCode::FAILURE)
+        }
+    }
+}
+
+fn configuration(args: Run) -> anyhow::Result<Config> {
+    let path = args
+        .config
+        .or_else(|| environment::text("HENGE_CONFIG").map(PathBuf::from))
+        .context("no configuration given: pass --config FILE or set HENGE_CONFIG")?;
+    let overrides = Overrides {
+        data_dir: args.data_dir,
+        http_listen: args.http_listen,
+        rpc_listen: args.rpc_listen,
+        log_filter: args.log_filter,
+    };
+    let config = Config::load(&path, environment::text, overrides)?;
+    logging::install(&config.log_filter, config.log_format)?;
+    Ok(config)
+}
+
+fn serve(config: &Config) -> anyhow::Result<()> {
+    let mut data_dir = DataDir::open(&config.data_dir)?;
+    check_membership(config, &data_dir)?;
+    let tls = TlsPaths::in_dir(data_dir.path());
+    tls.check()?;
+    let token = Secret::new(&private_file::read(&config.admin_token_file)?);
+    ensure!(
+        !token.reveal().is_empty(),
+        "{} is empty: the administrator's token belongs there",
+        config.admin_token_file.display()
+    );
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        cluster = %data_dir.identity().cluster_id,
+        node = %data_dir.identity().node_id,
+        incarnation = %data_dir.identity().incarnation,
+        http = %config.http_listen,
+        rpc = %config.rpc_listen,
+        "starting"
+    );
+    let raft = runtime("raft", Some(RAFT_THREADS))?;
+    let serving = runtime("serve", None)?;
+    let scope = Scope::root("node", serving.handle().clone(), limits::BLOCKING_JOBS_MAX);
+    let parts = Parts {
+        config,
+        identity: data_dir.identity().clone(),
+        tls,
+        token,
+        raft: raft.handle().clone(),
+        scope: scope.clone(),
+    };
+    let outcome = serving.block_on(async {
+        let mut signals = StopSignals::install().context("cannot take signals")?;
+        // Boxed: this future holds the start of everything.
+        let node = Box::pin(Node::start(parts));
+        let mut node = tokio::select! {
+            biased;
+            signal = signals.next() => bail!("ended by {signal} while it started"),
+            node = node => node?,
+        };
+        data_dir.started()?;
+        tracing::info!("started");
+        let failed = tokio::select! {
+            biased;
+            signal = signals.next() => {
+                tracing::info!(signal, "stopping");
+                None
+            }
+            failed = node.failed() => Some(failed),
+        };
+        let stopped = tokio::select! {
+            biased;
+            signal = signals.next() => bail!("ended by a second {signal} without waiting"),
+            stopped = Box::pin(node.stop(STOP_DEADLINE)) => stopped,
+        };
+        failed.map_or(stopped, Err)
+    });
+    scope.cancel();
+    serving.shutdown_timeout(Duration::from_secs(1));
+    raft.shutdown_timeout(Duration::from_secs(1));
+    outcome?;
+    data_dir.close().context("cannot remove the pid file")?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// The configuration's list of founders must name this data directory as it is.
+fn check_membership(config: &Config, data_dir: &DataDir) -> anyhow::Result<()> {
+    let identity = data_dir.identity();
+    let founder = config
+        .cluster
+        .founders
+        .iter()
+        .find(|founder| founder.node == identity.node_id)
+        .with_context(|| {
+            format!(
+                "node {} is not among [[cluster.founders]], and this release has no other members",
+                identity.node_id
+            )
+        })?;
+    ensure!(
+        founder.incarnation == identity.incarnation,
+        "[[cluster.founders]] names incarnation {} as node {}, but this data directory is {}: \
+         a wiped node does not come back under its old number",
+        founder.incarnation,
+        identity.node_id,
+        identity.incarnation
+    );
+    ensure!(
+        founder.rpc == config.rpc_advertise && founder.http == config.http_advertise,
+        "[[cluster.founders]] names {} and {} as node {}, but [node] says {} and {}",
+        founder.rpc,
+        founder.http,
+        identity.node_id,
+        config.rpc_advertise,
+        config.http_advertise
+    );
+    Ok(())
+}
+
+fn runtime(name: &'static str, threads: Option<usize>) -> anyhow::Result<Runtime> {
+    let mut builder = Builder::new_multi_thread();
+    builder.thread_name(name).enable_all();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder
+        .build()
+        .with_context(|| format!("cannot start the {name} runtime"))
+}
