@@ -29,6 +29,19 @@ pub const PUSH_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
 pub const FETCH_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The body of an API request.
 pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// How long an API request may take, milliseconds: longer than the wait for a quorum, so that "no quorum"
+/// is said by whoever knows it.
+pub const API_REQUEST_MS_MAX: u64 = QUORUM_WAIT_MS + 2_000;
+/// A repository's description.
+pub const DESCRIPTION_BYTES_MAX: usize = 2048;
+/// Items on one page of a list, when the caller asks for more.
+pub const PAGE_ITEMS_MAX: usize = 50;
+/// Items on one page of a list, when the caller does not say.
+pub const PAGE_ITEMS_DEFAULT: usize = 30;
+/// Branches in one answer, when the caller does not ask for pages.
+pub const BRANCHES_UNPAGED_MAX: usize = 10_000;
+/// Repositories in one answer of the catalogue.
+pub const CATALOGUE_ITEMS_MAX: usize = 1_000;
 /// Objects in one pushed pack.
 pub const PACK_OBJECTS_MAX: u32 = 20_000_000;
 /// One object, inflated, in a pushed pack.

@@ -150,3 +150,16 @@ fn links_lead_somewhere() {
 fn no_word_stands_that_must_not() {
     none(&words::misplaced(&files()));
 }
+
+#[test]
+fn the_page_of_metrics_has_every_crate_that_has_metrics() {
+    let paths = paths();
+    let page = read("docs/metrics.md");
+    for (name, directory) in graph().directories() {
+        let described = paths.contains(&format!("{directory}/src/metrics.rs"));
+        assert!(
+            !described || page.contains(&format!("\n## {name}\n")),
+            "{name} has metrics: add it to CRATES in node/api/tests/it/metrics_page.rs"
+        );
+    }
+}

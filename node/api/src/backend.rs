@@ -1,0 +1,121 @@
+//! What the API asks of the cluster.
+
+use futures::future::BoxFuture;
+use henge_types::status::{ClusterStatus, NodeReport};
+use henge_types::{
+    ErrorCode, GroupId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
+    RepoRecord,
+};
+use thiserror::Error;
+
+/// A failure that a caller may see.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}")]
+pub struct ServiceError {
+    /// Its kind.
+    pub code: ErrorCode,
+    /// What failed, on what, and what to do.
+    pub message: String,
+    /// When to try again, seconds.
+    pub retry_after_s: Option<u32>,
+}
+
+impl ServiceError {
+    /// A failure of this kind.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after_s: None,
+        }
+    }
+}
+
+/// What a repository starts with.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct NewRepo {
+    /// What HEAD points at; the cluster's own choice when `None`.
+    pub default_branch: Option<RefName>,
+    /// Whether only its owner sees it.
+    pub private: bool,
+    /// One line about it.
+    pub description: String,
+}
+
+/// Refs of a repository, read at one point in time that is not before the request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refs {
+    /// What HEAD points at; it need not exist.
+    pub head: RefName,
+    /// The refs below the prefix asked for, by name.
+    pub refs: Vec<(RefName, ObjectId)>,
+    /// When a ref was last changed, milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+}
+
+/// Where a repository lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Home {
+    /// The group that owns it.
+    pub shard: GroupId,
+    /// The group's leader, as far as this node knows it.
+    pub leader: Option<NodeId>,
+}
+
+/// A future answer of a [`Backend`].
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, ServiceError>>;
+
+/// What the API asks of the cluster: repositories, and the cluster's own state.
+///
+/// Every method has its own deadline and answers `unavailable` when there is no quorum in time.
+pub trait Backend: Send + Sync + 'static {
+    /// Creates a repository for `principal`. Errors: `already_exists`, `invalid`, `unavailable`, `timeout`.
+    fn create<'a>(
+        &'a self,
+        principal: &'a str,
+        path: RepoPath,
+        new: NewRepo,
+    ) -> Answer<'a, RepoRecord>;
+
+    /// A repository that is ready. Errors: `not_found`, `unavailable`.
+    fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord>;
+
+    /// Ready repositories in the order of [`RepoPath::key`], at most `limit`, from the one after `after`.
+    fn list<'a>(
+        &'a self,
+        owner: Option<&'a OwnerName>,
+        after: Option<&'a RepoPath>,
+        limit: usize,
+    ) -> Answer<'a, Vec<RepoRecord>>;
+
+    /// Deletes a repository. Errors: `not_found`, `unavailable`, `timeout`.
+    fn delete<'a>(&'a self, principal: &'a str, path: &'a RepoPath) -> Answer<'a, ()>;
+
+    /// The refs whose names start with `prefix`; linearizable. Errors: `not_found`, `unavailable`.
+    fn refs<'a>(&'a self, path: &'a RepoPath, prefix: &'a str) -> Answer<'a, Refs>;
+
+    /// Changes refs to objects that are reachable already; one verdict per update, in their order.
+    /// Errors: `not_found`, `invalid`, `unavailable`, `timeout`.
+    fn update_refs<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        updates: Vec<RefUpdate>,
+        atomic: bool,
+    ) -> Answer<'a, Vec<RefVerdict>>;
+
+    /// Where a repository lives, from local memory.
+    fn home(&self, repo: &RepoRecord) -> Home;
+
+    /// The cluster, as far as its members answer in about a second; needs no quorum.
+    fn status(&self) -> BoxFuture<'_, ClusterStatus>;
+
+    /// What this node says of itself.
+    fn report(&self) -> NodeReport;
+
+    /// Whether this node serves; else why not.
+    ///
+    /// # Errors
+    /// The reason, for a person.
+    fn ready(&self) -> Result<(), String>;
+}

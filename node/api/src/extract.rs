@@ -1,0 +1,117 @@
+//! What handlers take out of a request, with our errors instead of the framework's.
+
+use axum::body::to_bytes;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
+use henge_types::{ErrorCode, RepoPath, limits};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode};
+use serde::de::DeserializeOwned;
+
+use crate::error::ApiError;
+
+/// A JSON body of at most [`limits::API_BODY_BYTES_MAX`].
+pub(crate) struct JsonBody<T>(pub(crate) T);
+
+fn is_json(headers: &HeaderMap) -> bool {
+    // A form or plain text is what a browser sends across sites without asking: only JSON is taken.
+    let value = headers
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    })
+}
+
+fn too_large() -> ApiError {
+    ApiError::invalid(format!(
+        "the body is larger than {} bytes",
+        limits::API_BODY_BYTES_MAX
+    ))
+    .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+}
+
+fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if !is_json(request.headers()) {
+            let error = ApiError::invalid("send the body as Content-Type: application/json");
+            return Err(error.with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+        }
+        let bytes_max = limits::API_BODY_BYTES_MAX;
+        let announced = announced_bytes(request.headers()).unwrap_or(0);
+        if usize::try_from(announced).map_or(true, |bytes| bytes > bytes_max) {
+            return Err(too_large());
+        }
+        let body = to_bytes(request.into_body(), bytes_max);
+        let body = body.await.map_err(|_| too_large())?;
+        serde_json::from_slice(&body)
+            .map(Self)
+            .map_err(|error| ApiError::invalid(format!("the body does not fit: {error}")))
+    }
+}
+
+/// The query of a request.
+pub(crate) struct Params<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let query = Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|Query(params)| Self(params))
+            .map_err(|error| ApiError::invalid(error.body_text().to_ascii_lowercase()))
+    }
+}
+
+/// The answer for a repository that is not there, or whose name no repository can have.
+pub(crate) fn no_such_repo(owner: &str, name: &str) -> ApiError {
+    let code = ErrorCode::NotFound;
+    let path: String = format!("{owner}/{name}").chars().take(256).collect();
+    ApiError::new(code, format!("there is no repository {path:?}"))
+}
+
+fn parse_repo(owner: &str, name: &str) -> Result<RepoPath, ApiError> {
+    match (owner.parse(), name.parse()) {
+        (Ok(owner), Ok(name)) => Ok(RepoPath { owner, name }),
+        (Err(_), _) | (_, Err(_)) => Err(no_such_repo(owner, name)),
+    }
+}
+
+fn bad_path(error: &PathRejection) -> ApiError {
+    ApiError::not_found(error.body_text().to_ascii_lowercase())
+}
+
+/// `{owner}/{repo}` of a route that has nothing else.
+pub(crate) struct AtRepo(pub(crate) RepoPath);
+
+impl<S: Send + Sync> FromRequestParts<S> for AtRepo {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((owner, name)) = path.map_err(|error| bad_path(&error))?;
+        parse_repo(&owner, &name).map(Self)
+    }
+}
+
+/// `{owner}/{repo}` and what follows.
+pub(crate) struct BelowRepo(pub(crate) RepoPath, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for BelowRepo {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let path = Path::<(String, String, String)>::from_request_parts(parts, state).await;
+        let Path((owner, name, below)) = path.map_err(|error| bad_path(&error))?;
+        parse_repo(&owner, &name).map(|path| Self(path, below))
+    }
+}

@@ -1,0 +1,64 @@
+//! Gitea's API, as far as its clients need it to create, find and delete repositories and read branches.
+//!
+//! Shapes follow Gitea's v1. Fields for what this product does not have are left out where clients take
+//! that, and hold the neutral value where they do not.
+
+mod branches;
+mod page;
+mod repos;
+mod repository;
+mod user;
+
+pub(crate) use branches::{get_branch, list_branches};
+pub(crate) use repos::{create_repo, delete_repo, get_repo, search_repos};
+pub(crate) use user::current_user;
+
+use axum::Json;
+use axum::extract::State;
+use henge_types::{RefName, limits};
+use serde::Serialize;
+
+use crate::backend::NewRepo;
+use crate::error::ApiError;
+use crate::router::Api;
+
+#[derive(Serialize)]
+pub(crate) struct Version {
+    version: &'static str,
+}
+
+/// `GET /api/v1/version`.
+pub(crate) async fn version(State(api): State<Api>) -> Json<Version> {
+    Json(Version {
+        version: api.version,
+    })
+}
+
+/// What both dialects of creating a repository check in the same way.
+pub(crate) fn new_repo(
+    description: String,
+    private: bool,
+    default_branch: Option<&str>,
+) -> Result<NewRepo, ApiError> {
+    if description.len() > limits::DESCRIPTION_BYTES_MAX {
+        let bytes_max = limits::DESCRIPTION_BYTES_MAX;
+        let text = format!("the description is longer than {bytes_max} bytes");
+        return Err(ApiError::invalid(text));
+    }
+    if description.chars().any(char::is_control) {
+        let text =
+            "the description is one line: it holds a line break or another control character";
+        return Err(ApiError::invalid(text));
+    }
+    let default_branch = default_branch.filter(|branch| !branch.is_empty());
+    let default_branch = default_branch.map(|branch| {
+        let name = branch.strip_prefix("refs/heads/").unwrap_or(branch);
+        let named = RefName::branch(name);
+        named.map_err(|error| ApiError::invalid(format!("default_branch: {error}")))
+    });
+    Ok(NewRepo {
+        default_branch: default_branch.transpose()?,
+        private,
+        description,
+    })
+}

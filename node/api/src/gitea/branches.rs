@@ -1,0 +1,85 @@
+//! Branches, Gitea's way.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use henge_types::{ObjectId, RefName, limits};
+use serde::Serialize;
+
+use super::page::{Page, PageParams};
+use crate::error::ApiError;
+use crate::extract::{AtRepo, BelowRepo, Params};
+use crate::origin::Origin;
+use crate::router::Api;
+
+/// A commit, as far as a ref tells: its id. Gitea's clients take the other fields as absent.
+#[derive(Debug, Serialize)]
+struct Commit {
+    id: String,
+}
+
+/// A branch in Gitea's shape.
+#[derive(Debug, Serialize)]
+pub(crate) struct Branch {
+    name: String,
+    commit: Commit,
+    protected: bool,
+    required_approvals: u64,
+    enable_status_check: bool,
+    status_check_contexts: Vec<String>,
+    user_can_push: bool,
+    user_can_merge: bool,
+    effective_branch_protection_name: String,
+}
+
+impl Branch {
+    fn new(name: &RefName, tip: &ObjectId) -> Self {
+        Self {
+            name: name.short().to_owned(),
+            commit: Commit {
+                id: tip.to_string(),
+            },
+            protected: false,
+            required_approvals: 0,
+            enable_status_check: false,
+            status_check_contexts: Vec::new(),
+            user_can_push: true,
+            user_can_merge: true,
+            effective_branch_protection_name: String::new(),
+        }
+    }
+}
+
+/// `GET /api/v1/repos/{owner}/{repo}/branches`. Without `page` and `limit` every branch up to
+/// [`limits::BRANCHES_UNPAGED_MAX`].
+pub(crate) async fn list_branches(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+    Params(params): Params<PageParams>,
+    origin: Origin,
+) -> Result<Response, ApiError> {
+    let page = if params.asks_for_pages() {
+        params.page()?
+    } else {
+        Page::whole(limits::BRANCHES_UNPAGED_MAX)
+    };
+    let refs = api.backend.refs(&path, "refs/heads/").await?.refs;
+    let on_page = refs.iter().take(page.end()).skip(page.start());
+    let branches: Vec<_> = on_page.map(|(name, tip)| Branch::new(name, tip)).collect();
+    let url = format!("/api/v1/repos/{path}/branches");
+    let headers = page.headers(refs.len(), &origin, &url, "");
+    Ok((headers, Json(branches)).into_response())
+}
+
+/// `GET /api/v1/repos/{owner}/{repo}/branches/{branch}`.
+pub(crate) async fn get_branch(
+    State(api): State<Api>,
+    BelowRepo(path, branch): BelowRepo,
+) -> Result<Json<Branch>, ApiError> {
+    let missing = || ApiError::not_found(format!("there is no branch {branch:?} in {path}"));
+    let name = RefName::branch(&branch).map_err(|_| missing())?;
+    let refs = api.backend.refs(&path, name.as_str()).await?.refs;
+    let found = refs.iter().find(|(other, _)| *other == name);
+    let (name, tip) = found.ok_or_else(missing)?;
+    Ok(Json(Branch::new(name, tip)))
+}

@@ -1,0 +1,183 @@
+//! Creating, finding and deleting repositories, Gitea's way.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use axum::response::{IntoResponse, Response};
+use futures::future::join_all;
+use henge_types::{RepoName, RepoPath, RepoRecord, limits};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::page::{Page, PageParams};
+use super::repository::Repository;
+use super::{new_repo, user};
+use crate::auth::Principal;
+use crate::error::ApiError;
+use crate::extract::{AtRepo, JsonBody, Params};
+use crate::origin::Origin;
+use crate::router::Api;
+
+const BRANCHES: &str = "refs/heads/";
+
+/// What a client says of a new repository. Fields that only change what Gitea shows are skipped; those that
+/// would change what the repository holds are refused below instead of being lost.
+#[derive(Debug, Deserialize)]
+pub(crate) struct CreateRepo {
+    name: String,
+    #[serde(default)]
+    description: String,
+    #[serde(default)]
+    private: bool,
+    default_branch: Option<String>,
+    #[serde(default)]
+    auto_init: bool,
+    #[serde(default)]
+    template: bool,
+    #[serde(default)]
+    object_format_name: String,
+}
+
+impl CreateRepo {
+    fn refuse_what_is_not_there(&self) -> Result<(), ApiError> {
+        if self.auto_init {
+            let text = "auto_init is not supported: create the repository and push a first commit";
+            return Err(ApiError::invalid(text));
+        }
+        if self.template {
+            return Err(ApiError::invalid("template repositories are not supported"));
+        }
+        if !matches!(self.object_format_name.as_str(), "" | "sha1") {
+            let format = &self.object_format_name;
+            let text = format!("object_format_name {format:?} is not supported: use sha1");
+            return Err(ApiError::invalid(text));
+        }
+        Ok(())
+    }
+}
+
+/// `POST /api/v1/user/repos`.
+pub(crate) async fn create_repo(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    origin: Origin,
+    JsonBody(body): JsonBody<CreateRepo>,
+) -> Result<(StatusCode, Json<Repository>), ApiError> {
+    body.refuse_what_is_not_there()?;
+    let owner = user::owner_of(&principal)?;
+    let name: RepoName = body
+        .name
+        .parse()
+        .map_err(|error| ApiError::invalid(format!("name: {error}")))?;
+    let new = new_repo(
+        body.description,
+        body.private,
+        body.default_branch.as_deref(),
+    )?;
+    let path = RepoPath { owner, name };
+    let record = api.backend.create(principal.name(), path, new).await?;
+    let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
+    let repository = Repository::new(&record, refs.as_ref(), &origin);
+    Ok((StatusCode::CREATED, Json(repository)))
+}
+
+/// `GET /api/v1/repos/{owner}/{repo}`.
+pub(crate) async fn get_repo(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+    origin: Origin,
+) -> Result<Json<Repository>, ApiError> {
+    let record = api.backend.get(&path).await?;
+    let refs = api.backend.refs(&path, BRANCHES).await?;
+    Ok(Json(Repository::new(&record, Some(&refs), &origin)))
+}
+
+/// `DELETE /api/v1/repos/{owner}/{repo}`.
+pub(crate) async fn delete_repo(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    AtRepo(path): AtRepo,
+) -> Result<StatusCode, ApiError> {
+    api.backend.delete(principal.name(), &path).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SearchParams {
+    #[serde(default)]
+    q: String,
+    page: Option<usize>,
+    limit: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Found {
+    ok: bool,
+    data: Vec<Repository>,
+}
+
+/// The repositories of one page whose path holds `q`, and how many there are on all pages.
+async fn matching(api: &Api, q: &str, page: Page) -> Result<(Vec<RepoRecord>, usize), ApiError> {
+    let wanted = q.to_ascii_lowercase();
+    let (mut records, mut total) = (Vec::new(), 0);
+    let mut after: Option<RepoPath> = None;
+    loop {
+        let limit = limits::CATALOGUE_ITEMS_MAX;
+        let listed = api.backend.list(None, after.as_ref(), limit).await?;
+        let more = listed.len() == limit;
+        after = listed.last().map(|record| record.path.clone());
+        for record in listed {
+            if !record.path.key().contains(&wanted) {
+                continue;
+            }
+            if (page.start()..page.end()).contains(&total) {
+                records.push(record);
+            }
+            total += 1;
+        }
+        if !more {
+            return Ok((records, total));
+        }
+    }
+}
+
+fn query_text(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    let encode = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+/// `GET /api/v1/repos/search`. A repository whose shard does not answer is shown with what the catalogue
+/// knows of it: one lost shard does not take the list away.
+pub(crate) async fn search_repos(
+    State(api): State<Api>,
+    Params(params): Params<SearchParams>,
+    origin: Origin,
+) -> Result<Response, ApiError> {
+    let page = PageParams {
+        page: params.page,
+        limit: params.limit,
+    };
+    let page = page.page()?;
+    let (records, total) = matching(&api, &params.q, page).await?;
+    let reads = records
+        .iter()
+        .map(|record| api.backend.refs(&record.path, BRANCHES));
+    let refs = join_all(reads).await;
+    let data = records.iter().zip(&refs).map(|(record, refs)| {
+        let refs = refs.as_ref().ok();
+        Repository::new(record, refs, &origin)
+    });
+    let found = Found {
+        ok: true,
+        data: data.collect(),
+    };
+    let rest = match params.q.as_str() {
+        "" => String::new(),
+        q => format!("q={}&", query_text(q)),
+    };
+    let headers = page.headers(total, &origin, "/api/v1/repos/search", &rest);
+    Ok((headers, Json(found)).into_response())
+}

@@ -1,0 +1,30 @@
+//! HTTP of a node: the API, health and metrics, and the authentication in front of them and of git.
+//!
+//! - [`router`]: everything, put together. [`ApiDeps`]: what it needs.
+//! - [`Backend`]: what the API asks of the cluster; tests have one in memory.
+//! - [`AdminToken`]: the one token; the layer that checks it stands before every route but health.
+//! - [`ApiError`]: what a failure looks like, and the one place that maps error codes to HTTP statuses.
+//! - [`MetricsHandle`]: the page of metrics; [`metrics`]: names and help of this crate's own.
+//! - `gitea`: routes and shapes of Gitea's API under `/api/v1`; `own`: ours under `/api/henge/v1`.
+//!
+//! It deliberately knows nothing of Raft, packs or disks, keeps no state between requests, and does not
+//! listen: the node owns the sockets. The git protocol is a router that it is handed.
+
+mod auth;
+mod backend;
+mod error;
+mod extract;
+mod gitea;
+mod health;
+pub mod metrics;
+mod origin;
+mod own;
+mod request;
+mod router;
+mod timestamp;
+
+pub use self::metrics::{InstallError, MetricsHandle};
+pub use auth::{AdminToken, InvalidToken, Principal};
+pub use backend::{Answer, Backend, Home, NewRepo, Refs, ServiceError};
+pub use error::ApiError;
+pub use router::{ApiDeps, CallerInserter, router};

@@ -1,0 +1,98 @@
+//! Metrics of this crate, the page that shows every crate's, and the list of them all.
+//!
+//! Labels: `method` (a known HTTP method or `other`), `route` (a template, never a name that a user chose),
+//! `status` (the HTTP status).
+
+pub mod catalogue;
+mod handle;
+
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+pub use handle::{InstallError, MetricsHandle};
+
+/// Answered requests, by method, route and status.
+pub const REQUESTS: &str = "henge_api_requests_total";
+/// How long requests took, by method and route.
+pub const REQUEST_DURATION: &str = "henge_api_request_duration_seconds";
+/// Requests being answered.
+pub const IN_FLIGHT: &str = "henge_api_requests_in_flight";
+/// Requests whose handler panicked.
+pub const PANICS: &str = "henge_api_panics_total";
+/// Requests refused for their token, by reason.
+pub const AUTH_FAILURES: &str = "henge_api_auth_failures_total";
+/// Always 1; its label is the release.
+pub const BUILD_INFO: &str = "henge_build_info";
+
+/// Tells the recorder what this crate's metrics mean.
+pub fn describe() {
+    describe_counter!(
+        REQUESTS,
+        Unit::Count,
+        "HTTP requests answered, by method, route and status."
+    );
+    describe_histogram!(
+        REQUEST_DURATION,
+        Unit::Seconds,
+        "Time from a request's head to its answer's head, by method and route."
+    );
+    describe_gauge!(
+        IN_FLIGHT,
+        Unit::Count,
+        "HTTP requests whose answer has not begun."
+    );
+    describe_counter!(
+        PANICS,
+        Unit::Count,
+        "Requests answered 500 because their handler panicked: a defect, see the log."
+    );
+    describe_counter!(
+        AUTH_FAILURES,
+        Unit::Count,
+        "Requests refused for their token, by reason (missing, malformed, wrong)."
+    );
+    describe_gauge!(
+        BUILD_INFO,
+        Unit::Count,
+        "Always 1; the label version is the node's release."
+    );
+}
+
+pub(crate) fn build_info(version: &'static str) {
+    gauge!(BUILD_INFO, "version" => version).set(1.0);
+}
+
+pub(crate) fn answered(method: &'static str, route: &str, status: u16, took: Duration) {
+    let (route, status) = (route.to_owned(), status.to_string());
+    histogram!(REQUEST_DURATION, "method" => method, "route" => route.clone())
+        .record(took.as_secs_f64());
+    counter!(REQUESTS, "method" => method, "route" => route, "status" => status).increment(1);
+}
+
+pub(crate) fn panicked() {
+    counter!(PANICS).increment(1);
+}
+
+pub(crate) fn auth_failed(reason: &'static str) {
+    counter!(AUTH_FAILURES, "reason" => reason).increment(1);
+}
+
+/// One request in flight; counted until it is dropped.
+pub(crate) struct InFlight(metrics::Gauge);
+
+impl InFlight {
+    pub(crate) fn start() -> Self {
+        let gauge = gauge!(IN_FLIGHT);
+        gauge.increment(1.0);
+        Self(gauge)
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
+}

@@ -1,0 +1,23 @@
+//! Our own API: what Gitea has no word for.
+
+mod refs;
+mod repos;
+
+pub(crate) use refs::update_refs;
+pub(crate) use repos::{create_repo, get_repo, list_repos};
+
+use axum::Json;
+use axum::extract::State;
+use henge_types::status::{ClusterStatus, NodeReport};
+
+use crate::router::Api;
+
+/// `GET /api/henge/v1/cluster`: also answered without a quorum.
+pub(crate) async fn cluster_status(State(api): State<Api>) -> Json<ClusterStatus> {
+    Json(api.backend.status().await)
+}
+
+/// `GET /api/henge/v1/node`: what the node that answers says of itself.
+pub(crate) async fn node_report(State(api): State<Api>) -> Json<NodeReport> {
+    Json(api.backend.report())
+}

@@ -1,0 +1,120 @@
+//! Everything put together: routes, authentication, deadlines.
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::routing::{any, get, post};
+use axum::{Router, middleware};
+use henge_runtime::Clock;
+use http::{Extensions, Method, StatusCode, Uri};
+
+use crate::auth::{self, AdminToken, Gate};
+use crate::backend::Backend;
+use crate::error::ApiError;
+use crate::metrics::{self, MetricsHandle};
+use crate::{gitea, health, own, request};
+
+/// Tells the git router who asks: puts its own word for a caller of this name into the extensions.
+pub type CallerInserter = fn(&mut Extensions, &str);
+
+/// What the router needs.
+#[derive(Clone)]
+pub struct ApiDeps {
+    /// The cluster.
+    pub backend: Arc<dyn Backend>,
+    /// The git protocol: everything that is not the API, health or metrics goes there.
+    pub git: Router,
+    /// How the git router learns who asks.
+    pub caller: CallerInserter,
+    /// The admin's token.
+    pub token: AdminToken,
+    /// The page of metrics.
+    pub metrics: MetricsHandle,
+    /// This release.
+    pub version: &'static str,
+    /// For latencies.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for ApiDeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiDeps")
+            .field("version", &self.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What handlers share.
+#[derive(Clone)]
+pub(crate) struct Api {
+    pub(crate) backend: Arc<dyn Backend>,
+    pub(crate) metrics: MetricsHandle,
+    pub(crate) version: &'static str,
+}
+
+async fn no_such_route(uri: Uri) -> ApiError {
+    let path: String = uri.path().chars().take(256).collect();
+    ApiError::not_found(format!("there is no {path} in this API: see docs/api.md"))
+}
+
+async fn no_such_method(method: Method, uri: Uri) -> ApiError {
+    let error = ApiError::invalid(format!("{} does not take {method}", uri.path()));
+    error.with_status(StatusCode::METHOD_NOT_ALLOWED)
+}
+
+fn api_routes() -> Router<Api> {
+    Router::new()
+        .route("/api/v1/version", get(gitea::version))
+        .route("/api/v1/user", get(gitea::current_user))
+        .route("/api/v1/user/repos", post(gitea::create_repo))
+        .route("/api/v1/repos/search", get(gitea::search_repos))
+        .route(
+            "/api/v1/repos/{owner}/{repo}",
+            get(gitea::get_repo).delete(gitea::delete_repo),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branches",
+            get(gitea::list_branches),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
+            get(gitea::get_branch),
+        )
+        .route("/api/henge/v1/cluster", get(own::cluster_status))
+        .route("/api/henge/v1/node", get(own::node_report))
+        .route(
+            "/api/henge/v1/repos",
+            get(own::list_repos).post(own::create_repo),
+        )
+        .route("/api/henge/v1/repos/{owner}/{repo}", get(own::get_repo))
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/refs",
+            post(own::update_refs),
+        )
+        .route("/api", any(no_such_route))
+        .route("/api/", any(no_such_route))
+        .route("/api/{*rest}", any(no_such_route))
+        .method_not_allowed_fallback(no_such_method)
+        .layer(middleware::from_fn(request::within_deadline))
+}
+
+/// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz` and `/readyz` needs
+/// the token.
+pub fn router(deps: ApiDeps) -> Router {
+    metrics::describe();
+    metrics::build_info(deps.version);
+    let api = Api {
+        backend: deps.backend,
+        metrics: deps.metrics,
+        version: deps.version,
+    };
+    let gate = Gate::new(deps.token, deps.caller);
+    api_routes()
+        .route("/metrics", get(health::metrics))
+        .fallback_service(deps.git)
+        .layer(middleware::from_fn_with_state(gate, auth::authenticate))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .layer(middleware::from_fn_with_state(deps.clock, request::observe))
+        .with_state(api)
+}

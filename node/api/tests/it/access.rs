@@ -1,0 +1,109 @@
+//! Who is let in.
+
+use axum::body::Body;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use http::{Request, StatusCode};
+
+use crate::harness::{Answered, Node, TOKEN};
+
+async fn with_header(node: &Node, uri: &str, authorization: Option<&str>) -> Answered {
+    let mut request = Request::builder().uri(uri);
+    if let Some(value) = authorization {
+        request = request.header("authorization", value);
+    }
+    let request = request.body(Body::empty()).expect("a request");
+    node.send(request).await
+}
+
+fn basic(user: &str, password: &str) -> String {
+    format!("Basic {}", STANDARD.encode(format!("{user}:{password}")))
+}
+
+#[tokio::test]
+async fn every_form_of_the_token_is_let_in() {
+    let node = Node::new();
+    let forms = [
+        format!("token {TOKEN}"),
+        format!("Bearer {TOKEN}"),
+        format!("bearer {TOKEN}"),
+        basic("admin", TOKEN),
+        basic("x-token", TOKEN),
+        basic("", TOKEN),
+    ];
+    for form in forms {
+        let answer = with_header(&node, "/api/v1/version", Some(&form)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{form}");
+    }
+}
+
+#[tokio::test]
+async fn every_other_request_is_refused_with_a_challenge() {
+    let node = Node::new();
+    let wrong = [
+        None,
+        Some("token 0123456789abcdef0123456789abcdee".to_owned()),
+        Some(format!("token {TOKEN}x")),
+        Some("Bearer ".to_owned()),
+        Some("Bearer".to_owned()),
+        Some(TOKEN.to_owned()),
+        Some(basic("admin", "wrong")),
+        Some(basic(TOKEN, "")),
+        Some("Basic ???".to_owned()),
+        Some("Digest x".to_owned()),
+    ];
+    for form in wrong {
+        let answer = with_header(&node, "/api/v1/version", form.as_deref()).await;
+        answer.error(401, "unauthenticated");
+        let challenge = answer.header("www-authenticate");
+        assert_eq!(challenge, Some("Basic realm=\"henge\""), "{form:?}");
+        assert!(!answer.text.contains(TOKEN));
+    }
+}
+
+#[tokio::test]
+async fn everything_but_health_needs_the_token() {
+    let node = Node::new();
+    let closed = [
+        "/metrics",
+        "/api/v1/version",
+        "/api/v1/user",
+        "/api/v1/repos/search",
+        "/api/v1/repos/admin/x",
+        "/api/henge/v1/cluster",
+        "/api/henge/v1/node",
+        "/api/henge/v1/repos",
+        "/api/nothing",
+        "/admin/x.git/info/refs?service=git-upload-pack",
+        "/",
+        "/nothing",
+        "/healthz/",
+        "//healthz",
+    ];
+    for uri in closed {
+        let answer = with_header(&node, uri, None).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{uri}");
+    }
+    for (uri, text) in [("/healthz", "ok\n"), ("/readyz", "ready\n")] {
+        let answer = with_header(&node, uri, None).await;
+        assert_eq!(
+            (answer.status, answer.text.as_str()),
+            (StatusCode::OK, text)
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_git_router_learns_who_asks_and_answers_in_text_to_strangers() {
+    let node = Node::new();
+    let uri = "/admin/x.git/info/refs?service=git-receive-pack";
+    let known = with_header(&node, uri, Some(&basic("me", TOKEN))).await;
+    assert_eq!(
+        (known.status, known.text.as_str()),
+        (StatusCode::OK, "admin")
+    );
+    let stranger = with_header(&node, uri, None).await;
+    assert_eq!(stranger.status, StatusCode::UNAUTHORIZED);
+    assert!(stranger.text.starts_with("no token: "), "{stranger:?}");
+    assert!(stranger.header("www-authenticate").is_some());
+}

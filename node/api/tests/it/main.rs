@@ -1,0 +1,10 @@
+//! The router, asked as a client would ask it, over a cluster in memory.
+
+mod access;
+mod failures;
+mod gitea;
+mod harness;
+mod memory;
+mod metrics_page;
+mod observe;
+mod own;

@@ -1,0 +1,294 @@
+//! A cluster in memory: one map of repositories, and faults to order.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use henge_api::{Answer, Backend, Home, NewRepo, Refs, ServiceError};
+use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
+use henge_types::{
+    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
+    PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoPath, RepoRecord,
+    RepoState,
+};
+
+/// When every repository was made: 2026-01-02T03:04:05Z.
+pub(crate) const CREATED_AT_MS: u64 = 1_767_323_045_000;
+/// When every ref was changed: a minute later.
+pub(crate) const UPDATED_AT_MS: u64 = CREATED_AT_MS + 60_000;
+
+/// What is wrong with the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// Nothing.
+    None,
+    /// Every call fails so.
+    Fails(ErrorCode, Option<u32>),
+    /// Only reading the refs of this repository fails.
+    ShardLost(&'static str),
+    /// No call ever answers.
+    Hangs,
+    /// Every call panics.
+    Panics,
+}
+
+#[derive(Debug, Clone)]
+struct Repo {
+    record: RepoRecord,
+    refs: BTreeMap<RefName, ObjectId>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Memory {
+    repos: Mutex<BTreeMap<String, Repo>>,
+    fault: Mutex<Fault>,
+    created_by: Mutex<Vec<String>>,
+}
+
+fn no_such(path: &RepoPath) -> ServiceError {
+    ServiceError::new(
+        ErrorCode::NotFound,
+        format!("there is no repository {path}"),
+    )
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Memory {
+    pub(crate) fn new() -> Self {
+        Self {
+            repos: Mutex::new(BTreeMap::new()),
+            fault: Mutex::new(Fault::None),
+            created_by: Mutex::new(Vec::new()),
+        }
+    }
+
+    pub(crate) fn set_fault(&self, fault: Fault) {
+        *lock(&self.fault) = fault;
+    }
+
+    pub(crate) fn created_by(&self) -> Vec<String> {
+        lock(&self.created_by).clone()
+    }
+
+    pub(crate) fn set_ref(&self, path: &str, name: &str, id: &str) {
+        let path: RepoPath = path.parse().expect("a path");
+        let mut repos = lock(&self.repos);
+        let repo = repos.get_mut(&path.key()).expect("the repository exists");
+        let name = name.parse().expect("a ref");
+        repo.refs.insert(name, id.parse().expect("an object id"));
+    }
+
+    /// Runs `answer` unless a fault says otherwise.
+    fn unless_broken<'a, T: Send + 'a>(
+        &'a self,
+        answer: impl FnOnce(&mut BTreeMap<String, Repo>) -> Result<T, ServiceError> + Send + 'a,
+    ) -> Answer<'a, T> {
+        async move {
+            let fault = lock(&self.fault).clone();
+            match fault {
+                Fault::None | Fault::ShardLost(_) => answer(&mut lock(&self.repos)),
+                Fault::Fails(code, retry_after_s) => Err(ServiceError {
+                    code,
+                    message: "the cluster is broken".to_owned(),
+                    retry_after_s,
+                }),
+                Fault::Hangs => std::future::pending().await,
+                Fault::Panics => panic!("ordered by a test"),
+            }
+        }
+        .boxed()
+    }
+}
+
+fn verdict(refs: &BTreeMap<RefName, ObjectId>, update: &RefUpdate) -> RefVerdict {
+    let current = refs.get(&update.name).copied();
+    let result = match (update.expected, current) {
+        (PreviousValue::Any, _)
+        | (PreviousValue::MustNotExist, None)
+        | (PreviousValue::MustExist, Some(_)) => Ok(()),
+        (PreviousValue::MustNotExist, Some(current)) => Err(RefRefusal::Exists { current }),
+        (PreviousValue::MustExist, None) => Err(RefRefusal::Missing),
+        (PreviousValue::MustExistAndMatch(wanted), current) => match current {
+            Some(current) if current == wanted => Ok(()),
+            _ => Err(RefRefusal::Stale { current }),
+        },
+    };
+    RefVerdict {
+        name: update.name.clone(),
+        old: current,
+        result,
+    }
+}
+
+impl Backend for Memory {
+    fn create<'a>(
+        &'a self,
+        principal: &'a str,
+        path: RepoPath,
+        new: NewRepo,
+    ) -> Answer<'a, RepoRecord> {
+        self.unless_broken(move |repos| {
+            if repos.contains_key(&path.key()) {
+                let text = format!("there is a repository {path} already");
+                return Err(ServiceError::new(ErrorCode::AlreadyExists, text));
+            }
+            lock(&self.created_by).push(principal.to_owned());
+            let count = u8::try_from(repos.len()).expect("few repositories");
+            let repo = RepoId::from_bytes([count + 1; 16]);
+            let main = RefName::branch("main").expect("a branch");
+            let record = RepoRecord {
+                repo,
+                network: repo.root_network(),
+                path: path.clone(),
+                generation: Generation::new(1),
+                state: RepoState::Ready,
+                private: new.private,
+                description: new.description,
+                default_branch: new.default_branch.unwrap_or(main),
+                created_at_ms: CREATED_AT_MS,
+            };
+            let made = Repo {
+                record: record.clone(),
+                refs: BTreeMap::new(),
+            };
+            repos.insert(path.key(), made);
+            Ok(record)
+        })
+    }
+
+    fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(repo.record.clone())
+        })
+    }
+
+    fn list<'a>(
+        &'a self,
+        owner: Option<&'a OwnerName>,
+        after: Option<&'a RepoPath>,
+        limit: usize,
+    ) -> Answer<'a, Vec<RepoRecord>> {
+        self.unless_broken(move |repos| {
+            let after = after.map(RepoPath::key);
+            let records = repos
+                .iter()
+                .filter(|(key, _)| after.as_ref().is_none_or(|after| *key > after))
+                .map(|(_, repo)| repo.record.clone())
+                .filter(|record| owner.is_none_or(|owner| record.path.owner == *owner));
+            Ok(records.take(limit).collect())
+        })
+    }
+
+    fn delete<'a>(&'a self, _: &'a str, path: &'a RepoPath) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let gone = repos.remove(&path.key());
+            gone.map(drop).ok_or_else(|| no_such(path))
+        })
+    }
+
+    fn refs<'a>(&'a self, path: &'a RepoPath, prefix: &'a str) -> Answer<'a, Refs> {
+        if let Fault::ShardLost(lost) = *lock(&self.fault)
+            && path.to_string() == lost
+        {
+            let error = ServiceError::new(ErrorCode::Unavailable, "the shard has no leader");
+            return async move { Err(error) }.boxed();
+        }
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            let refs = repo.refs.iter().map(|(name, tip)| (name.clone(), *tip));
+            let below = refs.filter(|(name, _)| name.as_str().starts_with(prefix));
+            let updated_at_ms = if repo.refs.is_empty() {
+                0
+            } else {
+                UPDATED_AT_MS
+            };
+            Ok(Refs {
+                head: repo.record.default_branch.clone(),
+                refs: below.collect(),
+                updated_at_ms,
+            })
+        })
+    }
+
+    fn update_refs<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        updates: Vec<RefUpdate>,
+        atomic: bool,
+    ) -> Answer<'a, Vec<RefVerdict>> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            let verdicts = updates.iter().map(|update| verdict(&repo.refs, update));
+            let mut verdicts: Vec<_> = verdicts.collect();
+            if atomic && verdicts.iter().any(|verdict| verdict.result.is_err()) {
+                let accepted = verdicts.iter_mut().filter(|verdict| verdict.result.is_ok());
+                for verdict in accepted {
+                    verdict.result = Err(RefRefusal::AtomicAborted);
+                }
+            }
+            for (update, verdict) in updates.iter().zip(&verdicts) {
+                match (&verdict.result, update.new) {
+                    (Ok(()), Some(new)) => drop(repo.refs.insert(update.name.clone(), new)),
+                    (Ok(()), None) => drop(repo.refs.remove(&update.name)),
+                    (Err(_), _) => {}
+                }
+            }
+            Ok(verdicts)
+        })
+    }
+
+    fn home(&self, repo: &RepoRecord) -> Home {
+        Home {
+            shard: repo.network.shard(8),
+            leader: Some(NodeId::new(2)),
+        }
+    }
+
+    fn status(&self) -> BoxFuture<'_, ClusterStatus> {
+        let report = self.report();
+        async move {
+            ClusterStatus {
+                cluster_id: ClusterId::from_bytes([0xcc; 16]),
+                asked: NodeId::new(1),
+                healthy: true,
+                shards: 8,
+                nodes: vec![NodeStatus {
+                    node: NodeId::new(1),
+                    incarnation: Incarnation::from_bytes([0x11; 16]),
+                    http: "127.0.0.1:7401".to_owned(),
+                    rpc: "127.0.0.1:7441".to_owned(),
+                    report: Some(report),
+                }],
+            }
+        }
+        .boxed()
+    }
+
+    fn report(&self) -> NodeReport {
+        NodeReport {
+            version: "1.2.3".to_owned(),
+            uptime_ms: 5,
+            low_space: false,
+            replicas: Vec::new(),
+        }
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        let fault = lock(&self.fault);
+        if *fault == Fault::None {
+            return Ok(());
+        }
+        Err(format!("not serving: {fault:?}"))
+    }
+}
+
+/// The shard of the repository whose id repeats this byte.
+pub(crate) fn shard_of(id_byte: u8) -> GroupId {
+    RepoId::from_bytes([id_byte; 16]).root_network().shard(8)
+}

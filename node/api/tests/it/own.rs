@@ -1,0 +1,186 @@
+//! Our own dialect.
+
+use http::StatusCode;
+use serde_json::{Value, json};
+
+use crate::harness::Node;
+use crate::memory::shard_of;
+
+const ONE: &str = "1111111111111111111111111111111111111111";
+const TWO: &str = "2222222222222222222222222222222222222222";
+const REFS: &str = "/api/henge/v1/repos/admin/demo/refs";
+
+#[tokio::test]
+async fn the_cluster_and_the_node_say_how_they_are() {
+    let node = Node::new();
+    let cluster = node.get("/api/henge/v1/cluster").await.json();
+    assert_eq!(cluster["cluster_id"], "cc".repeat(16));
+    assert_eq!(cluster["nodes"][0]["report"]["version"], "1.2.3");
+    let report = node.get("/api/henge/v1/node").await.json();
+    assert_eq!(report, cluster["nodes"][0]["report"]);
+}
+
+#[tokio::test]
+async fn a_repository_of_another_owner_is_created_and_says_where_it_lives() {
+    let node = Node::new();
+    let body = json!({"owner": "Team", "name": "x", "default_branch": "dev"});
+    let made = node.post("/api/henge/v1/repos", body).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    let expected = json!({
+        "id": "01".repeat(16), "network": "01".repeat(16), "owner": "Team", "name": "x",
+        "shard": shard_of(1).get(), "generation": 1, "state": "ready", "leader": 2,
+        "private": false, "description": "", "default_branch": "dev",
+        "created_at": "2026-01-02T03:04:05Z",
+    });
+    assert_eq!(made.json(), expected);
+    let found = node.get("/api/henge/v1/repos/team/X").await;
+    assert_eq!(found.json(), expected);
+    let missing = node.get("/api/henge/v1/repos/team/y").await;
+    missing.error(404, "not_found");
+}
+
+#[tokio::test]
+async fn names_and_fields_are_checked_before_anything_is_made() {
+    let node = Node::new();
+    for (body, start) in [
+        (json!({"owner": "api", "name": "x"}), "owner: "),
+        (json!({"owner": "a", "name": "x/y"}), "name: "),
+        (
+            json!({"name": "x"}),
+            "the body does not fit: missing field `owner`",
+        ),
+        (
+            json!({"owner": "a", "name": "x", "privat": true}),
+            "the body does not fit: unknown",
+        ),
+    ] {
+        let answer = node.post("/api/henge/v1/repos", body).await;
+        let message = answer.error(422, "invalid");
+        assert!(message.starts_with(start), "{message}");
+    }
+    assert!(node.backend.created_by().is_empty());
+}
+
+fn names(page: &Value) -> Vec<String> {
+    let repositories = page["repositories"].as_array().expect("a list");
+    let name = |repo: &Value| format!("{}/{}", repo["owner"], repo["name"]).replace('"', "");
+    repositories.iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn the_catalogue_is_read_in_parts() {
+    let node = Node::new();
+    for (owner, name) in [("b", "x"), ("a", "z"), ("a", "Y"), ("c", "w")] {
+        let body = json!({"owner": owner, "name": name});
+        node.post("/api/henge/v1/repos", body).await;
+    }
+    let all = node.get("/api/henge/v1/repos").await.json();
+    assert_eq!(names(&all), ["a/Y", "a/z", "b/x", "c/w"]);
+    assert_eq!(all["next"], Value::Null);
+    let first = node.get("/api/henge/v1/repos?limit=2").await.json();
+    assert_eq!(names(&first), ["a/Y", "a/z"]);
+    assert_eq!(first["next"], "a/z");
+    let rest = node.get("/api/henge/v1/repos?limit=2&after=a/z").await;
+    assert_eq!(names(&rest.json()), ["b/x", "c/w"]);
+    let owned = node.get("/api/henge/v1/repos?owner=a").await.json();
+    assert_eq!(names(&owned), ["a/Y", "a/z"]);
+    for odd in ["owner=..", "after=x", "limit=-1", "limit=x"] {
+        let uri = format!("/api/henge/v1/repos?{odd}");
+        node.get(&uri).await.error(422, "invalid");
+    }
+}
+
+async fn update(node: &Node, updates: Value, atomic: bool) -> Value {
+    let body = json!({"updates": updates, "atomic": atomic});
+    let answer = node.post(REFS, body).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.json()["results"].clone()
+}
+
+#[tokio::test]
+async fn refs_are_changed_one_by_one_or_together() {
+    let node = Node::new();
+    node.create("demo").await;
+    let first = json!([{"ref": "refs/heads/a", "old": null, "new": ONE},
+                       {"ref": "refs/heads/b", "old": "any", "new": ONE}]);
+    let both = json!([{"ref": "refs/heads/a", "ok": true}, {"ref": "refs/heads/b", "ok": true}]);
+    assert_eq!(update(&node, first, false).await, both);
+
+    let mixed = json!([{"ref": "refs/heads/a", "old": ONE, "new": TWO},
+                       {"ref": "refs/heads/b", "old": TWO, "new": null},
+                       {"ref": "refs/heads/a2", "old": TWO, "new": ONE}]);
+    let together = update(&node, mixed.clone(), true).await;
+    assert_eq!(together[0]["ok"], false);
+    assert_eq!(together[0]["code"], "atomic_aborted");
+    assert_eq!(together[1]["code"], "stale");
+    assert_eq!(together[1]["reason"], format!("stale: the ref is at {ONE}"));
+    assert_eq!(together[2]["reason"], "stale: the ref does not exist");
+
+    let single = update(&node, mixed, false).await;
+    assert_eq!(single[0], json!({"ref": "refs/heads/a", "ok": true}));
+    assert_eq!(single[1]["ok"], false);
+    let last = json!([{"ref": "refs/heads/a", "old": null, "new": ONE},
+                      {"ref": "refs/heads/b", "old": ONE, "new": null}]);
+    let last = update(&node, last, false).await;
+    assert_eq!(last[0]["code"], "exists");
+    assert_eq!(last[1], json!({"ref": "refs/heads/b", "ok": true}));
+    let branches = node.get("/api/v1/repos/admin/demo/branches").await.json();
+    assert_eq!(branches.as_array().expect("a list").len(), 1);
+    assert_eq!(branches[0]["commit"]["id"], TWO);
+}
+
+fn change(name: &str, old: Value, new: Value) -> Value {
+    let mut change = json!({"ref": name});
+    change["old"] = old;
+    change["new"] = new;
+    change
+}
+
+#[tokio::test]
+async fn changes_that_make_no_sense_change_nothing() {
+    let node = Node::new();
+    node.create("demo").await;
+    let a = "refs/heads/a";
+    let (any, one, none) = (json!("any"), json!(ONE), Value::Null);
+    let many: Vec<_> = (0..10_001)
+        .map(|number| change(&format!("refs/heads/{number}"), none.clone(), one.clone()))
+        .collect();
+    let twice = [
+        change(a, any.clone(), one.clone()),
+        change(a, any.clone(), json!(TWO)),
+    ];
+    let zeros = json!("0".repeat(40));
+    let cases = [
+        (json!([]), "updates: there are none"),
+        (json!(many), "updates: more than 10000"),
+        (json!([change("main", none.clone(), one.clone())]), "ref: "),
+        (json!([change(a, json!("HEAD"), one.clone())]), "old: "),
+        (json!([change(a, any, json!("xyz"))]), "new: "),
+        (json!([change(a, zeros, one.clone())]), "old: write null"),
+        (
+            json!([change(a, none.clone(), none.clone())]),
+            "refs/heads/a: old and new",
+        ),
+        (json!(twice), "updates: refs/heads/a is named twice"),
+        (
+            json!([{"ref": a, "new": ONE}]),
+            "the body does not fit: missing field `old`",
+        ),
+        (
+            json!([{"ref": a, "old": null}]),
+            "the body does not fit: missing field `new`",
+        ),
+    ];
+    for (updates, start) in cases {
+        let answer = node.post(REFS, json!({ "updates": updates })).await;
+        let message = answer.error(422, "invalid");
+        assert!(message.starts_with(start), "{message}");
+    }
+    let misspelt = json!({"updates": [change(a, none.clone(), one.clone())], "atomc": true});
+    node.post(REFS, misspelt).await.error(422, "invalid");
+    let branches = node.get("/api/v1/repos/admin/demo/branches").await;
+    assert_eq!(branches.json(), json!([]));
+    let body = json!({"updates": [change(a, none, one)]});
+    let missing = node.post("/api/henge/v1/repos/admin/x/refs", body).await;
+    missing.error(404, "not_found");
+}
