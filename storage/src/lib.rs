@@ -1,1 +1,13 @@
-//! Write-ahead log, kv, snapshots and object stores of a node.
+//! What a node keeps on its disk: the write-ahead log, the store of applied state, snapshots, and the
+//! object stores of the repositories.
+//!
+//! It knows nothing of consensus: the log takes opaque entries of numbered groups, the store opaque
+//! pairs. It reads no clock and starts no task but through what it is handed.
+//!
+//! - [`disk`]: files behind a trait, with a simulated disk that loses power.
+//! - [`wal`]: one log for all groups of the node.
+//! - [`metrics`]: what is counted and measured.
+
+pub mod disk;
+pub mod metrics;
+pub mod wal;

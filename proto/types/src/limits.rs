@@ -57,6 +57,8 @@ pub const WAL_TAIL_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const WAL_QUEUE_MAX: usize = 4096;
 /// Bytes in one batch of the log's writer.
 pub const WAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Zero-filled segments of the write-ahead log kept ready, so that a full disk does not stop appends soon.
+pub const WAL_SPARES: usize = 2;
 /// A group's log since its last snapshot: then a new one is taken.
 pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// A group's log entries since its last snapshot: bounds replay when entries are tiny.

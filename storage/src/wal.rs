@@ -1,0 +1,604 @@
+//! The write-ahead log: one log for all groups of a node, one writer, one `fdatasync` per batch.
+//!
+//! A change is acknowledged (its `done` is called) only after the `fdatasync` of its batch has returned.
+//! Until then, and as long as there is room, its payload is readable from memory. A failed sync ends the
+//! process: what the disk then holds is unknown and only a restart reads it again.
+//!
+//! - `frame`: the bytes of segment headers and records.
+//! - `group`: one group's state in memory.
+//! - `queue`: what waits for the writer.
+//! - `writer`, `reclaim`: the writer, and how it frees segments.
+//! - `segments`: the files, in use and spare.
+//! - `recovery`: reading it all back.
+//! - `read`: giving entries to readers.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::thread::JoinHandle;
+
+use bytes::Bytes;
+use henge_runtime::tasks::OnPanic;
+use henge_runtime::{Clock, Scope};
+use henge_types::{GroupId, limits};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::disk::Disk;
+
+mod frame;
+mod group;
+mod queue;
+mod read;
+mod reclaim;
+mod recovery;
+mod segments;
+mod writer;
+
+use group::{Cell, Freed, GroupState, invalid};
+use queue::{Operation, Queue, Room, Wait, Work};
+use segments::{Chore, Spares, Table};
+#[cfg(any(test, feature = "sim"))]
+use writer::Writer;
+
+/// How the log is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WalConfig {
+    /// The directory of the segments; made if missing.
+    pub dir: PathBuf,
+    /// One segment's length, bytes; at most 1 GiB.
+    pub segment_bytes: u64,
+    /// All segments together, bytes; at least four segments.
+    pub bytes_max: u64,
+    /// Payloads kept in memory for readers of the tail, bytes. Also bounds what waits for the writer.
+    pub tail_bytes_max: usize,
+}
+
+impl WalConfig {
+    /// The log in `dir` with the limits of the product.
+    pub fn new(dir: PathBuf) -> Self {
+        Self {
+            dir,
+            segment_bytes: limits::WAL_SEGMENT_BYTES,
+            bytes_max: limits::WAL_BYTES_MAX,
+            tail_bytes_max: limits::WAL_TAIL_BYTES_MAX,
+        }
+    }
+}
+
+/// A log entry of a group.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// Its position in the group's log, from 1.
+    pub index: u64,
+    /// The entry, opaque here.
+    pub payload: Bytes,
+}
+
+/// Up to where a group's log was purged.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Purged {
+    /// The last purged position.
+    pub index: u64,
+    /// The log id of that entry, opaque here.
+    pub id: Bytes,
+}
+
+/// What the log holds of a group.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct GroupLog {
+    /// The last saved vote.
+    pub vote: Option<Bytes>,
+    /// The last saved committed position; may be older than the last one given.
+    pub committed: Option<Bytes>,
+    /// Up to where the log was purged.
+    pub purged: Option<Purged>,
+    /// The last entry, or the purged position when there is none behind it.
+    pub last_index: Option<u64>,
+}
+
+/// Told when a change is durable, or that it never will be. Runs on the log's writer: it must not block.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// What happens after an I/O error of the writer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnFatal {
+    /// The process ends at once; a restart recovers.
+    Abort,
+    /// The log is dead: everything waiting and everything later fails. For simulated disks.
+    Die,
+}
+
+/// Why a log was not opened.
+#[derive(Debug, Error)]
+pub enum WalError {
+    /// The configuration cannot work.
+    #[error("write-ahead log configuration: {0}")]
+    Config(&'static str),
+    /// The disk refused.
+    #[error("write-ahead log: cannot {doing}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// What the disk said.
+        #[source]
+        source: io::Error,
+    },
+    /// A newer release wrote it.
+    #[error("{path:?} has log format {version}: run the release that wrote it, or a newer one")]
+    Version {
+        /// The segment's file.
+        path: PathBuf,
+        /// Its format.
+        version: u32,
+    },
+    /// Acknowledged records are damaged or missing: this node must not vote with what is left.
+    #[error(
+        "the write-ahead log lost acknowledged records at offset {offset} of segment {segment}: \
+         remove this node from the cluster, wipe its data directory and join it again"
+    )]
+    LostAcknowledged {
+        /// The generation of the segment.
+        segment: u64,
+        /// Where in its file.
+        offset: u64,
+    },
+}
+
+/// A cheap, cloneable handle of the log.
+#[derive(Debug, Clone)]
+pub struct Wal {
+    shared: Arc<Shared>,
+    closer: Arc<Closer>,
+}
+
+/// What handles and writer share.
+#[derive(Debug)]
+struct Shared {
+    config: WalConfig,
+    clock: Arc<dyn Clock>,
+    groups: RwLock<BTreeMap<GroupId, Arc<Cell>>>,
+    queue: Queue,
+    table: Mutex<Table>,
+    spares: Spares,
+    tail_bytes: AtomicUsize,
+    pressure: watch::Sender<Option<GroupId>>,
+    /// The cap is reached: entries are refused until something is purged.
+    full: AtomicBool,
+    on_fatal: OnFatal,
+    dead: OnceLock<String>,
+}
+
+/// Closes the queue when the last handle goes, and joins the threads when asked to.
+#[derive(Debug)]
+struct Closer {
+    shared: Arc<Shared>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Drop for Closer {
+    fn drop(&mut self) {
+        self.shared.queue.close();
+    }
+}
+
+impl Wal {
+    /// Opens the log, reading back all of it, and starts its writer. Blocking. An I/O error of the
+    /// writer ends the process.
+    ///
+    /// # Errors
+    /// [`WalError`]; after [`WalError::LostAcknowledged`] the directory is as it was.
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        config: WalConfig,
+    ) -> Result<Self, WalError> {
+        Self::open_with(disk, clock, config, OnFatal::Abort)
+    }
+
+    /// As [`Wal::open`], with a choice of what an I/O error of the writer means.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn open_with(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        config: WalConfig,
+        on_fatal: OnFatal,
+    ) -> Result<Self, WalError> {
+        let mut writer = recovery::open(disk, clock, config, on_fatal)?;
+        let shared = writer.shared();
+        let filler = Arc::clone(&shared);
+        writer.fill_in_background();
+        let io = |source| WalError::Io {
+            doing: "start its threads",
+            source,
+        };
+        let filler =
+            Scope::thread("wal-filler", OnPanic::EndProcess, move || filler.fill()).map_err(io)?;
+        let writer = Scope::thread("wal-writer", OnPanic::EndProcess, move || {
+            while writer.turn(Wait::ForWork) {}
+        })
+        .map_err(io)?;
+        Ok(Self::handle(shared, vec![writer, filler]))
+    }
+
+    /// As [`Wal::open`], but nothing happens by itself: the caller takes the writer's turns. For
+    /// deterministic simulation; an I/O error kills the log, not the process.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    #[cfg(any(test, feature = "sim"))]
+    pub fn open_stepped(
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        config: WalConfig,
+    ) -> Result<(Self, Stepper), WalError> {
+        let writer = recovery::open(disk, clock, config, OnFatal::Die)?;
+        let wal = Self::handle(writer.shared(), Vec::new());
+        Ok((wal, Stepper { writer }))
+    }
+
+    fn handle(shared: Arc<Shared>, threads: Vec<JoinHandle<()>>) -> Self {
+        Self {
+            closer: Arc::new(Closer {
+                shared: Arc::clone(&shared),
+                threads: Mutex::new(threads),
+            }),
+            shared,
+        }
+    }
+
+    /// The groups that the log holds something of.
+    pub fn recovered_groups(&self) -> Vec<GroupId> {
+        self.shared.groups().keys().copied().collect()
+    }
+
+    /// What the log holds of a group, including what is not durable yet.
+    pub fn group(&self, group: GroupId) -> GroupLog {
+        let cell = self.shared.groups().get(&group).cloned();
+        cell.map(|cell| cell.lock().view()).unwrap_or_default()
+    }
+
+    /// Appends entries that follow the group's last one. They are readable when this returns; `done` is
+    /// called once they are durable. After `Err`, `done` is not called and nothing was appended.
+    ///
+    /// # Errors
+    /// `InvalidInput` for entries that do not follow, or are too long; `StorageFull` at the cap;
+    /// `BrokenPipe` when the log is closed; else what killed the log.
+    pub async fn append(&self, group: GroupId, records: Vec<Record>, done: Done) -> io::Result<()> {
+        let shared = &self.shared;
+        let longest = records.iter().map(|record| record.payload.len()).max();
+        shared.check_len(longest.unwrap_or(0))?;
+        if shared.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let bytes = records.iter().map(|record| record.payload.len()).sum();
+        let room = shared.admit(bytes).await?;
+        let cell = shared.cell(group);
+        let mut state = cell.lock();
+        state.check_kept()?;
+        state.check_append(&records)?;
+        let added = state.append(&records);
+        shared.tail_bytes.fetch_add(added, Ordering::Relaxed);
+        let work = Work::Entries(records);
+        shared.enqueue(&cell, work, done, room)
+    }
+
+    /// Saves the group's vote, in one order with its entries.
+    ///
+    /// # Errors
+    /// `InvalidInput` when it is too long; `BrokenPipe` when the log is closed; else what killed it.
+    pub async fn save_vote(&self, group: GroupId, vote: Bytes, done: Done) -> io::Result<()> {
+        let shared = &self.shared;
+        shared.check_len(vote.len())?;
+        let room = shared.admit(vote.len()).await?;
+        let cell = shared.cell(group);
+        let mut state = cell.lock();
+        state.check_kept()?;
+        state.vote = Some(vote.clone());
+        shared.enqueue(&cell, Work::Vote(vote), done, room)
+    }
+
+    /// Saves the group's committed position with the next batch; without waiting for it. It never gets
+    /// ahead of the entries appended before.
+    ///
+    /// # Errors
+    /// As [`Wal::save_vote`].
+    #[expect(
+        clippy::unused_async,
+        reason = "the log's changes are all async, so that a later one may wait for room"
+    )]
+    pub async fn save_committed(&self, group: GroupId, committed: Bytes) -> io::Result<()> {
+        let shared = &self.shared;
+        shared.check_alive()?;
+        shared.check_len(committed.len())?;
+        let cell = shared.cell(group);
+        let mut state = cell.lock();
+        state.check_kept()?;
+        state.committed = Some(committed.clone());
+        shared.queue.commit(Arc::clone(&cell), committed)
+    }
+
+    /// Removes the entries behind `index`; 0 removes all.
+    ///
+    /// # Errors
+    /// `InvalidInput` below what is purged; `BrokenPipe` when the log is closed; else what killed it.
+    pub async fn truncate_after(&self, group: GroupId, index: u64, done: Done) -> io::Result<()> {
+        let shared = &self.shared;
+        let room = shared.admit(0).await?;
+        let cell = shared.cell(group);
+        let mut state = cell.lock();
+        state.check_kept()?;
+        state.check_truncate(index)?;
+        let (freed, cached) = state.truncate_after(index);
+        shared.tail_bytes.fetch_sub(cached, Ordering::Relaxed);
+        let work = Work::Truncate { keep: index, freed };
+        shared.enqueue(&cell, work, done, room)
+    }
+
+    /// Removes the entries up to `upto`, which may lie behind the last one: then the log is empty and
+    /// goes on after `upto`. Purging less than was purged before changes nothing.
+    ///
+    /// # Errors
+    /// As [`Wal::save_vote`].
+    pub async fn purge(&self, group: GroupId, upto: Purged, done: Done) -> io::Result<()> {
+        let shared = &self.shared;
+        shared.check_len(upto.id.len())?;
+        let room = shared.admit(upto.id.len()).await?;
+        let cell = shared.cell(group);
+        let mut state = cell.lock();
+        state.check_kept()?;
+        let known = state.purged.as_ref().map(|purged| purged.index);
+        let work = if known.is_some_and(|known| known > upto.index) {
+            Work::Barrier
+        } else {
+            let (freed, cached) = state.purge(upto.clone());
+            shared.tail_bytes.fetch_sub(cached, Ordering::Relaxed);
+            Work::Purge { upto, freed }
+        };
+        shared.enqueue(&cell, work, done, room)
+    }
+
+    /// Forgets everything about a group.
+    ///
+    /// # Errors
+    /// `BrokenPipe` when the log is closed; else what killed it.
+    pub async fn drop_group(&self, group: GroupId, done: Done) -> io::Result<()> {
+        let shared = &self.shared;
+        let room = shared.admit(0).await?;
+        let cell = shared.cell(group);
+        let mut state = cell.lock();
+        state.check_kept()?;
+        let (freed, cached) = state.drop_all();
+        shared.tail_bytes.fetch_sub(cached, Ordering::Relaxed);
+        shared.enqueue(&cell, Work::Drop { freed }, done, room)?;
+        // Only now: whatever comes for the group from here on is queued behind.
+        shared.groups_mut().remove(&group);
+        Ok(())
+    }
+
+    /// Reads entries: at least the first of `range` if it exists, then up to `bytes_max` of payload.
+    /// Ends early at the end of the log. Blocking.
+    ///
+    /// # Errors
+    /// What the disk says; `InvalidData` for an entry that is damaged on disk.
+    pub fn read(
+        &self,
+        group: GroupId,
+        range: RangeInclusive<u64>,
+        bytes_max: usize,
+    ) -> io::Result<Vec<Record>> {
+        let cell = self.shared.groups().get(&group).cloned();
+        match cell {
+            Some(cell) => self.shared.read(&cell, &range, bytes_max),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// As [`Wal::read`], from memory only; `None` when an entry is not there.
+    pub fn read_cached(
+        &self,
+        group: GroupId,
+        range: RangeInclusive<u64>,
+        bytes_max: usize,
+    ) -> Option<Vec<Record>> {
+        let cell = self.shared.groups().get(&group).cloned()?;
+        let sources = cell.lock().sources(range, bytes_max);
+        let records = sources.into_iter().map(|source| match source {
+            group::Source::Cached(record) => Some(record),
+            group::Source::File { .. } => None,
+        });
+        records.collect()
+    }
+
+    /// The last entry (or purged position) that is durable; 0 when there is none.
+    pub fn durable_index(&self, group: GroupId) -> u64 {
+        let cell = self.shared.groups().get(&group).cloned();
+        cell.map_or(0, |cell| cell.lock().durable)
+    }
+
+    /// The group that should take a snapshot and purge now, because it pins the oldest segment.
+    pub fn pressure(&self) -> watch::Receiver<Option<GroupId>> {
+        self.shared.pressure.subscribe()
+    }
+
+    /// Log bytes that each group keeps from being freed.
+    pub fn pinned_bytes(&self) -> BTreeMap<GroupId, u64> {
+        self.shared.table().pinned()
+    }
+
+    /// Bytes of all segments, in use and spare.
+    pub fn total_bytes(&self) -> u64 {
+        self.shared.total_bytes()
+    }
+
+    /// Log bytes of a group behind `index`.
+    pub fn bytes_since(&self, group: GroupId, index: u64) -> u64 {
+        let cell = self.shared.groups().get(&group).cloned();
+        cell.map_or(0, |cell| cell.lock().bytes_since(index))
+    }
+
+    /// Writes and syncs what is queued, marks the log as cleanly closed and ends its threads. Blocking;
+    /// not to be called from a `done`.
+    ///
+    /// # Errors
+    /// What killed the log.
+    pub fn close(&self) -> io::Result<()> {
+        self.shared.queue.close();
+        let threads = std::mem::take(&mut *lock(&self.closer.threads));
+        for thread in threads {
+            if thread.join().is_err() {
+                return Err(io::Error::other("a thread of the write-ahead log panicked"));
+            }
+        }
+        self.shared.check_alive()
+    }
+}
+
+/// Takes the turns of a log opened with [`Wal::open_stepped`].
+#[cfg(any(test, feature = "sim"))]
+#[derive(Debug)]
+pub struct Stepper {
+    writer: Writer,
+}
+
+#[cfg(any(test, feature = "sim"))]
+impl Stepper {
+    /// Writes and syncs everything queued. `false` when the log has ended.
+    pub fn turn(&mut self) -> bool {
+        self.writer.turn(Wait::Never)
+    }
+}
+
+impl Shared {
+    fn cell(&self, group: GroupId) -> Arc<Cell> {
+        if let Some(cell) = self.groups().get(&group) {
+            return Arc::clone(cell);
+        }
+        let mut groups = self.groups_mut();
+        let cell = groups
+            .entry(group)
+            .or_insert_with(|| Arc::new(Cell::new(group, GroupState::default())));
+        Arc::clone(cell)
+    }
+
+    async fn admit(&self, bytes: usize) -> io::Result<Room<'_>> {
+        self.check_alive()?;
+        match self.queue.admit(bytes).await {
+            Ok(room) => Ok(room),
+            Err(error) => Err(self.check_alive().err().unwrap_or(error)),
+        }
+    }
+
+    fn enqueue(&self, cell: &Arc<Cell>, work: Work, done: Done, room: Room<'_>) -> io::Result<()> {
+        let operation = Operation {
+            cell: Arc::clone(cell),
+            work,
+            done,
+            cost: room.spend(),
+        };
+        match self.queue.push(operation) {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.check_alive().err().unwrap_or(error)),
+        }
+    }
+
+    /// A record must fit into a fresh segment behind the checkpoint.
+    fn check_len(&self, bytes: usize) -> io::Result<()> {
+        let max = self.config.segment_bytes / 2;
+        if frame::stride(bytes) as u64 > max {
+            return Err(invalid(format!(
+                "a record of {bytes} bytes; at most {max} fit into a segment"
+            )));
+        }
+        Ok(())
+    }
+
+    fn check_alive(&self) -> io::Result<()> {
+        match self.dead.get() {
+            None => Ok(()),
+            Some(why) => Err(io::Error::other(format!(
+                "the write-ahead log is dead: {why}"
+            ))),
+        }
+    }
+
+    /// An I/O error after which the disk's contents are unknown.
+    fn die(&self, error: &io::Error) {
+        tracing::error!(%error, "the write-ahead log cannot go on");
+        match self.on_fatal {
+            OnFatal::Abort => std::process::abort(),
+            OnFatal::Die => {
+                self.dead.get_or_init(|| error.to_string());
+                self.queue.close();
+                self.spares.stop();
+            }
+        }
+    }
+
+    /// Publishes what is measured now and then.
+    fn report(&self) {
+        crate::metrics::wal_bytes(self.total_bytes());
+        for (group, bytes) in self.table().pinned() {
+            crate::metrics::wal_pinned(group, bytes);
+        }
+    }
+
+    fn total_bytes(&self) -> u64 {
+        let segments = self.table().len() + self.spares.ready();
+        segments as u64 * self.config.segment_bytes
+    }
+
+    /// Segments that may exist.
+    fn segments_max(&self) -> usize {
+        usize::try_from(self.config.bytes_max / self.config.segment_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// The filling thread: keeps spare segments ready and removes superfluous ones.
+    fn fill(&self) {
+        loop {
+            let room = |ready| self.table().len() + ready < self.segments_max();
+            let result = match self.spares.next_chore(room) {
+                Chore::Stop => return,
+                Chore::Unlink(file) => self.spares.unlink(&file),
+                Chore::Fill => self.spares.fill_one(),
+            };
+            match result {
+                Ok(()) => {}
+                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                    tracing::error!(%error, "no space for a spare log segment: free some");
+                    self.spares.back_off();
+                }
+                Err(error) => return self.die(&error),
+            }
+        }
+    }
+
+    fn groups(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<GroupId, Arc<Cell>>> {
+        self.groups.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn groups_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Arc<Cell>>> {
+        self.groups.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        lock(&self.table)
+    }
+
+    fn forget(&self, group: GroupId, freed: &Freed) {
+        let mut table = self.table();
+        for (segment, bytes) in freed {
+            table.subtract(*segment, group, *bytes);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,319 @@
+//! The log's files: which are in use and by whom, and the zero-filled ones kept ready.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use henge_types::{GroupId, limits};
+
+use crate::disk::{Disk, DiskFile, OpenMode};
+
+/// Bytes written at once when a segment is filled with zeros.
+const FILL_BYTES: usize = 1024 * 1024;
+/// How long a writer without a segment waits before it looks again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// A file of the log.
+#[derive(Debug, Clone)]
+pub(super) struct SegmentFile {
+    pub(super) path: PathBuf,
+    pub(super) file: Arc<dyn DiskFile>,
+}
+
+/// A segment in use.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) file: SegmentFile,
+    salt: u32,
+    live: BTreeMap<GroupId, u64>,
+    live_total: u64,
+}
+
+/// The segments in use, by generation.
+#[derive(Debug, Default)]
+pub(super) struct Table {
+    segments: BTreeMap<u32, Segment>,
+}
+
+impl Table {
+    pub(super) fn insert(&mut self, generation: u32, file: SegmentFile, salt: u32) {
+        let segment = Segment {
+            file,
+            salt,
+            live: BTreeMap::new(),
+            live_total: 0,
+        };
+        self.segments.insert(generation, segment);
+    }
+
+    /// A segment's file, and the salt of its records.
+    pub(super) fn file(&self, generation: u32) -> Option<(Arc<dyn DiskFile>, u32)> {
+        let segment = self.segments.get(&generation)?;
+        Some((Arc::clone(&segment.file.file), segment.salt))
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.segments.len()
+    }
+
+    pub(super) fn add(&mut self, generation: u32, group: GroupId, bytes: u64) {
+        if let Some(segment) = self.segments.get_mut(&generation) {
+            *segment.live.entry(group).or_default() += bytes;
+            segment.live_total += bytes;
+        }
+    }
+
+    pub(super) fn subtract(&mut self, generation: u32, group: GroupId, bytes: u64) {
+        let Some(segment) = self.segments.get_mut(&generation) else {
+            return;
+        };
+        if let Some(live) = segment.live.get_mut(&group) {
+            *live = live.saturating_sub(bytes);
+            if *live == 0 {
+                segment.live.remove(&group);
+            }
+        }
+        segment.live_total = segment.live_total.saturating_sub(bytes);
+    }
+
+    /// The oldest segment with its live bytes, unless it is the one being written.
+    pub(super) fn oldest(&self) -> Option<(u32, u64)> {
+        if self.segments.len() < 2 {
+            return None;
+        }
+        let (generation, segment) = self.segments.first_key_value()?;
+        Some((*generation, segment.live_total))
+    }
+
+    /// The groups with live entries in a segment, and their bytes.
+    pub(super) fn groups_in(&self, generation: u32) -> Vec<(GroupId, u64)> {
+        let segment = self.segments.get(&generation);
+        let live = segment.map(|segment| segment.live.iter());
+        live.into_iter()
+            .flatten()
+            .map(|(group, bytes)| (*group, *bytes))
+            .collect()
+    }
+
+    /// The generation from which on segments are needed: live, or being written.
+    pub(super) fn needed_from(&self) -> Option<u32> {
+        let active = self.segments.last_key_value().map(|(last, _)| *last);
+        let live = self.segments.iter().find(|(_, s)| s.live_total > 0);
+        live.map(|(generation, _)| *generation).or(active)
+    }
+
+    /// Removes the segments below `generation`.
+    pub(super) fn free_below(&mut self, generation: u32) -> Vec<SegmentFile> {
+        let kept = self.segments.split_off(&generation);
+        let freed = std::mem::replace(&mut self.segments, kept);
+        freed.into_values().map(|segment| segment.file).collect()
+    }
+
+    pub(super) fn pinned(&self) -> BTreeMap<GroupId, u64> {
+        let mut pinned = BTreeMap::new();
+        for segment in self.segments.values() {
+            for (group, bytes) in &segment.live {
+                *pinned.entry(*group).or_default() += bytes;
+            }
+        }
+        pinned
+    }
+}
+
+/// Zero-filled segments kept ready, and the filling of more.
+#[derive(Debug)]
+pub(super) struct Spares {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+    segment_bytes: u64,
+    state: Mutex<SpareState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct SpareState {
+    ready: Vec<SegmentFile>,
+    retired: Vec<SegmentFile>,
+    next_number: u64,
+    /// The writer waits for a segment.
+    urgent: bool,
+    stopped: bool,
+}
+
+/// What the filling thread does next.
+pub(super) enum Chore {
+    Fill,
+    Unlink(SegmentFile),
+    Stop,
+}
+
+impl Spares {
+    pub(super) fn new(
+        disk: Arc<dyn Disk>,
+        dir: PathBuf,
+        segment_bytes: u64,
+        next_number: u64,
+    ) -> Self {
+        Self {
+            disk,
+            dir,
+            segment_bytes,
+            state: Mutex::new(SpareState {
+                next_number,
+                ..SpareState::default()
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
+    /// Files that are not in use: kept for the next segment, or removed when there are enough.
+    pub(super) fn give_back(&self, files: Vec<SegmentFile>) {
+        let mut state = self.lock();
+        for file in files {
+            if state.ready.len() < limits::WAL_SPARES {
+                state.ready.push(file);
+            } else {
+                state.retired.push(file);
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    pub(super) fn take_ready(&self) -> Option<SegmentFile> {
+        let mut state = self.lock();
+        let file = if state.ready.is_empty() {
+            None
+        } else {
+            Some(state.ready.remove(0))
+        };
+        self.changed.notify_all();
+        file
+    }
+
+    /// A segment, waiting for the filling thread for as long as the disk is full. `None` when the log is
+    /// dead, or closing and `give_up` has had enough attempts.
+    pub(super) fn take_waiting(&self, give_up: impl Fn(u32) -> bool) -> Option<SegmentFile> {
+        let mut attempts = 0;
+        loop {
+            if let Some(file) = self.take_ready() {
+                return Some(file);
+            }
+            if give_up(attempts) {
+                return None;
+            }
+            attempts += 1;
+            let mut state = self.lock();
+            state.urgent = true;
+            self.changed.notify_all();
+            if state.ready.is_empty() {
+                let waited = self.changed.wait_timeout(state, RETRY);
+                drop(waited.unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+
+    /// Waits for something to do. `room` tells whether the cap allows another file.
+    pub(super) fn next_chore(&self, room: impl Fn(usize) -> bool) -> Chore {
+        let mut state = self.lock();
+        loop {
+            if state.stopped {
+                return Chore::Stop;
+            }
+            if let Some(file) = state.retired.pop() {
+                return Chore::Unlink(file);
+            }
+            let short = state.ready.len() < limits::WAL_SPARES && room(state.ready.len());
+            if short || (state.urgent && state.ready.is_empty()) {
+                return Chore::Fill;
+            }
+            state = self
+                .changed
+                .wait(state)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Waits a while after a failed filling, so that a full disk is not hammered.
+    pub(super) fn back_off(&self) {
+        let state = self.lock();
+        if !state.stopped {
+            let waited = self
+                .changed
+                .wait_timeout_while(state, RETRY, |state| !state.stopped);
+            drop(waited.unwrap_or_else(PoisonError::into_inner));
+        }
+    }
+
+    /// What there is to do now, without waiting.
+    pub(super) fn chore_now(&self) -> Option<SegmentFile> {
+        self.lock().retired.pop()
+    }
+
+    /// Fills one more segment with zeros and keeps it ready.
+    pub(super) fn fill_one(&self) -> io::Result<()> {
+        let number = {
+            let mut state = self.lock();
+            state.next_number += 1;
+            state.next_number - 1
+        };
+        let file = fill(self.disk.as_ref(), &self.dir, number, self.segment_bytes)?;
+        let mut state = self.lock();
+        state.ready.push(file);
+        state.urgent = false;
+        self.changed.notify_all();
+        Ok(())
+    }
+
+    pub(super) fn unlink(&self, file: &SegmentFile) -> io::Result<()> {
+        self.disk.unlink(&file.path)?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    pub(super) fn ready(&self) -> usize {
+        self.lock().ready.len()
+    }
+
+    pub(super) fn stop(&self) {
+        self.lock().stopped = true;
+        self.changed.notify_all();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SpareState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes a segment of really written zeros, durable with its name.
+fn fill(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64) -> io::Result<SegmentFile> {
+    let unfinished = dir.join(format!("{number:016}.new"));
+    let path = dir.join(format!("{number:016}.seg"));
+    let filled = disk
+        .open(&unfinished, OpenMode::Create)
+        .and_then(|file| fill_file(file.as_ref(), bytes).map(|()| file));
+    let file = match filled {
+        Ok(file) => file,
+        Err(error) => {
+            if let Err(error) = disk.unlink(&unfinished) {
+                tracing::debug!(%error, "an unfinished segment stays until the next start");
+            }
+            return Err(error);
+        }
+    };
+    disk.rename(&unfinished, &path)?;
+    disk.sync_dir(dir)?;
+    Ok(SegmentFile { path, file })
+}
+
+fn fill_file(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
+    let zeros = vec![0; FILL_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let rest = usize::try_from(bytes - at).unwrap_or(FILL_BYTES);
+        let piece = zeros.get(..rest.min(FILL_BYTES)).unwrap_or(&zeros);
+        file.write_at(piece, at)?;
+        at += piece.len() as u64;
+    }
+    file.sync_all()
+}
