@@ -140,6 +140,11 @@ impl SimDisk {
         state.cut_at = Some(state.operations + operations);
     }
 
+    /// Takes back a cut asked for by [`SimDisk::cut_after`] that has not happened.
+    pub fn keep_power(&self) {
+        self.lock().cut_at = None;
+    }
+
     /// Whether a cut asked for by [`SimDisk::cut_after`] has happened.
     pub fn is_off(&self) -> bool {
         !self.lock().powered

@@ -77,7 +77,7 @@ pub(crate) fn config() -> WalConfig {
         dir: PathBuf::from("/data/wal"),
         segment_bytes: 16 * 1024,
         bytes_max: 12 * 16 * 1024,
-        tail_bytes_max: 8 * 1024,
+        tail_bytes_max: 64 * 1024,
     }
 }
 
@@ -96,9 +96,12 @@ pub(crate) struct Driver {
     pub(crate) model: Model,
     /// Steps not yet in `model`, in the order they were given.
     given: Vec<(GroupId, Step)>,
-    /// How many steps of `given` are acknowledged.
+    /// How many steps were taken out of `given`.
+    taken: usize,
+    /// How many steps are acknowledged, of all that were ever given.
     acknowledged: Arc<Mutex<usize>>,
     counter: u64,
+    changes_queued: u32,
 }
 
 impl Driver {
@@ -114,8 +117,10 @@ impl Driver {
             ahead: Model::new(),
             model: Model::new(),
             given: Vec::new(),
+            taken: 0,
             acknowledged: Arc::default(),
             counter: 0,
+            changes_queued: 0,
         })
     }
 
@@ -123,6 +128,11 @@ impl Driver {
     pub(crate) fn change(&mut self, dice: &mut Dice) -> bool {
         let group = GroupId::new(u32::try_from(dice.roll(4)).expect("small"));
         self.counter += 1;
+        self.changes_queued += 1;
+        // The queue holds 64 KiB: nobody but this turn makes room in it.
+        if self.changes_queued > 10 && !self.turn() {
+            return false;
+        }
         let state = self.ahead.get(&group).cloned().unwrap_or_default();
         match dice.roll(40) {
             0..24 => self.append(group, &state, dice),
@@ -156,6 +166,11 @@ impl Driver {
                 self.runtime.block_on(dropped).is_ok()
             }
         }
+    }
+
+    pub(crate) fn turn(&mut self) -> bool {
+        self.changes_queued = 0;
+        self.stepper.turn()
     }
 
     fn append(&mut self, group: GroupId, state: &ModelGroup, dice: &mut Dice) -> bool {
@@ -220,7 +235,7 @@ impl Driver {
         }
         self.given
             .extend(steps.into_iter().map(|step| (group, step)));
-        let upto = self.given.len();
+        let upto = self.taken + self.given.len();
         let acknowledged = Arc::clone(&self.acknowledged);
         Box::new(move |result| {
             if result.is_ok() {
@@ -232,7 +247,9 @@ impl Driver {
 
     /// Moves acknowledged steps into the model.
     pub(crate) fn take_acknowledged(&mut self) {
-        let count = std::mem::take(&mut *self.acknowledged.lock().expect("no panic before"));
+        let acknowledged = *self.acknowledged.lock().expect("no panic before");
+        let count = acknowledged.saturating_sub(self.taken);
+        self.taken += count;
         for (group, step) in self.given.drain(..count) {
             apply(&mut self.model, group, &step);
         }
@@ -264,7 +281,9 @@ impl Driver {
             ahead,
             model,
             given: Vec::new(),
+            taken: 0,
             acknowledged: Arc::default(),
+            changes_queued: 0,
             ..self
         }
     }

@@ -25,7 +25,7 @@ fn run(seed: u64, mutant: bool) -> Result<u64, String> {
         live(&mut driver, &mut dice, 80);
         if clean {
             driver.wal.close().map_err(|error| error.to_string())?;
-            while driver.stepper.turn() {}
+            while driver.turn() {}
         }
         let possible = driver.possible();
         if clean && !mutant && possible.len() != 1 {
@@ -64,7 +64,7 @@ fn live(driver: &mut Driver, dice: &mut Dice, changes: u64) {
         if !driver.change(dice) {
             return;
         }
-        if dice.roll(3) == 0 && !driver.stepper.turn() {
+        if dice.roll(3) == 0 && !driver.turn() {
             return;
         }
         driver.take_acknowledged();
@@ -82,7 +82,10 @@ fn reopen(
             disk.cut_after(1 + dice.roll(8));
         }
         match open(disk) {
-            Ok(opened) if !disk.is_off() => return Ok(opened),
+            Ok(opened) if !disk.is_off() => {
+                disk.keep_power();
+                return Ok(opened);
+            }
             Err(WalError::Io { .. }) if cut => {}
             Ok(_) => {}
             Err(error) => return Err(error.to_string()),
