@@ -6,8 +6,14 @@
 //!
 //! - [`disk`]: files behind a trait, with a simulated disk that loses power.
 //! - [`wal`]: one log for all groups of the node.
+//! - [`kv`]: the store of applied state, believed only after a clean stop.
+//! - [`objects`]: the git objects of every fork network.
+//! - [`snapshots`]: snapshot files of the groups.
 //! - [`metrics`]: what is counted and measured.
 
 pub mod disk;
+pub mod kv;
 pub mod metrics;
+pub mod objects;
+pub mod snapshots;
 pub mod wal;

@@ -133,6 +133,16 @@ impl SimDisk {
         state.sync_fails = false;
     }
 
+    /// The process dies and starts again, the machine does not: what was written stays, synced or not.
+    /// Open files are dead. After [`SimDisk::cut_after`] this is a kill at that operation.
+    pub fn restart(&self) {
+        let mut state = self.lock();
+        state.life += 1;
+        state.powered = true;
+        state.cut_at = None;
+        state.sync_fails = false;
+    }
+
     /// Cuts the power in the middle of the `operations`-th changing operation from now on (1 is the
     /// next): it and all that follow fail until [`SimDisk::crash`].
     pub fn cut_after(&self, operations: u64) {
@@ -459,7 +469,8 @@ impl SimFile {
                 Change::Length(len) => *len,
                 Change::Write { offset, bytes } => offset + bytes.len(),
             };
-            if used + end.saturating_sub(len) as u64 > capacity {
+            let growth = end.saturating_sub(len) as u64;
+            if growth > 0 && used + growth > capacity {
                 return Err(io::ErrorKind::StorageFull.into());
             }
             match &change {

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use henge_types::GroupId;
 
 use super::Shared;
-use super::frame::Kind;
+use super::frame::{HEADER_BYTES, Kind};
 use super::writer::Writer;
 
 /// Payload written again in one turn: appends wait for it.
@@ -21,7 +21,7 @@ enum Filled {
     Little,
     /// From half: write few live entries again, ask for a snapshot when they are many.
     Half,
-    /// From three quarters: write again whatever gains space.
+    /// From three quarters: write again even half a segment, which still gains space.
     Much,
 }
 
@@ -44,13 +44,13 @@ impl Writer {
             used if used * 4 < max * 3 => Filled::Half,
             _ => Filled::Much,
         };
-        let segment = self.shared.config.segment_bytes;
+        let usable = self.shared.config.segment_bytes - HEADER_BYTES as u64;
         let asked = match (oldest, filled) {
             (None | Some((_, 0)), _) | (_, Filled::Little) => None,
-            (Some((generation, live)), Filled::Half) if live <= segment / 4 => {
+            (Some((generation, live)), Filled::Half) if live <= usable / 4 => {
                 self.move_some(generation)?
             }
-            (Some((generation, live)), Filled::Much) if live <= segment / 4 * 3 => {
+            (Some((generation, live)), Filled::Much) if live <= usable / 2 => {
                 self.move_some(generation)?;
                 self.largest_in(generation)
             }

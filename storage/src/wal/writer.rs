@@ -157,8 +157,11 @@ impl Writer {
             self.encode_committed()?;
         }
         self.flush()?;
-        // At the cap no further change may come: go on until nothing more is gained.
-        while self.shared.full.load(Ordering::Relaxed) {
+        // At the cap no further change may come: go on as long as something is gained.
+        for _ in 0..self.shared.segments_max() {
+            if !self.shared.full.load(Ordering::Relaxed) {
+                break;
+            }
             self.reclaim()?;
             if self.batch.is_empty() {
                 break;

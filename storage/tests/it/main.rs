@@ -1,4 +1,15 @@
 //! Tests of the storage crate through its public interface.
 
+#![expect(
+    clippy::print_stderr,
+    reason = "a test that could not check something says so loudly"
+)]
+
+mod kv;
+mod objects;
+mod snapshots;
 mod wal_driver;
+mod wal_ext4;
+mod wal_faults;
+mod wal_model;
 mod wal_power;

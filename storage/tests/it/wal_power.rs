@@ -32,7 +32,7 @@ fn run(seed: u64, mutant: bool) -> Result<u64, String> {
             return Err("a clean close left something unacknowledged".to_owned());
         }
         cuts += u64::from(disk.is_off());
-        disk.crash(dice.roll(u64::MAX));
+        end(&disk, &mut dice);
         let (wal, stepper) = reopen(&disk, &mut dice)?;
         let found = contents(&wal)?;
         let Some(model) = possible.into_iter().find(|model| same(model, &found)) else {
@@ -41,6 +41,15 @@ fn run(seed: u64, mutant: bool) -> Result<u64, String> {
         driver = driver.resume(wal, stepper, model);
     }
     Ok(cuts)
+}
+
+/// The power goes, or only the process.
+fn end(disk: &SimDisk, dice: &mut Dice) {
+    if dice.roll(3) == 0 {
+        disk.restart();
+    } else {
+        disk.crash(dice.roll(u64::MAX));
+    }
 }
 
 fn describe(model: &Model, found: &Model) -> String {
@@ -90,7 +99,7 @@ fn reopen(
             Ok(_) => {}
             Err(error) => return Err(error.to_string()),
         }
-        disk.crash(dice.roll(u64::MAX));
+        end(disk, dice);
     }
 }
 

@@ -1,0 +1,279 @@
+//! The object stores of the fork networks, as bare repositories that stock git can open.
+//!
+//! ```text
+//! networks/<2 hex>/<network id>/   HEAD, config, refs/, objects/{pack,info}
+//! staged/                          packs promised durable that no entry names yet; survives restarts
+//! quarantine/<push>/               objects of a push under way; wiped at start
+//! spool/                           pushes as they came; wiped at start
+//! ```
+//!
+//! Packs are named by their content and never change. Installing one writes a temporary name and renames
+//! it over whatever is there: after a crash a file's name says nothing about its contents.
+//!
+//! - `packs`: installing, syncing and listing the packs of a network.
+//! - `staged`: packs promised durable.
+//! - `verify`: reading a pack and its index through.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use henge_types::{NetworkId, PackId, limits};
+use thiserror::Error;
+
+use crate::disk::{Disk, OsDisk};
+
+mod packs;
+mod scratch;
+mod staged;
+mod verify;
+
+pub use scratch::{Quarantine, Spool};
+
+/// Why an object store refused.
+#[derive(Debug, Error)]
+pub enum ObjectError {
+    /// The file system refused. After a failed sync the process must end.
+    #[error("object store: cannot {doing} {path:?}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the file system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The pack is not there.
+    #[error("pack {0} is not there: fetch it from another replica")]
+    MissingPack(PackId),
+    /// The pack, its index, or both are not what the name says.
+    #[error("pack {pack} is damaged ({fault}): fetch it from another replica")]
+    BrokenPack {
+        /// The pack's name.
+        pack: PackId,
+        /// What is wrong.
+        fault: PackFault,
+    },
+    /// A name that cannot be a directory of its own.
+    #[error("{0:?} cannot name a quarantine: use letters, digits and dashes")]
+    InvalidName(String),
+}
+
+/// What is wrong with a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum PackFault {
+    /// Not a pack file of version 2.
+    #[error("no pack file")]
+    NotAPack,
+    /// The contents do not add up to the trailer.
+    #[error("its checksum is wrong")]
+    Checksum,
+    /// Sound, but another pack than the name says.
+    #[error("it is another pack")]
+    OtherPack,
+    /// The index is not one of version 2, or its contents do not add up.
+    #[error("its index is damaged")]
+    Index,
+    /// The index is sound, but of another pack.
+    #[error("its index is another pack's")]
+    OtherIndex,
+}
+
+/// Below which free space pushes are refused: the larger of the two.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Watermark {
+    /// Bytes.
+    pub bytes: u64,
+    /// Percent of the file system.
+    pub percent: u64,
+}
+
+impl Default for Watermark {
+    fn default() -> Self {
+        Self {
+            bytes: limits::LOW_SPACE_BYTES,
+            percent: limits::LOW_SPACE_PERCENT,
+        }
+    }
+}
+
+/// Space of the file system that holds the data directory, bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Space {
+    /// What may still be used.
+    pub free: u64,
+    /// The file system's size.
+    pub total: u64,
+    /// Whether pushes are to be refused.
+    pub low: bool,
+}
+
+/// The object stores of a node. Clones share it. All of it blocks.
+#[derive(Debug, Clone)]
+pub struct ObjectStore {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    root: PathBuf,
+    watermark: Watermark,
+    /// Packs installed since the start and not synced yet.
+    dirty: Mutex<BTreeMap<NetworkId, BTreeSet<PackId>>>,
+    scratch: AtomicU64,
+}
+
+impl ObjectStore {
+    /// The object stores below the data directory `root`, with the product's watermark. Wipes the spool
+    /// and every quarantine.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn open(root: &Path) -> Result<Self, ObjectError> {
+        Self::open_with(root, Watermark::default())
+    }
+
+    /// As [`ObjectStore::open`], with a watermark.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn open_with(root: &Path, watermark: Watermark) -> Result<Self, ObjectError> {
+        for name in ["quarantine", "spool"] {
+            remove_tree(&root.join(name))?;
+        }
+        for name in ["networks", "staged", "quarantine", "spool"] {
+            make_dir(&root.join(name))?;
+        }
+        let store = Self {
+            shared: Arc::new(Shared {
+                root: root.to_owned(),
+                watermark,
+                dirty: Mutex::default(),
+                scratch: AtomicU64::new(0),
+            }),
+        };
+        store.clean_staged()?;
+        Ok(store)
+    }
+
+    /// The bare repository of a network; it may not be there yet.
+    pub fn network_dir(&self, network: &NetworkId) -> PathBuf {
+        let name = network.to_string();
+        let (fan, _) = name.split_at(2);
+        self.shared.root.join("networks").join(fan).join(&name)
+    }
+
+    /// The `objects` directory of a network; it may not be there yet.
+    pub fn objects_dir(&self, network: &NetworkId) -> PathBuf {
+        self.network_dir(network).join("objects")
+    }
+
+    /// Makes a network's bare repository, durably, unless it is there.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn ensure_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
+        let dir = self.network_dir(network);
+        // HEAD comes last: with it the repository is whole.
+        if dir.join("HEAD").is_file() {
+            return Ok(());
+        }
+        for name in ["objects/pack", "objects/info", "refs/heads", "refs/tags"] {
+            make_dir(&dir.join(name))?;
+        }
+        let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n";
+        for (name, contents) in [("config", config), ("HEAD", "ref: refs/heads/main\n")] {
+            let path = dir.join(name);
+            let unfinished = dir.join(format!("{name}.new"));
+            fs::write(&unfinished, contents).map_err(failed("write", &unfinished))?;
+            sync_file(&unfinished)?;
+            fs::rename(&unfinished, &path).map_err(failed("name", &path))?;
+        }
+        sync_dir(&dir)
+    }
+
+    /// Removes a network with all its objects.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`]; then call it again.
+    pub fn remove_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
+        let dir = self.network_dir(network);
+        self.dirty().remove(network);
+        // A repository without HEAD is none: what a crash leaves of it is not taken for one.
+        remove_file(&dir.join("HEAD"))?;
+        remove_tree(&dir)?;
+        match dir.parent().filter(|above| above.is_dir()) {
+            Some(above) => sync_dir(above),
+            None => Ok(()),
+        }
+    }
+
+    /// Free and total space, and whether it is low.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn space(&self) -> Result<Space, ObjectError> {
+        let root = &self.shared.root;
+        let space = OsDisk.space(root).map_err(failed("measure", root))?;
+        let Watermark { bytes, percent } = self.shared.watermark;
+        let least = bytes.max(space.total / 100 * percent);
+        Ok(Space {
+            free: space.free,
+            total: space.total,
+            low: space.free < least,
+        })
+    }
+
+    fn dirty(&self) -> MutexGuard<'_, BTreeMap<NetworkId, BTreeSet<PackId>>> {
+        self.shared
+            .dirty
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A number that no other temporary file of this process has.
+    fn scratch_number(&self) -> u64 {
+        self.shared.scratch.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ObjectError + 'a {
+    move |source| ObjectError::Io {
+        doing,
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn make_dir(dir: &Path) -> Result<(), ObjectError> {
+    OsDisk.create_dir_all(dir).map_err(failed("make", dir))
+}
+
+fn sync_dir(dir: &Path) -> Result<(), ObjectError> {
+    OsDisk.sync_dir(dir).map_err(failed("sync", dir))
+}
+
+fn sync_file(path: &Path) -> Result<(), ObjectError> {
+    let file = fs::File::open(path).map_err(failed("open", path))?;
+    file.sync_all().map_err(failed("sync", path))
+}
+
+fn remove_file(path: &Path) -> Result<(), ObjectError> {
+    gone(fs::remove_file(path)).map_err(failed("remove", path))
+}
+
+fn remove_tree(dir: &Path) -> Result<(), ObjectError> {
+    gone(fs::remove_dir_all(dir)).map_err(failed("remove", dir))
+}
+
+/// What is not there need not be removed.
+fn gone(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}

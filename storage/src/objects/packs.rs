@@ -1,0 +1,242 @@
+//! The packs of a network.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use henge_types::{NetworkId, PackId};
+
+use super::{ObjectError, ObjectStore, failed, remove_file, sync_dir, sync_file, verify};
+
+/// The two files of a pack in `dir`.
+pub(super) fn names(dir: &Path, pack: &PackId) -> (PathBuf, PathBuf) {
+    let name = |extension| dir.join(format!("pack-{pack}.{extension}"));
+    (name("pack"), name("idx"))
+}
+
+/// The pack that a file belongs to, by its name.
+pub(super) fn pack_of(path: &Path, extension: &str) -> Option<PackId> {
+    let name = path.file_name()?.to_str()?;
+    let name = name.strip_prefix("pack-")?.strip_suffix(extension)?;
+    name.strip_suffix('.')?.parse().ok()
+}
+
+/// The packs in `dir` that have both their files.
+pub(super) fn list(dir: &Path) -> Result<Vec<PackId>, ObjectError> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed("list", dir)(error)),
+    };
+    let (mut packs, mut indexes) = (BTreeSet::new(), BTreeSet::new());
+    for entry in entries {
+        let path = entry.map_err(failed("list", dir))?.path();
+        packs.extend(pack_of(&path, "pack"));
+        indexes.extend(pack_of(&path, "idx"));
+    }
+    Ok(packs.intersection(&indexes).copied().collect())
+}
+
+impl ObjectStore {
+    fn pack_dir(&self, network: &NetworkId) -> PathBuf {
+        self.objects_dir(network).join("pack")
+    }
+
+    /// Installs a pack and its index over whatever has their names. Not durable before
+    /// [`ObjectStore::sync_packs`]. The contents are not looked at.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn install_pack(
+        &self,
+        network: &NetworkId,
+        pack: &PackId,
+        pack_bytes: &[u8],
+        idx_bytes: &[u8],
+    ) -> Result<(), ObjectError> {
+        self.ensure_network(network)?;
+        let dir = self.pack_dir(network);
+        let (pack_path, idx_path) = names(&dir, pack);
+        // Before the files change: a sync between the two renames must not take them for synced.
+        self.mark_dirty(network, pack);
+        // The index comes last: with it git sees the pack.
+        self.replace(&dir, &pack_path, pack_bytes)?;
+        self.replace(&dir, &idx_path, idx_bytes)
+    }
+
+    fn replace(&self, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), ObjectError> {
+        // Git removes leftovers with such names.
+        let unfinished = dir.join(format!("tmp_henge_{}", self.scratch_number()));
+        let written = File::create(&unfinished).and_then(|mut file| file.write_all(bytes));
+        if let Err(error) = written {
+            remove_file(&unfinished)?;
+            return Err(failed("write", path)(error));
+        }
+        fs::rename(&unfinished, path).map_err(failed("name", path))
+    }
+
+    pub(super) fn mark_dirty(&self, network: &NetworkId, pack: &PackId) {
+        self.dirty().entry(*network).or_default().insert(*pack);
+    }
+
+    /// Syncs packs, their indexes and the directory.
+    ///
+    /// # Errors
+    /// [`ObjectError::MissingPack`], [`ObjectError::Io`].
+    pub fn sync_packs(&self, network: &NetworkId, packs: &[PackId]) -> Result<(), ObjectError> {
+        if packs.is_empty() {
+            return Ok(());
+        }
+        let dir = self.pack_dir(network);
+        // Taken out first: one that is installed again meanwhile is dirty again.
+        if let Some(dirty) = self.dirty().get_mut(network) {
+            for pack in packs {
+                dirty.remove(pack);
+            }
+        }
+        let result = sync_all(&dir, packs);
+        if result.is_err() {
+            for pack in packs {
+                self.mark_dirty(network, pack);
+            }
+        }
+        result
+    }
+
+    /// Packs installed and not synced since this process started.
+    pub fn dirty_packs(&self, network: &NetworkId) -> Vec<PackId> {
+        let dirty = self.dirty();
+        let packs = dirty.get(network);
+        packs.into_iter().flatten().copied().collect()
+    }
+
+    /// Syncs every dirty pack of the networks: before a snapshot of their group gets its name.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::sync_packs`].
+    pub fn sync_dirty<'a>(
+        &self,
+        networks: impl IntoIterator<Item = &'a NetworkId>,
+    ) -> Result<(), ObjectError> {
+        for network in networks {
+            self.sync_packs(network, &self.dirty_packs(network))?;
+        }
+        Ok(())
+    }
+
+    /// Whether both files of a pack are there.
+    pub fn has_pack(&self, network: &NetworkId, pack: &PackId) -> bool {
+        let (pack_path, idx_path) = names(&self.pack_dir(network), pack);
+        pack_path.is_file() && idx_path.is_file()
+    }
+
+    /// The packs of a network, by name.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn packs(&self, network: &NetworkId) -> Result<Vec<PackId>, ObjectError> {
+        list(&self.pack_dir(network))
+    }
+
+    /// Opens a pack for sending.
+    ///
+    /// # Errors
+    /// [`ObjectError::MissingPack`], [`ObjectError::Io`].
+    pub fn open_pack(&self, network: &NetworkId, pack: &PackId) -> Result<File, ObjectError> {
+        open(pack, &names(&self.pack_dir(network), pack).0)
+    }
+
+    /// Opens a pack's index for sending.
+    ///
+    /// # Errors
+    /// [`ObjectError::MissingPack`], [`ObjectError::Io`].
+    pub fn open_idx(&self, network: &NetworkId, pack: &PackId) -> Result<File, ObjectError> {
+        open(pack, &names(&self.pack_dir(network), pack).1)
+    }
+
+    /// Reads a pack and its index through.
+    ///
+    /// # Errors
+    /// [`ObjectError::BrokenPack`], [`ObjectError::MissingPack`], [`ObjectError::Io`].
+    pub fn verify_pack(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        let (pack_path, idx_path) = names(&self.pack_dir(network), pack);
+        self.verify_files(pack, &pack_path, &idx_path)
+    }
+
+    /// Reads a pack and its index through, wherever they are.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::verify_pack`].
+    pub fn verify_files(
+        &self,
+        pack: &PackId,
+        pack_path: &Path,
+        idx_path: &Path,
+    ) -> Result<(), ObjectError> {
+        let pack_file = open(pack, pack_path)?;
+        let idx_file = open(pack, idx_path)?;
+        match verify::verify(pack, pack_file, idx_file).map_err(failed("read", pack_path))? {
+            None => Ok(()),
+            Some(fault) => Err(ObjectError::BrokenPack { pack: *pack, fault }),
+        }
+    }
+
+    /// Reads every pack of a network through, also those that lack a file; returns the broken ones.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn verify_all(&self, network: &NetworkId) -> Result<Vec<PackId>, ObjectError> {
+        let mut broken = Vec::new();
+        for pack in any_file(&self.pack_dir(network))? {
+            match self.verify_pack(network, &pack) {
+                Ok(()) => {}
+                Err(ObjectError::BrokenPack { .. } | ObjectError::MissingPack(_)) => {
+                    broken.push(pack);
+                }
+                Err(error @ (ObjectError::Io { .. } | ObjectError::InvalidName(_))) => {
+                    return Err(error);
+                }
+            }
+        }
+        Ok(broken)
+    }
+}
+
+/// The packs of which there is at least one file.
+fn any_file(dir: &Path) -> Result<BTreeSet<PackId>, ObjectError> {
+    let mut packs = BTreeSet::new();
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(packs),
+        Err(error) => return Err(failed("list", dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("list", dir))?.path();
+        packs.extend(pack_of(&path, "pack"));
+        packs.extend(pack_of(&path, "idx"));
+    }
+    Ok(packs)
+}
+
+fn sync_all(dir: &Path, packs: &[PackId]) -> Result<(), ObjectError> {
+    for pack in packs {
+        let (pack_path, idx_path) = names(dir, pack);
+        if !pack_path.is_file() || !idx_path.is_file() {
+            return Err(ObjectError::MissingPack(*pack));
+        }
+        sync_file(&pack_path)?;
+        sync_file(&idx_path)?;
+    }
+    sync_dir(dir)
+}
+
+fn open(pack: &PackId, path: &Path) -> Result<File, ObjectError> {
+    match File::open(path) {
+        Ok(file) => Ok(file),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(ObjectError::MissingPack(*pack))
+        }
+        Err(error) => Err(failed("open", path)(error)),
+    }
+}

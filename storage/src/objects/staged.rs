@@ -1,0 +1,119 @@
+//! Packs promised durable that no log entry names yet.
+//!
+//! Coming in, the index is renamed last; going on to their network, the pack is renamed first. So after a
+//! crash an index alone is half a promotion, to be finished; a pack alone was never promised, or was
+//! being dropped.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use henge_types::{NetworkId, PackId};
+
+use super::packs::{list, names, pack_of};
+use super::{ObjectError, ObjectStore, failed, remove_file, sync_dir, sync_file};
+use crate::disk::{Disk, OsDisk};
+
+impl ObjectStore {
+    fn staged_dir(&self) -> PathBuf {
+        self.shared.root.join("staged")
+    }
+
+    /// Takes a pack and its index into `staged/`, durably. The files are moved. Verify them before.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn stage(
+        &self,
+        pack: &PackId,
+        pack_path: &Path,
+        idx_path: &Path,
+    ) -> Result<(), ObjectError> {
+        let dir = self.staged_dir();
+        let (staged_pack, staged_idx) = names(&dir, pack);
+        self.take_in(pack_path, &staged_pack)?;
+        self.take_in(idx_path, &staged_idx)?;
+        sync_dir(&dir)
+    }
+
+    /// Syncs a file and moves it; copies it when it lies on another file system.
+    fn take_in(&self, from: &Path, to: &Path) -> Result<(), ObjectError> {
+        sync_file(from)?;
+        match fs::rename(from, to) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                let unfinished = to.with_extension(format!("tmp{}", self.scratch_number()));
+                fs::copy(from, &unfinished).map_err(failed("copy", from))?;
+                sync_file(&unfinished)?;
+                fs::rename(&unfinished, to).map_err(failed("name", to))?;
+                remove_file(from)
+            }
+            Err(error) => Err(failed("move", from)(error)),
+        }
+    }
+
+    /// The packs in `staged/`.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn staged(&self) -> Result<Vec<PackId>, ObjectError> {
+        list(&self.staged_dir())
+    }
+
+    /// The files of a staged pack: pack and index.
+    pub fn staged_paths(&self, pack: &PackId) -> (PathBuf, PathBuf) {
+        names(&self.staged_dir(), pack)
+    }
+
+    /// Moves a staged pack to its network, durably. Does nothing when that was done before.
+    ///
+    /// # Errors
+    /// [`ObjectError::MissingPack`] when it is neither staged nor in the network; [`ObjectError::Io`].
+    pub fn promote(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        self.ensure_network(network)?;
+        let dir = self.objects_dir(network).join("pack");
+        let (staged_pack, staged_idx) = self.staged_paths(pack);
+        let (pack_path, idx_path) = names(&dir, pack);
+        let mut moved = false;
+        for (from, to) in [(&staged_pack, &pack_path), (&staged_idx, &idx_path)] {
+            match fs::rename(from, to) {
+                Ok(()) => moved = true,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(failed("move", from)(error)),
+            }
+        }
+        if !self.has_pack(network, pack) {
+            return Err(ObjectError::MissingPack(*pack));
+        }
+        if moved {
+            sync_dir(&dir)?;
+            sync_dir(&self.staged_dir())?;
+        }
+        Ok(())
+    }
+
+    /// Gives up a staged pack.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn drop_staged(&self, pack: &PackId) -> Result<(), ObjectError> {
+        let (pack_path, idx_path) = self.staged_paths(pack);
+        remove_file(&idx_path)?;
+        remove_file(&pack_path)?;
+        sync_dir(&self.staged_dir())
+    }
+
+    /// Removes what a crash left in `staged/` and nobody was promised.
+    pub(super) fn clean_staged(&self) -> Result<(), ObjectError> {
+        let dir = self.staged_dir();
+        let whole = self.staged()?;
+        for path in OsDisk.list(&dir).map_err(failed("list", &dir))? {
+            let lone_pack = pack_of(&path, "pack").is_some_and(|pack| !whole.contains(&pack));
+            let known = pack_of(&path, "pack").is_some() || pack_of(&path, "idx").is_some();
+            if lone_pack || !known {
+                remove_file(&path)?;
+            }
+        }
+        Ok(())
+    }
+}
