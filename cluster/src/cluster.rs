@@ -1,0 +1,526 @@
+//! The handle on a node's part in the cluster: start, stop, and what the layers above ask of it.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use henge_proto::cluster as pb;
+use henge_proto::cluster::cluster_server::ClusterServer as ClusterServiceServer;
+use henge_proto::cluster::raft_server::RaftServer as RaftServiceServer;
+use henge_runtime::tasks::OnPanic;
+use henge_runtime::{Clock, Scope};
+use henge_state::MetaView;
+use henge_storage::disk::OsDisk;
+use henge_storage::kv::{SledKv, Trust};
+use henge_storage::snapshots::SnapshotStore;
+use henge_storage::wal::{Wal, WalConfig};
+use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
+use henge_types::{GroupId, NodeId, NodeRecord, limits};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::config::{ClusterConfig, raft_config};
+use crate::effects::Effects;
+use crate::formation::Formation;
+use crate::group::{Groups, Leadership};
+use crate::kv_writer::KvWriter;
+use crate::machine::{MachineDeps, StateAt, View};
+use crate::network::SNAPSHOT_SERVICE;
+use crate::server::{ClusterServer, RaftServer};
+use crate::snapshot_service::SnapshotService;
+use crate::transport::bulk::Bulk;
+use crate::transport::listener;
+use crate::transport::members::{Identity, Members};
+use crate::transport::peers::Peers;
+use crate::transport::quic::Quic;
+use crate::transport::tls::{Tls, TlsError};
+use crate::upkeep;
+
+/// How long a member gets to report for `cluster status`.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a leader that shuts down tries to hand a group over.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// Its certificates.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// Its log.
+    #[error("cannot open the write-ahead log: {0}")]
+    Wal(#[from] henge_storage::wal::WalError),
+    /// Its kv.
+    #[error("cannot open the kv: {0}")]
+    Kv(#[from] henge_storage::kv::KvError),
+    /// Its snapshots.
+    #[error("cannot use the snapshots: {0}")]
+    Snapshots(#[from] henge_storage::snapshots::SnapshotError),
+    /// Its timings.
+    #[error("the timings do not fit together: {0}")]
+    Timings(#[from] openraft::ConfigError),
+    /// A group.
+    #[error("group {group} cannot start: {reason}")]
+    Group {
+        /// The group.
+        group: GroupId,
+        /// Why.
+        reason: String,
+    },
+    /// A file or socket.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl StartError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+}
+
+/// What every part of the cluster layer shares.
+pub(crate) struct Shared {
+    pub(crate) config: ClusterConfig,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) started: Instant,
+    pub(crate) members: Members,
+    pub(crate) groups: Groups,
+    pub(crate) peers: Peers,
+    pub(crate) bulk: Bulk,
+    pub(crate) wal: Wal,
+    pub(crate) deps: MachineDeps,
+    pub(crate) scope: Scope,
+    counter: AtomicU64,
+}
+
+/// A node's part in the cluster; clones share it.
+#[derive(Clone)]
+pub struct Cluster {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cluster")
+            .field("node", &self.node())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Cluster {
+    /// Opens the node's log and state, joins its groups and listens. Runs on the runtime it is called on.
+    ///
+    /// # Errors
+    /// When something on disk, a certificate or an address cannot be used.
+    pub async fn start(
+        config: ClusterConfig,
+        scope: &Scope,
+        clock: Arc<dyn Clock>,
+        effects: Arc<dyn Effects>,
+    ) -> Result<Self, StartError> {
+        let scope = scope.child("cluster");
+        let raft = raft_config(&config.timings)?;
+        let tls = Tls::load(config.identity.cluster, &config.tls)?;
+        let members = Members::new(config.identity, &config.founders);
+        let quic = Quic::bind(config.listen, &tls)
+            .map_err(StartError::io(format!("cannot bind UDP {}", config.listen)))?;
+        let bulk = Bulk::new(members.clone(), &tls, quic.clone(), scope.child("bulk"));
+        let incoming = listener::listen(config.listen, &tls, bulk.clone(), &scope).await;
+        let incoming =
+            incoming.map_err(StartError::io(format!("cannot bind TCP {}", config.listen)))?;
+
+        let opened = open_storage(&config, &clock, &scope).await?;
+        let deps = MachineDeps {
+            effects,
+            kv: KvWriter::start(Arc::clone(&opened.kv) as _, scope.child("machines"))
+                .map_err(StartError::io("cannot start the kv writer"))?,
+            snapshots: opened.snapshots,
+        };
+        let groups = Groups::default();
+        let cluster = Self {
+            shared: Arc::new(Shared {
+                started: clock.instant(),
+                peers: Peers::new(members.clone(), tls),
+                // The high half tells this run's request ids from those of earlier ones.
+                counter: AtomicU64::new(u64::from(rand::random::<u32>()) << 32),
+                config,
+                clock,
+                members,
+                groups,
+                bulk,
+                wal: opened.wal,
+                deps,
+                scope: scope.clone(),
+            }),
+        };
+        let shared = &cluster.shared;
+        let snapshots = shared.deps.snapshots.clone();
+        let service =
+            SnapshotService::new(shared.groups.clone(), snapshots, scope.child("snapshots"));
+        shared.bulk.serve(SNAPSHOT_SERVICE, Arc::new(service));
+        quic.serve(shared.bulk.clone(), &scope);
+        cluster.serve_grpc(incoming);
+        Formation::start(&cluster, raft, opened.kv).await?;
+        upkeep::start(&cluster);
+        Ok(cluster)
+    }
+
+    fn serve_grpc(
+        &self,
+        incoming: impl futures::Stream<Item = io::Result<listener::GrpcStream>> + Send + 'static,
+    ) {
+        let shared = &self.shared;
+        let raft = RaftServer::new(
+            shared.members.clone(),
+            shared.groups.clone(),
+            Arc::clone(&shared.clock),
+        );
+        let raft = RaftServiceServer::new(raft)
+            .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX);
+        let cluster = ClusterServiceServer::new(ClusterServer::new(self.clone()))
+            .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX);
+        let server = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .http2_keepalive_interval(Some(Duration::from_secs(5)))
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
+            .add_service(raft)
+            .add_service(cluster);
+        shared
+            .scope
+            .spawn("cluster grpc", OnPanic::EndProcess, async move {
+                if let Err(error) = server.serve_with_incoming(incoming).await {
+                    tracing::error!(%error, "the cluster's gRPC server ended");
+                }
+            });
+    }
+
+    /// This node's number.
+    pub fn node(&self) -> NodeId {
+        self.shared.config.identity.node
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> Identity {
+        self.shared.config.identity
+    }
+
+    /// Shards of the cluster.
+    pub fn shards(&self) -> u32 {
+        self.shared.config.shards
+    }
+
+    /// Streams of bytes to other nodes.
+    pub fn bulk(&self) -> &Bulk {
+        &self.shared.bulk
+    }
+
+    /// The state of a group as this replica has it; `None` without a replica.
+    pub fn state(&self, group: GroupId) -> Option<StateAt> {
+        self.view(group).map(|view| view.now())
+    }
+
+    /// Readers' side of a group's machine; `None` without a replica.
+    pub fn view(&self, group: GroupId) -> Option<View> {
+        self.shared.groups.get(group).ok().map(|group| group.view)
+    }
+
+    /// Who leads a group, as far as its replica here knows; `None` without one.
+    pub fn leader_here(&self, group: GroupId) -> Option<NodeId> {
+        self.shared.groups.get(group).ok()?.leader()
+    }
+
+    /// Who leads a group, as far as is known here; asks its replicas when there is none here.
+    pub async fn leader(&self, group: GroupId) -> Option<NodeId> {
+        if let Ok(replica) = self.shared.groups.get(group) {
+            return replica.leader();
+        }
+        // Without a replica: ask those that have one.
+        let replicas = self.replicas(group);
+        let reports = replicas.iter().map(|node| self.ask_report(*node));
+        let reports = futures::future::join_all(reports).await;
+        let known = reports
+            .into_iter()
+            .flatten()
+            .flat_map(|report| report.replicas);
+        known
+            .filter(|replica| replica.group == group)
+            .max_by_key(|replica| replica.term)?
+            .leader
+    }
+
+    /// The term of a group on this node; 0 without a replica.
+    pub fn term(&self, group: GroupId) -> u64 {
+        self.shared
+            .groups
+            .get(group)
+            .map_or(0, |replica| replica.term())
+    }
+
+    /// Term and voters of a group, while this node leads it.
+    pub fn leadership(&self, group: GroupId) -> Option<Leadership> {
+        self.shared.groups.get(group).ok()?.leadership(self.node())
+    }
+
+    /// The nodes that hold a group, in placement order.
+    pub fn replicas(&self, group: GroupId) -> Vec<NodeId> {
+        let all = || {
+            self.shared
+                .members
+                .all()
+                .into_iter()
+                .map(|node| node.node)
+                .collect()
+        };
+        if group.is_meta() {
+            return all();
+        }
+        let Some(meta) = self.view(GroupId::META) else {
+            return Vec::new();
+        };
+        meta.with(|state, _| MetaView::new(state).placement(group))
+            .map_or_else(Vec::new, |placement| placement.replicas)
+    }
+
+    /// Where a member is reached.
+    pub fn node_record(&self, node: NodeId) -> Option<NodeRecord> {
+        self.shared.members.get(node)
+    }
+
+    /// The groups this node has a replica of, meta first.
+    pub fn local_groups(&self) -> Vec<GroupId> {
+        self.shared
+            .groups
+            .all()
+            .into_iter()
+            .map(|group| group.id)
+            .collect()
+    }
+
+    /// What this node says of itself.
+    pub fn report(&self) -> NodeReport {
+        let shared = &self.shared;
+        let replicas = shared.groups.all();
+        NodeReport {
+            version: shared.config.version.clone(),
+            uptime_ms: millis(shared.clock.instant().duration_since(shared.started)),
+            low_space: shared.deps.effects.low_space(),
+            replicas: replicas
+                .iter()
+                .map(|replica| replica.status(shared.deps.effects.parked(replica.id)))
+                .collect(),
+        }
+    }
+
+    /// The cluster as this node sees it; members that do not answer in a second have no report.
+    pub async fn status(&self) -> ClusterStatus {
+        let members = self.shared.members.all();
+        let reports =
+            futures::future::join_all(members.iter().map(|member| self.ask_report(member.node)))
+                .await;
+        let nodes = members
+            .into_iter()
+            .zip(reports)
+            .map(|(member, report)| NodeStatus {
+                node: member.node,
+                incarnation: member.incarnation,
+                http: member.http,
+                rpc: member.rpc,
+                report,
+            });
+        ClusterStatus {
+            cluster_id: self.identity().cluster,
+            asked: self.node(),
+            healthy: self.is_ready().is_ok(),
+            shards: self.shards(),
+            nodes: nodes.collect(),
+        }
+    }
+
+    async fn ask_report(&self, node: NodeId) -> Option<NodeReport> {
+        if node == self.node() {
+            return Some(self.report());
+        }
+        let mut client = self.shared.peers.cluster(node).ok()?;
+        let reply = tokio::time::timeout(REPORT_TIMEOUT, client.report(pb::ReportRequest {}))
+            .await
+            .ok()?
+            .ok()?;
+        serde_json::from_slice(&reply.into_inner().report).ok()
+    }
+
+    /// Whether this node serves: every group it should hold runs here and knows a leader.
+    ///
+    /// # Errors
+    /// With the reason it does not, for `/readyz`.
+    pub fn is_ready(&self) -> Result<(), String> {
+        let Some(meta) = self.view(GroupId::META) else {
+            return Err("the meta group is not running".to_owned());
+        };
+        let placements =
+            meta.with(|state, _| MetaView::new(state).placements().collect::<Vec<_>>());
+        if placements.is_empty() {
+            return Err("the cluster is not formed yet".to_owned());
+        }
+        let mine = placements
+            .iter()
+            .filter(|placement| placement.replicas.contains(&self.node()));
+        for group in std::iter::once(GroupId::META).chain(mine.map(|placement| placement.group)) {
+            let replica = self
+                .shared
+                .groups
+                .get(group)
+                .map_err(|error| error.to_string())?;
+            if replica.leader().is_none() {
+                return Err(format!("group {group} has no leader"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands leadership over, stops the groups, drains the kv and leaves it believed by the next start.
+    pub async fn shutdown(&self, deadline: Duration) {
+        let groups = self.shared.groups.all();
+        let handovers = groups.iter().map(|group| self.hand_over(group));
+        futures::future::join_all(handovers).await;
+        let stops = futures::stream::iter(&groups).for_each_concurrent(None, |group| async move {
+            if let Err(error) = group.raft.shutdown().await {
+                tracing::warn!(group = %group.id, %error, "group did not stop cleanly");
+            }
+        });
+        if tokio::time::timeout(deadline, stops).await.is_err() {
+            tracing::warn!(
+                "groups did not stop in time: the next start rebuilds from snapshot and log"
+            );
+            return;
+        }
+        if let Err(error) = self.shared.deps.kv.close().await {
+            tracing::warn!(%error, "kv not closed cleanly: the next start rebuilds it");
+        }
+        let wal = self.shared.wal.clone();
+        let closed = self
+            .shared
+            .scope
+            .blocking("close wal", move || wal.close())
+            .await;
+        if let Ok(Err(error)) | Err(error) = closed {
+            tracing::warn!(%error, "write-ahead log not closed cleanly");
+        }
+        self.shared.scope.cancel();
+    }
+
+    /// Asks the voter heard last to take a group over, and waits a moment for it to happen.
+    async fn hand_over(&self, group: &crate::group::Group) {
+        use openraft::async_runtime::watch::WatchReceiver;
+        let own = self.node().get();
+        let target = {
+            let metrics = group.raft.metrics().borrow_watched().clone();
+            if metrics.current_leader != Some(own) {
+                return;
+            }
+            let heard = metrics.heartbeat.unwrap_or_default();
+            heard
+                .into_iter()
+                .filter(|(node, _)| *node != own)
+                .max_by_key(|(_, at)| at.map(|at| *at))
+                .map(|(node, _)| node)
+        };
+        let Some(target) = target else { return };
+        if group.raft.trigger().transfer_leader(target).await.is_err() {
+            return;
+        }
+        let mut metrics = group.raft.server_metrics();
+        let moved = async {
+            while metrics.borrow_watched().current_leader == Some(own) {
+                if metrics.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(HANDOVER_TIMEOUT, moved).await.is_err() {
+            tracing::info!(group = %group.id, target, "leadership not taken over in time: the others will elect");
+        }
+    }
+
+    /// Changes whenever the meta group applies something.
+    pub(crate) fn meta_applied(&self) -> Option<watch::Receiver<u64>> {
+        self.view(GroupId::META).map(|view| view.applied())
+    }
+
+    pub(crate) fn groups(&self) -> &Groups {
+        &self.shared.groups
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.shared.peers
+    }
+
+    pub(crate) fn members(&self) -> &Members {
+        &self.shared.members
+    }
+
+    /// The clock this node was handed.
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.shared.clock
+    }
+
+    pub(crate) fn next_count(&self) -> u64 {
+        self.shared.counter.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+struct Opened {
+    wal: Wal,
+    kv: Arc<SledKv>,
+    snapshots: SnapshotStore,
+}
+
+/// Opens the log first: nothing else on the disk is believed before it.
+async fn open_storage(
+    config: &ClusterConfig,
+    clock: &Arc<dyn Clock>,
+    scope: &Scope,
+) -> Result<Opened, StartError> {
+    let dir = config.data_dir.clone();
+    let wal_config = WalConfig {
+        dir: dir.join("wal"),
+        segment_bytes: config.wal_segment_bytes,
+        bytes_max: config.wal_bytes_max,
+        tail_bytes_max: limits::WAL_TAIL_BYTES_MAX,
+    };
+    let clock = Arc::clone(clock);
+    let opening = scope.blocking("open storage", move || {
+        let wal = Wal::open(Arc::new(OsDisk), clock, wal_config)?;
+        let (kv, trust) = SledKv::open(&dir.join("kv"))?;
+        match trust {
+            Trust::Clean => tracing::info!("kv kept: the last stop was clean"),
+            Trust::Wiped { reason } => {
+                tracing::info!(?reason, "kv wiped: it is rebuilt from snapshots and log");
+            }
+        }
+        let snapshots = SnapshotStore::open(&dir.join("snapshots"))?;
+        Ok::<_, StartError>(Opened {
+            wal,
+            kv: Arc::new(kv),
+            snapshots,
+        })
+    });
+    opening
+        .await
+        .map_err(StartError::io("cannot open the node's storage"))?
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,249 @@
+//! How groups come to be: the first founder initialises the meta group, its leader writes down who is in
+//! the cluster and where the shards live, and every node then runs the groups the table gives it.
+//!
+//! Nothing here decides twice: the table in the meta group's state is followed, never computed again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use henge_runtime::tasks::OnPanic;
+use henge_state::{MetaView, State};
+use henge_storage::kv::{Kv, SledKv};
+use henge_storage::wal::GroupLog;
+use henge_types::{Command, GroupId, MetaCommand, NodeId};
+use openraft::Config;
+use openraft::errors::{InitializeError, RaftError};
+
+use crate::cluster::{Cluster, StartError};
+use crate::group::Group;
+use crate::log_store::LogStore;
+use crate::machine::Machine;
+use crate::network::Network;
+use crate::placement;
+use crate::raft::{Position, Raft};
+use crate::server::quiet_until;
+
+/// How long the proposal that forms the cluster may take before it is tried again.
+const FORM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two looks at a meta group that is not formed yet.
+const FORM_PAUSE: Duration = Duration::from_millis(25);
+
+/// Starts groups as the meta group's table says.
+pub(crate) struct Formation {
+    cluster: Cluster,
+    raft: Arc<Config>,
+    kv: Arc<SledKv>,
+}
+
+impl Formation {
+    /// Starts the meta group and every shard the table already gives this node; follows the table from
+    /// then on.
+    ///
+    /// # Errors
+    /// When a group cannot start.
+    pub(crate) async fn start(
+        cluster: &Cluster,
+        raft: Arc<Config>,
+        kv: Arc<SledKv>,
+    ) -> Result<(), StartError> {
+        let formation = Self {
+            cluster: cluster.clone(),
+            raft,
+            kv,
+        };
+        let founders: Vec<NodeId> = cluster
+            .shared
+            .config
+            .founders
+            .iter()
+            .map(|node| node.node)
+            .collect();
+        formation.run_group(GroupId::META, &founders).await?;
+        formation.follow_table().await?;
+        let scope = cluster.shared.scope.clone();
+        scope.spawn("formation", OnPanic::EndProcess, formation.follow());
+        Ok(())
+    }
+
+    async fn follow(self) {
+        let Some(mut applied) = self.cluster.meta_applied() else {
+            return;
+        };
+        loop {
+            if let Err(error) = self.follow_table().await {
+                tracing::error!(%error, "a group does not run on this node");
+            }
+            if self.is_formed() {
+                if applied.changed().await.is_err() {
+                    return;
+                }
+            } else {
+                self.form_if_leading().await;
+                // The leader may be found without anything being applied.
+                if let Ok(Err(_)) = tokio::time::timeout(FORM_PAUSE, applied.changed()).await {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn meta<T>(&self, look: impl FnOnce(MetaView<'_, State>) -> T) -> Option<T> {
+        let view = self.cluster.view(GroupId::META)?;
+        Some(view.with(|state, _| look(MetaView::new(state))))
+    }
+
+    fn is_formed(&self) -> bool {
+        self.meta(|meta| meta.cluster().is_some()).unwrap_or(false)
+    }
+
+    /// Takes over members and runs every group that the table gives this node and that does not run yet.
+    async fn follow_table(&self) -> Result<(), StartError> {
+        let Some((nodes, placements)) = self.meta(|meta| {
+            (
+                meta.nodes().collect::<Vec<_>>(),
+                meta.placements().collect::<Vec<_>>(),
+            )
+        }) else {
+            return Ok(());
+        };
+        if !nodes.is_empty() {
+            self.cluster.members().replace(nodes);
+        }
+        let own = self.cluster.node();
+        for placement in placements
+            .iter()
+            .filter(|placement| placement.replicas.contains(&own))
+        {
+            if self.cluster.groups().get(placement.group).is_err() {
+                self.run_group(placement.group, &placement.replicas).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn form_if_leading(&self) {
+        if self.cluster.leadership(GroupId::META).is_none() {
+            return;
+        }
+        let config = &self.cluster.shared.config;
+        let nodes: Vec<NodeId> = config.founders.iter().map(|node| node.node).collect();
+        let replication = usize::try_from(config.replication).unwrap_or(usize::MAX);
+        let command = Command::Meta(MetaCommand::FormCluster {
+            cluster: config.identity.cluster,
+            replication: config.replication,
+            nodes: config.founders.clone(),
+            placements: placement::propose(&nodes, config.shards, replication),
+        });
+        match self
+            .cluster
+            .propose(GroupId::META, command, None, FORM_TIMEOUT)
+            .await
+        {
+            Ok(applied) => tracing::info!(index = %applied.index, "cluster formed"),
+            Err(error) => tracing::debug!(%error, "the cluster is not formed yet"),
+        }
+    }
+
+    async fn run_group(&self, group: GroupId, replicas: &[NodeId]) -> Result<(), StartError> {
+        let shared = &self.cluster.shared;
+        let refused = |reason: String| StartError::Group { group, reason };
+        let log = shared.wal.group(group);
+        let had_log = log.vote.is_some() || log.last_index.is_some();
+        let (state, position) = self.believed(group, &log).await?;
+        let (machine, view) = Machine::new(group, state, position, shared.deps.clone());
+        let own = self.cluster.node();
+        let network = Network::new(own, group, shared.peers.clone(), shared.bulk.clone());
+        let store = LogStore::new(group, shared.wal.clone());
+        let raft = Raft::new(own.get(), Arc::clone(&self.raft), network, store, machine).await;
+        let raft = raft.map_err(|error| refused(error.to_string()))?;
+        let quiet_until = quiet_until(
+            shared.clock.as_ref(),
+            had_log,
+            shared.config.timings.lease_max(),
+        );
+        if let Some(until) = quiet_until {
+            self.stay_quiet(&raft, until);
+        }
+        // Exactly one node starts a group, and only one that has never had a log of it: the first
+        // founder the meta group, the first replica of the table a shard.
+        let first = if group.is_meta() {
+            replicas.iter().min()
+        } else {
+            replicas.first()
+        };
+        if !had_log && first == Some(&own) {
+            initialise(&raft, replicas).await.map_err(refused)?;
+        }
+        shared.groups.insert(Group {
+            id: group,
+            raft,
+            view,
+            quiet_until,
+        });
+        Ok(())
+    }
+
+    /// No election of its own until the leases this replica may have granted before have run out.
+    fn stay_quiet(&self, raft: &Raft, until: std::time::Instant) {
+        raft.runtime_config().elect(false);
+        let raft = raft.clone();
+        self.cluster
+            .shared
+            .scope
+            .spawn("quiet", OnPanic::EndProcess, async move {
+                tokio::time::sleep_until(until.into()).await;
+                raft.runtime_config().elect(true);
+            });
+    }
+
+    /// The state a clean stop left for a group, unless it is ahead of what the log or a snapshot proves:
+    /// openraft would adopt it and vote with a log it does not have.
+    async fn believed(
+        &self,
+        group: GroupId,
+        log: &GroupLog,
+    ) -> Result<(State, Position), StartError> {
+        let (kv, snapshots) = (
+            Arc::clone(&self.kv),
+            self.cluster.shared.deps.snapshots.clone(),
+        );
+        let log_end = log.last_index;
+        let loading = self.cluster.shared.scope.blocking("load state", move || {
+            let image = kv.load(group).map_err(StartError::Kv)?;
+            let Some(image) = image else { return Ok((State::empty(), Position::default())) };
+            let position = decode_position(group, &image.meta)?;
+            let snapshot = snapshots.latest(group)?;
+            let snapshot_end = match snapshot {
+                Some(file) => Some(decode_position(group, &file.meta)?.index()),
+                None => None,
+            };
+            let proven = log_end.map(|slot| slot.saturating_sub(1)).max(snapshot_end);
+            if position.applied.is_some() && proven.is_none_or(|proven| position.index() > proven) {
+                tracing::warn!(%group, applied = position.index(), ?proven, "kv is ahead of the log: wiped");
+                kv.wipe(group).map_err(StartError::Kv)?;
+                return Ok((State::empty(), Position::default()));
+            }
+            Ok((State::from_pairs(image.pairs), position))
+        });
+        loading
+            .await
+            .map_err(StartError::io("cannot load the state"))?
+    }
+}
+
+fn decode_position(group: GroupId, bytes: &Bytes) -> Result<Position, StartError> {
+    Position::decode(bytes).map_err(|error| StartError::Group {
+        group,
+        reason: error.to_string(),
+    })
+}
+
+async fn initialise(raft: &Raft, replicas: &[NodeId]) -> Result<(), String> {
+    let members: BTreeSet<u64> = replicas.iter().map(|node| node.get()).collect();
+    match raft.initialize(members).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}

@@ -1,0 +1,152 @@
+//! A group's replica on this node, and the registry of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use henge_types::status::{ReplicaStatus, Role};
+use henge_types::{GroupId, NodeId};
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver;
+use thiserror::Error;
+
+use crate::machine::View;
+use crate::raft::{Raft, term_of};
+
+/// This node holds no replica of the group (yet).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("this node holds no replica of group {0}")]
+pub struct NoReplica(pub GroupId);
+
+/// A replica; clones share it.
+#[derive(Debug, Clone)]
+pub struct Group {
+    /// The group.
+    pub id: GroupId,
+    /// openraft's handle.
+    pub raft: Raft,
+    /// The machine's state.
+    pub view: View,
+    /// Until then this replica votes for nobody: it may have forgotten a lease it granted.
+    pub quiet_until: Option<Instant>,
+}
+
+/// Present only while this node leads.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leadership {
+    /// The term it leads in.
+    pub term: u64,
+    /// The voter sets in force: two while the membership changes.
+    pub voters: Vec<BTreeSet<NodeId>>,
+}
+
+impl Group {
+    /// The leader this replica knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.raft
+            .server_metrics()
+            .borrow_watched()
+            .current_leader
+            .map(NodeId::new)
+    }
+
+    /// The term this replica is in.
+    pub fn term(&self) -> u64 {
+        self.raft
+            .server_metrics()
+            .borrow_watched()
+            .vote
+            .leader_id
+            .term
+    }
+
+    /// The term and voters, while `own` leads.
+    pub fn leadership(&self, own: NodeId) -> Option<Leadership> {
+        let receiver = self.raft.server_metrics();
+        let metrics = receiver.borrow_watched();
+        if metrics.state != ServerState::Leader || metrics.current_leader != Some(own.get()) {
+            return None;
+        }
+        let set = |set: &BTreeSet<u64>| set.iter().copied().map(NodeId::new).collect();
+        let voters = metrics
+            .membership_config
+            .membership()
+            .get_joint_config()
+            .iter()
+            .map(set)
+            .collect();
+        Some(Leadership {
+            term: metrics.vote.leader_id.term,
+            voters,
+        })
+    }
+
+    /// What `cluster status` shows of it.
+    pub fn status(&self, parked: u32) -> ReplicaStatus {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let (state_hash, applied) = self
+            .view
+            .with(|state, applied| (hex::encode(state.hash()), applied));
+        let role = match (&metrics.running_state, metrics.state) {
+            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+            (Ok(()), ServerState::Leader) => Role::Leader,
+            (Ok(()), ServerState::Follower) => Role::Follower,
+            (Ok(()), ServerState::Candidate) => Role::Candidate,
+            (Ok(()), ServerState::Learner) => Role::Learner,
+        };
+        ReplicaStatus {
+            group: self.id,
+            role,
+            term: metrics.current_term,
+            leader: metrics.current_leader.map(NodeId::new),
+            last_index: metrics.last_log_index.unwrap_or(0),
+            committed_index: metrics.local_committed.map_or(0, |id| id.index()),
+            applied_index: applied.get(),
+            snapshot_index: metrics.snapshot.map_or(0, |id| id.index()),
+            state_hash,
+            parked,
+            voters: metrics
+                .membership_config
+                .voter_ids()
+                .map(NodeId::new)
+                .collect(),
+        }
+    }
+
+    /// The log id of the last snapshot, as (term, index).
+    pub fn snapshot(&self) -> Option<(u64, u64)> {
+        let snapshot = self.raft.metrics().borrow_watched().snapshot;
+        snapshot.map(|id| (term_of(&id), id.index()))
+    }
+}
+
+/// The replicas of this node; clones share them.
+#[derive(Debug, Clone, Default)]
+pub struct Groups(Arc<RwLock<BTreeMap<GroupId, Group>>>);
+
+impl Groups {
+    /// The replica of `group`.
+    ///
+    /// # Errors
+    /// When there is none here.
+    pub fn get(&self, group: GroupId) -> Result<Group, NoReplica> {
+        self.read().get(&group).cloned().ok_or(NoReplica(group))
+    }
+
+    /// All of them, meta first.
+    pub fn all(&self) -> Vec<Group> {
+        self.read().values().cloned().collect()
+    }
+
+    /// Adds one.
+    pub fn insert(&self, group: Group) {
+        self.0
+            .write()
+            .expect("invariant: inserting does not panic")
+            .insert(group.id, group);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<GroupId, Group>> {
+        self.0.read().expect("invariant: inserting does not panic")
+    }
+}

@@ -1,0 +1,47 @@
+//! Many Raft groups on every node: one meta group, S shards, one log, one transport.
+//!
+//! What it is: the glue between openraft and Henge's own log, machines and transport; the registry of
+//! groups; formation and placement; proposals, linearizable reads and status. What it deliberately is
+//! not: anything that knows what a repository is. Packs and pushes live above it (henge-repos), which it
+//! calls through [`Effects`].
+//!
+//! - [`cluster`]: the handle, start and stop.
+//! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
+//! - [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
+//! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
+//! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
+//! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
+
+pub mod cluster;
+pub mod config;
+pub mod effects;
+mod formation;
+pub mod group;
+mod kv_writer;
+mod log_store;
+pub mod machine;
+pub mod metrics;
+mod network;
+pub mod placement;
+pub mod proposals;
+mod raft;
+pub mod reads;
+mod server;
+mod snapshot_file;
+mod snapshot_service;
+#[cfg(test)]
+mod suite;
+pub mod transport;
+mod upkeep;
+mod wire;
+
+pub use cluster::{Cluster, StartError};
+pub use config::{ClusterConfig, Timings};
+pub use effects::Effects;
+pub use group::Leadership;
+pub use machine::{StateAt, View};
+pub use proposals::{ClusterError, ProposeError};
+pub use raft::Applied;
+pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};
+pub use transport::members::Identity;
+pub use transport::tls::{ALPN_BULK, TlsFiles};

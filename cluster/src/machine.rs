@@ -1,0 +1,383 @@
+//! One group's replicated machine behind openraft: the pure `apply` of henge-state, its copy-on-write
+//! state in memory, the kv behind it, its snapshots.
+//!
+//! The state in memory is what everybody reads. The kv follows it through a queue and is believed only
+//! after a clean stop; what a power cut takes from it comes back from the snapshot and the log.
+
+use std::fmt;
+use std::io;
+use std::sync::{Arc, RwLock};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use henge_state::{Header, State, Write};
+use henge_storage::snapshots::{SnapshotFile, SnapshotStore};
+use henge_types::{GroupId, LogIndex, Proposal, Reply};
+use openraft::entry::RaftEntry;
+use openraft::storage::{
+    ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta,
+};
+use openraft::{EntryPayload, OptionalSend, StoredMembership};
+use tokio::sync::watch;
+
+use crate::effects::Effects;
+use crate::kv_writer::KvWriter;
+use crate::raft::{Applied, Entry, LogId, Members, Position, TypeConfig, term_of};
+use crate::snapshot_file;
+
+/// Entries applied in one step: one publication of the state, one kv batch.
+const STEP_ENTRIES_MAX: usize = 256;
+
+/// A group's state at one index.
+#[derive(Debug, Clone)]
+pub struct StateAt {
+    /// The pairs; cloning shares them.
+    pub state: State,
+    /// The last applied entry; 0 before the first.
+    pub applied: LogIndex,
+}
+
+#[derive(Debug)]
+struct Published {
+    state: State,
+    position: Position,
+}
+
+/// Readers' side of a machine; cloning shares it.
+#[derive(Clone)]
+pub struct View {
+    published: Arc<RwLock<Published>>,
+    applied: watch::Receiver<u64>,
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View(applied {})", *self.applied.borrow())
+    }
+}
+
+impl View {
+    /// The state now.
+    pub fn now(&self) -> StateAt {
+        let published = read(&self.published);
+        StateAt {
+            state: published.state.clone(),
+            applied: LogIndex::new(published.position.index()),
+        }
+    }
+
+    /// Runs `look` on the state now, without copying it.
+    pub fn with<T>(&self, look: impl FnOnce(&State, LogIndex) -> T) -> T {
+        let published = read(&self.published);
+        look(&published.state, LogIndex::new(published.position.index()))
+    }
+
+    /// Changes with every applied step.
+    pub fn applied(&self) -> watch::Receiver<u64> {
+        self.applied.clone()
+    }
+}
+
+fn read(published: &RwLock<Published>) -> std::sync::RwLockReadGuard<'_, Published> {
+    published
+        .read()
+        .expect("invariant: publishing does not panic")
+}
+
+/// What a machine works with.
+#[derive(Clone)]
+pub struct MachineDeps {
+    /// What every replica carries out.
+    pub effects: Arc<dyn Effects>,
+    /// Where the state is kept between clean stops.
+    pub kv: KvWriter,
+    /// Where snapshots are kept.
+    pub snapshots: SnapshotStore,
+}
+
+impl fmt::Debug for MachineDeps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MachineDeps").finish_non_exhaustive()
+    }
+}
+
+/// The state machine of one group as openraft drives it.
+pub struct Machine {
+    group: GroupId,
+    deps: MachineDeps,
+    published: Arc<RwLock<Published>>,
+    applied: Arc<watch::Sender<u64>>,
+}
+
+impl fmt::Debug for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Machine")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A machine that starts from `state` at `position`: what a clean stop left, or nothing.
+    pub fn new(
+        group: GroupId,
+        state: State,
+        position: Position,
+        deps: MachineDeps,
+    ) -> (Self, View) {
+        let (sender, receiver) = watch::channel(position.index());
+        let published = Arc::new(RwLock::new(Published { state, position }));
+        let view = View {
+            published: Arc::clone(&published),
+            applied: receiver,
+        };
+        (
+            Self {
+                group,
+                deps,
+                published,
+                applied: Arc::new(sender),
+            },
+            view,
+        )
+    }
+
+    fn publish(&self, state: State, position: Position) {
+        let index = position.index();
+        *self
+            .published
+            .write()
+            .expect("invariant: publishing does not panic") = Published { state, position };
+        self.applied.send_replace(index);
+    }
+
+    /// Applies one step of entries: outcome by outcome on a private copy, effects, then one publication.
+    async fn step(&self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
+        let (mut state, mut position) = {
+            let published = read(&self.published);
+            (published.state.clone(), published.position.clone())
+        };
+        let mut replies: Vec<(ApplyResponder<TypeConfig>, Applied)> =
+            Vec::with_capacity(entries.len());
+        let mut writes = Vec::new();
+        for (entry, responder) in entries {
+            let id = entry.log_id();
+            let index = LogIndex::new(id.index());
+            let reply = self
+                .one(&mut state, &mut position, entry, &mut writes)
+                .await?;
+            position.applied = Some(id);
+            if let Some(responder) = responder {
+                replies.push((responder, Applied { index, reply }));
+            }
+        }
+        self.deps
+            .kv
+            .commit(self.group, position.encode(), writes)
+            .await?;
+        self.publish(state, position);
+        for (responder, applied) in replies {
+            responder.send(applied);
+        }
+        Ok(())
+    }
+
+    async fn one(
+        &self,
+        state: &mut State,
+        position: &mut Position,
+        entry: Entry,
+        writes: &mut Vec<Write>,
+    ) -> io::Result<Reply> {
+        let id = entry.log_id();
+        match entry.payload {
+            EntryPayload::Blank => Ok(Reply::Done),
+            EntryPayload::Membership(membership) => {
+                position.members = StoredMembership::new(Some(id), membership);
+                Ok(Reply::Done)
+            }
+            EntryPayload::Normal(proposed) => {
+                // An entry this release cannot read stops the group: skipping it would fork the state.
+                let proposal = Proposal::decode(&proposed.0).map_err(|error| {
+                    tracing::error!(group = %self.group, index = id.index(), %error, "cannot read a log entry: the group stops");
+                    io::Error::other(error)
+                })?;
+                let outcome = henge_state::apply(
+                    state,
+                    &header(self.group, &id, &proposal),
+                    &proposal.command,
+                );
+                if !outcome.effects.is_empty() {
+                    let (effects, group) = (Arc::clone(&self.deps.effects), self.group);
+                    let index = LogIndex::new(id.index());
+                    let list = outcome.effects;
+                    self.deps
+                        .kv
+                        .scope()
+                        .blocking("effects", move || effects.apply(group, index, &list))
+                        .await?;
+                }
+                state.commit(&outcome.writes);
+                writes.extend(outcome.writes);
+                Ok(outcome.reply)
+            }
+        }
+    }
+}
+
+fn header(group: GroupId, id: &LogId, proposal: &Proposal) -> Header {
+    Header {
+        group,
+        index: LogIndex::new(id.index()),
+        term: term_of(id),
+        proposed_at_ms: proposal.proposed_at_ms,
+        seed: proposal.seed,
+        request: proposal.request.clone(),
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = SnapshotFile;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Members)> {
+        let published = read(&self.published);
+        Ok((
+            published.position.applied,
+            published.position.members.clone(),
+        ))
+    }
+
+    async fn apply<Strm>(&mut self, entries: Strm) -> io::Result<()>
+    where
+        Strm: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut steps = entries.ready_chunks(STEP_ENTRIES_MAX);
+        while let Some(step) = steps.next().await {
+            let step = step.into_iter().collect::<io::Result<Vec<_>>>()?;
+            self.step(step).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        let published = read(&self.published);
+        SnapshotBuilder {
+            group: self.group,
+            state: published.state.clone(),
+            position: published.position.clone(),
+            deps: self.deps.clone(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta<
+            openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>,
+            u64,
+            openraft::impls::EmptyNode,
+        >,
+        snapshot: SnapshotFile,
+    ) -> io::Result<()> {
+        let position = Position {
+            applied: meta.last_log_id,
+            members: meta.last_membership.clone(),
+        };
+        let (deps, group) = (self.deps.clone(), self.group);
+        let state = self
+            .deps
+            .kv
+            .scope()
+            .blocking("install snapshot", move || {
+                let snapshot = snapshot_file::adopt(&deps.snapshots, group, snapshot)?;
+                let state = snapshot_file::load(&deps.snapshots, &snapshot)?;
+                deps.effects.snapshot_installed(group, &state)?;
+                io::Result::Ok(state)
+            })
+            .await??;
+        self.deps
+            .kv
+            .replace(self.group, position.encode(), state.clone())
+            .await?;
+        tracing::info!(group = %self.group, index = position.index(), pairs = state.len(), "snapshot installed");
+        self.publish(state, position);
+        Ok(())
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> io::Result<Option<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>>>
+    {
+        let (snapshots, group) = (self.deps.snapshots.clone(), self.group);
+        let file = self
+            .deps
+            .kv
+            .scope()
+            .blocking("find snapshot", move || {
+                snapshots.latest(group).map_err(io::Error::other)
+            })
+            .await??;
+        let Some(file) = file else { return Ok(None) };
+        let position = Position::decode(&file.meta).map_err(io::Error::other)?;
+        Ok(Some(Snapshot {
+            meta: meta_of(&position),
+            snapshot: file,
+        }))
+    }
+}
+
+pub fn meta_of(
+    position: &Position,
+) -> SnapshotMeta<
+    openraft::type_config::alias::CommittedLeaderIdOf<TypeConfig>,
+    u64,
+    openraft::impls::EmptyNode,
+> {
+    SnapshotMeta {
+        last_log_id: position.applied,
+        last_membership: position.members.clone(),
+    }
+}
+
+/// Writes a snapshot of one point in time while the machine goes on applying.
+pub struct SnapshotBuilder {
+    group: GroupId,
+    state: State,
+    position: Position,
+    deps: MachineDeps,
+}
+
+impl fmt::Debug for SnapshotBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SnapshotBuilder")
+            .field("group", &self.group)
+            .finish_non_exhaustive()
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotFile;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>> {
+        let (group, state, deps) = (self.group, self.state.clone(), self.deps.clone());
+        let encoded: Bytes = self.position.encode();
+        let file = self
+            .deps
+            .kv
+            .scope()
+            .blocking("build snapshot", move || {
+                // Every pack made by an entry up to here is durable before the snapshot that lets the
+                // log forget those entries.
+                deps.effects.before_snapshot(group, &state)?;
+                snapshot_file::write(&deps.snapshots, group, encoded, &state)
+            })
+            .await??;
+        tracing::info!(group = %self.group, index = self.position.index(), bytes = file.body_bytes, "snapshot taken");
+        Ok(Snapshot {
+            meta: meta_of(&self.position),
+            snapshot: file,
+        })
+    }
+}

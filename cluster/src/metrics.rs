@@ -1,0 +1,60 @@
+//! Names, help and observation of this crate's metrics. The only label is the group: at most 257 values.
+
+use henge_types::GroupId;
+use henge_types::status::Role;
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+
+use crate::cluster::Cluster;
+
+/// Registers names and help texts.
+pub fn describe() {
+    describe_histogram!(
+        "henge_cluster_commit_seconds",
+        "Time from proposing a command to its being applied on the leader, by command."
+    );
+    describe_counter!(
+        "henge_cluster_leader_changes_total",
+        "Changes of leader seen by this node, by group."
+    );
+    describe_counter!(
+        "henge_cluster_calls_refused_total",
+        "Calls of other nodes refused: certificate, cluster, number or incarnation."
+    );
+    describe_gauge!(
+        "henge_cluster_applied_lag_entries",
+        "Entries that this replica knows committed and has not applied, by group."
+    );
+    describe_gauge!("henge_cluster_groups_led", "Groups that this node leads.");
+    describe_gauge!(
+        "henge_cluster_groups_stopped",
+        "Groups that have stopped on this node: look at its log."
+    );
+    describe_gauge!(
+        "henge_cluster_groups_without_leader",
+        "Groups of this node that know no leader."
+    );
+}
+
+pub(crate) fn leader_changed(group: GroupId) {
+    counter!("henge_cluster_leader_changes_total", "group" => group.to_string()).increment(1);
+}
+
+pub(crate) fn observe(cluster: &Cluster) {
+    let (mut led, mut stopped, mut leaderless) = (0_u32, 0_u32, 0_u32);
+    for replica in cluster.report().replicas {
+        let lag = u32::try_from(
+            replica
+                .committed_index
+                .saturating_sub(replica.applied_index),
+        )
+        .unwrap_or(u32::MAX);
+        gauge!("henge_cluster_applied_lag_entries", "group" => replica.group.to_string())
+            .set(f64::from(lag));
+        led += u32::from(replica.role == Role::Leader);
+        stopped += u32::from(replica.role == Role::Stopped);
+        leaderless += u32::from(replica.leader.is_none());
+    }
+    gauge!("henge_cluster_groups_led").set(f64::from(led));
+    gauge!("henge_cluster_groups_stopped").set(f64::from(stopped));
+    gauge!("henge_cluster_groups_without_leader").set(f64::from(leaderless));
+}

@@ -1,0 +1,303 @@
+//! openraft's way out: one client per group and target, over the shared gRPC channels and bulk streams.
+
+use std::fmt;
+use std::io;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt};
+use henge_storage::snapshots::SnapshotFile;
+use henge_types::{GroupId, NodeId};
+use openraft::OptionalSend;
+use openraft::base::{BoxFuture, BoxStream};
+use openraft::errors::{
+    NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable,
+};
+use openraft::impls::EmptyNode;
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
+use openraft::raft::TransferLeaderError;
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
+    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tonic::Request;
+use tonic::metadata::MetadataValue;
+
+use crate::raft::{Position, TypeConfig, decode_vote, encode_vote};
+use crate::transport::bulk::Bulk;
+use crate::transport::peers::Peers;
+use crate::wire::{self, VoteKind};
+
+/// Metadata of an append stream: its group, known before the first message.
+pub(crate) const GROUP: &str = "henge-group";
+/// The bulk service that takes a snapshot.
+pub(crate) const SNAPSHOT_SERVICE: &str = "snapshot";
+/// The least time a peer gets to answer a vote; openraft's own is a heartbeat, too short under load.
+const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
+/// How long a snapshot may take to travel and be installed.
+const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
+
+type Failure = RPCError<TypeConfig>;
+
+/// The head of a snapshot stream.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct SnapshotHead {
+    /// The group.
+    pub group: GroupId,
+    /// The leader's vote, stored form.
+    pub vote: Bytes,
+    /// The position the snapshot covers, stored form.
+    pub position: Bytes,
+}
+
+/// Makes a group's clients.
+#[derive(Debug, Clone)]
+pub(crate) struct Network {
+    own: NodeId,
+    group: GroupId,
+    peers: Peers,
+    bulk: Bulk,
+}
+
+impl Network {
+    /// Clients of `group` over the node's channels.
+    pub(crate) fn new(own: NodeId, group: GroupId, peers: Peers, bulk: Bulk) -> Self {
+        Self {
+            own,
+            group,
+            peers,
+            bulk,
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Client {
+        Client {
+            network: self.clone(),
+            target: NodeId::new(target),
+        }
+    }
+}
+
+/// One group's client to one node.
+pub(crate) struct Client {
+    network: Network,
+    target: NodeId,
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "Client(group {}, node {})",
+            self.network.group, self.target
+        )
+    }
+}
+
+fn unreachable(error: impl fmt::Display) -> Failure {
+    Unreachable::from_string(error).into()
+}
+
+fn broken(error: impl fmt::Display) -> Failure {
+    NetworkError::from_string(error).into()
+}
+
+/// What a gRPC status means to openraft: a peer that is down gets a pause, anything else is tried again.
+fn failed(status: &tonic::Status) -> Failure {
+    if status.code() == tonic::Code::Unavailable {
+        unreachable(status)
+    } else {
+        broken(status)
+    }
+}
+
+impl Client {
+    fn timed_out(&self, action: RPCTypes, timeout: Duration) -> Failure {
+        let (id, target) = (self.network.own.get(), self.target.get());
+        Timeout {
+            action,
+            id,
+            target,
+            timeout,
+        }
+        .into()
+    }
+
+    async fn ask(
+        &self,
+        request: VoteRequest<TypeConfig>,
+        kind: VoteKind,
+        option: &RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failure> {
+        let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
+        let message = wire::vote_out(self.network.group, &request, kind);
+        let deadline = option.hard_ttl().max(ANSWER_TIMEOUT_MIN);
+        let reply = tokio::time::timeout(deadline, client.vote(message))
+            .await
+            .map_err(|_| self.timed_out(RPCTypes::Vote, deadline))?
+            .map_err(|status| failed(&status))?;
+        wire::voted_in(reply.into_inner()).map_err(broken)
+    }
+
+    async fn append_stream<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Failure>>, Failure>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        let group = self.network.group;
+        let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
+        let mut request = Request::new(input.map(move |append| wire::append_out(group, &append)));
+        request
+            .metadata_mut()
+            .insert(GROUP, MetadataValue::from(group.get()));
+        let deadline = option.hard_ttl().max(ANSWER_TIMEOUT_MIN);
+        let replies = tokio::time::timeout(deadline, client.append(request))
+            .await
+            .map_err(|_| self.timed_out(RPCTypes::AppendEntries, deadline))?
+            .map_err(|status| failed(&status))?
+            .into_inner();
+        Ok(replies
+            .map(|reply| match reply {
+                Ok(reply) => wire::reply_in(reply).map_err(broken),
+                Err(status) => Err(failed(&status)),
+            })
+            .boxed())
+    }
+
+    async fn send_snapshot(
+        &self,
+        head: Bytes,
+        file: SnapshotFile,
+    ) -> io::Result<VoteOf<TypeConfig>> {
+        let opened = self
+            .network
+            .bulk
+            .open(self.target, SNAPSHOT_SERVICE, head, Duration::from_secs(5))
+            .await;
+        let mut stream = opened.map_err(io::Error::other)?;
+        let mut source = tokio::fs::File::open(&file.path).await?;
+        tokio::io::copy(&mut source, &mut stream).await?;
+        stream.shutdown().await?;
+        let mut vote = Vec::new();
+        stream.take(4096).read_to_end(&mut vote).await?;
+        decode_vote(&vote).map_err(io::Error::other)
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
+    type SnapshotData = SnapshotFile;
+
+    async fn append_entries(
+        &mut self,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, Failure> {
+        let mut replies = self
+            .append_stream(Box::pin(futures::stream::once(async { request })), option)
+            .await?;
+        match replies.next().await {
+            Some(reply) => reply.map(AppendEntriesResponse::from),
+            None => Err(broken("the peer closed the stream without an answer")),
+        }
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Failure>>, Failure>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        Box::pin(self.append_stream(input, option))
+    }
+
+    async fn vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failure> {
+        self.ask(request, VoteKind::Real, &option).await
+    }
+
+    async fn pre_vote(
+        &mut self,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, Failure> {
+        self.ask(request, VoteKind::DryRun, &option).await
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, SnapshotFile>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let position = Position {
+            applied: snapshot.meta.last_log_id,
+            members: snapshot.meta.last_membership.clone(),
+        };
+        let head = SnapshotHead {
+            group: self.network.group,
+            vote: encode_vote(&vote),
+            position: position.encode(),
+        };
+        let head =
+            postcard::to_stdvec(&head).expect("invariant: a head is representable in postcard");
+        let send = tokio::time::timeout(
+            SNAPSHOT_TIMEOUT,
+            self.send_snapshot(head.into(), snapshot.snapshot),
+        );
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            sent = send => match sent {
+                Ok(Ok(vote)) => Ok(SnapshotResponse::new(vote)),
+                Ok(Err(error)) => Err(StreamingError::Network(NetworkError::new(&error))),
+                Err(_) => Err(StreamingError::Network(NetworkError::from_string("the snapshot took too long"))),
+            },
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, Failure> {
+        let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
+        let message = henge_proto::cluster::TransferLeaderRequest {
+            group: self.network.group.get(),
+            ballot: Some(wire::ballot(request.from_leader())),
+            to: *request.to_node_id(),
+            last: request.last_log_id().map(wire::id_out),
+        };
+        let deadline = option.hard_ttl().max(ANSWER_TIMEOUT_MIN);
+        let reply = tokio::time::timeout(deadline, client.transfer_leader(message))
+            .await
+            .map_err(|_| self.timed_out(RPCTypes::TransferLeader, deadline))?
+            .map_err(|status| failed(&status))?;
+        if reply.into_inner().accepted {
+            return Ok(Ok(()));
+        }
+        let expected = *request.from_leader();
+        Ok(Err(TransferLeaderError::VoteChanged {
+            expected,
+            actual: expected,
+        }))
+    }
+}

@@ -1,0 +1,257 @@
+//! Proposing commands: on the leader, or from any node through it.
+
+use std::time::Duration;
+
+use henge_proto::cluster as pb;
+use henge_types::{Command, GroupId, NodeId, Proposal, RequestBinding, RequestId, limits, stored};
+use openraft::errors::{ClientWriteError, RaftError};
+use thiserror::Error;
+
+use crate::cluster::Cluster;
+use crate::group::NoReplica;
+use crate::raft::{Applied, Proposed, REPLY};
+
+/// How long to wait before asking again who leads.
+const RETRY_PAUSE_MS: std::ops::Range<u64> = 15..60;
+
+/// Why a proposal has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ProposeError {
+    /// Nothing was done: another node leads, or none.
+    #[error("this node does not lead the group")]
+    NotLeader {
+        /// Who does, where known.
+        leader: Option<NodeId>,
+    },
+    /// It may or may not have happened: only the same request id may be tried again.
+    #[error("the outcome is not known yet")]
+    UnknownOutcome,
+    /// Nothing was done: no replica here.
+    #[error(transparent)]
+    NoReplica(#[from] NoReplica),
+    /// Nothing was done: the command is larger than an entry may be.
+    #[error("a command of {bytes} bytes is larger than a log entry may be ({max})")]
+    TooLarge {
+        /// Encoded.
+        bytes: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The group has stopped on this node: its log says why.
+    #[error("the group has stopped on this node: {0}")]
+    Stopped(String),
+}
+
+/// Why a call through the leader has no reply.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ClusterError {
+    /// Nothing was done: no leader with a quorum was found in time.
+    #[error("no quorum for group {group}")]
+    NoQuorum {
+        /// The group.
+        group: GroupId,
+    },
+    /// It may or may not have happened.
+    #[error("group {group} did not answer in time: the outcome is unknown")]
+    UnknownOutcome {
+        /// The group.
+        group: GroupId,
+    },
+    /// Nothing was done: the command is larger than an entry may be.
+    #[error("a command of {bytes} bytes is larger than a log entry may be")]
+    TooLarge {
+        /// Encoded.
+        bytes: usize,
+    },
+    /// This node holds no replica of the group and so cannot read it.
+    #[error(transparent)]
+    NoReplica(#[from] NoReplica),
+}
+
+/// What one try through the leader came to.
+enum Try {
+    Applied(Applied),
+    NothingDone,
+    Unknown,
+}
+
+impl Cluster {
+    /// Proposes on this node, which must lead the group, and waits until it is applied here.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]: every variant but `UnknownOutcome` says that nothing was done.
+    pub async fn propose(
+        &self,
+        group: GroupId,
+        command: Command,
+        request: Option<RequestBinding>,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        let replica = self.groups().get(group)?;
+        let name = command.name();
+        let proposal = Proposal {
+            request,
+            proposed_at_ms: self.clock().unix_ms(),
+            seed: rand::random(),
+            command,
+        };
+        let bytes = proposal.encode();
+        if bytes.len() > limits::ENTRY_BYTES_MAX {
+            return Err(ProposeError::TooLarge {
+                bytes: bytes.len(),
+                max: limits::ENTRY_BYTES_MAX,
+            });
+        }
+        let started = self.clock().instant();
+        let written =
+            tokio::time::timeout(deadline, replica.raft.client_write(Proposed(bytes.into()))).await;
+        let result = match written {
+            Err(_) => Err(ProposeError::UnknownOutcome),
+            Ok(Ok(response)) => Ok(response.data),
+            Ok(Err(RaftError::APIError(error))) => Err(refused(error)),
+            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+        };
+        if result.is_ok() {
+            let seconds = self.clock().instant().duration_since(started).as_secs_f64();
+            metrics::histogram!("henge_cluster_commit_seconds", "command" => name).record(seconds);
+        }
+        result
+    }
+
+    /// Proposes from any node: through the leader, tried again under the same request id whenever the
+    /// leader changes, until `deadline`. For small commands; a push goes to the leader as a whole.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub async fn call(
+        &self,
+        group: GroupId,
+        command: Command,
+        request: RequestBinding,
+        deadline: Duration,
+    ) -> Result<Applied, ClusterError> {
+        let until = self.clock().instant() + deadline;
+        let mut in_doubt = false;
+        loop {
+            let left = until.saturating_duration_since(self.clock().instant());
+            if left.is_zero() {
+                return Err(if in_doubt {
+                    ClusterError::UnknownOutcome { group }
+                } else {
+                    ClusterError::NoQuorum { group }
+                });
+            }
+            match self
+                .call_once(group, command.clone(), request.clone(), left)
+                .await?
+            {
+                Try::Applied(applied) => return Ok(applied),
+                Try::NothingDone => {}
+                Try::Unknown => in_doubt = true,
+            }
+            self.pause(left).await;
+        }
+    }
+
+    async fn call_once(
+        &self,
+        group: GroupId,
+        command: Command,
+        request: RequestBinding,
+        left: Duration,
+    ) -> Result<Try, ClusterError> {
+        let Some(leader) = self.leader(group).await else {
+            return Ok(Try::NothingDone);
+        };
+        if leader != self.node() {
+            return Ok(self
+                .call_remote(leader, group, command, request, left)
+                .await);
+        }
+        match self.propose(group, command, Some(request), left).await {
+            Ok(applied) => Ok(Try::Applied(applied)),
+            Err(ProposeError::UnknownOutcome) => Ok(Try::Unknown),
+            Err(ProposeError::TooLarge { bytes, .. }) => Err(ClusterError::TooLarge { bytes }),
+            Err(
+                ProposeError::NotLeader { .. }
+                | ProposeError::NoReplica(_)
+                | ProposeError::Stopped(_),
+            ) => Ok(Try::NothingDone),
+        }
+    }
+
+    async fn call_remote(
+        &self,
+        leader: NodeId,
+        group: GroupId,
+        command: Command,
+        request: RequestBinding,
+        left: Duration,
+    ) -> Try {
+        use pb::call_reply::Result as Answer;
+        let Ok(mut client) = self.peers().cluster(leader) else {
+            return Try::NothingDone;
+        };
+        let proposal = Proposal {
+            request: Some(request),
+            proposed_at_ms: 0,
+            seed: 0,
+            command,
+        };
+        let message = pb::CallRequest {
+            group: group.get(),
+            proposal: proposal.encode().into(),
+            deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+        };
+        let reply = match tokio::time::timeout(left, client.call(message)).await {
+            Err(_) => return Try::Unknown,
+            Ok(Ok(reply)) => reply.into_inner(),
+            // The connection may have broken before or after the leader read the call.
+            Ok(Err(status)) => {
+                tracing::debug!(%group, %leader, %status, "call failed");
+                return Try::Unknown;
+            }
+        };
+        match reply.result {
+            Some(Answer::Applied(applied)) => match stored::decode_v1(REPLY, &applied.reply) {
+                Ok(reply) => Try::Applied(Applied {
+                    index: henge_types::LogIndex::new(applied.index),
+                    reply,
+                }),
+                Err(error) => {
+                    tracing::error!(%group, %leader, %error, "unreadable reply");
+                    Try::Unknown
+                }
+            },
+            Some(Answer::NotLeader(_)) => Try::NothingDone,
+            Some(Answer::Unknown(_)) | None => Try::Unknown,
+        }
+    }
+
+    /// A short pause with jitter before the leader is asked for again, never past the deadline.
+    pub(crate) async fn pause(&self, left: Duration) {
+        let pause = Duration::from_millis(rand::random_range(RETRY_PAUSE_MS));
+        tokio::time::sleep(pause.min(left)).await;
+    }
+
+    /// A new request id of this node.
+    pub fn next_request_id(&self) -> RequestId {
+        RequestId {
+            made_at_ms: self.clock().unix_ms(),
+            incarnation: self.identity().incarnation,
+            counter: self.next_count(),
+        }
+    }
+}
+
+fn refused(error: ClientWriteError<crate::raft::TypeConfig>) -> ProposeError {
+    match error {
+        ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader {
+            leader: forward.leader_id.map(NodeId::new),
+        },
+        // Appended here, then the leader changed: it may still be committed by the next one.
+        ClientWriteError::LogEntryDiscarded(_) => ProposeError::UnknownOutcome,
+        other @ (ClientWriteError::ChangeMembershipError(_)
+        | ClientWriteError::PreconditionFailed(_)) => ProposeError::Stopped(other.to_string()),
+    }
+}

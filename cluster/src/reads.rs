@@ -1,0 +1,132 @@
+//! Linearizable reads: on the leader by its lease, elsewhere by the leader's read index, and then by
+//! waiting until this replica has applied that far.
+
+use std::time::Duration;
+
+use henge_proto::cluster as pb;
+use henge_types::{GroupId, LogIndex, NodeId};
+use openraft::ReadPolicy;
+use openraft::errors::{LinearizableReadError, RaftError};
+use thiserror::Error;
+
+use crate::cluster::Cluster;
+use crate::group::NoReplica;
+use crate::proposals::ClusterError;
+
+/// One question to a leader waits no longer: a leader that was cut off must not hold a read up.
+const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
+
+/// This node cannot say up to where a read must have applied.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoReadIndex {
+    /// Another node leads, or none.
+    #[error("this node does not lead the group")]
+    NotLeader {
+        /// Who does, where known.
+        leader: Option<NodeId>,
+    },
+    /// It leads, but no quorum confirms it.
+    #[error("no quorum confirms this leader")]
+    NoQuorum,
+    /// No replica here, or it has stopped.
+    #[error("the group does not run here: {0}")]
+    NotHere(String),
+}
+
+impl From<NoReplica> for NoReadIndex {
+    fn from(error: NoReplica) -> Self {
+        Self::NotHere(error.to_string())
+    }
+}
+
+impl Cluster {
+    /// Waits until what this replica shows is no older than anything acknowledged before the call.
+    ///
+    /// # Errors
+    /// [`ClusterError::NoQuorum`] when no leader confirms itself by `deadline`;
+    /// [`ClusterError::NoReplica`] when there is nothing to read here.
+    pub async fn read_barrier(
+        &self,
+        group: GroupId,
+        deadline: Duration,
+    ) -> Result<LogIndex, ClusterError> {
+        let replica = self.groups().get(group)?;
+        let until = self.clock().instant() + deadline;
+        loop {
+            let left = until.saturating_duration_since(self.clock().instant());
+            if left.is_zero() {
+                return Err(ClusterError::NoQuorum { group });
+            }
+            if let Some(index) = self.read_index(group, left).await {
+                let mut applied = replica.view.applied();
+                let caught_up = applied.wait_for(|applied| *applied >= index.get());
+                return match tokio::time::timeout(left, caught_up).await {
+                    Ok(Ok(_)) => Ok(index),
+                    Ok(Err(_)) | Err(_) => Err(ClusterError::NoQuorum { group }),
+                };
+            }
+            self.pause(left).await;
+        }
+    }
+
+    /// Asks whoever leads, once.
+    async fn read_index(&self, group: GroupId, left: Duration) -> Option<LogIndex> {
+        let leader = self.leader(group).await?;
+        let wait = left.min(ASK_TIMEOUT);
+        if leader == self.node() {
+            return tokio::time::timeout(wait, self.leader_read_index(group))
+                .await
+                .ok()?
+                .ok();
+        }
+        let mut client = self.peers().cluster(leader).ok()?;
+        let reply = tokio::time::timeout(
+            wait,
+            client.read_index(pb::ReadIndexRequest { group: group.get() }),
+        );
+        match reply.await {
+            Ok(Ok(reply)) => Some(LogIndex::new(reply.into_inner().index)),
+            Ok(Err(status)) => {
+                tracing::debug!(%group, %leader, %status, "no read index");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+
+    /// The index up to which a linearizable read must have applied, if this node leads: by its lease
+    /// while that runs, else confirmed by a quorum.
+    ///
+    /// # Errors
+    /// See [`NoReadIndex`].
+    pub(crate) async fn leader_read_index(&self, group: GroupId) -> Result<LogIndex, NoReadIndex> {
+        let replica = self.groups().get(group)?;
+        let mut result = replica
+            .raft
+            .get_read_linearizer(ReadPolicy::LeaseRead)
+            .await;
+        if matches!(
+            &result,
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(
+                _
+            )))
+        ) {
+            result = replica
+                .raft
+                .get_read_linearizer(ReadPolicy::ReadIndex)
+                .await;
+        }
+        match result {
+            Ok(linearizer) => Ok(LogIndex::new(linearizer.read_log_id().index())),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                Err(NoReadIndex::NotLeader {
+                    leader: forward.leader_id.map(NodeId::new),
+                })
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => {
+                Err(NoReadIndex::NoQuorum)
+            }
+            Err(RaftError::Fatal(fatal)) => Err(NoReadIndex::NotHere(fatal.to_string())),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The body of a group's snapshot: its pairs in key order, each `u32 key length, key, u32 value length,
+//! value`, big-endian. The store around it adds the head, the position and the checksum.
+
+use std::io::{self, Read, Write};
+
+use bytes::Bytes;
+use henge_state::State;
+use henge_storage::snapshots::{SnapshotFile, SnapshotStore};
+use henge_types::GroupId;
+
+/// No key or value is longer: a longer one is a broken file, not a request for memory.
+const PART_BYTES_MAX: u32 = 16 * 1024 * 1024;
+
+/// Writes and installs the snapshot; blocking.
+///
+/// # Errors
+/// When the disk refuses; nothing is installed then.
+pub(crate) fn write(
+    store: &SnapshotStore,
+    group: GroupId,
+    position: Bytes,
+    state: &State,
+) -> io::Result<SnapshotFile> {
+    let mut writer =
+        io::BufWriter::with_capacity(1 << 20, store.writer(group).map_err(io::Error::other)?);
+    for (key, value) in state.iter() {
+        write_part(&mut writer, key)?;
+        write_part(&mut writer, value)?;
+    }
+    let writer = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    writer.finish(position).map_err(io::Error::other)
+}
+
+fn write_part(writer: &mut impl Write, part: &[u8]) -> io::Result<()> {
+    let len = u32::try_from(part.len())
+        .ok()
+        .filter(|len| *len <= PART_BYTES_MAX);
+    let len = len.ok_or_else(|| {
+        io::Error::other(format!("a state value of {} bytes is too long", part.len()))
+    })?;
+    writer.write_all(&len.to_be_bytes())?;
+    writer.write_all(part)
+}
+
+/// Reads a snapshot back; blocking.
+///
+/// # Errors
+/// When the file does not read or is not one.
+pub(crate) fn load(store: &SnapshotStore, file: &SnapshotFile) -> io::Result<State> {
+    let mut reader =
+        io::BufReader::with_capacity(1 << 20, store.reader(file).map_err(io::Error::other)?);
+    let mut pairs = Vec::new();
+    while let Some(key) = read_part(&mut reader)? {
+        let value = read_part(&mut reader)?
+            .ok_or_else(|| io::Error::other("a snapshot ends behind a key"))?;
+        pairs.push((key, value));
+    }
+    Ok(State::from_pairs(pairs))
+}
+
+/// Makes sure that this store itself holds the snapshot, copying it when it came from elsewhere; blocking.
+///
+/// # Errors
+/// When the disk refuses or the file is broken.
+pub(crate) fn adopt(
+    store: &SnapshotStore,
+    group: GroupId,
+    file: SnapshotFile,
+) -> io::Result<SnapshotFile> {
+    if store
+        .latest(group)
+        .map_err(io::Error::other)?
+        .is_some_and(|latest| latest.path == file.path)
+    {
+        return Ok(file);
+    }
+    let mut receiver = store.receiver(group).map_err(io::Error::other)?;
+    io::copy(&mut std::fs::File::open(&file.path)?, &mut receiver)?;
+    receiver.finish().map_err(io::Error::other)
+}
+
+fn read_part(reader: &mut impl Read) -> io::Result<Option<Bytes>> {
+    let mut len = [0; 4];
+    let first = reader.read(&mut len[..1])?;
+    if first == 0 {
+        return Ok(None);
+    }
+    reader.read_exact(&mut len[1..])?;
+    let len = u32::from_be_bytes(len);
+    if len > PART_BYTES_MAX {
+        return Err(io::Error::other(format!(
+            "a snapshot names a part of {len} bytes"
+        )));
+    }
+    let mut part = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    reader.read_exact(&mut part)?;
+    Ok(Some(part.into()))
+}

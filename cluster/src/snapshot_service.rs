@@ -1,0 +1,106 @@
+//! Takes snapshots that a leader sends over a bulk stream, verifies, stores and installs them.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_runtime::Scope;
+use henge_storage::snapshots::SnapshotStore;
+use henge_types::NodeId;
+use openraft::storage::Snapshot;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::group::Groups;
+use crate::machine::meta_of;
+use crate::network::SnapshotHead;
+use crate::raft::{Position, decode_vote, encode_vote};
+use crate::transport::bulk::{BulkHandler, BulkStream};
+
+/// Read from the stream and written to the file at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
+
+/// Serves [`crate::network::SNAPSHOT_SERVICE`].
+#[derive(Debug, Clone)]
+pub(crate) struct SnapshotService {
+    groups: Groups,
+    snapshots: SnapshotStore,
+    scope: Scope,
+}
+
+impl SnapshotService {
+    /// Installs into `groups` through `snapshots`.
+    pub(crate) fn new(groups: Groups, snapshots: SnapshotStore, scope: Scope) -> Self {
+        Self {
+            groups,
+            snapshots,
+            scope,
+        }
+    }
+
+    async fn take(self, head: Bytes, mut stream: BulkStream) -> io::Result<()> {
+        let head: SnapshotHead = postcard::from_bytes(&head).map_err(io::Error::other)?;
+        let group = self.groups.get(head.group).map_err(io::Error::other)?;
+        let vote = decode_vote(&head.vote).map_err(io::Error::other)?;
+        let (snapshots, id) = (self.snapshots.clone(), head.group);
+        let mut receiver = self
+            .scope
+            .blocking("open snapshot", move || {
+                snapshots.receiver(id).map_err(io::Error::other)
+            })
+            .await??;
+        loop {
+            let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+            (&mut stream)
+                .take(CHUNK_BYTES as u64)
+                .read_to_end(&mut chunk)
+                .await?;
+            if chunk.is_empty() {
+                break;
+            }
+            receiver = self
+                .scope
+                .blocking("write snapshot", move || {
+                    io::Write::write_all(&mut receiver, &chunk)?;
+                    io::Result::Ok(receiver)
+                })
+                .await??;
+        }
+        let file = self
+            .scope
+            .blocking("verify snapshot", move || {
+                receiver.finish().map_err(io::Error::other)
+            })
+            .await??;
+        // The position in the file is covered by its checksum; the head's only announces it.
+        let position = Position::decode(&file.meta).map_err(io::Error::other)?;
+        let snapshot = Snapshot {
+            meta: meta_of(&position),
+            snapshot: file,
+        };
+        let answer = group
+            .raft
+            .install_full_snapshot(vote, snapshot)
+            .await
+            .map_err(io::Error::other)?;
+        stream.write_all(&encode_vote(&answer.vote)).await?;
+        stream.shutdown().await
+    }
+}
+
+impl BulkHandler for SnapshotService {
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let service = self.clone();
+        Box::pin(async move {
+            let taken = service.take(head, stream).await;
+            if let Err(error) = &taken {
+                tracing::warn!(%peer, %error, "snapshot not taken");
+            }
+            taken
+        })
+    }
+}

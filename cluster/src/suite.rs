@@ -1,0 +1,88 @@
+//! openraft's own storage suite, run over the write-ahead log, the machine and the snapshots.
+
+use std::io;
+use std::sync::Arc;
+
+use henge_runtime::{Scope, SystemClock};
+use henge_state::{Effect, State};
+use henge_storage::disk::OsDisk;
+use henge_storage::kv::MemoryKv;
+use henge_storage::snapshots::SnapshotStore;
+use henge_storage::wal::{Wal, WalConfig};
+use henge_types::{GroupId, LogIndex};
+use openraft::StorageError;
+use openraft::testing::log::{StoreBuilder, Suite};
+use tokio::runtime::Handle;
+
+use crate::effects::Effects;
+use crate::kv_writer::KvWriter;
+use crate::log_store::LogStore;
+use crate::machine::{Machine, MachineDeps};
+use crate::raft::{Position, TypeConfig};
+
+struct NoPacks;
+
+impl Effects for NoPacks {
+    fn apply(&self, _group: GroupId, _index: LogIndex, _effects: &[Effect]) {}
+
+    fn before_snapshot(&self, _group: GroupId, _state: &State) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn snapshot_installed(&self, _group: GroupId, _state: &State) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn parked(&self, _group: GroupId) -> u32 {
+        0
+    }
+
+    fn low_space(&self) -> bool {
+        false
+    }
+}
+
+struct Builder {
+    scope: Scope,
+}
+
+impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder {
+    async fn build(
+        &self,
+    ) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<TypeConfig>> {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let config = WalConfig {
+            dir: dir.path().join("wal"),
+            segment_bytes: 1024 * 1024,
+            bytes_max: 16 * 1024 * 1024,
+            tail_bytes_max: 1024 * 1024,
+        };
+        let wal =
+            Wal::open(Arc::new(OsDisk), SystemClock::shared(), config).expect("an empty log opens");
+        let deps = MachineDeps {
+            effects: Arc::new(NoPacks),
+            kv: KvWriter::start(Arc::new(MemoryKv::default()), self.scope.clone())
+                .expect("a thread"),
+            snapshots: SnapshotStore::open(&dir.path().join("snapshots"))
+                .expect("an empty store opens"),
+        };
+        let group = GroupId::new(1);
+        let (machine, _view) = Machine::new(group, State::empty(), Position::default(), deps);
+        Ok((dir, LogStore::new(group, wal), machine))
+    }
+}
+
+#[test]
+fn openraft_s_storage_suite_passes() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    runtime.block_on(async {
+        let scope = Scope::root("suite", Handle::current(), 8);
+        Suite::test_all(Builder { scope })
+            .await
+            .expect("every case of the suite");
+    });
+}

@@ -1,0 +1,15 @@
+//! Between nodes: one TLS identity, gRPC over TCP for Raft and control, QUIC for bulk bytes.
+//!
+//! - [`tls`]: the cluster's CA and this node's certificate, for both.
+//! - [`members`]: who belongs to the cluster, and under which incarnation.
+//! - [`peers`]: gRPC channels to the others.
+//! - [`listener`]: the TCP listener: gRPC and, by ALPN, bulk streams where UDP is blocked.
+//! - [`bulk`]: bulk streams.
+//! - [`quic`]: the QUIC endpoint under them.
+
+pub mod bulk;
+pub mod listener;
+pub mod members;
+pub mod peers;
+pub mod quic;
+pub mod tls;

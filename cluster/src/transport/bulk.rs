@@ -1,0 +1,327 @@
+//! Bulk streams between nodes: packs, snapshots, whole git requests. Two byte streams, one each way.
+//!
+//! A stream opens with a preamble (who calls, which service, a head the service understands) and one
+//! answer byte; behind that it belongs to the service. It runs over QUIC; where no QUIC packet comes
+//! through it runs over TCP and TLS on the same port number, with the same certificates.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, RwLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_runtime::Scope;
+use henge_runtime::tasks::OnPanic;
+use henge_types::{ClusterId, Incarnation, NodeId};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use super::members::{Identity, Members};
+use super::quic::Quic;
+use super::tls::{ALPN_BULK, Tls};
+
+/// The preamble: bounds what a stranger can make us read.
+const PREAMBLE_BYTES_MAX: u32 = 256 * 1024;
+/// How long a caller may take to say what it wants.
+const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a QUIC connection may take before TCP is tried.
+const QUIC_TIMEOUT: Duration = Duration::from_millis(1500);
+
+const ACCEPTED: u8 = 0;
+const REFUSED: u8 = 1;
+
+/// Why a stream did not open.
+#[derive(Debug, Error)]
+pub enum BulkError {
+    /// The node is not a member.
+    #[error("node {0} is not a member of the cluster")]
+    UnknownPeer(NodeId),
+    /// The peer does not answer.
+    #[error("cannot reach node {node}: {source}")]
+    Unreachable {
+        /// The peer.
+        node: NodeId,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The peer said no.
+    #[error("node {node} refused: {reason}")]
+    Refused {
+        /// The peer.
+        node: NodeId,
+        /// Its words.
+        reason: String,
+    },
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
+
+/// An open stream. Shutting the write half down says *that was all*; a stream that breaks earlier reads
+/// as an error on the other side, never as an end.
+pub struct BulkStream(Box<dyn Duplex>);
+
+impl fmt::Debug for BulkStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BulkStream")
+    }
+}
+
+impl AsyncRead for BulkStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for BulkStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(cx)
+    }
+}
+
+/// Serves one kind of stream.
+pub trait BulkHandler: Send + Sync + 'static {
+    /// Serves one stream of a member; its error is logged and breaks the stream.
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>>;
+}
+
+/// How a stream reaches another node.
+pub trait BulkTransport: Send + Sync + 'static {
+    /// Opens two byte streams to `node` at `address`, encrypted and verified.
+    fn open(&self, node: NodeId, address: String) -> BoxFuture<'static, io::Result<BulkStream>>;
+}
+
+#[derive(Serialize, Deserialize)]
+struct Preamble {
+    cluster: ClusterId,
+    node: NodeId,
+    incarnation: Incarnation,
+    service: String,
+    head: Bytes,
+}
+
+/// Opens and serves bulk streams; clones share it.
+#[derive(Clone)]
+pub struct Bulk {
+    members: Members,
+    quic: Arc<dyn BulkTransport>,
+    tcp: Arc<dyn BulkTransport>,
+    handlers: Arc<RwLock<BTreeMap<&'static str, Arc<dyn BulkHandler>>>>,
+    scope: Scope,
+}
+
+impl fmt::Debug for Bulk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bulk")
+            .field("members", &self.members)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Bulk {
+    /// Streams over `quic`, with TCP behind it.
+    pub fn new(members: Members, tls: &Tls, quic: Quic, scope: Scope) -> Self {
+        let tcp = Arc::new(Tcp { tls: tls.clone() });
+        Self {
+            members,
+            quic: Arc::new(quic),
+            tcp,
+            handlers: Arc::default(),
+            scope,
+        }
+    }
+
+    /// From now on `handler` serves streams of this kind.
+    pub fn serve(&self, service: &'static str, handler: Arc<dyn BulkHandler>) {
+        self.handlers
+            .write()
+            .expect("invariant: registering does not panic")
+            .insert(service, handler);
+    }
+
+    /// Opens a stream of this kind to `node`.
+    ///
+    /// # Errors
+    /// When the peer is unknown, does not answer before `deadline`, or refuses.
+    pub async fn open(
+        &self,
+        node: NodeId,
+        service: &'static str,
+        head: Bytes,
+        deadline: Duration,
+    ) -> Result<BulkStream, BulkError> {
+        let unreachable = |source| BulkError::Unreachable { node, source };
+        let opened = tokio::time::timeout(deadline, self.open_inner(node, service, head));
+        opened
+            .await
+            .map_err(|_| unreachable(io::ErrorKind::TimedOut.into()))?
+    }
+
+    async fn open_inner(
+        &self,
+        node: NodeId,
+        service: &'static str,
+        head: Bytes,
+    ) -> Result<BulkStream, BulkError> {
+        let unreachable = |source| BulkError::Unreachable { node, source };
+        let record = self.members.get(node).ok_or(BulkError::UnknownPeer(node))?;
+        let quic =
+            tokio::time::timeout(QUIC_TIMEOUT, self.quic.open(node, record.rpc.clone())).await;
+        let mut stream = match quic {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(_)) | Err(_) => self.tcp.open(node, record.rpc).await.map_err(unreachable)?,
+        };
+        let own = self.members.own();
+        let preamble = Preamble {
+            cluster: own.cluster,
+            node: own.node,
+            incarnation: own.incarnation,
+            service: service.to_owned(),
+            head,
+        };
+        let bytes = postcard::to_stdvec(&preamble)
+            .expect("invariant: a preamble is representable in postcard");
+        let answer = async {
+            let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
+            stream.write_all(&len.to_be_bytes()).await?;
+            stream.write_all(&bytes).await?;
+            stream.flush().await?;
+            stream.read_u8().await
+        };
+        match answer.await.map_err(unreachable)? {
+            ACCEPTED => Ok(stream),
+            _ => {
+                let mut reason = String::new();
+                (&mut stream)
+                    .take(4096)
+                    .read_to_string(&mut reason)
+                    .await
+                    .map_err(unreachable)?;
+                Err(BulkError::Refused { node, reason })
+            }
+        }
+    }
+
+    /// Serves one stream that a verified peer opened, in a task of its own.
+    pub(crate) fn accept(
+        &self,
+        certificate: Option<NodeId>,
+        stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    ) {
+        let bulk = self.clone();
+        let stream = BulkStream(Box::new(stream));
+        self.scope.spawn("bulk stream", OnPanic::Log, async move {
+            if let Err(error) = bulk.dispatch(certificate, stream).await {
+                tracing::debug!(peer = ?certificate, %error, "bulk stream ended early");
+            }
+        });
+    }
+
+    async fn dispatch(
+        &self,
+        certificate: Option<NodeId>,
+        mut stream: BulkStream,
+    ) -> io::Result<()> {
+        let preamble = tokio::time::timeout(PREAMBLE_TIMEOUT, read_preamble(&mut stream)).await??;
+        let said = Identity {
+            cluster: preamble.cluster,
+            node: preamble.node,
+            incarnation: preamble.incarnation,
+        };
+        let peer = match self.members.admit(&said, certificate) {
+            Ok(peer) => peer,
+            Err(stranger) => return refuse(&mut stream, &stranger.to_string()).await,
+        };
+        let handler = {
+            let handlers = self
+                .handlers
+                .read()
+                .expect("invariant: registering does not panic");
+            handlers.get(preamble.service.as_str()).cloned()
+        };
+        let Some(handler) = handler else {
+            return refuse(
+                &mut stream,
+                &format!("this node serves no {:?} streams", preamble.service),
+            )
+            .await;
+        };
+        stream.write_u8(ACCEPTED).await?;
+        stream.flush().await?;
+        handler.handle(peer, preamble.head, stream).await
+    }
+}
+
+async fn read_preamble(stream: &mut BulkStream) -> io::Result<Preamble> {
+    let len = stream.read_u32().await?;
+    if len > PREAMBLE_BYTES_MAX {
+        return Err(io::Error::other(format!("a preamble of {len} bytes")));
+    }
+    let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
+    stream.read_exact(&mut bytes).await?;
+    postcard::from_bytes(&bytes).map_err(io::Error::other)
+}
+
+async fn refuse(stream: &mut BulkStream, reason: &str) -> io::Result<()> {
+    tracing::warn!(reason, "bulk stream refused");
+    stream.write_u8(REFUSED).await?;
+    stream.write_all(reason.as_bytes()).await?;
+    stream.shutdown().await
+}
+
+/// Bulk streams over TCP and TLS: one connection a stream.
+struct Tcp {
+    tls: Tls,
+}
+
+impl BulkTransport for Tcp {
+    fn open(&self, node: NodeId, address: String) -> BoxFuture<'static, io::Result<BulkStream>> {
+        let connector = TlsConnector::from(Arc::new(self.tls.client(ALPN_BULK)));
+        let name = self.tls.server_name(node);
+        Box::pin(async move {
+            let tcp = TcpStream::connect(&address).await?;
+            tcp.set_nodelay(true)?;
+            let tls = connector.connect(name, tcp).await?;
+            Ok(BulkStream(Box::new(tls)))
+        })
+    }
+}
+
+impl BulkStream {
+    /// Joins the two halves of a stream.
+    pub(crate) fn join(
+        read: impl AsyncRead + Send + Unpin + 'static,
+        write: impl AsyncWrite + Send + Unpin + 'static,
+    ) -> Self {
+        Self(Box::new(tokio::io::join(read, write)))
+    }
+}

@@ -1,0 +1,141 @@
+//! The TCP listener of a node: TLS first, then by ALPN gRPC or a bulk stream.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use henge_runtime::Scope;
+use henge_runtime::tasks::OnPanic;
+use henge_types::NodeId;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::server::Connected;
+
+use super::bulk::Bulk;
+use super::tls::{ALPN_BULK, ALPN_GRPC, Tls};
+
+/// Accepted gRPC connections waiting for the server; members are few.
+const ACCEPTED_MAX: usize = 64;
+/// How long a handshake may take.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// A pause after accept failed (out of file descriptors), so that it is not tried in a tight loop.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Whose certificate a gRPC connection showed.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub Option<NodeId>);
+
+/// A gRPC connection that knows its peer.
+#[derive(Debug)]
+pub struct GrpcStream {
+    tls: TlsStream<TcpStream>,
+    peer: Peer,
+}
+
+impl Connected for GrpcStream {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        self.peer
+    }
+}
+
+impl AsyncRead for GrpcStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for GrpcStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.tls).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tls).poll_shutdown(cx)
+    }
+}
+
+/// Binds `listen` and accepts until the scope ends; gRPC connections come out of the returned stream.
+///
+/// # Errors
+/// When the address does not bind.
+pub async fn listen(
+    listen: SocketAddr,
+    tls: &Tls,
+    bulk: Bulk,
+    scope: &Scope,
+) -> io::Result<ReceiverStream<io::Result<GrpcStream>>> {
+    let listener = TcpListener::bind(listen).await?;
+    let acceptor = TlsAcceptor::from(Arc::new(tls.server(&[ALPN_GRPC, ALPN_BULK])));
+    let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
+    let tls = tls.clone();
+    let handshakes = scope.child("handshakes");
+    scope.spawn("cluster accept", OnPanic::EndProcess, async move {
+        loop {
+            let tcp = match listener.accept().await {
+                Ok((tcp, _)) => tcp,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a cluster connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            let (acceptor, tls, bulk, sender) =
+                (acceptor.clone(), tls.clone(), bulk.clone(), sender.clone());
+            handshakes.spawn("handshake", OnPanic::Log, async move {
+                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await;
+                match accepted {
+                    Ok(Ok(stream)) => hand_over(stream, &tls, &bulk, &sender).await,
+                    Ok(Err(error)) => tracing::warn!(%error, "cluster handshake refused"),
+                    Err(_) => tracing::debug!("cluster handshake timed out"),
+                }
+            });
+        }
+    });
+    Ok(ReceiverStream::new(receiver))
+}
+
+async fn hand_over(
+    stream: TlsStream<TcpStream>,
+    tls: &Tls,
+    bulk: &Bulk,
+    grpc: &mpsc::Sender<io::Result<GrpcStream>>,
+) {
+    if let Err(error) = stream.get_ref().0.set_nodelay(true) {
+        tracing::debug!(%error, "cannot switch Nagle's algorithm off");
+    }
+    let session = stream.get_ref().1;
+    let peer = tls.peer(session.peer_certificates());
+    if session.alpn_protocol() == Some(ALPN_BULK) {
+        bulk.accept(peer, stream);
+    } else if grpc
+        .send(Ok(GrpcStream {
+            tls: stream,
+            peer: Peer(peer),
+        }))
+        .await
+        .is_err()
+    {
+        tracing::debug!("the gRPC server has stopped");
+    }
+}

@@ -1,0 +1,180 @@
+//! gRPC channels to the other nodes: made on first use, kept, dialled by node, verified by certificate.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use henge_proto::cluster::cluster_client::ClusterClient;
+use henge_proto::cluster::raft_client::RaftClient;
+use henge_types::{Incarnation, NodeId, limits};
+use hyper_util::rt::TokioIo;
+use thiserror::Error;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+
+use super::members::{Identity, Members};
+use super::tls::{ALPN_GRPC, Tls};
+
+/// Metadata: the caller's cluster.
+pub const CLUSTER: &str = "henge-cluster";
+/// Metadata: the caller's number.
+pub const NODE: &str = "henge-node";
+/// Metadata: the caller's incarnation.
+pub const INCARNATION: &str = "henge-incarnation";
+
+/// How long dialling may take.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// An idle connection is probed this often, so that a dead peer is noticed.
+const KEEP_ALIVE: Duration = Duration::from_secs(5);
+
+/// The member is not known here.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("node {0} is not a member of the cluster")]
+pub struct UnknownPeer(pub NodeId);
+
+/// Says who calls, on every call.
+#[derive(Debug, Clone)]
+pub struct Introduce {
+    cluster: MetadataValue<Ascii>,
+    node: MetadataValue<Ascii>,
+    incarnation: MetadataValue<Ascii>,
+}
+
+impl Introduce {
+    fn new(own: &Identity) -> Self {
+        let value = |text: String| {
+            MetadataValue::try_from(text).expect("invariant: ids are digits and letters")
+        };
+        Self {
+            cluster: value(own.cluster.to_string()),
+            node: value(own.node.to_string()),
+            incarnation: value(own.incarnation.to_string()),
+        }
+    }
+}
+
+impl Interceptor for Introduce {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        let metadata = request.metadata_mut();
+        metadata.insert(CLUSTER, self.cluster.clone());
+        metadata.insert(NODE, self.node.clone());
+        metadata.insert(INCARNATION, self.incarnation.clone());
+        Ok(request)
+    }
+}
+
+/// What a call says of its caller.
+pub fn introduced(metadata: &tonic::metadata::MetadataMap) -> Option<Identity> {
+    let text = |key| metadata.get(key)?.to_str().ok();
+    Some(Identity {
+        cluster: text(CLUSTER)?.parse().ok()?,
+        node: NodeId::new(text(NODE)?.parse().ok()?),
+        incarnation: text(INCARNATION)?.parse::<Incarnation>().ok()?,
+    })
+}
+
+/// A channel that introduces itself.
+pub type PeerChannel = InterceptedService<Channel, Introduce>;
+
+#[derive(Debug, Clone)]
+struct Connected {
+    address: String,
+    channel: Channel,
+}
+
+/// Channels to the other nodes; clones share them.
+#[derive(Debug, Clone)]
+pub struct Peers {
+    members: Members,
+    tls: Tls,
+    introduce: Introduce,
+    channels: Arc<Mutex<BTreeMap<NodeId, Connected>>>,
+}
+
+impl Peers {
+    /// No channel yet.
+    pub fn new(members: Members, tls: Tls) -> Self {
+        let introduce = Introduce::new(&members.own());
+        Self {
+            members,
+            tls,
+            introduce,
+            channels: Arc::default(),
+        }
+    }
+
+    /// A client for the peer's Raft groups.
+    ///
+    /// # Errors
+    /// When it is no member.
+    pub fn raft(&self, node: NodeId) -> Result<RaftClient<PeerChannel>, UnknownPeer> {
+        let client = RaftClient::with_interceptor(self.channel(node)?, self.introduce.clone());
+        Ok(client
+            .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX))
+    }
+
+    /// A client for what the peer answers above Raft.
+    ///
+    /// # Errors
+    /// When it is no member.
+    pub fn cluster(&self, node: NodeId) -> Result<ClusterClient<PeerChannel>, UnknownPeer> {
+        let client = ClusterClient::with_interceptor(self.channel(node)?, self.introduce.clone());
+        Ok(client
+            .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX))
+    }
+
+    fn channel(&self, node: NodeId) -> Result<Channel, UnknownPeer> {
+        let record = self.members.get(node).ok_or(UnknownPeer(node))?;
+        let mut channels = self
+            .channels
+            .lock()
+            .expect("invariant: making a channel does not panic");
+        if let Some(connected) = channels.get(&node)
+            && connected.address == record.rpc
+        {
+            return Ok(connected.channel.clone());
+        }
+        let channel = self.dial(node, record.rpc.clone());
+        channels.insert(
+            node,
+            Connected {
+                address: record.rpc,
+                channel: channel.clone(),
+            },
+        );
+        Ok(channel)
+    }
+
+    /// A lazy channel: it dials at the first call and again whenever the connection breaks.
+    fn dial(&self, node: NodeId, address: String) -> Channel {
+        let connector = TlsConnector::from(Arc::new(self.tls.client(ALPN_GRPC)));
+        let name = self.tls.server_name(node);
+        let connect = tower::service_fn(move |_| {
+            let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
+            async move {
+                let tcp = TcpStream::connect(&address).await?;
+                tcp.set_nodelay(true)?;
+                let tls = connector.connect(name, tcp).await?;
+                io::Result::Ok(TokioIo::new(tls))
+            }
+        });
+        // The address of the endpoint is never dialled: the connector knows better.
+        Endpoint::from_static("http://node.henge.internal")
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(16 * 1024 * 1024)
+            .connect_with_connector_lazy(connect)
+    }
+}

@@ -1,0 +1,170 @@
+//! The QUIC endpoint under bulk streams: one connection per peer, kept while it is used.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use henge_runtime::Scope;
+use henge_runtime::tasks::OnPanic;
+use henge_types::NodeId;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{
+    ClientConfig, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    TransportConfig, VarInt,
+};
+use rustls_pki_types::CertificateDer;
+
+use super::bulk::{Bulk, BulkStream, BulkTransport};
+use super::tls::{ALPN_BULK, Tls};
+
+/// Streams that one peer may have open here at once.
+const STREAMS_PER_PEER_MAX: u32 = 256;
+/// What one stream may have in flight: bandwidth times delay of a fast local network.
+const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// The same for a whole connection.
+const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+/// Socket buffers asked of the kernel; it may grant less.
+const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+
+/// The endpoint; clones share it.
+#[derive(Debug, Clone)]
+pub struct Quic {
+    endpoint: Endpoint,
+    tls: Tls,
+    client: ClientConfig,
+    connections: Arc<Mutex<BTreeMap<NodeId, Connection>>>,
+}
+
+impl Quic {
+    /// Binds UDP at `listen`. 0-RTT stays off: it could be replayed.
+    ///
+    /// # Errors
+    /// When the socket does not bind.
+    pub fn bind(listen: SocketAddr, tls: &Tls) -> io::Result<Self> {
+        let transport = Arc::new(transport_config());
+        let server =
+            QuicServerConfig::try_from(tls.server(&[ALPN_BULK])).map_err(io::Error::other)?;
+        let mut server = ServerConfig::with_crypto(Arc::new(server));
+        server.transport_config(Arc::clone(&transport));
+        let client = QuicClientConfig::try_from(tls.client(ALPN_BULK)).map_err(io::Error::other)?;
+        let mut client = ClientConfig::new(Arc::new(client));
+        client.transport_config(transport);
+        let endpoint = Endpoint::new(
+            EndpointConfig::default(),
+            Some(server),
+            socket(listen)?,
+            Arc::new(TokioRuntime),
+        )?;
+        Ok(Self {
+            endpoint,
+            tls: tls.clone(),
+            client,
+            connections: Arc::default(),
+        })
+    }
+
+    /// Accepts connections until the scope ends, handing their streams to `bulk`.
+    pub fn serve(&self, bulk: Bulk, scope: &Scope) {
+        let quic = self.clone();
+        let connections = scope.child("quic");
+        scope.spawn("quic accept", OnPanic::EndProcess, async move {
+            while let Some(incoming) = quic.endpoint.accept().await {
+                let (bulk, tls) = (bulk.clone(), quic.tls.clone());
+                connections.spawn(
+                    "quic connection",
+                    OnPanic::Log,
+                    connection(incoming, bulk, tls),
+                );
+            }
+        });
+    }
+
+    async fn connection(&self, node: NodeId, address: &str) -> io::Result<Connection> {
+        let kept = {
+            let connections = self
+                .connections
+                .lock()
+                .expect("invariant: the map is only read and written");
+            connections
+                .get(&node)
+                .filter(|connection| connection.close_reason().is_none())
+                .cloned()
+        };
+        if let Some(connection) = kept {
+            return Ok(connection);
+        }
+        let address: SocketAddr = tokio::net::lookup_host(address)
+            .await?
+            .next()
+            .ok_or_else(|| io::Error::other(format!("{address} resolves to nothing")))?;
+        let connecting = self
+            .endpoint
+            .connect_with(self.client.clone(), address, &self.tls.dns_name(node))
+            .map_err(io::Error::other)?;
+        let connection = connecting.await?;
+        let mut connections = self
+            .connections
+            .lock()
+            .expect("invariant: the map is only read and written");
+        connections.insert(node, connection.clone());
+        Ok(connection)
+    }
+}
+
+impl BulkTransport for Quic {
+    fn open(&self, node: NodeId, address: String) -> BoxFuture<'static, io::Result<BulkStream>> {
+        let quic = self.clone();
+        Box::pin(async move {
+            let (send, receive) = quic.connection(node, &address).await?.open_bi().await?;
+            Ok(BulkStream::join(receive, send))
+        })
+    }
+}
+
+async fn connection(incoming: Incoming, bulk: Bulk, tls: Tls) {
+    let connection = match incoming.await {
+        Ok(connection) => connection,
+        Err(error) => {
+            tracing::debug!(%error, "quic handshake failed");
+            return;
+        }
+    };
+    let peer = peer(&connection, &tls);
+    while let Ok((send, receive)) = connection.accept_bi().await {
+        bulk.accept(peer, tokio::io::join(receive, send));
+    }
+}
+
+fn peer(connection: &Connection, tls: &Tls) -> Option<NodeId> {
+    let identity = connection.peer_identity()?;
+    let chain = identity.downcast_ref::<Vec<CertificateDer<'static>>>()?;
+    tls.peer(Some(chain))
+}
+
+fn transport_config() -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(STREAMS_PER_PEER_MAX))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .initial_mtu(1400)
+        .initial_rtt(Duration::from_millis(10))
+        .keep_alive_interval(Some(Duration::from_secs(5)));
+    config
+}
+
+fn socket(listen: SocketAddr) -> io::Result<std::net::UdpSocket> {
+    let domain = socket2::Domain::for_address(listen);
+    let socket = socket2::Socket::new(domain, socket2::Type::DGRAM, Some(socket2::Protocol::UDP))?;
+    // The kernel caps them silently at net.core.rmem_max and wmem_max.
+    socket.set_recv_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_send_buffer_size(SOCKET_BUFFER_BYTES)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&listen.into())?;
+    Ok(socket.into())
+}

@@ -1,0 +1,162 @@
+//! One mutual-TLS identity for gRPC and QUIC: both sides always show a certificate of the cluster's CA.
+
+use std::fs::File;
+use std::io::{self, BufReader};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use henge_types::{ClusterId, NodeId};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use thiserror::Error;
+use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
+
+/// ALPN of gRPC.
+pub const ALPN_GRPC: &[u8] = b"h2";
+/// ALPN of bulk streams, over QUIC and over TCP.
+pub const ALPN_BULK: &[u8] = b"henge-bulk/1";
+
+/// Where the PEM files lie.
+#[derive(Debug, Clone)]
+pub struct TlsFiles {
+    /// The cluster's CA certificate.
+    pub ca: PathBuf,
+    /// This node's certificate.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+}
+
+/// Why the identity cannot be used.
+#[derive(Debug, Error)]
+pub enum TlsError {
+    /// A file does not read or is not PEM.
+    #[error("cannot read {path}: {source}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The certificates do not fit together.
+    #[error("the node's certificate cannot be used: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The verifier cannot be built from the CA.
+    #[error("the cluster's CA cannot be used: {0}")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// Loaded once, shared by everything that listens or dials.
+#[derive(Clone)]
+pub struct Tls {
+    cluster: ClusterId,
+    server: Arc<ServerConfig>,
+    client: Arc<ClientConfig>,
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls")
+            .field("cluster", &self.cluster)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Tls {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// When one does not read or they do not fit together.
+    pub fn load(cluster: ClusterId, files: &TlsFiles) -> Result<Self, TlsError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates(&files.ca)? {
+            roots.add(certificate)?;
+        }
+        let roots = Arc::new(roots);
+        let chain = certificates(&files.cert)?;
+        let key = private_key(&files.key)?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .build()?;
+        let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain.clone(), key.clone_key())?;
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)?;
+        Ok(Self {
+            cluster,
+            server: Arc::new(server),
+            client: Arc::new(client),
+        })
+    }
+
+    /// The server side for these protocols.
+    pub fn server(&self, alpn: &[&[u8]]) -> ServerConfig {
+        let mut config = ServerConfig::clone(&self.server);
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        config
+    }
+
+    /// The client side for this protocol.
+    pub fn client(&self, alpn: &[u8]) -> ClientConfig {
+        let mut config = ClientConfig::clone(&self.client);
+        config.alpn_protocols = vec![alpn.to_vec()];
+        config
+    }
+
+    /// The name a node's certificate carries; nodes are dialled by it, never by address.
+    pub fn dns_name(&self, node: NodeId) -> String {
+        format!("node-{node}.{}.henge.internal", self.cluster)
+    }
+
+    /// The same name for rustls.
+    pub fn server_name(&self, node: NodeId) -> ServerName<'static> {
+        ServerName::try_from(self.dns_name(node))
+            .expect("invariant: the name is made of digits and letters")
+    }
+
+    /// Whose certificate this is; `None` when it names no node of this cluster.
+    pub fn peer(&self, certificates: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
+        let leaf = certificates?.first()?;
+        let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
+        let names = certificate.subject_alternative_name().ok()??;
+        names.value.general_names.iter().find_map(|name| {
+            let GeneralName::DNSName(name) = name else {
+                return None;
+            };
+            let rest = name.strip_prefix("node-")?;
+            let (node, domain) = rest.split_once('.')?;
+            let ours = format!("{}.henge.internal", self.cluster);
+            (domain == ours)
+                .then(|| node.parse().ok().map(NodeId::new))
+                .flatten()
+        })
+    }
+}
+
+fn file_error(path: &Path) -> impl FnOnce(io::Error) -> TlsError + '_ {
+    move |source| TlsError::File {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let file = File::open(path).map_err(file_error(path))?;
+    CertificateDer::pem_reader_iter(BufReader::new(file))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| file_error(path)(io::Error::other(error)))
+}
+
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let file = File::open(path).map_err(file_error(path))?;
+    PrivateKeyDer::from_pem_reader(BufReader::new(file))
+        .map_err(|error| file_error(path)(io::Error::other(error)))
+}
