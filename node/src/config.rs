@@ -147,19 +147,27 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
     check_loopback("[node] rpc_advertise", &rpc_advertise)?;
     let http_advertise = advertised("[node] http_advertise", node.http_advertise, http_listen)?;
     Ok(Config {
-        data_dir: folder.join(need(node.data_dir, "[node] data_dir")?),
+        data_dir: within(folder, &need(node.data_dir, "[node] data_dir")?),
         http_listen,
         rpc_listen,
         http_advertise,
         rpc_advertise,
         cluster: check_cluster(&cluster)?,
-        admin_token_file: folder.join(need(auth.admin_token_file, "[auth] admin_token_file")?),
+        admin_token_file: within(
+            folder,
+            &need(auth.admin_token_file, "[auth] admin_token_file")?,
+        ),
         storage: check_storage(&storage)?,
         log_filter: log
             .filter
             .unwrap_or_else(|| defaults::LOG_FILTER.to_owned()),
         log_format: log.format.unwrap_or_default(),
     })
+}
+
+/// The path as seen from the folder, without the `.` that people write for the folder itself.
+fn within(folder: &Path, path: &Path) -> PathBuf {
+    folder.join(path).components().collect()
 }
 
 fn need<T>(value: Option<T>, key: &'static str) -> Result<T, ConfigError> {

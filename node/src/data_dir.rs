@@ -99,9 +99,11 @@ impl DataDir {
         })
     }
 
-    /// Records that the log exists: from now on a start without it is refused.
-    pub(crate) fn started(&mut self) -> Result<(), PrivateFileError> {
-        if self.identity.life != Life::Started {
+    /// Records that the log exists: from now on a start without it is refused. While there is none yet,
+    /// nothing can have been promised and nothing is recorded.
+    pub(crate) fn started(&mut self) -> Result<(), DataDirError> {
+        let log = log_entries(&self.path)?;
+        if self.identity.life != Life::Started && log == Some(true) {
             self.identity.life = Life::Started;
             self.identity.write(&self.path)?;
         }
@@ -138,15 +140,20 @@ pub(crate) fn in_use(path: &Path) -> bool {
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
+/// Whether there is anything in the log's folder; `None` where there is no such folder.
+fn log_entries(path: &Path) -> Result<Option<bool>, DataDirError> {
+    let path = path.join(LOG_FOLDER);
+    match fs::read_dir(&path) {
+        Ok(mut entries) => Ok(Some(entries.next().is_some())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(DataDirError::Io { path, source }),
+    }
+}
+
 fn check_log(path: &Path, life: Life) -> Result<(), DataDirError> {
     let log = path.join(LOG_FOLDER);
-    let entries = match fs::read_dir(&log) {
-        Ok(mut entries) => Some(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-        Err(source) => return Err(DataDirError::Io { path: log, source }),
-    };
     let identity = path.join(IDENTITY_FILE);
-    match (life, entries) {
+    match (life, log_entries(path)?) {
         (Life::New, Some(true)) => Err(DataDirError::LogOfAnother {
             path: log,
             identity,
@@ -242,6 +249,8 @@ mod tests {
 
         // A crash before the first segment: the log is empty, and nothing was promised.
         let mut open = DataDir::open(path).expect("the first start goes on");
+        open.started().expect("nothing to record");
+        assert_eq!(life(path), Life::Starting);
         fs::write(path.join("wal/1"), "x").expect("a segment");
         open.started().expect("recorded");
         assert_eq!(life(path), Life::Started);

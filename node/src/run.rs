@@ -33,8 +33,9 @@ pub(crate) fn run(args: Run) -> ExitCode {
     match serve(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            tracing::error!(error = format!("{error:#}"), "the node failed");
-            crate::complain(&error, ExitCode::FAILURE)
+            // The log is on standard error too: said once, in the form that the operator chose.
+            tracing::error!("the node failed: {error:#}");
+            ExitCode::FAILURE
         }
     }
 }

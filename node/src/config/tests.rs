@@ -184,3 +184,11 @@ fn what_cannot_work_is_refused() {
         "{error}"
     );
 }
+
+#[test]
+fn every_variable_is_on_the_page_about_the_command_line() {
+    let page = include_str!("../../../docs/cli.md");
+    for name in variables() {
+        assert!(page.contains(&format!("| `{name}` |")), "{name}");
+    }
+}

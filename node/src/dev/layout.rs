@@ -10,8 +10,9 @@
 //! ```
 
 use std::fmt::Write as _;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use henge_cli::private_file::{self, PrivateFileError};
@@ -236,6 +237,7 @@ fn create(dir: &Path, args: &Dev) -> Result<(), LayoutError> {
     fs::create_dir_all(parent).map_err(at(parent))?;
     let unfinished = tempfile::Builder::new()
         .prefix(".henge-dev-")
+        .permissions(Permissions::from_mode(0o700))
         .tempdir_in(parent)
         .map_err(at(parent))?;
     let settings = Settings {

@@ -50,6 +50,12 @@ fn a_new_cluster_is_complete_and_its_secrets_are_private() {
         let mode = fs::metadata(layout.dir.join(secret)).expect("there").mode();
         assert_eq!(mode & 0o777, 0o600, "{secret}");
     }
+    let mode = fs::metadata(&layout.dir).expect("there").mode();
+    assert_eq!(
+        mode & 0o777,
+        0o700,
+        "repositories are nobody else's business"
+    );
     let left = fs::read_dir(dir.path().join("made"))
         .expect("listed")
         .count();
