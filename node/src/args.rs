@@ -21,6 +21,9 @@ pub(crate) enum Command {
     Dev(Dev),
     /// Run one node
     Node(Node),
+    /// Serve plain bare repositories over HTTP, without a cluster and without accounts
+    #[command(after_help = SERVE_BARE_HELP)]
+    ServeBare(ServeBare),
     #[command(flatten)]
     Remote(henge_cli::Command),
 }
@@ -94,6 +97,25 @@ pub(crate) struct Run {
     /// Instead of [log] filter
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
+}
+
+const SERVE_BARE_HELP: &str = "\
+A repository is at its path below ROOT, with or without .git. `ready` is the last line once it serves.
+
+Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage";
+
+/// `henge serve-bare`
+#[derive(Debug, Args)]
+pub(crate) struct ServeBare {
+    /// The folder above the repositories
+    #[arg(value_name = "ROOT")]
+    pub(crate) root: PathBuf,
+    /// Where to listen; port 0 takes a free one
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7480")]
+    pub(crate) listen: SocketAddr,
+    /// Take pushes from everybody on this machine; needs a loopback address
+    #[arg(long)]
+    pub(crate) allow_push: bool,
 }
 
 #[cfg(test)]

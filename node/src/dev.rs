@@ -37,13 +37,7 @@ fn start(args: &Dev) -> anyhow::Result<()> {
     runtime.block_on(Supervisor::new(layout, program).run())
 }
 
-/// Writes to standard output. Who closed it no longer reads; the cluster runs on.
-fn say(text: &str) {
-    let mut out = io::stdout();
-    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
-}
-
-/// Writes to standard error, as [`say`].
+/// Writes to standard error. Who closed it no longer reads; the cluster runs on.
 fn warn(text: &str) {
     drop(writeln!(io::stderr(), "henge: {text}"));
 }

@@ -3,6 +3,7 @@
 //! - `args`: what can be typed. `environment`: the one place that reads variables.
 //! - `config`, `identity`, `data_dir`: what a node is before it starts.
 //! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all.
+//! - `http_server`: the listener. `serve_bare`: git over plain repositories, behind that listener.
 //! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
 //!
 //! Nobody depends on this crate.
@@ -14,9 +15,11 @@ mod config;
 mod data_dir;
 mod dev;
 mod environment;
+mod http_server;
 mod identity;
 mod logging;
 mod run;
+mod serve_bare;
 mod signals;
 
 use std::io::{self, IsTerminal as _, Write as _};
@@ -35,6 +38,7 @@ fn main() -> ExitCode {
         Command::Node(node) => match node.verb {
             NodeVerb::Run(args) => run::run(args),
         },
+        Command::ServeBare(args) => serve_bare::run(&args),
         Command::Remote(command) => remote(command),
     }
 }
@@ -63,6 +67,12 @@ fn remote(command: henge_cli::Command) -> ExitCode {
     let environment = environment::remote();
     let exit = runtime.block_on(henge_cli::run(command, &environment, &mut console));
     ExitCode::from(exit.code())
+}
+
+/// Writes to standard output. Who closed it no longer reads; the process runs on.
+fn say(text: &str) {
+    let mut out = io::stdout();
+    drop(writeln!(out, "{text}").and_then(|()| out.flush()));
 }
 
 /// Says on standard error what went wrong and hands the exit code through.

@@ -91,27 +91,20 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         let mut signals = StopSignals::install().context("cannot take signals")?;
         // Boxed: this future holds the start of everything.
         let node = Box::pin(Node::start(parts));
-        let mut node = tokio::select! {
+        let node = tokio::select! {
             biased;
             signal = signals.next() => bail!("ended by {signal} while it started"),
             node = node => node?,
         };
         data_dir.started()?;
         tracing::info!("started");
-        let failed = tokio::select! {
-            biased;
-            signal = signals.next() => {
-                tracing::info!(signal, "stopping");
-                None
-            }
-            failed = node.failed() => Some(failed),
-        };
-        let stopped = tokio::select! {
+        let signal = signals.next().await;
+        tracing::info!(signal, "stopping");
+        tokio::select! {
             biased;
             signal = signals.next() => bail!("ended by a second {signal} without waiting"),
             stopped = Box::pin(node.stop(STOP_DEADLINE)) => stopped,
-        };
-        failed.map_or(stopped, Err)
+        }
     });
     scope.cancel();
     serving.shutdown_timeout(Duration::from_secs(1));

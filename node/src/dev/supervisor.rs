@@ -17,9 +17,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 
 use super::layout::Layout;
-use super::{ports, say, warn};
+use super::{ports, warn};
 use crate::config;
 use crate::data_dir;
+use crate::say;
 use crate::signals::StopSignals;
 
 /// For a node to say that it is ready. Generous: a debug build on a busy machine elects slowly.

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::process::{Dev, base_port};
+use crate::process::{Running, base_port};
 
 #[test]
 fn a_node_that_does_not_start_is_shown_with_the_end_of_its_log() {
@@ -10,13 +10,13 @@ fn a_node_that_does_not_start_is_shown_with_the_end_of_its_log() {
     let home = dir.path().join("dev");
     let base = base_port().to_string();
     // Made, and interrupted before any node is ready: that is no failure.
-    let mut dev = Dev::start(&home, &["--base-port", &base]);
+    let mut dev = Running::dev(&home, &["--base-port", &base]);
     dev.wait_for_line("node ");
     let (status, errors) = dev.interrupt();
     assert!(status.success(), "{errors}");
 
     fs::write(home.join("n2/node.toml"), "[nodes]\n").expect("written");
-    let mut dev = Dev::start(&home, &[]);
+    let mut dev = Running::dev(&home, &[]);
     let (status, errors) = dev.wait();
     assert_eq!(status.code(), Some(1));
     assert!(

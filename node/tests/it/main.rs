@@ -9,3 +9,4 @@ mod dev;
 mod node_run;
 mod pages;
 mod process;
+mod serve_bare;

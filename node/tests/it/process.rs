@@ -68,18 +68,16 @@ pub(crate) fn base_port() -> u16 {
     panic!("no free ports");
 }
 
-/// `henge dev`, running.
-pub(crate) struct Dev {
+/// The binary, running, its standard output read line by line.
+pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
     pub(crate) seen: Vec<String>,
 }
 
-impl Dev {
-    pub(crate) fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut child = command(&["dev", "--dir"])
-            .arg(dir)
-            .args(args)
+impl Running {
+    pub(crate) fn start(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -98,6 +96,13 @@ impl Dev {
             lines,
             seen: Vec::new(),
         }
+    }
+
+    /// `henge dev` in this folder.
+    pub(crate) fn dev(dir: &Path, args: &[&str]) -> Self {
+        let mut dev = command(&["dev", "--dir"]);
+        dev.arg(dir).args(args);
+        Self::start(dev)
     }
 
     /// Waits for a line that begins so; panics with what was said if the process ends first.
@@ -126,7 +131,7 @@ impl Dev {
 
     /// Waits for its end; answers how, and all that it said on standard error.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
-        let status = until("the end of henge dev", || {
+        let status = until("the end of the process", || {
             self.child.try_wait().expect("waited")
         });
         let mut errors = String::new();
@@ -142,8 +147,8 @@ impl Dev {
     }
 }
 
-impl Drop for Dev {
-    /// A test that failed leaves no nodes behind: the supervisor is asked to stop them, and given the time.
+impl Drop for Running {
+    /// A test that failed leaves nothing behind: `henge dev` is asked to stop its nodes, and given the time.
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal(Signal::INT);

@@ -1,0 +1,82 @@
+//! `henge serve-bare` and stock git.
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use crate::process::{Running, command, henge, text};
+
+fn git(folder: &Path, args: &[&str]) -> Output {
+    Command::new("git")
+        .current_dir(folder)
+        .args(["-c", "user.name=t", "-c", "user.email=t@example.org"])
+        .args(args)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .stdin(Stdio::null())
+        .output()
+        .expect("git runs")
+}
+
+fn ok(folder: &Path, args: &[&str]) -> String {
+    let done = git(folder, args);
+    assert!(
+        done.status.success(),
+        "git {args:?}: {}",
+        text(&done.stderr)
+    );
+    text(&done.stdout)
+}
+
+fn serve(root: &Path, more: &[&str]) -> (Running, String) {
+    let mut serve = command(&["serve-bare", "--listen", "127.0.0.1:0"]);
+    serve.arg(root).args(more);
+    let mut running = Running::start(serve);
+    running.wait_for_line("ready");
+    let line = running.seen.iter().find(|line| line.contains("git clone"));
+    let url = line.and_then(|line| line.split(' ').find(|word| word.starts_with("http")));
+    let url = url.expect("a URL").trim_end_matches("/PATH").to_owned();
+    (running, url)
+}
+
+#[test]
+fn a_bare_repository_is_cloned_and_pushed_to_only_where_that_is_allowed() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path();
+    ok(root, &["init", "-q", "--bare", "-b", "main", "a/demo.git"]);
+    ok(root, &["init", "-q", "-b", "main", "work"]);
+    let work = root.join("work");
+    ok(&work, &["commit", "-q", "--allow-empty", "-m", "one"]);
+
+    let (running, url) = serve(root, &["--allow-push"]);
+    ok(&work, &["push", "-q", &format!("{url}/a/demo"), "main"]);
+    ok(
+        root,
+        &["clone", "-q", &format!("{url}/a/demo.git"), "clone"],
+    );
+    let head = ok(&work, &["rev-parse", "HEAD"]);
+    assert_eq!(ok(&root.join("clone"), &["rev-parse", "HEAD"]), head);
+    let (status, errors) = running.interrupt();
+    assert!(status.success(), "{errors}");
+
+    let (running, url) = serve(root, &[]);
+    ok(&work, &["commit", "-q", "--allow-empty", "-m", "two"]);
+    let refused = git(&work, &["push", "-q", &format!("{url}/a/demo"), "main"]);
+    assert!(!refused.status.success(), "pushes were not allowed");
+    let (status, errors) = running.interrupt();
+    assert!(status.success(), "{errors}");
+}
+
+#[test]
+fn pushes_without_accounts_stay_on_this_machine() {
+    let done = henge(&[
+        "serve-bare",
+        "/nonexistent",
+        "--listen",
+        "0.0.0.0:0",
+        "--allow-push",
+    ]);
+    assert_eq!(done.status.code(), Some(1));
+    let error = text(&done.stderr);
+    assert!(error.contains("loopback address only"), "{error}");
+}
