@@ -85,16 +85,16 @@ pub(crate) struct Run {
     /// The node's configuration [env: HENGE_CONFIG]
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
-    /// Instead of [node] data_dir
+    /// Instead of `[node] data_dir`
     #[arg(long, value_name = "DIR")]
     pub(crate) data_dir: Option<PathBuf>,
-    /// Instead of [node] http_listen
+    /// Instead of `[node] http_listen`
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) http_listen: Option<SocketAddr>,
-    /// Instead of [node] rpc_listen
+    /// Instead of `[node] rpc_listen`
     #[arg(long, value_name = "IP:PORT")]
     pub(crate) rpc_listen: Option<SocketAddr>,
-    /// Instead of [log] filter
+    /// Instead of `[log] filter`
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
 }

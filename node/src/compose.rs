@@ -16,6 +16,10 @@ use crate::http_server::HttpServer;
 use crate::identity::Identity;
 
 /// What a node is made of.
+#[expect(
+    dead_code,
+    reason = "the cluster takes identity, certificates, token and the Raft runtime when it is wired in"
+)]
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) identity: Identity,

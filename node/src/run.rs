@@ -9,6 +9,7 @@ use henge_cli::private_file;
 use henge_client::Secret;
 use henge_runtime::Scope;
 use henge_types::limits;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
 
 use crate::args::Run;
@@ -57,6 +58,13 @@ fn configuration(args: Run) -> anyhow::Result<Config> {
 }
 
 fn serve(config: &Config) -> anyhow::Result<()> {
+    let raft = runtime("raft", Some(RAFT_THREADS))?;
+    let serving = runtime("serve", None)?;
+    // Before anything is begun: from here on a signal ends the node in order.
+    let mut signals = {
+        let _entered = serving.enter();
+        StopSignals::install().context("cannot take signals")?
+    };
     let mut data_dir = DataDir::open(&config.data_dir)?;
     check_membership(config, &data_dir)?;
     let tls = TlsPaths::in_dir(data_dir.path());
@@ -76,8 +84,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         rpc = %config.rpc_listen,
         "starting"
     );
-    let raft = runtime("raft", Some(RAFT_THREADS))?;
-    let serving = runtime("serve", None)?;
+    raise_open_files();
     let scope = Scope::root("node", serving.handle().clone(), limits::BLOCKING_JOBS_MAX);
     let parts = Parts {
         config,
@@ -88,12 +95,14 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         scope: scope.clone(),
     };
     let outcome = serving.block_on(async {
-        let mut signals = StopSignals::install().context("cannot take signals")?;
         // Boxed: this future holds the start of everything.
         let node = Box::pin(Node::start(parts));
         let node = tokio::select! {
             biased;
-            signal = signals.next() => bail!("ended by {signal} while it started"),
+            signal = signals.next() => {
+                tracing::info!(signal, "stopping before the start was done");
+                return Ok(());
+            }
             node = node => node?,
         };
         data_dir.started()?;
@@ -113,6 +122,18 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     data_dir.close().context("cannot remove the pid file")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Connections, segments and packs are all open files, and the usual soft limit is from a time of fewer.
+fn raise_open_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::warn!(%error, limit = limit.current, "cannot raise the limit of open files");
+    }
 }
 
 /// The configuration's list of founders must name this data directory as it is.

@@ -89,6 +89,9 @@ impl CliError {
         let Self::Call { source, .. } = self else {
             return None;
         };
+        if matches!(source, ClientError::Unreachable { .. }) {
+            return Some("does the cluster run, and are these its addresses?");
+        }
         match source.code() {
             ErrorCode::Unauthenticated => Some("pass --token or --token-file, or set HENGE_TOKEN"),
             ErrorCode::Timeout => Some("the outcome is unknown: look before you try again"),

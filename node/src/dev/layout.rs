@@ -57,7 +57,7 @@ pub(crate) enum LayoutError {
     #[error("another `henge dev` runs in {path}: stop it, or choose another --dir and --base-port")]
     Supervised { path: PathBuf },
     /// A node lives on from an earlier run.
-    #[error("node {node} in {path} still runs{}: stop it with kill", .pid.map_or_else(String::new, |pid| format!(" as process {pid}")))]
+    #[error("node {node} in {path} still runs: stop it{} and try again", with(*.pid))]
     NodeRuns {
         path: PathBuf,
         node: NodeId,
@@ -72,6 +72,10 @@ pub(crate) enum LayoutError {
     /// A private file cannot be written.
     #[error(transparent)]
     File(#[from] PrivateFileError),
+}
+
+fn with(pid: Option<u32>) -> String {
+    pid.map_or_else(String::new, |pid| format!(" with `kill {pid}`"))
 }
 
 /// How a cluster was made.

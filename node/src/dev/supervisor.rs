@@ -276,7 +276,9 @@ ready",
         let mut failed = Vec::new();
         while !self.children.is_empty() {
             let (node, status) = self.next_exit().await?;
-            if !status.success() {
+            // One that was still loading ends by the signal itself: it had not begun anything.
+            let by_signal = status.signal() == Some(Signal::TERM.as_raw());
+            if !status.success() && !by_signal {
                 failed.push(format!("node {node} {} instead of stopping", how(status)));
             }
         }

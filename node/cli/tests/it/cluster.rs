@@ -154,6 +154,11 @@ async fn dead_addresses_are_passed_over_and_all_dead_ends_with_six() {
         "{}",
         done.err
     );
+    assert!(
+        done.err.ends_with("are these its addresses?\n"),
+        "{}",
+        done.err
+    );
 }
 
 #[tokio::test]

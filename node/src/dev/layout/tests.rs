@@ -126,7 +126,7 @@ fn a_cluster_that_runs_is_not_touched() {
     let running = data_dir::DataDir::open(&node).expect("free");
     args.reset = true;
     let error = Layout::prepare(&args).expect_err("node 2 runs").to_string();
-    let own = format!("as process {}", std::process::id());
+    let own = format!("`kill {}`", std::process::id());
     assert!(
         error.starts_with("node 2 in ") && error.contains(&own),
         "{error}"
