@@ -42,14 +42,24 @@ impl Effects for NoPacks {
     }
 }
 
+/// A case's disk; the log is closed before its directory goes.
+struct Disk {
+    wal: Wal,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.wal.close().expect("the log closes");
+    }
+}
+
 struct Builder {
     scope: Scope,
 }
 
-impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder {
-    async fn build(
-        &self,
-    ) -> Result<(tempfile::TempDir, LogStore, Machine), StorageError<TypeConfig>> {
+impl StoreBuilder<TypeConfig, LogStore, Machine, Disk> for Builder {
+    async fn build(&self) -> Result<(Disk, LogStore, Machine), StorageError<TypeConfig>> {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let config = WalConfig {
             dir: dir.path().join("wal"),
@@ -68,7 +78,11 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, tempfile::TempDir> for Builder 
         };
         let group = GroupId::new(1);
         let (machine, _view) = Machine::new(group, State::empty(), Position::default(), deps);
-        Ok((dir, LogStore::new(group, wal), machine))
+        let disk = Disk {
+            wal: wal.clone(),
+            _dir: dir,
+        };
+        Ok((disk, LogStore::new(group, wal), machine))
     }
 }
 
