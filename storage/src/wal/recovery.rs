@@ -108,7 +108,6 @@ fn io(doing: &'static str) -> impl Fn(std::io::Error) -> WalError {
 /// Opens every file and reads its header; removes files that were not finished.
 fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
     let mut files = Files::default();
-    let mut removed = false;
     for path in disk.list(&config.dir).map_err(io("list its directory"))? {
         let number = path.file_stem().and_then(|stem| stem.to_str());
         let number: Option<u64> = number.and_then(|stem| stem.parse().ok());
@@ -121,16 +120,14 @@ fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
             "new" => {
                 disk.unlink(&path)
                     .map_err(io("remove an unfinished segment"))?;
-                removed = true;
             }
             "seg" => look_at(disk, path, &mut files)?,
             _ => {}
         }
     }
-    if removed {
-        disk.sync_dir(&config.dir)
-            .map_err(io("sync its directory"))?;
-    }
+    // A process that was killed may have left names that are not durable yet, and this one uses them.
+    disk.sync_dir(&config.dir)
+        .map_err(io("sync its directory"))?;
     Ok(files)
 }
 
