@@ -125,6 +125,8 @@ struct Shared {
     /// Packs installed since the start and not synced yet.
     dirty: Mutex<BTreeMap<NetworkId, BTreeSet<PackId>>>,
     scratch: AtomicU64,
+    /// Networks whose directories are known to be durable.
+    durable: Mutex<BTreeSet<NetworkId>>,
 }
 
 impl ObjectStore {
@@ -154,6 +156,7 @@ impl ObjectStore {
                 watermark,
                 dirty: Mutex::default(),
                 scratch: AtomicU64::new(0),
+                durable: Mutex::default(),
             }),
         };
         store.clean_staged()?;
@@ -193,7 +196,23 @@ impl ObjectStore {
             sync_file(&unfinished)?;
             fs::rename(&unfinished, &path).map_err(failed("name", &path))?;
         }
-        sync_dir(&dir)
+        self.sync_network(network)
+    }
+
+    /// Makes the directories down to a network's packs durable, once: a process that was killed may have
+    /// made them and not synced them all.
+    fn sync_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
+        let durable = &self.shared.durable;
+        if lock(durable).contains(network) {
+            return Ok(());
+        }
+        let objects = self.objects_dir(network);
+        // objects, the repository, its fan-out directory, networks.
+        for dir in objects.ancestors().take(4) {
+            sync_dir(dir)?;
+        }
+        lock(durable).insert(*network);
+        Ok(())
     }
 
     /// Removes a network with all its objects.
@@ -203,6 +222,7 @@ impl ObjectStore {
     pub fn remove_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
         let dir = self.network_dir(network);
         self.dirty().remove(network);
+        lock(&self.shared.durable).remove(network);
         // A repository without HEAD is none: what a crash leaves of it is not taken for one.
         remove_file(&dir.join("HEAD"))?;
         remove_tree(&dir)?;
@@ -229,16 +249,17 @@ impl ObjectStore {
     }
 
     fn dirty(&self) -> MutexGuard<'_, BTreeMap<NetworkId, BTreeSet<PackId>>> {
-        self.shared
-            .dirty
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        lock(&self.shared.dirty)
     }
 
     /// A number that no other temporary file of this process has.
     fn scratch_number(&self) -> u64 {
         self.shared.scratch.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn failed<'a>(doing: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> ObjectError + 'a {

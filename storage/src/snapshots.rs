@@ -94,6 +94,10 @@ impl SnapshotStore {
                 }
                 state.next_number = state.next_number.max(number(&path).unwrap_or(0) + 1);
             }
+            // A process that was killed may have named one and not synced the name.
+            OsDisk
+                .sync_dir(&entry.path())
+                .map_err(io("sync their directory"))?;
         }
         Ok(Self {
             shared: Arc::new(Shared {
@@ -127,7 +131,8 @@ impl SnapshotStore {
         Ok(SnapshotReceiver { unfinished })
     }
 
-    /// The newest whole snapshot of a group. Blocking: it is read through the first time.
+    /// The newest whole snapshot of a group. Blocking: it is read through the first time. Its file goes
+    /// when a newer one is finished: whoever then fails to open it asks again.
     ///
     /// # Errors
     /// What the file system says; damaged files are passed over, with a warning.

@@ -60,10 +60,12 @@ impl Disk for OsDisk {
     }
 
     fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
-        if dir.is_dir() {
-            return Ok(());
-        }
         let above = dir.parent().filter(|path| !path.as_os_str().is_empty());
+        let named_in = above.unwrap_or_else(|| Path::new("."));
+        if dir.is_dir() {
+            // A process that was killed may have made it and not synced its name.
+            return self.sync_dir(named_in);
+        }
         if let Some(above) = above {
             self.create_dir_all(above)?;
         }
@@ -72,7 +74,7 @@ impl Disk for OsDisk {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
         }
-        self.sync_dir(above.unwrap_or_else(|| Path::new(".")))
+        self.sync_dir(named_in)
     }
 
     fn file_len(&self, path: &Path) -> io::Result<Option<u64>> {

@@ -95,7 +95,7 @@ impl ObjectStore {
                 dirty.remove(pack);
             }
         }
-        let result = sync_all(&dir, packs);
+        let result = sync_all(&dir, packs).and_then(|()| self.sync_network(network));
         if result.is_err() {
             for pack in packs {
                 self.mark_dirty(network, pack);

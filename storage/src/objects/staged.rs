@@ -85,11 +85,12 @@ impl ObjectStore {
         if !self.has_pack(network, pack) {
             return Err(ObjectError::MissingPack(*pack));
         }
+        // Also when nothing was moved: a process that was killed may have moved it and not synced.
+        sync_dir(&dir)?;
         if moved {
-            sync_dir(&dir)?;
             sync_dir(&self.staged_dir())?;
         }
-        Ok(())
+        self.sync_network(network)
     }
 
     /// Gives up a staged pack.
@@ -114,6 +115,7 @@ impl ObjectStore {
                 remove_file(&path)?;
             }
         }
-        Ok(())
+        // What is listed from now on may be promised again: its name must be durable.
+        sync_dir(&dir)
     }
 }
