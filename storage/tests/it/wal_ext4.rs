@@ -80,7 +80,7 @@ fn writer_process() {
                     index: index - 100,
                     id: Bytes::new(),
                 };
-                let purged = wal.purge(group, upto, Box::new(|result| drop(result)));
+                let purged = wal.purge(group, upto, Box::new(drop));
                 runtime.block_on(purged).expect("is queued");
             }
         }
