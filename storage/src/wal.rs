@@ -6,6 +6,7 @@
 //!
 //! - `frame`: the bytes of segment headers and records.
 //! - `group`: one group's state in memory.
+//! - `shared`: what handles and writer share.
 //! - `queue`: what waits for the writer.
 //! - `writer`, `reclaim`: the writer, and how it frees segments.
 //! - `segments`: the files, in use and spare.
@@ -16,8 +17,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use bytes::Bytes;
@@ -37,11 +38,11 @@ mod read;
 mod reclaim;
 mod recovery;
 mod segments;
+mod shared;
 mod writer;
 
-use group::{Cell, Freed, GroupState, invalid};
-use queue::{Operation, Queue, Room, Wait, Work};
-use segments::{Chore, Spares, Table};
+use queue::{Wait, Work};
+use shared::Shared;
 #[cfg(any(test, feature = "sim"))]
 use writer::Writer;
 
@@ -154,23 +155,6 @@ pub enum WalError {
 pub struct Wal {
     shared: Arc<Shared>,
     closer: Arc<Closer>,
-}
-
-/// What handles and writer share.
-#[derive(Debug)]
-struct Shared {
-    config: WalConfig,
-    clock: Arc<dyn Clock>,
-    groups: RwLock<BTreeMap<GroupId, Arc<Cell>>>,
-    queue: Queue,
-    table: Mutex<Table>,
-    spares: Spares,
-    tail_bytes: AtomicUsize,
-    pressure: watch::Sender<Option<GroupId>>,
-    /// The cap is reached: entries are refused until something is purged.
-    full: AtomicBool,
-    on_fatal: OnFatal,
-    dead: OnceLock<String>,
 }
 
 /// Closes the queue when the last handle goes, and joins the threads when asked to.
@@ -472,130 +456,6 @@ impl Stepper {
     /// Writes and syncs everything queued. `false` when the log has ended.
     pub fn turn(&mut self) -> bool {
         self.writer.turn(Wait::Never)
-    }
-}
-
-impl Shared {
-    fn cell(&self, group: GroupId) -> Arc<Cell> {
-        if let Some(cell) = self.groups().get(&group) {
-            return Arc::clone(cell);
-        }
-        let mut groups = self.groups_mut();
-        let cell = groups
-            .entry(group)
-            .or_insert_with(|| Arc::new(Cell::new(group, GroupState::default())));
-        Arc::clone(cell)
-    }
-
-    async fn admit(&self, bytes: usize) -> io::Result<Room<'_>> {
-        self.check_alive()?;
-        match self.queue.admit(bytes).await {
-            Ok(room) => Ok(room),
-            Err(error) => Err(self.check_alive().err().unwrap_or(error)),
-        }
-    }
-
-    fn enqueue(&self, cell: &Arc<Cell>, work: Work, done: Done, room: Room<'_>) -> io::Result<()> {
-        let operation = Operation {
-            cell: Arc::clone(cell),
-            work,
-            done,
-            cost: room.spend(),
-        };
-        match self.queue.push(operation) {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.check_alive().err().unwrap_or(error)),
-        }
-    }
-
-    /// A record must fit into a fresh segment behind the checkpoint.
-    fn check_len(&self, bytes: usize) -> io::Result<()> {
-        let max = self.config.segment_bytes / 2;
-        if frame::stride(bytes) as u64 > max {
-            return Err(invalid(format!(
-                "a record of {bytes} bytes; at most {max} fit into a segment"
-            )));
-        }
-        Ok(())
-    }
-
-    fn check_alive(&self) -> io::Result<()> {
-        match self.dead.get() {
-            None => Ok(()),
-            Some(why) => Err(io::Error::other(format!(
-                "the write-ahead log is dead: {why}"
-            ))),
-        }
-    }
-
-    /// An I/O error after which the disk's contents are unknown.
-    fn die(&self, error: &io::Error) {
-        tracing::error!(%error, "the write-ahead log cannot go on");
-        match self.on_fatal {
-            OnFatal::Abort => std::process::abort(),
-            OnFatal::Die => {
-                self.dead.get_or_init(|| error.to_string());
-                self.queue.close();
-                self.spares.stop();
-            }
-        }
-    }
-
-    /// Publishes what is measured now and then.
-    fn report(&self) {
-        crate::metrics::wal_bytes(self.total_bytes());
-        for (group, bytes) in self.table().pinned() {
-            crate::metrics::wal_pinned(group, bytes);
-        }
-    }
-
-    fn total_bytes(&self) -> u64 {
-        let segments = self.table().len() + self.spares.ready();
-        segments as u64 * self.config.segment_bytes
-    }
-
-    /// Segments that may exist.
-    fn segments_max(&self) -> usize {
-        usize::try_from(self.config.bytes_max / self.config.segment_bytes).unwrap_or(usize::MAX)
-    }
-
-    /// The filling thread: keeps spare segments ready and removes superfluous ones.
-    fn fill(&self) {
-        loop {
-            let room = |ready| self.table().len() + ready < self.segments_max();
-            let result = match self.spares.next_chore(room) {
-                Chore::Stop => return,
-                Chore::Unlink(file) => self.spares.unlink(&file),
-                Chore::Fill => self.spares.fill_one(),
-            };
-            match result {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    tracing::error!(%error, "no space for a spare log segment: free some");
-                    self.spares.back_off();
-                }
-                Err(error) => return self.die(&error),
-            }
-        }
-    }
-
-    fn groups(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<GroupId, Arc<Cell>>> {
-        self.groups.read().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn groups_mut(&self) -> std::sync::RwLockWriteGuard<'_, BTreeMap<GroupId, Arc<Cell>>> {
-        self.groups.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn table(&self) -> MutexGuard<'_, Table> {
-        lock(&self.table)
-    }
-
-    fn forget(&self, group: GroupId, freed: &Freed) {
-        let mut table = self.table();
-        for (segment, bytes) in freed {
-            table.subtract(*segment, group, *bytes);
-        }
     }
 }
 
