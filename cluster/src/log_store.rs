@@ -54,11 +54,9 @@ impl LogStore {
     /// Entries `from..end`, from memory where they are there, else read on a blocking thread.
     async fn read(&self, from: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let log = self.wal.group(self.group);
-        let first = log
-            .purged
-            .as_ref()
-            .map_or(1, |purged| purged.index + 1)
-            .max(slot(from));
+        let Some(first) = log.first_index.map(|first| first.max(slot(from))) else {
+            return Ok(Vec::new());
+        };
         let Some(last) = log.last_index.map(|last| last.min(end)) else {
             return Ok(Vec::new());
         };

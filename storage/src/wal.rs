@@ -98,6 +98,8 @@ pub struct GroupLog {
     pub committed: Option<Bytes>,
     /// Up to where the log was purged.
     pub purged: Option<Purged>,
+    /// The first entry there is.
+    pub first_index: Option<u64>,
     /// The last entry, or the purged position when there is none behind it.
     pub last_index: Option<u64>,
 }

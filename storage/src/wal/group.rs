@@ -145,6 +145,7 @@ impl GroupState {
             vote: self.vote.clone(),
             committed: self.committed.clone(),
             purged: self.purged.clone(),
+            first_index: (!self.entries.is_empty()).then_some(self.first),
             last_index: self.last(),
         }
     }

@@ -302,6 +302,7 @@ pub(crate) fn contents(wal: &Wal) -> Result<Model, String> {
             vote,
             committed,
             purged,
+            first_index: _,
             last_index,
         } = wal.group(group);
         let first = purged.as_ref().map_or(0, |purged| purged.index) + 1;
