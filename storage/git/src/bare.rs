@@ -282,11 +282,11 @@ impl BareRepository {
             results[index] = match refuse::check(self, update) {
                 Err(refusal) => Err(refusal),
                 Ok(()) if self.apply(&[update])? => Ok(()),
-                Ok(()) => Err(refuse::check(self, update)
-                    .err()
-                    .unwrap_or(RefRefusal::Stale {
+                Ok(()) => refuse::check(self, update).and_then(|()| {
+                    Err(RefRefusal::Stale {
                         current: self.get(&update.name),
-                    })),
+                    })
+                }),
             };
         }
         Ok(results)
@@ -295,9 +295,7 @@ impl BareRepository {
 
 /// An extension in a config file that changes what the files mean.
 fn unsupported_extension(config: &str) -> Option<&'static str> {
-    let compact = config
-        .to_ascii_lowercase()
-        .replace(|letter: char| matches!(letter, ' ' | '\t' | '"'), "");
+    let compact = config.to_ascii_lowercase().replace([' ', '\t', '"'], "");
     for line in compact.lines() {
         match line.split_once('=') {
             Some(("objectformat", format)) if format != "sha1" => {

@@ -128,10 +128,11 @@ pub fn upload_pack(
 
 /// Tells the client what went wrong: an `ERR` line, or side-band 3 once the pack has begun.
 fn tell(error: &FetchError, in_pack: bool, output: &mut dyn Write) -> io::Result<()> {
-    let message = match error {
+    let message = if matches!(error, FetchError::Store(_)) {
         // What a disk said is for the operator.
-        FetchError::Store(_) => "the repository cannot be read: tell its operator".to_owned(),
-        error => error.to_string(),
+        "the repository cannot be read: tell its operator".to_owned()
+    } else {
+        error.to_string()
     };
     if in_pack {
         pkt::write_band(output, pkt::Band::Error, format!("{message}\n").as_bytes())?;

@@ -230,7 +230,9 @@ async fn rpc<S: GitService>(
         .rsplit_once('/')
         .and_then(|(repo, name)| Some((repo, Service::parse(name)?)))
         .ok_or_else(|| NoSuchPath.into_response())?;
-    check_content_type(wanted, request.headers())?;
+    if let Some(refusal) = wrong_content_type(wanted, request.headers()) {
+        return Err(refusal);
+    }
     let caller = caller(&request);
     let protocol = protocol(request.headers());
     let encoding = spool::Encoding::parse(request.headers())
@@ -263,17 +265,17 @@ async fn rpc<S: GitService>(
     Ok(answer(&content_type, body))
 }
 
-fn check_content_type(service: Service, headers: &HeaderMap) -> Result<(), Response> {
+fn wrong_content_type(service: Service, headers: &HeaderMap) -> Option<Response> {
     let expected = format!("application/x-{}-request", service.name());
     let found = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .unwrap_or_default();
     if found == expected {
-        return Ok(());
+        return None;
     }
     let text = format!("the content type is {found:?}, it must be {expected:?}\n");
     let mut response = (StatusCode::UNSUPPORTED_MEDIA_TYPE, text).into_response();
     no_cache(response.headers_mut());
-    Err(response)
+    Some(response)
 }

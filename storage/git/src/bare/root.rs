@@ -236,13 +236,13 @@ impl GitService for BareRoot {
                 &limits,
             )
             .map(drop)
-            .or_else(|error| match error {
-                FetchError::Output(error) => Err(error),
-                // The client has been told within the protocol: the answer is whole.
-                told => {
-                    tracing::info!(error = %told, "fetch refused");
-                    Ok(())
+            .or_else(|error| {
+                if let FetchError::Output(error) = error {
+                    return Err(error);
                 }
+                // The client has been told within the protocol: the answer is whole.
+                tracing::info!(%error, "fetch refused");
+                Ok(())
             })
         }))
     }

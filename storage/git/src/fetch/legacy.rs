@@ -49,7 +49,7 @@ impl Session<'_> {
         };
         let not_tips = not_tips(self.refs, &request.fetch.wants);
         let store = ObjectStore::open(self.objects)?;
-        self.check_wants(&store, not_tips)?;
+        self.check_wants(&store, &not_tips)?;
         let mut graph = Graph::new(&store, &self.limits.stop);
         let wants = wants(&mut graph, &request.fetch.wants)?;
         let cut = self.cut(&mut graph, &request.fetch, &wants)?;

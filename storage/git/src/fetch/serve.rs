@@ -66,7 +66,7 @@ impl Session<'_> {
         }
         let not_tips = not_tips(self.refs, &request.wants);
         let store = ObjectStore::open(self.objects)?;
-        self.check_wants(&store, not_tips)?;
+        self.check_wants(&store, &not_tips)?;
         let mut graph = Graph::new(&store, &self.limits.stop);
         let wants = wants(&mut graph, &request.wants)?;
         let common = common(&mut graph, &request.haves)?;
@@ -109,7 +109,7 @@ impl Session<'_> {
     pub(super) fn check_wants(
         &self,
         store: &ObjectStore,
-        not_tips: Vec<Oid>,
+        not_tips: &[Oid],
     ) -> Result<(), FetchError> {
         if not_tips.is_empty() {
             return Ok(());
@@ -117,7 +117,7 @@ impl Session<'_> {
         let not_ours = |id: &Oid| FetchError::NotOurRef { id: id.to_string() };
         let mut commits = HashSet::default();
         let mut others = HashSet::default();
-        for id in &not_tips {
+        for id in not_tips {
             match store.kind(id)? {
                 None => return Err(not_ours(id)),
                 Some(Kind::Commit) => commits.insert(*id),

@@ -68,7 +68,7 @@ pub fn receive_pack(
         push.commit(&head)?;
     }
     let unpack = push.summary.unpack_error.clone().map_or(Ok(()), Err);
-    report_results(&head, &unpack, &push.results, output).map_err(ReceiveError::Output)?;
+    report_results(&head, unpack, &push.results, output).map_err(ReceiveError::Output)?;
     push.summary.head = head;
     Ok(push.summary)
 }

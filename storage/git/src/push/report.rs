@@ -45,13 +45,13 @@ pub fn report(
             None => Err("unpacker error".to_owned()),
         });
     }
-    report_results(head, &unpack, &results, output)
+    report_results(head, unpack, &results, output)
 }
 
 /// The report from one result per update, in the order of [`PushHead::updates`].
 pub(crate) fn report_results(
     head: &PushHead,
-    unpack: &Result<(), String>,
+    unpack: Result<(), String>,
     results: &[Result<(), String>],
     output: &mut dyn Write,
 ) -> io::Result<()> {
@@ -62,7 +62,7 @@ pub(crate) fn report_results(
     let mut lines = Vec::new();
     let unpack_line = match unpack {
         Ok(()) => "unpack ok\n".to_owned(),
-        Err(reason) => format!("unpack {}\n", one_line(reason)),
+        Err(reason) => format!("unpack {}\n", one_line(&reason)),
     };
     pkt::write(&mut lines, unpack_line.as_bytes())?;
     for command in &head.commands {

@@ -7,6 +7,7 @@
 mod clone_push;
 mod hostile;
 mod http;
+mod raw;
 mod server;
 mod shallow;
 

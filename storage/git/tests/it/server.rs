@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
 
 use henge_git::bare::Pushes;
 use henge_git::{BareRoot, http};
