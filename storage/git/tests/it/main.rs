@@ -3,6 +3,11 @@
     clippy::disallowed_methods,
     reason = "tests start git, servers and threads"
 )]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that cannot go on fails where it stands, and says what it could not check"
+)]
 
 mod clone_push;
 mod hostile;
