@@ -30,6 +30,8 @@ pub(crate) struct Reach<'a> {
     refs: &'a dyn RefStore,
     store: &'a ObjectStore,
     stop: &'a Stop,
+    /// Values of refs that the caller has looked up already: most questions end here.
+    known_tips: HashSet<Oid>,
     tips: Option<HashSet<Oid>>,
     walk: Option<Walk>,
     seen_objects: HashSet<Oid>,
@@ -51,11 +53,17 @@ struct Walk {
 }
 
 impl<'a> Reach<'a> {
-    pub(crate) fn new(refs: &'a dyn RefStore, store: &'a ObjectStore, stop: &'a Stop) -> Self {
+    pub(crate) fn new(
+        refs: &'a dyn RefStore,
+        store: &'a ObjectStore,
+        known_tips: HashSet<Oid>,
+        stop: &'a Stop,
+    ) -> Self {
         Self {
             refs,
             store,
             stop,
+            known_tips,
             tips: None,
             walk: None,
             seen_objects: HashSet::default(),
@@ -75,6 +83,10 @@ impl<'a> Reach<'a> {
 
     /// Removes from `wanted` every commit that is reachable.
     pub(crate) fn prove_commits(&mut self, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
+        wanted.retain(|id| !self.known_tips.contains(id));
+        if wanted.is_empty() {
+            return Ok(());
+        }
         let tips = self.tips();
         wanted.retain(|id| !tips.contains(id));
         // What is not there at all needs no walk to be refused.
@@ -101,20 +113,23 @@ impl<'a> Reach<'a> {
         wanted: &mut HashSet<Oid>,
         likely: &[Oid],
     ) -> Result<(), ReachError> {
-        let tips = self.tips();
-        wanted.retain(|id| !tips.contains(id));
+        wanted.retain(|id| !self.known_tips.contains(id) && !self.seen_objects.contains(id));
         if wanted.iter().any(|id| !self.store.contains(id)) {
             return Ok(());
         }
-        wanted.retain(|id| !self.seen_objects.contains(id));
         for tree in likely {
             if wanted.is_empty() {
                 return Ok(());
             }
             self.walk_tree(*tree, wanted)?;
         }
-        loop {
+        if !wanted.is_empty() {
+            let tips = self.tips();
+            wanted.retain(|id| !tips.contains(id));
+        }
+        while !wanted.is_empty() {
             self.start_walk()?;
+            wanted.retain(|id| !self.seen_objects.contains(id));
             while !wanted.is_empty() {
                 let Some(tree) = self.next_tree() else {
                     break;
@@ -122,9 +137,10 @@ impl<'a> Reach<'a> {
                 self.walk_tree(tree, wanted)?;
             }
             if wanted.is_empty() || self.step()?.is_none() {
-                return Ok(());
+                break;
             }
         }
+        Ok(())
     }
 
     fn next_tree(&mut self) -> Option<Oid> {
@@ -167,7 +183,8 @@ impl<'a> Reach<'a> {
                         self.seen_objects.insert(id);
                         break;
                     }
-                    None => return Err(StoreError::Missing { id }.into()),
+                    // Pushed a moment ago, after the store was opened: it proves nothing here.
+                    None => break,
                 }
             }
         }

@@ -14,6 +14,8 @@ use crate::store::{Location, ObjectStore, Pack, StoreError};
 
 /// From this share of a pack's objects on, the ends of its entries are read off a sorted list instead of inflating.
 const SORT_SHARE: usize = 16;
+/// Entries that inflate to more than this are never inflated to find their ends.
+const MEASURED_BYTES_MAX: u64 = 256 * 1024;
 /// How often the deadline is looked at, in objects.
 const STOP_EVERY: usize = 1024;
 
@@ -289,6 +291,10 @@ impl EntryEnds {
                     *next += 1;
                 }
                 Ok(offsets[*next])
+            }
+            Self::Measured if entry.decompressed_size > MEASURED_BYTES_MAX => {
+                *self = Self::sorted(pack);
+                self.end(pack, offset, entry, inflate, buffer)
             }
             Self::Measured => {
                 let size = usize::try_from(entry.decompressed_size)

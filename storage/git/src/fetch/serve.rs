@@ -124,7 +124,7 @@ impl Session<'_> {
                 Some(Kind::Tree | Kind::Blob | Kind::Tag) => others.insert(*id),
             };
         }
-        let mut reach = Reach::new(self.refs, store, &self.limits.stop);
+        let mut reach = Reach::new(self.refs, store, HashSet::default(), &self.limits.stop);
         reach.prove_commits(&mut commits)?;
         if commits.is_empty() {
             reach.prove_objects(&mut others, &[])?;

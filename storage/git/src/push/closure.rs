@@ -93,8 +93,8 @@ struct Findings {
     boundary: HashSet<Oid>,
     /// Other objects outside the pack, with the kind they must have.
     outside: HashMap<Oid, Kind>,
-    /// Objects of trees at the boundary, seen on the way.
-    at_boundary: HashSet<Oid>,
+    /// What the trees of parents hold beside pushed trees, as far as they were read.
+    beside: HashSet<Oid>,
 }
 
 impl<'a> Closure<'a> {
@@ -102,12 +102,13 @@ impl<'a> Closure<'a> {
         refs: &'a dyn RefStore,
         store: &'a ObjectStore,
         pushed: Option<Pushed>,
+        known_tips: HashSet<Oid>,
         stop: &'a Stop,
     ) -> Self {
         Self {
             store,
             pushed,
-            reach: Reach::new(refs, store, stop),
+            reach: Reach::new(refs, store, known_tips, stop),
             stop,
             stats: ClosureCheck::default(),
         }
@@ -281,10 +282,10 @@ impl<'a> Closure<'a> {
             .as_ref()
             .is_some_and(|pushed| !pushed.external.is_empty());
         if needs_bases {
-            findings.at_boundary.insert(*base);
+            findings.beside.insert(*base);
             let entries = TreeEntries::new(buffer).filter_map(Result::ok);
             findings
-                .at_boundary
+                .beside
                 .extend(entries.map(|entry| entry.id.to_owned()));
         }
         Ok(())
@@ -350,9 +351,11 @@ impl<'a> Closure<'a> {
             unproven.insert(id);
         }
         if let Some(pushed) = &self.pushed {
-            unproven.extend(pushed.external.iter().copied());
+            // A base that a parent has in a tree beside a pushed one is as good as that parent; what a pushed tree
+            // itself names is among `outside` and gets no such credit.
+            let unknown = |id: &&Oid| !findings.beside.contains(*id);
+            unproven.extend(pushed.external.iter().filter(unknown).copied());
         }
-        unproven.retain(|id| !findings.at_boundary.contains(id));
         if unproven.is_empty() {
             return Ok(Walked::Complete);
         }

@@ -3,8 +3,9 @@
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use henge_types::{PreviousValue, RefRefusal, RefUpdate, RefVerdict};
+use henge_types::{ObjectId, PreviousValue, RefRefusal, RefUpdate, RefVerdict};
 
+use gix_hashtable::HashSet;
 use gix_object::Kind;
 
 use crate::oid::{Oid, to_gix};
@@ -55,8 +56,14 @@ pub fn receive_pack(
     if head.is_empty() {
         return Ok(PushSummary::default());
     }
+    let current: Vec<_> = head
+        .updates
+        .iter()
+        .map(|update| refs.get(&update.name))
+        .collect();
     let mut push = Push {
-        results: early_results(refs, &head),
+        results: early_results(&head, &current),
+        known_tips: current.into_iter().flatten().filter_map(to_gix).collect(),
         summary: PushSummary::default(),
         refs,
         limits,
@@ -73,18 +80,19 @@ pub fn receive_pack(
     Ok(push.summary)
 }
 
-/// What can be said of each update before the pack is read.
-fn early_results(refs: &dyn RefStore, head: &PushHead) -> Vec<Result<(), String>> {
+/// What can be said of each update before the pack is read, from what the refs are now.
+fn early_results(head: &PushHead, current: &[Option<ObjectId>]) -> Vec<Result<(), String>> {
     head.updates
         .iter()
-        .map(|update| {
-            early_refusal(refs, update).map_or(Ok(()), |refusal| Err(refusal_text(&refusal)))
+        .zip(current)
+        .map(|(update, current)| match early_refusal(update, *current) {
+            None => Ok(()),
+            Some(refusal) => Err(refusal_text(&refusal)),
         })
         .collect()
 }
 
-fn early_refusal(refs: &dyn RefStore, update: &RefUpdate) -> Option<RefRefusal> {
-    let current = refs.get(&update.name);
+fn early_refusal(update: &RefUpdate, current: Option<ObjectId>) -> Option<RefRefusal> {
     match (update.expected, current) {
         (PreviousValue::MustNotExist, Some(current)) => Some(RefRefusal::Exists { current }),
         (PreviousValue::MustExist, None) => Some(RefRefusal::Missing),
@@ -107,6 +115,8 @@ fn early_refusal(refs: &dyn RefStore, update: &RefUpdate) -> Option<RefRefusal> 
 struct Push<'a> {
     refs: &'a dyn RefStore,
     limits: &'a PushLimits,
+    /// What the refs of the push are now.
+    known_tips: HashSet<Oid>,
     /// One per update.
     results: Vec<Result<(), String>>,
     summary: PushSummary,
@@ -153,7 +163,13 @@ impl Push<'_> {
             None => None,
         };
         self.summary.pack = ingested.pack;
-        let mut closure = Closure::new(self.refs, &store, pushed, &self.limits.stop);
+        let mut closure = Closure::new(
+            self.refs,
+            &store,
+            pushed,
+            self.known_tips.clone(),
+            &self.limits.stop,
+        );
         let outcome = check_tips(&mut closure, &store, head, &mut self.results);
         self.summary.checked = closure.stats;
         drop(closure);

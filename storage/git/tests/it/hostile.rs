@@ -204,6 +204,30 @@ fn what_only_lies_in_the_store_fills_no_hole() {
             assert!(report.contains("unpack ok"), "{report}");
             assert_refused(server, git, &bare, &report, "missing necessary objects");
         }
+        // A pushed parent that names the secret does not vouch for it, also not when a delta had to be completed.
+        let known = git.ok(&["rev-parse", "HEAD~1:grown.txt"], &work);
+        let length = git.ok(&["cat-file", "-s", &known], &work).parse().unwrap();
+        let delta = delta_entry(&known, length, b"x");
+        let one = mktree(git, &work, &format!("100644 blob {blob}\tx\n"));
+        let two = mktree(
+            git,
+            &work,
+            &format!("100644 blob {blob}\tx\n100644 blob {blob}\ty\n"),
+        );
+        let parent = git.ok(
+            &["commit-tree", &one, "-p", "HEAD~1", "-m", "parent"],
+            &work,
+        );
+        let child = git.ok(&["commit-tree", &two, "-p", &parent, "-m", "child"], &work);
+        let full = pack(
+            git,
+            &work,
+            &[],
+            &format!("{child}\n{two}\n{parent}\n{one}\n"),
+        );
+        let report = push(&child, &with_entry(&full, &delta));
+        assert!(report.contains("unpack ok"), "{report}");
+        assert_refused(server, git, &bare, &report, "missing necessary objects");
         assert_eq!(packs(&bare), before);
         // Whoever has the objects may push them.
         let names = git.objects(&work);
