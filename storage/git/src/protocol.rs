@@ -120,7 +120,7 @@ impl Stop {
 /// Bounds on one push.
 #[derive(Debug, Clone)]
 pub struct PushLimits {
-    /// Bytes of the whole request.
+    /// Bytes of the pack, as it is sent.
     pub pack_bytes_max: u64,
     /// Objects in the pack.
     pub objects_max: u32,

@@ -117,3 +117,58 @@ impl Write for ChannelWriter {
         self.send()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::BodyExt;
+    use tokio::runtime::Handle;
+
+    fn scope() -> Scope {
+        Scope::root("test", Handle::current(), 2)
+    }
+
+    #[tokio::test]
+    async fn what_the_job_writes_is_the_body() {
+        let body = stream_blocking(&scope(), &Stop::default(), |output| {
+            for number in 0_u8..=255 {
+                output.write_all(&[number; 3000])?;
+            }
+            Ok(())
+        });
+        let data = body.collect().await.unwrap().to_bytes();
+        let expected: Vec<u8> = (0_u8..=255).flat_map(|number| [number; 3000]).collect();
+        assert_eq!(data, expected);
+    }
+
+    #[tokio::test]
+    async fn a_job_that_fails_or_panics_breaks_the_body_off() {
+        for panics in [false, true] {
+            let body = stream_blocking(&scope(), &Stop::default(), move |output| {
+                output.write_all(&[1; CHUNK_BYTES])?;
+                assert!(!panics, "on purpose");
+                Err(io::Error::other("on purpose"))
+            });
+            assert!(body.collect().await.is_err(), "panics: {panics}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_job_without_a_client_is_stopped() {
+        let stop = Stop::default();
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let body = stream_blocking(&scope(), &stop, move |output| {
+            let outcome = loop {
+                if let Err(error) = output.write_all(&[1; CHUNK_BYTES]) {
+                    break error.kind();
+                }
+            };
+            ended
+                .send(outcome)
+                .map_err(|_| io::Error::other("nobody waits"))
+        });
+        drop(body);
+        assert_eq!(end.await.unwrap(), io::ErrorKind::BrokenPipe);
+        assert!(stop.is_set());
+    }
+}

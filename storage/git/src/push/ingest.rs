@@ -24,6 +24,9 @@ pub enum IngestError {
     /// It does not begin as a pack does.
     #[error("what follows the commands is not a pack")]
     NotAPack,
+    /// It ends before its header or its trailer does.
+    #[error("the pack ends early")]
+    Truncated,
     /// It says that it holds more objects than allowed.
     #[error("the pack holds {objects} objects, {max} are allowed")]
     TooManyObjects {
@@ -40,7 +43,17 @@ pub enum IngestError {
     Broken(gix_error::Error),
     /// The stream or the disk failed.
     #[error("the pack could not be read: {0}")]
-    Io(#[from] io::Error),
+    Io(#[source] io::Error),
+}
+
+impl From<io::Error> for IngestError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            Self::Truncated
+        } else {
+            Self::Io(error)
+        }
+    }
 }
 
 /// The message that says most, with what caused it.
@@ -59,7 +72,7 @@ impl IngestError {
         let io_kind = match self {
             Self::Io(error) => Some(error.kind()),
             Self::Broken(error) => error.downcast_any_ref::<io::Error>().map(io::Error::kind),
-            Self::NotAPack | Self::TooManyObjects { .. } | Self::Stopped => None,
+            Self::NotAPack | Self::Truncated | Self::TooManyObjects { .. } | Self::Stopped => None,
         };
         matches!(
             io_kind,

@@ -330,3 +330,56 @@ fn repositories_that_git_maintains_are_served() {
         git.fsck(&fork);
     });
 }
+
+#[test]
+fn racing_pushes_lose_nothing() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "race.git");
+        let work = server.path("work");
+        git.work_tree(&work, 3);
+        git.ok(&["push", "-q", &url, "main"], &work);
+        let copies: Vec<_> = (0..6)
+            .map(|number| {
+                let copy = server.path(&format!("racer-{number}"));
+                git.ok(
+                    &["clone", "-q", &url, copy.to_str().unwrap()],
+                    server.dir.path(),
+                );
+                git.change(&copy, 100 + number);
+                copy
+            })
+            .collect();
+        let race = |refspec: &dyn Fn(usize) -> String| {
+            let running: Vec<_> = copies
+                .iter()
+                .enumerate()
+                .map(|(number, copy)| {
+                    git.command(&["push", "-q", &url, &refspec(number)], copy)
+                        .stderr(std::process::Stdio::piped())
+                        .spawn()
+                        .unwrap()
+                })
+                .collect();
+            running
+                .into_iter()
+                .map(|child| child.wait_with_output().unwrap())
+                .filter(|output| output.status.success())
+                .count()
+        };
+        assert_eq!(
+            race(&|number| format!("HEAD:refs/heads/own-{number}")),
+            copies.len()
+        );
+        assert_eq!(race(&|_| "HEAD:refs/heads/main".to_owned()), 1);
+        assert_eq!(
+            git.ok(&["for-each-ref"], &bare).lines().count(),
+            copies.len() + 1
+        );
+        git.fsck(&bare);
+        server.assert_clean(&bare);
+        let all = server.path("all");
+        git.ok(&["clone", "-q", "--mirror", &url, "all"], server.dir.path());
+        git.fsck(&all);
+        assert_eq!(git.objects(&all), git.objects(&bare));
+    });
+}
