@@ -206,10 +206,15 @@ impl Push<'_> {
             options: head.options.clone(),
             checked: &self.summary.checked,
         })?;
-        for (index, verdict) in accepted.into_iter().zip(&verdicts) {
-            self.results[index] = match &verdict.result {
-                Ok(()) => Ok(()),
-                Err(refusal) => Err(refusal_text(refusal)),
+        for (position, index) in accepted.into_iter().enumerate() {
+            let verdict = verdicts
+                .get(position)
+                .filter(|verdict| verdict.name == head.updates[index].name);
+            // Nothing is called ok that nobody said ok to.
+            self.results[index] = match verdict.map(|verdict| &verdict.result) {
+                Some(Ok(())) => Ok(()),
+                Some(Err(refusal)) => Err(refusal_text(refusal)),
+                None => Err("the update has no verdict".to_owned()),
             };
         }
         self.summary.verdicts = verdicts;

@@ -33,18 +33,19 @@ pub fn report(
     verdicts: &[RefVerdict],
     output: &mut dyn Write,
 ) -> io::Result<()> {
-    let mut results = Vec::with_capacity(head.updates.len());
-    for update in &head.updates {
-        let verdict = verdicts.iter().find(|verdict| verdict.name == update.name);
-        results.push(match verdict {
-            Some(RefVerdict { result: Ok(()), .. }) => Ok(()),
-            Some(RefVerdict {
-                result: Err(refusal),
-                ..
-            }) => Err(refusal_text(refusal)),
+    let by_name: std::collections::BTreeMap<_, _> = verdicts
+        .iter()
+        .map(|verdict| (&verdict.name, &verdict.result))
+        .collect();
+    let results: Vec<_> = head
+        .updates
+        .iter()
+        .map(|update| match by_name.get(&update.name) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(refusal)) => Err(refusal_text(refusal)),
             None => Err("unpacker error".to_owned()),
-        });
-    }
+        })
+        .collect();
     report_results(head, unpack, &results, output)
 }
 
