@@ -147,27 +147,65 @@ impl<'a> Iterator for TreeEntries<'a> {
 
 /// Finds entries of a tree by name, asked for in the order of trees: one pass for all questions.
 pub(crate) struct SamePath<'a> {
-    entries: std::iter::Peekable<TreeEntries<'a>>,
+    entries: TreeEntries<'a>,
 }
 
 impl<'a> SamePath<'a> {
-    pub(crate) fn new(data: &'a [u8]) -> Self {
+    pub(crate) const fn new(data: &'a [u8]) -> Self {
         Self {
-            entries: TreeEntries::new(data).peekable(),
+            entries: TreeEntries::new(data),
         }
     }
 
     /// The entry of the same name and kind. May miss one in a tree that is not sorted: that costs a slower proof.
     pub(crate) fn find(&mut self, wanted: &TreeEntry<'_>) -> Option<TreeEntry<'a>> {
         loop {
-            let next = (*self.entries.peek()?).ok()?;
+            let mut ahead = self.entries.clone();
+            let next = ahead.next()?.ok()?;
             match sort_order(&next, wanted) {
-                std::cmp::Ordering::Less => self.entries.next(),
-                std::cmp::Ordering::Equal => return Some(next),
+                std::cmp::Ordering::Less => self.entries = ahead,
+                std::cmp::Ordering::Equal => {
+                    self.entries = ahead;
+                    return Some(next);
+                }
                 std::cmp::Ordering::Greater => return None,
-            };
+            }
         }
     }
+
+    /// Leaves out the entries that both trees have next, byte for byte: nearly all of a big tree.
+    pub(crate) fn skip_common(&mut self, other: &mut TreeEntries<'_>) {
+        let common = common_prefix(self.entries.rest, other.rest);
+        let mut end = 0;
+        while let Some(name_end) = memchr::memchr(0, &self.entries.rest[end..common]) {
+            let next = end + name_end + 1 + OID_BYTES;
+            if next > common {
+                break;
+            }
+            end = next;
+        }
+        self.entries.rest = &self.entries.rest[end..];
+        other.rest = &other.rest[end..];
+    }
+}
+
+/// How many bytes two slices begin with in common.
+fn common_prefix(left: &[u8], right: &[u8]) -> usize {
+    const STEP: usize = 64;
+    let length = left.len().min(right.len());
+    let (left, right) = (&left[..length], &right[..length]);
+    let steps = left
+        .chunks_exact(STEP)
+        .zip(right.chunks_exact(STEP))
+        .take_while(|(left, right)| left == right)
+        .count();
+    let start = steps * STEP;
+    let rest = left[start..]
+        .iter()
+        .zip(&right[start..])
+        .take_while(|(left, right)| left == right)
+        .count();
+    start + rest
 }
 
 /// Trees sort as if their names ended in a slash.
@@ -288,6 +326,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn what_is_skipped_is_what_is_common(
+            common in 0_u8..20, left in 0_u8..4, right in 0_u8..4, cut in 0_usize..30,
+        ) {
+            let name = |number: u8| format!("name-{number}-{}", "x".repeat(usize::from(number % 7)));
+            let make = |extra: u8, id: u8| {
+                let mut data = Vec::new();
+                for number in 0..common + extra {
+                    let id = if number < common { number } else { id };
+                    data.extend_from_slice(format!("100644 {}\0", name(number)).as_bytes());
+                    data.extend_from_slice(&[id; 20]);
+                }
+                data
+            };
+            let (left, right) = (make(left, 100), make(right, 101));
+            let mut entries = TreeEntries::new(&left);
+            let mut beside = SamePath::new(&right);
+            beside.skip_common(&mut entries);
+            let skipped = TreeEntries::new(&left).count() - entries.count();
+            prop_assert_eq!(skipped, usize::from(common));
+            // A tree that is cut off is not skipped over its end.
+            let cut = left.len().saturating_sub(cut);
+            let mut entries = TreeEntries::new(&left[..cut]);
+            SamePath::new(&left).skip_common(&mut entries);
+            prop_assert!(entries.rest.len() < 64);
+        }
+
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let entries = TreeEntries::new(&bytes).count();

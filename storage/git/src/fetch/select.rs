@@ -1,7 +1,9 @@
 //! Which objects go into a pack.
 //!
-//! For a client that has nothing every tree is read once. For one that has some of the history, the tree of each commit
-//! is compared with those of its parents at the same paths: what a parent has there, the client has or gets.
+//! The tree of each commit is compared with others at the same paths: with those of its parents, which the client has or
+//! gets, or for a client that has nothing with the one sent before. Only what differs is looked at.
+
+use std::rc::Rc;
 
 use gix_hashtable::{HashMap, HashSet};
 use gix_object::Kind;
@@ -15,7 +17,7 @@ use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
 
-/// Trees of parents kept decoded, in bytes.
+/// Trees kept decoded, in bytes.
 const TREE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Commits of the client's that stand in for the parents of a commit without any.
 const STAND_INS_MAX: usize = 4;
@@ -76,12 +78,35 @@ pub(super) struct Selector<'a> {
     selection: Selection,
     trees_read: u64,
     cache: TreeCache,
+    buffer: Vec<u8>,
 }
 
+/// Decoded trees, in two generations: what the older one alone holds is dropped when the younger one is full.
 #[derive(Default)]
 struct TreeCache {
-    trees: HashMap<Oid, std::rc::Rc<[u8]>>,
-    bytes: usize,
+    young: HashMap<Oid, Rc<[u8]>>,
+    old: HashMap<Oid, Rc<[u8]>>,
+    young_bytes: usize,
+}
+
+impl TreeCache {
+    fn get(&mut self, tree: &Oid) -> Option<Rc<[u8]>> {
+        if let Some(data) = self.young.get(tree) {
+            return Some(Rc::clone(data));
+        }
+        let data = self.old.remove(tree)?;
+        self.put(*tree, Rc::clone(&data));
+        Some(data)
+    }
+
+    fn put(&mut self, tree: Oid, data: Rc<[u8]>) {
+        if self.young_bytes > TREE_CACHE_BYTES / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        self.young_bytes += data.len();
+        self.young.insert(tree, data);
+    }
 }
 
 impl<'a> Selector<'a> {
@@ -92,6 +117,7 @@ impl<'a> Selector<'a> {
             selection: Selection::default(),
             trees_read: 0,
             cache: TreeCache::default(),
+            buffer: Vec::new(),
         }
     }
 
@@ -107,7 +133,7 @@ impl<'a> Selector<'a> {
             match self.store.kind(&id)?.ok_or(StoreError::Missing { id })? {
                 Kind::Commit => return Ok(Some(id)),
                 Kind::Tree => {
-                    self.add_whole_tree(id)?;
+                    self.add_tree(id, Vec::new(), true)?;
                     return Ok(None);
                 }
                 Kind::Blob => {
@@ -134,67 +160,54 @@ impl<'a> Selector<'a> {
         for commit in missing {
             self.selection.add(self.store, graph.id(commit.node))?;
         }
-        if common.is_empty() {
-            for commit in missing {
-                self.add_whole_tree(graph.tree(commit.node))?;
-            }
-            return Ok(());
-        }
-        // Oldest first: what a commit adds is then found in the trees of its children's parents.
-        for commit in missing.iter().rev() {
-            // Where history ends, anything that the client has is better than nothing to compare with.
-            let beside = if commit.parents.is_empty() {
-                &common[..common.len().min(STAND_INS_MAX)]
+        let is_fresh = common.is_empty();
+        let mut before = None;
+        // Newest first, as packs are laid out: the base of a delta is then decoded just before it is needed.
+        for commit in missing {
+            let tree = graph.tree(commit.node);
+            let bases = if is_fresh {
+                // Any tree that is sent as a whole will do, and the one just sent is still at hand.
+                before.replace(tree).into_iter().collect()
+            } else if commit.parents.is_empty() {
+                // Where history ends, anything that the client has is better than nothing to compare with.
+                let stand_ins = common.iter().take(STAND_INS_MAX);
+                stand_ins.map(|node| graph.tree(*node)).collect()
             } else {
-                &commit.parents
+                commit
+                    .parents
+                    .iter()
+                    .map(|parent| graph.tree(*parent))
+                    .collect()
             };
-            let bases = beside.iter().map(|parent| graph.tree(*parent)).collect();
-            self.add_changed_tree(graph.tree(commit.node), bases)?;
+            self.add_tree(tree, bases, is_fresh)?;
         }
         Ok(())
     }
 
-    fn add_whole_tree(&mut self, tree: Oid) -> Result<(), FetchError> {
-        let mut pending = vec![tree];
-        let mut buffer = Vec::new();
-        while let Some(tree) = pending.pop() {
-            if !self.selection.add(self.store, tree)? {
-                continue;
-            }
-            self.read_tree(&tree, &mut buffer)?;
-            for entry in TreeEntries::new(&buffer) {
-                let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
-                match entry.kind {
-                    EntryKind::Tree => {
-                        if !self.selection.sent.contains(entry.id) {
-                            pending.push(entry.id.to_owned());
-                        }
-                    }
-                    EntryKind::Blob => {
-                        self.selection.add(self.store, entry.id.to_owned())?;
-                    }
-                    EntryKind::Submodule => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn add_changed_tree(&mut self, tree: Oid, bases: Vec<Oid>) -> Result<(), FetchError> {
+    /// Adds a tree with everything below it, but for what one of `bases` has at the same path.
+    fn add_tree(&mut self, tree: Oid, bases: Vec<Oid>, is_fresh: bool) -> Result<(), FetchError> {
         let mut pending = vec![(tree, bases)];
-        let mut buffer = Vec::new();
         while let Some((tree, bases)) = pending.pop() {
             if bases.contains(&tree) || !self.selection.add(self.store, tree)? {
                 continue;
             }
-            self.read_tree(&tree, &mut buffer)?;
+            let data = self.read_tree(&tree)?;
             let mut decoded = Vec::with_capacity(bases.len());
             for base in &bases {
-                self.selection.at_client.insert(*base);
-                decoded.push(self.read_base(base)?);
+                decoded.push(self.read_tree(base)?);
             }
+            if !is_fresh {
+                self.selection.at_client.extend(bases);
+            }
+            let mut entries = TreeEntries::new(&data);
             let mut beside: Vec<_> = decoded.iter().map(|base| SamePath::new(base)).collect();
-            for entry in TreeEntries::new(&buffer) {
+            loop {
+                if let Some(first) = beside.first_mut() {
+                    first.skip_common(&mut entries);
+                }
+                let Some(entry) = entries.next() else {
+                    break;
+                };
                 let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
                 if entry.kind == EntryKind::Submodule {
                     continue;
@@ -210,7 +223,7 @@ impl<'a> Selector<'a> {
                 }
                 if entry.kind == EntryKind::Tree {
                     pending.push((id, below));
-                } else if self.selection.add(self.store, id)? {
+                } else if self.selection.add(self.store, id)? && !is_fresh {
                     self.selection.at_client.extend(below);
                 }
             }
@@ -218,32 +231,23 @@ impl<'a> Selector<'a> {
         Ok(())
     }
 
-    fn read_tree(&mut self, tree: &Oid, buffer: &mut Vec<u8>) -> Result<(), FetchError> {
+    /// A tree, decoded. The next commit asks for most of its trees again.
+    fn read_tree(&mut self, tree: &Oid) -> Result<Rc<[u8]>, FetchError> {
+        if let Some(data) = self.cache.get(tree) {
+            return Ok(data);
+        }
         self.trees_read += 1;
         if self.trees_read.is_multiple_of(STOP_EVERY) && self.stop.is_set() {
             return Err(FetchError::Stopped);
         }
-        match self.store.get(tree, buffer)? {
-            Kind::Tree => Ok(()),
+        match self.store.get(tree, &mut self.buffer)? {
+            Kind::Tree => {}
             Kind::Blob | Kind::Commit | Kind::Tag => {
-                Err(StoreError::Malformed { id: *tree }.into())
+                return Err(StoreError::Malformed { id: *tree }.into());
             }
         }
-    }
-
-    /// A parent's tree; the next commit of a branch asks for the same ones again.
-    fn read_base(&mut self, tree: &Oid) -> Result<std::rc::Rc<[u8]>, FetchError> {
-        if let Some(data) = self.cache.trees.get(tree) {
-            return Ok(std::rc::Rc::clone(data));
-        }
-        let mut buffer = Vec::new();
-        self.read_tree(tree, &mut buffer)?;
-        if self.cache.bytes + buffer.len() > TREE_CACHE_BYTES {
-            self.cache = TreeCache::default();
-        }
-        self.cache.bytes += buffer.len();
-        let data: std::rc::Rc<[u8]> = buffer.into();
-        self.cache.trees.insert(*tree, std::rc::Rc::clone(&data));
+        let data: Rc<[u8]> = self.buffer.as_slice().into();
+        self.cache.put(*tree, Rc::clone(&data));
         Ok(data)
     }
 

@@ -300,7 +300,14 @@ impl<'a> Closure<'a> {
         findings: &mut Findings,
     ) -> Result<(), ClosureError> {
         let mut beside: Vec<_> = bases.iter().map(|base| SamePath::new(base)).collect();
-        for entry in TreeEntries::new(data) {
+        let mut entries = TreeEntries::new(data);
+        loop {
+            if let Some(first) = beside.first_mut() {
+                first.skip_common(&mut entries);
+            }
+            let Some(entry) = entries.next() else {
+                return Ok(());
+            };
             let entry = entry.map_err(|_| Unconnected::Malformed { id: tree })?;
             if !is_safe_name(entry.name) {
                 return Err(Unconnected::ForbiddenName { id: tree }.into());
@@ -330,7 +337,6 @@ impl<'a> Closure<'a> {
                 }
             }
         }
-        Ok(())
     }
 
     /// What is left outside the pack, and every base that the server itself added, must be reachable.
