@@ -5,11 +5,10 @@ use std::path::Path;
 
 use henge_types::{ObjectId, RefName};
 
-use crate::oid::to_gix;
+use crate::peel::Peeler;
 use crate::pkt;
 use crate::protocol::{AGENT, Protocol, Service};
 use crate::refs::RefStore;
-use crate::store::ObjectStore;
 
 /// Writes the advertisement of a repository, without the `# service=` line that HTTP puts before it.
 ///
@@ -42,8 +41,7 @@ pub fn advertise_peeled(
     if !needs_objects || listing.refs.is_empty() {
         return listing.write(None, output);
     }
-    let store = ObjectStore::open(objects).map_err(io::Error::other)?;
-    listing.write(Some(&store), output)
+    listing.write(Some(&mut Peeler::new(objects)), output)
 }
 
 /// Writes the advertisement of a repository that does not exist yet: a push would create it.
@@ -83,7 +81,7 @@ impl Advertisement {
         listing
     }
 
-    fn write(&self, store: Option<&ObjectStore>, output: &mut dyn Write) -> io::Result<()> {
+    fn write(&self, mut peeler: Option<&mut Peeler<'_>>, output: &mut dyn Write) -> io::Result<()> {
         match (self.service, self.protocol) {
             (Service::UploadPack, Protocol::V2) => return write_v2_capabilities(output),
             (_, Protocol::V1) => pkt::write(output, b"version 1\n")?,
@@ -95,13 +93,13 @@ impl Advertisement {
         {
             write_ref(output, &id.to_string(), "HEAD", &mut capabilities)?;
         }
-        let mut buffer = Vec::new();
         for (name, id) in &self.refs {
             write_ref(output, &id.to_string(), name.as_str(), &mut capabilities)?;
-            let peeled = store
-                .map(|store| peel(store, *id, &mut buffer))
-                .transpose()?;
-            if let Some(peeled) = peeled.flatten() {
+            let peeled = match &mut peeler {
+                Some(peeler) => peeler.peel(*id).map_err(io::Error::other)?,
+                None => None,
+            };
+            if let Some(peeled) = peeled {
                 pkt::write(output, format!("{peeled} {name}^{{}}\n").as_bytes())?;
             }
         }
@@ -155,21 +153,6 @@ fn write_ref(
         None => format!("{id} {name}\n"),
     };
     pkt::write(output, line.as_bytes())
-}
-
-/// What an annotated tag stands for in the end; `None` for anything else.
-pub(crate) fn peel(
-    store: &ObjectStore,
-    id: ObjectId,
-    buffer: &mut Vec<u8>,
-) -> io::Result<Option<ObjectId>> {
-    let Some(gix) = to_gix(id) else {
-        return Ok(None);
-    };
-    let peeled = store.peel(&gix, buffer).map_err(io::Error::other)?;
-    Ok(peeled
-        .filter(|target| *target != gix)
-        .map(|target| crate::oid::from_gix(&target)))
 }
 
 fn write_v2_capabilities(output: &mut dyn Write) -> io::Result<()> {

@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod http;
 mod object;
 mod oid;
+mod peel;
 pub mod pkt;
 pub mod protocol;
 pub mod push;

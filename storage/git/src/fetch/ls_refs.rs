@@ -3,12 +3,11 @@
 use std::io::Write;
 use std::path::Path;
 
-use crate::advertise::peel;
 use crate::fetch::FetchError;
 use crate::fetch::request::LsRefs;
+use crate::peel::Peeler;
 use crate::pkt;
 use crate::refs::RefStore;
-use crate::store::ObjectStore;
 
 /// Prefixes above this are not told apart: the client gets everything, as it may.
 const PREFIXES_MAX: usize = 4096;
@@ -27,9 +26,7 @@ pub(super) fn ls_refs(
     if prefixes.iter().any(|prefix| "HEAD".starts_with(prefix)) {
         count += write_head(refs, &head, request, &mut lines)?;
     }
-    // Tags are few against branches only in small repositories: the store is opened for the first ref, once.
-    let mut store = None;
-    let mut buffer = Vec::new();
+    let mut peeler = Peeler::new(objects);
     let mut failure = None;
     for prefix in &prefixes {
         if !prefix.starts_with("refs/") && !"refs/".starts_with(prefix) {
@@ -40,20 +37,19 @@ pub(super) fn ls_refs(
                 return;
             }
             count += 1;
-            let mut line = format!("{id} {name}");
-            if request.peel {
-                let peeled =
-                    open(&mut store, objects).and_then(|store| Ok(peel(store, id, &mut buffer)?));
-                match peeled {
-                    Ok(Some(peeled)) => line.push_str(&format!(" peeled:{peeled}")),
-                    Ok(None) => {}
-                    Err(error) => failure = Some(error),
-                }
-            }
-            line.push('\n');
-            if let Err(error) = pkt::write(&mut lines, line.as_bytes()) {
-                failure = Some(error.into());
-            }
+            let peeled = if request.peel {
+                peeler.peel(id).map_err(FetchError::from)
+            } else {
+                Ok(None)
+            };
+            let written = peeled.and_then(|peeled| {
+                let line = match peeled {
+                    Some(peeled) => format!("{id} {name} peeled:{peeled}\n"),
+                    None => format!("{id} {name}\n"),
+                };
+                Ok(pkt::write(&mut lines, line.as_bytes())?)
+            });
+            failure = written.err();
         });
     }
     if let Some(error) = failure {
@@ -62,16 +58,6 @@ pub(super) fn ls_refs(
     pkt::write_flush(&mut lines)?;
     output.write_all(&lines)?;
     Ok(count)
-}
-
-fn open<'a>(
-    store: &'a mut Option<ObjectStore>,
-    objects: &Path,
-) -> Result<&'a ObjectStore, FetchError> {
-    match store {
-        Some(store) => Ok(store),
-        None => Ok(store.insert(ObjectStore::open(objects)?)),
-    }
 }
 
 fn write_head(

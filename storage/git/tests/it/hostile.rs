@@ -155,6 +155,18 @@ fn a_closure_with_a_hole_is_refused() {
     });
 }
 
+/// Puts a pack into a repository without any ref to it.
+fn keep_pack(git: &Git, bare: &Path, pack: &[u8]) {
+    let mut index = git
+        .command(&["index-pack", "--stdin", "--fix-thin"], bare)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    index.stdin.take().unwrap().write_all(pack).unwrap();
+    assert!(index.wait().unwrap().success());
+}
+
 #[test]
 fn what_only_lies_in_the_store_fills_no_hole() {
     for_each_git(|server, git| {
@@ -168,14 +180,7 @@ fn what_only_lies_in_the_store_fills_no_hole() {
         git.change(&work, 10);
         let stranger = git.ok(&["rev-parse", "HEAD"], &work);
         let foreign = pack(git, &work, &["--revs"], "HEAD\n^HEAD~1\n");
-        let mut index = git
-            .command(&["index-pack", "--stdin", "--fix-thin"], &bare)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .spawn()
-            .unwrap();
-        index.stdin.take().unwrap().write_all(&foreign).unwrap();
-        assert!(index.wait().unwrap().success());
+        keep_pack(git, &bare, &foreign);
         let blob = git.ok(&["rev-parse", "HEAD:secret.txt"], &work);
         git.ok(&["cat-file", "-e", &blob], &bare);
         let before = packs(&bare);

@@ -31,10 +31,43 @@ impl Numbers {
     }
 }
 
+/// The content of every path.
+type Files = BTreeMap<String, String>;
+
+fn change_files(numbers: &mut Numbers, mark: usize, trees: &[Files], files: &mut Files) {
+    for _ in 0..=numbers.below(3) {
+        let path = numbers.path();
+        let lines: String = (0..numbers.below(60))
+            .map(|line| format!("line {} {}\n", line, line / (1 + mark % 7)))
+            .collect();
+        match numbers.below(6) {
+            // Copied or renamed from anywhere in history: not at the same path in any parent.
+            0 => {
+                let from = &trees[numbers.below(trees.len())];
+                if let Some(content) = from.values().nth(numbers.below(from.len().max(1))) {
+                    let content = content.clone();
+                    files.insert(path, content);
+                }
+            }
+            1 => {
+                let name = files.keys().next().cloned();
+                if let Some(name) = name {
+                    files.remove(&name);
+                }
+            }
+            // Back to how it was once.
+            2 => *files = trees[numbers.below(trees.len())].clone(),
+            _ => {
+                files.insert(path, format!("{lines}{}\n", numbers.below(1000)));
+            }
+        }
+    }
+}
+
 /// A stream for `git fast-import`: `commits` commits on a handful of branches.
 fn history(numbers: &mut Numbers, commits: usize) -> String {
     let mut stream = String::new();
-    let mut trees: Vec<BTreeMap<String, String>> = vec![BTreeMap::new()];
+    let mut trees: Vec<Files> = vec![BTreeMap::new()];
     for mark in 1..=commits {
         let parent = if mark == 1 {
             0
@@ -44,33 +77,7 @@ fn history(numbers: &mut Numbers, commits: usize) -> String {
         let parent = if mark == 1 { 0 } else { mark - parent };
         let merged = (mark > 4 && numbers.below(5) == 0).then(|| 1 + numbers.below(mark - 1));
         let mut files = trees[parent].clone();
-        for _ in 0..=numbers.below(3) {
-            let path = numbers.path();
-            let lines: String = (0..numbers.below(60))
-                .map(|line| format!("line {} {}\n", line, line / (1 + mark % 7)))
-                .collect();
-            match numbers.below(6) {
-                // Copied or renamed from anywhere in history: not at the same path in any parent.
-                0 => {
-                    let from = &trees[numbers.below(trees.len())];
-                    if let Some(content) = from.values().nth(numbers.below(from.len().max(1))) {
-                        let content = content.clone();
-                        files.insert(path, content);
-                    }
-                }
-                1 => {
-                    let name = files.keys().next().cloned();
-                    if let Some(name) = name {
-                        files.remove(&name);
-                    }
-                }
-                // Back to how it was once.
-                2 => files = trees[numbers.below(trees.len())].clone(),
-                _ => {
-                    files.insert(path, format!("{lines}{}\n", numbers.below(1000)));
-                }
-            }
-        }
+        change_files(numbers, mark, &trees, &mut files);
         let branch = numbers.below(4);
         writeln!(stream, "reset refs/heads/b{branch}").unwrap();
         if parent > 0 {

@@ -1,0 +1,68 @@
+//! What annotated tags stand for, remembered for the life of the process.
+//!
+//! An id names its content, so the answer for one never changes, whichever repository it is asked in. Refs are listed
+//! far more often than tags are made, and reading one costs more than everything else in its line.
+
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use gix_hashtable::HashMap;
+use henge_types::ObjectId;
+
+use crate::oid::{Oid, from_gix, to_gix};
+use crate::store::{ObjectStore, StoreError};
+
+/// Ids remembered, about 60 bytes each; then all are forgotten.
+const REMEMBERED_MAX: usize = 200_000;
+
+type Remembered = HashMap<Oid, Option<Oid>>;
+
+fn remembered() -> MutexGuard<'static, Remembered> {
+    static REMEMBERED: OnceLock<Mutex<Remembered>> = OnceLock::new();
+    REMEMBERED
+        .get_or_init(Mutex::default)
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Peels the refs of one listing. The store is opened when the first unknown id comes.
+pub(crate) struct Peeler<'a> {
+    objects: &'a Path,
+    store: Option<ObjectStore>,
+    buffer: Vec<u8>,
+}
+
+impl<'a> Peeler<'a> {
+    pub(crate) const fn new(objects: &'a Path) -> Self {
+        Self {
+            objects,
+            store: None,
+            buffer: Vec::new(),
+        }
+    }
+
+    /// What an annotated tag stands for in the end; `None` for anything else.
+    pub(crate) fn peel(&mut self, id: ObjectId) -> Result<Option<ObjectId>, StoreError> {
+        let Some(gix) = to_gix(id) else {
+            return Ok(None);
+        };
+        if let Some(known) = remembered().get(&gix) {
+            return Ok(known.map(|target| from_gix(&target)));
+        }
+        let store = match &mut self.store {
+            Some(store) => store,
+            None => self.store.insert(ObjectStore::open(self.objects)?),
+        };
+        let Some(target) = store.peel(&gix, &mut self.buffer)? else {
+            // Not there, or not yet: nothing to remember.
+            return Ok(None);
+        };
+        let peeled = (target != gix).then_some(target);
+        let mut remembered = remembered();
+        if remembered.len() >= REMEMBERED_MAX {
+            remembered.clear();
+        }
+        remembered.insert(gix, peeled);
+        Ok(peeled.map(|target| from_gix(&target)))
+    }
+}
