@@ -37,7 +37,21 @@ pub(super) fn cut(
 ) -> Result<Cut, FetchError> {
     let mut client: Vec<_> = client.iter().copied().collect();
     client.sort_unstable();
-    client.retain(|id| graph.store.contains(id));
+    // Where the client says that its history ends leads nowhere unless a want leads there: the store holds commits that
+    // are none of its business, and deepening would send their parents.
+    let starts_there = deepen.relative || deepen.depth == Some(DEPTH_INFINITE);
+    let known = if starts_there {
+        reached(graph, wants, &client)?
+    } else {
+        HashSet::default()
+    };
+    client.retain(|id| {
+        if starts_there {
+            known.contains(id)
+        } else {
+            matches!(graph.store.kind(id), Ok(Some(gix_object::Kind::Commit)))
+        }
+    });
     let mut marks = Marks::default();
     let mut ends = BTreeSet::new();
     match deepen.depth {
@@ -83,6 +97,28 @@ pub(super) fn cut(
         }
     }
     Ok(result)
+}
+
+/// Those of `ids` that `wants` reach.
+fn reached(graph: &mut Graph<'_>, wants: &[Node], ids: &[Oid]) -> Result<HashSet<Oid>, FetchError> {
+    let mut sought: HashSet<Oid> = ids.iter().copied().collect();
+    let mut found = HashSet::default();
+    let mut marks = Marks::default();
+    let mut pending: std::collections::VecDeque<Node> = wants.iter().copied().collect();
+    while let Some(node) = pending.pop_front() {
+        if sought.is_empty() {
+            break;
+        }
+        if !marks.add(node, VISITED) {
+            continue;
+        }
+        let id = graph.id(node);
+        if sought.remove(&id) {
+            found.insert(id);
+        }
+        pending.extend(graph.parents(node)?);
+    }
+    Ok(found)
 }
 
 /// Level by level: a commit belongs to the level at which it is first reached.

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::raw::{ZERO, fetch, post, push_head};
+use crate::raw::{ZERO, fetch, line, post, push_head};
 use crate::{Git, Server, for_each_git};
 
 /// The pack of the objects named on `pack-objects`' input.
@@ -444,6 +444,43 @@ fn unreachable_objects_are_not_given() {
         for want in [older, inside] {
             let answer = post(&url, "upload-pack", "version=2", &fetch(&want)).text();
             assert!(answer.contains("packfile"), "{answer}");
+        }
+    });
+}
+
+#[test]
+fn deepening_from_a_commit_that_no_ref_reaches_gives_nothing_of_it() {
+    for_each_git(|server, git| {
+        let Prepared {
+            bare, url, work, ..
+        } = prepare(server, git);
+        git.ok(&["push", "-q", &url, "main", "main:gone"], &work);
+        let head = git.ok(&["rev-parse", "main"], &work);
+        git.ok(&["checkout", "-q", "--orphan", "secret"], &work);
+        for number in 20..24 {
+            git.change(&work, number);
+        }
+        git.ok(&["push", "-q", "-f", &url, "HEAD:gone"], &work);
+        let private = git.ok(&["rev-parse", "HEAD"], &work);
+        git.ok(&["push", "-q", "--delete", &url, "gone"], &work);
+        git.ok(&["cat-file", "-e", &private], &bare);
+        for deepen in [
+            vec!["deepen 2147483647\n"],
+            vec!["deepen 2\n", "deepen-relative\n"],
+            vec!["deepen 3\n"],
+            vec!["deepen-since 1\n"],
+        ] {
+            let mut body = line("command=fetch\n");
+            body.extend_from_slice(b"0001");
+            body.extend(line(&format!("want {head}\n")));
+            body.extend(line(&format!("shallow {private}\n")));
+            body.extend(deepen.iter().flat_map(|text| line(text)));
+            body.extend(line("no-progress\n"));
+            body.extend(line("done\n"));
+            body.extend_from_slice(b"0000");
+            let answer = post(&url, "upload-pack", "version=2", &body).text();
+            assert!(answer.contains("shallow-info"), "{deepen:?}: {answer}");
+            assert!(!answer.contains("unshallow"), "{deepen:?}: {answer}");
         }
     });
 }
