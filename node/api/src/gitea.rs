@@ -22,15 +22,19 @@ use crate::backend::NewRepo;
 use crate::error::ApiError;
 use crate::router::Api;
 
+/// The release of Gitea whose shapes these are. Clients read it out of the version to know what they may
+/// ask for; Forgejo's servers say it in the same way.
+const GITEA: &str = "1.22.0";
+
 #[derive(Serialize)]
 pub(crate) struct Version {
-    version: &'static str,
+    version: String,
 }
 
 /// `GET /api/v1/version`.
 pub(crate) async fn version(State(api): State<Api>) -> Json<Version> {
     Json(Version {
-        version: api.version,
+        version: format!("{}+gitea-{GITEA}", api.version),
     })
 }
 

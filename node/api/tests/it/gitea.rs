@@ -11,7 +11,7 @@ const TIP: &str = "0123456789abcdef0123456789abcdef01234567";
 async fn version_and_user_are_there_for_clients_that_ask_first() {
     let node = Node::new();
     let version = node.get("/api/v1/version").await;
-    assert_eq!(version.json(), json!({"version": "1.2.3"}));
+    assert_eq!(version.json(), json!({"version": "1.2.3+gitea-1.22.0"}));
     let user = node.get("/api/v1/user").await.json();
     assert_eq!(user["login"], "admin");
     assert_eq!(user["username"], "admin");

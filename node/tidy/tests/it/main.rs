@@ -163,3 +163,12 @@ fn the_page_of_metrics_has_every_crate_that_has_metrics() {
         );
     }
 }
+
+#[test]
+fn the_map_of_the_code_stays_readable_in_one_sitting() {
+    let lines = read("docs/ARCHITECTURE.md").lines().count();
+    assert!(
+        lines <= 300,
+        "docs/ARCHITECTURE.md has {lines} lines, 300 are allowed"
+    );
+}
