@@ -8,6 +8,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use henge_git::http::Caller;
 use henge_types::ErrorCode;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
@@ -19,7 +20,6 @@ use thiserror::Error;
 
 use crate::error::ApiError;
 use crate::metrics;
-use crate::router::CallerInserter;
 
 /// The user that the token belongs to.
 const ADMIN: &str = "admin";
@@ -143,18 +143,13 @@ fn presented(headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 #[derive(Clone)]
 pub(crate) struct Gate {
     token: AdminToken,
-    caller: CallerInserter,
     principal: Principal,
 }
 
 impl Gate {
-    pub(crate) fn new(token: AdminToken, caller: CallerInserter) -> Self {
+    pub(crate) fn new(token: AdminToken) -> Self {
         let principal = Principal(ADMIN.into());
-        Self {
-            token,
-            caller,
-            principal,
-        }
+        Self { token, principal }
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
@@ -175,7 +170,8 @@ pub(crate) async fn authenticate(
 ) -> Response {
     match gate.admit(request.headers()) {
         Ok(principal) => {
-            (gate.caller)(request.extensions_mut(), principal.name());
+            let name = Some(principal.name().to_owned());
+            request.extensions_mut().insert(Caller { name });
             request.extensions_mut().insert(principal);
             next.run(request).await
         }

@@ -1,35 +1,11 @@
 //! What the API asks of the cluster.
 
 use futures::future::BoxFuture;
+use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, NodeReport};
 use henge_types::{
-    ErrorCode, GroupId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
-    RepoRecord,
+    GroupId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
 };
-use thiserror::Error;
-
-/// A failure that a caller may see.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{message}")]
-pub struct ServiceError {
-    /// Its kind.
-    pub code: ErrorCode,
-    /// What failed, on what, and what to do.
-    pub message: String,
-    /// When to try again, seconds.
-    pub retry_after_s: Option<u32>,
-}
-
-impl ServiceError {
-    /// A failure of this kind.
-    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-            retry_after_s: None,
-        }
-    }
-}
 
 /// What a repository starts with.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

@@ -2,12 +2,11 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use henge_git::http::ServiceError;
 use henge_types::ErrorCode;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, StatusCode};
 use serde::Serialize;
-
-use crate::backend::ServiceError;
 
 /// Where errors are explained; Gitea's clients expect a text here.
 const HELP: &str = "docs/api.md#errors";

@@ -32,32 +32,32 @@ pub fn describe() {
     describe_counter!(
         REQUESTS,
         Unit::Count,
-        "HTTP requests answered, by method, route and status."
+        "HTTP requests answered, by method, route and status"
     );
     describe_histogram!(
         REQUEST_DURATION,
         Unit::Seconds,
-        "Time from a request's head to its answer's head, by method and route."
+        "Time from a request's head to its answer's head, by method and route"
     );
     describe_gauge!(
         IN_FLIGHT,
         Unit::Count,
-        "HTTP requests whose answer has not begun."
+        "HTTP requests whose answer has not begun"
     );
     describe_counter!(
         PANICS,
         Unit::Count,
-        "Requests answered 500 because their handler panicked: a defect, see the log."
+        "Requests answered 500 because their handler panicked: a defect, see the log"
     );
     describe_counter!(
         AUTH_FAILURES,
         Unit::Count,
-        "Requests refused for their token, by reason (missing, malformed, wrong)."
+        "Requests refused for their token, by reason (missing, malformed, wrong)"
     );
     describe_gauge!(
         BUILD_INFO,
         Unit::Count,
-        "Always 1; the label version is the node's release."
+        "Always 1; the label version is the node's release"
     );
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use axum::routing::{any, get, post};
 use axum::{Router, middleware};
 use henge_runtime::Clock;
-use http::{Extensions, Method, StatusCode, Uri};
+use http::{Method, StatusCode, Uri};
 
 use crate::auth::{self, AdminToken, Gate};
 use crate::backend::Backend;
@@ -14,18 +14,14 @@ use crate::error::ApiError;
 use crate::metrics::{self, MetricsHandle};
 use crate::{gitea, health, own, request};
 
-/// Tells the git router who asks: puts its own word for a caller of this name into the extensions.
-pub type CallerInserter = fn(&mut Extensions, &str);
-
 /// What the router needs.
 #[derive(Clone)]
 pub struct ApiDeps {
     /// The cluster.
     pub backend: Arc<dyn Backend>,
-    /// The git protocol: everything that is not the API, health or metrics goes there.
+    /// The git protocol ([`henge_git::http::router`]): everything that is not the API, health or metrics
+    /// goes there, with a [`henge_git::http::Caller`] in its extensions.
     pub git: Router,
-    /// How the git router learns who asks.
-    pub caller: CallerInserter,
     /// The admin's token.
     pub token: AdminToken,
     /// The page of metrics.
@@ -108,7 +104,7 @@ pub fn router(deps: ApiDeps) -> Router {
         metrics: deps.metrics,
         version: deps.version,
     };
-    let gate = Gate::new(deps.token, deps.caller);
+    let gate = Gate::new(deps.token);
     api_routes()
         .route("/metrics", get(health::metrics))
         .fallback_service(deps.git)

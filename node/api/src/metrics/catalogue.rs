@@ -88,7 +88,7 @@ pub fn collect(describe: fn()) -> BTreeMap<String, Description> {
 }
 
 /// Names and help texts that break the rules: prefix `henge_`, a base unit or what is counted last, `_total`
-/// at the end of counters only, help that is a sentence.
+/// at the end of counters only; help that starts with a capital letter and does not end with a full stop.
 pub fn misnamed(found: &BTreeMap<String, Description>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, description) in found {
@@ -112,8 +112,10 @@ pub fn misnamed(found: &BTreeMap<String, Description>) -> Vec<String> {
                 wrong.push(format!("{name}: use base units: seconds, bytes, ratio"));
             }
         }
-        if !description.help.ends_with('.') || description.help.contains('|') {
-            wrong.push(format!("{name}: its help is not a sentence"));
+        let help = &description.help;
+        let begins = help.starts_with(|first: char| first.is_ascii_uppercase());
+        if !begins || help.ends_with('.') || help.contains('|') {
+            wrong.push(format!("{name}: its help is not like the others"));
         }
     }
     wrong
@@ -149,8 +151,8 @@ mod tests {
     use metrics::{describe_counter, describe_gauge};
 
     fn describe_badly() {
-        describe_counter!("henge_x_requests", "No total.");
-        describe_gauge!("other_x_ms", "no sentence");
+        describe_counter!("henge_x_requests", "No total");
+        describe_gauge!("other_x_ms", "no capital.");
     }
 
     #[test]
@@ -162,6 +164,6 @@ mod tests {
     fn the_page_names_every_metric_under_its_crate() {
         let page = page(&[("henge-x", describe_badly)]);
         assert!(page.contains("\n## henge-x\n"));
-        assert!(page.contains("| `henge_x_requests` | counter | No total. |\n"));
+        assert!(page.contains("| `henge_x_requests` | counter | No total |\n"));
     }
 }

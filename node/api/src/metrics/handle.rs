@@ -8,10 +8,10 @@ use metrics_exporter_prometheus::{
 };
 use thiserror::Error;
 
-/// From half a millisecond, what a request to local memory takes, to a minute, a large push.
+/// From a tenth of a millisecond, what a flush takes on a good day, to a minute, a large push.
 const SECONDS_BUCKETS: &[f64] = &[
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0,
-    60.0,
+    0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0, 30.0, 60.0,
 ];
 /// From a log entry without a pack to a large pack.
 const BYTES_BUCKETS: &[f64] = &[

@@ -7,6 +7,7 @@ use axum::body::Body;
 use axum::extract::Extension;
 use axum::routing::get;
 use henge_api::{AdminToken, ApiDeps, Backend, MetricsHandle, router};
+use henge_git::http::Caller;
 use henge_runtime::SystemClock;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
@@ -17,12 +18,8 @@ use crate::memory::Memory;
 
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// What the real git router would know its caller by.
-#[derive(Debug, Clone)]
-struct GitCaller(String);
-
-async fn whoami(Extension(GitCaller(name)): Extension<GitCaller>) -> String {
-    name
+async fn whoami(Extension(caller): Extension<Caller>) -> String {
+    caller.name.unwrap_or_default()
 }
 
 async fn panics() -> &'static str {
@@ -86,9 +83,6 @@ impl Node {
         let router = router(ApiDeps {
             backend: Arc::clone(&backend) as Arc<dyn Backend>,
             git: git(),
-            caller: |extensions, name| {
-                extensions.insert(GitCaller(name.to_owned()));
-            },
             token: AdminToken::new(TOKEN).expect("a token"),
             metrics,
             version: "1.2.3",

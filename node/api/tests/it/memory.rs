@@ -5,7 +5,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewRepo, Refs, ServiceError};
+use henge_api::{Answer, Backend, Home, NewRepo, Refs};
+use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
@@ -195,7 +196,8 @@ impl Backend for Memory {
         if let Fault::ShardLost(lost) = *lock(&self.fault)
             && path.to_string() == lost
         {
-            let error = ServiceError::new(ErrorCode::Unavailable, "the shard has no leader");
+            let error =
+                ServiceError::new(ErrorCode::Unavailable, "the shard has no leader".to_owned());
             return async move { Err(error) }.boxed();
         }
         self.unless_broken(move |repos| {

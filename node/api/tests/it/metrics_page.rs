@@ -8,7 +8,10 @@ use henge_api::metrics::catalogue;
 
 /// Every crate with metrics, and how it describes them. A crate with a `src/metrics.rs` that is not on the
 /// page is found by the tidy test.
-const CRATES: &[(&str, fn())] = &[("henge-api", henge_api::metrics::describe)];
+const CRATES: &[(&str, fn())] = &[
+    ("henge-api", henge_api::metrics::describe),
+    ("henge-storage", henge_storage::metrics::describe),
+];
 
 #[test]
 fn names_and_help_follow_the_rules_and_no_name_is_used_twice() {
