@@ -26,7 +26,7 @@ async fn panics() -> &'static str {
     panic!("ordered by a test")
 }
 
-/// A git router that says who asked it.
+/// A stand-in for the git router that says who asked it.
 fn git() -> Router {
     Router::new()
         .route("/{owner}/{repo}/info/refs", get(whoami))
@@ -79,10 +79,20 @@ impl Node {
     }
 
     pub(crate) fn with_metrics(metrics: MetricsHandle) -> Self {
+        Self::assemble(metrics, git())
+    }
+
+    /// The whole router over this git router, to be served.
+    pub(crate) fn over(git: Router) -> Router {
+        let (_recorder, metrics) = MetricsHandle::recorder();
+        Self::assemble(metrics, git).router
+    }
+
+    fn assemble(metrics: MetricsHandle, git: Router) -> Self {
         let backend = Arc::new(Memory::new());
         let router = router(ApiDeps {
             backend: Arc::clone(&backend) as Arc<dyn Backend>,
-            git: git(),
+            git,
             token: AdminToken::new(TOKEN).expect("a token"),
             metrics,
             version: "1.2.3",

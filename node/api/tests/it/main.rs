@@ -2,6 +2,7 @@
 
 mod access;
 mod failures;
+mod git_client;
 mod gitea;
 mod harness;
 mod memory;
