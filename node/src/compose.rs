@@ -1,25 +1,29 @@
 //! A node's parts, wired together. The only place that knows them all.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use axum::Router;
-use axum::http::StatusCode;
-use axum::routing::get;
+use henge_api::{AdminToken, ApiDeps, MetricsHandle};
 use henge_client::Secret;
-use henge_runtime::Scope;
+use henge_cluster::{Cluster, ClusterConfig, Effects, Timings, TlsFiles};
+use henge_repos::{PackEffects, Repos};
+use henge_runtime::tasks::OnPanic;
+use henge_runtime::{Clock, Scope, SystemClock, failpoint};
+use henge_storage::objects::{ObjectStore, Watermark};
 use tokio::runtime::Handle;
 
+use crate::backend::NodeBackend;
 use crate::config::Config;
 use crate::data_dir::TlsPaths;
+use crate::environment;
 use crate::http_server::HttpServer;
 use crate::identity::Identity;
 
+/// Between two rounds of the metrics' own housekeeping.
+const METRICS_UPKEEP: Duration = Duration::from_secs(5);
+
 /// What a node is made of.
-#[expect(
-    dead_code,
-    reason = "the cluster takes identity, certificates, token and the Raft runtime when it is wired in"
-)]
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) identity: Identity,
@@ -36,41 +40,137 @@ pub(crate) struct Parts<'a> {
 pub(crate) struct Node {
     scope: Scope,
     http: HttpServer,
+    cluster: Cluster,
 }
 
 impl Node {
     /// Starts the parts, each after those that it needs.
     pub(crate) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
-        let listen = parts.config.http_listen;
-        let router = Router::new()
-            .route("/healthz", get(|| async { "ok\n" }))
-            .route(
-                "/readyz",
-                get(|| async {
-                    (
-                        StatusCode::SERVICE_UNAVAILABLE,
-                        "this build has no cluster\n",
-                    )
-                }),
-            );
-        let http = HttpServer::start(listen, router, &parts.scope)
+        let config = parts.config;
+        let clock = SystemClock::shared();
+        let metrics = describe_metrics()?;
+        if environment::text("HENGE_FAILPOINTS").is_some() {
+            failpoint::arm_from(config.data_dir.join("failpoints"));
+        }
+        let effects = open_objects(&parts, &clock).await?;
+        let cluster = start_cluster(&parts, &clock, Arc::clone(&effects)).await?;
+        let repos = Repos::start(cluster.clone(), effects, &parts.scope, Arc::clone(&clock))
             .await
-            .with_context(|| format!("cannot listen on {listen}"))?;
+            .context("cannot open the repositories")?;
+        let deps = ApiDeps {
+            backend: Arc::new(NodeBackend {
+                repos: repos.clone(),
+                cluster: cluster.clone(),
+            }),
+            git: henge_git::http::router(repos),
+            token: AdminToken::new(parts.token.reveal())
+                .context("the administrator's token cannot be used")?,
+            metrics: metrics.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            clock,
+        };
+        parts.scope.spawn("metrics", OnPanic::Log, async move {
+            loop {
+                tokio::time::sleep(METRICS_UPKEEP).await;
+                metrics.upkeep();
+            }
+        });
+        let http = HttpServer::start(config.http_listen, henge_api::router(deps), &parts.scope)
+            .await
+            .with_context(|| format!("cannot listen on {}", config.http_listen))?;
         Ok(Self {
             scope: parts.scope,
             http,
+            cluster,
         })
     }
 
-    /// Stops the parts in the reverse order of their start.
+    /// Stops the parts in the reverse order of their start, each within its share of `deadline`.
     pub(crate) async fn stop(self, deadline: Duration) -> anyhow::Result<()> {
-        let ended = self.http.stop(deadline).await;
+        let share = deadline / 4;
+        let ended = self.http.stop(share).await;
+        self.cluster.shutdown(share * 2).await;
+        let stopped = self.scope.shutdown(share).await;
         anyhow::ensure!(ended, "requests were cut off");
         anyhow::ensure!(
-            self.scope.shutdown(deadline).await,
+            stopped,
             "not everything stopped within {} s",
             deadline.as_secs()
         );
         Ok(())
+    }
+}
+
+fn describe_metrics() -> anyhow::Result<MetricsHandle> {
+    let metrics = MetricsHandle::install().context("cannot install the metrics")?;
+    henge_api::metrics::describe();
+    henge_storage::metrics::describe();
+    henge_cluster::metrics::describe();
+    henge_repos::metrics::describe();
+    Ok(metrics)
+}
+
+async fn open_objects(
+    parts: &Parts<'_>,
+    clock: &Arc<dyn Clock>,
+) -> anyhow::Result<Arc<PackEffects>> {
+    let storage = parts.config.storage;
+    let watermark = Watermark {
+        bytes: storage.low_space,
+        percent: storage.low_space_percent,
+    };
+    let (dir, clock) = (parts.config.data_dir.clone(), Arc::clone(clock));
+    let opening = parts.scope.blocking("open objects", move || {
+        let objects = ObjectStore::open_with(&dir, watermark)?;
+        PackEffects::new(objects, dir.join("staged").join("claims"), clock)
+            .map_err(anyhow::Error::from)
+    });
+    opening.await?.context("cannot open the object stores")
+}
+
+/// Starts the cluster on Raft's own runtime: pack work never delays a heartbeat.
+async fn start_cluster(
+    parts: &Parts<'_>,
+    clock: &Arc<dyn Clock>,
+    effects: Arc<PackEffects>,
+) -> anyhow::Result<Cluster> {
+    let config = cluster_config(parts);
+    let scope = parts.scope.on("raft", parts.raft.clone());
+    let (starter, clock) = (scope.clone(), Arc::clone(clock));
+    let start =
+        async move { Cluster::start(config, &starter, clock, effects as Arc<dyn Effects>).await };
+    let cluster = scope.run("cluster start", start).await?;
+    cluster.context("cannot join the cluster")
+}
+
+fn cluster_config(parts: &Parts<'_>) -> ClusterConfig {
+    let (config, identity, tls) = (parts.config, &parts.identity, &parts.tls);
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    ClusterConfig {
+        identity: henge_cluster::Identity {
+            cluster: identity.cluster_id,
+            node: identity.node_id,
+            incarnation: identity.incarnation,
+        },
+        listen: config.rpc_listen,
+        rpc: config.rpc_advertise.clone(),
+        http: config.http_advertise.clone(),
+        data_dir: config.data_dir.clone(),
+        tls: TlsFiles {
+            ca: tls.ca.clone(),
+            cert: tls.cert.clone(),
+            key: tls.key.clone(),
+        },
+        founders: config.cluster.founders.clone(),
+        shards: config.cluster.shards,
+        replication: config.cluster.replication,
+        timings: Timings {
+            heartbeat_ms: millis(config.cluster.heartbeat),
+            election_ms_min: millis(config.cluster.election_min),
+            election_ms_max: millis(config.cluster.election_max),
+        },
+        wal_segment_bytes: config.storage.wal_segment,
+        wal_bytes_max: config.storage.wal_max,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }

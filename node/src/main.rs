@@ -9,6 +9,7 @@
 //! Nobody depends on this crate.
 
 mod args;
+mod backend;
 mod certificates;
 mod compose;
 mod config;

@@ -113,6 +113,25 @@ impl Scope {
             .map_err(|error| io::Error::other(format!("blocking job {name} died: {error}")))
     }
 
+    /// Runs `future` on this scope's runtime, wherever the caller runs, and waits for its result.
+    ///
+    /// # Errors
+    /// When the scope was cancelled or the future panicked.
+    pub async fn run<T, F>(&self, name: &'static str, future: F) -> io::Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        let (result, received) = tokio::sync::oneshot::channel();
+        self.spawn(name, OnPanic::Log, async move {
+            // The caller may have gone away meanwhile.
+            result.send(future.await).ok();
+        });
+        received
+            .await
+            .map_err(|_| io::Error::other(format!("{name} was cut off")))
+    }
+
     /// Starts a named thread for work that blocks for the life of the node (the log's writer).
     ///
     /// # Errors

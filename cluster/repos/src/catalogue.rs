@@ -1,0 +1,329 @@
+//! Names and lives of repositories: found in the meta group, made and dropped there and in their shard.
+
+use std::time::Duration;
+
+use henge_cluster::Cluster;
+use henge_git::http::ServiceError;
+use henge_state::MetaView;
+use henge_types::{
+    Command, CreateRepo, ErrorCode, GroupId, MetaCommand, OwnerName, RefName, Refusal, Reply,
+    RepoId, RepoPath, RepoRecord, RepoState, RequestBinding, ShardCommand, limits,
+};
+use sha2::{Digest, Sha256};
+
+use crate::error::{self, failed, from_cluster, from_refusal};
+
+/// Within this a command or barrier is answered, if only with "no quorum".
+pub(crate) const QUORUM_WAIT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS);
+/// How long somebody waits for a repository that another request is just making.
+const READY_WAIT: Duration = Duration::from_secs(3);
+/// Repositories in one page.
+const PAGE_MAX: usize = 1000;
+
+/// What a new repository starts with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CreateOptions {
+    /// What HEAD points at; `refs/heads/main` unless said otherwise.
+    pub default_branch: Option<RefName>,
+    /// Whether only its owner sees it.
+    pub private: bool,
+    /// One line about it.
+    pub description: String,
+}
+
+/// How fresh an answer of the catalogue must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// What this node has; what it lacks is asked of the meta group.
+    Local,
+    /// No older than this call.
+    Linearizable,
+}
+
+/// The catalogue of repositories; clones share it.
+#[derive(Debug, Clone)]
+pub(crate) struct Catalogue {
+    cluster: Cluster,
+}
+
+impl Catalogue {
+    pub(crate) const fn new(cluster: Cluster) -> Self {
+        Self { cluster }
+    }
+
+    /// The shard of a repository.
+    pub(crate) fn shard(&self, record: &RepoRecord) -> GroupId {
+        record.network.shard(self.cluster.shards())
+    }
+
+    /// The serving repository of this name.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Unavailable` when the meta group has to be asked and does not answer, or the
+    /// repository is still being made.
+    pub(crate) async fn find(
+        &self,
+        path: &RepoPath,
+        freshness: Freshness,
+    ) -> Result<RepoRecord, ServiceError> {
+        if freshness == Freshness::Local
+            && let Some(record) = self.look(path)?
+            && record.state == RepoState::Ready
+        {
+            return Ok(record);
+        }
+        self.barrier().await?;
+        match self.look(path)? {
+            Some(record) if record.state == RepoState::Ready => Ok(record),
+            Some(_) => self.wait_until_ready(path).await,
+            None => Err(error::not_found(path)),
+        }
+    }
+
+    async fn wait_until_ready(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
+        let still =
+            || error::unavailable(format!("repository {path} is still being made: try again"));
+        let view = self.cluster.view(GroupId::META).ok_or_else(still)?;
+        let mut applied = view.applied();
+        let ready = async {
+            loop {
+                applied.borrow_and_update();
+                match self.look(path)? {
+                    Some(record) if record.state == RepoState::Ready => return Ok(record),
+                    Some(_) => applied.changed().await.map_err(|_| still())?,
+                    None => return Err(error::not_found(path)),
+                }
+            }
+        };
+        tokio::time::timeout(READY_WAIT, ready)
+            .await
+            .map_err(|_| still())?
+    }
+
+    async fn barrier(&self) -> Result<(), ServiceError> {
+        let barrier = self.cluster.read_barrier(GroupId::META, QUORUM_WAIT).await;
+        barrier.map(|_| ()).map_err(|error| from_cluster(&error))
+    }
+
+    fn look(&self, path: &RepoPath) -> Result<Option<RepoRecord>, ServiceError> {
+        self.with_meta(|meta| meta.repo_by_path(path))
+    }
+
+    fn with_meta<T>(
+        &self,
+        look: impl FnOnce(MetaView<'_, henge_state::State>) -> T,
+    ) -> Result<T, ServiceError> {
+        let view = self.cluster.view(GroupId::META);
+        let view =
+            view.ok_or_else(|| error::unavailable("this node is still starting: try again"))?;
+        Ok(view.with(|state, _| look(MetaView::new(state))))
+    }
+
+    /// A page of the serving repositories, by name.
+    pub(crate) async fn list(
+        &self,
+        owner: Option<&OwnerName>,
+        after: Option<&RepoPath>,
+        limit: usize,
+    ) -> Result<Vec<RepoRecord>, ServiceError> {
+        self.barrier().await?;
+        let limit = limit.min(PAGE_MAX);
+        let mut page = Vec::new();
+        let mut after = after.map(RepoPath::key);
+        // Reserved ones are in the list of names and not in the answer: go on until the page is full.
+        loop {
+            let found = self.with_meta(|meta| meta.repos(owner, after.as_deref(), limit))?;
+            let last = found.len() < limit;
+            after = found.last().map(|record| record.path.key());
+            page.extend(
+                found
+                    .into_iter()
+                    .filter(|record| record.state == RepoState::Ready),
+            );
+            if last || page.len() >= limit {
+                page.truncate(limit);
+                return Ok(page);
+            }
+        }
+    }
+
+    /// Makes a repository: reserved in meta, made in its shard, marked ready in meta.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Invalid`; `Unavailable` or `Timeout` when a group does not answer: what was begun
+    /// is then finished or undone by the meta group's leader.
+    pub(crate) async fn create(
+        &self,
+        principal: &str,
+        path: RepoPath,
+        options: CreateOptions,
+    ) -> Result<RepoRecord, ServiceError> {
+        let repo = RepoId::from_bytes(henge_runtime::random_bytes());
+        let main = || RefName::branch("main").expect("invariant: main is a valid branch name");
+        let create = CreateRepo {
+            repo,
+            network: repo.root_network(),
+            path: path.clone(),
+            default_branch: options.default_branch.unwrap_or_else(main),
+            private: options.private,
+            description: options.description,
+        };
+        if !create.default_branch.is_branch() {
+            return Err(error::invalid(
+                "the default branch must lie below refs/heads/",
+            ));
+        }
+        let command = MetaCommand::ReserveRepo(create);
+        let reply = self
+            .call(GroupId::META, Command::Meta(command), principal, repo)
+            .await?;
+        let record = match reply {
+            Reply::Repo(record) => record,
+            Reply::Refused(refusal) => return Err(from_refusal(&refusal, &path)),
+            other => return Err(error::unexpected("reserve_repo", &other)),
+        };
+        self.finish_create(principal, record).await
+    }
+
+    /// What is left to do for a reserved repository. May be called again and by several at once.
+    pub(crate) async fn finish_create(
+        &self,
+        principal: &str,
+        record: RepoRecord,
+    ) -> Result<RepoRecord, ServiceError> {
+        let repo = record.repo;
+        let command = ShardCommand::CreateRepo {
+            repo,
+            network: record.network,
+            generation: record.generation,
+            head: record.default_branch.clone(),
+        };
+        let shard = self.shard(&record);
+        match self
+            .call(shard, Command::Shard(command), principal, repo)
+            .await?
+        {
+            Reply::Done => {}
+            // The shard holds a tombstone, or never takes it: it will never be made.
+            Reply::Refused(refusal) => {
+                self.meta(MetaCommand::AbandonRepo { repo }, principal, repo)
+                    .await?;
+                return Err(from_refusal(&refusal, &record.path));
+            }
+            other => return Err(error::unexpected("create_repo", &other)),
+        }
+        match self
+            .meta(MetaCommand::MarkRepoReady { repo }, principal, repo)
+            .await?
+        {
+            Reply::Done => Ok(RepoRecord {
+                state: RepoState::Ready,
+                ..record
+            }),
+            Reply::Refused(refusal) => Err(from_refusal(&refusal, &record.path)),
+            other => Err(error::unexpected("mark_repo_ready", &other)),
+        }
+    }
+
+    /// Deletes the repository of this name: a tombstone in meta, then dropped in its shard. Returns when
+    /// no node serves it any more.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` or `Timeout` when a group does not answer: once the tombstone stands the
+    /// meta group's leader goes on.
+    pub(crate) async fn delete(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+    ) -> Result<(), ServiceError> {
+        self.barrier().await?;
+        let record = self.look(path)?.ok_or_else(|| error::not_found(path))?;
+        let repo = record.repo;
+        match self
+            .meta(MetaCommand::DeleteRepo { repo }, principal, repo)
+            .await?
+        {
+            Reply::Done => {}
+            Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
+            other => return Err(error::unexpected("delete_repo", &other)),
+        }
+        self.finish_delete(principal, &record)
+            .await
+            .map_err(|error| {
+                let message = format!(
+                    "deletion has begun and goes on by itself: {}",
+                    error.message
+                );
+                ServiceError { message, ..error }
+            })
+    }
+
+    /// What is left to do for a repository with a tombstone. May be called again.
+    pub(crate) async fn finish_delete(
+        &self,
+        principal: &str,
+        record: &RepoRecord,
+    ) -> Result<(), ServiceError> {
+        let repo = record.repo;
+        let drop = Command::Shard(ShardCommand::DropRepo { repo });
+        match self.call(self.shard(record), drop, principal, repo).await? {
+            Reply::Done => {}
+            other => return Err(error::unexpected("drop_repo", &other)),
+        }
+        match self
+            .meta(MetaCommand::MarkRepoDropped { repo }, principal, repo)
+            .await?
+        {
+            Reply::Done => Ok(()),
+            // Another one came first, and the record went on from there.
+            Reply::Refused(Refusal::WrongState { .. }) => Ok(()),
+            other => Err(error::unexpected("mark_repo_dropped", &other)),
+        }
+    }
+
+    async fn meta(
+        &self,
+        command: MetaCommand,
+        principal: &str,
+        repo: RepoId,
+    ) -> Result<Reply, ServiceError> {
+        self.call(GroupId::META, Command::Meta(command), principal, repo)
+            .await
+    }
+
+    async fn call(
+        &self,
+        group: GroupId,
+        command: Command,
+        principal: &str,
+        repo: RepoId,
+    ) -> Result<Reply, ServiceError> {
+        let request = self.binding(&command, principal, repo);
+        let called = self
+            .cluster
+            .call(group, command, request, QUORUM_WAIT)
+            .await;
+        match called.map_err(|error| from_cluster(&error))?.reply {
+            Reply::UnknownOutcome => Err(failed(
+                ErrorCode::Timeout,
+                "the request is too old to know what became of it: look before trying again",
+            )),
+            reply => Ok(reply),
+        }
+    }
+
+    /// Binds a new request id to this command.
+    pub(crate) fn binding(
+        &self,
+        command: &Command,
+        principal: &str,
+        repo: RepoId,
+    ) -> RequestBinding {
+        RequestBinding {
+            id: self.cluster.next_request_id(),
+            principal: principal.to_owned(),
+            repo: Some(repo),
+            digest: Sha256::digest(command.encode()).into(),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! What every replica carries out when an entry is applied: packs into stores, stores away.
+//!
+//! Nothing here stops applying. A pack that is not here parks its network; a background task fetches it.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use henge_cluster::Effects;
+use henge_runtime::Clock;
+use henge_state::{Effect, ShardView, State};
+use henge_storage::objects::ObjectStore;
+use henge_types::{GroupId, LogIndex, NetworkId, PackRef, ShardRepoState};
+use tokio::sync::Notify;
+
+use crate::parking::{Cause, Missing, Parking};
+use crate::readers::Readers;
+use crate::staging::{KeepError, Staging};
+
+/// How long the answer of the file system about free space is believed.
+const SPACE_BELIEVED: Duration = Duration::from_secs(1);
+
+/// The packs of this node. Made before the cluster starts, because the cluster replays entries through it.
+#[derive(Debug)]
+pub struct PackEffects {
+    objects: ObjectStore,
+    staging: Staging,
+    parking: Parking,
+    readers: Readers,
+    /// Networks that lost a repository, and the entry by which they lost the last one.
+    bereaved: Mutex<BTreeMap<(GroupId, NetworkId), LogIndex>>,
+    bereaved_told: Notify,
+    space: Mutex<Option<(Instant, bool)>>,
+    clock: Arc<dyn Clock>,
+}
+
+impl PackEffects {
+    /// Effects on this store. `claims_dir` is a directory of its own: what is kept there says which staged
+    /// packs are promised to whom. Blocking.
+    ///
+    /// # Errors
+    /// When the staged packs and their claims cannot be read.
+    pub fn new(
+        objects: ObjectStore,
+        claims_dir: PathBuf,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Arc<Self>> {
+        let staging = Staging::open(objects.clone(), claims_dir).map_err(io::Error::other)?;
+        Ok(Arc::new(Self {
+            staging,
+            objects,
+            parking: Parking::default(),
+            readers: Readers::default(),
+            bereaved: Mutex::default(),
+            bereaved_told: Notify::new(),
+            space: Mutex::new(None),
+            clock,
+        }))
+    }
+
+    pub(crate) const fn objects(&self) -> &ObjectStore {
+        &self.objects
+    }
+
+    pub(crate) const fn staging(&self) -> &Staging {
+        &self.staging
+    }
+
+    pub(crate) const fn parking(&self) -> &Parking {
+        &self.parking
+    }
+
+    pub(crate) const fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// Finds in a state what is to be done on this disk: parks every network that lacks a pack of its
+    /// manifest, and notes the networks of dropped repositories. The state alone says so; nothing about
+    /// missing packs is kept on disk.
+    pub(crate) fn scan(&self, group: GroupId, state: &State) {
+        let view = ShardView::new(state);
+        for repo in view
+            .repos()
+            .filter(|repo| repo.state == ShardRepoState::Deleted)
+        {
+            self.bereave(group, repo.network, repo.updated_at);
+        }
+        for network in view.networks() {
+            for record in view.packs(&network) {
+                if !self.objects.has_pack(&network, &record.pack) {
+                    let missing = Missing {
+                        group,
+                        network,
+                        pack: record.pack,
+                    };
+                    tracing::warn!(%group, %network, pack = %record.pack, "a pack is missing here and will be fetched");
+                    self.parking.park(missing, Cause::Elsewhere);
+                }
+            }
+        }
+    }
+
+    /// A missing pack is staged here now: it goes into the store.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn promote_missing(&self, missing: &Missing) -> Result<(), KeepError> {
+        if self.staging.promote(&missing.network, &missing.pack)? {
+            self.parking.arrived(missing);
+        }
+        Ok(())
+    }
+
+    fn install(&self, group: GroupId, network: NetworkId, pack: &PackRef) {
+        let missing = Missing {
+            group,
+            network,
+            pack: pack.pack,
+        };
+        let (installed, cause) = match &pack.inline {
+            // Also over a file of that name: what a crash left under it may be torn.
+            Some(inline) => {
+                let written =
+                    self.objects
+                        .install_pack(&network, &pack.pack, &inline.pack, &inline.idx);
+                (
+                    written.map(|()| true).map_err(KeepError::from),
+                    Cause::NotWritten,
+                )
+            }
+            None => (self.staging.promote(&network, &pack.pack), Cause::Elsewhere),
+        };
+        match installed {
+            Ok(true) => self.parking.arrived(&missing),
+            Ok(false) => {
+                tracing::info!(%group, %network, pack = %pack.pack, "a pack named by an entry is not here: parked");
+                self.parking.park(missing, cause);
+            }
+            Err(error) => {
+                tracing::error!(%group, %network, pack = %pack.pack, %error, "cannot install a pack: parked");
+                self.parking.park(missing, cause);
+            }
+        }
+    }
+
+    /// Notes that a repository of the network is dropped by the entry `at`: its store may have to go.
+    fn bereave(&self, group: GroupId, network: NetworkId, at: LogIndex) {
+        let mut bereaved = self
+            .bereaved
+            .lock()
+            .expect("invariant: noting does not panic");
+        let known = bereaved.entry((group, network)).or_insert(at);
+        *known = at.max(*known);
+        drop(bereaved);
+        self.bereaved_told.notify_one();
+    }
+
+    /// The networks that lost a repository, with the entry by which they lost the last one.
+    pub(crate) fn bereaved(&self) -> Vec<(GroupId, NetworkId, LogIndex)> {
+        let bereaved = self
+            .bereaved
+            .lock()
+            .expect("invariant: noting does not panic");
+        bereaved
+            .iter()
+            .map(|((group, network), at)| (*group, *network, *at))
+            .collect()
+    }
+
+    /// Waits until a network loses a repository.
+    pub(crate) async fn wait_for_bereaved(&self) {
+        self.bereaved_told.notified().await;
+    }
+
+    /// The network has been dealt with, unless it lost another repository meanwhile.
+    pub(crate) fn consoled(&self, group: GroupId, network: NetworkId, at: LogIndex) {
+        let mut bereaved = self
+            .bereaved
+            .lock()
+            .expect("invariant: noting does not panic");
+        if bereaved.get(&(group, network)) == Some(&at) {
+            bereaved.remove(&(group, network));
+        }
+    }
+
+    /// Removes the store of a network that no live repository uses and nobody reads.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn remove_network(&self, network: &NetworkId) -> Result<(), KeepError> {
+        self.parking.forget(network);
+        Ok(self.objects.remove_network(network)?)
+    }
+}
+
+impl Effects for PackEffects {
+    fn apply(&self, group: GroupId, index: LogIndex, effects: &[Effect]) {
+        for effect in effects {
+            match effect {
+                Effect::InstallPack { network, pack } => self.install(group, *network, pack),
+                // Whether the network is still used is asked of the state once this entry is in it.
+                Effect::DropRepo { network, .. } => self.bereave(group, *network, index),
+            }
+        }
+    }
+
+    fn before_snapshot(&self, group: GroupId, state: &State) -> io::Result<()> {
+        let not_written = self.parking.not_written(group);
+        if not_written > 0 {
+            return Err(io::Error::other(format!(
+                "{not_written} packs of group {group} are in its log only: free disk space so that they can be fetched"
+            )));
+        }
+        let networks = ShardView::new(state).networks();
+        self.objects.sync_dirty(&networks).map_err(io::Error::other)
+    }
+
+    fn snapshot_installed(&self, group: GroupId, state: &State) -> io::Result<()> {
+        self.scan(group, state);
+        Ok(())
+    }
+
+    fn parked(&self, group: GroupId) -> u32 {
+        u32::try_from(self.parking.networks(group).len()).unwrap_or(u32::MAX)
+    }
+
+    fn low_space(&self) -> bool {
+        let now = self.clock.instant();
+        let mut space = self
+            .space
+            .lock()
+            .expect("invariant: looking at free space does not panic");
+        if let Some((at, low)) = *space
+            && now.duration_since(at) < SPACE_BELIEVED
+        {
+            return low;
+        }
+        let low = self.objects.space().map_or_else(
+            |error| {
+                tracing::error!(%error, "cannot tell how much disk space is free");
+                true
+            },
+            |space| space.low,
+        );
+        *space = Some((now, low));
+        low
+    }
+}

@@ -1,0 +1,96 @@
+//! From what fails below to what a caller of this layer sees: one place, one mapping.
+
+use henge_cluster::ClusterError;
+use henge_git::http::ServiceError;
+use henge_types::{ErrorCode, GroupId, Refusal, Reply, RepoPath};
+
+/// What a client is told to wait when a group has no quorum.
+const RETRY_AFTER_S: u32 = 2;
+
+pub(crate) fn failed(code: ErrorCode, message: impl Into<String>) -> ServiceError {
+    ServiceError {
+        code,
+        message: message.into(),
+        retry_after_s: None,
+    }
+}
+
+pub(crate) fn invalid(message: impl Into<String>) -> ServiceError {
+    failed(ErrorCode::Invalid, message)
+}
+
+pub(crate) fn internal(message: impl Into<String>) -> ServiceError {
+    failed(ErrorCode::Internal, message)
+}
+
+pub(crate) fn unavailable(message: impl Into<String>) -> ServiceError {
+    ServiceError {
+        code: ErrorCode::Unavailable,
+        message: message.into(),
+        retry_after_s: Some(RETRY_AFTER_S),
+    }
+}
+
+pub(crate) fn not_found(path: &RepoPath) -> ServiceError {
+    failed(
+        ErrorCode::NotFound,
+        format!("there is no repository {path}"),
+    )
+}
+
+pub(crate) fn no_quorum(group: GroupId) -> ServiceError {
+    if group.is_meta() {
+        unavailable("no quorum for the catalogue of repositories: nothing was changed, try again")
+    } else {
+        unavailable("no quorum for this repository: nothing was changed, try again")
+    }
+}
+
+/// A call or barrier that has no answer.
+pub(crate) fn from_cluster(error: &ClusterError) -> ServiceError {
+    match error {
+        ClusterError::NoQuorum { group } => no_quorum(*group),
+        ClusterError::UnknownOutcome { .. } => ServiceError {
+            code: ErrorCode::Timeout,
+            message:
+                "no answer in time, it may or may not have been done: look before trying again"
+                    .to_owned(),
+            retry_after_s: Some(RETRY_AFTER_S),
+        },
+        ClusterError::TooLarge { .. } => {
+            invalid("the request is larger than one change may be: make it in smaller steps")
+        }
+        ClusterError::NoReplica(_) => unavailable("this node is still starting: try again"),
+    }
+}
+
+/// A refusal that reaches a caller.
+pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
+    match refusal {
+        Refusal::NameTaken { path, .. } => failed(
+            ErrorCode::AlreadyExists,
+            format!("there is a repository {path} already"),
+        ),
+        Refusal::NoSuchRepo { .. } => not_found(path),
+        Refusal::WrongGeneration { .. } | Refusal::WrongState { .. } => failed(
+            ErrorCode::Conflict,
+            format!("repository {path} was made or deleted meanwhile: look again"),
+        ),
+        Refusal::IdTaken { .. } | Refusal::RequestMismatch => {
+            internal("an id was used twice: try again")
+        }
+        Refusal::AlreadyFormed | Refusal::UnknownNode | Refusal::Invalid => {
+            invalid("the request breaks a limit or makes no sense")
+        }
+    }
+}
+
+/// A reply that does not belong to the command.
+pub(crate) fn unexpected(command: &'static str, reply: &Reply) -> ServiceError {
+    tracing::error!(
+        command,
+        ?reply,
+        "a command was answered with what it never answers"
+    );
+    internal("the cluster gave an answer that makes no sense: the node's log says more")
+}

@@ -1,0 +1,319 @@
+//! What nodes say to each other over bulk streams: the heads of streams and the frames in them.
+//!
+//! A frame is a big-endian `u32` of bytes and that many bytes of postcard. Variants and fields are only
+//! ever added at the end, so that nodes of two releases understand each other.
+
+use std::io;
+
+use bytes::Bytes;
+use henge_types::{
+    ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
+};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Pushes, to the leader of their shard.
+pub(crate) const PUSH: &str = "push";
+/// Packs that the leader wants durable before it proposes them.
+pub(crate) const STAGE: &str = "stage";
+/// Staged packs that nobody will propose any more.
+pub(crate) const RELEASE: &str = "release";
+/// Packs that a replica lacks.
+pub(crate) const PACK: &str = "pack";
+/// Reads, to a node that holds the repository.
+pub(crate) const GIT: &str = "git";
+
+/// The largest frame: the report of the largest push, or the refs of a very large repository.
+const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
+
+/// Head of a [`PUSH`] stream; the push as the client sent it follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PushRequest {
+    /// The repository's shard.
+    pub group: GroupId,
+    /// The repository.
+    pub repo: RepoId,
+    /// The life of it that the push was resolved to.
+    pub generation: Generation,
+    /// The same for every attempt.
+    pub request: RequestId,
+    /// Who pushes.
+    pub principal: String,
+    /// SHA-256 of the push's commands and of its pack's trailer.
+    pub digest: [u8; 32],
+    /// Bytes that follow.
+    pub bytes: u64,
+}
+
+/// Frames of a [`PUSH`] stream, towards the receiving node. All but `Working` end it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PushAnswer {
+    /// Still at it.
+    Working,
+    /// The report for the client.
+    Report(Bytes),
+    /// Another node leads, perhaps this one.
+    NotLeader(Option<NodeId>),
+    /// Nothing was done: the same request may be tried again.
+    Again(String),
+    /// The repository has another life, or is gone from the shard.
+    WrongGeneration,
+    /// Nothing was done, and trying again at once would not help.
+    Refused(ErrorCode, String),
+    /// It may or may not have been done: only the same request may be tried again.
+    InDoubt(String),
+}
+
+/// Head of a [`STAGE`] stream; the pack's bytes follow, then the index's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StageRequest {
+    /// Whose store.
+    pub network: NetworkId,
+    /// The pack.
+    pub pack: PackId,
+    /// Bytes of the pack.
+    pub pack_bytes: u64,
+    /// Bytes of its index.
+    pub idx_bytes: u64,
+    /// The push that wants it.
+    pub claim: Claim,
+}
+
+/// Why a staged pack is kept: until the push is decided, or its leader's term is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Claim {
+    /// The shard.
+    pub group: GroupId,
+    /// The term of the leader that asked.
+    pub term: u64,
+    /// The push.
+    pub request: RequestId,
+}
+
+/// The answer on a [`STAGE`] stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum StageAnswer {
+    /// Verified, and it survives a power cut from here on.
+    Durable {
+        /// The pack.
+        pack: PackId,
+        /// The term it was asked for in.
+        term: u64,
+    },
+    /// It is not kept.
+    Refused(String),
+}
+
+/// Head of a [`RELEASE`] stream; nothing follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReleaseRequest {
+    /// Whose store.
+    pub network: NetworkId,
+    /// The pack.
+    pub pack: PackId,
+    /// The push that wanted it.
+    pub claim: Claim,
+}
+
+/// Head of a [`PACK`] stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct PackRequest {
+    /// Whose store.
+    pub network: NetworkId,
+    /// The pack.
+    pub pack: PackId,
+}
+
+/// The answer on a [`PACK`] stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum PackAnswer {
+    /// The pack's bytes follow, then the index's.
+    Here {
+        /// Bytes of the pack.
+        pack_bytes: u64,
+        /// Bytes of its index.
+        idx_bytes: u64,
+    },
+    /// Not here either.
+    Missing,
+}
+
+/// Head of a [`GIT`] stream; the body of the client's request follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ReadRequest {
+    /// The repository's shard.
+    pub group: GroupId,
+    /// The repository.
+    pub repo: RepoId,
+    /// Its fork network.
+    pub network: NetworkId,
+    /// The life of it that the request was resolved to.
+    pub generation: Generation,
+    /// What is asked.
+    pub verb: ReadVerb,
+}
+
+/// What is asked of a holder.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ReadVerb {
+    /// The advertisement.
+    InfoRefs {
+        /// `git-upload-pack` or `git-receive-pack`.
+        service: String,
+        /// The protocol's version.
+        version: u8,
+    },
+    /// `ls-refs` or `fetch`.
+    UploadPack {
+        /// The protocol's version.
+        version: u8,
+    },
+    /// Head and refs below a prefix, as one [`WireRefs`] frame.
+    Refs {
+        /// The prefix.
+        prefix: String,
+    },
+}
+
+/// The first frame of the answer on a [`GIT`] stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ReadAnswer {
+    /// The answer for the client follows.
+    Serving,
+    /// This node cannot serve it now: ask another one.
+    Elsewhere(String),
+    /// The repository has another life, or is gone from the shard.
+    WrongGeneration,
+    /// The request makes no sense or may not be answered.
+    Refused(ErrorCode, String),
+}
+
+/// Refs at one point in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireRefs {
+    /// What HEAD points at.
+    pub head: RefName,
+    /// The refs, by name.
+    pub refs: Vec<(RefName, ObjectId)>,
+    /// When a ref or HEAD changed last, milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+    /// The index they were read at.
+    pub applied: henge_types::LogIndex,
+}
+
+/// The bytes of a head.
+pub(crate) fn head<T: Serialize>(value: &T) -> Bytes {
+    postcard::to_stdvec(value)
+        .expect("invariant: heads are representable in postcard")
+        .into()
+}
+
+/// Reads a head.
+pub(crate) fn open_head<T: DeserializeOwned>(bytes: &[u8]) -> io::Result<T> {
+    postcard::from_bytes(bytes).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+}
+
+/// Writes one frame and flushes it.
+pub(crate) async fn write<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    value: &T,
+) -> io::Result<()> {
+    let body = postcard::to_stdvec(value).map_err(io::Error::other)?;
+    let len = u32::try_from(body.len())
+        .ok()
+        .filter(|len| *len <= FRAME_BYTES_MAX);
+    let len = len.ok_or_else(|| too_long(body.len()))?;
+    stream.write_all(&len.to_be_bytes()).await?;
+    stream.write_all(&body).await?;
+    stream.flush().await
+}
+
+/// Reads one frame.
+pub(crate) async fn read<T: DeserializeOwned>(
+    stream: &mut (impl AsyncRead + Unpin),
+) -> io::Result<T> {
+    let len = stream.read_u32().await?;
+    if len > FRAME_BYTES_MAX {
+        return Err(too_long(usize::try_from(len).unwrap_or(usize::MAX)));
+    }
+    // Grows with what arrives: a length alone makes nobody allocate.
+    let mut body = Vec::new();
+    (&mut *stream)
+        .take(u64::from(len))
+        .read_to_end(&mut body)
+        .await?;
+    if u32::try_from(body.len()) != Ok(len) {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    open_head(&body)
+}
+
+fn too_long(bytes: usize) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("a frame of {bytes} bytes: {FRAME_BYTES_MAX} are allowed"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::Incarnation;
+
+    fn request() -> PushRequest {
+        PushRequest {
+            group: GroupId::new(3),
+            repo: RepoId::from_bytes([1; 16]),
+            generation: Generation::new(2),
+            request: RequestId {
+                made_at_ms: 5,
+                incarnation: Incarnation::from_bytes([2; 16]),
+                counter: 9,
+            },
+            principal: "admin".to_owned(),
+            digest: [3; 32],
+            bytes: 77,
+        }
+    }
+
+    #[test]
+    fn heads_come_back_as_they_were() {
+        assert_eq!(
+            open_head::<PushRequest>(&head(&request())).unwrap(),
+            request()
+        );
+        assert!(open_head::<PushRequest>(b"\xff").is_err());
+    }
+
+    #[tokio::test]
+    async fn frames_come_back_in_their_order() {
+        let (mut near, mut far) = tokio::io::duplex(64);
+        let report = PushAnswer::Report(Bytes::from(vec![7; 1000]));
+        let sent = report.clone();
+        let writer = async move {
+            write(&mut near, &PushAnswer::Working).await.unwrap();
+            write(&mut near, &sent).await.unwrap();
+        };
+        let reader = async move {
+            assert_eq!(
+                read::<PushAnswer>(&mut far).await.unwrap(),
+                PushAnswer::Working
+            );
+            assert_eq!(read::<PushAnswer>(&mut far).await.unwrap(), report);
+            let end = read::<PushAnswer>(&mut far).await.unwrap_err();
+            assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
+        };
+        tokio::join!(writer, reader);
+    }
+
+    #[tokio::test]
+    async fn a_frame_that_is_cut_off_or_too_long_is_an_error() {
+        let mut cut: &[u8] = &[0, 0, 0, 9, 1];
+        let error = read::<PushAnswer>(&mut cut).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        let mut long: &[u8] = &[0xff, 0xff, 0xff, 0xff, 1];
+        let error = read::<PushAnswer>(&mut long).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+    }
+}

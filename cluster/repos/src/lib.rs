@@ -1,0 +1,41 @@
+//! The life of replicated repositories: what a node does with them above the cluster, the git protocol and
+//! the object store.
+//!
+//! What it deliberately is not: consensus (henge-cluster), the rules of refs (henge-state), the protocol
+//! (henge-git), files (henge-storage), HTTP routes and accounts (henge-api).
+//!
+//! - [`repos`]: the handle; [`service`]: the same as the smart-HTTP router serves it.
+//! - `catalogue`, `reconcile`: names and lives; half-done ones finished by the meta group's leader.
+//! - `push`: `receive` at the node a push came to, `lead` at the leader of its shard, `commit` and
+//!   `replicate` for the entry and the packs under it.
+//! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
+//! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
+//!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it; `replica`: what
+//!   other nodes ask of this one; `readers`: who reads a store.
+//! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space.
+//! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
+
+mod access;
+mod catalogue;
+pub mod effects;
+mod error;
+mod fetcher;
+mod frames;
+pub mod metrics;
+mod parking;
+mod push;
+mod quorum;
+mod readers;
+mod reads;
+mod reconcile;
+mod ref_updates;
+mod refs;
+mod replica;
+pub mod repos;
+pub mod service;
+mod space;
+mod staging;
+
+pub use catalogue::CreateOptions;
+pub use effects::PackEffects;
+pub use repos::{RefsPage, Repos};

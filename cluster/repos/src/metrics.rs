@@ -1,0 +1,132 @@
+//! Names, labels and help of this crate's metrics. No repository or user name is ever a label.
+
+use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+
+const PUSHES: &str = "henge_repos_pushes_total";
+const PUSH_SECONDS: &str = "henge_repos_push_seconds";
+const PUSH_RETRIES: &str = "henge_repos_push_retries_total";
+const FETCHES: &str = "henge_repos_fetches_total";
+const PUSHED_BYTES: &str = "henge_repos_pushed_bytes_total";
+const PARKED_PACKS: &str = "henge_repos_parked_packs";
+const ORPHANED_PACKS: &str = "henge_repos_orphaned_packs";
+const PACKS_FETCHED: &str = "henge_repos_packs_fetched_total";
+const STAGED_PACKS: &str = "henge_repos_staged_packs";
+const FORWARDED: &str = "henge_repos_forwarded_total";
+
+/// Registers help texts; once a process.
+pub fn describe() {
+    describe_counter!(
+        PUSHES,
+        "Pushes that this node led, by result (ok, refused, known, failed) and path of the pack (inline, staged, none)"
+    );
+    describe_histogram!(
+        PUSH_SECONDS,
+        "Seconds from a push's last byte at the receiving node to its report"
+    );
+    describe_counter!(
+        PUSH_RETRIES,
+        "Times a push was sent to a leader again under its request id"
+    );
+    describe_counter!(
+        FETCHES,
+        "Reads of repositories that this node answered from its own replica, by verb"
+    );
+    describe_counter!(PUSHED_BYTES, "Bytes of pushes received from clients");
+    describe_gauge!(
+        PARKED_PACKS,
+        "Packs that a manifest names and this node lacks: their repositories are served by others"
+    );
+    describe_gauge!(
+        ORPHANED_PACKS,
+        "Of the missing packs, those that no other replica had when last asked: act on any"
+    );
+    describe_counter!(PACKS_FETCHED, "Missing packs fetched from other replicas");
+    describe_gauge!(
+        STAGED_PACKS,
+        "Packs kept durable for a leader and not yet named by an entry"
+    );
+    describe_counter!(
+        FORWARDED,
+        "Reads passed to another node, because this one holds no replica or lacks a pack, by verb"
+    );
+}
+
+/// What became of a push at its leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PushResult {
+    /// At least one update was taken.
+    Ok,
+    /// None was.
+    Refused,
+    /// The request was answered before.
+    Known,
+    /// It ended without a report.
+    Failed,
+}
+
+/// How the pack of a push travelled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum PackPath {
+    /// In the log entry.
+    Inline,
+    /// To the replicas before the entry.
+    Staged,
+    /// There was none, or it was never looked at.
+    None,
+}
+
+pub(crate) fn push_led(result: PushResult, path: PackPath) {
+    let result = match result {
+        PushResult::Ok => "ok",
+        PushResult::Refused => "refused",
+        PushResult::Known => "known",
+        PushResult::Failed => "failed",
+    };
+    let path = match path {
+        PackPath::Inline => "inline",
+        PackPath::Staged => "staged",
+        PackPath::None => "none",
+    };
+    counter!(PUSHES, "result" => result, "path" => path).increment(1);
+}
+
+pub(crate) fn push_received(bytes: u64) {
+    counter!(PUSHED_BYTES).increment(bytes);
+}
+
+pub(crate) fn push_answered(seconds: f64) {
+    histogram!(PUSH_SECONDS).record(seconds);
+}
+
+pub(crate) fn push_retried() {
+    counter!(PUSH_RETRIES).increment(1);
+}
+
+pub(crate) fn read_served(verb: &'static str) {
+    counter!(FETCHES, "verb" => verb).increment(1);
+}
+
+pub(crate) fn read_forwarded(verb: &'static str) {
+    counter!(FORWARDED, "verb" => verb).increment(1);
+}
+
+pub(crate) fn pack_fetched() {
+    counter!(PACKS_FETCHED).increment(1);
+}
+
+pub(crate) fn parked_packs(packs: usize) {
+    gauge!(PARKED_PACKS).set(count(packs));
+}
+
+pub(crate) fn orphaned_packs(packs: usize) {
+    gauge!(ORPHANED_PACKS).set(count(packs));
+}
+
+pub(crate) fn staged_packs(packs: usize) {
+    gauge!(STAGED_PACKS).set(count(packs));
+}
+
+/// Counts are far below 2^32; a gauge is a float.
+fn count(packs: usize) -> f64 {
+    f64::from(u32::try_from(packs).unwrap_or(u32::MAX))
+}

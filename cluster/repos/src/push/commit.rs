@@ -1,0 +1,300 @@
+//! The commit of a checked push at the leader: packs durable where they must be, then one entry.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use henge_cluster::ProposeError;
+use henge_git::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
+use henge_runtime::failpoint;
+use henge_types::{
+    Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectId, PackRef, RefName, RefVerdict,
+    Refusal, Reply, ShardCommand, UpdateRefs, limits,
+};
+use tokio::runtime::Handle;
+
+use crate::frames::{Claim, PushAnswer, PushRequest, StageRequest};
+use crate::metrics::PackPath;
+use crate::push::replicate::{NotDurable, make_durable, release};
+use crate::refs::StateRefs;
+use crate::repos::Inner;
+use crate::staging::{KeepError, Trust};
+
+/// How long an entry may take to be applied before the push is in doubt.
+const PROPOSE_WAIT: Duration = Duration::from_secs(5);
+
+/// Commits one push; says afterwards why it did not.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    inner: Arc<Inner>,
+    request: PushRequest,
+    network: NetworkId,
+    term: u64,
+    checked_at: LogIndex,
+}
+
+/// A push that was not committed, as its receiving node is told.
+type Failure = Box<PushAnswer>;
+
+impl Commit {
+    /// A commit by the leader of `term`, checked against the state at `checked_at`.
+    pub(crate) const fn new(
+        inner: Arc<Inner>,
+        request: PushRequest,
+        network: NetworkId,
+        term: u64,
+        checked_at: LogIndex,
+    ) -> Self {
+        Self {
+            inner,
+            request,
+            network,
+            term,
+            checked_at,
+        }
+    }
+
+    async fn run(&self, push: VerifiedPush<'_>) -> (PackPath, Result<Vec<RefVerdict>, Failure>) {
+        match push.pack.clone() {
+            None => (PackPath::None, self.propose(push, None).await),
+            Some(pack) if is_small(&pack) => match self.inline(&pack).await {
+                Ok(inline) => (PackPath::Inline, self.propose(push, Some(inline)).await),
+                Err(error) => (PackPath::Inline, Err(self.disk(&error))),
+            },
+            Some(pack) => (PackPath::Staged, self.staged(push, &pack).await),
+        }
+    }
+
+    /// The pack's bytes ride in the entry.
+    async fn inline(&self, pack: &QuarantinedPack) -> io::Result<PackRef> {
+        let inline = InlinePack {
+            pack: tokio::fs::read(&pack.pack_path).await?.into(),
+            idx: tokio::fs::read(&pack.idx_path).await?.into(),
+        };
+        Ok(PackRef {
+            inline: Some(inline),
+            ..by_reference(pack)
+        })
+    }
+
+    /// The pack is durable on a quorum before the entry names it.
+    async fn staged(
+        &self,
+        push: VerifiedPush<'_>,
+        pack: &QuarantinedPack,
+    ) -> Result<Vec<RefVerdict>, Failure> {
+        let stage = self.stage_request(pack);
+        let (effects, own, quarantined) =
+            (Arc::clone(&self.inner.effects), stage.clone(), pack.clone());
+        let staged = self.inner.work_of_replica.blocking("stage", move || {
+            let files = (
+                quarantined.pack_path.as_path(),
+                quarantined.idx_path.as_path(),
+            );
+            effects.staging().keep(&own, files, Trust::Made)
+        });
+        match staged.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ KeepError::Busy)) => {
+                return Err(Box::new(PushAnswer::Again(error.to_string())));
+            }
+            Ok(Err(error)) => return Err(self.disk(&io::Error::other(error))),
+            Err(error) => return Err(self.disk(&error)),
+        }
+        if let Err(not_durable) = make_durable(&self.inner, &stage).await {
+            release(&self.inner, &stage);
+            return Err(Box::new(match not_durable {
+                NotDurable::NotLeader => PushAnswer::NotLeader(None),
+                NotDurable::NoQuorum { why } => PushAnswer::Again(why),
+            }));
+        }
+        failpoint::hit("push.durable");
+        let proposed = self.propose(push, Some(by_reference(pack))).await;
+        let named = match &proposed {
+            Ok(verdicts) => verdicts.iter().any(|verdict| verdict.result.is_ok()),
+            // It may be named yet: the claim ends with the term.
+            Err(answer) => matches!(**answer, PushAnswer::InDoubt(_)),
+        };
+        if !named {
+            release(&self.inner, &stage);
+        }
+        proposed
+    }
+
+    fn stage_request(&self, pack: &QuarantinedPack) -> StageRequest {
+        StageRequest {
+            network: self.network,
+            pack: pack.id,
+            pack_bytes: pack.pack_bytes,
+            idx_bytes: pack.idx_bytes,
+            claim: Claim {
+                group: self.request.group,
+                term: self.term,
+                request: self.request.request,
+            },
+        }
+    }
+
+    async fn propose(
+        &self,
+        push: VerifiedPush<'_>,
+        pack: Option<PackRef>,
+    ) -> Result<Vec<RefVerdict>, Failure> {
+        let group = self.request.group;
+        let leads = self.inner.cluster.leadership(group);
+        if leads.is_none_or(|leadership| leadership.term != self.term) {
+            return Err(Box::new(PushAnswer::NotLeader(None)));
+        }
+        let command = Command::Shard(ShardCommand::UpdateRefs(UpdateRefs {
+            repo: self.request.repo,
+            generation: self.request.generation,
+            packs: pack.into_iter().collect(),
+            updates: push.updates,
+            atomic: push.atomic,
+            pusher: self.request.principal.clone(),
+            options: push.options,
+            checked_at: self.checked_at,
+        }));
+        let binding = Some(self.request.binding());
+        let proposed = self
+            .inner
+            .cluster
+            .propose(group, command, binding, PROPOSE_WAIT)
+            .await;
+        let applied = proposed.map_err(|error| Box::new(not_proposed(&error)))?;
+        failpoint::hit("push.committed");
+        judge(applied.reply).map_err(Box::new)
+    }
+
+    fn disk(&self, error: &io::Error) -> Failure {
+        tracing::error!(network = %self.network, %error, "a push cannot be stored");
+        let message = "the leader cannot store the push: its log says why";
+        Box::new(PushAnswer::Refused(ErrorCode::Internal, message.to_owned()))
+    }
+}
+
+fn is_small(pack: &QuarantinedPack) -> bool {
+    let bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
+    usize::try_from(bytes).is_ok_and(|bytes| bytes <= limits::INLINE_PACK_BYTES_MAX)
+}
+
+const fn by_reference(pack: &QuarantinedPack) -> PackRef {
+    PackRef {
+        pack: pack.id,
+        pack_bytes: pack.pack_bytes,
+        idx_bytes: pack.idx_bytes,
+        objects: pack.objects,
+        inline: None,
+    }
+}
+
+fn not_proposed(error: &ProposeError) -> PushAnswer {
+    match error {
+        ProposeError::NotLeader { leader } => PushAnswer::NotLeader(*leader),
+        ProposeError::UnknownOutcome => PushAnswer::InDoubt(error.to_string()),
+        ProposeError::NoReplica(_) => PushAnswer::Again(error.to_string()),
+        // The group stops when applying fails: the entry may be in the log.
+        ProposeError::Stopped(_) => PushAnswer::InDoubt(error.to_string()),
+        ProposeError::TooLarge { .. } => PushAnswer::Refused(
+            ErrorCode::Invalid,
+            "the push is larger than one change may be: push in smaller steps".to_owned(),
+        ),
+    }
+}
+
+fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
+    match reply {
+        Reply::RefsUpdated { verdicts } => Ok(verdicts),
+        Reply::Recheck => Err(PushAnswer::Again(
+            "objects were removed while it was checked".to_owned(),
+        )),
+        Reply::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
+            Err(PushAnswer::WrongGeneration)
+        }
+        Reply::UnknownOutcome => Err(PushAnswer::Refused(
+            ErrorCode::Timeout,
+            "the push is too old to know what became of it: look before pushing again".to_owned(),
+        )),
+        other @ (Reply::Refused(_) | Reply::Done | Reply::Repo(_)) => {
+            tracing::error!(reply = ?other, "a push was answered with what it never is");
+            Err(PushAnswer::Refused(
+                ErrorCode::Internal,
+                format!("the push was answered with {other:?}"),
+            ))
+        }
+    }
+}
+
+/// The repository's refs at the leader: read at one point in time, committed through the group.
+#[derive(Debug)]
+pub(crate) struct LeaderRefs {
+    reads: StateRefs,
+    commit: Commit,
+    handle: Handle,
+    path: Mutex<PackPath>,
+    failure: Mutex<Option<PushAnswer>>,
+}
+
+impl LeaderRefs {
+    /// Reads from `reads`, commits with `commit` on the runtime `handle`.
+    pub(crate) const fn new(reads: StateRefs, commit: Commit, handle: Handle) -> Self {
+        Self {
+            reads,
+            commit,
+            handle,
+            path: Mutex::new(PackPath::None),
+            failure: Mutex::new(None),
+        }
+    }
+
+    /// Why the commit has no verdicts.
+    pub(crate) fn commit_failure(&self) -> Option<PushAnswer> {
+        self.failure
+            .lock()
+            .expect("invariant: keeping an answer does not panic")
+            .take()
+    }
+
+    /// How the pack travelled.
+    pub(crate) fn pack_path(&self) -> PackPath {
+        *self
+            .path
+            .lock()
+            .expect("invariant: keeping a word does not panic")
+    }
+}
+
+impl RefStore for LeaderRefs {
+    fn head(&self) -> RefName {
+        self.reads.head()
+    }
+
+    fn get(&self, name: &RefName) -> Option<ObjectId> {
+        self.reads.get(name)
+    }
+
+    fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId)) {
+        self.reads.for_each(prefix, visit);
+    }
+
+    fn was_tip_recently(&self, id: ObjectId) -> bool {
+        self.reads.was_tip_recently(id)
+    }
+
+    fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {
+        // Runs on a thread of the blocking pool: waiting here holds no task up.
+        let (path, outcome) = self.handle.block_on(self.commit.run(push));
+        *self
+            .path
+            .lock()
+            .expect("invariant: keeping a word does not panic") = path;
+        outcome.map_err(|failure| {
+            let message = format!("{failure:?}");
+            *self
+                .failure
+                .lock()
+                .expect("invariant: keeping an answer does not panic") = Some(*failure);
+            CommitError::Unavailable { message }
+        })
+    }
+}

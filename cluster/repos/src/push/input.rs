@@ -1,0 +1,192 @@
+//! The bytes of a push at its leader: a blocking reader over a stream or a spooled file that knows
+//! whether it broke, so that a broken stream is never taken for a broken pack.
+
+use std::io::{self, BufRead, BufReader, Read};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use henge_cluster::BulkStream;
+use henge_git::http::Spool;
+use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use tokio::time::Sleep;
+use tokio_util::io::SyncIoBridge;
+
+/// Bytes read at once.
+const BUFFER_BYTES: usize = 64 * 1024;
+/// How long a stream between two nodes may stand still.
+pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether the bytes broke off; clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Broken(Arc<AtomicBool>);
+
+impl Broken {
+    /// Whether fewer bytes came than were announced.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Where the bytes of a push come from.
+#[derive(Debug)]
+pub(crate) enum Source {
+    /// This node received it.
+    Spool(Arc<Spool>),
+    /// Another node received it.
+    Stream(SyncIoBridge<Impatient<ReadHalf<BulkStream>>>),
+}
+
+impl Source {
+    /// Opens it for one reading. Blocking from here on.
+    ///
+    /// # Errors
+    /// When the spool cannot be read.
+    pub(crate) fn open(&mut self, bytes: u64) -> io::Result<PushInput<'_>> {
+        Ok(match self {
+            Self::Spool(spool) => PushInput::new(spool.reader()?, bytes),
+            Self::Stream(stream) => PushInput::new(Box::new(stream), bytes),
+        })
+    }
+}
+
+/// Exactly as many bytes as were announced; fewer are an error and set [`Broken`].
+pub(crate) struct PushInput<'a> {
+    inner: BufReader<Announced<'a>>,
+    broken: Broken,
+}
+
+struct Announced<'a> {
+    inner: Box<dyn Read + 'a>,
+    left: u64,
+    broken: Broken,
+}
+
+impl<'a> PushInput<'a> {
+    /// `bytes` bytes of `inner`.
+    fn new(inner: impl Read + 'a, bytes: u64) -> Self {
+        let broken = Broken::default();
+        let announced = Announced {
+            inner: Box::new(inner),
+            left: bytes,
+            broken: broken.clone(),
+        };
+        Self {
+            inner: BufReader::with_capacity(BUFFER_BYTES, announced),
+            broken,
+        }
+    }
+
+    /// Whether the bytes break off, also later.
+    pub(crate) fn broken(&self) -> Broken {
+        self.broken.clone()
+    }
+}
+
+impl Read for Announced<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.left)
+            .unwrap_or(usize::MAX)
+            .min(buffer.len());
+        let Some(buffer) = buffer.get_mut(..most).filter(|buffer| !buffer.is_empty()) else {
+            return Ok(0);
+        };
+        let read = match self.inner.read(buffer) {
+            Ok(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+            read => read,
+        };
+        match &read {
+            Ok(read) => self.left -= u64::try_from(*read).unwrap_or(u64::MAX).min(self.left),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(_) => self.broken.set(),
+        }
+        read
+    }
+}
+
+impl Read for PushInput<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer)
+    }
+}
+
+impl BufRead for PushInput<'_> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.inner.consume(amount);
+    }
+}
+
+/// Breaks a read that stands still for longer than [`IDLE_TIMEOUT`].
+#[derive(Debug)]
+pub(crate) struct Impatient<R> {
+    inner: R,
+    patience: Pin<Box<Sleep>>,
+    waiting: bool,
+}
+
+impl<R> Impatient<R> {
+    /// Reads from `inner`.
+    pub(crate) fn new(inner: R) -> Self {
+        Self {
+            inner,
+            patience: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)),
+            waiting: false,
+        }
+    }
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Impatient<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if let Poll::Ready(done) = Pin::new(&mut self.inner).poll_read(cx, buf) {
+            self.waiting = false;
+            return Poll::Ready(done);
+        }
+        if !self.waiting {
+            self.waiting = true;
+            self.patience = Box::pin(tokio::time::sleep(IDLE_TIMEOUT));
+        }
+        match self.patience.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fewer_bytes_than_announced_are_a_broken_stream() {
+        let mut input = PushInput::new(&b"abc"[..], 4);
+        let broken = input.broken();
+        let mut bytes = Vec::new();
+        let error = input.read_to_end(&mut bytes).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
+        assert!(broken.is_set());
+    }
+
+    #[test]
+    fn nothing_is_read_behind_what_was_announced() {
+        let mut input = PushInput::new(&b"abcdef"[..], 4);
+        let broken = input.broken();
+        let mut bytes = Vec::new();
+        input.read_to_end(&mut bytes).unwrap();
+        assert_eq!(bytes, b"abcd");
+        assert!(!broken.is_set());
+    }
+}

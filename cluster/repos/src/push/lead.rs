@@ -1,0 +1,302 @@
+//! A push at the leader of its shard: barrier, known or new, quarantine, checks, commit, report.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_cluster::{BulkHandler, BulkStream, ClusterError, Effects, StateAt};
+use henge_git::{PushLimits, PushSummary, ReceiveError, parse_push, receive_pack, report};
+use henge_runtime::failpoint;
+use henge_state::{RequestRecord, ShardView};
+use henge_storage::objects::ObjectStore;
+use henge_types::{ErrorCode, NetworkId, NodeId, RefVerdict, Refusal, Reply, RequestBinding};
+use tokio::io::WriteHalf;
+use tokio::runtime::Handle;
+use tokio_util::io::SyncIoBridge;
+
+use crate::catalogue::QUORUM_WAIT;
+use crate::frames::{self, PushAnswer, PushRequest};
+use crate::metrics::{self, PackPath, PushResult};
+use crate::push::commit::{Commit, LeaderRefs};
+use crate::push::input::{Impatient, Source};
+use crate::refs::StateRefs;
+use crate::replica::quarantine;
+use crate::repos::{Inner, still_there};
+
+/// How often a leader says that it is still at work.
+const WORKING_EVERY: Duration = Duration::from_secs(1);
+/// How long a leader waits for packs it lacks before it lets the push try again.
+const PARKED_WAIT: Duration = Duration::from_secs(2);
+
+impl PushRequest {
+    /// What binds the request id in the shard's state.
+    pub(crate) fn binding(&self) -> RequestBinding {
+        RequestBinding {
+            id: self.request,
+            principal: self.principal.clone(),
+            repo: Some(self.repo),
+            digest: self.digest,
+        }
+    }
+}
+
+impl Inner {
+    /// Leads one push. Whatever keeps it from being done is said in the answer.
+    pub(crate) async fn lead(self: &Arc<Self>, request: PushRequest, source: Source) -> PushAnswer {
+        let Ok(_permit) = self.pushes.acquire().await else {
+            return PushAnswer::Again("the node is stopping".to_owned());
+        };
+        failpoint::hit("push.received");
+        let answer = Box::pin(self.lead_admitted(request, source)).await;
+        if !matches!(answer, PushAnswer::Report(_)) {
+            metrics::push_led(PushResult::Failed, PackPath::None);
+        }
+        answer
+    }
+
+    async fn lead_admitted(self: &Arc<Self>, request: PushRequest, source: Source) -> PushAnswer {
+        let group = request.group;
+        let Some(leadership) = self.cluster.leadership(group) else {
+            return PushAnswer::NotLeader(self.cluster.leader(group).await);
+        };
+        match self.cluster.read_barrier(group, QUORUM_WAIT / 2).await {
+            Ok(_) => {}
+            Err(ClusterError::NoReplica(_)) => return PushAnswer::NotLeader(None),
+            Err(error) => return PushAnswer::Again(error.to_string()),
+        }
+        let Some(at) = self.cluster.state(group) else {
+            return PushAnswer::NotLeader(None);
+        };
+        if let Some(record) = ShardView::new(&at.state).request(&request.request) {
+            return self.answer_again(&request, record, source).await;
+        }
+        let voters: Vec<_> = leadership.voters.iter().flatten().copied().collect();
+        let own = self.effects.low_space().then(|| self.cluster.node());
+        if let Some(node) = own.or_else(|| self.space.low_among(&voters)) {
+            let message =
+                format!("disk space is low on node {node}: pushes are refused, reads go on");
+            return PushAnswer::Refused(ErrorCode::Unavailable, message);
+        }
+        Box::pin(self.lead_new(request, leadership.term, at, source)).await
+    }
+
+    /// Answers a request that was answered before, the pack unread.
+    async fn answer_again(
+        &self,
+        request: &PushRequest,
+        record: RequestRecord,
+        mut source: Source,
+    ) -> PushAnswer {
+        if !record.binds(&request.binding()) {
+            let message = "the request id came with another push before: push again";
+            return PushAnswer::Refused(ErrorCode::Conflict, message.to_owned());
+        }
+        let verdicts = match recorded(record.reply) {
+            Ok(verdicts) => verdicts,
+            Err(answer) => return answer,
+        };
+        let limits = PushLimits::default();
+        let bytes = request.bytes;
+        let reported = self.work.blocking("push report", move || {
+            let mut input = source.open(bytes).map_err(ReceiveError::Output)?;
+            let head = parse_push(&mut input, &limits)?;
+            let mut bytes = Vec::new();
+            report(&head, Ok(()), &verdicts, &mut bytes).map_err(ReceiveError::Output)?;
+            Ok::<_, ReceiveError>(bytes)
+        });
+        match reported.await {
+            Ok(Ok(bytes)) => {
+                metrics::push_led(PushResult::Known, PackPath::None);
+                PushAnswer::Report(bytes.into())
+            }
+            Ok(Err(error)) => PushAnswer::InDoubt(error.to_string()),
+            Err(error) => PushAnswer::InDoubt(error.to_string()),
+        }
+    }
+
+    async fn lead_new(
+        self: &Arc<Self>,
+        request: PushRequest,
+        term: u64,
+        at: StateAt,
+        source: Source,
+    ) -> PushAnswer {
+        let now_ms = self.clock.unix_ms();
+        let refs = match StateRefs::open(at, &request.repo, request.generation, now_ms) {
+            Ok(refs) => refs,
+            Err(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
+                return PushAnswer::WrongGeneration;
+            }
+            Err(refusal) => {
+                return PushAnswer::Refused(ErrorCode::Internal, format!("{refusal:?}"));
+            }
+        };
+        let network = refs.repo().network;
+        let reading = self.effects.readers().enter(network);
+        let served = self.effects.parking().wait_until_served(&network);
+        if tokio::time::timeout(PARKED_WAIT, served).await.is_err() {
+            return PushAnswer::Again(
+                "the leader still fetches packs of this repository".to_owned(),
+            );
+        }
+        let bytes = request.bytes;
+        let commit = Commit::new(Arc::clone(self), request, network, term, refs.applied());
+        let objects = self.objects().clone();
+        let leader = LeaderRefs::new(refs, commit, Handle::current());
+        let job = move || {
+            let answer = receive(&objects, &network, &leader, source, bytes);
+            drop(reading);
+            answer
+        };
+        match self.work.blocking("push", job).await {
+            Ok(answer) => answer,
+            Err(error) => PushAnswer::InDoubt(error.to_string()),
+        }
+    }
+}
+
+/// The verdicts that a recorded reply stands for.
+fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
+    match reply {
+        Reply::RefsUpdated { verdicts } => Ok(verdicts),
+        Reply::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
+            Err(PushAnswer::WrongGeneration)
+        }
+        Reply::UnknownOutcome => Err(PushAnswer::Refused(
+            ErrorCode::Timeout,
+            "the push is too old to know what became of it: look before pushing again".to_owned(),
+        )),
+        other @ (Reply::Refused(_) | Reply::Done | Reply::Repo(_) | Reply::Recheck) => {
+            Err(PushAnswer::Refused(
+                ErrorCode::Internal,
+                format!("the push was answered with {other:?}"),
+            ))
+        }
+    }
+}
+
+/// Quarantine, checks, commit, report. Blocking.
+fn receive(
+    objects: &ObjectStore,
+    network: &NetworkId,
+    leader: &LeaderRefs,
+    mut source: Source,
+    bytes: u64,
+) -> PushAnswer {
+    let prepared = quarantine(objects).and_then(|quarantine| Ok((quarantine, source.open(bytes)?)));
+    let (quarantine, mut input) = match prepared {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            tracing::error!(%error, "cannot prepare for a push");
+            let message = "the leader cannot store the push: its log says why";
+            return PushAnswer::Refused(ErrorCode::Internal, message.to_owned());
+        }
+    };
+    let broken = input.broken();
+    let mut report = Vec::new();
+    let outcome = receive_pack(
+        leader,
+        &objects.objects_dir(network),
+        quarantine.path(),
+        &mut input,
+        &mut report,
+        &PushLimits::default(),
+    );
+    if let Some(answer) = leader.commit_failure() {
+        return answer;
+    }
+    match outcome {
+        // A connection that broke looks like a broken pack, and nothing was committed.
+        Ok(summary) if broken.is_set() && summary.verdicts.is_empty() => broke_off(),
+        Ok(summary) => {
+            count(&summary, leader.pack_path());
+            PushAnswer::Report(report.into())
+        }
+        Err(_) if broken.is_set() => broke_off(),
+        Err(error) => failed(&error),
+    }
+}
+
+fn broke_off() -> PushAnswer {
+    PushAnswer::Again("the push broke off on its way to the leader".to_owned())
+}
+
+fn count(summary: &PushSummary, path: PackPath) {
+    let taken = summary
+        .verdicts
+        .iter()
+        .any(|verdict| verdict.result.is_ok());
+    let result = if taken {
+        PushResult::Ok
+    } else {
+        PushResult::Refused
+    };
+    metrics::push_led(result, path);
+}
+
+fn failed(error: &ReceiveError) -> PushAnswer {
+    match error {
+        ReceiveError::NotAPush
+        | ReceiveError::Truncated
+        | ReceiveError::TooManyUpdates { .. }
+        | ReceiveError::TooManyOptions { .. }
+        | ReceiveError::TooManyShallow { .. }
+        | ReceiveError::NameEncoding
+        | ReceiveError::PushCertificate
+        | ReceiveError::ObjectFormat { .. }
+        | ReceiveError::Pkt(_) => PushAnswer::Refused(ErrorCode::Invalid, error.to_string()),
+        ReceiveError::Store(_)
+        | ReceiveError::Check(_)
+        | ReceiveError::Ingest(_)
+        | ReceiveError::Commit(_)
+        | ReceiveError::Output(_) => {
+            tracing::error!(%error, "push failed at its leader");
+            PushAnswer::Refused(ErrorCode::Internal, error.to_string())
+        }
+    }
+}
+
+/// Serves pushes that other nodes received.
+#[derive(Debug)]
+pub(crate) struct PushService(pub(crate) Weak<Inner>);
+
+impl BulkHandler for PushService {
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = still_there(&self.0);
+        Box::pin(async move {
+            let inner = inner?;
+            let request: PushRequest = frames::open_head(&head)?;
+            let bytes = request.bytes;
+            tracing::debug!(%peer, group = %request.group, request = %request.request, bytes, "push to lead");
+            let (read, mut write) = tokio::io::split(stream);
+            let source = Source::Stream(SyncIoBridge::new(Impatient::new(read)));
+            let leading = inner.lead(request, source);
+            let answer = while_working(leading, &mut write).await;
+            frames::write(&mut write, &answer).await?;
+            tokio::io::AsyncWriteExt::shutdown(&mut write).await
+        })
+    }
+}
+
+/// Says every second that the work goes on. A receiving node that is gone does not stop it.
+async fn while_working(
+    leading: impl Future<Output = PushAnswer>,
+    write: &mut WriteHalf<BulkStream>,
+) -> PushAnswer {
+    let mut leading = std::pin::pin!(leading);
+    let mut gone = false;
+    loop {
+        match tokio::time::timeout(WORKING_EVERY, &mut leading).await {
+            Ok(answer) => return answer,
+            Err(_) if gone => {}
+            Err(_) => gone = frames::write(write, &PushAnswer::Working).await.is_err(),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! A push at the node that received it: spooled whole, sent to whoever leads its shard, and sent again
+//! under the same request id when that leader is lost, until there is an answer or no quorum.
+
+use std::io::{self, BufRead, Read};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use henge_cluster::BulkStream;
+use henge_git::http::{ServiceError, Spool};
+use henge_git::{PushHead, PushLimits, parse_push};
+use henge_types::{ErrorCode, NodeId, RepoRecord, RequestId, limits};
+use sha2::{Digest, Sha256};
+use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
+use tokio::sync::mpsc;
+
+use crate::catalogue::QUORUM_WAIT;
+use crate::error::{self, failed};
+use crate::frames::{self, PUSH, PushAnswer, PushRequest};
+use crate::metrics;
+use crate::push::input::{IDLE_TIMEOUT, Source};
+use crate::repos::Inner;
+
+/// How long opening a stream to a leader may take: a dead one must not use the whole wait up.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// A leader at work says so more often than this.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+/// Between two attempts.
+const RETRY_PAUSE_MS: std::ops::Range<u64> = 20..80;
+/// Leaders lost at work on one push before it is given up: a push that brings them down must end.
+const LEADERS_LOST_MAX: u32 = 6;
+/// Bytes read from the spool at once.
+const CHUNK_BYTES: usize = 256 * 1024;
+/// Chunks on their way to the leader.
+const CHUNKS_MAX: usize = 4;
+/// What a client is told to wait when its push was refused for now.
+const RETRY_AFTER_S: u32 = 5;
+/// What one update costs in a log entry besides its name, at most.
+const UPDATE_BYTES: usize = 96;
+
+/// What has to be known of a push before it goes to the leader.
+#[derive(Debug)]
+pub(crate) struct Prepared {
+    /// Its commands.
+    pub head: PushHead,
+    /// SHA-256 of its commands, capabilities and options. The new ids among them stand for the pack.
+    pub digest: [u8; 32],
+}
+
+/// Reads the head of a spooled push. Blocking.
+///
+/// # Errors
+/// `Invalid` when it is no push or larger than one entry may be.
+pub(crate) fn prepare(spool: &Spool) -> Result<Prepared, ServiceError> {
+    let mut reader = Hashing {
+        inner: spool.reader().map_err(unreadable)?,
+        hasher: Sha256::new(),
+    };
+    let head = parse_push(&mut reader, &PushLimits::default())
+        .map_err(|error| error::invalid(error.to_string()))?;
+    check_entry_size(&head)?;
+    Ok(Prepared {
+        head,
+        digest: reader.hasher.finalize().into(),
+    })
+}
+
+fn unreadable(error: io::Error) -> ServiceError {
+    error::internal(format!("the spooled push cannot be read: {error}"))
+}
+
+/// Hashes what is consumed.
+struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+}
+
+impl<R: BufRead> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.hasher.update(buffer.get(..read).unwrap_or_default());
+        Ok(read)
+    }
+}
+
+impl<R: BufRead> BufRead for Hashing<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, amount: usize) {
+        // What is about to be consumed is in the buffer: this reads nothing.
+        if let Ok(buffered) = self.inner.fill_buf() {
+            self.hasher
+                .update(buffered.get(..amount).unwrap_or(buffered));
+        }
+        self.inner.consume(amount);
+    }
+}
+
+/// All updates of a push go into one log entry.
+fn check_entry_size(head: &PushHead) -> Result<(), ServiceError> {
+    let updates = head
+        .updates
+        .iter()
+        .map(|update| update.name.as_str().len() + UPDATE_BYTES);
+    let options = head
+        .options
+        .iter()
+        .map(|option| option.len() + UPDATE_BYTES);
+    let bytes: usize = updates.chain(options).sum();
+    if bytes <= limits::ENTRY_BYTES_MAX - 2 * limits::INLINE_PACK_BYTES_MAX {
+        return Ok(());
+    }
+    Err(error::invalid(
+        "the ref names and options of this push are too long together: push in smaller steps",
+    ))
+}
+
+/// What one attempt came to.
+enum Attempt {
+    /// The client's answer.
+    Report(Bytes),
+    /// Not decided: try again.
+    Again(Undecided),
+    /// The catalogue and the shard disagree about the repository's life.
+    Resolve,
+    /// Trying again would not help.
+    Failed(ServiceError),
+}
+
+/// An attempt without an answer.
+struct Undecided {
+    why: String,
+    /// A leader was at work on it.
+    worked: bool,
+    /// It may have been done.
+    doubt: bool,
+}
+
+/// What became of a push.
+pub(crate) enum Verdict {
+    /// The client's answer.
+    Report(Bytes),
+    /// The repository has another life than the push was resolved to: nothing was done.
+    Resolve,
+}
+
+/// One push on its way to an answer.
+pub(crate) struct Receiving {
+    inner: Arc<Inner>,
+    spool: Arc<Spool>,
+    request: PushRequest,
+    /// When a leader was last at work on it.
+    heard: Instant,
+    /// Leaders lost while they were at work on it.
+    lost: u32,
+    /// It may have been done.
+    doubt: bool,
+}
+
+impl Receiving {
+    /// A push to this life of the repository. The request id must be new for every life.
+    pub(crate) fn new(
+        inner: &Arc<Inner>,
+        spool: Arc<Spool>,
+        record: &RepoRecord,
+        id: RequestId,
+        principal: &str,
+        digest: [u8; 32],
+    ) -> Self {
+        let request = PushRequest {
+            group: record.network.shard(inner.cluster.shards()),
+            repo: record.repo,
+            generation: record.generation,
+            request: id,
+            principal: principal.to_owned(),
+            digest,
+            bytes: spool.bytes(),
+        };
+        let heard = inner.clock.instant();
+        Self {
+            inner: Arc::clone(inner),
+            spool,
+            request,
+            heard,
+            lost: 0,
+            doubt: false,
+        }
+    }
+
+    /// Goes to the leader until there is an answer.
+    ///
+    /// # Errors
+    /// `Unavailable` or, when it may have been done, `Timeout` when no leader with a quorum was at work on
+    /// it for [`QUORUM_WAIT`]; and whatever the leader refused it for.
+    pub(crate) async fn run(mut self) -> Result<Verdict, ServiceError> {
+        loop {
+            let undecided = match Box::pin(self.attempt()).await {
+                Attempt::Report(bytes) => return Ok(Verdict::Report(bytes)),
+                Attempt::Resolve => return Ok(Verdict::Resolve),
+                Attempt::Failed(error) => return Err(error),
+                Attempt::Again(undecided) => undecided,
+            };
+            let Undecided { why, worked, doubt } = undecided;
+            let now = self.inner.clock.instant();
+            self.doubt |= doubt;
+            if worked {
+                self.heard = now;
+                self.lost += 1;
+            }
+            let request = &self.request;
+            tracing::debug!(group = %request.group, request = %request.request, why, "push goes to the leader again");
+            if now.duration_since(self.heard) >= QUORUM_WAIT || self.lost >= LEADERS_LOST_MAX {
+                return Err(self.gave_up(&why));
+            }
+            metrics::push_retried();
+            let pause = Duration::from_millis(rand::random_range(RETRY_PAUSE_MS));
+            tokio::time::sleep(pause).await;
+        }
+    }
+
+    fn gave_up(&self, why: &str) -> ServiceError {
+        let group = self.request.group;
+        tracing::warn!(%group, why, doubt = self.doubt, "push given up");
+        let nothing = error::no_quorum(group);
+        if self.doubt {
+            let message = format!(
+                "no quorum for this repository ({why}): the push may or may not be in, look before pushing again"
+            );
+            return ServiceError {
+                code: ErrorCode::Timeout,
+                message,
+                ..nothing
+            };
+        }
+        let message =
+            format!("no quorum for this repository ({why}): nothing was changed, try again");
+        ServiceError { message, ..nothing }
+    }
+
+    async fn attempt(&self) -> Attempt {
+        let leader = self.inner.cluster.leader(self.request.group).await;
+        match leader {
+            None => again("no node leads its shard"),
+            Some(leader) if leader == self.inner.cluster.node() => {
+                let source = Source::Spool(Arc::clone(&self.spool));
+                judge(self.inner.lead(self.request.clone(), source).await, false)
+            }
+            Some(leader) => self.remotely(leader).await,
+        }
+    }
+
+    async fn remotely(&self, leader: NodeId) -> Attempt {
+        let head = frames::head(&self.request);
+        let opened = self
+            .inner
+            .cluster
+            .bulk()
+            .open(leader, PUSH, head, OPEN_TIMEOUT)
+            .await;
+        match opened {
+            Ok(stream) => self.converse(leader, stream).await,
+            Err(error) => again(error.to_string()),
+        }
+    }
+
+    /// Sends the push and listens at the same time: an answer may come before the last byte was sent.
+    async fn converse(&self, leader: NodeId, stream: BulkStream) -> Attempt {
+        let (read, write) = tokio::io::split(stream);
+        let send = self.send(write);
+        let listen = listen(leader, read);
+        tokio::pin!(send, listen);
+        tokio::select! {
+            biased;
+            attempt = &mut listen => attempt,
+            sent = &mut send => {
+                if let Err(error) = sent {
+                    tracing::debug!(%leader, %error, "the leader stopped reading the push");
+                }
+                listen.await
+            }
+        }
+    }
+
+    async fn send(&self, mut write: WriteHalf<BulkStream>) -> io::Result<()> {
+        let (sender, mut chunks) = mpsc::channel(CHUNKS_MAX);
+        let spool = Arc::clone(&self.spool);
+        let read = self
+            .inner
+            .work_of_replica
+            .blocking("read spool", move || read_chunks(&spool, &sender));
+        // Owns the channel: when writing ends, reading does.
+        let write = async move {
+            while let Some(chunk) = chunks.recv().await {
+                tokio::time::timeout(IDLE_TIMEOUT, write.write_all(&chunk))
+                    .await
+                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+            }
+            // Whoever reads this end knows by the count of bytes whether it is the whole push.
+            write.shutdown().await
+        };
+        let (read, write) = tokio::join!(read, write);
+        read??;
+        write
+    }
+}
+
+/// Ends without a word when nobody takes the chunks any more.
+fn read_chunks(spool: &Spool, chunks: &mpsc::Sender<Bytes>) -> io::Result<()> {
+    let mut reader = spool.reader()?;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        let most = u64::try_from(CHUNK_BYTES).unwrap_or(u64::MAX);
+        (&mut reader).take(most).read_to_end(&mut chunk)?;
+        if chunk.is_empty() || chunks.blocking_send(chunk.into()).is_err() {
+            return Ok(());
+        }
+    }
+}
+
+async fn listen(leader: NodeId, mut read: ReadHalf<BulkStream>) -> Attempt {
+    let mut worked = false;
+    loop {
+        let frame = tokio::time::timeout(SILENCE_MAX, frames::read(&mut read)).await;
+        let frame = frame.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match frame {
+            Ok(PushAnswer::Working) => worked = true,
+            Ok(answer) => return judge(answer, worked),
+            // The leader had the push in its hands: the next attempt asks whether it was done.
+            Err(error) => {
+                let why = format!("node {leader} was lost: {error}");
+                return Attempt::Again(Undecided {
+                    why,
+                    worked,
+                    doubt: true,
+                });
+            }
+        }
+    }
+}
+
+fn again(why: impl Into<String>) -> Attempt {
+    Attempt::Again(Undecided {
+        why: why.into(),
+        worked: false,
+        doubt: false,
+    })
+}
+
+fn judge(answer: PushAnswer, worked: bool) -> Attempt {
+    match answer {
+        PushAnswer::Report(bytes) => Attempt::Report(bytes),
+        PushAnswer::Working => again("the leader said nothing but that it works"),
+        PushAnswer::NotLeader(_) => again("the leader changed"),
+        PushAnswer::Again(why) => again(why),
+        PushAnswer::InDoubt(why) => Attempt::Again(Undecided {
+            why,
+            worked,
+            doubt: true,
+        }),
+        PushAnswer::WrongGeneration => Attempt::Resolve,
+        PushAnswer::Refused(code, message) => Attempt::Failed(ServiceError {
+            retry_after_s: (code == ErrorCode::Unavailable).then_some(RETRY_AFTER_S),
+            ..failed(code, message)
+        }),
+    }
+}

@@ -1,0 +1,68 @@
+//! Who reads a network's store right now: a store that somebody reads is not removed.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use henge_types::NetworkId;
+
+/// Counts readers per network; clones share the counts.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Readers(Arc<Mutex<BTreeMap<NetworkId, usize>>>);
+
+/// One reader. Take it before the repository is looked up in the state: whoever finds it live then is
+/// counted before the store can be found unread.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    readers: Readers,
+    network: NetworkId,
+}
+
+impl Readers {
+    /// Counts a reader until it is dropped.
+    pub(crate) fn enter(&self, network: NetworkId) -> Reading {
+        *self.lock().entry(network).or_insert(0) += 1;
+        Reading {
+            readers: self.clone(),
+            network,
+        }
+    }
+
+    /// Whether nobody reads the network's store.
+    pub(crate) fn are_gone(&self, network: &NetworkId) -> bool {
+        !self.lock().contains_key(network)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NetworkId, usize>> {
+        self.0.lock().expect("invariant: counting does not panic")
+    }
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        let mut counts = self.readers.lock();
+        if let Some(count) = counts.get_mut(&self.network) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.network);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_is_unread_when_its_last_reader_is_gone() {
+        let readers = Readers::default();
+        let network = NetworkId::from_bytes([1; 16]);
+        assert!(readers.are_gone(&network));
+        let one = readers.enter(network);
+        let two = readers.enter(network);
+        drop(one);
+        assert!(!readers.are_gone(&network));
+        drop(two);
+        assert!(readers.are_gone(&network));
+    }
+}

@@ -1,0 +1,422 @@
+//! Reads: from this node's replica where it can serve, else from a node that can.
+
+use std::future::Future;
+use std::io::{self, Write};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_cluster::{BulkHandler, BulkStream, ClusterError};
+use henge_git::http::ServiceError;
+use henge_git::{FetchLimits, Protocol, Service, Stop, advertise, advertise_peeled, upload_pack};
+use henge_types::{
+    ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_util::io::SyncIoBridge;
+
+use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::error::{self, failed, from_cluster};
+use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
+use crate::metrics;
+use crate::readers::Reading;
+use crate::refs::StateRefs;
+use crate::repos::{Inner, still_there};
+
+/// How long opening a stream to a holder may take.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a holder may take to say whether it serves: it waits for a quorum itself.
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS + 1000);
+/// How long a request's body may take between two nodes.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A repository that is served from here, at one point in time.
+#[derive(Debug)]
+pub(crate) struct Local {
+    /// Its refs.
+    pub refs: StateRefs,
+    /// Keeps its store while it is read.
+    pub _reading: Reading,
+}
+
+/// Why a repository is not served from here.
+#[derive(Debug)]
+pub(crate) enum NotServed {
+    /// Another node may serve it.
+    Elsewhere(String),
+    /// The shard knows another life of it, or none.
+    WrongGeneration,
+    /// Nobody can now, or nobody may.
+    Failed(ServiceError),
+}
+
+/// Which life of which repository.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Target {
+    pub group: GroupId,
+    pub repo: RepoId,
+    pub network: NetworkId,
+    pub generation: Generation,
+}
+
+/// A read that came to a node that serves it.
+pub(crate) enum Found {
+    /// This one.
+    Here(Local),
+    /// Another one: its answer.
+    There(BulkStream),
+}
+
+impl Inner {
+    pub(crate) fn target(&self, record: &RepoRecord) -> Target {
+        Target {
+            group: record.network.shard(self.cluster.shards()),
+            repo: record.repo,
+            network: record.network,
+            generation: record.generation,
+        }
+    }
+
+    /// The repository as it is now or later, if this node can serve it.
+    ///
+    /// # Errors
+    /// See [`NotServed`].
+    pub(crate) async fn open_local(&self, target: &Target) -> Result<Local, NotServed> {
+        let elsewhere = |why: &str| NotServed::Elsewhere(why.to_owned());
+        if self.cluster.view(target.group).is_none() {
+            return Err(elsewhere("it holds no replica of the shard"));
+        }
+        if let Err(error) = self.scan(target.group).await {
+            tracing::error!(group = %target.group, %error, "cannot look for missing packs");
+            return Err(elsewhere("it cannot read its disk"));
+        }
+        // Before the state is looked at: a store found unread later belongs to no live repository.
+        let reading = self.effects.readers().enter(target.network);
+        match self.cluster.read_barrier(target.group, QUORUM_WAIT).await {
+            Ok(_) => {}
+            Err(ClusterError::NoReplica(_)) => return Err(elsewhere("its replica has gone")),
+            Err(error) => return Err(NotServed::Failed(from_cluster(&error))),
+        }
+        let at = self
+            .cluster
+            .state(target.group)
+            .ok_or_else(|| elsewhere("its replica has gone"))?;
+        let now_ms = self.clock.unix_ms();
+        let refs = StateRefs::open(at, &target.repo, target.generation, now_ms)
+            .map_err(|_| NotServed::WrongGeneration)?;
+        // After the state was taken: what it names is here or parked by now.
+        if self.effects.parking().is_parked(&target.network) {
+            return Err(elsewhere("it lacks packs of the repository"));
+        }
+        Ok(Local {
+            refs,
+            _reading: reading,
+        })
+    }
+
+    /// Finds a node that serves the read and, where it is another one, hands the request over.
+    ///
+    /// # Errors
+    /// `NotFound`, and `Unavailable` when nobody serves it now.
+    pub(crate) async fn find_reader(
+        &self,
+        path: &RepoPath,
+        verb: &ReadVerb,
+        body: &Bytes,
+    ) -> Result<Found, ServiceError> {
+        for freshness in [Freshness::Local, Freshness::Linearizable] {
+            let record = self.catalogue.find(path, freshness).await?;
+            let target = self.target(&record);
+            let found = match self.open_local(&target).await {
+                Ok(local) => {
+                    metrics::read_served(verb.name());
+                    return Ok(Found::Here(local));
+                }
+                Err(NotServed::Elsewhere(why)) => {
+                    tracing::debug!(group = %target.group, why, "read passed to another node");
+                    self.forward(&target, verb, body).await
+                }
+                Err(not_served) => Err(not_served),
+            };
+            match found {
+                Ok(stream) => {
+                    metrics::read_forwarded(verb.name());
+                    return Ok(Found::There(stream));
+                }
+                Err(NotServed::WrongGeneration) => {}
+                Err(NotServed::Elsewhere(why)) => {
+                    return Err(error::unavailable(format!(
+                        "no node can serve repository {path} now ({why}): try again"
+                    )));
+                }
+                Err(NotServed::Failed(error)) => return Err(error),
+            }
+        }
+        // The catalogue names a life that the shard does not serve: it is just being deleted.
+        Err(error::not_found(path))
+    }
+
+    async fn forward(
+        &self,
+        target: &Target,
+        verb: &ReadVerb,
+        body: &Bytes,
+    ) -> Result<BulkStream, NotServed> {
+        let request = ReadRequest {
+            group: target.group,
+            repo: target.repo,
+            network: target.network,
+            generation: target.generation,
+            verb: verb.clone(),
+        };
+        let mut last = "no other replica".to_owned();
+        for node in self.holders(target.group).await {
+            match self.hand_over(node, &request, body).await {
+                Ok((ReadAnswer::Serving, stream)) => return Ok(stream),
+                Ok((ReadAnswer::Elsewhere(why), _)) => last = format!("node {node}: {why}"),
+                Ok((ReadAnswer::WrongGeneration, _)) => return Err(NotServed::WrongGeneration),
+                Ok((ReadAnswer::Refused(code, message), _)) => {
+                    return Err(NotServed::Failed(failed(code, message)));
+                }
+                Err(error) => last = format!("node {node}: {error}"),
+            }
+        }
+        Err(NotServed::Elsewhere(last))
+    }
+
+    /// The other replicas, the leader first.
+    async fn holders(&self, group: GroupId) -> Vec<NodeId> {
+        let leader = self.cluster.leader(group).await;
+        let replicas = self.cluster.replicas(group);
+        let rest = replicas.into_iter().filter(|node| Some(*node) != leader);
+        let own = self.cluster.node();
+        leader
+            .into_iter()
+            .chain(rest)
+            .filter(|node| *node != own)
+            .collect()
+    }
+
+    async fn hand_over(
+        &self,
+        node: NodeId,
+        request: &ReadRequest,
+        body: &Bytes,
+    ) -> io::Result<(ReadAnswer, BulkStream)> {
+        let opened = self
+            .cluster
+            .bulk()
+            .open(node, GIT, frames::head(request), OPEN_TIMEOUT)
+            .await;
+        let mut stream = opened.map_err(io::Error::other)?;
+        let send = async {
+            stream.write_all(body).await?;
+            stream.shutdown().await
+        };
+        timed(BODY_TIMEOUT, send).await?;
+        let answer = timed(ANSWER_TIMEOUT, frames::read(&mut stream)).await?;
+        Ok((answer, stream))
+    }
+
+    /// Serves a read that another node handed over.
+    async fn serve_read(
+        self: &Arc<Self>,
+        request: ReadRequest,
+        mut stream: BulkStream,
+    ) -> io::Result<()> {
+        let mut body = Vec::new();
+        let most = u64::try_from(limits::FETCH_REQUEST_BYTES_MAX).unwrap_or(u64::MAX);
+        timed(
+            BODY_TIMEOUT,
+            (&mut stream).take(most).read_to_end(&mut body),
+        )
+        .await?;
+        let target = Target {
+            group: request.group,
+            repo: request.repo,
+            network: request.network,
+            generation: request.generation,
+        };
+        let local = match self.open_local(&target).await {
+            Ok(local) => local,
+            Err(not_served) => {
+                let answer = match not_served {
+                    NotServed::Elsewhere(why) => ReadAnswer::Elsewhere(why),
+                    NotServed::WrongGeneration => ReadAnswer::WrongGeneration,
+                    NotServed::Failed(error) => ReadAnswer::Refused(error.code, error.message),
+                };
+                frames::write(&mut stream, &answer).await?;
+                return stream.shutdown().await;
+            }
+        };
+        metrics::read_served(request.verb.name());
+        frames::write(&mut stream, &ReadAnswer::Serving).await?;
+        match request.verb {
+            ReadVerb::Refs { prefix } => {
+                frames::write(&mut stream, &wire_refs(&local, &prefix)).await?;
+                stream.shutdown().await
+            }
+            ReadVerb::InfoRefs { service, version } => {
+                let service = Service::parse(&service)
+                    .ok_or_else(|| io::Error::other(format!("unknown git service {service:?}")))?;
+                let listing = self.advertise(local, service, protocol(version)).await?;
+                stream.write_all(&listing).await?;
+                stream.shutdown().await
+            }
+            ReadVerb::UploadPack { version } => {
+                let inner = Arc::clone(self);
+                let served = self.work.blocking("git for another node", move || {
+                    let mut bridge = SyncIoBridge::new(stream);
+                    let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
+                    let stop = Stop::default();
+                    inner.upload_pack(local, protocol(version), &body, &mut output, stop)?;
+                    output.flush()?;
+                    drop(output);
+                    bridge.shutdown()
+                });
+                served.await?
+            }
+        }
+    }
+
+    /// The advertisement of a repository that is served here.
+    ///
+    /// # Errors
+    /// When its objects cannot be read.
+    pub(crate) async fn advertise(
+        &self,
+        local: Local,
+        service: Service,
+        protocol: Protocol,
+    ) -> io::Result<Bytes> {
+        let objects = self.objects().objects_dir(&local.refs.repo().network);
+        let listing = self.work.blocking("advertise", move || {
+            let mut listing = Vec::new();
+            match service {
+                Service::ReceivePack => advertise(&local.refs, service, protocol, &mut listing)?,
+                Service::UploadPack => {
+                    advertise_peeled(&local.refs, &objects, service, protocol, &mut listing)?;
+                }
+            }
+            drop(local);
+            io::Result::Ok(listing.into())
+        });
+        listing.await?
+    }
+
+    /// Answers one upload-pack request of a repository that is served here. Blocking.
+    ///
+    /// # Errors
+    /// When the answer could not be finished: it must break off.
+    pub(crate) fn upload_pack(
+        &self,
+        local: Local,
+        protocol: Protocol,
+        mut request: &[u8],
+        output: &mut dyn Write,
+        stop: Stop,
+    ) -> io::Result<()> {
+        let objects = self.objects().objects_dir(&local.refs.repo().network);
+        let limits = FetchLimits {
+            stop,
+            ..FetchLimits::default()
+        };
+        let outcome = upload_pack(
+            &local.refs,
+            &objects,
+            protocol,
+            &mut request,
+            output,
+            &limits,
+        );
+        drop(local);
+        match outcome {
+            Ok(_) => Ok(()),
+            Err(henge_git::FetchError::Output(error)) => Err(error),
+            // The client has been told within the protocol.
+            Err(error @ henge_git::FetchError::Store(_)) => {
+                tracing::error!(%error, "a repository cannot be read");
+                Ok(())
+            }
+            Err(error) => {
+                tracing::debug!(%error, "fetch refused");
+                Ok(())
+            }
+        }
+    }
+}
+
+/// Head and refs, as they travel.
+pub(crate) fn wire_refs(local: &Local, prefix: &str) -> WireRefs {
+    let repo = local.refs.repo();
+    WireRefs {
+        head: repo.head.clone(),
+        refs: local.refs.list(prefix),
+        updated_at_ms: repo.updated_at_ms,
+        applied: local.refs.applied(),
+    }
+}
+
+impl ReadVerb {
+    /// For metrics.
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::InfoRefs { .. } => "info_refs",
+            Self::UploadPack { .. } => "upload_pack",
+            Self::Refs { .. } => "refs",
+        }
+    }
+}
+
+/// The number of a protocol between nodes.
+pub(crate) const fn version(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::V0 => 0,
+        Protocol::V1 => 1,
+        Protocol::V2 => 2,
+    }
+}
+
+const fn protocol(version: u8) -> Protocol {
+    match version {
+        2 => Protocol::V2,
+        1 => Protocol::V1,
+        _ => Protocol::V0,
+    }
+}
+
+async fn timed<T>(within: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout(within, step)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Serves [`frames::GIT`].
+#[derive(Debug)]
+pub(crate) struct ReadService(pub(crate) Weak<Inner>);
+
+impl BulkHandler for ReadService {
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = still_there(&self.0);
+        Box::pin(async move {
+            let inner = inner?;
+            let request: ReadRequest = frames::open_head(&head)?;
+            tracing::debug!(%peer, group = %request.group, verb = request.verb.name(), "read for another node");
+            inner.serve_read(request, stream).await
+        })
+    }
+}
+
+/// What a stream between nodes that broke off means to a client.
+pub(crate) fn broke_off(error: &io::Error) -> ServiceError {
+    failed(
+        ErrorCode::Unavailable,
+        format!("the node that serves this repository was lost: {error}: try again"),
+    )
+}

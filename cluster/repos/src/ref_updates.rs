@@ -1,0 +1,146 @@
+//! Changes of refs that bring no objects: from the API, not from a push.
+
+use henge_git::http::ServiceError;
+use henge_types::{
+    Command, Generation, LogIndex, RefUpdate, RefVerdict, Refusal, Reply, RepoId, RepoPath,
+    ShardCommand, UpdateRefs, limits,
+};
+
+use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::error::{self, from_cluster, from_refusal, unexpected};
+use crate::frames::WireRefs;
+use crate::repos::Inner;
+
+/// Whether one refused update refuses the others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Atomicity {
+    /// It does.
+    AllOrNothing,
+    /// It does not.
+    EachByItself,
+}
+
+impl Inner {
+    pub(crate) async fn update_refs(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        updates: Vec<RefUpdate>,
+        atomicity: Atomicity,
+    ) -> Result<Vec<RefVerdict>, ServiceError> {
+        if updates.is_empty() || updates.len() > limits::REF_UPDATES_MAX {
+            return Err(error::invalid(format!(
+                "between 1 and {} refs can be updated at once",
+                limits::REF_UPDATES_MAX
+            )));
+        }
+        for freshness in [Freshness::Local, Freshness::Linearizable] {
+            let record = self.catalogue.find(path, freshness).await?;
+            let before = self.refs(path, "refs/").await?;
+            check_values(&updates, &before)?;
+            let target = self.target(&record);
+            let command = command(
+                target.repo,
+                target.generation,
+                &updates,
+                atomicity,
+                principal,
+                before.applied,
+            );
+            let request = self.catalogue.binding(&command, principal, target.repo);
+            let called = self
+                .cluster
+                .call(target.group, command, request, QUORUM_WAIT)
+                .await;
+            match called.map_err(|error| from_cluster(&error))?.reply {
+                Reply::RefsUpdated { verdicts } => return Ok(verdicts),
+                Reply::Recheck
+                | Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
+                Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
+                other => return Err(unexpected("update_refs", &other)),
+            }
+        }
+        Err(error::not_found(path))
+    }
+}
+
+/// A new value must be known to be whole, and a branch's to be a commit: both are if a ref, and for a
+/// branch a branch, has it.
+fn check_values(updates: &[RefUpdate], before: &WireRefs) -> Result<(), ServiceError> {
+    for update in updates {
+        let Some(new) = update.new else { continue };
+        let mut holders = before.refs.iter().filter(|(_, value)| *value == new);
+        let known = holders.any(|(name, _)| name.is_branch() || !update.name.is_branch());
+        if !known {
+            let what = if update.name.is_branch() {
+                "branch"
+            } else {
+                "ref"
+            };
+            return Err(error::invalid(format!(
+                "no {what} of the repository is at {new}: push it first"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn command(
+    repo: RepoId,
+    generation: Generation,
+    updates: &[RefUpdate],
+    atomicity: Atomicity,
+    principal: &str,
+    checked_at: LogIndex,
+) -> Command {
+    Command::Shard(ShardCommand::UpdateRefs(UpdateRefs {
+        repo,
+        generation,
+        packs: Vec::new(),
+        updates: updates.to_vec(),
+        atomic: atomicity == Atomicity::AllOrNothing,
+        pusher: principal.to_owned(),
+        options: Vec::new(),
+        checked_at,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::{ObjectId, PreviousValue};
+
+    fn update(name: &str, new: Option<u8>) -> RefUpdate {
+        RefUpdate {
+            name: name.parse().unwrap(),
+            expected: PreviousValue::Any,
+            new: new.map(|byte| ObjectId::Sha1([byte; 20])),
+        }
+    }
+
+    fn before() -> WireRefs {
+        WireRefs {
+            head: "refs/heads/main".parse().unwrap(),
+            refs: vec![
+                ("refs/heads/main".parse().unwrap(), ObjectId::Sha1([1; 20])),
+                ("refs/tags/v1".parse().unwrap(), ObjectId::Sha1([2; 20])),
+            ],
+            updated_at_ms: 0,
+            applied: LogIndex::new(1),
+        }
+    }
+
+    #[test]
+    fn a_new_value_must_be_one_that_a_ref_has() {
+        assert!(check_values(&[update("refs/heads/x", Some(1))], &before()).is_ok());
+        assert!(check_values(&[update("refs/tags/x", Some(2))], &before()).is_ok());
+        assert!(check_values(&[update("refs/heads/x", None)], &before()).is_ok());
+        assert!(check_values(&[update("refs/heads/x", Some(3))], &before()).is_err());
+    }
+
+    #[test]
+    fn a_branch_takes_only_what_a_branch_has() {
+        assert!(check_values(&[update("refs/heads/x", Some(2))], &before()).is_err());
+        assert!(check_values(&[update("refs/tags/x", Some(1))], &before()).is_ok());
+    }
+}

@@ -1,0 +1,247 @@
+//! What a replica does for others: it stages packs for leaders, releases them, and hands out packs.
+
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_cluster::{BulkHandler, BulkStream, Effects};
+use henge_storage::objects::{ObjectError, ObjectStore, Quarantine};
+use henge_types::{NetworkId, NodeId, PackId};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::frames::{self, PackAnswer, PackRequest, ReleaseRequest, StageAnswer, StageRequest};
+use crate::parking::Missing;
+use crate::push::replicate::copy;
+use crate::repos::{Inner, still_there};
+use crate::staging::Trust;
+
+/// How long the far side may take to read the last bytes.
+const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
+
+impl Inner {
+    /// Receives a pack for a leader and makes it durable.
+    async fn stage_for(
+        &self,
+        stage: &StageRequest,
+        stream: &mut BulkStream,
+    ) -> io::Result<StageAnswer> {
+        if let Some(refusal) = self.refuse_stage(stage) {
+            return Ok(refusal);
+        }
+        let objects = self.objects().clone();
+        let quarantine = self
+            .work_of_replica
+            .blocking("quarantine", move || quarantine(&objects))
+            .await??;
+        let (pack, idx) = (
+            quarantine.path().join("pack"),
+            quarantine.path().join("idx"),
+        );
+        receive_file(stream, stage.pack_bytes, &pack).await?;
+        receive_file(stream, stage.idx_bytes, &idx).await?;
+        let (effects, request) = (Arc::clone(&self.effects), stage.clone());
+        let kept = self.work_of_replica.blocking("stage", move || {
+            let kept = effects
+                .staging()
+                .keep(&request, (&pack, &idx), Trust::Received);
+            drop(quarantine);
+            kept
+        });
+        if let Err(error) = kept.await? {
+            tracing::error!(pack = %stage.pack, %error, "cannot stage a pack");
+            return Ok(StageAnswer::Refused(error.to_string()));
+        }
+        // The term may have ended while the pack came in: then the answer must not be counted.
+        if let Some(refusal) = self.refuse_stage(stage) {
+            self.release_here(ReleaseRequest {
+                network: stage.network,
+                pack: stage.pack,
+                claim: stage.claim,
+            })
+            .await;
+            return Ok(refusal);
+        }
+        self.promote_if_missing(stage).await?;
+        Ok(StageAnswer::Durable {
+            pack: stage.pack,
+            term: stage.claim.term,
+        })
+    }
+
+    fn refuse_stage(&self, stage: &StageRequest) -> Option<StageAnswer> {
+        let term = self.cluster.term(stage.claim.group);
+        if term > stage.claim.term {
+            let why = format!(
+                "the group is in term {term}, the leader of {} is over",
+                stage.claim.term
+            );
+            return Some(StageAnswer::Refused(why));
+        }
+        self.effects
+            .low_space()
+            .then(|| StageAnswer::Refused("disk space is low".to_owned()))
+    }
+
+    /// The entry came before the pack: it is waited for.
+    async fn promote_if_missing(&self, stage: &StageRequest) -> io::Result<()> {
+        let missing = Missing {
+            group: stage.claim.group,
+            network: stage.network,
+            pack: stage.pack,
+        };
+        if !self.effects.parking().contains(&missing) {
+            return Ok(());
+        }
+        let effects = Arc::clone(&self.effects);
+        let promoted = self
+            .work_of_replica
+            .blocking("promote", move || effects.promote_missing(&missing));
+        promoted.await?.map_err(io::Error::other)
+    }
+
+    /// Drops a claim on this node.
+    pub(crate) async fn release_here(&self, request: ReleaseRequest) {
+        let effects = Arc::clone(&self.effects);
+        let released = self.work_of_replica.blocking("release", move || {
+            effects.staging().release(&request.pack, &request.claim)
+        });
+        match released.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "cannot remove a released pack"),
+            Err(error) => tracing::error!(%error, "cannot remove a released pack"),
+        }
+    }
+
+    async fn hand_out(&self, request: PackRequest, stream: &mut BulkStream) -> io::Result<()> {
+        let objects = self.objects().clone();
+        let _reading = self.effects.readers().enter(request.network);
+        let (network, pack) = (request.network, request.pack);
+        let opened = self
+            .work_of_replica
+            .blocking("open pack", move || open_pack(&objects, &network, &pack));
+        let Some((pack, idx)) = opened.await?? else {
+            frames::write(stream, &PackAnswer::Missing).await?;
+            return stream.shutdown().await;
+        };
+        let answer = PackAnswer::Here {
+            pack_bytes: pack.1,
+            idx_bytes: idx.1,
+        };
+        frames::write(stream, &answer).await?;
+        copy(tokio::fs::File::from_std(pack.0).take(pack.1), stream).await?;
+        copy(tokio::fs::File::from_std(idx.0).take(idx.1), stream).await?;
+        stream.shutdown().await
+    }
+}
+
+type Opened = (std::fs::File, u64);
+
+/// Pack and index, if both are here.
+fn open_pack(
+    objects: &ObjectStore,
+    network: &NetworkId,
+    pack: &PackId,
+) -> io::Result<Option<(Opened, Opened)>> {
+    let sized = |opened: Result<std::fs::File, ObjectError>| match opened {
+        Ok(file) => {
+            let bytes = file.metadata()?.len();
+            Ok(Some((file, bytes)))
+        }
+        Err(ObjectError::MissingPack(_)) => Ok(None),
+        Err(error) => Err(io::Error::other(error)),
+    };
+    let pack_file = sized(objects.open_pack(network, pack))?;
+    Ok(pack_file.zip(sized(objects.open_idx(network, pack))?))
+}
+
+/// A quarantine of its own: two attempts at one push must not empty each other's. Blocking.
+///
+/// # Errors
+/// When it cannot be made.
+pub(crate) fn quarantine(objects: &ObjectStore) -> io::Result<Quarantine> {
+    let name = u128::from_be_bytes(henge_runtime::random_bytes());
+    objects
+        .quarantine(&format!("{name:032x}"))
+        .map_err(io::Error::other)
+}
+
+/// Writes the next `bytes` bytes of the stream to a new file.
+pub(crate) async fn receive_file(
+    stream: &mut BulkStream,
+    bytes: u64,
+    path: &Path,
+) -> io::Result<()> {
+    let mut file = tokio::fs::File::create_new(path).await?;
+    let copied = copy(stream.take(bytes), &mut file).await?;
+    if copied != bytes {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    // Hands the last bytes to the system; durability comes with the move.
+    file.flush().await
+}
+
+/// Serves [`frames::STAGE`].
+#[derive(Debug)]
+pub(crate) struct StageService(pub(crate) Weak<Inner>);
+
+impl BulkHandler for StageService {
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        mut stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = still_there(&self.0);
+        Box::pin(async move {
+            let inner = inner?;
+            let stage: StageRequest = frames::open_head(&head)?;
+            tracing::debug!(%peer, pack = %stage.pack, bytes = stage.pack_bytes, "pack to stage");
+            let answer = inner.stage_for(&stage, &mut stream).await?;
+            frames::write(&mut stream, &answer).await?;
+            tokio::time::timeout(GOODBYE_TIMEOUT, stream.shutdown()).await?
+        })
+    }
+}
+
+/// Serves [`frames::RELEASE`].
+#[derive(Debug)]
+pub(crate) struct ReleaseService(pub(crate) Weak<Inner>);
+
+impl BulkHandler for ReleaseService {
+    fn handle(
+        &self,
+        _peer: NodeId,
+        head: Bytes,
+        mut stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = still_there(&self.0);
+        Box::pin(async move {
+            let inner = inner?;
+            inner.release_here(frames::open_head(&head)?).await;
+            stream.shutdown().await
+        })
+    }
+}
+
+/// Serves [`frames::PACK`].
+#[derive(Debug)]
+pub(crate) struct PackService(pub(crate) Weak<Inner>);
+
+impl BulkHandler for PackService {
+    fn handle(
+        &self,
+        _peer: NodeId,
+        head: Bytes,
+        mut stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = still_there(&self.0);
+        Box::pin(async move {
+            inner?
+                .hand_out(frames::open_head(&head)?, &mut stream)
+                .await
+        })
+    }
+}

@@ -1,0 +1,271 @@
+//! The handle on a node's repositories, and what all parts of it share.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock, Weak};
+
+use bytes::Bytes;
+use henge_cluster::Cluster;
+use henge_git::http::ServiceError;
+use henge_runtime::{Clock, Scope};
+use henge_storage::objects::ObjectStore;
+use henge_types::{
+    GroupId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord, limits,
+};
+use tokio::io::AsyncReadExt;
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+
+use crate::access::allow;
+use crate::catalogue::{Catalogue, CreateOptions, Freshness};
+use crate::effects::PackEffects;
+use crate::frames::{self, ReadVerb, WireRefs};
+use crate::push::lead::PushService;
+use crate::reads::{Found, ReadService, broke_off, wire_refs};
+use crate::reconcile::Reconciler;
+use crate::replica::{PackService, ReleaseService, StageService};
+use crate::space::Space;
+use crate::{fetcher, ref_updates};
+
+/// Blocking jobs of a node's part as a replica (staging, fetching packs). A pool of their own: pushes wait
+/// for them on other nodes, so they must never wait for pushes.
+const REPLICA_JOBS_MAX: usize = 32;
+/// Blocking jobs besides pushes and fetches (advertisements, reports).
+const SMALL_JOBS_MAX: usize = 32;
+
+/// Refs at one point in time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefsPage {
+    /// What HEAD points at; it need not exist.
+    pub head: RefName,
+    /// The refs, by name.
+    pub refs: Vec<(RefName, ObjectId)>,
+    /// When a ref or HEAD changed last, milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+}
+
+/// What all parts share.
+#[derive(Debug)]
+pub(crate) struct Inner {
+    pub(crate) cluster: Cluster,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) effects: Arc<PackEffects>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) scope: Scope,
+    /// Blocking work for clients.
+    pub(crate) work: Scope,
+    /// Blocking work for other nodes.
+    pub(crate) work_of_replica: Scope,
+    pub(crate) pushes: Semaphore,
+    pub(crate) fetches: Arc<Semaphore>,
+    pub(crate) space: Space,
+    /// Where pushes lie while they come in.
+    pub(crate) spool_dir: PathBuf,
+    scanned: RwLock<BTreeSet<GroupId>>,
+}
+
+impl Inner {
+    pub(crate) fn objects(&self) -> &ObjectStore {
+        self.effects.objects()
+    }
+
+    pub(crate) fn is_scanned(&self, group: GroupId) -> bool {
+        self.scanned
+            .read()
+            .expect("invariant: noting does not panic")
+            .contains(&group)
+    }
+
+    pub(crate) fn mark_scanned(&self, group: GroupId) {
+        self.scanned
+            .write()
+            .expect("invariant: noting does not panic")
+            .insert(group);
+    }
+}
+
+/// What a stream is served with. Handlers live as long as the cluster, which must not keep what is above it.
+///
+/// # Errors
+/// When the node is stopping.
+pub(crate) fn still_there(inner: &Weak<Inner>) -> io::Result<Arc<Inner>> {
+    inner
+        .upgrade()
+        .ok_or_else(|| io::Error::other("the node is stopping"))
+}
+
+/// The repositories of a node; clones share it.
+#[derive(Debug, Clone)]
+pub struct Repos {
+    pub(crate) inner: Arc<Inner>,
+}
+
+impl Repos {
+    /// Serves repositories over a started cluster. `effects` must be those the cluster was started with.
+    /// Runs on the runtime it is called on.
+    ///
+    /// # Errors
+    /// When the disk cannot be read.
+    pub async fn start(
+        cluster: Cluster,
+        effects: Arc<PackEffects>,
+        scope: &Scope,
+        clock: Arc<dyn Clock>,
+    ) -> io::Result<Self> {
+        crate::metrics::describe();
+        let scope = scope.child("repos");
+        let handle = Handle::current();
+        let spool = effects.objects().spool();
+        let spool_dir = spool.path().parent().map(Path::to_owned);
+        let spool_dir = spool_dir.ok_or_else(|| io::Error::other("the spool has no directory"))?;
+        let jobs = limits::PUSHES_AT_ONCE + limits::FETCHES_AT_ONCE + SMALL_JOBS_MAX;
+        let inner = Arc::new(Inner {
+            catalogue: Catalogue::new(cluster.clone()),
+            cluster: cluster.clone(),
+            effects,
+            spool_dir,
+            clock: Arc::clone(&clock),
+            work: Scope::root("git", handle.clone(), jobs),
+            work_of_replica: Scope::root("replica", handle, REPLICA_JOBS_MAX),
+            pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
+            fetches: Arc::new(Semaphore::new(limits::FETCHES_AT_ONCE)),
+            space: Space::default(),
+            scanned: RwLock::default(),
+            scope: scope.clone(),
+        });
+        inner.scan_all().await?;
+        let bulk = cluster.bulk();
+        bulk.serve(frames::PUSH, Arc::new(PushService(Arc::downgrade(&inner))));
+        bulk.serve(
+            frames::STAGE,
+            Arc::new(StageService(Arc::downgrade(&inner))),
+        );
+        bulk.serve(
+            frames::RELEASE,
+            Arc::new(ReleaseService(Arc::downgrade(&inner))),
+        );
+        bulk.serve(frames::PACK, Arc::new(PackService(Arc::downgrade(&inner))));
+        bulk.serve(frames::GIT, Arc::new(ReadService(Arc::downgrade(&inner))));
+        fetcher::start(&inner);
+        inner.space.watch(cluster.clone(), &scope);
+        Reconciler::start(cluster, inner.catalogue.clone(), clock, &scope);
+        Ok(Self { inner })
+    }
+
+    /// Makes a repository. Returns when it serves.
+    ///
+    /// # Errors
+    /// `AlreadyExists`, `Invalid`, `Forbidden`; `Unavailable` or `Timeout` without a quorum: what was begun is
+    /// then finished or undone by itself.
+    pub async fn create(
+        &self,
+        principal: &str,
+        path: RepoPath,
+        options: CreateOptions,
+    ) -> Result<RepoRecord, ServiceError> {
+        let principal = allow(Some(principal))?;
+        self.inner.catalogue.create(principal, path, options).await
+    }
+
+    /// The repository of this name. Linearizable.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn get(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
+        self.inner
+            .catalogue
+            .find(path, Freshness::Linearizable)
+            .await
+    }
+
+    /// A page of repositories by name, behind `after`; at most 1,000. Linearizable.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list(
+        &self,
+        owner: Option<&OwnerName>,
+        after: Option<&RepoPath>,
+        limit: usize,
+    ) -> Result<Vec<RepoRecord>, ServiceError> {
+        self.inner.catalogue.list(owner, after, limit).await
+    }
+
+    /// Deletes a repository. Returns when no node serves it any more.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
+    pub async fn delete(&self, principal: &str, path: &RepoPath) -> Result<(), ServiceError> {
+        let principal = allow(Some(principal))?;
+        self.inner.catalogue.delete(principal, path).await
+    }
+
+    /// HEAD and the refs whose names start with `prefix`. Linearizable.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn refs(&self, path: &RepoPath, prefix: &str) -> Result<RefsPage, ServiceError> {
+        let WireRefs {
+            head,
+            refs,
+            updated_at_ms,
+            ..
+        } = self.inner.refs(path, prefix).await?;
+        Ok(RefsPage {
+            head,
+            refs,
+            updated_at_ms,
+        })
+    }
+
+    /// Changes refs without bringing objects: every new value must be one that a ref has already, and a
+    /// branch's one that a branch has. One verdict per update, in order.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`, `Invalid`; `Unavailable` or `Timeout` without a quorum.
+    pub async fn update_refs(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        updates: Vec<RefUpdate>,
+        atomic: bool,
+    ) -> Result<Vec<RefVerdict>, ServiceError> {
+        let principal = allow(Some(principal))?;
+        let atomicity = if atomic {
+            ref_updates::Atomicity::AllOrNothing
+        } else {
+            ref_updates::Atomicity::EachByItself
+        };
+        self.inner
+            .update_refs(principal, path, updates, atomicity)
+            .await
+    }
+}
+
+impl Inner {
+    /// HEAD and refs, from here or from another node.
+    pub(crate) async fn refs(
+        &self,
+        path: &RepoPath,
+        prefix: &str,
+    ) -> Result<WireRefs, ServiceError> {
+        let verb = ReadVerb::Refs {
+            prefix: prefix.to_owned(),
+        };
+        match self.find_reader(path, &verb, &Bytes::new()).await? {
+            Found::Here(local) => Ok(wire_refs(&local, prefix)),
+            Found::There(mut stream) => {
+                let page = frames::read(&mut stream)
+                    .await
+                    .map_err(|error| broke_off(&error))?;
+                // Nothing follows; reading the end lets the stream close.
+                let mut rest = [0];
+                if stream.read(&mut rest).await.is_err() {
+                    tracing::debug!("a stream of refs was not closed");
+                }
+                Ok(page)
+            }
+        }
+    }
+}

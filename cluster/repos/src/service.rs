@@ -1,0 +1,241 @@
+//! The repositories as the smart-HTTP router serves them.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use henge_git::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
+use henge_git::{Protocol, Service, Stop, advertise_missing};
+use henge_types::{ErrorCode, RepoPath, RepoRecord, limits};
+use tokio::io::AsyncReadExt;
+use tokio_util::io::ReaderStream;
+
+use crate::access::{allow, creates};
+use crate::catalogue::{CreateOptions, Freshness};
+use crate::error::{self, failed};
+use crate::frames::ReadVerb;
+use crate::metrics;
+use crate::push::input::Impatient;
+use crate::push::receive::{Prepared, Receiving, Verdict, prepare};
+use crate::reads::{Found, broke_off, version};
+use crate::repos::Repos;
+
+/// How long a fetch waits for its turn.
+const TURN_WAIT: Duration = Duration::from_secs(5);
+/// The advertisement of another node, at most.
+const ADVERTISEMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Lives of a repository that one push is resolved to, at most.
+const LIVES_MAX: usize = 3;
+
+fn parse(repo: &str) -> Result<RepoPath, ServiceError> {
+    repo.parse().map_err(|_| {
+        failed(
+            ErrorCode::NotFound,
+            "there is no such repository: its path is OWNER/NAME.git",
+        )
+    })
+}
+
+impl GitService for Repos {
+    async fn advertise(
+        &self,
+        caller: Caller,
+        repo: &str,
+        service: Service,
+        protocol: Protocol,
+    ) -> Result<Bytes, ServiceError> {
+        let principal = allow(caller.name.as_deref())?;
+        let path = parse(repo)?;
+        let found = self.inner.catalogue.find(&path, Freshness::Local).await;
+        match (found, service) {
+            // The capabilities say nothing of the repository but that it is there.
+            (Ok(_), Service::UploadPack) if protocol == Protocol::V2 => {
+                nothing_yet(service, protocol)
+            }
+            (Ok(_), _) => Box::pin(self.advertise_found(&path, service, protocol)).await,
+            (Err(error), Service::ReceivePack)
+                if error.code == ErrorCode::NotFound && creates(principal, &path) =>
+            {
+                nothing_yet(service, protocol)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
+    async fn upload_pack(
+        &self,
+        caller: Caller,
+        repo: &str,
+        protocol: Protocol,
+        request: Bytes,
+    ) -> Result<Body, ServiceError> {
+        allow(caller.name.as_deref())?;
+        let path = parse(repo)?;
+        let turn = Arc::clone(&self.inner.fetches).acquire_owned();
+        let turn = tokio::time::timeout(TURN_WAIT, turn)
+            .await
+            .map_err(|_| throttled())?;
+        let turn = turn.map_err(|_| error::unavailable("the node is stopping"))?;
+        let verb = ReadVerb::UploadPack {
+            version: version(protocol),
+        };
+        match Box::pin(self.inner.find_reader(&path, &verb, &request)).await? {
+            Found::Here(local) => {
+                let inner = Arc::clone(&self.inner);
+                let stop = Stop::default();
+                Ok(stream_blocking(
+                    &self.inner.work,
+                    &stop.clone(),
+                    move |output| {
+                        let outcome = inner.upload_pack(local, protocol, &request, output, stop);
+                        drop(turn);
+                        outcome
+                    },
+                ))
+            }
+            Found::There(stream) => {
+                Ok(Body::from_stream(ReaderStream::new(Impatient::new(stream))))
+            }
+        }
+    }
+
+    async fn receive_pack(
+        &self,
+        caller: Caller,
+        repo: &str,
+        _protocol: Protocol,
+        request: Spool,
+    ) -> Result<Body, ServiceError> {
+        let principal = allow(caller.name.as_deref())?;
+        let path = parse(repo)?;
+        metrics::push_received(request.bytes());
+        let started = self.inner.clock.instant();
+        let spool = Arc::new(request);
+        let reading = Arc::clone(&spool);
+        let prepared = self
+            .inner
+            .work
+            .blocking("push head", move || prepare(&reading))
+            .await;
+        let prepared = prepared.map_err(|error| error::internal(error.to_string()))??;
+        if prepared.head.is_empty() {
+            return Ok(Body::empty());
+        }
+        let report = Box::pin(self.push(principal, &path, &spool, &prepared)).await?;
+        let seconds = self
+            .inner
+            .clock
+            .instant()
+            .duration_since(started)
+            .as_secs_f64();
+        metrics::push_answered(seconds);
+        Ok(Body::from(report))
+    }
+
+    fn spool_dir(&self) -> &Path {
+        &self.inner.spool_dir
+    }
+}
+
+fn throttled() -> ServiceError {
+    ServiceError {
+        retry_after_s: Some(5),
+        ..failed(
+            ErrorCode::Throttled,
+            format!(
+                "{} fetches run on this node already: try again",
+                limits::FETCHES_AT_ONCE
+            ),
+        )
+    }
+}
+
+fn nothing_yet(service: Service, protocol: Protocol) -> Result<Bytes, ServiceError> {
+    let mut listing = Vec::new();
+    advertise_missing(service, protocol, &mut listing)
+        .map_err(|error| error::internal(error.to_string()))?;
+    Ok(listing.into())
+}
+
+impl Repos {
+    async fn advertise_found(
+        &self,
+        path: &RepoPath,
+        service: Service,
+        protocol: Protocol,
+    ) -> Result<Bytes, ServiceError> {
+        let verb = ReadVerb::InfoRefs {
+            service: service.name().to_owned(),
+            version: version(protocol),
+        };
+        match self.inner.find_reader(path, &verb, &Bytes::new()).await? {
+            Found::Here(local) => {
+                let listing = self.inner.advertise(local, service, protocol).await;
+                listing.map_err(|error| {
+                    tracing::error!(%error, "an advertisement cannot be made");
+                    error::internal("the repository cannot be read: tell its operator")
+                })
+            }
+            Found::There(stream) => {
+                let mut listing = Vec::new();
+                let mut stream = Impatient::new(stream).take(ADVERTISEMENT_BYTES_MAX);
+                stream
+                    .read_to_end(&mut listing)
+                    .await
+                    .map_err(|error| broke_off(&error))?;
+                Ok(listing.into())
+            }
+        }
+    }
+
+    /// One push to whatever life the repository has.
+    async fn push(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        spool: &Arc<Spool>,
+        prepared: &Prepared,
+    ) -> Result<Bytes, ServiceError> {
+        let mut freshness = Freshness::Local;
+        for _ in 0..LIVES_MAX {
+            let record = self.find_or_create(principal, path, freshness).await?;
+            // One id for one life: a refusal by an earlier life must not be taken for this one's.
+            let id = self.inner.cluster.next_request_id();
+            let spool = Arc::clone(spool);
+            let push = Receiving::new(&self.inner, spool, &record, id, principal, prepared.digest);
+            match push.run().await? {
+                Verdict::Report(report) => return Ok(report),
+                Verdict::Resolve => freshness = Freshness::Linearizable,
+            }
+        }
+        Err(failed(
+            ErrorCode::Conflict,
+            format!("repository {path} is being deleted or made again: push again"),
+        ))
+    }
+
+    async fn find_or_create(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        freshness: Freshness,
+    ) -> Result<RepoRecord, ServiceError> {
+        let catalogue = &self.inner.catalogue;
+        match catalogue.find(path, freshness).await {
+            Err(error) if error.code == ErrorCode::NotFound && creates(principal, path) => {}
+            found => return found,
+        }
+        match catalogue
+            .create(principal, path.clone(), CreateOptions::default())
+            .await
+        {
+            // Somebody else was faster: that one is pushed to.
+            Err(error) if error.code == ErrorCode::AlreadyExists => {
+                catalogue.find(path, Freshness::Linearizable).await
+            }
+            created => created,
+        }
+    }
+}

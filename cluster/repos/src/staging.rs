@@ -1,0 +1,388 @@
+//! Packs kept durable for a leader that has not proposed them yet.
+//!
+//! A pack stays while anybody claims it. A claim ends when its leader releases it, when an entry names the
+//! pack, or when its term is over here: when an entry of a higher term was applied, no entry of that
+//! leader can name it any more. Claims are on disk before their pack is, so that a restart forgets no
+//! promise.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard};
+
+use henge_storage::objects::{ObjectError, ObjectStore};
+use henge_types::{GroupId, NetworkId, PackId, stored};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::frames::{Claim, StageRequest};
+use crate::metrics;
+
+/// Number of the stored form of a pack's claims.
+const CLAIMS: u16 = 1060;
+/// Behind the pack's name.
+const EXTENSION: &str = "claims";
+
+/// Why a pack was not kept.
+#[derive(Debug, Error)]
+pub(crate) enum KeepError {
+    /// Another network waits for the same pack: files are named by content, and the first entry takes them.
+    #[error("the same pack is being pushed to another repository: try again")]
+    Busy,
+    /// It is not what was announced, or the disk failed.
+    #[error(transparent)]
+    Store(#[from] ObjectError),
+    /// The claims could not be written.
+    #[error("cannot write the claims of a pack: {0}")]
+    Claims(#[from] io::Error),
+}
+
+/// Whether the files were read through already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trust {
+    /// This node made them itself.
+    Made,
+    /// They came from another node.
+    Received,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Kept {
+    network: NetworkId,
+    claims: BTreeSet<Claim>,
+}
+
+/// The staged packs of this node. All of it blocks.
+#[derive(Debug)]
+pub(crate) struct Staging {
+    objects: ObjectStore,
+    dir: PathBuf,
+    kept: Mutex<BTreeMap<PackId, Kept>>,
+}
+
+impl Staging {
+    /// Finds what an earlier run staged; `dir` holds the claims.
+    ///
+    /// # Errors
+    /// When a directory cannot be read.
+    pub(crate) fn open(objects: ObjectStore, dir: PathBuf) -> Result<Self, KeepError> {
+        fs::create_dir_all(&dir)?;
+        let staged: BTreeSet<_> = objects.staged()?.into_iter().collect();
+        let mut kept = BTreeMap::new();
+        for entry in fs::read_dir(&dir)? {
+            let path = entry?.path();
+            match read_claims(&path)? {
+                Some((pack, claims)) if staged.contains(&pack) => {
+                    kept.insert(pack, claims);
+                }
+                // The pack has gone on to its network, or never came in.
+                Some(_) | None => fs::remove_file(&path)?,
+            }
+        }
+        for pack in staged.iter().filter(|pack| !kept.contains_key(pack)) {
+            tracing::info!(%pack, "a staged pack that nobody was promised is dropped");
+            objects.drop_staged(pack)?;
+        }
+        metrics::staged_packs(kept.len());
+        Ok(Self {
+            objects,
+            dir,
+            kept: Mutex::new(kept),
+        })
+    }
+
+    /// Moves a pack and its index in and makes them durable, after their claim.
+    ///
+    /// # Errors
+    /// See [`KeepError`].
+    pub(crate) fn keep(
+        &self,
+        stage: &StageRequest,
+        (pack, idx): (&Path, &Path),
+        trust: Trust,
+    ) -> Result<(), KeepError> {
+        if trust == Trust::Received {
+            self.objects.verify_files(&stage.pack, pack, idx)?;
+        }
+        let mut kept = self.lock();
+        let empty = Kept {
+            network: stage.network,
+            claims: BTreeSet::new(),
+        };
+        let mut claimed = kept.get(&stage.pack).cloned().unwrap_or(empty);
+        if claimed.network != stage.network {
+            return Err(KeepError::Busy);
+        }
+        claimed.claims.insert(stage.claim);
+        self.write_claims(&stage.pack, &claimed)?;
+        kept.insert(stage.pack, claimed);
+        metrics::staged_packs(kept.len());
+        // Under the lock: a promotion or release of the same pack must not come in between.
+        self.objects.stage(&stage.pack, pack, idx)?;
+        Ok(())
+    }
+
+    /// Where a staged pack and its index lie.
+    pub(crate) fn paths(&self, pack: &PackId) -> (PathBuf, PathBuf) {
+        self.objects.staged_paths(pack)
+    }
+
+    /// An entry names the pack: it goes to its network's store, if it is not there. `false` when it is
+    /// neither there nor staged for it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn promote(&self, network: &NetworkId, pack: &PackId) -> Result<bool, KeepError> {
+        let mut kept = self.lock();
+        if kept.get(pack).is_some_and(|kept| kept.network != *network) {
+            // Promised to another network, which must find it.
+            return Ok(self.objects.has_pack(network, pack));
+        }
+        match self.objects.promote(network, pack) {
+            Ok(()) => {}
+            Err(ObjectError::MissingPack(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+        if kept.remove(pack).is_some() {
+            self.remove_claims(pack)?;
+            // One that was staged again although the network had it already.
+            self.objects.drop_staged(pack)?;
+        }
+        metrics::staged_packs(kept.len());
+        Ok(true)
+    }
+
+    /// Nobody will propose the pack for this claim any more. It goes when nobody else claims it.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn release(&self, pack: &PackId, claim: &Claim) -> Result<(), KeepError> {
+        self.retain(&[*pack], |known| known != claim)
+    }
+
+    /// Groups with claims of terms below what `term_of` says.
+    pub(crate) fn doubtful(&self, term_of: impl Fn(GroupId) -> u64) -> BTreeSet<GroupId> {
+        let kept = self.lock();
+        let claims = kept.values().flat_map(|kept| &kept.claims);
+        claims
+            .filter(|claim| claim.term < term_of(claim.group))
+            .map(|claim| claim.group)
+            .collect()
+    }
+
+    /// An entry of `term` was applied in the group: every claim of a lower term is over.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn term_applied(&self, group: GroupId, term: u64) -> Result<(), KeepError> {
+        let all: Vec<_> = self.lock().keys().copied().collect();
+        self.retain(&all, |claim| claim.group != group || claim.term >= term)
+    }
+
+    fn retain(&self, packs: &[PackId], keep: impl Fn(&Claim) -> bool) -> Result<(), KeepError> {
+        let mut kept = self.lock();
+        for pack in packs {
+            let Some(entry) = kept.get_mut(pack) else {
+                continue;
+            };
+            let before = entry.claims.len();
+            entry.claims.retain(&keep);
+            if entry.claims.is_empty() {
+                self.objects.drop_staged(pack)?;
+                self.remove_claims(pack)?;
+                kept.remove(pack);
+            } else if entry.claims.len() < before {
+                self.write_claims(pack, entry)?;
+            }
+        }
+        metrics::staged_packs(kept.len());
+        Ok(())
+    }
+
+    fn claims_path(&self, pack: &PackId) -> PathBuf {
+        self.dir.join(format!("{pack}.{EXTENSION}"))
+    }
+
+    fn write_claims(&self, pack: &PackId, claims: &Kept) -> io::Result<()> {
+        let path = self.claims_path(pack);
+        let unfinished = path.with_extension("new");
+        fs::write(&unfinished, stored::encode(CLAIMS, 1, claims))?;
+        fs::File::open(&unfinished)?.sync_all()?;
+        fs::rename(&unfinished, &path)?;
+        fs::File::open(&self.dir)?.sync_all()
+    }
+
+    fn remove_claims(&self, pack: &PackId) -> io::Result<()> {
+        match fs::remove_file(self.claims_path(pack)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<PackId, Kept>> {
+        self.kept
+            .lock()
+            .expect("invariant: nothing panics while the claims are held")
+    }
+}
+
+/// `None` for a file that is none: it was not finished.
+fn read_claims(path: &Path) -> io::Result<Option<(PackId, Kept)>> {
+    let finished = path
+        .extension()
+        .is_some_and(|extension| extension == EXTENSION);
+    let name = path
+        .file_stem()
+        .and_then(|name| name.to_str())
+        .filter(|_| finished);
+    let Some(pack) = name.and_then(|name| name.parse().ok()) else {
+        return Ok(None);
+    };
+    let claims = stored::decode_v1(CLAIMS, &fs::read(path)?).map_err(io::Error::other)?;
+    Ok(Some((pack, claims)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::{Incarnation, ObjectId, RequestId};
+    use tempfile::TempDir;
+
+    struct Fixture {
+        dir: TempDir,
+        objects: ObjectStore,
+        staging: Staging,
+    }
+
+    fn open(dir: &TempDir) -> (ObjectStore, Staging) {
+        let objects = ObjectStore::open(dir.path()).unwrap();
+        let staging = Staging::open(objects.clone(), dir.path().join("claims")).unwrap();
+        (objects, staging)
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let (objects, staging) = open(&dir);
+            Self {
+                dir,
+                objects,
+                staging,
+            }
+        }
+
+        fn restart(self) -> Self {
+            let Self {
+                dir,
+                objects,
+                staging,
+            } = self;
+            drop((objects, staging));
+            let (objects, staging) = open(&dir);
+            Self {
+                dir,
+                objects,
+                staging,
+            }
+        }
+
+        fn keep(&self, network: u8, term: u64, counter: u64) -> Result<(), KeepError> {
+            let (pack, idx) = (self.dir.path().join("p"), self.dir.path().join("i"));
+            fs::write(&pack, b"pack").unwrap();
+            fs::write(&idx, b"idx").unwrap();
+            self.staging
+                .keep(&stage(network, term, counter), (&pack, &idx), Trust::Made)
+        }
+
+        fn is_staged(&self) -> bool {
+            !self.objects.staged().unwrap().is_empty()
+        }
+    }
+
+    fn network(byte: u8) -> NetworkId {
+        NetworkId::from_bytes([byte; 16])
+    }
+
+    fn stage(of: u8, term: u64, counter: u64) -> StageRequest {
+        let request = RequestId {
+            made_at_ms: 1,
+            incarnation: Incarnation::from_bytes([0; 16]),
+            counter,
+        };
+        StageRequest {
+            network: network(of),
+            pack: PackId::new(ObjectId::Sha1([7; 20])),
+            pack_bytes: 4,
+            idx_bytes: 3,
+            claim: Claim {
+                group: GroupId::new(1),
+                term,
+                request,
+            },
+        }
+    }
+
+    #[test]
+    fn a_pack_stays_until_its_last_claim_is_released_also_over_a_restart() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        fixture.keep(1, 3, 2).unwrap();
+        let one = stage(1, 3, 1);
+        fixture.staging.release(&one.pack, &one.claim).unwrap();
+        let fixture = fixture.restart();
+        assert!(fixture.is_staged());
+        let two = stage(1, 3, 2);
+        fixture.staging.release(&two.pack, &two.claim).unwrap();
+        assert!(!fixture.is_staged());
+    }
+
+    #[test]
+    fn claims_of_a_past_term_are_over() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        let group = GroupId::new(1);
+        assert!(fixture.staging.doubtful(|_| 3).is_empty());
+        assert_eq!(fixture.staging.doubtful(|_| 4), BTreeSet::from([group]));
+        fixture.staging.term_applied(GroupId::new(2), 9).unwrap();
+        fixture.staging.term_applied(group, 3).unwrap();
+        assert!(fixture.is_staged());
+        fixture.staging.term_applied(group, 4).unwrap();
+        assert!(!fixture.is_staged());
+    }
+
+    #[test]
+    fn an_entry_takes_the_pack_and_ends_its_claims() {
+        let fixture = Fixture::new();
+        let pack = stage(1, 3, 1).pack;
+        assert!(!fixture.staging.promote(&network(1), &pack).unwrap());
+        fixture.keep(1, 3, 1).unwrap();
+        assert!(fixture.staging.promote(&network(1), &pack).unwrap());
+        assert!(fixture.objects.has_pack(&network(1), &pack));
+        assert!(
+            fixture.staging.promote(&network(1), &pack).unwrap(),
+            "again is no failure"
+        );
+        assert!(!fixture.restart().is_staged());
+    }
+
+    #[test]
+    fn what_was_promised_to_one_network_is_not_given_to_another() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        assert!(matches!(fixture.keep(2, 3, 2), Err(KeepError::Busy)));
+        let pack = stage(1, 3, 1).pack;
+        assert!(!fixture.staging.promote(&network(2), &pack).unwrap());
+        assert!(fixture.staging.promote(&network(1), &pack).unwrap());
+        fixture.keep(2, 3, 2).unwrap();
+    }
+
+    #[test]
+    fn a_staged_pack_without_a_claim_was_never_promised() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        let pack = stage(1, 3, 1).pack;
+        fs::remove_file(fixture.staging.claims_path(&pack)).unwrap();
+        assert!(!fixture.restart().is_staged());
+    }
+}

@@ -1,0 +1,358 @@
+//! A cluster of nodes in this process, served over HTTP on loopback, and stock git against it.
+
+use std::fs;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use henge_cluster::{Cluster, ClusterConfig, Identity, Timings, TlsFiles};
+use henge_git::http::{Caller, router};
+use henge_repos::{PackEffects, Repos};
+use henge_runtime::tasks::OnPanic;
+use henge_runtime::{Scope, SystemClock};
+use henge_storage::objects::{ObjectStore, Watermark};
+use henge_types::{ClusterId, GroupId, Incarnation, NodeId, NodeRecord, RepoPath};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use tempfile::TempDir;
+use tokio::runtime::Handle;
+
+/// Long, because the machine may be busy: nothing here waits for it to pass.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Waits until `condition` holds.
+pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
+    let until = Instant::now() + DEADLINE;
+    loop {
+        if let Some(value) = condition().await {
+            return value;
+        }
+        assert!(Instant::now() < until, "not in time: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) cluster: Cluster,
+    pub(crate) repos: Repos,
+    pub(crate) objects: ObjectStore,
+    scope: Scope,
+    http: SocketAddr,
+}
+
+pub(crate) struct Ring {
+    dir: TempDir,
+    cluster: ClusterId,
+    records: Vec<NodeRecord>,
+    replication: u32,
+    nodes: Vec<Option<Node>>,
+}
+
+fn free_port() -> u16 {
+    loop {
+        let tcp = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = tcp.local_addr().unwrap().port();
+        if UdpSocket::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+fn write_certificates(dir: &Path, cluster: ClusterId, nodes: usize) {
+    let mut params = CertificateParams::new(Vec::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().unwrap();
+    fs::write(dir.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(params, key);
+    for node in 1..=nodes {
+        let name = format!("node-{node}.{cluster}.henge.internal");
+        let mut params = CertificateParams::new(vec![name]).unwrap();
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        fs::write(dir.join(format!("{node}.pem")), certificate.pem()).unwrap();
+        fs::write(dir.join(format!("{node}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+impl Ring {
+    /// Three nodes that serve.
+    pub(crate) async fn start() -> Self {
+        Self::of(3, 3).await
+    }
+
+    /// Nodes that serve, with this many replicas of each shard.
+    pub(crate) async fn of(nodes: usize, replication: u32) -> Self {
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_env("HENGE_TEST_LOG"))
+            .with_test_writer()
+            .try_init()
+            .ok();
+        let dir = tempfile::tempdir().unwrap();
+        let cluster = ClusterId::from_bytes([0x42; 16]);
+        write_certificates(dir.path(), cluster, nodes);
+        let records = (1..=nodes).map(|node| NodeRecord {
+            node: NodeId::new(node as u64),
+            incarnation: Incarnation::from_bytes([u8::try_from(node).unwrap(); 16]),
+            rpc: format!("127.0.0.1:{}", free_port()),
+            http: format!("127.0.0.1:{}", free_port()),
+        });
+        let mut ring = Self {
+            records: records.collect(),
+            dir,
+            cluster,
+            replication,
+            nodes: (0..nodes).map(|_| None).collect(),
+        };
+        for node in 1..=nodes {
+            ring.start_node(node).await;
+        }
+        for node in 1..=nodes {
+            ring.wait_until_ready(node).await;
+        }
+        ring
+    }
+
+    pub(crate) async fn wait_until_ready(&self, node: usize) {
+        let cluster = &self.node(node).cluster;
+        eventually("a node is ready", async || cluster.is_ready().ok()).await;
+    }
+
+    pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
+        self.dir.path().join(format!("n{node}"))
+    }
+
+    pub(crate) fn node(&self, node: usize) -> &Node {
+        self.nodes[node - 1].as_ref().expect("the node runs")
+    }
+
+    pub(crate) fn live(&self) -> Vec<usize> {
+        (1..=self.nodes.len())
+            .filter(|node| self.nodes[node - 1].is_some())
+            .collect()
+    }
+
+    pub(crate) async fn start_node(&mut self, node: usize) {
+        let record = self.records[node - 1].clone();
+        let data_dir = self.data_dir(node);
+        fs::create_dir_all(&data_dir).unwrap();
+        let file = |name: String| self.dir.path().join(name);
+        let config = ClusterConfig {
+            identity: Identity {
+                cluster: self.cluster,
+                node: record.node,
+                incarnation: record.incarnation,
+            },
+            listen: record.rpc.parse().unwrap(),
+            rpc: record.rpc.clone(),
+            http: record.http.clone(),
+            data_dir: data_dir.clone(),
+            tls: TlsFiles {
+                ca: file("ca.pem".to_owned()),
+                cert: file(format!("{node}.pem")),
+                key: file(format!("{node}.key")),
+            },
+            founders: self.records.clone(),
+            shards: 2,
+            replication: self.replication,
+            timings: Timings {
+                heartbeat_ms: 100,
+                election_ms_min: 500,
+                election_ms_max: 1000,
+            },
+            wal_segment_bytes: 4 * 1024 * 1024,
+            wal_bytes_max: 256 * 1024 * 1024,
+            version: "test".to_owned(),
+        };
+        let scope = Scope::root("node", Handle::current(), 64);
+        let clock = SystemClock::shared();
+        // The disk of a test machine may be nearly full: that is not what is tested here.
+        let watermark = Watermark {
+            bytes: 0,
+            percent: 0,
+        };
+        let objects = ObjectStore::open_with(&data_dir, watermark).unwrap();
+        let claims = data_dir.join("claims");
+        let effects = PackEffects::new(objects.clone(), claims, Arc::clone(&clock)).unwrap();
+        let cluster = Cluster::start(
+            config,
+            &scope,
+            Arc::clone(&clock),
+            Arc::clone(&effects) as _,
+        );
+        let cluster = Box::pin(cluster).await.unwrap();
+        let repos = Repos::start(cluster.clone(), effects, &scope, clock)
+            .await
+            .unwrap();
+        let http: SocketAddr = record.http.parse().unwrap();
+        let admin = Caller {
+            name: Some("admin".to_owned()),
+        };
+        let routes = router(repos.clone()).layer(axum::Extension(admin));
+        let listener = tokio::net::TcpListener::bind(http).await.unwrap();
+        scope.spawn("http", OnPanic::Log, async move {
+            axum::serve(listener, routes).await.unwrap();
+        });
+        self.nodes[node - 1] = Some(Node {
+            cluster,
+            repos,
+            objects,
+            scope,
+            http,
+        });
+    }
+
+    /// Stops a node cleanly and takes it out.
+    pub(crate) async fn stop_node(&mut self, node: usize) {
+        let Node {
+            cluster,
+            repos,
+            objects,
+            scope,
+            ..
+        } = self.nodes[node - 1].take().expect("the node runs");
+        cluster.shutdown(Duration::from_secs(20)).await;
+        drop((repos, objects));
+        scope.shutdown(Duration::from_secs(20)).await;
+        drop(cluster);
+    }
+
+    pub(crate) fn url(&self, node: usize, repo: &str) -> String {
+        format!("http://{}/{repo}.git", self.node(node).http)
+    }
+
+    /// The shard of a repository that exists.
+    pub(crate) async fn shard(&self, repo: &str) -> GroupId {
+        let path: RepoPath = repo.parse().unwrap();
+        let node = self.node(self.live()[0]);
+        let record = node.repos.get(&path).await.unwrap();
+        record.network.shard(node.cluster.shards())
+    }
+
+    /// Who leads a group, as all running nodes agree.
+    pub(crate) async fn leader(&self, group: GroupId) -> usize {
+        eventually("a leader", async || {
+            let leader = self
+                .live()
+                .into_iter()
+                .find(|node| self.node(*node).cluster.leadership(group).is_some())?;
+            for node in self.live() {
+                let known = self.node(node).cluster.leader(group).await?;
+                if known.get() != leader as u64 {
+                    return None;
+                }
+            }
+            Some(leader)
+        })
+        .await
+    }
+
+    /// A new directory with a repository in it.
+    pub(crate) fn work_dir(&self, name: &str) -> Work {
+        let dir = self.dir.path().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let work = Work { dir };
+        work.now(&["init", "-q", "-b", "main", "."]);
+        work
+    }
+
+    /// Clones into a new directory.
+    pub(crate) async fn clone(&self, url: &str, name: &str) -> Work {
+        let dir = self.dir.path().join(name);
+        fs::create_dir_all(&dir).unwrap();
+        let work = Work { dir };
+        work.git(&["clone", "-q", url, "."]).await;
+        work
+    }
+}
+
+/// A work tree for stock git.
+pub(crate) struct Work {
+    pub(crate) dir: PathBuf,
+}
+
+impl Work {
+    fn command(dir: &Path, args: &[String]) -> Output {
+        Command::new("git")
+            .args(args)
+            .current_dir(dir)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_TERMINAL_PROMPT", "0")
+            .env("GIT_AUTHOR_NAME", "Tess")
+            .env("GIT_AUTHOR_EMAIL", "tess@example.com")
+            .env("GIT_COMMITTER_NAME", "Tess")
+            .env("GIT_COMMITTER_EMAIL", "tess@example.com")
+            .output()
+            .expect("git runs: install git to run these tests")
+    }
+
+    /// Local commands only: it blocks.
+    pub(crate) fn now(&self, args: &[&str]) -> String {
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        text(&args, Self::command(&self.dir, &args))
+    }
+
+    /// Runs git and expects success.
+    pub(crate) async fn git(&self, args: &[&str]) -> String {
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        text(&args, self.run(&args).await)
+    }
+
+    /// Runs git; its success and everything it said.
+    pub(crate) async fn try_git(&self, args: &[&str]) -> (bool, String) {
+        let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        let output = self.run(&args).await;
+        let said = [output.stdout, output.stderr].concat();
+        (
+            output.status.success(),
+            String::from_utf8_lossy(&said).into_owned(),
+        )
+    }
+
+    async fn run(&self, args: &[String]) -> Output {
+        let (dir, args) = (self.dir.clone(), args.to_vec());
+        let pool = Scope::root("git", Handle::current(), 1);
+        pool.blocking("git", move || Self::command(&dir, &args))
+            .await
+            .unwrap()
+    }
+
+    /// Commits a file with these contents and returns the commit.
+    pub(crate) fn commit(&self, file: &str, contents: &[u8]) -> String {
+        fs::write(self.dir.join(file), contents).unwrap();
+        self.now(&["add", "."]);
+        self.now(&["commit", "-q", "-m", file]);
+        self.now(&["rev-parse", "HEAD"])
+    }
+
+    /// Commits bytes that do not compress: their pack does not fit into a log entry.
+    pub(crate) fn commit_large(&self, file: &str) -> String {
+        let bytes: Vec<u8> = (0..40_000)
+            .flat_map(|_| henge_runtime::random_bytes())
+            .collect();
+        self.commit(file, &bytes)
+    }
+
+    pub(crate) fn read(&self, file: &str) -> Vec<u8> {
+        fs::read(self.dir.join(file)).unwrap()
+    }
+}
+
+fn text(args: &[String], output: Output) -> String {
+    assert!(
+        output.status.success(),
+        "git {args:?}: {}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}

@@ -1,0 +1,93 @@
+//! What the API asks, answered by this node's repositories and its part in the cluster.
+
+use futures::future::BoxFuture;
+use henge_api::{Answer, Backend, Home, NewRepo, Refs};
+use henge_cluster::Cluster;
+use henge_repos::{CreateOptions, Repos};
+use henge_types::status::{ClusterStatus, NodeReport};
+use henge_types::{OwnerName, RefUpdate, RefVerdict, RepoPath, RepoRecord};
+
+/// The real thing behind [`Backend`].
+#[derive(Debug, Clone)]
+pub(crate) struct NodeBackend {
+    pub(crate) repos: Repos,
+    pub(crate) cluster: Cluster,
+}
+
+impl Backend for NodeBackend {
+    fn create<'a>(
+        &'a self,
+        principal: &'a str,
+        path: RepoPath,
+        new: NewRepo,
+    ) -> Answer<'a, RepoRecord> {
+        let options = CreateOptions {
+            default_branch: new.default_branch,
+            private: new.private,
+            description: new.description,
+        };
+        Box::pin(async move { self.repos.create(principal, path, options).await })
+    }
+
+    fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
+        Box::pin(async move { self.repos.get(path).await })
+    }
+
+    fn list<'a>(
+        &'a self,
+        owner: Option<&'a OwnerName>,
+        after: Option<&'a RepoPath>,
+        limit: usize,
+    ) -> Answer<'a, Vec<RepoRecord>> {
+        Box::pin(async move { self.repos.list(owner, after, limit).await })
+    }
+
+    fn delete<'a>(&'a self, principal: &'a str, path: &'a RepoPath) -> Answer<'a, ()> {
+        Box::pin(async move { self.repos.delete(principal, path).await })
+    }
+
+    fn refs<'a>(&'a self, path: &'a RepoPath, prefix: &'a str) -> Answer<'a, Refs> {
+        Box::pin(async move {
+            let page = self.repos.refs(path, prefix).await?;
+            Ok(Refs {
+                head: page.head,
+                refs: page.refs,
+                updated_at_ms: page.updated_at_ms,
+            })
+        })
+    }
+
+    fn update_refs<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        updates: Vec<RefUpdate>,
+        atomic: bool,
+    ) -> Answer<'a, Vec<RefVerdict>> {
+        Box::pin(async move {
+            self.repos
+                .update_refs(principal, path, updates, atomic)
+                .await
+        })
+    }
+
+    fn home(&self, repo: &RepoRecord) -> Home {
+        let shard = repo.network.shard(self.cluster.shards());
+        Home {
+            shard,
+            leader: self.cluster.leader_here(shard),
+        }
+    }
+
+    fn status(&self) -> BoxFuture<'_, ClusterStatus> {
+        Box::pin(self.cluster.status())
+    }
+
+    fn report(&self) -> NodeReport {
+        self.cluster.report()
+    }
+
+    fn ready(&self) -> Result<(), String> {
+        self.cluster.is_ready()
+    }
+}
