@@ -4,7 +4,7 @@ use toml::Table;
 
 /// How many packages the lock file may name: each one is code that someone has to trust and that every
 /// cold build compiles. Raise it with a reason in the commit.
-pub const PACKAGES_MAX: usize = 420;
+pub const PACKAGES_MAX: usize = 440;
 
 /// Packages that must not be in the tree, for any platform or feature.
 const BANNED: &[(&str, &str)] = &[

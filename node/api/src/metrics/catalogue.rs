@@ -47,7 +47,7 @@ struct Collector {
 
 impl Collector {
     fn add(&self, kind: Kind, name: &KeyName, help: &SharedString) {
-        let help = help.to_string();
+        let help = help.trim_end_matches('.').to_owned();
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
         found.insert(name.as_str().to_owned(), Description { kind, help });
     }
@@ -88,7 +88,7 @@ pub fn collect(describe: fn()) -> BTreeMap<String, Description> {
 }
 
 /// Names and help texts that break the rules: prefix `henge_`, a base unit or what is counted last, `_total`
-/// at the end of counters only; help that starts with a capital letter and does not end with a full stop.
+/// at the end of counters only; help that starts with a capital letter.
 pub fn misnamed(found: &BTreeMap<String, Description>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, description) in found {
@@ -114,7 +114,7 @@ pub fn misnamed(found: &BTreeMap<String, Description>) -> Vec<String> {
         }
         let help = &description.help;
         let begins = help.starts_with(|first: char| first.is_ascii_uppercase());
-        if !begins || help.ends_with('.') || help.contains('|') {
+        if !begins || help.contains('|') {
             wrong.push(format!("{name}: its help is not like the others"));
         }
     }

@@ -10,6 +10,7 @@ use henge_api::metrics::catalogue;
 /// page is found by the tidy test.
 const CRATES: &[(&str, fn())] = &[
     ("henge-api", henge_api::metrics::describe),
+    ("henge-cluster", henge_cluster::metrics::describe),
     ("henge-storage", henge_storage::metrics::describe),
 ];
 
