@@ -18,10 +18,6 @@ const LONG_FILES: &[(&str, &str)] = &[
         "a test double of one trait: what it keeps, how it loses it, and the trait belong together",
     ),
     (
-        "storage/src/wal.rs",
-        "the log's face and what it shares with its writer; the shared part wants a file of its own",
-    ),
-    (
         "storage/src/wal/recovery.rs",
         "one pass from the files to a running log, read from top to bottom",
     ),
