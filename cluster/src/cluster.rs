@@ -1,12 +1,12 @@
 //! The handle on a node's part in the cluster: start, stop, and what the layers above ask of it.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use henge_proto::cluster as pb;
 use henge_proto::cluster::cluster_server::ClusterServer as ClusterServiceServer;
 use henge_proto::cluster::raft_server::RaftServer as RaftServiceServer;
 use henge_runtime::tasks::OnPanic;
@@ -16,7 +16,6 @@ use henge_storage::disk::OsDisk;
 use henge_storage::kv::{SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{Wal, WalConfig};
-use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
 use henge_types::{GroupId, NodeId, NodeRecord, limits};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -38,8 +37,6 @@ use crate::transport::quic::Quic;
 use crate::transport::tls::{Tls, TlsError};
 use crate::upkeep;
 
-/// How long a member gets to report for `cluster status`.
-const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a leader that shuts down tries to hand a group over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -99,6 +96,8 @@ pub(crate) struct Shared {
     pub(crate) wal: Wal,
     pub(crate) deps: MachineDeps,
     pub(crate) scope: Scope,
+    /// Groups whose leader said so when the members were last asked.
+    pub(crate) led: Mutex<BTreeSet<GroupId>>,
     counter: AtomicU64,
 }
 
@@ -160,6 +159,7 @@ impl Cluster {
                 wal: opened.wal,
                 deps,
                 scope: scope.clone(),
+                led: Mutex::default(),
             }),
         };
         let shared = &cluster.shared;
@@ -308,87 +308,6 @@ impl Cluster {
             .collect()
     }
 
-    /// What this node says of itself.
-    pub fn report(&self) -> NodeReport {
-        let shared = &self.shared;
-        let replicas = shared.groups.all();
-        NodeReport {
-            version: shared.config.version.clone(),
-            uptime_ms: millis(shared.clock.instant().duration_since(shared.started)),
-            low_space: shared.deps.effects.low_space(),
-            replicas: replicas
-                .iter()
-                .map(|replica| replica.status(shared.deps.effects.parked(replica.id)))
-                .collect(),
-        }
-    }
-
-    /// The cluster as this node sees it; members that do not answer in a second have no report.
-    pub async fn status(&self) -> ClusterStatus {
-        let members = self.shared.members.all();
-        let reports =
-            futures::future::join_all(members.iter().map(|member| self.ask_report(member.node)))
-                .await;
-        let nodes = members
-            .into_iter()
-            .zip(reports)
-            .map(|(member, report)| NodeStatus {
-                node: member.node,
-                incarnation: member.incarnation,
-                http: member.http,
-                rpc: member.rpc,
-                report,
-            });
-        ClusterStatus {
-            cluster_id: self.identity().cluster,
-            asked: self.node(),
-            healthy: self.is_ready().is_ok(),
-            shards: self.shards(),
-            nodes: nodes.collect(),
-        }
-    }
-
-    async fn ask_report(&self, node: NodeId) -> Option<NodeReport> {
-        if node == self.node() {
-            return Some(self.report());
-        }
-        let mut client = self.shared.peers.cluster(node).ok()?;
-        let reply = tokio::time::timeout(REPORT_TIMEOUT, client.report(pb::ReportRequest {}))
-            .await
-            .ok()?
-            .ok()?;
-        serde_json::from_slice(&reply.into_inner().report).ok()
-    }
-
-    /// Whether this node serves: every group it should hold runs here and knows a leader.
-    ///
-    /// # Errors
-    /// With the reason it does not, for `/readyz`.
-    pub fn is_ready(&self) -> Result<(), String> {
-        let Some(meta) = self.view(GroupId::META) else {
-            return Err("the meta group is not running".to_owned());
-        };
-        let placements =
-            meta.with(|state, _| MetaView::new(state).placements().collect::<Vec<_>>());
-        if placements.is_empty() {
-            return Err("the cluster is not formed yet".to_owned());
-        }
-        let mine = placements
-            .iter()
-            .filter(|placement| placement.replicas.contains(&self.node()));
-        for group in std::iter::once(GroupId::META).chain(mine.map(|placement| placement.group)) {
-            let replica = self
-                .shared
-                .groups
-                .get(group)
-                .map_err(|error| error.to_string())?;
-            if replica.leader().is_none() {
-                return Err(format!("group {group} has no leader"));
-            }
-        }
-        Ok(())
-    }
-
     /// Hands leadership over, stops the groups, drains the kv and leaves it believed by the next start.
     pub async fn shutdown(&self, deadline: Duration) {
         let groups = self.shared.groups.all();
@@ -519,8 +438,4 @@ async fn open_storage(
     opening
         .await
         .map_err(StartError::io("cannot open the node's storage"))?
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

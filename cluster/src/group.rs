@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use henge_types::status::{ReplicaStatus, Role};
 use henge_types::{GroupId, NodeId};
-use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
+use openraft::{Instant as _, ServerState};
 use thiserror::Error;
 
 use crate::machine::View;
@@ -50,6 +50,20 @@ impl Group {
             .map(NodeId::new)
     }
 
+    /// The leader this replica knows; not this node itself while no quorum has confirmed it for longer
+    /// than `lease`.
+    pub fn leader_heard(&self, own: NodeId, lease: Duration) -> Option<NodeId> {
+        let receiver = self.raft.server_metrics();
+        let leader = receiver.borrow_watched().current_leader.map(NodeId::new)?;
+        (leader != own || self.quorum_heard(lease)).then_some(leader)
+    }
+
+    /// Whether a quorum answered this leader within `lease`; a leader that nobody answered yet has just won.
+    fn quorum_heard(&self, lease: Duration) -> bool {
+        let acked = self.raft.metrics().borrow_watched().last_quorum_acked;
+        acked.is_none_or(|acked| acked.elapsed() <= lease)
+    }
+
     /// The term this replica is in.
     pub fn term(&self) -> u64 {
         self.raft
@@ -82,7 +96,7 @@ impl Group {
     }
 
     /// What `cluster status` shows of it.
-    pub fn status(&self, parked: u32) -> ReplicaStatus {
+    pub fn status(&self, own: NodeId, lease: Duration, parked: u32) -> ReplicaStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let (state_hash, applied) = self
             .view
@@ -98,7 +112,7 @@ impl Group {
             group: self.id,
             role,
             term: metrics.current_term,
-            leader: metrics.current_leader.map(NodeId::new),
+            leader: self.leader_heard(own, lease),
             last_index: metrics.last_log_index.unwrap_or(0),
             committed_index: metrics.local_committed.map_or(0, |id| id.index()),
             applied_index: applied.get(),

@@ -7,7 +7,7 @@
 //!
 //! - [`cluster`]: the handle, start and stop.
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
-//! - [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
+//! - `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
 //! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
 //! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
@@ -29,6 +29,7 @@ pub mod reads;
 mod server;
 mod snapshot_file;
 mod snapshot_service;
+mod status;
 #[cfg(test)]
 mod suite;
 pub mod transport;

@@ -14,6 +14,11 @@ use crate::metrics;
 /// Between two looks at every group.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Between two questions to the members what they lead.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// The same while an answer may make this node ready.
+const ASK_EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(100);
+
 /// Starts the upkeep tasks.
 pub(crate) fn start(cluster: &Cluster) {
     let looking = cluster.clone();
@@ -32,6 +37,22 @@ pub(crate) fn start(cluster: &Cluster) {
                     }
                 }
                 metrics::observe(&looking);
+            }
+        });
+    let asking = cluster.clone();
+    cluster
+        .shared
+        .scope
+        .spawn("signs of life", OnPanic::EndProcess, async move {
+            loop {
+                asking.listen_for_leaders().await;
+                let ready = asking.is_ready().is_ok();
+                tokio::time::sleep(if ready {
+                    ASK_EVERY
+                } else {
+                    ASK_EVERY_WHILE_NOT_READY
+                })
+                .await;
             }
         });
     let pressed = cluster.clone();

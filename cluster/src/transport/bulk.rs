@@ -31,8 +31,8 @@ use super::tls::{ALPN_BULK, Tls};
 const PREAMBLE_BYTES_MAX: u32 = 256 * 1024;
 /// How long a caller may take to say what it wants.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a QUIC connection may take before TCP is tried.
-const QUIC_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long one try to open a stream may take before the next one.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const ACCEPTED: u8 = 0;
 const REFUSED: u8 = 1;
@@ -118,6 +118,9 @@ pub trait BulkHandler: Send + Sync + 'static {
 pub trait BulkTransport: Send + Sync + 'static {
     /// Opens two byte streams to `node` at `address`, encrypted and verified.
     fn open(&self, node: NodeId, address: String) -> BoxFuture<'static, io::Result<BulkStream>>;
+
+    /// The last try did not work: what is kept for this node is not used again.
+    fn forget(&self, node: NodeId);
 }
 
 #[derive(Serialize, Deserialize)]
@@ -192,14 +195,29 @@ impl Bulk {
         service: &'static str,
         head: Bytes,
     ) -> Result<BulkStream, BulkError> {
-        let unreachable = |source| BulkError::Unreachable { node, source };
         let record = self.members.get(node).ok_or(BulkError::UnknownPeer(node))?;
-        let quic =
-            tokio::time::timeout(QUIC_TIMEOUT, self.quic.open(node, record.rpc.clone())).await;
-        let mut stream = match quic {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(_)) | Err(_) => self.tcp.open(node, record.rpc).await.map_err(unreachable)?,
-        };
+        let preamble = self.preamble(service, head);
+        // A kept connection may lead to a process that is gone; a fresh one may meet a blocked UDP.
+        let mut last = io::Error::from(io::ErrorKind::TimedOut);
+        for transport in [&self.quic, &self.quic, &self.tcp] {
+            let attempt = introduce(transport.open(node, record.rpc.clone()), &preamble);
+            match tokio::time::timeout(OPEN_TIMEOUT, attempt).await {
+                Ok(Ok((ACCEPTED, stream))) => return Ok(stream),
+                Ok(Ok((_, mut stream))) => {
+                    let mut reason = String::new();
+                    let read = (&mut stream).take(4096).read_to_string(&mut reason).await;
+                    read.map_err(|source| BulkError::Unreachable { node, source })?;
+                    return Err(BulkError::Refused { node, reason });
+                }
+                Ok(Err(error)) => last = error,
+                Err(_) => last = io::ErrorKind::TimedOut.into(),
+            }
+            transport.forget(node);
+        }
+        Err(BulkError::Unreachable { node, source: last })
+    }
+
+    fn preamble(&self, service: &'static str, head: Bytes) -> Vec<u8> {
         let own = self.members.own();
         let preamble = Preamble {
             cluster: own.cluster,
@@ -208,27 +226,7 @@ impl Bulk {
             service: service.to_owned(),
             head,
         };
-        let bytes = postcard::to_stdvec(&preamble)
-            .expect("invariant: a preamble is representable in postcard");
-        let answer = async {
-            let len = u32::try_from(bytes.len()).map_err(io::Error::other)?;
-            stream.write_all(&len.to_be_bytes()).await?;
-            stream.write_all(&bytes).await?;
-            stream.flush().await?;
-            stream.read_u8().await
-        };
-        match answer.await.map_err(unreachable)? {
-            ACCEPTED => Ok(stream),
-            _ => {
-                let mut reason = String::new();
-                (&mut stream)
-                    .take(4096)
-                    .read_to_string(&mut reason)
-                    .await
-                    .map_err(unreachable)?;
-                Err(BulkError::Refused { node, reason })
-            }
-        }
+        postcard::to_stdvec(&preamble).expect("invariant: a preamble is representable in postcard")
     }
 
     /// Serves one stream that a verified peer opened, in a task of its own.
@@ -281,6 +279,20 @@ impl Bulk {
     }
 }
 
+/// Says who calls and reads the answer byte.
+async fn introduce(
+    opening: BoxFuture<'static, io::Result<BulkStream>>,
+    preamble: &[u8],
+) -> io::Result<(u8, BulkStream)> {
+    let mut stream = opening.await?;
+    let len = u32::try_from(preamble.len()).map_err(io::Error::other)?;
+    stream.write_all(&len.to_be_bytes()).await?;
+    stream.write_all(preamble).await?;
+    stream.flush().await?;
+    let answer = stream.read_u8().await?;
+    Ok((answer, stream))
+}
+
 async fn read_preamble(stream: &mut BulkStream) -> io::Result<Preamble> {
     let len = stream.read_u32().await?;
     if len > PREAMBLE_BYTES_MAX {
@@ -314,6 +326,8 @@ impl BulkTransport for Tcp {
             Ok(BulkStream(Box::new(tls)))
         })
     }
+
+    fn forget(&self, _node: NodeId) {}
 }
 
 impl BulkStream {

@@ -26,6 +26,8 @@ const STREAMS_PER_PEER_MAX: u32 = 256;
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// The same for a whole connection.
 const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
+/// A connection that is silent for so long is dead; keep-alives make sure that no other is.
+const IDLE_MS_MAX: u32 = 6_000;
 /// Socket buffers asked of the kernel; it may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -122,6 +124,16 @@ impl BulkTransport for Quic {
             Ok(BulkStream::join(receive, send))
         })
     }
+
+    fn forget(&self, node: NodeId) {
+        let mut connections = self
+            .connections
+            .lock()
+            .expect("invariant: the map is only read and written");
+        if let Some(connection) = connections.remove(&node) {
+            connection.close(VarInt::from_u32(0), b"no answer");
+        }
+    }
 }
 
 async fn connection(incoming: Incoming, bulk: Bulk, tls: Tls) {
@@ -154,7 +166,8 @@ fn transport_config() -> TransportConfig {
         .send_window(u64::from(CONNECTION_WINDOW_BYTES))
         .initial_mtu(1400)
         .initial_rtt(Duration::from_millis(10))
-        .keep_alive_interval(Some(Duration::from_secs(5)));
+        .keep_alive_interval(Some(Duration::from_secs(2)))
+        .max_idle_timeout(Some(VarInt::from_u32(IDLE_MS_MAX).into()));
     config
 }
 

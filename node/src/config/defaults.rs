@@ -26,4 +26,4 @@ pub(crate) const LOW_SPACE_BYTES: u64 = limits::LOW_SPACE_BYTES;
 pub(crate) const LOW_SPACE_PERCENT: u64 = limits::LOW_SPACE_PERCENT;
 
 /// `[log] filter`.
-pub(crate) const LOG_FILTER: &str = "info,openraft=warn";
+pub(crate) const LOG_FILTER: &str = "info,openraft=error";

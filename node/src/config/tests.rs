@@ -49,7 +49,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((config.cluster.shards, config.cluster.replication), (64, 1));
     assert_eq!(config.cluster.heartbeat, Duration::from_millis(250));
     assert_eq!(config.storage.wal_segment, 64 * 1024 * 1024);
-    assert_eq!(config.log_filter, "info");
+    assert_eq!(config.log_filter, "info,openraft=error");
     assert_eq!(config.log_format, LogFormat::Text);
 }
 

@@ -2,11 +2,15 @@
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "tests start processes and wait for them"
+    clippy::print_stderr,
+    clippy::too_many_lines,
+    clippy::zombie_processes,
+    reason = "tests start processes, wait for them, say what they did not check, and tell a story in one piece"
 )]
 
 mod dev;
 mod node_run;
 mod pages;
 mod process;
+mod ring;
 mod serve_bare;

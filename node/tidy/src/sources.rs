@@ -10,10 +10,6 @@ const TEST_LINES_MAX: usize = 1_000;
 /// Files that may be longer, each with its reason.
 const LONG_FILES: &[(&str, &str)] = &[
     (
-        "cluster/src/cluster.rs",
-        "the handle: how a cluster starts, and one method for each thing that others ask of it",
-    ),
-    (
         "storage/src/disk/sim.rs",
         "a test double of one trait: what it keeps, how it loses it, and the trait belong together",
     ),

@@ -1,0 +1,9 @@
+//! Real rings: `henge dev` and its node processes, stock git, and what can go wrong.
+//!
+//! Ports: every test takes a base of its own, so that rings never meet.
+
+mod compatibility;
+mod crash;
+mod failover;
+mod harness;
+mod refusals;

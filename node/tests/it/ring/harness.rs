@@ -1,0 +1,486 @@
+//! A ring of real processes on loopback, and stock git against it.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Generous: a loaded machine is slow, a broken product never gets there.
+pub(super) const PATIENCE: Duration = Duration::from_secs(120);
+
+pub(super) struct Ring {
+    pub(super) dir: tempfile::TempDir,
+    supervisor: Child,
+    restarted: Vec<Child>,
+    cluster: Value,
+    token: String,
+}
+
+impl Ring {
+    /// `henge dev` with three nodes and `shards` shards, ready.
+    pub(super) fn start(shards: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let supervisor = dev(
+            &dir.path().join("ring"),
+            shards,
+            crate::process::base_port(),
+        );
+        let mut ring = Self {
+            dir,
+            supervisor,
+            restarted: Vec::new(),
+            cluster: Value::Null,
+            token: String::new(),
+        };
+        ring.read_cluster_file();
+        ring
+    }
+
+    fn read_cluster_file(&mut self) {
+        let text =
+            std::fs::read_to_string(self.ring_dir().join("cluster.json")).expect("cluster.json");
+        self.cluster = serde_json::from_str(&text).expect("cluster.json is JSON");
+        self.token = self.cluster["admin_token"]
+            .as_str()
+            .expect("a token")
+            .to_owned();
+    }
+
+    pub(super) fn ring_dir(&self) -> PathBuf {
+        self.dir.path().join("ring")
+    }
+
+    pub(super) fn nodes(&self) -> Vec<u64> {
+        self.cluster["nodes"]
+            .as_array()
+            .expect("nodes")
+            .iter()
+            .map(|node| node["id"].as_u64().expect("an id"))
+            .collect()
+    }
+
+    fn node(&self, node: u64) -> &Value {
+        let nodes = self.cluster["nodes"].as_array().expect("nodes");
+        nodes
+            .iter()
+            .find(|value| value["id"] == node)
+            .expect("a node of the ring")
+    }
+
+    pub(super) fn node_dir(&self, node: u64) -> PathBuf {
+        self.ring_dir().join(format!("n{node}"))
+    }
+
+    pub(super) fn pid(&self, node: u64) -> Option<i32> {
+        let text = std::fs::read_to_string(self.node_dir(node).join("henge.pid")).ok()?;
+        text.trim().parse().ok()
+    }
+
+    /// `kill -9`.
+    pub(super) fn kill(&mut self, node: u64) {
+        let pid = self.pid(node).expect("a running node has a pid file");
+        signal(pid, "KILL");
+        wait("the killed process to be gone", || !alive(pid));
+        for child in &mut self.restarted {
+            child.try_wait().expect("a child's state");
+        }
+    }
+
+    /// The node ends when it next comes to this failpoint.
+    pub(super) fn arm(&self, node: u64, failpoint: &str) {
+        let dir = self.node_dir(node).join("failpoints");
+        std::fs::create_dir_all(&dir).expect("a directory");
+        std::fs::write(dir.join(failpoint), "").expect("armed");
+    }
+
+    /// Brings a killed node back as its operator would.
+    pub(super) fn restart(&mut self, node: u64) {
+        let log = self.node_dir(node).join("henge.log");
+        let log = std::fs::OpenOptions::new()
+            .append(true)
+            .open(log)
+            .expect("a log");
+        let child = henge()
+            .args(["node", "run", "--config"])
+            .arg(self.node_dir(node).join("node.toml"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("henge starts");
+        self.restarted.push(child);
+    }
+
+    pub(super) fn wait_ready(&self, node: u64) {
+        wait(&format!("node {node} to be ready"), || {
+            self.get(node, "/readyz")
+                .is_some_and(|(status, _)| status == 200)
+        });
+    }
+
+    /// A GET with the admin token; `None` when the node does not answer.
+    pub(super) fn get(&self, node: u64, path: &str) -> Option<(u16, String)> {
+        self.request(node, "GET", path, "")
+    }
+
+    pub(super) fn request(
+        &self,
+        node: u64,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> Option<(u16, String)> {
+        let address = self.node(node)["http"]
+            .as_str()?
+            .strip_prefix("http://")?
+            .to_owned();
+        let mut stream = TcpStream::connect(&address).ok()?;
+        stream
+            .set_read_timeout(Some(Duration::from_secs(30)))
+            .ok()?;
+        let token = &self.token;
+        write!(
+            stream,
+            "{method} {path} HTTP/1.1\r\nHost: {address}\r\nAuthorization: token {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+            body.len()
+        )
+        .ok()?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).ok()?;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = answer.split_once("\r\n\r\n")?;
+        let status = head.split_whitespace().nth(1)?.parse().ok()?;
+        Some((status, body.to_owned()))
+    }
+
+    pub(super) fn json(&self, node: u64, path: &str) -> Value {
+        let (status, body) = self
+            .get(node, path)
+            .unwrap_or_else(|| panic!("node {node} answers {path}"));
+        assert_eq!(status, 200, "{path}: {body}");
+        // A chunked body has its lengths around the one JSON value.
+        let from = body.find(['{', '[']).expect("JSON");
+        let to = body.rfind(['}', ']']).expect("JSON");
+        serde_json::from_str(&body[from..=to]).expect("JSON")
+    }
+
+    /// The URL that stock git uses, token in it.
+    pub(super) fn url(&self, node: u64, repo: &str) -> String {
+        let http = self.node(node)["http"].as_str().expect("an address");
+        let address = http.strip_prefix("http://").expect("http");
+        format!("http://admin:{}@{address}/{repo}.git", self.token)
+    }
+
+    pub(super) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// Who leads the shard of a repository, as a node that is up says; waits until one is known.
+    pub(super) fn leader_of(&self, repo: &str, alive: &[u64]) -> u64 {
+        let mut leader = None;
+        wait(&format!("a leader of {repo}"), || {
+            leader = alive.iter().find_map(|node| {
+                let (status, body) = self.get(*node, &format!("/api/henge/v1/repos/{repo}"))?;
+                let from = body.find('{')?;
+                let to = body.rfind('}')?;
+                let value: Value = serde_json::from_str(&body[from..=to]).ok()?;
+                (status == 200).then(|| value["leader"].as_u64()).flatten()
+            });
+            leader.is_some_and(|leader| alive.contains(&leader))
+        });
+        leader.expect("waited for it")
+    }
+
+    /// A metric's value on a node, summed over its labels that contain `label`.
+    pub(super) fn metric(&self, node: u64, name: &str, label: &str) -> f64 {
+        let (status, body) = self.get(node, "/metrics").expect("metrics");
+        assert_eq!(status, 200);
+        body.lines()
+            .filter(|line| line.starts_with(name) && line.contains(label))
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
+    }
+
+    /// Waits until every node has applied the same entries and shows the same state hashes.
+    pub(super) fn wait_equal_hashes(&self) {
+        let mut last = String::new();
+        let equal = || {
+            let status = self.json(self.nodes()[0], "/api/henge/v1/cluster");
+            let mut groups = std::collections::BTreeMap::<u64, Vec<(u64, String)>>::new();
+            for node in status["nodes"].as_array().into_iter().flatten() {
+                for replica in node["report"]["replicas"].as_array().into_iter().flatten() {
+                    let group = replica["group"].as_u64().unwrap_or(u64::MAX);
+                    let applied = replica["applied_index"].as_u64().unwrap_or(0);
+                    let hash = replica["state_hash"]
+                        .as_str()
+                        .unwrap_or_default()
+                        .to_owned();
+                    groups.entry(group).or_default().push((applied, hash));
+                }
+            }
+            last = format!("{groups:?}");
+            !groups.is_empty()
+                && groups.values().all(|replicas| {
+                    replicas.len() == 3 && replicas.windows(2).all(|pair| pair[0] == pair[1])
+                })
+        };
+        wait_saying("equal state hashes", equal, String::new);
+        assert!(!last.is_empty());
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        let nodes = self.cluster["nodes"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        for node in nodes.iter().filter_map(|node| node["id"].as_u64()) {
+            if std::thread::panicking() {
+                let log = std::fs::read_to_string(self.node_dir(node).join("henge.log"))
+                    .unwrap_or_default();
+                let ours = log.lines().filter(|line| !line.contains(" openraft::"));
+                let ours: Vec<&str> = ours.collect();
+                let tail: Vec<&str> = ours.into_iter().rev().take(40).collect();
+                eprintln!("--- the end of node {node}'s log");
+                tail.iter().rev().for_each(|line| eprintln!("{line}"));
+            }
+            if let Some(pid) = self.pid(node).filter(|pid| alive(*pid)) {
+                signal(pid, "KILL");
+            }
+        }
+        signal(i32::try_from(self.supervisor.id()).expect("a pid"), "KILL");
+        self.supervisor.wait().ok();
+        for child in &mut self.restarted {
+            child.wait().ok();
+        }
+    }
+}
+
+fn henge() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
+    command
+        .env_remove("HENGE_URL")
+        .env_remove("HENGE_TOKEN")
+        .env("HENGE_FAILPOINTS", "1");
+    command
+}
+
+/// Starts `henge dev` and waits for its last line.
+fn dev(dir: &Path, shards: u32, base_port: u16) -> Child {
+    let mut child = henge()
+        .args([
+            "dev",
+            "--shards",
+            &shards.to_string(),
+            "--base-port",
+            &base_port.to_string(),
+            "--dir",
+        ])
+        .arg(dir)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .expect("henge starts");
+    let stdout = child.stdout.take().expect("piped");
+    let mut said = String::new();
+    for line in BufReader::new(stdout).lines() {
+        let line = line.expect("text");
+        said.push_str(&line);
+        said.push('\n');
+        if line == "ready" {
+            return child;
+        }
+    }
+    panic!("henge dev ended without being ready:\n{said}");
+}
+
+pub(super) fn signal(pid: i32, name: &str) {
+    Command::new("kill")
+        .args([&format!("-{name}"), &pid.to_string()])
+        .status()
+        .expect("kill runs");
+}
+
+/// Whether a process runs or still lets go of its files. One that is dead and not yet collected has only
+/// its first thread left, a zombie.
+pub(super) fn alive(pid: i32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let zombie = stat
+        .rsplit(") ")
+        .next()
+        .is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'));
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    threads > 1 || !zombie
+}
+
+pub(super) fn wait(what: &str, condition: impl FnMut() -> bool) {
+    wait_saying(what, condition, String::new);
+}
+
+fn wait_saying(what: &str, mut condition: impl FnMut() -> bool, say: impl Fn() -> String) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(
+            started.elapsed() < PATIENCE,
+            "waited {PATIENCE:?} for {what} {}",
+            say()
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The gits of this machine; a missing second one is said loudly.
+pub(super) fn gits() -> Vec<PathBuf> {
+    let mut gits: Vec<PathBuf> = Vec::new();
+    for candidate in ["/usr/local/bin/git", "/usr/bin/git"] {
+        if Path::new(candidate).is_file() {
+            gits.push(candidate.into());
+        }
+    }
+    assert!(!gits.is_empty(), "no git on this machine");
+    if gits.len() < 2 {
+        eprintln!("NOT CHECKED: a second git (only {gits:?} here)");
+    }
+    gits
+}
+
+/// Runs git with nobody's configuration but ours.
+pub(super) fn git_raw(git: &Path, dir: &Path, args: &[&str]) -> Output {
+    Command::new(git)
+        .current_dir(dir)
+        .args([
+            "-c",
+            "user.name=A",
+            "-c",
+            "user.email=a@example.invalid",
+            "-c",
+            "init.defaultBranch=main",
+        ])
+        .args([
+            "-c",
+            "gc.auto=0",
+            "-c",
+            "maintenance.auto=false",
+            "-c",
+            "http.lowSpeedLimit=1",
+            "-c",
+            "http.lowSpeedTime=120",
+        ])
+        .args(args)
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_TERMINAL_PROMPT", "0")
+        .output()
+        .expect("git runs")
+}
+
+/// The same with the first git, which must succeed; its standard output.
+pub(super) fn git(dir: &Path, args: &[&str]) -> String {
+    git_with(&gits()[0], dir, args)
+}
+
+pub(super) fn git_with(git: &Path, dir: &Path, args: &[&str]) -> String {
+    let output = git_raw(git, dir, args);
+    assert!(
+        output.status.success(),
+        "git {args:?} failed:\n{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// A work tree with one commit.
+pub(super) fn work_tree(dir: &Path, name: &str) -> PathBuf {
+    let path = dir.join(name);
+    std::fs::create_dir(&path).expect("a directory");
+    git(&path, &["init", "-q"]);
+    commit(&path, "first");
+    path
+}
+
+/// One more commit; its id.
+pub(super) fn commit(tree: &Path, text: &str) -> String {
+    std::fs::write(tree.join("file.txt"), format!("{text}\n")).expect("a file");
+    git(tree, &["add", "-A"]);
+    git(tree, &["commit", "-q", "-m", text]);
+    git(tree, &["rev-parse", "HEAD"])
+}
+
+/// A commit with `bytes` bytes that do not compress: more than rides in a log entry.
+pub(super) fn commit_large(tree: &Path, name: &str, bytes: usize, seed: u64) -> String {
+    let mut state = seed | 1;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    })
+    .take(bytes)
+    .collect();
+    std::fs::write(tree.join(name), noise).expect("a file");
+    git(tree, &["add", "-A"]);
+    git(tree, &["commit", "-q", "-m", name]);
+    git(tree, &["rev-parse", "HEAD"])
+}
+
+/// A bare repository of `commits` commits with about four objects each, by fast-import.
+pub(super) fn generated(dir: &Path, name: &str, commits: u32) -> PathBuf {
+    let path = dir.join(name);
+    git(dir, &["init", "-q", "--bare", name]);
+    let mut script = String::new();
+    for number in 1..=commits {
+        let (a, b) = (number % 97, number % 31);
+        let body = format!("contents of version {number} of {a} and {b}\n");
+        let message = format!("commit {number}");
+        script.push_str(&format!(
+            "commit refs/heads/main\ncommitter A <a@example.invalid> {} +0000\ndata {}\n{message}\nM 100644 inline d{b}/f{a}.txt\ndata {}\n{body}\n",
+            1_600_000_000 + number,
+            message.len(),
+            body.len()
+        ));
+    }
+    let mut child = Command::new(&gits()[0])
+        .current_dir(&path)
+        .args(["fast-import", "--quiet"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("git runs");
+    child
+        .stdin
+        .take()
+        .expect("piped")
+        .write_all(script.as_bytes())
+        .expect("git reads");
+    assert!(child.wait().expect("git ends").success());
+    path
+}
+
+/// A fresh bare clone from a node, checked.
+pub(super) fn clone_checked(ring: &Ring, node: u64, repo: &str, name: &str) -> PathBuf {
+    git(
+        ring.dir.path(),
+        &["clone", "-q", "--mirror", &ring.url(node, repo), name],
+    );
+    let path = ring.dir.path().join(name);
+    git(&path, &["fsck", "--full", "--strict"]);
+    path
+}
+
+/// Every ref, HEAD and every object of a repository, as text to compare.
+pub(super) fn contents(repo: &Path) -> String {
+    let refs = git(repo, &["for-each-ref", "--format=%(objectname) %(refname)"]);
+    let head = git(repo, &["symbolic-ref", "HEAD"]);
+    let objects = git(
+        repo,
+        &["rev-list", "--all", "--objects", "--no-object-names"],
+    );
+    let mut objects: Vec<&str> = objects.lines().collect();
+    objects.sort_unstable();
+    format!("{head}\n{refs}\n{}", objects.join("\n"))
+}
