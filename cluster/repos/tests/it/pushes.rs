@@ -51,10 +51,11 @@ async fn of_two_racing_pushers_one_is_told_to_fetch_first() {
     let mine = first.commit("mine", b"mine\n");
     let theirs = second.commit("theirs", b"theirs\n");
     let (one, two) = (ring.url(2, "admin/race"), ring.url(3, "admin/race"));
-    let (one, two) = tokio::join!(
-        first.try_git(&["push", &one, "main"]),
-        second.try_git(&["push", &two, "main"])
+    let (one, two) = (
+        ["push", one.as_str(), "main"],
+        ["push", two.as_str(), "main"],
     );
+    let (one, two) = tokio::join!(first.try_git(&one), second.try_git(&two));
     assert!(one.0 != two.0, "exactly one is taken: {one:?} {two:?}");
     let winner = if one.0 { mine } else { theirs };
     let clone = ring.clone(&ring.url(1, "admin/race"), "clone").await;
