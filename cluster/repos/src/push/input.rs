@@ -11,6 +11,7 @@ use std::time::Duration;
 use henge_cluster::BulkStream;
 use henge_git::http::Spool;
 use tokio::io::{AsyncRead, ReadBuf, ReadHalf};
+use tokio::sync::oneshot;
 use tokio::time::Sleep;
 use tokio_util::io::SyncIoBridge;
 
@@ -40,7 +41,51 @@ pub(crate) enum Source {
     /// This node received it.
     Spool(Arc<Spool>),
     /// Another node received it.
-    Stream(SyncIoBridge<Impatient<ReadHalf<BulkStream>>>),
+    Stream(Lent),
+}
+
+/// What is read from another node.
+pub(crate) type Reading = SyncIoBridge<Impatient<ReadHalf<BulkStream>>>;
+
+/// The reading half of a stream, given back when it is dropped, so that what was left unread can be read:
+/// a connection closed over unread bytes may take the answer with it.
+#[derive(Debug)]
+pub(crate) struct Lent {
+    reading: Option<Reading>,
+    back: Option<oneshot::Sender<Reading>>,
+}
+
+impl Lent {
+    /// Lends `read`, which comes back through the receiver.
+    pub(crate) fn new(read: ReadHalf<BulkStream>) -> (Self, oneshot::Receiver<Reading>) {
+        let (back, returned) = oneshot::channel();
+        let reading = SyncIoBridge::new(Impatient::new(read));
+        (
+            Self {
+                reading: Some(reading),
+                back: Some(back),
+            },
+            returned,
+        )
+    }
+}
+
+impl Read for Lent {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let reading = self.reading.as_mut();
+        reading
+            .expect("invariant: taken out only on drop")
+            .read(buffer)
+    }
+}
+
+impl Drop for Lent {
+    fn drop(&mut self) {
+        if let Some((reading, back)) = self.reading.take().zip(self.back.take()) {
+            // Nobody waits for it when the stream's task has ended: then it closes here.
+            back.send(reading).ok();
+        }
+    }
 }
 
 impl Source {
@@ -51,7 +96,7 @@ impl Source {
     pub(crate) fn open(&mut self, bytes: u64) -> io::Result<PushInput<'_>> {
         Ok(match self {
             Self::Spool(spool) => PushInput::new(spool.reader()?, bytes),
-            Self::Stream(stream) => PushInput::new(Box::new(stream), bytes),
+            Self::Stream(stream) => PushInput::new(stream, bytes),
         })
     }
 }

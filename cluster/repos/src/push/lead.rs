@@ -14,13 +14,12 @@ use henge_storage::objects::ObjectStore;
 use henge_types::{ErrorCode, NetworkId, NodeId, RefVerdict, Refusal, Reply, RequestBinding};
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
-use tokio_util::io::SyncIoBridge;
 
 use crate::catalogue::QUORUM_WAIT;
 use crate::frames::{self, PushAnswer, PushRequest};
 use crate::metrics::{self, PackPath, PushResult};
 use crate::push::commit::{Commit, LeaderRefs};
-use crate::push::input::{Impatient, Source};
+use crate::push::input::{Lent, Source};
 use crate::refs::StateRefs;
 use crate::replica::quarantine;
 use crate::repos::{Inner, still_there};
@@ -276,11 +275,16 @@ impl BulkHandler for PushService {
             let bytes = request.bytes;
             tracing::debug!(%peer, group = %request.group, request = %request.request, bytes, "push to lead");
             let (read, mut write) = tokio::io::split(stream);
-            let source = Source::Stream(SyncIoBridge::new(Impatient::new(read)));
-            let leading = inner.lead(request, source);
+            let (lent, returned) = Lent::new(read);
+            let leading = inner.lead(request, Source::Stream(lent));
             let answer = while_working(leading, &mut write).await;
             frames::write(&mut write, &answer).await?;
-            tokio::io::AsyncWriteExt::shutdown(&mut write).await
+            tokio::io::AsyncWriteExt::shutdown(&mut write).await?;
+            // The far side stops sending as soon as it has the answer.
+            if let Ok(reading) = returned.await {
+                tokio::io::copy(&mut reading.into_inner(), &mut tokio::io::sink()).await?;
+            }
+            Ok(())
         })
     }
 }

@@ -1,6 +1,7 @@
 //! Nodes that stop, disks that lose packs.
 
 use std::fs;
+use std::time::Duration;
 
 use crate::ring::{Ring, eventually};
 
@@ -89,12 +90,21 @@ async fn without_a_quorum_a_push_is_refused_in_time_and_changes_nothing() {
     let before = work.commit("a", b"a\n");
     work.git(&["push", "-q", &ring.url(1, "admin/alone"), "main"])
         .await;
+    let shard = ring.shard("admin/alone").await;
     ring.stop_node(2).await;
     ring.stop_node(3).await;
+    // While the leader's lease runs it would still propose, and the outcome would be unknown.
+    let cluster = ring.node(1).cluster.clone();
+    eventually("nobody leads with a quorum", async || {
+        let barrier = cluster
+            .read_barrier(shard, Duration::from_millis(300))
+            .await;
+        barrier.is_err().then_some(())
+    })
+    .await;
     work.commit("b", b"b\n");
-    let (pushed, said) = work
-        .try_git(&["push", &ring.url(1, "admin/alone"), "main"])
-        .await;
+    let url = ring.url(1, "admin/alone");
+    let (pushed, said) = work.try_git(&["push", &url, "main"]).await;
     assert!(!pushed && said.contains("503"), "{said}");
     ring.start_node(2).await;
     ring.wait_until_ready(2).await;

@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use henge_cluster::{Cluster, ClusterConfig, Identity, Timings, TlsFiles};
+use henge_cluster::{Cluster, ClusterConfig, Effects, Identity, Timings, TlsFiles};
 use henge_git::http::{Caller, router};
 use henge_repos::{PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
@@ -19,7 +19,7 @@ use rcgen::{
     KeyUsagePurpose,
 };
 use tempfile::TempDir;
-use tokio::runtime::Handle;
+use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Long, because the machine may be busy: nothing here waits for it to pass.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -42,6 +42,16 @@ pub(crate) struct Node {
     pub(crate) objects: ObjectStore,
     scope: Scope,
     http: SocketAddr,
+    runtime: Option<Runtime>,
+}
+
+/// A node has a runtime of its own: what its servers spawn by themselves ends with it.
+impl Drop for Node {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 pub(crate) struct Ring {
@@ -50,6 +60,39 @@ pub(crate) struct Ring {
     records: Vec<NodeRecord>,
     replication: u32,
     nodes: Vec<Option<Node>>,
+}
+
+/// A node's parts, wired together on its runtime.
+async fn compose(
+    config: ClusterConfig,
+    http: SocketAddr,
+    scope: Scope,
+) -> (Cluster, Repos, ObjectStore) {
+    let clock = SystemClock::shared();
+    // The disk of a test machine may be nearly full: that is not what is tested here.
+    let watermark = Watermark {
+        bytes: 0,
+        percent: 0,
+    };
+    let objects = ObjectStore::open_with(&config.data_dir, watermark).unwrap();
+    let claims = config.data_dir.join("claims");
+    let effects = PackEffects::new(objects.clone(), claims, Arc::clone(&clock)).unwrap();
+    let shared: Arc<dyn Effects> = Arc::<PackEffects>::clone(&effects);
+    let cluster = Box::pin(Cluster::start(config, &scope, Arc::clone(&clock), shared))
+        .await
+        .unwrap();
+    let repos = Repos::start(cluster.clone(), effects, &scope, clock)
+        .await
+        .unwrap();
+    let admin = Caller {
+        name: Some("admin".to_owned()),
+    };
+    let routes = router(repos.clone()).layer(axum::Extension(admin));
+    let listener = tokio::net::TcpListener::bind(http).await.unwrap();
+    scope.spawn("http", OnPanic::Log, async move {
+        axum::serve(listener, routes).await.unwrap();
+    });
+    (cluster, repos, objects)
 }
 
 fn free_port() -> u16 {
@@ -172,57 +215,38 @@ impl Ring {
             wal_bytes_max: 256 * 1024 * 1024,
             version: "test".to_owned(),
         };
-        let scope = Scope::root("node", Handle::current(), 64);
-        let clock = SystemClock::shared();
-        // The disk of a test machine may be nearly full: that is not what is tested here.
-        let watermark = Watermark {
-            bytes: 0,
-            percent: 0,
-        };
-        let objects = ObjectStore::open_with(&data_dir, watermark).unwrap();
-        let claims = data_dir.join("claims");
-        let effects = PackEffects::new(objects.clone(), claims, Arc::clone(&clock)).unwrap();
-        let cluster = Cluster::start(
-            config,
-            &scope,
-            Arc::clone(&clock),
-            Arc::clone(&effects) as _,
-        );
-        let cluster = Box::pin(cluster).await.unwrap();
-        let repos = Repos::start(cluster.clone(), effects, &scope, clock)
-            .await
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
             .unwrap();
+        let scope = Scope::root("node", runtime.handle().clone(), 64);
         let http: SocketAddr = record.http.parse().unwrap();
-        let admin = Caller {
-            name: Some("admin".to_owned()),
-        };
-        let routes = router(repos.clone()).layer(axum::Extension(admin));
-        let listener = tokio::net::TcpListener::bind(http).await.unwrap();
-        scope.spawn("http", OnPanic::Log, async move {
-            axum::serve(listener, routes).await.unwrap();
-        });
+        let start = compose(config, http, scope.clone());
+        let (cluster, repos, objects) = scope.run("start", start).await.unwrap();
         self.nodes[node - 1] = Some(Node {
             cluster,
             repos,
             objects,
             scope,
             http,
+            runtime: Some(runtime),
         });
     }
 
     /// Stops a node cleanly and takes it out.
     pub(crate) async fn stop_node(&mut self, node: usize) {
-        let Node {
-            cluster,
-            repos,
-            objects,
-            scope,
-            ..
-        } = self.nodes[node - 1].take().expect("the node runs");
-        cluster.shutdown(Duration::from_secs(20)).await;
-        drop((repos, objects));
-        scope.shutdown(Duration::from_secs(20)).await;
-        drop(cluster);
+        let stopped = self.nodes[node - 1].take().expect("the node runs");
+        let cluster = stopped.cluster.clone();
+        let stop = async move { cluster.shutdown(Duration::from_secs(20)).await };
+        stopped.scope.run("stop", stop).await.unwrap();
+        stopped.scope.shutdown(Duration::from_secs(20)).await;
+        drop(stopped);
+        let address: SocketAddr = self.records[node - 1].rpc.parse().unwrap();
+        eventually("the stopped node's sockets are closed", async || {
+            (UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()).then_some(())
+        })
+        .await;
     }
 
     pub(crate) fn url(&self, node: usize, repo: &str) -> String {
