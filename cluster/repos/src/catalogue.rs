@@ -177,10 +177,11 @@ impl Catalogue {
         let reply = self
             .call(GroupId::META, Command::Meta(command), principal, repo)
             .await?;
-        let record = match reply {
-            Reply::Repo(record) => record,
-            Reply::Refused(refusal) => return Err(from_refusal(&refusal, &path)),
-            other => return Err(error::unexpected("reserve_repo", &other)),
+        let Reply::Repo(record) = reply else {
+            return Err(match error::done("reserve_repo", &reply)? {
+                Err(refusal) => from_refusal(&refusal, &path),
+                Ok(()) => error::unexpected("reserve_repo", &reply),
+            });
         };
         self.finish_create(principal, record).await
     }
@@ -199,29 +200,22 @@ impl Catalogue {
             head: record.default_branch.clone(),
         };
         let shard = self.shard(&record);
-        match self
-            .call(shard, Command::Shard(command), principal, repo)
-            .await?
-        {
-            Reply::Done => {}
-            // The shard holds a tombstone, or never takes it: it will never be made.
-            Reply::Refused(refusal) => {
-                self.meta(MetaCommand::AbandonRepo { repo }, principal, repo)
-                    .await?;
-                return Err(from_refusal(&refusal, &record.path));
-            }
-            other => return Err(error::unexpected("create_repo", &other)),
+        let made = Command::Shard(command);
+        let made = self.call(shard, made, principal, repo).await?;
+        // The shard holds a tombstone, or never takes it: it will never be made.
+        if let Err(refusal) = error::done("create_repo", &made)? {
+            self.meta(MetaCommand::AbandonRepo { repo }, principal, repo)
+                .await?;
+            return Err(from_refusal(&refusal, &record.path));
         }
-        match self
-            .meta(MetaCommand::MarkRepoReady { repo }, principal, repo)
-            .await?
-        {
-            Reply::Done => Ok(RepoRecord {
+        let ready = MetaCommand::MarkRepoReady { repo };
+        let ready = self.meta(ready, principal, repo).await?;
+        match error::done("mark_repo_ready", &ready)? {
+            Ok(()) => Ok(RepoRecord {
                 state: RepoState::Ready,
                 ..record
             }),
-            Reply::Refused(refusal) => Err(from_refusal(&refusal, &record.path)),
-            other => Err(error::unexpected("mark_repo_ready", &other)),
+            Err(refusal) => Err(from_refusal(&refusal, &record.path)),
         }
     }
 
@@ -239,13 +233,10 @@ impl Catalogue {
         self.barrier().await?;
         let record = self.look(path)?.ok_or_else(|| error::not_found(path))?;
         let repo = record.repo;
-        match self
-            .meta(MetaCommand::DeleteRepo { repo }, principal, repo)
-            .await?
-        {
-            Reply::Done => {}
-            Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
-            other => return Err(error::unexpected("delete_repo", &other)),
+        let buried = MetaCommand::DeleteRepo { repo };
+        let buried = self.meta(buried, principal, repo).await?;
+        if let Err(refusal) = error::done("delete_repo", &buried)? {
+            return Err(from_refusal(&refusal, path));
         }
         self.finish_delete(principal, &record)
             .await
@@ -266,18 +257,16 @@ impl Catalogue {
     ) -> Result<(), ServiceError> {
         let repo = record.repo;
         let drop = Command::Shard(ShardCommand::DropRepo { repo });
-        match self.call(self.shard(record), drop, principal, repo).await? {
-            Reply::Done => {}
-            other => return Err(error::unexpected("drop_repo", &other)),
+        let dropped = self.call(self.shard(record), drop, principal, repo).await?;
+        if let Err(refusal) = error::done("drop_repo", &dropped)? {
+            return Err(from_refusal(&refusal, &record.path));
         }
-        match self
-            .meta(MetaCommand::MarkRepoDropped { repo }, principal, repo)
-            .await?
-        {
-            Reply::Done => Ok(()),
-            // Another one came first, and the record went on from there.
-            Reply::Refused(Refusal::WrongState { .. }) => Ok(()),
-            other => Err(error::unexpected("mark_repo_dropped", &other)),
+        let marked = MetaCommand::MarkRepoDropped { repo };
+        let marked = self.meta(marked, principal, repo).await?;
+        match error::done("mark_repo_dropped", &marked)? {
+            // Refused: another one came first, and the record went on from there.
+            Ok(()) | Err(Refusal::WrongState { .. }) => Ok(()),
+            Err(refusal) => Err(from_refusal(&refusal, &record.path)),
         }
     }
 
@@ -303,13 +292,14 @@ impl Catalogue {
             .cluster
             .call(group, command, request, QUORUM_WAIT)
             .await;
-        match called.map_err(|error| from_cluster(&error))?.reply {
-            Reply::UnknownOutcome => Err(failed(
+        let reply = called.map_err(|error| from_cluster(&error))?.reply;
+        if reply == Reply::UnknownOutcome {
+            return Err(failed(
                 ErrorCode::Timeout,
                 "the request is too old to know what became of it: look before trying again",
-            )),
-            reply => Ok(reply),
+            ));
         }
+        Ok(reply)
     }
 
     /// Binds a new request id to this command.

@@ -85,6 +85,23 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
     }
 }
 
+/// The reply of a command that is done or refused, and answers nothing else.
+///
+/// # Errors
+/// `Internal` for any other reply.
+pub(crate) fn done(
+    command: &'static str,
+    reply: &Reply,
+) -> Result<Result<(), Refusal>, ServiceError> {
+    match reply {
+        Reply::Done => Ok(Ok(())),
+        Reply::Refused(refusal) => Ok(Err(refusal.clone())),
+        Reply::Repo(_) | Reply::RefsUpdated { .. } | Reply::UnknownOutcome | Reply::Recheck => {
+            Err(unexpected(command, reply))
+        }
+    }
+}
+
 /// A reply that does not belong to the command.
 pub(crate) fn unexpected(command: &'static str, reply: &Reply) -> ServiceError {
     tracing::error!(

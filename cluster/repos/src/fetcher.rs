@@ -60,13 +60,13 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     inner
         .scope
         .spawn("pack fetcher", OnPanic::EndProcess, async move {
-            fetching.fetch_missing().await
+            fetching.fetch_missing().await;
         });
     let sweeping = Arc::clone(inner);
     inner
         .scope
         .spawn("store sweeper", OnPanic::EndProcess, async move {
-            sweeping.sweep().await
+            sweeping.sweep().await;
         });
 }
 

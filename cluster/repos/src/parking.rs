@@ -173,7 +173,7 @@ mod tests {
         let one = missing(1, 1, 1);
         parking.park(one, Cause::Elsewhere);
         tokio::join!(parking.wait_until_served(&one.network), async {
-            parking.arrived(&one)
+            parking.arrived(&one);
         });
         parking.wait_for_more().await;
     }

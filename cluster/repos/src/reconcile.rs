@@ -67,7 +67,7 @@ impl Reconciler {
             match self.finish(record).await {
                 Ok(()) => tracing::info!(%repo, ?state, "unfinished repository brought to its end"),
                 Err(error) => {
-                    tracing::warn!(%repo, ?state, %error, "unfinished repository stays so")
+                    tracing::warn!(%repo, ?state, %error, "unfinished repository stays so");
                 }
             }
         }

@@ -57,7 +57,9 @@ impl Inner {
                 Reply::Recheck
                 | Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
                 Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
-                other => return Err(unexpected("update_refs", &other)),
+                other @ (Reply::Done | Reply::Repo(_) | Reply::UnknownOutcome) => {
+                    return Err(unexpected("update_refs", &other));
+                }
             }
         }
         Err(error::not_found(path))

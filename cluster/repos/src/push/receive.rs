@@ -53,7 +53,7 @@ pub(crate) struct Prepared {
 /// `Invalid` when it is no push or larger than one entry may be.
 pub(crate) fn prepare(spool: &Spool) -> Result<Prepared, ServiceError> {
     let mut reader = Hashing {
-        inner: spool.reader().map_err(unreadable)?,
+        inner: spool.reader().map_err(|error| unreadable(&error))?,
         hasher: Sha256::new(),
     };
     let head = parse_push(&mut reader, &PushLimits::default())
@@ -65,7 +65,7 @@ pub(crate) fn prepare(spool: &Spool) -> Result<Prepared, ServiceError> {
     })
 }
 
-fn unreadable(error: io::Error) -> ServiceError {
+fn unreadable(error: &io::Error) -> ServiceError {
     error::internal(format!("the spooled push cannot be read: {error}"))
 }
 

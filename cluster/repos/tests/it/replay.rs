@@ -50,9 +50,9 @@ async fn ask(node: &Node, leader: usize, head: &Head, push: &[u8]) -> Answer {
         let length = stream.read_u32().await.unwrap();
         let mut frame = vec![0; usize::try_from(length).unwrap()];
         stream.read_exact(&mut frame).await.unwrap();
-        match postcard::from_bytes(&frame).unwrap() {
-            Answer::Working => {}
-            answer => return answer,
+        let answer = postcard::from_bytes(&frame).unwrap();
+        if answer != Answer::Working {
+            return answer;
         }
     }
 }
