@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 
 use crate::parking::{Cause, Missing, Parking};
 use crate::readers::Readers;
-use crate::staging::{KeepError, Staging};
+use crate::staging::{KeepError, Staging, end_after_failed_sync};
 
 /// How long the answer of the file system about free space is believed.
 const SPACE_BELIEVED: Duration = Duration::from_secs(1);
@@ -126,7 +126,9 @@ impl PackEffects {
                     self.objects
                         .install_pack(&network, &pack.pack, &inline.pack, &inline.idx);
                 (
-                    written.map(|()| true).map_err(KeepError::from),
+                    written
+                        .map(|()| true)
+                        .map_err(|error| end_after_failed_sync(error).into()),
                     Cause::NotWritten,
                 )
             }
@@ -191,7 +193,8 @@ impl PackEffects {
     /// When the disk fails.
     pub(crate) fn remove_network(&self, network: &NetworkId) -> Result<(), KeepError> {
         self.parking.forget(network);
-        Ok(self.objects.remove_network(network)?)
+        let removed = self.objects.remove_network(network);
+        Ok(removed.map_err(end_after_failed_sync)?)
     }
 }
 
@@ -214,7 +217,8 @@ impl Effects for PackEffects {
             )));
         }
         let networks = ShardView::new(state).networks();
-        self.objects.sync_dirty(&networks).map_err(io::Error::other)
+        let synced = self.objects.sync_dirty(&networks);
+        synced.map_err(|error| io::Error::other(end_after_failed_sync(error)))
     }
 
     fn snapshot_installed(&self, group: GroupId, state: &State) -> io::Result<()> {

@@ -105,6 +105,9 @@ impl Staging {
         if trust == Trust::Received {
             self.objects.verify_files(&stage.pack, pack, idx)?;
         }
+        // A large file takes long, and applying waits for the lock: what is done here is not done below.
+        sync(pack)?;
+        sync(idx)?;
         let mut kept = self.lock();
         let empty = Kept {
             network: stage.network,
@@ -119,8 +122,8 @@ impl Staging {
         kept.insert(stage.pack, claimed);
         metrics::staged_packs(kept.len());
         // Under the lock: a promotion or release of the same pack must not come in between.
-        self.objects.stage(&stage.pack, pack, idx)?;
-        Ok(())
+        let staged = self.objects.stage(&stage.pack, pack, idx);
+        Ok(staged.map_err(end_after_failed_sync)?)
     }
 
     /// Where a staged pack and its index lie.
@@ -142,7 +145,7 @@ impl Staging {
         match self.objects.promote(network, pack) {
             Ok(()) => {}
             Err(ObjectError::MissingPack(_)) => return Ok(false),
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(end_after_failed_sync(error).into()),
         }
         if kept.remove(pack).is_some() {
             self.remove_claims(pack)?;
@@ -208,9 +211,9 @@ impl Staging {
         let path = self.claims_path(pack);
         let unfinished = path.with_extension("new");
         fs::write(&unfinished, stored::encode(CLAIMS, 1, claims))?;
-        fs::File::open(&unfinished)?.sync_all()?;
+        sync(&unfinished)?;
         fs::rename(&unfinished, &path)?;
-        fs::File::open(&self.dir)?.sync_all()
+        sync(&self.dir)
     }
 
     fn remove_claims(&self, pack: &PackId) -> io::Result<()> {
@@ -225,6 +228,27 @@ impl Staging {
             .lock()
             .expect("invariant: nothing panics while the claims are held")
     }
+}
+
+/// Makes a file or directory durable. A sync that failed is never tried again: the system may have dropped
+/// what it could not write and would call the second one a success. The process ends; its restart reads
+/// what the disk has.
+fn sync(path: &Path) -> io::Result<()> {
+    let file = fs::File::open(path)?;
+    if let Err(error) = file.sync_all() {
+        tracing::error!(path = %path.display(), %error, "a sync failed: the process ends");
+        std::process::abort();
+    }
+    Ok(())
+}
+
+/// The same for a sync that the object store did.
+pub(crate) fn end_after_failed_sync(error: ObjectError) -> ObjectError {
+    if let ObjectError::Io { doing: "sync", .. } = &error {
+        tracing::error!(%error, "a sync failed: the process ends");
+        std::process::abort();
+    }
+    error
 }
 
 /// `None` for a file that is none: it was not finished.
