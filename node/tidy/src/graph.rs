@@ -120,15 +120,15 @@ const OWNERSHIP: &[Ownership] = &[
     },
     Ownership {
         library: "prost*",
-        owners: &["henge-proto", "henge-cluster"],
+        owners: &["henge-proto", "henge-cluster", "henge-benches"],
         applies: Applies::Everywhere,
-        why: "protobuf is known where messages are converted and carried",
+        why: "protobuf is known where messages are converted and carried; the benches write to etcd",
     },
     Ownership {
         library: "tonic*",
-        owners: &["henge-proto", "henge-cluster"],
+        owners: &["henge-proto", "henge-cluster", "henge-benches"],
         applies: Applies::Everywhere,
-        why: "gRPC is known where messages are converted and carried",
+        why: "gRPC is known where messages are converted and carried; the benches write to etcd",
     },
     Ownership {
         library: "quinn*",

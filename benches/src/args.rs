@@ -1,0 +1,91 @@
+//! What can be typed after `henge-benches`.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Args, Parser, Subcommand};
+
+/// Runs Henge and its peers side by side on this machine and prints both figures as Markdown
+#[derive(Debug, Parser)]
+#[command(name = "henge-benches", version, after_help = HELP)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) which: Which,
+    #[command(flatten)]
+    pub(crate) options: Options,
+}
+
+const HELP: &str = "\
+Everything runs on 127.0.0.1 and ends with this program. Peers are found in PATH: git, lighttpd (with
+mod_cgi and mod_auth) and etcd. Progress goes to standard error.
+
+Exit codes: 0 all figures printed, 1 a bench failed, 2 wrong usage";
+
+/// Which benches to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum Which {
+    /// Push of one commit, beside git http-backend behind lighttpd
+    Push,
+    /// Small durable writes of 1, 64 and 256 clients, beside etcd
+    Writes,
+    /// Time without writes after the leader is killed, beside etcd
+    Gap,
+    /// Start, memory and processor time of an idle cluster, beside etcd
+    Idle,
+    /// All of them
+    All,
+}
+
+/// Options of every bench.
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    /// Henge's binary [default: `henge` beside this program]
+    #[arg(long, global = true, value_name = "FILE")]
+    henge: Option<PathBuf>,
+    /// Few repetitions: a look at the tool, not figures to keep
+    #[arg(long, global = true)]
+    pub(crate) quick: bool,
+    /// Where to make a folder for all data; it is removed at the end. A real disk: a sync must cost something
+    #[arg(long, global = true, value_name = "DIR", default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// Ports are counted from here, up to 310 of them
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 27_400,
+        value_parser = clap::value_parser!(u16).range(1_024..=65_000))]
+    pub(crate) base_port: u16,
+}
+
+impl Options {
+    /// The binary to run, absolute.
+    pub(crate) fn henge(&self) -> anyhow::Result<PathBuf> {
+        let path = match &self.henge {
+            Some(path) => path.clone(),
+            None => std::env::current_exe()
+                .context("cannot find this program's own file")?
+                .with_file_name("henge"),
+        };
+        path.canonicalize().with_context(|| {
+            format!(
+                "no henge at {}: build it or pass --henge FILE",
+                path.display()
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn options_may_stand_behind_the_bench() {
+        let parsed = Arguments::try_parse_from(["henge-benches", "gap", "--quick"]).expect("valid");
+        assert!(parsed.options.quick);
+        assert_eq!(parsed.which, Which::Gap);
+    }
+}

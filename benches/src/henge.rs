@@ -1,0 +1,317 @@
+//! A cluster of `henge dev`: three node processes on loopback.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, bail, ensure};
+use henge_client::model::{NewRepo, RefChange, RepoInfo};
+use henge_client::{Address, Client, Deadlines, Readiness, Secret};
+use henge_runtime::{Clock as _, SystemClock};
+use henge_types::{NodeId, RepoPath};
+use rustix::process::Signal;
+use serde::Deserialize;
+use tokio::io::{BufReader, Lines};
+use tokio::process::ChildStdout;
+use tokio::time::{sleep, timeout};
+
+use crate::process::{Process, Program, signal};
+use crate::usage;
+
+/// For all nodes to be ready.
+const READY_DEADLINE: Duration = Duration::from_secs(150);
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// Longer than `henge dev` gives its nodes.
+const STOP_DEADLINE: Duration = Duration::from_secs(20);
+
+/// What `henge dev` writes of a node, as far as it is used here.
+#[derive(Debug, Clone, Deserialize)]
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) http: String,
+    data_dir: PathBuf,
+    config: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct ClusterFile {
+    admin_token: String,
+    nodes: Vec<Node>,
+}
+
+/// A running `henge dev`. Dropping it kills it and its nodes.
+#[derive(Debug)]
+pub(crate) struct DevCluster {
+    program: PathBuf,
+    dir: PathBuf,
+    dev: Process,
+    /// Read up to `ready`; kept open, so that what it still says goes somewhere.
+    output: Lines<BufReader<ChildStdout>>,
+    /// Nodes brought back after they were killed.
+    restarted: BTreeMap<NodeId, Process>,
+    nodes: Vec<Node>,
+    token: String,
+    /// From the start of the process to `ready`.
+    pub(crate) startup: Duration,
+}
+
+impl DevCluster {
+    /// Starts a new cluster of three nodes in `dir`, on ports counted from `base_port`, and waits until
+    /// it says `ready`.
+    pub(crate) async fn start(
+        program: &Path,
+        dir: &Path,
+        base_port: u16,
+        shards: u32,
+    ) -> anyhow::Result<Self> {
+        std::fs::create_dir_all(dir).context("cannot make a folder for the cluster")?;
+        let dir = dir
+            .canonicalize()
+            .context("cannot find the cluster's folder")?;
+        let log = dir.with_extension("dev.log");
+        let started = SystemClock.instant();
+        let (dev, output) = Program::new(program)
+            .args(["dev", "--nodes", "3", "--reset", "--shards"])
+            .arg(shards.to_string())
+            .args(["--base-port", &base_port.to_string(), "--dir"])
+            .arg(&dir)
+            .start_talking(&log)?;
+        let mut cluster = Self {
+            program: program.to_owned(),
+            dir,
+            dev,
+            output,
+            restarted: BTreeMap::new(),
+            nodes: Vec::new(),
+            token: String::new(),
+            startup: Duration::ZERO,
+        };
+        let ready = timeout(READY_DEADLINE, cluster.wait_for_ready(started)).await;
+        ready.context("henge dev was not ready in time")??;
+        cluster.read_cluster_file()?;
+        cluster.wait_until_healthy().await?;
+        Ok(cluster)
+    }
+
+    async fn wait_for_ready(&mut self, started: Instant) -> anyhow::Result<()> {
+        while let Some(line) = self.output.next_line().await? {
+            if line == "ready" {
+                self.startup = SystemClock.instant().duration_since(started);
+                return Ok(());
+            }
+        }
+        self.dev.wait().await?;
+        bail!("henge dev ended before it was ready: {}", self.dev.tail())
+    }
+
+    fn read_cluster_file(&mut self) -> anyhow::Result<()> {
+        let path = self.dir.join("cluster.json");
+        let text = std::fs::read(&path).context("henge dev wrote no cluster.json")?;
+        let file: ClusterFile = serde_json::from_slice(&text).context("cluster.json")?;
+        (self.nodes, self.token) = (file.nodes, file.admin_token);
+        Ok(())
+    }
+
+    /// Waits until every node is ready and every group has a leader that all of its members know.
+    pub(crate) async fn wait_until_healthy(&self) -> anyhow::Result<()> {
+        let wait = async {
+            loop {
+                if self.is_healthy().await? {
+                    return Ok(());
+                }
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        timeout(READY_DEADLINE, wait)
+            .await
+            .unwrap_or_else(|_| bail!("the cluster is not healthy after a long while"))
+    }
+
+    async fn is_healthy(&self) -> anyhow::Result<bool> {
+        for node in &self.nodes {
+            let client = self.client(node.id, Deadlines::default())?;
+            let address: Address = node.http.parse()?;
+            if client.readiness(&address).await != Readiness::Ready {
+                return Ok(false);
+            }
+            let Ok(status) = client.cluster().await else {
+                return Ok(false);
+            };
+            let replicas = status.nodes.iter().filter_map(|node| node.report.as_ref());
+            let led = replicas
+                .flat_map(|report| &report.replicas)
+                .all(|replica| replica.leader.is_some());
+            let all_answer = status.nodes.iter().all(|node| node.report.is_some());
+            if !status.healthy || !led || !all_answer {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// The nodes, by number.
+    pub(crate) fn nodes(&self) -> &[Node] {
+        &self.nodes
+    }
+
+    fn node(&self, id: NodeId) -> anyhow::Result<&Node> {
+        let node = self.nodes.iter().find(|node| node.id == id);
+        node.with_context(|| format!("henge dev has no node {id}"))
+    }
+
+    /// A client that asks one node only.
+    pub(crate) fn client(&self, id: NodeId, deadlines: Deadlines) -> anyhow::Result<Client> {
+        let address: Address = self.node(id)?.http.parse()?;
+        let token = Secret::new(&self.token);
+        Ok(Client::with_deadlines(
+            vec![address],
+            Some(token),
+            deadlines,
+        ))
+    }
+
+    /// The URL that git pushes to, through one node. It holds the token.
+    pub(crate) fn push_url(&self, id: NodeId, path: &RepoPath) -> anyhow::Result<String> {
+        let http = &self.node(id)?.http;
+        let host = http.trim_start_matches("http://");
+        Ok(format!("http://admin:{}@{host}/{path}.git", self.token))
+    }
+
+    /// Creates a repository and waits until its shard's leader is known.
+    pub(crate) async fn create(&self, name: &str) -> anyhow::Result<(RepoInfo, NodeId)> {
+        let first = self.nodes.first().context("henge dev has no nodes")?;
+        let client = self.client(first.id, Deadlines::default())?;
+        let path: RepoPath = format!("admin/{name}").parse()?;
+        client
+            .create_repo(&NewRepo::new(path.clone()))
+            .await
+            .with_context(|| format!("cannot create {path}"))?;
+        let leader = self.leader_of(&path).await?;
+        let info = client.get_repo(&path).await?;
+        Ok((info, leader))
+    }
+
+    /// The leader of a repository's shard, once its leader itself says so.
+    pub(crate) async fn leader_of(&self, path: &RepoPath) -> anyhow::Result<NodeId> {
+        let wait = async {
+            loop {
+                for node in &self.nodes {
+                    let client = self.client(node.id, Deadlines::default())?;
+                    let info = client.get_repo(path).await;
+                    if info.is_ok_and(|info| info.leader == Some(node.id)) {
+                        return Ok(node.id);
+                    }
+                }
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        timeout(READY_DEADLINE, wait)
+            .await
+            .unwrap_or_else(|_| bail!("nobody leads the shard of {path}"))
+    }
+
+    /// The process id of a node, also of one that was brought back.
+    pub(crate) fn pid(&self, id: NodeId) -> anyhow::Result<u32> {
+        let node = self.node(id)?;
+        let text = std::fs::read_to_string(node.data_dir.join("henge.pid"))
+            .with_context(|| format!("node {id} wrote no pid"))?;
+        let pid: u32 = text.trim().parse().context("henge.pid")?;
+        ensure!(
+            usage::was_started_with(pid, &node.config.to_string_lossy()),
+            "node {id} does not run"
+        );
+        Ok(pid)
+    }
+
+    /// CPU time of every node, in their order.
+    pub(crate) fn cpu(&self) -> anyhow::Result<Vec<Duration>> {
+        let nodes = self.nodes.iter();
+        nodes.map(|node| usage::cpu(self.pid(node.id)?)).collect()
+    }
+
+    /// Kills a node (SIGKILL) without waiting for its end.
+    pub(crate) fn kill(&self, id: NodeId) -> anyhow::Result<()> {
+        signal(self.pid(id)?, Signal::KILL);
+        Ok(())
+    }
+
+    /// Brings a killed node back and waits until the cluster is healthy.
+    pub(crate) async fn restart(&mut self, id: NodeId) -> anyhow::Result<()> {
+        if let Some(mut killed) = self.restarted.remove(&id) {
+            killed.wait().await?;
+        }
+        let gone = async {
+            while self.pid(id).is_ok() {
+                sleep(LOOK_INTERVAL).await;
+            }
+        };
+        timeout(STOP_DEADLINE, gone)
+            .await
+            .with_context(|| format!("node {id} does not end"))?;
+        let log = self.dir.join(format!("n{id}-again.log"));
+        let process = Program::new(&self.program)
+            .args(["node", "run", "--config"])
+            .arg(&self.node(id)?.config)
+            .start(&log)?;
+        self.restarted.insert(id, process);
+        self.wait_until_healthy().await
+    }
+
+    /// The release of the nodes.
+    pub(crate) async fn version(&self) -> anyhow::Result<String> {
+        let first = self.nodes.first().context("henge dev has no nodes")?;
+        let client = self.client(first.id, Deadlines::default())?;
+        Ok(client.version().await?)
+    }
+
+    /// Stops the cluster.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        for (_, process) in std::mem::take(&mut self.restarted) {
+            process.stop(STOP_DEADLINE).await?;
+        }
+        let dev = self.dev.pid()?;
+        signal(dev, Signal::TERM);
+        timeout(STOP_DEADLINE, self.dev.wait())
+            .await
+            .context("henge dev did not stop in time")?
+    }
+}
+
+impl Drop for DevCluster {
+    fn drop(&mut self) {
+        let Ok(dev) = self.dev.pid() else {
+            return;
+        };
+        // Stopped first: it starts no other node while its children are counted.
+        signal(dev, Signal::STOP);
+        for child in usage::children(dev) {
+            signal(child, Signal::KILL);
+        }
+        signal(dev, Signal::KILL);
+    }
+}
+
+/// A change of one ref, whatever it was before when `old` is `"any"`.
+pub(crate) fn change(name: &str, old: Option<&str>, new: &str) -> RefChange {
+    RefChange {
+        name: name.to_owned(),
+        old: old.map(str::to_owned),
+        new: Some(new.to_owned()),
+    }
+}
+
+/// Sends one change; a refusal is an error.
+pub(crate) async fn update(
+    client: &Client,
+    path: &RepoPath,
+    change: RefChange,
+) -> anyhow::Result<()> {
+    let results = client.update_refs(path, &[change], true).await?;
+    let result = results.first().context("no verdict on the change")?;
+    ensure!(
+        result.ok,
+        "refused: {}",
+        result.reason.as_deref().unwrap_or("no reason given")
+    );
+    Ok(())
+}

@@ -1,0 +1,121 @@
+//! Runs Henge and its peers side by side on one machine and prints both figures, with their ratio.
+//!
+//! A figure without its peer's, taken in the same run, says little about a machine that others use too. So
+//! each bench measures both in turn:
+//!
+//! - `push`: a push of one commit, beside git's http-backend (`http_backend`).
+//! - `writes`: small durable writes, beside etcd (`etcd`); `load` is the closed loop of both.
+//! - `gap`: the time without writes after a leader is killed, beside etcd.
+//! - `idle`: start, memory and processor time, beside etcd.
+//!
+//! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
+//! what a process took; `commits` is what is pushed; `samples`, `report` and `machine` make the output.
+//!
+//! It deliberately judges nothing: targets are for those who read the figures.
+
+mod args;
+mod bench;
+mod commits;
+mod etcd;
+mod gap;
+mod henge;
+mod http_backend;
+mod idle;
+mod load;
+mod machine;
+mod process;
+mod push;
+mod report;
+mod samples;
+mod usage;
+mod writes;
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use clap::Parser as _;
+use henge_runtime::Scope;
+use tokio::runtime::{Builder, Handle};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+
+use args::{Arguments, Which};
+use bench::Bench;
+use report::Section;
+
+/// For one bench; all of them take about five minutes on two cores.
+const BENCH_DEADLINE: Duration = Duration::from_secs(900);
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match start(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            drop(writeln!(io::stderr(), "henge-benches: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(arguments: &Arguments) -> anyhow::Result<()> {
+    let runtime = Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        // Whoever loses here is dropped, and its processes with it.
+        tokio::select! {
+            biased;
+            _ = interrupt.recv() => bail!("interrupted"),
+            _ = terminate.recv() => bail!("terminated"),
+            outcome = run(arguments) => outcome,
+        }
+    })
+}
+
+async fn run(arguments: &Arguments) -> anyhow::Result<()> {
+    let scope = Scope::root("benches", Handle::current(), 1);
+    let bench = Bench::new(&arguments.options, scope)?;
+    print(&machine::head(bench.dir(), &command()))?;
+    let which = match arguments.which {
+        Which::All => vec![Which::Push, Which::Writes, Which::Gap, Which::Idle],
+        one @ (Which::Push | Which::Writes | Which::Gap | Which::Idle) => vec![one],
+    };
+    let mut failed = Vec::new();
+    for one in which {
+        match Box::pin(timeout(BENCH_DEADLINE, measure(&bench, one))).await {
+            Ok(Ok(section)) => print(&section.to_string())?,
+            Ok(Err(error)) => failed.push(format!("{one:?}: {error:#}")),
+            Err(_) => failed.push(format!("{one:?}: not done in time")),
+        }
+    }
+    if !failed.is_empty() {
+        bail!("{}", failed.join("; "));
+    }
+    Ok(())
+}
+
+async fn measure(bench: &Bench, which: Which) -> anyhow::Result<Section> {
+    match which {
+        Which::Push => push::run(bench).await,
+        Which::Writes => writes::run(bench).await,
+        Which::Gap => gap::run(bench).await,
+        Which::Idle => idle::run(bench).await,
+        Which::All => bail!("it is taken apart before"),
+    }
+}
+
+/// The command line, with the program's name only.
+fn command() -> String {
+    let arguments = std::env::args().skip(1);
+    let words = std::iter::once("henge-benches".to_owned()).chain(arguments);
+    words.collect::<Vec<_>>().join(" ")
+}
+
+fn print(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .context("cannot write the figures")
+}

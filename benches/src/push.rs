@@ -1,0 +1,313 @@
+//! `push`: a push of one commit, replicated by three nodes, beside git's http-backend on one.
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use henge_runtime::{Clock as _, SystemClock};
+use henge_types::{NodeId, RepoPath};
+use tokio::time::sleep;
+
+use crate::bench::Bench;
+use crate::commits::Commits;
+use crate::henge::DevCluster;
+use crate::http_backend::HttpBackend;
+use crate::process::Program;
+use crate::report::{Section, figure, ratio};
+use crate::samples::Samples;
+
+/// Commits and tags that the repositories have before anything is measured.
+const SEED_COMMITS: usize = 100;
+const SEED_TAGS: usize = 100;
+const BRANCH: &str = "refs/heads/main";
+/// After each push, before the next process's CPU time is read: replicas apply after the answer.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Where a push of Henge's goes.
+#[derive(Debug)]
+struct Way {
+    path: RepoPath,
+    url: String,
+    leader: NodeId,
+    /// The leader's place among the nodes.
+    place: usize,
+    wall: Samples,
+    cpu_all: Duration,
+    cpu_leader: Duration,
+    /// Time over which the CPU was read, for the idle share.
+    observed: Duration,
+}
+
+impl Way {
+    async fn new(
+        cluster: &DevCluster,
+        name: &'static str,
+        through: Through,
+    ) -> anyhow::Result<Self> {
+        let (info, leader) = cluster.create(name).await?;
+        let mut nodes = cluster.nodes().iter().map(|node| node.id);
+        let place = nodes.clone().position(|node| node == leader);
+        let node = match through {
+            Through::Leader => leader,
+            Through::Another => nodes
+                .find(|node| *node != leader)
+                .context("there is one node only")?,
+        };
+        let path = info.path();
+        Ok(Self {
+            url: cluster.push_url(node, &path)?,
+            path,
+            leader,
+            place: place.context("the leader is not one of the nodes")?,
+            wall: Samples::default(),
+            cpu_all: Duration::ZERO,
+            cpu_leader: Duration::ZERO,
+            observed: Duration::ZERO,
+        })
+    }
+
+    async fn push(
+        &mut self,
+        cluster: &DevCluster,
+        commits: &Commits,
+        index: usize,
+    ) -> anyhow::Result<()> {
+        let started = SystemClock.instant();
+        let before = cluster.cpu()?;
+        let wall = commits.push(&self.url, index, BRANCH).await?;
+        sleep(SETTLE).await;
+        let after = cluster.cpu()?;
+        self.observed += SystemClock.instant().duration_since(started);
+        self.wall.push(wall);
+        for (place, (after, before)) in after.iter().zip(&before).enumerate() {
+            let used = after.saturating_sub(*before);
+            self.cpu_all += used;
+            if place == self.place {
+                self.cpu_leader += used;
+            }
+        }
+        Ok(())
+    }
+
+    fn row(&self, through: &str, peer: &Peer, idle: &Idle) -> Vec<String> {
+        let seconds = self.observed.as_secs_f64() / self.wall.len() as f64;
+        let all = per_push_ms(self.cpu_all, &self.wall);
+        let leader = per_push_ms(self.cpu_leader, &self.wall);
+        let idle_leader = idle.per_node.get(self.place).copied().unwrap_or(0.0);
+        let wall = |percent| self.wall.percentile_ms(percent);
+        vec![
+            format!("Henge, three nodes, {through}"),
+            figure(wall(50)),
+            figure(wall(99)),
+            ratio(wall(50), peer.wall.percentile_ms(50)),
+            ratio(wall(99), peer.wall.percentile_ms(99)),
+            figure(all),
+            figure(all - idle.all() * seconds),
+            figure(leader),
+            figure(leader - idle_leader * seconds),
+        ]
+    }
+}
+
+/// Which node a push goes to.
+#[derive(Debug, Clone, Copy)]
+enum Through {
+    Leader,
+    Another,
+}
+
+/// What http-backend took.
+#[derive(Debug)]
+struct Peer {
+    url: String,
+    wall: Samples,
+    cpu: Duration,
+}
+
+impl Peer {
+    async fn push(
+        &mut self,
+        backend: &HttpBackend,
+        commits: &Commits,
+        index: usize,
+    ) -> anyhow::Result<()> {
+        let before = backend.cpu()?;
+        let wall = commits.push(&self.url, index, BRANCH).await?;
+        sleep(SETTLE).await;
+        self.cpu += backend.cpu()?.saturating_sub(before);
+        self.wall.push(wall);
+        Ok(())
+    }
+}
+
+/// All that takes part.
+#[derive(Debug)]
+struct Race {
+    commits: Commits,
+    backend: HttpBackend,
+    cluster: DevCluster,
+    leader: Way,
+    another: Way,
+    peer: Peer,
+}
+
+impl Race {
+    /// Starts the servers and gives each repository the same first commits and tags.
+    async fn prepare(bench: &Bench, pushes: usize) -> anyhow::Result<Self> {
+        let dir = bench.folder("push")?;
+        let commits = Commits::make(&dir.join("commits.git"), SEED_COMMITS + pushes).await?;
+        let backend = HttpBackend::start(&dir.join("lighttpd"), bench.port(300)?).await?;
+        let cluster = bench.cluster(&dir.join("henge")).await?;
+        let leader = Way::new(&cluster, "push-leader", Through::Leader).await?;
+        let another = Way::new(&cluster, "push-another", Through::Another).await?;
+        let peer = Peer {
+            url: backend.create("push").await?,
+            wall: Samples::default(),
+            cpu: Duration::ZERO,
+        };
+        for url in [&leader.url, &another.url, &peer.url] {
+            commits.push(url, SEED_COMMITS - 1, BRANCH).await?;
+            commits.push_tags(url, SEED_COMMITS - 1, SEED_TAGS).await?;
+        }
+        backend.maintain("push").await?;
+        Ok(Self {
+            commits,
+            backend,
+            cluster,
+            leader,
+            another,
+            peer,
+        })
+    }
+
+    /// Pushes commit `index` to each; `round` turns the order, so that each goes first, second and last
+    /// equally often.
+    async fn round(&mut self, round: usize, index: usize) -> anyhow::Result<()> {
+        let (cluster, commits) = (&self.cluster, &self.commits);
+        for turn in 0..3 {
+            match (round + turn) % 3 {
+                0 => self.leader.push(cluster, commits, index).await?,
+                1 => self.peer.push(&self.backend, commits, index).await?,
+                _ => self.another.push(cluster, commits, index).await?,
+            }
+        }
+        Ok(())
+    }
+
+    async fn report(&self, idle: &Idle, pushes: usize) -> anyhow::Result<Section> {
+        let rows = [
+            self.leader.row("through the leader", &self.peer, idle),
+            self.another.row("through another node", &self.peer, idle),
+        ];
+        let mut section = report(rows, &self.peer);
+        explain(&mut section, pushes);
+        for way in [&self.leader, &self.another] {
+            if self.cluster.leader_of(&way.path).await? != way.leader {
+                section.note(format!(
+                    "the leader of {} moved during the run: the leader's CPU time above is not one node's",
+                    way.path
+                ));
+            }
+        }
+        section.note(format!(
+            "versions: henge {}; {}; {}",
+            self.cluster.version().await?,
+            HttpBackend::version().await?,
+            Program::git().arg("--version").output(b"").await?.trim(),
+        ));
+        Ok(section)
+    }
+}
+
+/// Runs the bench.
+pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
+    let pushes = bench.pick(15, 99);
+    let mut race = Race::prepare(bench, pushes).await?;
+    let observed = Duration::from_secs(bench.pick(2, 5));
+    let before = race.cluster.cpu()?;
+    sleep(observed).await;
+    let idle = Idle::between(&before, &race.cluster.cpu()?, observed);
+    for round in 0..pushes {
+        bench.progress(&format!("push: {} of {pushes}", round + 1));
+        race.round(round, SEED_COMMITS + round).await?;
+    }
+    let section = race.report(&idle, pushes).await?;
+    race.cluster.stop().await?;
+    race.backend.stop().await?;
+    Ok(section)
+}
+
+/// What the nodes use when nothing is asked of them, in milliseconds of CPU per second.
+#[derive(Debug)]
+struct Idle {
+    per_node: Vec<f64>,
+}
+
+impl Idle {
+    fn between(before: &[Duration], after: &[Duration], observed: Duration) -> Self {
+        let used = after.iter().zip(before);
+        let used = used.map(|(after, before)| after.saturating_sub(*before));
+        let per_node = used.map(|used| used.as_secs_f64() * 1_000.0 / observed.as_secs_f64());
+        Self {
+            per_node: per_node.collect(),
+        }
+    }
+
+    fn all(&self) -> f64 {
+        self.per_node.iter().sum()
+    }
+}
+
+fn report(ways: [Vec<String>; 2], peer: &Peer) -> Section {
+    let mut section = Section::new(
+        "Push of one commit",
+        &[
+            "server",
+            "wall p50 ms",
+            "wall p99 ms",
+            "ratio p50",
+            "ratio p99",
+            "CPU ms per push",
+            "without idle",
+            "leader's CPU ms",
+            "without idle",
+        ],
+    );
+    for row in ways {
+        section.row(row);
+    }
+    let cpu = figure(per_push_ms(peer.cpu, &peer.wall));
+    section.row(vec![
+        "git http-backend, one node, not replicated".to_owned(),
+        figure(peer.wall.percentile_ms(50)),
+        figure(peer.wall.percentile_ms(99)),
+        "1".to_owned(),
+        "1".to_owned(),
+        cpu.clone(),
+        cpu,
+        String::new(),
+        String::new(),
+    ]);
+    section
+}
+
+fn explain(section: &mut Section, pushes: usize) {
+    section.note(format!(
+        "{pushes} pushes of one commit each (4 objects) per row, in alternation, with stock git over HTTP \
+         with basic authentication on all sides; the repositories hold {SEED_COMMITS} commits and \
+         {SEED_TAGS} tags, http-backend's repacked and its refs packed before the first push"
+    ));
+    section.note(
+        "wall = from the start of `git push` to its end, the client's own time included; ratio = Henge / \
+         http-backend, below 1 is better than the peer",
+    );
+    section.note(format!(
+        "CPU = utime + stime of all three nodes, for http-backend of lighttpd and of every process it \
+         started, over the push and {} ms after it, read in clock ticks of 10 ms, so that only the mean \
+         says something; `without idle` takes off what the nodes used before the first push",
+        SETTLE.as_millis()
+    ));
+}
+
+fn per_push_ms(cpu: Duration, wall: &Samples) -> f64 {
+    cpu.as_secs_f64() * 1_000.0 / wall.len() as f64
+}
