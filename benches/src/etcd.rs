@@ -164,20 +164,16 @@ impl EtcdCluster {
         pids.collect()
     }
 
-    /// Kills a member (SIGKILL) without waiting for its end.
-    pub(crate) fn kill(&mut self, index: usize) -> anyhow::Result<()> {
+    /// Kills a member (SIGKILL) and waits for its end.
+    pub(crate) async fn kill(&mut self, index: usize) -> anyhow::Result<()> {
         let member = self.members.get_mut(index);
-        member.context("there is no such member")?.process.kill()
+        let process = &mut member.context("there is no such member")?.process;
+        process.kill()?;
+        process.wait().await
     }
 
     /// Starts a member again after [`Self::kill`] and waits until all three agree on a leader.
     pub(crate) async fn restart(&mut self, index: usize) -> anyhow::Result<()> {
-        let member = self.members.get_mut(index);
-        member
-            .context("there is no such member")?
-            .process
-            .wait()
-            .await?;
         let process = self.launch(index)?;
         if let Some(member) = self.members.get_mut(index) {
             member.process = process;
@@ -230,7 +226,7 @@ mod tests {
             .put(b"k", b"v")
             .await
             .expect("put");
-        etcd.kill(leader).expect("killed");
+        etcd.kill(leader).await.expect("killed");
         etcd.restart(leader).await.expect("back");
         assert!(etcd.version().await.expect("a version").starts_with("3."));
         let pids = etcd.pids().expect("pids");

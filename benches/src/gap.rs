@@ -152,7 +152,7 @@ async fn henge_gaps(bench: &Bench, dir: &Path, rounds: usize) -> anyhow::Result<
         let leader = cluster.leader_of(&path).await?;
         let survivors = henge_survivors(&cluster, leader, &path, commits.id(0)?).await?;
         let killed = SystemClock.instant();
-        cluster.kill(leader)?;
+        cluster.kill(leader).await?;
         first_write(&survivors).await?;
         gaps.push(SystemClock.instant().duration_since(killed));
         cluster.restart(leader).await?;
@@ -211,7 +211,7 @@ async fn etcd_gaps(
             survivors.push(Survivor::Etcd(client));
         }
         let killed = SystemClock.instant();
-        etcd.kill(leader)?;
+        etcd.kill(leader).await?;
         first_write(&survivors).await?;
         gaps.push(SystemClock.instant().duration_since(killed));
         etcd.restart(leader).await?;

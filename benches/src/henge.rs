@@ -18,9 +18,12 @@ use tokio::time::{sleep, timeout};
 use crate::process::{Process, Program, signal};
 use crate::usage;
 
+const NODES: u32 = 3;
 /// For all nodes to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(150);
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// The same for the end of a killed process, which is part of what is measured.
+const DEATH_INTERVAL: Duration = Duration::from_millis(1);
 /// Longer than `henge dev` gives its nodes.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
@@ -71,8 +74,8 @@ impl DevCluster {
         let log = dir.with_extension("dev.log");
         let started = SystemClock.instant();
         let (dev, output) = Program::new(program)
-            .args(["dev", "--nodes", "3", "--reset", "--shards"])
-            .arg(shards.to_string())
+            .args(["dev", "--reset", "--nodes", &NODES.to_string()])
+            .args(["--shards", &shards.to_string()])
             .args(["--base-port", &base_port.to_string(), "--dir"])
             .arg(&dir)
             .start_talking(&log)?;
@@ -213,14 +216,7 @@ impl DevCluster {
     /// The process id of a node, also of one that was brought back.
     pub(crate) fn pid(&self, id: NodeId) -> anyhow::Result<u32> {
         let node = self.node(id)?;
-        let text = std::fs::read_to_string(node.data_dir.join("henge.pid"))
-            .with_context(|| format!("node {id} wrote no pid"))?;
-        let pid: u32 = text.trim().parse().context("henge.pid")?;
-        ensure!(
-            usage::was_started_with(pid, &node.config.to_string_lossy()),
-            "node {id} does not run"
-        );
-        Ok(pid)
+        running(&node.data_dir, &node.config).with_context(|| format!("node {id} does not run"))
     }
 
     /// CPU time of every node, in their order.
@@ -229,10 +225,17 @@ impl DevCluster {
         nodes.map(|node| usage::cpu(self.pid(node.id)?)).collect()
     }
 
-    /// Kills a node (SIGKILL) without waiting for its end.
-    pub(crate) fn kill(&self, id: NodeId) -> anyhow::Result<()> {
+    /// Kills a node (SIGKILL) and waits until it can answer nothing more.
+    pub(crate) async fn kill(&self, id: NodeId) -> anyhow::Result<()> {
         signal(self.pid(id)?, Signal::KILL);
-        Ok(())
+        let gone = async {
+            while self.pid(id).is_ok() {
+                sleep(DEATH_INTERVAL).await;
+            }
+        };
+        timeout(STOP_DEADLINE, gone)
+            .await
+            .with_context(|| format!("node {id} does not end"))
     }
 
     /// Brings a killed node back and waits until the cluster is healthy.
@@ -240,14 +243,6 @@ impl DevCluster {
         if let Some(mut killed) = self.restarted.remove(&id) {
             killed.wait().await?;
         }
-        let gone = async {
-            while self.pid(id).is_ok() {
-                sleep(LOOK_INTERVAL).await;
-            }
-        };
-        timeout(STOP_DEADLINE, gone)
-            .await
-            .with_context(|| format!("node {id} does not end"))?;
         let log = self.dir.join(format!("n{id}-again.log"));
         let process = Program::new(&self.program)
             .args(["node", "run", "--config"])
@@ -279,16 +274,29 @@ impl DevCluster {
 
 impl Drop for DevCluster {
     fn drop(&mut self) {
-        let Ok(dev) = self.dev.pid() else {
-            return;
-        };
-        // Stopped first: it starts no other node while its children are counted.
-        signal(dev, Signal::STOP);
-        for child in usage::children(dev) {
-            signal(child, Signal::KILL);
+        if let Ok(dev) = self.dev.pid() {
+            // Stopped first: it starts no other node while its children are counted.
+            signal(dev, Signal::STOP);
+            for child in usage::children(dev) {
+                signal(child, Signal::KILL);
+            }
+            signal(dev, Signal::KILL);
         }
-        signal(dev, Signal::KILL);
+        // Whatever ended `henge dev` before may have left its nodes.
+        for number in 1..=NODES {
+            let dir = self.dir.join(format!("n{number}"));
+            if let Some(pid) = running(&dir, &dir.join("node.toml")) {
+                signal(pid, Signal::KILL);
+            }
+        }
     }
+}
+
+/// The process id that a node wrote into its folder, while the process with this configuration runs.
+fn running(data_dir: &Path, config: &Path) -> Option<u32> {
+    let text = std::fs::read_to_string(data_dir.join("henge.pid")).ok()?;
+    let pid: u32 = text.trim().parse().ok()?;
+    usage::was_started_with(pid, &config.to_string_lossy()).then_some(pid)
 }
 
 /// A change of one ref, whatever it was before when `old` is `"any"`.

@@ -37,7 +37,11 @@ impl Program {
     pub(crate) fn new(path: impl AsRef<OsStr>) -> Self {
         let path = path.as_ref();
         let mut command = Command::new(path);
-        command.stdin(Stdio::null()).kill_on_drop(true);
+        command
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            // Ctrl-C reaches the bench alone: it ends what it started in order.
+            .process_group(0);
         Self {
             command,
             name: path.to_string_lossy().into_owned(),
