@@ -4,6 +4,8 @@
 
 mod compatibility;
 mod crash;
+mod disk;
 mod failover;
 mod harness;
+mod power;
 mod refusals;

@@ -12,7 +12,9 @@ use serde_json::Value;
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(super) struct Ring {
+    /// Room for work trees and clones; the ring itself too, unless it was started elsewhere.
     pub(super) dir: tempfile::TempDir,
+    place: PathBuf,
     supervisor: Child,
     restarted: Vec<Child>,
     cluster: Value,
@@ -23,13 +25,21 @@ impl Ring {
     /// `henge dev` with three nodes and `shards` shards, ready.
     pub(super) fn start(shards: u32) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        let supervisor = dev(
-            &dir.path().join("ring"),
-            shards,
-            crate::process::base_port(),
-        );
+        let place = dir.path().join("ring");
+        Self::start_with(dir, place, shards)
+    }
+
+    /// The same in this directory.
+    pub(super) fn start_at(place: &Path, shards: u32) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::start_with(dir, place.to_owned(), shards)
+    }
+
+    fn start_with(dir: tempfile::TempDir, place: PathBuf, shards: u32) -> Self {
+        let supervisor = dev(&place, shards, crate::process::base_port());
         let mut ring = Self {
             dir,
+            place,
             supervisor,
             restarted: Vec::new(),
             cluster: Value::Null,
@@ -50,7 +60,7 @@ impl Ring {
     }
 
     pub(super) fn ring_dir(&self) -> PathBuf {
-        self.dir.path().join("ring")
+        self.place.clone()
     }
 
     pub(super) fn nodes(&self) -> Vec<u64> {
@@ -96,22 +106,56 @@ impl Ring {
         std::fs::write(dir.join(failpoint), "").expect("armed");
     }
 
-    /// Brings a killed node back as its operator would.
-    pub(super) fn restart(&mut self, node: u64) {
+    /// The power of the disk goes, and with it every process of the ring; then it is back.
+    pub(super) fn cut_power(&mut self, disk: &super::disk::Disk) {
+        let pids: Vec<i32> = self
+            .nodes()
+            .iter()
+            .filter_map(|node| self.pid(*node))
+            .collect();
+        disk.cut();
+        for pid in &pids {
+            signal(*pid, "KILL");
+        }
+        self.end_supervisor();
+        for child in &mut self.restarted {
+            child.wait().expect("a child's state");
+        }
+        self.restarted.clear();
+        wait("the processes to be gone", || {
+            pids.iter().all(|pid| !alive(*pid))
+        });
+        disk.boot();
+    }
+
+    fn end_supervisor(&mut self) {
+        self.supervisor.kill().ok();
+        self.supervisor.wait().ok();
+    }
+
+    /// Brings a killed node back as its operator would, with variables of its own.
+    pub(super) fn restart_with(&mut self, node: u64, variables: &[(&str, &str)]) {
         let log = self.node_dir(node).join("henge.log");
         let log = std::fs::OpenOptions::new()
+            .create(true)
             .append(true)
             .open(log)
             .expect("a log");
         let child = henge()
             .args(["node", "run", "--config"])
             .arg(self.node_dir(node).join("node.toml"))
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))
             .stderr(log)
             .spawn()
             .expect("henge starts");
         self.restarted.push(child);
+    }
+
+    /// Brings a killed node back as its operator would.
+    pub(super) fn restart(&mut self, node: u64) {
+        self.restart_with(node, &[]);
     }
 
     pub(super) fn wait_ready(&self, node: u64) {
@@ -252,8 +296,7 @@ impl Drop for Ring {
                 signal(pid, "KILL");
             }
         }
-        signal(i32::try_from(self.supervisor.id()).expect("a pid"), "KILL");
-        self.supervisor.wait().ok();
+        self.end_supervisor();
         for child in &mut self.restarted {
             child.wait().ok();
         }

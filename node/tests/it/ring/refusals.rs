@@ -103,3 +103,92 @@ fn without_a_quorum_git_is_told_so_in_time() {
         &["push", "-q", &ring.url(nodes[0], "admin/demo"), "main"],
     );
 }
+
+/// Free space below the watermark: pushes are refused before anything is proposed, reads go on.
+#[test]
+fn with_low_disk_space_pushes_are_refused_and_reads_go_on() {
+    let mut ring = Ring::start(1);
+    let nodes = ring.nodes();
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(
+        &tree,
+        &["push", "-q", &ring.url(nodes[0], "admin/demo"), "main"],
+    );
+    let tip = git(&tree, &["rev-parse", "HEAD"]);
+    for node in &nodes {
+        ring.kill(*node);
+    }
+    for node in &nodes {
+        ring.restart_with(*node, &[("HENGE_STORAGE_LOW_SPACE", "1000000GiB")]);
+    }
+    for node in &nodes {
+        ring.wait_ready(*node);
+    }
+    commit(&tree, "too much");
+    for node in &nodes {
+        let output = git_raw(
+            &gits()[0],
+            &tree,
+            &["push", &ring.url(*node, "admin/demo"), "main"],
+        );
+        assert!(!output.status.success(), "the push was taken");
+        let (status, body) = ring
+            .request(*node, "GET", "/api/v1/repos/admin/demo/branches", "")
+            .expect("an answer");
+        assert_eq!(status, 200, "{body}");
+        let line = git(
+            &tree,
+            &[
+                "ls-remote",
+                &ring.url(*node, "admin/demo"),
+                "refs/heads/main",
+            ],
+        );
+        assert!(line.starts_with(&tip), "{line}");
+    }
+    git(
+        ring.dir.path(),
+        &["clone", "-q", &ring.url(nodes[1], "admin/demo"), "clone"],
+    );
+}
+
+/// A leader that stood still while another was elected shows no old ref when it goes on.
+#[test]
+fn a_paused_old_leader_never_shows_an_old_ref() {
+    const ROUNDS: usize = 5;
+    let ring = Ring::start(1);
+    let nodes = ring.nodes();
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(
+        &tree,
+        &["push", "-q", &ring.url(nodes[0], "admin/demo"), "main"],
+    );
+    for round in 0..ROUNDS {
+        let leader = ring.leader_of("admin/demo", &nodes);
+        let other = *nodes
+            .iter()
+            .find(|node| **node != leader)
+            .expect("three nodes");
+        let pid = ring.pid(leader).expect("running");
+        super::harness::signal(pid, "STOP");
+        let tip = commit(&tree, &format!("round {round}"));
+        git(
+            &tree,
+            &["push", "-q", &ring.url(other, "admin/demo"), "main"],
+        );
+        // Asked while it stands still: the question is the first thing it sees when it goes on.
+        let url = ring.url(leader, "admin/demo");
+        let asked = std::thread::scope(|scope| {
+            let asking =
+                scope.spawn(|| git_raw(&gits()[0], &tree, &["ls-remote", &url, "refs/heads/main"]));
+            super::harness::signal(pid, "CONT");
+            asking.join().expect("git runs")
+        });
+        let shown = String::from_utf8_lossy(&asked.stdout).into_owned();
+        assert!(
+            !asked.status.success() || shown.starts_with(&tip),
+            "round {round}: {shown} is not {tip}"
+        );
+        ring.wait_ready(leader);
+    }
+}

@@ -1,0 +1,111 @@
+//! The power of all three nodes goes at once, again and again. Nothing acknowledged is lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::disk::Disk;
+use super::harness::{
+    Ring, clone_checked, commit, commit_large, git, git_raw, gits, wait, work_tree,
+};
+
+const CUTS: u32 = 10;
+
+#[test]
+fn power_cut_of_all_nodes_ten_times_loses_nothing_acknowledged() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let disk = match Disk::make(place.path()) {
+        Ok(disk) => disk,
+        Err(why) => {
+            eprintln!("NOT CHECKED: power cuts of a whole ring ({why})");
+            return;
+        }
+    };
+    let mut ring = Ring::start_at(&disk.point().join("ring"), 2);
+    let nodes = ring.nodes();
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(
+        &tree,
+        &["push", "-q", &ring.url(nodes[0], "admin/demo"), "main"],
+    );
+    let mut acknowledged = git(&tree, &["rev-parse", "HEAD"]);
+    for round in 0..CUTS {
+        let pushed = Arc::new(AtomicU32::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let urls: Vec<String> = nodes
+            .iter()
+            .map(|node| ring.url(*node, "admin/demo"))
+            .collect();
+        let pusher = {
+            let (tree, pushed, stop) = (tree.clone(), Arc::clone(&pushed), Arc::clone(&stop));
+            let mut last = acknowledged.clone();
+            std::thread::spawn(move || {
+                for number in 0.. {
+                    if stop.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    // Every third push is one whose pack is staged, not in the log.
+                    let tip = if number % 3 == 2 {
+                        commit_large(
+                            &tree,
+                            "noise",
+                            200_000,
+                            u64::from(round) * 100 + number as u64,
+                        )
+                    } else {
+                        commit(&tree, &format!("round {round} push {number}"))
+                    };
+                    let url = &urls[number % urls.len()];
+                    if !git_raw(&gits()[0], &tree, &["push", "-q", url, "main"])
+                        .status
+                        .success()
+                    {
+                        break;
+                    }
+                    last = tip;
+                    pushed.fetch_add(1, Ordering::SeqCst);
+                }
+                last
+            })
+        };
+        wait("pushes of this round", || {
+            pushed.load(Ordering::SeqCst) > 2 + round % 4
+        });
+        ring.cut_power(&disk);
+        stop.store(true, Ordering::SeqCst);
+        acknowledged = pusher.join().expect("the pusher ends");
+        for node in &nodes {
+            ring.restart(*node);
+        }
+        for node in &nodes {
+            ring.wait_ready(*node);
+        }
+        for node in &nodes {
+            let line = git(
+                &tree,
+                &[
+                    "ls-remote",
+                    &ring.url(*node, "admin/demo"),
+                    "refs/heads/main",
+                ],
+            );
+            let tip = line
+                .split_whitespace()
+                .next()
+                .expect("the branch is there")
+                .to_owned();
+            // What was pushed and not acknowledged may be there too: then it is ahead of it.
+            git(&tree, &["merge-base", "--is-ancestor", &acknowledged, &tip]);
+            let clone = clone_checked(&ring, *node, "admin/demo", &format!("clone-{round}-{node}"));
+            git(
+                &clone,
+                &["merge-base", "--is-ancestor", &acknowledged, "main"],
+            );
+        }
+        git(
+            &tree,
+            &["fetch", "-q", &ring.url(nodes[0], "admin/demo"), "main"],
+        );
+        git(&tree, &["reset", "-q", "--hard", "FETCH_HEAD"]);
+    }
+    ring.wait_equal_hashes();
+}
