@@ -52,6 +52,10 @@ pub(crate) struct Options {
     #[arg(long, global = true, value_name = "PORT", default_value_t = 27_400,
         value_parser = clap::value_parser!(u16).range(1_024..=65_000))]
     pub(crate) base_port: u16,
+    /// For `gap`: when a try is given up, in milliseconds. Raise it to see whether tries are cut short
+    #[arg(long, global = true, value_name = "MS", default_value_t = 100,
+        value_parser = clap::value_parser!(u64).range(10..=10_000))]
+    pub(crate) try_ms: u64,
 }
 
 impl Options {

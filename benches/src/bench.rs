@@ -2,6 +2,7 @@
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use henge_runtime::Scope;
@@ -19,6 +20,8 @@ pub(crate) struct Bench {
     henge: PathBuf,
     quick: bool,
     base_port: u16,
+    /// For one try of a write after a leader was killed.
+    pub(crate) try_deadline: Duration,
     dir: TempDir,
     pub(crate) scope: Scope,
 }
@@ -34,6 +37,7 @@ impl Bench {
             henge: options.henge()?,
             quick: options.quick,
             base_port: options.base_port,
+            try_deadline: Duration::from_millis(options.try_ms),
             dir,
             scope,
         })

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
-use henge_runtime::{Clock as _, SystemClock};
+use anyhow::{Context as _, ensure};
+use henge_runtime::{Clock as _, SystemClock, random_bytes};
 use henge_types::{NodeId, RepoPath};
 use tokio::time::sleep;
 
@@ -98,6 +98,7 @@ impl Way {
             format!("Henge, three nodes, {through}"),
             figure(wall(50)),
             figure(wall(99)),
+            self.wall.range_ms(),
             ratio(wall(50), peer.wall.percentile_ms(50)),
             ratio(wall(99), peer.wall.percentile_ms(99)),
             figure(all),
@@ -137,6 +138,35 @@ impl Peer {
         self.wall.push(wall);
         Ok(())
     }
+}
+
+/// Who is pushed to.
+#[derive(Debug, Clone, Copy)]
+enum Who {
+    Leader,
+    Another,
+    Peer,
+}
+
+const ORDERS: [[Who; 3]; 6] = [
+    [Who::Leader, Who::Peer, Who::Another],
+    [Who::Another, Who::Peer, Who::Leader],
+    [Who::Peer, Who::Leader, Who::Another],
+    [Who::Another, Who::Leader, Who::Peer],
+    [Who::Peer, Who::Another, Who::Leader],
+    [Who::Leader, Who::Another, Who::Peer],
+];
+
+/// What the branch is at, as a client sees it.
+async fn remote_id(url: &str) -> anyhow::Result<String> {
+    let listed = Program::git()
+        .args(["ls-remote", url, BRANCH])
+        .output(b"")
+        .await;
+    // git's messages hold the URL, and the URL a token.
+    let listed = listed.map_err(|_| anyhow::anyhow!("ls-remote failed after the pushes"))?;
+    let id = listed.split_whitespace().next();
+    Ok(id.unwrap_or("no such branch").to_owned())
 }
 
 /// All that takes part.
@@ -179,17 +209,40 @@ impl Race {
         })
     }
 
-    /// Pushes commit `index` to each; `round` turns the order, so that each goes first, second and last
-    /// equally often.
+    /// Pushes commit `index` to each, in every order equally often and after a pause of chance: in a fixed
+    /// order with fixed pauses a server with a beat of its own is met at the same point of it every time.
     async fn round(&mut self, round: usize, index: usize) -> anyhow::Result<()> {
         let (cluster, commits) = (&self.cluster, &self.commits);
-        for turn in 0..3 {
-            match (round + turn) % 3 {
-                0 => self.leader.push(cluster, commits, index).await?,
-                1 => self.peer.push(&self.backend, commits, index).await?,
-                _ => self.another.push(cluster, commits, index).await?,
+        for who in ORDERS[round % ORDERS.len()] {
+            let [pause_ms, ..] = random_bytes();
+            sleep(Duration::from_millis(u64::from(pause_ms))).await;
+            match who {
+                Who::Leader => self.leader.push(cluster, commits, index).await?,
+                Who::Another => self.another.push(cluster, commits, index).await?,
+                Who::Peer => self.peer.push(&self.backend, commits, index).await?,
             }
         }
+        Ok(())
+    }
+
+    /// Fails unless every server, and every node of Henge's, has the last commit: a push that is answered
+    /// and not there would make a fine figure.
+    async fn check(&self, index: usize) -> anyhow::Result<()> {
+        let expected = self.commits.id(index)?;
+        for way in [&self.leader, &self.another] {
+            for node in self.cluster.nodes() {
+                let url = self.cluster.push_url(node.id, &way.path)?;
+                let found = remote_id(&url).await?;
+                ensure!(
+                    found == expected,
+                    "{}: node {} has {found}",
+                    way.path,
+                    node.id
+                );
+            }
+        }
+        let found = remote_id(&self.peer.url).await?;
+        ensure!(found == expected, "http-backend has {found}");
         Ok(())
     }
 
@@ -220,7 +273,7 @@ impl Race {
 
 /// Runs the bench.
 pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
-    let pushes = bench.pick(15, 99);
+    let pushes = bench.pick(18, 102);
     let mut race = Race::prepare(bench, pushes).await?;
     let observed = Duration::from_secs(bench.pick(2, 5));
     let before = race.cluster.cpu()?;
@@ -230,6 +283,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         bench.progress(&format!("push: {} of {pushes}", round + 1));
         race.round(round, SEED_COMMITS + round).await?;
     }
+    race.check(SEED_COMMITS + pushes - 1).await?;
     let section = race.report(&idle, pushes).await?;
     race.cluster.stop().await?;
     race.backend.stop().await?;
@@ -264,6 +318,7 @@ fn report(ways: [Vec<String>; 2], peer: &Peer) -> Section {
             "server",
             "wall p50 ms",
             "wall p99 ms",
+            "wall min - max ms",
             "ratio p50",
             "ratio p99",
             "CPU ms per push",
@@ -280,6 +335,7 @@ fn report(ways: [Vec<String>; 2], peer: &Peer) -> Section {
         "git http-backend, one node, not replicated".to_owned(),
         figure(peer.wall.percentile_ms(50)),
         figure(peer.wall.percentile_ms(99)),
+        peer.wall.range_ms(),
         "1".to_owned(),
         "1".to_owned(),
         cpu.clone(),
@@ -292,9 +348,11 @@ fn report(ways: [Vec<String>; 2], peer: &Peer) -> Section {
 
 fn explain(section: &mut Section, pushes: usize) {
     section.note(format!(
-        "{pushes} pushes of one commit each (4 objects) per row, in alternation, with stock git over HTTP \
+        "{pushes} pushes of one commit each (4 objects) per row, in alternation (every order equally often, \
+         pauses of 0 to 255 ms by chance), with stock git over HTTP \
          with basic authentication on all sides; the repositories hold {SEED_COMMITS} commits and \
-         {SEED_TAGS} tags, http-backend's repacked and its refs packed before the first push"
+         {SEED_TAGS} tags, http-backend's repacked and its refs packed before the first push; at the end \
+         every node had the last commit"
     ));
     section.note(
         "wall = from the start of `git push` to its end, the client's own time included; ratio = Henge / \

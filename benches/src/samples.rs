@@ -40,6 +40,11 @@ impl Samples {
         self.percentile_ms(100)
     }
 
+    /// The smallest and the largest.
+    pub(crate) fn range_ms(&self) -> String {
+        format!("{:.1} - {:.1}", self.percentile_ms(0), self.max_ms())
+    }
+
     /// In the order of measuring, in whole milliseconds.
     pub(crate) fn list_ms(&self) -> String {
         let texts: Vec<String> = self
@@ -73,6 +78,7 @@ mod tests {
         let few = samples(&[3, 1, 2]);
         assert_eq!(few.percentile_ms(50), 2.0);
         assert_eq!(few.percentile_ms(99), 3.0);
+        assert_eq!(few.range_ms(), "1.0 - 3.0");
         assert_eq!(few.list_ms(), "3 1 2");
         assert!(samples(&[]).percentile_ms(50).is_nan());
     }

@@ -224,6 +224,8 @@ async fn repos(
             continue;
         }
         let url = cluster.push_url(leader, &info.path())?;
+        // A ref may be set to what a branch is at: so each commit gets one.
+        commits.push(&url, 0, "refs/heads/first").await?;
         commits.push(&url, 1, "refs/heads/main").await?;
         shards.push(info.shard);
         paths.push(info.path());
