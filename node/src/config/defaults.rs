@@ -12,9 +12,9 @@ pub(crate) const REPLICATION: u32 = 3;
 /// builds and tests; a cluster with cores of its own can be quicker.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(250);
 /// `[cluster] election_min`: a follower never stands for election earlier than this after its leader spoke.
-pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(1000);
+pub(crate) const ELECTION_MIN: Duration = Duration::from_millis(800);
 /// `[cluster] election_max`: and never later than this.
-pub(crate) const ELECTION_MAX: Duration = Duration::from_millis(2000);
+pub(crate) const ELECTION_MAX: Duration = Duration::from_millis(1200);
 
 /// `[storage] wal_segment`.
 pub(crate) const WAL_SEGMENT_BYTES: u64 = limits::WAL_SEGMENT_BYTES;
