@@ -148,15 +148,22 @@ impl Client {
 
     async fn append_stream<'s, S>(
         &'s mut self,
-        input: S,
+        mut input: S,
         option: RPCOption,
     ) -> Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, Failure>>, Failure>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // openraft holds its backoff in the stream of requests: whoever dials before taking the first one
+        // never waits, and a dead peer costs a processor.
+        let Some(first) = input.next().await else {
+            return Ok(futures::stream::empty().boxed());
+        };
         let group = self.network.group;
         let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
-        let mut request = Request::new(input.map(move |append| wire::append_out(group, &append)));
+        let requests = futures::stream::iter([first]).chain(input);
+        let mut request =
+            Request::new(requests.map(move |append| wire::append_out(group, &append)));
         request
             .metadata_mut()
             .insert(GROUP, MetadataValue::from(group.get()));

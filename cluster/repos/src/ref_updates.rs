@@ -1,14 +1,15 @@
 //! Changes of refs that bring no objects: from the API, not from a push.
 
 use henge_git::http::ServiceError;
+use henge_state::ShardView;
 use henge_types::{
-    Command, Generation, LogIndex, RefUpdate, RefVerdict, Refusal, Reply, RepoId, RepoPath,
-    ShardCommand, UpdateRefs, limits,
+    Command, Generation, LogIndex, ObjectId, RefUpdate, RefVerdict, Refusal, Reply, RepoId,
+    RepoPath, ShardCommand, UpdateRefs, limits,
 };
 
 use crate::catalogue::{Freshness, QUORUM_WAIT};
 use crate::error::{self, from_cluster, from_refusal, unexpected};
-use crate::frames::WireRefs;
+use crate::reads::Target;
 use crate::repos::Inner;
 
 /// Whether one refused update refuses the others.
@@ -36,16 +37,17 @@ impl Inner {
         }
         for freshness in [Freshness::Local, Freshness::Linearizable] {
             let record = self.catalogue.find(path, freshness).await?;
-            let before = self.refs(path, "refs/").await?;
-            check_values(&updates, &before)?;
             let target = self.target(&record);
+            let Some(checked_at) = self.check_values(path, &target, &updates).await? else {
+                continue;
+            };
             let command = command(
                 target.repo,
                 target.generation,
                 &updates,
                 atomicity,
                 principal,
-                before.applied,
+                checked_at,
             );
             let request = self.catalogue.binding(&command, principal, target.repo);
             let called = self
@@ -64,21 +66,52 @@ impl Inner {
         }
         Err(error::not_found(path))
     }
+
+    /// Checks the new values against the refs as they are now: in this node's own state where it has a
+    /// replica, so that a repository of very many refs costs no more than one of few. The index that was
+    /// checked at; `None` when the repository must be resolved again.
+    async fn check_values(
+        &self,
+        path: &RepoPath,
+        target: &Target,
+        updates: &[RefUpdate],
+    ) -> Result<Option<LogIndex>, ServiceError> {
+        let Some(view) = self.cluster.view(target.group) else {
+            let before = self.refs(path, "refs/").await?;
+            check_values(updates, || {
+                before
+                    .refs
+                    .iter()
+                    .map(|(name, value)| (name.as_str(), *value))
+            })?;
+            return Ok(Some(before.applied));
+        };
+        let barrier = self.cluster.read_barrier(target.group, QUORUM_WAIT).await;
+        barrier.map_err(|error| from_cluster(&error))?;
+        view.with(|state, applied| {
+            let shard = ShardView::new(state);
+            if shard.live_repo(&target.repo, target.generation).is_err() {
+                return Ok(None);
+            }
+            check_values(updates, || shard.ref_texts(&target.repo, "refs/"))?;
+            Ok(Some(applied))
+        })
+    }
 }
 
 /// A new value must be known to be whole, and a branch's to be a commit: both are if a ref, and for a
 /// branch a branch, has it.
-fn check_values(updates: &[RefUpdate], before: &WireRefs) -> Result<(), ServiceError> {
+fn check_values<'a, R>(updates: &[RefUpdate], refs: impl Fn() -> R) -> Result<(), ServiceError>
+where
+    R: Iterator<Item = (&'a str, ObjectId)>,
+{
     for update in updates {
         let Some(new) = update.new else { continue };
-        let mut holders = before.refs.iter().filter(|(_, value)| *value == new);
-        let known = holders.any(|(name, _)| name.is_branch() || !update.name.is_branch());
+        let mut holders = refs().filter(|(_, value)| *value == new);
+        let any_ref_will_do = !update.name.is_branch();
+        let known = holders.any(|(name, _)| any_ref_will_do || name.starts_with("refs/heads/"));
         if !known {
-            let what = if update.name.is_branch() {
-                "branch"
-            } else {
-                "ref"
-            };
+            let what = if any_ref_will_do { "ref" } else { "branch" };
             return Err(error::invalid(format!(
                 "no {what} of the repository is at {new}: push it first"
             )));
@@ -110,7 +143,7 @@ fn command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use henge_types::{ObjectId, PreviousValue};
+    use henge_types::PreviousValue;
 
     fn update(name: &str, new: Option<u8>) -> RefUpdate {
         RefUpdate {
@@ -120,29 +153,22 @@ mod tests {
         }
     }
 
-    fn before() -> WireRefs {
-        WireRefs {
-            head: "refs/heads/main".parse().unwrap(),
-            refs: vec![
-                ("refs/heads/main".parse().unwrap(), ObjectId::Sha1([1; 20])),
-                ("refs/tags/v1".parse().unwrap(), ObjectId::Sha1([2; 20])),
-            ],
-            updated_at_ms: 0,
-            applied: LogIndex::new(1),
-        }
+    fn before() -> impl Iterator<Item = (&'static str, ObjectId)> {
+        let main = ("refs/heads/main", ObjectId::Sha1([1; 20]));
+        [main, ("refs/tags/v1", ObjectId::Sha1([2; 20]))].into_iter()
     }
 
     #[test]
     fn a_new_value_must_be_one_that_a_ref_has() {
-        assert!(check_values(&[update("refs/heads/x", Some(1))], &before()).is_ok());
-        assert!(check_values(&[update("refs/tags/x", Some(2))], &before()).is_ok());
-        assert!(check_values(&[update("refs/heads/x", None)], &before()).is_ok());
-        assert!(check_values(&[update("refs/heads/x", Some(3))], &before()).is_err());
+        assert!(check_values(&[update("refs/heads/x", Some(1))], before).is_ok());
+        assert!(check_values(&[update("refs/tags/x", Some(2))], before).is_ok());
+        assert!(check_values(&[update("refs/heads/x", None)], before).is_ok());
+        assert!(check_values(&[update("refs/heads/x", Some(3))], before).is_err());
     }
 
     #[test]
     fn a_branch_takes_only_what_a_branch_has() {
-        assert!(check_values(&[update("refs/heads/x", Some(2))], &before()).is_err());
-        assert!(check_values(&[update("refs/tags/x", Some(1))], &before()).is_ok());
+        assert!(check_values(&[update("refs/heads/x", Some(2))], before).is_err());
+        assert!(check_values(&[update("refs/tags/x", Some(1))], before).is_ok());
     }
 }
