@@ -1,9 +1,6 @@
 //! All three at once: kill -9 under load, again and again. Nothing acknowledged is lost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
-use super::harness::{Ring, clone_checked, commit, git, git_raw, gits, wait, work_tree};
+use super::harness::{Pusher, Ring, clone_checked, commit, git, work_tree};
 
 const ROUNDS: u32 = 20;
 
@@ -20,43 +17,18 @@ fn kill_all_twenty_times_loses_nothing_acknowledged() {
     );
     let mut acknowledged = git(&tree, &["rev-parse", "HEAD"]);
     for round in 0..ROUNDS {
-        let pushed = Arc::new(AtomicU32::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let urls: Vec<String> = nodes
-            .iter()
-            .map(|node| ring.url(*node, "admin/demo"))
-            .collect();
-        let pusher = {
-            let (tree, pushed, stop) = (tree.clone(), Arc::clone(&pushed), Arc::clone(&stop));
-            let mut last = acknowledged.clone();
-            std::thread::spawn(move || {
-                for number in 0.. {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    let tip = commit(&tree, &format!("round {round} push {number}"));
-                    let url = &urls[number % urls.len()];
-                    if git_raw(&gits()[0], &tree, &["push", "-q", url, "main"])
-                        .status
-                        .success()
-                    {
-                        last = tip;
-                        pushed.fetch_add(1, Ordering::SeqCst);
-                    } else {
-                        break;
-                    }
-                }
-                last
-            })
-        };
-        wait("pushes of this round", || {
-            pushed.load(Ordering::SeqCst) > round % 4
-        });
+        let pusher = Pusher::start(
+            &ring,
+            "admin/demo",
+            &tree,
+            &acknowledged,
+            move |tree, number| commit(tree, &format!("round {round} push {number}")),
+        );
+        pusher.wait_for_more_than(round % 4);
         for node in &nodes {
             ring.kill(*node);
         }
-        stop.store(true, Ordering::SeqCst);
-        acknowledged = pusher.join().expect("the pusher ends");
+        acknowledged = pusher.end();
         for node in &nodes {
             ring.restart(*node);
         }

@@ -4,6 +4,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -502,6 +504,69 @@ pub(super) fn generated(dir: &Path, name: &str, commits: u32) -> PathBuf {
         .expect("git reads");
     assert!(child.wait().expect("git ends").success());
     path
+}
+
+/// Pushes one commit after another to a branch, through all nodes in turn, until it is refused or stopped.
+pub(super) struct Pusher {
+    pushed: Arc<AtomicU32>,
+    stop: Arc<AtomicBool>,
+    thread: std::thread::JoinHandle<String>,
+}
+
+impl Pusher {
+    /// `change` makes the next commit and says its id; `acknowledged` is what the branch holds now.
+    pub(super) fn start(
+        ring: &Ring,
+        repo: &str,
+        tree: &Path,
+        acknowledged: &str,
+        change: impl Fn(&Path, usize) -> String + Send + 'static,
+    ) -> Self {
+        let pushed = Arc::new(AtomicU32::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let urls: Vec<String> = ring
+            .nodes()
+            .iter()
+            .map(|node| ring.url(*node, repo))
+            .collect();
+        let (tree, mut last) = (tree.to_owned(), acknowledged.to_owned());
+        let (counted, stopped) = (Arc::clone(&pushed), Arc::clone(&stop));
+        let thread = std::thread::spawn(move || {
+            for number in 0.. {
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let tip = change(&tree, number);
+                let url = &urls[number % urls.len()];
+                if !git_raw(&gits()[0], &tree, &["push", "-q", url, "main"])
+                    .status
+                    .success()
+                {
+                    break;
+                }
+                last = tip;
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            last
+        });
+        Self {
+            pushed,
+            stop,
+            thread,
+        }
+    }
+
+    pub(super) fn wait_for_more_than(&self, pushes: u32) {
+        wait("pushes of this round", || {
+            self.pushed.load(Ordering::SeqCst) > pushes
+        });
+    }
+
+    /// The last commit whose push was acknowledged.
+    pub(super) fn end(self) -> String {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.join().expect("the pusher ends")
+    }
 }
 
 /// A fresh bare clone from a node, checked.

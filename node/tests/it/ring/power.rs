@@ -1,12 +1,7 @@
 //! The power of all three nodes goes at once, again and again. Nothing acknowledged is lost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-
 use super::disk::Disk;
-use super::harness::{
-    Ring, clone_checked, commit, commit_large, git, git_raw, gits, wait, work_tree,
-};
+use super::harness::{Pusher, Ring, clone_checked, commit, commit_large, git, work_tree};
 
 const CUTS: u32 = 10;
 
@@ -29,50 +24,28 @@ fn power_cut_of_all_nodes_ten_times_loses_nothing_acknowledged() {
     );
     let mut acknowledged = git(&tree, &["rev-parse", "HEAD"]);
     for round in 0..CUTS {
-        let pushed = Arc::new(AtomicU32::new(0));
-        let stop = Arc::new(AtomicBool::new(false));
-        let urls: Vec<String> = nodes
-            .iter()
-            .map(|node| ring.url(*node, "admin/demo"))
-            .collect();
-        let pusher = {
-            let (tree, pushed, stop) = (tree.clone(), Arc::clone(&pushed), Arc::clone(&stop));
-            let mut last = acknowledged.clone();
-            std::thread::spawn(move || {
-                for number in 0.. {
-                    if stop.load(Ordering::SeqCst) {
-                        break;
-                    }
-                    // Every third push is one whose pack is staged, not in the log.
-                    let tip = if number % 3 == 2 {
-                        commit_large(
-                            &tree,
-                            "noise",
-                            200_000,
-                            u64::from(round) * 100 + number as u64,
-                        )
-                    } else {
-                        commit(&tree, &format!("round {round} push {number}"))
-                    };
-                    let url = &urls[number % urls.len()];
-                    if !git_raw(&gits()[0], &tree, &["push", "-q", url, "main"])
-                        .status
-                        .success()
-                    {
-                        break;
-                    }
-                    last = tip;
-                    pushed.fetch_add(1, Ordering::SeqCst);
+        let pusher = Pusher::start(
+            &ring,
+            "admin/demo",
+            &tree,
+            &acknowledged,
+            move |tree, number| {
+                // Every third push is one whose pack is staged, not in the log.
+                if number % 3 == 2 {
+                    commit_large(
+                        tree,
+                        "noise",
+                        200_000,
+                        u64::from(round) * 100 + number as u64,
+                    )
+                } else {
+                    commit(tree, &format!("round {round} push {number}"))
                 }
-                last
-            })
-        };
-        wait("pushes of this round", || {
-            pushed.load(Ordering::SeqCst) > 2 + round % 4
-        });
+            },
+        );
+        pusher.wait_for_more_than(2 + round % 4);
         ring.cut_power(&disk);
-        stop.store(true, Ordering::SeqCst);
-        acknowledged = pusher.join().expect("the pusher ends");
+        acknowledged = pusher.end();
         for node in &nodes {
             ring.restart(*node);
         }
