@@ -143,6 +143,7 @@ impl Cluster {
             kv: KvWriter::start(Arc::clone(&opened.kv) as _, scope.child("machines"))
                 .map_err(StartError::io("cannot start the kv writer"))?,
             snapshots: opened.snapshots,
+            naming: Arc::default(),
         };
         let groups = Groups::default();
         let cluster = Self {

@@ -27,6 +27,8 @@ use crate::server::quiet_until;
 
 /// How long the proposal that forms the cluster may take before it is tried again.
 const FORM_TIMEOUT: Duration = Duration::from_secs(5);
+/// When a group that could not start is tried again.
+const RUN_AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks at a meta group that is not formed yet.
 const FORM_PAUSE: Duration = Duration::from_millis(25);
 
@@ -61,7 +63,8 @@ impl Formation {
             .map(|node| node.node)
             .collect();
         formation.run_group(GroupId::META, &founders).await?;
-        formation.follow_table().await?;
+        // One shard that cannot start does not keep the others from it: it is tried again.
+        formation.follow_table().await.ok();
         let scope = cluster.shared.scope.clone();
         scope.spawn("formation", OnPanic::EndProcess, formation.follow());
         Ok(())
@@ -72,10 +75,12 @@ impl Formation {
             return;
         };
         loop {
-            if let Err(error) = self.follow_table().await {
-                tracing::error!(%error, "a group does not run on this node");
-            }
-            if self.is_formed() {
+            let all_run = self.follow_table().await.is_ok();
+            if self.is_formed() && !all_run {
+                if let Ok(Err(_)) = tokio::time::timeout(RUN_AGAIN, applied.changed()).await {
+                    return;
+                }
+            } else if self.is_formed() {
                 if applied.changed().await.is_err() {
                     return;
                 }
@@ -112,15 +117,20 @@ impl Formation {
             self.cluster.members().replace(nodes);
         }
         let own = self.cluster.node();
+        let mut failed = None;
         for placement in placements
             .iter()
             .filter(|placement| placement.replicas.contains(&own))
         {
             if self.cluster.groups().get(placement.group).is_err() {
-                self.run_group(placement.group, &placement.replicas).await?;
+                let run = self.run_group(placement.group, &placement.replicas).await;
+                if let Err(error) = run {
+                    tracing::error!(group = %placement.group, %error, "a group does not run on this node");
+                    failed = Some(error);
+                }
             }
         }
-        Ok(())
+        failed.map_or(Ok(()), Err)
     }
 
     async fn form_if_leading(&self) {

@@ -6,7 +6,8 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, RwLock};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -93,6 +94,8 @@ pub struct MachineDeps {
     pub kv: KvWriter,
     /// Where snapshots are kept.
     pub snapshots: SnapshotStore,
+    /// Held while a snapshot gets its name: an older one must never follow a newer one.
+    pub naming: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for MachineDeps {
@@ -140,6 +143,17 @@ impl Machine {
             },
             view,
         )
+    }
+
+    fn snapshot_builder(&self, need: Need) -> SnapshotBuilder {
+        let published = read(&self.published);
+        SnapshotBuilder {
+            group: self.group,
+            need,
+            state: published.state.clone(),
+            position: published.position.clone(),
+            deps: self.deps.clone(),
+        }
     }
 
     fn publish(&self, state: State, position: Position) {
@@ -261,13 +275,11 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
-        let published = read(&self.published);
-        SnapshotBuilder {
-            group: self.group,
-            state: published.state.clone(),
-            position: published.position.clone(),
-            deps: self.deps.clone(),
-        }
+        self.snapshot_builder(Need::Must)
+    }
+
+    async fn try_create_snapshot_builder(&mut self, force: bool) -> Option<SnapshotBuilder> {
+        Some(self.snapshot_builder(if force { Need::Must } else { Need::May }))
     }
 
     async fn install_snapshot(
@@ -289,7 +301,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .kv
             .scope()
             .blocking("install snapshot", move || {
-                let snapshot = snapshot_file::adopt(&deps.snapshots, group, snapshot)?;
+                let snapshot =
+                    snapshot_file::adopt(&deps.snapshots, &deps.naming, group, snapshot)?;
                 let state = snapshot_file::load(&deps.snapshots, &snapshot)?;
                 deps.effects.snapshot_installed(group, &state)?;
                 io::Result::Ok(state)
@@ -339,9 +352,19 @@ pub fn meta_of(
     }
 }
 
+/// Whether a group can go on without the snapshot that is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Need {
+    /// It cannot: a failure stops it.
+    Must,
+    /// It can: a failure is tried again later.
+    May,
+}
+
 /// Writes a snapshot of one point in time while the machine goes on applying.
 pub struct SnapshotBuilder {
     group: GroupId,
+    need: Need,
     state: State,
     position: Position,
     deps: MachineDeps,
@@ -361,23 +384,45 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(
         &mut self,
     ) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>> {
+        match (self.write().await, self.need) {
+            (Ok((position, file)), _) => {
+                tracing::info!(group = %self.group, index = position.index(), bytes = file.body_bytes, "snapshot taken");
+                Ok(Snapshot {
+                    meta: meta_of(&position),
+                    snapshot: file,
+                })
+            }
+            (Err(error), Need::Must) => Err(error),
+            // openraft stops a group whose build fails; one without a position it ignores.
+            (Err(error), Need::May) => {
+                tracing::error!(group = %self.group, %error, "no snapshot taken: tried again later");
+                let nothing = SnapshotFile {
+                    meta: Bytes::new(),
+                    path: PathBuf::new(),
+                    body_bytes: 0,
+                };
+                Ok(Snapshot {
+                    meta: meta_of(&Position::default()),
+                    snapshot: nothing,
+                })
+            }
+        }
+    }
+}
+
+impl SnapshotBuilder {
+    /// The snapshot, or a newer one that a leader's became meanwhile, with its position.
+    async fn write(&self) -> io::Result<(Position, SnapshotFile)> {
         let (group, state, deps) = (self.group, self.state.clone(), self.deps.clone());
-        let encoded: Bytes = self.position.encode();
-        let file = self
-            .deps
-            .kv
-            .scope()
-            .blocking("build snapshot", move || {
-                // Every pack made by an entry up to here is durable before the snapshot that lets the
-                // log forget those entries.
-                deps.effects.before_snapshot(group, &state)?;
-                snapshot_file::write(&deps.snapshots, group, encoded, &state)
-            })
-            .await??;
-        tracing::info!(group = %self.group, index = self.position.index(), bytes = file.body_bytes, "snapshot taken");
-        Ok(Snapshot {
-            meta: meta_of(&self.position),
-            snapshot: file,
-        })
+        let position = self.position.clone();
+        let writing = self.deps.kv.scope().blocking("build snapshot", move || {
+            // Every pack made by an entry up to here is durable before the snapshot that lets the
+            // log forget those entries.
+            deps.effects.before_snapshot(group, &state)?;
+            snapshot_file::write(&deps.snapshots, &deps.naming, group, &position, &state)
+        });
+        let file = writing.await??;
+        let position = Position::decode(&file.meta).map_err(io::Error::other)?;
+        Ok((position, file))
     }
 }

@@ -37,7 +37,7 @@ pub enum ProposeError {
         /// The bound.
         max: usize,
     },
-    /// The group has stopped on this node: its log says why.
+    /// The group has stopped on this node: its log says why. It may or may not have happened.
     #[error("the group has stopped on this node: {0}")]
     Stopped(String),
 }
@@ -79,7 +79,7 @@ impl Cluster {
     /// Proposes on this node, which must lead the group, and waits until it is applied here.
     ///
     /// # Errors
-    /// See [`ProposeError`]: every variant but `UnknownOutcome` says that nothing was done.
+    /// See [`ProposeError`]: every variant but `UnknownOutcome` and `Stopped` says that nothing was done.
     pub async fn propose(
         &self,
         group: GroupId,
@@ -170,13 +170,12 @@ impl Cluster {
         }
         match self.propose(group, command, Some(request), left).await {
             Ok(applied) => Ok(Try::Applied(applied)),
-            Err(ProposeError::UnknownOutcome) => Ok(Try::Unknown),
+            // A core that stops may have appended and replicated the entry before.
+            Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_)) => Ok(Try::Unknown),
             Err(ProposeError::TooLarge { bytes, .. }) => Err(ClusterError::TooLarge { bytes }),
-            Err(
-                ProposeError::NotLeader { .. }
-                | ProposeError::NoReplica(_)
-                | ProposeError::Stopped(_),
-            ) => Ok(Try::NothingDone),
+            Err(ProposeError::NotLeader { .. } | ProposeError::NoReplica(_)) => {
+                Ok(Try::NothingDone)
+            }
         }
     }
 

@@ -2,11 +2,14 @@
 //! value`, big-endian. The store around it adds the head, the position and the checksum.
 
 use std::io::{self, Read, Write};
+use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use henge_state::State;
 use henge_storage::snapshots::{SnapshotFile, SnapshotStore};
 use henge_types::GroupId;
+
+use crate::raft::Position;
 
 /// No key or value is longer: a longer one is a broken file, not a request for memory.
 const PART_BYTES_MAX: u32 = 16 * 1024 * 1024;
@@ -17,8 +20,9 @@ const PART_BYTES_MAX: u32 = 16 * 1024 * 1024;
 /// When the disk refuses; nothing is installed then.
 pub(crate) fn write(
     store: &SnapshotStore,
+    naming: &Mutex<()>,
     group: GroupId,
-    position: Bytes,
+    position: &Position,
     state: &State,
 ) -> io::Result<SnapshotFile> {
     let mut writer =
@@ -30,7 +34,14 @@ pub(crate) fn write(
     let writer = writer
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
-    writer.finish(position).map_err(io::Error::other)
+    let _turn = naming.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(latest) = store.latest(group).map_err(io::Error::other)? {
+        let covered = Position::decode(&latest.meta).map_err(io::Error::other)?;
+        if covered.index() > position.index() {
+            return Ok(latest);
+        }
+    }
+    writer.finish(position.encode()).map_err(io::Error::other)
 }
 
 fn write_part(writer: &mut impl Write, part: &[u8]) -> io::Result<()> {
@@ -66,9 +77,11 @@ pub(crate) fn load(store: &SnapshotStore, file: &SnapshotFile) -> io::Result<Sta
 /// When the disk refuses or the file is broken.
 pub(crate) fn adopt(
     store: &SnapshotStore,
+    naming: &Mutex<()>,
     group: GroupId,
     file: SnapshotFile,
 ) -> io::Result<SnapshotFile> {
+    let _turn = naming.lock().unwrap_or_else(PoisonError::into_inner);
     if store
         .latest(group)
         .map_err(io::Error::other)?

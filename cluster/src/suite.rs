@@ -75,6 +75,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, Disk> for Builder {
                 .expect("a thread"),
             snapshots: SnapshotStore::open(&dir.path().join("snapshots"))
                 .expect("an empty store opens"),
+            naming: Arc::default(),
         };
         let group = GroupId::new(1);
         let (machine, _view) = Machine::new(group, State::empty(), Position::default(), deps);

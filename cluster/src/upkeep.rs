@@ -19,6 +19,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The same while an answer may make this node ready.
 const ASK_EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(100);
 
+/// How long one group is waited for when the log is nearly full.
+const FREE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// Starts the upkeep tasks.
 pub(crate) fn start(cluster: &Cluster) {
     let looking = cluster.clone();
@@ -58,11 +61,24 @@ pub(crate) fn start(cluster: &Cluster) {
     let pressed = cluster.clone();
     cluster.shared.scope.spawn("wal pressure", OnPanic::EndProcess, async move {
         let mut pressure = pressed.shared.wal.pressure();
-        while pressure.changed().await.is_ok() {
+        loop {
             let pinning = *pressure.borrow_and_update();
-            let Some(group) = pinning.and_then(|group| pressed.groups().get(group).ok()) else { continue };
-            tracing::info!(group = %group.id, "the write-ahead log is nearly full: snapshot and purge");
-            free(&group).await;
+            if let Some(group) = pinning.and_then(|group| pressed.groups().get(group).ok()) {
+                tracing::info!(group = %group.id, "the write-ahead log is nearly full: snapshot and purge");
+                free(&group).await;
+            }
+            // The same group may still pin the log: the value does not change then.
+            let again = async {
+                match pinning {
+                    Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                changed = pressure.changed() => if changed.is_err() { return },
+                () = again => {}
+            }
         }
     });
 }
@@ -96,8 +112,10 @@ async fn free(group: &Group) {
             }
         }
     };
-    if let Ok(Some(upto)) = tokio::time::timeout(Duration::from_secs(60), taken).await
-        && let Err(error) = group.raft.trigger().purge_log(upto).await
+    // A build that was under way covers less; what is covered can go all the same.
+    tokio::time::timeout(FREE_TIMEOUT, taken).await.ok();
+    if let Some((_, covered)) = group.snapshot()
+        && let Err(error) = group.raft.trigger().purge_log(covered).await
     {
         tracing::warn!(group = %group.id, %error, "log not purged: the group has stopped");
     }
