@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use henge_runtime::failpoint;
 use henge_storage::snapshots::SnapshotFile;
 use henge_types::{GroupId, NodeId};
 use openraft::OptionalSend;
@@ -27,6 +28,7 @@ use tonic::Request;
 use tonic::metadata::MetadataValue;
 
 use crate::raft::{Position, TypeConfig, decode_vote, encode_vote};
+use crate::transport::CUT_OFF;
 use crate::transport::bulk::Bulk;
 use crate::transport::peers::Peers;
 use crate::wire::{self, VoteKind};
@@ -161,7 +163,10 @@ impl Client {
         };
         let group = self.network.group;
         let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
-        let requests = futures::stream::iter([first]).chain(input);
+        let connected = |_: &_| std::future::ready(!failpoint::is_armed(CUT_OFF));
+        let requests = futures::stream::iter([first])
+            .chain(input)
+            .take_while(connected);
         let mut request =
             Request::new(requests.map(move |append| wire::append_out(group, &append)));
         request

@@ -10,7 +10,7 @@ use futures::{Stream, StreamExt};
 use henge_proto::cluster as pb;
 use henge_proto::cluster::cluster_server::Cluster as ClusterService;
 use henge_proto::cluster::raft_server::Raft as RaftService;
-use henge_runtime::Clock;
+use henge_runtime::{Clock, failpoint};
 use henge_types::stored;
 use henge_types::{GroupId, NodeId, Proposal};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
@@ -21,6 +21,7 @@ use crate::group::{Group, Groups};
 use crate::network::GROUP;
 use crate::proposals::ProposeError;
 use crate::raft::{REPLY, TypeConfig};
+use crate::transport::CUT_OFF;
 use crate::transport::listener::Peer;
 use crate::transport::members::{Members, Stranger};
 use crate::transport::peers::introduced;
@@ -70,6 +71,9 @@ impl RaftServer {
     reason = "tonic's Status is what a gRPC service answers"
 )]
 fn admit<T>(members: &Members, request: &Request<T>) -> Result<NodeId, Status> {
+    if failpoint::is_armed(CUT_OFF) {
+        return Err(Status::unavailable("cut off"));
+    }
     let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.0);
     let said = introduced(request.metadata()).ok_or(Stranger::Silent);
     said.and_then(|said| members.admit(&said, certificate))

@@ -7,6 +7,10 @@
 //! - [`bulk`]: bulk streams.
 //! - [`quic`]: the QUIC endpoint under them.
 
+/// While this failpoint is armed on a node, nothing goes from it to the others or comes from them: what a
+/// cut cable does, with both sides still running.
+pub const CUT_OFF: &str = "cluster.cut_off";
+
 pub mod bulk;
 pub mod listener;
 pub mod members;

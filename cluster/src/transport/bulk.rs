@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
+use henge_runtime::{Scope, failpoint};
 use henge_types::{ClusterId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -23,6 +23,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::CUT_OFF;
 use super::members::{Identity, Members};
 use super::quic::Quic;
 use super::tls::{ALPN_BULK, Tls};
@@ -195,6 +196,9 @@ impl Bulk {
         service: &'static str,
         head: Bytes,
     ) -> Result<BulkStream, BulkError> {
+        if failpoint::is_armed(CUT_OFF) {
+            return Err(BulkError::UnknownPeer(node));
+        }
         let record = self.members.get(node).ok_or(BulkError::UnknownPeer(node))?;
         let preamble = self.preamble(service, head);
         // A kept connection may lead to a process that is gone; a fresh one may meet a blocked UDP.
@@ -255,6 +259,9 @@ impl Bulk {
             node: preamble.node,
             incarnation: preamble.incarnation,
         };
+        if failpoint::is_armed(CUT_OFF) {
+            return refuse(&mut stream, "cut off").await;
+        }
         let peer = match self.members.admit(&said, certificate) {
             Ok(peer) => peer,
             Err(stranger) => return refuse(&mut stream, &stranger.to_string()).await,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use henge_proto::cluster::cluster_client::ClusterClient;
 use henge_proto::cluster::raft_client::RaftClient;
+use henge_runtime::failpoint;
 use henge_types::{Incarnation, NodeId, limits};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
@@ -18,6 +19,7 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
+use super::CUT_OFF;
 use super::members::{Identity, Members};
 use super::tls::{ALPN_GRPC, Tls};
 
@@ -132,6 +134,9 @@ impl Peers {
     }
 
     fn channel(&self, node: NodeId) -> Result<Channel, UnknownPeer> {
+        if failpoint::is_armed(CUT_OFF) {
+            return Err(UnknownPeer(node));
+        }
         let record = self.members.get(node).ok_or(UnknownPeer(node))?;
         let mut channels = self
             .channels

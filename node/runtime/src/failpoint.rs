@@ -1,5 +1,7 @@
 //! Places where a test may end the process: between two steps whose order matters.
 //!
+//! The same files switch states on that a test wants to last, such as a cut network.
+//!
 //! Nothing is armed unless the node was told so at its start, and then only until it was hit once.
 //! A hit ends the process as `kill -9` would: no destructor, no flush.
 
@@ -20,6 +22,11 @@ pub fn hit(name: &'static str) {
     if let Some(dir) = ARMED.get() {
         end_if_armed(dir, name);
     }
+}
+
+/// Whether the failpoint is armed: for states rather than moments. It stays so until the file is removed.
+pub fn is_armed(name: &'static str) -> bool {
+    ARMED.get().is_some_and(|dir| dir.join(name).is_file())
 }
 
 fn end_if_armed(dir: &Path, name: &'static str) {

@@ -108,6 +108,12 @@ impl Ring {
         std::fs::write(dir.join(failpoint), "").expect("armed");
     }
 
+    /// Switches a lasting failpoint off again.
+    pub(super) fn disarm(&self, node: u64, failpoint: &str) {
+        std::fs::remove_file(self.node_dir(node).join("failpoints").join(failpoint))
+            .expect("armed before");
+    }
+
     /// The power of the disk goes, and with it every process of the ring; then it is back.
     pub(super) fn cut_power(&mut self, disk: &super::disk::Disk) {
         let pids: Vec<i32> = self

@@ -192,3 +192,47 @@ fn a_paused_old_leader_never_shows_an_old_ref() {
         ring.wait_ready(leader);
     }
 }
+
+/// A leader that is cut off from the others and runs on shows no old ref as the current one.
+#[test]
+fn a_partitioned_old_leader_never_shows_an_old_ref() {
+    const CUT_OFF: &str = "cluster.cut_off";
+    const ROUNDS: usize = 3;
+    let ring = Ring::start(1);
+    let nodes = ring.nodes();
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(
+        &tree,
+        &["push", "-q", &ring.url(nodes[0], "admin/demo"), "main"],
+    );
+    for round in 0..ROUNDS {
+        let leader = ring.leader_of("admin/demo", &nodes);
+        let other = *nodes
+            .iter()
+            .find(|node| **node != leader)
+            .expect("three nodes");
+        ring.arm(leader, CUT_OFF);
+        let tip = commit(&tree, &format!("round {round}"));
+        git(
+            &tree,
+            &["push", "-q", &ring.url(other, "admin/demo"), "main"],
+        );
+        let asked = git_raw(
+            &gits()[0],
+            &tree,
+            &[
+                "ls-remote",
+                &ring.url(leader, "admin/demo"),
+                "refs/heads/main",
+            ],
+        );
+        let shown = String::from_utf8_lossy(&asked.stdout).into_owned();
+        assert!(
+            !asked.status.success() || shown.starts_with(&tip),
+            "round {round}: {shown} is not {tip}"
+        );
+        ring.disarm(leader, CUT_OFF);
+        ring.wait_ready(leader);
+    }
+    ring.wait_equal_hashes();
+}
