@@ -54,17 +54,22 @@ impl Inner {
             tracing::error!(pack = %stage.pack, %error, "cannot stage a pack");
             return Ok(StageAnswer::Refused(error.to_string()));
         }
+        let release = ReleaseRequest {
+            network: stage.network,
+            pack: stage.pack,
+            claim: stage.claim,
+        };
         // The term may have ended while the pack came in: then the answer must not be counted.
         if let Some(refusal) = self.refuse_stage(stage) {
-            self.release_here(ReleaseRequest {
-                network: stage.network,
-                pack: stage.pack,
-                claim: stage.claim,
-            })
-            .await;
+            self.release_here(release).await;
             return Ok(refusal);
         }
-        self.promote_if_missing(stage).await?;
+        if self.objects().has_pack(&stage.network, &stage.pack) {
+            // The entry was quicker and the pack was fetched: one copy is enough.
+            self.release_here(release).await;
+        } else {
+            self.promote_if_missing(stage).await?;
+        }
         Ok(StageAnswer::Durable {
             pack: stage.pack,
             term: stage.claim.term,
