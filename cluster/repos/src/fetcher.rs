@@ -224,6 +224,7 @@ impl Inner {
         if !self.effects.readers().are_gone(&network) {
             return;
         }
+        self.close(&network);
         let effects = Arc::clone(&self.effects);
         let removed = self
             .work_of_replica

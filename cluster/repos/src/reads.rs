@@ -9,7 +9,9 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, ClusterError};
 use henge_git::http::ServiceError;
-use henge_git::{FetchLimits, Protocol, Service, Stop, advertise, advertise_peeled, upload_pack};
+use henge_git::{
+    FetchLimits, Output, Protocol, Service, Stop, advertise, advertise_peeled, upload_pack,
+};
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
 };
@@ -290,7 +292,7 @@ impl Inner {
         service: Service,
         protocol: Protocol,
     ) -> io::Result<Bytes> {
-        let objects = self.objects().objects_dir(&local.refs.repo().network);
+        let objects = self.opened(&local.refs.repo().network);
         let listing = self.work.blocking("advertise", move || {
             let mut listing = Vec::new();
             match service {
@@ -314,10 +316,10 @@ impl Inner {
         local: Local,
         protocol: Protocol,
         mut request: &[u8],
-        output: &mut dyn Write,
+        output: &mut dyn Output,
         stop: Stop,
     ) -> io::Result<()> {
-        let objects = self.objects().objects_dir(&local.refs.repo().network);
+        let objects = self.opened(&local.refs.repo().network);
         let limits = FetchLimits {
             stop,
             ..FetchLimits::default()

@@ -8,10 +8,12 @@ use std::sync::{Arc, RwLock, Weak};
 use bytes::Bytes;
 use henge_cluster::Cluster;
 use henge_git::http::ServiceError;
+use henge_git::{Objects, ObjectsPool};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
-    GroupId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord, limits,
+    GroupId, NetworkId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
+    limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -62,12 +64,24 @@ pub(crate) struct Inner {
     pub(crate) space: Space,
     /// Where pushes lie while they come in.
     pub(crate) spool_dir: PathBuf,
+    /// Packs that requests have opened.
+    opened: ObjectsPool,
     scanned: RwLock<BTreeSet<GroupId>>,
 }
 
 impl Inner {
     pub(crate) fn objects(&self) -> &ObjectStore {
         self.effects.objects()
+    }
+
+    /// The network's object directory, with the packs that earlier requests opened.
+    pub(crate) fn opened(&self, network: &NetworkId) -> Objects {
+        self.opened.get(&self.objects().objects_dir(network))
+    }
+
+    /// Closes the packs of a network that is going away.
+    pub(crate) fn close(&self, network: &NetworkId) {
+        self.opened.forget(&self.objects().objects_dir(network));
     }
 
     pub(crate) fn is_scanned(&self, group: GroupId) -> bool {
@@ -131,6 +145,7 @@ impl Repos {
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
             fetches: Arc::new(Semaphore::new(limits::FETCHES_AT_ONCE)),
             space: Space::default(),
+            opened: ObjectsPool::default(),
             scanned: RwLock::default(),
             scope: scope.clone(),
         });

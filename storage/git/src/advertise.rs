@@ -1,7 +1,6 @@
 //! What a server says first: its refs (protocol v0 and v1) or its capabilities (v2).
 
 use std::io::{self, Write};
-use std::path::Path;
 
 use henge_types::{ObjectId, RefName};
 
@@ -9,6 +8,7 @@ use crate::peel::Peeler;
 use crate::pkt;
 use crate::protocol::{AGENT, Protocol, Service};
 use crate::refs::RefStore;
+use crate::store::Objects;
 
 /// Writes the advertisement of a repository, without the `# service=` line that HTTP puts before it.
 ///
@@ -31,7 +31,7 @@ pub fn advertise(
 /// When the output breaks or the object store cannot be read.
 pub fn advertise_peeled(
     refs: &dyn RefStore,
-    objects: &Path,
+    objects: &Objects,
     service: Service,
     protocol: Protocol,
     output: &mut dyn Write,

@@ -11,14 +11,14 @@ mod serve;
 mod shallow;
 mod walk;
 
-use std::io::{self, BufRead, Write};
-use std::path::Path;
+use std::io::{self, BufRead};
 
+use crate::output::Output;
 use crate::pkt::{self, PktError};
 use crate::protocol::{FetchLimits, Protocol};
 use crate::reach::ReachError;
 use crate::refs::RefStore;
-use crate::store::StoreError;
+use crate::store::{Objects, StoreError};
 
 /// Why a fetch failed. Where the protocol still allows it, the client has been told.
 #[derive(Debug, thiserror::Error)]
@@ -98,10 +98,10 @@ pub struct FetchSummary {
 /// When the request is malformed, asks for what is not there, or the disk, the deadline or the connection fails.
 pub fn upload_pack(
     refs: &dyn RefStore,
-    objects: &Path,
+    objects: &Objects,
     protocol: Protocol,
     input: &mut dyn BufRead,
-    output: &mut dyn Write,
+    output: &mut dyn Output,
     limits: &FetchLimits,
 ) -> Result<FetchSummary, FetchError> {
     let mut session = serve::Session {
@@ -127,7 +127,7 @@ pub fn upload_pack(
 }
 
 /// Tells the client what went wrong: an `ERR` line, or side-band 3 once the pack has begun.
-fn tell(error: &FetchError, in_pack: bool, output: &mut dyn Write) -> io::Result<()> {
+fn tell(error: &FetchError, in_pack: bool, output: &mut dyn Output) -> io::Result<()> {
     let message = if matches!(error, FetchError::Store(_)) {
         // What a disk said is for the operator.
         "the repository cannot be read: tell its operator".to_owned()

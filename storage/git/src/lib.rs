@@ -6,7 +6,7 @@
 //! - [`fetch`]: upload-pack: `ls-refs`, negotiation, shallow history, the pack.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
 //! - [`http`]: the axum router and streaming bodies.
-//! - [`pkt`], [`protocol`]: framing and words.
+//! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
 //!
 //! It never starts git, and knows nothing of replication, accounts or configuration. SHA-1 repositories only.
 
@@ -16,6 +16,7 @@ pub mod fetch;
 pub mod http;
 mod object;
 mod oid;
+pub mod output;
 mod peel;
 pub mod pkt;
 pub mod protocol;
@@ -27,8 +28,9 @@ mod store;
 pub use advertise::{advertise, advertise_missing, advertise_peeled};
 pub use bare::{BareRepository, BareRoot};
 pub use fetch::{FetchError, FetchSummary, upload_pack};
+pub use output::Output;
 pub use protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
 pub use push::{PushHead, PushSummary, ReceiveError, parse_push, receive_pack, report};
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
-pub use store::StoreError;
+pub use store::{Objects, ObjectsPool, StoreError};

@@ -3,14 +3,13 @@
 //! An id names its content, so the answer for one never changes, whichever repository it is asked in. Refs are listed
 //! far more often than tags are made, and reading one costs more than everything else in its line.
 
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gix_hashtable::HashMap;
 use henge_types::ObjectId;
 
 use crate::oid::{Oid, from_gix, to_gix};
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, Objects, StoreError};
 
 /// Ids remembered, about 60 bytes each; then all are forgotten.
 const REMEMBERED_MAX: usize = 200_000;
@@ -27,13 +26,13 @@ fn remembered() -> MutexGuard<'static, Remembered> {
 
 /// Peels the refs of one listing. The store is opened when the first unknown id comes.
 pub(crate) struct Peeler<'a> {
-    objects: &'a Path,
+    objects: &'a Objects,
     store: Option<ObjectStore>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Peeler<'a> {
-    pub(crate) const fn new(objects: &'a Path) -> Self {
+    pub(crate) const fn new(objects: &'a Objects) -> Self {
         Self {
             objects,
             store: None,
@@ -51,7 +50,7 @@ impl<'a> Peeler<'a> {
         }
         let store = match &mut self.store {
             Some(store) => store,
-            None => self.store.insert(ObjectStore::open(self.objects)?),
+            None => self.store.insert(self.objects.open()?),
         };
         let Some(target) = store.peel(&gix, &mut self.buffer)? else {
             // Not there, or not yet: nothing to remember.

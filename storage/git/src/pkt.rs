@@ -2,10 +2,17 @@
 
 use std::io::{self, BufRead, Read, Write};
 
+use bytes::Bytes;
+
+use crate::output::Output;
+
 /// The longest pkt-line, its four length digits included.
 pub const LINE_BYTES_MAX: usize = 65_520;
 /// The most a pkt-line carries.
 pub const DATA_BYTES_MAX: usize = LINE_BYTES_MAX - 4;
+
+/// Shared bytes below this are copied: a frame of their own costs more.
+const SHARED_BYTES_MIN: usize = 16 * 1024;
 
 /// One frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -166,7 +173,7 @@ pub fn write_band(output: &mut dyn Write, band: Band, data: &[u8]) -> io::Result
 ///
 /// Nothing leaves until a frame is full: call [`SidebandWriter::finish`].
 pub struct SidebandWriter<'a> {
-    output: &'a mut dyn Write,
+    output: &'a mut dyn Output,
     buffer: Vec<u8>,
     /// Bytes in a full frame, without its head and band.
     full: usize,
@@ -180,16 +187,16 @@ impl std::fmt::Debug for SidebandWriter<'_> {
 
 impl<'a> SidebandWriter<'a> {
     /// Wraps `output` for a client that takes full frames (side-band-64k).
-    pub fn new(output: &'a mut dyn Write) -> Self {
+    pub fn new(output: &'a mut dyn Output) -> Self {
         Self::with_frames(output, DATA_BYTES_MAX - 1)
     }
 
     /// Wraps `output` for a client that takes lines of 1000 bytes only (side-band).
-    pub fn small(output: &'a mut dyn Write) -> Self {
+    pub fn small(output: &'a mut dyn Output) -> Self {
         Self::with_frames(output, 995)
     }
 
-    fn with_frames(output: &'a mut dyn Write, full: usize) -> Self {
+    fn with_frames(output: &'a mut dyn Output, full: usize) -> Self {
         Self {
             output,
             buffer: Vec::with_capacity(full),
@@ -201,7 +208,7 @@ impl<'a> SidebandWriter<'a> {
     ///
     /// # Errors
     /// When the output breaks.
-    pub fn finish(mut self) -> io::Result<&'a mut dyn Write> {
+    pub fn finish(mut self) -> io::Result<&'a mut dyn Output> {
         self.send()?;
         Ok(self.output)
     }
@@ -226,6 +233,24 @@ impl Write for SidebandWriter<'_> {
 
     /// Does nothing on purpose: a flush in the middle would send small frames.
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Output for SidebandWriter<'_> {
+    fn write_shared(&mut self, mut bytes: Bytes) -> io::Result<()> {
+        if bytes.len() < SHARED_BYTES_MIN {
+            return self.write_all(&bytes);
+        }
+        if !self.buffer.is_empty() {
+            self.send()?;
+        }
+        while !bytes.is_empty() {
+            let frame = bytes.split_to(bytes.len().min(self.full));
+            self.output.write_all(&head(frame.len() + 1)?)?;
+            self.output.write_all(&[Band::Data as u8])?;
+            self.output.write_shared(frame)?;
+        }
         Ok(())
     }
 }

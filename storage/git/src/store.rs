@@ -1,22 +1,24 @@
 //! The objects of a repository as they lie on disk: packs, loose objects, alternates.
 //!
-//! Every pack is opened when the store is, so what a request saw at its start stays readable to its end, also when
-//! maintenance unlinks the files meanwhile.
+//! What a request saw at its start stays readable to its end: it keeps its packs open ([`packs`]).
+
+mod packs;
 
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use gix_object::Kind;
 use gix_pack::cache::lru::MemoryCappedHashmap;
 use gix_pack::data::decode::entry::ResolvedBase;
 
 use crate::oid::{KIND, Oid, oid};
+pub(crate) use packs::Pack;
+pub use packs::{Objects, ObjectsPool};
 
 /// Decoded delta bases kept per request.
 const DELTA_CACHE_BYTES: usize = 24 * 1024 * 1024;
-/// How often a listing that changed underneath is taken again.
-const SCANS_MAX: usize = 4;
 
 /// Why an object could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -62,12 +64,6 @@ pub enum StoreError {
     },
 }
 
-/// One pack with its index.
-pub(crate) struct Pack {
-    pub(crate) index: gix_pack::index::File,
-    pub(crate) data: gix_pack::data::File,
-}
-
 /// Where an object was found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Location {
@@ -84,75 +80,41 @@ struct Decoder {
 
 /// An open object store. Belongs to one request: it is not shared between threads.
 pub(crate) struct ObjectStore {
-    objects: PathBuf,
-    packs: Vec<Pack>,
+    packs: Vec<Arc<Pack>>,
     loose: Vec<gix_odb::loose::Store>,
     last_hit: Cell<usize>,
     decoder: RefCell<Decoder>,
 }
 
 impl ObjectStore {
-    /// Opens every pack of `objects` and of its alternates.
-    pub(crate) fn open(objects: &Path) -> Result<Self, StoreError> {
-        let mut store = Self {
-            objects: objects.to_owned(),
-            packs: Vec::new(),
-            loose: Vec::new(),
+    /// A store of these packs and the loose objects of these directories.
+    fn new(packs: Vec<Arc<Pack>>, directories: &[PathBuf]) -> Self {
+        Self {
+            packs,
+            loose: directories
+                .iter()
+                .map(|directory| gix_odb::loose::Store::at(directory.clone(), KIND))
+                .collect(),
             last_hit: Cell::new(0),
             decoder: RefCell::new(Decoder {
                 inflate: gix_zlib::Inflate::default(),
                 cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
             }),
-        };
-        store.scan()?;
-        Ok(store)
-    }
-
-    fn scan(&mut self) -> Result<(), StoreError> {
-        let mut directories = vec![self.objects.clone()];
-        let info = self.objects.join("info").join("alternates");
-        if info.try_exists().unwrap_or(false) {
-            let more = gix_odb::alternate::resolve(self.objects.clone(), Path::new("/"))
-                .map_err(|source| StoreError::Pack { path: info, source })?;
-            directories.extend(more);
         }
-        self.packs.clear();
-        for directory in &directories {
-            self.packs.extend(open_packs(&directory.join("pack"))?);
-        }
-        // The biggest pack first: most objects of most repositories are in it.
-        self.packs
-            .sort_by_key(|pack| std::cmp::Reverse(pack.index.num_objects()));
-        self.number_packs();
-        self.loose = directories
-            .into_iter()
-            .map(|directory| gix_odb::loose::Store::at(directory, KIND))
-            .collect();
-        Ok(())
-    }
-
-    /// The delta cache tells packs apart by these numbers.
-    fn number_packs(&mut self) {
-        for (slot, pack) in self.packs.iter_mut().enumerate() {
-            pack.data.id = u32::try_from(slot).unwrap_or(u32::MAX);
-        }
-        self.last_hit.set(0);
     }
 
     /// Adds a pack from elsewhere; it answers before every other pack. Its slot.
     pub(crate) fn add_pack(&mut self, idx: &Path) -> Result<u32, StoreError> {
-        let pack = open_pack(idx).map_err(|source| StoreError::Pack {
+        let pack = Pack::open(idx).map_err(|source| StoreError::Pack {
             path: idx.to_owned(),
             source,
         })?;
-        self.packs.insert(0, pack);
-        self.number_packs();
-        let mut decoder = self.decoder.borrow_mut();
-        decoder.cache = MemoryCappedHashmap::new(DELTA_CACHE_BYTES);
+        self.packs.insert(0, Arc::new(pack));
+        self.last_hit.set(0);
         Ok(0)
     }
 
-    pub(crate) fn pack(&self, slot: u32) -> &Pack {
+    pub(crate) fn pack(&self, slot: u32) -> &Arc<Pack> {
         &self.packs[slot as usize]
     }
 
@@ -320,55 +282,6 @@ impl ObjectStore {
             Kind::Tree | Kind::Blob | Kind::Tag => Err(malformed()),
         }
     }
-}
-
-fn open_pack(idx: &Path) -> gix_error::Result<Pack> {
-    Ok(Pack {
-        index: gix_pack::index::File::at(idx, KIND)?,
-        data: gix_pack::data::File::at(idx.with_extension("pack"), KIND)?,
-    })
-}
-
-/// Opens every pack of a directory; listed again when one vanished in between.
-fn open_packs(directory: &Path) -> Result<Vec<Pack>, StoreError> {
-    let mut scans = 0;
-    loop {
-        scans += 1;
-        match try_open_packs(directory) {
-            Err(StoreError::Pack { source, .. })
-                if scans < SCANS_MAX && is_missing_file(&source) => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-fn is_missing_file(error: &gix_error::Error) -> bool {
-    error
-        .downcast_any_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
-fn try_open_packs(directory: &Path) -> Result<Vec<Pack>, StoreError> {
-    let failed = |source| StoreError::Open {
-        path: directory.to_owned(),
-        source,
-    };
-    let listing = match std::fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut packs = Vec::new();
-    for file in listing {
-        let path = file.map_err(failed)?.path();
-        // An index without its pack is on its way in or out: the pack is renamed into place first and
-        // unlinked last, so it holds nothing that is still or already needed from here.
-        let is_index = path.extension().is_some_and(|extension| extension == "idx");
-        if is_index && path.with_extension("pack").try_exists().map_err(failed)? {
-            packs.push(open_pack(&path).map_err(|source| StoreError::Pack { path, source })?);
-        }
-    }
-    Ok(packs)
 }
 
 /// What thin packs are completed from.

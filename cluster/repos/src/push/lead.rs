@@ -7,11 +7,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, ClusterError, Effects, StateAt};
-use henge_git::{PushLimits, PushSummary, ReceiveError, parse_push, receive_pack, report};
+use henge_git::{Objects, PushLimits, PushSummary, ReceiveError, parse_push, receive_pack, report};
 use henge_runtime::failpoint;
 use henge_state::{RequestRecord, ShardView};
 use henge_storage::objects::ObjectStore;
-use henge_types::{ErrorCode, NetworkId, NodeId, RefVerdict, Refusal, Reply, RequestBinding};
+use henge_types::{ErrorCode, NodeId, RefVerdict, Refusal, Reply, RequestBinding};
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
 
@@ -142,10 +142,11 @@ impl Inner {
         }
         let bytes = request.bytes;
         let commit = Commit::new(Arc::clone(self), request, network, term, refs.applied());
-        let objects = self.objects().clone();
+        let store = self.objects().clone();
+        let objects = self.opened(&network);
         let leader = LeaderRefs::new(refs, commit, Handle::current());
         let job = move || {
-            let answer = receive(&objects, &network, &leader, source, bytes);
+            let answer = receive(&store, &objects, &leader, source, bytes);
             drop(reading);
             answer
         };
@@ -178,13 +179,13 @@ fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
 
 /// Quarantine, checks, commit, report. Blocking.
 fn receive(
-    objects: &ObjectStore,
-    network: &NetworkId,
+    store: &ObjectStore,
+    objects: &Objects,
     leader: &LeaderRefs,
     mut source: Source,
     bytes: u64,
 ) -> PushAnswer {
-    let prepared = quarantine(objects).and_then(|quarantine| Ok((quarantine, source.open(bytes)?)));
+    let prepared = quarantine(store).and_then(|quarantine| Ok((quarantine, source.open(bytes)?)));
     let (quarantine, mut input) = match prepared {
         Ok(prepared) => prepared,
         Err(error) => {
@@ -197,7 +198,7 @@ fn receive(
     let mut report = Vec::new();
     let outcome = receive_pack(
         leader,
-        &objects.objects_dir(network),
+        objects,
         quarantine.path(),
         &mut input,
         &mut report,

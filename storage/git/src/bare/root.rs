@@ -17,6 +17,7 @@ use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
 use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
 use crate::push::{ReceiveError, receive_pack};
 use crate::refs::CommitError;
+use crate::store::ObjectsPool;
 
 /// How long one request may work.
 const WORK_MAX: Duration = Duration::from_secs(60 * 60);
@@ -45,6 +46,7 @@ struct Shared {
     pushes: Pushes,
     scope: Scope,
     clock: Arc<dyn Clock>,
+    pool: ObjectsPool,
 }
 
 impl BareRoot {
@@ -66,6 +68,7 @@ impl BareRoot {
                 pushes,
                 scope,
                 clock,
+                pool: ObjectsPool::default(),
             }),
         })
     }
@@ -144,7 +147,7 @@ impl Shared {
         let mut report = Vec::new();
         receive_pack(
             &repository,
-            &repository.objects(),
+            &self.pool.get(&repository.objects()),
             quarantine.path(),
             &mut *input,
             &mut report,
@@ -201,7 +204,7 @@ impl GitService for BareRoot {
             shared.check_allowed(service)?;
             let repository = shared.repository(&repo)?;
             let mut output = Vec::new();
-            let objects = repository.objects();
+            let objects = shared.pool.get(&repository.objects());
             advertise_peeled(&repository, &objects, service, protocol, &mut output)
                 .map_err(|error| internal(&error))?;
             Ok(output.into())
@@ -225,8 +228,8 @@ impl GitService for BareRoot {
             stop: stop.clone(),
             ..FetchLimits::default()
         };
+        let objects = self.shared.pool.get(&repository.objects());
         Ok(stream_blocking(&self.shared.scope, &stop, move |output| {
-            let objects = repository.objects();
             upload_pack(
                 &repository,
                 &objects,

@@ -1,7 +1,10 @@
 //! Writes a pack: entries are copied as they lie on disk, compressed, wherever their bases allow it.
 
 use std::io::{self, Write};
+use std::ops::Range;
+use std::sync::Arc;
 
+use bytes::Bytes;
 use gix_object::Kind;
 use gix_pack::data::entry::Header;
 use sha1::{Digest, Sha1};
@@ -9,6 +12,7 @@ use sha1::{Digest, Sha1};
 use crate::fetch::select::{Packed, Selection};
 use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::Oid;
+use crate::output::Output;
 use crate::protocol::Stop;
 use crate::store::{Location, ObjectStore, Pack, StoreError};
 
@@ -16,6 +20,8 @@ use crate::store::{Location, ObjectStore, Pack, StoreError};
 const SORT_SHARE: usize = 16;
 /// Entries that inflate to more than this are never inflated to find their ends.
 const MEASURED_BYTES_MAX: u64 = 256 * 1024;
+/// From this many on, entries at the start of a pack are sent as one piece.
+const VERBATIM_OBJECTS_MIN: usize = 16;
 /// How often the deadline is looked at, in objects.
 const STOP_EVERY: usize = 1024;
 
@@ -30,9 +36,17 @@ pub(super) struct Accepts {
 
 /// A writer that knows where it is and what it has written.
 struct Hashed<'a> {
-    output: &'a mut dyn Write,
+    output: &'a mut dyn Output,
     hash: Sha1,
     written: u64,
+}
+
+impl Hashed<'_> {
+    fn write_shared(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.hash.update(&bytes);
+        self.written += bytes.len() as u64;
+        self.output.write_shared(bytes)
+    }
 }
 
 impl Write for Hashed<'_> {
@@ -54,12 +68,15 @@ pub(super) fn write_pack(
     mut selection: Selection,
     accepts: Accepts,
     stop: &Stop,
-    output: &mut dyn Write,
+    output: &mut dyn Output,
 ) -> Result<FetchSummary, FetchError> {
     let count = u32::try_from(selection.len())
         .map_err(|_| io::Error::other("more objects than a pack can hold"))?;
     // In the order of the files: bases that are named by distance lie before their deltas, and reading is sequential.
     selection.packed.sort_unstable();
+    if let Some(sent) = write_whole_pack(store, &selection, accepts, output)? {
+        return Ok(sent);
+    }
     let mut emitter = Emitter {
         store,
         accepts,
@@ -90,6 +107,40 @@ pub(super) fn write_pack(
         pack_bytes: output.written + trailer.len() as u64,
         ..FetchSummary::default()
     })
+}
+
+/// Sends the only pack of the store as it is, its own checksum behind it, if that is what was selected: nothing is
+/// copied, and no byte is looked at. The client compares the checksum.
+fn write_whole_pack(
+    store: &ObjectStore,
+    selection: &Selection,
+    accepts: Accepts,
+    output: &mut dyn Output,
+) -> Result<Option<FetchSummary>, FetchError> {
+    let Some(first) = selection.packed.first() else {
+        return Ok(None);
+    };
+    let pack = store.pack(first.pack);
+    let count = pack.data.num_objects() as usize;
+    // Sorted by pack: the last one in the same pack means all of them.
+    let is_whole = selection.loose.is_empty()
+        && selection.packed.len() == count
+        && selection.packed[count - 1].pack == first.pack
+        && pack.data.version() == gix_pack::data::Version::V2;
+    if !is_whole || !accepts.ofs_delta {
+        return Ok(None);
+    }
+    let length = pack.data.data_len() as u64;
+    let bytes = pack
+        .shared(0..length)
+        .ok_or_else(|| io::Error::other("a pack is larger than memory can name"))?;
+    output.write_shared(bytes)?;
+    Ok(Some(FetchSummary {
+        objects_sent: count as u64,
+        objects_copied: count as u64,
+        pack_bytes: length,
+        ..FetchSummary::default()
+    }))
 }
 
 /// Where the objects lie that the client has and that deltas may refer to.
@@ -147,11 +198,12 @@ impl Emitter<'_> {
             let pack = self.store.pack(slot);
             let total = pack.data.num_objects() as usize;
             let mut ends = if (end - start) * SORT_SHARE >= total {
-                EntryEnds::sorted(pack)
+                EntryEnds::Sorted { next: 0 }
             } else {
                 EntryEnds::Measured
             };
-            for position in start..end {
+            let verbatim = self.write_verbatim(pack, start, end, stop)?;
+            for position in start + verbatim..end {
                 if position.is_multiple_of(STOP_EVERY) && stop.is_set() {
                     return Err(FetchError::Stopped);
                 }
@@ -160,6 +212,50 @@ impl Emitter<'_> {
             start = end;
         }
         Ok(())
+    }
+
+    /// Writes the entries from the start of the pack up to the first one that was not selected as they lie there: none
+    /// of their deltas reaches over a gap. How many.
+    fn write_verbatim(
+        &mut self,
+        pack: &Arc<Pack>,
+        start: usize,
+        end: usize,
+        stop: &Stop,
+    ) -> Result<usize, FetchError> {
+        let selected = &self.selection.packed[start..end];
+        if !self.accepts.ofs_delta || selected.len() < VERBATIM_OBJECTS_MIN {
+            return Ok(0);
+        }
+        let boundaries = pack.boundaries();
+        let count = selected
+            .iter()
+            .zip(boundaries)
+            .take_while(|(at, offset)| at.offset == **offset)
+            .count();
+        let is_whole = count == pack.data.num_objects() as usize;
+        if count < VERBATIM_OBJECTS_MIN || (!is_whole && pack.has_ref_deltas()) {
+            return Ok(0);
+        }
+        let shift = self.output.written;
+        let first = boundaries[0];
+        for (position, at) in selected[..count].iter().enumerate() {
+            if position.is_multiple_of(STOP_EVERY) && stop.is_set() {
+                return Err(FetchError::Stopped);
+            }
+            check_entry(
+                pack,
+                at.entry,
+                boundaries[position]..boundaries[position + 1],
+            )?;
+            self.offsets[start + position] = at.offset - first + shift;
+        }
+        let bytes = pack.shared(first..boundaries[count]);
+        let bytes =
+            bytes.ok_or_else(|| io::Error::other("a pack is larger than memory can name"))?;
+        self.output.write_shared(bytes)?;
+        self.copied += count as u64;
+        Ok(count)
     }
 
     fn write_entry(
@@ -193,14 +289,7 @@ impl Emitter<'_> {
         };
         let end = ends.end(pack, at.offset, &entry, &mut self.inflate, &mut self.buffer);
         let end = end.map_err(broken)?;
-        let raw = pack.data.entry_slice(at.offset..end);
-        let raw = raw.ok_or(StoreError::Malformed { id })?;
-        // No corrupt byte leaves: the index knows the checksum of the entry as it was received.
-        if let Some(expected) = pack.index.crc32_at_index(at.entry)
-            && crc32fast::hash(raw) != expected
-        {
-            return Err(StoreError::Malformed { id }.into());
-        }
+        let raw = check_entry(pack, at.entry, at.offset..end)?;
         self.offsets[position] = written_at;
         header.write_to(entry.decompressed_size, &mut self.output)?;
         self.output.write_all(&raw[entry.header_size()..])?;
@@ -261,21 +350,27 @@ impl Emitter<'_> {
     }
 }
 
+/// The bytes of an entry. No corrupt one leaves: the index knows the checksum of the entry as it was received.
+fn check_entry(pack: &Pack, entry: u32, range: Range<u64>) -> Result<&[u8], StoreError> {
+    let malformed = || StoreError::Malformed {
+        id: pack.index.oid_at_index(entry).to_owned(),
+    };
+    let raw = pack.data.entry_slice(range).ok_or_else(malformed)?;
+    match pack.index.crc32_at_index(entry) {
+        Some(expected) if crc32fast::hash(raw) != expected => Err(malformed()),
+        Some(_) | None => Ok(raw),
+    }
+}
+
 /// Where the entries of a pack end.
 enum EntryEnds {
-    /// At the next of these offsets.
-    Sorted { offsets: Vec<u64>, next: usize },
+    /// At the next of its boundaries.
+    Sorted { next: usize },
     /// Where inflating them ends.
     Measured,
 }
 
 impl EntryEnds {
-    fn sorted(pack: &Pack) -> Self {
-        let mut offsets = pack.index.sorted_offsets();
-        offsets.push(pack.data.pack_end() as u64);
-        Self::Sorted { offsets, next: 0 }
-    }
-
     /// Asked for in ascending order.
     fn end(
         &mut self,
@@ -286,14 +381,15 @@ impl EntryEnds {
         buffer: &mut Vec<u8>,
     ) -> gix_error::Result<u64> {
         match self {
-            Self::Sorted { offsets, next } => {
+            Self::Sorted { next } => {
+                let offsets = pack.boundaries();
                 while offsets[*next] <= offset {
                     *next += 1;
                 }
                 Ok(offsets[*next])
             }
             Self::Measured if entry.decompressed_size > MEASURED_BYTES_MAX => {
-                *self = Self::sorted(pack);
+                *self = Self::Sorted { next: 0 };
                 self.end(pack, offset, entry, inflate, buffer)
             }
             Self::Measured => {

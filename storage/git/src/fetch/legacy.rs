@@ -1,6 +1,6 @@
 //! Fetches of protocol v0 and v1, one stateless request each as HTTP sends them.
 
-use std::io::{BufRead, Write};
+use std::io::BufRead;
 
 use crate::fetch::FetchError;
 use crate::fetch::graph::{Graph, Node};
@@ -9,8 +9,8 @@ use crate::fetch::request::{Fetch, not_a_fetch};
 use crate::fetch::select::not_tips;
 use crate::fetch::serve::{Session, Wants, wants, write_cut};
 use crate::oid::Oid;
+use crate::output::Output;
 use crate::pkt::{self, Band, Packet, SidebandWriter};
-use crate::store::ObjectStore;
 
 /// Lines in one request.
 const LINES_MAX: usize = 400_000;
@@ -41,14 +41,14 @@ impl Session<'_> {
     pub(super) fn legacy(
         &mut self,
         input: &mut dyn BufRead,
-        output: &mut dyn Write,
+        output: &mut dyn Output,
     ) -> Result<(), FetchError> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
         let Some(mut request) = read_wants(&mut input)? else {
             return Ok(());
         };
         let not_tips = not_tips(self.refs, &request.fetch.wants);
-        let store = ObjectStore::open(self.objects)?;
+        let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
         let mut graph = Graph::new(&store, &self.limits.stop);
         let wants = wants(&mut graph, &request.fetch.wants)?;
@@ -177,7 +177,7 @@ impl Acks {
     }
 }
 
-fn acknowledge(output: &mut dyn Write, id: &Oid, word: &str) -> Result<(), FetchError> {
+fn acknowledge(output: &mut dyn Output, id: &Oid, word: &str) -> Result<(), FetchError> {
     Ok(pkt::write(output, format!("ACK {id}{word}\n").as_bytes())?)
 }
 
@@ -186,7 +186,7 @@ fn negotiate(
     graph: &mut Graph<'_>,
     request: &Legacy,
     wants: &Wants,
-    output: &mut dyn Write,
+    output: &mut dyn Output,
 ) -> Result<Option<Vec<Node>>, FetchError> {
     let common = common(graph, &request.fetch.haves)?;
     let last = common.last().map(|node| graph.id(*node));

@@ -1,13 +1,12 @@
 //! `ls-refs` of protocol v2.
 
-use std::io::Write;
-use std::path::Path;
-
 use crate::fetch::FetchError;
 use crate::fetch::request::LsRefs;
+use crate::output::Output;
 use crate::peel::Peeler;
 use crate::pkt;
 use crate::refs::RefStore;
+use crate::store::Objects;
 
 /// Prefixes above this are not told apart: the client gets everything, as it may.
 const PREFIXES_MAX: usize = 4096;
@@ -15,9 +14,9 @@ const PREFIXES_MAX: usize = 4096;
 /// Writes the listing; how many refs are in it.
 pub(super) fn ls_refs(
     refs: &dyn RefStore,
-    objects: &Path,
+    objects: &Objects,
     request: &LsRefs,
-    output: &mut dyn Write,
+    output: &mut dyn Output,
 ) -> Result<u64, FetchError> {
     let prefixes = minimal(&request.prefixes);
     let head = refs.head();

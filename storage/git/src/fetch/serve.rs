@@ -1,7 +1,6 @@
 //! A conversation of protocol v2, and what both versions share: checking wants, choosing, sending.
 
-use std::io::{BufRead, Write};
-use std::path::Path;
+use std::io::BufRead;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -16,16 +15,17 @@ use crate::fetch::shallow::{self, Cut};
 use crate::fetch::walk::{Ends, missing_commits};
 use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::Oid;
+use crate::output::Output;
 use crate::pkt::{self, Band, SidebandWriter};
 use crate::protocol::FetchLimits;
 use crate::reach::Reach;
 use crate::refs::RefStore;
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, Objects, StoreError};
 
 /// What one call of `upload_pack` works with.
 pub(super) struct Session<'a> {
     pub(super) refs: &'a dyn RefStore,
-    pub(super) objects: &'a Path,
+    pub(super) objects: &'a Objects,
     pub(super) limits: &'a FetchLimits,
     pub(super) summary: FetchSummary,
     /// Whether side-band frames have begun: errors go there from then on.
@@ -45,7 +45,7 @@ impl Session<'_> {
     pub(super) fn commands(
         &mut self,
         input: &mut dyn BufRead,
-        output: &mut dyn Write,
+        output: &mut dyn Output,
     ) -> Result<(), FetchError> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
         while let Some(request) = request::read(&mut input)? {
@@ -60,12 +60,12 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn fetch(&mut self, request: &Fetch, output: &mut dyn Write) -> Result<(), FetchError> {
+    fn fetch(&mut self, request: &Fetch, output: &mut dyn Output) -> Result<(), FetchError> {
         if request.wants.is_empty() {
             return Ok(pkt::write_flush(output)?);
         }
         let not_tips = not_tips(self.refs, &request.wants);
-        let store = ObjectStore::open(self.objects)?;
+        let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
         let mut graph = Graph::new(&store, &self.limits.stop);
         let wants = wants(&mut graph, &request.wants)?;
@@ -187,7 +187,7 @@ impl Session<'_> {
         store: &ObjectStore,
         selection: Selection,
         request: &Fetch,
-        output: &mut dyn Write,
+        output: &mut dyn Output,
     ) -> Result<(), FetchError> {
         let accepts = Accepts {
             ofs_delta: request.ofs_delta,
@@ -226,7 +226,7 @@ pub(super) fn wants(graph: &mut Graph<'_>, wanted: &[Oid]) -> Result<Wants, Fetc
 }
 
 /// The `shallow` and `unshallow` lines of an answer.
-pub(super) fn write_cut(cut: &Cut, output: &mut dyn Write) -> Result<(), FetchError> {
+pub(super) fn write_cut(cut: &Cut, output: &mut dyn Output) -> Result<(), FetchError> {
     for id in &cut.shallow {
         pkt::write(output, format!("shallow {id}\n").as_bytes())?;
     }

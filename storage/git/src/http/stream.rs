@@ -3,21 +3,24 @@
 use std::io::{self, Write};
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures::stream;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
 use tokio::sync::mpsc;
 
+use crate::output::Output;
 use crate::protocol::Stop;
 
-/// Chunks on their way: a slow client stops the job behind this many.
-const CHUNKS_MAX: usize = 4;
-/// Bytes in a full chunk.
+/// Batches on their way: a slow client stops the job behind this many.
+const BATCHES_MAX: usize = 4;
+/// Bytes in a full batch.
+const BATCH_BYTES: usize = 128 * 1024;
+/// Bytes of one's own that are gathered before they become a piece of a batch.
 const CHUNK_BYTES: usize = 64 * 1024;
 
 enum Item {
-    Data(Bytes),
+    Data(Vec<Bytes>),
     /// The job ended and everything was sent.
     End,
 }
@@ -28,9 +31,9 @@ enum Item {
 /// breaks off, so that no client takes half an answer for a whole one.
 pub fn stream_blocking<F>(scope: &Scope, stop: &Stop, job: F) -> Body
 where
-    F: FnOnce(&mut dyn Write) -> io::Result<()> + Send + 'static,
+    F: FnOnce(&mut dyn Output) -> io::Result<()> + Send + 'static,
 {
-    let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
+    let (sender, receiver) = mpsc::channel(BATCHES_MAX);
     let pool = scope.clone();
     // The handle is not needed: the body ends with the job.
     drop(scope.spawn("git-stream", OnPanic::Log, async move {
@@ -41,16 +44,22 @@ where
     }));
     let reader = Reader {
         receiver,
+        pieces: Vec::new().into_iter(),
         stop: StopOnDrop(stop.clone()),
     };
     Body::from_stream(stream::try_unfold(reader, |mut reader| async move {
-        match reader.receiver.recv().await {
-            Some(Item::Data(data)) => Ok(Some((data, reader))),
-            Some(Item::End) => Ok(None),
-            None => {
-                // Keeps the guard in this future: the job is over either way.
-                drop(reader.stop);
-                Err(io::Error::other("the answer broke off"))
+        loop {
+            if let Some(piece) = reader.pieces.next() {
+                return Ok(Some((piece, reader)));
+            }
+            match reader.receiver.recv().await {
+                Some(Item::Data(pieces)) => reader.pieces = pieces.into_iter(),
+                Some(Item::End) => return Ok(None),
+                None => {
+                    // Keeps the guard in this future: the job is over either way.
+                    drop(reader.stop);
+                    return Err(io::Error::other("the answer broke off"));
+                }
             }
         }
     }))
@@ -58,11 +67,13 @@ where
 
 fn run<F>(job: F, sender: mpsc::Sender<Item>)
 where
-    F: FnOnce(&mut dyn Write) -> io::Result<()>,
+    F: FnOnce(&mut dyn Output) -> io::Result<()>,
 {
     let mut output = ChannelWriter {
         sender,
-        buffer: Vec::with_capacity(CHUNK_BYTES),
+        buffer: BytesMut::new(),
+        batch: Vec::new(),
+        batch_bytes: 0,
     };
     let outcome = job(&mut output).and_then(|()| output.send());
     match outcome {
@@ -74,6 +85,7 @@ where
 
 struct Reader {
     receiver: mpsc::Receiver<Item>,
+    pieces: std::vec::IntoIter<Bytes>,
     stop: StopOnDrop,
 }
 
@@ -87,34 +99,69 @@ impl Drop for StopOnDrop {
 
 struct ChannelWriter {
     sender: mpsc::Sender<Item>,
-    buffer: Vec<u8>,
+    /// Written, and not yet a piece of the batch.
+    buffer: BytesMut,
+    batch: Vec<Bytes>,
+    batch_bytes: usize,
 }
 
 impl ChannelWriter {
-    fn send(&mut self) -> io::Result<()> {
+    fn add(&mut self, piece: Bytes) -> io::Result<()> {
+        self.batch_bytes += piece.len();
+        self.batch.push(piece);
+        if self.batch_bytes >= BATCH_BYTES {
+            self.send_batch()?;
+        }
+        Ok(())
+    }
+
+    fn seal(&mut self) -> io::Result<()> {
         if self.buffer.is_empty() {
             return Ok(());
         }
-        let full = std::mem::replace(&mut self.buffer, Vec::with_capacity(CHUNK_BYTES));
+        let piece = self.buffer.split().freeze();
+        self.add(piece)
+    }
+
+    fn send_batch(&mut self) -> io::Result<()> {
+        if self.batch.is_empty() {
+            return Ok(());
+        }
+        self.batch_bytes = 0;
         self.sender
-            .blocking_send(Item::Data(full.into()))
+            .blocking_send(Item::Data(std::mem::take(&mut self.batch)))
             .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client went away"))
+    }
+
+    fn send(&mut self) -> io::Result<()> {
+        self.seal()?;
+        self.send_batch()
     }
 }
 
 impl Write for ChannelWriter {
     fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if self.buffer.capacity() == self.buffer.len() {
+            self.buffer.reserve(CHUNK_BYTES);
+        }
         let room = CHUNK_BYTES - self.buffer.len();
         let taken = room.min(data.len());
         self.buffer.extend_from_slice(&data[..taken]);
         if self.buffer.len() == CHUNK_BYTES {
-            self.send()?;
+            self.seal()?;
         }
         Ok(taken)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         self.send()
+    }
+}
+
+impl Output for ChannelWriter {
+    fn write_shared(&mut self, bytes: Bytes) -> io::Result<()> {
+        self.seal()?;
+        self.add(bytes)
     }
 }
 

@@ -17,7 +17,7 @@ use crate::push::report::{refusal_text, report_results};
 use crate::push::{IngestError, ReceiveError};
 use crate::reach::ReachError;
 use crate::refs::{ClosureCheck, QuarantinedPack, RefStore, VerifiedPush};
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, Objects};
 
 const ATOMIC_FAILURE: &str = "atomic push failure";
 
@@ -46,7 +46,7 @@ pub struct PushSummary {
 /// When the push ends without a report: the request is malformed, a disk failed, or the commit has no answer.
 pub fn receive_pack(
     refs: &dyn RefStore,
-    objects: &Path,
+    objects: &Objects,
     quarantine: &Path,
     input: &mut dyn BufRead,
     output: &mut dyn Write,
@@ -142,11 +142,11 @@ impl Push<'_> {
     fn take_pack(
         &mut self,
         head: &PushHead,
-        objects: &Path,
+        objects: &Objects,
         quarantine: &Path,
         input: &mut dyn BufRead,
     ) -> Result<(), ReceiveError> {
-        let mut store = ObjectStore::open(objects)?;
+        let mut store = objects.open()?;
         let ingested = match ingest(input, &store, quarantine, self.limits) {
             Ok(ingested) => ingested,
             Err(error) if error.is_internal() => return Err(ReceiveError::Ingest(error)),
