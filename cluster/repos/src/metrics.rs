@@ -1,11 +1,14 @@
 //! Names, labels and help of this crate's metrics. No repository or user name is ever a label.
 
 use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use henge_git::FetchSummary;
 
 const PUSHES: &str = "henge_repos_pushes_total";
 const PUSH_SECONDS: &str = "henge_repos_push_seconds";
 const PUSH_RETRIES: &str = "henge_repos_push_retries_total";
 const FETCHES: &str = "henge_repos_fetches_total";
+const FETCHES_REPLAYED: &str = "henge_repos_fetches_replayed_total";
+const FETCHED_BYTES: &str = "henge_repos_fetched_pack_bytes_total";
 const PUSHED_BYTES: &str = "henge_repos_pushed_bytes_total";
 const PARKED_PACKS: &str = "henge_repos_parked_packs";
 const ORPHANED_PACKS: &str = "henge_repos_orphaned_packs";
@@ -31,6 +34,11 @@ pub fn describe() {
         FETCHES,
         "Reads of repositories that this node answered from its own replica, by verb"
     );
+    describe_counter!(
+        FETCHES_REPLAYED,
+        "Requests of clients (ls-refs, fetch) that were answered like an equal one before"
+    );
+    describe_counter!(FETCHED_BYTES, "Bytes of packs made for clients");
     describe_counter!(PUSHED_BYTES, "Bytes of pushes received from clients");
     describe_gauge!(
         PARKED_PACKS,
@@ -104,6 +112,11 @@ pub(crate) fn push_retried() {
 
 pub(crate) fn read_served(verb: &'static str) {
     counter!(FETCHES, "verb" => verb).increment(1);
+}
+
+pub(crate) fn fetch_answered(summary: &FetchSummary) {
+    counter!(FETCHES_REPLAYED).increment(summary.replayed);
+    counter!(FETCHED_BYTES).increment(summary.pack_bytes);
 }
 
 pub(crate) fn read_forwarded(verb: &'static str) {

@@ -320,8 +320,10 @@ impl Inner {
         stop: Stop,
     ) -> io::Result<()> {
         let objects = self.opened(&local.refs.repo().network);
+        let responses = self.responses.of(local.refs.repo().repo.as_bytes());
         let limits = FetchLimits {
             stop,
+            responses: Some(responses),
             ..FetchLimits::default()
         };
         let outcome = upload_pack(
@@ -334,7 +336,10 @@ impl Inner {
         );
         drop(local);
         match outcome {
-            Ok(_) => Ok(()),
+            Ok(summary) => {
+                metrics::fetch_answered(&summary);
+                Ok(())
+            }
             Err(henge_git::FetchError::Output(error)) => Err(error),
             // The client has been told within the protocol.
             Err(error @ henge_git::FetchError::Store(_)) => {

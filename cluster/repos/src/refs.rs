@@ -67,6 +67,10 @@ impl RefStore for StateRefs {
         ShardView::new(&self.at.state).was_tip_recently(&self.repo.repo, &id, self.now_ms)
     }
 
+    fn version(&self) -> Option<u64> {
+        Some(self.repo.updated_at.get())
+    }
+
     fn commit(&self, _push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {
         Err(CommitError::Unavailable {
             message: "these refs can only be read".to_owned(),

@@ -8,7 +8,7 @@ use std::sync::{Arc, RwLock, Weak};
 use bytes::Bytes;
 use henge_cluster::Cluster;
 use henge_git::http::ServiceError;
-use henge_git::{Objects, ObjectsPool};
+use henge_git::{Objects, ObjectsPool, Responses};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
@@ -66,6 +66,8 @@ pub(crate) struct Inner {
     pub(crate) spool_dir: PathBuf,
     /// Packs that requests have opened.
     opened: ObjectsPool,
+    /// Answers to fetches.
+    pub(crate) responses: Responses,
     scanned: RwLock<BTreeSet<GroupId>>,
 }
 
@@ -138,6 +140,7 @@ impl Repos {
             catalogue: Catalogue::new(cluster.clone()),
             cluster: cluster.clone(),
             effects,
+            responses: Responses::new(&spool_dir),
             spool_dir,
             clock: Arc::clone(&clock),
             work: Scope::root("git", handle.clone(), jobs),

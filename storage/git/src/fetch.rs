@@ -87,6 +87,8 @@ pub struct FetchSummary {
     pub pack_bytes: u64,
     /// Of the objects, how many were copied as they lie on disk.
     pub objects_copied: u64,
+    /// Requests that were answered like an earlier one.
+    pub replayed: u64,
 }
 
 /// Answers the upload-pack requests in `input` (over HTTP there is one).

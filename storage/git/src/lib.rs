@@ -23,14 +23,16 @@ pub mod protocol;
 pub mod push;
 mod reach;
 pub mod refs;
+mod responses;
 mod store;
 
 pub use advertise::{advertise, advertise_missing, advertise_peeled};
 pub use bare::{BareRepository, BareRoot};
 pub use fetch::{FetchError, FetchSummary, upload_pack};
-pub use output::Output;
+pub use output::{Output, PackPart};
 pub use protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
 pub use push::{PushHead, PushSummary, ReceiveError, parse_push, receive_pack, report};
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
+pub use responses::{RepositoryResponses, Responses};
 pub use store::{Objects, ObjectsPool, StoreError};

@@ -2,17 +2,15 @@
 
 use std::io::{self, BufRead, Read, Write};
 
-use bytes::Bytes;
-
-use crate::output::Output;
+use crate::output::{Output, PackPart};
 
 /// The longest pkt-line, its four length digits included.
 pub const LINE_BYTES_MAX: usize = 65_520;
 /// The most a pkt-line carries.
 pub const DATA_BYTES_MAX: usize = LINE_BYTES_MAX - 4;
 
-/// Shared bytes below this are copied: a frame of their own costs more.
-const SHARED_BYTES_MIN: usize = 16 * 1024;
+/// Parts of packs below this are copied: frames of their own cost more.
+const PART_BYTES_MIN: u64 = 16 * 1024;
 
 /// One frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -238,20 +236,25 @@ impl Write for SidebandWriter<'_> {
 }
 
 impl Output for SidebandWriter<'_> {
-    fn write_shared(&mut self, mut bytes: Bytes) -> io::Result<()> {
-        if bytes.len() < SHARED_BYTES_MIN {
-            return self.write_all(&bytes);
+    fn write_part(&mut self, mut part: PackPart) -> io::Result<()> {
+        if part.len() < PART_BYTES_MIN {
+            return self.write_all(&part.into_bytes()?);
         }
         if !self.buffer.is_empty() {
             self.send()?;
         }
-        while !bytes.is_empty() {
-            let frame = bytes.split_to(bytes.len().min(self.full));
-            self.output.write_all(&head(frame.len() + 1)?)?;
+        while !part.is_empty() {
+            let frame = part.split_to(self.full as u64);
+            let bytes = usize::try_from(frame.len()).map_err(io::Error::other)?;
+            self.output.write_all(&head(bytes + 1)?)?;
             self.output.write_all(&[Band::Data as u8])?;
-            self.output.write_shared(frame)?;
+            self.output.write_part(frame)?;
         }
         Ok(())
+    }
+
+    fn begin_pack(&mut self) {
+        self.output.begin_pack();
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use henge_runtime::Clock;
 use henge_types::limits;
 
+use crate::responses::RepositoryResponses;
+
 /// What this server calls itself.
 pub const AGENT: &str = concat!("henge/", env!("CARGO_PKG_VERSION"));
 
@@ -154,6 +156,8 @@ pub struct FetchLimits {
     pub request_bytes_max: usize,
     /// When to give up.
     pub stop: Stop,
+    /// Where answers are kept for the next one who asks the same; nowhere by default.
+    pub responses: Option<RepositoryResponses>,
 }
 
 impl Default for FetchLimits {
@@ -161,6 +165,7 @@ impl Default for FetchLimits {
         Self {
             request_bytes_max: limits::FETCH_REQUEST_BYTES_MAX,
             stop: Stop::default(),
+            responses: None,
         }
     }
 }

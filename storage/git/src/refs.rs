@@ -20,6 +20,11 @@ pub trait RefStore: Send + Sync {
     /// Whether `id` was the value of a visible ref until a short while ago: such a value may still be wanted.
     fn was_tip_recently(&self, id: ObjectId) -> bool;
 
+    /// A number that changes whenever HEAD or a visible ref does; `None` where that is not known cheaply.
+    fn version(&self) -> Option<u64> {
+        None
+    }
+
     /// Makes a checked push durable: its pack first, then the refs, each against its expected value.
     ///
     /// One verdict per update, in their order.

@@ -1,6 +1,7 @@
 //! Every bare repository below a directory, as a [`GitService`].
 
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
 use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
 use crate::push::{ReceiveError, receive_pack};
 use crate::refs::CommitError;
+use crate::responses::Responses;
 use crate::store::ObjectsPool;
 
 /// How long one request may work.
@@ -47,6 +49,7 @@ struct Shared {
     scope: Scope,
     clock: Arc<dyn Clock>,
     pool: ObjectsPool,
+    responses: Responses,
 }
 
 impl BareRoot {
@@ -69,6 +72,7 @@ impl BareRoot {
                 scope,
                 clock,
                 pool: ObjectsPool::default(),
+                responses: Responses::new(spool),
             }),
         })
     }
@@ -226,6 +230,11 @@ impl GitService for BareRoot {
         let stop = self.shared.stop();
         let limits = FetchLimits {
             stop: stop.clone(),
+            responses: Some(
+                self.shared
+                    .responses
+                    .of(repository.objects().as_os_str().as_bytes()),
+            ),
             ..FetchLimits::default()
         };
         let objects = self.shared.pool.get(&repository.objects());

@@ -4,7 +4,6 @@ use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use gix_object::Kind;
 use gix_pack::data::entry::Header;
 use sha1::{Digest, Sha1};
@@ -12,7 +11,7 @@ use sha1::{Digest, Sha1};
 use crate::fetch::select::{Packed, Selection};
 use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::Oid;
-use crate::output::Output;
+use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
 use crate::store::{Location, ObjectStore, Pack, StoreError};
 
@@ -42,10 +41,12 @@ struct Hashed<'a> {
 }
 
 impl Hashed<'_> {
-    fn write_shared(&mut self, bytes: Bytes) -> io::Result<()> {
-        self.hash.update(&bytes);
-        self.written += bytes.len() as u64;
-        self.output.write_shared(bytes)
+    fn write_part(&mut self, pack: &Arc<Pack>, range: Range<u64>) -> io::Result<()> {
+        let bytes = pack.data.entry_slice(range.clone());
+        self.hash.update(bytes.unwrap_or_default());
+        let part = PackPart::new(Arc::clone(pack), range);
+        self.written += part.len();
+        self.output.write_part(part)
     }
 }
 
@@ -131,10 +132,7 @@ fn write_whole_pack(
         return Ok(None);
     }
     let length = pack.data.data_len() as u64;
-    let bytes = pack
-        .shared(0..length)
-        .ok_or_else(|| io::Error::other("a pack is larger than memory can name"))?;
-    output.write_shared(bytes)?;
+    output.write_part(PackPart::new(Arc::clone(pack), 0..length))?;
     Ok(Some(FetchSummary {
         objects_sent: count as u64,
         objects_copied: count as u64,
@@ -250,10 +248,7 @@ impl Emitter<'_> {
             )?;
             self.offsets[start + position] = at.offset - first + shift;
         }
-        let bytes = pack.shared(first..boundaries[count]);
-        let bytes =
-            bytes.ok_or_else(|| io::Error::other("a pack is larger than memory can name"))?;
-        self.output.write_shared(bytes)?;
+        self.output.write_part(pack, first..boundaries[count])?;
         self.copied += count as u64;
         Ok(count)
     }

@@ -3,6 +3,7 @@
 use std::io::BufRead;
 
 use gix_hashtable::HashSet;
+use sha2::{Digest, Sha256};
 
 use crate::fetch::FetchError;
 use crate::oid::{Oid, parse_hex};
@@ -27,6 +28,8 @@ pub(super) struct LsRefs {
     pub(super) peel: bool,
     pub(super) unborn: bool,
     pub(super) prefixes: Vec<String>,
+    /// SHA-256 of the argument lines.
+    pub(super) digest: [u8; 32],
 }
 
 /// What `fetch` asks for.
@@ -42,6 +45,8 @@ pub(super) struct Fetch {
     pub(super) deepen: Deepen,
     /// Commits without parents at the client.
     pub(super) shallow: HashSet<Oid>,
+    /// SHA-256 of the argument lines.
+    pub(super) digest: [u8; 32],
 }
 
 /// How much history the client wants.
@@ -113,20 +118,26 @@ pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchErro
     }
 }
 
-/// Hands every argument line to `take`.
+/// Hands every argument line to `take`; the SHA-256 of all of them.
 fn arguments(
     input: &mut dyn BufRead,
     more: bool,
     take: &mut dyn FnMut(&[u8]) -> Result<(), FetchError>,
-) -> Result<(), FetchError> {
+) -> Result<[u8; 32], FetchError> {
+    let mut digest = Sha256::new();
     if !more {
-        return Ok(());
+        return Ok(digest.finalize().into());
     }
     let mut buffer = Vec::new();
     for _ in 0..LINES_MAX {
         match pkt::read(input, &mut buffer)? {
-            Some(Packet::Flush) | None => return Ok(()),
-            Some(packet) => take(packet.line().ok_or_else(|| not_a_fetch(b"0001"))?)?,
+            Some(Packet::Flush) | None => return Ok(digest.finalize().into()),
+            Some(packet) => {
+                let line = packet.line().ok_or_else(|| not_a_fetch(b"0001"))?;
+                digest.update(line.len().to_le_bytes());
+                digest.update(line);
+                take(line)?;
+            }
         }
     }
     Err(FetchError::TooLarge { max: LINES_MAX })
@@ -134,7 +145,7 @@ fn arguments(
 
 fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchError> {
     let mut request = LsRefs::default();
-    arguments(input, more, &mut |line| {
+    let digest = arguments(input, more, &mut |line| {
         match line {
             b"symrefs" => request.symrefs = true,
             b"peel" => request.peel = true,
@@ -148,12 +159,13 @@ fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchErro
         }
         Ok(())
     })?;
+    request.digest = digest;
     Ok(request)
 }
 
 fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> {
     let mut request = Fetch::default();
-    arguments(input, more, &mut |line| {
+    let digest = arguments(input, more, &mut |line| {
         match line {
             b"done" => request.done = true,
             b"thin-pack" => request.thin_pack = true,
@@ -169,6 +181,7 @@ fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> 
         }
         Ok(())
     })?;
+    request.digest = digest;
     Ok(request)
 }
 

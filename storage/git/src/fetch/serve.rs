@@ -4,12 +4,13 @@ use std::io::BufRead;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
+use sha2::{Digest, Sha256};
 
 use crate::fetch::emit::{Accepts, write_pack};
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::ls_refs::ls_refs;
 use crate::fetch::negotiate::{common, is_enough};
-use crate::fetch::request::{self, Fetch, Request};
+use crate::fetch::request::{self, Fetch, LsRefs, Request};
 use crate::fetch::select::{Selection, Selector, not_tips};
 use crate::fetch::shallow::{self, Cut};
 use crate::fetch::walk::{Ends, missing_commits};
@@ -20,6 +21,7 @@ use crate::pkt::{self, Band, SidebandWriter};
 use crate::protocol::FetchLimits;
 use crate::reach::Reach;
 use crate::refs::RefStore;
+use crate::responses::Turn;
 use crate::store::{ObjectStore, Objects, StoreError};
 
 /// What one call of `upload_pack` works with.
@@ -50,14 +52,27 @@ impl Session<'_> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
         while let Some(request) = request::read(&mut input)? {
             match request {
-                Request::LsRefs(request) => {
-                    self.summary.refs_listed += ls_refs(self.refs, self.objects, &request, output)?;
-                }
+                Request::LsRefs(request) => self.ls_refs(&request, output)?,
                 Request::Fetch(request) => self.fetch(&request, output)?,
             }
             output.flush()?;
         }
         Ok(())
+    }
+
+    fn ls_refs(&mut self, request: &LsRefs, output: &mut dyn Output) -> Result<(), FetchError> {
+        let key = match (&self.limits.responses, self.refs.version()) {
+            (Some(responses), Some(version)) => {
+                let mut key = responses.key("ls-refs", &request.digest);
+                key.update(version.to_le_bytes());
+                Some(key)
+            }
+            (Some(_), None) | (None, _) => None,
+        };
+        self.once(key, output, |session, output| {
+            session.summary.refs_listed += ls_refs(session.refs, session.objects, request, output)?;
+            Ok(())
+        })
     }
 
     fn fetch(&mut self, request: &Fetch, output: &mut dyn Output) -> Result<(), FetchError> {
@@ -67,7 +82,63 @@ impl Session<'_> {
         let not_tips = not_tips(self.refs, &request.wants);
         let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
-        let mut graph = Graph::new(&store, &self.limits.stop);
+        let key = self.limits.responses.as_ref().map(|responses| {
+            let mut key = responses.key("fetch", &request.digest);
+            self.add_refs(request, &mut key);
+            key
+        });
+        self.once(key, output, |session, output| {
+            session.answer(&store, request, output)
+        })
+    }
+
+    /// Adds to the key of a fetch what its answer depends on beside the request: objects never change, refs do. An
+    /// object that came since could make the answer shorter, never wrong.
+    fn add_refs(&self, request: &Fetch, key: &mut Sha256) {
+        if request.include_tag {
+            self.refs
+                .for_each("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
+        }
+        if !request.deepen.not.is_empty() {
+            self.refs.for_each("", &mut |name, id| {
+                key.update(name.as_str().len().to_le_bytes());
+                key.update(name.as_str());
+                key.update(id.as_bytes());
+            });
+        }
+    }
+
+    /// Answers like an earlier request with the same key, or by `make`.
+    fn once(
+        &mut self,
+        key: Option<Sha256>,
+        output: &mut dyn Output,
+        make: impl FnOnce(&mut Self, &mut dyn Output) -> Result<(), FetchError>,
+    ) -> Result<(), FetchError> {
+        let (Some(key), Some(responses)) = (key, &self.limits.responses) else {
+            return make(self, output);
+        };
+        match responses.turn(key, &self.limits.stop) {
+            None => Err(FetchError::Stopped),
+            Some(Turn::Known(answer)) => {
+                self.summary.replayed += 1;
+                Ok(answer.replay(output)?)
+            }
+            Some(Turn::Make(making)) => {
+                let mut recorder = making.recorder(output);
+                make(self, &mut recorder)?;
+                Ok(making.finish(recorder)?)
+            }
+        }
+    }
+
+    fn answer(
+        &mut self,
+        store: &ObjectStore,
+        request: &Fetch,
+        output: &mut dyn Output,
+    ) -> Result<(), FetchError> {
+        let mut graph = Graph::new(store, &self.limits.stop);
         let wants = wants(&mut graph, &request.wants)?;
         let common = common(&mut graph, &request.haves)?;
         if !request.haves.is_empty() && !request.done {
@@ -97,8 +168,9 @@ impl Session<'_> {
             let line = format!("Sending {} objects\n", selection.len());
             pkt::write_band(output, Band::Progress, line.as_bytes())?;
         }
+        output.begin_pack();
         let mut pack = SidebandWriter::new(output);
-        self.send(&store, selection, request, &mut pack)?;
+        self.send(store, selection, request, &mut pack)?;
         let output = pack.finish()?;
         pkt::write_flush(output)?;
         self.in_pack = false;

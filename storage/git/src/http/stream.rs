@@ -9,7 +9,7 @@ use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
 use tokio::sync::mpsc;
 
-use crate::output::Output;
+use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
 
 /// Batches on their way: a slow client stops the job behind this many.
@@ -159,9 +159,9 @@ impl Write for ChannelWriter {
 }
 
 impl Output for ChannelWriter {
-    fn write_shared(&mut self, bytes: Bytes) -> io::Result<()> {
+    fn write_part(&mut self, part: PackPart) -> io::Result<()> {
         self.seal()?;
-        self.add(bytes)
+        self.add(part.into_bytes()?)
     }
 }
 

@@ -73,6 +73,12 @@ impl Pack {
     }
 }
 
+impl std::fmt::Debug for Pack {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Pack({})", self.data.path().display())
+    }
+}
+
 struct Whole(Arc<Pack>);
 
 impl AsRef<[u8]> for Whole {

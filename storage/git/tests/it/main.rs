@@ -12,6 +12,7 @@
 mod clone_push;
 mod hostile;
 mod http;
+mod kept;
 mod random;
 mod raw;
 mod server;

@@ -1,0 +1,303 @@
+//! Answers to fetches, kept for whoever asks the same: a CI system clones one commit a hundred times.
+//!
+//! A request is known by its bytes and by what of the refs its answer depends on, see the callers. What the client may
+//! see is checked before an answer is looked up. The first of several equal requests makes the answer, the others wait
+//! for it. Parts of packs are kept as references; when maintenance has removed a pack, answers with parts of it are made anew.
+
+mod record;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::protocol::Stop;
+pub(crate) use record::{Answer, Recorder};
+
+/// Answers kept at most.
+const ANSWERS_MAX: usize = 4096;
+/// Their own bytes in memory, together.
+const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Their own bytes on disk, together.
+const DISK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// How often who waits for an answer looks at its own deadline.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a request asks, as a SHA-256 of everything that its answer depends on.
+pub(crate) type Key = [u8; 32];
+
+/// Answers of a server. Clones share them.
+#[derive(Debug, Clone)]
+pub struct Responses {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    /// Where the bytes of long answers lie, in files without names.
+    directory: PathBuf,
+    state: Mutex<State>,
+    made: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    slots: HashMap<Key, Slot>,
+    memory_bytes: u64,
+    disk_bytes: u64,
+    uses: u64,
+}
+
+#[derive(Debug)]
+enum Slot {
+    /// Somebody makes it.
+    Making,
+    Kept {
+        answer: Arc<Answer>,
+        /// The number of the request that used it last.
+        used: u64,
+    },
+}
+
+/// What a request does about its answer.
+pub(crate) enum Turn {
+    /// Somebody asked this before.
+    Known(Arc<Answer>),
+    /// The answer is to be made, and recorded by [`Making::recorder`].
+    Make(Making),
+}
+
+impl Responses {
+    /// Keeps answers; the bytes of long ones in files without names in the existing `directory`.
+    pub fn new(directory: &Path) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                directory: directory.to_owned(),
+                state: Mutex::default(),
+                made: Condvar::new(),
+            }),
+        }
+    }
+
+    /// The answers of one repository.
+    pub fn of(&self, repository: &[u8]) -> RepositoryResponses {
+        RepositoryResponses {
+            responses: self.clone(),
+            repository: repository.into(),
+        }
+    }
+
+    /// Finds an answer, or waits for whoever makes it. `None` when the deadline passed first.
+    pub(crate) fn turn(&self, key: Key, stop: &Stop) -> Option<Turn> {
+        let mut state = self.shared.lock();
+        loop {
+            state.uses += 1;
+            let now = state.uses;
+            match state.slots.get_mut(&key) {
+                Some(Slot::Kept { answer, used }) if answer.is_whole() => {
+                    *used = now;
+                    return Some(Turn::Known(Arc::clone(answer)));
+                }
+                Some(Slot::Making) => {
+                    let waited = self.shared.made.wait_timeout(state, LOOK_EVERY);
+                    state = waited.unwrap_or_else(PoisonError::into_inner).0;
+                    if stop.is_set() {
+                        return None;
+                    }
+                }
+                Some(Slot::Kept { .. }) | None => {
+                    state.remove(&key);
+                    state.slots.insert(key, Slot::Making);
+                    return Some(Turn::Make(Making {
+                        shared: Arc::clone(&self.shared),
+                        key,
+                    }));
+                }
+            }
+        }
+    }
+}
+
+/// [`Responses`] to one repository's clients.
+#[derive(Debug, Clone)]
+pub struct RepositoryResponses {
+    responses: Responses,
+    repository: Box<[u8]>,
+}
+
+impl RepositoryResponses {
+    /// Begins the key of a request; everything that its answer depends on must be added.
+    pub(crate) fn key(&self, command: &str, arguments: &[u8; 32]) -> Sha256 {
+        let mut key = Sha256::new();
+        key.update(self.repository.len().to_le_bytes());
+        key.update(&self.repository);
+        key.update(command.len().to_le_bytes());
+        key.update(command);
+        key.update(arguments);
+        key
+    }
+
+    /// See [`Responses::turn`].
+    pub(crate) fn turn(&self, key: Sha256, stop: &Stop) -> Option<Turn> {
+        self.responses.turn(key.finalize().into(), stop)
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn remove(&mut self, key: &Key) {
+        if let Some(Slot::Kept { answer, .. }) = self.slots.remove(key) {
+            self.memory_bytes -= answer.memory_bytes();
+            self.disk_bytes -= answer.disk_bytes();
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.slots.len() > ANSWERS_MAX
+            || self.memory_bytes > MEMORY_BYTES_MAX
+            || self.disk_bytes > DISK_BYTES_MAX
+    }
+
+    /// Forgets what was not used for the longest time until the rest fits. Rare: one look at all of it each time.
+    fn make_room(&mut self) {
+        while self.is_full() {
+            let used = |slot: &Slot| match slot {
+                Slot::Kept { used, .. } => Some(*used),
+                Slot::Making => None,
+            };
+            let kept = self.slots.iter();
+            let oldest = kept
+                .filter_map(|(key, slot)| Some((used(slot)?, *key)))
+                .min();
+            match oldest {
+                Some((_, key)) => self.remove(&key),
+                None => return,
+            }
+        }
+    }
+}
+
+/// The duty to make an answer. Others wait for it; when it is dropped without an answer, one of them makes it.
+pub(crate) struct Making {
+    shared: Arc<Shared>,
+    key: Key,
+}
+
+impl Making {
+    /// Records what is written to `output`.
+    pub(crate) fn recorder<'a>(&self, output: &'a mut dyn crate::Output) -> Recorder<'a> {
+        Recorder::new(output, &self.shared.directory)
+    }
+
+    /// The answer is whole: whoever asks gets it from now on, and what was held back of it leaves.
+    ///
+    /// # Errors
+    /// When the output breaks. The answer is kept nevertheless.
+    pub(crate) fn finish(self, recorder: Recorder<'_>) -> std::io::Result<()> {
+        let Some((answer, held)) = recorder.into_answer()? else {
+            return Ok(());
+        };
+        let answer = Arc::new(answer);
+        self.keep(Arc::clone(&answer));
+        held.leave(&answer)
+    }
+
+    fn keep(self, answer: Arc<Answer>) {
+        let mut state = self.shared.lock();
+        state.uses += 1;
+        let used = state.uses;
+        state.memory_bytes += answer.memory_bytes();
+        state.disk_bytes += answer.disk_bytes();
+        state.slots.insert(self.key, Slot::Kept { answer, used });
+        state.make_room();
+    }
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        if matches!(state.slots.get(&self.key), Some(Slot::Making)) {
+            state.slots.remove(&self.key);
+        }
+        drop(state);
+        self.shared.made.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Output;
+    use std::io::Write;
+
+    fn make(responses: &Responses, key: Key, bytes: &[u8]) -> Vec<u8> {
+        let mut output = Vec::new();
+        match responses.turn(key, &Stop::default()).unwrap() {
+            Turn::Known(answer) => answer.replay(&mut output).unwrap(),
+            Turn::Make(making) => {
+                let mut recorder = making.recorder(&mut output);
+                recorder.write_all(&bytes[..bytes.len() / 2]).unwrap();
+                recorder.begin_pack();
+                recorder.write_all(&bytes[bytes.len() / 2..]).unwrap();
+                making.finish(recorder).unwrap();
+            }
+        }
+        output
+    }
+
+    #[test]
+    fn what_was_answered_once_is_answered_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let responses = Responses::new(directory.path());
+        for length in [1000, 3_000_000] {
+            let bytes = vec![7; length];
+            let key = [u8::try_from(length % 251).unwrap(); 32];
+            assert_eq!(make(&responses, key, &bytes), bytes);
+            assert_eq!(make(&responses, key, b"something else"), bytes, "{length}");
+        }
+        let state = responses.shared.lock();
+        assert_eq!((state.memory_bytes, state.disk_bytes), (1000, 3_000_000));
+    }
+
+    #[test]
+    fn the_longest_unused_answers_go_first() {
+        let directory = tempfile::tempdir().unwrap();
+        let responses = Responses::new(directory.path());
+        let key = |number: usize| {
+            let mut key = [0; 32];
+            key[..8].copy_from_slice(&number.to_le_bytes());
+            key
+        };
+        for number in 0..ANSWERS_MAX + 10 {
+            assert_eq!(make(&responses, key(number), b"first"), b"first");
+            assert_eq!(make(&responses, key(0), b"second"), b"first");
+        }
+        assert_eq!(make(&responses, key(1), b"second"), b"second");
+        assert_eq!(make(&responses, key(ANSWERS_MAX + 9), b"second"), b"first");
+        assert!(responses.shared.lock().slots.len() <= ANSWERS_MAX);
+    }
+
+    #[test]
+    fn who_gives_up_leaves_the_answer_to_the_next() {
+        let directory = tempfile::tempdir().unwrap();
+        let responses = Responses::new(directory.path());
+        let Some(Turn::Make(first)) = responses.turn([1; 32], &Stop::default()) else {
+            panic!("nobody asked before");
+        };
+        let stopped = Stop::default();
+        stopped.stop();
+        assert!(responses.turn([1; 32], &stopped).is_none(), "it waits");
+        drop(first);
+        assert!(matches!(
+            responses.turn([1; 32], &Stop::default()),
+            Some(Turn::Make(_))
+        ));
+    }
+}
