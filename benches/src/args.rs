@@ -30,6 +30,8 @@ pub(crate) enum Which {
     Writes,
     /// Time without writes after the leader is killed, beside etcd
     Gap,
+    /// Clones and fetches, beside git http-backend with bitmaps
+    Fetch,
     /// Start, memory and processor time of an idle cluster, beside etcd
     Idle,
     /// All of them
@@ -42,6 +44,9 @@ pub(crate) struct Options {
     /// Henge's binary [default: `henge` beside this program]
     #[arg(long, global = true, value_name = "FILE")]
     henge: Option<PathBuf>,
+    /// For `fetch`: a bare repository to fetch from [default: one is generated]
+    #[arg(long = "repo", global = true, value_name = "DIR")]
+    pub(crate) repository: Option<PathBuf>,
     /// Few repetitions: a look at the tool, not figures to keep
     #[arg(long, global = true)]
     pub(crate) quick: bool,

@@ -19,6 +19,7 @@ pub(crate) const SHARDS: u32 = 8;
 pub(crate) struct Bench {
     henge: PathBuf,
     quick: bool,
+    repository: Option<PathBuf>,
     base_port: u16,
     /// For one try of a write after a leader was killed.
     pub(crate) try_deadline: Duration,
@@ -36,6 +37,7 @@ impl Bench {
         Ok(Self {
             henge: options.henge()?,
             quick: options.quick,
+            repository: options.repository.clone(),
             base_port: options.base_port,
             try_deadline: Duration::from_millis(options.try_ms),
             dir,
@@ -53,6 +55,11 @@ impl Bench {
     /// One of two counts: for a look at the tool, or for figures.
     pub(crate) fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
+    }
+
+    /// The repository to fetch from, if one was given.
+    pub(crate) fn repository(&self) -> Option<&Path> {
+        self.repository.as_deref()
     }
 
     /// A port above the base port. Henge's nodes take the first 59.

@@ -29,6 +29,9 @@ impl HttpBackend {
     pub(crate) async fn start(dir: &Path, port: u16) -> anyhow::Result<Self> {
         let repos = dir.join("repos");
         std::fs::create_dir_all(&repos).context("cannot make lighttpd's folder")?;
+        let repos = repos
+            .canonicalize()
+            .context("cannot find lighttpd's folder")?;
         let dir = dir
             .canonicalize()
             .context("cannot find lighttpd's folder")?;
@@ -77,10 +80,13 @@ impl HttpBackend {
             .arg(self.path(name))
             .output(b"")
             .await?;
+        Ok(self.url(name))
+    }
+
+    /// The URL of a repository, with user and password.
+    pub(crate) fn url(&self, name: &str) -> String {
         let port = self.port;
-        Ok(format!(
-            "http://{USER}:{PASSWORD}@127.0.0.1:{port}/git/{name}.git"
-        ))
+        format!("http://{USER}:{PASSWORD}@127.0.0.1:{port}/git/{name}.git")
     }
 
     /// Packs objects and refs of a repository, as good maintenance would.
@@ -92,7 +98,8 @@ impl HttpBackend {
         Ok(())
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// Where a repository lies.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.repos.join(format!("{name}.git"))
     }
 

@@ -6,6 +6,7 @@
 //! - `push`: a push of one commit, beside git's http-backend (`http_backend`).
 //! - `writes`: small durable writes, beside etcd (`etcd`); `load` is the closed loop of both.
 //! - `gap`: the time without writes after a leader is killed, beside etcd.
+//! - `fetch`: clones and fetches, beside git's http-backend with bitmaps.
 //! - `idle`: start, memory and processor time, beside etcd.
 //!
 //! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
@@ -17,6 +18,7 @@ mod args;
 mod bench;
 mod commits;
 mod etcd;
+mod fetch;
 mod gap;
 mod henge;
 mod http_backend;
@@ -79,8 +81,14 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let bench = Bench::new(&arguments.options, scope)?;
     print(&machine::head(bench.dir(), &command()))?;
     let which = match arguments.which {
-        Which::All => vec![Which::Push, Which::Writes, Which::Gap, Which::Idle],
-        one @ (Which::Push | Which::Writes | Which::Gap | Which::Idle) => vec![one],
+        Which::All => vec![
+            Which::Push,
+            Which::Fetch,
+            Which::Writes,
+            Which::Gap,
+            Which::Idle,
+        ],
+        one @ (Which::Push | Which::Fetch | Which::Writes | Which::Gap | Which::Idle) => vec![one],
     };
     let mut failed = Vec::new();
     for one in which {
@@ -99,6 +107,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
 async fn measure(bench: &Bench, which: Which) -> anyhow::Result<Section> {
     match which {
         Which::Push => push::run(bench).await,
+        Which::Fetch => fetch::run(bench).await,
         Which::Writes => writes::run(bench).await,
         Which::Gap => gap::run(bench).await,
         Which::Idle => idle::run(bench).await,

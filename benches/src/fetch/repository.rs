@@ -1,0 +1,94 @@
+//! The repository that is fetched from: given by path, or generated.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+
+use crate::process::Program;
+
+/// A bare repository on disk.
+#[derive(Debug)]
+pub(super) struct Repository {
+    path: PathBuf,
+}
+
+impl Repository {
+    pub(super) fn at(path: &Path) -> Self {
+        Self {
+            path: path.to_owned(),
+        }
+    }
+
+    async fn git(&self, arguments: &[&str]) -> anyhow::Result<String> {
+        let git = Program::git().arg("-C").arg(&self.path).args(arguments);
+        git.output(b"").await
+    }
+
+    /// A copy in one pack with git's bitmaps, its commit-graph and packed refs: git as fast as it can be.
+    pub(super) async fn copy_maintained(&self, to: &Path) -> anyhow::Result<Self> {
+        Program::git()
+            .args(["clone", "-q", "--mirror", "--no-local"])
+            .arg(&self.path)
+            .arg(to)
+            .output(b"")
+            .await?;
+        let copy = Self::at(to);
+        copy.git(&["repack", "-adbq"]).await?;
+        copy.git(&["commit-graph", "write", "--reachable"]).await?;
+        copy.git(&["pack-refs", "--all"]).await?;
+        Ok(copy)
+    }
+
+    pub(super) async fn push_all(&self, url: &str) -> anyhow::Result<()> {
+        let pushed = self.git(&["push", "-q", "--mirror", url]).await;
+        // git's messages hold the URL, and the URL a token.
+        pushed.map_err(|error| {
+            anyhow::anyhow!(format!("{error:#}").replace(url, "the repository"))
+        })?;
+        Ok(())
+    }
+
+    /// What the refs are at, each once.
+    pub(super) async fn tips(&self) -> anyhow::Result<BTreeSet<String>> {
+        let listed = self
+            .git(&["for-each-ref", "--format=%(objectname)"])
+            .await?;
+        let tips: BTreeSet<_> = listed.lines().map(str::to_owned).collect();
+        ensure!(!tips.is_empty(), "the repository has no refs");
+        Ok(tips)
+    }
+
+    pub(super) async fn head(&self) -> anyhow::Result<String> {
+        let id = self.git(&["rev-parse", "HEAD"]).await?;
+        Ok(id.trim().to_owned())
+    }
+
+    /// The commit that stands `count` behind HEAD in topological order.
+    pub(super) async fn behind_head(&self, count: usize) -> anyhow::Result<String> {
+        let skip = format!("--skip={count}");
+        let id = self
+            .git(&["rev-list", "--topo-order", "-n1", &skip, "HEAD"])
+            .await?;
+        ensure!(!id.trim().is_empty(), "HEAD has no {count} commits");
+        Ok(id.trim().to_owned())
+    }
+
+    /// Commits, refs, objects and MB, as a sentence.
+    pub(super) async fn describe(&self) -> anyhow::Result<String> {
+        let commits = self.git(&["rev-list", "--count", "--all"]).await?;
+        let refs = self.git(&["for-each-ref"]).await?.lines().count();
+        let counted = self.git(&["count-objects", "-v"]).await?;
+        let field = |name: &str| -> Option<u64> {
+            let line = counted.lines().find_map(|line| line.strip_prefix(name))?;
+            line.trim().parse().ok()
+        };
+        let objects = field("in-pack:").context("git counted nothing")?;
+        let kib = field("size-pack:").context("git counted nothing")?;
+        Ok(format!(
+            "{} commits, {refs} refs, {objects} objects, {} MB packed by git",
+            commits.trim(),
+            kib / 1000
+        ))
+    }
+}

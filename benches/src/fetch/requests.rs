@@ -1,0 +1,150 @@
+//! Requests of git's protocol v2 as stock git sends them, and curl that sends them: a client whose own work is nothing.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use henge_runtime::random_bytes;
+
+use crate::process::Program;
+
+/// A request body.
+#[derive(Debug, Clone)]
+pub(super) struct Request {
+    pub(super) name: &'static str,
+    command: &'static str,
+    arguments: Vec<String>,
+}
+
+impl Request {
+    pub(super) fn ls_refs(name: &'static str) -> Self {
+        let arguments = ["peel", "symrefs", "unborn"].map(str::to_owned);
+        Self {
+            name,
+            command: "ls-refs",
+            arguments: arguments.to_vec(),
+        }
+    }
+
+    /// What `git clone` sends, with `more` arguments.
+    pub(super) fn fetch(name: &'static str, more: &[&str], wants: &BTreeSet<String>) -> Self {
+        let fixed = ["thin-pack", "no-progress", "include-tag", "ofs-delta"];
+        let mut arguments: Vec<_> = fixed
+            .iter()
+            .chain(more)
+            .map(|word| (*word).to_owned())
+            .collect();
+        arguments.extend(wants.iter().map(|id| format!("want {id}")));
+        Self {
+            name,
+            command: "fetch",
+            arguments,
+        }
+    }
+
+    pub(super) fn have(mut self, id: &str) -> Self {
+        self.arguments.push(format!("have {id}"));
+        self
+    }
+
+    /// The same with a commit that nobody has: another request that costs a server as much.
+    pub(super) fn varied(&self) -> Self {
+        let bytes = random_bytes();
+        let mut id = String::new();
+        for byte in bytes.iter().chain(&bytes[..4]) {
+            write!(id, "{byte:02x}").expect("invariant: a string takes every write");
+        }
+        match self.command {
+            "fetch" => self.clone().have(&id),
+            // Prefixes narrow a listing: this one matches nothing more.
+            _ => {
+                let mut varied = self.clone();
+                varied.arguments.push("ref-prefix refs/".to_owned());
+                varied.arguments.push("ref-prefix HEAD".to_owned());
+                varied.arguments.push(format!("ref-prefix refs/{id}"));
+                varied
+            }
+        }
+    }
+
+    fn body(&self) -> Vec<u8> {
+        let mut body = String::new();
+        let mut line = |text: &str| {
+            write!(body, "{:04x}{text}\n", text.len() + 5)
+                .expect("invariant: a string takes every write");
+        };
+        line(&format!("command={}", self.command));
+        line("agent=git/bench");
+        line("object-format=sha1");
+        body.push_str("0001");
+        let mut line = |text: &str| {
+            write!(body, "{:04x}{text}\n", text.len() + 5)
+                .expect("invariant: a string takes every write");
+        };
+        for argument in &self.arguments {
+            line(argument);
+        }
+        if self.command == "fetch" {
+            line("done");
+        }
+        body.push_str("0000");
+        body.into_bytes()
+    }
+}
+
+/// Sends requests to one repository.
+#[derive(Debug, Clone)]
+pub(super) struct Curl {
+    url: String,
+    dir: PathBuf,
+}
+
+impl Curl {
+    /// `url` with user and password; bodies are kept in `dir`.
+    pub(super) fn new(url: &str, dir: &Path) -> Self {
+        Self {
+            url: format!("{url}/git-upload-pack"),
+            dir: dir.to_owned(),
+        }
+    }
+
+    /// Sends one request; how many bytes came back.
+    pub(super) async fn send(&self, request: &Request) -> anyhow::Result<u64> {
+        let number = u128::from_le_bytes(random_bytes());
+        let file = self.dir.join(format!("{number}.body"));
+        std::fs::write(&file, request.body()).context("cannot write a request")?;
+        let sent = Program::new("curl")
+            .args(["-s", "-S", "-o", "/dev/null"])
+            .args(["-w", "%{http_code} %{size_download}"])
+            .args(["-H", "Git-Protocol: version=2", "-H", "Expect:"])
+            .args(["-H", "Content-Type: application/x-git-upload-pack-request"])
+            .arg("--data-binary")
+            .arg(format!("@{}", file.display()))
+            .arg(&self.url)
+            .output(b"")
+            .await;
+        std::fs::remove_file(&file).context("cannot remove a request")?;
+        // curl's messages hold the URL, and the URL a token.
+        let answer = sent.map_err(|_| anyhow::anyhow!("{} was not answered", request.name))?;
+        let (code, bytes) = answer.split_once(' ').context("curl said nothing")?;
+        ensure!(code == "200", "{} was answered with {code}", request.name);
+        Ok(bytes.trim().parse()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_is_framed() {
+        let wants = BTreeSet::from(["1".repeat(40)]);
+        let request = Request::fetch("clone", &["deepen 1"], &wants);
+        let body = String::from_utf8(request.body()).expect("text");
+        assert!(body.starts_with("0012command=fetch\n"), "{body}");
+        assert!(body.contains("0001000ethin-pack\n"), "{body}");
+        assert!(body.ends_with("0009done\n0000"), "{body}");
+        assert_ne!(request.body(), request.varied().body());
+    }
+}
