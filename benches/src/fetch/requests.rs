@@ -71,7 +71,7 @@ impl Request {
     fn body(&self) -> Vec<u8> {
         let mut body = String::new();
         let mut line = |text: &str| {
-            write!(body, "{:04x}{text}\n", text.len() + 5)
+            writeln!(body, "{:04x}{text}", text.len() + 5)
                 .expect("invariant: a string takes every write");
         };
         line(&format!("command={}", self.command));
@@ -79,7 +79,7 @@ impl Request {
         line("object-format=sha1");
         body.push_str("0001");
         let mut line = |text: &str| {
-            write!(body, "{:04x}{text}\n", text.len() + 5)
+            writeln!(body, "{:04x}{text}", text.len() + 5)
                 .expect("invariant: a string takes every write");
         };
         for argument in &self.arguments {
