@@ -4,6 +4,7 @@
 //! - [`advertise`](mod@advertise): the first answer: refs or capabilities.
 //! - [`push`]: receive-pack: commands, pack into quarantine, closure, commit, report.
 //! - [`fetch`]: upload-pack: `ls-refs`, negotiation, shallow history, the pack.
+//! - [`repack`]: merges packs: which ones, into what, with which deltas.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
 //! - [`http`]: the axum router and streaming bodies.
 //! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
@@ -12,6 +13,7 @@
 
 pub mod advertise;
 pub mod bare;
+mod delta;
 pub mod fetch;
 pub mod http;
 mod object;
@@ -24,6 +26,7 @@ pub mod push;
 mod reach;
 pub mod refs;
 mod responses;
+pub mod repack;
 mod store;
 
 pub use advertise::{advertise, advertise_missing, advertise_peeled};

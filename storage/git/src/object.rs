@@ -190,7 +190,7 @@ impl<'a> SamePath<'a> {
 }
 
 /// How many bytes two slices begin with in common.
-fn common_prefix(left: &[u8], right: &[u8]) -> usize {
+pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     const STEP: usize = 64;
     let length = left.len().min(right.len());
     let (left, right) = (&left[..length], &right[..length]);
@@ -199,7 +199,16 @@ fn common_prefix(left: &[u8], right: &[u8]) -> usize {
         .zip(right.chunks_exact(STEP))
         .take_while(|(left, right)| left == right)
         .count();
-    let start = steps * STEP;
+    let mut start = steps * STEP;
+    while let (Some(left), Some(right)) =
+        (left[start..].first_chunk(), right[start..].first_chunk())
+    {
+        let difference = u64::from_le_bytes(*left) ^ u64::from_le_bytes(*right);
+        if difference != 0 {
+            return start + difference.trailing_zeros() as usize / 8;
+        }
+        start += size_of::<u64>();
+    }
     let rest = left[start..]
         .iter()
         .zip(&right[start..])

@@ -13,8 +13,10 @@ mod clone_push;
 mod hostile;
 mod http;
 mod kept;
+mod packs;
 mod random;
 mod raw;
+mod repack;
 mod server;
 mod shallow;
 

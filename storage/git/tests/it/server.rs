@@ -38,6 +38,31 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Every git there is, at home beside the served repositories.
+    #[track_caller]
+    pub(crate) fn gits(&self) -> Vec<Git> {
+        let gits: Vec<_> = GITS
+            .into_iter()
+            .filter(|program| {
+                let is_there = Path::new(program).is_file();
+                if !is_there {
+                    eprintln!("NOT CHECKED: {program} is missing on this machine");
+                }
+                is_there
+            })
+            .map(|program| Git {
+                program: program.into(),
+                home: self.dir.path().to_owned(),
+                extra: Vec::new(),
+            })
+            .collect();
+        assert!(
+            !gits.is_empty(),
+            "no git on this machine: nothing was checked"
+        );
+        gits
+    }
+
     pub(crate) fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir(dir.path().join("repos")).unwrap();

@@ -1,0 +1,143 @@
+//! From base and target to a delta.
+
+use crate::delta::index::{DeltaIndex, window_at};
+use crate::delta::{WINDOW_BYTES, push_size};
+use crate::object::common_prefix;
+
+/// What one copy takes at most: more would fit the format, but not every reader.
+const COPY_BYTES_MAX: usize = 0x1_0000;
+/// What one insertion takes at most.
+const INSERT_BYTES_MAX: usize = 0x7f;
+/// Bytes that match nothing are held back up to here: a later match may reach back over them.
+const LITERAL_BYTES_MAX: usize = 16 * INSERT_BYTES_MAX;
+/// A match of this length is taken without looking for a longer one.
+const MATCH_BYTES_ENOUGH: usize = 4096;
+
+/// The delta that makes `target` out of the base of `index`; `None` when it would be longer than `max_len` bytes.
+///
+/// The caller keeps targets below 4 GiB.
+pub(crate) fn encode<B: AsRef<[u8]>>(
+    index: &DeltaIndex<B>,
+    target: &[u8],
+    max_len: usize,
+) -> Option<Vec<u8>> {
+    let base = index.base();
+    let mut delta = Delta {
+        output: Vec::with_capacity(max_len.min(target.len() / 8 + 64)),
+        max_len,
+    };
+    push_size(base.len(), &mut delta.output);
+    push_size(target.len(), &mut delta.output);
+    // Bytes before `literal` are written, those between it and `at` match nothing.
+    let mut literal = 0;
+    let mut at = 0;
+    while let Some(window) = window_at(target, at) {
+        let mut best = Match::default();
+        for offset in index.candidates(window) {
+            let length = common_prefix(&base[offset..], &target[at..]);
+            if length < WINDOW_BYTES {
+                continue;
+            }
+            let back = common_suffix(&base[..offset], &target[literal..at]);
+            if length + back > best.length {
+                best = Match {
+                    offset: offset - back,
+                    back,
+                    length: length + back,
+                };
+            }
+            if best.length >= MATCH_BYTES_ENOUGH {
+                break;
+            }
+        }
+        if best.length == 0 {
+            at += 1;
+            if at - literal >= LITERAL_BYTES_MAX {
+                delta.insert(&target[literal..literal + LITERAL_BYTES_MAX / 2])?;
+                literal += LITERAL_BYTES_MAX / 2;
+            }
+            continue;
+        }
+        let begin = at - best.back;
+        delta.insert(&target[literal..begin])?;
+        delta.copy(best.offset, best.length)?;
+        at = begin + best.length;
+        literal = at;
+    }
+    delta.insert(&target[literal..])?;
+    Some(delta.output)
+}
+
+/// Bytes that base and target have in common around a place.
+#[derive(Debug, Clone, Copy, Default)]
+struct Match {
+    /// Where they begin in the base.
+    offset: usize,
+    /// How many of them lie before the place.
+    back: usize,
+    length: usize,
+}
+
+/// How many bytes two slices end with in common.
+fn common_suffix(left: &[u8], right: &[u8]) -> usize {
+    left.iter()
+        .rev()
+        .zip(right.iter().rev())
+        .take_while(|(left, right)| left == right)
+        .count()
+}
+
+/// A delta in the making.
+struct Delta {
+    output: Vec<u8>,
+    max_len: usize,
+}
+
+impl Delta {
+    /// Whether it would be too long with so many bytes more.
+    fn is_too_long(&self, more: usize) -> bool {
+        self.output.len() + more > self.max_len
+    }
+
+    fn insert(&mut self, bytes: &[u8]) -> Option<()> {
+        let heads = bytes.len().div_ceil(INSERT_BYTES_MAX);
+        if self.is_too_long(bytes.len() + heads) {
+            return None;
+        }
+        for part in bytes.chunks(INSERT_BYTES_MAX) {
+            self.output.push((part.len() & INSERT_BYTES_MAX) as u8);
+            self.output.extend_from_slice(part);
+        }
+        Some(())
+    }
+
+    fn copy(&mut self, mut offset: usize, mut length: usize) -> Option<()> {
+        while length > 0 {
+            let taken = length.min(COPY_BYTES_MAX);
+            self.copy_part(offset, taken);
+            if self.is_too_long(0) {
+                return None;
+            }
+            offset += taken;
+            length -= taken;
+        }
+        Some(())
+    }
+
+    /// A byte of flags, then the bytes of offset and size that are not zero; a size of zero stands for the greatest.
+    fn copy_part(&mut self, offset: usize, length: usize) {
+        let head = self.output.len();
+        self.output.push(0);
+        let mut flags = 0x80_u8;
+        let size = if length == COPY_BYTES_MAX { 0 } else { length };
+        let offset = (offset as u64).to_le_bytes();
+        let size = (size as u64).to_le_bytes();
+        for (bit, byte) in offset[..4].iter().chain(&size[..2]).enumerate() {
+            if *byte != 0 {
+                flags |= 1 << bit;
+                self.output.push(*byte);
+            }
+        }
+        self.output[head] = flags;
+    }
+}

@@ -1,0 +1,150 @@
+//! Where the windows of a base lie.
+
+use crate::delta::WINDOW_BYTES;
+
+/// Places of the base that are compared with one place of a target.
+pub(super) const CANDIDATES_MAX: usize = 32;
+/// Windows that are kept of one base: bounds the memory of an index at 48 MiB. In a larger base they lie further apart.
+const WINDOWS_MAX: usize = 1 << 22;
+/// Copies name an offset in 32 bits: what lies behind is not found.
+const INDEXED_BYTES_MAX: usize = u32::MAX as usize;
+/// The end of a chain.
+const NONE: u32 = u32::MAX;
+
+/// One window of the base.
+#[derive(Debug, Clone, Copy)]
+struct Window {
+    /// The part of its hash that did not choose the bucket.
+    check: u32,
+    /// The next window of the bucket, at a higher offset.
+    next: u32,
+}
+
+/// The windows of a base by their hash. Holds or borrows the base.
+#[derive(Debug)]
+pub(crate) struct DeltaIndex<B> {
+    base: B,
+    /// The first window of each bucket.
+    heads: Vec<u32>,
+    windows: Vec<Window>,
+    /// Bytes from one window to the next.
+    stride: usize,
+    /// How far a hash is shifted to choose a bucket.
+    shift: u32,
+}
+
+impl<B: AsRef<[u8]>> DeltaIndex<B> {
+    /// Indexes `base`. Takes at most as much memory again as the base, and at most 64 MiB.
+    pub(crate) fn new(base: B) -> Self {
+        let data = base.as_ref();
+        let data = &data[..data.len().min(INDEXED_BYTES_MAX)];
+        let stride = WINDOW_BYTES.max(data.len().div_ceil(WINDOWS_MAX));
+        let count = match data.len().checked_sub(WINDOW_BYTES) {
+            Some(last) => last / stride + 1,
+            None => 0,
+        };
+        let bits = count.max(2).next_power_of_two().trailing_zeros();
+        let mut index = Self {
+            heads: vec![NONE; 1 << bits],
+            windows: vec![
+                Window {
+                    check: 0,
+                    next: NONE
+                };
+                count
+            ],
+            stride,
+            shift: u64::BITS - bits,
+            base,
+        };
+        index.fill();
+        index
+    }
+
+    /// From the back, so that a bucket is walked from low to high offsets.
+    fn fill(&mut self) {
+        let data = self.base.as_ref();
+        let mut following = None;
+        for number in (0..self.windows.len()).rev() {
+            let at = number * self.stride;
+            let Some(window) = window_at(data, at) else {
+                continue;
+            };
+            let hash = hash(window);
+            let bucket = (hash >> self.shift) as usize;
+            let check = low_half(hash);
+            let mut next = self.heads[bucket];
+            // Of a run of the same bytes only the first window is kept: a match begins there, or is extended back.
+            if following == Some(hash) && next != NONE && self.windows[next as usize].check == check
+            {
+                next = self.windows[next as usize].next;
+            }
+            self.windows[number] = Window { check, next };
+            self.heads[bucket] = window_number(number);
+            following = Some(hash);
+        }
+    }
+
+    /// The bytes that it was made of.
+    pub(crate) fn base(&self) -> &[u8] {
+        self.base.as_ref()
+    }
+
+    /// Bytes of memory that the index takes beside the base.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.heads.len() * size_of::<u32>() + self.windows.len() * size_of::<Window>()
+    }
+
+    /// Offsets of the base that may hold `window`, in ascending order.
+    pub(super) fn candidates(&self, window: &[u8; WINDOW_BYTES]) -> impl Iterator<Item = usize> {
+        let hash = hash(window);
+        let check = low_half(hash);
+        let mut next = self.heads[(hash >> self.shift) as usize];
+        let mut steps = 0;
+        std::iter::from_fn(move || {
+            while next != NONE && steps < CANDIDATES_MAX {
+                let number = next as usize;
+                let window = self.windows[number];
+                next = window.next;
+                steps += 1;
+                if window.check == check {
+                    return Some(number * self.stride);
+                }
+            }
+            None
+        })
+    }
+}
+
+/// The window that begins at `at`.
+#[inline]
+pub(super) fn window_at(data: &[u8], at: usize) -> Option<&[u8; WINDOW_BYTES]> {
+    data.get(at..)?.first_chunk()
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "no more than WINDOWS_MAX windows are kept"
+)]
+const fn window_number(number: usize) -> u32 {
+    number as u32
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "only the low half is meant"
+)]
+const fn low_half(hash: u64) -> u32 {
+    hash as u32
+}
+
+/// Two multiplications over the whole window: quick enough to be taken anew at every byte of a target.
+#[inline]
+fn hash(window: &[u8; WINDOW_BYTES]) -> u64 {
+    let value = u128::from_le_bytes(*window);
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are meant")]
+    let (low, high) = (value as u64, (value >> 64) as u64);
+    let mixed = low.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ high.rotate_left(29);
+    let mixed = (mixed ^ (mixed >> 32)).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    mixed ^ (mixed >> 29)
+}

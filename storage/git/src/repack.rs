@@ -1,0 +1,255 @@
+//! Merges packs: which ones ([`plan()`]), into what ([`write`]), and a check of packs that git made
+//! ([`verify_covers`]).
+//!
+//! Pushes leave a pack each. Merging takes their entries as they lie, compressed, and looks for deltas only between
+//! objects that lie whole in every pack. One thread, bounded memory (about 80 bytes an object beside the window, 160
+//! while indexes are merged), a deadline.
+
+mod covers;
+mod forms;
+mod index;
+mod order;
+mod output;
+mod plan;
+mod search;
+mod sources;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use henge_types::{ObjectId, PackId};
+
+pub use covers::{CoverError, verify_covers};
+pub use plan::{PackSize, PlanLimits, plan};
+
+use crate::protocol::Stop;
+use crate::refs::QuarantinedPack;
+use forms::{Form, Forms};
+use order::Order;
+use sources::{Reader, Sources};
+
+/// Why packs were not merged. Nothing is left behind.
+#[derive(Debug, thiserror::Error)]
+pub enum RepackError {
+    /// There is nothing to merge.
+    #[error("the packs to merge hold no object")]
+    Empty,
+    /// A pack or an index cannot be opened.
+    #[error("cannot open {path} or its pack: {source}")]
+    Open {
+        /// The index.
+        path: PathBuf,
+        /// What gix said.
+        #[source]
+        source: gix_error::Error,
+    },
+    /// A pack that cannot be merged as it is.
+    #[error("{path} cannot be merged: {reason}")]
+    Unfit {
+        /// The index.
+        path: PathBuf,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// An entry cannot be read.
+    #[error("object {id} in {pack} cannot be read: {source}")]
+    Entry {
+        /// The pack.
+        pack: PathBuf,
+        /// The object.
+        id: ObjectId,
+        /// What gix said.
+        #[source]
+        source: gix_error::Error,
+    },
+    /// An entry is not what its index says: the disk or the file is broken.
+    #[error("object {id} in {pack} is damaged: its checksum is another one")]
+    Damaged {
+        /// The pack.
+        pack: PathBuf,
+        /// The object.
+        id: ObjectId,
+    },
+    /// More than 2^32 - 1 objects.
+    #[error("there are more objects than one pack can hold")]
+    TooManyObjects,
+    /// The time for it is over.
+    #[error("merging packs took too long")]
+    Stopped,
+    /// A new file could not be written.
+    #[error("the merged pack could not be written: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// Whether a reverse index is written beside the pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReverseIndex {
+    /// Yes: git 2.41 and newer make one by default.
+    Written,
+    /// No.
+    Omitted,
+}
+
+/// How packs are merged. The defaults are git's.
+#[derive(Debug, Clone)]
+pub struct RepackOptions {
+    /// Objects that each one is compared with; 0 looks for no new deltas.
+    pub window: usize,
+    /// Memory of those objects and their indexes, bytes.
+    pub window_bytes_max: usize,
+    /// Deltas between an object and the whole one at the end of its chain; 1 to 4095.
+    pub depth_max: u16,
+    /// Objects larger than this get no new delta, bytes.
+    pub delta_object_bytes_max: u32,
+    /// Trees that are read for the names of objects, those of the newest commits first.
+    pub trees_walked_max: usize,
+    /// Whether a reverse index is written.
+    pub reverse_index: ReverseIndex,
+    /// When to look for no more new deltas. The pack is still written, with those found so far.
+    pub search_until: Stop,
+    /// When to give up.
+    pub stop: Stop,
+}
+
+impl Default for RepackOptions {
+    fn default() -> Self {
+        Self {
+            window: 10,
+            window_bytes_max: 64 * 1024 * 1024,
+            depth_max: 50,
+            delta_object_bytes_max: 16 * 1024 * 1024,
+            trees_walked_max: 2_000_000,
+            reverse_index: ReverseIndex::Written,
+            search_until: Stop::default(),
+            stop: Stop::default(),
+        }
+    }
+}
+
+/// The longest chain of deltas that git makes, and that is taken here.
+pub const DEPTH_MAX: u16 = 4095;
+
+/// What merging packs made.
+#[derive(Debug, Clone)]
+pub struct Repacked {
+    /// The new pack and its index.
+    pub pack: QuarantinedPack,
+    /// Its reverse index, where one was asked for.
+    pub rev_path: Option<PathBuf>,
+    /// Entries that were copied, whole or as deltas.
+    pub copied: u32,
+    /// Deltas that were found.
+    pub new_deltas: u32,
+    /// Objects that were deflated anew.
+    pub deflated: u32,
+}
+
+/// Writes one pack of every object of the packs whose indexes are `idx_files`, into the directory `into`.
+///
+/// `into` is the caller's own, and on the file system where the pack goes. The files are called after the pack's checksum, as git does, and are
+/// readable only. Nothing is fsynced: the caller does that before it relies on them, as for
+/// a push's pack. The packs themselves are not touched.
+///
+/// Every entry is compared with the checksum in its index on the way, and every object that is written anew with its id.
+///
+/// # Errors
+/// When a pack is damaged, the disk fails, or the time is over. No file is left then.
+pub fn write(
+    idx_files: &[PathBuf],
+    into: &Path,
+    options: &RepackOptions,
+) -> Result<Repacked, RepackError> {
+    let mut options = options.clone();
+    options.depth_max = options.depth_max.clamp(1, DEPTH_MAX);
+    let sources = Sources::open(idx_files, &options.stop)?;
+    if sources.len() == 0 {
+        return Err(RepackError::Empty);
+    }
+    let mut forms = Forms::choose(&sources, options.depth_max, &options.stop)?;
+    let order = Order::walk(&sources, &forms, options.trees_walked_max, &options.stop)?;
+    let candidates = if options.window == 0 {
+        Vec::new()
+    } else {
+        candidates(&sources, &forms, &order, &options)?
+    };
+    let deltas = search::search(&sources, &mut forms, &candidates, into, &options)?;
+    drop(candidates);
+    let new_deltas = sources::number(deltas.len())?;
+    let sequence = order.sequence(&forms);
+    drop(order);
+    let written = output::write_pack(&sources, &forms, deltas, &sequence, into, &options)?;
+    drop((sequence, forms));
+    finish(&sources, written, new_deltas, into, &options)
+}
+
+/// The objects that deltas are looked for: whole so far, neither tiny nor large.
+fn candidates(
+    sources: &Sources,
+    forms: &Forms,
+    order: &Order,
+    options: &RepackOptions,
+) -> Result<Vec<order::Candidate>, RepackError> {
+    let mut reader = Reader::new(sources);
+    let mut size = |object: u32| {
+        if !matches!(forms.forms[object as usize], Form::Copied | Form::Deflated) {
+            return Ok(None);
+        }
+        let (_, size) = sources.header(forms.copies[object as usize], reader.inflate())?;
+        let size = u32::try_from(size).ok().filter(|size| {
+            u64::from(*size) >= search::DELTA_BYTES_MIN && *size <= options.delta_object_bytes_max
+        });
+        Ok(size)
+    };
+    order::alike(sources, forms, order, &mut size)
+}
+
+/// Writes the indexes and gives every file its name, the pack's index last: with it the pack is there.
+fn finish(
+    sources: &Sources,
+    written: output::WrittenPack,
+    new_deltas: u32,
+    into: &Path,
+    options: &RepackOptions,
+) -> Result<Repacked, RepackError> {
+    let checksum = written.checksum;
+    let (idx, idx_bytes) = index::write_idx(
+        into,
+        (0..sources.len()).map(|object| sources.id(object)),
+        &written.checksums,
+        &written.offsets,
+        &checksum,
+    )?;
+    let rev = match options.reverse_index {
+        ReverseIndex::Written => Some(index::write_rev(into, &written.order, &checksum)?),
+        ReverseIndex::Omitted => None,
+    };
+    let id = PackId::new(ObjectId::Sha1(checksum));
+    let path = |extension: &str| into.join(format!("pack-{id}.{extension}"));
+    let pack_path = output::keep(written.file, path("pack"))?;
+    let rev_path = rev.map(|rev| output::keep(rev, path("rev"))).transpose();
+    let idx_path = rev_path.and_then(|rev_path| Ok((rev_path, output::keep(idx, path("idx"))?)));
+    let (rev_path, idx_path) = match idx_path {
+        Ok(paths) => paths,
+        Err(error) => {
+            for path in [pack_path, path("rev")] {
+                // What cannot be removed lies in the caller's own directory, which goes as a whole.
+                let _removed = std::fs::remove_file(path).is_ok();
+            }
+            return Err(error.into());
+        }
+    };
+    Ok(Repacked {
+        pack: QuarantinedPack {
+            id,
+            pack_path,
+            idx_path,
+            pack_bytes: written.bytes,
+            idx_bytes,
+            objects: sources.len(),
+        },
+        rev_path,
+        copied: sources.len() - new_deltas - written.deflated,
+        new_deltas,
+        deflated: written.deflated,
+    })
+}

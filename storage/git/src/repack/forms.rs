@@ -1,0 +1,188 @@
+//! How each object goes into the new pack: copied, as a delta that lies in a pack, or written anew.
+
+use gix_object::Kind;
+
+use crate::protocol::Stop;
+use crate::repack::RepackError;
+use crate::repack::sources::{Place, Reader, STOP_EVERY, Sources, Stored};
+
+/// How an object is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// Its compressed bytes as they lie.
+    Copied,
+    /// The delta of its copy, against the object of this number.
+    Reused { base: u32 },
+    /// Inflated from its copy and deflated anew: nothing holds it whole.
+    Deflated,
+    /// A delta that was found for it: the number of that delta.
+    New { delta: u32 },
+}
+
+/// Everything that is known of the objects of a new pack, each by its number.
+pub(super) struct Forms {
+    pub(super) copies: Vec<Place>,
+    pub(super) forms: Vec<Form>,
+    pub(super) kinds: Vec<Kind>,
+    /// Deltas between an object and the whole one at the end of its chain.
+    pub(super) depths: Vec<u16>,
+    /// The longest chain of reused deltas that builds on an object.
+    pub(super) heights: Vec<u16>,
+}
+
+/// Not on the way yet.
+const UNKNOWN: u32 = u32::MAX;
+/// On the way from a delta to its base.
+const ON_PATH: u32 = u32::MAX - 1;
+
+impl Forms {
+    /// Takes deltas as they lie where that makes neither a circle nor a chain longer than `depth_max`.
+    ///
+    /// A chain that is too long, as many small pushes to one file make it, is cut every half of `depth_max`: the other
+    /// half is left for the deltas that are then looked for between the cut ones.
+    pub(super) fn choose(
+        sources: &Sources,
+        depth_max: u16,
+        stop: &Stop,
+    ) -> Result<Self, RepackError> {
+        let count = sources.len() as usize;
+        let copies: Vec<_> = (0..sources.len())
+            .map(|object| sources.copy(object))
+            .collect();
+        let mut forms = Self {
+            forms: vec![Form::Copied; count],
+            kinds: vec![Kind::Blob; count],
+            depths: vec![0; count],
+            heights: vec![0; count],
+            copies,
+        };
+        let natural = forms.break_circles(sources, stop)?;
+        forms.cut_chains(sources, &natural, depth_max)?;
+        forms.measure_heights();
+        Ok(forms)
+    }
+
+    /// Decides for deltas or against them, so that every chain ends. How long each chain is then.
+    fn break_circles(&mut self, sources: &Sources, stop: &Stop) -> Result<Vec<u32>, RepackError> {
+        let mut natural = vec![UNKNOWN; self.forms.len()];
+        let mut path = Vec::new();
+        let mut reader = Reader::new(sources);
+        for start in 0..sources.len() {
+            if (start as usize).is_multiple_of(STOP_EVERY) && stop.is_set() {
+                return Err(RepackError::Stopped);
+            }
+            let mut object = start;
+            // Down to an object that is settled, is whole, or is on the path already.
+            while natural[object as usize] == UNKNOWN {
+                natural[object as usize] = ON_PATH;
+                path.push(object);
+                let copy = self.copies[object as usize];
+                match sources.stored(copy) {
+                    Stored::Whole(_) => break,
+                    Stored::Delta { base } => object = sources.number_of(copy.pack, base),
+                }
+            }
+            // And back up: the last one is whole, has a settled base, or closes a circle and must become whole.
+            while let Some(object) = path.pop() {
+                let copy = self.copies[object as usize];
+                let base = match sources.stored(copy) {
+                    Stored::Whole(_) => None,
+                    Stored::Delta { base } => Some(sources.number_of(copy.pack, base)),
+                };
+                match base.map(|base| (base, natural[base as usize])) {
+                    Some((base, depth)) if depth < ON_PATH => {
+                        self.forms[object as usize] = Form::Reused { base };
+                        self.kinds[object as usize] = self.kinds[base as usize];
+                        natural[object as usize] = depth + 1;
+                    }
+                    Some(_) | None => {
+                        self.make_whole(object, sources, &mut reader)?;
+                        natural[object as usize] = 0;
+                    }
+                }
+            }
+        }
+        Ok(natural)
+    }
+
+    fn make_whole(
+        &mut self,
+        object: u32,
+        sources: &Sources,
+        reader: &mut Reader<'_>,
+    ) -> Result<(), RepackError> {
+        let at = object as usize;
+        let whole = sources
+            .whole_copy(object)
+            .map(|copy| (copy, sources.stored(copy)));
+        (self.forms[at], self.kinds[at]) = match whole {
+            Some((copy, Stored::Whole(kind))) => {
+                self.copies[at] = copy;
+                (Form::Copied, kind)
+            }
+            Some((_, Stored::Delta { .. })) | None => {
+                let (kind, _) = sources.header(self.copies[at], reader.inflate())?;
+                (Form::Deflated, kind)
+            }
+        };
+        Ok(())
+    }
+
+    fn base(&self, object: u32) -> Option<u32> {
+        match self.forms[object as usize] {
+            Form::Reused { base } => Some(base),
+            Form::Copied | Form::Deflated | Form::New { .. } => None,
+        }
+    }
+
+    /// Cuts the chains that are too long, and notes the depth of every object.
+    fn cut_chains(
+        &mut self,
+        sources: &Sources,
+        natural: &[u32],
+        depth_max: u16,
+    ) -> Result<(), RepackError> {
+        let step = u32::from(depth_max) / 2 + 1;
+        let mut reader = Reader::new(sources);
+        let mut is_long = vec![false; natural.len()];
+        for object in 0..sources.len() {
+            if natural[object as usize] <= u32::from(depth_max) {
+                continue;
+            }
+            let mut link = Some(object);
+            while let Some(object) = link.filter(|object| !is_long[*object as usize]) {
+                is_long[object as usize] = true;
+                link = self.base(object);
+            }
+        }
+        for object in 0..sources.len() {
+            let depth = natural[object as usize];
+            if is_long[object as usize] && depth > 0 && depth.is_multiple_of(step) {
+                self.make_whole(object, sources, &mut reader)?;
+            }
+        }
+        for object in 0..sources.len() {
+            let (mut depth, mut link) = (0, object);
+            while let Some(base) = self.base(link) {
+                depth += 1;
+                link = base;
+            }
+            self.depths[object as usize] = depth;
+        }
+        Ok(())
+    }
+
+    fn measure_heights(&mut self) {
+        for object in 0..self.forms.len() {
+            let (mut height, mut link) = (0, self.forms[object]);
+            while let Form::Reused { base } = link {
+                height += 1;
+                if self.heights[base as usize] >= height {
+                    break;
+                }
+                self.heights[base as usize] = height;
+                link = self.forms[base as usize];
+            }
+        }
+    }
+}

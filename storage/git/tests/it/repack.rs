@@ -1,0 +1,338 @@
+//! Merged packs, read and measured by stock git.
+
+use std::path::{Path, PathBuf};
+
+use henge_git::Stop;
+use henge_git::repack::{
+    CoverError, PackSize, PlanLimits, RepackError, RepackOptions, Repacked, ReverseIndex, plan,
+    verify_covers, write,
+};
+
+use crate::packs::{Client, Entry, history, idx_files, keep_pack, pack_by_hand, push_in_steps};
+use crate::{Git, Server, for_each_git};
+
+/// Puts the merged pack where the packs were that it was made of.
+fn replace(bare: &Path, old: &[PathBuf], new: &Repacked) {
+    for idx in old {
+        for extension in ["idx", "rev", "pack"] {
+            let path = idx.with_extension(extension);
+            if path.try_exists().unwrap() {
+                std::fs::remove_file(path).unwrap();
+            }
+        }
+    }
+    let files = [
+        Some(&new.pack.pack_path),
+        new.rev_path.as_ref(),
+        Some(&new.pack.idx_path),
+    ];
+    for file in files.into_iter().flatten() {
+        let name = file.file_name().unwrap();
+        std::fs::rename(file, bare.join("objects/pack").join(name)).unwrap();
+    }
+}
+
+fn repack(server: &Server, bare: &Path, options: &RepackOptions) -> Repacked {
+    let old = idx_files(bare);
+    let into = server.path("quarantine");
+    std::fs::create_dir_all(&into).unwrap();
+    let new = write(&old, &into, options).unwrap();
+    verify_covers(&new.pack.idx_path, &old, &Stop::default()).unwrap();
+    replace(bare, &old, &new);
+    assert_eq!(
+        std::fs::read_dir(&into).unwrap().count(),
+        0,
+        "something is left"
+    );
+    new
+}
+
+fn all_objects(git: &Git, bare: &Path) -> String {
+    git.ok(&["cat-file", "--batch-all-objects", "--batch-check"], bare)
+}
+
+/// The strictest checks of git, and the longest chain of deltas.
+fn verify(git: &Git, bare: &Path) -> usize {
+    git.fsck(bare);
+    let idx = idx_files(bare);
+    assert_eq!(idx.len(), 1);
+    let listing = git.ok(&["verify-pack", "-v", idx[0].to_str().unwrap()], bare);
+    let depths = listing.lines().filter_map(|line| {
+        let depth = line.strip_prefix("chain length = ")?;
+        depth.split_once(':')?.0.parse().ok()
+    });
+    depths.max().unwrap_or(0)
+}
+
+fn copy(git: &Git, from: &Path, to: &Path) {
+    let (from, to) = (from.to_str().unwrap(), to.to_str().unwrap());
+    git.ok(
+        &["clone", "-q", "--bare", "--no-hardlinks", from, to],
+        Path::new("/"),
+    );
+}
+
+fn pack_bytes(bare: &Path) -> u64 {
+    let sizes = idx_files(bare).into_iter().map(|idx| {
+        let pack = idx.with_extension("pack");
+        std::fs::metadata(pack).unwrap().len()
+    });
+    sizes.sum()
+}
+
+/// Merges the packs of many pushes and compares the size with what git makes of them.
+fn compare_with_git(commits: usize, step: usize, client: Client) {
+    let server = Server::start();
+    let gits = server.gits();
+    let git = &gits[0];
+    let (source, bare) = (server.path("source"), server.path("bare"));
+    history(git, &source, commits);
+    push_in_steps(git, &source, &bare, step, client);
+    let (before, objects) = (pack_bytes(&bare), all_objects(git, &bare));
+    let packs = idx_files(&bare).len();
+    let made_by_git = ["-adf", "-ad"].map(|how| {
+        let other = server.path(how);
+        copy(git, &bare, &other);
+        git.ok(&["repack", "-q", how], &other);
+        pack_bytes(&other)
+    });
+    let new = repack(&server, &bare, &RepackOptions::default());
+    for git in &gits {
+        assert_eq!(all_objects(git, &bare), objects);
+        let depth = verify(git, &bare);
+        assert!(depth <= 50, "a chain of {depth} deltas");
+    }
+    let after = pack_bytes(&bare);
+    let ratio = |other: u64| after as f64 / other as f64;
+    println!(
+        "{client:?}: {packs} packs, {} objects, {before} bytes; merged {after}, new deltas {}, deflated {}; \
+         git repack -adf {} (x{:.3}), -ad {} (x{:.3})",
+        new.pack.objects,
+        new.new_deltas,
+        new.deflated,
+        made_by_git[0],
+        ratio(made_by_git[0]),
+        made_by_git[1],
+        ratio(made_by_git[1]),
+    );
+    assert_eq!(new.pack.pack_bytes, after);
+    for other in made_by_git {
+        assert!(ratio(other) <= 1.5, "{after} bytes, git needs {other}");
+    }
+}
+
+#[test]
+fn many_thin_pushes_are_merged_about_as_small_as_git_does() {
+    compare_with_git(2400, 6, Client::Thin);
+}
+
+#[test]
+fn pushes_without_deltas_are_merged_about_as_small_as_git_does() {
+    compare_with_git(600, 6, Client::Whole);
+}
+
+#[test]
+fn deltas_of_several_packs_that_form_a_circle_are_cut() {
+    for_each_git(|server, git| {
+        let (bare, _) = server.repo(git, "circle.git");
+        let lines = |number: usize| -> Vec<u8> {
+            let line = |line| format!("line {line}\n").into_bytes();
+            (number..number + 89).flat_map(line).collect()
+        };
+        let (one, two) = (lines(10), lines(11));
+        let ids = [&one, &two].map(|data| {
+            let id = crate::packs::feed(git.command(&["hash-object", "--stdin"], &bare), data);
+            String::from_utf8(id).unwrap().trim().to_owned()
+        });
+        let sizes = |from: &[u8], to: &[u8]| -> Vec<u8> {
+            let size = |size: usize| [(size & 0x7f) as u8 | 0x80, (size >> 7) as u8];
+            [size(from.len()), size(to.len())].concat()
+        };
+        let shared = u16::try_from(one.len() - 8).unwrap().to_le_bytes();
+        // The first line is left out and one is added; and the other way round.
+        let to_two = [
+            &sizes(&one, &two)[..],
+            b"\xb1\x08",
+            &shared,
+            b"\x08line 99\n",
+        ]
+        .concat();
+        let to_one = [&sizes(&two, &one)[..], b"\x08line 10\n", b"\xb0", &shared].concat();
+        keep_pack(
+            git,
+            &bare,
+            &pack_by_hand(&[Entry::Blob(&one), Entry::RefDelta(&ids[0], &to_two)]),
+        );
+        keep_pack(
+            git,
+            &bare,
+            &pack_by_hand(&[Entry::Blob(&two), Entry::RefDelta(&ids[1], &to_one)]),
+        );
+        assert_eq!(idx_files(&bare).len(), 2);
+        let objects = all_objects(git, &bare);
+        let new = repack(server, &bare, &RepackOptions::default());
+        assert_eq!(new.pack.objects, 2);
+        assert_eq!(all_objects(git, &bare), objects);
+        assert_eq!(verify(git, &bare), 1);
+    });
+}
+
+#[test]
+fn a_damaged_entry_stops_the_merge_and_is_named() {
+    for_each_git(|server, git| {
+        let (source, bare) = (server.path("source"), server.path("bare"));
+        history(git, &source, 30);
+        push_in_steps(git, &source, &bare, 10, Client::Thin);
+        let into = server.path("quarantine");
+        std::fs::create_dir_all(&into).unwrap();
+        let old = idx_files(&bare);
+        let pack = old[1].with_extension("pack");
+        let whole = std::fs::read(&pack).unwrap();
+        let listing = git.ok(&["verify-pack", "-v", pack.to_str().unwrap()], &bare);
+        std::fs::remove_file(&pack).unwrap();
+        // One bit in every entry: what holds it is named, by whichever check meets it first.
+        for line in listing.lines() {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let is_entry = fields.len() >= 5 && fields[0].len() == 40;
+            let Some(offset) = fields.get(4).filter(|_| is_entry) else {
+                continue;
+            };
+            let (id, bytes): (_, usize) = (fields[0], fields[3].parse().unwrap());
+            let mut damaged = whole.clone();
+            damaged[offset.parse::<usize>().unwrap() + bytes - 3] ^= 0x10;
+            std::fs::write(&pack, &damaged).unwrap();
+            let error = write(&old, &into, &RepackOptions::default()).unwrap_err();
+            let is_named = matches!(
+                &error,
+                RepackError::Damaged { .. } | RepackError::Entry { .. }
+            );
+            assert!(is_named, "{error}");
+            // An entry may be met as the base of another one, which is named then.
+            let is_base = listing
+                .lines()
+                .any(|line| line.ends_with(id) && !line.starts_with(id));
+            assert!(is_base || error.to_string().contains(id), "{id}: {error}");
+            assert_eq!(
+                std::fs::read_dir(&into).unwrap().count(),
+                0,
+                "something is left"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_merge_stops_at_its_deadline_and_leaves_nothing() {
+    for_each_git(|server, git| {
+        let (source, bare) = (server.path("source"), server.path("bare"));
+        history(git, &source, 20);
+        push_in_steps(git, &source, &bare, 5, Client::Whole);
+        let into = server.path("quarantine");
+        std::fs::create_dir_all(&into).unwrap();
+        let old = idx_files(&bare);
+        let stopped = Stop::default();
+        stopped.stop();
+        let options = RepackOptions {
+            stop: stopped.clone(),
+            ..RepackOptions::default()
+        };
+        assert!(matches!(
+            write(&old, &into, &options),
+            Err(RepackError::Stopped)
+        ));
+        assert!(matches!(
+            write(&[], &into, &RepackOptions::default()),
+            Err(RepackError::Empty)
+        ));
+        assert_eq!(std::fs::read_dir(&into).unwrap().count(), 0);
+        // The end of the search is not the end of the merge.
+        let options = RepackOptions {
+            search_until: stopped,
+            reverse_index: ReverseIndex::Omitted,
+            ..RepackOptions::default()
+        };
+        let new = repack(server, &bare, &options);
+        assert_eq!((new.new_deltas, new.rev_path), (0, None));
+        verify(git, &bare);
+    });
+}
+
+#[test]
+fn a_pack_that_lacks_an_object_or_is_damaged_covers_nothing() {
+    for_each_git(|server, git| {
+        let (source, bare) = (server.path("source"), server.path("bare"));
+        history(git, &source, 40);
+        push_in_steps(git, &source, &bare, 10, Client::Thin);
+        let other = server.path("other");
+        copy(git, &bare, &other);
+        git.ok(&["repack", "-q", "-ad"], &other);
+        let (old, new) = (idx_files(&bare), idx_files(&other).remove(0));
+        let stop = Stop::default();
+        verify_covers(&new, &old, &stop).unwrap();
+        let error = verify_covers(&old[0], std::slice::from_ref(&new), &stop).unwrap_err();
+        assert!(matches!(error, CoverError::Missing { .. }), "{error}");
+        let pack = new.with_extension("pack");
+        let mut bytes = std::fs::read(&pack).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::remove_file(&pack).unwrap();
+        std::fs::write(&pack, &bytes).unwrap();
+        let error = verify_covers(&new, &old, &stop).unwrap_err();
+        assert!(matches!(error, CoverError::Damaged { .. }), "{error}");
+        assert!(error.to_string().contains(".pack"), "{error}");
+    });
+}
+
+#[test]
+fn geometric_merges_keep_a_repository_in_few_packs() {
+    let server = Server::start();
+    let gits = server.gits();
+    let git = &gits[0];
+    let (source, all) = (server.path("source"), server.path("all"));
+    history(git, &source, 120);
+    push_in_steps(git, &source, &all, 3, Client::Thin);
+    let bare = server.path("bare");
+    std::fs::create_dir_all(&bare).unwrap();
+    git.ok(&["init", "-q", "--bare", "-b", "main"], &bare);
+    let into = server.path("quarantine");
+    std::fs::create_dir_all(&into).unwrap();
+    let mut by_age = idx_files(&all);
+    by_age.sort_by_key(|idx| std::fs::metadata(idx).unwrap().modified().unwrap());
+    for idx in by_age {
+        for extension in ["pack", "idx"] {
+            let name = idx.with_extension(extension);
+            std::fs::copy(
+                &name,
+                bare.join("objects/pack").join(name.file_name().unwrap()),
+            )
+            .unwrap();
+        }
+        let sizes: Vec<PackSize> = idx_files(&bare).iter().map(|idx| size(idx)).collect();
+        let Some(chosen) = plan(&sizes, PlanLimits::default()) else {
+            continue;
+        };
+        let path = |id| bare.join(format!("objects/pack/pack-{id}.idx"));
+        let old: Vec<PathBuf> = chosen.into_iter().map(path).collect();
+        let new = write(&old, &into, &RepackOptions::default()).unwrap();
+        replace(&bare, &old, &new);
+        assert!(idx_files(&bare).len() <= 8);
+    }
+    assert_eq!(all_objects(git, &bare), all_objects(git, &all));
+    let tip = git.ok(&["rev-parse", "main"], &all);
+    git.ok(&["update-ref", "refs/heads/main", &tip], &bare);
+    for git in &gits {
+        git.fsck(&bare);
+    }
+}
+
+fn size(idx: &Path) -> PackSize {
+    let name = idx.file_stem().unwrap().to_str().unwrap();
+    let bytes = std::fs::read(idx).unwrap();
+    // The last entry of the fan-out table is the number of objects.
+    let objects = u32::from_be_bytes(bytes[8 + 255 * 4..8 + 256 * 4].try_into().unwrap());
+    PackSize {
+        id: name.strip_prefix("pack-").unwrap().parse().unwrap(),
+        objects,
+        bytes: std::fs::metadata(idx.with_extension("pack")).unwrap().len(),
+    }
+}
