@@ -5,6 +5,7 @@
 //! - [`push`]: receive-pack: commands, pack into quarantine, closure, commit, report.
 //! - [`fetch`]: upload-pack: `ls-refs`, negotiation, shallow history, the pack.
 //! - [`repack`]: merges packs: which ones, into what, with which deltas.
+//! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts what is in it.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
 //! - [`http`]: the axum router and streaming bodies.
 //! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
@@ -15,6 +16,7 @@ pub mod advertise;
 pub mod bare;
 mod delta;
 pub mod fetch;
+pub mod fsck;
 pub mod http;
 mod object;
 mod oid;
@@ -27,6 +29,7 @@ mod reach;
 pub mod refs;
 mod responses;
 pub mod repack;
+mod stats;
 mod store;
 
 pub use advertise::{advertise, advertise_missing, advertise_peeled};
@@ -39,3 +42,5 @@ pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};
 pub use store::{Objects, ObjectsPool, StoreError};
+pub use stats::{StoreStats, stats};
+pub use store::StoreError;

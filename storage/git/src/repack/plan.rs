@@ -41,8 +41,8 @@ fn weight(pack: &PackSize) -> u64 {
 
 /// The packs to merge into one, the smallest first; `None` when all is well as it is.
 ///
-/// The smallest set after whose merge every pack weighs at least `factor` times the next smaller one, and there are no
-/// more than `packs_max`; see `--geometric` in git-repack(1). An object that lies in several packs is counted in each:
+/// The smallest set after whose merge every pack weighs at least `factor` times the next smaller one, the merged one
+/// being the smallest, and there are no more than `packs_max`; see `--geometric` in git-repack(1). An object that lies in several packs is counted in each:
 /// the merged pack is then smaller than reckoned, which breaks no progression.
 pub fn plan(packs: &[PackSize], limits: PlanLimits) -> Option<Vec<PackId>> {
     let mut sorted: Vec<_> = packs.iter().map(|pack| (weight(pack), pack)).collect();
@@ -123,8 +123,11 @@ mod tests {
 
     #[test]
     fn there_are_never_more_packs_than_allowed() {
-        let sizes: Vec<u32> = (0..12).map(|power| 1 << power).collect();
+        let sizes: Vec<u32> = (0..12).map(|power| 3_u32.pow(power)).collect();
         assert_eq!(merged(&sizes).unwrap().len(), 5);
+        // Each merged pack is too close to the next one: only all of them will do.
+        let sizes: Vec<u32> = (0..12).map(|power| 1 << power).collect();
+        assert_eq!(merged(&sizes).unwrap().len(), 12);
     }
 
     #[test]
@@ -169,12 +172,22 @@ mod tests {
                     prop_assert!(is_progression(&all, factor), "{:?}", all);
                     prop_assert!(all.len() <= packs_max);
                     prop_assert_eq!(plan(&all, limits), None);
-                    // No smaller set would do.
-                    let mut fewer = before;
-                    apply(&mut fewer, &chosen[..chosen.len() - 1], 1000);
-                    prop_assert!(
-                        chosen.len() == 2 || !is_progression(&fewer, factor) || fewer.len() > packs_max
-                    );
+                    // No smaller set would do, the merged pack being the smallest.
+                    let (last, fewer) = chosen.split_last().unwrap();
+                    let merged = |set: &[PackId]| -> u64 {
+                        let of_set = before.iter().filter(|pack| set.contains(&pack.id));
+                        of_set.map(weight).sum()
+                    };
+                    let next = merged(std::slice::from_ref(last));
+                    let rest: Vec<_> = before
+                        .iter()
+                        .filter(|pack| !fewer.contains(&pack.id))
+                        .copied()
+                        .collect();
+                    let would_do = next >= u64::from(factor) * merged(fewer)
+                        && is_progression(&rest, factor)
+                        && rest.len() < packs_max;
+                    prop_assert!(chosen.len() == 2 || !would_do);
                 }
             }
         }

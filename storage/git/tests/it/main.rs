@@ -10,6 +10,7 @@
 )]
 
 mod clone_push;
+mod fsck;
 mod hostile;
 mod http;
 mod kept;

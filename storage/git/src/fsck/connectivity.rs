@@ -1,0 +1,142 @@
+//! Nothing that can be reached is missing.
+
+use std::path::Path;
+
+use gix_hashtable::HashSet;
+use gix_object::Kind;
+use henge_types::ObjectId;
+
+use crate::fsck::{Finding, Fsck, FsckError, Stage};
+use crate::object::{EntryKind, TreeEntries, is_safe_name, parse_commit, parse_tag};
+use crate::oid::{Oid, from_gix, to_gix};
+use crate::store::ObjectStore;
+
+/// An object that something refers to.
+struct Need {
+    id: Oid,
+    /// Who refers to it, and as what.
+    by: Option<(Oid, Kind)>,
+}
+
+impl Fsck<'_> {
+    pub(super) fn check_connectivity(
+        &mut self,
+        objects: &Path,
+        tips: &[ObjectId],
+    ) -> Result<(), FsckError> {
+        let store = match ObjectStore::open(objects) {
+            Ok(store) => store,
+            Err(error) => {
+                self.find(Finding::File {
+                    path: objects.to_owned(),
+                    reason: format!("what is reachable cannot be checked: {error}"),
+                });
+                return Ok(());
+            }
+        };
+        let mut seen = HashSet::default();
+        let mut pending = Vec::new();
+        for tip in tips {
+            match to_gix(*tip) {
+                Some(id) => pending.push(Need { id, by: None }),
+                None => self.find(Finding::Missing {
+                    id: *tip,
+                    needed_by: None,
+                }),
+            }
+        }
+        let mut buffer = Vec::new();
+        while let Some(need) = pending.pop() {
+            if !seen.insert(need.id) {
+                continue;
+            }
+            if let Err(finding) = visit(&store, &need, &mut buffer, &mut pending) {
+                self.find(finding);
+            }
+            self.tell(Stage::Connectivity, seen.len() as u64, None)?;
+        }
+        self.report.reachable = Some(seen.len() as u64);
+        Ok(())
+    }
+}
+
+/// Looks at one object and leaves what it refers to in `pending`.
+fn visit(
+    store: &ObjectStore,
+    need: &Need,
+    buffer: &mut Vec<u8>,
+    pending: &mut Vec<Need>,
+) -> Result<(), Finding> {
+    let id = from_gix(&need.id);
+    let unreadable = |error: crate::store::StoreError| Finding::Unreadable {
+        id,
+        reason: error.to_string(),
+    };
+    let kind = store.kind(&need.id).map_err(unreadable)?;
+    let kind = kind.ok_or_else(|| Finding::Missing {
+        id,
+        needed_by: need.by.map(|(by, _)| from_gix(&by)),
+    })?;
+    if let Some((by, expected)) = need.by.filter(|(_, expected)| *expected != kind) {
+        return Err(Finding::Kind {
+            id,
+            kind: name(kind),
+            needed_by: from_gix(&by),
+            expected: name(expected),
+        });
+    }
+    if kind == Kind::Blob {
+        return Ok(());
+    }
+    store.get(&need.id, buffer).map_err(unreadable)?;
+    let malformed = || Finding::Malformed {
+        id,
+        kind: name(kind),
+    };
+    let mut refer = |id, kind| {
+        pending.push(Need {
+            id,
+            by: Some((need.id, kind)),
+        });
+    };
+    match kind {
+        Kind::Commit => {
+            let commit = parse_commit(buffer).ok_or_else(malformed)?;
+            commit
+                .parents
+                .into_iter()
+                .for_each(|parent| refer(parent, Kind::Commit));
+            refer(commit.tree, Kind::Tree);
+        }
+        Kind::Tag => {
+            let (target, kind) = parse_tag(buffer).ok_or_else(malformed)?;
+            refer(target, kind);
+        }
+        Kind::Tree => {
+            let mut is_safe = true;
+            for entry in TreeEntries::new(buffer) {
+                let entry = entry.map_err(|_| malformed())?;
+                is_safe &= is_safe_name(entry.name);
+                match entry.kind {
+                    EntryKind::Tree => refer(entry.id.to_owned(), Kind::Tree),
+                    EntryKind::Blob => refer(entry.id.to_owned(), Kind::Blob),
+                    EntryKind::Submodule => {}
+                }
+            }
+            if !is_safe {
+                return Err(Finding::ForbiddenName { id });
+            }
+        }
+        Kind::Blob => {}
+    }
+    Ok(())
+}
+
+const fn name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Commit => "commit",
+        Kind::Tree => "tree",
+        Kind::Blob => "blob",
+        Kind::Tag => "tag",
+    }
+}

@@ -1,0 +1,166 @@
+//! Every object of every pack, inflated and hashed.
+
+use std::path::{Path, PathBuf};
+
+use gix_object::Kind;
+use gix_pack::cache::lru::MemoryCappedHashmap;
+use gix_pack::data::decode::entry::ResolvedBase;
+use gix_utils::progress::Discard;
+
+use crate::fsck::{Finding, Fsck, FsckError, Stage, hash_mismatch};
+use crate::oid::{KIND, from_gix, oid};
+use crate::store::{StoreError, idx_files};
+
+/// Decoded delta bases kept while a pack is read.
+const DELTA_CACHE_BYTES: usize = 96 * 1024 * 1024;
+
+struct OpenPack {
+    path: PathBuf,
+    index: gix_pack::index::File,
+    data: gix_pack::data::File,
+}
+
+impl Fsck<'_> {
+    /// Checks the packs of a directory one after the other.
+    pub(super) fn check_packs(&mut self, objects: &Path) -> Result<(), FsckError> {
+        let directory = objects.join("pack");
+        let listing = idx_files(&directory).map_err(|source| StoreError::Open {
+            path: directory,
+            source,
+        })?;
+        let mut packs = Vec::with_capacity(listing.len());
+        for idx in listing {
+            match open(&idx) {
+                Ok(pack) => packs.push(pack),
+                Err(finding) => self.find(finding),
+            }
+        }
+        let counts = packs.iter().map(|pack| u64::from(pack.index.num_objects()));
+        let total = counts.sum();
+        for pack in packs {
+            self.report.packs += 1;
+            self.check_pack(&pack, total)?;
+        }
+        Ok(())
+    }
+
+    fn check_pack(&mut self, pack: &OpenPack, total: u64) -> Result<(), FsckError> {
+        self.check_files(pack)?;
+        // In the order of the file: a base was mostly read shortly before.
+        let mut entries: Vec<(u64, u32)> = (0..pack.index.num_objects())
+            .map(|entry| (pack.index.pack_offset_at_index(entry), entry))
+            .collect();
+        entries.sort_unstable();
+        let mut decoder = Decoder {
+            inflate: gix_zlib::Inflate::default(),
+            cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
+            buffer: Vec::new(),
+        };
+        for (position, (offset, entry)) in entries.iter().enumerate() {
+            let next = entries.get(position + 1).map(|(offset, _)| *offset);
+            let end = next.unwrap_or(pack.data.pack_end() as u64);
+            if let Some(reason) = decoder.check(pack, *entry, *offset..end) {
+                self.find(Finding::Damaged {
+                    id: from_gix(pack.index.oid_at_index(*entry)),
+                    path: pack.path.clone(),
+                    reason,
+                });
+            }
+            self.report.packed += 1;
+            self.tell(Stage::Packs, self.report.packed, Some(total))?;
+        }
+        Ok(())
+    }
+
+    fn check_files(&mut self, pack: &OpenPack) -> Result<(), FsckError> {
+        let idx = pack.path.with_extension("idx");
+        let stop = self.stop;
+        let checks = [
+            (&idx, pack.index.verify_checksum(&mut Discard, stop.flag())),
+            (
+                &pack.path,
+                pack.data.verify_checksum(&mut Discard, stop.flag()),
+            ),
+        ];
+        if stop.is_set() {
+            return Err(FsckError::Stopped);
+        }
+        for (path, outcome) in checks {
+            if let Err(error) = outcome {
+                self.find(Finding::File {
+                    path: path.clone(),
+                    reason: error.to_string(),
+                });
+            }
+        }
+        if pack.data.checksum() != pack.index.pack_checksum()
+            || pack.data.num_objects() != pack.index.num_objects()
+        {
+            self.find(Finding::File {
+                path: idx,
+                reason: "it is not the index of the pack beside it".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn open(idx: &Path) -> Result<OpenPack, Finding> {
+    let path = idx.with_extension("pack");
+    let failed = |path: &Path, error: gix_error::Error| Finding::File {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    };
+    Ok(OpenPack {
+        index: gix_pack::index::File::at(idx, KIND).map_err(|error| failed(idx, error))?,
+        data: gix_pack::data::File::at(&path, KIND).map_err(|error| failed(&path, error))?,
+        path,
+    })
+}
+
+struct Decoder {
+    inflate: gix_zlib::Inflate,
+    cache: MemoryCappedHashmap,
+    buffer: Vec<u8>,
+}
+
+impl Decoder {
+    /// What is wrong with an entry. Its own bytes are compared first: what a damaged header says is not believed.
+    fn check(
+        &mut self,
+        pack: &OpenPack,
+        entry: u32,
+        range: std::ops::Range<u64>,
+    ) -> Option<String> {
+        let offset = range.start;
+        let Some(raw) = pack.data.entry_slice(range) else {
+            return Some("its entry reaches beyond the pack".to_owned());
+        };
+        let expected = pack.index.crc32_at_index(entry);
+        if expected.is_some_and(|expected| crc32fast::hash(raw) != expected) {
+            return Some("its entry has another checksum than the index says".to_owned());
+        }
+        match self.decode(pack, offset) {
+            Ok(kind) => hash_mismatch(pack.index.oid_at_index(entry), kind, &self.buffer),
+            Err(error) => Some(error.to_string()),
+        }
+    }
+
+    fn decode(&mut self, pack: &OpenPack, offset: u64) -> gix_error::Result<Kind> {
+        let resolve = |base: &oid, _: &mut Vec<u8>| {
+            let entry = pack.index.lookup(base);
+            let offset = entry.map(|entry| pack.index.pack_offset_at_index(entry));
+            offset
+                .map(|offset| pack.data.entry(offset).map(ResolvedBase::InPack))
+                .transpose()
+        };
+        let outcome = pack.data.decode_entry(
+            pack.data.entry(offset)?,
+            &mut self.buffer,
+            &mut self.inflate,
+            &resolve,
+            &mut self.cache,
+        )?;
+        Ok(outcome.kind)
+    }
+}
