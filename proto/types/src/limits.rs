@@ -47,6 +47,13 @@ pub const PACK_OBJECTS_MAX: u32 = 20_000_000;
 /// One object, inflated, in a pushed pack.
 pub const OBJECT_BYTES_MAX: u64 = 512 * 1024 * 1024;
 
+/// Deltas from an object in a pushed pack to the whole one at the end of its chain: as many as git makes at most.
+pub const DELTA_DEPTH_MAX: u32 = 4095;
+/// Directories from the top of a pushed tree down to its deepest one: git reads no more (core.maxTreeDepth).
+pub const TREE_DEPTH_MAX: usize = 2048;
+/// One pushed tree object: about a million entries in one directory.
+pub const TREE_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// A segment of the write-ahead log.
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// All segments of the write-ahead log together.

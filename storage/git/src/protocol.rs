@@ -126,8 +126,14 @@ pub struct PushLimits {
     pub pack_bytes_max: u64,
     /// Objects in the pack.
     pub objects_max: u32,
-    /// Bytes of one object, inflated.
+    /// Bytes of one object, inflated. Bounds what a few bytes may inflate to as well.
     pub object_bytes_max: u64,
+    /// Deltas from an object to the whole one at the end of its chain.
+    pub delta_depth_max: u32,
+    /// Directories from the top of a tree down to its deepest one.
+    pub tree_depth_max: usize,
+    /// Bytes of one tree, which bounds its entries.
+    pub tree_bytes_max: usize,
     /// Ref updates.
     pub updates_max: usize,
     /// Threads that index a large pack.
@@ -142,6 +148,9 @@ impl Default for PushLimits {
             pack_bytes_max: limits::PUSH_BYTES_MAX,
             objects_max: limits::PACK_OBJECTS_MAX,
             object_bytes_max: limits::OBJECT_BYTES_MAX,
+            delta_depth_max: limits::DELTA_DEPTH_MAX,
+            tree_depth_max: limits::TREE_DEPTH_MAX,
+            tree_bytes_max: limits::TREE_BYTES_MAX,
             updates_max: limits::REF_UPDATES_MAX,
             index_threads_max: 2,
             stop: Stop::default(),

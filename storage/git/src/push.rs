@@ -2,6 +2,7 @@
 
 mod closure;
 mod commands;
+mod depth;
 mod ingest;
 mod receive;
 mod report;

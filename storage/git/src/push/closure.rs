@@ -9,7 +9,7 @@ use gix_object::Kind;
 
 use crate::object::{EntryKind, SamePath, TreeEntries, is_safe_name, parse_commit, parse_tag};
 use crate::oid::Oid;
-use crate::protocol::Stop;
+use crate::protocol::PushLimits;
 use crate::push::sent::sent_as_well;
 use crate::reach::{Reach, ReachError};
 use crate::refs::{ClosureCheck, RefStore};
@@ -27,6 +27,12 @@ pub(crate) enum Unconnected {
     /// A tree that a checkout must not be made from.
     #[error("tree {id} holds a forbidden path name")]
     ForbiddenName { id: Oid },
+    /// A tree too far down.
+    #[error("tree {id} lies deeper than {max} directories")]
+    TreeDepth { id: Oid, max: usize },
+    /// A tree with too many entries.
+    #[error("tree {id} has {bytes} bytes, {max} are allowed: spread its entries over directories")]
+    TreeBytes { id: Oid, bytes: usize, max: usize },
 }
 
 /// A refused tip, or no answer at all.
@@ -67,7 +73,7 @@ pub(crate) struct Closure<'a> {
     store: &'a ObjectStore,
     pushed: Option<Pushed>,
     reach: Reach<'a>,
-    stop: &'a Stop,
+    limits: &'a PushLimits,
     /// What was done so far.
     pub(crate) stats: ClosureCheck,
 }
@@ -97,19 +103,28 @@ struct Findings {
     beside: HashSet<Oid>,
 }
 
+/// A pushed tree that is still to be walked.
+struct Pending {
+    tree: Oid,
+    /// What the parents have at the same path.
+    bases: Vec<Oid>,
+    /// Directories above it.
+    depth: usize,
+}
+
 impl<'a> Closure<'a> {
     pub(crate) fn new(
         refs: &'a dyn RefStore,
         store: &'a ObjectStore,
         pushed: Option<Pushed>,
         known_tips: HashSet<Oid>,
-        stop: &'a Stop,
+        limits: &'a PushLimits,
     ) -> Self {
         Self {
             store,
             pushed,
-            reach: Reach::new(refs, store, known_tips, stop),
-            stop,
+            reach: Reach::new(refs, store, known_tips, &limits.stop),
+            limits,
             stats: ClosureCheck::default(),
         }
     }
@@ -241,10 +256,14 @@ impl<'a> Closure<'a> {
         bases: Vec<Oid>,
         findings: &mut Findings,
     ) -> Result<(), ClosureError> {
-        let mut pending = vec![(tree, bases)];
+        let mut pending = vec![Pending {
+            tree,
+            bases,
+            depth: 0,
+        }];
         let mut buffer = Vec::new();
         let mut base_buffers: Vec<Vec<u8>> = Vec::new();
-        while let Some((tree, bases)) = pending.pop() {
+        while let Some(Pending { tree, bases, depth }) = pending.pop() {
             if bases.contains(&tree) || !findings.seen.insert(tree) {
                 continue;
             }
@@ -255,12 +274,30 @@ impl<'a> Closure<'a> {
             self.check_stop()?;
             self.pushed_kind(&tree, Some(Kind::Tree))?;
             self.store.get(&tree, &mut buffer)?;
+            self.check_tree_limits(tree, depth, buffer.len())?;
             base_buffers.resize_with(bases.len().max(base_buffers.len()), Vec::new);
             for (base, base_buffer) in bases.iter().zip(&mut base_buffers) {
                 self.read_base(base, base_buffer, findings)?;
             }
             let beside = &base_buffers[..bases.len()];
+            let first = pending.len();
             self.walk_entries(tree, &buffer, beside, &mut pending, findings)?;
+            for below in &mut pending[first..] {
+                below.depth = depth + 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// The depth is that of the path on which the walk came here first.
+    fn check_tree_limits(&self, id: Oid, depth: usize, bytes: usize) -> Result<(), Unconnected> {
+        let (depth_max, bytes_max) = (self.limits.tree_depth_max, self.limits.tree_bytes_max);
+        if depth > depth_max {
+            return Err(Unconnected::TreeDepth { id, max: depth_max });
+        }
+        if bytes > bytes_max {
+            let max = bytes_max;
+            return Err(Unconnected::TreeBytes { id, bytes, max });
         }
         Ok(())
     }
@@ -296,7 +333,7 @@ impl<'a> Closure<'a> {
         tree: Oid,
         data: &[u8],
         bases: &[Vec<u8>],
-        pending: &mut Vec<(Oid, Vec<Oid>)>,
+        pending: &mut Vec<Pending>,
         findings: &mut Findings,
     ) -> Result<(), ClosureError> {
         let mut beside: Vec<_> = bases.iter().map(|base| SamePath::new(base)).collect();
@@ -328,7 +365,11 @@ impl<'a> Closure<'a> {
             }
             let id = entry.id.to_owned();
             if entry.kind == EntryKind::Tree {
-                pending.push((id, below));
+                pending.push(Pending {
+                    tree: id,
+                    bases: below,
+                    depth: 0,
+                });
             } else if findings.seen.insert(id) {
                 if self.is_pushed(&id) {
                     self.pushed_kind(&id, Some(Kind::Blob))?;
@@ -406,7 +447,7 @@ impl<'a> Closure<'a> {
     }
 
     fn check_stop(&self) -> Result<(), ReachError> {
-        if self.stop.is_set() {
+        if self.limits.stop.is_set() {
             return Err(ReachError::Stopped);
         }
         Ok(())

@@ -6,11 +6,12 @@ use std::path::Path;
 
 use gix_hashtable::HashSet;
 use gix_pack::data::input;
-use henge_types::PackId;
+use henge_types::{ObjectId, PackId};
 
 use crate::oid::{KIND, OID_BYTES, Oid, from_gix, oid};
 use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
+use crate::push::depth::check_delta_depth;
 use crate::refs::QuarantinedPack;
 use crate::store::ObjectStore;
 
@@ -33,6 +34,16 @@ pub enum IngestError {
         /// What its header says.
         objects: u32,
         /// What is allowed.
+        max: u32,
+    },
+    /// A chain of deltas is too long, or goes in a circle.
+    #[error(
+        "object {id} is more than {max} deltas away from a whole one: repack with --depth={max} and push again"
+    )]
+    DeltaDepth {
+        /// The object at its end.
+        id: ObjectId,
+        /// How many deltas are allowed.
         max: u32,
     },
     /// The time for it is over.
@@ -72,7 +83,11 @@ impl IngestError {
         let io_kind = match self {
             Self::Io(error) => Some(error.kind()),
             Self::Broken(error) => error.downcast_any_ref::<io::Error>().map(io::Error::kind),
-            Self::NotAPack | Self::Truncated | Self::TooManyObjects { .. } | Self::Stopped => None,
+            Self::NotAPack
+            | Self::Truncated
+            | Self::TooManyObjects { .. }
+            | Self::DeltaDepth { .. }
+            | Self::Stopped => None,
         };
         matches!(
             io_kind,
@@ -155,8 +170,10 @@ pub(crate) fn ingest(
             IngestError::Broken(error)
         }
     })?;
+    let pack = quarantined(&outcome)?;
+    check_delta_depth(&pack, limits)?;
     Ok(Ingested {
-        pack: Some(quarantined(&outcome)?),
+        pack: Some(pack),
         external: bases.used.into_inner(),
     })
 }

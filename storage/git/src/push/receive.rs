@@ -168,7 +168,7 @@ impl Push<'_> {
             &store,
             pushed,
             self.known_tips.clone(),
-            &self.limits.stop,
+            self.limits,
         );
         let outcome = check_tips(&mut closure, &store, head, &mut self.results);
         self.summary.checked = closure.stats;

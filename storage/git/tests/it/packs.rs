@@ -39,6 +39,8 @@ pub(crate) fn idx_files(bare: &Path) -> Vec<PathBuf> {
 /// One entry of a pack made by hand.
 pub(crate) enum Entry<'a> {
     Blob(&'a [u8]),
+    /// An object of this kind: 1 is a commit, 2 a tree.
+    Whole(u8, &'a [u8]),
     /// A delta against the object of this id.
     RefDelta(&'a str, &'a [u8]),
     /// A delta against the entry before it.
@@ -54,6 +56,7 @@ pub(crate) fn pack_by_hand(entries: &[Entry<'_>]) -> Vec<u8> {
         let begin = pack.len();
         let (kind, data) = match entry {
             Entry::Blob(data) => (3, data),
+            Entry::Whole(kind, data) => (*kind, data),
             Entry::DeltaOnPrevious(delta) => (6, delta),
             Entry::RefDelta(_, delta) => (7, delta),
         };
@@ -66,7 +69,7 @@ pub(crate) fn pack_by_hand(entries: &[Entry<'_>]) -> Vec<u8> {
         }
         pack.push(byte);
         match entry {
-            Entry::Blob(_) => {}
+            Entry::Blob(_) | Entry::Whole(..) => {}
             Entry::RefDelta(base, _) => pack.extend(hex::decode(base).unwrap()),
             Entry::DeltaOnPrevious(_) => {
                 let distance = begin - previous;
@@ -82,6 +85,14 @@ pub(crate) fn pack_by_hand(entries: &[Entry<'_>]) -> Vec<u8> {
     let checksum = Sha1::digest(&pack);
     pack.extend_from_slice(&checksum);
     pack
+}
+
+/// The id that an object has.
+pub(crate) fn object_id(kind: &str, data: &[u8]) -> String {
+    let mut hash = Sha1::new();
+    hash.update(format!("{kind} {}\0", data.len()));
+    hash.update(data);
+    hex::encode(hash.finalize())
 }
 
 /// Puts a pack into a repository, completed if it is thin, without any ref to it.

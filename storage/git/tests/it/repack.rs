@@ -168,7 +168,13 @@ fn deltas_of_several_packs_that_form_a_circle_are_cut() {
             &bare,
             &pack_by_hand(&[Entry::Blob(&two), Entry::RefDelta(&ids[1], &to_one)]),
         );
-        assert_eq!(idx_files(&bare).len(), 2);
+        // A thin pack that was completed may hold one object twice.
+        keep_pack(
+            git,
+            &bare,
+            &pack_by_hand(&[Entry::Blob(&one), Entry::Blob(&one)]),
+        );
+        assert_eq!(idx_files(&bare).len(), 3);
         let objects = all_objects(git, &bare);
         let new = repack(server, &bare, &RepackOptions::default());
         assert_eq!(new.pack.objects, 2);
