@@ -17,7 +17,7 @@ const WINDOW_BYTES: usize = 16;
 /// Appends a size as deltas begin with: seven bits a byte, the lowest first.
 fn push_size(mut size: usize, output: &mut Vec<u8>) {
     loop {
-        let bits = (size & 0x7f) as u8;
+        let bits = size.to_le_bytes()[0] & 0x7f;
         size >>= 7;
         if size == 0 {
             output.push(bits);

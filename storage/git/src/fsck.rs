@@ -41,7 +41,7 @@ pub enum Finding {
         reason: String,
     },
     /// A reachable object is not there.
-    #[error("object {id} is missing{}", needed(.needed_by))]
+    #[error("object {id} is missing{}", needed(.needed_by.as_ref()))]
     Missing {
         /// The object.
         id: ObjectId,
@@ -84,7 +84,7 @@ pub enum Finding {
     },
 }
 
-fn needed(by: &Option<ObjectId>) -> String {
+fn needed(by: Option<&ObjectId>) -> String {
     by.map_or_else(
         || ": a ref points at it".to_owned(),
         |by| format!(": {by} needs it"),

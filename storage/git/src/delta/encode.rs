@@ -105,7 +105,7 @@ impl Delta {
             return None;
         }
         for part in bytes.chunks(INSERT_BYTES_MAX) {
-            self.output.push((part.len() & INSERT_BYTES_MAX) as u8);
+            self.output.push(part.len().to_le_bytes()[0]);
             self.output.extend_from_slice(part);
         }
         Some(())

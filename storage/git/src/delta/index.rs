@@ -71,7 +71,7 @@ impl<B: AsRef<[u8]>> DeltaIndex<B> {
                 continue;
             };
             let hash = hash(window);
-            let bucket = (hash >> self.shift) as usize;
+            let bucket = bucket(hash, self.shift);
             let check = low_half(hash);
             let mut next = self.heads[bucket];
             // Of a run of the same bytes only the first window is kept: a match begins there, or is extended back.
@@ -99,7 +99,7 @@ impl<B: AsRef<[u8]>> DeltaIndex<B> {
     pub(super) fn candidates(&self, window: &[u8; WINDOW_BYTES]) -> impl Iterator<Item = usize> {
         let hash = hash(window);
         let check = low_half(hash);
-        let mut next = self.heads[(hash >> self.shift) as usize];
+        let mut next = self.heads[bucket(hash, self.shift)];
         let mut steps = 0;
         std::iter::from_fn(move || {
             while next != NONE && steps < CANDIDATES_MAX {
@@ -136,6 +136,16 @@ const fn window_number(number: usize) -> u32 {
 )]
 const fn low_half(hash: u64) -> u32 {
     hash as u32
+}
+
+/// The highest bits of a hash choose its bucket.
+#[inline]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "there are no more than 2^23 buckets"
+)]
+const fn bucket(hash: u64, shift: u32) -> usize {
+    (hash >> shift) as usize
 }
 
 /// Two multiplications over the whole window: quick enough to be taken anew at every byte of a target.

@@ -58,7 +58,7 @@ impl Fsck<'_> {
         };
         for (position, (offset, entry)) in entries.iter().enumerate() {
             let next = entries.get(position + 1).map(|(offset, _)| *offset);
-            let end = next.unwrap_or(pack.data.pack_end() as u64);
+            let end = next.unwrap_or_else(|| pack.data.pack_end() as u64);
             if let Some(reason) = decoder.check(pack, *entry, *offset..end) {
                 self.find(Finding::Damaged {
                     id: from_gix(pack.index.oid_at_index(*entry)),

@@ -104,7 +104,7 @@ fn compare_with_git(commits: usize, step: usize, client: Client) {
     }
     let after = pack_bytes(&bare);
     let ratio = |other: u64| after as f64 / other as f64;
-    println!(
+    eprintln!(
         "{client:?}: {packs} packs, {} objects, {before} bytes; merged {after}, new deltas {}, deflated {}; \
          git repack -adf {} (x{:.3}), -ad {} (x{:.3})",
         new.pack.objects,
@@ -145,7 +145,8 @@ fn deltas_of_several_packs_that_form_a_circle_are_cut() {
             String::from_utf8(id).unwrap().trim().to_owned()
         });
         let sizes = |from: &[u8], to: &[u8]| -> Vec<u8> {
-            let size = |size: usize| [(size & 0x7f) as u8 | 0x80, (size >> 7) as u8];
+            let byte = |size: usize| u8::try_from(size).unwrap();
+            let size = |size: usize| [byte(size & 0x7f) | 0x80, byte(size >> 7)];
             [size(from.len()), size(to.len())].concat()
         };
         let shared = u16::try_from(one.len() - 8).unwrap().to_le_bytes();
