@@ -2,8 +2,8 @@
 //! ([`verify_covers`]).
 //!
 //! Pushes leave a pack each. Merging takes their entries as they lie, compressed, and looks for deltas only between
-//! objects that lie whole in every pack. One thread, bounded memory (about 80 bytes an object beside the window, 160
-//! while indexes are merged), a deadline.
+//! objects that lie whole in every pack. One thread, a deadline, and bounded memory: about 100 bytes an object beside
+//! the window (64 MiB) and a cache of decoded objects (24 MiB); the packs themselves are mapped.
 
 mod covers;
 mod forms;
@@ -146,9 +146,9 @@ pub struct Repacked {
 
 /// Writes one pack of every object of the packs whose indexes are `idx_files`, into the directory `into`.
 ///
-/// `into` is the caller's own, and on the file system where the pack goes. The files are called after the pack's checksum, as git does, and are
-/// readable only. Nothing is fsynced: the caller does that before it relies on them, as for
-/// a push's pack. The packs themselves are not touched.
+/// `into` is the caller's own, and on the file system where the pack goes. The files are called after the pack's
+/// checksum, as git does, and are readable only. Nothing is fsynced: the caller does that before it relies on them, as
+/// for a push's pack. The packs themselves are not touched.
 ///
 /// Every entry is compared with the checksum in its index on the way, and every object that is written anew with its id.
 ///
