@@ -27,8 +27,8 @@ pub mod protocol;
 pub mod push;
 mod reach;
 pub mod refs;
-mod responses;
 pub mod repack;
+mod responses;
 mod stats;
 mod store;
 
@@ -41,6 +41,5 @@ pub use push::{PushHead, PushSummary, ReceiveError, parse_push, receive_pack, re
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};
-pub use store::{Objects, ObjectsPool, StoreError};
 pub use stats::{StoreStats, stats};
-pub use store::StoreError;
+pub use store::{Objects, ObjectsPool, StoreError};

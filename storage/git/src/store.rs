@@ -284,55 +284,6 @@ impl ObjectStore {
     }
 }
 
-fn open_pack(idx: &Path) -> gix_error::Result<Pack> {
-    Ok(Pack {
-        index: gix_pack::index::File::at(idx, KIND)?,
-        data: gix_pack::data::File::at(idx.with_extension("pack"), KIND)?,
-    })
-}
-
-/// Opens every pack of a directory; listed again when one vanished in between.
-fn open_packs(directory: &Path) -> Result<Vec<Pack>, StoreError> {
-    let mut scans = 0;
-    loop {
-        scans += 1;
-        match try_open_packs(directory) {
-            Err(StoreError::Pack { source, .. })
-                if scans < SCANS_MAX && is_missing_file(&source) => {}
-            outcome => return outcome,
-        }
-    }
-}
-
-fn is_missing_file(error: &gix_error::Error) -> bool {
-    error
-        .downcast_any_ref::<io::Error>()
-        .is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
-}
-
-fn try_open_packs(directory: &Path) -> Result<Vec<Pack>, StoreError> {
-    let failed = |source| StoreError::Open {
-        path: directory.to_owned(),
-        source,
-    };
-    let listing = match std::fs::read_dir(directory) {
-        Ok(listing) => listing,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(error) => return Err(failed(error)),
-    };
-    let mut packs = Vec::new();
-    for file in listing {
-        let path = file.map_err(failed)?.path();
-        // An index without its pack is on its way in or out: the pack is renamed into place first and
-        // unlinked last, so it holds nothing that is still or already needed from here.
-        let is_index = path.extension().is_some_and(|extension| extension == "idx");
-        if is_index && path.with_extension("pack").try_exists().map_err(failed)? {
-            packs.push(open_pack(&path).map_err(|source| StoreError::Pack { path, source })?);
-        }
-    }
-    Ok(packs)
-}
-
 /// The indexes in a directory of packs whose packs are there too, sorted; none when there is no directory.
 pub(crate) fn idx_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let listing = match std::fs::read_dir(directory) {

@@ -9,7 +9,7 @@ use henge_types::ObjectId;
 use crate::fsck::{Finding, Fsck, FsckError, Stage};
 use crate::object::{EntryKind, TreeEntries, is_safe_name, parse_commit, parse_tag};
 use crate::oid::{Oid, from_gix, to_gix};
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, Objects};
 
 /// An object that something refers to.
 struct Need {
@@ -24,7 +24,7 @@ impl Fsck<'_> {
         objects: &Path,
         tips: &[ObjectId],
     ) -> Result<(), FsckError> {
-        let store = match ObjectStore::open(objects) {
+        let store = match Objects::at(objects).open() {
             Ok(store) => store,
             Err(error) => {
                 self.find(Finding::File {

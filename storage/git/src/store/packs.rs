@@ -16,7 +16,7 @@ use crate::oid::KIND;
 use crate::store::{ObjectStore, StoreError};
 
 /// How often a listing that changed underneath is taken again.
-const SCANS_MAX: usize = 4;
+const SCANS_MAX: u32 = 8;
 /// Directories whose packs a pool keeps open.
 const POOLED_MAX: usize = 512;
 
@@ -139,23 +139,30 @@ impl Objects {
         Ok(ObjectStore::new(packs, &directories))
     }
 
-    /// The packs of the directories; listed again when one vanished in between.
+    /// The packs of the directories. Maintenance puts a pack in the place of others: a listing that is taken meanwhile
+    /// may miss both, so it is taken again until nothing went away.
     fn packs(&self, directories: &[PathBuf]) -> Result<Vec<Arc<Pack>>, StoreError> {
-        let mut scans = 0;
-        loop {
-            scans += 1;
-            let known = self.known().clone();
-            match list(directories, &known) {
+        let mut before = self.known().clone();
+        // What was never listed may be changing as well.
+        let mut was_listed = !before.is_empty();
+        for scan in 1..=SCANS_MAX {
+            let found = match list(directories, &before) {
                 Err(StoreError::Pack { source, .. })
-                    if scans < SCANS_MAX && is_missing_file(&source) => {}
-                Err(error) => return Err(error),
-                Ok(found) => {
-                    let packs = found.values().cloned().collect();
-                    *self.known() = found;
-                    return Ok(packs);
+                    if scan < SCANS_MAX && is_missing_file(&source) =>
+                {
+                    continue;
                 }
+                outcome => outcome?,
+            };
+            let nothing_went = before.keys().all(|path| found.contains_key(path));
+            before = found;
+            if was_listed && nothing_went {
+                break;
             }
+            was_listed = true;
         }
+        self.known().clone_from(&before);
+        Ok(before.into_values().collect())
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<Pack>>> {
