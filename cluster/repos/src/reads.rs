@@ -10,7 +10,8 @@ use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_git::{
-    FetchLimits, Output, Protocol, Service, Stop, advertise, advertise_peeled, upload_pack,
+    FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise, advertise_peeled,
+    upload_pack,
 };
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
@@ -298,7 +299,15 @@ impl Inner {
             match service {
                 Service::ReceivePack => advertise(&local.refs, service, protocol, &mut listing)?,
                 Service::UploadPack => {
-                    advertise_peeled(&local.refs, &objects, service, protocol, &mut listing)?;
+                    let policy = FetchPolicy::default();
+                    advertise_peeled(
+                        &local.refs,
+                        &objects,
+                        service,
+                        protocol,
+                        policy,
+                        &mut listing,
+                    )?;
                 }
             }
             drop(local);

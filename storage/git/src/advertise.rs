@@ -6,13 +6,13 @@ use henge_types::{ObjectId, RefName};
 
 use crate::peel::Peeler;
 use crate::pkt;
-use crate::protocol::{AGENT, Protocol, Service};
+use crate::protocol::{AGENT, AcceptedWants, FetchPolicy, Protocol, Service};
 use crate::refs::RefStore;
 use crate::store::Objects;
 
 /// Writes the advertisement of a repository, without the `# service=` line that HTTP puts before it.
 ///
-/// Tags are not peeled: see [`advertise_peeled`].
+/// Tags are not peeled: see [`advertise_peeled`]. The default [`FetchPolicy`] is advertised.
 ///
 /// # Errors
 /// When the output breaks.
@@ -34,9 +34,11 @@ pub fn advertise_peeled(
     objects: &Objects,
     service: Service,
     protocol: Protocol,
+    policy: FetchPolicy,
     output: &mut dyn Write,
 ) -> io::Result<()> {
-    let listing = Advertisement::collect(Some(refs), service, protocol);
+    let mut listing = Advertisement::collect(Some(refs), service, protocol);
+    listing.policy = policy;
     let needs_objects = service == Service::UploadPack && protocol != Protocol::V2;
     if !needs_objects || listing.refs.is_empty() {
         return listing.write(None, output);
@@ -59,6 +61,7 @@ pub fn advertise_missing(
 struct Advertisement {
     service: Service,
     protocol: Protocol,
+    policy: FetchPolicy,
     head: Option<RefName>,
     refs: Vec<(RefName, ObjectId)>,
 }
@@ -68,6 +71,7 @@ impl Advertisement {
         let mut listing = Self {
             service,
             protocol,
+            policy: FetchPolicy::default(),
             head: None,
             refs: Vec::new(),
         };
@@ -83,7 +87,9 @@ impl Advertisement {
 
     fn write(&self, mut peeler: Option<&mut Peeler<'_>>, output: &mut dyn Write) -> io::Result<()> {
         match (self.service, self.protocol) {
-            (Service::UploadPack, Protocol::V2) => return write_v2_capabilities(output),
+            (Service::UploadPack, Protocol::V2) => {
+                return write_v2_capabilities(self.policy, output);
+            }
             (_, Protocol::V1) => pkt::write(output, b"version 1\n")?,
             (_, Protocol::V0 | Protocol::V2) => {}
         }
@@ -134,8 +140,15 @@ impl Advertisement {
                     .as_ref()
                     .filter(|_| self.head_value().is_some())
                     .map_or_else(String::new, |head| format!(" symref=HEAD:{head}"));
+                let wants = match self.policy.wants {
+                    AcceptedWants::Tips => "allow-tip-sha1-in-want",
+                    AcceptedWants::Reachable | AcceptedWants::Any => {
+                        "allow-tip-sha1-in-want allow-reachable-sha1-in-want"
+                    }
+                };
+                let filter = if self.policy.filter { " filter" } else { "" };
                 format!(
-                    "multi_ack multi_ack_detailed no-done thin-pack side-band side-band-64k ofs-delta shallow no-progress include-tag allow-tip-sha1-in-want allow-reachable-sha1-in-want{symref} object-format=sha1 agent={AGENT}"
+                    "multi_ack multi_ack_detailed no-done thin-pack side-band side-band-64k ofs-delta shallow deepen-since deepen-not deepen-relative no-progress include-tag {wants}{filter}{symref} object-format=sha1 agent={AGENT}"
                 )
             }
         }
@@ -155,11 +168,16 @@ fn write_ref(
     pkt::write(output, line.as_bytes())
 }
 
-fn write_v2_capabilities(output: &mut dyn Write) -> io::Result<()> {
+fn write_v2_capabilities(policy: FetchPolicy, output: &mut dyn Write) -> io::Result<()> {
+    let filter = if policy.filter { " filter" } else { "" };
     pkt::write(output, b"version 2\n")?;
     pkt::write(output, format!("agent={AGENT}\n").as_bytes())?;
     pkt::write(output, b"ls-refs=unborn\n")?;
-    pkt::write(output, b"fetch=shallow\n")?;
+    let fetch = format!("fetch=shallow wait-for-done{filter} ref-in-want sideband-all\n");
+    pkt::write(output, fetch.as_bytes())?;
+    // Options are taken and mean nothing here, as with git itself.
+    pkt::write(output, b"server-option\n")?;
     pkt::write(output, b"object-format=sha1\n")?;
+    pkt::write(output, b"object-info\n")?;
     pkt::write_flush(output)
 }

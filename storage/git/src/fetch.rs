@@ -1,14 +1,19 @@
 //! upload-pack: `ls-refs`, negotiation, shallow history and the pack.
 
+mod answer;
 mod emit;
+mod filter;
+mod filtered;
 mod graph;
 mod legacy;
 mod ls_refs;
 mod negotiate;
+mod object_info;
 mod request;
 mod select;
 mod serve;
 mod shallow;
+mod sparse;
 mod walk;
 
 use std::io::{self, BufRead};
@@ -44,6 +49,30 @@ pub enum FetchError {
         /// The want.
         id: String,
     },
+    /// A filter that is malformed or cannot be applied.
+    #[error("{message}")]
+    Filter {
+        /// What is wrong, in git's words.
+        message: String,
+    },
+    /// A `want-ref` of a ref that is not there.
+    #[error("unknown ref {name}")]
+    UnknownWantRef {
+        /// What it named.
+        name: String,
+    },
+    /// A ref that is wanted twice.
+    #[error("duplicate want-ref {name}")]
+    DuplicateWantRef {
+        /// The ref.
+        name: String,
+    },
+    /// Two ways to cut history in one request.
+    #[error("git upload-pack: deepen and deepen-since (or deepen-not) cannot be used together")]
+    TwoCuts,
+    /// A filter from a client of the first protocol that did not ask for the capability.
+    #[error("git upload-pack: filtering capability not negotiated")]
+    FilterNotNegotiated,
     /// The client wants another hash.
     #[error("this repository uses sha1, the client {format}")]
     ObjectFormat {
@@ -89,6 +118,12 @@ pub struct FetchSummary {
     pub objects_copied: u64,
     /// Requests that were answered like an earlier one.
     pub replayed: u64,
+    /// Of those, how many left as part of one piece of a pack.
+    pub objects_verbatim: u64,
+    /// The packs that such pieces were taken from.
+    pub packs_verbatim: u64,
+    /// Of the objects that did not, how many were sent as deltas.
+    pub deltas_sent: u64,
 }
 
 /// Answers the upload-pack requests in `input` (over HTTP there is one).

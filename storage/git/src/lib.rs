@@ -36,7 +36,9 @@ pub use advertise::{advertise, advertise_missing, advertise_peeled};
 pub use bare::{BareRepository, BareRoot};
 pub use fetch::{FetchError, FetchSummary, upload_pack};
 pub use output::{Output, PackPart};
-pub use protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
+pub use protocol::{
+    AcceptedWants, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Service, Stop,
+};
 pub use push::{PushHead, PushSummary, ReceiveError, parse_push, receive_pack, report};
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};

@@ -81,7 +81,11 @@ impl Deadline {
 
     /// Whether it has passed.
     pub fn is_over(&self) -> bool {
-        self.clock.instant() >= self.at
+        self.now() >= self.at
+    }
+
+    fn now(&self) -> Instant {
+        self.clock.instant()
     }
 }
 
@@ -112,6 +116,11 @@ impl Stop {
             self.stop();
         }
         self.flag.load(Ordering::Relaxed)
+    }
+
+    /// The time on the deadline's clock, to tell how long work takes; `None` without a deadline.
+    pub(crate) fn now(&self) -> Option<Instant> {
+        self.deadline.as_ref().map(Deadline::now)
     }
 
     pub(crate) fn flag(&self) -> &AtomicBool {
@@ -158,9 +167,41 @@ impl Default for PushLimits {
     }
 }
 
+/// Which objects a client may name in `want` lines and in `object-info`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum AcceptedWants {
+    /// Values of visible refs (what git accepts without any configuration).
+    Tips,
+    /// Also what they reach (`uploadpack.allowReachableSHA1InWant`): lazy fetches of partial clones need it.
+    #[default]
+    Reachable,
+    /// Everything in the store (`uploadpack.allowAnySHA1InWant`). Never for a store that repositories share.
+    Any,
+}
+
+/// What a repository lets its clients ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct FetchPolicy {
+    /// Which objects may be wanted.
+    pub wants: AcceptedWants,
+    /// Whether objects may be left out (`uploadpack.allowFilter`).
+    pub filter: bool,
+}
+
+impl Default for FetchPolicy {
+    fn default() -> Self {
+        Self {
+            wants: AcceptedWants::default(),
+            filter: true,
+        }
+    }
+}
+
 /// Bounds on one fetch.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
+    /// What may be asked for.
+    pub policy: FetchPolicy,
     /// Bytes of the request.
     pub request_bytes_max: usize,
     /// When to give up.
@@ -172,6 +213,7 @@ pub struct FetchLimits {
 impl Default for FetchLimits {
     fn default() -> Self {
         Self {
+            policy: FetchPolicy::default(),
             request_bytes_max: limits::FETCH_REQUEST_BYTES_MAX,
             stop: Stop::default(),
             responses: None,

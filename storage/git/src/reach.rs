@@ -35,6 +35,8 @@ pub(crate) struct Reach<'a> {
     tips: Option<HashSet<Oid>>,
     walk: Option<Walk>,
     seen_objects: HashSet<Oid>,
+    /// Trees that are reachable and were not looked into yet: the last question was answered before.
+    pending: Vec<Oid>,
     /// Objects read so far.
     pub(crate) objects_read: u64,
 }
@@ -67,6 +69,7 @@ impl<'a> Reach<'a> {
             tips: None,
             walk: None,
             seen_objects: HashSet::default(),
+            pending: Vec::new(),
             objects_read: 0,
         }
     }
@@ -130,6 +133,7 @@ impl<'a> Reach<'a> {
         while !wanted.is_empty() {
             self.start_walk()?;
             wanted.retain(|id| !self.seen_objects.contains(id));
+            self.walk_pending(0, wanted)?;
             while !wanted.is_empty() {
                 let Some(tree) = self.next_tree() else {
                     break;
@@ -220,28 +224,37 @@ impl<'a> Reach<'a> {
         Ok(Some(reached))
     }
 
-    /// Visits every object below `tree` that no earlier walk saw.
+    /// Visits the objects below `tree` that no earlier walk saw, until everything wanted is found.
     fn walk_tree(&mut self, tree: Oid, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
-        let mut buffer = Vec::new();
-        let mut pending = vec![tree];
-        while let Some(tree) = pending.pop() {
-            if !self.seen_objects.insert(tree) {
-                continue;
-            }
-            self.check_stop()?;
+        let before = self.pending.len();
+        if self.seen_objects.insert(tree) {
             wanted.remove(&tree);
+            self.pending.push(tree);
+        }
+        self.walk_pending(before, wanted)
+    }
+
+    /// Looks into trees that are known to be reachable until everything wanted is found or only the first `left` of
+    /// them are left.
+    fn walk_pending(&mut self, left: usize, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
+        let mut buffer = Vec::new();
+        while !wanted.is_empty() && self.pending.len() > left {
+            let Some(tree) = self.pending.pop() else {
+                break;
+            };
+            self.check_stop()?;
             self.store.get(&tree, &mut buffer)?;
             self.objects_read += 1;
             for entry in TreeEntries::new(&buffer) {
                 let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
-                match entry.kind {
-                    EntryKind::Tree => pending.push(entry.id.to_owned()),
-                    EntryKind::Blob => {
-                        if self.seen_objects.insert(entry.id.to_owned()) {
-                            wanted.remove(entry.id);
-                        }
-                    }
-                    EntryKind::Submodule => {}
+                if entry.kind == EntryKind::Submodule
+                    || !self.seen_objects.insert(entry.id.to_owned())
+                {
+                    continue;
+                }
+                wanted.remove(entry.id);
+                if entry.kind == EntryKind::Tree {
+                    self.pending.push(entry.id.to_owned());
                 }
             }
         }

@@ -224,6 +224,41 @@ impl ObjectStore {
         }
     }
 
+    /// How many bytes an object has, and its kind; `None` when it is not there. Of a delta only the head is inflated.
+    pub(crate) fn header(&self, id: &oid) -> Result<Option<(Kind, u64)>, StoreError> {
+        use gix_pack::data::decode::header::ResolvedBase;
+        let failed = |source| StoreError::Object {
+            id: id.to_owned(),
+            source,
+        };
+        let (slot, entry) = match self.locate(id) {
+            None => return Ok(None),
+            Some(Location::Loose { dir }) => {
+                let found = self.loose[dir as usize].try_header(id).map_err(failed)?;
+                return Ok(found.map(|(size, kind)| (kind, size)));
+            }
+            Some(Location::Packed { pack, entry }) => (pack, entry),
+        };
+        let pack = self.pack(slot);
+        let resolve = |base: &oid| {
+            let entry = pack.index.lookup(base);
+            entry
+                .map(|entry| {
+                    let offset = pack.index.pack_offset_at_index(entry);
+                    pack.data.entry(offset).map(ResolvedBase::InPack)
+                })
+                .transpose()
+        };
+        let entry = pack.data.entry(pack.index.pack_offset_at_index(entry));
+        let mut decoder = self.decoder.borrow_mut();
+        let header = entry.and_then(|entry| {
+            pack.data
+                .decode_header(entry, &mut decoder.inflate, &resolve)
+        });
+        let header = header.map_err(failed)?;
+        Ok(Some((header.kind, header.object_size)))
+    }
+
     fn packed_kind(&self, slot: u32, offset: u64) -> gix_error::Result<Kind> {
         let pack = self.pack(slot);
         let mut offset = offset;

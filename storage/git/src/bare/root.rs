@@ -15,7 +15,7 @@ use crate::advertise::advertise_peeled;
 use crate::bare::{BareRepository, OpenError};
 use crate::fetch::{FetchError, upload_pack};
 use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
-use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
+use crate::protocol::{Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Service, Stop};
 use crate::push::{ReceiveError, receive_pack};
 use crate::refs::CommitError;
 use crate::responses::Responses;
@@ -209,8 +209,15 @@ impl GitService for BareRoot {
             let repository = shared.repository(&repo)?;
             let mut output = Vec::new();
             let objects = shared.pool.get(&repository.objects());
-            advertise_peeled(&repository, &objects, service, protocol, &mut output)
-                .map_err(|error| internal(&error))?;
+            advertise_peeled(
+                &repository,
+                &objects,
+                service,
+                protocol,
+                FetchPolicy::default(),
+                &mut output,
+            )
+            .map_err(|error| internal(&error))?;
             Ok(output.into())
         })
         .await

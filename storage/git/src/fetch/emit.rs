@@ -91,22 +91,21 @@ pub(super) fn write_pack(
         thin_bases: thin_bases(store, &selection, accepts),
         inflate: gix_zlib::Inflate::default(),
         buffer: Vec::new(),
-        copied: 0,
+        sent: FetchSummary::default(),
     };
     let header = gix_pack::data::header::encode(gix_pack::data::Version::V2, count);
     emitter.output.write_all(&header)?;
     emitter.write_packed(stop)?;
     emitter.write_loose()?;
     let Emitter {
-        mut output, copied, ..
+        mut output, sent, ..
     } = emitter;
     let trailer = output.hash.finalize_reset();
     output.output.write_all(&trailer)?;
     Ok(FetchSummary {
         objects_sent: u64::from(count),
-        objects_copied: copied,
         pack_bytes: output.written + trailer.len() as u64,
-        ..FetchSummary::default()
+        ..sent
     })
 }
 
@@ -136,6 +135,8 @@ fn write_whole_pack(
     Ok(Some(FetchSummary {
         objects_sent: count as u64,
         objects_copied: count as u64,
+        objects_verbatim: count as u64,
+        packs_verbatim: 1,
         pack_bytes: length,
         ..FetchSummary::default()
     }))
@@ -173,7 +174,8 @@ struct Emitter<'a> {
     output: Hashed<'a>,
     inflate: gix_zlib::Inflate,
     buffer: Vec<u8>,
-    copied: u64,
+    /// How the entries so far were made.
+    sent: FetchSummary,
 }
 
 /// How a delta names its base in the new pack.
@@ -249,7 +251,9 @@ impl Emitter<'_> {
             self.offsets[start + position] = at.offset - first + shift;
         }
         self.output.write_part(pack, first..boundaries[count])?;
-        self.copied += count as u64;
+        self.sent.objects_copied += count as u64;
+        self.sent.objects_verbatim += count as u64;
+        self.sent.packs_verbatim += 1;
         Ok(count)
     }
 
@@ -288,7 +292,8 @@ impl Emitter<'_> {
         self.offsets[position] = written_at;
         header.write_to(entry.decompressed_size, &mut self.output)?;
         self.output.write_all(&raw[entry.header_size()..])?;
-        self.copied += 1;
+        self.sent.objects_copied += 1;
+        self.sent.deltas_sent += u64::from(entry.header.is_delta());
         Ok(())
     }
 

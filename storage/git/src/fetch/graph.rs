@@ -4,12 +4,12 @@ use gix_hashtable::HashMap;
 use gix_hashtable::hash_map::Entry;
 
 use crate::fetch::FetchError;
+use crate::fetch::answer::Tick;
 use crate::oid::Oid;
-use crate::protocol::Stop;
 use crate::store::ObjectStore;
 
-/// How often the deadline is looked at, in commits.
-const STOP_EVERY: usize = 256;
+/// How often the tick comes, in commits.
+const TICK_EVERY: usize = 256;
 
 /// A commit's number in its [`Graph`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -31,17 +31,17 @@ struct Commit {
 /// The part of the history that was looked at.
 pub(super) struct Graph<'a> {
     pub(super) store: &'a ObjectStore,
-    stop: &'a Stop,
+    tick: &'a dyn Tick,
     numbers: HashMap<Oid, Node>,
     commits: Vec<Commit>,
     buffer: Vec<u8>,
 }
 
 impl<'a> Graph<'a> {
-    pub(super) fn new(store: &'a ObjectStore, stop: &'a Stop) -> Self {
+    pub(super) fn new(store: &'a ObjectStore, tick: &'a dyn Tick) -> Self {
         Self {
             store,
-            stop,
+            tick,
             numbers: HashMap::default(),
             commits: Vec::new(),
             buffer: Vec::new(),
@@ -54,8 +54,8 @@ impl<'a> Graph<'a> {
             Entry::Occupied(entry) => return Ok(*entry.get()),
             Entry::Vacant(entry) => entry,
         };
-        if self.commits.len().is_multiple_of(STOP_EVERY) && self.stop.is_set() {
-            return Err(FetchError::Stopped);
+        if self.commits.len().is_multiple_of(TICK_EVERY) {
+            self.tick.tick(self.commits.len())?;
         }
         let commit = self.store.commit(&id, &mut self.buffer)?;
         let number = u32::try_from(self.commits.len()).map_err(|_| FetchError::Stopped)?;

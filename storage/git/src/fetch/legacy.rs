@@ -3,14 +3,15 @@
 use std::io::BufRead;
 
 use crate::fetch::FetchError;
+use crate::fetch::answer::{Answer, Frames};
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::negotiate::{common, is_enough};
 use crate::fetch::request::{Fetch, not_a_fetch};
 use crate::fetch::select::not_tips;
-use crate::fetch::serve::{Session, Wants, wants, write_cut};
+use crate::fetch::serve::{Choice, Session, Wants, progress, wants, write_cut};
 use crate::oid::Oid;
 use crate::output::Output;
-use crate::pkt::{self, Band, Packet, SidebandWriter};
+use crate::pkt::{self, Packet};
 
 /// Lines in one request.
 const LINES_MAX: usize = 400_000;
@@ -34,6 +35,7 @@ struct Legacy {
     side_band: bool,
     side_band_64k: bool,
     no_done: bool,
+    filters: bool,
 }
 
 impl Session<'_> {
@@ -47,43 +49,51 @@ impl Session<'_> {
         let Some(mut request) = read_wants(&mut input)? else {
             return Ok(());
         };
+        if request.fetch.filter.is_some() && !request.filters {
+            return Err(FetchError::FilterNotNegotiated);
+        }
+        request.fetch.check()?;
         let not_tips = not_tips(self.refs, &request.fetch.wants);
         let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
-        let mut graph = Graph::new(&store, &self.limits.stop);
+        let mut sieve = self.sieve(&store, request.fetch.filter.as_ref())?;
+        let answer = Answer::new(output, &self.limits.stop, false);
+        let mut graph = Graph::new(&store, &answer);
         let wants = wants(&mut graph, &request.fetch.wants)?;
         let cut = self.cut(&mut graph, &request.fetch, &wants)?;
         if request.fetch.deepen.is_asked() {
-            write_cut(&cut, output)?;
-            pkt::write_flush(output)?;
+            write_cut(&cut, &answer)?;
+            answer.flush()?;
         }
         // A client that asked where history ends first wants to know that, and comes again with its haves.
         if input.fill_buf()?.is_empty() {
             return Ok(());
         }
         read_haves(&mut input, &mut request)?;
-        let Some(common) = negotiate(&mut graph, &request, &wants, output)? else {
+        let Some(common) = negotiate(&mut graph, &request, &wants, &answer)? else {
             return Ok(());
         };
-        let fetch = &request.fetch;
-        if !request.side_band && !request.side_band_64k {
-            let selection = self.select(&mut graph, fetch, &wants, &common, &cut)?;
-            return self.send(&store, selection, fetch, output);
-        }
-        self.in_pack = true;
-        let selection = self.select(&mut graph, fetch, &wants, &common, &cut)?;
-        if !fetch.no_progress {
-            let line = format!("Sending {} objects\n", selection.len());
-            pkt::write_band(output, Band::Progress, line.as_bytes())?;
-        }
-        let mut pack = if request.side_band_64k {
-            SidebandWriter::new(output)
-        } else {
-            SidebandWriter::small(output)
+        let frames = match request {
+            Legacy {
+                side_band_64k: true,
+                ..
+            } => Frames::Large,
+            Legacy {
+                side_band: true, ..
+            } => Frames::Small,
+            Legacy { .. } => Frames::None,
         };
-        self.send(&store, selection, fetch, &mut pack)?;
-        let output = pack.finish()?;
-        pkt::write_flush(output)?;
+        let fetch = &request.fetch;
+        self.in_pack = frames != Frames::None;
+        answer.begin_pack(frames, progress(fetch));
+        let choice = Choice {
+            common: &common,
+            cut: &cut,
+            tick: &answer,
+        };
+        let selection = self.select(&mut graph, fetch, &wants, choice, &mut sieve)?;
+        answer.enumerated(selection.len())?;
+        self.send(&store, selection, fetch, answer, frames)?;
         self.in_pack = false;
         Ok(())
     }
@@ -149,6 +159,8 @@ impl Legacy {
             match word {
                 "multi_ack" => self.acks = self.acks.max(Acks::Multi),
                 "multi_ack_detailed" => self.acks = Acks::Detailed,
+                "deepen-relative" => self.fetch.deepen.relative = true,
+                "filter" => self.filters = true,
                 "no-done" => self.no_done = true,
                 "side-band" => self.side_band = true,
                 "side-band-64k" => self.side_band_64k = true,
@@ -177,8 +189,8 @@ impl Acks {
     }
 }
 
-fn acknowledge(output: &mut dyn Output, id: &Oid, word: &str) -> Result<(), FetchError> {
-    Ok(pkt::write(output, format!("ACK {id}{word}\n").as_bytes())?)
+fn acknowledge(answer: &Answer<'_>, id: &Oid, word: &str) -> Result<(), FetchError> {
+    Ok(answer.line(&format!("ACK {id}{word}\n"))?)
 }
 
 /// Writes the acknowledgments; the common commits when the pack comes next.
@@ -186,7 +198,7 @@ fn negotiate(
     graph: &mut Graph<'_>,
     request: &Legacy,
     wants: &Wants,
-    output: &mut dyn Output,
+    answer: &Answer<'_>,
 ) -> Result<Option<Vec<Node>>, FetchError> {
     let common = common(graph, &request.fetch.haves)?;
     let last = common.last().map(|node| graph.id(*node));
@@ -195,34 +207,34 @@ fn negotiate(
         Acks::Single => {
             // The first common have is acknowledged, once; the client stops there.
             match common.first().map(|node| graph.id(*node)) {
-                Some(first) => acknowledge(output, &first, "")?,
-                None => pkt::write(output, b"NAK\n")?,
+                Some(first) => acknowledge(answer, &first, "")?,
+                None => answer.line("NAK\n")?,
             }
             return Ok(done.then_some(common));
         }
         Acks::Multi => {
             for node in &common {
-                acknowledge(output, &graph.id(*node), " continue")?;
+                acknowledge(answer, &graph.id(*node), " continue")?;
             }
         }
         Acks::Detailed => {
             for node in &common {
-                acknowledge(output, &graph.id(*node), " common")?;
+                acknowledge(answer, &graph.id(*node), " common")?;
             }
             let enough = !done && is_enough(graph, &wants.commits, &common)?;
             if let Some(last) = last.filter(|_| enough) {
-                acknowledge(output, &last, " ready")?;
+                acknowledge(answer, &last, " ready")?;
                 if request.no_done {
-                    pkt::write(output, b"NAK\n")?;
-                    acknowledge(output, &last, "")?;
+                    answer.line("NAK\n")?;
+                    acknowledge(answer, &last, "")?;
                     return Ok(Some(common));
                 }
             }
         }
     }
     match last {
-        Some(last) if done => acknowledge(output, &last, "")?,
-        Some(_) | None => pkt::write(output, b"NAK\n")?,
+        Some(last) if done => acknowledge(answer, &last, "")?,
+        Some(_) | None => answer.line("NAK\n")?,
     }
     Ok(done.then_some(common))
 }

@@ -1,11 +1,12 @@
 //! Requests of protocol v2, read and checked.
 
+use std::collections::BTreeSet;
 use std::io::BufRead;
 
-use gix_hashtable::HashSet;
 use sha2::{Digest, Sha256};
 
 use crate::fetch::FetchError;
+use crate::fetch::filter::Filter;
 use crate::oid::{Oid, parse_hex};
 use crate::pkt::{self, Packet};
 
@@ -19,10 +20,11 @@ pub(super) const DEPTH_INFINITE: u32 = 0x7fff_ffff;
 pub(super) enum Request {
     LsRefs(LsRefs),
     Fetch(Box<Fetch>),
+    ObjectInfo(ObjectInfo),
 }
 
 /// What `ls-refs` asks for.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct LsRefs {
     pub(super) symrefs: bool,
     pub(super) peel: bool,
@@ -32,25 +34,41 @@ pub(super) struct LsRefs {
     pub(super) digest: [u8; 32],
 }
 
-/// What `fetch` asks for.
-#[derive(Debug, Default)]
+/// What `object-info` asks for.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct ObjectInfo {
+    pub(super) size: bool,
+    pub(super) ids: Vec<Oid>,
+}
+
+/// What `fetch` asks for. Requests that ask for the same are equal, but for the order of their haves.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Fetch {
+    /// Ascending, none twice (v2).
     pub(super) wants: Vec<Oid>,
+    /// Refs whose values are wanted, whatever they are: `want-ref`.
+    pub(super) want_refs: Vec<String>,
     pub(super) haves: Vec<Oid>,
     pub(super) done: bool,
+    /// Haves are to be acknowledged, and nothing sent before the client is done.
+    pub(super) wait_for_done: bool,
+    /// Every section goes into side-band frames.
+    pub(super) sideband_all: bool,
     pub(super) thin_pack: bool,
     pub(super) ofs_delta: bool,
     pub(super) include_tag: bool,
     pub(super) no_progress: bool,
     pub(super) deepen: Deepen,
     /// Commits without parents at the client.
-    pub(super) shallow: HashSet<Oid>,
+    pub(super) shallow: BTreeSet<Oid>,
+    /// What to leave out.
+    pub(super) filter: Option<Filter>,
     /// SHA-256 of the argument lines.
     pub(super) digest: [u8; 32],
 }
 
 /// How much history the client wants.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Deepen {
     pub(super) depth: Option<u32>,
     /// The depth counts from where the client's history ends.
@@ -113,6 +131,9 @@ pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchErro
         Some(b"fetch") => {
             read_fetch(input, more).map(|fetch| Some(Request::Fetch(Box::new(fetch))))
         }
+        Some(b"object-info") => {
+            read_object_info(input, more).map(|info| Some(Request::ObjectInfo(info)))
+        }
         Some(other) => Err(not_a_fetch(other)),
         None => Err(not_a_fetch(b"a request without a command")),
     }
@@ -163,6 +184,22 @@ fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchErro
     Ok(request)
 }
 
+fn read_object_info(input: &mut dyn BufRead, more: bool) -> Result<ObjectInfo, FetchError> {
+    let mut request = ObjectInfo::default();
+    arguments(input, more, &mut |line| {
+        match line.strip_prefix(b"oid ") {
+            Some(id) => {
+                let id = parse_hex(id).ok_or_else(|| not_a_fetch(line))?;
+                request.ids.push(id);
+            }
+            None if line == b"size" => request.size = true,
+            None => return Err(not_a_fetch(line)),
+        }
+        Ok(())
+    })?;
+    Ok(request)
+}
+
 fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> {
     let mut request = Fetch::default();
     let digest = arguments(input, more, &mut |line| {
@@ -173,8 +210,13 @@ fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> 
             b"include-tag" => request.include_tag = true,
             b"no-progress" => request.no_progress = true,
             b"deepen-relative" => request.deepen.relative = true,
+            b"wait-for-done" => request.wait_for_done = true,
+            b"sideband-all" => request.sideband_all = true,
             _ => {
-                if !request.take_line(line)? {
+                if let Some(name) = line.strip_prefix(b"want-ref ") {
+                    let name = String::from_utf8_lossy(name).into_owned();
+                    request.want_refs.push(name);
+                } else if !request.take_line(line)? {
                     return Err(not_a_fetch(line));
                 }
             }
@@ -182,10 +224,22 @@ fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> 
         Ok(())
     })?;
     request.digest = digest;
+    request.wants.sort_unstable();
+    request.wants.dedup();
+    request.check()?;
     Ok(request)
 }
 
 impl Fetch {
+    /// Whether refs decide what it means.
+    pub(super) fn names_refs(&self) -> bool {
+        let filtered = self
+            .filter
+            .as_ref()
+            .is_some_and(|filter| !filter.sparse.is_empty());
+        filtered || !self.want_refs.is_empty() || !self.deepen.not.is_empty()
+    }
+
     /// Takes the lines that both versions of the protocol share; whether it was one.
     pub(super) fn take_line(&mut self, line: &[u8]) -> Result<bool, FetchError> {
         let (word, value) = match line.iter().position(|byte| *byte == b' ') {
@@ -213,9 +267,22 @@ impl Fetch {
                 .deepen
                 .not
                 .push(String::from_utf8_lossy(value).into_owned()),
+            b"filter" => {
+                let spec = std::str::from_utf8(value).map_err(|_| not_a_fetch(line))?;
+                self.filter = Some(Filter::parse(spec)?);
+            }
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// What no single line shows.
+    pub(super) fn check(&self) -> Result<(), FetchError> {
+        let by_rule = self.deepen.since.is_some() || !self.deepen.not.is_empty();
+        if self.deepen.depth.is_some() && by_rule {
+            return Err(FetchError::TwoCuts);
+        }
+        Ok(())
     }
 }
 
@@ -255,6 +322,11 @@ mod tests {
                 &format!("have {id}"),
                 "deepen 3",
                 &format!("shallow {id}"),
+                &format!("want {id}\n"),
+                "want-ref refs/heads/main",
+                "filter blob:none",
+                "sideband-all",
+                "wait-for-done",
                 "done\n",
             ],
         );
@@ -267,6 +339,9 @@ mod tests {
             (1, 1, 1)
         );
         assert_eq!(fetch.deepen.depth, Some(3));
+        assert_eq!(fetch.want_refs, ["refs/heads/main"]);
+        assert_eq!(fetch.filter, Some(Filter::parse("blob:limit=0").unwrap()));
+        assert!(fetch.sideband_all && fetch.wait_for_done);
     }
 
     #[test]
@@ -280,7 +355,10 @@ mod tests {
         for (head, arguments) in [
             ("command=push", "want x"),
             ("agent=x", "peel"),
-            ("command=fetch", "filter blob:none"),
+            ("command=fetch", "filter blob:some"),
+            ("command=fetch", "packfile-uris https"),
+            ("command=object-info", "oid 12"),
+            ("command=object-info", "type"),
             ("command=fetch", "want 12"),
             ("command=fetch", "deepen 0"),
             ("command=fetch", "deepen -1"),

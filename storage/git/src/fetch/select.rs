@@ -9,11 +9,12 @@ use gix_hashtable::{HashMap, HashSet};
 use gix_object::Kind;
 
 use crate::fetch::FetchError;
+use crate::fetch::answer::Tick;
+use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::walk::Missing;
 use crate::object::{EntryKind, SamePath, TreeEntries, parse_tag};
 use crate::oid::{Oid, from_gix, to_gix};
-use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
 
@@ -21,8 +22,8 @@ use crate::store::{Location, ObjectStore, StoreError};
 const TREE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Commits of the client's that stand in for the parents of a commit without any.
 const STAND_INS_MAX: usize = 4;
-/// How often the deadline is looked at, in trees.
-const STOP_EVERY: u64 = 256;
+/// How often the tick comes, in trees.
+const TICK_EVERY: u64 = 256;
 
 /// An object that lies in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -54,7 +55,7 @@ impl Selection {
     }
 
     /// Adds an object; whether it is new.
-    fn add(&mut self, store: &ObjectStore, id: Oid) -> Result<bool, StoreError> {
+    pub(super) fn add(&mut self, store: &ObjectStore, id: Oid) -> Result<bool, StoreError> {
         if !self.sent.insert(id) {
             return Ok(false);
         }
@@ -73,9 +74,12 @@ impl Selection {
 
 /// Collects a [`Selection`].
 pub(super) struct Selector<'a> {
-    store: &'a ObjectStore,
-    stop: &'a Stop,
-    selection: Selection,
+    pub(super) store: &'a ObjectStore,
+    tick: &'a dyn Tick,
+    pub(super) sieve: &'a mut Sieve,
+    /// Objects that the client asked for by name, and what its tags lead to: no filter applies to them.
+    given: HashSet<Oid>,
+    pub(super) selection: Selection,
     trees_read: u64,
     cache: TreeCache,
     buffer: Vec<u8>,
@@ -110,10 +114,12 @@ impl TreeCache {
 }
 
 impl<'a> Selector<'a> {
-    pub(super) fn new(store: &'a ObjectStore, stop: &'a Stop) -> Self {
+    pub(super) fn new(store: &'a ObjectStore, tick: &'a dyn Tick, sieve: &'a mut Sieve) -> Self {
         Self {
             store,
-            stop,
+            tick,
+            sieve,
+            given: HashSet::default(),
             selection: Selection::default(),
             trees_read: 0,
             cache: TreeCache::default(),
@@ -130,10 +136,15 @@ impl<'a> Selector<'a> {
         let mut buffer = Vec::new();
         let mut id = want;
         loop {
+            self.given.insert(id);
             match self.store.kind(&id)?.ok_or(StoreError::Missing { id })? {
                 Kind::Commit => return Ok(Some(id)),
                 Kind::Tree => {
-                    self.add_tree(id, Vec::new(), true)?;
+                    if self.sieve.is_open() {
+                        self.add_tree(id, Vec::new(), true)?;
+                    } else {
+                        self.add_given_tree(id)?;
+                    }
                     return Ok(None);
                 }
                 Kind::Blob => {
@@ -156,9 +167,17 @@ impl<'a> Selector<'a> {
         graph: &Graph<'_>,
         missing: &[Missing],
         common: &[Node],
+        wanted: &[Node],
     ) -> Result<(), FetchError> {
+        self.given.extend(wanted.iter().map(|node| graph.id(*node)));
         for commit in missing {
-            self.selection.add(self.store, graph.id(commit.node))?;
+            let id = graph.id(commit.node);
+            if self.sieve.takes(Kind::Commit) || self.given.contains(&id) {
+                self.selection.add(self.store, id)?;
+            }
+        }
+        if !self.sieve.looks_into_commits() {
+            return Ok(());
         }
         let is_fresh = common.is_empty();
         let mut before = None;
@@ -179,7 +198,11 @@ impl<'a> Selector<'a> {
                     .map(|parent| graph.tree(*parent))
                     .collect()
             };
-            self.add_tree(tree, bases, is_fresh)?;
+            if self.sieve.is_open() {
+                self.add_tree(tree, bases, is_fresh)?;
+            } else {
+                self.add_filtered(tree, bases, is_fresh)?;
+            }
         }
         Ok(())
     }
@@ -232,13 +255,13 @@ impl<'a> Selector<'a> {
     }
 
     /// A tree, decoded. The next commit asks for most of its trees again.
-    fn read_tree(&mut self, tree: &Oid) -> Result<Rc<[u8]>, FetchError> {
+    pub(super) fn read_tree(&mut self, tree: &Oid) -> Result<Rc<[u8]>, FetchError> {
         if let Some(data) = self.cache.get(tree) {
             return Ok(data);
         }
         self.trees_read += 1;
-        if self.trees_read.is_multiple_of(STOP_EVERY) && self.stop.is_set() {
-            return Err(FetchError::Stopped);
+        if self.trees_read.is_multiple_of(TICK_EVERY) {
+            self.tick.tick(self.selection.len())?;
         }
         match self.store.get(tree, &mut self.buffer)? {
             Kind::Tree => {}
@@ -262,8 +285,20 @@ impl<'a> Selector<'a> {
             }
             let target = self.store.peel(&tag, &mut buffer)?;
             if target.is_some_and(|target| self.selection.contains(&target)) {
-                self.add_other(tag)?;
+                self.add_tag_chain(tag)?;
             }
+        }
+        Ok(())
+    }
+
+    /// Adds a tag and the tags that it leads to.
+    fn add_tag_chain(&mut self, tag: Oid) -> Result<(), FetchError> {
+        let mut id = tag;
+        let mut buffer = Vec::new();
+        while self.store.kind(&id)? == Some(Kind::Tag) {
+            self.selection.add(self.store, id)?;
+            self.store.get(&id, &mut buffer)?;
+            (id, _) = parse_tag(&buffer).ok_or(StoreError::Malformed { id })?;
         }
         Ok(())
     }

@@ -6,7 +6,9 @@ use gix_hashtable::HashSet;
 use gix_object::Kind;
 use sha2::{Digest, Sha256};
 
+use crate::fetch::answer::{Answer, Frames, Progress, Tick};
 use crate::fetch::emit::{Accepts, write_pack};
+use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::ls_refs::ls_refs;
 use crate::fetch::negotiate::{common, is_enough};
@@ -15,10 +17,10 @@ use crate::fetch::select::{Selection, Selector, not_tips};
 use crate::fetch::shallow::{self, Cut};
 use crate::fetch::walk::{Ends, missing_commits};
 use crate::fetch::{FetchError, FetchSummary};
-use crate::oid::Oid;
+use crate::oid::{Oid, to_gix};
 use crate::output::Output;
-use crate::pkt::{self, Band, SidebandWriter};
-use crate::protocol::FetchLimits;
+use crate::pkt;
+use crate::protocol::{AcceptedWants, FetchLimits};
 use crate::reach::Reach;
 use crate::refs::RefStore;
 use crate::responses::Turn;
@@ -54,6 +56,7 @@ impl Session<'_> {
             match request {
                 Request::LsRefs(request) => self.ls_refs(&request, output)?,
                 Request::Fetch(request) => self.fetch(&request, output)?,
+                Request::ObjectInfo(request) => self.object_info(&request, output)?,
             }
             output.flush()?;
         }
@@ -76,7 +79,11 @@ impl Session<'_> {
     }
 
     fn fetch(&mut self, request: &Fetch, output: &mut dyn Output) -> Result<(), FetchError> {
-        if request.wants.is_empty() {
+        self.in_pack = request.sideband_all;
+        let named = self.named(request)?;
+        let mut wanted = request.wants.clone();
+        wanted.extend(named.iter().map(|(id, _)| *id));
+        if wanted.is_empty() && (!request.wait_for_done || request.haves.is_empty()) {
             return Ok(pkt::write_flush(output)?);
         }
         let not_tips = not_tips(self.refs, &request.wants);
@@ -88,7 +95,8 @@ impl Session<'_> {
             key
         });
         self.once(key, output, |session, output| {
-            session.answer(&store, request, output)
+            let answer = Answer::new(output, &session.limits.stop, request.sideband_all);
+            session.answer(&store, request, &wanted, &named, answer)
         })
     }
 
@@ -99,7 +107,8 @@ impl Session<'_> {
             self.refs
                 .for_each("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
         }
-        if !request.deepen.not.is_empty() {
+        if request.names_refs() {
+            key.update(self.refs.head().as_str());
             self.refs.for_each("", &mut |name, id| {
                 key.update(name.as_str().len().to_le_bytes());
                 key.update(name.as_str());
@@ -136,75 +145,107 @@ impl Session<'_> {
         &mut self,
         store: &ObjectStore,
         request: &Fetch,
-        output: &mut dyn Output,
+        wanted: &[Oid],
+        named: &[(Oid, &str)],
+        answer: Answer<'_>,
     ) -> Result<(), FetchError> {
-        let mut graph = Graph::new(store, &self.limits.stop);
-        let wants = wants(&mut graph, &request.wants)?;
+        let mut sieve = self.sieve(store, request.filter.as_ref())?;
+        let mut graph = Graph::new(store, &answer);
+        let wants = wants(&mut graph, wanted)?;
         let common = common(&mut graph, &request.haves)?;
         if !request.haves.is_empty() && !request.done {
-            pkt::write(output, b"acknowledgments\n")?;
-            for node in &common {
-                pkt::write(output, format!("ACK {}\n", graph.id(*node)).as_bytes())?;
+            let is_ready =
+                !request.wait_for_done && is_enough(&mut graph, &wants.commits, &common)?;
+            acknowledge(&graph, &common, &answer)?;
+            if !is_ready {
+                return Ok(answer.flush()?);
             }
-            if common.is_empty() {
-                pkt::write(output, b"NAK\n")?;
-            }
-            if !is_enough(&mut graph, &wants.commits, &common)? {
-                return Ok(pkt::write_flush(output)?);
-            }
-            pkt::write(output, b"ready\n")?;
-            pkt::write_delimiter(output)?;
+            answer.line("ready\n")?;
+            answer.delimiter()?;
         }
         let cut = self.cut(&mut graph, request, &wants)?;
-        if request.deepen.is_asked() {
-            pkt::write(output, b"shallow-info\n")?;
-            write_cut(&cut, output)?;
-            pkt::write_delimiter(output)?;
-        }
-        pkt::write(output, b"packfile\n")?;
+        write_sections(&answer, request, &cut, named)?;
+        answer.line("packfile\n")?;
         self.in_pack = true;
-        let selection = self.select(&mut graph, request, &wants, &common, &cut)?;
-        if !request.no_progress {
-            let line = format!("Sending {} objects\n", selection.len());
-            pkt::write_band(output, Band::Progress, line.as_bytes())?;
-        }
-        output.begin_pack();
-        let mut pack = SidebandWriter::new(output);
-        self.send(store, selection, request, &mut pack)?;
-        let output = pack.finish()?;
-        pkt::write_flush(output)?;
+        answer.begin_pack(Frames::Large, progress(request));
+        let choice = Choice {
+            common: &common,
+            cut: &cut,
+            tick: &answer,
+        };
+        let selection = self.select(&mut graph, request, &wants, choice, &mut sieve)?;
+        answer.enumerated(selection.len())?;
+        self.send(store, selection, request, answer, Frames::Large)?;
         self.in_pack = false;
         Ok(())
     }
 
-    /// A want must be a visible tip, have been one recently, or be reachable from one.
+    /// The values of the refs that are wanted by name.
+    fn named<'r>(&self, request: &'r Fetch) -> Result<Vec<(Oid, &'r str)>, FetchError> {
+        let mut named: Vec<(Oid, &str)> = Vec::with_capacity(request.want_refs.len());
+        let mut seen = std::collections::BTreeSet::new();
+        for name in &request.want_refs {
+            let name = name.as_str();
+            let full = match name {
+                "HEAD" => Some(self.refs.head()),
+                _ => name.parse().ok(),
+            };
+            let id = full.and_then(|full| self.refs.get(&full)).and_then(to_gix);
+            let id = id.ok_or_else(|| FetchError::UnknownWantRef {
+                name: name.to_owned(),
+            })?;
+            if !seen.insert(name) {
+                return Err(FetchError::DuplicateWantRef {
+                    name: name.to_owned(),
+                });
+            }
+            named.push((id, name));
+        }
+        Ok(named)
+    }
+
+    /// Whether every object that is no tip may be wanted; the first that may not is named.
     pub(super) fn check_wants(
         &self,
         store: &ObjectStore,
         not_tips: &[Oid],
     ) -> Result<(), FetchError> {
-        if not_tips.is_empty() {
-            return Ok(());
-        }
         let not_ours = |id: &Oid| FetchError::NotOurRef { id: id.to_string() };
+        if let Some(absent) = not_tips.iter().find(|id| !store.contains(id)) {
+            return Err(not_ours(absent));
+        }
+        match self.not_ours(store, not_tips)?.iter().min() {
+            None => Ok(()),
+            Some(id) => Err(not_ours(id)),
+        }
+    }
+
+    /// Those of `ids`, all of them in the store, that may not be wanted.
+    pub(super) fn not_ours(
+        &self,
+        store: &ObjectStore,
+        ids: &[Oid],
+    ) -> Result<Vec<Oid>, FetchError> {
+        let accepted = self.limits.policy.wants;
+        if ids.is_empty() || accepted == AcceptedWants::Any {
+            return Ok(Vec::new());
+        }
+        let left = not_tips(self.refs, ids);
+        if accepted == AcceptedWants::Tips {
+            return Ok(left);
+        }
         let mut commits = HashSet::default();
         let mut others = HashSet::default();
-        for id in not_tips {
-            match store.kind(id)? {
-                None => return Err(not_ours(id)),
-                Some(Kind::Commit) => commits.insert(*id),
-                Some(Kind::Tree | Kind::Blob | Kind::Tag) => others.insert(*id),
+        for id in left {
+            match store.kind(&id)? {
+                Some(Kind::Commit) => commits.insert(id),
+                Some(Kind::Tree | Kind::Blob | Kind::Tag) | None => others.insert(id),
             };
         }
         let mut reach = Reach::new(self.refs, store, HashSet::default(), &self.limits.stop);
         reach.prove_commits(&mut commits)?;
-        if commits.is_empty() {
-            reach.prove_objects(&mut others, &[])?;
-        }
-        match commits.iter().chain(&others).min() {
-            None => Ok(()),
-            Some(id) => Err(not_ours(id)),
-        }
+        reach.prove_objects(&mut others, &[])?;
+        Ok(commits.into_iter().chain(others).collect())
     }
 
     pub(super) fn cut(
@@ -223,7 +264,7 @@ impl Session<'_> {
             );
         }
         Ok(Cut {
-            ends: request.shallow.clone(),
+            ends: request.shallow.iter().copied().collect(),
             ..Cut::default()
         })
     }
@@ -233,21 +274,23 @@ impl Session<'_> {
         graph: &mut Graph<'_>,
         request: &Fetch,
         wants: &Wants,
-        common: &[Node],
-        cut: &Cut,
+        choice: Choice<'_>,
+        sieve: &mut Sieve,
     ) -> Result<Selection, FetchError> {
+        let Choice { common, cut, tick } = choice;
+        let before = request.shallow.iter().copied().collect();
         let ends = Ends {
             after: &cut.ends,
-            before: &request.shallow,
+            before: &before,
         };
         let mut all = wants.commits.clone();
         all.extend(&cut.uncovered);
         let missing = missing_commits(graph, &all, common, &ends)?;
-        let mut selector = Selector::new(graph.store, &self.limits.stop);
+        let mut selector = Selector::new(graph.store, tick, sieve);
         for other in &wants.others {
             selector.add_other(*other)?;
         }
-        selector.add_commits(graph, &missing, common)?;
+        selector.add_commits(graph, &missing, common, &wants.commits)?;
         if request.include_tag {
             selector.add_tags(self.refs)?;
         }
@@ -259,18 +302,73 @@ impl Session<'_> {
         store: &ObjectStore,
         selection: Selection,
         request: &Fetch,
-        output: &mut dyn Output,
+        answer: Answer<'_>,
+        frames: Frames,
     ) -> Result<(), FetchError> {
         let accepts = Accepts {
             ofs_delta: request.ofs_delta,
             thin: request.thin_pack,
         };
-        let sent = write_pack(store, selection, accepts, &self.limits.stop, output)?;
-        self.summary.objects_sent += sent.objects_sent;
-        self.summary.objects_copied += sent.objects_copied;
-        self.summary.pack_bytes += sent.pack_bytes;
+        let stop = &self.limits.stop;
+        let sent = answer.pack(frames, |output| {
+            write_pack(store, selection, accepts, stop, output)
+        })?;
+        self.summary = FetchSummary {
+            refs_listed: self.summary.refs_listed,
+            ..sent
+        };
         Ok(())
     }
+}
+
+/// What a selection is made for.
+#[derive(Clone, Copy)]
+pub(super) struct Choice<'a> {
+    /// What the client has.
+    pub(super) common: &'a [Node],
+    pub(super) cut: &'a Cut,
+    pub(super) tick: &'a dyn Tick,
+}
+
+pub(super) const fn progress(request: &Fetch) -> Progress {
+    if request.no_progress {
+        Progress::Silent
+    } else {
+        Progress::Shown
+    }
+}
+
+fn acknowledge(graph: &Graph<'_>, common: &[Node], answer: &Answer<'_>) -> Result<(), FetchError> {
+    answer.line("acknowledgments\n")?;
+    if common.is_empty() {
+        answer.line("NAK\n")?;
+    }
+    for node in common {
+        answer.line(&format!("ACK {}\n", graph.id(*node)))?;
+    }
+    Ok(())
+}
+
+/// The sections before the pack, in the order in which clients read them.
+fn write_sections(
+    answer: &Answer<'_>,
+    request: &Fetch,
+    cut: &Cut,
+    named: &[(Oid, &str)],
+) -> Result<(), FetchError> {
+    if request.deepen.is_asked() {
+        answer.line("shallow-info\n")?;
+        write_cut(cut, answer)?;
+        answer.delimiter()?;
+    }
+    if !named.is_empty() {
+        answer.line("wanted-refs\n")?;
+        for (id, name) in named {
+            answer.line(&format!("{id} {name}\n"))?;
+        }
+        answer.delimiter()?;
+    }
+    Ok(())
 }
 
 /// Sorts wants into commits and others; a tag is both.
@@ -298,12 +396,12 @@ pub(super) fn wants(graph: &mut Graph<'_>, wanted: &[Oid]) -> Result<Wants, Fetc
 }
 
 /// The `shallow` and `unshallow` lines of an answer.
-pub(super) fn write_cut(cut: &Cut, output: &mut dyn Output) -> Result<(), FetchError> {
+pub(super) fn write_cut(cut: &Cut, answer: &Answer<'_>) -> Result<(), FetchError> {
     for id in &cut.shallow {
-        pkt::write(output, format!("shallow {id}\n").as_bytes())?;
+        answer.line(&format!("shallow {id}\n"))?;
     }
     for id in &cut.unshallow {
-        pkt::write(output, format!("unshallow {id}\n").as_bytes())?;
+        answer.line(&format!("unshallow {id}\n"))?;
     }
     Ok(())
 }

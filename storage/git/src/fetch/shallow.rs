@@ -33,10 +33,9 @@ pub(super) fn cut(
     refs: &dyn RefStore,
     wants: &[Node],
     deepen: &Deepen,
-    client: &HashSet<Oid>,
+    client: &BTreeSet<Oid>,
 ) -> Result<Cut, FetchError> {
     let mut client: Vec<_> = client.iter().copied().collect();
-    client.sort_unstable();
     // Where the client says that its history ends leads nowhere unless a want leads there: the store holds commits that
     // are none of its business, and deepening would send their parents.
     let starts_there = deepen.relative || deepen.depth == Some(DEPTH_INFINITE);
@@ -181,7 +180,7 @@ fn exclude(
 }
 
 /// As git resolves what a person typed: the full name, a tag, a branch.
-fn resolve(refs: &dyn RefStore, name: &str) -> Option<Oid> {
+pub(super) fn resolve(refs: &dyn RefStore, name: &str) -> Option<Oid> {
     ["", "refs/tags/", "refs/heads/"]
         .into_iter()
         .find_map(|prefix| {

@@ -1,0 +1,285 @@
+//! Which objects go into a pack when a filter leaves some out (partial clones).
+//!
+//! An object is sent if the filter takes it at one of its paths at least, or if the client asked for it by name.
+
+use gix_hashtable::HashMap;
+use gix_object::Kind;
+
+use crate::fetch::FetchError;
+use crate::fetch::filter::Filter;
+use crate::fetch::select::Selector;
+use crate::fetch::sparse::{At, Patterns};
+use crate::object::{EntryKind, SamePath, TreeEntries, TreeEntry};
+use crate::oid::Oid;
+use crate::store::{ObjectStore, StoreError};
+
+/// Bytes of a path that patterns are compared with: git itself takes no longer ones.
+const PATH_BYTES_MAX: usize = 4096;
+
+/// A filter in use.
+pub(super) struct Sieve {
+    filter: Filter,
+    is_open: bool,
+    sparse: Vec<Patterns>,
+    /// At which depth the entries of a tree were looked at; where they lay less deep, they are looked at again.
+    seen: HashMap<Oid, u64>,
+}
+
+impl Sieve {
+    /// `sparse` are the patterns that the filter names.
+    pub(super) fn new(filter: Filter, sparse: Vec<Patterns>) -> Self {
+        Self {
+            is_open: filter.is_open(),
+            filter,
+            sparse,
+            seen: HashMap::default(),
+        }
+    }
+
+    /// Whether nothing is left out.
+    pub(super) const fn is_open(&self) -> bool {
+        self.is_open
+    }
+
+    /// Whether objects of this kind may be sent without being asked for.
+    pub(super) const fn takes(&self, kind: Kind) -> bool {
+        self.filter.kinds.has(kind)
+    }
+
+    /// Whether anything at this depth may be sent.
+    fn takes_depth(&self, depth: u64) -> bool {
+        self.filter.tree_depth.is_none_or(|max| depth < max)
+            && (self.takes(Kind::Tree) || self.takes_blobs())
+    }
+
+    fn takes_blobs(&self) -> bool {
+        self.takes(Kind::Blob) && self.filter.blob_bytes != Some(0)
+    }
+
+    /// Whether the trees of commits matter at all.
+    pub(super) fn looks_into_commits(&self) -> bool {
+        self.takes_depth(0)
+    }
+
+    /// Whether the entries of a tree are to be looked at; they were not, or deeper down.
+    fn enters(&mut self, tree: Oid, inner: u64) -> bool {
+        if !self.takes_depth(inner) {
+            return false;
+        }
+        // Each path decides for itself.
+        if !self.sparse.is_empty() {
+            return true;
+        }
+        let inner = if self.filter.tree_depth.is_some() {
+            inner
+        } else {
+            0
+        };
+        match self.seen.get_mut(&tree) {
+            Some(before) if *before <= inner => false,
+            Some(before) => {
+                *before = inner;
+                true
+            }
+            None => {
+                self.seen.insert(tree, inner);
+                true
+            }
+        }
+    }
+
+    fn takes_blob(
+        &self,
+        store: &ObjectStore,
+        blob: &Oid,
+        name: &[u8],
+        place: &Place,
+    ) -> Result<bool, FetchError> {
+        if !self.takes_blobs() {
+            return Ok(false);
+        }
+        if !self.sparse.is_empty() {
+            let path = place.path_of(name)?;
+            let mut lists = self.sparse.iter().zip(&place.matched);
+            if !lists.all(|(list, default)| list.decide(&path, At::File).unwrap_or(*default)) {
+                return Ok(false);
+            }
+        }
+        match self.filter.blob_bytes {
+            None => Ok(true),
+            Some(max) => {
+                let header = store.header(blob)?;
+                let (_, size) = header.ok_or(StoreError::Missing { id: *blob })?;
+                Ok(size < max)
+            }
+        }
+    }
+}
+
+/// Where a tree lies.
+#[derive(Clone)]
+struct Place {
+    /// Of its entries.
+    inner: u64,
+    /// Without a slash at its end; only where patterns need it.
+    path: Vec<u8>,
+    /// What each list of patterns says about entries that it does not match.
+    matched: Vec<bool>,
+}
+
+impl Place {
+    /// The tree of a commit, or one that the client asked for: its own entries count from the top then, as git counts.
+    fn top(sieve: &Sieve, inner: u64) -> Self {
+        let matched = sieve.sparse.iter().map(|list| match inner {
+            0 => false,
+            _ => list.decide(b"", At::Directory).unwrap_or(false),
+        });
+        Self {
+            inner,
+            path: Vec::new(),
+            matched: matched.collect(),
+        }
+    }
+
+    fn path_of(&self, name: &[u8]) -> Result<Vec<u8>, FetchError> {
+        let mut path = self.path.clone();
+        if !path.is_empty() {
+            path.push(b'/');
+        }
+        path.extend_from_slice(name);
+        if path.len() > PATH_BYTES_MAX {
+            return Err(FetchError::Filter {
+                message: "a path is too long for a sparse filter".to_owned(),
+            });
+        }
+        Ok(path)
+    }
+
+    fn below(&self, sieve: &Sieve, name: &[u8]) -> Result<Self, FetchError> {
+        let inner = self.inner + 1;
+        if sieve.sparse.is_empty() {
+            return Ok(Self {
+                inner,
+                path: Vec::new(),
+                matched: Vec::new(),
+            });
+        }
+        let path = self.path_of(name)?;
+        let lists = sieve.sparse.iter().zip(&self.matched);
+        let matched = lists
+            .map(|(list, default)| list.decide(&path, At::Directory).unwrap_or(*default))
+            .collect();
+        Ok(Self {
+            inner,
+            path,
+            matched,
+        })
+    }
+}
+
+/// A tree to look at, and trees at the same path that the client has or gets.
+struct Pending {
+    tree: Oid,
+    bases: Vec<Oid>,
+    place: Place,
+}
+
+impl Selector<'_> {
+    /// Adds a tree that the client asked for, and of what is below it what the filter takes.
+    pub(super) fn add_given_tree(&mut self, tree: Oid) -> Result<(), FetchError> {
+        self.selection.add(self.store, tree)?;
+        let place = Place::top(self.sieve, 0);
+        self.add_entries(tree, Vec::new(), place, true)
+    }
+
+    /// Adds what the filter takes of the tree of a commit, but for what one of `bases` has at the same path.
+    pub(super) fn add_filtered(
+        &mut self,
+        tree: Oid,
+        bases: Vec<Oid>,
+        is_fresh: bool,
+    ) -> Result<(), FetchError> {
+        if bases.contains(&tree) {
+            return Ok(());
+        }
+        if self.sieve.takes(Kind::Tree) {
+            self.selection.add(self.store, tree)?;
+        }
+        let place = Place::top(self.sieve, 1);
+        self.add_entries(tree, bases, place, is_fresh)
+    }
+
+    fn add_entries(
+        &mut self,
+        tree: Oid,
+        bases: Vec<Oid>,
+        place: Place,
+        is_fresh: bool,
+    ) -> Result<(), FetchError> {
+        let mut pending = vec![Pending { tree, bases, place }];
+        while let Some(Pending { tree, bases, place }) = pending.pop() {
+            if !self.sieve.enters(tree, place.inner) {
+                continue;
+            }
+            let data = self.read_tree(&tree)?;
+            let mut decoded = Vec::with_capacity(bases.len());
+            for base in &bases {
+                decoded.push(self.read_tree(base)?);
+            }
+            let mut entries = TreeEntries::new(&data);
+            let mut beside: Vec<_> = decoded.iter().map(|base| SamePath::new(base)).collect();
+            loop {
+                if let Some(first) = beside.first_mut() {
+                    first.skip_common(&mut entries);
+                }
+                let Some(entry) = entries.next() else {
+                    break;
+                };
+                let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
+                let below: Vec<_> = beside
+                    .iter_mut()
+                    .filter_map(|base| base.find(&entry))
+                    .map(|other| other.id.to_owned())
+                    .collect();
+                if !below.iter().any(|other| **other == *entry.id) {
+                    pending.extend(self.add_entry(&entry, below, &place, is_fresh)?);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds one entry if the filter takes it there; the tree to look into next.
+    fn add_entry(
+        &mut self,
+        entry: &TreeEntry<'_>,
+        bases: Vec<Oid>,
+        place: &Place,
+        is_fresh: bool,
+    ) -> Result<Option<Pending>, FetchError> {
+        let id = entry.id.to_owned();
+        match entry.kind {
+            EntryKind::Submodule => Ok(None),
+            EntryKind::Blob => {
+                if self.sieve.takes_blob(self.store, &id, entry.name, place)? {
+                    self.selection.add(self.store, id)?;
+                }
+                Ok(None)
+            }
+            EntryKind::Tree => {
+                if self.sieve.takes(Kind::Tree) {
+                    self.selection.add(self.store, id)?;
+                    // Blobs of older versions were left out as well, maybe, and are nothing to build a delta on.
+                    if !is_fresh && self.sieve.filter.tree_depth.is_none() {
+                        self.selection.at_client.extend(bases.iter().copied());
+                    }
+                }
+                Ok(Some(Pending {
+                    tree: id,
+                    bases,
+                    place: place.below(self.sieve, entry.name)?,
+                }))
+            }
+        }
+    }
+}
