@@ -15,6 +15,7 @@ mod hostile;
 mod http;
 mod kept;
 mod packs;
+mod partial;
 mod random;
 mod raw;
 mod repack;
