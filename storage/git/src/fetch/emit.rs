@@ -1,5 +1,7 @@
 //! Writes a pack: entries are copied as they lie on disk, compressed, wherever their bases allow it.
 
+mod thin;
+
 use std::io::{self, Write};
 use std::ops::Range;
 use std::sync::Arc;
@@ -8,6 +10,7 @@ use gix_object::Kind;
 use gix_pack::data::entry::Header;
 use sha1::{Digest, Sha1};
 
+use crate::fetch::emit::thin::ThinDeltas;
 use crate::fetch::select::{Packed, Selection};
 use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::Oid;
@@ -15,10 +18,6 @@ use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
 use crate::store::{Location, ObjectStore, Pack, StoreError};
 
-/// From this share of a pack's objects on, the ends of its entries are read off a sorted list instead of inflating.
-const SORT_SHARE: usize = 16;
-/// Entries that inflate to more than this are never inflated to find their ends.
-const MEASURED_BYTES_MAX: u64 = 256 * 1024;
 /// From this many on, entries at the start of a pack are sent as one piece.
 const VERBATIM_OBJECTS_MIN: usize = 16;
 /// How often the deadline is looked at, in objects.
@@ -89,7 +88,7 @@ pub(super) fn write_pack(
         },
         selection: &selection,
         thin_bases: thin_bases(store, &selection, accepts),
-        inflate: gix_zlib::Inflate::default(),
+        thin_deltas: ThinDeltas::new(store, &selection),
         buffer: Vec::new(),
         sent: FetchSummary::default(),
     };
@@ -171,8 +170,8 @@ struct Emitter<'a> {
     /// Where each object of `selection.packed` was written; 0 while it is not.
     offsets: Vec<u64>,
     thin_bases: std::collections::HashMap<(u32, u64), Oid>,
+    thin_deltas: ThinDeltas<'a>,
     output: Hashed<'a>,
-    inflate: gix_zlib::Inflate,
     buffer: Vec<u8>,
     /// How the entries so far were made.
     sent: FetchSummary,
@@ -196,18 +195,12 @@ impl Emitter<'_> {
             let slot = packed[start].pack;
             let end = start + packed[start..].partition_point(|entry| entry.pack == slot);
             let pack = self.store.pack(slot);
-            let total = pack.data.num_objects() as usize;
-            let mut ends = if (end - start) * SORT_SHARE >= total {
-                EntryEnds::Sorted { next: 0 }
-            } else {
-                EntryEnds::Measured
-            };
             let verbatim = self.write_verbatim(pack, start, end, stop)?;
             for position in start + verbatim..end {
                 if position.is_multiple_of(STOP_EVERY) && stop.is_set() {
                     return Err(FetchError::Stopped);
                 }
-                self.write_entry(pack, position, &mut ends)?;
+                self.write_entry(pack, position)?;
             }
             start = end;
         }
@@ -257,44 +250,57 @@ impl Emitter<'_> {
         Ok(count)
     }
 
-    fn write_entry(
-        &mut self,
-        pack: &Pack,
-        position: usize,
-        ends: &mut EntryEnds,
-    ) -> Result<(), FetchError> {
+    fn write_entry(&mut self, pack: &Pack, position: usize) -> Result<(), FetchError> {
         let at = self.selection.packed[position];
         let id = pack.index.oid_at_index(at.entry).to_owned();
         let broken = |source| StoreError::Object { id, source };
         let entry = pack.data.entry(at.offset).map_err(broken)?;
-        let written_at = self.output.written;
+        let location = Location::Packed {
+            pack: at.pack,
+            entry: at.entry,
+        };
+        self.offsets[position] = self.output.written;
+        let end = pack.end_of(at.offset).ok_or(StoreError::Malformed { id })?;
         let header = if entry.header.is_delta() {
             match self.base(pack, at, &entry) {
                 Base::Distance(base_distance) => Header::OfsDelta { base_distance },
                 Base::Id(base_id) => Header::RefDelta { base_id },
-                Base::None => {
-                    self.offsets[position] = written_at;
-                    return self.write_whole(
-                        &id,
-                        Location::Packed {
-                            pack: at.pack,
-                            entry: at.entry,
-                        },
-                    );
-                }
+                Base::None if self.write_thin(&id, location, u64::MAX)? => return Ok(()),
+                Base::None => return self.write_whole(&id, location),
             }
+        } else if self.write_thin(&id, location, end - at.offset)? {
+            return Ok(());
         } else {
             entry.header
         };
-        let end = ends.end(pack, at.offset, &entry, &mut self.inflate, &mut self.buffer);
-        let end = end.map_err(broken)?;
         let raw = check_entry(pack, at.entry, at.offset..end)?;
-        self.offsets[position] = written_at;
         header.write_to(entry.decompressed_size, &mut self.output)?;
         self.output.write_all(&raw[entry.header_size()..])?;
         self.sent.objects_copied += 1;
         self.sent.deltas_sent += u64::from(entry.header.is_delta());
         Ok(())
+    }
+
+    /// Sends an object as a delta on what the client has, if that takes fewer bytes; whether it does.
+    fn write_thin(
+        &mut self,
+        id: &Oid,
+        location: Location,
+        bytes_max: u64,
+    ) -> Result<bool, FetchError> {
+        if !self.accepts.thin {
+            return Ok(false);
+        }
+        let Some(delta) = self.thin_deltas.make(id, location, bytes_max)? else {
+            return Ok(false);
+        };
+        let header = Header::RefDelta {
+            base_id: delta.base,
+        };
+        header.write_to(delta.size, &mut self.output)?;
+        self.output.write_all(&delta.deflated)?;
+        self.sent.deltas_sent += 1;
+        Ok(true)
     }
 
     fn base(&self, pack: &Pack, at: Packed, entry: &gix_pack::data::Entry) -> Base {
@@ -359,46 +365,5 @@ fn check_entry(pack: &Pack, entry: u32, range: Range<u64>) -> Result<&[u8], Stor
     match pack.index.crc32_at_index(entry) {
         Some(expected) if crc32fast::hash(raw) != expected => Err(malformed()),
         Some(_) | None => Ok(raw),
-    }
-}
-
-/// Where the entries of a pack end.
-enum EntryEnds {
-    /// At the next of its boundaries.
-    Sorted { next: usize },
-    /// Where inflating them ends.
-    Measured,
-}
-
-impl EntryEnds {
-    /// Asked for in ascending order.
-    fn end(
-        &mut self,
-        pack: &Pack,
-        offset: u64,
-        entry: &gix_pack::data::Entry,
-        inflate: &mut gix_zlib::Inflate,
-        buffer: &mut Vec<u8>,
-    ) -> gix_error::Result<u64> {
-        match self {
-            Self::Sorted { next } => {
-                let offsets = pack.boundaries();
-                while offsets[*next] <= offset {
-                    *next += 1;
-                }
-                Ok(offsets[*next])
-            }
-            Self::Measured if entry.decompressed_size > MEASURED_BYTES_MAX => {
-                *self = Self::Sorted { next: 0 };
-                self.end(pack, offset, entry, inflate, buffer)
-            }
-            Self::Measured => {
-                let size = usize::try_from(entry.decompressed_size)
-                    .map_err(|_| gix_error::corruption("an entry is too large"))?;
-                buffer.resize(size, 0);
-                let used = pack.data.decompress_entry(entry, inflate, buffer)?;
-                Ok(entry.data_offset + used as u64)
-            }
-        }
     }
 }

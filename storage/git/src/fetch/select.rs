@@ -42,6 +42,8 @@ pub(super) struct Selection {
     pub(super) loose: Vec<(Oid, u32)>,
     /// Objects that the client has and that older versions of sent ones may be deltas on.
     pub(super) at_client: HashSet<Oid>,
+    /// What stood at the path of a sent tree or blob before, for clients that have some of the history.
+    pub(super) older: HashMap<Oid, Oid>,
     sent: HashSet<Oid>,
 }
 
@@ -52,6 +54,14 @@ impl Selection {
 
     pub(super) fn contains(&self, id: &Oid) -> bool {
         self.sent.contains(id)
+    }
+
+    /// Notes what stood at the same path in the commits before.
+    pub(super) fn add_older(&mut self, id: Oid, older: &[Oid]) {
+        self.at_client.extend(older);
+        if let Some(first) = older.first() {
+            self.older.insert(id, *first);
+        }
     }
 
     /// Adds an object; whether it is new.
@@ -220,7 +230,7 @@ impl<'a> Selector<'a> {
                 decoded.push(self.read_tree(base)?);
             }
             if !is_fresh {
-                self.selection.at_client.extend(bases);
+                self.selection.add_older(tree, &bases);
             }
             let mut entries = TreeEntries::new(&data);
             let mut beside: Vec<_> = decoded.iter().map(|base| SamePath::new(base)).collect();
@@ -247,7 +257,7 @@ impl<'a> Selector<'a> {
                 if entry.kind == EntryKind::Tree {
                     pending.push((id, below));
                 } else if self.selection.add(self.store, id)? && !is_fresh {
-                    self.selection.at_client.extend(below);
+                    self.selection.add_older(id, &below);
                 }
             }
         }

@@ -51,6 +51,13 @@ impl Pack {
         })
     }
 
+    /// Where the entry that begins at `offset` ends.
+    pub(crate) fn end_of(&self, offset: u64) -> Option<u64> {
+        let boundaries = self.boundaries();
+        let number = boundaries.binary_search(&offset).ok()?;
+        boundaries.get(number + 1).copied()
+    }
+
     /// Whether any delta names its base by id: such a base may lie anywhere in the pack. Looked up once.
     pub(crate) fn has_ref_deltas(&self) -> bool {
         *self.has_ref_deltas.get_or_init(|| {

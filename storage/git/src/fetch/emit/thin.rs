@@ -1,0 +1,118 @@
+//! Deltas made for one client: objects that would be sent whole, as deltas on what the client has at the same path.
+
+use std::io::{self, Write};
+
+use gix_hashtable::HashMap;
+use gix_object::Kind;
+
+use crate::delta::{DeltaIndex, encode};
+use crate::fetch::select::Selection;
+use crate::oid::Oid;
+use crate::store::{Location, ObjectStore, StoreError};
+
+/// Objects below this are sent whole: a delta saves nothing.
+const OBJECT_BYTES_MIN: u64 = 64;
+/// Objects above this are sent whole: a delta takes too long.
+const OBJECT_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Versions between an object and the one that the client has, at most. Contents that come back make circles.
+const VERSIONS_MAX: usize = 1000;
+/// Deltas that are longer than this part of the object are not worth their base.
+const DELTA_PART: usize = 2;
+
+/// Finds bases and makes deltas on them.
+pub(super) struct ThinDeltas<'a> {
+    store: &'a ObjectStore,
+    selection: &'a Selection,
+    /// What was found before: the base at the client, if there is one.
+    found: HashMap<Oid, Option<Oid>>,
+    target: Vec<u8>,
+    base: Vec<u8>,
+}
+
+/// A delta, deflated.
+pub(super) struct ThinDelta {
+    /// What it applies to.
+    pub(super) base: Oid,
+    /// Its size before deflating.
+    pub(super) size: u64,
+    pub(super) deflated: Vec<u8>,
+}
+
+impl<'a> ThinDeltas<'a> {
+    pub(super) fn new(store: &'a ObjectStore, selection: &'a Selection) -> Self {
+        Self {
+            store,
+            selection,
+            found: HashMap::default(),
+            target: Vec::new(),
+            base: Vec::new(),
+        }
+    }
+
+    /// The newest older version of the object that the client has. Versions that are sent as well are passed over:
+    /// they may be deltas on this very object.
+    fn base(&mut self, id: &Oid) -> Option<Oid> {
+        let mut passed = Vec::new();
+        let mut at = *id;
+        let base = loop {
+            if let Some(found) = self.found.get(&at) {
+                break *found;
+            }
+            passed.push(at);
+            match self.selection.older.get(&at) {
+                Some(older) if !self.selection.contains(older) => break Some(*older),
+                Some(older) if passed.len() < VERSIONS_MAX => at = *older,
+                Some(_) | None => break None,
+            }
+        };
+        for version in passed {
+            self.found.insert(version, base);
+        }
+        base
+    }
+
+    /// A delta for the object, of fewer bytes than `bytes_max`, if there is one.
+    pub(super) fn make(
+        &mut self,
+        id: &Oid,
+        location: Location,
+        bytes_max: u64,
+    ) -> Result<Option<ThinDelta>, StoreError> {
+        let Some(base) = self.base(id) else {
+            return Ok(None);
+        };
+        let Some(at_client) = self.store.locate(&base) else {
+            return Ok(None);
+        };
+        for id in [id, &base] {
+            let bytes = self.store.header(id)?.map_or(0, |(_, bytes)| bytes);
+            if !(OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX).contains(&bytes) {
+                return Ok(None);
+            }
+        }
+        let kind = self.store.read(id, location, &mut self.target)?;
+        if self.store.read(&base, at_client, &mut self.base)? != kind || kind == Kind::Commit {
+            return Ok(None);
+        }
+        let index = DeltaIndex::new(&self.base);
+        let Some(delta) = encode(&index, &self.target, self.target.len() / DELTA_PART) else {
+            return Ok(None);
+        };
+        let deflated = deflate(&delta).map_err(|_| StoreError::Malformed { id: *id })?;
+        Ok((deflated.len() as u64).lt(&bytes_max).then_some(ThinDelta {
+            base,
+            size: delta.len() as u64,
+            deflated,
+        }))
+    }
+}
+
+fn deflate(data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut deflate = gix_zlib::stream::deflate::Write::new(
+        Vec::with_capacity(data.len() / 2 + 32),
+        gix_zlib::Compression::BEST_SPEED,
+    );
+    deflate.write_all(data)?;
+    deflate.flush()?;
+    Ok(deflate.into_inner())
+}
