@@ -218,7 +218,13 @@ impl Selector<'_> {
     ) -> Result<(), FetchError> {
         let mut pending = vec![Pending { tree, bases, place }];
         while let Some(Pending { tree, bases, place }) = pending.pop() {
-            if !self.sieve.enters(tree, place.inner) {
+            let enters = if is_fresh || bases.is_empty() {
+                self.sieve.enters(tree, place.inner)
+            } else {
+                // As in [`Walked`]: a tree that was compared with others is not done with.
+                self.sieve.takes_depth(place.inner) && self.enters_beside(tree, &bases, &place)
+            };
+            if !enters {
                 continue;
             }
             let data = self.read_tree(&tree)?;
@@ -247,6 +253,15 @@ impl Selector<'_> {
             }
         }
         Ok(())
+    }
+
+    fn enters_beside(&mut self, tree: Oid, bases: &[Oid], place: &Place) -> bool {
+        let depth = match self.sieve.filter.tree_depth {
+            Some(_) => place.inner,
+            None => 0,
+        };
+        // Patterns decide for each path anew.
+        !self.sieve.sparse.is_empty() || self.walked.enter(tree, bases, depth)
     }
 
     /// Adds one entry if the filter takes it there; the tree to look into next.

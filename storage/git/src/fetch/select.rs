@@ -90,6 +90,7 @@ pub(super) struct Selector<'a> {
     /// Objects that the client asked for by name, and what its tags lead to: no filter applies to them.
     given: HashSet<Oid>,
     pub(super) selection: Selection,
+    pub(super) walked: Walked,
     trees_read: u64,
     cache: TreeCache,
     buffer: Vec<u8>,
@@ -123,6 +124,28 @@ impl TreeCache {
     }
 }
 
+/// Trees that were looked into.
+///
+/// That a tree is sent does not mean that all below it is: what it had in common with a base was left to the commit
+/// which that base belongs to. Were that commit to find the same tree in its own parent, as it does where a change was
+/// reverted, each would leave it to the other. So a tree is passed over only where it was looked into without any base,
+/// or beside the very same ones.
+#[derive(Default)]
+pub(super) struct Walked {
+    whole: HashSet<Oid>,
+    beside: std::collections::HashSet<(Oid, Vec<Oid>, u64)>,
+}
+
+impl Walked {
+    /// Whether a tree has to be looked into; what is done with it may depend on the `depth` of its entries.
+    pub(super) fn enter(&mut self, tree: Oid, bases: &[Oid], depth: u64) -> bool {
+        if bases.is_empty() {
+            return self.whole.insert(tree);
+        }
+        !self.whole.contains(&tree) && self.beside.insert((tree, bases.to_vec(), depth))
+    }
+}
+
 impl<'a> Selector<'a> {
     pub(super) fn new(store: &'a ObjectStore, tick: &'a dyn Tick, sieve: &'a mut Sieve) -> Self {
         Self {
@@ -131,6 +154,7 @@ impl<'a> Selector<'a> {
             sieve,
             given: HashSet::default(),
             selection: Selection::default(),
+            walked: Walked::default(),
             trees_read: 0,
             cache: TreeCache::default(),
             buffer: Vec::new(),
@@ -221,7 +245,16 @@ impl<'a> Selector<'a> {
     fn add_tree(&mut self, tree: Oid, bases: Vec<Oid>, is_fresh: bool) -> Result<(), FetchError> {
         let mut pending = vec![(tree, bases)];
         while let Some((tree, bases)) = pending.pop() {
-            if bases.contains(&tree) || !self.selection.add(self.store, tree)? {
+            if bases.contains(&tree) {
+                continue;
+            }
+            let is_new = self.selection.add(self.store, tree)?;
+            let enters = if is_fresh {
+                is_new
+            } else {
+                self.walked.enter(tree, &bases, 0)
+            };
+            if !enters {
                 continue;
             }
             let data = self.read_tree(&tree)?;

@@ -84,6 +84,32 @@ fn diverged_histories_negotiate() {
 }
 
 #[test]
+fn a_change_that_was_reverted_arrives_with_all_that_lay_beside_it() {
+    for_each_git(|server, git| {
+        let (_, url) = server.repo(git, "revert.git");
+        let work = server.path("work");
+        git.work_tree(&work, 1);
+        git.ok(&["push", "-q", &url, "main"], &work);
+        git.ok(&["clone", "-q", &url, "copy"], server.dir.path());
+        let copy = server.path("copy");
+        // A new folder, one of its files changed, and changed back: the first and the last tree are the same, each is
+        // compared with the one between, and the file that never changed is in all three.
+        std::fs::create_dir(work.join("d")).unwrap();
+        std::fs::write(work.join("d/same"), "same\n").unwrap();
+        for content in ["one\n", "two\n", "one\n"] {
+            std::fs::write(work.join("d/file"), content).unwrap();
+            git.ok(&["add", "-A"], &work);
+            git.ok(&["commit", "-q", "-m", content], &work);
+        }
+        git.ok(&["push", "-q", &url, "main"], &work);
+        git.ok(&["fetch", "-q"], &copy);
+        git.fsck(&copy);
+        git.ok(&["merge", "-q", "--ff-only", "origin/main"], &copy);
+        assert_eq!(git.objects(&copy), git.objects(&work));
+    });
+}
+
+#[test]
 fn tags_travel_with_what_they_name() {
     for_each_git(|server, git| {
         let (_, url) = server.repo(git, "tags.git");
