@@ -70,6 +70,9 @@ pub enum FetchError {
     /// Two ways to cut history in one request.
     #[error("git upload-pack: deepen and deepen-since (or deepen-not) cannot be used together")]
     TwoCuts,
+    /// Every want is older than what the client asked for, or excluded.
+    #[error("no commits selected for shallow requests")]
+    NothingSelected,
     /// A filter from a client of the first protocol that did not ask for the capability.
     #[error("git upload-pack: filtering capability not negotiated")]
     FilterNotNegotiated,

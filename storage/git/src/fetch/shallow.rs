@@ -200,17 +200,24 @@ fn by_rule(
     let is_out = |graph: &Graph<'_>, marks: &Marks, node: Node| {
         marks.has(node, EXCLUDED) || since.is_some_and(|since| graph.time(node) < since)
     };
+    // A want that is out itself keeps all of its history, as with git.
     let mut pending = wants.to_vec();
+    pending.retain(|want| !is_out(graph, marks, *want));
+    if pending.is_empty() {
+        return Err(FetchError::NothingSelected);
+    }
     while let Some(node) = pending.pop() {
         if !marks.add(node, VISITED) {
             continue;
         }
-        let parents = graph.parents(node)?;
-        if parents.iter().any(|parent| is_out(graph, marks, *parent)) {
+        let mut parents = graph.parents(node)?;
+        let count = parents.len();
+        parents.retain(|parent| !is_out(graph, marks, *parent));
+        if parents.len() < count {
             marks.add(node, END);
             ends.insert(node);
-            continue;
         }
+        // Also behind a merge of which only one side is out: git reports where the other side ends as well.
         pending.extend(parents);
     }
     Ok(())
