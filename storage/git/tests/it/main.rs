@@ -10,12 +10,14 @@
 )]
 
 mod clone_push;
+mod differential;
 mod fsck;
 mod hostile;
 mod http;
 mod kept;
 mod packs;
 mod partial;
+mod policy;
 mod random;
 mod raw;
 mod repack;

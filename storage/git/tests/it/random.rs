@@ -11,10 +11,10 @@ use crate::for_each_git;
 const COMMITS: usize = 40;
 
 /// xorshift64*: the same numbers in every run.
-struct Numbers(u64);
+pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -65,7 +65,7 @@ fn change_files(numbers: &mut Numbers, mark: usize, trees: &[Files], files: &mut
 }
 
 /// A stream for `git fast-import`: `commits` commits on a handful of branches.
-fn history(numbers: &mut Numbers, commits: usize) -> String {
+pub(crate) fn history(numbers: &mut Numbers, commits: usize) -> String {
     let mut stream = String::new();
     let mut trees: Vec<Files> = vec![BTreeMap::new()];
     for mark in 1..=commits {

@@ -1,0 +1,619 @@
+//! Random fetches, answered by this server and by `git upload-pack`, compared.
+//!
+//! The client holds exactly what its haves reach (up to where its history ends). Both packs are completed from that alone
+//! and indexed by stock git, so a delta on something the client lacks fails. Then, of what the client did not have:
+//! this server sends what git sends, no less and no more; the `shallow`, `unshallow` and `wanted-refs` lines are the
+//! same; and what one refuses the other refuses.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use henge_git::{BareRepository, FetchLimits, Objects, Protocol, upload_pack};
+
+use crate::random::{Numbers, history};
+use crate::raw::line;
+use crate::{Git, Server, for_each_git};
+
+/// Commits of one history, and fetches from it.
+const COMMITS: usize = 40;
+const FETCHES: usize = 30;
+const FLUSH: &[u8] = b"0000";
+/// What `git fetch --unshallow` says.
+const INFINITE: u32 = 0x7fff_ffff;
+
+/// A commit as the test knows it.
+struct Commit {
+    id: String,
+    parents: Vec<usize>,
+}
+
+struct Source {
+    path: PathBuf,
+    commits: Vec<Commit>,
+    branches: Vec<(String, String)>,
+    tags: Vec<String>,
+    /// What each tag stands for.
+    peeled: BTreeMap<String, String>,
+    trees: Vec<String>,
+    blobs: Vec<String>,
+    /// A blob with patterns for a sparse filter.
+    patterns: String,
+}
+
+fn feed(
+    git: &Git,
+    arguments: &[&str],
+    dir: &Path,
+    environment: &[(&str, &Path)],
+    input: &[u8],
+) -> (bool, Vec<u8>) {
+    let mut command = git.command(arguments, dir);
+    let mut child = command
+        .envs(environment.iter().copied())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // A git that refuses early does not read on.
+    let _written = stdin.write_all(input).is_ok();
+    drop(stdin);
+    let output = child.wait_with_output().unwrap();
+    (output.status.success(), output.stdout)
+}
+
+impl Source {
+    fn make(server: &Server, git: &Git, seed: u64, numbers: &mut Numbers) -> Self {
+        let path = server.path(&format!("source-{seed}.git"));
+        git.ok(
+            &["init", "-q", "--bare", "-b", "b0", path.to_str().unwrap()],
+            server.dir.path(),
+        );
+        let (imported, _) = feed(
+            git,
+            &["fast-import", "--quiet"],
+            &path,
+            &[],
+            history(numbers, COMMITS).as_bytes(),
+        );
+        assert!(imported, "seed {seed}");
+        // A commit without files, one that shares nothing, tags of tags, and most commits reachable only.
+        let empty = git.ok(&["hash-object", "-t", "tree", "-w", "/dev/null"], &path);
+        let tip = git.ok(&["rev-parse", "b0"], &path);
+        // The same objects in every run.
+        let ok = |arguments: &[&str]| {
+            let mut command = git.command(arguments, &path);
+            command
+                .env("GIT_AUTHOR_DATE", "1700000100 +0000")
+                .env("GIT_COMMITTER_DATE", "1700000100 +0000");
+            let output = command.output().unwrap();
+            assert!(output.status.success(), "{arguments:?}");
+            String::from_utf8(output.stdout)
+                .unwrap()
+                .trim_end()
+                .to_owned()
+        };
+        let bare = ok(&["commit-tree", "-m", "empty", "-p", &tip, &empty]);
+        ok(&["update-ref", "refs/heads/b0", &bare]);
+        let lone = ok(&["commit-tree", "-m", "lone", &empty]);
+        ok(&["update-ref", "refs/heads/lone", &lone]);
+        for (name, target) in [
+            ("outer-1", "b0"),
+            ("outer-2", "outer-1"),
+            ("outer-3", "b1~1"),
+        ] {
+            ok(&["tag", "-a", "-m", name, name, target]);
+        }
+        let all = ok(&["for-each-ref", "--format=delete %(refname)", "refs/all"]);
+        feed(
+            git,
+            &["update-ref", "--stdin"],
+            &path,
+            &[],
+            format!("{all}\n").as_bytes(),
+        );
+        ok(&["repack", "-adfq", "--depth=20"]);
+        // Some objects are loose, and there are two packs.
+        let newest = ok(&[
+            "commit-tree",
+            "-m",
+            "new",
+            "-p",
+            &bare,
+            &format!("{tip}^{{tree}}"),
+        ]);
+        ok(&["update-ref", "refs/heads/b0", &newest]);
+        ok(&["repack", "-dq"]);
+        let newest = ok(&["commit-tree", "-m", "newer", "-p", &newest, &empty]);
+        ok(&["update-ref", "refs/heads/b0", &newest]);
+        let list = server.path("patterns");
+        std::fs::write(&list, "d1/\n/d2/e*/\n!file-3\n# nothing\n!/d1/e2/\n").unwrap();
+        let patterns = ok(&["hash-object", "-w", list.to_str().unwrap()]);
+        ok(&["update-ref", "refs/patterns", &patterns]);
+        Self::read(git, path, patterns)
+    }
+
+    fn read(git: &Git, path: PathBuf, patterns: String) -> Self {
+        let listing = git.ok(
+            &[
+                "rev-list",
+                "--topo-order",
+                "--reverse",
+                "--parents",
+                "--all",
+            ],
+            &path,
+        );
+        let mut numbers = BTreeMap::new();
+        let mut commits = Vec::new();
+        for listed in listing.lines() {
+            let mut words = listed.split(' ');
+            let id = words.next().unwrap().to_owned();
+            numbers.insert(id.clone(), commits.len());
+            let parents = words.map(|parent| numbers[parent]).collect();
+            commits.push(Commit { id, parents });
+        }
+        let listing = git.ok(
+            &["rev-list", "--objects", "--all", "--no-object-names"],
+            &path,
+        );
+        let kinds = feed(
+            git,
+            &["cat-file", "--batch-check"],
+            &path,
+            &[],
+            format!("{listing}\n").as_bytes(),
+        )
+        .1;
+        let kinds = String::from_utf8(kinds).unwrap();
+        let of = |kind: &str| -> Vec<String> {
+            kinds
+                .lines()
+                .filter(|found| found.split(' ').nth(1) == Some(kind))
+                .map(|found| found[..40].to_owned())
+                .collect()
+        };
+        let branches = git.ok(
+            &[
+                "for-each-ref",
+                "--format=%(objectname) %(refname)",
+                "refs/heads",
+            ],
+            &path,
+        );
+        let branches = branches.lines().map(|found| {
+            let (id, name) = found.split_once(' ').unwrap();
+            (id.to_owned(), name.to_owned())
+        });
+        Self {
+            branches: branches.collect(),
+            peeled: of("tag")
+                .into_iter()
+                .map(|tag| {
+                    let target = git.ok(&["rev-parse", &format!("{tag}^{{}}")], &path);
+                    (tag, target)
+                })
+                .collect(),
+            tags: of("tag"),
+            trees: of("tree"),
+            blobs: of("blob"),
+            commits,
+            patterns,
+            path,
+        }
+    }
+
+    /// Where a history that begins at `start` ends after `depth` commits.
+    fn ends(&self, start: usize, depth: usize) -> Vec<usize> {
+        let mut seen = BTreeSet::from([start]);
+        let mut level = vec![start];
+        for _ in 1..depth {
+            let parents = level
+                .iter()
+                .flat_map(|number| &self.commits[*number].parents);
+            level = parents
+                .copied()
+                .filter(|parent| seen.insert(*parent))
+                .collect();
+        }
+        level.retain(|number| !self.commits[*number].parents.is_empty());
+        level
+    }
+
+    /// Makes the object directory of a client; what is in it.
+    fn client(&self, git: &Git, request: &Request, objects: &Path) -> BTreeSet<String> {
+        std::fs::create_dir_all(objects.join("pack")).unwrap();
+        if request.haves.is_empty() {
+            return BTreeSet::new();
+        }
+        let mut revisions = String::new();
+        for id in &request.shallow {
+            revisions.push_str(&format!("--shallow {id}\n"));
+        }
+        for have in &request.haves {
+            revisions.push_str(&format!("{have}\n"));
+        }
+        let base = objects.join("pack/pack");
+        let (made, _) = feed(
+            git,
+            &["pack-objects", "--revs", "-q", base.to_str().unwrap()],
+            &self.path,
+            &[],
+            revisions.as_bytes(),
+        );
+        assert!(made, "{revisions}");
+        indexed(objects)
+    }
+}
+
+/// The objects in the packs of an object directory, from their indexes (gitformat-pack(5)).
+fn indexed(objects: &Path) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for file in std::fs::read_dir(objects.join("pack")).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "idx") {
+            continue;
+        }
+        let data = std::fs::read(path).unwrap();
+        let count = u32::from_be_bytes(data[1028..1032].try_into().unwrap()) as usize;
+        let names = data[1032..1032 + 20 * count].chunks(20);
+        found.extend(names.map(|name| {
+            name.iter()
+                .map(|byte| format!("{byte:02x}"))
+                .collect::<String>()
+        }));
+    }
+    found
+}
+
+#[derive(Debug, Default)]
+struct Request {
+    two: bool,
+    wants: Vec<String>,
+    want_refs: Vec<String>,
+    haves: Vec<String>,
+    shallow: Vec<String>,
+    /// `deepen…` and `filter` lines.
+    rules: Vec<String>,
+    flags: Vec<&'static str>,
+}
+
+impl Request {
+    fn encode(&self) -> Vec<u8> {
+        let mut body = Vec::new();
+        let wants = self.wants.iter().map(|id| format!("want {id}"));
+        let haves = self.haves.iter().map(|id| format!("have {id}"));
+        let shallow = self.shallow.iter().map(|id| format!("shallow {id}"));
+        let rules = self.rules.iter().cloned();
+        if self.two {
+            body.extend(line("command=fetch"));
+            body.extend(line("agent=test"));
+            body.extend(line("object-format=sha1"));
+            body.extend_from_slice(b"0001");
+            let flags = self.flags.iter().map(|flag| (*flag).to_owned());
+            let named = self.want_refs.iter().map(|name| format!("want-ref {name}"));
+            let lines = flags
+                .chain(wants)
+                .chain(named)
+                .chain(haves)
+                .chain(shallow)
+                .chain(rules);
+            body.extend(lines.flat_map(|text| line(&format!("{text}\n"))));
+            body.extend(line("done\n"));
+            body.extend_from_slice(FLUSH);
+            return body;
+        }
+        let mut words = format!(
+            " multi_ack_detailed filter side-band-64k {}",
+            self.flags.join(" ")
+        );
+        for want in wants {
+            body.extend(line(&format!("{want}{}\n", std::mem::take(&mut words))));
+        }
+        body.extend(
+            shallow
+                .chain(rules)
+                .flat_map(|text| line(&format!("{text}\n"))),
+        );
+        body.extend_from_slice(FLUSH);
+        body.extend(haves.flat_map(|text| line(&format!("{text}\n"))));
+        body.extend(line("done\n"));
+        body
+    }
+}
+
+/// What an answer comes to.
+#[derive(Debug, Default)]
+struct Answer {
+    /// Lines of sections that must be the same, sorted.
+    lines: BTreeSet<String>,
+    pack: Vec<u8>,
+    refused: bool,
+}
+
+fn read_answer(mut data: &[u8]) -> Answer {
+    let mut answer = Answer::default();
+    while data.len() >= 4 {
+        let length = usize::from_str_radix(std::str::from_utf8(&data[..4]).unwrap(), 16).unwrap();
+        if length < 4 {
+            data = &data[4..];
+            continue;
+        }
+        let (frame, rest) = (&data[4..length], &data[length..]);
+        data = rest;
+        match frame {
+            [1, pack @ ..] => answer.pack.extend_from_slice(pack),
+            [2, ..] => {}
+            [3, ..] => answer.refused = true,
+            text if text.starts_with(b"ERR ") => answer.refused = true,
+            text => {
+                let text = String::from_utf8_lossy(text).trim_end().to_owned();
+                if text.contains("shallow ") || text.contains(" refs/") {
+                    answer.lines.insert(text);
+                }
+            }
+        }
+    }
+    answer
+}
+
+fn ask_git(git: &Git, source: &Source, request: &Request) -> Answer {
+    let git = [
+        "uploadpack.allowFilter=true",
+        "uploadpack.allowAnySHA1InWant=true",
+        "uploadpack.allowRefInWant=true",
+    ]
+    .iter()
+    .fold(git.clone(), |git, setting| git.with(setting));
+    let version = Path::new(if request.two {
+        "version=2"
+    } else {
+        "version=0"
+    });
+    let (succeeded, output) = feed(
+        &git,
+        &["upload-pack", "--stateless-rpc", "."],
+        &source.path,
+        &[("GIT_PROTOCOL", version)],
+        &request.encode(),
+    );
+    let mut answer = read_answer(&output);
+    answer.refused |= !succeeded;
+    answer
+}
+
+fn ask_us(repository: &BareRepository, objects: &Objects, request: &Request) -> Answer {
+    let mut output = Vec::new();
+    let protocol = if request.two {
+        Protocol::V2
+    } else {
+        Protocol::V0
+    };
+    let outcome = upload_pack(
+        repository,
+        objects,
+        protocol,
+        &mut &request.encode()[..],
+        &mut output,
+        &FetchLimits::default(),
+    );
+    let answer = read_answer(&output);
+    assert_eq!(answer.refused, outcome.is_err(), "{outcome:?}");
+    answer
+}
+
+/// What a client gets out of a pack that it did not have.
+fn received(
+    git: &Git,
+    dummy: &Path,
+    client: &Path,
+    had: &BTreeSet<String>,
+    pack: &[u8],
+) -> Option<BTreeSet<String>> {
+    if pack.get(8..12) == Some(&[0; 4]) {
+        return Some(BTreeSet::new());
+    }
+    let objects = tempfile::tempdir_in(dummy).unwrap();
+    let environment = [
+        ("GIT_OBJECT_DIRECTORY", objects.path()),
+        ("GIT_ALTERNATE_OBJECT_DIRECTORIES", client),
+    ];
+    let (whole, _) = feed(
+        git,
+        &["index-pack", "--stdin", "--fix-thin"],
+        dummy,
+        &environment,
+        pack,
+    );
+    whole.then(|| indexed(objects.path()).difference(had).cloned().collect())
+}
+
+fn pick<'a, T>(numbers: &mut Numbers, from: &'a [T]) -> &'a T {
+    &from[numbers.below(from.len())]
+}
+
+fn filter(numbers: &mut Numbers, source: &Source) -> String {
+    if numbers.below(6) == 0 {
+        return format!("filter sparse:oid={}", source.patterns);
+    }
+    let simple = [
+        "blob:none",
+        "blob:limit=100",
+        "blob:limit=1k",
+        "tree:0",
+        "tree:1",
+        "tree:2",
+        "tree:3",
+        "object:type=commit",
+        "object:type=tree",
+        "object:type=blob",
+        "object:type=tag",
+        "combine:blob:limit=200+tree:3",
+        "combine:tree:2+blob:none",
+        "blob:wrong",
+    ];
+    format!("filter {}", pick(numbers, &simple))
+}
+
+fn random_request(numbers: &mut Numbers, source: &Source) -> Request {
+    let mut request = Request {
+        two: numbers.below(2) == 0,
+        ..Request::default()
+    };
+    for _ in 0..=numbers.below(2) {
+        let want = match numbers.below(10) {
+            0 | 1 => pick(numbers, &source.tags).clone(),
+            2 | 3 => pick(numbers, &source.commits).id.clone(),
+            _ => pick(numbers, &source.branches).0.clone(),
+        };
+        request.wants.push(want);
+    }
+    if request.two && numbers.below(5) == 0 {
+        request
+            .want_refs
+            .push(pick(numbers, &source.branches).1.clone());
+    }
+    let shallow_client = numbers.below(4) == 0;
+    if shallow_client {
+        let have = numbers.below(source.commits.len());
+        request.haves.push(source.commits[have].id.clone());
+        let ends = source.ends(have, 1 + numbers.below(4));
+        request.shallow = ends
+            .iter()
+            .map(|end| source.commits[*end].id.clone())
+            .collect();
+    } else {
+        for _ in 0..numbers.below(3) {
+            request
+                .haves
+                .push(pick(numbers, &source.commits).id.clone());
+        }
+    }
+    let mut starts_there = false;
+    match numbers.below(8) {
+        0 | 1 => request
+            .rules
+            .push(format!("deepen {}", 1 + numbers.below(5))),
+        2 => request.rules.push(format!(
+            "deepen-since {}",
+            1_700_000_000 + numbers.below(COMMITS)
+        )),
+        3 => request
+            .rules
+            .push(format!("deepen-not {}", pick(numbers, &source.branches).1)),
+        4 if shallow_client => {
+            request.rules.push(format!("deepen {INFINITE}"));
+            starts_there = true;
+        }
+        5 if shallow_client => {
+            request
+                .rules
+                .push(format!("deepen {}", 1 + numbers.below(3)));
+            request.flags.push("deepen-relative");
+            starts_there = true;
+        }
+        6 if numbers.below(3) == 0 => {
+            request.rules.push("deepen-not refs/heads/none".to_owned());
+        }
+        7 if numbers.below(4) == 0 => {
+            request.rules.push("deepen 2".to_owned());
+            request.rules.push("deepen-since 1700000010".to_owned());
+        }
+        _ => {}
+    }
+    // This server deepens only history that a want reaches; git deepens all that is visible.
+    if starts_there {
+        let have = request.haves[0].clone();
+        request.wants.push(have);
+    }
+    if numbers.below(3) == 0 {
+        request.rules.push(filter(numbers, source));
+    }
+    // Objects by name, as lazy fetches ask for them.
+    if request.rules.iter().all(|rule| !rule.starts_with("deepen")) && numbers.below(4) == 0 {
+        for _ in 0..=numbers.below(5) {
+            let list = if numbers.below(2) == 0 {
+                &source.trees
+            } else {
+                &source.blobs
+            };
+            request.wants.push(pick(numbers, list).clone());
+        }
+    }
+    if numbers.below(20) == 0 {
+        request.wants.push("1".repeat(40));
+    }
+    for flag in ["thin-pack", "ofs-delta", "include-tag", "no-progress"] {
+        if numbers.below(2) == 0 {
+            request.flags.push(flag);
+        }
+    }
+    request
+}
+
+#[test]
+fn random_fetches_are_answered_as_git_answers_them() {
+    for_each_git(|server, git| {
+        let mut refused = 0;
+        let mut empty = 0;
+        for seed in 1..=2_u64 {
+            let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            let source = Source::make(server, git, seed, &mut numbers);
+            let dummy = server.path("dummy.git");
+            git.ok(
+                &["init", "-q", "--bare", dummy.to_str().unwrap()],
+                server.dir.path(),
+            );
+            let repository = BareRepository::open(&source.path).unwrap();
+            let objects = Objects::at(&repository.objects());
+            for number in 0..FETCHES {
+                let request = random_request(&mut numbers, &source);
+                let client = tempfile::tempdir_in(server.dir.path()).unwrap();
+                let had = source.client(git, &request, client.path());
+                let mut theirs = ask_git(git, &source, &request);
+                // A commit without parents is no end of history here; git says so of one at the very depth.
+                for root in source
+                    .commits
+                    .iter()
+                    .filter(|commit| commit.parents.is_empty())
+                {
+                    theirs.lines.remove(&format!("shallow {}", root.id));
+                }
+                let ours = ask_us(&repository, &objects, &request);
+                let what = format!("seed {seed}, fetch {number}: {request:#?}");
+                assert_eq!(ours.refused, theirs.refused, "{what}");
+                if theirs.refused {
+                    refused += 1;
+                    continue;
+                }
+                assert_eq!(ours.lines, theirs.lines, "{what}");
+                let get = |pack: &[u8]| received(git, &dummy, client.path(), &had, pack);
+                let expected = get(&theirs.pack).expect("git sends packs that git takes");
+                let got = get(&ours.pack).unwrap_or_else(|| panic!("not taken: {what}"));
+                // Where history is cut, git sends some of what the client has again, and then its tags, too.
+                let is_needed = |id: &&String| {
+                    let target = source.peeled.get(*id);
+                    let is_extra = target.is_some_and(|target| had.contains(target));
+                    !is_extra || request.wants.contains(id)
+                };
+                let missing: Vec<_> = expected.difference(&got).filter(is_needed).collect();
+                // Of a combination, git forgets what one part saw where another part took nothing.
+                let is_combined = request.rules.iter().any(|rule| rule.contains("combine:"));
+                let extra: Vec<_> = got.difference(&expected).filter(|_| !is_combined).collect();
+                assert!(
+                    missing.is_empty() && extra.is_empty(),
+                    "missing {missing:?}, extra {extra:?}, {what}"
+                );
+                empty += usize::from(got.is_empty());
+            }
+        }
+        // Most fetches must have been something to compare.
+        assert!(
+            refused > 2 && refused + empty < FETCHES,
+            "{refused} refused, {empty} empty"
+        );
+    });
+}
