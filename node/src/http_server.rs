@@ -1,15 +1,18 @@
-//! The HTTP/1.1 listener: a bound on connections and on how long a request's head may take, and a stop that
-//! lets what has begun come to its end.
+//! The listener for HTTP/1.1 and HTTP/2 (prior knowledge: without TLS there is no other way to agree on it): a bound on
+//! connections, on requests at once in each, and on how long a request's head may take, and a stop that lets what has
+//! begun come to its end.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
-use hyper::server::conn::http1;
+use hyper::rt::Executor;
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -20,6 +23,16 @@ use tokio_util::sync::CancellationToken;
 const CONNECTIONS_MAX: u32 = 1024;
 /// For the head of a request, counted from the end of the one before: idle connections end too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Requests at once in one HTTP/2 connection.
+const STREAMS_MAX: u32 = 100;
+/// Bytes of all headers of an HTTP/2 request.
+const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
+/// An HTTP/2 client that answers no ping for so long is gone.
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// What an HTTP/2 connection begins with; no method of HTTP/1 does.
+const HTTP2_BEGIN: &[u8] = b"PRI";
+/// Between two looks at a connection whose first bytes come one by one.
+const BEGIN_PAUSE: Duration = Duration::from_millis(20);
 /// After the system refused a connection (too many open files): room must be made by others first.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -92,7 +105,13 @@ async fn accept(
         };
         match accepted {
             Ok((stream, slot)) => {
-                let connection = serve(stream, slot, router.clone(), stopping.clone());
+                let connection = serve(
+                    stream,
+                    slot,
+                    router.clone(),
+                    scope.clone(),
+                    stopping.clone(),
+                );
                 scope.spawn("http connection", OnPanic::Log, connection);
             }
             Err(error) => {
@@ -107,24 +126,27 @@ async fn serve(
     stream: TcpStream,
     slot: OwnedSemaphorePermit,
     router: Router,
+    scope: Scope,
     stopping: CancellationToken,
 ) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection was gone before its first request");
         return;
     }
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
-    let mut connection = Box::pin(connection);
-    let served = tokio::select! {
+    let version = tokio::select! {
         biased;
-        served = connection.as_mut() => served,
-        () = stopping.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+        () = stopping.cancelled() => return,
+        version = tokio::time::timeout(HEAD_TIMEOUT, version(&stream)) => version,
+    };
+    let served = match version {
+        Ok(Ok(Version::One)) => serve_one(stream, router, stopping).await,
+        Ok(Ok(Version::Two)) => serve_two(stream, router, scope, stopping).await,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection broke before its first request");
+            return;
         }
+        // Nothing came.
+        Err(_) => return,
     };
     if let Err(error) = served {
         // Clients come and go: of no interest unless one looks for it.
@@ -133,9 +155,143 @@ async fn serve(
     drop(slot);
 }
 
+#[derive(Clone, Copy)]
+enum Version {
+    One,
+    Two,
+}
+
+/// What the client speaks, from the first bytes, which stay where they are.
+async fn version(stream: &TcpStream) -> io::Result<Version> {
+    let mut begin = [0; HTTP2_BEGIN.len()];
+    loop {
+        let seen = stream.peek(&mut begin).await?;
+        if seen == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        if begin[..seen] != HTTP2_BEGIN[..seen] {
+            return Ok(Version::One);
+        }
+        if seen == begin.len() {
+            return Ok(Version::Two);
+        }
+        tokio::time::sleep(BEGIN_PAUSE).await;
+    }
+}
+
+async fn serve_one(
+    stream: TcpStream,
+    router: Router,
+    stopping: CancellationToken,
+) -> hyper::Result<()> {
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = Box::pin(connection);
+    tokio::select! {
+        biased;
+        served = connection.as_mut() => served,
+        () = stopping.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
+async fn serve_two(
+    stream: TcpStream,
+    router: Router,
+    scope: Scope,
+    stopping: CancellationToken,
+) -> hyper::Result<()> {
+    let streams = Arc::new(Streams::default());
+    let executor = StreamExecutor {
+        scope,
+        streams: Arc::clone(&streams),
+    };
+    let connection = http2::Builder::new(executor)
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .keep_alive_interval(HEAD_TIMEOUT)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let mut connection = Box::pin(connection);
+    let ends = async {
+        tokio::select! {
+            biased;
+            () = stopping.cancelled() => {}
+            () = streams.idle() => {}
+        }
+    };
+    tokio::select! {
+        biased;
+        served = connection.as_mut() => served,
+        () = ends => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    }
+}
+
+/// The requests of one HTTP/2 connection: hyper has no bound on how long it may be idle.
+#[derive(Debug, Default)]
+struct Streams {
+    begun: AtomicU64,
+    ended: AtomicU64,
+}
+
+impl Streams {
+    /// Ends when there was no request for a while.
+    async fn idle(&self) {
+        let mut before = None;
+        loop {
+            let begun = self.begun.load(Ordering::Acquire);
+            let is_quiet = self.ended.load(Ordering::Acquire) == begun;
+            if is_quiet && before == Some(begun) {
+                return;
+            }
+            before = is_quiet.then_some(begun);
+            tokio::time::sleep(HEAD_TIMEOUT).await;
+        }
+    }
+}
+
+/// Runs the requests of one HTTP/2 connection in the scope.
+#[derive(Debug, Clone)]
+struct StreamExecutor {
+    scope: Scope,
+    streams: Arc<Streams>,
+}
+
+/// Counts a request as ended, also when its task is cancelled.
+struct EndOnDrop(Arc<Streams>);
+
+impl Drop for EndOnDrop {
+    fn drop(&mut self) {
+        self.0.ended.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl<F> Executor<F> for StreamExecutor
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    fn execute(&self, request: F) {
+        self.streams.begun.fetch_add(1, Ordering::Release);
+        let end = EndOnDrop(Arc::clone(&self.streams));
+        self.scope.spawn("http stream", OnPanic::Log, async move {
+            request.await;
+            drop(end);
+        });
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::body::Body;
     use axum::routing::get;
     use henge_client::{Client, ClientError};
     use std::sync::Arc;
@@ -200,5 +356,61 @@ mod tests {
         // The client keeps its connection for the next call.
         assert!(server.stop(LONG).await);
         assert!(scope.shutdown(LONG).await);
+    }
+
+    /// A client that speaks HTTP/2 from its first byte on.
+    async fn two(address: SocketAddr) -> hyper::client::conn::http2::SendRequest<Body> {
+        let stream = TcpStream::connect(address).await.expect("connects");
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (client, connection) =
+            hyper::client::conn::http2::handshake(executor, TokioIo::new(stream))
+                .await
+                .expect("agrees");
+        drop(tokio::task::spawn_local(async move { drop(connection.await) }));
+        client
+    }
+
+    #[tokio::test]
+    async fn http2_is_spoken_and_stopped() {
+        let local = tokio::task::LocalSet::new();
+        local
+            .run_until(async {
+                let route = get(|| async { "{\"version\":\"1\"}" });
+                let router = Router::new().route("/api/v1/version", route);
+                let (server, one, scope) = start(router).await;
+                let mut client = two(server.address()).await;
+                for _ in 0..3 {
+                    let uri = format!("http://{}/api/v1/version", server.address());
+                    let request = axum::http::Request::get(uri).body(Body::empty());
+                    let answer = client.send_request(request.expect("valid")).await;
+                    let answer = answer.expect("answered");
+                    assert_eq!(answer.status(), 200);
+                    assert_eq!(answer.version(), axum::http::Version::HTTP_2);
+                }
+                assert_eq!(one.version().await.expect("answered"), "1");
+                assert!(server.stop(LONG).await, "an idle connection is not waited for");
+                assert!(scope.shutdown(LONG).await);
+            })
+            .await;
+    }
+
+    #[tokio::test]
+    async fn the_version_is_known_from_the_first_bytes() {
+        use tokio::io::AsyncWriteExt as _;
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
+        let address = listener.local_addr().expect("an address");
+        for (begin, is_two) in [("GET", false), ("P", false), ("POST", false), ("PRI * HTTP/2.0", true)] {
+            let mut client = TcpStream::connect(address).await.expect("connects");
+            let (server, _) = listener.accept().await.expect("accepts");
+            let (first, rest) = begin.as_bytes().split_at(1);
+            client.write_all(first).await.expect("written");
+            let seen = version(&server);
+            tokio::pin!(seen);
+            drop(futures::poll!(seen.as_mut()));
+            client.write_all(rest).await.expect("written");
+            client.write_all(b"OST").await.expect("written");
+            let seen = seen.await.expect("known");
+            assert_eq!(matches!(seen, Version::Two), is_two, "{begin}");
+        }
     }
 }

@@ -80,3 +80,29 @@ fn pushes_without_accounts_stay_on_this_machine() {
     let error = text(&done.stderr);
     assert!(error.contains("loopback address only"), "{error}");
 }
+
+#[test]
+fn http2_is_spoken_to_clients_that_know() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path();
+    ok(root, &["init", "-q", "--bare", "-b", "main", "demo.git"]);
+    let (running, url) = serve(root, &[]);
+    let seen = Command::new("curl")
+        .args(["--silent", "--show-error", "--http2-prior-knowledge"])
+        .args(["--header", "Git-Protocol: version=2"])
+        .args(["--write-out", "%{http_version} %{http_code}"])
+        .arg(format!("{url}/demo.git/info/refs?service=git-upload-pack"))
+        .output();
+    match seen {
+        Ok(seen) => {
+            let answer = text(&seen.stdout);
+            assert!(answer.contains("version 2"), "{answer} {}", text(&seen.stderr));
+            assert!(answer.ends_with("2 200"), "{answer}");
+        }
+        Err(error) => eprintln!("NOT CHECKED: no curl: {error}"),
+    }
+    // Without TLS git asks to upgrade, and goes on with HTTP/1.1 where nobody answers that.
+    ok(root, &["-c", "http.version=HTTP/2", "ls-remote", &format!("{url}/demo.git")]);
+    let (status, errors) = running.interrupt();
+    assert!(status.success(), "{errors}");
+}
