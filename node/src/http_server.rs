@@ -366,7 +366,9 @@ mod tests {
             hyper::client::conn::http2::handshake(executor, TokioIo::new(stream))
                 .await
                 .expect("agrees");
-        drop(tokio::task::spawn_local(async move { drop(connection.await) }));
+        drop(tokio::task::spawn_local(
+            async move { drop(connection.await) },
+        ));
         client
     }
 
@@ -388,7 +390,10 @@ mod tests {
                     assert_eq!(answer.version(), axum::http::Version::HTTP_2);
                 }
                 assert_eq!(one.version().await.expect("answered"), "1");
-                assert!(server.stop(LONG).await, "an idle connection is not waited for");
+                assert!(
+                    server.stop(LONG).await,
+                    "an idle connection is not waited for"
+                );
                 assert!(scope.shutdown(LONG).await);
             })
             .await;
@@ -399,7 +404,12 @@ mod tests {
         use tokio::io::AsyncWriteExt as _;
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("listens");
         let address = listener.local_addr().expect("an address");
-        for (begin, is_two) in [("GET", false), ("P", false), ("POST", false), ("PRI * HTTP/2.0", true)] {
+        for (begin, is_two) in [
+            ("GET", false),
+            ("P", false),
+            ("POST", false),
+            ("PRI * HTTP/2.0", true),
+        ] {
             let mut client = TcpStream::connect(address).await.expect("connects");
             let (server, _) = listener.accept().await.expect("accepts");
             let (first, rest) = begin.as_bytes().split_at(1);

@@ -272,7 +272,7 @@ impl Inner {
                 let served = self.work.blocking("git for another node", move || {
                     let mut bridge = SyncIoBridge::new(stream);
                     let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
-                    let stop = Stop::default();
+                    let stop = inner.deadline();
                     inner.upload_pack(local, protocol(version), &body, &mut output, stop)?;
                     output.flush()?;
                     drop(output);

@@ -4,11 +4,12 @@ use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock, Weak};
+use std::time::Duration;
 
 use bytes::Bytes;
 use henge_cluster::Cluster;
 use henge_git::http::ServiceError;
-use henge_git::{Objects, ObjectsPool, Responses};
+use henge_git::{Deadline, Objects, ObjectsPool, Responses, Stop};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
@@ -79,6 +80,12 @@ impl Inner {
     /// The network's object directory, with the packs that earlier requests opened.
     pub(crate) fn opened(&self, network: &NetworkId) -> Objects {
         self.opened.get(&self.objects().objects_dir(network))
+    }
+
+    /// When a fetch or a push that begins now is given up.
+    pub(crate) fn deadline(&self) -> Stop {
+        let within = Duration::from_millis(limits::GIT_REQUEST_MS_MAX);
+        Stop::at(Deadline::after(Arc::clone(&self.clock), within))
     }
 
     /// Closes the packs of a network that is going away.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use henge_git::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
-use henge_git::{Protocol, Service, Stop, advertise_missing};
+use henge_git::{Protocol, Service, advertise_missing};
 use henge_types::{ErrorCode, RepoPath, RepoRecord, limits};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
@@ -84,7 +84,7 @@ impl GitService for Repos {
         match Box::pin(self.inner.find_reader(&path, &verb, &request)).await? {
             Found::Here(local) => {
                 let inner = Arc::clone(&self.inner);
-                let stop = Stop::default();
+                let stop = inner.deadline();
                 Ok(stream_blocking(
                     &self.inner.work,
                     &stop.clone(),

@@ -96,13 +96,25 @@ fn http2_is_spoken_to_clients_that_know() {
     match seen {
         Ok(seen) => {
             let answer = text(&seen.stdout);
-            assert!(answer.contains("version 2"), "{answer} {}", text(&seen.stderr));
+            assert!(
+                answer.contains("version 2"),
+                "{answer} {}",
+                text(&seen.stderr)
+            );
             assert!(answer.ends_with("2 200"), "{answer}");
         }
         Err(error) => eprintln!("NOT CHECKED: no curl: {error}"),
     }
     // Without TLS git asks to upgrade, and goes on with HTTP/1.1 where nobody answers that.
-    ok(root, &["-c", "http.version=HTTP/2", "ls-remote", &format!("{url}/demo.git")]);
+    ok(
+        root,
+        &[
+            "-c",
+            "http.version=HTTP/2",
+            "ls-remote",
+            &format!("{url}/demo.git"),
+        ],
+    );
     let (status, errors) = running.interrupt();
     assert!(status.success(), "{errors}");
 }

@@ -91,6 +91,8 @@ pub const FORMER_TIPS_EXPIRED_PER_APPLY: usize = 64;
 pub const QUORUM_WAIT_MS: u64 = 8_000;
 /// Pushes that a node handles at once.
 pub const PUSHES_AT_ONCE: usize = 64;
+/// How long one fetch or push may take at most, milliseconds: on a slow line, a large clone takes its time.
+pub const GIT_REQUEST_MS_MAX: u64 = 2 * 60 * 60 * 1000;
 /// Fetches that a node handles at once.
 pub const FETCHES_AT_ONCE: usize = 64;
 /// Blocking jobs (git work, file work) that a node runs at once.

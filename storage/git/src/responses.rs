@@ -22,6 +22,8 @@ const ANSWERS_MAX: usize = 4096;
 const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Their own bytes on disk, together.
 const DISK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Answers to clients that have nothing, made at once: counting all of a repository takes memory and a processor.
+const CLONES_MADE_MAX: usize = 4;
 /// How often who waits for an answer looks at its own deadline.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -48,6 +50,8 @@ struct State {
     memory_bytes: u64,
     disk_bytes: u64,
     uses: u64,
+    /// How many hold a [`CloneTurn`].
+    clones_made: usize,
 }
 
 #[derive(Debug)]
@@ -139,9 +143,35 @@ impl RepositoryResponses {
         key
     }
 
+    /// Waits until a clone may be made. `None` when the deadline passed first.
+    pub(crate) fn clone_turn(&self, stop: &Stop) -> Option<CloneTurn> {
+        let shared = &self.responses.shared;
+        let mut state = shared.lock();
+        while state.clones_made >= CLONES_MADE_MAX {
+            let waited = shared.made.wait_timeout(state, LOOK_EVERY);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+            if stop.is_set() {
+                return None;
+            }
+        }
+        state.clones_made += 1;
+        drop(state);
+        Some(CloneTurn(Arc::clone(shared)))
+    }
+
     /// See [`Responses::turn`].
     pub(crate) fn turn(&self, key: Sha256, stop: &Stop) -> Option<Turn> {
         self.responses.turn(key.finalize().into(), stop)
+    }
+}
+
+/// Leave to make a clone, until it is dropped.
+pub(crate) struct CloneTurn(Arc<Shared>);
+
+impl Drop for CloneTurn {
+    fn drop(&mut self) {
+        self.0.lock().clones_made -= 1;
+        self.0.made.notify_all();
     }
 }
 
@@ -282,6 +312,20 @@ mod tests {
         assert_eq!(make(&responses, key(1), b"second"), b"second");
         assert_eq!(make(&responses, key(ANSWERS_MAX + 9), b"second"), b"first");
         assert!(responses.shared.lock().slots.len() <= ANSWERS_MAX);
+    }
+
+    #[test]
+    fn few_clones_are_made_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let responses = Responses::new(directory.path()).of(b"repository");
+        let stopped = Stop::default();
+        stopped.stop();
+        let turns: Vec<_> = (0..CLONES_MADE_MAX)
+            .map(|_| responses.clone_turn(&stopped).unwrap())
+            .collect();
+        assert!(responses.clone_turn(&stopped).is_none(), "it waits");
+        drop(turns);
+        assert!(responses.clone_turn(&stopped).is_some());
     }
 
     #[test]

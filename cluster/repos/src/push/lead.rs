@@ -142,11 +142,15 @@ impl Inner {
         }
         let bytes = request.bytes;
         let commit = Commit::new(Arc::clone(self), request, network, term, refs.applied());
+        let limits = PushLimits {
+            stop: self.deadline(),
+            ..PushLimits::default()
+        };
         let store = self.objects().clone();
         let objects = self.opened(&network);
         let leader = LeaderRefs::new(refs, commit, Handle::current());
         let job = move || {
-            let answer = receive(&store, &objects, &leader, source, bytes);
+            let answer = receive(&store, &objects, &leader, &limits, (source, bytes));
             drop(reading);
             answer
         };
@@ -182,8 +186,8 @@ fn receive(
     store: &ObjectStore,
     objects: &Objects,
     leader: &LeaderRefs,
-    mut source: Source,
-    bytes: u64,
+    limits: &PushLimits,
+    (mut source, bytes): (Source, u64),
 ) -> PushAnswer {
     let prepared = quarantine(store).and_then(|quarantine| Ok((quarantine, source.open(bytes)?)));
     let (quarantine, mut input) = match prepared {
@@ -202,7 +206,7 @@ fn receive(
         quarantine.path(),
         &mut input,
         &mut report,
-        &PushLimits::default(),
+        limits,
     );
     if let Some(answer) = leader.commit_failure() {
         return answer;

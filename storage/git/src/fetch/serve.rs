@@ -149,6 +149,13 @@ impl Session<'_> {
         named: &[(Oid, &str)],
         answer: Answer<'_>,
     ) -> Result<(), FetchError> {
+        let clone_turn = match &self.limits.responses {
+            Some(responses) if request.haves.is_empty() => {
+                let turn = responses.clone_turn(&self.limits.stop);
+                Some(turn.ok_or(FetchError::Stopped)?)
+            }
+            Some(_) | None => None,
+        };
         let mut sieve = self.sieve(store, request.filter.as_ref())?;
         let mut graph = Graph::new(store, &answer);
         let wants = wants(&mut graph, wanted)?;
@@ -174,6 +181,9 @@ impl Session<'_> {
             tick: &answer,
         };
         let selection = self.select(&mut graph, request, &wants, choice, &mut sieve)?;
+        drop(graph);
+        // Before anything is sent: no slow client keeps the turn.
+        drop(clone_turn);
         answer.enumerated(selection.len())?;
         self.send(store, selection, request, answer, Frames::Large)?;
         self.in_pack = false;
