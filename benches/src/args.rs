@@ -32,6 +32,10 @@ pub(crate) enum Which {
     Gap,
     /// Clones and fetches, beside git http-backend with bitmaps
     Fetch,
+    /// Listing 1,000 and 100,000 refs and pushing 1,000 at once, beside git http-backend
+    Refs,
+    /// Many small pushes while clones run, and what compaction makes of them
+    Storm,
     /// Start, memory and processor time of an idle cluster, beside etcd
     Idle,
     /// All of them

@@ -107,6 +107,28 @@ impl Commits {
     }
 }
 
+impl Commits {
+    /// Points refs `{prefix}{number}` at commit `index`, in one atomic push.
+    pub(crate) async fn push_numbered(
+        &self,
+        url: &str,
+        index: usize,
+        prefix: &str,
+        numbers: std::ops::Range<usize>,
+    ) -> anyhow::Result<()> {
+        let id = self.id(index)?;
+        let git = Program::git().arg("-C").arg(&self.dir);
+        let git = git.args(["push", "-q", "--atomic"]);
+        let specs = numbers.map(|number| format!("{id}:{prefix}{number}"));
+        let pushed = git.arg(url).args(specs).output(b"").await;
+        if let Err(error) = pushed {
+            let text = format!("{error:#}").replace(url, "the repository");
+            return Err(anyhow::anyhow!(text).context("a push of many refs failed"));
+        }
+        Ok(())
+    }
+}
+
 /// The commits as `git fast-import` reads them.
 fn stream(count: usize) -> String {
     let mut text = String::new();

@@ -1,7 +1,6 @@
 //! `fetch`: clones and fetches of one repository from a node of three, beside git's http-backend with bitmaps.
 
 mod repository;
-mod requests;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -18,9 +17,9 @@ use crate::henge::DevCluster;
 use crate::http_backend::HttpBackend;
 use crate::process::Program;
 use crate::report::{Section, figure, ratio};
+use crate::requests::{Curl, Request};
 use crate::usage;
 use repository::Repository;
-use requests::{Curl, Request};
 
 /// Commits of a generated repository.
 const GENERATED_COMMITS: usize = 5_000;

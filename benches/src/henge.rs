@@ -219,6 +219,33 @@ impl DevCluster {
         running(&node.data_dir, &node.config).with_context(|| format!("node {id} does not run"))
     }
 
+    /// Packs in all object stores of every node, in their order.
+    pub(crate) fn packs(&self) -> anyhow::Result<Vec<usize>> {
+        let count = |node: &Node| {
+            let mut count = 0;
+            let mut pending = vec![node.data_dir.join("networks")];
+            while let Some(directory) = pending.pop() {
+                // What compaction removes meanwhile is not there any more.
+                let Ok(listing) = std::fs::read_dir(&directory) else {
+                    continue;
+                };
+                for entry in listing {
+                    let path = entry?.path();
+                    if path
+                        .extension()
+                        .is_some_and(|extension| extension == "pack")
+                    {
+                        count += 1;
+                    } else if path.is_dir() {
+                        pending.push(path);
+                    }
+                }
+            }
+            Ok(count)
+        };
+        self.nodes.iter().map(count).collect()
+    }
+
     /// CPU time of every node, in their order.
     pub(crate) fn cpu(&self) -> anyhow::Result<Vec<Duration>> {
         let nodes = self.nodes.iter();

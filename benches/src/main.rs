@@ -7,6 +7,8 @@
 //! - `writes`: small durable writes, beside etcd (`etcd`); `load` is the closed loop of both.
 //! - `gap`: the time without writes after a leader is killed, beside etcd.
 //! - `fetch`: clones and fetches, beside git's http-backend with bitmaps.
+//! - `refs`: listing 1,000 and 100,000 refs, pushing 1,000 at once, beside git's http-backend.
+//! - `storm`: many small pushes while clones run, and what compaction makes of them.
 //! - `idle`: start, memory and processor time, beside etcd.
 //!
 //! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
@@ -27,8 +29,11 @@ mod load;
 mod machine;
 mod process;
 mod push;
+mod refs;
 mod report;
+mod requests;
 mod samples;
+mod storm;
 mod usage;
 mod writes;
 
@@ -84,11 +89,19 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         Which::All => vec![
             Which::Push,
             Which::Fetch,
+            Which::Refs,
+            Which::Storm,
             Which::Writes,
             Which::Gap,
             Which::Idle,
         ],
-        one @ (Which::Push | Which::Fetch | Which::Writes | Which::Gap | Which::Idle) => vec![one],
+        one @ (Which::Push
+        | Which::Fetch
+        | Which::Refs
+        | Which::Storm
+        | Which::Writes
+        | Which::Gap
+        | Which::Idle) => vec![one],
     };
     let mut failed = Vec::new();
     for one in which {
@@ -108,6 +121,8 @@ async fn measure(bench: &Bench, which: Which) -> anyhow::Result<Section> {
     match which {
         Which::Push => push::run(bench).await,
         Which::Fetch => fetch::run(bench).await,
+        Which::Refs => refs::run(bench).await,
+        Which::Storm => storm::run(bench).await,
         Which::Writes => writes::run(bench).await,
         Which::Gap => gap::run(bench).await,
         Which::Idle => idle::run(bench).await,

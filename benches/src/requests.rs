@@ -11,14 +11,14 @@ use crate::process::Program;
 
 /// A request body.
 #[derive(Debug, Clone)]
-pub(super) struct Request {
-    pub(super) name: &'static str,
+pub(crate) struct Request {
+    pub(crate) name: &'static str,
     command: &'static str,
     arguments: Vec<String>,
 }
 
 impl Request {
-    pub(super) fn ls_refs(name: &'static str) -> Self {
+    pub(crate) fn ls_refs(name: &'static str) -> Self {
         let arguments = ["peel", "symrefs", "unborn"].map(str::to_owned);
         Self {
             name,
@@ -28,7 +28,7 @@ impl Request {
     }
 
     /// What `git clone` sends, with `more` arguments.
-    pub(super) fn fetch(name: &'static str, more: &[&str], wants: &BTreeSet<String>) -> Self {
+    pub(crate) fn fetch(name: &'static str, more: &[&str], wants: &BTreeSet<String>) -> Self {
         let fixed = ["thin-pack", "no-progress", "include-tag", "ofs-delta"];
         let mut arguments: Vec<_> = fixed
             .iter()
@@ -43,13 +43,13 @@ impl Request {
         }
     }
 
-    pub(super) fn have(mut self, id: &str) -> Self {
+    pub(crate) fn have(mut self, id: &str) -> Self {
         self.arguments.push(format!("have {id}"));
         self
     }
 
     /// The same with a commit that nobody has: another request that costs a server as much.
-    pub(super) fn varied(&self) -> Self {
+    pub(crate) fn varied(&self) -> Self {
         let bytes = random_bytes();
         let mut id = String::new();
         for byte in bytes.iter().chain(&bytes[..4]) {
@@ -95,14 +95,14 @@ impl Request {
 
 /// Sends requests to one repository.
 #[derive(Debug, Clone)]
-pub(super) struct Curl {
+pub(crate) struct Curl {
     url: String,
     dir: PathBuf,
 }
 
 impl Curl {
     /// `url` with user and password; bodies are kept in `dir`.
-    pub(super) fn new(url: &str, dir: &Path) -> Self {
+    pub(crate) fn new(url: &str, dir: &Path) -> Self {
         Self {
             url: format!("{url}/git-upload-pack"),
             dir: dir.to_owned(),
@@ -110,7 +110,7 @@ impl Curl {
     }
 
     /// Sends one request; how many bytes came back.
-    pub(super) async fn send(&self, request: &Request) -> anyhow::Result<u64> {
+    pub(crate) async fn send(&self, request: &Request) -> anyhow::Result<u64> {
         let number = u128::from_le_bytes(random_bytes());
         let file = self.dir.join(format!("{number}.body"));
         std::fs::write(&file, request.body()).context("cannot write a request")?;

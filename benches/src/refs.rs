@@ -1,0 +1,235 @@
+//! `refs`: listings of many refs and a push of a thousand, beside git's http-backend.
+
+use std::time::Duration;
+
+use anyhow::ensure;
+use henge_client::Deadlines;
+use henge_types::{NodeId, RepoPath};
+use tokio::time::sleep;
+
+use crate::bench::Bench;
+use crate::commits::Commits;
+use crate::henge::{DevCluster, change};
+use crate::http_backend::HttpBackend;
+use crate::process::Program;
+use crate::report::{Section, figure, ratio};
+use crate::requests::{Curl, Request};
+use crate::usage;
+
+/// Refs of the two listings.
+const FEW: usize = 1_000;
+const MANY: usize = 100_000;
+/// Tags made by one request of the API.
+const BATCH: usize = 5_000;
+/// Refs in the push that is measured.
+const PUSHED: usize = 1_000;
+/// Before CPU time is read: replicas apply after the answer.
+const SETTLE: Duration = Duration::from_millis(100);
+
+/// One repository on both servers.
+struct Pair<'a> {
+    cluster: &'a DevCluster,
+    backend: &'a HttpBackend,
+    name: &'static str,
+    path: RepoPath,
+    leader: NodeId,
+    ours: String,
+    theirs: String,
+}
+
+struct Cost {
+    all: f64,
+    leader: f64,
+    git: f64,
+}
+
+impl<'a> Pair<'a> {
+    async fn new(
+        cluster: &'a DevCluster,
+        backend: &'a HttpBackend,
+        name: &'static str,
+    ) -> anyhow::Result<Self> {
+        let (info, leader) = cluster.create(name).await?;
+        Ok(Self {
+            cluster,
+            backend,
+            name,
+            path: info.path(),
+            leader,
+            ours: cluster.push_url(leader, &info.path())?,
+            theirs: backend.create(name).await?,
+        })
+    }
+
+    fn cpu(&self) -> anyhow::Result<[Duration; 3]> {
+        Ok([
+            self.cluster.cpu()?.iter().sum(),
+            usage::cpu(self.cluster.pid(self.leader)?)?,
+            self.backend.cpu()?,
+        ])
+    }
+
+    /// CPU milliseconds of what happens in `work`, for each of `count` things.
+    async fn measure(
+        &self,
+        count: usize,
+        work: impl Future<Output = anyhow::Result<()>>,
+    ) -> anyhow::Result<Cost> {
+        let before = self.cpu()?;
+        work.await?;
+        sleep(SETTLE).await;
+        let after = self.cpu()?;
+        let each =
+            |of: usize| after[of].saturating_sub(before[of]).as_secs_f64() * 1_000.0 / count as f64;
+        Ok(Cost {
+            all: each(0),
+            leader: each(1),
+            git: each(2),
+        })
+    }
+}
+
+async fn list(url: &str, bench: &Bench, request: &Request, times: usize) -> anyhow::Result<u64> {
+    let curl = Curl::new(url, bench.dir());
+    let mut bytes = 0;
+    for _ in 0..times {
+        bytes = curl.send(request).await?;
+    }
+    Ok(bytes)
+}
+
+/// Makes `count` tags in both repositories: through the API, and by git itself.
+async fn fill(pair: &Pair<'_>, commits: &Commits, count: usize) -> anyhow::Result<()> {
+    for url in [&pair.ours, &pair.theirs] {
+        commits.push(url, 1, "refs/heads/main").await?;
+    }
+    let id = commits.id(1)?;
+    let client = pair.cluster.client(pair.leader, Deadlines::default())?;
+    for from in (0..count).step_by(BATCH) {
+        let numbers = from..count.min(from + BATCH);
+        let changes: Vec<_> = numbers
+            .map(|number| change(&format!("refs/tags/v{number}"), Some("any"), id))
+            .collect();
+        let results = client.update_refs(&pair.path, &changes, true).await?;
+        ensure!(results.iter().all(|result| result.ok), "a tag was refused");
+    }
+    let lines: Vec<_> = (0..count)
+        .map(|number| format!("create refs/tags/v{number} {id}\n"))
+        .collect();
+    let git = Program::git().arg("-C").arg(pair.backend.path(pair.name));
+    git.args(["update-ref", "--stdin"])
+        .output(lines.concat().as_bytes())
+        .await?;
+    Ok(())
+}
+
+/// Runs the bench.
+pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
+    let dir = bench.folder("refs")?;
+    let commits = Commits::make(&dir.join("commits.git"), 4).await?;
+    let backend = HttpBackend::start(&dir.join("lighttpd"), bench.port(300)?).await?;
+    let cluster = bench.cluster(&dir.join("henge")).await?;
+    let mut section = Section::new(
+        "Many refs",
+        &[
+            "what",
+            "Henge CPU ms, all nodes",
+            "leader's",
+            "git CPU ms",
+            "ratio (all nodes)",
+        ],
+    );
+    for (name, count, times) in [
+        ("refs-few", FEW, bench.pick(50, 400)),
+        ("refs-many", MANY, bench.pick(5, 40)),
+    ] {
+        bench.progress(&format!("refs: filling {count}"));
+        let pair = Pair::new(&cluster, &backend, name).await?;
+        fill(&pair, &commits, count).await?;
+        backend.maintain(name).await?;
+        let all = Request::ls_refs("all refs");
+        let ours = pair.measure(times, async {
+            list(&pair.ours, bench, &all, times).await.map(drop)
+        });
+        let ours = ours.await?;
+        let theirs = pair.measure(times, async {
+            list(&pair.theirs, bench, &all, times).await.map(drop)
+        });
+        let git = theirs.await?.git;
+        section.row(row(&format!("ls-refs, {count} refs, again"), &ours, git));
+        let varied: Vec<_> = (0..times).map(|_| all.varied()).collect();
+        let first = pair.measure(times, async {
+            for request in &varied {
+                list(&pair.ours, bench, request, 1).await?;
+            }
+            Ok(())
+        });
+        section.row(row(
+            &format!("ls-refs, {count} refs, first"),
+            &first.await?,
+            git,
+        ));
+        let pushed = push(&pair, &commits, bench.pick(2, 8)).await?;
+        section.row(row(
+            &format!("atomic push of {PUSHED} refs to {count}"),
+            &pushed,
+            pushed.git,
+        ));
+        let seen = list(&pair.ours, bench, &all, 1).await?;
+        ensure!(
+            seen > 40 * count as u64,
+            "refs are missing: {seen} bytes were listed"
+        );
+    }
+    section.note(
+        "CPU = utime + stime over several requests, in clock ticks of 10 ms, idle time of the nodes not taken off; first = a \
+         listing that was not asked for before; git = lighttpd with http-backend, its refs packed before the listings; \
+         clients: curl for listings (a connection each), stock git for pushes",
+    );
+    section.note(format!(
+        "versions: henge {}; {}; {}",
+        cluster.version().await?,
+        HttpBackend::version().await?,
+        Program::git().arg("--version").output(b"").await?.trim(),
+    ));
+    cluster.stop().await?;
+    backend.stop().await?;
+    Ok(section)
+}
+
+async fn push(pair: &Pair<'_>, commits: &Commits, rounds: usize) -> anyhow::Result<Cost> {
+    let batch = |round: usize| (round * PUSHED)..((round + 1) * PUSHED);
+    let ours = pair.measure(rounds, async {
+        for round in 0..rounds {
+            let names = "refs/heads/b";
+            commits
+                .push_numbered(&pair.ours, 1, names, batch(round))
+                .await?;
+        }
+        Ok(())
+    });
+    let ours = ours.await?;
+    let theirs = pair.measure(rounds, async {
+        for round in 0..rounds {
+            let names = "refs/heads/b";
+            commits
+                .push_numbered(&pair.theirs, 1, names, batch(round))
+                .await?;
+        }
+        Ok(())
+    });
+    Ok(Cost {
+        git: theirs.await?.git,
+        ..ours
+    })
+}
+
+fn row(what: &str, ours: &Cost, git: f64) -> Vec<String> {
+    vec![
+        what.to_owned(),
+        figure(ours.all),
+        figure(ours.leader),
+        figure(git),
+        ratio(ours.all, git),
+    ]
+}

@@ -1,0 +1,167 @@
+//! `storm`: small pushes at a steady rate while clones run, and what compaction makes of them.
+
+use std::time::Duration;
+
+use henge_runtime::{Clock as _, SystemClock};
+use tokio::time::{sleep, sleep_until};
+
+use crate::bench::Bench;
+use crate::commits::Commits;
+use crate::henge::DevCluster;
+use crate::process::Program;
+use crate::report::{Section, figure, ratio};
+use crate::samples::Samples;
+
+const BRANCH: &str = "refs/heads/main";
+/// Commits that the repository has before.
+const SEED_COMMITS: usize = 100;
+/// Pushes a second.
+const RATE: u32 = 20;
+/// How long compaction may take after the last push.
+const QUIET_DEADLINE: Duration = Duration::from_secs(60);
+/// Packs that may be left.
+const PACKS_MAX: usize = 8;
+
+/// Runs the bench.
+pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
+    let dir = bench.folder("storm")?;
+    let pushes = bench.pick(100, 400);
+    let commits = Commits::make(&dir.join("commits.git"), SEED_COMMITS + pushes).await?;
+    let cluster = bench.cluster(&dir.join("henge")).await?;
+    let (info, leader) = cluster.create("storm").await?;
+    let url = cluster.push_url(leader, &info.path())?;
+    commits.push(&url, SEED_COMMITS - 1, BRANCH).await?;
+    let (before, started) = (sum(&cluster)?, SystemClock.instant());
+    let storm = async {
+        let mut wall = Samples::default();
+        for number in 0..pushes {
+            let due = started + Duration::from_secs(1) * u32::try_from(number)? / RATE;
+            sleep_until(due.into()).await;
+            wall.push(commits.push(&url, SEED_COMMITS + number, BRANCH).await?);
+            if number % 50 == 0 {
+                let packs = cluster.packs()?;
+                bench.progress(&format!("storm: {number} of {pushes}, packs {packs:?}"));
+            }
+        }
+        anyhow::Ok(wall)
+    };
+    let clones = async {
+        let mut count = 0_usize;
+        loop {
+            clone(&url, &dir.join(format!("clone-{count}.git"))).await?;
+            count += 1;
+            sleep(Duration::from_millis(500)).await;
+        }
+        #[expect(unreachable_code, reason = "says what the loop fails with")]
+        anyhow::Ok(())
+    };
+    let wall = tokio::select! {
+        biased;
+        wall = storm => wall?,
+        failed = clones => { failed?; anyhow::bail!("the clones ended") }
+    };
+    let took = SystemClock.instant().duration_since(started);
+    let left = wait_for_quiet(&cluster).await?;
+    let cpu = sum(&cluster)?.saturating_sub(before);
+    let after = clone_cost(&cluster, &url, &dir, "after", bench.pick(3, 10)).await?;
+    // The same history pushed at once is one pack.
+    let (fresh, fresh_leader) = cluster.create("fresh").await?;
+    let fresh_url = cluster.push_url(fresh_leader, &fresh.path())?;
+    commits
+        .push(&fresh_url, SEED_COMMITS + pushes - 1, BRANCH)
+        .await?;
+    let fresh = clone_cost(&cluster, &fresh_url, &dir, "fresh", bench.pick(3, 10)).await?;
+    let mut section = Section::new(
+        "Many small pushes while clones run",
+        &[
+            "pushes",
+            "a second",
+            "wall p50 ms",
+            "wall p99 ms",
+            "CPU ms per push, all nodes",
+            "packs left per node",
+            "clone CPU ms",
+            "of one pack",
+            "ratio",
+        ],
+    );
+    section.row(vec![
+        pushes.to_string(),
+        figure(pushes as f64 / took.as_secs_f64()),
+        figure(wall.percentile_ms(50)),
+        figure(wall.percentile_ms(99)),
+        figure(cpu.as_secs_f64() * 1_000.0 / pushes as f64),
+        left.iter()
+            .map(usize::to_string)
+            .collect::<Vec<_>>()
+            .join(" "),
+        figure(after),
+        figure(fresh),
+        ratio(after, fresh),
+    ]);
+    section.note(format!(
+        "one commit each by stock git, {RATE} a second as far as one client gets there, clones one after the other meanwhile; \
+         CPU = utime + stime of all nodes from the first push until no node holds more than {PACKS_MAX} packs, clones, \
+         compaction and idle time included; clone CPU = of all nodes, for a listing and a clone that was not asked for before"
+    ));
+    section.note(format!(
+        "versions: henge {}; {}",
+        cluster.version().await?,
+        Program::git().arg("--version").output(b"").await?.trim(),
+    ));
+    cluster.stop().await?;
+    Ok(section)
+}
+
+fn sum(cluster: &DevCluster) -> anyhow::Result<Duration> {
+    Ok(cluster.cpu()?.iter().sum())
+}
+
+/// Packs on each node, once they are few or do not become fewer.
+async fn wait_for_quiet(cluster: &DevCluster) -> anyhow::Result<Vec<usize>> {
+    let started = SystemClock.instant();
+    loop {
+        let packs = cluster.packs()?;
+        let waited = SystemClock.instant().duration_since(started);
+        if packs.iter().all(|count| *count <= PACKS_MAX) || waited > QUIET_DEADLINE {
+            return Ok(packs);
+        }
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn clone(url: &str, to: &std::path::Path) -> anyhow::Result<()> {
+    let git = Program::git()
+        .args(["clone", "-q", "--mirror", url])
+        .arg(to);
+    // git's messages hold the URL, and the URL a token.
+    let cloned = git.output(b"").await;
+    cloned.map_err(|_| anyhow::anyhow!("a clone failed"))?;
+    std::fs::remove_dir_all(to)?;
+    Ok(())
+}
+
+/// CPU milliseconds of one clone with its listing; no two requests are equal, so none is answered like the one before.
+async fn clone_cost(
+    cluster: &DevCluster,
+    url: &str,
+    dir: &std::path::Path,
+    name: &str,
+    times: usize,
+) -> anyhow::Result<f64> {
+    let before = sum(cluster)?;
+    for number in 0..times {
+        let curl = crate::requests::Curl::new(url, dir);
+        let tip = Program::git()
+            .args(["ls-remote", url, BRANCH])
+            .output(b"")
+            .await
+            .map_err(|_| anyhow::anyhow!("ls-remote failed ({name}, {number})"))?;
+        let tip = tip.split_whitespace().next().unwrap_or_default().to_owned();
+        let request = crate::requests::Request::fetch("clone", &[], &[tip].into());
+        curl.send(&request.varied()).await?;
+    }
+    sleep(Duration::from_millis(50)).await;
+    let used = sum(cluster)?.saturating_sub(before);
+    Ok(used.as_secs_f64() * 1_000.0 / times as f64)
+}
