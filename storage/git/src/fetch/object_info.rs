@@ -4,6 +4,7 @@ use gix_hashtable::HashSet;
 
 use crate::fetch::FetchError;
 use crate::fetch::request::ObjectInfo;
+use crate::fetch::select::not_tips;
 use crate::fetch::serve::Session;
 use crate::oid::Oid;
 use crate::output::Output;
@@ -25,7 +26,8 @@ impl Session<'_> {
             let ids = request.ids.iter().copied();
             ids.filter(|id| store.contains(id)).collect()
         };
-        let hidden: HashSet<Oid> = self.not_ours(&store, &present)?.into_iter().collect();
+        let not_tips = not_tips(self.refs, &present);
+        let hidden: HashSet<Oid> = self.not_ours(&store, &not_tips)?.into_iter().collect();
         if request.size {
             pkt::write(output, b"size")?;
         }

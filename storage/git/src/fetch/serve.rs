@@ -58,6 +58,7 @@ impl Session<'_> {
                 Request::Fetch(request) => self.fetch(&request, output)?,
                 Request::ObjectInfo(request) => self.object_info(&request, output)?,
             }
+            self.in_pack = false;
             output.flush()?;
         }
         Ok(())
@@ -230,26 +231,24 @@ impl Session<'_> {
         }
     }
 
-    /// Those of `ids`, all of them in the store, that may not be wanted.
+    /// Those of `not_tips`, which are no tips and in the store, that may not be wanted.
     pub(super) fn not_ours(
         &self,
         store: &ObjectStore,
-        ids: &[Oid],
+        not_tips: &[Oid],
     ) -> Result<Vec<Oid>, FetchError> {
-        let accepted = self.limits.policy.wants;
-        if ids.is_empty() || accepted == AcceptedWants::Any {
-            return Ok(Vec::new());
-        }
-        let left = not_tips(self.refs, ids);
-        if accepted == AcceptedWants::Tips {
-            return Ok(left);
+        match self.limits.policy.wants {
+            _ if not_tips.is_empty() => return Ok(Vec::new()),
+            AcceptedWants::Any => return Ok(Vec::new()),
+            AcceptedWants::Tips => return Ok(not_tips.to_vec()),
+            AcceptedWants::Reachable => {}
         }
         let mut commits = HashSet::default();
         let mut others = HashSet::default();
-        for id in left {
-            match store.kind(&id)? {
-                Some(Kind::Commit) => commits.insert(id),
-                Some(Kind::Tree | Kind::Blob | Kind::Tag) | None => others.insert(id),
+        for id in not_tips {
+            match store.kind(id)? {
+                Some(Kind::Commit) => commits.insert(*id),
+                Some(Kind::Tree | Kind::Blob | Kind::Tag) | None => others.insert(*id),
             };
         }
         let mut reach = Reach::new(self.refs, store, HashSet::default(), &self.limits.stop);
@@ -300,7 +299,8 @@ impl Session<'_> {
         for other in &wants.others {
             selector.add_other(*other)?;
         }
-        selector.add_commits(graph, &missing, common, &wants.commits)?;
+        // What deepening uncovers counts as asked for, as with git.
+        selector.add_commits(graph, &missing, common, &all)?;
         if request.include_tag {
             selector.add_tags(self.refs)?;
         }

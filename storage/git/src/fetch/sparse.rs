@@ -7,6 +7,7 @@ use crate::fetch::FetchError;
 use crate::fetch::filter::Filter;
 use crate::fetch::filtered::Sieve;
 use crate::fetch::request::not_a_fetch;
+use crate::fetch::select::not_tips;
 use crate::fetch::serve::Session;
 use crate::fetch::shallow::resolve;
 use crate::object::TreeEntries;
@@ -93,7 +94,8 @@ impl Session<'_> {
         let id = match parse_hex(name.as_bytes()) {
             Some(id) => {
                 // An object that may not be wanted says nothing here either, not even that it is there.
-                let is_ours = store.contains(&id) && self.not_ours(store, &[id])?.is_empty();
+                let not_tips = not_tips(self.refs, &[id]);
+                let is_ours = store.contains(&id) && self.not_ours(store, &not_tips)?.is_empty();
                 is_ours.then_some(id)
             }
             None => self.blob_at(store, name)?,
