@@ -414,12 +414,13 @@ mod tests {
             let (server, _) = listener.accept().await.expect("accepts");
             let (first, rest) = begin.as_bytes().split_at(1);
             client.write_all(first).await.expect("written");
-            let seen = version(&server);
-            tokio::pin!(seen);
-            drop(futures::poll!(seen.as_mut()));
-            client.write_all(rest).await.expect("written");
-            client.write_all(b"OST").await.expect("written");
-            let seen = seen.await.expect("known");
+            let more = async {
+                tokio::task::yield_now().await;
+                client.write_all(rest).await.expect("written");
+                client.write_all(b"OST").await.expect("written");
+            };
+            let (seen, ()) = tokio::join!(version(&server), more);
+            let seen = seen.expect("known");
             assert_eq!(matches!(seen, Version::Two), is_two, "{begin}");
         }
     }
