@@ -13,8 +13,10 @@
 //! - `packs`: installing, syncing and listing the packs of a network.
 //! - `staged`: packs promised durable.
 //! - `verify`: reading a pack and its index through.
+//! - `covers`: whether packs hold all objects of another one; `removal`: taking that one away.
+//! - `dirty`: which packs are not synced yet.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -26,11 +28,15 @@ use thiserror::Error;
 
 use crate::disk::{Disk, OsDisk};
 
+mod covers;
+mod dirty;
 mod packs;
+mod removal;
 mod scratch;
 mod staged;
 mod verify;
 
+use dirty::Dirty;
 pub use scratch::{Quarantine, Spool};
 
 /// Why an object store refused.
@@ -123,7 +129,7 @@ struct Shared {
     root: PathBuf,
     watermark: Watermark,
     /// Packs installed since the start and not synced yet.
-    dirty: Mutex<BTreeMap<NetworkId, BTreeSet<PackId>>>,
+    dirty: Mutex<Dirty>,
     scratch: AtomicU64,
     /// Networks whose directories are known to be durable.
     durable: Mutex<BTreeSet<NetworkId>>,
@@ -221,7 +227,7 @@ impl ObjectStore {
     /// [`ObjectError::Io`]; then call it again.
     pub fn remove_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
         let dir = self.network_dir(network);
-        self.dirty().remove(network);
+        self.dirty().forget(network);
         lock(&self.shared.durable).remove(network);
         // A repository without HEAD is none: what a crash leaves of it is not taken for one.
         remove_file(&dir.join("HEAD"))?;
@@ -248,7 +254,7 @@ impl ObjectStore {
         })
     }
 
-    fn dirty(&self) -> MutexGuard<'_, BTreeMap<NetworkId, BTreeSet<PackId>>> {
+    fn dirty(&self) -> MutexGuard<'_, Dirty> {
         lock(&self.shared.dirty)
     }
 

@@ -77,7 +77,7 @@ impl ObjectStore {
     }
 
     pub(super) fn mark_dirty(&self, network: &NetworkId, pack: &PackId) {
-        self.dirty().entry(*network).or_default().insert(*pack);
+        self.dirty().mark(network, pack);
     }
 
     /// Syncs packs, their indexes and the directory.
@@ -88,27 +88,50 @@ impl ObjectStore {
         if packs.is_empty() {
             return Ok(());
         }
-        let dir = self.pack_dir(network);
+        self.dirty().begin_sync();
+        let result = self.sync_begun(network, packs);
+        self.dirty().end_sync();
+        result
+    }
+
+    fn sync_begun(&self, network: &NetworkId, packs: &[PackId]) -> Result<(), ObjectError> {
         // Taken out first: one that is installed again meanwhile is dirty again.
-        if let Some(dirty) = self.dirty().get_mut(network) {
-            for pack in packs {
-                dirty.remove(pack);
-            }
+        let mut dirty = self.dirty();
+        for pack in packs {
+            dirty.take(network, pack);
         }
-        let result = sync_all(&dir, packs).and_then(|()| self.sync_network(network));
+        drop(dirty);
+        let result = self
+            .sync_all(network, packs)
+            .and_then(|()| self.sync_network(network));
         if result.is_err() {
+            let mut dirty = self.dirty();
             for pack in packs {
-                self.mark_dirty(network, pack);
+                if !dirty.is_removed(network, pack) {
+                    dirty.mark(network, pack);
+                }
             }
         }
         result
     }
 
+    fn sync_all(&self, network: &NetworkId, packs: &[PackId]) -> Result<(), ObjectError> {
+        let dir = self.pack_dir(network);
+        for pack in packs {
+            match sync_pack(&dir, pack) {
+                // A failed sync stays one, whatever became of the file.
+                Err(error) if is_failed_sync(&error) => return Err(error),
+                // It went meanwhile, because others cover it.
+                Err(_) if self.dirty().is_removed(network, pack) => {}
+                other => other?,
+            }
+        }
+        sync_dir(&dir)
+    }
+
     /// Packs installed and not synced since this process started.
     pub fn dirty_packs(&self, network: &NetworkId) -> Vec<PackId> {
-        let dirty = self.dirty();
-        let packs = dirty.get(network);
-        packs.into_iter().flatten().copied().collect()
+        self.dirty().of(network)
     }
 
     /// Syncs every dirty pack of the networks: before a snapshot of their group gets its name.
@@ -120,7 +143,14 @@ impl ObjectStore {
         networks: impl IntoIterator<Item = &'a NetworkId>,
     ) -> Result<(), ObjectError> {
         for network in networks {
-            self.sync_packs(network, &self.dirty_packs(network))?;
+            // Before it is asked what is dirty: what is removed from here on is known as removed.
+            self.dirty().begin_sync();
+            let result = match self.dirty_packs(network) {
+                packs if packs.is_empty() => Ok(()),
+                packs => self.sync_begun(network, &packs),
+            };
+            self.dirty().end_sync();
+            result?;
         }
         Ok(())
     }
@@ -219,16 +249,17 @@ fn any_file(dir: &Path) -> Result<BTreeSet<PackId>, ObjectError> {
     Ok(packs)
 }
 
-fn sync_all(dir: &Path, packs: &[PackId]) -> Result<(), ObjectError> {
-    for pack in packs {
-        let (pack_path, idx_path) = names(dir, pack);
-        if !pack_path.is_file() || !idx_path.is_file() {
-            return Err(ObjectError::MissingPack(*pack));
-        }
-        sync_file(&pack_path)?;
-        sync_file(&idx_path)?;
+fn sync_pack(dir: &Path, pack: &PackId) -> Result<(), ObjectError> {
+    let (pack_path, idx_path) = names(dir, pack);
+    if !pack_path.is_file() || !idx_path.is_file() {
+        return Err(ObjectError::MissingPack(*pack));
     }
-    sync_dir(dir)
+    sync_file(&pack_path)?;
+    sync_file(&idx_path)
+}
+
+fn is_failed_sync(error: &ObjectError) -> bool {
+    matches!(error, ObjectError::Io { doing: "sync", .. })
 }
 
 fn open(pack: &PackId, path: &Path) -> Result<File, ObjectError> {

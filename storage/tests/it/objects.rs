@@ -260,3 +260,92 @@ fn space_is_low_below_the_larger_mark() {
     assert!(low(u64::MAX, 0));
     assert!(low(0, 101));
 }
+
+/// Index and name of a pack that would hold these objects; the pack itself is not looked at.
+fn index_of(objects: &[[u8; 20]]) -> (PackId, Vec<u8>) {
+    let mut sorted = objects.to_vec();
+    sorted.sort_unstable();
+    let mut idx = vec![0xff, b't', b'O', b'c', 0, 0, 0, 2];
+    for byte in 0..=255_u8 {
+        let below = sorted.iter().filter(|name| name[0] <= byte).count();
+        idx.extend_from_slice(&u32::try_from(below).expect("few").to_be_bytes());
+    }
+    idx.extend(sorted.iter().flatten());
+    // CRCs and offsets.
+    idx.resize(idx.len() + sorted.len() * 8, 0);
+    let name: [u8; 20] = Sha1::digest(&idx).into();
+    (PackId::new(ObjectId::Sha1(name)), idx)
+}
+
+#[test]
+fn a_pack_is_covered_when_others_list_all_its_objects() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    let object = |number: u32| -> [u8; 20] { Sha1::digest(number.to_be_bytes()).into() };
+    let install = |numbers: &mut dyn Iterator<Item = u32>| {
+        let objects: Vec<_> = numbers.map(object).collect();
+        let (id, idx) = index_of(&objects);
+        store
+            .install_pack(&NETWORK, &id, b"pack", &idx)
+            .expect("installs");
+        id
+    };
+    let all = install(&mut (0..3000));
+    let even = install(&mut (0..3000).step_by(2));
+    let odd = install(&mut (1..3000).step_by(2));
+    let few = install(&mut [7, 1999].into_iter());
+    let one_more = install(&mut [7, 1999, 3000].into_iter());
+    let nothing = install(&mut std::iter::empty());
+    let uncovered = |old, new: &[PackId]| store.uncovered(&NETWORK, old, new).expect("reads");
+    assert_eq!(uncovered(&even, &[all]), None);
+    assert_eq!(uncovered(&few, &[all]), None);
+    assert_eq!(uncovered(&few, &[odd]), None);
+    assert_eq!(uncovered(&all, &[even, odd]), None);
+    assert_eq!(uncovered(&nothing, &[few]), None);
+    assert_eq!(uncovered(&nothing, &[]), None);
+    let missing = Some(ObjectId::Sha1(object(3000)));
+    assert_eq!(uncovered(&one_more, &[all]), missing);
+    assert_eq!(uncovered(&one_more, &[even, odd]), missing);
+    assert!(uncovered(&all, &[even]).is_some());
+    assert!(uncovered(&few, &[even]).is_some());
+    assert!(uncovered(&few, &[nothing]).is_some());
+    // An index of which the end is gone covers nothing that it lost, and says so.
+    let (_, idx) = index_of(&(0..3000).map(object).collect::<Vec<_>>());
+    store
+        .install_pack(&NETWORK, &all, b"pack", &idx[..9000])
+        .expect("installs");
+    assert!(matches!(
+        store.uncovered(&NETWORK, &even, &[all]),
+        Err(ObjectError::BrokenPack { pack, fault: PackFault::Index }) if pack == all
+    ));
+    assert!(matches!(
+        store.uncovered(&NETWORK, &even, &[PackId::new(ObjectId::Sha1([1; 20]))]),
+        Err(ObjectError::MissingPack(_))
+    ));
+}
+
+#[test]
+fn a_removed_pack_goes_with_its_side_files_and_open_ones_stay_readable() {
+    use std::io::Read;
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = store(dir.path());
+    let (id, pack, idx) = empty_pack();
+    store
+        .install_pack(&NETWORK, &id, &pack, &idx)
+        .expect("installs");
+    for extension in ["bitmap", "rev"] {
+        fs::write(store.side_file(&NETWORK, &id, extension), "side").expect("writes");
+    }
+    let mut open = store.open_pack(&NETWORK, &id).expect("opens");
+    store.remove_pack(&NETWORK, &id).expect("removes");
+    store
+        .remove_pack(&NETWORK, &id)
+        .expect("again is no failure");
+    let left = fs::read_dir(store.objects_dir(&NETWORK).join("pack")).expect("lists");
+    assert_eq!(left.count(), 0);
+    assert_eq!(store.dirty_packs(&NETWORK), vec![], "nothing to sync");
+    store.sync_dirty([&NETWORK]).expect("syncs");
+    let mut bytes = Vec::new();
+    open.read_to_end(&mut bytes).expect("reads");
+    assert_eq!(bytes, pack);
+}

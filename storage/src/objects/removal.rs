@@ -1,0 +1,38 @@
+//! Taking a pack away that others cover.
+//!
+//! The index goes first and the pack last: an index is never there without its pack, and a pack without its index
+//! is seen by nobody. Whoever has the files open reads on.
+
+use std::path::PathBuf;
+
+use henge_types::{NetworkId, PackId};
+
+use super::packs::names;
+use super::{ObjectError, ObjectStore, remove_file};
+
+/// What belongs to a pack besides its index and is worth nothing without it.
+const SIDE_FILES: [&str; 2] = ["bitmap", "rev"];
+
+impl ObjectStore {
+    /// Removes a pack with its index and side files; one that is not there is no error. Not durable: after a
+    /// power cut it may be there again.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`]; then call it again.
+    pub fn remove_pack(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        let (pack_path, idx_path) = names(&self.objects_dir(network).join("pack"), pack);
+        // First: a sync must not look for what is just going.
+        self.dirty().remove(network, pack);
+        remove_file(&idx_path)?;
+        for extension in SIDE_FILES {
+            remove_file(&pack_path.with_extension(extension))?;
+        }
+        remove_file(&pack_path)
+    }
+
+    /// Where a pack's side file with this extension lies, such as `bitmap`; it need not be there.
+    pub fn side_file(&self, network: &NetworkId, pack: &PackId, extension: &str) -> PathBuf {
+        let (pack_path, _) = names(&self.objects_dir(network).join("pack"), pack);
+        pack_path.with_extension(extension)
+    }
+}
