@@ -15,8 +15,8 @@ use gix_pack::data::entry::Header;
 use crate::oid::KIND;
 use crate::store::{ObjectStore, StoreError};
 
-/// How often a listing that changed underneath is taken again.
-const SCANS_MAX: u32 = 8;
+/// Listings of one directory, at most.
+const SCANS_MAX: usize = 64;
 /// Directories whose packs a pool keeps open.
 const POOLED_MAX: usize = 512;
 
@@ -146,30 +146,22 @@ impl Objects {
         Ok(ObjectStore::new(packs, &directories))
     }
 
-    /// The packs of the directories. Maintenance puts a pack in the place of others: a listing that is taken meanwhile
-    /// may miss both, so it is taken again until nothing went away.
+    /// The packs of the directories. Packs come, and go when others cover them, while a directory is listed, and a
+    /// listing that is under way need not show what comes: so it is listed until nothing is new.
     fn packs(&self, directories: &[PathBuf]) -> Result<Vec<Arc<Pack>>, StoreError> {
-        let mut before = self.known().clone();
-        // What was never listed may be changing as well.
-        let mut was_listed = !before.is_empty();
-        for scan in 1..=SCANS_MAX {
-            let found = match list(directories, &before) {
-                Err(StoreError::Pack { source, .. })
-                    if scan < SCANS_MAX && is_missing_file(&source) =>
-                {
-                    continue;
-                }
-                outcome => outcome?,
-            };
-            let nothing_went = before.keys().all(|path| found.contains_key(path));
-            before = found;
-            if was_listed && nothing_went {
-                break;
+        let known = self.known().clone();
+        let mut found = BTreeMap::new();
+        for _ in 0..SCANS_MAX {
+            if list(directories, &known, &mut found)? == Seen::NothingNew {
+                let packs = found.values().cloned().collect();
+                *self.known() = found;
+                return Ok(packs);
             }
-            was_listed = true;
         }
-        self.known().clone_from(&before);
-        Ok(before.into_values().collect())
+        Err(StoreError::Open {
+            path: self.shared.path.clone(),
+            source: io::Error::other("its packs change faster than they can be opened: try again"),
+        })
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<Pack>>> {
@@ -180,12 +172,22 @@ impl Objects {
     }
 }
 
-/// Lists packs, opening those that are not known.
+/// What a listing showed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// Only what was found before.
+    NothingNew,
+    /// Something else; or something that had gone, and what took its place is in the next listing.
+    Changes,
+}
+
+/// Lists packs and adds those that are not found yet, opening those that are not known.
 fn list(
     directories: &[PathBuf],
     known: &BTreeMap<PathBuf, Arc<Pack>>,
-) -> Result<BTreeMap<PathBuf, Arc<Pack>>, StoreError> {
-    let mut found = BTreeMap::new();
+    found: &mut BTreeMap<PathBuf, Arc<Pack>>,
+) -> Result<Seen, StoreError> {
+    let mut seen = Seen::NothingNew;
     for directory in directories {
         let directory = directory.join("pack");
         let failed = |source| StoreError::Open {
@@ -199,23 +201,33 @@ fn list(
         };
         for file in listing {
             let path = file.map_err(failed)?.path();
-            if path.extension().is_none_or(|extension| extension != "idx") {
+            let is_index = path.extension().is_some_and(|extension| extension == "idx");
+            if !is_index || found.contains_key(&path) {
                 continue;
             }
             if let Some(pack) = known.get(&path) {
                 found.insert(path, Arc::clone(pack));
-            // An index without its pack is on its way in or out: the pack is renamed into place first and
-            // unlinked last, so it holds nothing that is still or already needed from here.
-            } else if path.with_extension("pack").try_exists().map_err(failed)? {
-                let pack = Pack::open(&path).map_err(|source| StoreError::Pack {
-                    path: path.clone(),
-                    source,
-                })?;
-                found.insert(path, Arc::new(pack));
+            } else if is_whole(&path).map_err(failed)? {
+                match Pack::open(&path) {
+                    Ok(pack) => {
+                        found.insert(path, Arc::new(pack));
+                    }
+                    Err(source) if is_missing_file(&source) => {}
+                    Err(source) => return Err(StoreError::Pack { path, source }),
+                }
+            } else {
+                continue;
             }
+            seen = Seen::Changes;
         }
     }
-    Ok(found)
+    Ok(seen)
+}
+
+/// Whether the pack of a listed index is there, or both have gone since. An index alone is what a crash or somebody else
+/// left: of a pack that comes the index is named last, of one that goes it is unlinked first.
+fn is_whole(idx: &Path) -> io::Result<bool> {
+    Ok(idx.with_extension("pack").try_exists()? || !idx.try_exists()?)
 }
 
 fn is_missing_file(error: &gix_error::Error) -> bool {
@@ -264,5 +276,85 @@ impl ObjectsPool {
     pub fn forget(&self, path: &Path) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.directories.remove(path);
+    }
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::unwrap_used,
+    reason = "tests look at files, start threads, and fail by panicking"
+)]
+mod tests {
+    use super::*;
+    use sha1::{Digest, Sha1};
+    use std::fs;
+    use std::sync::atomic::AtomicBool;
+
+    /// A pack that holds nothing, and its index.
+    fn empty_pack() -> (Vec<u8>, Vec<u8>) {
+        let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
+        let sum: [u8; 20] = Sha1::digest(&pack).into();
+        pack.extend_from_slice(&sum);
+        let mut idx = vec![0xff, b't', b'O', b'c', 0, 0, 0, 2];
+        idx.resize(8 + 256 * 4, 0);
+        idx.extend_from_slice(&sum);
+        let idx_sum: [u8; 20] = Sha1::digest(&idx).into();
+        idx.extend_from_slice(&idx_sum);
+        (pack, idx)
+    }
+
+    fn put(dir: &Path, name: &str) {
+        let (pack, idx) = empty_pack();
+        for (extension, bytes) in [("pack", pack), ("idx", idx)] {
+            let unfinished = dir.join("tmp");
+            fs::write(&unfinished, bytes).unwrap();
+            fs::rename(unfinished, dir.join(format!("pack-{name}.{extension}"))).unwrap();
+        }
+    }
+
+    fn remove(dir: &Path, name: &str) {
+        for extension in ["idx", "pack"] {
+            fs::remove_file(dir.join(format!("pack-{name}.{extension}"))).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_the_old_pack_or_the_one_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let packs = dir.path().join("pack");
+        fs::create_dir(&packs).unwrap();
+        put(&packs, "0");
+        let objects = Objects::at(dir.path());
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 1..2000 {
+                    put(&packs, &number.to_string());
+                    remove(&packs, &(number - 1).to_string());
+                }
+                done.store(true, Ordering::Relaxed);
+            });
+            while !done.load(Ordering::Relaxed) {
+                for reader in [&objects, &Objects::at(dir.path())] {
+                    let found = reader.packs(&[dir.path().to_owned()]).unwrap();
+                    assert!(!found.is_empty(), "neither the one nor the other");
+                }
+            }
+        });
+        assert_eq!(objects.packs(&[dir.path().to_owned()]).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn an_index_without_its_pack_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let packs = dir.path().join("pack");
+        fs::create_dir(&packs).unwrap();
+        put(&packs, "1");
+        put(&packs, "2");
+        fs::remove_file(packs.join("pack-1.pack")).unwrap();
+        let objects = Objects::at(dir.path());
+        assert_eq!(objects.packs(&[dir.path().to_owned()]).unwrap().len(), 1);
     }
 }
