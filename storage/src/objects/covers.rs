@@ -72,11 +72,7 @@ struct Names {
 impl Names {
     fn open(dir: &Path, pack: &PackId) -> Result<Self, ObjectError> {
         let (_, path) = names(dir, pack);
-        let file = File::open(&path).map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ObjectError::MissingPack(*pack),
-            _ => super::failed("open", &path)(error),
-        })?;
-        let mut reader = BufReader::new(file);
+        let mut reader = BufReader::new(super::packs::open(pack, &path)?);
         let fan_out = read_head(&mut reader).map_err(super::failed("read", &path))?;
         let fan_out = fan_out.ok_or(ObjectError::BrokenPack {
             pack: *pack,

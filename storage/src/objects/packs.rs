@@ -262,7 +262,7 @@ fn is_failed_sync(error: &ObjectError) -> bool {
     matches!(error, ObjectError::Io { doing: "sync", .. })
 }
 
-fn open(pack: &PackId, path: &Path) -> Result<File, ObjectError> {
+pub(super) fn open(pack: &PackId, path: &Path) -> Result<File, ObjectError> {
     match File::open(path) {
         Ok(file) => Ok(file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
