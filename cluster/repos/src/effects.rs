@@ -2,21 +2,22 @@
 //!
 //! Nothing here stops applying. A pack that is not here parks its network; a background task fetches it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use henge_cluster::Effects;
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
 use henge_storage::objects::ObjectStore;
-use henge_types::{GroupId, LogIndex, NetworkId, PackRef, ShardRepoState};
+use henge_types::{GroupId, LogIndex, NetworkId, PackId, PackRef, ShardRepoState};
 use tokio::sync::Notify;
 
 use crate::parking::{Cause, Missing, Parking};
 use crate::readers::Readers;
+use crate::retiring::{Retired, Retiring};
 use crate::staging::{KeepError, Staging, end_after_failed_sync};
 
 /// How long the answer of the file system about free space is believed.
@@ -29,9 +30,15 @@ pub struct PackEffects {
     staging: Staging,
     parking: Parking,
     readers: Readers,
+    retiring: Retiring,
+    /// The last entry of each group whose effects were begun.
+    reached: Mutex<BTreeMap<GroupId, LogIndex>>,
+    /// Networks that got a pack, and when: for whoever looks after them.
+    grown: Mutex<BTreeMap<(GroupId, NetworkId), Instant>>,
     /// Networks that lost a repository, and the entry by which they lost the last one.
     bereaved: Mutex<BTreeMap<(GroupId, NetworkId), LogIndex>>,
-    bereaved_told: Notify,
+    /// Told when something is to be removed.
+    less: Notify,
     space: Mutex<Option<(Instant, bool)>>,
     clock: Arc<dyn Clock>,
 }
@@ -53,8 +60,11 @@ impl PackEffects {
             objects,
             parking: Parking::default(),
             readers: Readers::default(),
+            retiring: Retiring::default(),
+            reached: Mutex::default(),
+            grown: Mutex::default(),
             bereaved: Mutex::default(),
-            bereaved_told: Notify::new(),
+            less: Notify::new(),
             space: Mutex::new(None),
             clock,
         }))
@@ -76,6 +86,28 @@ impl PackEffects {
         &self.readers
     }
 
+    pub(crate) const fn retiring(&self) -> &Retiring {
+        &self.retiring
+    }
+
+    /// The last entry whose effects were begun here since the start.
+    pub(crate) fn reached(&self, group: GroupId) -> LogIndex {
+        let reached = self
+            .reached
+            .lock()
+            .expect("invariant: counting does not panic");
+        reached.get(&group).copied().unwrap_or(LogIndex::new(0))
+    }
+
+    /// The networks that got a pack since they were last asked for here, and when.
+    pub(crate) fn take_grown(&self) -> BTreeMap<(GroupId, NetworkId), Instant> {
+        std::mem::take(&mut *self.lock_grown())
+    }
+
+    fn lock_grown(&self) -> MutexGuard<'_, BTreeMap<(GroupId, NetworkId), Instant>> {
+        self.grown.lock().expect("invariant: noting does not panic")
+    }
+
     /// Finds in a state what is to be done on this disk: parks every network that lacks a pack of its
     /// manifest, and notes the networks of dropped repositories. The state alone says so; nothing about
     /// missing packs is kept on disk.
@@ -88,17 +120,20 @@ impl PackEffects {
             self.bereave(group, repo.network, repo.updated_at);
         }
         for network in view.networks() {
-            for record in view.packs(&network) {
-                if !self.objects.has_pack(&network, &record.pack) {
+            let packs = view.packs(&network).map(|record| record.pack);
+            let manifest: BTreeSet<_> = packs.collect();
+            for pack in &manifest {
+                if !self.objects.has_pack(&network, pack) {
                     let missing = Missing {
                         group,
                         network,
-                        pack: record.pack,
+                        pack: *pack,
                     };
-                    tracing::warn!(%group, %network, pack = %record.pack, "a pack is missing here and will be fetched");
+                    tracing::warn!(%group, %network, %pack, "a pack is missing here and will be fetched");
                     self.parking.park(missing, Cause::Elsewhere);
                 }
             }
+            self.note_leftovers(group, network, &manifest);
         }
     }
 
@@ -107,8 +142,15 @@ impl PackEffects {
     /// # Errors
     /// When the disk fails.
     pub(crate) fn promote_missing(&self, missing: &Missing) -> Result<(), KeepError> {
-        if self.staging.promote(&missing.network, &missing.pack)? {
-            self.parking.arrived(missing);
+        if self.staging.promote(&missing.network, &missing.pack)? && !self.parking.arrived(missing)
+        {
+            // Replaced while it was on its way.
+            let retired = Retired {
+                group: missing.group,
+                by: None,
+                after: self.reached(missing.group),
+            };
+            self.retiring.note(missing.network, missing.pack, retired);
         }
         Ok(())
     }
@@ -119,6 +161,9 @@ impl PackEffects {
             network,
             pack: pack.pack,
         };
+        self.retiring.named(&network, &pack.pack);
+        let now = self.clock.instant();
+        self.lock_grown().insert((group, network), now);
         let (installed, cause) = match &pack.inline {
             // Also over a file of that name: what a crash left under it may be torn.
             Some(inline) => {
@@ -135,7 +180,9 @@ impl PackEffects {
             None => (self.staging.promote(&network, &pack.pack), Cause::Elsewhere),
         };
         match installed {
-            Ok(true) => self.parking.arrived(&missing),
+            Ok(true) => {
+                self.parking.arrived(&missing);
+            }
             Ok(false) => {
                 tracing::info!(%group, %network, pack = %pack.pack, "a pack named by an entry is not here: parked");
                 self.parking.park(missing, cause);
@@ -147,6 +194,34 @@ impl PackEffects {
         }
     }
 
+    /// What `new` replaces goes in the background, once `new` is known to be whole: applying does not read packs.
+    fn replace(
+        &self,
+        group: GroupId,
+        index: LogIndex,
+        network: NetworkId,
+        old: &[PackId],
+        new: &PackRef,
+    ) {
+        // First: a network that lacks an old pack must not look complete before the new one is here.
+        self.install(group, network, new);
+        for pack in old {
+            let missing = Missing {
+                group,
+                network,
+                pack: *pack,
+            };
+            self.parking.replaced(&missing);
+            let retired = Retired {
+                group,
+                by: Some(new.pack),
+                after: index,
+            };
+            self.retiring.note(network, *pack, retired);
+        }
+        self.less.notify_one();
+    }
+
     /// Notes that a repository of the network is dropped by the entry `at`: its store may have to go.
     fn bereave(&self, group: GroupId, network: NetworkId, at: LogIndex) {
         let mut bereaved = self
@@ -156,7 +231,7 @@ impl PackEffects {
         let known = bereaved.entry((group, network)).or_insert(at);
         *known = at.max(*known);
         drop(bereaved);
-        self.bereaved_told.notify_one();
+        self.less.notify_one();
     }
 
     /// The networks that lost a repository, with the entry by which they lost the last one.
@@ -171,9 +246,9 @@ impl PackEffects {
             .collect()
     }
 
-    /// Waits until a network loses a repository.
-    pub(crate) async fn wait_for_bereaved(&self) {
-        self.bereaved_told.notified().await;
+    /// Waits until a network loses a repository or packs.
+    pub(crate) async fn wait_for_less(&self) {
+        self.less.notified().await;
     }
 
     /// The network has been dealt with, unless it lost another repository meanwhile.
@@ -193,6 +268,7 @@ impl PackEffects {
     /// When the disk fails.
     pub(crate) fn remove_network(&self, network: &NetworkId) -> Result<(), KeepError> {
         self.parking.forget(network);
+        self.retiring.forget(network);
         let removed = self.objects.remove_network(network);
         Ok(removed.map_err(end_after_failed_sync)?)
     }
@@ -200,9 +276,16 @@ impl PackEffects {
 
 impl Effects for PackEffects {
     fn apply(&self, group: GroupId, index: LogIndex, effects: &[Effect]) {
+        self.reached
+            .lock()
+            .expect("invariant: counting does not panic")
+            .insert(group, index);
         for effect in effects {
             match effect {
                 Effect::InstallPack { network, pack } => self.install(group, *network, pack),
+                Effect::ReplacePacks { network, old, new } => {
+                    self.replace(group, index, *network, old, new);
+                }
                 // Whether the network is still used is asked of the state once this entry is in it.
                 Effect::DropRepo { network, .. } => self.bereave(group, *network, index),
             }

@@ -79,6 +79,11 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
         Refusal::IdTaken { .. } | Refusal::RequestMismatch => {
             internal("an id was used twice: try again")
         }
+        // What compaction is refused with, and nobody else.
+        Refusal::NoSuchNetwork { .. } | Refusal::NoSuchPack { .. } => failed(
+            ErrorCode::Conflict,
+            format!("the packs of repository {path} changed meanwhile: look again"),
+        ),
         Refusal::AlreadyFormed | Refusal::UnknownNode | Refusal::Invalid => {
             invalid("the request breaks a limit or makes no sense")
         }

@@ -1,5 +1,5 @@
-//! The background of a replica: missing packs fetched from others, claims of past terms dropped, stores of
-//! deleted networks removed.
+//! The background of a replica: missing packs fetched from others, claims of past terms dropped, replaced packs
+//! and stores of deleted networks removed.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -112,6 +112,9 @@ impl Inner {
                 metrics::pack_fetched();
                 false
             }
+            Err(NotFetched::Nobody | NotFetched::Alone) if self.is_replaced(&missing).await => {
+                false
+            }
             Err(error @ (NotFetched::Nobody | NotFetched::Alone)) => {
                 tracing::error!(%group, %network, %pack, %error, "a pack is lost: restore it from a copy of the repository");
                 true
@@ -121,6 +124,17 @@ impl Inner {
                 false
             }
         }
+    }
+
+    /// Whether entries that this replica has not applied yet put another pack in its place, or its network goes:
+    /// then nobody has it any more, and nobody needs it.
+    async fn is_replaced(&self, missing: &Missing) -> bool {
+        // Without a leader nothing is known: then it is not called lost either.
+        let barrier = self
+            .cluster
+            .read_barrier(missing.group, SWEEP_BARRIER)
+            .await;
+        barrier.is_err() || !self.effects.parking().contains(missing)
     }
 
     async fn fetch_from_anybody(&self, missing: Missing) -> Result<(), NotFetched> {
@@ -199,8 +213,9 @@ impl Inner {
 
     async fn sweep(self: Arc<Self>) {
         loop {
-            drop(tokio::time::timeout(SWEEP_EVERY, self.effects.wait_for_bereaved()).await);
+            drop(tokio::time::timeout(SWEEP_EVERY, self.effects.wait_for_less()).await);
             self.sweep_staged().await;
+            self.retire_all().await;
             for (group, network, lost_at) in self.effects.bereaved() {
                 self.remove_if_dead(group, network, lost_at).await;
             }

@@ -24,6 +24,9 @@ pub(crate) const PACK: &str = "pack";
 /// Reads, to a node that holds the repository.
 pub(crate) const GIT: &str = "git";
 
+/// Compaction and figures, asked of the leader of a shard.
+pub(crate) const MAINTAIN: &str = "maintain";
+
 /// The largest frame: the report of the largest push, or the refs of a very large repository.
 const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
 
@@ -187,6 +190,84 @@ pub(crate) enum ReadAnswer {
     WrongGeneration,
     /// The request makes no sense or may not be answered.
     Refused(ErrorCode, String),
+}
+
+/// Head of a [`MAINTAIN`] stream; nothing follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MaintainRequest {
+    /// The repository's shard.
+    pub group: GroupId,
+    /// The repository.
+    pub repo: RepoId,
+    /// Its fork network.
+    pub network: NetworkId,
+    /// The life of it that the request was resolved to.
+    pub generation: Generation,
+    /// What is asked.
+    pub verb: MaintainVerb,
+}
+
+/// What is asked of a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MaintainVerb {
+    /// The figures.
+    Stats,
+    /// Compact as soon as it is its turn; then the figures.
+    Compact {
+        /// All packs into one.
+        everything: bool,
+    },
+}
+
+/// The answer on a [`MAINTAIN`] stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum MaintainAnswer {
+    /// The figures now.
+    Stats(WireStats),
+    /// Another node leads, perhaps.
+    NotLeader,
+    /// The repository has another life, or is gone from the shard.
+    WrongGeneration,
+    /// It may not be done now.
+    Refused(ErrorCode, String),
+}
+
+/// Figures of a network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireStats {
+    /// Who says so.
+    pub leader: NodeId,
+    /// Packs in the manifest.
+    pub packs: u64,
+    /// Objects in them; one that lies in two counts twice.
+    pub objects: u64,
+    /// Bytes of the packs.
+    pub pack_bytes: u64,
+    /// Bytes of their indexes.
+    pub idx_bytes: u64,
+    /// Whether one of them has a bitmap on the leader.
+    pub bitmap: bool,
+    /// A compaction waits.
+    pub queued: bool,
+    /// A compaction runs.
+    pub running: bool,
+    /// The last one since the leader began to lead.
+    pub last: Option<WireCompaction>,
+}
+
+/// A compaction that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireCompaction {
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Packs that another one took the place of.
+    pub replaced: u32,
+    /// Bytes of that one with its index.
+    pub bytes: u64,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
 }
 
 /// Refs at one point in time.

@@ -10,8 +10,10 @@
 //!   `replicate` for the entry and the packs under it.
 //! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
 //! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
-//!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it; `replica`: what
+//!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it;
+//!   `retiring` and `retire`: packs that were replaced; `replica`: what
 //!   other nodes ask of this one; `readers`: who reads a store.
+//! - `maintain`: compaction by the leader, and what an operator asks of it.
 //! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
 
@@ -21,6 +23,7 @@ pub mod effects;
 mod error;
 mod fetcher;
 mod frames;
+mod maintain;
 pub mod metrics;
 mod parking;
 mod push;
@@ -32,10 +35,13 @@ mod ref_updates;
 mod refs;
 mod replica;
 pub mod repos;
+mod retire;
+mod retiring;
 pub mod service;
 mod space;
 mod staging;
 
 pub use catalogue::CreateOptions;
 pub use effects::PackEffects;
-pub use repos::{RefsPage, Repos};
+pub use maintain::Depth;
+pub use repos::{CompactionState, LastCompaction, RefsPage, RepoStats, Repos};

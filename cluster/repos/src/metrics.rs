@@ -14,6 +14,12 @@ const PARKED_PACKS: &str = "henge_repos_parked_packs";
 const ORPHANED_PACKS: &str = "henge_repos_orphaned_packs";
 const PACKS_FETCHED: &str = "henge_repos_packs_fetched_total";
 const STAGED_PACKS: &str = "henge_repos_staged_packs";
+const COMPACTIONS: &str = "henge_repos_compactions_total";
+const COMPACTED_BYTES: &str = "henge_repos_compacted_bytes_total";
+const COMPACTION_SECONDS: &str = "henge_repos_compaction_seconds";
+const PACKS_MAX: &str = "henge_repos_packs_max";
+const UNCOVERED_PACKS: &str = "henge_repos_uncovered_packs";
+const RETIRED_PACKS: &str = "henge_repos_retired_packs_total";
 const FORWARDED: &str = "henge_repos_forwarded_total";
 
 /// Registers help texts; once a process.
@@ -52,6 +58,30 @@ pub fn describe() {
     describe_gauge!(
         STAGED_PACKS,
         "Packs kept durable for a leader and not yet named by an entry"
+    );
+    describe_counter!(
+        COMPACTIONS,
+        "Compactions that this node led, by result (ok, failed)"
+    );
+    describe_counter!(
+        COMPACTED_BYTES,
+        "Bytes of packs and indexes that compaction wrote on this node as a leader"
+    );
+    describe_histogram!(
+        COMPACTION_SECONDS,
+        "Seconds from the choice of packs to the answer of the shard"
+    );
+    describe_gauge!(
+        PACKS_MAX,
+        "Packs of the network that has most, among those that this node leads and that grew lately"
+    );
+    describe_gauge!(
+        UNCOVERED_PACKS,
+        "Packs that compaction replaced and that hold what no other pack holds, or cannot be read: kept here, act on any"
+    );
+    describe_counter!(
+        RETIRED_PACKS,
+        "Packs removed from this node because others hold all their objects"
     );
     describe_counter!(
         FORWARDED,
@@ -137,6 +167,28 @@ pub(crate) fn orphaned_packs(packs: usize) {
 
 pub(crate) fn staged_packs(packs: usize) {
     gauge!(STAGED_PACKS).set(count(packs));
+}
+
+pub(crate) fn compacted(bytes: u64, seconds: f64) {
+    counter!(COMPACTIONS, "result" => "ok").increment(1);
+    counter!(COMPACTED_BYTES).increment(bytes);
+    histogram!(COMPACTION_SECONDS).record(seconds);
+}
+
+pub(crate) fn compaction_failed() {
+    counter!(COMPACTIONS, "result" => "failed").increment(1);
+}
+
+pub(crate) fn packs_max(packs: usize) {
+    gauge!(PACKS_MAX).set(count(packs));
+}
+
+pub(crate) fn uncovered_packs(packs: usize) {
+    gauge!(UNCOVERED_PACKS).set(count(packs));
+}
+
+pub(crate) fn pack_retired() {
+    counter!(RETIRED_PACKS).increment(1);
 }
 
 /// Counts are far below 2^32; a gauge is a float.

@@ -52,16 +52,29 @@ impl Parking {
         self.more.notify_one();
     }
 
-    /// The pack is here, durably.
-    pub(crate) fn arrived(&self, missing: &Missing) {
+    /// The pack is here, durably. Whether it was missing.
+    pub(crate) fn arrived(&self, missing: &Missing) -> bool {
+        let was_missing = self.remove(missing);
+        if was_missing {
+            tracing::info!(group = %missing.group, network = %missing.network, pack = %missing.pack, "missing pack is here");
+        }
+        was_missing
+    }
+
+    /// The manifest names another pack instead.
+    pub(crate) fn replaced(&self, missing: &Missing) {
+        self.remove(missing);
+    }
+
+    fn remove(&self, missing: &Missing) -> bool {
         let mut all = self.lock();
         let was_missing = all.remove(missing).is_some();
         metrics::parked_packs(all.len());
         drop(all);
         if was_missing {
-            tracing::info!(group = %missing.group, network = %missing.network, pack = %missing.pack, "missing pack is here");
             self.less.notify_waiters();
         }
+        was_missing
     }
 
     /// Nobody needs the network's packs any more.

@@ -13,8 +13,8 @@ use henge_git::{Deadline, Objects, ObjectsPool, Responses, Stop};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
-    GroupId, NetworkId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
-    limits,
+    GroupId, NetworkId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
+    RepoRecord, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -23,13 +23,15 @@ use tokio::sync::Semaphore;
 use crate::access::allow;
 use crate::catalogue::{Catalogue, CreateOptions, Freshness};
 use crate::effects::PackEffects;
-use crate::frames::{self, ReadVerb, WireRefs};
+use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs, WireStats};
+use crate::maintain::ask::MaintainService;
+use crate::maintain::{Depth, Maintenance};
 use crate::push::lead::PushService;
 use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
 use crate::replica::{PackService, ReleaseService, StageService};
 use crate::space::Space;
-use crate::{fetcher, ref_updates};
+use crate::{fetcher, maintain, ref_updates};
 
 /// Blocking jobs of a node's part as a replica (staging, fetching packs). A pool of their own: pushes wait
 /// for them on other nodes, so they must never wait for pushes.
@@ -48,6 +50,78 @@ pub struct RefsPage {
     pub updated_at_ms: u64,
 }
 
+/// What a repository's fork network takes on disk, as the leader of its shard says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoStats {
+    /// Who leads.
+    pub leader: NodeId,
+    /// Packs.
+    pub packs: u64,
+    /// Objects in them; one that lies in two counts twice.
+    pub objects: u64,
+    /// Bytes of the packs.
+    pub pack_bytes: u64,
+    /// Bytes of their indexes.
+    pub idx_bytes: u64,
+    /// Whether one of the packs has a reachability bitmap on the leader.
+    pub bitmap: bool,
+    /// Whether a compaction waits, runs, or neither.
+    pub compaction: CompactionState,
+    /// The last one; none when there was none since the leader began to lead.
+    pub last_compaction: Option<LastCompaction>,
+}
+
+/// Whether a network is being compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CompactionState {
+    /// No.
+    Idle,
+    /// It is asked for.
+    Queued,
+    /// Yes.
+    Running,
+}
+
+/// A compaction that ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastCompaction {
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Packs that another one took the place of; 0 when all was well.
+    pub replaced: u32,
+    /// Bytes of that one with its index.
+    pub bytes: u64,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
+}
+
+impl From<WireStats> for RepoStats {
+    fn from(stats: WireStats) -> Self {
+        Self {
+            leader: stats.leader,
+            packs: stats.packs,
+            objects: stats.objects,
+            pack_bytes: stats.pack_bytes,
+            idx_bytes: stats.idx_bytes,
+            bitmap: stats.bitmap,
+            compaction: match (stats.running, stats.queued) {
+                (true, _) => CompactionState::Running,
+                (false, true) => CompactionState::Queued,
+                (false, false) => CompactionState::Idle,
+            },
+            last_compaction: stats.last.map(|last| LastCompaction {
+                at_ms: last.at_ms,
+                took_ms: last.took_ms,
+                replaced: last.replaced,
+                bytes: last.bytes,
+                failed: last.failed,
+            }),
+        }
+    }
+}
+
 /// What all parts share.
 #[derive(Debug)]
 pub(crate) struct Inner {
@@ -60,6 +134,9 @@ pub(crate) struct Inner {
     pub(crate) work: Scope,
     /// Blocking work for other nodes.
     pub(crate) work_of_replica: Scope,
+    /// Compaction, one at a time.
+    pub(crate) work_of_maintenance: Scope,
+    pub(crate) maintenance: Maintenance,
     pub(crate) pushes: Semaphore,
     pub(crate) fetches: Arc<Semaphore>,
     pub(crate) space: Space,
@@ -151,7 +228,9 @@ impl Repos {
             spool_dir,
             clock: Arc::clone(&clock),
             work: Scope::root("git", handle.clone(), jobs),
-            work_of_replica: Scope::root("replica", handle, REPLICA_JOBS_MAX),
+            work_of_replica: Scope::root("replica", handle.clone(), REPLICA_JOBS_MAX),
+            work_of_maintenance: Scope::root("maintenance", handle, 1),
+            maintenance: Maintenance::default(),
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
             fetches: Arc::new(Semaphore::new(limits::FETCHES_AT_ONCE)),
             space: Space::default(),
@@ -171,8 +250,13 @@ impl Repos {
             Arc::new(ReleaseService(Arc::downgrade(&inner))),
         );
         bulk.serve(frames::PACK, Arc::new(PackService(Arc::downgrade(&inner))));
+        bulk.serve(
+            frames::MAINTAIN,
+            Arc::new(MaintainService(Arc::downgrade(&inner))),
+        );
         bulk.serve(frames::GIT, Arc::new(ReadService(Arc::downgrade(&inner))));
         fetcher::start(&inner);
+        maintain::start(&inner);
         inner.space.watch(cluster.clone(), &scope);
         Reconciler::start(cluster, inner.catalogue.clone(), clock, &scope);
         Ok(Self { inner })
@@ -242,6 +326,33 @@ impl Repos {
             refs,
             updated_at_ms,
         })
+    }
+
+    /// What the repository's fork network takes on disk. Linearizable.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn stats(&self, path: &RepoPath) -> Result<RepoStats, ServiceError> {
+        let stats = self.inner.maintenance(path, MaintainVerb::Stats).await?;
+        Ok(stats.into())
+    }
+
+    /// Has the leader of the repository's shard compact its fork network as soon as it is its turn. Returns at once,
+    /// with the figures as they are before; [`Repos::stats`] tells when it is done. A change of leader forgets it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`, `Unavailable`; `Throttled` when too many wait already.
+    pub async fn compact(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        depth: Depth,
+    ) -> Result<RepoStats, ServiceError> {
+        allow(Some(principal))?;
+        let everything = depth == Depth::Everything;
+        let verb = MaintainVerb::Compact { everything };
+        let stats = self.inner.maintenance(path, verb).await?;
+        Ok(stats.into())
     }
 
     /// Changes refs without bringing objects: every new value must be one that a ref has already, and a

@@ -1,6 +1,6 @@
 //! What applying a command hands back.
 
-use henge_types::{NetworkId, PackRef, Reply, RepoId};
+use henge_types::{NetworkId, PackId, PackRef, Reply, RepoId};
 
 use crate::view::Write;
 
@@ -40,6 +40,16 @@ pub enum Effect {
         network: NetworkId,
         /// The pack.
         pack: PackRef,
+    },
+    /// The manifest names `new` instead of `old`: put `new` in the network's store. Once it is there, whole
+    /// and durable, the files of `old` may go.
+    ReplacePacks {
+        /// Whose store.
+        network: NetworkId,
+        /// What the manifest named.
+        old: Vec<PackId>,
+        /// What holds their objects now.
+        new: PackRef,
     },
     /// The repository is gone. Its network's store may go when no live repository of the network is left
     /// ([`crate::ShardView::network_is_live`]).

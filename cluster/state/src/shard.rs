@@ -1,7 +1,9 @@
 //! A shard: its repositories, their refs, the manifests of their networks' packs, former tips.
 
+mod compaction;
 mod former_tips;
 mod lifecycle;
+mod packs;
 mod push;
 
 use henge_types::limits::FORMER_TIP_MS;
@@ -193,6 +195,7 @@ pub(crate) fn execute(
             generation,
             head,
         } => lifecycle::set_head(changes, header, repo, *generation, head),
+        ShardCommand::ReplacePacks(replace) => compaction::replace_packs(changes, header, replace),
     }
 }
 

@@ -10,7 +10,9 @@ use crate::records::{NodeRecord, ShardPlacement};
 use crate::stored::{self, DecodeError, number};
 
 /// The release level this build understands; a [`Command::VersionBarrier`] above it stops the group.
-pub const VERSION_KNOWN: u32 = 1;
+pub const VERSION_KNOWN: u32 = 2;
+/// The release level from which [`ShardCommand::ReplacePacks`] is understood.
+pub const VERSION_REPLACE_PACKS: u32 = 2;
 
 /// A command as it rides in a log entry, with what `apply` may know of the world outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,6 +141,19 @@ pub enum ShardCommand {
         /// The branch; it need not exist.
         head: RefName,
     },
+    /// Compaction: one pack instead of several. Number 68; needs release level [`VERSION_REPLACE_PACKS`].
+    ReplacePacks(ReplacePacks),
+}
+
+/// Packs of a network's manifest and the one that holds all their objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplacePacks {
+    /// Whose manifest.
+    pub network: NetworkId,
+    /// The packs that go. Every one must be in the manifest, and none twice.
+    pub old: Vec<PackId>,
+    /// The pack that comes. It is none of those that go.
+    pub new: PackRef,
 }
 
 /// One push: packs and ref updates, checked again by apply.
@@ -392,6 +407,7 @@ impl ShardCommand {
             Self::DropRepo { .. } => 65,
             Self::UpdateRefs(_) => 66,
             Self::SetHead { .. } => 67,
+            Self::ReplacePacks(_) => 68,
         }
     }
 
@@ -401,6 +417,7 @@ impl ShardCommand {
             Self::DropRepo { .. } => "drop_repo",
             Self::UpdateRefs(_) => "update_refs",
             Self::SetHead { .. } => "set_head",
+            Self::ReplacePacks(_) => "replace_packs",
         }
     }
 
@@ -420,6 +437,7 @@ impl ShardCommand {
                 generation,
                 head,
             } => stored::encode(number, 1, &(repo, generation, head)),
+            Self::ReplacePacks(replace) => stored::encode(number, 1, replace),
         }
     }
 
@@ -442,6 +460,7 @@ impl ShardCommand {
                     head,
                 })
             }
+            68 => stored::body(number, version, bytes).map(Self::ReplacePacks),
             _ => Err(DecodeError::Number {
                 expected: *SHARD.start(),
                 found: number,

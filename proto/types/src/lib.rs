@@ -25,7 +25,7 @@ pub mod stored;
 
 pub use command::{
     Command, CreateRepo, InlinePack, MetaCommand, PackRef, PreviousValue, Proposal, RefUpdate,
-    RequestBinding, ShardCommand, UpdateRefs,
+    ReplacePacks, RequestBinding, ShardCommand, UpdateRefs,
 };
 pub use error::ErrorCode;
 pub use ids::{

@@ -17,6 +17,8 @@ pub const DEV_NODES_MAX: u64 = 19;
 
 /// A completed pack and its index together: up to this they ride in the log entry.
 pub const INLINE_PACK_BYTES_MAX: usize = 128 * 1024;
+/// Packs that one entry replaces.
+pub const PACKS_REPLACED_MAX: usize = 1024;
 /// One log entry, encoded.
 pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries per read of the log and per AppendEntries, together.

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{Generation, RepoId};
+use crate::ids::{Generation, NetworkId, RepoId};
 use crate::names::{RefName, RepoPath};
-use crate::object::ObjectId;
+use crate::object::{ObjectId, PackId};
 use crate::records::RepoRecord;
 
 /// The answer of `apply`. Recorded with the request id, so its encoding only grows at the end.
@@ -67,6 +67,16 @@ pub enum Refusal {
     UnknownNode,
     /// The command breaks a limit or its own rules; a proposer that checks never sees it.
     Invalid,
+    /// The network has no live repository.
+    NoSuchNetwork {
+        /// The network.
+        network: NetworkId,
+    },
+    /// The network's manifest does not name the pack, or no longer.
+    NoSuchPack {
+        /// The pack.
+        pack: PackId,
+    },
 }
 
 /// What became of one ref update.

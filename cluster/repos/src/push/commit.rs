@@ -57,24 +57,12 @@ impl Commit {
     async fn run(&self, push: VerifiedPush<'_>) -> (PackPath, Result<Vec<RefVerdict>, Failure>) {
         match push.pack.clone() {
             None => (PackPath::None, self.propose(push, None).await),
-            Some(pack) if is_small(&pack) => match self.inline(&pack).await {
+            Some(pack) if is_small(&pack) => match inline(&pack).await {
                 Ok(inline) => (PackPath::Inline, self.propose(push, Some(inline)).await),
                 Err(error) => (PackPath::Inline, Err(self.disk(&error))),
             },
             Some(pack) => (PackPath::Staged, self.staged(push, &pack).await),
         }
-    }
-
-    /// The pack's bytes ride in the entry.
-    async fn inline(&self, pack: &QuarantinedPack) -> io::Result<PackRef> {
-        let inline = InlinePack {
-            pack: tokio::fs::read(&pack.pack_path).await?.into(),
-            idx: tokio::fs::read(&pack.idx_path).await?.into(),
-        };
-        Ok(PackRef {
-            inline: Some(inline),
-            ..by_reference(pack)
-        })
     }
 
     /// The pack is durable on a quorum before the entry names it.
@@ -173,12 +161,29 @@ impl Commit {
     }
 }
 
-fn is_small(pack: &QuarantinedPack) -> bool {
+/// Whether the pack fits into an entry.
+pub(crate) fn is_small(pack: &QuarantinedPack) -> bool {
     let bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
     usize::try_from(bytes).is_ok_and(|bytes| bytes <= limits::INLINE_PACK_BYTES_MAX)
 }
 
-const fn by_reference(pack: &QuarantinedPack) -> PackRef {
+/// The pack's bytes ride in the entry.
+///
+/// # Errors
+/// When they cannot be read.
+pub(crate) async fn inline(pack: &QuarantinedPack) -> io::Result<PackRef> {
+    let inline = InlinePack {
+        pack: tokio::fs::read(&pack.pack_path).await?.into(),
+        idx: tokio::fs::read(&pack.idx_path).await?.into(),
+    };
+    Ok(PackRef {
+        inline: Some(inline),
+        ..by_reference(pack)
+    })
+}
+
+/// The pack is durable elsewhere when the entry names it.
+pub(crate) const fn by_reference(pack: &QuarantinedPack) -> PackRef {
     PackRef {
         pack: pack.id,
         pack_bytes: pack.pack_bytes,

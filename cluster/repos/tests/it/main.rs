@@ -7,6 +7,7 @@
 )]
 
 mod catalogue;
+mod compaction;
 mod failures;
 mod pushes;
 mod replay;

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use henge_types::limits::{INLINE_PACK_BYTES_MAX, PACK_OBJECTS_MAX, REF_UPDATES_MAX};
-use henge_types::stored::{self, number};
+use henge_types::limits::{PACK_OBJECTS_MAX, REF_UPDATES_MAX};
 use henge_types::{
-    NetworkId, ObjectId, PackRecord, PackRef, PreviousValue, RefName, RefRefusal, RefUpdate,
-    RefVerdict, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
+    NetworkId, ObjectId, PackRef, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict,
+    Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
 };
 
-use super::{ShardView, former_tips, put_updated};
+use super::{ShardView, former_tips, packs, put_updated};
 use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
@@ -56,13 +55,7 @@ fn is_well_formed(push: &UpdateRefs) -> bool {
 }
 
 fn pack_is_well_formed(pack: &PackRef) -> bool {
-    let inline_fits = pack.inline.as_ref().is_none_or(|inline| {
-        let (pack_bytes, idx_bytes) = (inline.pack.len(), inline.idx.len());
-        pack_bytes.saturating_add(idx_bytes) <= INLINE_PACK_BYTES_MAX
-            && u64::try_from(pack_bytes) == Ok(pack.pack_bytes)
-            && u64::try_from(idx_bytes) == Ok(pack.idx_bytes)
-    });
-    pack.objects <= PACK_OBJECTS_MAX && inline_fits
+    pack.objects <= PACK_OBJECTS_MAX && packs::inline_fits(pack)
 }
 
 /// The all-zero id means "no object" in git's protocol and is never a value.
@@ -194,30 +187,16 @@ fn name_packs(
     changes: &mut Changes<'_, impl View>,
     header: &Header,
     network: &NetworkId,
-    packs: &[PackRef],
+    named: &[PackRef],
 ) -> Vec<Effect> {
-    for pack in packs {
-        if ShardView::new(changes.before())
-            .pack(network, &pack.pack)
-            .is_some()
-        {
-            continue;
-        }
-        let record = PackRecord {
-            pack: pack.pack,
-            pack_bytes: pack.pack_bytes,
-            idx_bytes: pack.idx_bytes,
-            objects: pack.objects,
-            named_at: header.index,
-        };
-        let bytes = stored::encode(number::PACK_RECORD, 1, &record);
-        changes.put(keys::pack(network, &pack.pack), bytes);
+    for pack in named {
+        packs::name(changes, header, network, pack);
     }
     let install = |pack: &PackRef| Effect::InstallPack {
         network: *network,
         pack: pack.clone(),
     };
-    packs.iter().map(install).collect()
+    named.iter().map(install).collect()
 }
 
 /// Writes the accepted updates, the values that they end, and the repository.

@@ -5,8 +5,8 @@ use henge_state::{Action, Effect, Header, MetaView, Outcome, ShardView, State, a
 use henge_types::{
     ClusterId, Command, CreateRepo, Generation, GroupId, Incarnation, InlinePack, LogIndex,
     MetaCommand, NetworkId, NodeId, NodeRecord, ObjectId, PackId, PackRef, PreviousValue, RefName,
-    RefRefusal, RefUpdate, RefVerdict, Reply, RepoId, RepoPath, RequestBinding, RequestId,
-    ShardCommand, ShardPlacement, UpdateRefs,
+    RefRefusal, RefUpdate, RefVerdict, ReplacePacks, Reply, RepoId, RepoPath, RequestBinding,
+    RequestId, ShardCommand, ShardPlacement, UpdateRefs,
 };
 
 /// 2026-01-01, milliseconds.
@@ -230,6 +230,15 @@ pub(crate) fn atomic(number: u8, updates: Vec<RefUpdate>) -> Command {
 
 pub(crate) fn refs(push: UpdateRefs) -> Command {
     Command::Shard(ShardCommand::UpdateRefs(push))
+}
+
+/// Replaces packs of the network of repository `number`.
+pub(crate) fn replace(number: u8, old: &[u8], new: u8) -> Command {
+    Command::Shard(ShardCommand::ReplacePacks(ReplacePacks {
+        network: network(number),
+        old: old.iter().map(|old| pack(*old).pack).collect(),
+        new: pack(new),
+    }))
 }
 
 pub(crate) fn pack(number: u8) -> PackRef {

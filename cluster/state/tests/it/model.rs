@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{
     Generation, NetworkId, ObjectId, PackId, PreviousValue, RefName, RefRefusal, RefUpdate,
-    RefVerdict, Refusal, Reply, RepoId, ShardCommand, UpdateRefs,
+    RefVerdict, Refusal, ReplacePacks, Reply, RepoId, ShardCommand, UpdateRefs,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +70,7 @@ impl Model {
                 Err(refusal) => Reply::Refused(refusal),
             },
             ShardCommand::UpdateRefs(push) => self.push(push, now_ms),
+            ShardCommand::ReplacePacks(replace) => self.replace(replace),
         }
     }
 
@@ -84,6 +85,24 @@ impl Model {
             });
         }
         Ok(repo)
+    }
+
+    fn replace(&mut self, replace: &ReplacePacks) -> Reply {
+        let network = replace.network;
+        if replace.old.is_empty() || replace.old.contains(&replace.new.pack) {
+            return Reply::Refused(Refusal::Invalid);
+        }
+        let mut repos = self.repos.values().flatten();
+        if !repos.any(|repo| repo.network == network) {
+            return Reply::Refused(Refusal::NoSuchNetwork { network });
+        }
+        let packs = self.packs.entry(network).or_default();
+        if let Some(pack) = replace.old.iter().find(|old| !packs.contains(old)) {
+            return Reply::Refused(Refusal::NoSuchPack { pack: *pack });
+        }
+        packs.retain(|pack| !replace.old.contains(pack));
+        packs.insert(replace.new.pack);
+        Reply::Done
     }
 
     fn push(&mut self, push: &UpdateRefs, now_ms: u64) -> Reply {

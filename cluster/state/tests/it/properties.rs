@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use henge_state::{Effect, State, pending_actions};
 use henge_types::{
-    Command, Generation, MetaCommand, PreviousValue, RefRefusal, RefUpdate, RefVerdict, Reply,
-    RepoState, RequestBinding, ShardCommand, UpdateRefs,
+    Command, Generation, MetaCommand, PreviousValue, RefRefusal, RefUpdate, RefVerdict,
+    ReplacePacks, Reply, RepoState, RequestBinding, ShardCommand, UpdateRefs,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -84,6 +84,13 @@ fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
                 head: main(),
             }
         }),
+        3 => (1..4_u8, prop::collection::btree_set(1..6_u8, 0..3), 1..6_u8).prop_map(
+            |(of, old, new)| ShardCommand::ReplacePacks(ReplacePacks {
+                network: network(of),
+                old: old.into_iter().map(|old| pack(old).pack).collect(),
+                new: pack(new),
+            })
+        ),
         1 => (1..4_u8).prop_map(|repo| ShardCommand::DropRepo { repo: repo_id(repo) }),
         1 => (1..4_u8, any_generation(), prop::sample::select(&NAMES[..5])).prop_map(
             |(repo, generation, head)| ShardCommand::SetHead {
@@ -226,14 +233,14 @@ proptest! {
                 &reply,
                 Reply::RefsUpdated { verdicts } if verdicts.iter().any(|one| one.result.is_ok())
             );
-            compare_replies(outcome.reply, reply);
+            compare_replies(outcome.reply, reply.clone());
             compare_states(&shard, &model);
             no_ref_lies_below_another(&shard);
             match command {
                 ShardCommand::UpdateRefs(push) if accepted => {
                     let installed = outcome.effects.into_iter().map(|effect| match effect {
                         Effect::InstallPack { pack, .. } => pack,
-                        Effect::DropRepo { repo, .. } => panic!("a push dropped {repo}"),
+                        other @ (Effect::ReplacePacks { .. } | Effect::DropRepo { .. }) => panic!("a push did {other:?}"),
                     });
                     prop_assert_eq!(installed.collect::<Vec<_>>(), push.packs);
                 }
@@ -241,7 +248,12 @@ proptest! {
                     let was_live = before.repos.get(&repo).is_some_and(Option::is_some);
                     prop_assert_eq!(outcome.effects.len(), usize::from(was_live));
                 }
+                ShardCommand::ReplacePacks(replace) if reply == Reply::Done => {
+                    let ReplacePacks { network, old, new } = replace;
+                    prop_assert_eq!(outcome.effects, [Effect::ReplacePacks { network, old, new }]);
+                }
                 ShardCommand::UpdateRefs(_)
+                | ShardCommand::ReplacePacks(_)
                 | ShardCommand::CreateRepo { .. }
                 | ShardCommand::SetHead { .. } => prop_assert_eq!(outcome.effects, []),
             }

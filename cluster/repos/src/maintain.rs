@@ -1,0 +1,200 @@
+//! Compaction: the leader of a shard keeps the packs of each of its networks few.
+//!
+//! It writes one pack in the place of several, makes it durable as a large push does, and proposes the exchange
+//! ([`henge_types::ReplacePacks`]): every replica has the same packs, and only the leader spends time on making them.
+//!
+//! - [`watch`]: which networks to look at, and when one is due.
+//! - [`compact`]: one compaction.
+//! - [`ask`]: `gc` and `stats`, from any node.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use henge_runtime::tasks::OnPanic;
+use henge_state::ShardView;
+use henge_types::{GroupId, NetworkId};
+use tokio::sync::Notify;
+
+use crate::metrics;
+use crate::repos::Inner;
+
+pub(crate) mod ask;
+pub(crate) mod compact;
+mod watch;
+
+use compact::Compacted;
+use watch::{Due, Watch};
+
+/// How often a leader looks for networks that are due.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Networks whose last compaction is remembered.
+const REMEMBERED_MAX: usize = 1024;
+/// Networks that wait because somebody asked for it.
+const ASKED_MAX: usize = 1024;
+
+/// How much is to be merged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Depth {
+    /// As few and as small packs as keep the rest in a geometric progression.
+    Geometric,
+    /// All of them.
+    Everything,
+}
+
+/// What the last compaction of a network came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Last {
+    /// When it ended, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// What it did, or why it failed.
+    pub outcome: Result<Compacted, String>,
+}
+
+/// What this node's compaction is asked for and does.
+#[derive(Debug, Default)]
+pub(crate) struct Maintenance {
+    asked: Mutex<BTreeMap<NetworkId, (GroupId, Depth)>>,
+    told: Notify,
+    running: Mutex<Option<NetworkId>>,
+    last: Mutex<BTreeMap<NetworkId, Last>>,
+}
+
+impl Maintenance {
+    /// Compacts the network as soon as it is its turn. `false` when too many wait already.
+    fn ask(&self, group: GroupId, network: NetworkId, depth: Depth) -> bool {
+        let mut asked = lock(&self.asked);
+        if asked.len() >= ASKED_MAX && !asked.contains_key(&network) {
+            return false;
+        }
+        let (_, known) = asked.entry(network).or_insert((group, depth));
+        *known = depth.max(*known);
+        drop(asked);
+        self.told.notify_one();
+        true
+    }
+
+    fn is_asked(&self, network: &NetworkId) -> bool {
+        lock(&self.asked).contains_key(network)
+    }
+
+    fn is_running(&self, network: &NetworkId) -> bool {
+        *lock(&self.running) == Some(*network)
+    }
+
+    fn last(&self, network: &NetworkId) -> Option<Last> {
+        lock(&self.last).get(network).cloned()
+    }
+
+    fn remember(&self, network: NetworkId, last: Last) {
+        let mut known = lock(&self.last);
+        known.insert(network, last);
+        if known.len() > REMEMBERED_MAX {
+            let oldest = known.iter().min_by_key(|(_, last)| last.at_ms);
+            if let Some(oldest) = oldest.map(|(network, _)| *network) {
+                known.remove(&oldest);
+            }
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .expect("invariant: nothing panics while a list is held")
+}
+
+/// Starts the loop.
+pub(crate) fn start(inner: &Arc<Inner>) {
+    let maintaining = Arc::clone(inner);
+    inner
+        .scope
+        .spawn("compaction", OnPanic::EndProcess, async move {
+            maintaining.maintain().await;
+        });
+}
+
+impl Inner {
+    /// One compaction after the other: a node never works on two.
+    async fn maintain(self: Arc<Self>) {
+        let mut watch = Watch::default();
+        loop {
+            let told = self.maintenance.told.notified();
+            drop(tokio::time::timeout(LOOK_EVERY, told).await);
+            while let Some(due) = self.look(&mut watch) {
+                self.run(&mut watch, due).await;
+            }
+        }
+    }
+
+    /// The network that needs it most, if any is due.
+    fn look(&self, watch: &mut Watch) -> Option<Due> {
+        let now = self.clock.instant();
+        let grown = self.effects.take_grown();
+        let groups = self.cluster.local_groups().into_iter();
+        let led = groups
+            .filter(|group| !group.is_meta())
+            .filter_map(|group| Some((group, self.cluster.leadership(group)?.term)))
+            .collect();
+        for group in watch.lead(led) {
+            let view = self.cluster.view(group);
+            let networks = view.map(|view| view.with(|state, _| ShardView::new(state).networks()));
+            for network in networks.unwrap_or_default() {
+                watch.grew(group, network, now);
+            }
+        }
+        for ((group, network), at) in grown {
+            watch.grew(group, network, at);
+        }
+        let mut asked = lock(&self.maintenance.asked);
+        asked.retain(|network, (group, depth)| watch.asked(*group, *network, *depth, now));
+        drop(asked);
+        let (due, packs_max) = watch.due(now, |group, network| {
+            let view = self.cluster.view(group)?;
+            Some(view.with(|state, _| ShardView::new(state).packs(network).count()))
+        });
+        metrics::packs_max(packs_max);
+        due
+    }
+
+    async fn run(self: &Arc<Self>, watch: &mut Watch, due: Due) {
+        let Due {
+            group,
+            network,
+            depth,
+        } = due;
+        let started = self.clock.instant();
+        *lock(&self.maintenance.running) = Some(network);
+        lock(&self.maintenance.asked).remove(&network);
+        let outcome = Box::pin(self.compact(group, network, depth)).await;
+        *lock(&self.maintenance.running) = None;
+        let now = self.clock.instant();
+        let took = now.duration_since(started);
+        match &outcome {
+            Ok(Some(done)) => {
+                tracing::info!(%group, %network, replaced = done.replaced, bytes = done.bytes, "packs compacted");
+                metrics::compacted(done.bytes, took.as_secs_f64());
+            }
+            Ok(None) => {}
+            Err(error) if error.is_defect() => {
+                tracing::error!(%group, %network, %error, "compaction failed: the packs stay as they are");
+                metrics::compaction_failed();
+            }
+            Err(error) => {
+                tracing::warn!(%group, %network, %error, "compaction failed: it is tried again later");
+                metrics::compaction_failed();
+            }
+        }
+        watch.ended(group, network, now, outcome.as_ref().map(Option::is_some));
+        let last = Last {
+            at_ms: self.clock.unix_ms(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            outcome: outcome
+                .map(Option::unwrap_or_default)
+                .map_err(|error| error.to_string()),
+        };
+        self.maintenance.remember(network, last);
+    }
+}

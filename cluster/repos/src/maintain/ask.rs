@@ -1,0 +1,202 @@
+//! `gc` and `stats`: asked of any node, answered by the leader of the shard.
+
+use std::io;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_cluster::{BulkHandler, BulkStream, ClusterError};
+use henge_git::http::ServiceError;
+use henge_state::ShardView;
+use henge_types::{ErrorCode, NodeId, PackRecord, RepoPath};
+use tokio::io::AsyncWriteExt;
+
+use super::{Depth, Last};
+use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::error::{self, failed, from_cluster};
+use crate::frames::{self, MAINTAIN, MaintainAnswer, MaintainRequest, MaintainVerb, WireStats};
+use crate::reads::Target;
+use crate::repos::{Inner, still_there};
+
+/// How long opening a stream to a leader may take.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a leader may take: it makes sure that it leads.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Between two attempts to find a leader.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+
+impl Inner {
+    /// Asks the leader of the repository's shard.
+    ///
+    /// # Errors
+    /// `NotFound`; `Throttled` when too many compactions wait; `Unavailable` without a leader.
+    pub(crate) async fn maintenance(
+        self: &Arc<Self>,
+        path: &RepoPath,
+        verb: MaintainVerb,
+    ) -> Result<WireStats, ServiceError> {
+        for freshness in [Freshness::Local, Freshness::Linearizable] {
+            let record = self.catalogue.find(path, freshness).await?;
+            let Target {
+                group,
+                repo,
+                network,
+                generation,
+            } = self.target(&record);
+            let request = MaintainRequest {
+                group,
+                repo,
+                network,
+                generation,
+                verb,
+            };
+            match self.ask_leader(&request).await? {
+                MaintainAnswer::Stats(stats) => return Ok(stats),
+                MaintainAnswer::Refused(code, message) => return Err(failed(code, message)),
+                MaintainAnswer::WrongGeneration | MaintainAnswer::NotLeader => {}
+            }
+        }
+        Err(error::not_found(path))
+    }
+
+    /// Until some node says that it leads, or for as long as a quorum is waited for.
+    async fn ask_leader(
+        self: &Arc<Self>,
+        request: &MaintainRequest,
+    ) -> Result<MaintainAnswer, ServiceError> {
+        let until = self.clock.instant() + QUORUM_WAIT;
+        loop {
+            let answer = match self.cluster.leader(request.group).await {
+                None => Ok(MaintainAnswer::NotLeader),
+                Some(node) if node == self.cluster.node() => {
+                    Ok(self.answer_maintenance(request).await)
+                }
+                Some(node) => self.ask_node(node, request).await,
+            };
+            match answer {
+                Ok(MaintainAnswer::NotLeader) => {}
+                Ok(answer) => return Ok(answer),
+                Err(error) => {
+                    tracing::debug!(group = %request.group, %error, "the leader does not answer");
+                }
+            }
+            if self.clock.instant() >= until {
+                return Err(error::no_quorum(request.group));
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn ask_node(
+        &self,
+        node: NodeId,
+        request: &MaintainRequest,
+    ) -> io::Result<MaintainAnswer> {
+        let head = frames::head(request);
+        let opened = self.cluster.bulk().open(node, MAINTAIN, head, OPEN_TIMEOUT);
+        let mut stream = opened.await.map_err(io::Error::other)?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, frames::read(&mut stream)).await;
+        answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+    }
+
+    /// The answer of this node, if it leads.
+    async fn answer_maintenance(self: &Arc<Self>, request: &MaintainRequest) -> MaintainAnswer {
+        let group = request.group;
+        if self.cluster.leadership(group).is_none() {
+            return MaintainAnswer::NotLeader;
+        }
+        match self.cluster.read_barrier(group, ANSWER_TIMEOUT / 2).await {
+            Ok(_) => {}
+            Err(ClusterError::NoReplica(_)) => return MaintainAnswer::NotLeader,
+            Err(error) => {
+                let error = from_cluster(&error);
+                return MaintainAnswer::Refused(error.code, error.message);
+            }
+        }
+        let Some(at) = self.cluster.state(group) else {
+            return MaintainAnswer::NotLeader;
+        };
+        let view = ShardView::new(&at.state);
+        if view.live_repo(&request.repo, request.generation).is_err() {
+            return MaintainAnswer::WrongGeneration;
+        }
+        if let MaintainVerb::Compact { everything } = request.verb {
+            let depth = match everything {
+                true => Depth::Everything,
+                false => Depth::Geometric,
+            };
+            if !self.maintenance.ask(group, request.network, depth) {
+                let message = "too many compactions wait on this node: try again later";
+                return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
+            }
+        }
+        let packs: Vec<_> = view.packs(&request.network).collect();
+        let inner = Arc::clone(self);
+        let request = request.clone();
+        let stats = self
+            .work
+            .blocking("repository stats", move || inner.stats_of(&request, &packs));
+        match stats.await {
+            Ok(stats) => MaintainAnswer::Stats(stats),
+            Err(error) => MaintainAnswer::Refused(ErrorCode::Internal, error.to_string()),
+        }
+    }
+
+    fn stats_of(&self, request: &MaintainRequest, packs: &[PackRecord]) -> WireStats {
+        let sum = |of: fn(&PackRecord) -> u64| packs.iter().map(of).sum();
+        let objects = self.objects();
+        let has = |pack: &PackRecord, extension| {
+            let file = objects.side_file(&request.network, &pack.pack, extension);
+            file.is_file()
+        };
+        let last = self.maintenance.last(&request.network);
+        WireStats {
+            leader: self.cluster.node(),
+            packs: u64::try_from(packs.len()).unwrap_or(u64::MAX),
+            objects: sum(|pack| u64::from(pack.objects)),
+            pack_bytes: sum(|pack| pack.pack_bytes),
+            idx_bytes: sum(|pack| pack.idx_bytes),
+            bitmap: packs.iter().any(|pack| has(pack, "bitmap")),
+            queued: self.maintenance.is_asked(&request.network),
+            running: self.maintenance.is_running(&request.network),
+            last: last.map(wire),
+        }
+    }
+}
+
+fn wire(last: Last) -> frames::WireCompaction {
+    let (done, failed) = match last.outcome {
+        Ok(done) => (done, None),
+        Err(why) => (super::Compacted::default(), Some(why)),
+    };
+    frames::WireCompaction {
+        at_ms: last.at_ms,
+        took_ms: last.took_ms,
+        replaced: done.replaced,
+        bytes: done.bytes,
+        failed,
+    }
+}
+
+/// Serves [`frames::MAINTAIN`].
+#[derive(Debug)]
+pub(crate) struct MaintainService(pub(crate) Weak<Inner>);
+
+impl BulkHandler for MaintainService {
+    fn handle(
+        &self,
+        _peer: NodeId,
+        head: Bytes,
+        mut stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = still_there(&self.0);
+        Box::pin(async move {
+            let inner = inner?;
+            let request: MaintainRequest = frames::open_head(&head)?;
+            let answer = inner.answer_maintenance(&request).await;
+            frames::write(&mut stream, &answer).await?;
+            stream.shutdown().await
+        })
+    }
+}

@@ -1,0 +1,435 @@
+//! One compaction: written by the leader, durable on a quorum, then proposed.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use henge_cluster::{Effects, Leadership, ProposeError};
+use henge_git::repack::{
+    self, CoverError, PackSize, PlanLimits, RepackError, RepackOptions, ReverseIndex,
+};
+use henge_git::{Deadline, QuarantinedPack, Stop};
+use henge_runtime::failpoint;
+use henge_state::ShardView;
+use henge_storage::objects::Quarantine;
+use henge_types::command::VERSION_REPLACE_PACKS;
+use henge_types::limits::PACKS_REPLACED_MAX;
+use henge_types::{
+    Command, GroupId, NetworkId, NodeId, PackId, PackRef, Refusal, ReplacePacks, Reply,
+    ShardCommand,
+};
+use thiserror::Error;
+
+use super::Depth;
+use crate::frames::{Claim, StageRequest};
+use crate::push::commit::{by_reference, inline, is_small};
+use crate::push::replicate::{NotDurable, make_durable, release};
+use crate::replica::quarantine;
+use crate::repos::Inner;
+use crate::staging::{KeepError, Trust};
+
+/// How long writing one pack may take.
+const WRITE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// How long new deltas are looked for; what has none by then is copied as it is.
+const SEARCH_TIME_MAX: Duration = Duration::from_secs(10 * 60);
+/// How often leadership is looked at meanwhile.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long an entry may take to be applied.
+const PROPOSE_WAIT: Duration = Duration::from_secs(5);
+/// How long a new leader may take to know what was committed before it.
+const BARRIER_WAIT: Duration = Duration::from_secs(4);
+
+/// What a compaction did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Compacted {
+    /// Packs that another one took the place of; 0 when there was nothing to do.
+    pub replaced: u32,
+    /// Bytes of that one with its index.
+    pub bytes: u64,
+}
+
+/// Why packs stay as they are.
+#[derive(Debug, Error)]
+pub(crate) enum CompactError {
+    /// This node leads no more.
+    #[error("this node does not lead the shard any more")]
+    NotLeader,
+    /// What is to be merged is not all here.
+    #[error("packs of the repository are missing on its leader and are being fetched")]
+    Parked,
+    /// The new pack needs space before the old ones free theirs.
+    #[error("disk space is low on node {0}")]
+    LowSpace(NodeId),
+    /// A replica does not know the command, or has not said that it does.
+    #[error(
+        "node {0} runs another release, or does not answer: compaction of a shard begins when all its replicas run this one"
+    )]
+    OtherRelease(NodeId),
+    /// Nothing was written.
+    #[error(transparent)]
+    Repack(#[from] RepackError),
+    /// What was written must not take the place of the others.
+    #[error("the new pack may not take the place of the old ones: {0}")]
+    NotCovered(#[from] CoverError),
+    /// The new pack could not be kept here.
+    #[error(transparent)]
+    Keep(#[from] KeepError),
+    /// The new pack could not be kept elsewhere.
+    #[error("the new pack is not durable on a majority: {0}")]
+    NotDurable(String),
+    /// The disk failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// It may be done yet.
+    #[error("the exchange was not proposed, or has no answer yet: {0}")]
+    Propose(#[from] ProposeError),
+    /// The shard said no.
+    #[error("the shard refused the exchange: {0:?}")]
+    Refused(Box<Reply>),
+}
+
+impl CompactError {
+    /// Whether trying again would end the same way until somebody acts.
+    pub(crate) const fn is_defect(&self) -> bool {
+        match self {
+            Self::NotCovered(CoverError::Stopped) | Self::Repack(RepackError::Stopped) => false,
+            Self::NotCovered(_) | Self::Repack(_) | Self::Refused(_) => true,
+            Self::NotLeader
+            | Self::Parked
+            | Self::LowSpace(_)
+            | Self::OtherRelease(_)
+            | Self::Keep(_)
+            | Self::NotDurable(_)
+            | Self::Io(_)
+            | Self::Propose(_) => false,
+        }
+    }
+}
+
+/// Ends the work when whoever waits for it is gone.
+struct StopOnDrop(Stop);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// What is proposed, and where it lies until then.
+struct Merged {
+    old: Vec<PackId>,
+    pack: QuarantinedPack,
+    _quarantine: Quarantine,
+}
+
+impl Inner {
+    /// Merges packs of a network of a shard that this node leads. `None` when there is nothing to do.
+    ///
+    /// # Errors
+    /// See [`CompactError`]: in every case all replicas serve what they served.
+    pub(crate) async fn compact(
+        self: &Arc<Self>,
+        group: GroupId,
+        network: NetworkId,
+        depth: Depth,
+    ) -> Result<Option<Compacted>, CompactError> {
+        let leadership = self.cluster.leadership(group);
+        let leadership = leadership.ok_or(CompactError::NotLeader)?;
+        let barrier = self.cluster.read_barrier(group, BARRIER_WAIT).await;
+        barrier.map_err(|_| CompactError::NotLeader)?;
+        let at = self.cluster.state(group).ok_or(CompactError::NotLeader)?;
+        let packs = ShardView::new(&at.state).packs(&network);
+        let packs: Vec<_> = packs
+            .map(|record| PackSize {
+                id: record.pack,
+                objects: record.objects,
+                bytes: record.pack_bytes,
+            })
+            .collect();
+        let Some(old) = choose(&packs, depth) else {
+            return Ok(None);
+        };
+        self.check_conditions(&leadership, network)?;
+        let level = henge_state::version(&at.state);
+        self.raise_level(group, level, &leadership).await?;
+        let _reading = self.effects.readers().enter(network);
+        let mut merged = self.merge(group, leadership.term, network, old).await?;
+        // One of them may hold everything, and be what comes out.
+        merged.old.retain(|pack| *pack != merged.pack.id);
+        if merged.old.is_empty() {
+            return Ok(None);
+        }
+        Box::pin(self.exchange(group, leadership.term, network, merged)).await
+    }
+
+    fn check_conditions(
+        &self,
+        leadership: &Leadership,
+        network: NetworkId,
+    ) -> Result<(), CompactError> {
+        if self.effects.parking().is_parked(&network) {
+            return Err(CompactError::Parked);
+        }
+        let voters: Vec<_> = leadership.voters.iter().flatten().copied().collect();
+        let own = self.effects.low_space().then(|| self.cluster.node());
+        match own.or_else(|| self.space.low_among(&voters)) {
+            Some(node) => Err(CompactError::LowSpace(node)),
+            None => Ok(()),
+        }
+    }
+
+    /// Before the first exchange of a group every replica must know the command: an older one would stop at it.
+    async fn raise_level(
+        &self,
+        group: GroupId,
+        level: u32,
+        leadership: &Leadership,
+    ) -> Result<(), CompactError> {
+        if level >= VERSION_REPLACE_PACKS {
+            return Ok(());
+        }
+        let own = self.cluster.report().version;
+        let status = self.cluster.status().await;
+        let runs_this = |voter: &NodeId| {
+            let node = status.nodes.iter().find(|node| node.node == *voter);
+            let report = node.and_then(|node| node.report.as_ref());
+            report.is_some_and(|report| report.version == own)
+        };
+        let mut voters = leadership.voters.iter().flatten();
+        if let Some(other) = voters.find(|voter| !runs_this(voter)) {
+            return Err(CompactError::OtherRelease(*other));
+        }
+        let version = VERSION_REPLACE_PACKS;
+        let barrier = Command::VersionBarrier { version };
+        self.cluster
+            .propose(group, barrier, None, PROPOSE_WAIT)
+            .await?;
+        tracing::info!(%group, version, "every replica knows compaction from here on");
+        Ok(())
+    }
+
+    /// Writes the new pack into a quarantine and makes sure that it holds what the old ones do.
+    async fn merge(
+        self: &Arc<Self>,
+        group: GroupId,
+        term: u64,
+        network: NetworkId,
+        old: Vec<PackId>,
+    ) -> Result<Merged, CompactError> {
+        let until = |within| Deadline::after(Arc::clone(&self.clock), within);
+        let stop = Stop::at(until(WRITE_TIME_MAX));
+        let options = RepackOptions {
+            // Every replica would have to make its own; whoever wants one makes it beside its bitmap.
+            reverse_index: ReverseIndex::Omitted,
+            search_until: Stop::at(until(SEARCH_TIME_MAX)),
+            stop: stop.clone(),
+            ..RepackOptions::default()
+        };
+        let stopped = StopOnDrop(stop.clone());
+        let objects = self.objects().clone();
+        let writing = self.work_of_maintenance.blocking("compact", move || {
+            let quarantine = quarantine(&objects)?;
+            let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
+            let indexes: Vec<PathBuf> = old.iter().map(idx).collect();
+            let pack = repack::write(&indexes, quarantine.path(), &options)?.pack;
+            repack::verify_covers(&pack.idx_path, &indexes, &options.stop)?;
+            Ok::<_, CompactError>(Merged {
+                old,
+                pack,
+                _quarantine: quarantine,
+            })
+        });
+        let mut writing = std::pin::pin!(writing);
+        let merged = loop {
+            match tokio::time::timeout(LOOK_EVERY, &mut writing).await {
+                Ok(merged) => break merged??,
+                Err(_) if self.leads(group, term) => {}
+                Err(_) => stop.stop(),
+            }
+        };
+        drop(stopped);
+        Ok(merged)
+    }
+
+    fn leads(&self, group: GroupId, term: u64) -> bool {
+        let leadership = self.cluster.leadership(group);
+        leadership.is_some_and(|leadership| leadership.term == term)
+    }
+
+    /// Makes the new pack durable and proposes it in the place of the old ones.
+    async fn exchange(
+        self: &Arc<Self>,
+        group: GroupId,
+        term: u64,
+        network: NetworkId,
+        merged: Merged,
+    ) -> Result<Option<Compacted>, CompactError> {
+        let pack = &merged.pack;
+        let done = Compacted {
+            replaced: u32::try_from(merged.old.len()).unwrap_or(u32::MAX),
+            bytes: pack.pack_bytes.saturating_add(pack.idx_bytes),
+        };
+        let replace = |new: PackRef| ReplacePacks {
+            network,
+            old: merged.old.clone(),
+            new,
+        };
+        if is_small(pack) {
+            let new = inline(pack).await?;
+            return Ok(self
+                .propose_exchange(group, term, replace(new))
+                .await?
+                .map(|()| done));
+        }
+        let stage = self.stage_request(group, term, network, pack);
+        self.stage(&stage, pack).await?;
+        let proposed = self
+            .propose_exchange(group, term, replace(by_reference(pack)))
+            .await;
+        let named = match &proposed {
+            Ok(named) => named.is_some(),
+            // It may be named yet: the claim ends with the term.
+            Err(CompactError::Propose(ProposeError::UnknownOutcome | ProposeError::Stopped(_))) => {
+                true
+            }
+            Err(_) => false,
+        };
+        if !named {
+            release(self, &stage);
+        }
+        Ok(proposed?.map(|()| done))
+    }
+
+    fn stage_request(
+        &self,
+        group: GroupId,
+        term: u64,
+        network: NetworkId,
+        pack: &QuarantinedPack,
+    ) -> StageRequest {
+        StageRequest {
+            network,
+            pack: pack.id,
+            pack_bytes: pack.pack_bytes,
+            idx_bytes: pack.idx_bytes,
+            claim: Claim {
+                group,
+                term,
+                request: self.cluster.next_request_id(),
+            },
+        }
+    }
+
+    /// The new pack is durable on a quorum before the entry names it, as a large push's is.
+    async fn stage(
+        self: &Arc<Self>,
+        stage: &StageRequest,
+        pack: &QuarantinedPack,
+    ) -> Result<(), CompactError> {
+        let (effects, own, made) = (Arc::clone(&self.effects), stage.clone(), pack.clone());
+        let kept = self.work_of_replica.blocking("stage", move || {
+            let files = (made.pack_path.as_path(), made.idx_path.as_path());
+            effects.staging().keep(&own, files, Trust::Made)
+        });
+        kept.await??;
+        if let Err(not_durable) = make_durable(self, stage).await {
+            release(self, stage);
+            return Err(match not_durable {
+                NotDurable::NotLeader => CompactError::NotLeader,
+                NotDurable::NoQuorum { why } => CompactError::NotDurable(why),
+            });
+        }
+        Ok(())
+    }
+
+    /// `None` when the packs were replaced meanwhile, or the network is gone.
+    async fn propose_exchange(
+        &self,
+        group: GroupId,
+        term: u64,
+        replace: ReplacePacks,
+    ) -> Result<Option<()>, CompactError> {
+        failpoint::hit("compaction.durable");
+        if !self.leads(group, term) {
+            return Err(CompactError::NotLeader);
+        }
+        let command = Command::Shard(ShardCommand::ReplacePacks(replace));
+        let applied = self
+            .cluster
+            .propose(group, command, None, PROPOSE_WAIT)
+            .await?;
+        failpoint::hit("compaction.committed");
+        match applied.reply {
+            Reply::Done => Ok(Some(())),
+            Reply::Refused(Refusal::NoSuchPack { .. } | Refusal::NoSuchNetwork { .. }) => Ok(None),
+            other @ (Reply::Repo(_)
+            | Reply::RefsUpdated { .. }
+            | Reply::Refused(_)
+            | Reply::UnknownOutcome
+            | Reply::Recheck) => Err(CompactError::Refused(Box::new(other))),
+        }
+    }
+}
+
+/// The packs to merge, if any are: no more than one entry may name.
+fn choose(packs: &[PackSize], depth: Depth) -> Option<Vec<PackId>> {
+    let known: BTreeSet<_> = packs.iter().map(|pack| pack.id).collect();
+    let mut old = match depth {
+        Depth::Geometric => repack::plan(packs, PlanLimits::default())?,
+        Depth::Everything if packs.len() > 1 => {
+            let mut all: Vec<_> = packs.iter().collect();
+            all.sort_by_key(|pack| (pack.objects, pack.id));
+            all.iter().map(|pack| pack.id).collect()
+        }
+        Depth::Everything => return None,
+    };
+    old.retain(|pack| known.contains(pack));
+    // The smallest come first.
+    old.truncate(PACKS_REPLACED_MAX);
+    (old.len() > 1).then_some(old)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::ObjectId;
+
+    fn packs(objects: impl IntoIterator<Item = u32>) -> Vec<PackSize> {
+        let pack = |(number, objects): (u32, u32)| {
+            let mut id = [0; 20];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            PackSize {
+                id: PackId::new(ObjectId::Sha1(id)),
+                objects,
+                bytes: 100,
+            }
+        };
+        (0..).zip(objects).map(pack).collect()
+    }
+
+    #[test]
+    fn one_entry_names_no_more_packs_than_it_may() {
+        let many = packs((0..5000).rev());
+        for depth in [Depth::Geometric, Depth::Everything] {
+            let old = choose(&many, depth).unwrap();
+            assert_eq!(old.len(), PACKS_REPLACED_MAX, "{depth:?}");
+            assert!(old.contains(&many[4999].id), "the smallest goes first");
+            assert!(!old.contains(&many[0].id));
+        }
+    }
+
+    #[test]
+    fn there_is_nothing_to_do_for_one_pack_or_for_a_progression() {
+        assert_eq!(choose(&packs([]), Depth::Everything), None);
+        assert_eq!(choose(&packs([7]), Depth::Everything), None);
+        assert_eq!(choose(&packs([1, 2, 4, 8]), Depth::Geometric), None);
+        assert_eq!(
+            choose(&packs([1, 2, 4, 8]), Depth::Everything)
+                .unwrap()
+                .len(),
+            4
+        );
+    }
+}

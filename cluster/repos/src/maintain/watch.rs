@@ -1,0 +1,263 @@
+//! Which networks a leader looks at, and when one of them is due.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use henge_types::{GroupId, NetworkId};
+
+use super::Depth;
+
+/// More packs than this are too many at once.
+const PACKS_MAX: usize = 32;
+/// More packs than this are too many when nobody pushes.
+const PACKS_QUIET: usize = 6;
+/// How long nobody must have pushed.
+const QUIET: Duration = Duration::from_secs(2);
+/// The pause after a first failure; it doubles.
+const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// The longest.
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// A network to compact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Due {
+    /// Its shard.
+    pub group: GroupId,
+    /// Which.
+    pub network: NetworkId,
+    /// How.
+    pub depth: Depth,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Watched {
+    /// When it got its last pack.
+    grew: Instant,
+    asked: Option<Depth>,
+    failures: u32,
+    not_before: Option<Instant>,
+}
+
+impl Watched {
+    const fn new(grew: Instant) -> Self {
+        Self {
+            grew,
+            asked: None,
+            failures: 0,
+            not_before: None,
+        }
+    }
+
+    fn is_due(&self, now: Instant, packs: usize) -> Option<Depth> {
+        if let Some(depth) = self.asked {
+            return Some(depth);
+        }
+        if self.not_before.is_some_and(|not_before| now < not_before) {
+            return None;
+        }
+        let quiet = now.saturating_duration_since(self.grew) >= QUIET;
+        (packs > PACKS_MAX || packs > PACKS_QUIET && quiet).then_some(Depth::Geometric)
+    }
+}
+
+/// The networks of the shards that this node leads that got packs lately.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    led: BTreeMap<GroupId, u64>,
+    networks: BTreeMap<(GroupId, NetworkId), Watched>,
+}
+
+impl Watch {
+    /// These groups are led, in these terms. Returns those that were not before: their networks are to be told of.
+    pub(super) fn lead(&mut self, led: BTreeMap<GroupId, u64>) -> Vec<GroupId> {
+        self.networks
+            .retain(|(group, _), _| led.contains_key(group));
+        let new = led.iter();
+        let new = new.filter(|(group, term)| self.led.get(group) != Some(term));
+        let new = new.map(|(group, _)| *group).collect();
+        self.led = led;
+        new
+    }
+
+    /// The network has, or got, packs.
+    pub(super) fn grew(&mut self, group: GroupId, network: NetworkId, at: Instant) {
+        if self.led.contains_key(&group) {
+            let watched = self.networks.entry((group, network));
+            let watched = watched.or_insert_with(|| Watched::new(at));
+            watched.grew = watched.grew.max(at);
+        }
+    }
+
+    /// Somebody wants it now. `false` when this node does not lead it.
+    pub(super) fn asked(
+        &mut self,
+        group: GroupId,
+        network: NetworkId,
+        depth: Depth,
+        now: Instant,
+    ) -> bool {
+        let led = self.led.contains_key(&group);
+        if led {
+            let watched = self.networks.entry((group, network));
+            watched.or_insert_with(|| Watched::new(now)).asked = Some(depth);
+        }
+        led
+    }
+
+    /// The network to compact next: one that was asked for, else the one with the most packs; and the most packs
+    /// of any. Those that are well as they are, or gone, are not looked at again until they grow.
+    pub(super) fn due(
+        &mut self,
+        now: Instant,
+        packs_of: impl Fn(GroupId, &NetworkId) -> Option<usize>,
+    ) -> (Option<Due>, usize) {
+        let mut best: Option<(bool, usize, Due)> = None;
+        let mut most = 0;
+        self.networks.retain(|(group, network), watched| {
+            let packs = packs_of(*group, network).unwrap_or(0);
+            most = most.max(packs);
+            if let Some(depth) = watched.is_due(now, packs) {
+                let asked = watched.asked.is_some();
+                let due = Due {
+                    group: *group,
+                    network: *network,
+                    depth,
+                };
+                if best.is_none_or(|(other, more, _)| (other, more) < (asked, packs)) {
+                    best = Some((asked, packs, due));
+                }
+            }
+            watched.asked.is_some() || packs > PACKS_QUIET
+        });
+        (best.map(|(_, _, due)| due), most)
+    }
+
+    /// A compaction ended: whether there was anything to do, or that it failed.
+    pub(super) fn ended<E>(
+        &mut self,
+        group: GroupId,
+        network: NetworkId,
+        now: Instant,
+        outcome: Result<bool, &E>,
+    ) {
+        let Some(watched) = self.networks.get_mut(&(group, network)) else {
+            return;
+        };
+        watched.asked = None;
+        match outcome {
+            Ok(true) => *watched = Watched::new(watched.grew),
+            // As well as it gets, however many packs there are.
+            Ok(false) => {
+                self.networks.remove(&(group, network));
+            }
+            Err(_) => {
+                let doubled = BACKOFF_MIN.saturating_mul(1 << watched.failures.min(16));
+                watched.failures += 1;
+                watched.not_before = Some(now + doubled.min(BACKOFF_MAX));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GROUP: GroupId = GroupId::new(1);
+
+    fn network(byte: u8) -> NetworkId {
+        NetworkId::from_bytes([byte; 16])
+    }
+
+    fn due(byte: u8, depth: Depth) -> Option<Due> {
+        Some(Due {
+            group: GROUP,
+            network: network(byte),
+            depth,
+        })
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "a point to count from")]
+    fn leading(networks: &[u8]) -> (Watch, Instant) {
+        let start = Instant::now();
+        let mut watch = Watch::default();
+        assert_eq!(watch.lead(BTreeMap::from([(GROUP, 3)])), [GROUP]);
+        for byte in networks {
+            watch.grew(GROUP, network(*byte), start);
+        }
+        (watch, start)
+    }
+
+    #[test]
+    fn many_packs_are_due_at_once_and_some_when_it_is_quiet() {
+        let (mut watch, start) = leading(&[1]);
+        assert_eq!(watch.due(start, |_, _| Some(PACKS_MAX)).0, None);
+        let many = watch.due(start, |_, _| Some(PACKS_MAX + 1));
+        assert_eq!(many, (due(1, Depth::Geometric), PACKS_MAX + 1));
+        let quiet = start + QUIET;
+        let some = watch.due(quiet, |_, _| Some(PACKS_QUIET + 1));
+        assert_eq!(some.0, due(1, Depth::Geometric));
+        watch.grew(GROUP, network(1), quiet);
+        assert_eq!(watch.due(quiet, |_, _| Some(PACKS_QUIET + 1)).0, None);
+        assert_eq!(watch.due(quiet, |_, _| Some(PACKS_QUIET)).0, None);
+        let forgotten = watch.due(quiet + QUIET, |_, _| Some(PACKS_MAX + 1));
+        assert_eq!(forgotten, (None, 0), "it was well, and did not grow since");
+    }
+
+    #[test]
+    fn the_one_asked_for_comes_first_then_the_one_with_most_packs() {
+        let (mut watch, start) = leading(&[1, 2, 3]);
+        let packs = |_, network: &NetworkId| Some(33 + usize::from(network.as_bytes()[0]));
+        assert_eq!(watch.due(start, packs).0, due(3, Depth::Geometric));
+        assert!(watch.asked(GROUP, network(1), Depth::Everything, start));
+        assert_eq!(watch.due(start, packs).0, due(1, Depth::Everything));
+        watch.ended::<()>(GROUP, network(1), start, Ok(false));
+        let elsewhere = GroupId::new(2);
+        assert!(!watch.asked(elsewhere, network(9), Depth::Everything, start));
+        assert_eq!(watch.due(start, packs).0, due(3, Depth::Geometric));
+    }
+
+    #[test]
+    fn a_failure_is_tried_again_later_and_later() {
+        let (mut watch, start) = leading(&[1]);
+        let many = |_, _: &NetworkId| Some(100);
+        let mut now = start;
+        for pause in [1, 2, 4, 8] {
+            watch.ended(GROUP, network(1), now, Err(&()));
+            let pause = Duration::from_secs(pause);
+            let early = now + pause - Duration::from_millis(1);
+            assert_eq!(watch.due(early, many).0, None);
+            now += pause;
+            assert_eq!(watch.due(now, many).0, due(1, Depth::Geometric));
+        }
+        for _ in 0..100 {
+            watch.ended(GROUP, network(1), now, Err(&()));
+        }
+        assert_eq!(
+            watch.due(now + BACKOFF_MAX, many).0,
+            due(1, Depth::Geometric)
+        );
+        watch.ended(GROUP, network(1), now, Err(&()));
+        assert!(watch.asked(GROUP, network(1), Depth::Geometric, now));
+        assert_eq!(
+            watch.due(now, many).0,
+            due(1, Depth::Geometric),
+            "now means now"
+        );
+    }
+
+    #[test]
+    fn what_is_not_led_is_not_watched() {
+        let (mut watch, start) = leading(&[1]);
+        assert_eq!(watch.lead(BTreeMap::from([(GROUP, 3)])), []);
+        assert_eq!(watch.lead(BTreeMap::new()), []);
+        watch.grew(GROUP, network(1), start);
+        assert_eq!(watch.due(start, |_, _| Some(100)), (None, 0));
+        assert_eq!(watch.lead(BTreeMap::from([(GROUP, 4)])), [GROUP]);
+        assert_eq!(
+            watch.lead(BTreeMap::from([(GROUP, 5)])),
+            [GROUP],
+            "another term"
+        );
+    }
+}
