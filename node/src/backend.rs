@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 use henge_api::{Answer, Backend, Home, NewRepo, Refs};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, Repos};
-use henge_types::status::{ClusterStatus, NodeReport};
+use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoStats};
 use henge_types::{OwnerName, RefUpdate, RefVerdict, RepoPath, RepoRecord};
 
 /// The real thing behind [`Backend`].
@@ -69,6 +69,19 @@ impl Backend for NodeBackend {
                 .update_refs(principal, path, updates, atomic)
                 .await
         })
+    }
+
+    fn stats<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoStats> {
+        Box::pin(async move { self.repos.stats(path).await })
+    }
+
+    fn compact<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        depth: CompactionDepth,
+    ) -> Answer<'a, RepoStats> {
+        Box::pin(async move { self.repos.compact(principal, path, depth).await })
     }
 
     fn home(&self, repo: &RepoRecord) -> Home {

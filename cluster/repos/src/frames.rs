@@ -6,6 +6,7 @@
 use std::io;
 
 use bytes::Bytes;
+use henge_types::status::{CompactionDepth, RepoStats};
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
 };
@@ -214,8 +215,8 @@ pub(crate) enum MaintainVerb {
     Stats,
     /// Compact as soon as it is its turn; then the figures.
     Compact {
-        /// All packs into one.
-        everything: bool,
+        /// How much is merged.
+        depth: CompactionDepth,
     },
 }
 
@@ -223,51 +224,13 @@ pub(crate) enum MaintainVerb {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MaintainAnswer {
     /// The figures now.
-    Stats(WireStats),
+    Stats(RepoStats),
     /// Another node leads, perhaps.
     NotLeader,
     /// The repository has another life, or is gone from the shard.
     WrongGeneration,
     /// It may not be done now.
     Refused(ErrorCode, String),
-}
-
-/// Figures of a network.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WireStats {
-    /// Who says so.
-    pub leader: NodeId,
-    /// Packs in the manifest.
-    pub packs: u64,
-    /// Objects in them; one that lies in two counts twice.
-    pub objects: u64,
-    /// Bytes of the packs.
-    pub pack_bytes: u64,
-    /// Bytes of their indexes.
-    pub idx_bytes: u64,
-    /// Whether one of them has a bitmap on the leader.
-    pub bitmap: bool,
-    /// A compaction waits.
-    pub queued: bool,
-    /// A compaction runs.
-    pub running: bool,
-    /// The last one since the leader began to lead.
-    pub last: Option<WireCompaction>,
-}
-
-/// A compaction that ended.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct WireCompaction {
-    /// When, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// How long it took, milliseconds.
-    pub took_ms: u64,
-    /// Packs that another one took the place of.
-    pub replaced: u32,
-    /// Bytes of that one with its index.
-    pub bytes: u64,
-    /// Why it failed, if it did.
-    pub failed: Option<String>,
 }
 
 /// Refs at one point in time.

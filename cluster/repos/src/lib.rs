@@ -43,5 +43,4 @@ mod staging;
 
 pub use catalogue::CreateOptions;
 pub use effects::PackEffects;
-pub use maintain::Depth;
-pub use repos::{CompactionState, LastCompaction, RefsPage, RepoStats, Repos};
+pub use repos::{RefsPage, Repos};

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
+use henge_types::status::{CompactionDepth as Depth, LastCompaction};
 use henge_types::{GroupId, NetworkId};
 use tokio::sync::Notify;
 
@@ -23,7 +24,6 @@ pub(crate) mod ask;
 pub(crate) mod compact;
 mod watch;
 
-use compact::Compacted;
 use watch::{Due, Watch};
 
 /// How often a leader looks for networks that are due.
@@ -33,33 +33,13 @@ const REMEMBERED_MAX: usize = 1024;
 /// Networks that wait because somebody asked for it.
 const ASKED_MAX: usize = 1024;
 
-/// How much is to be merged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Depth {
-    /// As few and as small packs as keep the rest in a geometric progression.
-    Geometric,
-    /// All of them.
-    Everything,
-}
-
-/// What the last compaction of a network came to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Last {
-    /// When it ended, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// How long it took, milliseconds.
-    pub took_ms: u64,
-    /// What it did, or why it failed.
-    pub outcome: Result<Compacted, String>,
-}
-
 /// What this node's compaction is asked for and does.
 #[derive(Debug, Default)]
 pub(crate) struct Maintenance {
     asked: Mutex<BTreeMap<NetworkId, (GroupId, Depth)>>,
     told: Notify,
     running: Mutex<Option<NetworkId>>,
-    last: Mutex<BTreeMap<NetworkId, Last>>,
+    last: Mutex<BTreeMap<NetworkId, LastCompaction>>,
 }
 
 impl Maintenance {
@@ -84,11 +64,11 @@ impl Maintenance {
         *lock(&self.running) == Some(*network)
     }
 
-    fn last(&self, network: &NetworkId) -> Option<Last> {
+    fn last(&self, network: &NetworkId) -> Option<LastCompaction> {
         lock(&self.last).get(network).cloned()
     }
 
-    fn remember(&self, network: NetworkId, last: Last) {
+    fn remember(&self, network: NetworkId, last: LastCompaction) {
         let mut known = lock(&self.last);
         known.insert(network, last);
         if known.len() > REMEMBERED_MAX {
@@ -188,12 +168,16 @@ impl Inner {
             }
         }
         watch.ended(group, network, now, outcome.as_ref().map(Option::is_some));
-        let last = Last {
+        let (done, failed) = match outcome {
+            Ok(done) => (done.unwrap_or_default(), None),
+            Err(error) => (compact::Compacted::default(), Some(error.to_string())),
+        };
+        let last = LastCompaction {
             at_ms: self.clock.unix_ms(),
             took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            outcome: outcome
-                .map(Option::unwrap_or_default)
-                .map_err(|error| error.to_string()),
+            replaced: done.replaced,
+            bytes: done.bytes,
+            failed,
         };
         self.maintenance.remember(network, last);
     }

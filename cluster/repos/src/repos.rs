@@ -12,9 +12,10 @@ use henge_git::http::ServiceError;
 use henge_git::{Deadline, Objects, ObjectsPool, Responses, Stop};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
+use henge_types::status::{CompactionDepth, RepoStats};
 use henge_types::{
-    GroupId, NetworkId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
-    RepoRecord, limits,
+    GroupId, NetworkId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
+    limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -23,9 +24,9 @@ use tokio::sync::Semaphore;
 use crate::access::allow;
 use crate::catalogue::{Catalogue, CreateOptions, Freshness};
 use crate::effects::PackEffects;
-use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs, WireStats};
+use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
+use crate::maintain::Maintenance;
 use crate::maintain::ask::MaintainService;
-use crate::maintain::{Depth, Maintenance};
 use crate::push::lead::PushService;
 use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
@@ -48,78 +49,6 @@ pub struct RefsPage {
     pub refs: Vec<(RefName, ObjectId)>,
     /// When a ref or HEAD changed last, milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
-}
-
-/// What a repository's fork network takes on disk, as the leader of its shard says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RepoStats {
-    /// Who leads.
-    pub leader: NodeId,
-    /// Packs.
-    pub packs: u64,
-    /// Objects in them; one that lies in two counts twice.
-    pub objects: u64,
-    /// Bytes of the packs.
-    pub pack_bytes: u64,
-    /// Bytes of their indexes.
-    pub idx_bytes: u64,
-    /// Whether one of the packs has a reachability bitmap on the leader.
-    pub bitmap: bool,
-    /// Whether a compaction waits, runs, or neither.
-    pub compaction: CompactionState,
-    /// The last one; none when there was none since the leader began to lead.
-    pub last_compaction: Option<LastCompaction>,
-}
-
-/// Whether a network is being compacted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CompactionState {
-    /// No.
-    Idle,
-    /// It is asked for.
-    Queued,
-    /// Yes.
-    Running,
-}
-
-/// A compaction that ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LastCompaction {
-    /// When, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// How long it took, milliseconds.
-    pub took_ms: u64,
-    /// Packs that another one took the place of; 0 when all was well.
-    pub replaced: u32,
-    /// Bytes of that one with its index.
-    pub bytes: u64,
-    /// Why it failed, if it did.
-    pub failed: Option<String>,
-}
-
-impl From<WireStats> for RepoStats {
-    fn from(stats: WireStats) -> Self {
-        Self {
-            leader: stats.leader,
-            packs: stats.packs,
-            objects: stats.objects,
-            pack_bytes: stats.pack_bytes,
-            idx_bytes: stats.idx_bytes,
-            bitmap: stats.bitmap,
-            compaction: match (stats.running, stats.queued) {
-                (true, _) => CompactionState::Running,
-                (false, true) => CompactionState::Queued,
-                (false, false) => CompactionState::Idle,
-            },
-            last_compaction: stats.last.map(|last| LastCompaction {
-                at_ms: last.at_ms,
-                took_ms: last.took_ms,
-                replaced: last.replaced,
-                bytes: last.bytes,
-                failed: last.failed,
-            }),
-        }
-    }
 }
 
 /// What all parts share.
@@ -333,8 +262,7 @@ impl Repos {
     /// # Errors
     /// `NotFound`, `Unavailable`.
     pub async fn stats(&self, path: &RepoPath) -> Result<RepoStats, ServiceError> {
-        let stats = self.inner.maintenance(path, MaintainVerb::Stats).await?;
-        Ok(stats.into())
+        self.inner.maintenance(path, MaintainVerb::Stats).await
     }
 
     /// Has the leader of the repository's shard compact its fork network as soon as it is its turn. Returns at once,
@@ -346,13 +274,11 @@ impl Repos {
         &self,
         principal: &str,
         path: &RepoPath,
-        depth: Depth,
+        depth: CompactionDepth,
     ) -> Result<RepoStats, ServiceError> {
         allow(Some(principal))?;
-        let everything = depth == Depth::Everything;
-        let verb = MaintainVerb::Compact { everything };
-        let stats = self.inner.maintenance(path, verb).await?;
-        Ok(stats.into())
+        let verb = MaintainVerb::Compact { depth };
+        self.inner.maintenance(path, verb).await
     }
 
     /// Changes refs without bringing objects: every new value must be one that a ref has already, and a

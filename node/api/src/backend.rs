@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
-use henge_types::status::{ClusterStatus, NodeReport};
+use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoStats};
 use henge_types::{
     GroupId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
 };
@@ -79,6 +79,18 @@ pub trait Backend: Send + Sync + 'static {
         updates: Vec<RefUpdate>,
         atomic: bool,
     ) -> Answer<'a, Vec<RefVerdict>>;
+
+    /// What the repository's fork network takes on disk; linearizable. Errors: `not_found`, `unavailable`.
+    fn stats<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoStats>;
+
+    /// Has the fork network compacted as soon as it is its turn; answers at once. Errors: `not_found`, `forbidden`,
+    /// `throttled`, `unavailable`.
+    fn compact<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        depth: CompactionDepth,
+    ) -> Answer<'a, RepoStats>;
 
     /// Where a repository lives, from local memory.
     fn home(&self, repo: &RepoRecord) -> Home;

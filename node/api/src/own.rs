@@ -1,8 +1,10 @@
 //! Our own API: what Gitea has no word for.
 
+mod packs;
 mod refs;
 mod repos;
 
+pub(crate) use packs::{gc, stats};
 pub(crate) use refs::update_refs;
 pub(crate) use repos::{create_repo, get_repo, list_repos};
 

@@ -87,6 +87,8 @@ fn api_routes() -> Router<Api> {
             "/api/henge/v1/repos/{owner}/{repo}/refs",
             post(own::update_refs),
         )
+        .route("/api/henge/v1/repos/{owner}/{repo}/gc", post(own::gc))
+        .route("/api/henge/v1/repos/{owner}/{repo}/stats", get(own::stats))
         .route("/api", any(no_such_route))
         .route("/api/", any(no_such_route))
         .route("/api/{*rest}", any(no_such_route))

@@ -129,6 +129,26 @@ pub enum RepoVerb {
         #[arg(value_name = "OWNER/NAME")]
         path: RepoPath,
     },
+    /// Count packs, objects and bytes, and tell how compaction stands
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Stats {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+    },
+    /// Merge packs on all replicas, and wait until it is done
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Gc {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// All packs into one, not only those out of proportion
+        #[arg(long)]
+        aggressive: bool,
+        /// How long to wait; 0 only asks for it
+        #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+        wait: u64,
+    },
     /// Delete a repository and everything in it
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Delete {

@@ -62,6 +62,30 @@ pub enum CliError {
         /// Where it goes back to.
         path: String,
     },
+    /// A compaction did not do what was asked for.
+    #[error("{repo} was not compacted: {why}")]
+    NotCompacted {
+        /// The repository.
+        repo: String,
+        /// What its leader says.
+        why: String,
+    },
+    /// A compaction takes longer than was to be waited.
+    #[error(
+        "the compaction of {repo} is not done after {waited_s} s: it goes on, `henge repo stats` tells"
+    )]
+    StillCompacting {
+        /// The repository.
+        repo: String,
+        /// How long it was waited for.
+        waited_s: u64,
+    },
+    /// Whoever was asked leads no more.
+    #[error("the leader of {repo} changed meanwhile: ask again")]
+    LeaderChanged {
+        /// The repository.
+        repo: String,
+    },
     /// The answer cannot be printed.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -78,7 +102,10 @@ impl CliError {
             | Self::PrivateFile(_)
             | Self::ClusterFile { .. } => Exit::Usage,
             Self::Call { source, .. } => source.code().into(),
-            Self::ThoughtBetter { .. } | Self::ListLoops { .. } => Exit::Failure,
+            Self::ThoughtBetter { .. } | Self::ListLoops { .. } | Self::NotCompacted { .. } => {
+                Exit::Failure
+            }
+            Self::StillCompacting { .. } | Self::LeaderChanged { .. } => Exit::Unknown,
             // `henge repo list | head` got what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_) => Exit::Failure,

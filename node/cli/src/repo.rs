@@ -1,10 +1,12 @@
 //! `henge repo …`
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use henge_client::model::{Branch, NewRepo, RepoInfo};
 use henge_client::{Client, ClientError};
 use henge_types::records::RepoState;
+use henge_types::status::CompactionDepth;
 use henge_types::{OwnerName, RepoPath};
 use serde::Serialize;
 
@@ -14,6 +16,7 @@ use crate::console::{Console, Input};
 use crate::context::{self, Environment};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::packs;
 use crate::table::{Table, printable};
 
 /// Repositories asked for at once.
@@ -43,6 +46,19 @@ pub(crate) async fn run(
         }
         RepoVerb::List { owner } => list(&client, owner.as_ref(), json, console.out).await?,
         RepoVerb::Show { path } => show(&client, &path, json, console.out).await?,
+        RepoVerb::Stats { path } => packs::stats(&client, &path, json, console.out).await?,
+        RepoVerb::Gc {
+            path,
+            aggressive,
+            wait,
+        } => {
+            let depth = match aggressive {
+                true => CompactionDepth::Everything,
+                false => CompactionDepth::Geometric,
+            };
+            let wait = Duration::from_secs(wait);
+            packs::gc(&client, &path, depth, wait, json, console.out).await?;
+        }
         RepoVerb::Delete { path, yes } => {
             if !yes {
                 confirm(&path, console)?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_types::status::ClusterStatus;
+use henge_types::status::{ClusterStatus, CompactionDepth};
 use henge_types::{ErrorCode, OwnerName, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use crate::address::{Address, InvalidAddress};
 use crate::error::{Attempt, ClientError, code_of_status};
 use crate::model::{
-    Branch, ErrorBody, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo, RepoPage,
-    Version,
+    Branch, ErrorBody, Gc, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo,
+    RepoPage, RepoStats, Version,
 };
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
@@ -168,6 +168,32 @@ impl Client {
             answer_bytes_max: ANSWER_BYTES_MAX,
         };
         self.ask(&call, Effect::Changes).await.map(|_| ())
+    }
+
+    /// What the repository's fork network takes on disk, and how its compaction stands.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call.
+    pub async fn repo_stats(&self, path: &RepoPath) -> Result<RepoStats, ClientError> {
+        let call = get(
+            format!("/api/henge/v1/repos/{path}/stats"),
+            ANSWER_BYTES_MAX,
+        );
+        self.json(&call, Effect::Reads).await
+    }
+
+    /// Has the repository's fork network compacted; answers at once, with the figures before.
+    ///
+    /// # Errors
+    /// `not_found`, `throttled`, and as every call. Asking again does no harm.
+    pub async fn compact(
+        &self,
+        path: &RepoPath,
+        depth: CompactionDepth,
+    ) -> Result<RepoStats, ClientError> {
+        let aggressive = depth == CompactionDepth::Everything;
+        let call = post(format!("/api/henge/v1/repos/{path}/gc"), &Gc { aggressive });
+        self.json(&call, Effect::Reads).await
     }
 
     /// The branches of a repository.

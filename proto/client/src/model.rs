@@ -3,6 +3,7 @@
 //! Unknown fields of an answer are skipped: a newer node may say more.
 
 use henge_types::records::RepoState;
+use henge_types::status::CompactionState;
 use henge_types::{Generation, GroupId, NetworkId, NodeId, OwnerName, RepoId, RepoName, RepoPath};
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,50 @@ impl RepoInfo {
             name: self.name.clone(),
         }
     }
+}
+
+/// What a repository's fork network takes on disk, as the leader of its shard says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStats {
+    /// Who leads.
+    pub leader: NodeId,
+    /// Packs.
+    pub packs: u64,
+    /// Objects in them; one that lies in two counts twice.
+    pub objects: u64,
+    /// Bytes of the packs.
+    pub pack_bytes: u64,
+    /// Bytes of their indexes.
+    pub idx_bytes: u64,
+    /// Whether one of the packs has a reachability bitmap on the leader.
+    #[serde(default)]
+    pub bitmap: bool,
+    /// Whether a compaction waits, runs, or neither.
+    pub compaction: CompactionState,
+    /// The last one; none when there was none since the leader began to lead.
+    pub last_compaction: Option<Compaction>,
+}
+
+/// A compaction that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Compaction {
+    /// When, RFC 3339.
+    pub at: String,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Packs that another one took the place of; 0 when all was well.
+    pub replaced: u32,
+    /// Bytes of that one with its index.
+    pub bytes: u64,
+    /// Why it failed, if it did.
+    #[serde(default)]
+    pub failed: Option<String>,
+}
+
+/// Asks for a compaction.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Gc {
+    pub aggressive: bool,
 }
 
 /// A branch and the commit it names.

@@ -89,3 +89,61 @@ pub struct ReplicaStatus {
     /// The voters it knows.
     pub voters: Vec<NodeId>,
 }
+
+/// What a repository's fork network takes on disk, as the leader of its shard says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoStats {
+    /// Who leads.
+    pub leader: NodeId,
+    /// Packs of the manifest.
+    pub packs: u64,
+    /// Objects in them; one that lies in two counts twice.
+    pub objects: u64,
+    /// Bytes of the packs.
+    pub pack_bytes: u64,
+    /// Bytes of their indexes.
+    pub idx_bytes: u64,
+    /// Whether one of the packs has a reachability bitmap on the leader.
+    pub bitmap: bool,
+    /// Whether a compaction waits, runs, or neither.
+    pub compaction: CompactionState,
+    /// The last one; none when there was none since the leader began to lead.
+    pub last_compaction: Option<LastCompaction>,
+}
+
+/// Whether a network is being compacted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompactionState {
+    /// No.
+    Idle,
+    /// It waits for its turn.
+    Queued,
+    /// Yes.
+    Running,
+}
+
+/// How much a compaction merges.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CompactionDepth {
+    /// As few and as small packs as keep the rest in a geometric progression.
+    Geometric,
+    /// All of them.
+    Everything,
+}
+
+/// A compaction that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastCompaction {
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Packs that another one took the place of; 0 when all was well.
+    pub replaced: u32,
+    /// Bytes of that one with its index.
+    pub bytes: u64,
+    /// Why it failed, if it did.
+    pub failed: Option<String>,
+}

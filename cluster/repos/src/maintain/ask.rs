@@ -9,13 +9,13 @@ use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
+use henge_types::status::{CompactionState, RepoStats};
 use henge_types::{ErrorCode, NodeId, PackRecord, RepoPath};
 use tokio::io::AsyncWriteExt;
 
-use super::{Depth, Last};
 use crate::catalogue::{Freshness, QUORUM_WAIT};
 use crate::error::{self, failed, from_cluster};
-use crate::frames::{self, MAINTAIN, MaintainAnswer, MaintainRequest, MaintainVerb, WireStats};
+use crate::frames::{self, MAINTAIN, MaintainAnswer, MaintainRequest, MaintainVerb};
 use crate::reads::Target;
 use crate::repos::{Inner, still_there};
 
@@ -35,7 +35,7 @@ impl Inner {
         self: &Arc<Self>,
         path: &RepoPath,
         verb: MaintainVerb,
-    ) -> Result<WireStats, ServiceError> {
+    ) -> Result<RepoStats, ServiceError> {
         for freshness in [Freshness::Local, Freshness::Linearizable] {
             let record = self.catalogue.find(path, freshness).await?;
             let Target {
@@ -121,11 +121,7 @@ impl Inner {
         if view.live_repo(&request.repo, request.generation).is_err() {
             return MaintainAnswer::WrongGeneration;
         }
-        if let MaintainVerb::Compact { everything } = request.verb {
-            let depth = match everything {
-                true => Depth::Everything,
-                false => Depth::Geometric,
-            };
+        if let MaintainVerb::Compact { depth } = request.verb {
             if !self.maintenance.ask(group, request.network, depth) {
                 let message = "too many compactions wait on this node: try again later";
                 return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
@@ -143,39 +139,29 @@ impl Inner {
         }
     }
 
-    fn stats_of(&self, request: &MaintainRequest, packs: &[PackRecord]) -> WireStats {
+    fn stats_of(&self, request: &MaintainRequest, packs: &[PackRecord]) -> RepoStats {
         let sum = |of: fn(&PackRecord) -> u64| packs.iter().map(of).sum();
         let objects = self.objects();
         let has = |pack: &PackRecord, extension| {
             let file = objects.side_file(&request.network, &pack.pack, extension);
             file.is_file()
         };
-        let last = self.maintenance.last(&request.network);
-        WireStats {
+        let running = self.maintenance.is_running(&request.network);
+        let queued = self.maintenance.is_asked(&request.network);
+        RepoStats {
             leader: self.cluster.node(),
             packs: u64::try_from(packs.len()).unwrap_or(u64::MAX),
             objects: sum(|pack| u64::from(pack.objects)),
             pack_bytes: sum(|pack| pack.pack_bytes),
             idx_bytes: sum(|pack| pack.idx_bytes),
             bitmap: packs.iter().any(|pack| has(pack, "bitmap")),
-            queued: self.maintenance.is_asked(&request.network),
-            running: self.maintenance.is_running(&request.network),
-            last: last.map(wire),
+            compaction: match (running, queued) {
+                (true, _) => CompactionState::Running,
+                (false, true) => CompactionState::Queued,
+                (false, false) => CompactionState::Idle,
+            },
+            last_compaction: self.maintenance.last(&request.network),
         }
-    }
-}
-
-fn wire(last: Last) -> frames::WireCompaction {
-    let (done, failed) = match last.outcome {
-        Ok(done) => (done, None),
-        Err(why) => (super::Compacted::default(), Some(why)),
-    };
-    frames::WireCompaction {
-        at_ms: last.at_ms,
-        took_ms: last.took_ms,
-        replaced: done.replaced,
-        bytes: done.bytes,
-        failed,
     }
 }
 

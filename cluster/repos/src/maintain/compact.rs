@@ -16,13 +16,13 @@ use henge_state::ShardView;
 use henge_storage::objects::Quarantine;
 use henge_types::command::VERSION_REPLACE_PACKS;
 use henge_types::limits::PACKS_REPLACED_MAX;
+use henge_types::status::CompactionDepth as Depth;
 use henge_types::{
     Command, GroupId, NetworkId, NodeId, PackId, PackRef, Refusal, ReplacePacks, Reply,
     ShardCommand,
 };
 use thiserror::Error;
 
-use super::Depth;
 use crate::frames::{Claim, StageRequest};
 use crate::push::commit::{by_reference, inline, is_small};
 use crate::push::replicate::{NotDurable, make_durable, release};

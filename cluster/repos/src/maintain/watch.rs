@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use henge_types::status::CompactionDepth as Depth;
 use henge_types::{GroupId, NetworkId};
-
-use super::Depth;
 
 /// More packs than this are too many at once.
 const PACKS_MAX: usize = 32;

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_repos::{CompactionState, Depth};
 use henge_state::{ShardView, version};
+use henge_types::status::{CompactionDepth as Depth, CompactionState};
 use henge_types::{
     Command, GroupId, InlinePack, NetworkId, ObjectId, PackId, PackRef, ReplacePacks, Reply,
     RepoPath, ShardCommand,

@@ -7,7 +7,10 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use henge_api::{Answer, Backend, Home, NewRepo, Refs};
 use henge_git::http::ServiceError;
-use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
+use henge_types::status::{
+    ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport, NodeStatus,
+    RepoStats,
+};
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
     PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoPath, RepoRecord,
@@ -38,6 +41,7 @@ pub(crate) enum Fault {
 struct Repo {
     record: RepoRecord,
     refs: BTreeMap<RefName, ObjectId>,
+    asked: Option<CompactionDepth>,
 }
 
 #[derive(Debug)]
@@ -45,6 +49,32 @@ pub(crate) struct Memory {
     repos: Mutex<BTreeMap<String, Repo>>,
     fault: Mutex<Fault>,
     created_by: Mutex<Vec<String>>,
+}
+
+/// Waits when it was asked for, and tells in its figures for what.
+fn stats_of(repo: &Repo) -> RepoStats {
+    RepoStats {
+        leader: NodeId::new(2),
+        packs: 3,
+        objects: 10,
+        pack_bytes: 2000,
+        idx_bytes: 1400,
+        bitmap: false,
+        compaction: match repo.asked {
+            Some(_) => CompactionState::Queued,
+            None => CompactionState::Idle,
+        },
+        last_compaction: repo.asked.map(|depth| LastCompaction {
+            at_ms: UPDATED_AT_MS,
+            took_ms: 12,
+            replaced: match depth {
+                CompactionDepth::Geometric => 2,
+                CompactionDepth::Everything => 3,
+            },
+            bytes: 900,
+            failed: None,
+        }),
+    }
 }
 
 fn no_such(path: &RepoPath) -> ServiceError {
@@ -155,6 +185,7 @@ impl Backend for Memory {
             let made = Repo {
                 record: record.clone(),
                 refs: BTreeMap::new(),
+                asked: None,
             };
             repos.insert(path.key(), made);
             Ok(record)
@@ -214,6 +245,26 @@ impl Backend for Memory {
                 refs: below.collect(),
                 updated_at_ms,
             })
+        })
+    }
+
+    fn stats<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoStats> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(stats_of(repo))
+        })
+    }
+
+    fn compact<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        depth: CompactionDepth,
+    ) -> Answer<'a, RepoStats> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            repo.asked = Some(depth);
+            Ok(stats_of(repo))
         })
     }
 

@@ -184,3 +184,32 @@ async fn changes_that_make_no_sense_change_nothing() {
     let missing = node.post("/api/henge/v1/repos/admin/x/refs", body).await;
     missing.error(404, "not_found");
 }
+
+#[tokio::test]
+async fn packs_are_counted_and_compacted() {
+    const STATS: &str = "/api/henge/v1/repos/Admin/Demo/stats";
+    const GC: &str = "/api/henge/v1/repos/admin/demo/gc";
+    let node = Node::new();
+    node.get(STATS).await.error(404, "not_found");
+    node.post(GC, json!({})).await.error(404, "not_found");
+    let body = json!({"owner": "admin", "name": "demo"});
+    node.post("/api/henge/v1/repos", body).await;
+    let mut expected = json!({
+        "leader": 2, "packs": 3, "objects": 10, "pack_bytes": 2000, "idx_bytes": 1400,
+        "bitmap": false, "compaction": "idle", "last_compaction": null,
+    });
+    assert_eq!(node.get(STATS).await.json(), expected);
+    expected["compaction"] = json!("queued");
+    for (body, replaced) in [(json!({}), 2), (json!({"aggressive": true}), 3)] {
+        let answer = node.post(GC, body).await;
+        assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+        expected["last_compaction"] = json!({
+            "at": "2026-01-02T03:05:05Z", "took_ms": 12, "replaced": replaced, "bytes": 900,
+            "failed": null,
+        });
+        assert_eq!(answer.json(), expected);
+    }
+    assert_eq!(node.get(STATS).await.json(), expected);
+    let unknown = node.post(GC, json!({"agressive": true})).await;
+    unknown.error(422, "invalid");
+}

@@ -22,9 +22,57 @@ fn router() -> Router {
     Router::new()
         .route("/api/henge/v1/repos", post(create).get(list))
         .route("/api/henge/v1/repos/{owner}/{name}", get(show))
+        .route("/api/henge/v1/repos/{owner}/{name}/gc", post(gc))
+        .route("/api/henge/v1/repos/{owner}/{name}/stats", get(stats))
         .route("/api/v1/repos/{owner}/{name}", delete(remove))
         .route("/api/v1/repos/{owner}/{name}/branches", get(branches))
         .with_state(Repos::default())
+}
+
+/// A compaction waits for two looks at it, runs for two, and fails in a repository called `broken`.
+async fn gc(
+    State(repos): State<Repos>,
+    Path((owner, name)): Path<(String, String)>,
+    Json(asked): Json<Value>,
+) -> Response {
+    let mut repos = repos.lock().expect("not poisoned");
+    let Some(repo) = repos.get_mut(&format!("{owner}/{name}")) else {
+        return error(StatusCode::NOT_FOUND, "not_found");
+    };
+    repo["looks"] = json!(4);
+    repo["aggressive"] = asked["aggressive"].clone();
+    (StatusCode::ACCEPTED, Json(stats_of(repo))).into_response()
+}
+
+async fn stats(
+    State(repos): State<Repos>,
+    Path((owner, name)): Path<(String, String)>,
+) -> Response {
+    let mut repos = repos.lock().expect("not poisoned");
+    let Some(repo) = repos.get_mut(&format!("{owner}/{name}")) else {
+        return error(StatusCode::NOT_FOUND, "not_found");
+    };
+    if let Some(looks) = repo["looks"].as_u64().filter(|looks| *looks > 0) {
+        repo["looks"] = json!(looks - 1);
+    }
+    Json(stats_of(repo)).into_response()
+}
+
+fn stats_of(repo: &Value) -> Value {
+    let looks = repo["looks"].as_u64();
+    let state = match looks {
+        None | Some(0) => "idle",
+        Some(1 | 2) => "running",
+        Some(_) => "queued",
+    };
+    let failed = (repo["name"] == "broken").then_some("the disk is full");
+    let replaced = if repo["aggressive"] == true { 12 } else { 7 };
+    let last = (looks == Some(0)).then(|| {
+        json!({"at": "2026-01-01T00:00:09Z", "took_ms": 80, "replaced": replaced, "bytes": 900,
+               "failed": failed})
+    });
+    json!({"leader": 3, "packs": 5, "objects": 21, "pack_bytes": 2000, "idx_bytes": 1500,
+           "bitmap": true, "compaction": state, "last_compaction": last})
 }
 
 fn error(status: StatusCode, code: &str) -> Response {
@@ -199,4 +247,51 @@ async fn a_list_that_turns_in_circles_is_given_up() {
     let done = henge(&server.url, &["repo", "list"]).await;
     assert_eq!(done.exit, Exit::Failure);
     assert!(done.err.contains("goes back to a/b"), "{}", done.err);
+}
+
+#[tokio::test]
+async fn packs_are_counted_and_a_compaction_is_waited_for() {
+    let server = Server::start(router()).await;
+    let url = server.url.as_str();
+    for name in ["admin/demo", "admin/broken"] {
+        henge(url, &["repo", "create", name]).await;
+    }
+    let done = henge(url, &["repo", "stats", "admin/demo"]).await;
+    assert_eq!(done.exit, Exit::Ok, "{}", done.err);
+    let text = "repository       admin/demo\npacks            5\nobjects          21\n\
+                pack bytes       2000\nindex bytes      1500\nbitmap           yes\n\
+                compaction       idle, on node 3\n";
+    let none = "last compaction  none since this leader leads\n";
+    assert_eq!(done.out, format!("{text}{none}"));
+
+    for (flags, replaced) in [(&[][..], 7), (&["--aggressive"], 12)] {
+        let args = [&["repo", "gc", "admin/demo"], flags].concat();
+        let done = henge(url, &args).await;
+        assert_eq!(done.exit, Exit::Ok, "{}", done.err);
+        let last = format!(
+            "last compaction  2026-01-01T00:00:09Z, {replaced} packs into one of 900 bytes in 80 ms\n"
+        );
+        assert_eq!(done.out, format!("{text}{last}"));
+    }
+    let args = [
+        "repo",
+        "gc",
+        "admin/demo",
+        "--wait",
+        "0",
+        "--output",
+        "json",
+    ];
+    let done = henge(url, &args).await;
+    let value: Value = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!(value["compaction"], "queued");
+
+    let done = henge(url, &["repo", "gc", "admin/broken"]).await;
+    assert_eq!(done.exit, Exit::Failure);
+    assert_eq!(
+        done.err,
+        "henge: admin/broken was not compacted: the disk is full\n"
+    );
+    let done = henge(url, &["repo", "gc", "admin/none"]).await;
+    assert_eq!(done.exit, Exit::NotFound);
 }

@@ -1,0 +1,96 @@
+//! Packs of a repository: figures, and compaction.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use henge_types::NodeId;
+use henge_types::status::{CompactionDepth, CompactionState, LastCompaction, RepoStats};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use crate::auth::Principal;
+use crate::error::ApiError;
+use crate::extract::{AtRepo, JsonBody};
+use crate::router::Api;
+use crate::timestamp::rfc3339;
+
+/// What a repository's fork network takes on disk.
+#[derive(Debug, Serialize)]
+pub(crate) struct Stats {
+    leader: NodeId,
+    packs: u64,
+    objects: u64,
+    pack_bytes: u64,
+    idx_bytes: u64,
+    bitmap: bool,
+    compaction: CompactionState,
+    last_compaction: Option<Compaction>,
+}
+
+/// A compaction that ended.
+#[derive(Debug, Serialize)]
+struct Compaction {
+    at: String,
+    took_ms: u64,
+    replaced: u32,
+    bytes: u64,
+    failed: Option<String>,
+}
+
+impl From<LastCompaction> for Compaction {
+    fn from(last: LastCompaction) -> Self {
+        Self {
+            at: rfc3339(last.at_ms),
+            took_ms: last.took_ms,
+            replaced: last.replaced,
+            bytes: last.bytes,
+            failed: last.failed,
+        }
+    }
+}
+
+impl From<RepoStats> for Stats {
+    fn from(stats: RepoStats) -> Self {
+        Self {
+            leader: stats.leader,
+            packs: stats.packs,
+            objects: stats.objects,
+            pack_bytes: stats.pack_bytes,
+            idx_bytes: stats.idx_bytes,
+            bitmap: stats.bitmap,
+            compaction: stats.compaction,
+            last_compaction: stats.last_compaction.map(Compaction::from),
+        }
+    }
+}
+
+/// `GET /api/henge/v1/repos/{owner}/{repo}/stats`
+pub(crate) async fn stats(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+) -> Result<Json<Stats>, ApiError> {
+    let stats = api.backend.stats(&path).await?;
+    Ok(Json(stats.into()))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gc {
+    #[serde(default)]
+    aggressive: bool,
+}
+
+/// `POST /api/henge/v1/repos/{owner}/{repo}/gc`: 202 at once. It is over when `stats` says `idle` and has another
+/// `last_compaction`.
+pub(crate) async fn gc(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    AtRepo(path): AtRepo,
+    JsonBody(body): JsonBody<Gc>,
+) -> Result<(StatusCode, Json<Stats>), ApiError> {
+    let depth = match body.aggressive {
+        true => CompactionDepth::Everything,
+        false => CompactionDepth::Geometric,
+    };
+    let stats = api.backend.compact(principal.name(), &path, depth).await?;
+    Ok((StatusCode::ACCEPTED, Json(stats.into())))
+}

@@ -1,0 +1,130 @@
+//! `henge repo stats` and `henge repo gc`.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use henge_client::model::RepoStats;
+use henge_client::{Client, ClientError};
+use henge_types::RepoPath;
+use henge_types::status::{CompactionDepth, CompactionState};
+
+use crate::cluster::write_json;
+use crate::error::CliError;
+use crate::table::printable;
+
+/// Between two looks at a compaction.
+const LOOK_EVERY: Duration = Duration::from_millis(300);
+
+fn failed(what: &str, path: &RepoPath) -> impl FnOnce(ClientError) -> CliError {
+    let what = format!("cannot {what} {path}");
+    move |source| CliError::Call { what, source }
+}
+
+/// Shows the figures.
+pub(crate) async fn stats(
+    client: &Client,
+    path: &RepoPath,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let stats = client.repo_stats(path).await;
+    let stats = stats.map_err(failed("count the packs of", path))?;
+    show(path, &stats, json, out)
+}
+
+/// Asks for a compaction and waits until it has ended.
+pub(crate) async fn gc(
+    client: &Client,
+    path: &RepoPath,
+    depth: CompactionDepth,
+    wait: Duration,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let before = client.compact(path, depth).await;
+    let before = before.map_err(failed("compact", path))?;
+    if wait.is_zero() {
+        return show(path, &before, json, out);
+    }
+    let ended = tokio::time::timeout(wait, ended(client, path, &before)).await;
+    let stats = ended.map_err(|_| CliError::StillCompacting {
+        repo: path.to_string(),
+        waited_s: wait.as_secs(),
+    })??;
+    show(path, &stats, json, out)?;
+    let why = stats.last_compaction.and_then(|last| last.failed);
+    match why {
+        Some(why) => Err(CliError::NotCompacted {
+            repo: path.to_string(),
+            why: printable(&why),
+        }),
+        None => Ok(()),
+    }
+}
+
+async fn ended(
+    client: &Client,
+    path: &RepoPath,
+    before: &RepoStats,
+) -> Result<RepoStats, CliError> {
+    loop {
+        let now = client.repo_stats(path).await;
+        let now = now.map_err(failed("count the packs of", path))?;
+        if now.leader != before.leader {
+            return Err(CliError::LeaderChanged {
+                repo: path.to_string(),
+            });
+        }
+        let another = now.last_compaction != before.last_compaction;
+        if now.compaction == CompactionState::Idle && another {
+            return Ok(now);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn show(
+    path: &RepoPath,
+    stats: &RepoStats,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    match json {
+        true => write_json(stats, out)?,
+        false => write_stats(path, stats, out)?,
+    }
+    Ok(())
+}
+
+fn write_stats(path: &RepoPath, stats: &RepoStats, out: &mut dyn Write) -> io::Result<()> {
+    let compaction = match stats.compaction {
+        CompactionState::Idle => "idle",
+        CompactionState::Queued => "queued",
+        CompactionState::Running => "running",
+    };
+    writeln!(out, "repository       {path}")?;
+    writeln!(out, "packs            {}", stats.packs)?;
+    writeln!(out, "objects          {}", stats.objects)?;
+    writeln!(out, "pack bytes       {}", stats.pack_bytes)?;
+    writeln!(out, "index bytes      {}", stats.idx_bytes)?;
+    let bitmap = if stats.bitmap { "yes" } else { "no" };
+    writeln!(out, "bitmap           {bitmap}")?;
+    writeln!(
+        out,
+        "compaction       {compaction}, on node {}",
+        stats.leader
+    )?;
+    let Some(last) = &stats.last_compaction else {
+        return writeln!(out, "last compaction  none since this leader leads");
+    };
+    let at = printable(&last.at);
+    match (&last.failed, last.replaced) {
+        (Some(why), _) => writeln!(out, "last compaction  {at}, failed: {}", printable(why)),
+        (None, 0) => writeln!(out, "last compaction  {at}, nothing to do"),
+        (None, replaced) => writeln!(
+            out,
+            "last compaction  {at}, {replaced} packs into one of {} bytes in {} ms",
+            last.bytes, last.took_ms
+        ),
+    }
+}
