@@ -147,39 +147,9 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         let pair = Pair::new(&cluster, &backend, name).await?;
         fill(&pair, &commits, count).await?;
         backend.maintain(name).await?;
-        let all = Request::ls_refs("all refs");
-        let ours = pair.measure(times, async {
-            list(&pair.ours, bench, &all, times).await.map(drop)
-        });
-        let ours = ours.await?;
-        let theirs = pair.measure(times, async {
-            list(&pair.theirs, bench, &all, times).await.map(drop)
-        });
-        let git = theirs.await?.git;
-        section.row(row(&format!("ls-refs, {count} refs, again"), &ours, git));
-        let varied: Vec<_> = (0..times).map(|_| all.varied()).collect();
-        let first = pair.measure(times, async {
-            for request in &varied {
-                list(&pair.ours, bench, request, 1).await?;
-            }
-            Ok(())
-        });
-        section.row(row(
-            &format!("ls-refs, {count} refs, first"),
-            &first.await?,
-            git,
-        ));
-        let pushed = push(&pair, &commits, bench.pick(2, 8)).await?;
-        section.row(row(
-            &format!("atomic push of {PUSHED} refs to {count}"),
-            &pushed,
-            pushed.git,
-        ));
-        let seen = list(&pair.ours, bench, &all, 1).await?;
-        ensure!(
-            seen > 40 * count as u64,
-            "refs are missing: {seen} bytes were listed"
-        );
+        for row in rows(bench, &pair, &commits, count, times).await? {
+            section.row(row);
+        }
     }
     section.note(
         "CPU = utime + stime over several requests, in clock ticks of 10 ms, idle time of the nodes not taken off; first = a \
@@ -195,6 +165,48 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     cluster.stop().await?;
     backend.stop().await?;
     Ok(section)
+}
+
+/// The figures of a repository with `count` tags.
+async fn rows(
+    bench: &Bench,
+    pair: &Pair<'_>,
+    commits: &Commits,
+    count: usize,
+    times: usize,
+) -> anyhow::Result<[Vec<String>; 3]> {
+    let all = Request::ls_refs("all refs");
+    let again = pair.measure(times, async {
+        list(&pair.ours, bench, &all, times).await.map(drop)
+    });
+    let again = again.await?;
+    let theirs = pair.measure(times, async {
+        list(&pair.theirs, bench, &all, times).await.map(drop)
+    });
+    let git = theirs.await?.git;
+    let varied: Vec<_> = (0..times).map(|_| all.varied()).collect();
+    let first = pair.measure(times, async {
+        for request in &varied {
+            list(&pair.ours, bench, request, 1).await?;
+        }
+        Ok(())
+    });
+    let first = first.await?;
+    let pushed = push(pair, commits, bench.pick(2, 8)).await?;
+    let seen = list(&pair.ours, bench, &all, 1).await?;
+    ensure!(
+        seen > 40 * count as u64,
+        "refs are missing: {seen} bytes were listed"
+    );
+    Ok([
+        row(&format!("ls-refs, {count} refs, again"), &again, git),
+        row(&format!("ls-refs, {count} refs, first"), &first, git),
+        row(
+            &format!("atomic push of {PUSHED} refs to {count}"),
+            &pushed,
+            pushed.git,
+        ),
+    ])
 }
 
 async fn push(pair: &Pair<'_>, commits: &Commits, rounds: usize) -> anyhow::Result<Cost> {

@@ -32,33 +32,12 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     let url = cluster.push_url(leader, &info.path())?;
     commits.push(&url, SEED_COMMITS - 1, BRANCH).await?;
     let (before, started) = (sum(&cluster)?, SystemClock.instant());
-    let storm = async {
-        let mut wall = Samples::default();
-        for number in 0..pushes {
-            let due = started + Duration::from_secs(1) * u32::try_from(number)? / RATE;
-            sleep_until(due.into()).await;
-            wall.push(commits.push(&url, SEED_COMMITS + number, BRANCH).await?);
-            if number % 50 == 0 {
-                let packs = cluster.packs()?;
-                bench.progress(&format!("storm: {number} of {pushes}, packs {packs:?}"));
-            }
-        }
-        anyhow::Ok(wall)
-    };
-    let clones = async {
-        let mut count = 0_usize;
-        loop {
-            clone(&url, &dir.join(format!("clone-{count}.git"))).await?;
-            count += 1;
-            sleep(Duration::from_millis(500)).await;
-        }
-        #[expect(unreachable_code, reason = "says what the loop fails with")]
-        anyhow::Ok(())
-    };
+    let storm = storm(bench, &cluster, &commits, &url, pushes);
+    let clones = clone_for_ever(&url, &dir);
     let wall = tokio::select! {
         biased;
         wall = storm => wall?,
-        failed = clones => { failed?; anyhow::bail!("the clones ended") }
+        failed = clones => return Err(failed),
     };
     let took = SystemClock.instant().duration_since(started);
     let left = wait_for_quiet(&cluster).await?;
@@ -71,20 +50,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         .push(&fresh_url, SEED_COMMITS + pushes - 1, BRANCH)
         .await?;
     let fresh = clone_cost(&cluster, &fresh_url, &dir, "fresh", bench.pick(3, 10)).await?;
-    let mut section = Section::new(
-        "Many small pushes while clones run",
-        &[
-            "pushes",
-            "a second",
-            "wall p50 ms",
-            "wall p99 ms",
-            "CPU ms per push, all nodes",
-            "packs left per node",
-            "clone CPU ms",
-            "of one pack",
-            "ratio",
-        ],
-    );
+    let mut section = table();
     section.row(vec![
         pushes.to_string(),
         figure(pushes as f64 / took.as_secs_f64()),
@@ -99,6 +65,62 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         figure(fresh),
         ratio(after, fresh),
     ]);
+    explain(&mut section, &cluster).await?;
+    cluster.stop().await?;
+    Ok(section)
+}
+
+/// Pushes at a steady rate.
+async fn storm(
+    bench: &Bench,
+    cluster: &DevCluster,
+    commits: &Commits,
+    url: &str,
+    pushes: usize,
+) -> anyhow::Result<Samples> {
+    let started = SystemClock.instant();
+    let mut wall = Samples::default();
+    for number in 0..pushes {
+        let due = started + Duration::from_secs(1) * u32::try_from(number)? / RATE;
+        sleep_until(due.into()).await;
+        wall.push(commits.push(url, SEED_COMMITS + number, BRANCH).await?);
+        if number % 50 == 0 {
+            let packs = cluster.packs()?;
+            bench.progress(&format!("storm: {number} of {pushes}, packs {packs:?}"));
+        }
+    }
+    Ok(wall)
+}
+
+/// Clones one after the other until one fails: with what.
+async fn clone_for_ever(url: &str, dir: &std::path::Path) -> anyhow::Error {
+    for count in 0_u32.. {
+        if let Err(error) = clone(url, &dir.join(format!("clone-{count}.git"))).await {
+            return error;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
+    anyhow::anyhow!("there were more clones than numbers")
+}
+
+fn table() -> Section {
+    Section::new(
+        "Many small pushes while clones run",
+        &[
+            "pushes",
+            "a second",
+            "wall p50 ms",
+            "wall p99 ms",
+            "CPU ms per push, all nodes",
+            "packs left per node",
+            "clone CPU ms",
+            "of one pack",
+            "ratio",
+        ],
+    )
+}
+
+async fn explain(section: &mut Section, cluster: &DevCluster) -> anyhow::Result<()> {
     section.note(format!(
         "one commit each by stock git, {RATE} a second as far as one client gets there, clones one after the other meanwhile; \
          CPU = utime + stime of all nodes from the first push until no node holds more than {PACKS_MAX} packs, clones, \
@@ -109,8 +131,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         cluster.version().await?,
         Program::git().arg("--version").output(b"").await?.trim(),
     ));
-    cluster.stop().await?;
-    Ok(section)
+    Ok(())
 }
 
 fn sum(cluster: &DevCluster) -> anyhow::Result<Duration> {

@@ -121,11 +121,11 @@ impl Inner {
         if view.live_repo(&request.repo, request.generation).is_err() {
             return MaintainAnswer::WrongGeneration;
         }
-        if let MaintainVerb::Compact { depth } = request.verb {
-            if !self.maintenance.ask(group, request.network, depth) {
-                let message = "too many compactions wait on this node: try again later";
-                return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
-            }
+        if let MaintainVerb::Compact { depth } = request.verb
+            && !self.maintenance.ask(group, request.network, depth)
+        {
+            let message = "too many compactions wait on this node: try again later";
+            return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
         }
         let packs: Vec<_> = view.packs(&request.network).collect();
         let inner = Arc::clone(self);

@@ -212,15 +212,16 @@ mod tests {
         let within = Duration::from_secs(60);
         let stop = Stop::at(Deadline::after(clock.clone(), within));
         let mut output = Vec::new();
-        let answer = Answer::new(&mut output, &stop, false);
-        answer.tick(1).unwrap();
-        answer.begin_pack(Frames::Large, progress);
         let mut stopped = false;
-        for (number, at) in at_ms.iter().enumerate() {
-            clock.1.store(*at, Ordering::Relaxed);
-            stopped = answer.tick(number * 10).is_err();
+        {
+            let answer = Answer::new(&mut output, &stop, false);
+            answer.tick(1).unwrap();
+            answer.begin_pack(Frames::Large, progress);
+            for (number, at) in at_ms.iter().enumerate() {
+                clock.1.store(*at, Ordering::Relaxed);
+                stopped = answer.tick(number * 10).is_err();
+            }
         }
-        drop(answer);
         (output, stopped)
     }
 

@@ -139,7 +139,10 @@ fn magnitude(text: &str) -> Option<u64> {
         b'g' | b'G' => (&text[..text.len() - 1], 1 << 30),
         _ => (text, 1),
     };
-    let (digits, base) = match digits.strip_prefix("0x").or(digits.strip_prefix("0X")) {
+    let (digits, base) = match digits
+        .strip_prefix("0x")
+        .or_else(|| digits.strip_prefix("0X"))
+    {
         Some(rest) => (rest, 16),
         None if digits.len() > 1 && digits.starts_with('0') => (&digits[1..], 8),
         None => (digits, 10),
@@ -191,86 +194,39 @@ mod tests {
 
     #[test]
     fn filters_are_read() {
-        let open = Filter::default();
+        let blobs = |bytes| Filter {
+            blob_bytes: Some(bytes),
+            ..Filter::default()
+        };
+        let trees = |depth| Filter {
+            tree_depth: Some(depth),
+            ..Filter::default()
+        };
+        let only = |kinds| Filter {
+            kinds,
+            ..Filter::default()
+        };
+        let sparse = Filter {
+            sparse: vec!["main:a b".into()],
+            ..Filter::default()
+        };
+        let both = Filter {
+            tree_depth: Some(2),
+            ..blobs(0)
+        };
+        let nested = "combine:blob:none+tree:3+combine:tree%3A2%2Bblob:limit=5";
         for (spec, expected) in [
-            (
-                "blob:none",
-                Filter {
-                    blob_bytes: Some(0),
-                    ..open.clone()
-                },
-            ),
-            (
-                "blob:limit=0",
-                Filter {
-                    blob_bytes: Some(0),
-                    ..open.clone()
-                },
-            ),
-            (
-                "blob:limit=2k",
-                Filter {
-                    blob_bytes: Some(2048),
-                    ..open.clone()
-                },
-            ),
-            (
-                "blob:limit=1G",
-                Filter {
-                    blob_bytes: Some(1 << 30),
-                    ..open.clone()
-                },
-            ),
-            (
-                "blob:limit=0x10",
-                Filter {
-                    blob_bytes: Some(16),
-                    ..open.clone()
-                },
-            ),
-            (
-                "blob:limit=010",
-                Filter {
-                    blob_bytes: Some(8),
-                    ..open.clone()
-                },
-            ),
-            (
-                "tree:0",
-                Filter {
-                    tree_depth: Some(0),
-                    ..open.clone()
-                },
-            ),
-            (
-                "object:type=tag",
-                Filter {
-                    kinds: Kinds::only(Kind::Tag),
-                    ..open.clone()
-                },
-            ),
-            (
-                "sparse:oid=main:a b",
-                Filter {
-                    sparse: vec!["main:a b".into()],
-                    ..open.clone()
-                },
-            ),
-            (
-                "combine:blob:none+tree:3+combine:tree%3A2%2Bblob:limit=5",
-                Filter {
-                    blob_bytes: Some(0),
-                    tree_depth: Some(2),
-                    ..open.clone()
-                },
-            ),
-            (
-                "combine:object:type=tag+object:type=blob",
-                Filter {
-                    kinds: Kinds(0),
-                    ..open.clone()
-                },
-            ),
+            ("blob:none", blobs(0)),
+            ("blob:limit=0", blobs(0)),
+            ("blob:limit=2k", blobs(2048)),
+            ("blob:limit=1G", blobs(1 << 30)),
+            ("blob:limit=0x10", blobs(16)),
+            ("blob:limit=010", blobs(8)),
+            ("tree:0", trees(0)),
+            ("object:type=tag", only(Kinds::only(Kind::Tag))),
+            ("sparse:oid=main:a b", sparse),
+            (nested, both),
+            ("combine:object:type=tag+object:type=blob", only(Kinds(0))),
         ] {
             assert_eq!(Filter::parse(spec).unwrap(), expected, "{spec}");
             assert!(!expected.is_open());

@@ -280,12 +280,6 @@ impl ObjectsPool {
 }
 
 #[cfg(test)]
-#[expect(
-    clippy::disallowed_methods,
-    clippy::disallowed_types,
-    clippy::unwrap_used,
-    reason = "tests look at files, start threads, and fail by panicking"
-)]
 mod tests {
     use super::*;
     use sha1::{Digest, Sha1};

@@ -459,6 +459,10 @@ fn filter(numbers: &mut Numbers, source: &Source) -> String {
     format!("filter {}", pick(numbers, &simple))
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one throw of the dice after the other"
+)]
 fn random_request(numbers: &mut Numbers, source: &Source) -> Request {
     let mut request = Request {
         two: numbers.below(2) == 0,
