@@ -7,13 +7,17 @@
 //! - [`repack`]: merges packs: which ones, into what, with which deltas.
 //! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts what is in it.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
+//! - `bitmap`, `commit_graph`: git's files that make counting and walking cheap, read and written.
 //! - [`http`]: the axum router and streaming bodies.
 //! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
 //!
 //! It never starts git, and knows nothing of replication, accounts or configuration. SHA-1 repositories only.
 
 pub mod advertise;
+mod ancestry;
 pub mod bare;
+mod bitmap;
+mod commit_graph;
 mod delta;
 pub mod fetch;
 pub mod fsck;
@@ -31,9 +35,12 @@ pub mod repack;
 mod responses;
 mod stats;
 mod store;
+mod trees;
 
 pub use advertise::{advertise, advertise_missing, advertise_peeled};
 pub use bare::{BareRepository, BareRoot};
+pub use bitmap::{BitmapError, BitmapSummary, write_bitmap, write_reverse_index};
+pub use commit_graph::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 pub use fetch::{FetchError, FetchSummary, upload_pack};
 pub use output::{Output, PackPart};
 pub use protocol::{

@@ -197,6 +197,9 @@ impl Default for FetchPolicy {
     }
 }
 
+/// See [`FetchLimits::walked_commits_max`].
+const WALKED_COMMITS_MAX: usize = 16;
+
 /// Bounds on one fetch.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
@@ -204,6 +207,9 @@ pub struct FetchLimits {
     pub policy: FetchPolicy,
     /// Bytes of the request.
     pub request_bytes_max: usize,
+    /// Commits walked for a client that has some of the history, before its pack is chosen by bitmaps instead. Has no
+    /// effect where there are none.
+    pub walked_commits_max: usize,
     /// When to give up.
     pub stop: Stop,
     /// Where answers are kept for the next one who asks the same; nowhere by default.
@@ -215,6 +221,7 @@ impl Default for FetchLimits {
         Self {
             policy: FetchPolicy::default(),
             request_bytes_max: limits::FETCH_REQUEST_BYTES_MAX,
+            walked_commits_max: WALKED_COMMITS_MAX,
             stop: Stop::default(),
             responses: None,
         }

@@ -8,6 +8,7 @@ use std::collections::BinaryHeap;
 use gix_hashtable::HashSet;
 use gix_object::Kind;
 
+use crate::bitmap::Coverage;
 use crate::object::{EntryKind, TreeEntries, parse_tag};
 use crate::oid::{Oid, to_gix};
 use crate::protocol::Stop;
@@ -52,6 +53,10 @@ struct Walk {
     trees_walked: usize,
     /// Tips that are no commits, peeled: their trees count too.
     others: Vec<Oid>,
+    /// What bitmaps say is reached, where there are any: nothing in it needs to be walked.
+    coverage: Option<Coverage>,
+    /// Whether it grew since it was last asked.
+    has_grown: bool,
 }
 
 impl<'a> Reach<'a> {
@@ -97,7 +102,7 @@ impl<'a> Reach<'a> {
             return Ok(());
         }
         if let Some(walk) = &self.walk {
-            wanted.retain(|id| !walk.queued.contains(id));
+            wanted.retain(|id| !walk.queued.contains(id) && !walk.covers(id));
         }
         while !wanted.is_empty() {
             let Some(reached) = self.step()? else {
@@ -106,6 +111,7 @@ impl<'a> Reach<'a> {
             for id in reached {
                 wanted.remove(&id);
             }
+            self.remove_covered(wanted);
         }
         Ok(())
     }
@@ -116,7 +122,7 @@ impl<'a> Reach<'a> {
         wanted: &mut HashSet<Oid>,
         likely: &[Oid],
     ) -> Result<(), ReachError> {
-        wanted.retain(|id| !self.known_tips.contains(id) && !self.seen_objects.contains(id));
+        wanted.retain(|id| !self.known_tips.contains(id) && !self.is_reached(id));
         if wanted.iter().any(|id| !self.store.contains(id)) {
             return Ok(());
         }
@@ -132,7 +138,7 @@ impl<'a> Reach<'a> {
         }
         while !wanted.is_empty() {
             self.start_walk()?;
-            wanted.retain(|id| !self.seen_objects.contains(id));
+            wanted.retain(|id| !self.is_reached(id));
             self.walk_pending(0, wanted)?;
             while !wanted.is_empty() {
                 let Some(tree) = self.next_tree() else {
@@ -145,6 +151,24 @@ impl<'a> Reach<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Whether an object was seen, or a bitmap says that it is reached.
+    fn is_reached(&self, id: &Oid) -> bool {
+        self.seen_objects.contains(id) || self.covers(id)
+    }
+
+    fn covers(&self, id: &Oid) -> bool {
+        self.walk.as_ref().is_some_and(|walk| walk.covers(id))
+    }
+
+    /// Removes what bitmaps say is reached since this was last asked.
+    fn remove_covered(&mut self, wanted: &mut HashSet<Oid>) {
+        if let Some(walk) = &mut self.walk
+            && std::mem::take(&mut walk.has_grown)
+        {
+            wanted.retain(|id| !walk.covers(id));
+        }
     }
 
     fn next_tree(&mut self) -> Option<Oid> {
@@ -163,7 +187,10 @@ impl<'a> Reach<'a> {
         }
         let mut tips: Vec<_> = self.tips().iter().copied().collect();
         tips.sort_unstable();
-        let mut walk = Walk::default();
+        let mut walk = Walk {
+            coverage: Coverage::new(self.store),
+            ..Walk::default()
+        };
         let mut buffer = Vec::new();
         for mut id in tips {
             loop {
@@ -227,7 +254,8 @@ impl<'a> Reach<'a> {
     /// Visits the objects below `tree` that no earlier walk saw, until everything wanted is found.
     fn walk_tree(&mut self, tree: Oid, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
         let before = self.pending.len();
-        if self.seen_objects.insert(tree) {
+        // What bitmaps cover has been taken off `wanted`.
+        if !self.covers(&tree) && self.seen_objects.insert(tree) {
             wanted.remove(&tree);
             self.pending.push(tree);
         }
@@ -270,6 +298,27 @@ impl<'a> Reach<'a> {
 }
 
 impl Walk {
+    fn covers(&self, id: &Oid) -> bool {
+        let coverage = self.coverage.as_ref();
+        coverage.is_some_and(|coverage| coverage.contains(id))
+    }
+
+    /// Whether bitmaps cover a commit, its own among them.
+    fn take_bitmap(&mut self, id: &Oid) -> bool {
+        let Some(coverage) = &mut self.coverage else {
+            return false;
+        };
+        let Some(at) = coverage.find(id) else {
+            return false;
+        };
+        if coverage.bits.contains(at.position) {
+            return true;
+        }
+        let is_taken = coverage.absorb(at);
+        self.has_grown |= is_taken;
+        is_taken
+    }
+
     /// Queues a commit once; whether it was new.
     fn enqueue(
         &mut self,
@@ -279,6 +328,9 @@ impl Walk {
     ) -> Result<bool, StoreError> {
         if !self.queued.insert(id) {
             return Ok(false);
+        }
+        if self.take_bitmap(&id) {
+            return Ok(true);
         }
         let commit = store.commit(&id, buffer)?;
         self.queue.push((commit.time, id, commit.tree));

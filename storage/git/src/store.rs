@@ -2,9 +2,10 @@
 //!
 //! What a request saw at its start stays readable to its end: it keeps its packs open ([`packs`]).
 
+mod install;
 mod packs;
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +14,17 @@ use gix_object::Kind;
 use gix_pack::cache::lru::MemoryCappedHashmap;
 use gix_pack::data::decode::entry::ResolvedBase;
 
+use crate::bitmap::PackBitmap;
+use crate::commit_graph::CommitGraph;
 use crate::oid::{KIND, Oid, oid};
+pub(crate) use install::install;
 pub(crate) use packs::Pack;
 pub use packs::{Objects, ObjectsPool};
 
 /// Decoded delta bases kept per request.
 const DELTA_CACHE_BYTES: usize = 24 * 1024 * 1024;
+/// Packs that are looked at for bitmaps, the biggest first: one serves a repository.
+const BITMAPS_LOOKED_FOR_MAX: usize = 4;
 
 /// Why an object could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -82,15 +88,22 @@ struct Decoder {
 pub(crate) struct ObjectStore {
     packs: Vec<Arc<Pack>>,
     loose: Vec<gix_odb::loose::Store>,
+    graph: Option<Arc<CommitGraph>>,
     last_hit: Cell<usize>,
     decoder: RefCell<Decoder>,
+    bitmapped: OnceCell<Option<(usize, Arc<PackBitmap>)>>,
 }
 
 impl ObjectStore {
     /// A store of these packs and the loose objects of these directories.
-    fn new(packs: Vec<Arc<Pack>>, directories: &[PathBuf]) -> Self {
+    fn new(
+        packs: Vec<Arc<Pack>>,
+        directories: &[PathBuf],
+        graph: Option<Arc<CommitGraph>>,
+    ) -> Self {
         Self {
             packs,
+            graph,
             loose: directories
                 .iter()
                 .map(|directory| gix_odb::loose::Store::at(directory.clone(), KIND))
@@ -100,6 +113,7 @@ impl ObjectStore {
                 inflate: gix_zlib::Inflate::default(),
                 cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
             }),
+            bitmapped: OnceCell::new(),
         }
     }
 
@@ -111,11 +125,28 @@ impl ObjectStore {
         })?;
         self.packs.insert(0, Arc::new(pack));
         self.last_hit.set(0);
+        self.bitmapped = OnceCell::new();
         Ok(0)
     }
 
     pub(crate) fn pack(&self, slot: u32) -> &Arc<Pack> {
         &self.packs[slot as usize]
+    }
+
+    pub(crate) fn packs(&self) -> &[Arc<Pack>] {
+        &self.packs
+    }
+
+    /// The pack that has reachability bitmaps, with them.
+    pub(crate) fn bitmapped(&self) -> Option<(u32, Arc<PackBitmap>)> {
+        let found = self.bitmapped.get_or_init(|| {
+            let packs = self.packs.iter().enumerate().take(BITMAPS_LOOKED_FOR_MAX);
+            packs
+                .filter_map(|(slot, pack)| Some((slot, pack.bitmap()?)))
+                .next()
+        });
+        let (slot, bitmap) = found.as_ref()?;
+        Some((u32::try_from(*slot).ok()?, Arc::clone(bitmap)))
     }
 
     /// Finds an object without reading it.
@@ -305,12 +336,15 @@ impl ObjectStore {
         }
     }
 
-    /// Reads a commit that must be there.
+    /// What a walk needs of a commit that must be there. The commit-graph is believed where it knows it.
     pub(crate) fn commit(
         &self,
         id: &oid,
         buffer: &mut Vec<u8>,
     ) -> Result<crate::object::Commit, StoreError> {
+        if let Some(known) = self.graph.as_ref().and_then(|graph| graph.get(id)) {
+            return Ok(known);
+        }
         let malformed = || StoreError::Malformed { id: id.to_owned() };
         match self.get(id, buffer)? {
             Kind::Commit => crate::object::parse_commit(buffer).ok_or_else(malformed),

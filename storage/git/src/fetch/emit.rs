@@ -321,6 +321,10 @@ impl Emitter<'_> {
                     Base::Id(pack.index.oid_at_index(entry).to_owned())
                 }
             }
+            Err(_) if self.accepts.thin && self.selection.is_at_client(at.pack, base) => {
+                let id = pack.oid_at_offset(base);
+                id.map_or(Base::None, |id| Base::Id(id.to_owned()))
+            }
             Err(_) => self
                 .thin_bases
                 .get(&(at.pack, base))

@@ -41,6 +41,22 @@ impl Sieve {
         self.is_open
     }
 
+    /// The kinds of objects that are sent, if nothing but its kind decides about an object.
+    pub(super) fn kinds(&self) -> Option<Vec<Kind>> {
+        let decides = self.sparse.is_empty()
+            && matches!(self.filter.blob_bytes, None | Some(0))
+            && matches!(self.filter.tree_depth, None | Some(0));
+        decides.then(|| {
+            let is_taken = |kind: &Kind| match kind {
+                Kind::Commit | Kind::Tag => self.takes(*kind),
+                Kind::Tree => self.takes(*kind) && self.takes_depth(0),
+                Kind::Blob => self.takes_blobs() && self.takes_depth(0),
+            };
+            let kinds = [Kind::Commit, Kind::Tree, Kind::Blob, Kind::Tag];
+            kinds.into_iter().filter(is_taken).collect()
+        })
+    }
+
     /// Whether objects of this kind may be sent without being asked for.
     pub(super) const fn takes(&self, kind: Kind) -> bool {
         self.filter.kinds.has(kind)

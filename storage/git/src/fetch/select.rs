@@ -8,6 +8,7 @@ use std::rc::Rc;
 use gix_hashtable::{HashMap, HashSet};
 use gix_object::Kind;
 
+use crate::bitmap::Counted;
 use crate::fetch::FetchError;
 use crate::fetch::answer::Tick;
 use crate::fetch::filtered::Sieve;
@@ -17,9 +18,8 @@ use crate::object::{EntryKind, SamePath, TreeEntries, parse_tag};
 use crate::oid::{Oid, from_gix, to_gix};
 use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
+use crate::trees::TreeCache;
 
-/// Trees kept decoded, in bytes.
-const TREE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// Commits of the client's that stand in for the parents of a commit without any.
 const STAND_INS_MAX: usize = 4;
 /// How often the tick comes, in trees.
@@ -31,6 +31,17 @@ pub(super) struct Packed {
     pub(super) pack: u32,
     pub(super) offset: u64,
     pub(super) entry: u32,
+}
+
+impl From<(u32, u64, u32)> for Packed {
+    /// Of a pack's slot, the place in its file and the entry of its index.
+    fn from((pack, offset, entry): (u32, u64, u32)) -> Self {
+        Self {
+            pack,
+            offset,
+            entry,
+        }
+    }
 }
 
 /// The objects of a pack to be.
@@ -45,6 +56,8 @@ pub(super) struct Selection {
     /// What stood at the path of a sent tree or blob before, for clients that have some of the history.
     pub(super) older: HashMap<Oid, Oid>,
     sent: HashSet<Oid>,
+    /// What bitmaps added to `packed`.
+    counted: Option<Counted>,
 }
 
 impl Selection {
@@ -53,7 +66,28 @@ impl Selection {
     }
 
     pub(super) fn contains(&self, id: &Oid) -> bool {
-        self.sent.contains(id)
+        self.sent.contains(id) || self.is_counted(id)
+    }
+
+    fn is_counted(&self, id: &Oid) -> bool {
+        let counted = self.counted.as_ref();
+        counted.is_some_and(|counted| counted.contains(id))
+    }
+
+    /// Whether the entry at this place of a pack is known to be an object that the client has.
+    pub(super) fn is_at_client(&self, pack: u32, offset: u64) -> bool {
+        let counted = self.counted.as_ref();
+        counted.is_some_and(|counted| counted.is_at_client(pack, offset))
+    }
+
+    /// Adds what was counted by bitmaps. The selection must be empty.
+    fn add_counted(&mut self, store: &ObjectStore, counted: Counted) -> Result<(), StoreError> {
+        self.packed = counted.packed().map(Packed::from).collect();
+        for id in counted.others() {
+            self.add(store, *id)?;
+        }
+        self.counted = Some(counted);
+        Ok(())
     }
 
     /// Notes what stood at the same path in the commits before.
@@ -66,7 +100,7 @@ impl Selection {
 
     /// Adds an object; whether it is new.
     pub(super) fn add(&mut self, store: &ObjectStore, id: Oid) -> Result<bool, StoreError> {
-        if !self.sent.insert(id) {
+        if self.is_counted(&id) || !self.sent.insert(id) {
             return Ok(false);
         }
         match store.locate(&id) {
@@ -94,34 +128,6 @@ pub(super) struct Selector<'a> {
     trees_read: u64,
     cache: TreeCache,
     buffer: Vec<u8>,
-}
-
-/// Decoded trees, in two generations: what the older one alone holds is dropped when the younger one is full.
-#[derive(Default)]
-struct TreeCache {
-    young: HashMap<Oid, Rc<[u8]>>,
-    old: HashMap<Oid, Rc<[u8]>>,
-    young_bytes: usize,
-}
-
-impl TreeCache {
-    fn get(&mut self, tree: &Oid) -> Option<Rc<[u8]>> {
-        if let Some(data) = self.young.get(tree) {
-            return Some(Rc::clone(data));
-        }
-        let data = self.old.remove(tree)?;
-        self.put(*tree, Rc::clone(&data));
-        Some(data)
-    }
-
-    fn put(&mut self, tree: Oid, data: Rc<[u8]>) {
-        if self.young_bytes > TREE_CACHE_BYTES / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-        }
-        self.young_bytes += data.len();
-        self.young.insert(tree, data);
-    }
 }
 
 /// Trees that were looked into.
@@ -159,6 +165,23 @@ impl<'a> Selector<'a> {
             cache: TreeCache::default(),
             buffer: Vec::new(),
         }
+    }
+
+    /// Starts with what was counted by bitmaps.
+    pub(super) fn add_counted(&mut self, counted: Counted) -> Result<(), FetchError> {
+        Ok(self.selection.add_counted(self.store, counted)?)
+    }
+
+    /// Adds commits that were asked for by name, whatever a filter says of them.
+    pub(super) fn add_given(
+        &mut self,
+        graph: &Graph<'_>,
+        nodes: &[Node],
+    ) -> Result<(), FetchError> {
+        for node in nodes {
+            self.selection.add(self.store, graph.id(*node))?;
+        }
+        Ok(())
     }
 
     pub(super) fn finish(self) -> Selection {

@@ -6,6 +6,7 @@ use gix_hashtable::HashSet;
 use gix_object::Kind;
 use sha2::{Digest, Sha256};
 
+use crate::bitmap::{self, Counted};
 use crate::fetch::answer::{Answer, Frames, Progress, Tick};
 use crate::fetch::emit::{Accepts, write_pack};
 use crate::fetch::filtered::Sieve;
@@ -21,7 +22,7 @@ use crate::oid::{Oid, to_gix};
 use crate::output::Output;
 use crate::pkt;
 use crate::protocol::{AcceptedWants, FetchLimits};
-use crate::reach::Reach;
+use crate::reach::{Reach, ReachError};
 use crate::refs::RefStore;
 use crate::responses::Turn;
 use crate::store::{ObjectStore, Objects, StoreError};
@@ -287,6 +288,19 @@ impl Session<'_> {
         sieve: &mut Sieve,
     ) -> Result<Selection, FetchError> {
         let Choice { common, cut, tick } = choice;
+        let is_open = sieve.is_open();
+        let is_whole = request.shallow.is_empty() && !request.deepen.is_asked();
+        let has_bitmaps = is_whole && graph.store.bitmapped().is_some();
+        // What a filter left out is not there to build deltas on, so those clients get what a walk finds.
+        let counts = has_bitmaps
+            && match common {
+                [] => sieve.kinds().is_some(),
+                _ => is_open,
+            };
+        let walked_max = match common {
+            [] => 0,
+            _ => self.limits.walked_commits_max,
+        };
         let before = request.shallow.iter().copied().collect();
         let ends = Ends {
             after: &cut.ends,
@@ -294,17 +308,78 @@ impl Session<'_> {
         };
         let mut all = wants.commits.clone();
         all.extend(&cut.uncovered);
-        let missing = missing_commits(graph, &all, common, &ends)?;
-        let mut selector = Selector::new(graph.store, tick, sieve);
-        for other in &wants.others {
-            selector.add_other(*other)?;
+        let mut missing = None;
+        let mut counted = None;
+        if counts {
+            if walked_max > 0 {
+                missing = missing_commits(graph, &all, common, &ends, walked_max)?;
+            }
+            if missing.is_none() {
+                counted = self.count(graph, wants, common, sieve)?;
+            }
         }
-        // What deepening uncovers counts as asked for, as with git.
-        selector.add_commits(graph, &missing, common, &all)?;
+        if missing.is_none() && counted.is_none() {
+            missing = missing_commits(graph, &all, common, &ends, usize::MAX)?;
+        }
+        let mut selector = Selector::new(graph.store, tick, sieve);
+        let all_counted = counted.is_some() && is_open;
+        if let Some(counted) = counted {
+            selector.add_counted(counted)?;
+        }
+        if !all_counted {
+            for other in &wants.others {
+                selector.add_other(*other)?;
+            }
+        }
+        match missing {
+            // What deepening uncovers counts as asked for, as with git.
+            Some(missing) => selector.add_commits(graph, &missing, common, &all)?,
+            None if all_counted => {}
+            None => selector.add_given(graph, &wants.commits)?,
+        }
         if request.include_tag {
             selector.add_tags(self.refs)?;
         }
         Ok(selector.finish())
+    }
+
+    /// Counts by bitmaps: everything of the kinds wanted that the wants reach and the common commits do not. `None` when
+    /// the bitmaps cannot be used after all.
+    fn count(
+        &self,
+        graph: &Graph<'_>,
+        wants: &Wants,
+        common: &[Node],
+        sieve: &Sieve,
+    ) -> Result<Option<Counted>, FetchError> {
+        let newest_first = |nodes: &[Node]| {
+            let mut nodes = nodes.to_vec();
+            nodes.sort_unstable_by_key(|node| (std::cmp::Reverse(graph.time(*node)), *node));
+            nodes.iter().map(|node| graph.id(*node)).collect::<Vec<_>>()
+        };
+        let mut wanted = newest_first(&wants.commits);
+        let haves = newest_first(common);
+        if sieve.is_open() {
+            wanted.extend(&wants.others);
+        }
+        let mut counted = match bitmap::count(graph.store, &self.limits.stop, &wanted, &haves) {
+            Ok(Some(counted)) => counted,
+            Ok(None) => return Ok(None),
+            // A commit that the client has may lie here without what it needs; a walk does not look that far.
+            Err(ReachError::Store(StoreError::Missing { .. })) if !haves.is_empty() => {
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        };
+        if !sieve.is_open() {
+            let Some(kinds) = sieve.kinds() else {
+                return Ok(None);
+            };
+            if !counted.filter_types(graph.store, &kinds)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(counted))
     }
 
     pub(super) fn send(

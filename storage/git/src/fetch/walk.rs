@@ -41,13 +41,14 @@ struct Walk<'a, 'b> {
     open: usize,
 }
 
-/// The commits to send, newest first, and whether the client has any of the history.
+/// The commits to send, newest first; `None` when more than `max` would have to be looked at.
 pub(super) fn missing_commits(
     graph: &mut Graph<'_>,
     wants: &[Node],
     haves: &[Node],
     ends: &Ends<'_>,
-) -> Result<Vec<Missing>, FetchError> {
+    max: usize,
+) -> Result<Option<Vec<Missing>>, FetchError> {
     let mut walk = Walk {
         graph,
         ends,
@@ -61,9 +62,11 @@ pub(super) fn missing_commits(
     for want in wants {
         walk.push(*want);
     }
-    let mut found = walk.run()?;
+    let Some(mut found) = walk.run(max)? else {
+        return Ok(None);
+    };
     found.retain(|missing| !walk.marks.has(missing.node, COMMON));
-    Ok(found)
+    Ok(Some(found))
 }
 
 impl Walk<'_, '_> {
@@ -76,11 +79,16 @@ impl Walk<'_, '_> {
         }
     }
 
-    fn run(&mut self) -> Result<Vec<Missing>, FetchError> {
+    fn run(&mut self, max: usize) -> Result<Option<Vec<Missing>>, FetchError> {
         let mut found = Vec::new();
+        let mut looked_at = 0;
         let mut slop = SLOP;
         let mut oldest = i64::MAX;
         while let Some((time, node)) = self.queue.pop() {
+            looked_at += 1;
+            if looked_at > max {
+                return Ok(None);
+            }
             if self.marks.has(node, COMMON) {
                 if self.open == 0 {
                     if time >= oldest {
@@ -113,7 +121,7 @@ impl Walk<'_, '_> {
             }
             found.push(Missing { node, parents });
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn parents_before(&mut self, node: Node) -> Result<Vec<Node>, FetchError> {

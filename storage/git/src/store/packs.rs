@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use bytes::Bytes;
 use gix_pack::data::entry::Header;
 
-use crate::oid::KIND;
+use crate::bitmap::{LazyBitmap, PackBitmap, PackOrder};
+use crate::commit_graph::{CommitGraph, Stamp};
+use crate::oid::{KIND, oid};
 use crate::store::{ObjectStore, StoreError};
 
 /// Listings of one directory, at most.
@@ -26,6 +28,8 @@ pub(crate) struct Pack {
     pub(crate) data: gix_pack::data::File,
     boundaries: OnceLock<Box<[u64]>>,
     has_ref_deltas: OnceLock<bool>,
+    order: OnceLock<PackOrder>,
+    bitmap: LazyBitmap,
 }
 
 impl Pack {
@@ -39,6 +43,8 @@ impl Pack {
             data,
             boundaries: OnceLock::new(),
             has_ref_deltas: OnceLock::new(),
+            order: OnceLock::new(),
+            bitmap: LazyBitmap::default(),
         })
     }
 
@@ -56,6 +62,31 @@ impl Pack {
         let boundaries = self.boundaries();
         let number = boundaries.binary_search(&offset).ok()?;
         boundaries.get(number + 1).copied()
+    }
+
+    /// The number of the entry that begins at `offset`, in the order of the file.
+    pub(crate) fn position(&self, offset: u64) -> Option<u32> {
+        let starts = self.boundaries();
+        let position = starts[..starts.len() - 1].binary_search(&offset).ok()?;
+        u32::try_from(position).ok()
+    }
+
+    /// From the order of the file to that of the index. Made once.
+    pub(crate) fn order(&self) -> &PackOrder {
+        self.order.get_or_init(|| PackOrder::load(self))
+    }
+
+    /// The object whose entry begins at `offset`.
+    pub(crate) fn oid_at_offset(&self, offset: u64) -> Option<&oid> {
+        let position = self.position(offset)?;
+        Some(self.index.oid_at_index(self.order().entry(position)))
+    }
+
+    /// The pack's reachability bitmaps, if it has any that can be used.
+    pub(crate) fn bitmap(&self) -> Option<Arc<PackBitmap>> {
+        let path = self.index.path().with_extension("bitmap");
+        let objects = self.index.num_objects();
+        self.bitmap.get(&path, &self.data.checksum(), objects)
     }
 
     /// Whether any delta names its base by id: such a base may lie anywhere in the pack. Looked up once.
@@ -107,6 +138,8 @@ struct Shared {
     path: PathBuf,
     /// By the path of the index.
     open: Mutex<BTreeMap<PathBuf, Arc<Pack>>>,
+    /// The commit-graph, as it was when it was opened; `None` behind it when it could not be used.
+    graph: Mutex<Option<(Stamp, Option<Arc<CommitGraph>>)>>,
 }
 
 impl std::fmt::Debug for Objects {
@@ -122,6 +155,7 @@ impl Objects {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
                 open: Mutex::default(),
+                graph: Mutex::default(),
             }),
         }
     }
@@ -143,7 +177,7 @@ impl Objects {
         let mut packs = self.packs(&directories)?;
         // The biggest pack first: most objects of most repositories are in it.
         packs.sort_by_key(|pack| std::cmp::Reverse(pack.index.num_objects()));
-        Ok(ObjectStore::new(packs, &directories))
+        Ok(ObjectStore::new(packs, &directories, self.commit_graph()))
     }
 
     /// The packs of the directories. Packs come, and go when others cover them, while a directory is listed, and a
@@ -162,6 +196,24 @@ impl Objects {
             path: self.shared.path.clone(),
             source: io::Error::other("its packs change faster than they can be opened: try again"),
         })
+    }
+
+    /// The commit-graph as it is now. Opened again when the file is another.
+    fn commit_graph(&self) -> Option<Arc<CommitGraph>> {
+        let stamp = Stamp::of(&self.shared.path)?;
+        let mut known = self
+            .shared
+            .graph
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match &*known {
+            Some((of, graph)) if *of == stamp => graph.clone(),
+            Some(_) | None => {
+                let graph = CommitGraph::open(&self.shared.path).map(Arc::new);
+                *known = Some((stamp, graph.clone()));
+                graph
+            }
+        }
     }
 
     fn known(&self) -> MutexGuard<'_, BTreeMap<PathBuf, Arc<Pack>>> {

@@ -9,7 +9,9 @@
     reason = "a test that cannot go on fails where it stands, and says what it could not check"
 )]
 
+mod bitmap;
 mod clone_push;
+mod commit_graph;
 mod differential;
 mod fsck;
 mod hostile;

@@ -1,0 +1,293 @@
+//! What some objects reach: by bitmaps where there are any, by walking where there are none.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::sync::Arc;
+
+use gix_hashtable::{HashMap, HashSet};
+use gix_object::Kind;
+
+use crate::ancestry::parents_first;
+use crate::bitmap::coverage::find;
+use crate::bitmap::{Bits, Coverage, PackBitmap};
+use crate::object::{Commit, parse_tag};
+use crate::oid::{Oid, oid};
+use crate::protocol::Stop;
+use crate::reach::ReachError;
+use crate::store::{ObjectStore, Pack, StoreError};
+use crate::trees::Trees;
+
+/// How often the deadline is looked at, in commits.
+const STOP_EVERY: usize = 256;
+
+/// Objects reached: inside the pack that has bitmaps, and elsewhere.
+struct Reached {
+    coverage: Coverage,
+    others: HashSet<Oid>,
+}
+
+impl Reached {
+    fn contains(&self, id: &oid) -> bool {
+        match self.coverage.find(id) {
+            Some(at) => self.coverage.bits.contains(at.position),
+            None => self.others.contains(id),
+        }
+    }
+
+    /// Adds one object; whether it is new.
+    fn insert(&mut self, id: &oid) -> bool {
+        match self.coverage.find(id) {
+            Some(at) => self.coverage.bits.insert(at.position),
+            None => self.others.insert(id.to_owned()),
+        }
+    }
+
+    /// Whether a commit is reached with all it needs, by its own bitmap at the latest.
+    fn takes(&mut self, commit: &oid) -> bool {
+        match self.coverage.find(commit) {
+            Some(at) => self.coverage.bits.contains(at.position) || self.coverage.absorb(at),
+            None => self.others.contains(commit),
+        }
+    }
+}
+
+/// Counts what objects reach.
+struct Count<'a> {
+    store: &'a ObjectStore,
+    stop: &'a Stop,
+    reached: Reached,
+    trees: Trees<'a>,
+    buffer: Vec<u8>,
+}
+
+/// What one walk has found beyond the bitmaps.
+#[derive(Default)]
+struct Walk {
+    /// By date; the number of the commit in `commits`.
+    queue: BinaryHeap<(i64, Reverse<u32>)>,
+    commits: Vec<Commit>,
+    /// By id, where a commit stands in `commits`.
+    numbers: HashMap<Oid, u32>,
+}
+
+impl Count<'_> {
+    /// Adds everything that `starts` reach. It costs least with the newest commits first.
+    fn add(&mut self, starts: &[Oid]) -> Result<(), ReachError> {
+        let mut walk = Walk::default();
+        for start in starts {
+            self.add_start(*start, &mut walk)?;
+        }
+        while let Some((_, Reverse(number))) = walk.queue.pop() {
+            let parents = walk.commits[number as usize].parents.clone();
+            for parent in parents {
+                self.enqueue(parent, &mut walk)?;
+            }
+        }
+        // Parents first: a tree that is reached already was then looked into, it and all of the trees it was compared with.
+        let parents: Vec<Vec<u32>> = walk
+            .commits
+            .iter()
+            .map(|commit| {
+                let parents = commit.parents.iter();
+                parents
+                    .filter_map(|parent| walk.numbers.get(parent).copied())
+                    .collect()
+            })
+            .collect();
+        let links: Vec<(&[u32], i64)> = parents
+            .iter()
+            .zip(&walk.commits)
+            .map(|(parents, commit)| (&parents[..], commit.time))
+            .collect();
+        for number in parents_first(&links) {
+            self.add_tree(&walk.commits[number as usize], &walk)?;
+        }
+        Ok(())
+    }
+
+    fn add_start(&mut self, start: Oid, walk: &mut Walk) -> Result<(), ReachError> {
+        let mut id = start;
+        loop {
+            if self.reached.contains(&id) {
+                return Ok(());
+            }
+            match self.store.kind(&id)?.ok_or(StoreError::Missing { id })? {
+                Kind::Commit => return self.enqueue(id, walk),
+                Kind::Tree => {
+                    let Self { trees, reached, .. } = self;
+                    return trees.differences(id, Vec::new(), &mut |id| reached.insert(id));
+                }
+                Kind::Blob => {
+                    self.reached.insert(&id);
+                    return Ok(());
+                }
+                Kind::Tag => {
+                    self.reached.insert(&id);
+                    self.store.get(&id, &mut self.buffer)?;
+                    (id, _) = parse_tag(&self.buffer).ok_or(StoreError::Malformed { id })?;
+                }
+            }
+        }
+    }
+
+    /// Takes the bitmap of a commit, or else queues it to be walked.
+    fn enqueue(&mut self, id: Oid, walk: &mut Walk) -> Result<(), ReachError> {
+        if self.reached.takes(&id) {
+            return Ok(());
+        }
+        if walk.commits.len().is_multiple_of(STOP_EVERY) && self.stop.is_set() {
+            return Err(ReachError::Stopped);
+        }
+        let number = u32::try_from(walk.commits.len()).map_err(|_| ReachError::Stopped)?;
+        let commit = self.store.commit(&id, &mut self.buffer)?;
+        self.reached.insert(&id);
+        walk.numbers.insert(id, number);
+        walk.queue.push((commit.time, Reverse(number)));
+        walk.commits.push(commit);
+        Ok(())
+    }
+
+    /// Adds the tree of a walked commit. Those of its parents were added before, so what is the same there needs no look.
+    fn add_tree(&mut self, commit: &Commit, walk: &Walk) -> Result<(), ReachError> {
+        if self.reached.contains(&commit.tree) {
+            return Ok(());
+        }
+        let mut bases = Vec::with_capacity(commit.parents.len());
+        for parent in &commit.parents {
+            bases.push(match walk.numbers.get(parent) {
+                Some(number) => walk.commits[*number as usize].tree,
+                None => self.store.commit(parent, &mut self.buffer)?.tree,
+            });
+        }
+        let reached = &mut self.reached;
+        self.trees
+            .differences(commit.tree, bases, &mut |id| reached.insert(id))
+    }
+}
+
+/// What a client needs that wants some objects and has others.
+pub(crate) struct Counted {
+    slot: u32,
+    pack: Arc<Pack>,
+    bitmap: Arc<PackBitmap>,
+    /// What it needs of the pack that has bitmaps.
+    bits: Bits,
+    /// What it has of it, as far as is known.
+    at_client: Bits,
+    /// What it needs that is not in that pack, by id.
+    others: Vec<Oid>,
+}
+
+/// Counts what `wants` reach and `haves` do not, each newest first. `None` when no pack has bitmaps.
+///
+/// Objects of any kind may be wanted. Everything that a have needs must be in the store.
+pub(crate) fn count(
+    store: &ObjectStore,
+    stop: &Stop,
+    wants: &[Oid],
+    haves: &[Oid],
+) -> Result<Option<Counted>, ReachError> {
+    let Some(coverage) = Coverage::new(store) else {
+        return Ok(None);
+    };
+    let mut count = Count {
+        store,
+        stop,
+        reached: Reached {
+            coverage,
+            others: HashSet::default(),
+        },
+        trees: Trees::new(store, stop),
+        buffer: Vec::new(),
+    };
+    count.add(haves)?;
+    let at_client = count.reached.coverage.bits.clone();
+    let others_at_client = count.reached.others.clone();
+    count.add(wants)?;
+    let Reached { coverage, others } = count.reached;
+    let Coverage {
+        slot,
+        pack,
+        bitmap,
+        mut bits,
+    } = coverage;
+    bits.and_not(&at_client);
+    let mut others: Vec<_> = others.difference(&others_at_client).copied().collect();
+    others.sort_unstable();
+    Ok(Some(Counted {
+        slot,
+        pack,
+        bitmap,
+        bits,
+        at_client,
+        others,
+    }))
+}
+
+impl Counted {
+    /// Slot, place in the file and index entry of what lies in the pack, in the order of the file.
+    pub(crate) fn packed(&self) -> impl Iterator<Item = (u32, u64, u32)> {
+        let (offsets, order) = (self.pack.boundaries(), self.pack.order());
+        let at = |position: u32| {
+            let offset = offsets[position as usize];
+            (self.slot, offset, order.entry(position))
+        };
+        self.bits.iter().map(at)
+    }
+
+    /// What does not lie in the pack, by id.
+    pub(crate) fn others(&self) -> &[Oid] {
+        &self.others
+    }
+
+    /// Whether an object is needed.
+    pub(crate) fn contains(&self, id: &oid) -> bool {
+        match find(&self.pack, id) {
+            Some(at) => self.bits.contains(at.position),
+            None => self
+                .others
+                .binary_search_by(|other| other.as_ref().cmp(id))
+                .is_ok(),
+        }
+    }
+
+    /// Whether the entry at a place of a pack is known to be an object that the client has.
+    pub(crate) fn is_at_client(&self, slot: u32, offset: u64) -> bool {
+        slot == self.slot
+            && self
+                .pack
+                .position(offset)
+                .is_some_and(|position| self.at_client.contains(position))
+    }
+
+    /// Leaves out everything that is not of one of these kinds. Whether that could be done: the file may be broken.
+    ///
+    /// # Errors
+    /// When an object outside the pack cannot be read.
+    pub(crate) fn filter_types(
+        &mut self,
+        store: &ObjectStore,
+        kinds: &[Kind],
+    ) -> Result<bool, StoreError> {
+        let mut kept = Bits::new(self.pack.index.num_objects());
+        for kind in kinds {
+            match self.bitmap.of_kind(*kind) {
+                Ok(bits) => kept.or(&bits),
+                Err(error) => {
+                    let path = self.pack.index.path().with_extension("bitmap");
+                    tracing::warn!(path = %path.display(), %error, "a bitmap cannot be used");
+                    return Ok(false);
+                }
+            }
+        }
+        self.bits.and(&kept);
+        let mut others = Vec::with_capacity(self.others.len());
+        for id in &self.others {
+            if store.kind(id)?.is_some_and(|kind| kinds.contains(&kind)) {
+                others.push(*id);
+            }
+        }
+        self.others = others;
+        Ok(true)
+    }
+}

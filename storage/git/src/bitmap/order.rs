@@ -1,0 +1,102 @@
+//! Between an object's position in a pack and its entry in the index.
+
+use std::io;
+use std::path::Path;
+
+use sha1::{Digest, Sha1};
+
+use crate::oid::OID_BYTES;
+use crate::store::Pack;
+
+const SIGNATURE: &[u8; 4] = b"RIDX";
+const VERSION: u32 = 1;
+const SHA1_ID: u32 = 1;
+const HEAD_BYTES: usize = 12;
+const NUMBER_BYTES: usize = 4;
+
+/// The objects of a pack in the order of the file, by their entries in the index, which is in the order of ids.
+#[derive(Debug)]
+pub(crate) struct PackOrder {
+    entries: Box<[u32]>,
+}
+
+impl PackOrder {
+    /// Reads the `.rev` file beside the index of `pack`; sorts when there is none, or none that fits.
+    pub(crate) fn load(pack: &Pack) -> Self {
+        let path = pack.index.path().with_extension("rev");
+        let entries = match read(&path, pack.index.num_objects()) {
+            Ok(entries) if is_order(pack, &entries) => entries,
+            Ok(_) => {
+                tracing::warn!(path = %path.display(), "ignored: it is not the order of its pack");
+                sort(pack)
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => sort(pack),
+            Err(error) => {
+                tracing::warn!(path = %path.display(), %error, "ignored");
+                sort(pack)
+            }
+        };
+        Self { entries }
+    }
+
+    /// The index entry of the object at a position. The position must be below the number of objects.
+    pub(crate) fn entry(&self, position: u32) -> u32 {
+        self.entries[position as usize]
+    }
+
+    /// A `.rev` file (gitformat-pack(5)).
+    pub(super) fn encode(&self, pack: &Pack) -> Vec<u8> {
+        let length = HEAD_BYTES + self.entries.len() * NUMBER_BYTES + 2 * OID_BYTES;
+        let mut out = Vec::with_capacity(length);
+        out.extend_from_slice(SIGNATURE);
+        out.extend_from_slice(&VERSION.to_be_bytes());
+        out.extend_from_slice(&SHA1_ID.to_be_bytes());
+        for entry in &self.entries {
+            out.extend_from_slice(&entry.to_be_bytes());
+        }
+        out.extend_from_slice(pack.data.checksum().as_bytes());
+        let checksum = Sha1::digest(&out);
+        out.extend_from_slice(&checksum);
+        out
+    }
+}
+
+fn read(path: &Path, objects: u32) -> io::Result<Box<[u32]>> {
+    let data = std::fs::read(path)?;
+    let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not a reverse index");
+    let (head, rest) = data.split_at_checked(HEAD_BYTES).ok_or_else(malformed)?;
+    let table = rest
+        .len()
+        .checked_sub(2 * OID_BYTES)
+        .ok_or_else(malformed)?;
+    let (numbers, odd) = rest[..table].as_chunks::<NUMBER_BYTES>();
+    let is_known = head[..4] == *SIGNATURE
+        && head[4..8] == VERSION.to_be_bytes()
+        && head[8..] == SHA1_ID.to_be_bytes();
+    if !is_known || !odd.is_empty() || numbers.len() != objects as usize {
+        return Err(malformed());
+    }
+    Ok(numbers
+        .iter()
+        .map(|number| u32::from_be_bytes(*number))
+        .collect())
+}
+
+/// Proves that the entries are in the order of the file, which says more than a checksum.
+fn is_order(pack: &Pack, entries: &[u32]) -> bool {
+    let objects = pack.index.num_objects();
+    entries
+        .iter()
+        .zip(pack.boundaries())
+        .all(|(entry, offset)| {
+            *entry < objects && pack.index.pack_offset_at_index(*entry) == *offset
+        })
+}
+
+fn sort(pack: &Pack) -> Box<[u32]> {
+    let mut entries: Vec<_> = (0..pack.index.num_objects())
+        .map(|entry| (pack.index.pack_offset_at_index(entry), entry))
+        .collect();
+    entries.sort_unstable();
+    entries.into_iter().map(|(_, entry)| entry).collect()
+}

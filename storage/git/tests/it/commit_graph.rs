@@ -1,0 +1,156 @@
+//! The commit-graph: ours beside git's, and what a walk makes of it.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::Stdio;
+
+use henge_git::{
+    BareRepository, CommitGraphError, CommitGraphSummary, Objects, RefStore, Stop,
+    write_commit_graph,
+};
+
+use crate::random::{Numbers, history};
+use crate::{Git, for_each_git};
+
+fn write(bare: &Path) -> Result<CommitGraphSummary, CommitGraphError> {
+    let mut tips = Vec::new();
+    let refs = BareRepository::open(bare).unwrap();
+    refs.for_each("", &mut |_, id| tips.push(id));
+    let objects = Objects::at(&bare.join("objects"));
+    write_commit_graph(&objects, &tips, &Stop::default())
+}
+
+fn import(git: &Git, bare: &Path, stream: &str) {
+    let mut import = git
+        .command(&["fast-import", "--quiet"], bare)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    import
+        .stdin
+        .take()
+        .unwrap()
+        .write_all(stream.as_bytes())
+        .unwrap();
+    assert!(import.wait().unwrap().success());
+}
+
+/// A commit with a date and parents, all by their marks.
+fn commit(mark: usize, date: u64, parents: &[usize]) -> String {
+    let mut text = format!(
+        "reset refs/heads/b{mark}\ncommit refs/heads/b{mark}\nmark :{mark}\n\
+         committer C <c@example.org> {date} +0000\ndata 1\nx\n"
+    );
+    for (number, parent) in parents.iter().enumerate() {
+        let word = if number == 0 { "from" } else { "merge" };
+        text.push_str(&format!("{word} :{parent}\n"));
+    }
+    text.push_str(&format!("M 644 inline f\ndata 2\n{}\n\n", mark % 10));
+    text
+}
+
+/// What it is and what git makes of it are the same, byte for byte.
+fn compare(git: &Git, bare: &Path, what: &str) {
+    let written = write(bare).unwrap();
+    let path = bare.join("objects/info/commit-graph");
+    let ours = std::fs::read(&path).unwrap();
+    assert_eq!(written.bytes, ours.len() as u64);
+    git.ok(&["commit-graph", "verify"], bare);
+    git.fsck(bare);
+    std::fs::remove_file(&path).unwrap();
+    git.with("commitGraph.generationVersion=2").ok(
+        &["commit-graph", "write", "--reachable", "--no-changed-paths"],
+        bare,
+    );
+    let theirs = std::fs::read(&path).unwrap();
+    assert!(ours == theirs, "{what}: it is not what git writes");
+}
+
+#[test]
+fn it_is_what_git_writes() {
+    for_each_git(|server, git| {
+        for seed in [1, 2] {
+            let (bare, _) = server.repo(git, &format!("graph-{seed}.git"));
+            import(git, &bare, &history(&mut Numbers(seed + 20), 60));
+            compare(git, &bare, &format!("seed {seed}"));
+        }
+        // Merges of many, and dates that run backwards, also further than 31 bits.
+        let odd = |far: u64| {
+            [
+                commit(1, 0, &[]),
+                commit(2, 1_700_000_000, &[1]),
+                commit(3, 5, &[2]),
+                commit(4, far, &[2]),
+                commit(5, 7, &[4]),
+                commit(6, 1_700_000_100, &[1, 2, 3]),
+                commit(7, 1_700_000_100, &[6, 5, 4, 3, 2]),
+                commit(8, 0, &[7, 6]),
+            ]
+            .concat()
+        };
+        let (bare, _) = server.repo(git, "odd.git");
+        import(git, &bare, &odd(4_200_000_000));
+        compare(git, &bare, "odd");
+        // Git cuts corrected dates off at 32 bits while it writes, so only its check can be asked.
+        let (bare, _) = server.repo(git, "far.git");
+        import(git, &bare, &odd(9_000_000_000));
+        write(&bare).unwrap();
+        git.ok(&["commit-graph", "verify"], &bare);
+    });
+}
+
+#[test]
+fn fetches_are_the_same_with_it() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "fetched.git");
+        import(git, &bare, &history(&mut Numbers(31), 60));
+        assert_eq!(write(&bare).unwrap().commits, 60);
+        let (copy, shallow) = (server.path("copy"), server.path("shallow"));
+        git.ok(
+            &["clone", "-q", "--mirror", &url, "copy"],
+            server.dir.path(),
+        );
+        assert_eq!(git.objects(&copy), git.objects(&bare));
+        git.ok(
+            &["clone", "-q", "--mirror", "--depth=3", &url, "shallow"],
+            server.dir.path(),
+        );
+        git.fsck(&shallow);
+        // More commits than it knows.
+        git.ok(&["fetch", "-q", &url, "+refs/heads/*:refs/heads/*"], &copy);
+        let tree = git.ok(&["rev-parse", "refs/heads/b0^{tree}"], &bare);
+        let next = git.ok(
+            &["commit-tree", "-m", "next", "-p", "refs/heads/b0", &tree],
+            &bare,
+        );
+        git.ok(&["update-ref", "refs/heads/b0", &next], &bare);
+        git.ok(&["fetch", "-q", "origin"], &copy);
+        assert_eq!(git.objects(&copy), git.objects(&bare));
+        // A broken one is left alone.
+        let path = bare.join("objects/info/commit-graph");
+        let mut bytes = std::fs::read(&path).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, bytes).unwrap();
+        git.ok(
+            &["clone", "-q", "--mirror", &url, "again"],
+            server.dir.path(),
+        );
+        assert_eq!(git.objects(&server.path("again")), git.objects(&bare));
+    });
+}
+
+#[test]
+fn a_date_that_does_not_fit_is_refused() {
+    for_each_git(|server, git| {
+        let (bare, _) = server.repo(git, "future.git");
+        import(git, &bare, &commit(1, 1 << 34, &[]));
+        let refused = write(&bare);
+        assert!(
+            matches!(refused, Err(CommitGraphError::Unfit { .. })),
+            "{refused:?}"
+        );
+        assert!(!bare.join("objects/info/commit-graph").exists());
+    });
+}
