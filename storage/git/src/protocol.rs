@@ -207,8 +207,8 @@ pub struct FetchLimits {
     pub policy: FetchPolicy,
     /// Bytes of the request.
     pub request_bytes_max: usize,
-    /// Commits walked for a client that has some of the history, before its pack is chosen by bitmaps instead. Has no
-    /// effect where there are none.
+    /// A client that has some of the history and lacks no more commits than this gets what a walk finds, also where there
+    /// are bitmaps. With 0 bitmaps are always used.
     pub walked_commits_max: usize,
     /// When to give up.
     pub stop: Stop,

@@ -58,6 +58,27 @@ struct Count<'a> {
     reached: Reached,
     trees: Trees<'a>,
     buffer: Vec<u8>,
+    /// How many more commits may be walked.
+    walks_left: usize,
+}
+
+/// Why a count was given up.
+enum Failure {
+    /// More commits than allowed would have to be walked.
+    TooFar,
+    Reach(ReachError),
+}
+
+impl From<ReachError> for Failure {
+    fn from(error: ReachError) -> Self {
+        Self::Reach(error)
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self::Reach(error.into())
+    }
 }
 
 /// What one walk has found beyond the bitmaps.
@@ -72,7 +93,7 @@ struct Walk {
 
 impl Count<'_> {
     /// Adds everything that `starts` reach. It costs least with the newest commits first.
-    fn add(&mut self, starts: &[Oid]) -> Result<(), ReachError> {
+    fn add(&mut self, starts: &[Oid]) -> Result<(), Failure> {
         let mut walk = Walk::default();
         for start in starts {
             self.add_start(*start, &mut walk)?;
@@ -105,7 +126,7 @@ impl Count<'_> {
         Ok(())
     }
 
-    fn add_start(&mut self, start: Oid, walk: &mut Walk) -> Result<(), ReachError> {
+    fn add_start(&mut self, start: Oid, walk: &mut Walk) -> Result<(), Failure> {
         let mut id = start;
         loop {
             if self.reached.contains(&id) {
@@ -115,7 +136,8 @@ impl Count<'_> {
                 Kind::Commit => return self.enqueue(id, walk),
                 Kind::Tree => {
                     let Self { trees, reached, .. } = self;
-                    return trees.differences(id, Vec::new(), &mut |id| reached.insert(id));
+                    trees.differences(id, Vec::new(), &mut |id| reached.insert(id))?;
+                    return Ok(());
                 }
                 Kind::Blob => {
                     self.reached.insert(&id);
@@ -130,15 +152,43 @@ impl Count<'_> {
         }
     }
 
+    /// What `wants` reach and `haves` do not.
+    fn difference(mut self, wants: &[Oid], haves: &[Oid]) -> Result<Counted, Failure> {
+        self.add(haves)?;
+        let at_client = self.reached.coverage.bits.clone();
+        let others_at_client = self.reached.others.clone();
+        self.add(wants)?;
+        let Reached { coverage, others } = self.reached;
+        let Coverage {
+            slot,
+            pack,
+            bitmap,
+            mut bits,
+        } = coverage;
+        bits.and_not(&at_client);
+        let mut others: Vec<_> = others.difference(&others_at_client).copied().collect();
+        others.sort_unstable();
+        Ok(Counted {
+            slot,
+            pack,
+            bitmap,
+            bits,
+            at_client,
+            others,
+        })
+    }
+
     /// Takes the bitmap of a commit, or else queues it to be walked.
-    fn enqueue(&mut self, id: Oid, walk: &mut Walk) -> Result<(), ReachError> {
+    fn enqueue(&mut self, id: Oid, walk: &mut Walk) -> Result<(), Failure> {
         if self.reached.takes(&id) {
             return Ok(());
         }
         if walk.commits.len().is_multiple_of(STOP_EVERY) && self.stop.is_set() {
-            return Err(ReachError::Stopped);
+            return Err(ReachError::Stopped.into());
         }
-        let number = u32::try_from(walk.commits.len()).map_err(|_| ReachError::Stopped)?;
+        let left = self.walks_left.checked_sub(1);
+        self.walks_left = left.ok_or(Failure::TooFar)?;
+        let number = u32::try_from(walk.commits.len()).map_err(|_| Failure::TooFar)?;
         let commit = self.store.commit(&id, &mut self.buffer)?;
         self.reached.insert(&id);
         walk.numbers.insert(id, number);
@@ -178,7 +228,8 @@ pub(crate) struct Counted {
     others: Vec<Oid>,
 }
 
-/// Counts what `wants` reach and `haves` do not, each newest first. `None` when no pack has bitmaps.
+/// Counts what `wants` reach and `haves` do not, each newest first. `None` when no pack has bitmaps, or when more than
+/// `walked_max` commits would have to be walked for want of them.
 ///
 /// Objects of any kind may be wanted. Everything that a have needs must be in the store.
 pub(crate) fn count(
@@ -186,11 +237,12 @@ pub(crate) fn count(
     stop: &Stop,
     wants: &[Oid],
     haves: &[Oid],
+    walked_max: usize,
 ) -> Result<Option<Counted>, ReachError> {
     let Some(coverage) = Coverage::new(store) else {
         return Ok(None);
     };
-    let mut count = Count {
+    let count = Count {
         store,
         stop,
         reached: Reached {
@@ -199,29 +251,13 @@ pub(crate) fn count(
         },
         trees: Trees::new(store, stop),
         buffer: Vec::new(),
+        walks_left: walked_max,
     };
-    count.add(haves)?;
-    let at_client = count.reached.coverage.bits.clone();
-    let others_at_client = count.reached.others.clone();
-    count.add(wants)?;
-    let Reached { coverage, others } = count.reached;
-    let Coverage {
-        slot,
-        pack,
-        bitmap,
-        mut bits,
-    } = coverage;
-    bits.and_not(&at_client);
-    let mut others: Vec<_> = others.difference(&others_at_client).copied().collect();
-    others.sort_unstable();
-    Ok(Some(Counted {
-        slot,
-        pack,
-        bitmap,
-        bits,
-        at_client,
-        others,
-    }))
+    match count.difference(wants, haves) {
+        Ok(counted) => Ok(Some(counted)),
+        Err(Failure::TooFar) => Ok(None),
+        Err(Failure::Reach(error)) => Err(error),
+    }
 }
 
 impl Counted {

@@ -27,6 +27,12 @@ use crate::refs::RefStore;
 use crate::responses::Turn;
 use crate::store::{ObjectStore, Objects, StoreError};
 
+/// Commits that a client lacks and that are listed before bitmaps are used in any case.
+const LISTED_MAX: usize = 1000;
+/// A commit that no bitmap covers costs about half of what one costs that the client lacks: both have their trees read,
+/// but the walk of what it lacks also prepares deltas. New bitmaps leave few such commits, old ones many.
+const BEYOND_PER_MISSING: usize = 2;
+
 /// What one call of `upload_pack` works with.
 pub(super) struct Session<'a> {
     pub(super) refs: &'a dyn RefStore,
@@ -297,10 +303,6 @@ impl Session<'_> {
                 [] => sieve.kinds().is_some(),
                 _ => is_open,
             };
-        let walked_max = match common {
-            [] => 0,
-            _ => self.limits.walked_commits_max,
-        };
         let before = request.shallow.iter().copied().collect();
         let ends = Ends {
             after: &cut.ends,
@@ -311,16 +313,22 @@ impl Session<'_> {
         let mut missing = None;
         let mut counted = None;
         if counts {
-            if walked_max > 0 {
-                missing = missing_commits(graph, &all, common, &ends, walked_max)?;
+            let few = self.limits.walked_commits_max;
+            let mut beyond_max = usize::MAX;
+            if few > 0 && !common.is_empty() {
+                missing = missing_commits(graph, &all, common, &ends, LISTED_MAX)?;
+                if let Some(missing) = &missing {
+                    beyond_max = missing.len().saturating_mul(BEYOND_PER_MISSING);
+                }
             }
-            if missing.is_none() {
-                counted = self.count(graph, wants, common, sieve)?;
+            if missing.as_ref().is_none_or(|missing| missing.len() > few) {
+                counted = self.count(graph, wants, common, sieve, beyond_max)?;
             }
         }
         if missing.is_none() && counted.is_none() {
             missing = missing_commits(graph, &all, common, &ends, usize::MAX)?;
         }
+        let missing = missing.filter(|_| counted.is_none());
         let mut selector = Selector::new(graph.store, tick, sieve);
         let all_counted = counted.is_some() && is_open;
         if let Some(counted) = counted {
@@ -344,13 +352,14 @@ impl Session<'_> {
     }
 
     /// Counts by bitmaps: everything of the kinds wanted that the wants reach and the common commits do not. `None` when
-    /// the bitmaps cannot be used after all.
+    /// the bitmaps cannot be used after all, or end more than `beyond_max` commits before what is asked for.
     fn count(
         &self,
         graph: &Graph<'_>,
         wants: &Wants,
         common: &[Node],
         sieve: &Sieve,
+        beyond_max: usize,
     ) -> Result<Option<Counted>, FetchError> {
         let newest_first = |nodes: &[Node]| {
             let mut nodes = nodes.to_vec();
@@ -362,7 +371,8 @@ impl Session<'_> {
         if sieve.is_open() {
             wanted.extend(&wants.others);
         }
-        let mut counted = match bitmap::count(graph.store, &self.limits.stop, &wanted, &haves) {
+        let stop = &self.limits.stop;
+        let mut counted = match bitmap::count(graph.store, stop, &wanted, &haves, beyond_max) {
             Ok(Some(counted)) => counted,
             Ok(None) => return Ok(None),
             // A commit that the client has may lie here without what it needs; a walk does not look that far.

@@ -456,7 +456,7 @@ fn filters_leave_out_the_same_by_bitmap() {
             let theirs = format!("theirs-{number}");
             let mut clone = vec!["-c", "protocol.file.allow=always", "clone", "-q", "--bare"];
             let filtered = format!("--filter={filter}");
-            clone.extend([&filtered, &url, &theirs]);
+            clone.extend([filtered.as_str(), &url, &theirs]);
             git.ok(&clone, server.dir.path());
             let tips: BTreeSet<String> = tips(&bare).iter().map(ToString::to_string).collect();
             let tips: Vec<_> = tips.into_iter().collect();
