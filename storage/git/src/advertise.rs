@@ -7,6 +7,7 @@ use henge_types::{ObjectId, RefName};
 use crate::peel::Peeler;
 use crate::pkt;
 use crate::protocol::{AGENT, AcceptedWants, FetchPolicy, Protocol, Service};
+use crate::push::{PushPolicy, Rule};
 use crate::refs::RefStore;
 use crate::store::Objects;
 
@@ -64,6 +65,7 @@ struct Advertisement {
     policy: FetchPolicy,
     head: Option<RefName>,
     refs: Vec<(RefName, ObjectId)>,
+    pushes: PushPolicy,
 }
 
 impl Advertisement {
@@ -74,6 +76,7 @@ impl Advertisement {
             policy: FetchPolicy::default(),
             head: None,
             refs: Vec::new(),
+            pushes: refs.map(RefStore::push_policy).unwrap_or_default(),
         };
         let two = protocol == Protocol::V2 && service == Service::UploadPack;
         if let Some(refs) = refs
@@ -131,9 +134,17 @@ impl Advertisement {
 
     fn capabilities(&self) -> String {
         match self.service {
-            Service::ReceivePack => format!(
-                "report-status report-status-v2 delete-refs side-band-64k quiet atomic ofs-delta push-options object-format=sha1 agent={AGENT}"
-            ),
+            Service::ReceivePack => {
+                let offered = |rule: Rule, words: &'static str| match rule {
+                    Rule::Allowed => words,
+                    Rule::Denied => "",
+                };
+                format!(
+                    "report-status report-status-v2 delete-refs side-band-64k quiet{}{} ofs-delta object-format=sha1 agent={AGENT}",
+                    offered(self.pushes.atomic, " atomic"),
+                    offered(self.pushes.push_options, " push-options"),
+                )
+            }
             Service::UploadPack => {
                 let symref = self
                     .head

@@ -1,7 +1,10 @@
 //! Plain bare repositories on disk: one as a [`RefStore`], and a directory of them as a service.
 
+mod config;
+mod open;
 mod refuse;
 mod root;
+mod visible;
 
 use std::fs::{self, File};
 use std::io;
@@ -13,42 +16,19 @@ use gix_ref::transaction::{PreviousValue as GixPrevious, RefEdit};
 use gix_ref::{FullName, Target, file};
 use henge_types::{ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict};
 
-use crate::oid::{KIND, from_gix, to_gix};
+use crate::oid::{from_gix, to_gix};
+use crate::protocol::PushLimits;
+use crate::push::{PushPolicy, Rule};
 use crate::refs::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
+pub use config::{Config, ConfigError};
+pub use open::OpenError;
 pub use root::{BareRoot, Pushes};
+pub use visible::VisibleRefs;
 
 /// Symbolic refs followed one after the other.
 const SYMREFS_MAX: usize = 5;
 /// How long a ref's lock file is waited for.
 const LOCK_WAIT: Fail = Fail::AfterDurationWithBackoff(std::time::Duration::from_secs(2));
-
-/// Why a directory cannot be served.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// It is no bare repository.
-    #[error("{path} is not a bare git repository")]
-    NotARepository {
-        /// The directory.
-        path: PathBuf,
-    },
-    /// It uses something that is not supported.
-    #[error("{path} uses {what}, which is not supported")]
-    Unsupported {
-        /// The directory.
-        path: PathBuf,
-        /// What it uses.
-        what: &'static str,
-    },
-    /// It cannot be read.
-    #[error("cannot read {path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        source: io::Error,
-    },
-}
 
 /// A bare repository whose refs are files.
 ///
@@ -56,52 +36,44 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct BareRepository {
     path: PathBuf,
+    config: Config,
     refs: file::Store,
     /// One push of this value at a time; other processes are kept out by the lock files.
     writing: Mutex<()>,
 }
 
 impl BareRepository {
-    /// Opens the bare repository at `path`.
-    ///
-    /// # Errors
-    /// When it is none, or uses SHA-256 or reftables.
-    pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let is_repository = path.join("HEAD").is_file()
-            && path.join("objects").is_dir()
-            && path.join("refs").is_dir();
-        if !is_repository {
-            return Err(OpenError::NotARepository {
-                path: path.to_owned(),
-            });
+    /// What its configuration says.
+    pub const fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Its refs as fetches see them.
+    pub fn for_fetches(&self) -> VisibleRefs<'_> {
+        VisibleRefs {
+            repository: self,
+            hidden: &self.config.hidden_from_fetches,
+            gives_hidden_tips: self.config.gives_hidden_tips(),
         }
-        let config = path.join("config");
-        match fs::read_to_string(&config) {
-            Ok(text) => {
-                if let Some(what) = unsupported_extension(&text) {
-                    return Err(OpenError::Unsupported {
-                        path: path.to_owned(),
-                        what,
-                    });
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(source) => {
-                return Err(OpenError::Io {
-                    path: config,
-                    source,
-                });
-            }
+    }
+
+    /// Its refs as pushes see them.
+    pub fn for_pushes(&self) -> VisibleRefs<'_> {
+        VisibleRefs {
+            repository: self,
+            hidden: &self.config.hidden_from_pushes,
+            gives_hidden_tips: false,
         }
-        let options = gix_ref::store::init::Options {
-            write_reflog: gix_ref::store::WriteReflog::Disable,
-            ..Default::default()
-        };
-        Ok(Self {
-            path: path.to_owned(),
-            refs: file::Store::at_opts(path.to_owned(), KIND, options),
-            writing: Mutex::new(()),
-        })
+    }
+
+    /// The bounds on a push, `limits` or the repository's own where they are narrower.
+    #[must_use]
+    pub fn push_limits(&self, limits: PushLimits) -> PushLimits {
+        let own = self.config.pack_bytes_max.unwrap_or(u64::MAX);
+        PushLimits {
+            pack_bytes_max: limits.pack_bytes_max.min(own),
+            ..limits
+        }
     }
 
     /// Its object store.
@@ -120,7 +92,7 @@ impl BareRepository {
             .tempdir_in(self.objects())
     }
 
-    fn find(&self, name: &str) -> Option<ObjectId> {
+    fn resolve(&self, name: &str) -> Option<ObjectId> {
         let mut name = name.to_owned();
         for _ in 0..SYMREFS_MAX {
             let found = match self.refs.try_find(name.as_str()) {
@@ -167,13 +139,32 @@ impl BareRepository {
             };
             let id = match reference.target {
                 Target::Object(id) => Some(from_gix(&id)),
-                Target::Symbolic(target) => self.find(&target.as_bstr().to_string()),
+                Target::Symbolic(target) => self.resolve(&target.as_bstr().to_string()),
             };
             found.extend(id.map(|id| (valid, id)));
         }
         found.sort();
         found.dedup_by(|left, right| left.0 == right.0);
         Ok(found)
+    }
+
+    /// Branches that a work tree has checked out: this repository's own and those that `git worktree` added.
+    fn checked_out(&self) -> Vec<RefName> {
+        let mut found = Vec::new();
+        let has_work_tree = match self.config.is_bare {
+            Some(is_bare) => !is_bare,
+            None => self.path.file_name().is_some_and(|name| name == ".git"),
+        };
+        if has_work_tree {
+            found.push(self.head());
+        }
+        let linked = fs::read_dir(self.path.join("worktrees")).ok();
+        for entry in linked.into_iter().flatten().flatten() {
+            let head = fs::read_to_string(entry.path().join("HEAD")).unwrap_or_default();
+            let branch = head.trim().strip_prefix("ref: ");
+            found.extend(branch.and_then(|branch| branch.parse().ok()));
+        }
+        found
     }
 
     /// Moves a pack into the store: durable before any ref may need it.
@@ -293,23 +284,6 @@ impl BareRepository {
     }
 }
 
-/// An extension in a config file that changes what the files mean.
-fn unsupported_extension(config: &str) -> Option<&'static str> {
-    let compact = config.to_ascii_lowercase().replace([' ', '\t', '"'], "");
-    for line in compact.lines() {
-        match line.split_once('=') {
-            Some(("objectformat", format)) if format != "sha1" => {
-                return Some("another object format");
-            }
-            Some(("refstorage", format)) if format != "files" => {
-                return Some("another ref storage");
-            }
-            _ => {}
-        }
-    }
-    None
-}
-
 impl RefStore for BareRepository {
     fn head(&self) -> RefName {
         let target = match self.refs.try_find("HEAD") {
@@ -330,7 +304,7 @@ impl RefStore for BareRepository {
     }
 
     fn get(&self, name: &RefName) -> Option<ObjectId> {
-        self.find(name.as_str())
+        self.resolve(name.as_str())
     }
 
     fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId)) {
@@ -349,6 +323,28 @@ impl RefStore for BareRepository {
     /// Files keep no record of former values.
     fn was_tip_recently(&self, _id: ObjectId) -> bool {
         false
+    }
+
+    fn push_policy(&self) -> PushPolicy {
+        let config = &self.config;
+        let mut kept = Vec::new();
+        let checked_out = self.checked_out();
+        if config.delete_current == Rule::Denied {
+            kept.push(self.head());
+            kept.extend(checked_out.iter().cloned());
+        }
+        PushPolicy {
+            hidden: config.hidden_from_pushes.clone(),
+            deletes: config.deletes,
+            non_fast_forwards: config.non_fast_forwards,
+            kept,
+            checked_out: match config.update_checked_out {
+                Rule::Denied => checked_out,
+                Rule::Allowed => Vec::new(),
+            },
+            atomic: config.atomic,
+            push_options: config.push_options,
+        }
     }
 
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {

@@ -18,6 +18,7 @@ mod walk;
 
 use std::io::{self, BufRead};
 
+use crate::fetch::legacy::Rounds;
 use crate::output::Output;
 use crate::pkt::{self, PktError};
 use crate::protocol::{FetchLimits, Protocol};
@@ -144,6 +145,44 @@ pub fn upload_pack(
     output: &mut dyn Output,
     limits: &FetchLimits,
 ) -> Result<FetchSummary, FetchError> {
+    answer(
+        refs,
+        objects,
+        protocol,
+        Rounds::Stateless,
+        (input, output),
+        limits,
+    )
+}
+
+/// Like [`upload_pack`], for a client that negotiates on the same stream: it has been sent the advertisement, and
+/// answers are flushed whenever it waits for one.
+pub(crate) fn upload_pack_stream(
+    refs: &dyn RefStore,
+    objects: &Objects,
+    protocol: Protocol,
+    input: &mut dyn BufRead,
+    output: &mut dyn Output,
+    limits: &FetchLimits,
+) -> Result<FetchSummary, FetchError> {
+    answer(
+        refs,
+        objects,
+        protocol,
+        Rounds::Stream,
+        (input, output),
+        limits,
+    )
+}
+
+fn answer(
+    refs: &dyn RefStore,
+    objects: &Objects,
+    protocol: Protocol,
+    rounds: Rounds,
+    (input, output): (&mut dyn BufRead, &mut dyn Output),
+    limits: &FetchLimits,
+) -> Result<FetchSummary, FetchError> {
     let mut session = serve::Session {
         refs,
         objects,
@@ -153,7 +192,7 @@ pub fn upload_pack(
     };
     let outcome = match protocol {
         Protocol::V2 => session.commands(input, output),
-        Protocol::V0 | Protocol::V1 => session.legacy(input, output),
+        Protocol::V0 | Protocol::V1 => session.legacy(rounds, input, output),
     };
     match outcome {
         Ok(()) => Ok(session.summary),

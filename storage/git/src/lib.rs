@@ -8,7 +8,9 @@
 //! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts what is in it.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
 //! - `bitmap`, `commit_graph`: git's files that make counting and walking cheap, read and written.
+//! - [`conversation`]: whole conversations over one two-way stream, as SSH and pipes have them.
 //! - [`http`]: the axum router and streaming bodies.
+//! - [`hidden`]: refs that are kept from clients.
 //! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
 //!
 //! It never starts git, and knows nothing of replication, accounts or configuration. SHA-1 repositories only.
@@ -18,9 +20,11 @@ mod ancestry;
 pub mod bare;
 mod bitmap;
 mod commit_graph;
+pub mod conversation;
 mod delta;
 pub mod fetch;
 pub mod fsck;
+pub mod hidden;
 pub mod http;
 mod object;
 mod oid;
@@ -41,12 +45,13 @@ pub use advertise::{advertise, advertise_missing, advertise_peeled};
 pub use bare::{BareRepository, BareRoot};
 pub use bitmap::{BitmapError, BitmapSummary, write_bitmap, write_reverse_index};
 pub use commit_graph::{CommitGraphError, CommitGraphSummary, write_commit_graph};
+pub use conversation::{Conversation, Part};
 pub use fetch::{FetchError, FetchSummary, upload_pack};
 pub use output::{Output, PackPart};
 pub use protocol::{
     AcceptedWants, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Service, Stop,
 };
-pub use push::{PushHead, PushSummary, ReceiveError, parse_push, receive_pack, report};
+pub use push::{PushHead, PushPolicy, PushSummary, ReceiveError, parse_push, receive_pack, report};
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};

@@ -4,6 +4,7 @@ mod closure;
 mod commands;
 mod depth;
 mod ingest;
+mod policy;
 mod receive;
 mod report;
 mod sent;
@@ -12,6 +13,8 @@ use std::io;
 
 pub use commands::{Capabilities, Command, PushHead, parse_push};
 pub use ingest::IngestError;
+pub use policy::{PushPolicy, Rule};
+pub(crate) use receive::{Place, Refused, receive};
 pub use receive::{PushSummary, receive_pack};
 pub use report::{refusal_text, report};
 

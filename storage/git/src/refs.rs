@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use henge_types::{ObjectId, PackId, RefName, RefUpdate, RefVerdict};
 
+use crate::push::PushPolicy;
+
 /// The refs of one repository. Blocking.
 ///
 /// Implemented by a plain bare repository here ([`crate::bare::BareRepository`]) and by replicated state elsewhere.
@@ -23,6 +25,11 @@ pub trait RefStore: Send + Sync {
     /// A number that changes whenever HEAD or a visible ref does; `None` where that is not known cheaply.
     fn version(&self) -> Option<u64> {
         None
+    }
+
+    /// What the owner allows of pushes; everything, unless said otherwise.
+    fn push_policy(&self) -> PushPolicy {
+        PushPolicy::default()
     }
 
     /// Makes a checked push durable: its pack first, then the refs, each against its expected value.

@@ -15,7 +15,7 @@ use crate::advertise::advertise_peeled;
 use crate::bare::{BareRepository, OpenError};
 use crate::fetch::{FetchError, upload_pack};
 use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
-use crate::protocol::{Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Service, Stop};
+use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
 use crate::push::{ReceiveError, receive_pack};
 use crate::refs::CommitError;
 use crate::responses::Responses;
@@ -36,6 +36,8 @@ pub enum Pushes {
 /// Serves every bare repository below a directory at its relative path, with or without `.git`.
 ///
 /// Repositories that a path reaches only through `..` or a symbolic link out of the directory do not exist for it.
+/// What a repository itself points at elsewhere (alternates, links among its files) is followed, as git does: only who
+/// writes to the server's disk can make such pointers, no client can.
 #[derive(Debug, Clone)]
 pub struct BareRoot {
     shared: Arc<Shared>,
@@ -116,8 +118,10 @@ impl Shared {
             match BareRepository::open(&path) {
                 Ok(repository) => return Ok(repository),
                 Err(OpenError::NotARepository { .. }) => {}
-                Err(error @ OpenError::Unsupported { .. }) => {
-                    return Err(ServiceError::new(ErrorCode::Invalid, error.to_string()));
+                Err(error @ (OpenError::Config { .. } | OpenError::Shallow { .. })) => {
+                    tracing::warn!(%error, "a repository is not served");
+                    let message = format!("{repo:?} cannot be served: the server's log says why");
+                    return Err(ServiceError::new(ErrorCode::Invalid, message));
                 }
                 Err(error @ OpenError::Io { .. }) => return Err(internal(&error)),
             }
@@ -125,14 +129,27 @@ impl Shared {
         Err(not_found())
     }
 
-    fn check_allowed(&self, service: Service) -> Result<(), ServiceError> {
-        if service == Service::ReceivePack && self.pushes == Pushes::Refused {
-            return Err(ServiceError::new(
-                ErrorCode::Forbidden,
-                "this server takes no pushes".to_owned(),
-            ));
+    /// The repository, if this service is open to everybody there.
+    fn repository_for(&self, service: Service, repo: &str) -> Result<BareRepository, ServiceError> {
+        let repository = self.repository(repo)?;
+        let config = repository.config();
+        let (is_open, reason) = match service {
+            Service::UploadPack => (
+                config.http_upload_pack,
+                "fetches of it are switched off (http.uploadpack)",
+            ),
+            Service::ReceivePack => match config.http_receive_pack {
+                Some(is_open) => (is_open, "pushes to it are switched off (http.receivepack)"),
+                None => (
+                    self.pushes == Pushes::Allowed,
+                    "this server takes no pushes",
+                ),
+            },
+        };
+        if is_open {
+            return Ok(repository);
         }
-        Ok(())
+        Err(ServiceError::new(ErrorCode::Forbidden, reason.to_owned()))
     }
 
     fn stop(&self) -> Stop {
@@ -140,17 +157,16 @@ impl Shared {
     }
 
     fn receive(&self, repo: &str, request: &Spool) -> Result<Vec<u8>, ServiceError> {
-        self.check_allowed(Service::ReceivePack)?;
-        let repository = self.repository(repo)?;
+        let repository = self.repository_for(Service::ReceivePack, repo)?;
         let quarantine = repository.quarantine().map_err(|error| internal(&error))?;
-        let limits = PushLimits {
+        let limits = repository.push_limits(PushLimits {
             stop: self.stop(),
             ..PushLimits::default()
-        };
+        });
         let mut input = request.reader().map_err(|error| internal(&error))?;
         let mut report = Vec::new();
         receive_pack(
-            &repository,
+            &repository.for_pushes(),
             &self.pool.get(&repository.objects()),
             quarantine.path(),
             &mut *input,
@@ -205,19 +221,16 @@ impl GitService for BareRoot {
     ) -> Result<Bytes, ServiceError> {
         let repo = repo.to_owned();
         self.blocking("advertise", move |shared| {
-            shared.check_allowed(service)?;
-            let repository = shared.repository(&repo)?;
+            let repository = shared.repository_for(service, &repo)?;
             let mut output = Vec::new();
             let objects = shared.pool.get(&repository.objects());
-            advertise_peeled(
-                &repository,
-                &objects,
-                service,
-                protocol,
-                FetchPolicy::default(),
-                &mut output,
-            )
-            .map_err(|error| internal(&error))?;
+            let refs = match service {
+                Service::UploadPack => repository.for_fetches(),
+                Service::ReceivePack => repository.for_pushes(),
+            };
+            let policy = repository.config().fetch_policy();
+            advertise_peeled(&refs, &objects, service, protocol, policy, &mut output)
+                .map_err(|error| internal(&error))?;
             Ok(output.into())
         })
         .await
@@ -232,10 +245,13 @@ impl GitService for BareRoot {
     ) -> Result<Body, ServiceError> {
         let repo = repo.to_owned();
         let repository = self
-            .blocking("open", move |shared| shared.repository(&repo))
+            .blocking("open", move |shared| {
+                shared.repository_for(Service::UploadPack, &repo)
+            })
             .await?;
         let stop = self.shared.stop();
         let limits = FetchLimits {
+            policy: repository.config().fetch_policy(),
             stop: stop.clone(),
             responses: Some(
                 self.shared
@@ -247,7 +263,7 @@ impl GitService for BareRoot {
         let objects = self.shared.pool.get(&repository.objects());
         Ok(stream_blocking(&self.shared.scope, &stop, move |output| {
             upload_pack(
-                &repository,
+                &repository.for_fetches(),
                 &objects,
                 protocol,
                 &mut &request[..],

@@ -97,6 +97,11 @@ impl<'a> Answer<'a> {
         pkt::write_flush(&mut **self.output.borrow_mut())
     }
 
+    /// Sends what was written: the client waits for it.
+    pub(super) fn hand_over(&self) -> io::Result<()> {
+        self.output.borrow_mut().flush()
+    }
+
     /// From here on frames may be written: the pack comes next.
     pub(super) fn begin_pack(&self, frames: Frames, progress: Progress) {
         if frames != Frames::None {

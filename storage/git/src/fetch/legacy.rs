@@ -1,4 +1,4 @@
-//! Fetches of protocol v0 and v1, one stateless request each as HTTP sends them.
+//! Fetches of protocol v0 and v1: one stateless request each, as HTTP sends them, or rounds on one stream.
 
 use std::io::BufRead;
 
@@ -15,6 +15,15 @@ use crate::pkt::{self, Packet};
 
 /// Lines in one request.
 const LINES_MAX: usize = 400_000;
+
+/// How a client that negotiates in several rounds is heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rounds {
+    /// Each round is a request that repeats what was said before.
+    Stateless,
+    /// All of them come on one stream, and the client waits for an answer to each.
+    Stream,
+}
 
 /// How haves are acknowledged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -39,9 +48,10 @@ struct Legacy {
 }
 
 impl Session<'_> {
-    /// Answers one stateless request.
+    /// Answers one fetch.
     pub(super) fn legacy(
         &mut self,
+        rounds: Rounds,
         input: &mut dyn BufRead,
         output: &mut dyn Output,
     ) -> Result<(), FetchError> {
@@ -64,13 +74,22 @@ impl Session<'_> {
         if request.fetch.deepen.is_asked() {
             write_cut(&cut, &answer)?;
             answer.flush()?;
+            answer.hand_over()?;
         }
         // A client that asked where history ends first wants to know that, and comes again with its haves.
         if input.fill_buf()?.is_empty() {
             return Ok(());
         }
-        read_haves(&mut input, &mut request)?;
-        let Some(common) = negotiate(&mut graph, &request, &wants, &answer)? else {
+        let found = match rounds {
+            Rounds::Stateless => {
+                read_haves(&mut input, &mut request)?;
+                negotiate(&mut graph, &request, &wants, &answer)?
+            }
+            Rounds::Stream => {
+                negotiate_rounds(&mut graph, &mut input, &mut request, &wants, &answer)?
+            }
+        };
+        let Some(common) = found else {
             return Ok(());
         };
         let frames = match request {
@@ -237,4 +256,98 @@ fn negotiate(
         Some(_) | None => answer.line("NAK\n")?,
     }
     Ok(done.then_some(common))
+}
+
+/// How a round of haves ended.
+#[derive(Debug, PartialEq, Eq)]
+enum RoundEnd {
+    /// The client waits for an answer and goes on.
+    Flush,
+    Done,
+    /// The client went away.
+    Gone,
+}
+
+fn read_round(
+    input: &mut dyn BufRead,
+    request: &mut Legacy,
+    haves: &mut Vec<Oid>,
+) -> Result<RoundEnd, FetchError> {
+    let mut buffer = Vec::new();
+    loop {
+        let end = match pkt::read(input, &mut buffer)? {
+            None => RoundEnd::Gone,
+            Some(Packet::Flush) => RoundEnd::Flush,
+            Some(packet) => match packet.line() {
+                Some(b"done") => RoundEnd::Done,
+                Some(line) if line.starts_with(b"have ") => {
+                    request.fetch.take_line(line)?;
+                    continue;
+                }
+                Some(line) => return Err(not_a_fetch(line)),
+                None => return Err(not_a_fetch(b"0001")),
+            },
+        };
+        haves.append(&mut request.fetch.haves);
+        return Ok(end);
+    }
+}
+
+/// Answers rounds of haves until the client is done; the common commits when the pack comes next.
+fn negotiate_rounds(
+    graph: &mut Graph<'_>,
+    input: &mut dyn BufRead,
+    request: &mut Legacy,
+    wants: &Wants,
+    answer: &Answer<'_>,
+) -> Result<Option<Vec<Node>>, FetchError> {
+    let mut all = Vec::new();
+    let mut last: Option<Oid> = None;
+    loop {
+        let mut haves = Vec::new();
+        let end = read_round(input, request, &mut haves)?;
+        let found = common(graph, &haves)?;
+        for node in &found {
+            let id = graph.id(*node);
+            match request.acks {
+                // The first of all rounds, once.
+                Acks::Single if last.is_none() => acknowledge(answer, &id, "")?,
+                Acks::Single => {}
+                Acks::Multi => acknowledge(answer, &id, " continue")?,
+                Acks::Detailed => acknowledge(answer, &id, " common")?,
+            }
+            last = Some(id);
+        }
+        all.extend(found);
+        match end {
+            RoundEnd::Gone => return Ok(None),
+            RoundEnd::Done => {
+                match last {
+                    Some(last) if request.acks != Acks::Single => acknowledge(answer, &last, "")?,
+                    Some(_) => {}
+                    None => answer.line("NAK\n")?,
+                }
+                return Ok(Some(all));
+            }
+            RoundEnd::Flush => {
+                let mut is_ready = false;
+                if request.acks == Acks::Detailed
+                    && let Some(last) = last
+                {
+                    is_ready = is_enough(graph, &wants.commits, &all)?;
+                    if is_ready {
+                        acknowledge(answer, &last, " ready")?;
+                    }
+                }
+                if last.is_none() || request.acks != Acks::Single {
+                    answer.line("NAK\n")?;
+                }
+                if let Some(last) = last.filter(|_| is_ready && request.no_done) {
+                    acknowledge(answer, &last, "")?;
+                    return Ok(Some(all));
+                }
+                answer.hand_over()?;
+            }
+        }
+    }
 }

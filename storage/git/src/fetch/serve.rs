@@ -493,10 +493,11 @@ pub(super) fn wants(graph: &mut Graph<'_>, wanted: &[Oid]) -> Result<Wants, Fetc
 /// The `shallow` and `unshallow` lines of an answer.
 pub(super) fn write_cut(cut: &Cut, answer: &Answer<'_>) -> Result<(), FetchError> {
     for id in &cut.shallow {
-        answer.line(&format!("shallow {id}\n"))?;
+        // Without a newline, as git writes them: libgit2 takes no other ones.
+        answer.line(&format!("shallow {id}"))?;
     }
     for id in &cut.unshallow {
-        answer.line(&format!("unshallow {id}\n"))?;
+        answer.line(&format!("unshallow {id}"))?;
     }
     Ok(())
 }

@@ -13,6 +13,7 @@ use crate::protocol::PushLimits;
 use crate::push::closure::{Closure, ClosureError, Pushed};
 use crate::push::commands::{PushHead, parse_push};
 use crate::push::ingest::ingest;
+use crate::push::policy::PushPolicy;
 use crate::push::report::{refusal_text, report_results};
 use crate::push::{IngestError, ReceiveError};
 use crate::reach::ReachError;
@@ -52,6 +53,38 @@ pub fn receive_pack(
     output: &mut dyn Write,
     limits: &PushLimits,
 ) -> Result<PushSummary, ReceiveError> {
+    let place = Place {
+        objects,
+        quarantine,
+    };
+    receive(refs, place, Refused::LeaveUnread, input, output, limits)
+}
+
+/// Where objects lie.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    pub(crate) objects: &'a Objects,
+    pub(crate) quarantine: &'a Path,
+}
+
+/// What becomes of a pack that nothing can come of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// It stays unread: the transport looks after the rest of the request.
+    LeaveUnread,
+    /// It is read, as git does: a client listens for the report only after it has sent everything.
+    Drain,
+}
+
+/// [`receive_pack`], over any transport.
+pub(crate) fn receive(
+    refs: &dyn RefStore,
+    place: Place<'_>,
+    refused: Refused,
+    input: &mut dyn BufRead,
+    output: &mut dyn Write,
+    limits: &PushLimits,
+) -> Result<PushSummary, ReceiveError> {
     let head = parse_push(input, limits)?;
     if head.is_empty() {
         return Ok(PushSummary::default());
@@ -61,18 +94,22 @@ pub fn receive_pack(
         .iter()
         .map(|update| refs.get(&update.name))
         .collect();
+    let policy = refs.push_policy();
     let mut push = Push {
-        results: early_results(&head, &current),
+        results: early_results(&head, &current, &policy),
         known_tips: current.into_iter().flatten().filter_map(to_gix).collect(),
         summary: PushSummary::default(),
         refs,
         limits,
+        policy,
     };
     push.abort_if_atomic(&head);
     if head.has_pack && push.has_hope() {
-        push.take_pack(&head, objects, quarantine, input)?;
+        push.take_pack(&head, place, input)?;
     } else if push.has_hope() {
         push.commit(&head)?;
+    } else if head.has_pack && refused == Refused::Drain {
+        push.drain(place, input)?;
     }
     let unpack = push.summary.unpack_error.clone().map_or(Ok(()), Err);
     report_results(&head, unpack, &push.results, output).map_err(ReceiveError::Output)?;
@@ -81,14 +118,21 @@ pub fn receive_pack(
 }
 
 /// What can be said of each update before the pack is read, from what the refs are now.
-fn early_results(head: &PushHead, current: &[Option<ObjectId>]) -> Vec<Result<(), String>> {
+fn early_results(
+    head: &PushHead,
+    current: &[Option<ObjectId>],
+    policy: &PushPolicy,
+) -> Vec<Result<(), String>> {
+    let check = |update, current| {
+        if let Some(refusal) = policy.refusal(update) {
+            return Err(refusal.to_owned());
+        }
+        early_refusal(update, current).map_or(Ok(()), |refusal| Err(refusal_text(&refusal)))
+    };
     head.updates
         .iter()
         .zip(current)
-        .map(|(update, current)| match early_refusal(update, *current) {
-            None => Ok(()),
-            Some(refusal) => Err(refusal_text(&refusal)),
-        })
+        .map(|(update, current)| check(update, *current))
         .collect()
 }
 
@@ -120,6 +164,7 @@ struct Push<'a> {
     /// One per update.
     results: Vec<Result<(), String>>,
     summary: PushSummary,
+    policy: PushPolicy,
 }
 
 impl Push<'_> {
@@ -142,12 +187,11 @@ impl Push<'_> {
     fn take_pack(
         &mut self,
         head: &PushHead,
-        objects: &Objects,
-        quarantine: &Path,
+        place: Place<'_>,
         input: &mut dyn BufRead,
     ) -> Result<(), ReceiveError> {
-        let mut store = objects.open()?;
-        let ingested = match ingest(input, &store, quarantine, self.limits) {
+        let mut store = place.objects.open()?;
+        let ingested = match ingest(input, &store, place.quarantine, self.limits) {
             Ok(ingested) => ingested,
             Err(error) if error.is_internal() => return Err(ReceiveError::Ingest(error)),
             Err(error) => {
@@ -170,9 +214,13 @@ impl Push<'_> {
             self.known_tips.clone(),
             self.limits,
         );
-        let outcome = check_tips(&mut closure, &store, head, &mut self.results);
+        let mut outcome = check_tips(&mut closure, &store, head, &mut self.results);
         self.summary.checked = closure.stats;
         drop(closure);
+        if outcome.is_ok() {
+            let (results, stop) = (&mut self.results, &self.limits.stop);
+            outcome = self.policy.check_fast_forwards(&store, head, results, stop);
+        }
         drop(store);
         outcome.map_err(ReceiveError::Check)?;
         self.abort_if_atomic(head);
@@ -180,6 +228,16 @@ impl Push<'_> {
             self.commit(head)?;
         }
         Ok(())
+    }
+
+    /// Reads a pack that is not wanted.
+    fn drain(&self, place: Place<'_>, input: &mut dyn BufRead) -> Result<(), ReceiveError> {
+        let store = place.objects.open()?;
+        match ingest(input, &store, place.quarantine, self.limits) {
+            Err(error) if error.is_internal() => Err(ReceiveError::Ingest(error)),
+            // The updates are refused for better reasons than what is wrong with the pack.
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 
     fn refuse_pack(&mut self, error: &IngestError) {

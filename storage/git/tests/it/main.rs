@@ -10,6 +10,7 @@
 )]
 
 mod bitmap;
+mod bare_config;
 mod clone_push;
 mod commit_graph;
 mod differential;

@@ -100,3 +100,7 @@ pub(crate) fn fetch(want: &str) -> Vec<u8> {
     body.extend_from_slice(b"0000");
     body
 }
+
+/// A pack without objects.
+pub(crate) const EMPTY_PACK: &[u8] = b"PACK\0\0\0\x02\0\0\0\0\
+    \x02\x9d\x08\x82\x3b\xd8\xa8\xea\xb5\x10\xad\x6a\xc7\x5c\x82\x3c\xfd\x3e\xd3\x1e";

@@ -100,6 +100,7 @@ impl Server {
             &["init", "-q", "--bare", "-b", "main", path.to_str().unwrap()],
             self.dir.path(),
         );
+        git.ok(&["config", "uploadpack.allowFilter", "true"], &path);
         (path, format!("{}/{name}", self.url))
     }
 

@@ -1,0 +1,262 @@
+//! What a repository's own `config` file says, as far as a server follows it: git-config(1).
+
+use std::path::Path;
+
+use gix_config::file::Metadata;
+use gix_config::file::includes::{Options as Includes, conditional};
+use gix_config::file::init;
+use gix_config::path::interpolate;
+use gix_config::{File, Source};
+
+use crate::hidden::HiddenRefs;
+use crate::protocol::{AcceptedWants, FetchPolicy};
+use crate::push::Rule;
+
+/// Why a config file was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// It cannot be read or parsed, or a value is not of its kind.
+    #[error("{}", reason(.0))]
+    Gix(gix_error::Error),
+    /// A value that is none of those that are known.
+    #[error("{key} cannot be {value:?}")]
+    Value {
+        /// The key.
+        key: &'static str,
+        /// What it is set to.
+        value: String,
+    },
+    /// It asks for something that is not supported.
+    #[error("it uses {what}, which is not supported")]
+    Unsupported {
+        /// What it asks for.
+        what: String,
+    },
+}
+
+fn reason(error: &gix_error::Error) -> String {
+    let (said, cause) = (error.to_string(), error.probable_cause().to_string());
+    if said.contains(&cause) {
+        return said;
+    }
+    format!("{said}: {cause}")
+}
+
+impl From<gix_error::Error> for ConfigError {
+    fn from(error: gix_error::Error) -> Self {
+        Self::Gix(error)
+    }
+}
+
+/// What a repository's configuration says of serving it. Where it says nothing: git's defaults.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// `core.bare`; none where it is not said.
+    pub is_bare: Option<bool>,
+    /// `http.uploadpack`: fetches over HTTP.
+    pub http_upload_pack: bool,
+    /// `http.receivepack`: pushes over HTTP. Unset, git takes them from those who have logged in.
+    pub http_receive_pack: Option<bool>,
+    /// `transfer.hideRefs` and `uploadpack.hideRefs`.
+    pub hidden_from_fetches: HiddenRefs,
+    /// `transfer.hideRefs` and `receive.hideRefs`.
+    pub hidden_from_pushes: HiddenRefs,
+    /// `uploadpack.allowTipSHA1InWant`: tips of hidden refs may be wanted.
+    pub allow_tip_in_want: bool,
+    /// `uploadpack.allowReachableSHA1InWant`: so may what any ref reaches.
+    pub allow_reachable_in_want: bool,
+    /// `uploadpack.allowAnySHA1InWant`: so may every object.
+    pub allow_any_in_want: bool,
+    /// `uploadpack.allowFilter`: partial clones.
+    pub allow_filter: bool,
+    /// `uploadpack.allowRefInWant`: wants by name.
+    pub allow_ref_in_want: bool,
+    /// `receive.denyDeletes`.
+    pub deletes: Rule,
+    /// `receive.denyNonFastForwards`.
+    pub non_fast_forwards: Rule,
+    /// `receive.denyDeleteCurrent`.
+    pub delete_current: Rule,
+    /// `receive.denyCurrentBranch`, for branches that are checked out somewhere.
+    pub update_checked_out: Rule,
+    /// `receive.advertiseAtomic`.
+    pub atomic: Rule,
+    /// `receive.advertisePushOptions`.
+    pub push_options: Rule,
+    /// `receive.maxInputSize`: bytes of a pushed pack; none for no bound of the repository's own.
+    pub pack_bytes_max: Option<u64>,
+}
+
+impl Config {
+    /// Reads the configuration of the repository at `path`, with what it includes.
+    ///
+    /// # Errors
+    /// When it cannot be read, a value is malformed, or it asks for what is not supported.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let mut file = read_file(path, &path.join("config"))?;
+        check_format(&file)?;
+        if file.boolean("extensions.worktreeConfig")?.unwrap_or(false) {
+            file.append(read_file(path, &path.join("config.worktree"))?)?;
+        }
+        Self::parse(&file)
+    }
+
+    fn parse(file: &File) -> Result<Self, ConfigError> {
+        let denied_if = |key, default| -> Result<Rule, ConfigError> {
+            let denied = file.boolean(key)?.unwrap_or(default);
+            Ok(if denied { Rule::Denied } else { Rule::Allowed })
+        };
+        let offered = |key, default| -> Result<Rule, ConfigError> {
+            let offered = file.boolean(key)?.unwrap_or(default);
+            Ok(if offered { Rule::Allowed } else { Rule::Denied })
+        };
+        let is_on = |key, default| -> Result<bool, ConfigError> {
+            Ok(file.boolean(key)?.unwrap_or(default))
+        };
+        let bytes = file.integer("receive.maxInputSize")?.unwrap_or(0);
+        Ok(Self {
+            is_bare: file.boolean("core.bare")?,
+            http_upload_pack: is_on("http.uploadpack", true)?,
+            http_receive_pack: file.boolean("http.receivepack")?,
+            hidden_from_fetches: hidden(file, "uploadpack"),
+            hidden_from_pushes: hidden(file, "receive"),
+            allow_tip_in_want: is_on("uploadpack.allowTipSHA1InWant", false)?,
+            allow_reachable_in_want: is_on("uploadpack.allowReachableSHA1InWant", false)?,
+            allow_any_in_want: is_on("uploadpack.allowAnySHA1InWant", false)?,
+            allow_filter: is_on("uploadpack.allowFilter", false)?,
+            allow_ref_in_want: is_on("uploadpack.allowRefInWant", false)?,
+            deletes: denied_if("receive.denyDeletes", false)?,
+            non_fast_forwards: denied_if("receive.denyNonFastForwards", false)?,
+            delete_current: current(file, "receive.denyDeleteCurrent")?,
+            update_checked_out: current(file, "receive.denyCurrentBranch")?,
+            atomic: offered("receive.advertiseAtomic", true)?,
+            push_options: offered("receive.advertisePushOptions", false)?,
+            pack_bytes_max: u64::try_from(bytes).ok().filter(|bytes| *bytes > 0),
+        })
+    }
+
+    /// What clients may ask for.
+    pub const fn fetch_policy(&self) -> FetchPolicy {
+        FetchPolicy {
+            wants: if self.allow_any_in_want {
+                AcceptedWants::Any
+            } else {
+                AcceptedWants::Reachable
+            },
+            filter: self.allow_filter,
+        }
+    }
+
+    /// Whether the tips of hidden refs may be wanted by their ids.
+    pub fn gives_hidden_tips(&self) -> bool {
+        self.allow_tip_in_want || self.allow_reachable_in_want || self.allow_any_in_want
+    }
+}
+
+fn read_file(repository: &Path, path: &Path) -> Result<File, ConfigError> {
+    // Homes are not known here: an include below one is an error, not skipped.
+    let conditional = conditional::Context {
+        git_dir: Some(repository),
+        branch_name: None,
+    };
+    let options = init::Options {
+        includes: Includes::follow(interpolate::Context::default(), conditional).strict(),
+        lossy: true,
+        ignore_io_errors: false,
+    };
+    let file = File::from_paths_metadata_buf(
+        &mut std::iter::once(Metadata::from(Source::Local).at(path)),
+        &mut Vec::new(),
+        false,
+        options,
+    )?;
+    Ok(file.unwrap_or_default())
+}
+
+/// `transfer.hideRefs` and the same of a service, in the order of the file.
+fn hidden(file: &File, service: &str) -> HiddenRefs {
+    let mut hidden = HiddenRefs::default();
+    for section in file.sections() {
+        let header = section.header();
+        let name = header.name();
+        let counts =
+            name.eq_ignore_ascii_case(b"transfer") || name.eq_ignore_ascii_case(service.as_bytes());
+        if counts && header.subsection_name().is_none() {
+            for pattern in section.values("hideRefs") {
+                hidden.push(&pattern);
+            }
+        }
+    }
+    hidden
+}
+
+/// `refuse`, `warn`, `ignore`, `updateInstead`, or a boolean; refused where it is not said.
+fn current(file: &File, key: &'static str) -> Result<Rule, ConfigError> {
+    let text = match file.string_implicit(key) {
+        // `updateInstead` changes a work tree; this server changes none.
+        None | Some(None) => return Ok(Rule::Denied),
+        Some(Some(text)) => text.to_string(),
+    };
+    match text.to_ascii_lowercase().as_str() {
+        "ignore" | "warn" => Ok(Rule::Allowed),
+        "refuse" | "updateinstead" => Ok(Rule::Denied),
+        _ => match file.boolean(key) {
+            Ok(Some(true) | None) => Ok(Rule::Denied),
+            Ok(Some(false)) => Ok(Rule::Allowed),
+            Err(_) => Err(ConfigError::Value { key, value: text }),
+        },
+    }
+}
+
+/// Refuses formats that are not understood, as git does (gitrepository-layout(5), repository-version).
+fn check_format(file: &File) -> Result<(), ConfigError> {
+    let unsupported = |what: String| Err(ConfigError::Unsupported { what });
+    let version = file.integer("core.repositoryFormatVersion")?.unwrap_or(0);
+    if !(0..=1).contains(&version) {
+        return unsupported(format!("repository format version {version}"));
+    }
+    let sections = file.sections().filter(|section| {
+        let header = section.header();
+        header.name().eq_ignore_ascii_case(b"extensions") && header.subsection_name().is_none()
+    });
+    for section in sections {
+        for name in section.value_names() {
+            let name = name.to_ascii_lowercase();
+            let value = section.value(&name).unwrap_or_default().to_string();
+            match (name.as_str(), value.as_str()) {
+                ("noop" | "preciousobjects" | "worktreeconfig", _) => {}
+                ("partialclone", _) => {
+                    return unsupported("a partial clone's missing objects".to_owned());
+                }
+                ("objectformat", "sha1") | ("refstorage", "files") if version == 1 => {}
+                ("noop-v1" | "relativeworktrees" | "submodulepathconfig", _) if version == 1 => {}
+                ("objectformat" | "compatobjectformat", format) if version == 1 => {
+                    return unsupported(format!("the object format {format}"));
+                }
+                ("refstorage", storage) if version == 1 => {
+                    return unsupported(format!("the ref storage {storage}"));
+                }
+                (
+                    "objectformat"
+                    | "compatobjectformat"
+                    | "refstorage"
+                    | "noop-v1"
+                    | "relativeworktrees"
+                    | "submodulepathconfig",
+                    _,
+                ) => {
+                    return unsupported(format!(
+                        "extensions.{name} with repository format version 0"
+                    ));
+                }
+                // Version 0 has no extensions but those that were there before it: others mean nothing.
+                _ if version == 0 => {}
+                _ => return unsupported(format!("the extension {name}")),
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! Finding and opening a repository on disk.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use gix_ref::file;
+
+use crate::bare::BareRepository;
+use crate::bare::config::{Config, ConfigError};
+use crate::oid::KIND;
+
+/// Why a directory cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// It is no repository.
+    #[error("{path} is not a git repository")]
+    NotARepository {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// It is a shallow repository: what lies behind the ends of its history cannot be given to anybody.
+    #[error("{path} is a shallow repository, which is not supported")]
+    Shallow {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// Its configuration was not taken.
+    #[error("the configuration of {path}: {source}")]
+    Config {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        #[source]
+        source: ConfigError,
+    },
+    /// It cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl BareRepository {
+    /// Opens the bare repository at `path`.
+    ///
+    /// # Errors
+    /// When it is none, its configuration is malformed, or it uses SHA-256, reftables or another extension.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let is_repository = path.join("HEAD").is_file()
+            && path.join("objects").is_dir()
+            && path.join("refs").is_dir();
+        if !is_repository {
+            return Err(OpenError::NotARepository {
+                path: path.to_owned(),
+            });
+        }
+        let config = Config::read(path).map_err(|source| OpenError::Config {
+            path: path.to_owned(),
+            source,
+        })?;
+        let shallow = path.join("shallow");
+        match fs::metadata(&shallow) {
+            Ok(file) if file.len() > 0 => {
+                return Err(OpenError::Shallow {
+                    path: path.to_owned(),
+                });
+            }
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => {
+                return Err(OpenError::Io {
+                    path: shallow,
+                    source,
+                });
+            }
+        }
+        let options = gix_ref::store::init::Options {
+            write_reflog: gix_ref::store::WriteReflog::Disable,
+            ..Default::default()
+        };
+        Ok(Self {
+            path: path.to_owned(),
+            config,
+            refs: file::Store::at_opts(path.to_owned(), KIND, options),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// Opens the repository that `path` means to git-upload-pack(1): the `.git` below it, itself, or with `.git` at
+    /// the end of its name. Files named `.git` that lead elsewhere are not followed.
+    ///
+    /// # Errors
+    /// As [`BareRepository::open`].
+    pub fn find(path: &Path) -> Result<Self, OpenError> {
+        let with = |suffix: &str| {
+            let mut name = OsString::from(path);
+            name.push(suffix);
+            PathBuf::from(name)
+        };
+        for candidate in [
+            path.join(".git"),
+            path.to_owned(),
+            with(".git").join(".git"),
+            with(".git"),
+        ] {
+            match Self::open(&candidate) {
+                Err(OpenError::NotARepository { .. }) => {}
+                found => return found,
+            }
+        }
+        Err(OpenError::NotARepository {
+            path: path.to_owned(),
+        })
+    }
+}

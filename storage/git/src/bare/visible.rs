@@ -1,0 +1,59 @@
+//! A bare repository as one service shows it: without the refs that its configuration hides.
+
+use henge_types::{ObjectId, RefName, RefVerdict};
+
+use crate::bare::BareRepository;
+use crate::hidden::HiddenRefs;
+use crate::push::PushPolicy;
+use crate::refs::{CommitError, RefStore, VerifiedPush};
+
+/// The refs of a repository but those that are hidden from a service.
+///
+/// A hidden ref does not exist for reading: it is not listed, HEAD is unborn where it points at one, and what only it
+/// reaches is not given. Only pushes collide with it.
+#[derive(Debug, Clone, Copy)]
+pub struct VisibleRefs<'a> {
+    pub(super) repository: &'a BareRepository,
+    pub(super) hidden: &'a HiddenRefs,
+    /// Whether the tips of hidden refs may be wanted all the same.
+    pub(super) gives_hidden_tips: bool,
+}
+
+impl RefStore for VisibleRefs<'_> {
+    fn head(&self) -> RefName {
+        self.repository.head()
+    }
+
+    fn get(&self, name: &RefName) -> Option<ObjectId> {
+        if self.hidden.hides(name.as_str()) {
+            return None;
+        }
+        self.repository.get(name)
+    }
+
+    fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId)) {
+        self.repository.for_each(prefix, &mut |name, id| {
+            if !self.hidden.hides(name.as_str()) {
+                visit(name, id);
+            }
+        });
+    }
+
+    fn was_tip_recently(&self, id: ObjectId) -> bool {
+        let mut found = false;
+        if self.gives_hidden_tips && !self.hidden.is_empty() {
+            self.repository.for_each("", &mut |name, tip| {
+                found |= tip == id && self.hidden.hides(name.as_str());
+            });
+        }
+        found
+    }
+
+    fn push_policy(&self) -> PushPolicy {
+        self.repository.push_policy()
+    }
+
+    fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {
+        self.repository.commit(push)
+    }
+}

@@ -1,0 +1,140 @@
+//! What the owner of a repository forbids of pushes: `receive.*` of git-config(1), refused in git's words.
+
+use std::collections::BinaryHeap;
+
+use gix_hashtable::HashSet;
+use gix_object::Kind;
+use henge_types::{PreviousValue, RefName, RefUpdate};
+
+use crate::hidden::HiddenRefs;
+use crate::oid::{Oid, to_gix};
+use crate::protocol::Stop;
+use crate::push::commands::PushHead;
+use crate::reach::ReachError;
+use crate::store::ObjectStore;
+
+/// Whether something may be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// It may.
+    Allowed,
+    /// It is refused.
+    Denied,
+}
+
+/// What pushes to a repository may do. The default allows and offers everything.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PushPolicy {
+    /// Refs that no push may touch.
+    pub hidden: HiddenRefs,
+    /// Deleting branches.
+    pub deletes: Rule,
+    /// Moving a branch to a commit that does not have the old one in its history.
+    pub non_fast_forwards: Rule,
+    /// Branches that must not be deleted: what HEAD points at.
+    pub kept: Vec<RefName>,
+    /// Branches that must not change: they are checked out in a work tree.
+    pub checked_out: Vec<RefName>,
+    /// Whether atomic pushes are offered.
+    pub atomic: Rule,
+    /// Whether push options are offered.
+    pub push_options: Rule,
+}
+
+impl Default for PushPolicy {
+    fn default() -> Self {
+        Self {
+            hidden: HiddenRefs::default(),
+            deletes: Rule::Allowed,
+            non_fast_forwards: Rule::Allowed,
+            kept: Vec::new(),
+            checked_out: Vec::new(),
+            atomic: Rule::Allowed,
+            push_options: Rule::Allowed,
+        }
+    }
+}
+
+impl PushPolicy {
+    /// Why an update is refused, as far as that can be said without its objects.
+    pub(crate) fn refusal(&self, update: &RefUpdate) -> Option<&'static str> {
+        let name = &update.name;
+        let is_delete = update.new.is_none();
+        if self.hidden.hides(name.as_str()) {
+            return Some(if is_delete {
+                "deny deleting a hidden ref"
+            } else {
+                "deny updating a hidden ref"
+            });
+        }
+        if self.checked_out.contains(name) {
+            return Some("branch is currently checked out");
+        }
+        if is_delete && self.deletes == Rule::Denied && name.is_branch() {
+            return Some("deletion prohibited");
+        }
+        if is_delete && self.kept.contains(name) {
+            return Some("deletion of the current branch prohibited");
+        }
+        None
+    }
+
+    /// Refuses those updates of branches that are no fast-forwards, where that is the policy.
+    pub(crate) fn check_fast_forwards(
+        &self,
+        store: &ObjectStore,
+        head: &PushHead,
+        results: &mut [Result<(), String>],
+        stop: &Stop,
+    ) -> Result<(), ReachError> {
+        if self.non_fast_forwards == Rule::Allowed {
+            return Ok(());
+        }
+        for (update, result) in head.updates.iter().zip(results) {
+            let (PreviousValue::MustExistAndMatch(old), Some(new)) = (update.expected, update.new)
+            else {
+                continue;
+            };
+            if result.is_err() || !update.name.is_branch() {
+                continue;
+            }
+            let (Some(old), Some(new)) = (to_gix(old), to_gix(new)) else {
+                continue;
+            };
+            let are_commits =
+                store.kind(&old)? == Some(Kind::Commit) && store.kind(&new)? == Some(Kind::Commit);
+            if !are_commits {
+                *result = Err("bad ref".to_owned());
+            } else if !is_ancestor(store, old, new, stop)? {
+                *result = Err("non-fast-forward".to_owned());
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether `old` is `new` or in its history. Newest commits are looked at first: an old tip is mostly near.
+fn is_ancestor(store: &ObjectStore, old: Oid, new: Oid, stop: &Stop) -> Result<bool, ReachError> {
+    let mut buffer = Vec::new();
+    let mut queued = HashSet::default();
+    let mut queue: BinaryHeap<(i64, Oid, Vec<Oid>)> = BinaryHeap::new();
+    let mut next = vec![new];
+    loop {
+        for id in next {
+            if id == old {
+                return Ok(true);
+            }
+            if queued.insert(id) {
+                let commit = store.commit(&id, &mut buffer)?;
+                queue.push((commit.time, id, commit.parents));
+            }
+        }
+        if stop.is_set() {
+            return Err(ReachError::Stopped);
+        }
+        match queue.pop() {
+            Some((_, _, parents)) => next = parents,
+            None => return Ok(false),
+        }
+    }
+}
