@@ -24,6 +24,12 @@ pub(crate) enum Command {
     /// Serve plain bare repositories over HTTP, without a cluster and without accounts
     #[command(after_help = SERVE_BARE_HELP)]
     ServeBare(ServeBare),
+    /// Answer one fetch on standard input and output, as git-upload-pack does
+    #[command(after_help = UPLOAD_PACK_HELP)]
+    UploadPack(UploadPack),
+    /// Answer one push on standard input and output, as git-receive-pack does
+    #[command(after_help = RECEIVE_PACK_HELP)]
+    ReceivePack(ReceivePack),
     #[command(flatten)]
     Remote(henge_cli::Command),
 }
@@ -113,9 +119,57 @@ pub(crate) struct ServeBare {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7480")]
     pub(crate) listen: SocketAddr,
-    /// Take pushes from everybody on this machine; needs a loopback address
+    /// Take pushes from everybody on this machine where a repository does not say otherwise (http.receivepack);
+    /// needs a loopback address
     #[arg(long)]
     pub(crate) allow_push: bool,
+}
+
+const UPLOAD_PACK_HELP: &str = "\
+git clone -u 'henge upload-pack' DIR, or over ssh. GIT_PROTOCOL says which version of the protocol is spoken.
+
+Exit codes: 0 answered, 1 failed, 2 wrong usage";
+
+/// `henge upload-pack`
+#[derive(Debug, Args)]
+pub(crate) struct UploadPack {
+    /// Take DIR as it stands: try neither DIR/.git nor DIR.git
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Give up when the client says or takes nothing for so many seconds [default: never]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) timeout: Option<u32>,
+    #[command(flatten)]
+    pub(crate) part: PartOf,
+    /// The repository
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+const RECEIVE_PACK_HELP: &str = "\
+git push --receive-pack='henge receive-pack' DIR main, or over ssh.
+
+Exit codes: 0 answered, also where updates were refused; 1 failed, 2 wrong usage";
+
+/// `henge receive-pack`
+#[derive(Debug, Args)]
+pub(crate) struct ReceivePack {
+    #[command(flatten)]
+    pub(crate) part: PartOf,
+    /// The repository
+    #[arg(value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+/// Which part of a conversation takes place.
+#[derive(Debug, Args)]
+pub(crate) struct PartOf {
+    /// Answer one request, without saying first what there is
+    #[arg(long)]
+    pub(crate) stateless_rpc: bool,
+    /// Say what there is, and no more
+    #[arg(long, visible_alias = "advertise-refs")]
+    pub(crate) http_backend_info_refs: bool,
 }
 
 #[cfg(test)]

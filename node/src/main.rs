@@ -3,7 +3,8 @@
 //! - `args`: what can be typed. `environment`: the one place that reads variables.
 //! - `config`, `identity`, `data_dir`: what a node is before it starts.
 //! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all.
-//! - `http_server`: the listener. `serve_bare`: git over plain repositories, behind that listener.
+//! - `http_server`: the listener. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
+//!   for one conversation on standard input and output.
 //! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
 //!
 //! Nobody depends on this crate.
@@ -22,6 +23,7 @@ mod logging;
 mod run;
 mod serve_bare;
 mod signals;
+mod stdio;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -40,6 +42,8 @@ fn main() -> ExitCode {
             NodeVerb::Run(args) => run::run(args),
         },
         Command::ServeBare(args) => serve_bare::run(&args),
+        Command::UploadPack(args) => stdio::upload_pack(&args),
+        Command::ReceivePack(args) => stdio::receive_pack(&args),
         Command::Remote(command) => remote(command),
     }
 }

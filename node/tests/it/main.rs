@@ -9,8 +9,10 @@
 )]
 
 mod dev;
+mod gits;
 mod node_run;
 mod pages;
 mod process;
 mod ring;
 mod serve_bare;
+mod stdio;

@@ -7,6 +7,6 @@ mod compatibility;
 mod crash;
 mod disk;
 mod failover;
-mod harness;
+pub(crate) mod harness;
 mod power;
 mod refusals;

@@ -10,10 +10,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+pub(super) use crate::gits::gits;
+
 /// Generous: a loaded machine is slow, a broken product never gets there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
-pub(super) struct Ring {
+pub(crate) struct Ring {
     /// Room for work trees and clones; the ring itself too, unless it was started elsewhere.
     pub(super) dir: tempfile::TempDir,
     place: PathBuf,
@@ -25,7 +27,7 @@ pub(super) struct Ring {
 
 impl Ring {
     /// `henge dev` with three nodes and `shards` shards, ready.
-    pub(super) fn start(shards: u32) -> Self {
+    pub(crate) fn start(shards: u32) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let place = dir.path().join("ring");
         Self::start_with(dir, place, shards)
@@ -65,7 +67,7 @@ impl Ring {
         self.place.clone()
     }
 
-    pub(super) fn nodes(&self) -> Vec<u64> {
+    pub(crate) fn nodes(&self) -> Vec<u64> {
         self.cluster["nodes"]
             .as_array()
             .expect("nodes")
@@ -178,7 +180,7 @@ impl Ring {
         self.request(node, "GET", path, "")
     }
 
-    pub(super) fn request(
+    pub(crate) fn request(
         &self,
         node: u64,
         method: &str,
@@ -220,7 +222,7 @@ impl Ring {
     }
 
     /// The URL that stock git uses, token in it.
-    pub(super) fn url(&self, node: u64, repo: &str) -> String {
+    pub(crate) fn url(&self, node: u64, repo: &str) -> String {
         let http = self.node(node)["http"].as_str().expect("an address");
         let address = http.strip_prefix("http://").expect("http");
         format!("http://admin:{}@{address}/{repo}.git", self.token)
@@ -383,21 +385,6 @@ fn wait_saying(what: &str, mut condition: impl FnMut() -> bool, say: impl Fn() -
         );
         std::thread::sleep(Duration::from_millis(20));
     }
-}
-
-/// The gits of this machine; a missing second one is said loudly.
-pub(super) fn gits() -> Vec<PathBuf> {
-    let mut gits: Vec<PathBuf> = Vec::new();
-    for candidate in ["/usr/local/bin/git", "/usr/bin/git"] {
-        if Path::new(candidate).is_file() {
-            gits.push(candidate.into());
-        }
-    }
-    assert!(!gits.is_empty(), "no git on this machine");
-    if gits.len() < 2 {
-        eprintln!("NOT CHECKED: a second git (only {gits:?} here)");
-    }
-    gits
 }
 
 /// Runs git with nobody's configuration but ours.
