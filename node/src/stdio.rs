@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use henge_git::{BareRepository, Conversation, FetchLimits, Part, Protocol, PushLimits};
+use henge_git::{BareRepository, Conversation, FetchLimits, Objects, Part, Protocol, PushLimits};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::{PartOf, ReceivePack, UploadPack};
@@ -46,11 +46,15 @@ fn try_upload_pack(args: &UploadPack) -> anyhow::Result<()> {
     let refs = repository.for_fetches();
     let conversation = Conversation {
         refs: &refs,
-        objects: &repository.objects(),
+        objects: &Objects::at(&repository.objects()),
         protocol: protocol(),
         part: part(&args.part),
     };
-    conversation.upload_pack(&mut input, &mut output, &FetchLimits::default())?;
+    let limits = FetchLimits {
+        policy: repository.config().fetch_policy(),
+        ..FetchLimits::default()
+    };
+    conversation.upload_pack(&mut input, &mut output, &limits)?;
     Ok(())
 }
 
@@ -60,7 +64,7 @@ fn try_receive_pack(args: &ReceivePack) -> anyhow::Result<()> {
     let refs = repository.for_pushes();
     let conversation = Conversation {
         refs: &refs,
-        objects: &repository.objects(),
+        objects: &Objects::at(&repository.objects()),
         protocol: protocol(),
         part: part(&args.part),
     };

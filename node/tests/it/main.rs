@@ -8,6 +8,7 @@
     reason = "tests start processes, wait for them, say what they did not check, and tell a story in one piece"
 )]
 
+mod compat;
 mod dev;
 mod gits;
 mod node_run;

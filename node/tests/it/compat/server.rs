@@ -1,0 +1,130 @@
+//! The two ways to be served.
+
+use std::path::PathBuf;
+use std::sync::{Mutex, OnceLock};
+
+use crate::process::{Running, command};
+use crate::ring::harness::Ring;
+
+use super::cell::{git, ok};
+
+/// A server with room for repositories.
+pub(super) struct Server {
+    kind: Kind,
+    /// Whether the repository with many refs could be made, once somebody asked for it.
+    many_refs: OnceLock<Result<(), String>>,
+}
+
+enum Kind {
+    Bare {
+        /// Declared before the directory that it serves: it ends first.
+        _running: Mutex<Running>,
+        root: tempfile::TempDir,
+        url: String,
+    },
+    Ring(Box<Ring>),
+}
+
+impl Server {
+    pub(super) fn bare() -> Self {
+        let root = tempfile::tempdir().expect("a folder");
+        let mut serve = command(&["serve-bare", "--listen", "127.0.0.1:0", "--allow-push"]);
+        serve.arg(root.path());
+        let mut running = Running::start(serve);
+        running.wait_for_line("ready");
+        let words = running.seen.iter().flat_map(|line| line.split(' '));
+        let url = words.into_iter().find(|word| word.starts_with("http"));
+        let url = url.expect("a URL").trim_end_matches("/PATH").to_owned();
+        Self::new(Kind::Bare {
+            _running: Mutex::new(running),
+            root,
+            url,
+        })
+    }
+
+    pub(super) fn ring() -> Self {
+        Self::new(Kind::Ring(Box::new(Ring::start(4))))
+    }
+
+    const fn new(kind: Kind) -> Self {
+        Self {
+            kind,
+            many_refs: OnceLock::new(),
+        }
+    }
+
+    pub(super) const fn many_refs(&self) -> &OnceLock<Result<(), String>> {
+        &self.many_refs
+    }
+
+    /// The repository itself, where it is a plain one.
+    pub(super) fn on_disk(&self, repo: &str) -> Option<PathBuf> {
+        match &self.kind {
+            Kind::Bare { root, .. } => Some(root.path().join(format!("{repo}.git"))),
+            Kind::Ring(_) => None,
+        }
+    }
+
+    pub(super) const fn name(&self) -> &'static str {
+        match &self.kind {
+            Kind::Bare { .. } => "henge serve-bare",
+            Kind::Ring(_) => "three nodes",
+        }
+    }
+
+    /// A new empty repository.
+    pub(super) fn create(&self, repo: &str) -> Result<(), String> {
+        match &self.kind {
+            Kind::Bare { root, .. } => {
+                let name = format!("{repo}.git");
+                git(root.path(), &["init", "-q", "--bare", "-b", "main", &name])?;
+                let settings = ["config", "uploadpack.allowFilter", "true"];
+                git(&root.path().join(name), &settings).map(drop)
+            }
+            Kind::Ring(ring) => {
+                let body = format!("{{\"name\":\"{repo}\"}}");
+                let answer = ring.request(ring.nodes()[0], "POST", "/api/v1/user/repos", &body);
+                let (status, body) = answer.ok_or("the node does not answer")?;
+                ok(status == 201, || body)
+            }
+        }
+    }
+
+    /// Where a client finds it.
+    pub(super) fn url(&self, repo: &str) -> String {
+        self.url_at(0, repo)
+    }
+
+    /// Where else it is: through another node.
+    pub(super) fn other_url(&self, repo: &str) -> String {
+        self.url_at(1, repo)
+    }
+
+    fn url_at(&self, offset: usize, repo: &str) -> String {
+        match &self.kind {
+            Kind::Bare { url, .. } => format!("{url}/{repo}.git"),
+            Kind::Ring(ring) => {
+                let nodes = ring.nodes();
+                // Each repository through another node.
+                let start = repo.bytes().map(usize::from).sum::<usize>();
+                let node = nodes[(start + offset) % nodes.len()];
+                ring.url(node, &format!("admin/{repo}"))
+            }
+        }
+    }
+
+    /// Whether fetches may leave objects out.
+    pub(super) fn offers_filters(&self, repo: &str) -> Result<bool, String> {
+        let trace = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
+        let path: PathBuf = trace.path().to_owned();
+        let mut list = super::client::git_command(&crate::gits::gits()[0], std::env::temp_dir());
+        list.args(["-c", "protocol.version=2", "ls-remote", &self.url(repo)])
+            .env("GIT_TRACE_PACKET", &path)
+            .output()
+            .map_err(|error| error.to_string())?;
+        let trace = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
+        Ok(trace
+            .lines()
+            .any(|line| line.contains("< fetch=") && line.contains("filter")))
+    }
+}
