@@ -137,6 +137,12 @@ pub struct PushLimits {
     pub objects_max: u32,
     /// Bytes of one object, inflated. Bounds what a few bytes may inflate to as well.
     pub object_bytes_max: u64,
+    /// Bytes that the objects of a pack may have together for each byte of it.
+    pub inflated_ratio_max: u64,
+    /// Bytes that they may have beyond that, whatever the pack's size.
+    pub inflated_bytes_free: u64,
+    /// Bytes of delta bases that may have to be kept in memory beside the object that is resolved.
+    pub kept_bytes_max: u64,
     /// Deltas from an object to the whole one at the end of its chain.
     pub delta_depth_max: u32,
     /// Directories from the top of a tree down to its deepest one.
@@ -157,6 +163,9 @@ impl Default for PushLimits {
             pack_bytes_max: limits::PUSH_BYTES_MAX,
             objects_max: limits::PACK_OBJECTS_MAX,
             object_bytes_max: limits::OBJECT_BYTES_MAX,
+            inflated_ratio_max: limits::PACK_INFLATED_RATIO_MAX,
+            inflated_bytes_free: limits::PACK_INFLATED_BYTES_FREE,
+            kept_bytes_max: limits::DELTA_BASES_KEPT_BYTES_MAX,
             delta_depth_max: limits::DELTA_DEPTH_MAX,
             tree_depth_max: limits::TREE_DEPTH_MAX,
             tree_bytes_max: limits::TREE_BYTES_MAX,

@@ -1,5 +1,6 @@
 //! receive-pack: commands, pack into quarantine, closure, commit, report.
 
+mod budget;
 mod closure;
 mod commands;
 mod depth;

@@ -1,6 +1,8 @@
-//! How long the chains of deltas in a pushed pack are: every reader of an object goes through all of its chain.
+//! How long the chains of deltas in a pushed pack are: every reader of an object goes through all of its chain, and
+//! has all of its deltas in memory at once.
 
 use gix_pack::data::entry::Header;
+use henge_types::ObjectId;
 
 use crate::oid::{KIND, from_gix};
 use crate::protocol::PushLimits;
@@ -14,44 +16,55 @@ const UNKNOWN: u32 = u32::MAX;
 /// On the way from a delta to its base.
 const ON_PATH: u32 = u32::MAX - 1;
 
-/// Refuses a pack with a chain of more than `limits.delta_depth_max` deltas. Reads the heads of its entries.
+/// Refuses a pack with a chain of more than `limits.delta_depth_max` deltas, or whose deltas have together more bytes
+/// than an object may have. Reads the heads of its entries. `delta_bytes` are those of all deltas in the pack.
 pub(super) fn check_delta_depth(
     pack: &QuarantinedPack,
+    delta_bytes: u64,
     limits: &PushLimits,
 ) -> Result<(), IngestError> {
-    let max = limits.delta_depth_max;
+    let (max, bytes_max) = (limits.delta_depth_max, limits.object_bytes_max);
     // So few entries are no longer chain.
-    if pack.objects <= max {
+    if pack.objects <= max && delta_bytes <= bytes_max {
         return Ok(());
     }
     let chains = Chains::open(pack).map_err(IngestError::Broken)?;
     let mut depths = vec![UNKNOWN; chains.entries.len()];
+    let mut sums = vec![0_u64; chains.entries.len()];
     let mut path = Vec::new();
     for start in 0..chains.entries.len() {
         if start.is_multiple_of(STOP_EVERY) && limits.stop.is_set() {
             return Err(IngestError::Stopped);
         }
         let mut link = Some(start);
-        let mut depth = 0;
+        let (mut depth, mut bytes) = (0, 0);
         while let Some(at) = link {
             match depths[at] {
                 UNKNOWN => {
                     depths[at] = ON_PATH;
-                    path.push(at);
-                    link = chains.base(at).map_err(IngestError::Broken)?;
+                    let (base, own) = chains.link(at).map_err(IngestError::Broken)?;
+                    path.push((at, own));
+                    link = base;
                 }
                 ON_PATH => return Err(chains.too_deep(at, max)),
                 known => {
                     depth = known + 1;
+                    bytes = sums[at];
                     break;
                 }
             }
         }
-        while let Some(at) = path.pop() {
+        while let Some((at, own)) = path.pop() {
             if depth > max {
                 return Err(chains.too_deep(at, max));
             }
+            bytes += own;
+            if bytes > bytes_max {
+                let (id, max) = (chains.id(at), bytes_max);
+                return Err(IngestError::DeltaBytes { id, max });
+            }
             depths[at] = depth;
+            sums[at] = bytes;
             depth += 1;
         }
     }
@@ -80,8 +93,8 @@ impl Chains {
         })
     }
 
-    /// The entry that another one is a delta against; none for a whole one.
-    fn base(&self, at: usize) -> gix_error::Result<Option<usize>> {
+    /// The entry that another one is a delta against and the delta's bytes; none for a whole one.
+    fn link(&self, at: usize) -> gix_error::Result<(Option<usize>, u64)> {
         let entry = self.data.entry(self.entries[at].0)?;
         let offset = match entry.header {
             Header::OfsDelta { base_distance } => entry.checked_base_pack_offset(base_distance),
@@ -89,7 +102,7 @@ impl Chains {
                 .index
                 .lookup(base_id)
                 .map(|entry| self.index.pack_offset_at_index(entry)),
-            Header::Commit | Header::Tree | Header::Blob | Header::Tag => return Ok(None),
+            Header::Commit | Header::Tree | Header::Blob | Header::Tag => return Ok((None, 0)),
         };
         let found = offset.and_then(|offset| {
             self.entries
@@ -97,14 +110,18 @@ impl Chains {
                 .ok()
         });
         found
-            .map(Some)
+            .map(|base| (Some(base), entry.decompressed_size))
             .ok_or_else(|| gix_error::corruption("the base of a delta is missing").into())
     }
 
     fn too_deep(&self, at: usize, max: u32) -> IngestError {
         IngestError::DeltaDepth {
-            id: from_gix(self.index.oid_at_index(self.entries[at].1)),
+            id: self.id(at),
             max,
         }
+    }
+
+    fn id(&self, at: usize) -> ObjectId {
+        from_gix(self.index.oid_at_index(self.entries[at].1))
     }
 }

@@ -1,7 +1,8 @@
 //! The pack of a push, streamed into the quarantine: bounded, indexed, thin packs completed.
 
-use std::cell::RefCell;
-use std::io::{self, BufRead, Read};
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
 use gix_hashtable::HashSet;
@@ -11,6 +12,7 @@ use henge_types::{ObjectId, PackId};
 use crate::oid::{KIND, OID_BYTES, Oid, from_gix, oid};
 use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
+use crate::push::budget::Budget;
 use crate::push::depth::check_delta_depth;
 use crate::refs::QuarantinedPack;
 use crate::store::ObjectStore;
@@ -18,6 +20,8 @@ use crate::store::ObjectStore;
 const PACK_HEADER_BYTES: usize = 12;
 /// Below this a pack is indexed on one thread: starting more costs longer than it saves.
 const PARALLEL_OBJECTS_MIN: u32 = 4096;
+/// What is read and written at once.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// Why a pack was refused.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +49,32 @@ pub enum IngestError {
         id: ObjectId,
         /// How many deltas are allowed.
         max: u32,
+    },
+    /// An object can only be read with too many bytes of deltas in memory.
+    #[error(
+        "object {id} is made of more than {max} bytes of deltas: push again with git -c pack.depth=5 push"
+    )]
+    DeltaBytes {
+        /// The object at the end of the chain.
+        id: ObjectId,
+        /// Bytes of all deltas in a chain.
+        max: u64,
+    },
+    /// Its objects are together far larger than what was sent.
+    #[error(
+        "the objects of the pack have more than {max} bytes together, far more than were sent: push in smaller steps"
+    )]
+    Inflated {
+        /// How many bytes are allowed for a pack of its size.
+        max: u64,
+    },
+    /// Its chains of deltas branch so that too much would have to be kept in memory.
+    #[error(
+        "resolving the deltas of the pack would keep more than {max} bytes at once: push again with git -c pack.depth=5 push"
+    )]
+    Kept {
+        /// How many bytes are allowed.
+        max: u64,
     },
     /// The time for it is over.
     #[error("the push took too long")]
@@ -87,6 +117,9 @@ impl IngestError {
             | Self::Truncated
             | Self::TooManyObjects { .. }
             | Self::DeltaDepth { .. }
+            | Self::DeltaBytes { .. }
+            | Self::Inflated { .. }
+            | Self::Kept { .. }
             | Self::Stopped => None,
         };
         matches!(
@@ -135,64 +168,120 @@ pub(crate) fn ingest(
             external: HashSet::default(),
         });
     }
-    let mut pack = StoppableRead {
-        inner: (&header[..]).chain(bounded),
-        stop: &limits.stop,
-    };
     let bases = Bases {
         store,
+        stop: &limits.stop,
         used: RefCell::default(),
     };
-    let threads = if objects < PARALLEL_OBJECTS_MIN {
-        1
-    } else {
-        limits.index_threads_max
-    };
-    let outcome = gix_pack::Bundle::write_to_directory(
-        &mut pack,
-        Some(quarantine),
-        &mut gix_utils::progress::Discard,
-        limits.stop.flag(),
-        Some(&bases),
-        KIND,
-        gix_pack::bundle::write::Options {
-            thread_limit: Some(threads),
-            iteration_mode: input::Mode::Verify,
-            index_version: gix_pack::index::Version::V2,
-            alloc_limit_bytes: usize::try_from(limits.object_bytes_max).ok(),
-            ..Default::default()
-        },
-    )
-    .map_err(|error| {
-        if limits.stop.is_set() {
-            IngestError::Stopped
-        } else {
-            IngestError::Broken(error)
-        }
-    })?;
-    let pack = quarantined(&outcome)?;
-    check_delta_depth(&pack, limits)?;
+    let budget = Budget::new(limits);
+    let input = (&header[..]).chain(bounded);
+    let pack =
+        index(input, objects, &bases, &budget, quarantine, limits).map_err(|error| match budget
+            .refusal()
+        {
+            Some(refusal) => refusal,
+            None if limits.stop.is_set() => IngestError::Stopped,
+            None => error,
+        })?;
+    check_delta_depth(&pack, budget.delta_bytes(), limits)?;
     Ok(Ingested {
         pack: Some(pack),
         external: bases.used.into_inner(),
     })
 }
 
-fn quarantined(outcome: &gix_pack::bundle::write::Outcome) -> Result<QuarantinedPack, IngestError> {
-    let (Some(pack_path), Some(idx_path)) = (&outcome.data_path, &outcome.index_path) else {
-        return Err(IngestError::NotAPack);
+/// Writes the pack and its index below `quarantine`, completed where it is thin.
+fn index(
+    input: impl Read,
+    objects: u32,
+    bases: &Bases<'_>,
+    budget: &Budget<'_>,
+    quarantine: &Path,
+    limits: &PushLimits,
+) -> Result<QuarantinedPack, IngestError> {
+    let (pack_path, idx_path) = (
+        quarantine.join("incoming.pack"),
+        quarantine.join("incoming.idx"),
+    );
+    let entry_bytes = Cell::new(0);
+    let input = GuardedRead {
+        inner: input,
+        stop: &limits.stop,
+        ended: false,
+        entry_bytes: &entry_bytes,
+        entry_bytes_max: deflated_max(limits.object_bytes_max),
     };
-    if let Some(keep) = &outcome.keep_path {
-        std::fs::remove_file(keep)?;
-    }
-    Ok(QuarantinedPack {
-        id: PackId::new(from_gix(&outcome.index.data_hash)),
-        pack_bytes: std::fs::metadata(pack_path)?.len(),
-        idx_bytes: std::fs::metadata(idx_path)?.len(),
-        pack_path: pack_path.clone(),
-        idx_path: idx_path.clone(),
-        objects: outcome.index.num_objects,
-    })
+    let entries = input::BytesToEntriesIter::new_from_header(
+        BufReader::with_capacity(BUFFER_BYTES, input),
+        input::Mode::Verify,
+        input::EntryDataMode::KeepAndCrc32,
+        KIND,
+    )
+    .map_err(IngestError::Broken)?;
+    let version = entries.version();
+    let entries = entries.inspect(|_| entry_bytes.set(0));
+    let compression = gix_pack::bundle::write::Options::default().compression;
+    let entries = input::LookupRefDeltaObjectsIter::new(entries, bases, compression);
+    let output = PackFile::create(&pack_path)?;
+    let entries = input::EntriesToBytesIter::new(entries, output, version, KIND);
+    let mut entries = entries.inspect(|entry| {
+        if let Ok(entry) = entry {
+            budget.note(entry);
+        }
+    });
+    let threads = if objects < PARALLEL_OBJECTS_MIN {
+        1
+    } else {
+        limits.index_threads_max
+    };
+    let mut idx = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(&idx_path)?);
+    let outcome = gix_pack::index::write_data_iter_to_stream(
+        gix_pack::index::Version::V2,
+        || {
+            budget.begin(std::fs::metadata(&pack_path)?.len());
+            let pack = gix_pack::data::File::at(&pack_path, KIND).map_err(io::Error::other)?;
+            Ok((resolver(budget), pack))
+        },
+        &mut entries,
+        Some(threads),
+        &mut gix_utils::progress::Discard,
+        &mut idx,
+        limits.stop.flag(),
+        KIND,
+        usize::try_from(limits.object_bytes_max).ok(),
+        version,
+    )
+    .map_err(IngestError::Broken)?;
+    idx.flush()?;
+    let id = PackId::new(from_gix(&outcome.data_hash));
+    let pack = QuarantinedPack {
+        id,
+        pack_bytes: std::fs::metadata(&pack_path)?.len(),
+        idx_bytes: std::fs::metadata(&idx_path)?.len(),
+        pack_path: quarantine.join(format!("pack-{id}.pack")),
+        idx_path: quarantine.join(format!("pack-{id}.idx")),
+        objects: outcome.num_objects,
+    };
+    std::fs::rename(pack_path, &pack.pack_path)?;
+    std::fs::rename(idx_path, &pack.idx_path)?;
+    Ok(pack)
+}
+
+/// How entries are handed to whoever resolves them.
+fn resolver<'b>(
+    budget: &'b Budget<'_>,
+) -> impl for<'r> Fn(gix_pack::data::EntryRange, &'r gix_pack::data::File) -> Option<&'r [u8]>
++ Send
++ Clone
++ 'b {
+    move |range, pack| budget.resolve(range, pack)
+}
+
+/// What `bytes` have at most when they are deflated, with room for what is read ahead.
+const fn deflated_max(bytes: u64) -> u64 {
+    bytes
+        .saturating_add(bytes / 1024)
+        .saturating_add(4 * BUFFER_BYTES as u64)
 }
 
 /// A pack without objects is its header and the checksum of it.
@@ -212,6 +301,7 @@ fn check_empty(header: &[u8], input: &mut dyn Read) -> Result<(), IngestError> {
 /// Looks up the bases of thin packs and remembers which ones were used.
 struct Bases<'a> {
     store: &'a ObjectStore,
+    stop: &'a Stop,
     used: RefCell<HashSet<Oid>>,
 }
 
@@ -221,6 +311,9 @@ impl gix_object::Find for Bases<'_> {
         id: &oid,
         buffer: &'b mut Vec<u8>,
     ) -> gix_error::Result<Option<gix_object::Data<'b>>> {
+        if self.stop.is_set() {
+            return Err(gix_error::Error::from_error(too_long()));
+        }
         let found = gix_object::Find::try_find(self.store, id, buffer)?;
         if found.is_some() {
             self.used.borrow_mut().insert(id.to_owned());
@@ -229,38 +322,76 @@ impl gix_object::Find for Bases<'_> {
     }
 }
 
-/// Ends a read at the deadline.
-struct StoppableRead<'a, R> {
+fn too_long() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the push took too long")
+}
+
+/// Ends a read at the deadline, or when one entry is larger than any object may be: gix keeps the bytes of an entry
+/// until it has all of them.
+struct GuardedRead<'a, R> {
     inner: R,
     stop: &'a Stop,
+    /// The end stays the end: gix looks at it again and takes an error there for a broken promise.
+    ended: bool,
+    /// Bytes since the last whole entry.
+    entry_bytes: &'a Cell<u64>,
+    entry_bytes_max: u64,
 }
 
-impl<R> StoppableRead<'_, R> {
-    fn check(&self) -> io::Result<()> {
+impl<R: Read> Read for GuardedRead<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.ended {
+            return Ok(0);
+        }
         if self.stop.is_set() {
+            return Err(too_long());
+        }
+        if self.entry_bytes.get() > self.entry_bytes_max {
             return Err(io::Error::new(
-                io::ErrorKind::TimedOut,
-                "the push took too long",
+                io::ErrorKind::FileTooLarge,
+                "an object of the pack is too large",
             ));
         }
-        Ok(())
+        let bytes = self.inner.read(buffer)?;
+        self.ended = bytes == 0 && !buffer.is_empty();
+        self.entry_bytes.set(self.entry_bytes.get() + bytes as u64);
+        Ok(bytes)
     }
 }
 
-impl<R: Read> Read for StoppableRead<'_, R> {
+/// The pack as it is written, and read once more for its checksum.
+struct PackFile(BufWriter<File>);
+
+impl PackFile {
+    fn create(path: &Path) -> io::Result<Self> {
+        let file = File::options()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .open(path)?;
+        Ok(Self(BufWriter::with_capacity(BUFFER_BYTES, file)))
+    }
+}
+
+impl Write for PackFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl Seek for PackFile {
+    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
+        self.0.seek(to)
+    }
+}
+
+impl Read for PackFile {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.check()?;
-        self.inner.read(buffer)
-    }
-}
-
-impl<R: BufRead> BufRead for StoppableRead<'_, R> {
-    fn fill_buf(&mut self) -> io::Result<&[u8]> {
-        self.check()?;
-        self.inner.fill_buf()
-    }
-
-    fn consume(&mut self, bytes: usize) {
-        self.inner.consume(bytes);
+        self.0.flush()?;
+        self.0.get_mut().read(buffer)
     }
 }

@@ -1,0 +1,236 @@
+//! What resolving the deltas of a pushed pack may cost: time, bytes in all, bytes at once.
+//!
+//! A few hundred bytes can describe terabytes: deltas that copy one base over and over, long chains of them, and
+//! chains that branch, whose bases all have to be kept. Every entry is asked for here before it is inflated
+//! (gitformat-pack(5): a delta begins with the sizes of its base and its result), so nothing is allocated first.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, PoisonError};
+
+use flate2::{Decompress, FlushDecompress};
+use gix_pack::data::entry::Header;
+use gix_pack::data::{Entry, EntryRange, File};
+
+use crate::oid::{KIND, Oid};
+use crate::protocol::PushLimits;
+use crate::push::IngestError;
+
+/// The two sizes at the head of a delta, at their longest.
+const DELTA_HEAD_BYTES: usize = 20;
+
+/// What a delta is made on, as the pack names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Base {
+    Offset(u64),
+    Id(Oid),
+}
+
+/// A base that more than one delta needs: it is kept until the last of them is resolved.
+struct Shared {
+    /// Its bytes, once the first of the deltas was seen.
+    bytes: Option<u64>,
+    /// Deltas that still need it.
+    left: u32,
+}
+
+/// The budget of one pack.
+pub(super) struct Budget<'a> {
+    limits: &'a PushLimits,
+    state: Mutex<State>,
+}
+
+struct State {
+    inflate: Decompress,
+    /// Bases by offset and by id, once per delta on them, until all entries have been read.
+    offsets: Vec<u64>,
+    ids: Vec<Oid>,
+    shared: BTreeMap<Base, Shared>,
+    /// Bytes of the shared bases that are kept now.
+    kept: u64,
+    /// Bytes of all objects so far.
+    inflated: u64,
+    inflated_max: u64,
+    /// Bytes of all deltas so far.
+    deltas: u64,
+    /// Why the pack is refused.
+    refused: Option<IngestError>,
+}
+
+impl<'a> Budget<'a> {
+    pub(super) fn new(limits: &'a PushLimits) -> Self {
+        Self {
+            limits,
+            state: Mutex::new(State {
+                inflate: Decompress::new(true),
+                offsets: Vec::new(),
+                ids: Vec::new(),
+                shared: BTreeMap::new(),
+                kept: 0,
+                inflated: 0,
+                inflated_max: 0,
+                deltas: 0,
+                refused: None,
+            }),
+        }
+    }
+
+    /// Notes the base of an entry that was read.
+    pub(super) fn note(&self, entry: &gix_pack::data::input::Entry) {
+        self.with(|state| match entry.header {
+            Header::OfsDelta { base_distance } => {
+                let base = entry.pack_offset.checked_sub(base_distance);
+                state.offsets.extend(base);
+            }
+            Header::RefDelta { base_id } => state.ids.push(base_id),
+            Header::Commit | Header::Tree | Header::Blob | Header::Tag => {}
+        });
+    }
+
+    /// All entries were read, `pack_bytes` of them; what follows resolves them.
+    pub(super) fn begin(&self, pack_bytes: u64) {
+        self.with(|state| {
+            state.inflated_max = pack_bytes
+                .saturating_mul(self.limits.inflated_ratio_max)
+                .saturating_add(self.limits.inflated_bytes_free);
+            let mut offsets = std::mem::take(&mut state.offsets);
+            let mut ids = std::mem::take(&mut state.ids);
+            offsets.sort_unstable();
+            ids.sort_unstable();
+            let by_offset = offsets.chunk_by(|left, right| left == right);
+            let by_id = ids.chunk_by(|left, right| left == right);
+            let named = by_offset
+                .map(|same| (Base::Offset(same[0]), same.len()))
+                .chain(by_id.map(|same| (Base::Id(same[0]), same.len())));
+            state.shared = named
+                .filter(|(_, deltas)| *deltas > 1)
+                .map(|(base, deltas)| {
+                    let left = u32::try_from(deltas).unwrap_or(u32::MAX);
+                    (base, Shared { bytes: None, left })
+                })
+                .collect();
+        });
+    }
+
+    /// The bytes of an entry for whoever resolves it; nothing once the pack is refused.
+    pub(super) fn resolve<'r>(&self, range: EntryRange, pack: &'r File) -> Option<&'r [u8]> {
+        let start = range.start;
+        let bytes = pack.entry_slice(range)?;
+        if self.limits.stop.is_set() {
+            self.with(|state| state.refused = Some(IngestError::Stopped));
+            return None;
+        }
+        self.with(|state| match state.admit(start, bytes, self.limits) {
+            Ok(()) => Some(bytes),
+            Err(refused) => {
+                state.refused.get_or_insert(refused);
+                None
+            }
+        })
+    }
+
+    /// Why the pack was refused, if it was.
+    pub(super) fn refusal(&self) -> Option<IngestError> {
+        self.with(|state| state.refused.take())
+    }
+
+    /// Bytes of all deltas that were resolved.
+    pub(super) fn delta_bytes(&self) -> u64 {
+        self.with(|state| state.deltas)
+    }
+
+    fn with<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
+        // Numbers only: what a panic left is no worse than what was there.
+        action(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl State {
+    fn admit(&mut self, start: u64, bytes: &[u8], limits: &PushLimits) -> Result<(), IngestError> {
+        let entry = Entry::from_bytes(bytes, start, KIND).map_err(IngestError::Broken)?;
+        let base = match entry.header {
+            Header::OfsDelta { base_distance } => {
+                start.checked_sub(base_distance).map(Base::Offset)
+            }
+            Header::RefDelta { base_id } => Some(Base::Id(base_id)),
+            Header::Commit | Header::Tree | Header::Blob | Header::Tag => None,
+        };
+        let Some(base) = base else {
+            return self.count(entry.decompressed_size);
+        };
+        self.deltas = self.deltas.saturating_add(entry.decompressed_size);
+        let sizes = bytes
+            .get(entry.header_size()..)
+            .and_then(|delta| self.delta_sizes(delta));
+        // What cannot be read is not resolved either: that error says more.
+        let Some((base_bytes, result_bytes)) = sizes else {
+            return Ok(());
+        };
+        self.count(result_bytes)?;
+        self.keep(base, base_bytes, limits.kept_bytes_max)
+    }
+
+    fn count(&mut self, bytes: u64) -> Result<(), IngestError> {
+        self.inflated = self.inflated.saturating_add(bytes);
+        if self.inflated > self.inflated_max {
+            return Err(IngestError::Inflated {
+                max: self.inflated_max,
+            });
+        }
+        Ok(())
+    }
+
+    /// Counts what is kept for other deltas while this one is resolved. Chains are followed depth first, so a shared
+    /// base is there from its first delta to its last one.
+    fn keep(&mut self, base: Base, bytes: u64, max: u64) -> Result<(), IngestError> {
+        let mut own = 0;
+        if let Some(shared) = self.shared.get_mut(&base) {
+            own = match shared.bytes {
+                Some(bytes) => bytes,
+                None => {
+                    shared.bytes = Some(bytes);
+                    self.kept = self.kept.saturating_add(bytes);
+                    bytes
+                }
+            };
+            shared.left -= 1;
+        }
+        let others = self.kept.saturating_sub(own);
+        if self
+            .shared
+            .get(&base)
+            .is_some_and(|shared| shared.left == 0)
+        {
+            self.shared.remove(&base);
+            self.kept = others;
+        }
+        if others > max {
+            return Err(IngestError::Kept { max });
+        }
+        Ok(())
+    }
+
+    /// The sizes of base and result that a deflated delta begins with.
+    fn delta_sizes(&mut self, deflated: &[u8]) -> Option<(u64, u64)> {
+        let mut head = [0; DELTA_HEAD_BYTES];
+        self.inflate.reset(true);
+        self.inflate
+            .decompress(deflated, &mut head, FlushDecompress::None)
+            .ok()?;
+        let (base, rest) = size(&head)?;
+        let (result, _) = size(rest)?;
+        Some((base, result))
+    }
+}
+
+/// A size of seven bits a byte, the lowest first, and what is behind it.
+fn size(bytes: &[u8]) -> Option<(u64, &[u8])> {
+    let mut value = 0_u64;
+    for (at, byte) in bytes.iter().enumerate().take(10) {
+        let bits = u64::from(byte & 0x7f);
+        value |= bits.checked_shl(7 * u32::try_from(at).ok()?)?;
+        if byte & 0x80 == 0 {
+            return Some((value, &bytes[at + 1..]));
+        }
+    }
+    None
+}
