@@ -15,8 +15,15 @@ mod clone_push;
 mod commit_graph;
 mod differential;
 mod fsck;
+mod fuzz;
 mod hostile;
 mod http;
+#[allow(
+    clippy::cast_possible_truncation,
+    reason = "the bytes of a number are cut on purpose"
+)]
+#[path = "../../fuzz/inputs.rs"]
+mod inputs;
 mod kept;
 mod packs;
 mod partial;

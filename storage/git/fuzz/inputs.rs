@@ -1,0 +1,489 @@
+//! What hostile bytes are handed to: one function per kind of input, for the fuzz targets and for plain tests.
+//!
+//! Each of them goes through the public API, panics when something is left behind or an answer contradicts what is
+//! known about the input, and says how the input was taken.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use flate2::read::ZlibDecoder;
+use flate2::write::ZlibEncoder;
+use henge_git::{
+    BareRepository, Deadline, FetchLimits, Objects, Protocol, PushLimits, Stop, parse_push,
+    receive_pack, upload_pack,
+};
+use henge_runtime::SystemClock;
+use sha1::{Digest, Sha1};
+
+/// Long before this, every input must have been answered.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Bytes of an object that the drivers look at themselves.
+const OBJECT_BYTES_MAX: usize = 1 << 20;
+/// The ref that hostile pushes make. No branch: any kind of object may be tagged.
+pub(crate) const REF: &str = "refs/tags/x";
+
+/// How an input was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Taken {
+    Accepted,
+    /// With what was said.
+    Refused(String),
+}
+
+impl Taken {
+    pub(crate) fn is_accepted(&self) -> bool {
+        *self == Self::Accepted
+    }
+}
+
+/// The name of an object.
+pub(crate) type Id = [u8; 20];
+
+pub(crate) fn object_id(kind: Kind, data: &[u8]) -> Id {
+    let mut hash = Sha1::new();
+    hash.update(format!("{} {}\0", kind.name(), data.len()));
+    hash.update(data);
+    hash.finalize().into()
+}
+
+pub(crate) fn hex(id: &Id) -> String {
+    id.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Kinds of whole objects, numbered as in packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Commit = 1,
+    Tree = 2,
+    Blob = 3,
+    Tag = 4,
+}
+
+impl Kind {
+    pub(crate) fn of(number: u8) -> Option<Self> {
+        [Self::Commit, Self::Tree, Self::Blob, Self::Tag]
+            .into_iter()
+            .find(|kind| *kind as u8 == number)
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Commit => "commit",
+            Self::Tree => "tree",
+            Self::Blob => "blob",
+            Self::Tag => "tag",
+        }
+    }
+}
+
+/// One entry of a pack.
+pub(crate) enum Entry<'a> {
+    Whole(Kind, &'a [u8]),
+    RefDelta(Id, &'a [u8]),
+    /// Against the entry that begins so many bytes earlier.
+    OfsDelta(usize, &'a [u8]),
+}
+
+/// A pack of `entries` without its trailer.
+pub(crate) fn pack_body(entries: &[Entry<'_>]) -> Vec<u8> {
+    let mut pack = b"PACK\0\0\0\x02".to_vec();
+    pack.extend((entries.len() as u32).to_be_bytes());
+    for entry in entries {
+        let (number, data) = match entry {
+            Entry::Whole(kind, data) => (*kind as u8, data),
+            Entry::OfsDelta(_, delta) => (6, delta),
+            Entry::RefDelta(_, delta) => (7, delta),
+        };
+        push_head(&mut pack, number, data.len());
+        match entry {
+            Entry::Whole(..) => {}
+            Entry::RefDelta(id, _) => pack.extend(id),
+            Entry::OfsDelta(distance, _) => push_distance(&mut pack, *distance),
+        }
+        pack.extend(deflate(data));
+    }
+    pack
+}
+
+/// Kind and size, as an entry begins.
+pub(crate) fn push_head(pack: &mut Vec<u8>, number: u8, size: usize) {
+    let mut rest = size >> 4;
+    let mut byte = number << 4 | (size & 15) as u8;
+    while rest > 0 {
+        pack.push(byte | 0x80);
+        byte = (rest & 0x7f) as u8;
+        rest >>= 7;
+    }
+    pack.push(byte);
+}
+
+fn push_distance(pack: &mut Vec<u8>, mut distance: usize) {
+    let mut bytes = vec![(distance & 0x7f) as u8];
+    while distance > 0x7f {
+        distance = (distance >> 7) - 1;
+        bytes.push(0x80 | (distance & 0x7f) as u8);
+    }
+    bytes.reverse();
+    pack.extend(bytes);
+}
+
+pub(crate) fn deflate(data: &[u8]) -> Vec<u8> {
+    let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+    encoder.write_all(data).expect("memory takes all");
+    encoder.finish().expect("memory takes all")
+}
+
+/// A pack with the checksum that belongs to it.
+pub(crate) fn with_trailer(body: &[u8]) -> Vec<u8> {
+    let mut pack = body.to_vec();
+    pack.extend(Sha1::digest(body));
+    pack
+}
+
+/// One frame.
+pub(crate) fn line(data: &[u8]) -> Vec<u8> {
+    let mut frame = format!("{:04x}", data.len() + 4).into_bytes();
+    frame.extend(data);
+    frame
+}
+
+/// A bare repository with a little history, all of it known.
+pub(crate) struct Place {
+    dir: tempfile::TempDir,
+    repo: BareRepository,
+    pub(crate) blob: Vec<u8>,
+    pub(crate) blob_id: Id,
+    pub(crate) tree_id: Id,
+    pub(crate) commit_id: Id,
+    pub(crate) tag_id: Id,
+}
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let root = dir.path();
+        std::fs::write(root.join("HEAD"), "ref: refs/heads/main\n").expect("written");
+        for below in ["objects/pack", "refs/heads", "refs/tags"] {
+            std::fs::create_dir_all(root.join(below)).expect("made");
+        }
+        let repo = BareRepository::open(root).expect("a bare repository");
+        let blob = b"a line of the base\n".repeat(20);
+        let blob_id = object_id(Kind::Blob, &blob);
+        let tree = [&b"100644 base.txt\0"[..], &blob_id].concat();
+        let tree_id = object_id(Kind::Tree, &tree);
+        let commit = commit_text(&tree_id, &[]);
+        let commit_id = object_id(Kind::Commit, &commit);
+        let tag = tag_text(&commit_id, "commit");
+        let tag_id = object_id(Kind::Tag, &tag);
+        let place = Self {
+            dir,
+            repo,
+            blob,
+            blob_id,
+            tree_id,
+            commit_id,
+            tag_id,
+        };
+        let body = pack_body(&[
+            Entry::Whole(Kind::Commit, &commit),
+            Entry::Whole(Kind::Tree, &tree),
+            Entry::Whole(Kind::Blob, &place.blob),
+            Entry::Whole(Kind::Tag, &tag),
+        ]);
+        let commands = [(commit_id, "refs/heads/main"), (tag_id, "refs/tags/v1")];
+        let taken = place.push(&commands, &with_trailer(&body), &limits());
+        assert_eq!(taken, Taken::Accepted);
+        place
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn objects(&self) -> Objects {
+        Objects::at(&self.repo.objects())
+    }
+
+    /// Pushes new refs with a pack. Nothing but packs and refs may be left, and those only if all were taken.
+    pub(crate) fn push(&self, refs: &[(Id, &str)], pack: &[u8], limits: &PushLimits) -> Taken {
+        let mut request = Vec::new();
+        for (number, (id, name)) in refs.iter().enumerate() {
+            let capabilities = if number == 0 { "\0report-status" } else { "" };
+            let command = format!("{:040} {} {name}{capabilities}", 0, hex(id));
+            request.extend(line(command.as_bytes()));
+        }
+        request.extend(b"0000");
+        request.extend(pack);
+        let packs = self.packs();
+        let quarantine = self.repo.quarantine().expect("a quarantine can be made");
+        let mut report = Vec::new();
+        let outcome = receive_pack(
+            &self.repo,
+            &self.objects(),
+            quarantine.path(),
+            &mut &request[..],
+            &mut report,
+            limits,
+        );
+        drop(quarantine);
+        if let Err(error) = outcome {
+            panic!("a push had no report: {error}");
+        }
+        let report = String::from_utf8_lossy(&report).into_owned();
+        let is_ok = |(_, name): &(Id, &str)| report.contains(&format!("ok {name}\n"));
+        let taken = if refs.iter().all(is_ok) {
+            Taken::Accepted
+        } else {
+            Taken::Refused(report)
+        };
+        self.assert_clean();
+        if !taken.is_accepted() {
+            assert_eq!(packs, self.packs(), "a refused push left a pack");
+            assert!(
+                !self.dir.path().join(REF).is_file(),
+                "a refused push left a ref"
+            );
+        }
+        taken
+    }
+
+    fn packs(&self) -> usize {
+        let packs = std::fs::read_dir(self.repo.objects().join("pack"));
+        packs.expect("readable").count()
+    }
+
+    fn assert_clean(&self) {
+        for file in std::fs::read_dir(self.repo.objects()).expect("readable") {
+            let name = file.expect("readable").file_name();
+            assert_eq!(name, "pack", "something is left among the objects");
+        }
+    }
+
+    /// Pushes [`REF`]; whoever was accepted gets a place as it was before.
+    fn try_push(&mut self, tip: Id, pack: &[u8]) -> Taken {
+        let taken = self.push(&[(tip, REF)], pack, &limits());
+        if taken.is_accepted() {
+            *self = Self::new();
+        }
+        taken
+    }
+}
+
+pub(crate) fn commit_text(tree: &Id, parents: &[Id]) -> Vec<u8> {
+    let parents: String = parents
+        .iter()
+        .map(|parent| format!("parent {}\n", hex(parent)))
+        .collect();
+    let who = "A <a@example.org> 1700000000 +0000";
+    let tree = hex(tree);
+    format!("tree {tree}\n{parents}author {who}\ncommitter {who}\n\nmessage\n").into_bytes()
+}
+
+pub(crate) fn tag_text(target: &Id, kind: &str) -> Vec<u8> {
+    let target = hex(target);
+    let who = "A <a@example.org> 1700000000 +0000";
+    format!("object {target}\ntype {kind}\ntag v1\ntagger {who}\n\nmessage\n").into_bytes()
+}
+
+fn stop() -> Stop {
+    Stop::at(Deadline::after(SystemClock::shared(), DEADLINE))
+}
+
+fn limits() -> PushLimits {
+    PushLimits {
+        stop: stop(),
+        ..PushLimits::default()
+    }
+}
+
+/// Frames until they end or break; how many there were.
+pub(crate) fn pkt_line(data: &[u8]) -> Result<usize, String> {
+    let mut input = data;
+    let mut buffer = Vec::new();
+    let mut frames = 0;
+    while henge_git::pkt::read(&mut input, &mut buffer)
+        .map_err(|error| error.to_string())?
+        .is_some()
+    {
+        frames += 1;
+    }
+    assert!(frames <= data.len() / 4);
+    Ok(frames)
+}
+
+/// The head of a push; how many updates it asks for.
+pub(crate) fn push_commands(data: &[u8]) -> Result<usize, String> {
+    let head = parse_push(&mut &data[..], &limits()).map_err(|error| error.to_string())?;
+    assert!(head.updates.len() <= head.commands.len());
+    for command in &head.commands {
+        if let Ok(at) = command.update {
+            assert_eq!(head.updates[at].name.as_str(), command.name);
+        }
+    }
+    Ok(head.updates.len())
+}
+
+/// A pack, given without its trailer, pushed with its first object as the tip if that is a whole one.
+pub(crate) fn push_pack(place: &mut Place, body: &[u8]) -> Taken {
+    let tip = first_object(body).unwrap_or([0x11; 20]);
+    place.try_push(tip, &with_trailer(body))
+}
+
+/// The same with the bytes as they are, trailer and all.
+pub(crate) fn push_raw_pack(place: &mut Place, pack: &[u8]) -> Taken {
+    let tip = first_object(pack).unwrap_or([0x11; 20]);
+    place.try_push(tip, pack)
+}
+
+/// The name of the first object of a pack, if it is a whole one of moderate size.
+pub(crate) fn first_object(body: &[u8]) -> Option<Id> {
+    let entry = body.get(12..)?;
+    let kind = Kind::of(entry.first()? >> 4 & 7)?;
+    let head = entry.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let mut data = Vec::new();
+    ZlibDecoder::new(&entry[head..])
+        .take(OBJECT_BYTES_MAX as u64)
+        .read_to_end(&mut data)
+        .ok()?;
+    Some(object_id(kind, &data))
+}
+
+/// A pack with `delta` on the base that the repository has. It must be taken exactly if it is one by
+/// gitformat-pack(5).
+pub(crate) fn delta(place: &mut Place, delta: &[u8]) -> Taken {
+    let result = apply_delta(&place.blob, delta);
+    let tip = result
+        .as_deref()
+        .map_or([0x11; 20], |result| object_id(Kind::Blob, result));
+    let pack = delta_pack(place, delta);
+    let taken = place.try_push(tip, &pack);
+    assert_eq!(taken.is_accepted(), result.is_some(), "{taken:?}");
+    taken
+}
+
+/// The pack that [`delta`] pushes.
+pub(crate) fn delta_pack(place: &Place, delta: &[u8]) -> Vec<u8> {
+    with_trailer(&pack_body(&[Entry::RefDelta(place.blob_id, delta)]))
+}
+
+/// Deltas as the format document reads, one byte after the other. As in git, the shortest one has four bytes.
+pub(crate) fn apply_delta(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
+    const DELTA_BYTES_MIN: usize = 4;
+    if delta.len() < DELTA_BYTES_MIN {
+        return None;
+    }
+    let mut bytes = delta.iter().copied();
+    let mut size = || {
+        let mut value = 0_u64;
+        for shift in (0..64).step_by(7) {
+            let byte = bytes.next()?;
+            value |= u64::from(byte & 0x7f).checked_mul(1 << shift)?;
+            if byte & 0x80 == 0 {
+                return usize::try_from(value).ok();
+            }
+        }
+        None
+    };
+    let (base_bytes, result_bytes) = (size()?, size()?);
+    if base_bytes != base.len() {
+        return None;
+    }
+    let mut result = Vec::new();
+    while let Some(code) = bytes.next() {
+        if code == 0 {
+            return None;
+        } else if code & 0x80 == 0 {
+            for _ in 0..code {
+                result.push(bytes.next()?);
+            }
+        } else {
+            let mut parts = [0_usize; 7];
+            for (bit, part) in parts.iter_mut().enumerate() {
+                if code >> bit & 1 == 1 {
+                    *part = usize::from(bytes.next()?);
+                }
+            }
+            let offset = parts[0] | parts[1] << 8 | parts[2] << 16 | parts[3] << 24;
+            let length = match parts[4] | parts[5] << 8 | parts[6] << 16 {
+                0 => 0x1_0000,
+                length => length,
+            };
+            result.extend(base.get(offset..offset.checked_add(length)?)?);
+        }
+        if result.len() > result_bytes {
+            return None;
+        }
+    }
+    (result.len() == result_bytes).then_some(result)
+}
+
+/// An object of the kind that the first byte says, tagged.
+pub(crate) fn object(place: &mut Place, data: &[u8]) -> Taken {
+    let Some((tip, pack)) = object_pack(data) else {
+        return Taken::Refused("no object".to_owned());
+    };
+    place.try_push(tip, &pack)
+}
+
+/// The object that [`object`] pushes, and its pack.
+pub(crate) fn object_pack(data: &[u8]) -> Option<(Id, Vec<u8>)> {
+    let (first, content) = data.split_first()?;
+    let kind = Kind::of(first % 4 + 1)?;
+    let pack = with_trailer(&pack_body(&[Entry::Whole(kind, content)]));
+    Some((object_id(kind, content), pack))
+}
+
+/// A name of a ref; what is taken must come back as it was.
+pub(crate) fn ref_name(data: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return false;
+    };
+    match text.parse::<henge_types::RefName>() {
+        Ok(name) => {
+            assert_eq!(name.as_str(), text);
+            true
+        }
+        Err(_) => false,
+    }
+}
+
+/// A fetch. The first line is the version of the protocol; each other one becomes a frame, but for `0000`, `0001` and
+/// `0002`, and those that begin with `=`: their rest is sent as it is.
+pub(crate) fn fetch(place: &Place, text: &[u8]) -> Result<Vec<u8>, String> {
+    let (protocol, request) = fetch_request(text);
+    let mut answer = Vec::new();
+    let limits = FetchLimits {
+        stop: stop(),
+        ..FetchLimits::default()
+    };
+    upload_pack(
+        &place.repo,
+        &place.objects(),
+        protocol,
+        &mut &request[..],
+        &mut answer,
+        &limits,
+    )
+    .map(|_| answer)
+    .map_err(|error| error.to_string())
+}
+
+/// What [`fetch`] sends.
+pub(crate) fn fetch_request(text: &[u8]) -> (Protocol, Vec<u8>) {
+    let mut lines = text.split(|byte| *byte == b'\n');
+    let protocol = match lines.next() {
+        Some(b"0") => Protocol::V0,
+        Some(b"1") => Protocol::V1,
+        _ => Protocol::V2,
+    };
+    let mut request = Vec::new();
+    for text in lines.filter(|line| !line.is_empty()) {
+        match (text, text.strip_prefix(b"=")) {
+            (b"0000" | b"0001" | b"0002", _) => request.extend(text),
+            (_, Some(raw)) => request.extend(raw),
+            (_, None) => request.extend(line(&[text, b"\n"].concat())),
+        }
+    }
+    (protocol, request)
+}

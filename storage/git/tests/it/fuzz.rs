@@ -1,0 +1,150 @@
+//! Hostile bytes: the corpus of the fuzz targets and mutations of it, without a fuzzer, the same ones in every run.
+
+mod limits;
+mod mutate;
+mod seeds;
+mod verdicts;
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use crate::inputs::{self, Place};
+use mutate::Mutations;
+
+/// Mutations of one file; packs cost the most.
+const MUTATIONS: usize = 60;
+/// No input may take longer, on a busy machine and without optimisation.
+const INPUT_MAX: Duration = Duration::from_secs(10);
+/// What all of it may add to the memory of the process, kilobytes.
+const GROWTH_KB_MAX: u64 = 512 * 1024;
+
+fn corpus(target: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/corpus")).join(target)
+}
+
+/// The files of a target, by name.
+fn files(target: &str) -> Vec<(String, Vec<u8>)> {
+    let mut files: Vec<_> = std::fs::read_dir(corpus(target))
+        .unwrap()
+        .map(|file| file.unwrap())
+        .map(|file| {
+            let name = file.file_name().into_string().unwrap();
+            (name, std::fs::read(file.path()).unwrap())
+        })
+        .collect();
+    files.sort();
+    assert!(!files.is_empty(), "{target} has no corpus");
+    files
+}
+
+/// The largest resident size that the process has had, kilobytes.
+fn peak_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status
+        .lines()
+        .find(|line| line.starts_with("VmHWM:"))
+        .unwrap();
+    line.split_ascii_whitespace()
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+/// Hands every file of `target`, and mutations of it, to `take`.
+fn run(target: &str, mut take: impl FnMut(&[u8])) {
+    let files = files(target);
+    let before = peak_kb();
+    for (name, seed) in &files {
+        let mut mutations = Mutations::new(&format!("{target}/{name}"));
+        for number in 0..=MUTATIONS {
+            let input = if number == 0 {
+                seed.clone()
+            } else {
+                let other = &files[mutations.below(files.len())].1;
+                mutations.of(seed, other)
+            };
+            let begun = Instant::now();
+            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take(&input)));
+            assert!(
+                caught.is_ok(),
+                "{target}/{name}, mutation {number}: {}",
+                hex::encode(&input[..input.len().min(4096)])
+            );
+            let took = begun.elapsed();
+            assert!(
+                took < INPUT_MAX,
+                "{target}/{name}, mutation {number} took {took:?}"
+            );
+        }
+    }
+    // Other tests run beside this one: the bound is on all of them together.
+    let growth = peak_kb() - before;
+    assert!(growth < GROWTH_KB_MAX, "{target}: {growth} kB more memory");
+}
+
+#[test]
+fn corpus_is_what_the_seeds_say() {
+    let place = Place::new();
+    for (target, seeds) in seeds::all(&place) {
+        if std::env::var_os("HENGE_BLESS").is_some() {
+            std::fs::create_dir_all(corpus(target)).unwrap();
+            for (name, bytes) in &seeds {
+                std::fs::write(corpus(target).join(name), bytes).unwrap();
+            }
+        }
+        for (name, bytes) in seeds {
+            let path = corpus(target).join(name);
+            assert!(
+                std::fs::read(&path).is_ok_and(|found| found == bytes),
+                "{} is out of date: HENGE_BLESS=1 cargo test -p henge-git writes it again",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn hostile_frames_and_commands_and_names_are_answered() {
+    run("pkt_line", |data| drop(inputs::pkt_line(data)));
+    run("push_commands", |data| drop(inputs::push_commands(data)));
+    run("ref_name", |data| {
+        inputs::ref_name(data);
+    });
+}
+
+#[test]
+fn hostile_packs_are_answered_and_leave_nothing() {
+    let mut place = Place::new();
+    let mut number = 0;
+    run("push_pack", |body| {
+        number += 1;
+        if number % 8 == 0 {
+            inputs::push_raw_pack(&mut place, body);
+        } else {
+            inputs::push_pack(&mut place, body);
+        }
+    });
+}
+
+#[test]
+fn hostile_deltas_are_taken_exactly_if_they_are_deltas() {
+    let mut place = Place::new();
+    run("delta", |delta| {
+        inputs::delta(&mut place, delta);
+    });
+}
+
+#[test]
+fn hostile_objects_are_answered_and_leave_nothing() {
+    let mut place = Place::new();
+    run("object", |object| {
+        inputs::object(&mut place, object);
+    });
+}
+
+#[test]
+fn hostile_fetches_are_answered() {
+    let place = Place::new();
+    run("fetch", |text| drop(inputs::fetch(&place, text)));
+}

@@ -1,0 +1,157 @@
+//! What the deltas of one pack may cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use henge_git::{Deadline, PushLimits, Stop};
+use henge_runtime::Clock;
+
+use crate::inputs::{Entry, Kind, Place, REF, Taken, object_id, pack_body, with_trailer};
+
+/// A delta on a base of `base` bytes: its first 64 kB, `copies` times.
+fn copies(base: usize, copies: usize) -> Vec<u8> {
+    let mut delta = Vec::new();
+    for mut size in [base, copies * 0x1_0000] {
+        while size > 0x7f {
+            delta.push(u8::try_from(size & 0x7f).unwrap() | 0x80);
+            size >>= 7;
+        }
+        delta.push(u8::try_from(size).unwrap());
+    }
+    delta.extend(std::iter::repeat_n(0x80, copies));
+    delta
+}
+
+/// Deltas of `number` megabytes each on one base, told apart by what they end with.
+fn star(number: u8) -> Vec<u8> {
+    let base = vec![0; 0x1_0000];
+    let id = object_id(Kind::Blob, &base);
+    let deltas: Vec<Vec<u8>> = (1..=number)
+        .map(|number| copies(base.len(), usize::from(number)))
+        .collect();
+    let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
+    entries.extend(deltas.iter().map(|delta| Entry::RefDelta(id, delta)));
+    with_trailer(&pack_body(&entries))
+}
+
+fn refused(place: &Place, pack: &[u8], limits: &PushLimits) -> String {
+    let tip = object_id(Kind::Blob, &vec![0; 0x1_0000]);
+    match place.push(&[(tip, REF)], pack, limits) {
+        Taken::Accepted => panic!("the push was accepted"),
+        Taken::Refused(report) => report,
+    }
+}
+
+#[test]
+fn objects_far_larger_than_their_pack_are_refused() {
+    let limits = PushLimits {
+        inflated_ratio_max: 10,
+        inflated_bytes_free: 1 << 20,
+        ..PushLimits::default()
+    };
+    // 64 kB times 0 + 1 + 2 + ... + 12 are five megabytes.
+    let report = refused(&Place::new(), &star(12), &limits);
+    let reason = "the objects of the pack have more than 10";
+    assert!(report.contains(reason), "{report}");
+    let place = Place::new();
+    let tip = object_id(Kind::Blob, &vec![0; 0x1_0000]);
+    let taken = place.push(&[(tip, REF)], &star(12), &PushLimits::default());
+    assert_eq!(taken, Taken::Accepted);
+}
+
+#[test]
+fn branching_chains_that_keep_too_much_are_refused() {
+    // Every object is the base of a whole chain and of one more delta, so that all of the chain is kept.
+    let base = vec![0; 0x1_0000];
+    let mut objects = vec![base.clone()];
+    let mut deltas = Vec::new();
+    for level in 1..=12 {
+        let below = objects.last().unwrap();
+        let id = object_id(Kind::Blob, below);
+        for extra in [0, 1] {
+            deltas.push((id, copies(below.len(), level + 1 + 20 * extra)));
+        }
+        objects.push(vec![0; (level + 1) * 0x1_0000]);
+    }
+    let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
+    entries.extend(deltas.iter().map(|(id, delta)| Entry::RefDelta(*id, delta)));
+    let pack = with_trailer(&pack_body(&entries));
+    let limits = PushLimits {
+        kept_bytes_max: 1 << 20,
+        ..PushLimits::default()
+    };
+    let report = refused(&Place::new(), &pack, &limits);
+    let reason = "would keep more than 1048576 bytes at once";
+    assert!(report.contains(reason), "{report}");
+    // One base for all of them is no chain: it is needed whatever happens.
+    let place = Place::new();
+    let tip = object_id(Kind::Blob, &base);
+    assert_eq!(
+        place.push(&[(tip, REF)], &star(12), &limits),
+        Taken::Accepted
+    );
+}
+
+#[test]
+fn chains_whose_deltas_are_larger_than_an_object_may_be_are_refused() {
+    // Each delta is as large as its result: nothing is copied.
+    let text = |number: usize| format!("{number:0100}").into_bytes();
+    let deltas: Vec<_> = (1..20)
+        .map(|number| {
+            let delta = [&[100, 100, 100], &text(number)[..]].concat();
+            (object_id(Kind::Blob, &text(number - 1)), delta)
+        })
+        .collect();
+    let base = text(0);
+    let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
+    entries.extend(deltas.iter().map(|(id, delta)| Entry::RefDelta(*id, delta)));
+    let pack = with_trailer(&pack_body(&entries));
+    let limits = PushLimits {
+        object_bytes_max: 1000,
+        ..PushLimits::default()
+    };
+    let report = refused(&Place::new(), &pack, &limits);
+    // Nine deltas of 103 bytes are allowed, ten are not.
+    let hex = crate::inputs::hex(&object_id(Kind::Blob, &text(10)));
+    let reason = format!("object {hex} is made of more than 1000 bytes of deltas");
+    assert!(report.contains(&reason), "{report}");
+}
+
+/// A clock that goes on by a second whenever it is looked at.
+#[derive(Debug)]
+struct Ticking {
+    begun: Instant,
+    looks: AtomicU64,
+}
+
+impl Clock for Ticking {
+    fn instant(&self) -> Instant {
+        self.begun + Duration::from_secs(self.looks.fetch_add(1, Ordering::Relaxed))
+    }
+
+    fn unix_ms(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn the_deadline_is_looked_at_for_every_delta() {
+    let pack = star(100);
+    // The pack is read in one piece: nearly all looks at the clock are those of the deltas.
+    for seconds in [2, 10, 50, 90] {
+        let clock = Arc::new(Ticking {
+            begun: Instant::now(),
+            looks: AtomicU64::new(0),
+        });
+        let looks = Arc::clone(&clock);
+        let limits = PushLimits {
+            stop: Stop::at(Deadline::after(clock, Duration::from_secs(seconds))),
+            ..PushLimits::default()
+        };
+        let report = refused(&Place::new(), &pack, &limits);
+        assert!(report.contains("the push took too long"), "{report}");
+        let looks = looks.looks.load(Ordering::Relaxed);
+        assert!(looks < seconds + 10, "{looks} looks at {seconds} s");
+    }
+}

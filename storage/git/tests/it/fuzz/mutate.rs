@@ -1,0 +1,70 @@
+//! Mutations of bytes, the same ones in every run.
+
+use crate::random::Numbers;
+
+/// A stream of mutations.
+pub(super) struct Mutations(Numbers);
+
+impl Mutations {
+    /// Those that belong to `name`.
+    pub(super) fn new(name: &str) -> Self {
+        // FNV-1a: any number but zero will do.
+        let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        Self(Numbers(seed | 1))
+    }
+
+    pub(super) fn below(&mut self, bound: usize) -> usize {
+        self.0.below(bound.max(1))
+    }
+
+    fn byte(&mut self) -> u8 {
+        u8::try_from(self.below(256)).unwrap()
+    }
+
+    /// One to three changes of `seed`, some of them with parts of `other`.
+    pub(super) fn of(&mut self, seed: &[u8], other: &[u8]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(3) {
+            self.change(&mut bytes, other);
+        }
+        bytes
+    }
+
+    fn change(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
+        let at = self.below(bytes.len() + 1);
+        let length = 1 + self.below(8);
+        let end = (at + length).min(bytes.len());
+        match self.below(9) {
+            0 => bytes.truncate(at),
+            1 | 2 if at < bytes.len() => bytes[at] ^= 1 << self.below(8),
+            3 => {
+                for byte in &mut bytes[at..end] {
+                    *byte = *[0, 1, 0x7f, 0x80, 0xff, b'0', b'f', b'\n', b' ']
+                        .get(self.0.below(9))
+                        .unwrap();
+                }
+            }
+            4 => drop(bytes.drain(at..end)),
+            5 => {
+                let chunk: Vec<u8> = bytes[at..].iter().copied().take(64).collect();
+                bytes.splice(at..at, chunk);
+            }
+            6 => {
+                let from = self.below(other.len() + 1);
+                bytes.splice(at.., other[from..].iter().copied());
+            }
+            7 => {
+                let new: Vec<u8> = (0..length).map(|_| self.byte()).collect();
+                bytes.splice(at..at, new);
+            }
+            // Fields of lengths and numbers: one more or one less.
+            _ if at < bytes.len() => {
+                let step = [1, 0xff][self.below(2)];
+                bytes[at] = bytes[at].wrapping_add(step);
+            }
+            _ => bytes.push(self.byte()),
+        }
+    }
+}
