@@ -243,12 +243,9 @@ impl FromStr for RefName {
                 max: limits::REF_NAME_BYTES_MAX,
             });
         }
-        let components_fine = name.split('/').all(|part| {
-            !part.is_empty()
-                && !part.starts_with('.')
-                && !part.ends_with('.')
-                && !part.ends_with(".lock")
-        });
+        let components_fine = name
+            .split('/')
+            .all(|part| !part.is_empty() && !part.starts_with('.') && !part.ends_with(".lock"));
         let forbidden = |byte: u8| {
             byte < 0x20
                 || matches!(
@@ -259,6 +256,7 @@ impl FromStr for RefName {
         let fine = name.starts_with("refs/")
             && name.matches('/').count() >= 2
             && components_fine
+            && !name.ends_with('.')
             && !name.contains("..")
             && !name.contains("@{")
             && !name.bytes().any(forbidden);
@@ -302,6 +300,8 @@ mod tests {
             "refs/notes/x",
             "refs/heads/@",
             "refs/heads/-x",
+            // Only the whole name must not end in a dot.
+            "refs/heads/a./b",
         ] {
             assert!(name.parse::<RefName>().is_ok(), "{name:?} was refused");
         }

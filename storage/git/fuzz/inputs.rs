@@ -359,6 +359,9 @@ pub(crate) fn delta(place: &mut Place, delta: &[u8]) -> Taken {
     let pack = delta_pack(place, delta);
     let taken = place.try_push(tip, &pack);
     assert_eq!(taken.is_accepted(), result.is_some(), "{taken:?}");
+    if let (None, Taken::Refused(report)) = (&result, &taken) {
+        assert!(!report.contains("unpack ok"), "{report}");
+    }
     taken
 }
 

@@ -15,6 +15,8 @@ use crate::oid::{KIND, Oid};
 use crate::protocol::PushLimits;
 use crate::push::IngestError;
 
+/// The shortest delta that git reads (`DELTA_SIZE_MIN`); a shorter one makes an empty object.
+const DELTA_BYTES_MIN: u64 = 4;
 /// The two sizes at the head of a delta, at their longest.
 const DELTA_HEAD_BYTES: usize = 20;
 
@@ -52,6 +54,8 @@ struct State {
     inflated_max: u64,
     /// Bytes of all deltas so far.
     deltas: u64,
+    /// Whether a delta names a base of the same pack by its id.
+    has_ref_deltas: bool,
     /// Why the pack is refused.
     refused: Option<IngestError>,
 }
@@ -69,6 +73,7 @@ impl<'a> Budget<'a> {
                 inflated: 0,
                 inflated_max: 0,
                 deltas: 0,
+                has_ref_deltas: false,
                 refused: None,
             }),
         }
@@ -81,7 +86,10 @@ impl<'a> Budget<'a> {
                 let base = entry.pack_offset.checked_sub(base_distance);
                 state.offsets.extend(base);
             }
-            Header::RefDelta { base_id } => state.ids.push(base_id),
+            Header::RefDelta { base_id } => {
+                state.has_ref_deltas = true;
+                state.ids.push(base_id);
+            }
             Header::Commit | Header::Tree | Header::Blob | Header::Tag => {}
         });
     }
@@ -133,9 +141,14 @@ impl<'a> Budget<'a> {
         self.with(|state| state.refused.take())
     }
 
-    /// Bytes of all deltas that were resolved.
-    pub(super) fn delta_bytes(&self) -> u64 {
-        self.with(|state| state.deltas)
+    /// Whether the pack, of so many objects, may hold a chain that is too long, too large, or a circle. A circle takes
+    /// an object that is there twice, once as a delta that names its base by id: on itself, say.
+    pub(super) fn has_doubtful_chains(&self, objects: u32) -> bool {
+        self.with(|state| {
+            objects > self.limits.delta_depth_max
+                || state.deltas > self.limits.object_bytes_max
+                || state.has_ref_deltas
+        })
     }
 
     fn with<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
@@ -157,6 +170,11 @@ impl State {
         let Some(base) = base else {
             return self.count(entry.decompressed_size);
         };
+        if entry.decompressed_size < DELTA_BYTES_MIN {
+            return Err(IngestError::ShortDelta {
+                bytes: entry.decompressed_size,
+            });
+        }
         self.deltas = self.deltas.saturating_add(entry.decompressed_size);
         let sizes = bytes
             .get(entry.header_size()..)

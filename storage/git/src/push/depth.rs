@@ -17,17 +17,12 @@ const UNKNOWN: u32 = u32::MAX;
 const ON_PATH: u32 = u32::MAX - 1;
 
 /// Refuses a pack with a chain of more than `limits.delta_depth_max` deltas, or whose deltas have together more bytes
-/// than an object may have. Reads the heads of its entries. `delta_bytes` are those of all deltas in the pack.
+/// than an object may have. Reads the heads of its entries.
 pub(super) fn check_delta_depth(
     pack: &QuarantinedPack,
-    delta_bytes: u64,
     limits: &PushLimits,
 ) -> Result<(), IngestError> {
     let (max, bytes_max) = (limits.delta_depth_max, limits.object_bytes_max);
-    // So few entries are no longer chain.
-    if pack.objects <= max && delta_bytes <= bytes_max {
-        return Ok(());
-    }
     let chains = Chains::open(pack).map_err(IngestError::Broken)?;
     let mut depths = vec![UNKNOWN; chains.entries.len()];
     let mut sums = vec![0_u64; chains.entries.len()];

@@ -76,6 +76,12 @@ pub enum IngestError {
         /// How many bytes are allowed.
         max: u64,
     },
+    /// A delta that no git reads.
+    #[error("a delta of the pack has {bytes} bytes: git reads none of less than 4")]
+    ShortDelta {
+        /// Its bytes.
+        bytes: u64,
+    },
     /// The time for it is over.
     #[error("the push took too long")]
     Stopped,
@@ -120,6 +126,7 @@ impl IngestError {
             | Self::DeltaBytes { .. }
             | Self::Inflated { .. }
             | Self::Kept { .. }
+            | Self::ShortDelta { .. }
             | Self::Stopped => None,
         };
         matches!(
@@ -183,7 +190,9 @@ pub(crate) fn ingest(
             None if limits.stop.is_set() => IngestError::Stopped,
             None => error,
         })?;
-    check_delta_depth(&pack, budget.delta_bytes(), limits)?;
+    if budget.has_doubtful_chains(pack.objects) {
+        check_delta_depth(&pack, limits)?;
+    }
     Ok(Ingested {
         pack: Some(pack),
         external: bases.used.into_inner(),

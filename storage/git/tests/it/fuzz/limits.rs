@@ -27,12 +27,27 @@ fn copies(base: usize, copies: usize) -> Vec<u8> {
 fn star(number: u8) -> Vec<u8> {
     let base = vec![0; 0x1_0000];
     let id = object_id(Kind::Blob, &base);
-    let deltas: Vec<Vec<u8>> = (1..=number)
+    let deltas: Vec<Vec<u8>> = (2..=number)
         .map(|number| copies(base.len(), usize::from(number)))
         .collect();
     let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
     entries.extend(deltas.iter().map(|delta| Entry::RefDelta(id, delta)));
     with_trailer(&pack_body(&entries))
+}
+
+#[test]
+fn an_object_that_is_sent_as_a_delta_on_itself_is_refused() {
+    // Such an object cannot be found again: its base is looked up by its id, and may be the delta.
+    let base = vec![0; 0x1_0000];
+    let id = object_id(Kind::Blob, &base);
+    let delta = copies(base.len(), 1);
+    let pack = pack_body(&[Entry::Whole(Kind::Blob, &base), Entry::RefDelta(id, &delta)]);
+    let place = Place::new();
+    match place.push(&[(id, REF)], &with_trailer(&pack), &PushLimits::default()) {
+        // Whichever of the two the index names first.
+        Taken::Accepted => {}
+        Taken::Refused(report) => assert!(report.contains("deltas away from"), "{report}"),
+    }
 }
 
 fn refused(place: &Place, pack: &[u8], limits: &PushLimits) -> String {
@@ -50,7 +65,7 @@ fn objects_far_larger_than_their_pack_are_refused() {
         inflated_bytes_free: 1 << 20,
         ..PushLimits::default()
     };
-    // 64 kB times 0 + 1 + 2 + ... + 12 are five megabytes.
+    // 64 kB times 1 + 2 + ... + 12 are five megabytes.
     let report = refused(&Place::new(), &star(12), &limits);
     let reason = "the objects of the pack have more than 10";
     assert!(report.contains(reason), "{report}");
@@ -69,7 +84,8 @@ fn branching_chains_that_keep_too_much_are_refused() {
     for level in 1..=12 {
         let below = objects.last().unwrap();
         let id = object_id(Kind::Blob, below);
-        for extra in [0, 1] {
+        // Of two deltas on one base, gix resolves the later one first.
+        for extra in [1, 0] {
             deltas.push((id, copies(below.len(), level + 1 + 20 * extra)));
         }
         objects.push(vec![0; (level + 1) * 0x1_0000]);
@@ -97,7 +113,7 @@ fn branching_chains_that_keep_too_much_are_refused() {
 fn chains_whose_deltas_are_larger_than_an_object_may_be_are_refused() {
     // Each delta is as large as its result: nothing is copied.
     let text = |number: usize| format!("{number:0100}").into_bytes();
-    let deltas: Vec<_> = (1..20)
+    let deltas: Vec<_> = (1..110)
         .map(|number| {
             let delta = [&[100, 100, 100], &text(number)[..]].concat();
             (object_id(Kind::Blob, &text(number - 1)), delta)
@@ -108,13 +124,13 @@ fn chains_whose_deltas_are_larger_than_an_object_may_be_are_refused() {
     entries.extend(deltas.iter().map(|(id, delta)| Entry::RefDelta(*id, delta)));
     let pack = with_trailer(&pack_body(&entries));
     let limits = PushLimits {
-        object_bytes_max: 1000,
+        object_bytes_max: 10_000,
         ..PushLimits::default()
     };
     let report = refused(&Place::new(), &pack, &limits);
-    // Nine deltas of 103 bytes are allowed, ten are not.
-    let hex = crate::inputs::hex(&object_id(Kind::Blob, &text(10)));
-    let reason = format!("object {hex} is made of more than 1000 bytes of deltas");
+    // 97 deltas of 103 bytes are allowed, 98 are not.
+    let hex = crate::inputs::hex(&object_id(Kind::Blob, &text(98)));
+    let reason = format!("object {hex} is made of more than 10000 bytes of deltas");
     assert!(report.contains(&reason), "{report}");
 }
 

@@ -183,6 +183,10 @@ fn delta_packs(place: &Place) -> Seeds {
             pack_body(&[base(), Entry::RefDelta(own, swap)]),
         ),
         (
+            "ref_on_itself",
+            pack_body(&[base(), Entry::RefDelta(id, b"\x10\x10\x90\x10")]),
+        ),
+        (
             "ref_circle",
             pack_body(&[Entry::RefDelta(own, swap), Entry::RefDelta(id, swap)]),
         ),
@@ -531,7 +535,7 @@ fn fetch(place: &Place) -> Seeds {
         ),
         (
             "v0_raw",
-            format!("0\n=0032want {want}\n=0000\n=0009done\n=\n").into_bytes(),
+            format!("0\n=0031want {want}\n=0000\n=0008done\n=\n").into_bytes(),
         ),
     ]
 }

@@ -89,10 +89,39 @@ fn objects_are_judged_as_git_judges_them() {
         let mut place = Place::new();
         for (name, input) in inputs_of("object") {
             if let Some((tip, pack)) = inputs::object_pack(&input) {
-                compare(git, &mut place, &name, tip, &pack, &[]);
+                let excused: &[_] = if input[0] % 4 == 1 && has_odd_mode(&input[1..]) {
+                    &["malformed object"]
+                } else {
+                    &[]
+                };
+                compare(git, &mut place, &name, tip, &pack, excused);
             }
         }
     });
+}
+
+/// Whether a tree has an entry that is no directory, file, link or submodule by its mode. git takes it for a submodule;
+/// documented as refused.
+fn has_odd_mode(mut tree: &[u8]) -> bool {
+    while let Some(space) = tree.iter().position(|byte| *byte == b' ') {
+        let mode = std::str::from_utf8(&tree[..space]).ok();
+        let mode = mode.and_then(|text| u64::from_str_radix(text, 8).ok());
+        let is_known = mode.is_some_and(|mode| {
+            space < 8
+                && matches!(
+                    mode & 0o170_000,
+                    0o040_000 | 0o100_000 | 0o120_000 | 0o160_000
+                )
+        });
+        if !is_known {
+            return true;
+        }
+        let Some(end) = tree.iter().position(|byte| *byte == 0) else {
+            return false;
+        };
+        tree = tree.get(end + 21..).unwrap_or_default();
+    }
+    false
 }
 
 #[test]
@@ -100,10 +129,11 @@ fn packs_are_judged_as_git_judges_them() {
     for_each_git(|_, git| {
         let mut place = Place::new();
         for (name, body) in inputs_of("push_pack") {
-            // git says nothing of the tip; a tip that is not known is missing here.
+            // git says nothing of the tip; a tip that is not known is missing here. Sizes with more digits than a
+            // number has are read by git; nobody writes them.
             let (tip, excused): (_, &[_]) = match inputs::first_object(&body) {
-                Some(tip) => (tip, &["not a pack"]),
-                None => ([0x11; 20], &["unpack ok", "not a pack"]),
+                Some(tip) => (tip, &["not a pack", "overflowed"]),
+                None => ([0x11; 20], &["unpack ok", "not a pack", "overflowed"]),
             };
             compare(git, &mut place, &name, tip, &with_trailer(&body), excused);
         }
