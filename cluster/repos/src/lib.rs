@@ -13,7 +13,8 @@
 //!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it;
 //!   `retiring` and `retire`: packs that were replaced; `replica`: what
 //!   other nodes ask of this one; `readers`: who reads a store.
-//! - `maintain`: compaction by the leader, and what an operator asks of it.
+//! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
+//!   every replica.
 //! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
 
@@ -23,6 +24,7 @@ pub mod effects;
 mod error;
 mod fetcher;
 mod frames;
+mod freshen;
 mod maintain;
 pub mod metrics;
 mod parking;

@@ -16,6 +16,8 @@ const PACKS_FETCHED: &str = "henge_repos_packs_fetched_total";
 const STAGED_PACKS: &str = "henge_repos_staged_packs";
 const COMPACTIONS: &str = "henge_repos_compactions_total";
 const COMPACTED_BYTES: &str = "henge_repos_compacted_bytes_total";
+const FRESHENED: &str = "henge_repos_bitmaps_made_total";
+const FRESHENING_SECONDS: &str = "henge_repos_bitmaps_seconds";
 const COMPACTION_SECONDS: &str = "henge_repos_compaction_seconds";
 const PACKS_MAX: &str = "henge_repos_packs_max";
 const UNCOVERED_PACKS: &str = "henge_repos_uncovered_packs";
@@ -67,6 +69,11 @@ pub fn describe() {
         COMPACTED_BYTES,
         "Bytes of packs and indexes that compaction wrote on this node as a leader"
     );
+    describe_counter!(
+        FRESHENED,
+        "Times this replica made the bitmaps and the commit-graph of a network, by result (ok, failed)"
+    );
+    describe_histogram!(FRESHENING_SECONDS, "Seconds that making them took");
     describe_histogram!(
         COMPACTION_SECONDS,
         "Seconds from the choice of packs to the answer of the shard"
@@ -189,6 +196,15 @@ pub(crate) fn uncovered_packs(packs: usize) {
 
 pub(crate) fn pack_retired() {
     counter!(RETIRED_PACKS).increment(1);
+}
+
+pub(crate) fn freshened(seconds: f64) {
+    counter!(FRESHENED, "result" => "ok").increment(1);
+    histogram!(FRESHENING_SECONDS).record(seconds);
+}
+
+pub(crate) fn freshening_failed() {
+    counter!(FRESHENED, "result" => "failed").increment(1);
 }
 
 /// Counts are far below 2^32; a gauge is a float.

@@ -32,7 +32,7 @@ use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
 use crate::replica::{PackService, ReleaseService, StageService};
 use crate::space::Space;
-use crate::{fetcher, maintain, ref_updates};
+use crate::{fetcher, freshen, maintain, ref_updates};
 
 /// Blocking jobs of a node's part as a replica (staging, fetching packs). A pool of their own: pushes wait
 /// for them on other nodes, so they must never wait for pushes.
@@ -65,6 +65,8 @@ pub(crate) struct Inner {
     pub(crate) work_of_replica: Scope,
     /// Compaction, one at a time.
     pub(crate) work_of_maintenance: Scope,
+    /// Bitmaps and commit-graphs, one network at a time.
+    pub(crate) work_of_freshening: Scope,
     pub(crate) maintenance: Maintenance,
     pub(crate) pushes: Semaphore,
     pub(crate) fetches: Arc<Semaphore>,
@@ -158,7 +160,8 @@ impl Repos {
             clock: Arc::clone(&clock),
             work: Scope::root("git", handle.clone(), jobs),
             work_of_replica: Scope::root("replica", handle.clone(), REPLICA_JOBS_MAX),
-            work_of_maintenance: Scope::root("maintenance", handle, 1),
+            work_of_maintenance: Scope::root("maintenance", handle.clone(), 1),
+            work_of_freshening: Scope::root("bitmaps", handle, 1),
             maintenance: Maintenance::default(),
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
             fetches: Arc::new(Semaphore::new(limits::FETCHES_AT_ONCE)),
@@ -186,6 +189,7 @@ impl Repos {
         bulk.serve(frames::GIT, Arc::new(ReadService(Arc::downgrade(&inner))));
         fetcher::start(&inner);
         maintain::start(&inner);
+        freshen::start(&inner);
         inner.space.watch(cluster.clone(), &scope);
         Reconciler::start(cluster, inner.catalogue.clone(), clock, &scope);
         Ok(Self { inner })

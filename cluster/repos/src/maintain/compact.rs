@@ -109,7 +109,7 @@ impl CompactError {
 }
 
 /// Ends the work when whoever waits for it is gone.
-struct StopOnDrop(Stop);
+pub(crate) struct StopOnDrop(pub(crate) Stop);
 
 impl Drop for StopOnDrop {
     fn drop(&mut self) {

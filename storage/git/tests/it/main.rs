@@ -9,8 +9,8 @@
     reason = "a test that cannot go on fails where it stands, and says what it could not check"
 )]
 
-mod bitmap;
 mod bare_config;
+mod bitmap;
 mod clone_push;
 mod commit_graph;
 mod differential;
