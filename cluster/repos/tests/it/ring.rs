@@ -46,21 +46,24 @@ pub(crate) struct Node {
     runtime: Option<Runtime>,
 }
 
-/// A node has a runtime of its own: what its servers spawn by themselves ends with it.
+/// A node has a runtime of its own: what its servers spawn by themselves ends with it. It has ended before its data
+/// directory goes: a node whose directories vanish under a sync ends the process.
 impl Drop for Node {
     fn drop(&mut self) {
+        self.scope.cancel();
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            tokio::task::block_in_place(|| runtime.shutdown_timeout(Duration::from_secs(10)));
         }
     }
 }
 
+/// The nodes come first: they are dropped before their directory is.
 pub(crate) struct Ring {
+    nodes: Vec<Option<Node>>,
     dir: TempDir,
     cluster: ClusterId,
     records: Vec<NodeRecord>,
     replication: u32,
-    nodes: Vec<Option<Node>>,
 }
 
 /// A node's parts, wired together on its runtime.
