@@ -112,7 +112,9 @@ pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchErro
             Packet::Data(_) => {
                 let line = packet.line().unwrap_or_default();
                 if let Some(name) = line.strip_prefix(b"command=") {
-                    command = Some(name.to_vec());
+                    if command.replace(name.to_vec()).is_some() {
+                        return Err(not_a_fetch(line));
+                    }
                 } else if let Some(format) = line.strip_prefix(b"object-format=")
                     && format != b"sha1"
                 {
@@ -152,7 +154,8 @@ fn arguments(
     let mut buffer = Vec::new();
     for _ in 0..LINES_MAX {
         match pkt::read(input, &mut buffer)? {
-            Some(Packet::Flush) | None => return Ok(digest.finalize().into()),
+            Some(Packet::Flush) => return Ok(digest.finalize().into()),
+            None => return Err(not_a_fetch(b"a request without an end")),
             Some(packet) => {
                 let line = packet.line().ok_or_else(|| not_a_fetch(b"0001"))?;
                 digest.update(line.len().to_le_bytes());
