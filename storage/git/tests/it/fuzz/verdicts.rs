@@ -270,7 +270,6 @@ fn malformed(place: &Place) -> Vec<(String, Vec<u8>)> {
         v2("filter sparse:path=x"),
         v2("filter sparse:oid=nothing"),
         v2("want-ref refs/heads/none"),
-        v2("want-ref refs/heads/main\nwant-ref refs/heads/main"),
         v2("have 12"),
         v2("shallow 12"),
         v2("nonsense"),
