@@ -274,7 +274,6 @@ fn malformed(place: &Place) -> Vec<(String, Vec<u8>)> {
         v2("shallow 12"),
         v2("nonsense"),
         v2("done x"),
-        v2("packfile-uris https"),
         format!(
             "2\ncommand=fetch\n0001\nwant {}\ndone\n0000",
             "0".repeat(40)
