@@ -454,7 +454,7 @@ fn filters_leave_out_the_same_by_bitmap() {
             .enumerate()
         {
             let theirs = format!("theirs-{number}");
-            let mut clone = vec!["-c", "protocol.file.allow=always", "clone", "-q", "--bare"];
+            let mut clone = vec!["clone", "-q", "--mirror"];
             let filtered = format!("--filter={filter}");
             clone.extend([filtered.as_str(), &url, &theirs]);
             git.ok(&clone, server.dir.path());
