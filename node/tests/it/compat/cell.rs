@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::client::{Client, Push, git_command, run};
 use super::narrow::Narrow;
-use super::page::{NO_FILTERS, SHA256};
+use super::page::SHA256;
 use super::server::Server;
 
 /// Branches of the repository with many.
@@ -251,9 +251,6 @@ fn deepened(place: &Place<'_>) -> Done {
 
 fn partial(place: &Place<'_>) -> Done {
     let seed = place.seeded()?;
-    if !place.server.offers_filters(&place.repo)? {
-        return Ok(Outcome::NotApplicable(NO_FILTERS));
-    }
     let mut command = place
         .client
         .clone_command(place.dir.path(), &place.url(), "clone", None);

@@ -12,7 +12,6 @@ pub(super) const SHA256: &str =
     "repositories are SHA-1 only; a push from a SHA-256 repository is refused";
 pub(super) const GIT_ONLY: &str = "tried with git only";
 pub(super) const PARTIAL: &str = "the client has no partial clones that fetch the rest on demand";
-pub(super) const NO_FILTERS: &str = "the server offers no filters yet";
 pub(super) const JGIT_SHALLOW: &str = "the command line of this version has no shallow clones";
 pub(super) const LIBGIT2_ATOMIC: &str = "libgit2 does not ask for atomic pushes";
 pub(super) const ISOMORPHIC_ATOMIC: &str = "the client pushes one ref at a time";
@@ -20,7 +19,6 @@ pub(super) const ISOMORPHIC_ATOMIC: &str = "the client pushes one ref at a time"
 /// In the order of their letters.
 const REASONS: &[&str] = &[
     PARTIAL,
-    NO_FILTERS,
     JGIT_SHALLOW,
     LIBGIT2_ATOMIC,
     ISOMORPHIC_ATOMIC,

@@ -112,19 +112,4 @@ impl Server {
             }
         }
     }
-
-    /// Whether fetches may leave objects out.
-    pub(super) fn offers_filters(&self, repo: &str) -> Result<bool, String> {
-        let trace = tempfile::NamedTempFile::new().map_err(|error| error.to_string())?;
-        let path: PathBuf = trace.path().to_owned();
-        let mut list = super::client::git_command(&crate::gits::gits()[0], std::env::temp_dir());
-        list.args(["-c", "protocol.version=2", "ls-remote", &self.url(repo)])
-            .env("GIT_TRACE_PACKET", &path)
-            .output()
-            .map_err(|error| error.to_string())?;
-        let trace = std::fs::read_to_string(path).map_err(|error| error.to_string())?;
-        Ok(trace
-            .lines()
-            .any(|line| line.contains("< fetch=") && line.contains("filter")))
-    }
 }

@@ -70,12 +70,10 @@ fn hidden_refs_are_neither_shown_nor_given_nor_taken() {
         let report = post(&url, "receive-pack", "", &empty_pack);
         let report = String::from_utf8_lossy(&report.body).into_owned();
         assert!(report.contains("missing necessary objects"), "{report}");
-        // A later pattern shows again what an earlier one hides.
-        set(
-            git,
-            &bare,
-            &[("uploadpack.hideRefs", "!refs/hidden/secret")],
-        );
+        // A later pattern shows again what an earlier one hides; later in the file, whatever the section.
+        let mut config = std::fs::read_to_string(bare.join("config")).unwrap();
+        config.push_str("[uploadpack]\n\thideRefs = !refs/hidden/secret\n");
+        std::fs::write(bare.join("config"), config).unwrap();
         let listed = git.ok(&["ls-remote", &url], server.dir.path());
         assert!(listed.contains(SECRET), "{listed}");
         assert_eq!(
@@ -229,6 +227,30 @@ fn services_are_switched_on_and_off_per_repository() {
             !second.contains(" atomic ") && second.contains(" push-options "),
             "{second}"
         );
+    });
+}
+
+#[test]
+fn what_may_be_wanted_and_left_out_is_the_repositorys_own_affair() {
+    for_each_git(|server, git| {
+        let (bare, url, secret) = repository(server, git, "wants");
+        let offers_filters = || {
+            let url = format!("{url}/info/refs?service=git-upload-pack");
+            let answer = crate::raw::request("GET", &url, &[("Git-Protocol", "version=2")], b"");
+            let answer = answer.text();
+            answer
+                .lines()
+                .any(|line| line.contains("fetch=") && line.contains(" filter"))
+        };
+        assert!(offers_filters());
+        git.ok(&["config", "uploadpack.allowFilter", "false"], &bare);
+        assert!(!offers_filters());
+        git.ok(&["update-ref", "-d", SECRET], &bare);
+        let refused = post(&url, "upload-pack", "version=2", &fetch(&secret)).text();
+        assert!(refused.contains("not our ref"), "{refused}");
+        set(git, &bare, &[("uploadpack.allowAnySHA1InWant", "true")]);
+        let given = post(&url, "upload-pack", "version=2", &fetch(&secret)).text();
+        assert!(given.contains("packfile"), "{given}");
     });
 }
 

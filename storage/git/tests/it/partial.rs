@@ -256,7 +256,7 @@ fn refs_are_wanted_by_name_and_sections_travel_in_frames() {
         let sections = format!(
             "{}{}0001{}{}0001{}",
             String::from_utf8(line("shallow-info\n")).unwrap(),
-            String::from_utf8(line(&format!("shallow {head}\n"))).unwrap(),
+            String::from_utf8(line(&format!("shallow {head}"))).unwrap(),
             String::from_utf8(line("wanted-refs\n")).unwrap(),
             String::from_utf8(line(&format!("{head} refs/heads/main\n"))).unwrap(),
             String::from_utf8(line("packfile\n")).unwrap(),
