@@ -2,6 +2,7 @@
 //!
 //! Ports: every test takes a base of its own, so that rings never meet.
 
+mod bitmaps;
 mod compaction;
 mod compatibility;
 mod crash;
