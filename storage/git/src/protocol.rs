@@ -207,7 +207,7 @@ impl Default for FetchPolicy {
 }
 
 /// See [`FetchLimits::walked_commits_max`].
-const WALKED_COMMITS_MAX: usize = 16;
+const WALKED_COMMITS_MAX: usize = 256;
 
 /// Bounds on one fetch.
 #[derive(Debug, Clone)]
@@ -217,7 +217,7 @@ pub struct FetchLimits {
     /// Bytes of the request.
     pub request_bytes_max: usize,
     /// A client that has some of the history and lacks no more commits than this gets what a walk finds, also where there
-    /// are bitmaps. With 0 bitmaps are always used.
+    /// are bitmaps: it takes longer, but only a walk finds what to make deltas on. With 0 bitmaps are always used.
     pub walked_commits_max: usize,
     /// When to give up.
     pub stop: Stop,

@@ -27,8 +27,9 @@ use crate::refs::RefStore;
 use crate::responses::Turn;
 use crate::store::{ObjectStore, Objects, StoreError};
 
-/// Commits that a client lacks and that are listed before bitmaps are used in any case.
-const LISTED_MAX: usize = 1000;
+/// Commits looked at to list those that a client lacks, before bitmaps are used in any case. They are more than it lacks:
+/// a branch that began long ago makes the walk look at everything since.
+const LISTED_MAX: usize = 4096;
 /// A commit that no bitmap covers costs about half of what one costs that the client lacks: both have their trees read,
 /// but the walk of what it lacks also prepares deltas. New bitmaps leave few such commits, old ones many.
 const BEYOND_PER_MISSING: usize = 2;
