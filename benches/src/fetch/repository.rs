@@ -37,6 +37,8 @@ impl Repository {
         copy.git(&["repack", "-adbq"]).await?;
         copy.git(&["commit-graph", "write", "--reachable"]).await?;
         copy.git(&["pack-refs", "--all"]).await?;
+        copy.git(&["config", "uploadpack.allowFilter", "true"])
+            .await?;
         Ok(copy)
     }
 

@@ -5,6 +5,7 @@ mod emit;
 mod filter;
 mod filtered;
 mod graph;
+mod kept;
 mod legacy;
 mod ls_refs;
 mod negotiate;

@@ -4,16 +4,14 @@ use std::io::BufRead;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
-use sha2::{Digest, Sha256};
 
 use crate::bitmap::{self, Counted};
 use crate::fetch::answer::{Answer, Frames, Progress, Tick};
 use crate::fetch::emit::{Accepts, write_pack};
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
-use crate::fetch::ls_refs::ls_refs;
 use crate::fetch::negotiate::{common, is_enough};
-use crate::fetch::request::{self, Fetch, LsRefs, Request};
+use crate::fetch::request::{self, Fetch, Request};
 use crate::fetch::select::{Selection, Selector, not_tips};
 use crate::fetch::shallow::{self, Cut};
 use crate::fetch::walk::{Ends, missing_commits};
@@ -24,7 +22,6 @@ use crate::pkt;
 use crate::protocol::{AcceptedWants, FetchLimits};
 use crate::reach::{Reach, ReachError};
 use crate::refs::RefStore;
-use crate::responses::Turn;
 use crate::store::{ObjectStore, Objects, StoreError};
 
 /// Commits looked at to list those that a client lacks, before bitmaps are used in any case. They are more than it lacks:
@@ -72,21 +69,6 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn ls_refs(&mut self, request: &LsRefs, output: &mut dyn Output) -> Result<(), FetchError> {
-        let key = match (&self.limits.responses, self.refs.version()) {
-            (Some(responses), Some(version)) => {
-                let mut key = responses.key("ls-refs", &request.digest);
-                key.update(version.to_le_bytes());
-                Some(key)
-            }
-            (Some(_), None) | (None, _) => None,
-        };
-        self.once(key, output, |session, output| {
-            session.summary.refs_listed += ls_refs(session.refs, session.objects, request, output)?;
-            Ok(())
-        })
-    }
-
     fn fetch(&mut self, request: &Fetch, output: &mut dyn Output) -> Result<(), FetchError> {
         self.in_pack = request.sideband_all;
         let named = self.named(request)?;
@@ -98,56 +80,11 @@ impl Session<'_> {
         let not_tips = not_tips(self.refs, &request.wants);
         let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
-        let key = self.limits.responses.as_ref().map(|responses| {
-            let mut key = responses.key("fetch", &request.digest);
-            self.add_refs(request, &mut key);
-            key
-        });
+        let key = self.fetch_key(request);
         self.once(key, output, |session, output| {
             let answer = Answer::new(output, &session.limits.stop, request.sideband_all);
             session.answer(&store, request, &wanted, &named, answer)
         })
-    }
-
-    /// Adds to the key of a fetch what its answer depends on beside the request: objects never change, refs do. An
-    /// object that came since could make the answer shorter, never wrong.
-    fn add_refs(&self, request: &Fetch, key: &mut Sha256) {
-        if request.include_tag {
-            self.refs
-                .for_each("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
-        }
-        if request.names_refs() {
-            key.update(self.refs.head().as_str());
-            self.refs.for_each("", &mut |name, id| {
-                key.update(name.as_str().len().to_le_bytes());
-                key.update(name.as_str());
-                key.update(id.as_bytes());
-            });
-        }
-    }
-
-    /// Answers like an earlier request with the same key, or by `make`.
-    fn once(
-        &mut self,
-        key: Option<Sha256>,
-        output: &mut dyn Output,
-        make: impl FnOnce(&mut Self, &mut dyn Output) -> Result<(), FetchError>,
-    ) -> Result<(), FetchError> {
-        let (Some(key), Some(responses)) = (key, &self.limits.responses) else {
-            return make(self, output);
-        };
-        match responses.turn(key, &self.limits.stop) {
-            None => Err(FetchError::Stopped),
-            Some(Turn::Known(answer)) => {
-                self.summary.replayed += 1;
-                Ok(answer.replay(output)?)
-            }
-            Some(Turn::Make(making)) => {
-                let mut recorder = making.recorder(output);
-                make(self, &mut recorder)?;
-                Ok(making.finish(recorder)?)
-            }
-        }
     }
 
     fn answer(

@@ -1,0 +1,81 @@
+//! Answers that are kept: which requests are equal, and what to do about them.
+
+use sha2::{Digest, Sha256};
+
+use crate::fetch::FetchError;
+use crate::fetch::ls_refs::ls_refs;
+use crate::fetch::request::{Fetch, LsRefs};
+use crate::fetch::serve::Session;
+use crate::output::Output;
+use crate::responses::Turn;
+
+impl Session<'_> {
+    /// Answers `ls-refs`.
+    pub(super) fn ls_refs(
+        &mut self,
+        request: &LsRefs,
+        output: &mut dyn Output,
+    ) -> Result<(), FetchError> {
+        let key = match (&self.limits.responses, self.refs.version()) {
+            (Some(responses), Some(version)) => {
+                let mut key = responses.key("ls-refs", &request.digest);
+                key.update(version.to_le_bytes());
+                Some(key)
+            }
+            (Some(_), None) | (None, _) => None,
+        };
+        self.once(key, output, |session, output| {
+            session.summary.refs_listed += ls_refs(session.refs, session.objects, request, output)?;
+            Ok(())
+        })
+    }
+
+    /// The key of a fetch, where answers are kept.
+    pub(super) fn fetch_key(&self, request: &Fetch) -> Option<Sha256> {
+        let responses = self.limits.responses.as_ref()?;
+        let mut key = responses.key("fetch", &request.digest);
+        self.add_refs(request, &mut key);
+        Some(key)
+    }
+
+    /// Adds to the key of a fetch what its answer depends on beside the request: objects never change, refs do. An
+    /// object that came since could make the answer shorter, never wrong.
+    fn add_refs(&self, request: &Fetch, key: &mut Sha256) {
+        if request.include_tag {
+            self.refs
+                .for_each("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
+        }
+        if request.names_refs() {
+            key.update(self.refs.head().as_str());
+            self.refs.for_each("", &mut |name, id| {
+                key.update(name.as_str().len().to_le_bytes());
+                key.update(name.as_str());
+                key.update(id.as_bytes());
+            });
+        }
+    }
+
+    /// Answers like an earlier request with the same key, or by `make`.
+    pub(super) fn once(
+        &mut self,
+        key: Option<Sha256>,
+        output: &mut dyn Output,
+        make: impl FnOnce(&mut Self, &mut dyn Output) -> Result<(), FetchError>,
+    ) -> Result<(), FetchError> {
+        let (Some(key), Some(responses)) = (key, &self.limits.responses) else {
+            return make(self, output);
+        };
+        match responses.turn(key, &self.limits.stop) {
+            None => Err(FetchError::Stopped),
+            Some(Turn::Known(answer)) => {
+                self.summary.replayed += 1;
+                Ok(answer.replay(output)?)
+            }
+            Some(Turn::Make(making)) => {
+                let mut recorder = making.recorder(output);
+                make(self, &mut recorder)?;
+                Ok(making.finish(recorder)?)
+            }
+        }
+    }
+}
