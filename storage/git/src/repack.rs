@@ -1,4 +1,4 @@
-//! Merges packs: which ones ([`plan()`]), into what ([`write`]), and a check of packs that git made
+//! Merges packs: which ones ([`plan()`]), into what ([`write()`]), and a check of packs that git made
 //! ([`verify_covers`]).
 //!
 //! Pushes leave a pack each. Merging takes their entries as they lie, compressed, and looks for deltas only between

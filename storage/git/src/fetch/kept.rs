@@ -34,6 +34,8 @@ impl Session<'_> {
     pub(super) fn fetch_key(&self, request: &Fetch) -> Option<Sha256> {
         let responses = self.limits.responses.as_ref()?;
         let mut key = responses.key("fetch", &request.digest);
+        // What is refused now must not be given because it was allowed before.
+        key.update([u8::from(self.limits.policy.filter)]);
         self.add_refs(request, &mut key);
         Some(key)
     }
