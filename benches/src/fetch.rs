@@ -207,7 +207,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
             4 * few,
         ),
         (
-            Request::fetch("the last 50 commits", &[], &head).have(&base),
+            Request::fetch("what came since HEAD~50", &[], &head).have(&base),
             4 * few,
             many,
         ),
@@ -230,7 +230,11 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     let used = pair.henge_cpu()?.saturating_sub(before);
     let took = SystemClock.instant().duration_since(started);
     let mut section = report(&rows);
-    section.note(repository.describe().await?);
+    section.note(format!(
+        "{}; HEAD~{LAST_COMMITS}..HEAD: {} commits",
+        repository.describe().await?,
+        repository.commits_since(&base).await?
+    ));
     section.note(format!(
         "memory of the serving node, MB: {} before, at most {} ({} that no file backs) during one clone, {} ({}) during \
          {CROWD} equal clones at once, which took {} s and {} s of CPU",

@@ -66,14 +66,18 @@ impl Repository {
         Ok(id.trim().to_owned())
     }
 
-    /// The commit that stands `count` behind HEAD in topological order.
+    /// The commit `count` merges or changes ago: HEAD's first parent's first parent and so on.
     pub(super) async fn behind_head(&self, count: usize) -> anyhow::Result<String> {
-        let skip = format!("--skip={count}");
-        let id = self
-            .git(&["rev-list", "--topo-order", "-n1", &skip, "HEAD"])
-            .await?;
-        ensure!(!id.trim().is_empty(), "HEAD has no {count} commits");
+        let name = format!("HEAD~{count}");
+        let id = self.git(&["rev-parse", "--verify", &name]).await?;
         Ok(id.trim().to_owned())
+    }
+
+    /// Commits that HEAD reaches and `base` does not.
+    pub(super) async fn commits_since(&self, base: &str) -> anyhow::Result<String> {
+        let range = format!("{base}..HEAD");
+        let count = self.git(&["rev-list", "--count", &range]).await?;
+        Ok(count.trim().to_owned())
     }
 
     /// Commits, refs, objects and MB, as a sentence.
