@@ -113,8 +113,10 @@ impl Shared {
     }
 
     pub(super) fn total_bytes(&self) -> u64 {
-        let segments = self.table().len() + self.spares.ready();
-        segments as u64 * self.config.segment_bytes
+        // One lock after the other: the filling thread takes the table's under that of the spares.
+        let used = self.table().len();
+        let ready = self.spares.ready();
+        (used + ready) as u64 * self.config.segment_bytes
     }
 
     /// Segments that may exist.

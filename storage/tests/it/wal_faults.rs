@@ -212,6 +212,35 @@ fn a_full_disk_stops_appends_only_when_the_spares_are_used_and_only_until_there_
     wal.close().expect("closes");
 }
 
+/// Counting segments held the lock of those in use while it asked for that of the spares; the filling thread takes them
+/// the other way round. The log stood still for ever.
+#[test]
+fn the_size_may_be_asked_for_while_segments_are_filled() {
+    let disk = SimDisk::new();
+    let wal = Wal::open_with(disk.shared(), SystemClock::shared(), config(), OnFatal::Die)
+        .expect("opens");
+    let is_over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                assert!(wal.total_bytes() > 0);
+            }
+        });
+        // A segment holds fifteen of them.
+        for index in 1..=1500 {
+            let (done, result) = told();
+            block(wal.append(ONE, vec![record(index, 1000)], done)).expect("is queued");
+            let told = result.recv_timeout(DEADLINE).expect("is told");
+            told.expect("is durable");
+            if index > 5 {
+                purge(&wal, ONE, index - 5, ignore());
+            }
+        }
+        is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    });
+    wal.close().expect("closes");
+}
+
 /// Waits for a condition with a deadline, without sleeping.
 fn wait(condition: impl Fn() -> bool) {
     let deadline = henge_runtime::Clock::instant(&SystemClock) + DEADLINE;
