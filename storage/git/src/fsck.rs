@@ -214,6 +214,20 @@ fn hash_mismatch(id: &crate::oid::oid, kind: gix_object::Kind, data: &[u8]) -> O
     }
 }
 
+/// Checks one pack: its checksums and its index, and every object of it, inflated and hashed.
+///
+/// # Errors
+/// When the time is over. What is wrong inside is no error but a finding.
+pub fn fsck_pack(idx: &Path, stop: &Stop) -> Result<FsckReport, FsckError> {
+    let mut fsck = Fsck {
+        report: FsckReport::default(),
+        stop,
+        progress: &mut |_| {},
+    };
+    fsck.check_one_pack(idx)?;
+    Ok(fsck.report)
+}
+
 /// Checks the object store `objects` and that everything reachable from `tips` is in it.
 ///
 /// Every pack and loose object of the directory itself is read, not those of its alternates; reachable objects may lie

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use henge_cluster::{Effects, Leadership, ProposeError};
+use henge_git::fsck::{Finding, FsckError, fsck_pack};
 use henge_git::repack::{
     self, CoverError, PackSize, PlanLimits, RepackError, RepackOptions, ReverseIndex,
 };
@@ -73,6 +74,12 @@ pub(crate) enum CompactError {
     /// What was written must not take the place of the others.
     #[error("the new pack may not take the place of the old ones: {0}")]
     NotCovered(#[from] CoverError),
+    /// What was written could not be read through.
+    #[error("the new pack could not be checked: {0}")]
+    Unchecked(#[from] FsckError),
+    /// What was written is broken: a defect of the program or of the machine.
+    #[error("the new pack is broken and was thrown away: {0}")]
+    Broken(Box<Finding>),
     /// The new pack could not be kept here.
     #[error(transparent)]
     Keep(#[from] KeepError),
@@ -94,8 +101,14 @@ impl CompactError {
     /// Whether trying again would end the same way until somebody acts.
     pub(crate) const fn is_defect(&self) -> bool {
         match self {
-            Self::NotCovered(CoverError::Stopped) | Self::Repack(RepackError::Stopped) => false,
-            Self::NotCovered(_) | Self::Repack(_) | Self::Refused(_) => true,
+            Self::NotCovered(CoverError::Stopped)
+            | Self::Repack(RepackError::Stopped)
+            | Self::Unchecked(FsckError::Stopped) => false,
+            Self::NotCovered(_)
+            | Self::Repack(_)
+            | Self::Unchecked(_)
+            | Self::Broken(_)
+            | Self::Refused(_) => true,
             Self::NotLeader
             | Self::Parked
             | Self::LowSpace(_)
@@ -235,6 +248,11 @@ impl Inner {
             let indexes: Vec<PathBuf> = old.iter().map(idx).collect();
             let pack = repack::write(&indexes, quarantine.path(), &options)?.pack;
             repack::verify_covers(&pack.idx_path, &indexes, &options.stop)?;
+            // It is to be the only copy of these objects, on every replica: all of it is read and hashed first.
+            let report = fsck_pack(&pack.idx_path, &options.stop)?;
+            if let Some(finding) = report.findings.into_iter().next() {
+                return Err(CompactError::Broken(Box::new(finding)));
+            }
             Ok::<_, CompactError>(Merged {
                 old,
                 pack,

@@ -44,6 +44,20 @@ impl Fsck<'_> {
         Ok(())
     }
 
+    /// Checks the pack of one index.
+    pub(super) fn check_one_pack(&mut self, idx: &Path) -> Result<(), FsckError> {
+        match open(idx) {
+            Ok(pack) => {
+                self.report.packs += 1;
+                self.check_pack(&pack, u64::from(pack.index.num_objects()))
+            }
+            Err(finding) => {
+                self.find(finding);
+                Ok(())
+            }
+        }
+    }
+
     fn check_pack(&mut self, pack: &OpenPack, total: u64) -> Result<(), FsckError> {
         self.check_files(pack)?;
         // In the order of the file: a base was mostly read shortly before.

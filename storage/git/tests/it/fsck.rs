@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use henge_git::fsck::{Finding, FsckError, FsckReport, Stage, fsck};
+use henge_git::fsck::{Finding, FsckError, FsckReport, Stage, fsck, fsck_pack};
 use henge_git::{Stop, stats};
 use henge_types::ObjectId;
 
@@ -170,5 +170,30 @@ fn a_damaged_loose_object_is_named_and_a_stop_is_heeded() {
         git.ok(&["repack", "-q", "-ad"], &server.path("work"));
         let outcome = fsck(&objects, &[tip], &stop, &mut |_| ());
         assert!(matches!(outcome, Err(FsckError::Stopped)));
+    });
+}
+
+#[test]
+fn one_pack_is_checked_by_itself() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "one.git");
+        let work = server.path("work");
+        git.work_tree(&work, 5);
+        git.ok(&["push", "-q", &url, "main"], &work);
+        let idx = idx_files(&bare).remove(0);
+        let report = fsck_pack(&idx, &Stop::default()).unwrap();
+        assert_eq!((report.packs, report.findings.len()), (1, 0));
+        assert!(report.packed >= 15, "{report:?}");
+        // A copy with one flipped byte in the middle.
+        let copy = server.path("copy");
+        std::fs::create_dir(&copy).unwrap();
+        let (pack, idx_copy) = (copy.join("pack-1.pack"), copy.join("pack-1.idx"));
+        std::fs::copy(&idx, &idx_copy).unwrap();
+        let mut bytes = std::fs::read(idx.with_extension("pack")).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        std::fs::write(&pack, bytes).unwrap();
+        let report = fsck_pack(&idx_copy, &Stop::default()).unwrap();
+        assert!(!report.findings.is_empty());
     });
 }
