@@ -14,6 +14,7 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::protocol::Stop;
+use crate::store::Pack;
 pub(crate) use record::{Answer, Recorder};
 
 /// Answers kept at most.
@@ -68,9 +69,25 @@ enum Slot {
 /// What a request does about its answer.
 pub(crate) enum Turn {
     /// Somebody asked this before.
-    Known(Arc<Answer>),
+    Known(Known),
     /// The answer is to be made, and recorded by [`Making::recorder`].
     Make(Making),
+}
+
+/// An answer with the packs that it has parts of: those may be replaced before its last byte has left.
+pub(crate) struct Known {
+    answer: Arc<Answer>,
+    packs: Vec<Arc<Pack>>,
+}
+
+impl Known {
+    /// Writes the answer.
+    pub(crate) fn replay(self, output: &mut dyn crate::Output) -> std::io::Result<()> {
+        let Self { answer, packs } = self;
+        answer.replay(output)?;
+        drop(packs);
+        Ok(())
+    }
 }
 
 impl Responses {
@@ -100,9 +117,13 @@ impl Responses {
             state.uses += 1;
             let now = state.uses;
             match state.slots.get_mut(&key) {
-                Some(Slot::Kept { answer, used }) if answer.is_whole() => {
-                    *used = now;
-                    return Some(Turn::Known(Arc::clone(answer)));
+                Some(Slot::Kept { answer, used }) => {
+                    if let Some(packs) = answer.packs() {
+                        *used = now;
+                        let answer = Arc::clone(answer);
+                        return Some(Turn::Known(Known { answer, packs }));
+                    }
+                    return Some(self.make(&mut state, key));
                 }
                 Some(Slot::Making) => {
                     let waited = self.shared.made.wait_timeout(state, LOOK_EVERY);
@@ -111,16 +132,18 @@ impl Responses {
                         return None;
                     }
                 }
-                Some(Slot::Kept { .. }) | None => {
-                    state.remove(&key);
-                    state.slots.insert(key, Slot::Making);
-                    return Some(Turn::Make(Making {
-                        shared: Arc::clone(&self.shared),
-                        key,
-                    }));
-                }
+                None => return Some(self.make(&mut state, key)),
             }
         }
+    }
+
+    fn make(&self, state: &mut State, key: Key) -> Turn {
+        state.remove(&key);
+        state.slots.insert(key, Slot::Making);
+        Turn::Make(Making {
+            shared: Arc::clone(&self.shared),
+            key,
+        })
     }
 }
 
@@ -312,6 +335,35 @@ mod tests {
         assert_eq!(make(&responses, key(1), b"second"), b"second");
         assert_eq!(make(&responses, key(ANSWERS_MAX + 9), b"second"), b"first");
         assert!(responses.shared.lock().slots.len() <= ANSWERS_MAX);
+    }
+
+    /// Compaction puts another pack in the place of this one while its bytes are on their way: they all arrive.
+    #[test]
+    fn a_pack_that_goes_while_its_part_is_sent_is_sent_to_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        crate::store::put_empty_pack(directory.path(), "0");
+        let idx = directory.path().join("pack-0.idx");
+        let pack = Arc::new(Pack::open(&idx).unwrap());
+        let responses = Responses::new(directory.path());
+        let Some(Turn::Make(making)) = responses.turn([1; 32], &Stop::default()) else {
+            panic!("nobody asked before");
+        };
+        let mut first = Vec::new();
+        let mut recorder = making.recorder(&mut first);
+        let part = crate::PackPart::new(Arc::clone(&pack), 0..12);
+        recorder.write_part(part).unwrap();
+        making.finish(recorder).unwrap();
+        let Some(Turn::Known(known)) = responses.turn([1; 32], &Stop::default()) else {
+            panic!("it was kept");
+        };
+        drop(pack);
+        let mut again = Vec::new();
+        known.replay(&mut again).unwrap();
+        assert_eq!(again, first);
+        assert!(again.starts_with(b"PACK"));
+        // Nobody holds the pack any more: the answer is made anew.
+        let turn = responses.turn([1; 32], &Stop::default());
+        assert!(matches!(turn, Some(Turn::Make(_))));
     }
 
     #[test]

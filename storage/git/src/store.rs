@@ -19,6 +19,8 @@ use crate::commit_graph::CommitGraph;
 use crate::oid::{KIND, Oid, oid};
 pub(crate) use install::install;
 pub(crate) use packs::Pack;
+#[cfg(test)]
+pub(crate) use packs::tests::put as put_empty_pack;
 pub use packs::{Objects, ObjectsPool};
 
 /// Decoded delta bases kept per request.

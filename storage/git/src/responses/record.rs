@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Weak;
+use std::sync::{Arc, Weak};
 
 use tempfile::{SpooledData, SpooledTempFile};
 
@@ -41,12 +41,19 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
-    /// Whether all of its packs are still there.
-    pub(super) fn is_whole(&self) -> bool {
-        self.pieces.iter().all(|piece| match piece {
-            Piece::Own(_) => true,
-            Piece::Part(pack, _) => pack.strong_count() > 0,
-        })
+    /// The packs that it has parts of; `None` when one is gone.
+    pub(super) fn packs(&self) -> Option<Vec<Arc<Pack>>> {
+        let mut packs: Vec<Arc<Pack>> = Vec::new();
+        for piece in &self.pieces {
+            let Piece::Part(part, _) = piece else {
+                continue;
+            };
+            let is_held = |pack: &Arc<Pack>| std::ptr::eq(Arc::as_ptr(pack), part.as_ptr());
+            if !packs.iter().any(is_held) {
+                packs.push(part.upgrade()?);
+            }
+        }
+        Some(packs)
     }
 
     pub(super) const fn memory_bytes(&self) -> u64 {

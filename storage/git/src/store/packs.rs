@@ -332,7 +332,7 @@ impl ObjectsPool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use sha1::{Digest, Sha1};
     use std::fs;
@@ -351,7 +351,8 @@ mod tests {
         (pack, idx)
     }
 
-    fn put(dir: &Path, name: &str) {
+    /// Puts a pack that holds nothing into a directory, with its index.
+    pub(crate) fn put(dir: &Path, name: &str) {
         let (pack, idx) = empty_pack();
         for (extension, bytes) in [("pack", pack), ("idx", idx)] {
             let unfinished = dir.join("tmp");
