@@ -32,7 +32,7 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often staged packs and dead networks are looked at.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// How long a sweep waits for a leader to confirm itself.
-const SWEEP_BARRIER: Duration = Duration::from_secs(2);
+pub(crate) const SWEEP_BARRIER: Duration = Duration::from_secs(2);
 
 /// Why a pack was not fetched from anybody.
 #[derive(Debug, Error)]

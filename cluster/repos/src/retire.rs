@@ -13,6 +13,7 @@ use henge_storage::objects::ObjectError;
 use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 
 use crate::effects::PackEffects;
+use crate::fetcher::SWEEP_BARRIER;
 use crate::metrics;
 use crate::repos::Inner;
 use crate::retiring::Retired;
@@ -49,7 +50,8 @@ impl PackEffects {
         }
     }
 
-    /// Removes the packs of a network that `state` does not name and that others cover; how many. Blocking.
+    /// Removes the packs of a network that `state`, of the entry `applied`, does not name and that others cover; how
+    /// many. Blocking.
     ///
     /// # Errors
     /// When the disk fails; then call it again.
@@ -57,15 +59,15 @@ impl PackEffects {
         &self,
         group: GroupId,
         network: NetworkId,
-        state: &State,
+        (state, applied): (&State, LogIndex),
     ) -> Result<usize, ObjectError> {
         let packs = ShardView::new(state).packs(&network);
         let manifest: BTreeSet<_> = packs.map(|record| record.pack).collect();
-        let mut waiting: BTreeMap<Option<PackId>, Vec<PackId>> = BTreeMap::new();
+        let mut waiting: BTreeMap<Option<PackId>, Vec<(PackId, Retired)>> = BTreeMap::new();
         for (pack, retired) in self.retiring().of(&network) {
-            if !manifest.contains(&pack) {
+            if !manifest.contains(&pack) && retired.after <= applied {
                 let by = retired.by.filter(|by| manifest.contains(by));
-                waiting.entry(by).or_default().push(pack);
+                waiting.entry(by).or_default().push((pack, retired));
             }
         }
         let mut removed = 0;
@@ -84,17 +86,17 @@ impl PackEffects {
         &self,
         group: GroupId,
         network: NetworkId,
-        old: &[PackId],
+        old: &[(PackId, Retired)],
         new: &[PackId],
     ) -> Result<usize, ObjectError> {
-        let is_here = |pack: &&PackId| {
-            let file = |extension| self.objects().side_file(&network, pack, extension);
+        let is_here = |of: &&(PackId, Retired)| {
+            let file = |extension| self.objects().side_file(&network, &of.0, extension);
             file("pack").is_file() || file("idx").is_file()
         };
-        let (here, gone): (Vec<_>, Vec<_>) = old.iter().partition(is_here);
+        let (here, gone): (Vec<&(PackId, Retired)>, Vec<_>) = old.iter().partition(is_here);
         // Entries are replayed after a crash: most of what they replaced went long ago.
-        for pack in gone {
-            self.retiring().remove(&network, pack, || Ok(()))?;
+        for (pack, judged) in gone {
+            self.retiring().remove(&network, pack, judged, || Ok(()))?;
         }
         if here.is_empty() {
             return Ok(0);
@@ -107,25 +109,27 @@ impl PackEffects {
         }
         failpoint::hit("retire.verified");
         let mut removed = 0;
-        for pack in here {
+        for (pack, judged) in here {
             match self.objects().uncovered(&network, pack, new) {
                 // Without an index it was being removed, or never quite came.
                 Ok(None) => {}
                 Err(ObjectError::MissingPack(missing)) if missing == *pack => {}
                 Ok(Some(object)) => {
-                    tracing::error!(%group, %network, %pack, %object, "a replaced pack holds an object that no other pack holds: it is kept, tell the developers");
-                    self.retiring().keep(&network, pack);
+                    if self.retiring().keep(&network, pack, judged) {
+                        tracing::error!(%group, %network, %pack, %object, "a replaced pack holds an object that no other pack holds: it is kept, tell the developers");
+                    }
                     continue;
                 }
                 Err(error @ ObjectError::BrokenPack { .. }) => {
-                    tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is kept");
-                    self.retiring().keep(&network, pack);
+                    if self.retiring().keep(&network, pack, judged) {
+                        tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is kept");
+                    }
                     continue;
                 }
                 Err(error) => return Err(error),
             }
             let remove = || self.objects().remove_pack(&network, pack);
-            if self.retiring().remove(&network, pack, remove)? {
+            if self.retiring().remove(&network, pack, judged, remove)? {
                 removed += 1;
                 metrics::pack_retired();
                 tracing::debug!(%group, %network, %pack, "replaced pack removed");
@@ -139,11 +143,28 @@ impl PackEffects {
 impl Inner {
     /// Removes what was replaced, in every network of this node where that can be told now.
     pub(crate) async fn retire_all(&self) {
+        let mut current = BTreeMap::new();
         for (group, network, after) in self.effects.retiring().networks() {
+            if self.effects.retiring().has_leftovers(&network)
+                && !self.is_current(group, &mut current).await
+            {
+                continue;
+            }
             if let Err(error) = self.retire_in(group, network, after).await {
                 tracing::error!(%group, %network, %error, "replaced packs stay for now");
             }
         }
+    }
+
+    /// Whether this replica has applied all that was committed before now. After a start it has not: an entry that
+    /// is yet to be replayed names what looks like a leftover, and what has to cover it is not there either.
+    async fn is_current(&self, group: GroupId, known: &mut BTreeMap<GroupId, bool>) -> bool {
+        if let Some(known) = known.get(&group) {
+            return *known;
+        }
+        let barrier = self.cluster.read_barrier(group, SWEEP_BARRIER).await;
+        known.insert(group, barrier.is_ok());
+        barrier.is_ok()
     }
 
     async fn retire_in(
@@ -164,7 +185,7 @@ impl Inner {
         }
         let effects = Arc::clone(&self.effects);
         let retired = self.work_of_replica.blocking("retire packs", move || {
-            effects.retire(group, network, &at.state)
+            effects.retire(group, network, (&at.state, at.applied))
         });
         if retired.await?.map_err(io::Error::other)? > 0 {
             // Their space is free when nobody has them open any more.

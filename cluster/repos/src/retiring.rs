@@ -14,7 +14,8 @@ use crate::metrics;
 pub(crate) struct Retired {
     /// Whose network it is.
     pub group: GroupId,
-    /// The pack that took its place, where that is known.
+    /// The pack that took its place, where that is known. Where it is not, a state tells what has to cover it only
+    /// when nothing that was committed before is missing in it.
     pub by: Option<PackId>,
     /// The state says whether it is still named from this entry on.
     pub after: LogIndex,
@@ -36,7 +37,8 @@ impl Retiring {
 
     /// An entry names the pack again: call it before its files are put in place.
     pub(crate) fn named(&self, network: &NetworkId, pack: &PackId) {
-        self.lock().remove(&(*network, *pack));
+        let mut packs = self.lock();
+        packs.remove(&(*network, *pack));
         self.keep_no_more(|known| *known == (*network, *pack));
     }
 
@@ -70,8 +72,15 @@ impl Retiring {
             .collect()
     }
 
-    /// Removes a pack's files with `remove`, unless an entry named it meanwhile. The files of one that is named
-    /// from here on are written after that.
+    /// Whether a pack of the network is to go of which it is not known what took its place.
+    pub(crate) fn has_leftovers(&self, network: &NetworkId) -> bool {
+        let packs = self.lock();
+        let mut of_network = packs.iter().filter(|((of, _), _)| of == network);
+        of_network.any(|(_, retired)| retired.by.is_none())
+    }
+
+    /// Removes a pack's files with `remove`, unless an entry named it since it was `judged`. The files of one that
+    /// is named from here on are written after that.
     ///
     /// # Errors
     /// What `remove` fails with; the pack is then still to go.
@@ -79,10 +88,11 @@ impl Retiring {
         &self,
         network: &NetworkId,
         pack: &PackId,
+        judged: &Retired,
         remove: impl FnOnce() -> Result<(), ObjectError>,
     ) -> Result<bool, ObjectError> {
         let mut packs = self.lock();
-        if !packs.contains_key(&(*network, *pack)) {
+        if packs.get(&(*network, *pack)) != Some(judged) {
             return Ok(false);
         }
         remove()?;
@@ -90,12 +100,19 @@ impl Retiring {
         Ok(true)
     }
 
-    /// The pack is not covered: it stays, and the operator is told.
-    pub(crate) fn keep(&self, network: &NetworkId, pack: &PackId) {
-        self.lock().remove(&(*network, *pack));
+    /// The pack is not covered: it stays, and the operator is told. `false` when an entry named it since it was
+    /// `judged`: what was found then says nothing of it now.
+    pub(crate) fn keep(&self, network: &NetworkId, pack: &PackId, judged: &Retired) -> bool {
+        let mut packs = self.lock();
+        if packs.get(&(*network, *pack)) != Some(judged) {
+            return false;
+        }
+        packs.remove(&(*network, *pack));
+        // With the list held: an entry that names the pack takes it out of both, in the same order.
         let mut kept = self.lock_kept();
         kept.insert((*network, *pack));
         metrics::uncovered_packs(kept.len());
+        true
     }
 
     fn keep_no_more(&self, is_over: impl Fn(&(NetworkId, PackId)) -> bool) {
@@ -145,9 +162,27 @@ mod tests {
         assert_eq!(retiring.networks(), [all]);
         retiring.named(&NETWORK, &pack(1));
         let never = || panic!("its files are wanted");
-        assert!(!retiring.remove(&NETWORK, &pack(1), never).unwrap());
-        assert!(retiring.remove(&NETWORK, &pack(2), || Ok(())).unwrap());
+        let remove = |byte, after, remove: fn() -> Result<(), ObjectError>| {
+            retiring.remove(&NETWORK, &pack(byte), &retired(after), remove)
+        };
+        assert!(!remove(1, 5, never).unwrap());
+        assert!(remove(2, 7, || Ok(())).unwrap());
         assert_eq!(retiring.networks(), []);
+    }
+
+    #[test]
+    fn a_pack_that_was_named_and_replaced_again_is_judged_again() {
+        let retiring = Retiring::default();
+        retiring.note(NETWORK, pack(1), retired(5));
+        let judged = retiring.of(&NETWORK)[0].1;
+        // While its objects are looked for:
+        retiring.named(&NETWORK, &pack(1));
+        assert!(!retiring.keep(&NETWORK, &pack(1), &judged));
+        retiring.note(NETWORK, pack(1), retired(9));
+        assert!(!retiring.keep(&NETWORK, &pack(1), &judged));
+        let never = || panic!("judged by a state before it was named");
+        assert!(!retiring.remove(&NETWORK, &pack(1), &judged, never).unwrap());
+        assert_eq!(retiring.of(&NETWORK), [(pack(1), retired(9))]);
     }
 
     #[test]
@@ -155,9 +190,13 @@ mod tests {
         let retiring = Retiring::default();
         retiring.note(NETWORK, pack(1), retired(5));
         let failed = || Err(ObjectError::MissingPack(pack(1)));
-        assert!(retiring.remove(&NETWORK, &pack(1), failed).is_err());
+        assert!(
+            retiring
+                .remove(&NETWORK, &pack(1), &retired(5), failed)
+                .is_err()
+        );
         assert_eq!(retiring.of(&NETWORK), [(pack(1), retired(5))]);
-        retiring.keep(&NETWORK, &pack(1));
+        assert!(retiring.keep(&NETWORK, &pack(1), &retired(5)));
         assert_eq!(retiring.of(&NETWORK), []);
     }
 }
