@@ -36,6 +36,7 @@ enum Program {
     Dulwich,
     Pygit2,
     Isomorphic,
+    Gix,
     Jgit,
 }
 
@@ -76,10 +77,15 @@ pub(super) fn all() -> Found {
         .output()
         .expect("bash runs");
     if installed.status.success() {
-        programs.extend([Program::Dulwich, Program::Pygit2, Program::Isomorphic]);
+        programs.extend([
+            Program::Dulwich,
+            Program::Pygit2,
+            Program::Isomorphic,
+            Program::Gix,
+        ]);
     } else {
         let said = String::from_utf8_lossy(&installed.stderr).into_owned();
-        missing.push(format!("dulwich, pygit2 and isomorphic-git: {said}"));
+        missing.push(format!("dulwich, pygit2, isomorphic-git and gix: {said}"));
     }
     programs.push(Program::Jgit);
     let mut clients = Vec::new();
@@ -112,7 +118,7 @@ fn version(program: &Program) -> Result<String, String> {
     let mut command = base(program, home.path(), home.path());
     command.arg(match program {
         Program::Git(_) => "--version",
-        Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Jgit => "version",
+        _ => "version",
     });
     let output = command.output().map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -172,6 +178,7 @@ fn base(program: &Program, dir: &Path, home: &Path) -> Command {
             command.arg(format!("{INSTALLED}/isomorphic.mjs"));
             command
         }
+        Program::Gix => Command::new(format!("{INSTALLED}/gix/compat-gix")),
         Program::Jgit => {
             let jars: Vec<_> = JGIT_JARS
                 .iter()
@@ -201,6 +208,7 @@ impl Client {
             Program::Dulwich => "dulwich",
             Program::Pygit2 => "pygit2",
             Program::Isomorphic => "isomorphic-git",
+            Program::Gix => "gix",
             Program::Jgit => "JGit",
         }
     }
@@ -245,20 +253,17 @@ impl Client {
     /// What it cannot do.
     pub(super) fn lacks(&self, kind: Kind) -> Option<&'static str> {
         use super::page::{
-            GIT_ONLY, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA256,
+            GIX_PUSH, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA256,
         };
         match (&self.program, kind) {
             (Program::Git(_), _) => None,
             (_, Kind::Sha256) => Some(SHA256),
-            (_, Kind::ManyPushers) => Some(GIT_ONLY),
+            (Program::Gix, Kind::Push | Kind::Atomic) => Some(GIX_PUSH),
             (_, Kind::Partial) => Some(PARTIAL),
             (Program::Jgit, Kind::Shallow) => Some(JGIT_SHALLOW),
             (Program::Pygit2, Kind::Atomic) => Some(LIBGIT2_ATOMIC),
             (Program::Isomorphic, Kind::Atomic) => Some(ISOMORPHIC_ATOMIC),
-            (
-                Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Jgit,
-                Kind::Plain | Kind::Shallow | Kind::Atomic,
-            ) => None,
+            (_, Kind::Plain | Kind::Push | Kind::Shallow | Kind::Atomic) => None,
         }
     }
 
@@ -282,7 +287,7 @@ impl Client {
             Program::Jgit => {
                 command.args(["clone", "--quiet", url, to]);
             }
-            Program::Dulwich | Program::Pygit2 | Program::Isomorphic => {
+            Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Gix => {
                 command.args(["clone", url, to]).args(depth);
             }
         }
@@ -305,7 +310,7 @@ impl Client {
         match self.program {
             Program::Git(_) => command.args(["fetch", "-q", "origin"]),
             Program::Jgit => command.args(["fetch", "--quiet", "origin"]),
-            Program::Dulwich | Program::Pygit2 | Program::Isomorphic => {
+            Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Gix => {
                 command.args(["fetch", "."])
             }
         };
@@ -318,9 +323,7 @@ impl Client {
         let depth = depth.to_string();
         match self.program {
             Program::Git(_) => command.args(["fetch", "-q", "--depth", &depth, "origin"]),
-            Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Jgit => {
-                command.args(["deepen", ".", &depth])
-            }
+            _ => command.args(["deepen", ".", &depth]),
         };
         run(command).map(drop)
     }
@@ -347,7 +350,7 @@ impl Client {
                 }
                 command.arg(url);
             }
-            Program::Dulwich | Program::Pygit2 | Program::Isomorphic => {
+            Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Gix => {
                 command.args(["push", ".", url, word]);
             }
         }
@@ -360,7 +363,9 @@ impl Client {
         let mut command = self.command(dir);
         match self.program {
             Program::Git(_) | Program::Jgit => command.args(["ls-remote", url]),
-            Program::Dulwich | Program::Pygit2 | Program::Isomorphic => command.args(["ls", url]),
+            Program::Dulwich | Program::Pygit2 | Program::Isomorphic | Program::Gix => {
+                command.args(["ls", url])
+            }
         };
         let said = run(command)?;
         let name = |line: &str| line.split_whitespace().last().map(str::to_owned);

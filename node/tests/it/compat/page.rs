@@ -10,7 +10,7 @@ use super::server::Server;
 
 pub(super) const SHA256: &str =
     "repositories are SHA-1 only; a push from a SHA-256 repository is refused";
-pub(super) const GIT_ONLY: &str = "tried with git only";
+pub(super) const GIX_PUSH: &str = "gix has no pushes";
 pub(super) const PARTIAL: &str = "the client has no partial clones that fetch the rest on demand";
 pub(super) const JGIT_SHALLOW: &str = "the command line of this version has no shallow clones";
 pub(super) const LIBGIT2_ATOMIC: &str = "libgit2 does not ask for atomic pushes";
@@ -22,7 +22,7 @@ const REASONS: &[&str] = &[
     JGIT_SHALLOW,
     LIBGIT2_ATOMIC,
     ISOMORPHIC_ATOMIC,
-    GIT_ONLY,
+    GIX_PUSH,
     SHA256,
 ];
 
@@ -36,11 +36,6 @@ what a push did is what `git ls-remote` shows.
 This page is what the test found: `HENGE_BLESS=1 cargo test -p henge --test it compat` writes it again, and without the
 variable the test fails where the page is out of date. The clients' versions are pinned in `node/tests/compat`; git and JGit
 are Debian's, and a newer git beside it.
-";
-
-const FOOT: &str = "
-Not tried: gix. Its command line is not packaged, and the `gix` crate as a client would bring more packages than the
-tree's bound allows.
 ";
 
 fn letter(reason: &str) -> char {
@@ -78,7 +73,6 @@ fn page(found: &Found, servers: &[Server], columns: &Columns) -> String {
     for reason in REASONS {
         page.push_str(&format!("- ({}) {reason}\n", letter(reason)));
     }
-    page.push_str(FOOT);
     page
 }
 
