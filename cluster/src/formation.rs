@@ -235,7 +235,12 @@ impl Formation {
                 kv.wipe(group).map_err(StartError::Kv)?;
                 return Ok((State::empty(), Position::default()));
             }
-            Ok((State::from_pairs(image.pairs), position))
+            let state = State::from_pairs(image.pairs);
+            henge_state::check_version(&state).map_err(|error| StartError::Group {
+                group,
+                reason: error.to_string(),
+            })?;
+            Ok((state, position))
         });
         loading
             .await

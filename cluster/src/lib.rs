@@ -8,6 +8,7 @@
 //! - [`cluster`]: the handle, start and stop.
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
 //! - `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
+//! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
 //! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
 //! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
@@ -18,6 +19,7 @@ pub mod effects;
 mod formation;
 pub mod group;
 mod kv_writer;
+pub mod levels;
 mod log_store;
 pub mod machine;
 pub mod metrics;
@@ -40,6 +42,7 @@ pub use cluster::{Cluster, StartError};
 pub use config::{ClusterConfig, Timings};
 pub use effects::Effects;
 pub use group::Leadership;
+pub use levels::LevelError;
 pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;

@@ -304,6 +304,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 let snapshot =
                     snapshot_file::adopt(&deps.snapshots, &deps.naming, group, snapshot)?;
                 let state = snapshot_file::load(&deps.snapshots, &snapshot)?;
+                henge_state::check_version(&state).map_err(io::Error::other)?;
                 deps.effects.snapshot_installed(group, &state)?;
                 io::Result::Ok(state)
             })

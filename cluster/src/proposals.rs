@@ -9,6 +9,7 @@ use thiserror::Error;
 
 use crate::cluster::Cluster;
 use crate::group::NoReplica;
+use crate::levels::LevelError;
 use crate::raft::{Applied, Proposed, REPLY};
 
 /// How long to wait before asking again who leads.
@@ -29,6 +30,10 @@ pub enum ProposeError {
     /// Nothing was done: no replica here.
     #[error(transparent)]
     NoReplica(#[from] NoReplica),
+    /// Nothing was done: a replica of the group runs a release that does not understand the command, or does not
+    /// answer.
+    #[error("node {0} runs an older release, or does not answer")]
+    OtherRelease(NodeId),
     /// Nothing was done: the command is larger than an entry may be.
     #[error("a command of {bytes} bytes is larger than a log entry may be ({max})")]
     TooLarge {
@@ -57,6 +62,16 @@ pub enum ClusterError {
         /// The group.
         group: GroupId,
     },
+    /// Nothing was done: the command needs a release level that not every node of the group has said it knows.
+    #[error(
+        "group {group} cannot do this yet: {message}: it begins when all its nodes run this release"
+    )]
+    OtherRelease {
+        /// The group.
+        group: GroupId,
+        /// Which node holds it up.
+        message: String,
+    },
     /// Nothing was done: the command is larger than an entry may be.
     #[error("a command of {bytes} bytes is larger than a log entry may be")]
     TooLarge {
@@ -76,11 +91,35 @@ enum Try {
 }
 
 impl Cluster {
-    /// Proposes on this node, which must lead the group, and waits until it is applied here.
+    /// Proposes on this node, which must lead the group, and waits until it is applied here. A command of a release
+    /// level that the group is not at raises it first.
     ///
     /// # Errors
     /// See [`ProposeError`]: every variant but `UnknownOutcome` and `Stopped` says that nothing was done.
     pub async fn propose(
+        &self,
+        group: GroupId,
+        command: Command,
+        request: Option<RequestBinding>,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        self.groups().get(group)?;
+        let until = self.clock().instant() + deadline;
+        match self.raise_level(group, command.level(), deadline).await {
+            Ok(()) => {}
+            Err(LevelError::OtherRelease(node)) => return Err(ProposeError::OtherRelease(node)),
+            // Whatever became of the barrier, the command itself was not proposed.
+            Err(LevelError::Propose(ProposeError::UnknownOutcome)) => {
+                return Err(ProposeError::NotLeader { leader: None });
+            }
+            Err(LevelError::Propose(error)) => return Err(error),
+        }
+        let left = until.saturating_duration_since(self.clock().instant());
+        self.write(group, command, request, left).await
+    }
+
+    /// Proposes, whatever level the command is of.
+    pub(crate) async fn write(
         &self,
         group: GroupId,
         command: Command,
@@ -164,15 +203,19 @@ impl Cluster {
             return Ok(Try::NothingDone);
         };
         if leader != self.node() {
-            return Ok(self
+            return self
                 .call_remote(leader, group, command, request, left)
-                .await);
+                .await;
         }
         match self.propose(group, command, Some(request), left).await {
             Ok(applied) => Ok(Try::Applied(applied)),
             // A core that stops may have appended and replicated the entry before.
             Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_)) => Ok(Try::Unknown),
             Err(ProposeError::TooLarge { bytes, .. }) => Err(ClusterError::TooLarge { bytes }),
+            Err(error @ ProposeError::OtherRelease(_)) => Err(ClusterError::OtherRelease {
+                group,
+                message: error.to_string(),
+            }),
             Err(ProposeError::NotLeader { .. } | ProposeError::NoReplica(_)) => {
                 Ok(Try::NothingDone)
             }
@@ -186,10 +229,10 @@ impl Cluster {
         command: Command,
         request: RequestBinding,
         left: Duration,
-    ) -> Try {
+    ) -> Result<Try, ClusterError> {
         use pb::call_reply::Result as Answer;
         let Ok(mut client) = self.peers().cluster(leader) else {
-            return Try::NothingDone;
+            return Ok(Try::NothingDone);
         };
         let proposal = Proposal {
             request: Some(request),
@@ -203,15 +246,19 @@ impl Cluster {
             deadline_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
         };
         let reply = match tokio::time::timeout(left, client.call(message)).await {
-            Err(_) => return Try::Unknown,
+            Err(_) => return Ok(Try::Unknown),
             Ok(Ok(reply)) => reply.into_inner(),
+            Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
+                let message = status.message().to_owned();
+                return Err(ClusterError::OtherRelease { group, message });
+            }
             // The connection may have broken before or after the leader read the call.
             Ok(Err(status)) => {
                 tracing::debug!(%group, %leader, %status, "call failed");
-                return Try::Unknown;
+                return Ok(Try::Unknown);
             }
         };
-        match reply.result {
+        Ok(match reply.result {
             Some(Answer::Applied(applied)) => match stored::decode_v1(REPLY, &applied.reply) {
                 Ok(reply) => Try::Applied(Applied {
                     index: henge_types::LogIndex::new(applied.index),
@@ -224,7 +271,7 @@ impl Cluster {
             },
             Some(Answer::NotLeader(_)) => Try::NothingDone,
             Some(Answer::Unknown(_)) | None => Try::Unknown,
-        }
+        })
     }
 
     /// A short pause with jitter before the leader is asked for again, never past the deadline.

@@ -222,6 +222,9 @@ impl ClusterService for ClusterServer {
             Err(ProposeError::UnknownOutcome) => {
                 Answer::Unknown("the leader cannot tell yet".to_owned())
             }
+            Err(error @ ProposeError::OtherRelease(_)) => {
+                return Err(Status::failed_precondition(error.to_string()));
+            }
             Err(error @ ProposeError::TooLarge { .. }) => {
                 return Err(Status::invalid_argument(error.to_string()));
             }

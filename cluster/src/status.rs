@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use henge_proto::cluster as pb;
 use henge_state::MetaView;
+use henge_types::command::VERSION_KNOWN;
 use henge_types::status::{ClusterStatus, NodeReport, NodeStatus, Role};
 use henge_types::{GroupId, NodeId};
 
@@ -19,6 +20,7 @@ impl Cluster {
         let replicas = shared.groups.all();
         NodeReport {
             version: shared.config.version.clone(),
+            level: VERSION_KNOWN,
             uptime_ms: millis(shared.clock.instant().duration_since(shared.started)),
             low_space: shared.deps.effects.low_space(),
             replicas: replicas

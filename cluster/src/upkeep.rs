@@ -1,4 +1,4 @@
-//! What a node does for its groups by itself: snapshots by bytes of log, freeing the log, gauges.
+//! What a node does for its groups by itself: snapshots by bytes of log, freeing the log, release levels, gauges.
 
 use std::time::Duration;
 
@@ -21,6 +21,9 @@ const ASK_EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(100);
 
 /// How long one group is waited for when the log is nearly full.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long one group's version barrier may take; it is tried again.
+const RAISE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the upkeep tasks.
 pub(crate) fn start(cluster: &Cluster) {
@@ -56,6 +59,16 @@ pub(crate) fn start(cluster: &Cluster) {
                     ASK_EVERY_WHILE_NOT_READY
                 })
                 .await;
+            }
+        });
+    let raising = cluster.clone();
+    cluster
+        .shared
+        .scope
+        .spawn("release levels", OnPanic::EndProcess, async move {
+            loop {
+                tokio::time::sleep(LOOK_EVERY).await;
+                raising.raise_levels(RAISE_TIMEOUT).await;
             }
         });
     let pressed = cluster.clone();

@@ -6,8 +6,8 @@ use henge_cluster::Cluster;
 use henge_git::http::ServiceError;
 use henge_state::MetaView;
 use henge_types::{
-    Command, CreateRepo, ErrorCode, GroupId, MetaCommand, OwnerName, RefName, Refusal, Reply,
-    RepoId, RepoPath, RepoRecord, RepoState, RequestBinding, ShardCommand, limits,
+    Command, CreateRepo, ErrorCode, GroupId, MetaCommand, ObjectFormat, OwnerName, RefName,
+    Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState, RequestBinding, ShardCommand, limits,
 };
 use sha2::{Digest, Sha256};
 
@@ -167,6 +167,8 @@ impl Catalogue {
             default_branch: options.default_branch.unwrap_or_else(main),
             private: options.private,
             description: options.description,
+            object_format: ObjectFormat::Sha1,
+            forked_from: None,
         };
         if !create.default_branch.is_branch() {
             return Err(error::invalid(
@@ -198,6 +200,7 @@ impl Catalogue {
             network: record.network,
             generation: record.generation,
             head: record.default_branch.clone(),
+            object_format: record.object_format,
         };
         let shard = self.shard(&record);
         let made = Command::Shard(command);

@@ -31,5 +31,5 @@ pub use outcome::{Action, Effect, Outcome};
 pub use requests::RequestRecord;
 pub use shard::ShardView;
 pub use state::State;
-pub use version::version;
+pub use version::{NewerRelease, check_version, version};
 pub use view::{View, Write};

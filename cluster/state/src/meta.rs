@@ -15,7 +15,7 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Action, Outcome};
 use crate::requests::{self, RequestRecord};
-use crate::view::{View, decode};
+use crate::view::{View, decode, decode_by};
 
 /// Reads the meta group's state.
 #[derive(Debug)]
@@ -76,7 +76,7 @@ impl<'v, V: View> MetaView<'v, V> {
     pub fn repo(self, repo: &RepoId) -> Option<RepoRecord> {
         let key = keys::repo(repo);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::REPO_RECORD, &key, &bytes))
+        Some(decode_by(RepoRecord::decode, &key, &bytes))
     }
 
     /// The repository that has the name now, reserved or ready. Upper and lower case are the same.

@@ -7,7 +7,7 @@ mod packs;
 mod push;
 
 use henge_types::limits::FORMER_TIP_MS;
-use henge_types::stored::{self, number};
+use henge_types::stored::number;
 use henge_types::{
     Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, RefName, Refusal, RepoId,
     RequestId, ShardCommand, ShardRepo, ShardRepoState,
@@ -18,7 +18,7 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::requests::{self, RequestRecord};
-use crate::view::{View, decode, decode_u64};
+use crate::view::{View, decode, decode_by, decode_u64};
 
 /// Reads a shard's state.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn repo(self, repo: &RepoId) -> Option<ShardRepo> {
         let key = keys::shard_repo(repo);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::SHARD_REPO, &key, &bytes))
+        Some(decode_by(ShardRepo::decode, &key, &bytes))
     }
 
     /// The repository, if this life of it is served.
@@ -70,7 +70,7 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn repos(self) -> impl Iterator<Item = ShardRepo> + use<'v, V> {
         let all = keys::shard_repos();
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::SHARD_REPO, key, bytes))
+        pairs.map(|(key, bytes)| decode_by(ShardRepo::decode, key, bytes))
     }
 
     /// The networks with at least one live repository, by id.
@@ -176,6 +176,7 @@ pub(crate) fn execute(
             network,
             generation,
             head,
+            object_format,
         } => {
             let made = ShardRepo {
                 repo: *repo,
@@ -185,6 +186,8 @@ pub(crate) fn execute(
                 head: head.clone(),
                 updated_at: header.index,
                 updated_at_ms: header.proposed_at_ms,
+                archived: false,
+                object_format: *object_format,
             };
             lifecycle::create(changes, &made)
         }
@@ -212,6 +215,5 @@ fn put_updated(
 }
 
 fn put(changes: &mut Changes<'_, impl View>, repo: &ShardRepo) {
-    let bytes = stored::encode(number::SHARD_REPO, 1, repo);
-    changes.put(keys::shard_repo(&repo.repo), bytes);
+    changes.put(keys::shard_repo(&repo.repo), repo.encode());
 }

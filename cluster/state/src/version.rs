@@ -1,5 +1,7 @@
 //! The version barrier: from here on every replica must understand a release level.
 
+use std::fmt;
+
 use henge_types::command::VERSION_KNOWN;
 use henge_types::stored::{self, number};
 use henge_types::{GroupId, Reply};
@@ -21,6 +23,38 @@ pub fn version(view: &impl View) -> u32 {
         u32::try_from(version)
             .unwrap_or_else(|_| panic!("version {version} is no u32: state damaged"))
     })
+}
+
+/// A state that a newer release wrote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewerRelease {
+    /// The level of the group.
+    pub level: u32,
+}
+
+impl fmt::Display for NewerRelease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let level = self.level;
+        write!(
+            f,
+            "the group is at release level {level}, this release knows {VERSION_KNOWN}: upgrade this node"
+        )
+    }
+}
+
+impl std::error::Error for NewerRelease {}
+
+/// Whether this release understands every record of a state that comes from a snapshot or a disk.
+///
+/// # Errors
+/// When a version barrier in it says that an earlier release does not.
+pub fn check_version(view: &impl View) -> Result<(), NewerRelease> {
+    let level = version(view);
+    if level <= VERSION_KNOWN {
+        Ok(())
+    } else {
+        Err(NewerRelease { level })
+    }
 }
 
 /// Records the level. A lower one than recorded changes nothing.

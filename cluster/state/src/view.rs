@@ -1,7 +1,7 @@
 //! What a machine reads from, and what it answers with.
 
 use bytes::Bytes;
-use henge_types::stored;
+use henge_types::stored::{self, DecodeError};
 use serde::de::DeserializeOwned;
 
 /// The pairs of one group at one index.
@@ -32,7 +32,16 @@ pub struct Write {
 /// When it cannot be read: the state is damaged or of a newer release, and guessing would let the replicas
 /// drift apart.
 pub(crate) fn decode<T: DeserializeOwned>(number: u16, key: &[u8], bytes: &[u8]) -> T {
-    stored::decode_v1(number, bytes).unwrap_or_else(|error| {
+    decode_by(|bytes| stored::decode_v1(number, bytes), key, bytes)
+}
+
+/// Reads a stored record that decodes itself. Panics as [`decode`] does.
+pub(crate) fn decode_by<T>(
+    read: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
+    key: &[u8],
+    bytes: &[u8],
+) -> T {
+    read(bytes).unwrap_or_else(|error| {
         panic!(
             "value of key {:?} cannot be read: {error}",
             Bytes::copy_from_slice(key)

@@ -31,8 +31,8 @@ pub use error::ErrorCode;
 pub use ids::{
     ClusterId, Generation, GroupId, Incarnation, LogIndex, NetworkId, NodeId, RepoId, RequestId,
 };
-pub use names::{OwnerName, RefName, RepoName, RepoPath};
-pub use object::{ObjectId, PackId};
+pub use names::{OwnerName, RefName, RepoName, RepoPath, Topic};
+pub use object::{ObjectFormat, ObjectId, PackId};
 pub use records::{
     ClusterRecord, NodeRecord, PackRecord, RepoRecord, RepoState, ShardPlacement, ShardRepo,
     ShardRepoState,

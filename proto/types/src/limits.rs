@@ -36,6 +36,12 @@ pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
 pub const API_REQUEST_MS_MAX: u64 = QUORUM_WAIT_MS + 2_000;
 /// A repository's description.
 pub const DESCRIPTION_BYTES_MAX: usize = 2048;
+/// A topic of a repository.
+pub const TOPIC_BYTES_MAX: usize = 35;
+/// Topics of a repository.
+pub const TOPICS_MAX: usize = 25;
+/// Former names of a repository that still lead to it.
+pub const FORMER_PATHS_MAX: usize = 16;
 /// Items on one page of a list, when the caller asks for more.
 pub const PAGE_ITEMS_MAX: usize = 50;
 /// Items on one page of a list, when the caller does not say.

@@ -42,6 +42,15 @@ pub enum InvalidName {
         /// What was given.
         text: String,
     },
+    /// Not a topic.
+    #[error(
+        "{name:?} is not a topic: at most {max} lower-case letters, digits and '-', and no '-' in front",
+        max = limits::TOPIC_BYTES_MAX
+    )]
+    Topic {
+        /// The text, cut.
+        name: String,
+    },
     /// Not a valid ref name by git-check-ref-format(1).
     #[error("{name:?} is not a valid ref name")]
     Ref {
@@ -129,6 +138,10 @@ name!(
     RepoName
 );
 name!(
+    /// A word that says what a repository is about: lower-case letters, digits and `-`.
+    Topic
+);
+name!(
     /// A full ref name (`refs/heads/main`), valid by git-check-ref-format(1) and below `refs/`.
     RefName
 );
@@ -159,6 +172,24 @@ impl FromStr for RepoName {
             });
         }
         Ok(Self(name.to_owned()))
+    }
+}
+
+impl FromStr for Topic {
+    type Err = InvalidName;
+
+    fn from_str(topic: &str) -> Result<Self, InvalidName> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let fine = (1..=limits::TOPIC_BYTES_MAX).contains(&topic.len())
+            && !topic.starts_with('-')
+            && topic.bytes().all(allowed);
+        if fine {
+            Ok(Self(topic.to_owned()))
+        } else {
+            Err(InvalidName::Topic {
+                name: topic.chars().take(64).collect(),
+            })
+        }
     }
 }
 
@@ -288,6 +319,18 @@ mod tests {
             "a/-x",
         ] {
             assert!(text.parse::<RepoPath>().is_err(), "{text:?} was accepted");
+        }
+    }
+
+    #[test]
+    fn topics_are_short_lower_case_words() {
+        let longest = "a".repeat(35);
+        for topic in ["git", "c-3", "9p", "a--b-", &longest] {
+            assert!(topic.parse::<Topic>().is_ok(), "{topic:?} was refused");
+        }
+        let too_long = "a".repeat(36);
+        for topic in ["", "-a", "Git", "a b", "a.b", "ä", &too_long] {
+            assert!(topic.parse::<Topic>().is_err(), "{topic:?} was accepted");
         }
     }
 

@@ -15,6 +15,65 @@ pub enum ObjectId {
     Sha256([u8; 32]),
 }
 
+/// The hash that a repository's objects are named by: `extensions.objectFormat` of git-config(1). A repository
+/// has one for life.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ObjectFormat {
+    /// SHA-1: ids of 20 bytes.
+    #[default]
+    Sha1,
+    /// SHA-256: ids of 32 bytes.
+    Sha256,
+}
+
+/// Text that is no object format.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} is not an object format: sha1 and sha256 are")]
+pub struct InvalidObjectFormat {
+    text: String,
+}
+
+impl ObjectFormat {
+    /// Its name in git's protocol and configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    /// Bytes of an id.
+    pub const fn id_bytes(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+}
+
+impl fmt::Display for ObjectFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ObjectFormat {
+    type Err = InvalidObjectFormat;
+
+    fn from_str(text: &str) -> Result<Self, InvalidObjectFormat> {
+        match text {
+            "sha1" => Ok(Self::Sha1),
+            "sha256" => Ok(Self::Sha256),
+            _ => Err(InvalidObjectFormat {
+                text: text.chars().take(80).collect(),
+            }),
+        }
+    }
+}
+
 /// Text that is not an object id.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text:?} is not an object id (40 or 64 lower-case hex digits)")]
@@ -29,6 +88,14 @@ impl ObjectId {
             20 => bytes.try_into().ok().map(Self::Sha1),
             32 => bytes.try_into().ok().map(Self::Sha256),
             _ => None,
+        }
+    }
+
+    /// The hash it is of.
+    pub const fn format(&self) -> ObjectFormat {
+        match self {
+            Self::Sha1(_) => ObjectFormat::Sha1,
+            Self::Sha256(_) => ObjectFormat::Sha256,
         }
     }
 

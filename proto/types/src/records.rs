@@ -2,11 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{
-    ClusterId, Generation, GroupId, Incarnation, LogIndex, NetworkId, NodeId, RepoId,
-};
-use crate::names::{RefName, RepoPath};
+use crate::ids::{ClusterId, GroupId, Incarnation, LogIndex, NodeId};
 use crate::object::PackId;
+
+mod repo;
+mod shard_repo;
+
+pub use repo::RepoRecord;
+pub(crate) use repo::{RepoRecordV1, RepoRecordV2};
+pub use shard_repo::ShardRepo;
 
 /// The cluster as it was formed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,29 +65,6 @@ pub enum RepoState {
     Deleted,
 }
 
-/// A repository in the catalogue.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RepoRecord {
-    /// Its id.
-    pub repo: RepoId,
-    /// Its fork network.
-    pub network: NetworkId,
-    /// Its owner and name, in the spelling of its creator.
-    pub path: RepoPath,
-    /// The life of the name: a repository made again under it has a higher one.
-    pub generation: Generation,
-    /// Where it stands.
-    pub state: RepoState,
-    /// Whether only its owner sees it.
-    pub private: bool,
-    /// One line about it.
-    pub description: String,
-    /// The default branch asked for.
-    pub default_branch: RefName,
-    /// When it was reserved, milliseconds since the Unix epoch.
-    pub created_at_ms: u64,
-}
-
 /// Whether a shard serves a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShardRepoState {
@@ -91,25 +72,6 @@ pub enum ShardRepoState {
     Live,
     /// Dropped: every update and read is refused.
     Deleted,
-}
-
-/// A repository in its shard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShardRepo {
-    /// Its id.
-    pub repo: RepoId,
-    /// Its fork network: the object store.
-    pub network: NetworkId,
-    /// Every update and read must name it.
-    pub generation: Generation,
-    /// Live or deleted.
-    pub state: ShardRepoState,
-    /// What HEAD points at; it need not exist.
-    pub head: RefName,
-    /// The last entry that changed a ref or HEAD of it.
-    pub updated_at: LogIndex,
-    /// When that was, milliseconds since the Unix epoch.
-    pub updated_at_ms: u64,
 }
 
 /// A pack in a network's manifest: every replica has to hold it.

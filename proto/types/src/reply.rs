@@ -2,13 +2,15 @@
 
 use serde::{Deserialize, Serialize};
 
+mod encoding;
+
 use crate::ids::{Generation, NetworkId, RepoId};
 use crate::names::{RefName, RepoPath};
 use crate::object::{ObjectId, PackId};
 use crate::records::RepoRecord;
 
-/// The answer of `apply`. Recorded with the request id, so its encoding only grows at the end.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The answer of `apply`. Recorded with the request id, so its encoding only grows at the end: see `encoding`.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// Done, or already so.
     Done,

@@ -39,6 +39,9 @@ pub struct NodeStatus {
 pub struct NodeReport {
     /// Its release.
     pub version: String,
+    /// The highest release level it understands; 0 from releases that did not say.
+    #[serde(default)]
+    pub level: u32,
     /// Milliseconds since its process started.
     pub uptime_ms: u64,
     /// Free space is below the watermark: pushes are refused.

@@ -124,11 +124,11 @@ pub fn body<T: DeserializeOwned>(
     }
 }
 
-/// Decodes a record of which only version 1 exists.
+/// Opens record `expected`, of which versions 1 to `known` exist: its version and body.
 ///
 /// # Errors
-/// When it is another record, a newer version, or broken.
-pub fn decode_v1<T: DeserializeOwned>(expected: u16, bytes: &[u8]) -> Result<T, DecodeError> {
+/// When it is another record or a newer version.
+pub fn open_record(expected: u16, known: u16, bytes: &[u8]) -> Result<(u16, &[u8]), DecodeError> {
     let (number, version, rest) = open(bytes)?;
     if number != expected {
         return Err(DecodeError::Number {
@@ -136,12 +136,21 @@ pub fn decode_v1<T: DeserializeOwned>(expected: u16, bytes: &[u8]) -> Result<T, 
             found: number,
         });
     }
-    if version != 1 {
+    if !(1..=known).contains(&version) {
         return Err(DecodeError::Version {
             number,
             version,
-            known: 1,
+            known,
         });
     }
-    body(number, version, rest)
+    Ok((version, rest))
+}
+
+/// Decodes a record of which only version 1 exists.
+///
+/// # Errors
+/// When it is another record, a newer version, or broken.
+pub fn decode_v1<T: DeserializeOwned>(expected: u16, bytes: &[u8]) -> Result<T, DecodeError> {
+    let (version, rest) = open_record(expected, 1, bytes)?;
+    body(expected, version, rest)
 }

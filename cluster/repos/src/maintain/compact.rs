@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use henge_cluster::{Effects, Leadership, ProposeError};
+use henge_cluster::{Effects, Leadership, LevelError, ProposeError};
 use henge_git::fsck::{Finding, FsckError, fsck_pack};
 use henge_git::repack::{
     self, CoverError, PackSize, PlanLimits, RepackError, RepackOptions, ReverseIndex,
@@ -64,10 +64,8 @@ pub(crate) enum CompactError {
     #[error("disk space is low on node {0}")]
     LowSpace(NodeId),
     /// A replica does not know the command, or has not said that it does.
-    #[error(
-        "node {0} runs another release, or does not answer: compaction of a shard begins when all its replicas run this one"
-    )]
-    OtherRelease(NodeId),
+    #[error("compaction of the shard cannot begin: {0}")]
+    Level(#[from] LevelError),
     /// Nothing was written.
     #[error(transparent)]
     Repack(#[from] RepackError),
@@ -112,7 +110,7 @@ impl CompactError {
             Self::NotLeader
             | Self::Parked
             | Self::LowSpace(_)
-            | Self::OtherRelease(_)
+            | Self::Level(_)
             | Self::Keep(_)
             | Self::NotDurable(_)
             | Self::Io(_)
@@ -165,8 +163,10 @@ impl Inner {
             return Ok(None);
         };
         self.check_conditions(&leadership, network)?;
-        let level = henge_state::version(&at.state);
-        self.raise_level(group, level, &leadership).await?;
+        // Not after the work: an older replica would stop at the exchange.
+        self.cluster
+            .raise_level(group, VERSION_REPLACE_PACKS, PROPOSE_WAIT)
+            .await?;
         let _reading = self.effects.readers().enter(network);
         let mut merged = self.merge(group, leadership.term, network, old).await?;
         // One of them may hold everything, and be what comes out.
@@ -191,36 +191,6 @@ impl Inner {
             Some(node) => Err(CompactError::LowSpace(node)),
             None => Ok(()),
         }
-    }
-
-    /// Before the first exchange of a group every replica must know the command: an older one would stop at it.
-    async fn raise_level(
-        &self,
-        group: GroupId,
-        level: u32,
-        leadership: &Leadership,
-    ) -> Result<(), CompactError> {
-        if level >= VERSION_REPLACE_PACKS {
-            return Ok(());
-        }
-        let own = self.cluster.report().version;
-        let status = self.cluster.status().await;
-        let runs_this = |voter: &NodeId| {
-            let node = status.nodes.iter().find(|node| node.node == *voter);
-            let report = node.and_then(|node| node.report.as_ref());
-            report.is_some_and(|report| report.version == own)
-        };
-        let mut voters = leadership.voters.iter().flatten();
-        if let Some(other) = voters.find(|voter| !runs_this(voter)) {
-            return Err(CompactError::OtherRelease(*other));
-        }
-        let version = VERSION_REPLACE_PACKS;
-        let barrier = Command::VersionBarrier { version };
-        self.cluster
-            .propose(group, barrier, None, PROPOSE_WAIT)
-            .await?;
-        tracing::info!(%group, version, "every replica knows compaction from here on");
-        Ok(())
     }
 
     /// Writes the new pack into a quarantine and makes sure that it holds what the old ones do.

@@ -197,7 +197,9 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
     match error {
         ProposeError::NotLeader { leader } => PushAnswer::NotLeader(*leader),
         ProposeError::UnknownOutcome => PushAnswer::InDoubt(error.to_string()),
-        ProposeError::NoReplica(_) => PushAnswer::Again(error.to_string()),
+        ProposeError::NoReplica(_) | ProposeError::OtherRelease(_) => {
+            PushAnswer::Again(error.to_string())
+        }
         // The group stops when applying fails: the entry may be in the log.
         ProposeError::Stopped(_) => PushAnswer::InDoubt(error.to_string()),
         ProposeError::TooLarge { .. } => PushAnswer::Refused(

@@ -1,6 +1,5 @@
 //! The catalogue of repositories: who has which name, and how far creation and deletion are.
 
-use henge_types::stored::{self, number};
 use henge_types::{CreateRepo, Generation, Refusal, Reply, RepoId, RepoRecord, RepoState};
 
 use super::MetaView;
@@ -42,6 +41,12 @@ pub(super) fn reserve(
         description: create.description.clone(),
         default_branch: create.default_branch.clone(),
         created_at_ms: now_ms,
+        updated_at_ms: now_ms,
+        topics: Vec::new(),
+        archived: false,
+        object_format: create.object_format,
+        forked_from: create.forked_from,
+        former_paths: Vec::new(),
     };
     let generation = record.generation.get().to_be_bytes().to_vec();
     changes.put(keys::path_generation(&path_key), generation);
@@ -125,8 +130,7 @@ fn with_repo<V: View>(
 
 /// Writes the record, and the mark that finds it while it is unfinished.
 fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
-    let bytes = stored::encode(number::REPO_RECORD, 1, record);
-    changes.put(keys::repo(&record.repo), bytes);
+    changes.put(keys::repo(&record.repo), record.encode());
     let mark = keys::unfinished(&record.repo);
     let marked = changes.before().get(&mark).is_some();
     match record.state {

@@ -1,6 +1,8 @@
 //! Making and dropping a repository in its shard, and its HEAD.
 
-use henge_types::{Generation, RefName, Refusal, Reply, RepoId, ShardRepo, ShardRepoState};
+use henge_types::{
+    Generation, ObjectFormat, RefName, Refusal, Reply, RepoId, ShardRepo, ShardRepoState,
+};
 
 use super::{ShardView, former_tips, put, put_updated};
 use crate::apply::Header;
@@ -14,7 +16,8 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
     if let Some(known) = ShardView::new(changes.before()).repo(&made.repo) {
         let same = known.state == ShardRepoState::Live
             && known.network == made.network
-            && known.generation == made.generation;
+            && known.generation == made.generation
+            && known.object_format == made.object_format;
         return if same {
             Outcome::reply(Reply::Done)
         } else {
@@ -100,6 +103,8 @@ fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
         head: RefName::branch("main").expect("invariant: main is a valid branch name"),
         updated_at: header.index,
         updated_at_ms: header.proposed_at_ms,
+        archived: false,
+        object_format: ObjectFormat::Sha1,
     }
 }
 

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use henge_state::{Action, Effect, Header, MetaView, Outcome, ShardView, State, apply};
 use henge_types::{
     ClusterId, Command, CreateRepo, Generation, GroupId, Incarnation, InlinePack, LogIndex,
-    MetaCommand, NetworkId, NodeId, NodeRecord, ObjectId, PackId, PackRef, PreviousValue, RefName,
-    RefRefusal, RefUpdate, RefVerdict, ReplacePacks, Reply, RepoId, RepoPath, RequestBinding,
-    RequestId, ShardCommand, ShardPlacement, UpdateRefs,
+    MetaCommand, NetworkId, NodeId, NodeRecord, ObjectFormat, ObjectId, PackId, PackRef,
+    PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, ReplacePacks, Reply, RepoId,
+    RepoPath, RequestBinding, RequestId, ShardCommand, ShardPlacement, UpdateRefs,
 };
 
 /// 2026-01-01, milliseconds.
@@ -150,6 +150,8 @@ pub(crate) fn new_repo(number: u8, at: &str) -> CreateRepo {
         default_branch: name("refs/heads/main"),
         private: false,
         description: "a line".to_owned(),
+        object_format: ObjectFormat::Sha1,
+        forked_from: None,
     }
 }
 
@@ -190,6 +192,7 @@ pub(crate) fn create_in(number: u8, network_of: u8) -> Command {
         network: network(network_of),
         generation: FIRST,
         head: name("refs/heads/main"),
+        object_format: ObjectFormat::Sha1,
     })
 }
 

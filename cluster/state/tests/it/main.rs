@@ -3,6 +3,7 @@
 mod compaction;
 mod fixtures;
 mod golden;
+mod golden_3;
 mod meta;
 mod model;
 mod properties;

@@ -3,7 +3,7 @@
 use henge_state::{Action, pending_actions};
 use henge_types::{
     ClusterId, ClusterRecord, Command, CreateRepo, Generation, GroupId, Incarnation, MetaCommand,
-    NodeId, NodeRecord, Refusal, Reply, RepoRecord, RepoState, ShardPlacement,
+    NodeId, NodeRecord, ObjectFormat, Refusal, Reply, RepoRecord, RepoState, ShardPlacement,
 };
 
 use crate::fixtures::*;
@@ -139,6 +139,12 @@ fn a_repository_lives_from_reserved_to_deleted() {
         description: "a line".to_owned(),
         default_branch: name("refs/heads/main"),
         created_at_ms: START_MS,
+        updated_at_ms: START_MS,
+        topics: Vec::new(),
+        archived: false,
+        object_format: ObjectFormat::Sha1,
+        forked_from: None,
+        former_paths: Vec::new(),
     };
     assert_eq!(reserved.reply, Reply::Repo(expected.clone()));
     let by_path = meta.catalogue().repo_by_path(&path("aDMIN/dEMO"));

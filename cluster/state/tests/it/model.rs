@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{
-    Generation, NetworkId, ObjectId, PackId, PreviousValue, RefName, RefRefusal, RefUpdate,
-    RefVerdict, Refusal, ReplacePacks, Reply, RepoId, ShardCommand, UpdateRefs,
+    Generation, NetworkId, ObjectFormat, ObjectId, PackId, PreviousValue, RefName, RefRefusal,
+    RefUpdate, RefVerdict, Refusal, ReplacePacks, Reply, RepoId, ShardCommand, UpdateRefs,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub(crate) struct ModelRepo {
     pub(crate) network: NetworkId,
     pub(crate) generation: Generation,
     pub(crate) head: RefName,
+    pub(crate) object_format: ObjectFormat,
     pub(crate) refs: BTreeMap<RefName, ObjectId>,
     /// Object to the last time that a ref lost it.
     pub(crate) lost: BTreeMap<ObjectId, u64>,
@@ -33,12 +34,14 @@ impl Model {
                 network,
                 generation,
                 head,
+                object_format,
             } => match self.repos.get(repo) {
                 None => {
                     let made = ModelRepo {
                         network: *network,
                         generation: *generation,
                         head: head.clone(),
+                        object_format: *object_format,
                         refs: BTreeMap::new(),
                         lost: BTreeMap::new(),
                     };
@@ -46,7 +49,8 @@ impl Model {
                     Reply::Done
                 }
                 Some(Some(known))
-                    if (known.network, known.generation) == (*network, *generation) =>
+                    if (known.network, known.generation, known.object_format)
+                        == (*network, *generation, *object_format) =>
                 {
                     Reply::Done
                 }

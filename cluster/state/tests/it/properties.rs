@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use henge_state::{Effect, State, pending_actions};
 use henge_types::{
-    Command, Generation, MetaCommand, PreviousValue, RefRefusal, RefUpdate, RefVerdict,
-    ReplacePacks, Reply, RepoState, RequestBinding, ShardCommand, UpdateRefs,
+    Command, Generation, MetaCommand, ObjectFormat, PreviousValue, RefRefusal, RefUpdate,
+    RefVerdict, ReplacePacks, Reply, RepoState, RequestBinding, ShardCommand, UpdateRefs,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -51,6 +51,10 @@ fn any_generation() -> impl Strategy<Value = Generation> {
     prop_oneof![9 => Just(FIRST), 1 => Just(Generation::new(2))]
 }
 
+fn any_format() -> impl Strategy<Value = ObjectFormat> {
+    prop_oneof![9 => Just(ObjectFormat::Sha1), 1 => Just(ObjectFormat::Sha256)]
+}
+
 fn any_push() -> impl Strategy<Value = UpdateRefs> {
     let parts = (
         1..4_u8,
@@ -76,14 +80,15 @@ fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
     let main = || name("refs/heads/main");
     prop_oneof![
         12 => any_push().prop_map(ShardCommand::UpdateRefs),
-        3 => (1..4_u8, 1..3_u8, any_generation()).prop_map(move |(repo, root, generation)| {
-            ShardCommand::CreateRepo {
+        3 => (1..4_u8, 1..3_u8, any_generation(), any_format()).prop_map(
+            move |(repo, root, generation, object_format)| ShardCommand::CreateRepo {
                 repo: repo_id(repo),
                 network: network(root),
                 generation,
                 head: main(),
+                object_format,
             }
-        }),
+        ),
         3 => (1..4_u8, prop::collection::btree_set(1..6_u8, 0..3), 1..6_u8).prop_map(
             |(of, old, new)| ShardCommand::ReplacePacks(ReplacePacks {
                 network: network(of),
@@ -166,10 +171,11 @@ fn compare_states(shard: &Group, model: &Model) {
         let generation = expected.as_ref().map_or(FIRST, |repo| repo.generation);
         let repo = view.live_repo(&id, generation).ok();
         assert_eq!(view.repo(&id).is_some(), model.repos.contains_key(&id));
-        let seen = repo.map(|repo| (repo.network, repo.generation, repo.head));
-        let wanted = expected
-            .as_ref()
-            .map(|repo| (repo.network, repo.generation, repo.head.clone()));
+        let seen = repo.map(|repo| (repo.network, repo.generation, repo.head, repo.object_format));
+        let wanted = expected.as_ref().map(|repo| {
+            let head = repo.head.clone();
+            (repo.network, repo.generation, head, repo.object_format)
+        });
         assert_eq!(seen, wanted);
         let refs: Vec<_> = view.refs(&id, "").collect();
         let wanted: Vec<_> = expected.into_iter().flat_map(|repo| repo.refs).collect();

@@ -2,8 +2,8 @@
 
 use henge_state::Effect;
 use henge_types::{
-    Command, Generation, LogIndex, RefRefusal, Refusal, Reply, ShardCommand, ShardRepo,
-    ShardRepoState,
+    Command, Generation, LogIndex, ObjectFormat, RefRefusal, Refusal, Reply, ShardCommand,
+    ShardRepo, ShardRepoState,
 };
 
 use crate::fixtures::*;
@@ -29,6 +29,8 @@ fn a_repository_is_made_once() {
         head: name("refs/heads/main"),
         updated_at: LogIndex::new(1),
         updated_at_ms: START_MS,
+        archived: false,
+        object_format: ObjectFormat::Sha1,
     };
     assert_eq!(shard.view().repo(&repo_id(1)), Some(expected.clone()));
     assert_eq!(shard.view().repos().collect::<Vec<_>>(), [expected]);
@@ -40,8 +42,17 @@ fn a_repository_is_made_once() {
         network: network(1),
         generation: Generation::new(2),
         head: name("refs/heads/main"),
+        object_format: ObjectFormat::Sha1,
     });
     shard.nothing_but(other_life, wrong_state());
+    let other_hash = Command::Shard(ShardCommand::CreateRepo {
+        repo: repo_id(1),
+        network: network(1),
+        generation: FIRST,
+        head: name("refs/heads/main"),
+        object_format: ObjectFormat::Sha256,
+    });
+    shard.nothing_but(other_hash, wrong_state());
 }
 
 #[test]
@@ -162,6 +173,7 @@ fn a_repository_starts_with_a_branch_as_head() {
         network: network(1),
         generation: FIRST,
         head: name("refs/tags/v1"),
+        object_format: ObjectFormat::Sha1,
     });
     shard.nothing_but(tag, refused(Refusal::Invalid));
 }

@@ -12,9 +12,9 @@ use henge_types::status::{
     RepoStats,
 };
 use henge_types::{
-    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
-    PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoPath, RepoRecord,
-    RepoState,
+    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectFormat, ObjectId,
+    OwnerName, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoPath,
+    RepoRecord, RepoState,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.
@@ -181,6 +181,12 @@ impl Backend for Memory {
                 description: new.description,
                 default_branch: new.default_branch.unwrap_or(main),
                 created_at_ms: CREATED_AT_MS,
+                updated_at_ms: CREATED_AT_MS,
+                topics: Vec::new(),
+                archived: false,
+                object_format: ObjectFormat::Sha1,
+                forked_from: None,
+                former_paths: Vec::new(),
             };
             let made = Repo {
                 record: record.clone(),
@@ -326,6 +332,7 @@ impl Backend for Memory {
     fn report(&self) -> NodeReport {
         NodeReport {
             version: "1.2.3".to_owned(),
+            level: 3,
             uptime_ms: 5,
             low_space: false,
             replicas: Vec::new(),

@@ -96,6 +96,7 @@ fn node(number: u64) -> NodeStatus {
         rpc: format!("127.0.0.1:744{number}"),
         report: Some(NodeReport {
             version: "0.1.0".to_owned(),
+            level: 3,
             uptime_ms: 61_000 * number,
             low_space: false,
             replicas: (0..=2).map(replica).collect(),

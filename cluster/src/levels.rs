@@ -1,0 +1,108 @@
+//! Release levels: a command of a newer level is proposed only where every replica of its group understands it.
+//!
+//! A group at level N has a [`Command::VersionBarrier`] N in its log: from there on a replica that does not know N
+//! stops instead of guessing. So the leader proposes the barrier only when every node of the group has said that
+//! it knows the level; a node that does not answer may be an older one. Leaders raise their groups by themselves as
+//! soon as that is so, and once more right before the first command that needs it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use henge_types::command::VERSION_KNOWN;
+use henge_types::{Command, GroupId, NodeId};
+use thiserror::Error;
+
+use crate::cluster::Cluster;
+use crate::proposals::ProposeError;
+
+/// Why a group stays at its level.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LevelError {
+    /// A replica does not know the level, or has not said that it does. Nothing was done.
+    #[error(
+        "node {0} runs an older release, or does not answer: what is new in this release begins when every node of the group has it"
+    )]
+    OtherRelease(NodeId),
+    /// The barrier has no reply.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+impl Cluster {
+    /// The release level of a group as this replica has it; `None` without a replica.
+    pub fn level(&self, group: GroupId) -> Option<u32> {
+        let view = self.view(group)?;
+        Some(view.with(|state, _| henge_state::version(state)))
+    }
+
+    /// Brings a group that this node leads to a release level; nothing is proposed when it is there already.
+    ///
+    /// # Errors
+    /// See [`LevelError`].
+    pub async fn raise_level(
+        &self,
+        group: GroupId,
+        level: u32,
+        deadline: Duration,
+    ) -> Result<(), LevelError> {
+        if self.level(group).is_some_and(|now| now >= level) {
+            return Ok(());
+        }
+        let Some(leadership) = self.leadership(group) else {
+            let leader = self.leader_here(group);
+            return Err(ProposeError::NotLeader { leader }.into());
+        };
+        let voters = leadership.voters.into_iter().flatten();
+        let nodes: BTreeSet<_> = voters.chain(self.replicas(group)).collect();
+        if let Some(node) = self.not_knowing(&nodes, level).await {
+            return Err(LevelError::OtherRelease(node));
+        }
+        self.propose_level(group, level, deadline).await
+    }
+
+    async fn propose_level(
+        &self,
+        group: GroupId,
+        version: u32,
+        deadline: Duration,
+    ) -> Result<(), LevelError> {
+        let barrier = Command::VersionBarrier { version };
+        self.write(group, barrier, None, deadline).await?;
+        tracing::info!(%group, level = version, "every replica understands this release level from here on");
+        Ok(())
+    }
+
+    /// One of these nodes that has not said that it knows the level.
+    async fn not_knowing(&self, nodes: &BTreeSet<NodeId>, level: u32) -> Option<NodeId> {
+        let asked = nodes.iter().map(|node| self.ask_report(*node));
+        let reports = futures::future::join_all(asked).await;
+        let mut answers = nodes.iter().zip(reports);
+        let knows = |report: Option<_>| report.is_some_and(|known: u32| known >= level);
+        answers
+            .find(|(_, report)| !knows(report.as_ref().map(|report| report.level)))
+            .map(|(node, _)| *node)
+    }
+
+    /// Raises the groups that this node leads to what this release knows, if all their nodes know it too.
+    pub(crate) async fn raise_levels(&self, deadline: Duration) {
+        let groups = self.local_groups().into_iter();
+        let below = |group: &GroupId| {
+            self.leadership(*group).is_some()
+                && self.level(*group).is_some_and(|now| now < VERSION_KNOWN)
+        };
+        let below: Vec<_> = groups.filter(below).collect();
+        if below.is_empty() {
+            return;
+        }
+        // All members are asked once, instead of the nodes of every group.
+        let members: BTreeSet<_> = self.members().all().iter().map(|node| node.node).collect();
+        if self.not_knowing(&members, VERSION_KNOWN).await.is_some() {
+            return;
+        }
+        for group in below {
+            if let Err(error) = self.propose_level(group, VERSION_KNOWN, deadline).await {
+                tracing::debug!(%group, %error, "the group stays at its release level for now");
+            }
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Which release understands a command.
+
+use super::{Command, CreateRepo, MetaCommand, ShardCommand, VERSION_REPLACE_PACKS, VERSION_REPOS};
+use crate::object::ObjectFormat;
+
+/// What every release understands.
+const FIRST: u32 = 1;
+
+impl Command {
+    /// The release level that a group must be at before the command may be proposed to it: an older replica
+    /// would stop at it.
+    pub const fn level(&self) -> u32 {
+        match self {
+            // It says so itself, to those who must stop at it.
+            Self::VersionBarrier { .. } => FIRST,
+            Self::Meta(command) => command.level(),
+            Self::Shard(command) => command.level(),
+        }
+    }
+}
+
+impl MetaCommand {
+    const fn level(&self) -> u32 {
+        match self {
+            Self::ReserveRepo(create) if !create.is_of_level_1() => VERSION_REPOS,
+            Self::FormCluster { .. }
+            | Self::RegisterNode(_)
+            | Self::ReserveRepo(_)
+            | Self::MarkRepoReady { .. }
+            | Self::AbandonRepo { .. }
+            | Self::DeleteRepo { .. }
+            | Self::MarkRepoDropped { .. } => FIRST,
+        }
+    }
+}
+
+impl ShardCommand {
+    const fn level(&self) -> u32 {
+        match self {
+            Self::CreateRepo {
+                object_format: ObjectFormat::Sha256,
+                ..
+            } => VERSION_REPOS,
+            Self::CreateRepo { .. }
+            | Self::DropRepo { .. }
+            | Self::UpdateRefs(_)
+            | Self::SetHead { .. } => FIRST,
+            Self::ReplacePacks(_) => VERSION_REPLACE_PACKS,
+        }
+    }
+}
+
+impl CreateRepo {
+    /// Whether the first release could say it.
+    pub(super) const fn is_of_level_1(&self) -> bool {
+        matches!(self.object_format, ObjectFormat::Sha1) && self.forked_from.is_none()
+    }
+}

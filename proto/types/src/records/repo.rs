@@ -1,0 +1,174 @@
+//! A repository's record in the catalogue, in two versions.
+
+use serde::{Deserialize, Serialize};
+
+use super::RepoState;
+use crate::ids::{Generation, NetworkId, RepoId};
+use crate::names::{RefName, RepoPath, Topic};
+use crate::object::ObjectFormat;
+use crate::stored::{self, DecodeError, number};
+
+/// A repository in the catalogue.
+///
+/// Stored in version 1 while the first release could say it, and in version 2 from the moment it says more. Only
+/// commands of release level [`crate::command::VERSION_REPOS`] can bring it to say more, so a replica that does
+/// not know version 2 never meets it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RepoRecord {
+    /// Its id.
+    pub repo: RepoId,
+    /// Its fork network.
+    pub network: NetworkId,
+    /// Its owner and name, in the spelling of its creator.
+    pub path: RepoPath,
+    /// The life of the name: a repository made again under it has a higher one.
+    pub generation: Generation,
+    /// Where it stands.
+    pub state: RepoState,
+    /// Whether only its owner sees it.
+    pub private: bool,
+    /// One line about it.
+    pub description: String,
+    /// The default branch asked for.
+    pub default_branch: RefName,
+    /// When it was reserved, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+    /// When what the catalogue says of it was last changed by somebody, milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+    /// What it is about: sorted, none twice.
+    pub topics: Vec<Topic>,
+    /// Whether it is read-only.
+    pub archived: bool,
+    /// The hash that its objects are named by.
+    pub object_format: ObjectFormat,
+    /// The repository it is a fork of.
+    pub forked_from: Option<RepoId>,
+    /// Names it had before that still lead to it, the latest last.
+    pub former_paths: Vec<RepoPath>,
+}
+
+/// What the first release stored.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct RepoRecordV1 {
+    repo: RepoId,
+    network: NetworkId,
+    path: RepoPath,
+    generation: Generation,
+    state: RepoState,
+    private: bool,
+    description: String,
+    default_branch: RefName,
+    created_at_ms: u64,
+}
+
+/// Version 1, and what came with release level 3.
+#[derive(Clone, Serialize, Deserialize)]
+pub(crate) struct RepoRecordV2 {
+    first: RepoRecordV1,
+    updated_at_ms: u64,
+    topics: Vec<Topic>,
+    archived: bool,
+    object_format: ObjectFormat,
+    forked_from: Option<RepoId>,
+    former_paths: Vec<RepoPath>,
+}
+
+impl RepoRecord {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        if self.is_of_version_1() {
+            stored::encode(number::REPO_RECORD, 1, &RepoRecordV1::from(self))
+        } else {
+            stored::encode(number::REPO_RECORD, 2, &RepoRecordV2::from(self))
+        }
+    }
+
+    /// Reads the stored form of either version.
+    ///
+    /// # Errors
+    /// When it is broken, another record, or of a newer release.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let number = number::REPO_RECORD;
+        let (version, body) = stored::open_record(number, 2, bytes)?;
+        match version {
+            1 => stored::body(number, version, body).map(|first: RepoRecordV1| first.into()),
+            _ => stored::body(number, version, body).map(|second: RepoRecordV2| second.into()),
+        }
+    }
+
+    /// Whether version 1 says everything there is to say.
+    pub(crate) fn is_of_version_1(&self) -> bool {
+        self.updated_at_ms == self.created_at_ms
+            && self.topics.is_empty()
+            && !self.archived
+            && self.object_format == ObjectFormat::Sha1
+            && self.forked_from.is_none()
+            && self.former_paths.is_empty()
+    }
+}
+
+impl From<&RepoRecord> for RepoRecordV1 {
+    fn from(record: &RepoRecord) -> Self {
+        Self {
+            repo: record.repo,
+            network: record.network,
+            path: record.path.clone(),
+            generation: record.generation,
+            state: record.state,
+            private: record.private,
+            description: record.description.clone(),
+            default_branch: record.default_branch.clone(),
+            created_at_ms: record.created_at_ms,
+        }
+    }
+}
+
+impl From<RepoRecordV1> for RepoRecord {
+    fn from(first: RepoRecordV1) -> Self {
+        Self {
+            repo: first.repo,
+            network: first.network,
+            path: first.path,
+            generation: first.generation,
+            state: first.state,
+            private: first.private,
+            description: first.description,
+            default_branch: first.default_branch,
+            created_at_ms: first.created_at_ms,
+            updated_at_ms: first.created_at_ms,
+            topics: Vec::new(),
+            archived: false,
+            object_format: ObjectFormat::Sha1,
+            forked_from: None,
+            former_paths: Vec::new(),
+        }
+    }
+}
+
+impl From<&RepoRecord> for RepoRecordV2 {
+    fn from(record: &RepoRecord) -> Self {
+        Self {
+            first: record.into(),
+            updated_at_ms: record.updated_at_ms,
+            topics: record.topics.clone(),
+            archived: record.archived,
+            object_format: record.object_format,
+            forked_from: record.forked_from,
+            former_paths: record.former_paths.clone(),
+        }
+    }
+}
+
+impl From<RepoRecordV2> for RepoRecord {
+    fn from(second: RepoRecordV2) -> Self {
+        Self {
+            updated_at_ms: second.updated_at_ms,
+            topics: second.topics,
+            archived: second.archived,
+            object_format: second.object_format,
+            forked_from: second.forked_from,
+            former_paths: second.former_paths,
+            ..second.first.into()
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! A repository's record in its shard, in two versions.
+
+use serde::{Deserialize, Serialize};
+
+use super::ShardRepoState;
+use crate::ids::{Generation, LogIndex, NetworkId, RepoId};
+use crate::names::RefName;
+use crate::object::ObjectFormat;
+use crate::stored::{self, DecodeError, number};
+
+/// A repository in its shard. Stored in version 1 while the first release could say it, as
+/// [`super::RepoRecord`] is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShardRepo {
+    /// Its id.
+    pub repo: RepoId,
+    /// Its fork network: the object store.
+    pub network: NetworkId,
+    /// Every update and read must name it.
+    pub generation: Generation,
+    /// Live or deleted.
+    pub state: ShardRepoState,
+    /// What HEAD points at; it need not exist.
+    pub head: RefName,
+    /// The last entry that changed a ref or HEAD of it.
+    pub updated_at: LogIndex,
+    /// When that was, milliseconds since the Unix epoch.
+    pub updated_at_ms: u64,
+    /// Whether every push is refused.
+    pub archived: bool,
+    /// The hash that its objects are named by.
+    pub object_format: ObjectFormat,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ShardRepoV1 {
+    repo: RepoId,
+    network: NetworkId,
+    generation: Generation,
+    state: ShardRepoState,
+    head: RefName,
+    updated_at: LogIndex,
+    updated_at_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ShardRepoV2 {
+    first: ShardRepoV1,
+    archived: bool,
+    object_format: ObjectFormat,
+}
+
+impl ShardRepo {
+    /// The stored form.
+    pub fn encode(&self) -> Vec<u8> {
+        let first = ShardRepoV1 {
+            repo: self.repo,
+            network: self.network,
+            generation: self.generation,
+            state: self.state,
+            head: self.head.clone(),
+            updated_at: self.updated_at,
+            updated_at_ms: self.updated_at_ms,
+        };
+        if !self.archived && self.object_format == ObjectFormat::Sha1 {
+            return stored::encode(number::SHARD_REPO, 1, &first);
+        }
+        let second = ShardRepoV2 {
+            first,
+            archived: self.archived,
+            object_format: self.object_format,
+        };
+        stored::encode(number::SHARD_REPO, 2, &second)
+    }
+
+    /// Reads the stored form of either version.
+    ///
+    /// # Errors
+    /// When it is broken, another record, or of a newer release.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let number = number::SHARD_REPO;
+        let (version, body) = stored::open_record(number, 2, bytes)?;
+        let second = match version {
+            1 => ShardRepoV2 {
+                first: stored::body(number, version, body)?,
+                archived: false,
+                object_format: ObjectFormat::Sha1,
+            },
+            _ => stored::body(number, version, body)?,
+        };
+        let first = second.first;
+        Ok(Self {
+            repo: first.repo,
+            network: first.network,
+            generation: first.generation,
+            state: first.state,
+            head: first.head,
+            updated_at: first.updated_at,
+            updated_at_ms: first.updated_at_ms,
+            archived: second.archived,
+            object_format: second.object_format,
+        })
+    }
+}
