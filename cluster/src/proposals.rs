@@ -85,7 +85,7 @@ pub enum ClusterError {
 
 /// What one try through the leader came to.
 enum Try {
-    Applied(Applied),
+    Applied(Box<Applied>),
     NothingDone,
     Unknown,
 }
@@ -184,7 +184,7 @@ impl Cluster {
                 .call_once(group, command.clone(), request.clone(), left)
                 .await?
             {
-                Try::Applied(applied) => return Ok(applied),
+                Try::Applied(applied) => return Ok(*applied),
                 Try::NothingDone => {}
                 Try::Unknown => in_doubt = true,
             }
@@ -208,7 +208,7 @@ impl Cluster {
                 .await;
         }
         match self.propose(group, command, Some(request), left).await {
-            Ok(applied) => Ok(Try::Applied(applied)),
+            Ok(applied) => Ok(Try::Applied(Box::new(applied))),
             // A core that stops may have appended and replicated the entry before.
             Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_)) => Ok(Try::Unknown),
             Err(ProposeError::TooLarge { bytes, .. }) => Err(ClusterError::TooLarge { bytes }),
@@ -260,10 +260,10 @@ impl Cluster {
         };
         Ok(match reply.result {
             Some(Answer::Applied(applied)) => match stored::decode_v1(REPLY, &applied.reply) {
-                Ok(reply) => Try::Applied(Applied {
+                Ok(reply) => Try::Applied(Box::new(Applied {
                     index: henge_types::LogIndex::new(applied.index),
                     reply,
-                }),
+                })),
                 Err(error) => {
                     tracing::error!(%group, %leader, %error, "unreadable reply");
                     Try::Unknown

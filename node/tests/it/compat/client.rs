@@ -116,10 +116,8 @@ pub(super) fn all() -> Found {
 fn version(program: &Program) -> Result<String, String> {
     let home = tempfile::tempdir().map_err(|error| error.to_string())?;
     let mut command = base(program, home.path(), home.path());
-    command.arg(match program {
-        Program::Git(_) => "--version",
-        _ => "version",
-    });
+    let is_git = matches!(program, Program::Git(_));
+    command.arg(if is_git { "--version" } else { "version" });
     let output = command.output().map_err(|error| error.to_string())?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() || said.trim().is_empty() {
@@ -323,7 +321,11 @@ impl Client {
         let depth = depth.to_string();
         match self.program {
             Program::Git(_) => command.args(["fetch", "-q", "--depth", &depth, "origin"]),
-            _ => command.args(["deepen", ".", &depth]),
+            Program::Dulwich
+            | Program::Pygit2
+            | Program::Isomorphic
+            | Program::Gix
+            | Program::Jgit => command.args(["deepen", ".", &depth]),
         };
         run(command).map(drop)
     }
