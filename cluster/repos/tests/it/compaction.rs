@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_state::{ShardView, version};
+use henge_types::command::VERSION_KNOWN;
 use henge_types::status::{CompactionDepth as Depth, CompactionState};
 use henge_types::{
     Command, GroupId, InlinePack, NetworkId, ObjectId, PackId, PackRef, ReplacePacks, Reply,
@@ -130,7 +131,7 @@ async fn sixty_pushes_leave_few_packs_on_every_replica_while_clones_run() {
     for node in ring.live() {
         assert_eq!(
             version(&ring.node(node).cluster.state(group).unwrap().state),
-            2
+            VERSION_KNOWN
         );
         let name = format!("last-{node}");
         clone_is_whole(&ring, node, "admin/many", &name, &work).await;
