@@ -46,7 +46,7 @@ fn try_upload_pack(args: &UploadPack) -> anyhow::Result<()> {
     let refs = repository.for_fetches();
     let conversation = Conversation {
         refs: &refs,
-        objects: &Objects::at(&repository.objects()),
+        objects: &Objects::at(&repository.objects(), repository.object_format()),
         protocol: protocol(),
         part: part(&args.part),
     };
@@ -64,7 +64,7 @@ fn try_receive_pack(args: &ReceivePack) -> anyhow::Result<()> {
     let refs = repository.for_pushes();
     let conversation = Conversation {
         refs: &refs,
-        objects: &Objects::at(&repository.objects()),
+        objects: &Objects::at(&repository.objects(), repository.object_format()),
         protocol: protocol(),
         part: part(&args.part),
     };

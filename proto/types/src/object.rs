@@ -52,6 +52,11 @@ impl ObjectFormat {
             Self::Sha256 => 32,
         }
     }
+
+    /// Digits of an id in hex.
+    pub const fn hex_bytes(self) -> usize {
+        2 * self.id_bytes()
+    }
 }
 
 impl fmt::Display for ObjectFormat {

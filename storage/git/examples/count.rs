@@ -19,7 +19,7 @@ use henge_git::{
     BareRepository, FetchLimits, FetchSummary, Objects, Protocol, RefStore, Stop, upload_pack,
     write_bitmap, write_commit_graph,
 };
-use henge_types::{ObjectId, PackId};
+use henge_types::{ObjectFormat, ObjectId, PackId};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
@@ -108,7 +108,7 @@ fn link(packs: &Path, directory: &Path, kinds: &[&str]) -> Result<Objects> {
             symlink(file.path().canonicalize()?, pack.join(path))?;
         }
     }
-    Ok(Objects::at(directory))
+    Ok(Objects::at(directory, ObjectFormat::Sha1))
 }
 
 fn biggest(packs: &Path) -> Result<PackId> {

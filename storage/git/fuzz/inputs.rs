@@ -14,6 +14,7 @@ use henge_git::{
     receive_pack, upload_pack,
 };
 use henge_runtime::SystemClock;
+use henge_types::ObjectFormat;
 use sha1::{Digest, Sha1};
 
 /// Long before this, every input must have been answered.
@@ -202,7 +203,7 @@ impl Place {
     }
 
     fn objects(&self) -> Objects {
-        Objects::at(&self.repo.objects())
+        Objects::at(&self.repo.objects(), self.repo.object_format())
     }
 
     /// Pushes new refs with a pack. Nothing but packs and refs may be left, and those only if all were taken.
@@ -314,7 +315,10 @@ pub(crate) fn pkt_line(data: &[u8]) -> Result<usize, String> {
 
 /// The head of a push; how many updates it asks for.
 pub(crate) fn push_commands(data: &[u8]) -> Result<usize, String> {
-    let head = parse_push(&mut &data[..], &limits()).map_err(|error| error.to_string())?;
+    // A repository of the other format refuses the same bytes, or takes others.
+    let _other = parse_push(&mut &data[..], ObjectFormat::Sha256, &limits()).is_ok();
+    let head = parse_push(&mut &data[..], ObjectFormat::Sha1, &limits());
+    let head = head.map_err(|error| error.to_string())?;
     assert!(head.updates.len() <= head.commands.len());
     for command in &head.commands {
         if let Ok(at) = command.update {

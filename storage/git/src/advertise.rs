@@ -2,8 +2,9 @@
 
 use std::io::{self, Write};
 
-use henge_types::{ObjectId, RefName};
+use henge_types::{ObjectFormat, ObjectId, RefName};
 
+use crate::oid::null_hex;
 use crate::peel::Peeler;
 use crate::pkt;
 use crate::protocol::{AGENT, AcceptedWants, FetchPolicy, Protocol, Service};
@@ -66,6 +67,7 @@ struct Advertisement {
     head: Option<RefName>,
     refs: Vec<(RefName, ObjectId)>,
     pushes: PushPolicy,
+    format: ObjectFormat,
 }
 
 impl Advertisement {
@@ -77,6 +79,8 @@ impl Advertisement {
             head: None,
             refs: Vec::new(),
             pushes: refs.map(RefStore::push_policy).unwrap_or_default(),
+            // A push that makes the repository makes one of the format that everybody speaks.
+            format: refs.map_or(ObjectFormat::Sha1, RefStore::object_format),
         };
         let two = protocol == Protocol::V2 && service == Service::UploadPack;
         if let Some(refs) = refs
@@ -91,7 +95,7 @@ impl Advertisement {
     fn write(&self, mut peeler: Option<&mut Peeler<'_>>, output: &mut dyn Write) -> io::Result<()> {
         match (self.service, self.protocol) {
             (Service::UploadPack, Protocol::V2) => {
-                return write_v2_capabilities(self.policy, output);
+                return write_v2_capabilities(self.policy, self.format, output);
             }
             (_, Protocol::V1) => pkt::write(output, b"version 1\n")?,
             (_, Protocol::V0 | Protocol::V2) => {}
@@ -115,7 +119,7 @@ impl Advertisement {
         if capabilities.is_some() {
             write_ref(
                 output,
-                &"0".repeat(40),
+                &null_hex(self.format),
                 "capabilities^{}",
                 &mut capabilities,
             )?;
@@ -133,6 +137,7 @@ impl Advertisement {
     }
 
     fn capabilities(&self) -> String {
+        let format = self.format;
         match self.service {
             Service::ReceivePack => {
                 let offered = |rule: Rule, words: &'static str| match rule {
@@ -140,7 +145,7 @@ impl Advertisement {
                     Rule::Denied => "",
                 };
                 format!(
-                    "report-status report-status-v2 delete-refs side-band-64k quiet{}{} ofs-delta object-format=sha1 agent={AGENT}",
+                    "report-status report-status-v2 delete-refs side-band-64k quiet{}{} ofs-delta object-format={format} agent={AGENT}",
                     offered(self.pushes.atomic, " atomic"),
                     offered(self.pushes.push_options, " push-options"),
                 )
@@ -159,7 +164,7 @@ impl Advertisement {
                 };
                 let filter = if self.policy.filter { " filter" } else { "" };
                 format!(
-                    "multi_ack multi_ack_detailed no-done thin-pack side-band side-band-64k ofs-delta shallow deepen-since deepen-not deepen-relative no-progress include-tag {wants}{filter}{symref} object-format=sha1 agent={AGENT}"
+                    "multi_ack multi_ack_detailed no-done thin-pack side-band side-band-64k ofs-delta shallow deepen-since deepen-not deepen-relative no-progress include-tag {wants}{filter}{symref} object-format={format} agent={AGENT}"
                 )
             }
         }
@@ -179,7 +184,11 @@ fn write_ref(
     pkt::write(output, line.as_bytes())
 }
 
-fn write_v2_capabilities(policy: FetchPolicy, output: &mut dyn Write) -> io::Result<()> {
+fn write_v2_capabilities(
+    policy: FetchPolicy,
+    format: ObjectFormat,
+    output: &mut dyn Write,
+) -> io::Result<()> {
     let filter = if policy.filter { " filter" } else { "" };
     pkt::write(output, b"version 2\n")?;
     pkt::write(output, format!("agent={AGENT}\n").as_bytes())?;
@@ -188,7 +197,7 @@ fn write_v2_capabilities(policy: FetchPolicy, output: &mut dyn Write) -> io::Res
     pkt::write(output, fetch.as_bytes())?;
     // Options are taken and mean nothing here, as with git itself.
     pkt::write(output, b"server-option\n")?;
-    pkt::write(output, b"object-format=sha1\n")?;
+    pkt::write(output, format!("object-format={format}\n").as_bytes())?;
     pkt::write(output, b"object-info\n")?;
     pkt::write_flush(output)
 }

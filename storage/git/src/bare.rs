@@ -14,7 +14,9 @@ use std::sync::Mutex;
 use gix_lock::acquire::Fail;
 use gix_ref::transaction::{PreviousValue as GixPrevious, RefEdit};
 use gix_ref::{FullName, Target, file};
-use henge_types::{ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict};
+use henge_types::{
+    ObjectFormat, ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict,
+};
 
 use crate::oid::{from_gix, to_gix};
 use crate::protocol::PushLimits;
@@ -46,6 +48,11 @@ impl BareRepository {
     /// What its configuration says.
     pub const fn config(&self) -> &Config {
         &self.config
+    }
+
+    /// How it names its objects.
+    pub const fn object_format(&self) -> ObjectFormat {
+        self.config.object_format
     }
 
     /// Its refs as fetches see them.
@@ -186,10 +193,11 @@ impl BareRepository {
         File::open(&directory)?.sync_all()
     }
 
-    fn edit(update: &RefUpdate) -> io::Result<RefEdit> {
+    fn edit(&self, update: &RefUpdate) -> io::Result<RefEdit> {
         let name = FullName::try_from(update.name.as_str()).map_err(io::Error::other)?;
         let gix = |id: ObjectId| {
-            to_gix(id).ok_or_else(|| io::Error::other("an object id of another hash"))
+            to_gix(id, self.object_format())
+                .ok_or_else(|| io::Error::other("an object id of another format"))
         };
         let expected = match update.expected {
             PreviousValue::Any => GixPrevious::Any,
@@ -209,7 +217,7 @@ impl BareRepository {
     fn apply(&self, updates: &[&RefUpdate]) -> io::Result<bool> {
         let edits = updates
             .iter()
-            .map(|update| Self::edit(update))
+            .map(|update| self.edit(update))
             .collect::<io::Result<Vec<_>>>()?;
         let prepared = match self.refs.transaction().prepare(edits, LOCK_WAIT, LOCK_WAIT) {
             Ok(prepared) => prepared,
@@ -301,6 +309,10 @@ impl RefStore for BareRepository {
         target
             .and_then(|target| target.parse().ok())
             .unwrap_or_else(main)
+    }
+
+    fn object_format(&self) -> ObjectFormat {
+        self.config.object_format
     }
 
     fn get(&self, name: &RefName) -> Option<ObjectId> {

@@ -8,8 +8,10 @@ mod write;
 use std::path::Path;
 use std::time::SystemTime;
 
+use henge_types::ObjectFormat;
+
 use crate::object::Commit;
-use crate::oid::{KIND, oid};
+use crate::oid::{hash_kind, oid};
 
 pub use write::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 
@@ -43,7 +45,7 @@ impl Stamp {
 
 impl CommitGraph {
     /// Opens the one below an object directory, its checksum compared. What cannot be used is reported and left alone.
-    pub(crate) fn open(objects: &Path) -> Option<Self> {
+    pub(crate) fn open(objects: &Path, format: ObjectFormat) -> Option<Self> {
         let path = objects.join(FILE);
         let open = || {
             let file = gix_commitgraph::File::at(&path)?;
@@ -51,7 +53,7 @@ impl CommitGraph {
             Ok::<_, gix_error::Error>(file)
         };
         match open() {
-            Ok(file) if file.object_hash() == KIND && file.base_graph_count() == 0 => {
+            Ok(file) if file.object_hash() == hash_kind(format) && file.base_graph_count() == 0 => {
                 Some(Self { file })
             }
             Ok(_) => {

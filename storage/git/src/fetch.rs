@@ -19,6 +19,8 @@ mod walk;
 
 use std::io::{self, BufRead};
 
+use henge_types::ObjectFormat;
+
 use crate::fetch::legacy::Rounds;
 use crate::output::Output;
 use crate::pkt::{self, PktError};
@@ -78,11 +80,19 @@ pub enum FetchError {
     /// A filter from a client of the first protocol that did not ask for the capability.
     #[error("git upload-pack: filtering capability not negotiated")]
     FilterNotNegotiated,
-    /// The client wants another hash.
-    #[error("this repository uses sha1, the client {format}")]
+    /// The client names objects in another way than the repository.
+    #[error("mismatched object format: server {server}; client {client}")]
     ObjectFormat {
-        /// What it wants.
-        format: String,
+        /// The repository's.
+        server: ObjectFormat,
+        /// The client's.
+        client: ObjectFormat,
+    },
+    /// The client names objects in a way that is not known.
+    #[error("unknown object format '{name}'")]
+    UnknownObjectFormat {
+        /// What it said.
+        name: String,
     },
     /// A ref of `deepen-not` that does not exist.
     #[error("git upload-pack: deepen-not is not a ref: {name}")]

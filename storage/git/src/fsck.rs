@@ -8,9 +8,9 @@ mod packs;
 
 use std::path::{Path, PathBuf};
 
-use henge_types::ObjectId;
+use henge_types::{ObjectFormat, ObjectId};
 
-use crate::oid::{KIND, from_gix};
+use crate::oid::{from_gix, hash_kind};
 use crate::protocol::Stop;
 use crate::store::StoreError;
 
@@ -143,6 +143,7 @@ pub enum FsckError {
 
 /// A check under way.
 struct Fsck<'a> {
+    format: ObjectFormat,
     report: FsckReport,
     stop: &'a Stop,
     progress: &'a mut dyn FnMut(FsckProgress),
@@ -172,7 +173,7 @@ impl Fsck<'_> {
     }
 
     fn check_loose(&mut self, objects: &Path) -> Result<(), FsckError> {
-        let store = gix_odb::loose::Store::at(objects, KIND);
+        let store = gix_odb::loose::Store::at(objects, hash_kind(self.format));
         let mut buffer = Vec::new();
         for id in store.iter() {
             let id = match id {
@@ -207,19 +208,20 @@ impl Fsck<'_> {
 
 /// Why `data` is not the object `id`.
 fn hash_mismatch(id: &crate::oid::oid, kind: gix_object::Kind, data: &[u8]) -> Option<String> {
-    match gix_object::compute_hash(KIND, kind, data) {
+    match gix_object::compute_hash(id.kind(), kind, data) {
         Ok(found) if found == id => None,
         Ok(found) => Some(format!("its content has the hash {found}")),
         Err(error) => Some(error.to_string()),
     }
 }
 
-/// Checks one pack: its checksums and its index, and every object of it, inflated and hashed.
+/// Checks one pack of objects of this format: its checksums and its index, and every object of it, inflated and hashed.
 ///
 /// # Errors
 /// When the time is over. What is wrong inside is no error but a finding.
-pub fn fsck_pack(idx: &Path, stop: &Stop) -> Result<FsckReport, FsckError> {
+pub fn fsck_pack(idx: &Path, format: ObjectFormat, stop: &Stop) -> Result<FsckReport, FsckError> {
     let mut fsck = Fsck {
+        format,
         report: FsckReport::default(),
         stop,
         progress: &mut |_| {},
@@ -228,20 +230,22 @@ pub fn fsck_pack(idx: &Path, stop: &Stop) -> Result<FsckReport, FsckError> {
     Ok(fsck.report)
 }
 
-/// Checks the object store `objects` and that everything reachable from `tips` is in it.
+/// Checks the object store `objects`, of objects of this format, and that everything reachable from `tips` is in it.
 ///
 /// Every pack and loose object of the directory itself is read, not those of its alternates; reachable objects may lie
-/// there as well. `progress` is called now and then. Keeps about 40 bytes for every reachable object.
+/// there as well. `progress` is called now and then. Keeps about 50 bytes for every reachable object.
 ///
 /// # Errors
 /// When the store cannot be listed or the time is over. What is wrong inside is no error but a finding.
 pub fn fsck(
     objects: &Path,
+    format: ObjectFormat,
     tips: &[ObjectId],
     stop: &Stop,
     progress: &mut dyn FnMut(FsckProgress),
 ) -> Result<FsckReport, FsckError> {
     let mut fsck = Fsck {
+        format,
         report: FsckReport::default(),
         stop,
         progress,

@@ -1,8 +1,9 @@
 //! Tight readers of commits, trees and tags: ids and dates, nothing that allocates per field.
 
 use gix_object::Kind;
+use henge_types::ObjectFormat;
 
-use crate::oid::{HEX_BYTES, OID_BYTES, Oid, oid, parse_hex};
+use crate::oid::{Oid, oid, parse_hex};
 
 /// What a walk needs of a commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,10 +15,10 @@ pub(crate) struct Commit {
 }
 
 /// Reads a commit; `None` when it is malformed.
-pub(crate) fn parse_commit(data: &[u8]) -> Option<Commit> {
-    let (tree, mut rest) = id_line(data, b"tree ")?;
+pub(crate) fn parse_commit(data: &[u8], format: ObjectFormat) -> Option<Commit> {
+    let (tree, mut rest) = id_line(data, b"tree ", format)?;
     let mut parents = Vec::with_capacity(1);
-    while let Some((parent, behind)) = id_line(rest, b"parent ") {
+    while let Some((parent, behind)) = id_line(rest, b"parent ", format) {
         parents.push(parent);
         rest = behind;
     }
@@ -32,18 +33,18 @@ pub(crate) fn parse_commit(data: &[u8]) -> Option<Commit> {
 }
 
 /// The target of a tag and its kind; `None` when the tag is malformed.
-pub(crate) fn parse_tag(data: &[u8]) -> Option<(Oid, Kind)> {
-    let (target, rest) = id_line(data, b"object ")?;
+pub(crate) fn parse_tag(data: &[u8], format: ObjectFormat) -> Option<(Oid, Kind)> {
+    let (target, rest) = id_line(data, b"object ", format)?;
     let end = memchr::memchr(b'\n', rest)?;
     let kind = Kind::from_bytes(rest[..end].strip_prefix(b"type ")?).ok()?;
     skip_line(&rest[end + 1..], b"tag ")?;
     Some((target, kind))
 }
 
-fn id_line<'a>(data: &'a [u8], name: &[u8]) -> Option<(Oid, &'a [u8])> {
+fn id_line<'a>(data: &'a [u8], name: &[u8], format: ObjectFormat) -> Option<(Oid, &'a [u8])> {
     let rest = data.strip_prefix(name)?;
-    let id = parse_hex(rest.get(..HEX_BYTES)?)?;
-    Some((id, rest[HEX_BYTES..].strip_prefix(b"\n")?))
+    let (digits, rest) = rest.split_at_checked(format.hex_bytes())?;
+    Some((parse_hex(digits, format)?, rest.strip_prefix(b"\n")?))
 }
 
 fn skip_line<'a>(data: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
@@ -94,14 +95,18 @@ pub(crate) struct MalformedTree;
 #[derive(Debug, Clone)]
 pub(crate) struct TreeEntries<'a> {
     rest: &'a [u8],
+    id_bytes: usize,
 }
 
 impl<'a> TreeEntries<'a> {
-    pub(crate) const fn new(data: &'a [u8]) -> Self {
-        Self { rest: data }
+    pub(crate) const fn new(data: &'a [u8], format: ObjectFormat) -> Self {
+        Self {
+            rest: data,
+            id_bytes: format.id_bytes(),
+        }
     }
 
-    fn parse(rest: &'a [u8]) -> Option<(TreeEntry<'a>, &'a [u8])> {
+    fn parse(rest: &'a [u8], id_bytes: usize) -> Option<(TreeEntry<'a>, &'a [u8])> {
         let space = memchr::memchr(b' ', rest.get(..rest.len().min(8))?)?;
         let mut mode = 0_u32;
         for digit in &rest[..space] {
@@ -112,7 +117,7 @@ impl<'a> TreeEntries<'a> {
         }
         let behind = &rest[space + 1..];
         let end = memchr::memchr(0, behind)?;
-        let id = behind.get(end + 1..end + 1 + OID_BYTES)?;
+        let id = behind.get(end + 1..end + 1 + id_bytes)?;
         let kind = match mode & 0o170_000 {
             0o040_000 => EntryKind::Tree,
             0o100_000 | 0o120_000 => EntryKind::Blob,
@@ -124,7 +129,7 @@ impl<'a> TreeEntries<'a> {
             name: &behind[..end],
             id: oid::from_bytes_unchecked(id),
         };
-        Some((entry, &behind[end + 1 + OID_BYTES..]))
+        Some((entry, &behind[end + 1 + id_bytes..]))
     }
 }
 
@@ -136,7 +141,7 @@ impl<'a> Iterator for TreeEntries<'a> {
         if self.rest.is_empty() {
             return None;
         }
-        if let Some((entry, rest)) = Self::parse(self.rest) {
+        if let Some((entry, rest)) = Self::parse(self.rest, self.id_bytes) {
             self.rest = rest;
             return Some(Ok(entry));
         }
@@ -151,9 +156,9 @@ pub(crate) struct SamePath<'a> {
 }
 
 impl<'a> SamePath<'a> {
-    pub(crate) const fn new(data: &'a [u8]) -> Self {
+    pub(crate) const fn new(data: &'a [u8], format: ObjectFormat) -> Self {
         Self {
-            entries: TreeEntries::new(data),
+            entries: TreeEntries::new(data, format),
         }
     }
 
@@ -178,7 +183,7 @@ impl<'a> SamePath<'a> {
         let common = common_prefix(self.entries.rest, other.rest);
         let mut end = 0;
         while let Some(name_end) = memchr::memchr(0, &self.entries.rest[end..common]) {
-            let next = end + name_end + 1 + OID_BYTES;
+            let next = end + name_end + 1 + self.entries.id_bytes;
             if next > common {
                 break;
             }
@@ -243,6 +248,7 @@ pub(crate) fn is_safe_name(name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use ObjectFormat::{Sha1, Sha256};
     use proptest::prelude::*;
 
     const COMMIT: &[u8] = b"tree 4b825dc642cb6eb9a060e54bf8d69288fbee4904\n\
@@ -253,7 +259,7 @@ mod tests {
 
     #[test]
     fn a_commit_is_read() {
-        let commit = parse_commit(COMMIT).unwrap();
+        let commit = parse_commit(COMMIT, Sha1).unwrap();
         assert_eq!(commit.parents.len(), 2);
         assert_eq!(commit.time, 1_700_000_000);
         assert_eq!(
@@ -266,27 +272,54 @@ mod tests {
     fn a_cut_commit_is_refused() {
         let head = COMMIT.len() - b"B > C <c@example.org> 1700000000 -0330\n\nmessage\n".len();
         for cut in 0..head {
-            assert_eq!(parse_commit(&COMMIT[..cut]), None, "cut at {cut}");
+            assert_eq!(parse_commit(&COMMIT[..cut], Sha1), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn ids_are_as_long_as_the_format_has_them() {
+        let sha256 = String::from_utf8(COMMIT.to_vec()).unwrap();
+        let mut sha256 = sha256.replace(&"1".repeat(40), &"1".repeat(64));
+        sha256 = sha256.replace(&"2".repeat(40), &"2".repeat(64));
+        sha256 = sha256.replace("4b825dc642cb6eb9a060e54bf8d69288fbee4904", &"4b".repeat(32));
+        let commit = parse_commit(sha256.as_bytes(), Sha256).unwrap();
+        assert_eq!(commit.tree.to_string(), "4b".repeat(32));
+        assert_eq!((commit.parents.len(), commit.time), (2, 1_700_000_000));
+        assert_eq!(parse_commit(sha256.as_bytes(), Sha1), None);
+        assert_eq!(parse_commit(COMMIT, Sha256), None);
+        let tag = |id: &str| format!("object {id}\ntype commit\ntag v1\n");
+        for (format, other) in [(Sha1, Sha256), (Sha256, Sha1)] {
+            let tag = tag(&"3".repeat(format.hex_bytes()));
+            let (target, kind) = parse_tag(tag.as_bytes(), format).unwrap();
+            assert_eq!(
+                (target.to_string().len(), kind),
+                (format.hex_bytes(), Kind::Commit)
+            );
+            assert_eq!(parse_tag(tag.as_bytes(), other), None);
         }
     }
 
     #[test]
     fn a_tree_is_read_and_a_broken_one_is_an_error() {
-        let mut tree = b"100644 a\0".to_vec();
-        tree.extend_from_slice(&[1; 20]);
-        tree.extend_from_slice(b"40000 b\0");
-        tree.extend_from_slice(&[2; 20]);
-        tree.extend_from_slice(b"160000 c\0");
-        tree.extend_from_slice(&[3; 20]);
-        let kinds: Vec<_> = TreeEntries::new(&tree)
-            .map(|entry| entry.unwrap().kind)
-            .collect();
-        assert_eq!(
-            kinds,
-            [EntryKind::Blob, EntryKind::Tree, EntryKind::Submodule]
-        );
-        assert!(TreeEntries::new(&tree[..tree.len() - 1]).any(|entry| entry.is_err()));
-        assert!(TreeEntries::new(b"999 x\0aaaaaaaaaaaaaaaaaaaa").any(|entry| entry.is_err()));
+        for format in [Sha1, Sha256] {
+            let tree = tree(
+                &[("100644", "a", 1), ("40000", "b", 2), ("160000", "c", 3)],
+                format,
+            );
+            let found: Vec<_> = TreeEntries::new(&tree, format)
+                .map(|entry| entry.unwrap())
+                .map(|entry| (entry.kind, entry.id.as_bytes().to_vec()))
+                .collect();
+            let kinds = [EntryKind::Blob, EntryKind::Tree, EntryKind::Submodule];
+            for ((kind, id), (expected, byte)) in found.iter().zip(kinds.iter().zip(1_u8..)) {
+                assert_eq!((kind, id), (expected, &vec![byte; format.id_bytes()]));
+            }
+            assert_eq!(found.len(), 3);
+            let cut = &tree[..tree.len() - 1];
+            assert!(TreeEntries::new(cut, format).any(|entry| entry.is_err()));
+        }
+        let bad = b"999 x\0aaaaaaaaaaaaaaaaaaaa";
+        assert!(TreeEntries::new(bad, Sha1).any(|entry| entry.is_err()));
     }
 
     #[test]
@@ -297,34 +330,35 @@ mod tests {
         assert!(is_safe_name(b".gitignore"));
     }
 
-    fn tree(entries: &[(&str, &str, u8)]) -> Vec<u8> {
+    fn tree(entries: &[(&str, &str, u8)], format: ObjectFormat) -> Vec<u8> {
         let mut data = Vec::new();
         for (mode, name, id) in entries {
             data.extend_from_slice(format!("{mode} {name}\0").as_bytes());
-            data.extend_from_slice(&[*id; 20]);
+            data.resize(data.len() + format.id_bytes(), *id);
         }
         data
     }
 
     #[test]
     fn entries_are_found_by_name_and_kind_in_one_pass() {
-        let base = tree(&[
+        let base = [
             ("100644", "a", 1),
             ("100644", "a.b", 2),
             ("40000", "a-dir", 3),
             ("40000", "b", 4),
             ("100644", "c", 5),
-        ]);
-        let asked = tree(&[
+        ];
+        let asked = [
             ("100644", "a", 1),
             ("100644", "a.a", 9),
             ("40000", "a-dir", 9),
             ("100644", "b", 9),
             ("100644", "c", 9),
-        ]);
+        ];
+        let (base, asked) = (tree(&base, Sha1), tree(&asked, Sha1));
         // "a-dir" sorts before "a.b": an unsorted base only costs misses.
-        let mut beside = SamePath::new(&base);
-        let found: Vec<_> = TreeEntries::new(&asked)
+        let mut beside = SamePath::new(&base, Sha1);
+        let found: Vec<_> = TreeEntries::new(&asked, Sha1)
             .map(|entry| {
                 beside
                     .find(&entry.unwrap())
@@ -338,6 +372,7 @@ mod tests {
         #[test]
         fn what_is_skipped_is_what_is_common(
             common in 0_u8..20, left in 0_u8..4, right in 0_u8..4, cut in 0_usize..30,
+            format in prop_oneof![Just(Sha1), Just(Sha256)],
         ) {
             let name = |number: u8| format!("name-{number}-{}", "x".repeat(usize::from(number % 7)));
             let make = |extra: u8, id: u8| {
@@ -345,29 +380,31 @@ mod tests {
                 for number in 0..common + extra {
                     let id = if number < common { number } else { id };
                     data.extend_from_slice(format!("100644 {}\0", name(number)).as_bytes());
-                    data.extend_from_slice(&[id; 20]);
+                    data.resize(data.len() + format.id_bytes(), id);
                 }
                 data
             };
             let (left, right) = (make(left, 100), make(right, 101));
-            let mut entries = TreeEntries::new(&left);
-            let mut beside = SamePath::new(&right);
+            let mut entries = TreeEntries::new(&left, format);
+            let mut beside = SamePath::new(&right, format);
             beside.skip_common(&mut entries);
-            let skipped = TreeEntries::new(&left).count() - entries.count();
+            let skipped = TreeEntries::new(&left, format).count() - entries.count();
             prop_assert_eq!(skipped, usize::from(common));
             // A tree that is cut off is not skipped over its end.
             let cut = left.len().saturating_sub(cut);
-            let mut entries = TreeEntries::new(&left[..cut]);
-            SamePath::new(&left).skip_common(&mut entries);
+            let mut entries = TreeEntries::new(&left[..cut], format);
+            SamePath::new(&left, format).skip_common(&mut entries);
             prop_assert!(entries.rest.len() < 64);
         }
 
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let entries = TreeEntries::new(&bytes).count();
-            prop_assert!(entries <= bytes.len());
-            prop_assert!(parse_commit(&bytes).is_none());
-            prop_assert!(parse_tag(&bytes).is_none());
+            for format in [Sha1, Sha256] {
+                let entries = TreeEntries::new(&bytes, format).count();
+                prop_assert!(entries <= bytes.len());
+                prop_assert!(parse_commit(&bytes, format).is_none());
+                prop_assert!(parse_tag(&bytes, format).is_none());
+            }
         }
     }
 }

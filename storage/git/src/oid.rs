@@ -1,34 +1,99 @@
-//! Between the product's object ids and gix's. SHA-1 only: a SHA-256 id names nothing here.
+//! Between the product's object ids and gix's, and the checksums that files and packs end with.
 
-use henge_types::ObjectId;
+use henge_types::{ObjectFormat, ObjectId};
+use sha1::Sha1;
+use sha2::{Digest, Sha256};
 
-pub(crate) use gix_hash::{ObjectId as Oid, oid};
+pub(crate) use gix_hash::{Kind as HashKind, ObjectId as Oid, oid};
 
-/// The hash kind of every repository served so far.
-pub(crate) const KIND: gix_hash::Kind = gix_hash::Kind::Sha1;
-/// Bytes of a raw id.
-pub(crate) const OID_BYTES: usize = 20;
-/// Bytes of an id in hex.
-pub(crate) const HEX_BYTES: usize = 40;
+/// The longest raw id, in bytes.
+pub(crate) const OID_BYTES_MAX: usize = 32;
 
-/// Towards gix; `None` for an id of another hash.
-pub(crate) fn to_gix(id: ObjectId) -> Option<Oid> {
-    match id {
-        ObjectId::Sha1(bytes) => Some(Oid::Sha1(bytes)),
-        ObjectId::Sha256(_) => None,
+/// What gix calls the hash of an object format.
+pub(crate) const fn hash_kind(format: ObjectFormat) -> HashKind {
+    match format {
+        ObjectFormat::Sha1 => HashKind::Sha1,
+        ObjectFormat::Sha256 => HashKind::Sha256,
+    }
+}
+
+/// Towards gix; `None` for an id of another format, which names nothing there.
+pub(crate) fn to_gix(id: ObjectId, format: ObjectFormat) -> Option<Oid> {
+    match (id, format) {
+        (ObjectId::Sha1(bytes), ObjectFormat::Sha1) => Some(Oid::Sha1(bytes)),
+        (ObjectId::Sha256(bytes), ObjectFormat::Sha256) => Some(Oid::Sha256(bytes)),
+        (ObjectId::Sha1(_), ObjectFormat::Sha256) | (ObjectId::Sha256(_), ObjectFormat::Sha1) => {
+            None
+        }
     }
 }
 
 /// From gix.
 pub(crate) fn from_gix(id: &oid) -> ObjectId {
-    ObjectId::from_bytes(id.as_bytes()).expect("invariant: gix ids are 20 bytes in this build")
+    ObjectId::from_bytes(id.as_bytes())
+        .expect("invariant: gix ids are 20 or 32 bytes in this build")
 }
 
-/// Parses exactly 40 hex digits.
-pub(crate) fn parse_hex(text: &[u8]) -> Option<Oid> {
-    if text.len() == HEX_BYTES {
+/// Whose ids look like this one.
+pub(crate) fn format_of(id: &oid) -> ObjectFormat {
+    from_gix(id).format()
+}
+
+/// Parses the hex digits of an id of this format: exactly as many as it has.
+pub(crate) fn parse_hex(text: &[u8], format: ObjectFormat) -> Option<Oid> {
+    if text.len() == format.hex_bytes() {
         Oid::from_hex(text).ok()
     } else {
         None
+    }
+}
+
+/// An id of zeros, in hex: what stands for none in the protocol.
+pub(crate) fn null_hex(format: ObjectFormat) -> String {
+    "0".repeat(format.hex_bytes())
+}
+
+/// The number of a format in files that name it: reverse indexes (gitformat-pack(5)) and commit-graphs
+/// (gitformat-commit-graph(5)).
+pub(crate) const fn format_number(format: ObjectFormat) -> u8 {
+    match format {
+        ObjectFormat::Sha1 => 1,
+        ObjectFormat::Sha256 => 2,
+    }
+}
+
+/// The checksum behind packs, indexes, bitmaps and commit-graphs: that of the objects' format.
+#[derive(Debug, Clone)]
+pub(crate) enum Checksum {
+    Sha1(Sha1),
+    Sha256(Sha256),
+}
+
+impl Checksum {
+    pub(crate) fn new(format: ObjectFormat) -> Self {
+        match format {
+            ObjectFormat::Sha1 => Self::Sha1(Sha1::new()),
+            ObjectFormat::Sha256 => Self::Sha256(Sha256::new()),
+        }
+    }
+
+    pub(crate) fn of(format: ObjectFormat, data: &[u8]) -> Oid {
+        let mut checksum = Self::new(format);
+        checksum.update(data);
+        checksum.finish()
+    }
+
+    pub(crate) fn update(&mut self, data: &[u8]) {
+        match self {
+            Self::Sha1(hash) => hash.update(data),
+            Self::Sha256(hash) => hash.update(data),
+        }
+    }
+
+    pub(crate) fn finish(self) -> Oid {
+        match self {
+            Self::Sha1(hash) => Oid::Sha1(hash.finalize().into()),
+            Self::Sha256(hash) => Oid::Sha256(hash.finalize().into()),
+        }
     }
 }

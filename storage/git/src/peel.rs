@@ -42,7 +42,7 @@ impl<'a> Peeler<'a> {
 
     /// What an annotated tag stands for in the end; `None` for anything else.
     pub(crate) fn peel(&mut self, id: ObjectId) -> Result<Option<ObjectId>, StoreError> {
-        let Some(gix) = to_gix(id) else {
+        let Some(gix) = to_gix(id, self.objects.format()) else {
             return Ok(None);
         };
         if let Some(known) = remembered().get(&gix) {

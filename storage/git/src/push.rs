@@ -12,6 +12,8 @@ mod sent;
 
 use std::io;
 
+use henge_types::ObjectFormat;
+
 pub use commands::{Capabilities, Command, PushHead, parse_push};
 pub use ingest::IngestError;
 pub use policy::{PushPolicy, Rule};
@@ -57,11 +59,13 @@ pub enum ReceiveError {
     /// A signed push.
     #[error("signed pushes are not supported: push without --signed")]
     PushCertificate,
-    /// Another hash than the repository's.
-    #[error("this repository uses sha1, the push {format}")]
+    /// The client names objects in another way than the repository.
+    #[error("unsupported object format '{client}': this repository uses {server}")]
     ObjectFormat {
-        /// What the client uses.
-        format: String,
+        /// The repository's.
+        server: ObjectFormat,
+        /// The client's, as it said it.
+        client: String,
     },
     /// The framing is broken.
     #[error(transparent)]

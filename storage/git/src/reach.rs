@@ -80,10 +80,11 @@ impl<'a> Reach<'a> {
     }
 
     fn tips(&mut self) -> &HashSet<Oid> {
+        let format = self.store.format();
         self.tips.get_or_insert_with(|| {
             let mut tips = HashSet::default();
             self.refs.for_each("", &mut |_, id| {
-                tips.extend(to_gix(id));
+                tips.extend(to_gix(id, format));
             });
             tips
         })
@@ -200,7 +201,8 @@ impl<'a> Reach<'a> {
                         self.store.get(&id, &mut buffer)?;
                         self.objects_read += 1;
                         self.seen_objects.insert(id);
-                        (id, _) = parse_tag(&buffer).ok_or(StoreError::Malformed { id })?;
+                        let target = parse_tag(&buffer, self.store.format());
+                        (id, _) = target.ok_or(StoreError::Malformed { id })?;
                     }
                     Some(Kind::Commit) => {
                         walk.enqueue(self.store, id, &mut buffer)?;
@@ -273,7 +275,7 @@ impl<'a> Reach<'a> {
             self.check_stop()?;
             self.store.get(&tree, &mut buffer)?;
             self.objects_read += 1;
-            for entry in TreeEntries::new(&buffer) {
+            for entry in TreeEntries::new(&buffer, self.store.format()) {
                 let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
                 if entry.kind == EntryKind::Submodule
                     || !self.seen_objects.insert(entry.id.to_owned())

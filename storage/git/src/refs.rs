@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use henge_types::{ObjectId, PackId, RefName, RefUpdate, RefVerdict};
+use henge_types::{ObjectFormat, ObjectId, PackId, RefName, RefUpdate, RefVerdict};
 
 use crate::push::PushPolicy;
 
@@ -21,6 +21,11 @@ pub trait RefStore: Send + Sync {
 
     /// Whether `id` was the value of a visible ref until a short while ago: such a value may still be wanted.
     fn was_tip_recently(&self, id: ObjectId) -> bool;
+
+    /// How the repository names its objects: every value here is of this format.
+    fn object_format(&self) -> ObjectFormat {
+        ObjectFormat::Sha1
+    }
 
     /// A number that changes whenever HEAD or a visible ref does; `None` where that is not known cheaply.
     fn version(&self) -> Option<u64> {

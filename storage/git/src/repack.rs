@@ -17,11 +17,12 @@ mod sources;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use henge_types::{ObjectId, PackId};
+use henge_types::{ObjectFormat, ObjectId, PackId};
 
 pub use covers::{CoverError, verify_covers};
 pub use plan::{PackSize, PlanLimits, plan};
 
+use crate::oid::from_gix;
 use crate::protocol::Stop;
 use crate::refs::QuarantinedPack;
 use forms::{Form, Forms};
@@ -93,6 +94,8 @@ pub enum ReverseIndex {
 /// How packs are merged. The defaults are git's.
 #[derive(Debug, Clone)]
 pub struct RepackOptions {
+    /// How the objects of the packs are named.
+    pub object_format: ObjectFormat,
     /// Objects that each one is compared with; 0 looks for no new deltas.
     pub window: usize,
     /// Memory of those objects and their indexes, bytes.
@@ -114,6 +117,7 @@ pub struct RepackOptions {
 impl Default for RepackOptions {
     fn default() -> Self {
         Self {
+            object_format: ObjectFormat::Sha1,
             window: 10,
             window_bytes_max: 64 * 1024 * 1024,
             depth_max: 50,
@@ -161,7 +165,7 @@ pub fn write(
 ) -> Result<Repacked, RepackError> {
     let mut options = options.clone();
     options.depth_max = options.depth_max.clamp(1, DEPTH_MAX);
-    let sources = Sources::open(idx_files, &options.stop)?;
+    let sources = Sources::open(idx_files, options.object_format, &options.stop)?;
     if sources.len() == 0 {
         return Err(RepackError::Empty);
     }
@@ -223,7 +227,7 @@ fn finish(
         ReverseIndex::Written => Some(index::write_rev(into, &written.order, &checksum)?),
         ReverseIndex::Omitted => None,
     };
-    let id = PackId::new(ObjectId::Sha1(checksum));
+    let id = PackId::new(from_gix(&checksum));
     let path = |extension: &str| into.join(format!("pack-{id}.{extension}"));
     let pack_path = output::keep(written.file, path("pack"))?;
     let rev_path = rev.map(|rev| output::keep(rev, path("rev"))).transpose();

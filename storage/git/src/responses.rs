@@ -288,6 +288,7 @@ impl Drop for Making {
 mod tests {
     use super::*;
     use crate::Output;
+    use henge_types::ObjectFormat;
     use std::io::Write;
 
     fn make(responses: &Responses, key: Key, bytes: &[u8]) -> Vec<u8> {
@@ -343,7 +344,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         crate::store::put_empty_pack(directory.path(), "0");
         let idx = directory.path().join("pack-0.idx");
-        let pack = Arc::new(Pack::open(&idx).unwrap());
+        let pack = Arc::new(Pack::open(&idx, ObjectFormat::Sha1).unwrap());
         let responses = Responses::new(directory.path());
         let Some(Turn::Make(making)) = responses.turn([1; 32], &Stop::default()) else {
             panic!("nobody asked before");

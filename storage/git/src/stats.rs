@@ -3,7 +3,9 @@
 use std::io;
 use std::path::Path;
 
-use crate::oid::KIND;
+use henge_types::ObjectFormat;
+
+use crate::oid::hash_kind;
 use crate::store::{StoreError, idx_files};
 
 /// What lies in an object store.
@@ -29,11 +31,11 @@ pub struct StoreStats {
     pub commit_graph: bool,
 }
 
-/// Counts what lies in the object store `objects`, without its alternates. Reads directories and the heads of indexes.
+/// Counts what lies in the object store `objects`, of objects of this format, without its alternates. Reads directories and the heads of indexes.
 ///
 /// # Errors
 /// When a directory cannot be listed or an index cannot be opened.
-pub fn stats(objects: &Path) -> Result<StoreStats, StoreError> {
+pub fn stats(objects: &Path, format: ObjectFormat) -> Result<StoreStats, StoreError> {
     let mut stats = StoreStats::default();
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -41,7 +43,7 @@ pub fn stats(objects: &Path) -> Result<StoreStats, StoreError> {
     };
     let packs = objects.join("pack");
     for idx in idx_files(&packs).map_err(failed(&packs))? {
-        let index = gix_pack::index::File::at(&idx, KIND)
+        let index = gix_pack::index::File::at(&idx, hash_kind(format))
             .map_err(|source| StoreError::Pack { path: idx, source })?;
         stats.packs += 1;
         stats.packed_objects += u64::from(index.num_objects());
@@ -60,7 +62,7 @@ pub fn stats(objects: &Path) -> Result<StoreStats, StoreError> {
     for first in 0..=u8::MAX {
         let directory = objects.join(hex::encode([first]));
         for_each_file(&directory, &mut |name, bytes| {
-            if name.len() == crate::oid::HEX_BYTES - 2 {
+            if name.len() == format.hex_bytes() - 2 {
                 stats.loose_objects += 1;
                 stats.loose_bytes += bytes;
             }

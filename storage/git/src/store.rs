@@ -13,10 +13,11 @@ use std::sync::Arc;
 use gix_object::Kind;
 use gix_pack::cache::lru::MemoryCappedHashmap;
 use gix_pack::data::decode::entry::ResolvedBase;
+use henge_types::ObjectFormat;
 
 use crate::bitmap::PackBitmap;
 use crate::commit_graph::CommitGraph;
-use crate::oid::{KIND, Oid, oid};
+use crate::oid::{Oid, hash_kind, oid};
 pub(crate) use install::install;
 pub(crate) use packs::Pack;
 #[cfg(test)]
@@ -88,6 +89,7 @@ struct Decoder {
 
 /// An open object store. Belongs to one request: it is not shared between threads.
 pub(crate) struct ObjectStore {
+    format: ObjectFormat,
     packs: Vec<Arc<Pack>>,
     loose: Vec<gix_odb::loose::Store>,
     graph: Option<Arc<CommitGraph>>,
@@ -102,13 +104,15 @@ impl ObjectStore {
         packs: Vec<Arc<Pack>>,
         directories: &[PathBuf],
         graph: Option<Arc<CommitGraph>>,
+        format: ObjectFormat,
     ) -> Self {
         Self {
+            format,
             packs,
             graph,
             loose: directories
                 .iter()
-                .map(|directory| gix_odb::loose::Store::at(directory.clone(), KIND))
+                .map(|directory| gix_odb::loose::Store::at(directory.clone(), hash_kind(format)))
                 .collect(),
             last_hit: Cell::new(0),
             decoder: RefCell::new(Decoder {
@@ -119,9 +123,14 @@ impl ObjectStore {
         }
     }
 
+    /// How its objects are named: an id of another format must not be asked for.
+    pub(crate) const fn format(&self) -> ObjectFormat {
+        self.format
+    }
+
     /// Adds a pack from elsewhere; it answers before every other pack. Its slot.
     pub(crate) fn add_pack(&mut self, idx: &Path) -> Result<u32, StoreError> {
-        let pack = Pack::open(idx).map_err(|source| StoreError::Pack {
+        let pack = Pack::open(idx, self.format).map_err(|source| StoreError::Pack {
             path: idx.to_owned(),
             source,
         })?;
@@ -329,8 +338,8 @@ impl ObjectStore {
                 None => return Ok(None),
                 Some(Kind::Tag) => {
                     self.get(&id, buffer)?;
-                    let (target, _) =
-                        crate::object::parse_tag(buffer).ok_or(StoreError::Malformed { id })?;
+                    let target = crate::object::parse_tag(buffer, self.format);
+                    let (target, _) = target.ok_or(StoreError::Malformed { id })?;
                     id = target;
                 }
                 Some(Kind::Commit | Kind::Tree | Kind::Blob) => return Ok(Some(id)),
@@ -349,7 +358,7 @@ impl ObjectStore {
         }
         let malformed = || StoreError::Malformed { id: id.to_owned() };
         match self.get(id, buffer)? {
-            Kind::Commit => crate::object::parse_commit(buffer).ok_or_else(malformed),
+            Kind::Commit => crate::object::parse_commit(buffer, self.format).ok_or_else(malformed),
             Kind::Tree | Kind::Blob | Kind::Tag => Err(malformed()),
         }
     }
@@ -388,7 +397,7 @@ impl gix_object::Find for ObjectStore {
             .map_err(gix_error::Error::from_error)?;
         Ok(Some(gix_object::Data {
             kind,
-            object_hash: KIND,
+            object_hash: hash_kind(self.format),
             data: buffer,
         }))
     }

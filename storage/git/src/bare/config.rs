@@ -8,6 +8,8 @@ use gix_config::file::init;
 use gix_config::path::interpolate;
 use gix_config::{File, Source};
 
+use henge_types::ObjectFormat;
+
 use crate::hidden::HiddenRefs;
 use crate::protocol::{AcceptedWants, FetchPolicy};
 use crate::push::Rule;
@@ -51,6 +53,8 @@ impl From<gix_error::Error> for ConfigError {
 /// What a repository's configuration says of serving it. Where it says nothing: git's defaults.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
+    /// `extensions.objectFormat`: how objects are named.
+    pub object_format: ObjectFormat,
     /// `core.bare`; none where it is not said.
     pub is_bare: Option<bool>,
     /// `http.uploadpack`: fetches over HTTP.
@@ -94,11 +98,14 @@ impl Config {
     /// When it cannot be read, a value is malformed, or it asks for what is not supported.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut file = read_file(path, &path.join("config"))?;
-        check_format(&file)?;
+        let object_format = check_format(&file)?;
         if file.boolean("extensions.worktreeConfig")?.unwrap_or(false) {
             file.append(read_file(path, &path.join("config.worktree"))?)?;
         }
-        Self::parse(&file)
+        Ok(Self {
+            object_format,
+            ..Self::parse(&file)?
+        })
     }
 
     fn parse(file: &File) -> Result<Self, ConfigError> {
@@ -115,6 +122,7 @@ impl Config {
         };
         let bytes = file.integer("receive.maxInputSize")?.unwrap_or(0);
         Ok(Self {
+            object_format: ObjectFormat::Sha1,
             is_bare: file.boolean("core.bare")?,
             http_upload_pack: is_on("http.uploadpack", true)?,
             http_receive_pack: file.boolean("http.receivepack")?,
@@ -208,13 +216,15 @@ fn current(file: &File, key: &'static str) -> Result<Rule, ConfigError> {
     }
 }
 
-/// Refuses formats that are not understood, as git does (gitrepository-layout(5), repository-version).
-fn check_format(file: &File) -> Result<(), ConfigError> {
+/// How objects are named. Refuses formats that are not understood, as git does (gitrepository-layout(5),
+/// repository-version).
+fn check_format(file: &File) -> Result<ObjectFormat, ConfigError> {
     let unsupported = |what: String| Err(ConfigError::Unsupported { what });
     let version = file.integer("core.repositoryFormatVersion")?.unwrap_or(0);
     if !(0..=1).contains(&version) {
         return unsupported(format!("repository format version {version}"));
     }
+    let mut object_format = ObjectFormat::Sha1;
     let sections = file.sections().filter(|section| {
         let header = section.header();
         header.name().eq_ignore_ascii_case(b"extensions") && header.subsection_name().is_none()
@@ -228,10 +238,16 @@ fn check_format(file: &File) -> Result<(), ConfigError> {
                 ("partialclone", _) => {
                     return unsupported("a partial clone's missing objects".to_owned());
                 }
-                ("objectformat", "sha1") | ("refstorage", "files") if version == 1 => {}
+                ("objectformat", format) if version == 1 => {
+                    object_format = match format.parse() {
+                        Ok(format) => format,
+                        Err(_) => return unsupported(format!("the object format {format}")),
+                    };
+                }
+                ("refstorage", "files") if version == 1 => {}
                 ("noop-v1" | "relativeworktrees" | "submodulepathconfig", _) if version == 1 => {}
-                ("objectformat" | "compatobjectformat", format) if version == 1 => {
-                    return unsupported(format!("the object format {format}"));
+                ("compatobjectformat", format) if version == 1 => {
+                    return unsupported(format!("the second object format {format}"));
                 }
                 ("refstorage", storage) if version == 1 => {
                     return unsupported(format!("the ref storage {storage}"));
@@ -255,7 +271,7 @@ fn check_format(file: &File) -> Result<(), ConfigError> {
             }
         }
     }
-    Ok(())
+    Ok(object_format)
 }
 
 #[cfg(test)]

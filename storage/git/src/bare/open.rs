@@ -10,7 +10,7 @@ use gix_ref::file;
 
 use crate::bare::BareRepository;
 use crate::bare::config::{Config, ConfigError};
-use crate::oid::KIND;
+use crate::oid::hash_kind;
 
 /// Why a directory cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +51,7 @@ impl BareRepository {
     /// Opens the bare repository at `path`.
     ///
     /// # Errors
-    /// When it is none, its configuration is malformed, or it uses SHA-256, reftables or another extension.
+    /// When it is none, its configuration is malformed, or it uses reftables or another extension.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let is_repository = path.join("HEAD").is_file()
             && path.join("objects").is_dir()
@@ -85,10 +85,11 @@ impl BareRepository {
             write_reflog: gix_ref::store::WriteReflog::Disable,
             ..Default::default()
         };
+        let kind = hash_kind(config.object_format);
         Ok(Self {
             path: path.to_owned(),
             config,
-            refs: file::Store::at_opts(path.to_owned(), KIND, options),
+            refs: file::Store::at_opts(path.to_owned(), kind, options),
             writing: Mutex::new(()),
         })
     }

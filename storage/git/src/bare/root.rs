@@ -167,7 +167,9 @@ impl Shared {
         let mut report = Vec::new();
         receive_pack(
             &repository.for_pushes(),
-            &self.pool.get(&repository.objects()),
+            &self
+                .pool
+                .get(&repository.objects(), repository.object_format()),
             quarantine.path(),
             &mut *input,
             &mut report,
@@ -223,7 +225,9 @@ impl GitService for BareRoot {
         self.blocking("advertise", move |shared| {
             let repository = shared.repository_for(service, &repo)?;
             let mut output = Vec::new();
-            let objects = shared.pool.get(&repository.objects());
+            let objects = shared
+                .pool
+                .get(&repository.objects(), repository.object_format());
             let refs = match service {
                 Service::UploadPack => repository.for_fetches(),
                 Service::ReceivePack => repository.for_pushes(),
@@ -260,7 +264,10 @@ impl GitService for BareRoot {
             ),
             ..FetchLimits::default()
         };
-        let objects = self.shared.pool.get(&repository.objects());
+        let objects = self
+            .shared
+            .pool
+            .get(&repository.objects(), repository.object_format());
         Ok(stream_blocking(&self.shared.scope, &stop, move |output| {
             upload_pack(
                 &repository.for_fetches(),

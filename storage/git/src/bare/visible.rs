@@ -1,6 +1,6 @@
 //! A bare repository as one service shows it: without the refs that its configuration hides.
 
-use henge_types::{ObjectId, RefName, RefVerdict};
+use henge_types::{ObjectFormat, ObjectId, RefName, RefVerdict};
 
 use crate::bare::BareRepository;
 use crate::hidden::HiddenRefs;
@@ -22,6 +22,10 @@ pub struct VisibleRefs<'a> {
 impl RefStore for VisibleRefs<'_> {
     fn head(&self) -> RefName {
         self.repository.head()
+    }
+
+    fn object_format(&self) -> ObjectFormat {
+        self.repository.object_format()
     }
 
     fn get(&self, name: &RefName) -> Option<ObjectId> {

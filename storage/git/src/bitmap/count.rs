@@ -146,7 +146,8 @@ impl Count<'_> {
                 Kind::Tag => {
                     self.reached.insert(&id);
                     self.store.get(&id, &mut self.buffer)?;
-                    (id, _) = parse_tag(&self.buffer).ok_or(StoreError::Malformed { id })?;
+                    (id, _) = parse_tag(&self.buffer, self.store.format())
+                        .ok_or(StoreError::Malformed { id })?;
                 }
             }
         }

@@ -2,15 +2,13 @@
 
 use std::collections::VecDeque;
 
-use sha1::{Digest, Sha1};
-
 use crate::bitmap::Bits;
 use crate::bitmap::ewah::{Ewah, Malformed, encode};
 use crate::bitmap::file::{
     BASE_DISTANCE_MAX, ENTRY_HEAD_BYTES, FULL_DAG, HEAD_BYTES, LOOKUP_TABLE, NO_BASE, ROW_BYTES,
     SIGNATURE, VERSION,
 };
-use crate::oid::oid;
+use crate::oid::{Checksum, format_of, oid};
 
 /// Bitmaps that the next one may be stored as a difference to.
 const WINDOW: usize = 10;
@@ -135,8 +133,8 @@ impl Body {
             out.extend_from_slice(&((start + stored.offset) as u64).to_be_bytes());
             out.extend_from_slice(&base.to_be_bytes());
         }
-        let checksum = Sha1::digest(&out);
-        out.extend_from_slice(&checksum);
+        let checksum = Checksum::of(format_of(pack), &out);
+        out.extend_from_slice(checksum.as_bytes());
         out
     }
 }

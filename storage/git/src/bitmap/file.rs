@@ -7,16 +7,15 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
 use gix_object::Kind;
-use sha1::{Digest, Sha1};
 
 use crate::bitmap::Bits;
 use crate::bitmap::ewah::{self, Ewah, Malformed};
-use crate::oid::{OID_BYTES, Oid};
+use crate::oid::{Checksum, OID_BYTES_MAX, Oid, format_of};
 
 pub(super) const SIGNATURE: &[u8; 4] = b"BITM";
 pub(super) const VERSION: u16 = 1;
-/// Signature, version, flags, number of commits, checksum of the pack.
-pub(super) const HEAD_BYTES: usize = 12 + OID_BYTES;
+/// Signature, version, flags, number of commits. Behind them stands the checksum of the pack.
+pub(super) const HEAD_BYTES: usize = 12;
 /// What a bitmapped commit needs lies in the same pack. Always set.
 pub(super) const FULL_DAG: u16 = 0x1;
 const HASH_CACHE: u16 = 0x4;
@@ -96,18 +95,20 @@ impl PackBitmap {
             Err(error) => return Err(error.into()),
         };
         let length = file.metadata()?.len();
+        let sum_bytes = pack.as_bytes().len();
+        let head_bytes = (HEAD_BYTES + sum_bytes) as u64;
         let mut end = length
-            .checked_sub((HEAD_BYTES + OID_BYTES) as u64)
+            .checked_sub(head_bytes + sum_bytes as u64)
             .ok_or(FileError::Malformed("too short"))?
-            + HEAD_BYTES as u64;
-        let mut head = [0; HEAD_BYTES];
-        file.read_exact_at(&mut head, 0)?;
+            + head_bytes;
+        let mut head = [0; HEAD_BYTES + OID_BYTES_MAX];
+        file.read_exact_at(&mut head[..HEAD_BYTES + sum_bytes], 0)?;
         let (flags, commits) = check_head(&head, pack, objects)?;
-        check_trailer(&file, end)?;
+        check_trailer(&file, end, pack)?;
         let mut cut = |bytes: u64, what| {
             end = end
                 .checked_sub(bytes)
-                .filter(|end| *end >= HEAD_BYTES as u64)
+                .filter(|end| *end >= head_bytes)
                 .ok_or(FileError::Malformed(what))?;
             Ok::<_, FileError>(end)
         };
@@ -134,7 +135,7 @@ impl PackBitmap {
             types: [0; 4],
             end,
         };
-        let mut at = HEAD_BYTES as u64;
+        let mut at = head_bytes;
         for position in 0..KINDS.len() {
             bitmap.types[position] = at;
             at += bitmap.stored_bytes(at)?;
@@ -301,7 +302,11 @@ impl PackBitmap {
 }
 
 /// The flags and the number of commits.
-fn check_head(head: &[u8; HEAD_BYTES], pack: &Oid, objects: u32) -> Result<(u16, u32), FileError> {
+fn check_head(
+    head: &[u8; HEAD_BYTES + OID_BYTES_MAX],
+    pack: &Oid,
+    objects: u32,
+) -> Result<(u16, u32), FileError> {
     let [
         s0,
         s1,
@@ -327,7 +332,7 @@ fn check_head(head: &[u8; HEAD_BYTES], pack: &Oid, objects: u32) -> Result<(u16,
     if flags & FULL_DAG == 0 || flags & !KNOWN_FLAGS != 0 {
         return Err(FileError::Unknown("its flags"));
     }
-    if checksum != pack.as_bytes() {
+    if !checksum.starts_with(pack.as_bytes()) {
         return Err(FileError::OtherPack);
     }
     let commits = u32::from_be_bytes([*c0, *c1, *c2, *c3]);
@@ -338,8 +343,8 @@ fn check_head(head: &[u8; HEAD_BYTES], pack: &Oid, objects: u32) -> Result<(u16,
 }
 
 /// Compares the checksum of everything before `end` with the one that stands there.
-fn check_trailer(file: &File, end: u64) -> Result<(), FileError> {
-    let mut hash = Sha1::new();
+fn check_trailer(file: &File, end: u64, pack: &Oid) -> Result<(), FileError> {
+    let mut hash = Checksum::new(format_of(pack));
     let mut buffer = vec![0; CHUNK_BYTES];
     let mut at = 0;
     while at < end {
@@ -348,9 +353,10 @@ fn check_trailer(file: &File, end: u64) -> Result<(), FileError> {
         hash.update(&buffer[..length]);
         at += length as u64;
     }
-    let mut trailer = [0; OID_BYTES];
+    let expected = hash.finish();
+    let mut trailer = vec![0; expected.as_bytes().len()];
     file.read_exact_at(&mut trailer, end)?;
-    if hash.finalize()[..] == trailer {
+    if expected.as_bytes() == trailer {
         Ok(())
     } else {
         Err(FileError::Checksum)
@@ -388,12 +394,13 @@ mod tests {
 
     const OBJECTS: u32 = 200;
 
-    fn pack() -> Oid {
-        Oid::Sha1([9; 20])
+    /// The checksum of a pack: it says which format the file has.
+    fn packs() -> impl Strategy<Value = Oid> {
+        prop_oneof![Just(Oid::Sha1([9; 20])), Just(Oid::Sha256([9; 32]))]
     }
 
     /// Sets that grow by a few, as those of a history do, and a file of them.
-    fn file(steps: &[Vec<u32>]) -> (Vec<Bits>, Vec<u8>) {
+    fn file(steps: &[Vec<u32>], pack: &Oid) -> (Vec<Bits>, Vec<u8>) {
         let mut bits = Bits::new(OBJECTS);
         let mut body = Body::new(OBJECTS);
         let mut sets = Vec::new();
@@ -412,31 +419,32 @@ mod tests {
             }
             bits
         });
-        (sets, body.finish(&pack(), &kinds))
+        (sets, body.finish(pack, &kinds))
     }
 
-    fn open(bytes: &[u8]) -> Result<Option<PackBitmap>, FileError> {
+    fn open(bytes: &[u8], pack: &Oid) -> Result<Option<PackBitmap>, FileError> {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pack.bitmap");
         std::fs::write(&path, bytes).unwrap();
-        PackBitmap::open(&path, &pack(), OBJECTS)
+        PackBitmap::open(&path, pack, OBJECTS)
     }
 
     /// The same file with a checksum that fits.
-    fn summed(mut bytes: Vec<u8>) -> Vec<u8> {
-        let end = bytes.len().saturating_sub(OID_BYTES);
+    fn summed(mut bytes: Vec<u8>, pack: &Oid) -> Vec<u8> {
+        let end = bytes.len().saturating_sub(pack.as_bytes().len());
         bytes.truncate(end);
-        let checksum = Sha1::digest(&bytes);
-        bytes.extend_from_slice(&checksum);
+        let checksum = Checksum::of(format_of(pack), &bytes);
+        bytes.extend_from_slice(checksum.as_bytes());
         bytes
     }
 
     /// The same file as older versions of git write it: commits are found by stepping over all of them.
-    fn without_table(mut bytes: Vec<u8>, commits: usize) -> Vec<u8> {
-        let end = bytes.len() - OID_BYTES - commits * ROW_BYTES;
+    fn without_table(mut bytes: Vec<u8>, commits: usize, pack: &Oid) -> Vec<u8> {
+        let sum_bytes = pack.as_bytes().len();
+        let end = bytes.len() - sum_bytes - commits * ROW_BYTES;
         bytes[7] &= !0x10;
-        bytes.truncate(end + OID_BYTES);
-        summed(bytes)
+        bytes.truncate(end + sum_bytes);
+        summed(bytes, pack)
     }
 
     fn steps() -> impl Strategy<Value = Vec<Vec<u32>>> {
@@ -448,10 +456,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
         #[test]
-        fn what_is_written_is_read_back(steps in steps()) {
-            let (sets, bytes) = file(&steps);
-            for bytes in [bytes.clone(), without_table(bytes, steps.len())] {
-                let bitmap = open(&bytes).unwrap().unwrap();
+        fn what_is_written_is_read_back(steps in steps(), pack in packs()) {
+            let (sets, bytes) = file(&steps, &pack);
+            for bytes in [bytes.clone(), without_table(bytes, steps.len(), &pack)] {
+                let bitmap = open(&bytes, &pack).unwrap().unwrap();
                 for (number, set) in (0_u32..).zip(&sets) {
                     let decoded = bitmap.decode(OBJECTS - 1 - number).unwrap();
                     prop_assert_eq!(decoded.as_ref(), Some(set));
@@ -465,20 +473,21 @@ mod tests {
         #[test]
         fn damage_is_never_a_panic(
             steps in steps(),
+            pack in packs(),
             at in any::<prop::sample::Index>(),
             byte in any::<u8>(),
             cut in 0_usize..60,
             has_table in any::<bool>(),
         ) {
-            let (_, bytes) = file(&steps);
-            let mut bytes = if has_table { bytes } else { without_table(bytes, steps.len()) };
+            let (_, bytes) = file(&steps, &pack);
+            let mut bytes = if has_table { bytes } else { without_table(bytes, steps.len(), &pack) };
             let at = at.index(bytes.len());
             let is_same = bytes[at] == byte;
             bytes[at] = byte;
-            prop_assert!(is_same || open(&bytes).is_err());
+            prop_assert!(is_same || open(&bytes, &pack).is_err());
             // Whoever damaged it computed the checksum again.
             bytes.truncate(bytes.len() - cut.min(bytes.len()));
-            if let Ok(Some(bitmap)) = open(&summed(bytes)) {
+            if let Ok(Some(bitmap)) = open(&summed(bytes, &pack), &pack) {
                 for entry in 0..OBJECTS {
                     if let Ok(Some(bits)) = bitmap.decode(entry) {
                         prop_assert!(bits.is_bounded());
@@ -490,14 +499,17 @@ mod tests {
 
     #[test]
     fn another_pack_is_refused_and_no_file_is_no_error() {
-        let (_, bytes) = file(&[vec![1, 2, 3]]);
+        let pack = Oid::Sha1([9; 20]);
+        let (_, bytes) = file(&[vec![1, 2, 3]], &pack);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pack.bitmap");
-        assert!(PackBitmap::open(&path, &pack(), OBJECTS).unwrap().is_none());
+        assert!(PackBitmap::open(&path, &pack, OBJECTS).unwrap().is_none());
         std::fs::write(&path, &bytes).unwrap();
-        let other = PackBitmap::open(&path, &Oid::Sha1([8; 20]), OBJECTS);
-        assert!(matches!(other, Err(FileError::OtherPack)));
-        let fewer = PackBitmap::open(&path, &pack(), OBJECTS - 10);
+        for other in [Oid::Sha1([8; 20]), Oid::Sha256([9; 32])] {
+            let other = PackBitmap::open(&path, &other, OBJECTS);
+            assert!(matches!(other, Err(FileError::OtherPack)));
+        }
+        let fewer = PackBitmap::open(&path, &pack, OBJECTS - 10);
         assert!(matches!(fewer, Err(FileError::Malformed(_))));
     }
 }

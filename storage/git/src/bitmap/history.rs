@@ -169,7 +169,7 @@ fn read_commits(
             found.push(Found {
                 at: find(pack, &id),
                 id,
-                tree: Oid::null(crate::oid::KIND),
+                tree: Oid::null(id.kind()),
                 time: i64::MIN,
                 parents: Vec::new(),
             });

@@ -3,14 +3,11 @@
 use std::io;
 use std::path::Path;
 
-use sha1::{Digest, Sha1};
-
-use crate::oid::OID_BYTES;
+use crate::oid::{Checksum, format_number};
 use crate::store::Pack;
 
 const SIGNATURE: &[u8; 4] = b"RIDX";
 const VERSION: u32 = 1;
-const SHA1_ID: u32 = 1;
 const HEAD_BYTES: usize = 12;
 const NUMBER_BYTES: usize = 4;
 
@@ -24,7 +21,7 @@ impl PackOrder {
     /// Reads the `.rev` file beside the index of `pack`; sorts when there is none, or none that fits.
     pub(crate) fn load(pack: &Pack) -> Self {
         let path = pack.index.path().with_extension("rev");
-        let entries = match read(&path, pack.index.num_objects()) {
+        let entries = match read(&path, pack) {
             Ok(entries) if is_order(pack, &entries) => entries,
             Ok(_) => {
                 tracing::warn!(path = %path.display(), "ignored: it is not the order of its pack");
@@ -46,34 +43,34 @@ impl PackOrder {
 
     /// A `.rev` file (gitformat-pack(5)).
     pub(super) fn encode(&self, pack: &Pack) -> Vec<u8> {
-        let length = HEAD_BYTES + self.entries.len() * NUMBER_BYTES + 2 * OID_BYTES;
+        let length = HEAD_BYTES + self.entries.len() * NUMBER_BYTES + 2 * pack.format.id_bytes();
         let mut out = Vec::with_capacity(length);
         out.extend_from_slice(SIGNATURE);
         out.extend_from_slice(&VERSION.to_be_bytes());
-        out.extend_from_slice(&SHA1_ID.to_be_bytes());
+        out.extend_from_slice(&u32::from(format_number(pack.format)).to_be_bytes());
         for entry in &self.entries {
             out.extend_from_slice(&entry.to_be_bytes());
         }
         out.extend_from_slice(pack.data.checksum().as_bytes());
-        let checksum = Sha1::digest(&out);
-        out.extend_from_slice(&checksum);
+        let checksum = Checksum::of(pack.format, &out);
+        out.extend_from_slice(checksum.as_bytes());
         out
     }
 }
 
-fn read(path: &Path, objects: u32) -> io::Result<Box<[u32]>> {
+fn read(path: &Path, pack: &Pack) -> io::Result<Box<[u32]>> {
     let data = std::fs::read(path)?;
     let malformed = || io::Error::new(io::ErrorKind::InvalidData, "not a reverse index");
     let (head, rest) = data.split_at_checked(HEAD_BYTES).ok_or_else(malformed)?;
     let table = rest
         .len()
-        .checked_sub(2 * OID_BYTES)
+        .checked_sub(2 * pack.format.id_bytes())
         .ok_or_else(malformed)?;
     let (numbers, odd) = rest[..table].as_chunks::<NUMBER_BYTES>();
     let is_known = head[..4] == *SIGNATURE
         && head[4..8] == VERSION.to_be_bytes()
-        && head[8..] == SHA1_ID.to_be_bytes();
-    if !is_known || !odd.is_empty() || numbers.len() != objects as usize {
+        && head[8..] == u32::from(format_number(pack.format)).to_be_bytes();
+    if !is_known || !odd.is_empty() || numbers.len() != pack.index.num_objects() as usize {
         return Err(malformed());
     }
     Ok(numbers

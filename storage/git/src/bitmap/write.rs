@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use gix_object::Kind;
 use gix_pack::data::entry::Header;
-use henge_types::{ObjectId, PackId};
+use henge_types::{ObjectFormat, ObjectId, PackId};
 
 use crate::bitmap::Bits;
 use crate::bitmap::choose::choose;
@@ -86,7 +86,11 @@ pub fn write_bitmap(
         .iter()
         .find(|candidate| PackId::new(from_gix(&candidate.data.checksum())) == pack)
         .ok_or(BitmapError::NoSuchPack { pack })?;
-    let tips: BTreeSet<Oid> = tips.iter().filter_map(|tip| to_gix(*tip)).collect();
+    let tips: BTreeSet<Oid> = {
+        let tips = tips.iter();
+        tips.filter_map(|tip| to_gix(*tip, store.format()))
+            .collect()
+    };
     let (file, summary) = make(&store, found, &tips, stop)?;
     write_reverse(found)?;
     if let Some(file) = file {
@@ -95,12 +99,12 @@ pub fn write_bitmap(
     Ok(summary)
 }
 
-/// Writes the `.rev` file of a pack (gitformat-pack(5)) unless it has one.
+/// Writes the `.rev` file of a pack of objects of this format (gitformat-pack(5)) unless it has one.
 ///
 /// # Errors
 /// When the pack cannot be opened or the disk fails.
-pub fn write_reverse_index(idx: &Path) -> Result<(), BitmapError> {
-    let pack = Pack::open(idx).map_err(|source| StoreError::Pack {
+pub fn write_reverse_index(idx: &Path, format: ObjectFormat) -> Result<(), BitmapError> {
+    let pack = Pack::open(idx, format).map_err(|source| StoreError::Pack {
         path: idx.to_owned(),
         source,
     })?;

@@ -6,18 +6,17 @@ use std::path::PathBuf;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
-use henge_types::ObjectId;
-use sha1::{Digest, Sha1};
+use henge_types::{ObjectFormat, ObjectId};
 
 use crate::ancestry::parents_first;
 use crate::commit_graph::FILE;
 use crate::object::Commit;
-use crate::oid::{OID_BYTES, Oid, to_gix};
+use crate::oid::{Checksum, Oid, format_number, to_gix};
 use crate::protocol::Stop;
 use crate::store::{Objects, StoreError, install};
 
-/// Signature, version 1, SHA-1.
-const HEAD: [u8; 6] = *b"CGPH\x01\x01";
+/// Signature, version 1.
+const HEAD: [u8; 5] = *b"CGPH\x01";
 const NO_PARENT: u32 = 0x7000_0000;
 /// In the place of the second parent: the other bits say where in the list of edges it and those behind it are. In
 /// that list: the last one.
@@ -81,7 +80,7 @@ pub fn write_commit_graph(
     if commits.is_empty() {
         return Ok(CommitGraphSummary::default());
     }
-    let bytes = encode(&commits)?;
+    let bytes = encode(&commits, objects.format())?;
     let path = objects.path().join(FILE);
     let write = || {
         if let Some(directory) = path.parent() {
@@ -108,7 +107,11 @@ fn read(
     let store = objects.open()?;
     let mut buffer = Vec::new();
     let mut pending = Vec::new();
-    let tips: BTreeSet<Oid> = tips.iter().filter_map(|tip| to_gix(*tip)).collect();
+    let tips: BTreeSet<Oid> = {
+        let tips = tips.iter();
+        tips.filter_map(|tip| to_gix(*tip, store.format()))
+            .collect()
+    };
     for tip in tips {
         let target = store.peel(&tip, &mut buffer)?;
         let target = target.ok_or(StoreError::Missing { id: tip })?;
@@ -188,7 +191,7 @@ fn number(value: impl TryInto<u32>) -> Result<u32, CommitGraphError> {
     })
 }
 
-fn encode(commits: &[(Oid, Commit)]) -> Result<Vec<u8>, CommitGraphError> {
+fn encode(commits: &[(Oid, Commit)], format: ObjectFormat) -> Result<Vec<u8>, CommitGraphError> {
     let mut parents = Vec::with_capacity(commits.len());
     for (_, commit) in commits {
         let of_commit: Result<Vec<u32>, _> = commit
@@ -215,7 +218,7 @@ fn encode(commits: &[(Oid, Commit)]) -> Result<Vec<u8>, CommitGraphError> {
         chunks.add_parents(parents)?;
         chunks.add_dates(commit.time, generation)?;
     }
-    Ok(chunks.join())
+    Ok(chunks.join(format))
 }
 
 impl Chunks {
@@ -258,7 +261,7 @@ impl Chunks {
         Ok(())
     }
 
-    fn join(&self) -> Vec<u8> {
+    fn join(&self, format: ObjectFormat) -> Vec<u8> {
         let all = [
             (b"OIDF", &self.fanout),
             (b"OIDL", &self.ids),
@@ -269,6 +272,7 @@ impl Chunks {
         ];
         let chunks: Vec<_> = all.iter().filter(|(_, data)| !data.is_empty()).collect();
         let mut out = HEAD.to_vec();
+        out.push(format_number(format));
         out.push(u8::try_from(chunks.len()).unwrap_or(u8::MAX));
         out.push(0);
         let mut at = out.len() + (chunks.len() + 1) * 12;
@@ -279,12 +283,12 @@ impl Chunks {
         }
         out.extend_from_slice(&[0; 4]);
         out.extend_from_slice(&(at as u64).to_be_bytes());
-        out.reserve(at - out.len() + OID_BYTES);
+        out.reserve(at - out.len() + format.id_bytes());
         for (_, data) in chunks {
             out.extend_from_slice(data);
         }
-        let checksum = Sha1::digest(&out);
-        out.extend_from_slice(&checksum);
+        let checksum = Checksum::of(format, &out);
+        out.extend_from_slice(checksum.as_bytes());
         out
     }
 }

@@ -8,12 +8,11 @@ use std::sync::Arc;
 
 use gix_object::Kind;
 use gix_pack::data::entry::Header;
-use sha1::{Digest, Sha1};
 
 use crate::fetch::emit::thin::ThinDeltas;
 use crate::fetch::select::{Packed, Selection};
 use crate::fetch::{FetchError, FetchSummary};
-use crate::oid::Oid;
+use crate::oid::{Checksum, Oid};
 use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
 use crate::store::{Location, ObjectStore, Pack, StoreError};
@@ -35,7 +34,7 @@ pub(super) struct Accepts {
 /// A writer that knows where it is and what it has written.
 struct Hashed<'a> {
     output: &'a mut dyn Output,
-    hash: Sha1,
+    hash: Checksum,
     written: u64,
 }
 
@@ -83,7 +82,7 @@ pub(super) fn write_pack(
         offsets: vec![0; selection.packed.len()],
         output: Hashed {
             output,
-            hash: Sha1::new(),
+            hash: Checksum::new(store.format()),
             written: 0,
         },
         selection: &selection,
@@ -96,14 +95,17 @@ pub(super) fn write_pack(
     emitter.output.write_all(&header)?;
     emitter.write_packed(stop)?;
     emitter.write_loose()?;
-    let Emitter {
-        mut output, sent, ..
-    } = emitter;
-    let trailer = output.hash.finalize_reset();
-    output.output.write_all(&trailer)?;
+    let Emitter { output, sent, .. } = emitter;
+    let Hashed {
+        output,
+        hash,
+        written,
+    } = output;
+    let trailer = hash.finish();
+    output.write_all(trailer.as_bytes())?;
     Ok(FetchSummary {
         objects_sent: u64::from(count),
-        pack_bytes: output.written + trailer.len() as u64,
+        pack_bytes: written + trailer.as_bytes().len() as u64,
         ..sent
     })
 }

@@ -248,8 +248,12 @@ impl Selector<'_> {
             for base in &bases {
                 decoded.push(self.read_tree(base)?);
             }
-            let mut entries = TreeEntries::new(&data);
-            let mut beside: Vec<_> = decoded.iter().map(|base| SamePath::new(base)).collect();
+            let format = self.store.format();
+            let mut entries = TreeEntries::new(&data, format);
+            let mut beside: Vec<_> = decoded
+                .iter()
+                .map(|base| SamePath::new(base, format))
+                .collect();
             loop {
                 if let Some(first) = beside.first_mut() {
                     first.skip_common(&mut entries);

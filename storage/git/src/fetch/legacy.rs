@@ -2,11 +2,13 @@
 
 use std::io::BufRead;
 
+use henge_types::ObjectFormat;
+
 use crate::fetch::FetchError;
 use crate::fetch::answer::{Answer, Frames};
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::negotiate::{common, is_enough};
-use crate::fetch::request::{Fetch, not_a_fetch};
+use crate::fetch::request::{Fetch, check_format, not_a_fetch};
 use crate::fetch::select::not_tips;
 use crate::fetch::serve::{Choice, Session, Wants, progress, wants, write_cut};
 use crate::oid::Oid;
@@ -40,6 +42,7 @@ enum Acks {
 #[derive(Debug, Default)]
 struct Legacy {
     fetch: Fetch,
+    format: ObjectFormat,
     acks: Acks,
     side_band: bool,
     side_band_64k: bool,
@@ -56,7 +59,7 @@ impl Session<'_> {
         output: &mut dyn Output,
     ) -> Result<(), FetchError> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
-        let Some(mut request) = read_wants(&mut input)? else {
+        let Some(mut request) = read_wants(&mut input, self.objects.format())? else {
             return Ok(());
         };
         if request.fetch.filter.is_some() && !request.filters {
@@ -119,8 +122,11 @@ impl Session<'_> {
 }
 
 /// Wants, capabilities and where history ends; `None` when the client wants nothing.
-fn read_wants(input: &mut dyn BufRead) -> Result<Option<Legacy>, FetchError> {
-    let mut request = Legacy::default();
+fn read_wants(input: &mut dyn BufRead, format: ObjectFormat) -> Result<Option<Legacy>, FetchError> {
+    let mut request = Legacy {
+        format,
+        ..Legacy::default()
+    };
     let mut buffer = Vec::new();
     for _ in 0..LINES_MAX {
         let line = match pkt::read(input, &mut buffer)? {
@@ -141,7 +147,7 @@ fn read_wants(input: &mut dyn BufRead) -> Result<Option<Legacy>, FetchError> {
             line
         };
         // Depth 0 is what a client sends that wants all of it.
-        if line != b"deepen 0" && !request.fetch.take_line(line)? {
+        if line != b"deepen 0" && !request.fetch.take_line(line, format)? {
             return Err(not_a_fetch(line));
         }
     }
@@ -161,7 +167,7 @@ fn read_haves(input: &mut dyn BufRead, request: &mut Legacy) -> Result<(), Fetch
                     return Ok(());
                 }
                 Some(line) if line.starts_with(b"have ") => {
-                    request.fetch.take_line(line)?;
+                    request.fetch.take_line(line, request.format)?;
                 }
                 Some(line) => return Err(not_a_fetch(line)),
                 None => return Err(not_a_fetch(b"0001")),
@@ -188,12 +194,8 @@ impl Legacy {
                 "include-tag" => self.fetch.include_tag = true,
                 "no-progress" => self.fetch.no_progress = true,
                 _ => {
-                    if let Some(format) = word.strip_prefix("object-format=")
-                        && format != "sha1"
-                    {
-                        return Err(FetchError::ObjectFormat {
-                            format: format.to_owned(),
-                        });
+                    if let Some(name) = word.strip_prefix("object-format=") {
+                        check_format(name, self.format)?;
                     }
                 }
             }
@@ -281,7 +283,7 @@ fn read_round(
             Some(packet) => match packet.line() {
                 Some(b"done") => RoundEnd::Done,
                 Some(line) if line.starts_with(b"have ") => {
-                    request.fetch.take_line(line)?;
+                    request.fetch.take_line(line, request.format)?;
                     continue;
                 }
                 Some(line) => return Err(not_a_fetch(line)),

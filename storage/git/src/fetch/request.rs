@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::BufRead;
 
+use henge_types::ObjectFormat;
 use sha2::{Digest, Sha256};
 
 use crate::fetch::FetchError;
@@ -91,10 +92,26 @@ pub(super) fn not_a_fetch(line: &[u8]) -> FetchError {
     }
 }
 
-/// Reads the next command; `None` at the end of the conversation.
-pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchError> {
+/// Whether a client names objects as the repository does.
+pub(super) fn check_format(name: &str, server: ObjectFormat) -> Result<(), FetchError> {
+    match name.parse() {
+        Ok(client) if client == server => Ok(()),
+        Ok(client) => Err(FetchError::ObjectFormat { server, client }),
+        Err(_) => Err(FetchError::UnknownObjectFormat {
+            name: name.chars().take(80).collect(),
+        }),
+    }
+}
+
+/// Reads the next command to a repository of this format; `None` at the end of the conversation.
+pub(super) fn read(
+    input: &mut dyn BufRead,
+    format: ObjectFormat,
+) -> Result<Option<Request>, FetchError> {
     let mut buffer = Vec::new();
     let mut command = None;
+    // What a client speaks that does not say.
+    let mut of_client = ObjectFormat::Sha1.as_str().to_owned();
     let mut lines = 0;
     let more = loop {
         let Some(packet) = pkt::read(input, &mut buffer)? else {
@@ -115,12 +132,8 @@ pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchErro
                     if command.replace(name.to_vec()).is_some() {
                         return Err(not_a_fetch(line));
                     }
-                } else if let Some(format) = line.strip_prefix(b"object-format=")
-                    && format != b"sha1"
-                {
-                    return Err(FetchError::ObjectFormat {
-                        format: String::from_utf8_lossy(format).into_owned(),
-                    });
+                } else if let Some(name) = line.strip_prefix(b"object-format=") {
+                    of_client = String::from_utf8_lossy(name).into_owned();
                 }
             }
         }
@@ -128,13 +141,16 @@ pub(super) fn read(input: &mut dyn BufRead) -> Result<Option<Request>, FetchErro
             return Err(FetchError::TooLarge { max: 64 });
         }
     };
+    if command.is_some() {
+        check_format(&of_client, format)?;
+    }
     match command.as_deref() {
         Some(b"ls-refs") => read_ls_refs(input, more).map(Request::LsRefs).map(Some),
         Some(b"fetch") => {
-            read_fetch(input, more).map(|fetch| Some(Request::Fetch(Box::new(fetch))))
+            read_fetch(input, more, format).map(|fetch| Some(Request::Fetch(Box::new(fetch))))
         }
         Some(b"object-info") => {
-            read_object_info(input, more).map(|info| Some(Request::ObjectInfo(info)))
+            read_object_info(input, more, format).map(|info| Some(Request::ObjectInfo(info)))
         }
         Some(other) => Err(not_a_fetch(other)),
         None => Err(not_a_fetch(b"a request without a command")),
@@ -187,12 +203,16 @@ fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchErro
     Ok(request)
 }
 
-fn read_object_info(input: &mut dyn BufRead, more: bool) -> Result<ObjectInfo, FetchError> {
+fn read_object_info(
+    input: &mut dyn BufRead,
+    more: bool,
+    format: ObjectFormat,
+) -> Result<ObjectInfo, FetchError> {
     let mut request = ObjectInfo::default();
     arguments(input, more, &mut |line| {
         match line.strip_prefix(b"oid ") {
             Some(id) => {
-                let id = parse_hex(id).ok_or_else(|| not_a_fetch(line))?;
+                let id = parse_hex(id, format).ok_or_else(|| not_a_fetch(line))?;
                 request.ids.push(id);
             }
             None if line == b"size" => request.size = true,
@@ -203,7 +223,11 @@ fn read_object_info(input: &mut dyn BufRead, more: bool) -> Result<ObjectInfo, F
     Ok(request)
 }
 
-fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> {
+fn read_fetch(
+    input: &mut dyn BufRead,
+    more: bool,
+    format: ObjectFormat,
+) -> Result<Fetch, FetchError> {
     let mut request = Fetch::default();
     let digest = arguments(input, more, &mut |line| {
         match line {
@@ -219,7 +243,7 @@ fn read_fetch(input: &mut dyn BufRead, more: bool) -> Result<Fetch, FetchError> 
                 if let Some(name) = line.strip_prefix(b"want-ref ") {
                     let name = String::from_utf8_lossy(name).into_owned();
                     request.want_refs.push(name);
-                } else if !request.take_line(line)? {
+                } else if !request.take_line(line, format)? {
                     return Err(not_a_fetch(line));
                 }
             }
@@ -244,12 +268,16 @@ impl Fetch {
     }
 
     /// Takes the lines that both versions of the protocol share; whether it was one.
-    pub(super) fn take_line(&mut self, line: &[u8]) -> Result<bool, FetchError> {
+    pub(super) fn take_line(
+        &mut self,
+        line: &[u8],
+        format: ObjectFormat,
+    ) -> Result<bool, FetchError> {
         let (word, value) = match line.iter().position(|byte| *byte == b' ') {
             Some(space) => (&line[..space], &line[space + 1..]),
             None => return Ok(false),
         };
-        let id = || parse_hex(value).ok_or_else(|| not_a_fetch(line));
+        let id = || parse_hex(value, format).ok_or_else(|| not_a_fetch(line));
         match word {
             b"want" => self.wants.push(id()?),
             b"have" => self.haves.push(id()?),
@@ -333,7 +361,7 @@ mod tests {
                 "done\n",
             ],
         );
-        let Some(Request::Fetch(fetch)) = read(&mut &bytes[..]).unwrap() else {
+        let Some(Request::Fetch(fetch)) = read(&mut &bytes[..], ObjectFormat::Sha1).unwrap() else {
             panic!("not a fetch");
         };
         assert!(fetch.done && fetch.thin_pack && fetch.ofs_delta && !fetch.include_tag);
@@ -349,8 +377,12 @@ mod tests {
 
     #[test]
     fn a_lone_flush_and_the_end_of_the_stream_end_the_conversation() {
-        assert!(read(&mut &b"0000"[..]).unwrap().is_none());
-        assert!(read(&mut &b""[..]).unwrap().is_none());
+        assert!(
+            read(&mut &b"0000"[..], ObjectFormat::Sha1)
+                .unwrap()
+                .is_none()
+        );
+        assert!(read(&mut &b""[..], ObjectFormat::Sha1).unwrap().is_none());
     }
 
     #[test]
@@ -368,14 +400,47 @@ mod tests {
             ("command=ls-refs", "want x"),
         ] {
             let bytes = request(&[head], &[arguments]);
-            assert!(read(&mut &bytes[..]).is_err(), "{head} {arguments}");
+            let outcome = read(&mut &bytes[..], ObjectFormat::Sha1);
+            assert!(outcome.is_err(), "{head} {arguments}");
         }
+    }
+
+    #[test]
+    fn clients_of_another_object_format_are_refused() {
+        use ObjectFormat::{Sha1, Sha256};
+        let refusal = |head: &[&str], format| {
+            let bytes = request(head, &[&format!("want {}", "1".repeat(64)), "done"]);
+            read(&mut &bytes[..], format).map_err(|error| error.to_string())
+        };
+        let sha256 = ["command=fetch", "object-format=sha256"];
+        assert!(refusal(&sha256, Sha256).is_ok());
+        assert_eq!(
+            refusal(&sha256, Sha1).unwrap_err(),
+            "mismatched object format: server sha1; client sha256"
+        );
+        // A client that says nothing speaks SHA-1.
+        for head in [
+            &["command=fetch", "object-format=sha1"][..],
+            &["command=fetch"],
+        ] {
+            assert_eq!(
+                refusal(head, Sha256).unwrap_err(),
+                "mismatched object format: server sha256; client sha1"
+            );
+        }
+        let unknown = ["object-format=md5", "command=fetch"];
+        assert_eq!(
+            refusal(&unknown, Sha1).unwrap_err(),
+            "unknown object format 'md5'"
+        );
     }
 
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
-            let _outcome = read(&mut &bytes[..]).is_ok();
+            for format in [ObjectFormat::Sha1, ObjectFormat::Sha256] {
+                let _outcome = read(&mut &bytes[..], format).is_ok();
+            }
         }
     }
 }

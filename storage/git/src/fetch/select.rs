@@ -211,7 +211,8 @@ impl<'a> Selector<'a> {
                 Kind::Tag => {
                     self.selection.add(self.store, id)?;
                     self.store.get(&id, &mut buffer)?;
-                    (id, _) = parse_tag(&buffer).ok_or(StoreError::Malformed { id })?;
+                    let target = parse_tag(&buffer, self.store.format());
+                    (id, _) = target.ok_or(StoreError::Malformed { id })?;
                 }
             }
         }
@@ -288,8 +289,12 @@ impl<'a> Selector<'a> {
             if !is_fresh {
                 self.selection.add_older(tree, &bases);
             }
-            let mut entries = TreeEntries::new(&data);
-            let mut beside: Vec<_> = decoded.iter().map(|base| SamePath::new(base)).collect();
+            let format = self.store.format();
+            let mut entries = TreeEntries::new(&data, format);
+            let mut beside: Vec<_> = decoded
+                .iter()
+                .map(|base| SamePath::new(base, format))
+                .collect();
             loop {
                 if let Some(first) = beside.first_mut() {
                     first.skip_common(&mut entries);
@@ -343,7 +348,10 @@ impl<'a> Selector<'a> {
     /// Adds the annotated tags whose objects are in the selection.
     pub(super) fn add_tags(&mut self, refs: &dyn RefStore) -> Result<(), FetchError> {
         let mut tags = Vec::new();
-        refs.for_each("refs/tags/", &mut |_, id| tags.extend(to_gix(id)));
+        let format = self.store.format();
+        refs.for_each("refs/tags/", &mut |_, id| {
+            tags.extend(to_gix(id, format));
+        });
         let mut buffer = Vec::new();
         for tag in tags {
             if self.store.kind(&tag)? != Some(Kind::Tag) {
@@ -364,7 +372,8 @@ impl<'a> Selector<'a> {
         while self.store.kind(&id)? == Some(Kind::Tag) {
             self.selection.add(self.store, id)?;
             self.store.get(&id, &mut buffer)?;
-            (id, _) = parse_tag(&buffer).ok_or(StoreError::Malformed { id })?;
+            let target = parse_tag(&buffer, self.store.format());
+            (id, _) = target.ok_or(StoreError::Malformed { id })?;
         }
         Ok(())
     }
@@ -374,7 +383,7 @@ impl<'a> Selector<'a> {
 pub(super) fn not_tips(refs: &dyn RefStore, wants: &[Oid]) -> Vec<Oid> {
     let mut left: HashSet<Oid> = wants.iter().copied().collect();
     refs.for_each("", &mut |_, id| {
-        if let Some(id) = to_gix(id) {
+        if let Some(id) = to_gix(id, id.format()) {
             left.remove(&id);
         }
     });

@@ -57,7 +57,7 @@ impl Session<'_> {
         output: &mut dyn Output,
     ) -> Result<(), FetchError> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
-        while let Some(request) = request::read(&mut input)? {
+        while let Some(request) = request::read(&mut input, self.objects.format())? {
             match request {
                 Request::LsRefs(request) => self.ls_refs(&request, output)?,
                 Request::Fetch(request) => self.fetch(&request, output)?,
@@ -146,7 +146,8 @@ impl Session<'_> {
                 "HEAD" => Some(self.refs.head()),
                 _ => name.parse().ok(),
             };
-            let id = full.and_then(|full| self.refs.get(&full)).and_then(to_gix);
+            let id = full.and_then(|full| self.refs.get(&full));
+            let id = id.and_then(|id| to_gix(id, self.objects.format()));
             let id = id.ok_or_else(|| FetchError::UnknownWantRef {
                 name: name.to_owned(),
             })?;

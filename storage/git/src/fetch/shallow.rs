@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use gix_hashtable::HashSet;
+use henge_types::ObjectFormat;
 
 use crate::fetch::FetchError;
 use crate::fetch::graph::{Graph, Marks, Node};
@@ -167,7 +168,7 @@ fn exclude(
     let mut buffer = Vec::new();
     for name in names {
         let unknown = || FetchError::UnknownRef { name: name.clone() };
-        let id = resolve(refs, name).ok_or_else(unknown)?;
+        let id = resolve(refs, name, graph.store.format()).ok_or_else(unknown)?;
         let id = graph.store.peel(&id, &mut buffer)?.ok_or_else(unknown)?;
         pending.push(graph.node(id)?);
     }
@@ -180,12 +181,12 @@ fn exclude(
 }
 
 /// As git resolves what a person typed: the full name, a tag, a branch.
-pub(super) fn resolve(refs: &dyn RefStore, name: &str) -> Option<Oid> {
+pub(super) fn resolve(refs: &dyn RefStore, name: &str, format: ObjectFormat) -> Option<Oid> {
     ["", "refs/tags/", "refs/heads/"]
         .into_iter()
         .find_map(|prefix| {
             let full = format!("{prefix}{name}").parse().ok()?;
-            refs.get(&full).and_then(to_gix)
+            refs.get(&full).and_then(|id| to_gix(id, format))
         })
 }
 

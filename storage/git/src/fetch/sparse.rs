@@ -91,7 +91,7 @@ impl Session<'_> {
         let no_access = || FetchError::Filter {
             message: format!("unable to access sparse blob in '{short}'"),
         };
-        let id = match parse_hex(name.as_bytes()) {
+        let id = match parse_hex(name.as_bytes(), store.format()) {
             Some(id) => {
                 // An object that may not be wanted says nothing here either, not even that it is there.
                 let not_tips = not_tips(self.refs, &[id]);
@@ -122,8 +122,11 @@ impl Session<'_> {
             return Ok(None);
         };
         let tip = match revision {
-            "HEAD" => self.refs.get(&self.refs.head()).and_then(to_gix),
-            _ => resolve(self.refs, revision),
+            "HEAD" => {
+                let tip = self.refs.get(&self.refs.head());
+                tip.and_then(|tip| to_gix(tip, store.format()))
+            }
+            _ => resolve(self.refs, revision, store.format()),
         };
         let mut buffer = Vec::new();
         let Some(tip) = tip else {
@@ -143,7 +146,7 @@ impl Session<'_> {
             }
             store.get(&id, &mut buffer)?;
             let mut next = None;
-            for entry in TreeEntries::new(&buffer) {
+            for entry in TreeEntries::new(&buffer, store.format()) {
                 let entry = entry.map_err(|_| StoreError::Malformed { id })?;
                 if entry.name == part.as_bytes() {
                     next = Some(entry.id.to_owned());

@@ -24,7 +24,7 @@ impl Fsck<'_> {
         objects: &Path,
         tips: &[ObjectId],
     ) -> Result<(), FsckError> {
-        let store = match Objects::at(objects).open() {
+        let store = match Objects::at(objects, self.format).open() {
             Ok(store) => store,
             Err(error) => {
                 self.find(Finding::File {
@@ -37,7 +37,7 @@ impl Fsck<'_> {
         let mut seen = HashSet::default();
         let mut pending = Vec::new();
         for tip in tips {
-            match to_gix(*tip) {
+            match to_gix(*tip, self.format) {
                 Some(id) => pending.push(Need { id, by: None }),
                 None => self.find(Finding::Missing {
                     id: *tip,
@@ -101,7 +101,7 @@ fn visit(
     };
     match kind {
         Kind::Commit => {
-            let commit = parse_commit(buffer).ok_or_else(malformed)?;
+            let commit = parse_commit(buffer, store.format()).ok_or_else(malformed)?;
             commit
                 .parents
                 .into_iter()
@@ -109,12 +109,12 @@ fn visit(
             refer(commit.tree, Kind::Tree);
         }
         Kind::Tag => {
-            let (target, kind) = parse_tag(buffer).ok_or_else(malformed)?;
+            let (target, kind) = parse_tag(buffer, store.format()).ok_or_else(malformed)?;
             refer(target, kind);
         }
         Kind::Tree => {
             let mut is_safe = true;
-            for entry in TreeEntries::new(buffer) {
+            for entry in TreeEntries::new(buffer, store.format()) {
                 let entry = entry.map_err(|_| malformed())?;
                 is_safe &= is_safe_name(entry.name);
                 match entry.kind {

@@ -8,7 +8,7 @@ use gix_pack::data::decode::entry::ResolvedBase;
 use gix_utils::progress::Discard;
 
 use crate::fsck::{Finding, Fsck, FsckError, Stage, hash_mismatch};
-use crate::oid::{KIND, from_gix, oid};
+use crate::oid::{HashKind, from_gix, hash_kind, oid};
 use crate::store::{StoreError, idx_files};
 
 /// Decoded delta bases kept while a pack is read.
@@ -30,7 +30,7 @@ impl Fsck<'_> {
         })?;
         let mut packs = Vec::with_capacity(listing.len());
         for idx in listing {
-            match open(&idx) {
+            match open(&idx, hash_kind(self.format)) {
                 Ok(pack) => packs.push(pack),
                 Err(finding) => self.find(finding),
             }
@@ -46,7 +46,7 @@ impl Fsck<'_> {
 
     /// Checks the pack of one index.
     pub(super) fn check_one_pack(&mut self, idx: &Path) -> Result<(), FsckError> {
-        match open(idx) {
+        match open(idx, hash_kind(self.format)) {
             Ok(pack) => {
                 self.report.packs += 1;
                 self.check_pack(&pack, u64::from(pack.index.num_objects()))
@@ -119,15 +119,15 @@ impl Fsck<'_> {
     }
 }
 
-fn open(idx: &Path) -> Result<OpenPack, Finding> {
+fn open(idx: &Path, kind: HashKind) -> Result<OpenPack, Finding> {
     let path = idx.with_extension("pack");
     let failed = |path: &Path, error: gix_error::Error| Finding::File {
         path: path.to_owned(),
         reason: error.to_string(),
     };
     Ok(OpenPack {
-        index: gix_pack::index::File::at(idx, KIND).map_err(|error| failed(idx, error))?,
-        data: gix_pack::data::File::at(&path, KIND).map_err(|error| failed(&path, error))?,
+        index: gix_pack::index::File::at(idx, kind).map_err(|error| failed(idx, error))?,
+        data: gix_pack::data::File::at(&path, kind).map_err(|error| failed(&path, error))?,
         path,
     })
 }

@@ -10,8 +10,9 @@ use std::sync::{Mutex, PoisonError};
 use flate2::{Decompress, FlushDecompress};
 use gix_pack::data::entry::Header;
 use gix_pack::data::{Entry, EntryRange, File};
+use henge_types::ObjectFormat;
 
-use crate::oid::{KIND, Oid};
+use crate::oid::{HashKind, Oid, hash_kind};
 use crate::protocol::PushLimits;
 use crate::push::IngestError;
 
@@ -42,6 +43,7 @@ pub(super) struct Budget<'a> {
 }
 
 struct State {
+    kind: HashKind,
     inflate: Decompress,
     /// Bases by offset and by id, once per delta on them, until all entries have been read.
     offsets: Vec<u64>,
@@ -61,10 +63,11 @@ struct State {
 }
 
 impl<'a> Budget<'a> {
-    pub(super) fn new(limits: &'a PushLimits) -> Self {
+    pub(super) fn new(limits: &'a PushLimits, format: ObjectFormat) -> Self {
         Self {
             limits,
             state: Mutex::new(State {
+                kind: hash_kind(format),
                 inflate: Decompress::new(true),
                 offsets: Vec::new(),
                 ids: Vec::new(),
@@ -159,7 +162,7 @@ impl<'a> Budget<'a> {
 
 impl State {
     fn admit(&mut self, start: u64, bytes: &[u8], limits: &PushLimits) -> Result<(), IngestError> {
-        let entry = Entry::from_bytes(bytes, start, KIND).map_err(IngestError::Broken)?;
+        let entry = Entry::from_bytes(bytes, start, self.kind).map_err(IngestError::Broken)?;
         let base = match entry.header {
             Header::OfsDelta { base_distance } => {
                 start.checked_sub(base_distance).map(Base::Offset)

@@ -164,6 +164,7 @@ impl<'a> Closure<'a> {
 
     /// Walks pushed tags and commits; what lies outside is left in the findings.
     fn walk_commits(&mut self, tips: &[Oid], findings: &mut Findings) -> Result<(), ClosureError> {
+        let format = self.store.format();
         let mut pending: Vec<(Oid, Option<Kind>)> = tips.iter().map(|tip| (*tip, None)).collect();
         let mut buffer = Vec::new();
         while let Some((id, expected)) = pending.pop() {
@@ -185,11 +186,12 @@ impl<'a> Closure<'a> {
             self.check_stop()?;
             self.store.get(&id, &mut buffer)?;
             if kind == Kind::Tag {
-                let (target, kind) = parse_tag(&buffer).ok_or(Unconnected::Malformed { id })?;
+                let (target, kind) =
+                    parse_tag(&buffer, format).ok_or(Unconnected::Malformed { id })?;
                 pending.push((target, Some(kind)));
                 continue;
             }
-            let commit = parse_commit(&buffer).ok_or(Unconnected::Malformed { id })?;
+            let commit = parse_commit(&buffer, format).ok_or(Unconnected::Malformed { id })?;
             findings.trees.insert(id, commit.tree);
             pending.extend(
                 commit
@@ -320,7 +322,7 @@ impl<'a> Closure<'a> {
             .is_some_and(|pushed| !pushed.external.is_empty());
         if needs_bases {
             findings.beside.insert(*base);
-            let entries = TreeEntries::new(buffer).filter_map(Result::ok);
+            let entries = TreeEntries::new(buffer, self.store.format()).filter_map(Result::ok);
             findings
                 .beside
                 .extend(entries.map(|entry| entry.id.to_owned()));
@@ -336,8 +338,12 @@ impl<'a> Closure<'a> {
         pending: &mut Vec<Pending>,
         findings: &mut Findings,
     ) -> Result<(), ClosureError> {
-        let mut beside: Vec<_> = bases.iter().map(|base| SamePath::new(base)).collect();
-        let mut entries = TreeEntries::new(data);
+        let format = self.store.format();
+        let mut beside: Vec<_> = bases
+            .iter()
+            .map(|base| SamePath::new(base, format))
+            .collect();
+        let mut entries = TreeEntries::new(data, format);
         loop {
             if let Some(first) = beside.first_mut() {
                 first.skip_common(&mut entries);

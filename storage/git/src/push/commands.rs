@@ -2,9 +2,9 @@
 
 use std::io::BufRead;
 
-use henge_types::{PreviousValue, RefName, RefUpdate, limits};
+use henge_types::{ObjectFormat, PreviousValue, RefName, RefUpdate, limits};
 
-use crate::oid::{HEX_BYTES, Oid, from_gix, parse_hex};
+use crate::oid::{Oid, from_gix, parse_hex};
 use crate::pkt::{self, Packet};
 use crate::protocol::PushLimits;
 use crate::push::ReceiveError;
@@ -66,13 +66,17 @@ impl PushHead {
     }
 }
 
-/// Reads the head of a push and leaves `input` at the first byte of the pack.
+/// Reads the head of a push to a repository of this format and leaves `input` at the first byte of the pack.
 ///
 /// A ref name that git would refuse does not fail the push: its command is refused in the report.
 ///
 /// # Errors
 /// When the stream breaks, is not a push, or is larger than allowed.
-pub fn parse_push(input: &mut dyn BufRead, limits: &PushLimits) -> Result<PushHead, ReceiveError> {
+pub fn parse_push(
+    input: &mut dyn BufRead,
+    format: ObjectFormat,
+    limits: &PushLimits,
+) -> Result<PushHead, ReceiveError> {
     let mut head = PushHead::default();
     let mut buffer = Vec::new();
     let mut names = std::collections::BTreeSet::new();
@@ -85,7 +89,7 @@ pub fn parse_push(input: &mut dyn BufRead, limits: &PushLimits) -> Result<PushHe
             Some(packet) => packet.line().ok_or(ReceiveError::NotAPush)?,
         };
         if let Some(id) = line.strip_prefix(b"shallow ") {
-            let id = parse_hex(id).ok_or(ReceiveError::NotAPush)?;
+            let id = parse_hex(id, format).ok_or(ReceiveError::NotAPush)?;
             if head.shallow.len() == SHALLOW_MAX {
                 return Err(ReceiveError::TooManyShallow { max: SHALLOW_MAX });
             }
@@ -100,8 +104,8 @@ pub fn parse_push(input: &mut dyn BufRead, limits: &PushLimits) -> Result<PushHe
                 max: limits.updates_max,
             });
         }
-        let line = split_capabilities(line, &mut head)?;
-        let raw = RawCommand::parse(line)?;
+        let line = split_capabilities(line, format, &mut head)?;
+        let raw = RawCommand::parse(line, format)?;
         head.has_pack |= raw.new.is_some();
         let update = accept(&raw, &mut names);
         head.commands.push(Command {
@@ -119,19 +123,25 @@ pub fn parse_push(input: &mut dyn BufRead, limits: &PushLimits) -> Result<PushHe
     Ok(head)
 }
 
-fn split_capabilities<'a>(line: &'a [u8], head: &mut PushHead) -> Result<&'a [u8], ReceiveError> {
+fn split_capabilities<'a>(
+    line: &'a [u8],
+    format: ObjectFormat,
+    head: &mut PushHead,
+) -> Result<&'a [u8], ReceiveError> {
     let Some(end) = memchr::memchr(0, line) else {
         return Ok(line);
     };
     if head.commands.is_empty() {
         let text = std::str::from_utf8(&line[end + 1..]).map_err(|_| ReceiveError::NotAPush)?;
-        head.capabilities = parse_capabilities(text)?;
+        head.capabilities = parse_capabilities(text, format)?;
     }
     Ok(&line[..end])
 }
 
-fn parse_capabilities(text: &str) -> Result<Capabilities, ReceiveError> {
+fn parse_capabilities(text: &str, format: ObjectFormat) -> Result<Capabilities, ReceiveError> {
     let mut found = Capabilities::default();
+    // What a client speaks that does not say.
+    let mut client = ObjectFormat::Sha1.as_str();
     for word in text.split_ascii_whitespace() {
         match word {
             "report-status" => found.report_status = true,
@@ -141,15 +151,17 @@ fn parse_capabilities(text: &str) -> Result<Capabilities, ReceiveError> {
             "atomic" => found.atomic = true,
             "push-options" => found.push_options = true,
             _ => {
-                if let Some(format) = word.strip_prefix("object-format=")
-                    && format != "sha1"
-                {
-                    return Err(ReceiveError::ObjectFormat {
-                        format: format.to_owned(),
-                    });
+                if let Some(name) = word.strip_prefix("object-format=") {
+                    client = name;
                 }
             }
         }
+    }
+    if client != format.as_str() {
+        return Err(ReceiveError::ObjectFormat {
+            server: format,
+            client: client.chars().take(80).collect(),
+        });
     }
     Ok(found)
 }
@@ -162,17 +174,18 @@ struct RawCommand<'a> {
 
 impl<'a> RawCommand<'a> {
     /// `OLD NEW NAME`, an id of zeros for none.
-    fn parse(line: &'a [u8]) -> Result<Self, ReceiveError> {
+    fn parse(line: &'a [u8], format: ObjectFormat) -> Result<Self, ReceiveError> {
         let not_a_push = || ReceiveError::NotAPush;
-        let (old, rest) = line.split_at_checked(HEX_BYTES).ok_or_else(not_a_push)?;
+        let digits = format.hex_bytes();
+        let (old, rest) = line.split_at_checked(digits).ok_or_else(not_a_push)?;
         let rest = rest.strip_prefix(b" ").ok_or_else(not_a_push)?;
-        let (new, rest) = rest.split_at_checked(HEX_BYTES).ok_or_else(not_a_push)?;
+        let (new, rest) = rest.split_at_checked(digits).ok_or_else(not_a_push)?;
         let name = rest.strip_prefix(b" ").ok_or_else(not_a_push)?;
         if name.is_empty() || name.len() > RAW_NAME_BYTES_MAX {
             return Err(ReceiveError::NotAPush);
         }
         let id = |text| {
-            parse_hex(text)
+            parse_hex(text, format)
                 .map(|id| (!id.is_null()).then_some(id))
                 .ok_or(ReceiveError::NotAPush)
         };
@@ -244,7 +257,7 @@ mod tests {
     }
 
     fn parse(bytes: &[u8]) -> Result<PushHead, ReceiveError> {
-        parse_push(&mut &bytes[..], &PushLimits::default())
+        parse_push(&mut &bytes[..], ObjectFormat::Sha1, &PushLimits::default())
     }
 
     #[test]
@@ -260,7 +273,7 @@ mod tests {
         bytes.extend(push(&["ci.skip".to_owned()]));
         bytes.extend_from_slice(b"PACK");
         let mut input = &bytes[..];
-        let head = parse_push(&mut input, &PushLimits::default()).unwrap();
+        let head = parse_push(&mut input, ObjectFormat::Sha1, &PushLimits::default()).unwrap();
         assert_eq!(input, b"PACK");
         assert!(head.capabilities.atomic && head.capabilities.report_status_v2);
         assert!(head.has_pack);
@@ -332,11 +345,51 @@ mod tests {
             updates_max: 2,
             ..PushLimits::default()
         };
-        let outcome = parse_push(&mut &push(&lines)[..], &limits);
+        let outcome = parse_push(&mut &push(&lines)[..], ObjectFormat::Sha1, &limits);
         assert!(matches!(
             outcome,
             Err(ReceiveError::TooManyUpdates { max: 2 })
         ));
+    }
+
+    #[test]
+    fn a_push_of_another_object_format_is_refused() {
+        use ObjectFormat::{Sha1, Sha256};
+        let parse = |digits: usize, words: &str, format| {
+            let (zero, id) = ("0".repeat(digits), "1".repeat(digits));
+            let bytes = push(&[format!("{zero} {id} refs/heads/a\0 report-status{words}")]);
+            parse_push(&mut &bytes[..], format, &PushLimits::default())
+                .map_err(|error| error.to_string())
+        };
+        let head = parse(64, " object-format=sha256", Sha256).unwrap();
+        assert_eq!(head.updates[0].new, "1".repeat(64).parse().ok());
+        for (digits, words, format, says) in [
+            (
+                40,
+                " object-format=sha1",
+                Sha256,
+                "unsupported object format 'sha1'",
+            ),
+            // A client that says nothing speaks SHA-1.
+            (40, "", Sha256, "unsupported object format 'sha1'"),
+            (
+                64,
+                " object-format=sha256",
+                Sha1,
+                "unsupported object format 'sha256'",
+            ),
+            (
+                64,
+                " object-format=md5",
+                Sha1,
+                "unsupported object format 'md5'",
+            ),
+            (40, " object-format=sha256", Sha256, "not a push"),
+            (64, " object-format=sha1", Sha1, "not a push"),
+        ] {
+            let error = parse(digits, words, format).unwrap_err();
+            assert!(error.contains(says), "{digits} {words:?} {format}: {error}");
+        }
     }
 
     proptest! {

@@ -4,7 +4,7 @@
 use gix_pack::data::entry::Header;
 use henge_types::ObjectId;
 
-use crate::oid::{KIND, from_gix};
+use crate::oid::{from_gix, hash_kind};
 use crate::protocol::PushLimits;
 use crate::push::IngestError;
 use crate::refs::QuarantinedPack;
@@ -76,13 +76,14 @@ struct Chains {
 
 impl Chains {
     fn open(pack: &QuarantinedPack) -> gix_error::Result<Self> {
-        let index = gix_pack::index::File::at(&pack.idx_path, KIND)?;
+        let kind = hash_kind(pack.id.checksum().format());
+        let index = gix_pack::index::File::at(&pack.idx_path, kind)?;
         let mut entries: Vec<_> = (0..index.num_objects())
             .map(|entry| (index.pack_offset_at_index(entry), entry))
             .collect();
         entries.sort_unstable();
         Ok(Self {
-            data: gix_pack::data::File::at(&pack.pack_path, KIND)?,
+            data: gix_pack::data::File::at(&pack.pack_path, kind)?,
             index,
             entries,
         })

@@ -9,7 +9,7 @@ use gix_hashtable::HashSet;
 use gix_pack::data::input;
 use henge_types::{ObjectId, PackId};
 
-use crate::oid::{KIND, OID_BYTES, Oid, from_gix, oid};
+use crate::oid::{HashKind, OID_BYTES_MAX, Oid, from_gix, hash_kind, oid};
 use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
 use crate::push::budget::Budget;
@@ -169,7 +169,7 @@ pub(crate) fn ingest(
         });
     }
     if objects == 0 {
-        check_empty(&header, &mut bounded)?;
+        check_empty(&header, &mut bounded, hash_kind(store.format()))?;
         return Ok(Ingested {
             pack: None,
             external: HashSet::default(),
@@ -180,7 +180,7 @@ pub(crate) fn ingest(
         stop: &limits.stop,
         used: RefCell::default(),
     };
-    let budget = Budget::new(limits);
+    let budget = Budget::new(limits, store.format());
     let input = (&header[..]).chain(bounded);
     let pack =
         index(input, objects, &bases, &budget, quarantine, limits).map_err(|error| match budget
@@ -212,6 +212,7 @@ fn index(
         quarantine.join("incoming.pack"),
         quarantine.join("incoming.idx"),
     );
+    let kind = hash_kind(bases.store.format());
     let entry_bytes = Cell::new(0);
     let input = GuardedRead {
         inner: input,
@@ -224,7 +225,7 @@ fn index(
         BufReader::with_capacity(BUFFER_BYTES, input),
         input::Mode::Verify,
         input::EntryDataMode::KeepAndCrc32,
-        KIND,
+        kind,
     )
     .map_err(IngestError::Broken)?;
     let version = entries.version();
@@ -232,7 +233,7 @@ fn index(
     let compression = gix_pack::bundle::write::Options::default().compression;
     let entries = input::LookupRefDeltaObjectsIter::new(entries, bases, compression);
     let output = PackFile::create(&pack_path)?;
-    let entries = input::EntriesToBytesIter::new(entries, output, version, KIND);
+    let entries = input::EntriesToBytesIter::new(entries, output, version, kind);
     let mut entries = entries.inspect(|entry| {
         if let Ok(entry) = entry {
             budget.note(entry);
@@ -248,7 +249,7 @@ fn index(
         gix_pack::index::Version::V2,
         || {
             budget.begin(std::fs::metadata(&pack_path)?.len());
-            let pack = gix_pack::data::File::at(&pack_path, KIND).map_err(io::Error::other)?;
+            let pack = gix_pack::data::File::at(&pack_path, kind).map_err(io::Error::other)?;
             Ok((resolver(budget), pack))
         },
         &mut entries,
@@ -256,7 +257,7 @@ fn index(
         &mut gix_utils::progress::Discard,
         &mut idx,
         limits.stop.flag(),
-        KIND,
+        kind,
         usize::try_from(limits.object_bytes_max).ok(),
         version,
     )
@@ -294,10 +295,11 @@ const fn deflated_max(bytes: u64) -> u64 {
 }
 
 /// A pack without objects is its header and the checksum of it.
-fn check_empty(header: &[u8], input: &mut dyn Read) -> Result<(), IngestError> {
-    let mut trailer = [0_u8; OID_BYTES];
-    input.read_exact(&mut trailer)?;
-    let mut hasher = gix_hash::hasher(KIND);
+fn check_empty(header: &[u8], input: &mut dyn Read, kind: HashKind) -> Result<(), IngestError> {
+    let mut trailer = [0_u8; OID_BYTES_MAX];
+    let trailer = &mut trailer[..kind.len_in_bytes()];
+    input.read_exact(trailer)?;
+    let mut hasher = gix_hash::hasher(kind);
     hasher.update(header);
     let expected = hasher.try_finalize().map_err(IngestError::Broken)?;
     if expected.as_bytes() == trailer {

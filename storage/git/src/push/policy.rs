@@ -90,6 +90,7 @@ impl PushPolicy {
         if self.non_fast_forwards == Rule::Allowed {
             return Ok(());
         }
+        let format = store.format();
         for (update, result) in head.updates.iter().zip(results) {
             let (PreviousValue::MustExistAndMatch(old), Some(new)) = (update.expected, update.new)
             else {
@@ -98,7 +99,7 @@ impl PushPolicy {
             if result.is_err() || !update.name.is_branch() {
                 continue;
             }
-            let (Some(old), Some(new)) = (to_gix(old), to_gix(new)) else {
+            let (Some(old), Some(new)) = (to_gix(old, format), to_gix(new, format)) else {
                 continue;
             };
             let are_commits =

@@ -85,7 +85,7 @@ pub(crate) fn receive(
     output: &mut dyn Write,
     limits: &PushLimits,
 ) -> Result<PushSummary, ReceiveError> {
-    let head = parse_push(input, limits)?;
+    let head = parse_push(input, place.objects.format(), limits)?;
     if head.is_empty() {
         return Ok(PushSummary::default());
     }
@@ -97,7 +97,11 @@ pub(crate) fn receive(
     let policy = refs.push_policy();
     let mut push = Push {
         results: early_results(&head, &current, &policy),
-        known_tips: current.into_iter().flatten().filter_map(to_gix).collect(),
+        known_tips: {
+            let format = place.objects.format();
+            let known = current.into_iter().flatten();
+            known.filter_map(|id| to_gix(id, format)).collect()
+        },
         summary: PushSummary::default(),
         refs,
         limits,
@@ -295,7 +299,7 @@ fn check_tips(
         if results[index].is_err() {
             continue;
         }
-        match to_gix(new) {
+        match to_gix(new, store.format()) {
             None => results[index] = Err("object id of another hash".to_owned()),
             Some(id) if update.name.is_branch() && !is_commit_or_missing(store, &id)? => {
                 results[index] = Err("a branch must point at a commit".to_owned());

@@ -103,6 +103,7 @@ mod tests {
     use super::*;
     use crate::protocol::PushLimits;
     use crate::push::parse_push;
+    use henge_types::ObjectFormat;
 
     fn head(capabilities: &str) -> PushHead {
         let zero = "0".repeat(40);
@@ -112,7 +113,7 @@ mod tests {
         pkt::write(&mut bytes, first.as_bytes()).unwrap();
         pkt::write(&mut bytes, format!("{zero} {one} bad").as_bytes()).unwrap();
         pkt::write_flush(&mut bytes).unwrap();
-        parse_push(&mut &bytes[..], &PushLimits::default()).unwrap()
+        parse_push(&mut &bytes[..], ObjectFormat::Sha1, &PushLimits::default()).unwrap()
     }
 
     fn verdict(result: Result<(), RefRefusal>) -> RefVerdict {

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use gix_utils::progress::Discard;
-use henge_types::ObjectId;
+use henge_types::{ObjectFormat, ObjectId};
 
-use crate::oid::{KIND, from_gix};
+use crate::oid::{HashKind, from_gix, hash_kind};
 use crate::protocol::Stop;
 
 /// From so many times its objects on, an old index is looked up in the new one instead of walked beside it.
@@ -47,7 +47,7 @@ pub enum CoverError {
 }
 
 /// Checks that the pack of `new_idx` holds every object of the packs of `old_idx_files`, and the checksums of the new
-/// pack and of its index.
+/// pack and of its index. All are packs of objects of this format.
 ///
 /// Reads the new pack once and every index once; does not inflate objects.
 ///
@@ -56,12 +56,14 @@ pub enum CoverError {
 pub fn verify_covers(
     new_idx: &Path,
     old_idx_files: &[PathBuf],
+    format: ObjectFormat,
     stop: &Stop,
 ) -> Result<(), CoverError> {
-    let new = open(new_idx)?;
-    verify_checksums(&new, new_idx, stop)?;
+    let kind = hash_kind(format);
+    let new = open(new_idx, kind)?;
+    verify_checksums(&new, new_idx, kind, stop)?;
     for path in old_idx_files {
-        let old = open(path)?;
+        let old = open(path, kind)?;
         let missing = if old.num_objects() < new.num_objects() / LOOKUP_RATIO {
             (0..old.num_objects()).find(|entry| new.lookup(old.oid_at_index(*entry)).is_none())
         } else {
@@ -100,8 +102,8 @@ fn first_missing(
     Ok(None)
 }
 
-fn open(idx: &Path) -> Result<gix_pack::index::File, CoverError> {
-    gix_pack::index::File::at(idx, KIND).map_err(|source| CoverError::Damaged {
+fn open(idx: &Path, kind: HashKind) -> Result<gix_pack::index::File, CoverError> {
+    gix_pack::index::File::at(idx, kind).map_err(|source| CoverError::Damaged {
         path: idx.to_owned(),
         source,
     })
@@ -110,6 +112,7 @@ fn open(idx: &Path) -> Result<gix_pack::index::File, CoverError> {
 fn verify_checksums(
     index: &gix_pack::index::File,
     idx: &Path,
+    kind: HashKind,
     stop: &Stop,
 ) -> Result<(), CoverError> {
     let pack_path = idx.with_extension("pack");
@@ -126,7 +129,7 @@ fn verify_checksums(
         .verify_checksum(&mut Discard, stop.flag())
         .map_err(|source| damaged(idx, source))?;
     let data =
-        gix_pack::data::File::at(&pack_path, KIND).map_err(|source| damaged(&pack_path, source))?;
+        gix_pack::data::File::at(&pack_path, kind).map_err(|source| damaged(&pack_path, source))?;
     if data.checksum() != index.pack_checksum() || data.num_objects() != index.num_objects() {
         return Err(CoverError::Mismatch {
             path: idx.to_owned(),

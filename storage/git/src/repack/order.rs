@@ -124,7 +124,7 @@ impl Walk<'_> {
             }
             let copy = self.forms.copies[object as usize];
             self.reader.read(copy, &mut self.buffer)?;
-            let commit = parse_commit(&self.buffer);
+            let commit = parse_commit(&self.buffer, self.sources.format());
             let tree = commit
                 .as_ref()
                 .and_then(|commit| self.sources.lookup(&commit.tree));
@@ -168,7 +168,7 @@ impl Walk<'_> {
             self.reader.read(copy, &mut self.buffer)?;
             let buffer = std::mem::take(&mut self.buffer);
             let first = pending.len();
-            for entry in TreeEntries::new(&buffer).filter_map(Result::ok) {
+            for entry in TreeEntries::new(&buffer, self.sources.format()).filter_map(Result::ok) {
                 let Some(object) = self.sources.lookup(entry.id) else {
                     continue;
                 };

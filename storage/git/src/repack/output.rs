@@ -9,10 +9,10 @@ use gix_object::Kind;
 use gix_pack::data::entry::Header;
 use gix_zlib::Status;
 use gix_zlib::stream::deflate::{Compress, FlushCompress};
-use sha1::{Digest, Sha1};
+use henge_types::ObjectFormat;
 use tempfile::NamedTempFile;
 
-use crate::oid::OID_BYTES;
+use crate::oid::{Checksum, Oid};
 use crate::repack::forms::{Form, Forms};
 use crate::repack::search::NewDeltas;
 use crate::repack::sources::{Reader, STOP_EVERY, Sources};
@@ -74,19 +74,19 @@ fn grown(after: u64, before: u64) -> usize {
 /// A file in the making that is removed unless it is kept, with the checksum of what was written.
 pub(super) struct HashedFile {
     file: BufWriter<NamedTempFile>,
-    hash: Sha1,
+    hash: Checksum,
     pub(super) written: u64,
 }
 
 impl HashedFile {
-    pub(super) fn create(directory: &Path) -> io::Result<Self> {
+    pub(super) fn create(directory: &Path, format: ObjectFormat) -> io::Result<Self> {
         let file = tempfile::Builder::new()
             .prefix("tmp_repack_")
             .permissions(std::fs::Permissions::from_mode(FILE_MODE))
             .tempfile_in(directory)?;
         Ok(Self {
             file: BufWriter::with_capacity(BUFFER_BYTES, file),
-            hash: Sha1::new(),
+            hash: Checksum::new(format),
             written: 0,
         })
     }
@@ -98,9 +98,9 @@ impl HashedFile {
     }
 
     /// Ends the file with its checksum. Not fsynced.
-    pub(super) fn finish(mut self) -> io::Result<([u8; OID_BYTES], NamedTempFile)> {
-        let checksum: [u8; OID_BYTES] = self.hash.finalize().into();
-        self.file.write_all(&checksum)?;
+    pub(super) fn finish(mut self) -> io::Result<(Oid, NamedTempFile)> {
+        let checksum = self.hash.finish();
+        self.file.write_all(checksum.as_bytes())?;
         let file = self
             .file
             .into_inner()
@@ -118,7 +118,7 @@ pub(super) fn keep(file: NamedTempFile, path: PathBuf) -> io::Result<PathBuf> {
 /// A pack that is written and has no name yet.
 pub(super) struct WrittenPack {
     pub(super) file: NamedTempFile,
-    pub(super) checksum: [u8; OID_BYTES],
+    pub(super) checksum: Oid,
     pub(super) bytes: u64,
     /// Per object: where its entry begins, and the checksum of the entry.
     pub(super) offsets: Vec<u64>,
@@ -139,7 +139,7 @@ pub(super) fn write_pack(
     options: &RepackOptions,
 ) -> Result<WrittenPack, RepackError> {
     let mut output = Output {
-        file: HashedFile::create(into)?,
+        file: HashedFile::create(into, sources.format())?,
         offsets: vec![0; sequence.len()],
         checksums: vec![0; sequence.len()],
         order: Vec::with_capacity(sequence.len()),
@@ -168,7 +168,7 @@ pub(super) fn write_pack(
             output.write_object(object)?;
         }
     }
-    let bytes = output.file.written + OID_BYTES as u64;
+    let bytes = output.file.written + sources.format().id_bytes() as u64;
     let (checksum, file) = output.file.finish()?;
     Ok(WrittenPack {
         file,

@@ -7,8 +7,9 @@ use gix_object::Kind;
 use gix_pack::cache::lru::MemoryCappedHashmap;
 use gix_pack::data::decode::entry::ResolvedBase;
 use gix_pack::data::entry::Header;
+use henge_types::ObjectFormat;
 
-use crate::oid::{KIND, Oid, from_gix, oid};
+use crate::oid::{HashKind, Oid, from_gix, hash_kind, oid};
 use crate::protocol::Stop;
 use crate::repack::RepackError;
 
@@ -51,6 +52,7 @@ pub(super) struct Source {
 
 /// Every object of some packs, once, numbered in the order of ids.
 pub(super) struct Sources {
+    format: ObjectFormat,
     packs: Vec<Source>,
     /// The copy to take of each object: a delta where there is one, in the largest pack that has it.
     copies: Vec<Place>,
@@ -62,13 +64,17 @@ pub(super) struct Sources {
 
 impl Sources {
     /// Opens packs by their indexes and reads the header of every entry.
-    pub(super) fn open(idx_files: &[PathBuf], stop: &Stop) -> Result<Self, RepackError> {
+    pub(super) fn open(
+        idx_files: &[PathBuf],
+        format: ObjectFormat,
+        stop: &Stop,
+    ) -> Result<Self, RepackError> {
         let mut packs = Vec::with_capacity(idx_files.len());
         for path in idx_files {
             if stop.is_set() {
                 return Err(RepackError::Stopped);
             }
-            packs.push(Source::open(path)?);
+            packs.push(Source::open(path, hash_kind(format))?);
         }
         packs.sort_by(|left, right| {
             let objects = left.stored.len().cmp(&right.stored.len());
@@ -79,6 +85,7 @@ impl Sources {
             pack.data.id = number(slot)?;
         }
         let mut sources = Self {
+            format,
             packs,
             copies: Vec::new(),
             whole: Vec::new(),
@@ -154,6 +161,11 @@ impl Sources {
             *count = sum;
         }
         fan
+    }
+
+    /// How the objects are named.
+    pub(super) const fn format(&self) -> ObjectFormat {
+        self.format
     }
 
     /// Objects.
@@ -276,7 +288,7 @@ pub(super) fn number(count: usize) -> Result<u32, RepackError> {
 }
 
 impl Source {
-    fn open(path: &Path) -> Result<Self, RepackError> {
+    fn open(path: &Path, kind: HashKind) -> Result<Self, RepackError> {
         let failed = |source| RepackError::Open {
             path: path.to_owned(),
             source,
@@ -285,8 +297,8 @@ impl Source {
             path: path.to_owned(),
             reason,
         };
-        let index = gix_pack::index::File::at(path, KIND).map_err(failed)?;
-        let data = gix_pack::data::File::at(path.with_extension("pack"), KIND).map_err(failed)?;
+        let index = gix_pack::index::File::at(path, kind).map_err(failed)?;
+        let data = gix_pack::data::File::at(path.with_extension("pack"), kind).map_err(failed)?;
         if index.version() != gix_pack::index::Version::V2 {
             return Err(unfit("the index has no checksums of entries (version 1)"));
         }
@@ -409,7 +421,7 @@ impl<'a> Reader<'a> {
         let kind = self.read(copy, buffer)?;
         let source = &self.sources.packs[copy.pack as usize];
         let id = source.index.oid_at_index(copy.entry);
-        let found = gix_object::compute_hash(KIND, kind, buffer)
+        let found = gix_object::compute_hash(id.kind(), kind, buffer)
             .map_err(|error| self.sources.broken(copy, error))?;
         if found == id {
             return Ok(kind);

@@ -11,10 +11,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use bytes::Bytes;
 use gix_pack::data::entry::Header;
+use henge_types::ObjectFormat;
 
 use crate::bitmap::{LazyBitmap, PackBitmap, PackOrder};
 use crate::commit_graph::{CommitGraph, Stamp};
-use crate::oid::{KIND, oid};
+use crate::oid::{hash_kind, oid};
 use crate::store::{ObjectStore, StoreError};
 
 /// Listings of one directory, at most.
@@ -24,6 +25,7 @@ const POOLED_MAX: usize = 512;
 
 /// One pack with its index.
 pub(crate) struct Pack {
+    pub(crate) format: ObjectFormat,
     pub(crate) index: gix_pack::index::File,
     pub(crate) data: gix_pack::data::File,
     boundaries: OnceLock<Box<[u64]>>,
@@ -33,13 +35,15 @@ pub(crate) struct Pack {
 }
 
 impl Pack {
-    pub(crate) fn open(idx: &Path) -> gix_error::Result<Self> {
+    pub(crate) fn open(idx: &Path, format: ObjectFormat) -> gix_error::Result<Self> {
         /// Tells packs apart in caches of decoded objects, for the life of the process.
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let mut data = gix_pack::data::File::at(idx.with_extension("pack"), KIND)?;
+        let kind = hash_kind(format);
+        let mut data = gix_pack::data::File::at(idx.with_extension("pack"), kind)?;
         data.id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
-            index: gix_pack::index::File::at(idx, KIND)?,
+            format,
+            index: gix_pack::index::File::at(idx, kind)?,
             data,
             boundaries: OnceLock::new(),
             has_ref_deltas: OnceLock::new(),
@@ -136,6 +140,7 @@ pub struct Objects {
 
 struct Shared {
     path: PathBuf,
+    format: ObjectFormat,
     /// By the path of the index.
     open: Mutex<BTreeMap<PathBuf, Arc<Pack>>>,
     /// The commit-graph, as it was when it was opened; `None` behind it when it could not be used.
@@ -149,11 +154,12 @@ impl std::fmt::Debug for Objects {
 }
 
 impl Objects {
-    /// The object directory at `path`. Nothing is opened yet.
-    pub fn at(path: &Path) -> Self {
+    /// The object directory at `path`, of objects of this format. Nothing is opened yet.
+    pub fn at(path: &Path, format: ObjectFormat) -> Self {
         Self {
             shared: Arc::new(Shared {
                 path: path.to_owned(),
+                format,
                 open: Mutex::default(),
                 graph: Mutex::default(),
             }),
@@ -163,6 +169,11 @@ impl Objects {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.shared.path
+    }
+
+    /// How its objects are named.
+    pub fn format(&self) -> ObjectFormat {
+        self.shared.format
     }
 
     /// The store as it is now.
@@ -177,16 +188,22 @@ impl Objects {
         let mut packs = self.packs(&directories)?;
         // The biggest pack first: most objects of most repositories are in it.
         packs.sort_by_key(|pack| std::cmp::Reverse(pack.index.num_objects()));
-        Ok(ObjectStore::new(packs, &directories, self.commit_graph()))
+        Ok(ObjectStore::new(
+            packs,
+            &directories,
+            self.commit_graph(),
+            self.shared.format,
+        ))
     }
 
     /// The packs of the directories. Packs come, and go when others cover them, while a directory is listed, and a
     /// listing that is under way need not show what comes: so it is listed until nothing is new.
     fn packs(&self, directories: &[PathBuf]) -> Result<Vec<Arc<Pack>>, StoreError> {
         let known = self.known().clone();
+        let format = self.shared.format;
         let mut found = BTreeMap::new();
         for _ in 0..SCANS_MAX {
-            if list(directories, &known, &mut found)? == Seen::NothingNew {
+            if list(directories, &known, format, &mut found)? == Seen::NothingNew {
                 let packs = found.values().cloned().collect();
                 *self.known() = found;
                 return Ok(packs);
@@ -209,7 +226,7 @@ impl Objects {
         match &*known {
             Some((of, graph)) if *of == stamp => graph.clone(),
             Some(_) | None => {
-                let graph = CommitGraph::open(&self.shared.path).map(Arc::new);
+                let graph = CommitGraph::open(&self.shared.path, self.shared.format).map(Arc::new);
                 *known = Some((stamp, graph.clone()));
                 graph
             }
@@ -237,6 +254,7 @@ enum Seen {
 fn list(
     directories: &[PathBuf],
     known: &BTreeMap<PathBuf, Arc<Pack>>,
+    format: ObjectFormat,
     found: &mut BTreeMap<PathBuf, Arc<Pack>>,
 ) -> Result<Seen, StoreError> {
     let mut seen = Seen::NothingNew;
@@ -260,7 +278,7 @@ fn list(
             if let Some(pack) = known.get(&path) {
                 found.insert(path, Arc::clone(pack));
             } else if is_whole(&path).map_err(failed)? {
-                match Pack::open(&path) {
+                match Pack::open(&path, format) {
                     Ok(pack) => {
                         found.insert(path, Arc::new(pack));
                     }
@@ -302,12 +320,15 @@ struct Known {
 }
 
 impl ObjectsPool {
-    /// The directory at `path`, with the packs that earlier requests opened.
-    pub fn get(&self, path: &Path) -> Objects {
+    /// The directory at `path`, of objects of this format, with the packs that earlier requests opened.
+    pub fn get(&self, path: &Path, format: ObjectFormat) -> Objects {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.uses += 1;
         let uses = known.uses;
-        if let Some((used, objects)) = known.directories.get_mut(path) {
+        // A repository that was made again in the place of another one may have another format.
+        if let Some((used, objects)) = known.directories.get_mut(path)
+            && objects.format() == format
+        {
             *used = uses;
             return objects.clone();
         }
@@ -317,7 +338,7 @@ impl ObjectsPool {
                 known.directories.remove(&oldest);
             }
         }
-        let objects = Objects::at(path);
+        let objects = Objects::at(path, format);
         known
             .directories
             .insert(path.to_owned(), (uses, objects.clone()));
@@ -373,7 +394,7 @@ pub(crate) mod tests {
         let packs = dir.path().join("pack");
         fs::create_dir(&packs).unwrap();
         put(&packs, "0");
-        let objects = Objects::at(dir.path());
+        let objects = Objects::at(dir.path(), ObjectFormat::Sha1);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -384,7 +405,7 @@ pub(crate) mod tests {
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) {
-                for reader in [&objects, &Objects::at(dir.path())] {
+                for reader in [&objects, &Objects::at(dir.path(), ObjectFormat::Sha1)] {
                     let found = reader.packs(&[dir.path().to_owned()]).unwrap();
                     assert!(!found.is_empty(), "neither the one nor the other");
                 }
@@ -401,7 +422,7 @@ pub(crate) mod tests {
         put(&packs, "1");
         put(&packs, "2");
         fs::remove_file(packs.join("pack-1.pack")).unwrap();
-        let objects = Objects::at(dir.path());
+        let objects = Objects::at(dir.path(), ObjectFormat::Sha1);
         assert_eq!(objects.packs(&[dir.path().to_owned()]).unwrap().len(), 1);
     }
 }

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use henge_git::{
-    BareRepository, BitmapSummary, FetchLimits, Objects, Protocol, RefStore, Stop, upload_pack,
-    write_bitmap,
+    BareRepository, BitmapSummary, FetchLimits, Protocol, RefStore, Stop, upload_pack, write_bitmap,
 };
 use henge_types::{ObjectId, PackId};
 
 use crate::random::{Numbers, history};
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, first_word, for_each_git_and_format, objects_of};
 
 /// Commits of a history.
 const COMMITS: usize = 60;
@@ -37,7 +36,7 @@ fn repository(server: &Server, git: &Git, name: &str, seed: u64) -> (PathBuf, Pa
         .stdin(Stdio::piped())
         .spawn()
         .unwrap();
-    let stream = history(&mut Numbers(seed), COMMITS);
+    let stream = history(git, &mut Numbers(seed), COMMITS);
     import
         .stdin
         .take()
@@ -84,7 +83,7 @@ fn tips(bare: &Path) -> Vec<ObjectId> {
 
 fn write(bare: &Path) -> BitmapSummary {
     let (pack, _) = pack_of(bare);
-    let objects = Objects::at(&bare.join("objects"));
+    let objects = objects_of(bare);
     write_bitmap(&objects, pack, &tips(bare), &Stop::default()).unwrap()
 }
 
@@ -93,7 +92,7 @@ fn reachable(git: &Git, bare: &Path, starts: &[String]) -> BTreeSet<String> {
     let mut command = vec!["rev-list", "--objects"];
     command.extend(starts.iter().map(String::as_str));
     let listing = git.ok(&command, bare);
-    listing.lines().map(|line| line[..40].to_owned()).collect()
+    listing.lines().map(first_word).collect()
 }
 
 /// The objects of the pack that a fetch is answered with.
@@ -116,6 +115,7 @@ fn fetched_with(
     options: &[String],
 ) -> BTreeSet<String> {
     let mut request = crate::raw::line("command=fetch\n");
+    request.extend(crate::raw::line(&format!("object-format={}\n", git.format)));
     request.extend_from_slice(b"0001");
     let mut lines = vec!["ofs-delta".to_owned(), "no-progress".to_owned()];
     lines.extend_from_slice(options);
@@ -132,7 +132,7 @@ fn fetched_with(
     };
     let mut answer = Vec::new();
     let refs = BareRepository::open(bare).unwrap();
-    let objects = Objects::at(&bare.join("objects"));
+    let objects = objects_of(bare);
     let protocol = Protocol::V2;
     upload_pack(
         &refs,
@@ -237,7 +237,7 @@ fn compare_fetches(git: &Git, bare: &Path, seed: u64, what: &str) {
 
 #[test]
 fn git_accepts_our_bitmaps() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         for seed in [3, 4] {
             let (_, bare) = repository(server, git, &format!("ours-{seed}"), seed);
             git.ok(&["repack", "-adq", "--no-write-bitmap-index"], &bare);
@@ -289,7 +289,7 @@ fn git_accepts_our_bitmaps() {
 
 #[test]
 fn fetches_by_bitmap_send_exactly_what_is_missing() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let kinds = [
             (
                 "plain",
@@ -355,12 +355,12 @@ fn reference(git: &Git, bare: &Path, name: &str) -> String {
 
 #[test]
 fn what_is_not_in_the_pack_gets_no_bitmap() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = repository(server, git, "incomplete", 5);
         git.ok(&["repack", "-adq"], &bare);
         let (pack, _) = pack_of(&bare);
         fetch_commits(git, &source, &bare, PACKED + 1..=COMMITS);
-        let objects = Objects::at(&bare.join("objects"));
+        let objects = objects_of(&bare);
         let written = write_bitmap(&objects, pack, &tips(&bare), &Stop::default()).unwrap();
         let later: BTreeSet<ObjectId> = (PACKED + 1..=COMMITS)
             .map(|mark| {
@@ -377,7 +377,7 @@ fn what_is_not_in_the_pack_gets_no_bitmap() {
 
 #[test]
 fn a_broken_bitmap_is_left_alone() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (_, bare) = repository(server, git, "broken", 7);
         git.ok(&["repack", "-adq"], &bare);
         write(&bare);
@@ -406,7 +406,7 @@ fn a_broken_bitmap_is_left_alone() {
 /// share to the other.
 #[test]
 fn what_a_reverted_change_leaves_alone_is_sent() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (_, bare) = repository(server, git, "reverted", 8);
         git.ok(&["repack", "-adq"], &bare);
         write(&bare);
@@ -442,7 +442,7 @@ fn what_a_reverted_change_leaves_alone_is_sent() {
 
 #[test]
 fn filters_leave_out_the_same_by_bitmap() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = repository(server, git, "filtered", 9);
         git.ok(&["repack", "-adq"], &bare);
         write(&bare);
@@ -471,10 +471,7 @@ fn filters_leave_out_the_same_by_bitmap() {
                 ],
                 &server.path(&theirs),
             );
-            let expected: BTreeSet<_> = everything
-                .lines()
-                .map(|line| line[..40].to_owned())
-                .collect();
+            let expected: BTreeSet<_> = everything.lines().map(first_word).collect();
             assert_eq!(found, expected, "{filter}");
         }
     });

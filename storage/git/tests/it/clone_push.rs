@@ -1,10 +1,10 @@
 //! Clones, fetches and pushes that must work.
 
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, for_each_git_and_format};
 
 #[test]
 fn an_empty_repository_is_cloned_filled_and_cloned_again() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "team/demo.git");
         let work = server.path("work");
         git.ok(&["clone", "-q", &url, "work"], server.dir.path());
@@ -25,7 +25,7 @@ fn an_empty_repository_is_cloned_filled_and_cloned_again() {
 
 #[test]
 fn fetches_bring_what_is_new_in_every_protocol_version() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         for protocol in ["0", "1", "2"] {
             let git = git.with(&format!("protocol.version={protocol}"));
             let (bare, url) = server.repo(&git, &format!("inc-{protocol}.git"));
@@ -54,7 +54,7 @@ fn fetches_bring_what_is_new_in_every_protocol_version() {
 
 #[test]
 fn diverged_histories_negotiate() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         for protocol in ["0", "2"] {
             let git = git.with(&format!("protocol.version={protocol}"));
             let (_, url) = server.repo(&git, &format!("div-{protocol}.git"));
@@ -85,7 +85,7 @@ fn diverged_histories_negotiate() {
 
 #[test]
 fn a_change_that_was_reverted_arrives_with_all_that_lay_beside_it() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (_, url) = server.repo(git, "revert.git");
         let work = server.path("work");
         git.work_tree(&work, 1);
@@ -111,7 +111,7 @@ fn a_change_that_was_reverted_arrives_with_all_that_lay_beside_it() {
 
 #[test]
 fn tags_travel_with_what_they_name() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (_, url) = server.repo(git, "tags.git");
         let work = server.path("work");
         git.work_tree(&work, 2);
@@ -142,7 +142,7 @@ fn tags_travel_with_what_they_name() {
 
 #[test]
 fn deletes_and_forced_pushes_work_and_stale_ones_do_not() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "force.git");
         let work = server.path("work");
         git.work_tree(&work, 3);
@@ -177,7 +177,7 @@ fn deletes_and_forced_pushes_work_and_stale_ones_do_not() {
 
 #[test]
 fn an_atomic_push_is_all_or_nothing() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "atomic.git");
         let work = server.path("work");
         git.work_tree(&work, 2);
@@ -199,7 +199,7 @@ fn an_atomic_push_is_all_or_nothing() {
 
 #[test]
 fn a_thousand_refs_are_pushed_listed_and_fetched() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "many.git");
         let work = server.path("work");
         git.work_tree(&work, 3);
@@ -273,12 +273,12 @@ fn big_push(server: &Server, git: &Git) {
 
 #[test]
 fn a_push_larger_than_the_post_buffer_is_chunked() {
-    for_each_git(big_push);
+    for_each_git_and_format(big_push);
 }
 
 #[test]
 fn thin_packs_are_completed_and_pushed_packs_stand_alone() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "thin.git");
         let work = server.path("work");
         git.work_tree(&work, 1);
@@ -308,7 +308,7 @@ fn thin_packs_are_completed_and_pushed_packs_stand_alone() {
 
 #[test]
 fn repositories_that_git_maintains_are_served() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "kept.git");
         let work = server.path("work");
         git.work_tree(&work, 12);
@@ -359,7 +359,7 @@ fn repositories_that_git_maintains_are_served() {
 
 #[test]
 fn racing_pushes_lose_nothing() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "race.git");
         let work = server.path("work");
         git.work_tree(&work, 3);

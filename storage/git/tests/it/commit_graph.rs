@@ -5,18 +5,17 @@ use std::path::Path;
 use std::process::Stdio;
 
 use henge_git::{
-    BareRepository, CommitGraphError, CommitGraphSummary, Objects, RefStore, Stop,
-    write_commit_graph,
+    BareRepository, CommitGraphError, CommitGraphSummary, RefStore, Stop, write_commit_graph,
 };
 
 use crate::random::{Numbers, history};
-use crate::{Git, for_each_git};
+use crate::{Git, for_each_git_and_format, objects_of};
 
 fn write(bare: &Path) -> Result<CommitGraphSummary, CommitGraphError> {
     let mut tips = Vec::new();
     let refs = BareRepository::open(bare).unwrap();
     refs.for_each("", &mut |_, id| tips.push(id));
-    let objects = Objects::at(&bare.join("objects"));
+    let objects = objects_of(bare);
     write_commit_graph(&objects, &tips, &Stop::default())
 }
 
@@ -68,10 +67,10 @@ fn compare(git: &Git, bare: &Path, what: &str) {
 
 #[test]
 fn it_is_what_git_writes() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         for seed in [1, 2] {
             let (bare, _) = server.repo(git, &format!("graph-{seed}.git"));
-            import(git, &bare, &history(&mut Numbers(seed + 20), 60));
+            import(git, &bare, &history(git, &mut Numbers(seed + 20), 60));
             compare(git, &bare, &format!("seed {seed}"));
         }
         // Merges of many, and dates that run backwards, also further than 31 bits.
@@ -101,9 +100,9 @@ fn it_is_what_git_writes() {
 
 #[test]
 fn fetches_are_the_same_with_it() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "fetched.git");
-        import(git, &bare, &history(&mut Numbers(31), 60));
+        import(git, &bare, &history(git, &mut Numbers(31), 60));
         assert_eq!(write(&bare).unwrap().commits, 60);
         let (copy, shallow) = (server.path("copy"), server.path("shallow"));
         git.ok(
@@ -143,7 +142,7 @@ fn fetches_are_the_same_with_it() {
 
 #[test]
 fn a_date_that_does_not_fit_is_refused() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, _) = server.repo(git, "future.git");
         import(git, &bare, &commit(1, 1 << 34, &[]));
         let refused = write(&bare);

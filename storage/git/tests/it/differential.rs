@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use henge_git::{BareRepository, FetchLimits, Objects, Protocol, upload_pack};
+use henge_types::ObjectFormat;
 
 use crate::random::{Numbers, history};
 use crate::raw::line;
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, first_word, for_each_git_and_format, objects_of};
 
 /// Histories, commits of each, and fetches from it.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=2;
@@ -31,6 +32,7 @@ struct Commit {
 }
 
 struct Source {
+    format: ObjectFormat,
     path: PathBuf,
     commits: Vec<Commit>,
     branches: Vec<(String, String)>,
@@ -78,7 +80,7 @@ impl Source {
             &["fast-import", "--quiet"],
             &path,
             &[],
-            history(numbers, COMMITS).as_bytes(),
+            history(git, numbers, COMMITS).as_bytes(),
         );
         assert!(imported, "seed {seed}");
         // A commit without files, one that shares nothing, tags of tags, and most commits reachable only.
@@ -174,7 +176,7 @@ impl Source {
             kinds
                 .lines()
                 .filter(|found| found.split(' ').nth(1) == Some(kind))
-                .map(|found| found[..40].to_owned())
+                .map(|found| first_word(found))
                 .collect()
         };
         let branches = git.ok(
@@ -190,6 +192,7 @@ impl Source {
             (id.to_owned(), name.to_owned())
         });
         Self {
+            format: git.format,
             branches: branches.collect(),
             peeled: of("tag")
                 .into_iter()
@@ -246,12 +249,12 @@ impl Source {
             revisions.as_bytes(),
         );
         assert!(made, "{revisions}");
-        indexed(objects)
+        indexed(objects, git.format)
     }
 }
 
 /// The objects in the packs of an object directory, from their indexes (gitformat-pack(5)).
-fn indexed(objects: &Path) -> BTreeSet<String> {
+fn indexed(objects: &Path, format: ObjectFormat) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
     for file in std::fs::read_dir(objects.join("pack")).unwrap() {
         let path = file.unwrap().path();
@@ -260,7 +263,8 @@ fn indexed(objects: &Path) -> BTreeSet<String> {
         }
         let data = std::fs::read(path).unwrap();
         let count = u32::from_be_bytes(data[1028..1032].try_into().unwrap()) as usize;
-        let names = data[1032..1032 + 20 * count].chunks(20);
+        let bytes = format.id_bytes();
+        let names = data[1032..1032 + bytes * count].chunks(bytes);
         found.extend(names.map(|name| {
             name.iter()
                 .map(|byte| format!("{byte:02x}"))
@@ -272,6 +276,7 @@ fn indexed(objects: &Path) -> BTreeSet<String> {
 
 #[derive(Debug, Default)]
 struct Request {
+    format: ObjectFormat,
     two: bool,
     wants: Vec<String>,
     want_refs: Vec<String>,
@@ -292,7 +297,7 @@ impl Request {
         if self.two {
             body.extend(line("command=fetch"));
             body.extend(line("agent=test"));
-            body.extend(line("object-format=sha1"));
+            body.extend(line(&format!("object-format={}", self.format)));
             body.extend_from_slice(b"0001");
             let flags = self.flags.iter().map(|flag| (*flag).to_owned());
             let named = self.want_refs.iter().map(|name| format!("want-ref {name}"));
@@ -429,7 +434,12 @@ fn received(
         &environment,
         pack,
     );
-    whole.then(|| indexed(objects.path()).difference(had).cloned().collect())
+    whole.then(|| {
+        indexed(objects.path(), git.format)
+            .difference(had)
+            .cloned()
+            .collect()
+    })
 }
 
 fn pick<'a, T>(numbers: &mut Numbers, from: &'a [T]) -> &'a T {
@@ -465,6 +475,7 @@ fn filter(numbers: &mut Numbers, source: &Source) -> String {
 )]
 fn random_request(numbers: &mut Numbers, source: &Source) -> Request {
     let mut request = Request {
+        format: source.format,
         two: numbers.below(2) == 0,
         ..Request::default()
     };
@@ -549,7 +560,7 @@ fn random_request(numbers: &mut Numbers, source: &Source) -> Request {
         }
     }
     if numbers.below(20) == 0 {
-        request.wants.push("1".repeat(40));
+        request.wants.push("1".repeat(source.format.hex_bytes()));
     }
     for flag in ["thin-pack", "ofs-delta", "include-tag", "no-progress"] {
         if numbers.below(2) == 0 {
@@ -561,7 +572,7 @@ fn random_request(numbers: &mut Numbers, source: &Source) -> Request {
 
 #[test]
 fn random_fetches_are_answered_as_git_answers_them() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let mut refused = 0;
         let mut empty = 0;
         for seed in SEEDS {
@@ -573,7 +584,7 @@ fn random_fetches_are_answered_as_git_answers_them() {
                 server.dir.path(),
             );
             let repository = BareRepository::open(&source.path).unwrap();
-            let objects = Objects::at(&repository.objects());
+            let objects = objects_of(&source.path);
             for number in 0..FETCHES {
                 let request = random_request(&mut numbers, &source);
                 let client = tempfile::tempdir_in(server.dir.path()).unwrap();

@@ -7,7 +7,7 @@ use henge_git::{Stop, stats};
 use henge_types::ObjectId;
 
 use crate::packs::{Client, feed, history, idx_files, keep_pack, push_in_steps};
-use crate::{Git, for_each_git};
+use crate::{Git, for_each_git_and_format};
 
 fn check(git: &Git, bare: &Path) -> FsckReport {
     let refs = git.ok(&["for-each-ref", "--format=%(objectname)"], bare);
@@ -15,6 +15,7 @@ fn check(git: &Git, bare: &Path) -> FsckReport {
     let mut stages = Vec::new();
     let report = fsck(
         &bare.join("objects"),
+        git.format,
         &tips,
         &Stop::default(),
         &mut |progress| {
@@ -38,7 +39,7 @@ fn overwrite(path: &Path, bytes: &[u8]) {
 
 #[test]
 fn a_healthy_store_has_no_findings_and_as_many_objects_as_git_counts() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = (server.path("source"), server.path("bare"));
         history(git, &source, 60);
         push_in_steps(git, &source, &bare, 20, Client::Thin);
@@ -48,14 +49,14 @@ fn a_healthy_store_has_no_findings_and_as_many_objects_as_git_counts() {
         assert_eq!((report.packs, report.loose), (3, 1));
         let reachable = git.objects(&bare).len() as u64;
         assert_eq!(report.reachable, Some(reachable));
-        let counted = stats(&bare.join("objects")).unwrap();
+        let counted = stats(&bare.join("objects"), git.format).unwrap();
         assert_eq!(counted.packed_objects, report.packed);
         assert_eq!((counted.packs, counted.loose_objects), (3, 1));
         assert!(!counted.bitmap && !counted.commit_graph && !counted.multi_pack_index);
         git.ok(&["repack", "-q", "-adb"], &bare);
         git.ok(&["commit-graph", "write", "--reachable"], &bare);
         git.ok(&["multi-pack-index", "write"], &bare);
-        let counted = stats(&bare.join("objects")).unwrap();
+        let counted = stats(&bare.join("objects"), git.format).unwrap();
         assert!(counted.bitmap && counted.commit_graph && counted.multi_pack_index);
         assert_eq!((counted.packs, counted.loose_objects), (1, 0));
         assert_eq!(counted.packed_objects, reachable);
@@ -67,7 +68,7 @@ fn a_healthy_store_has_no_findings_and_as_many_objects_as_git_counts() {
 
 #[test]
 fn every_damaged_entry_is_named() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = (server.path("source"), server.path("bare"));
         history(git, &source, 12);
         push_in_steps(git, &source, &bare, 12, Client::Thin);
@@ -77,7 +78,7 @@ fn every_damaged_entry_is_named() {
         let mut damaged_entries = 0;
         for line in listing.lines() {
             let fields: Vec<_> = line.split_whitespace().collect();
-            if fields.len() < 5 || fields[0].len() != 40 {
+            if fields.len() < 5 || fields[0].parse::<ObjectId>().is_err() {
                 continue;
             }
             let (at, length): (usize, usize) =
@@ -104,7 +105,7 @@ fn every_damaged_entry_is_named() {
 
 #[test]
 fn what_is_missing_is_named_with_who_needs_it() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = (server.path("source"), server.path("bare"));
         history(git, &source, 3);
         let all = git.objects(&source);
@@ -122,7 +123,7 @@ fn what_is_missing_is_named_with_who_needs_it() {
             keep_pack(git, &bare, &feed(command, names.as_bytes()));
             let tip = git.ok(&["rev-parse", "main"], &source).parse().unwrap();
             let objects = bare.join("objects");
-            let report = fsck(&objects, &[tip], &Stop::default(), &mut |_| ()).unwrap();
+            let report = fsck(&objects, git.format, &[tip], &Stop::default(), &mut |_| ()).unwrap();
             let id: ObjectId = missing.parse().unwrap();
             let [
                 Finding::Missing {
@@ -143,7 +144,7 @@ fn what_is_missing_is_named_with_who_needs_it() {
 
 #[test]
 fn a_damaged_loose_object_is_named_and_a_stop_is_heeded() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let work = server.path("work");
         git.work_tree(&work, 2);
         let objects = work.join(".git/objects");
@@ -154,7 +155,7 @@ fn a_damaged_loose_object_is_named_and_a_stop_is_heeded() {
         let bytes = std::fs::read(objects.join(&other[..2]).join(&other[2..])).unwrap();
         overwrite(&path, &bytes);
         let stop = Stop::default();
-        let report = fsck(&objects, &[], &stop, &mut |_| ()).unwrap();
+        let report = fsck(&objects, git.format, &[], &stop, &mut |_| ()).unwrap();
         let [
             Finding::Damaged {
                 id: found, reason, ..
@@ -168,20 +169,20 @@ fn a_damaged_loose_object_is_named_and_a_stop_is_heeded() {
         stop.stop();
         let tip = git.ok(&["rev-parse", "HEAD"], &work).parse().unwrap();
         git.ok(&["repack", "-q", "-ad"], &server.path("work"));
-        let outcome = fsck(&objects, &[tip], &stop, &mut |_| ());
+        let outcome = fsck(&objects, git.format, &[tip], &stop, &mut |_| ());
         assert!(matches!(outcome, Err(FsckError::Stopped)));
     });
 }
 
 #[test]
 fn one_pack_is_checked_by_itself() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, url) = server.repo(git, "one.git");
         let work = server.path("work");
         git.work_tree(&work, 5);
         git.ok(&["push", "-q", &url, "main"], &work);
         let idx = idx_files(&bare).remove(0);
-        let report = fsck_pack(&idx, &Stop::default()).unwrap();
+        let report = fsck_pack(&idx, git.format, &Stop::default()).unwrap();
         assert_eq!((report.packs, report.findings.len()), (1, 0));
         assert!(report.packed >= 15, "{report:?}");
         // A copy with one flipped byte in the middle.
@@ -193,7 +194,7 @@ fn one_pack_is_checked_by_itself() {
         let middle = bytes.len() / 2;
         bytes[middle] ^= 1;
         std::fs::write(&pack, bytes).unwrap();
-        let report = fsck_pack(&idx_copy, &Stop::default()).unwrap();
+        let report = fsck_pack(&idx_copy, git.format, &Stop::default()).unwrap();
         assert!(!report.findings.is_empty());
     });
 }

@@ -518,7 +518,7 @@ fn a_chain_of_more_deltas_than_git_makes_is_refused() {
             ];
             let chain = deltas[..length].iter();
             entries.extend(chain.map(|delta| Entry::DeltaOnPrevious(delta)));
-            push_commit(&url, &commit, &pack_by_hand(&entries))
+            push_commit(&url, &commit, &pack_by_hand(&entries, git.format))
         };
         let report = push(4096);
         let last = object_id("blob", &text(4096));
@@ -544,7 +544,7 @@ fn a_tree_that_is_deeper_than_git_reads_is_refused() {
             let commit = commit_of(&object_id("tree", &trees[depth]));
             let mut entries = vec![Entry::Whole(1, &commit[..])];
             entries.extend(trees.iter().map(|tree| Entry::Whole(2, tree)));
-            push_commit(&url, &commit, &pack_by_hand(&entries))
+            push_commit(&url, &commit, &pack_by_hand(&entries, git.format))
         };
         let report = push(2049);
         let reason = "lies deeper than 2048 directories";
@@ -566,11 +566,14 @@ fn a_tree_with_too_many_entries_is_refused() {
         let entry = |number| [format!("100644 {number:06}{name}\0").as_bytes(), &id].concat();
         let tree = entries.map(entry).collect::<Vec<_>>().concat();
         let commit = commit_of(&object_id("tree", &tree));
-        let pack = pack_by_hand(&[
-            Entry::Whole(1, &commit),
-            Entry::Whole(2, &tree),
-            Entry::Blob(b""),
-        ]);
+        let pack = pack_by_hand(
+            &[
+                Entry::Whole(1, &commit),
+                Entry::Whole(2, &tree),
+                Entry::Blob(b""),
+            ],
+            git.format,
+        );
         let report = push_commit(&url, &commit, &pack);
         let reason = format!("has {} bytes, 67108864 are allowed", tree.len());
         assert_refused(server, git, &bare, &report, &reason);
@@ -589,12 +592,15 @@ fn a_few_bytes_that_inflate_to_more_than_an_object_may_have_are_refused() {
         let mut delta = varint(zeros.len());
         delta.extend(varint(copies * zeros.len()));
         delta.extend(std::iter::repeat_n(0x80, copies));
-        let pack = pack_by_hand(&[
-            Entry::Whole(1, &commit),
-            Entry::Whole(2, b""),
-            Entry::Blob(&zeros),
-            Entry::DeltaOnPrevious(&delta),
-        ]);
+        let pack = pack_by_hand(
+            &[
+                Entry::Whole(1, &commit),
+                Entry::Whole(2, b""),
+                Entry::Blob(&zeros),
+                Entry::DeltaOnPrevious(&delta),
+            ],
+            git.format,
+        );
         assert!(pack.len() < 1000, "{}", pack.len());
         let report = push_commit(&url, &commit, &pack);
         assert_refused(server, git, &bare, &report, "unpacker error");

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, for_each_git_and_format};
 
 /// Clones and checks: everything that the repository's refs reach and nothing else, and sound.
 #[track_caller]
@@ -25,7 +25,7 @@ fn clone_is_equal(
 
 #[test]
 fn the_same_clone_again_shows_what_came_since() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (repo, url) = server.repo(git, "again.git");
         let work = server.path("work");
         git.work_tree(&work, 8);
@@ -61,7 +61,7 @@ fn the_same_clone_again_shows_what_came_since() {
 
 #[test]
 fn packs_are_sent_whole_in_part_and_together() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (repo, url) = server.repo(git, "parts.git");
         let work = server.path("work");
         git.work_tree(&work, 40);
@@ -114,7 +114,7 @@ fn packs_are_sent_whole_in_part_and_together() {
 
 #[test]
 fn sixteen_equal_clones_at_once_are_equal() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (repo, url) = server.repo(git, "crowd.git");
         let work = server.path("work");
         git.work_tree(&work, 12);

@@ -32,6 +32,9 @@ mod random;
 mod raw;
 mod repack;
 mod server;
+mod sha256;
 mod shallow;
 
-pub(crate) use server::{Git, Server, for_each_git};
+pub(crate) use server::{
+    Git, Server, first_word, for_each_git, for_each_git_and_format, objects_of,
+};

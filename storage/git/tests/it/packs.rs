@@ -4,7 +4,9 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use henge_types::ObjectFormat;
 use sha1::{Digest, Sha1};
+use sha2::Sha256;
 
 use crate::Git;
 
@@ -48,7 +50,7 @@ pub(crate) enum Entry<'a> {
 }
 
 /// A pack of `entries`.
-pub(crate) fn pack_by_hand(entries: &[Entry<'_>]) -> Vec<u8> {
+pub(crate) fn pack_by_hand(entries: &[Entry<'_>], format: ObjectFormat) -> Vec<u8> {
     let mut pack = b"PACK\0\0\0\x02".to_vec();
     pack.extend_from_slice(&u32::try_from(entries.len()).unwrap().to_be_bytes());
     let mut previous = 0;
@@ -82,9 +84,15 @@ pub(crate) fn pack_by_hand(entries: &[Entry<'_>]) -> Vec<u8> {
         pack = deflate.finish().unwrap();
         previous = begin;
     }
-    let checksum = Sha1::digest(&pack);
-    pack.extend_from_slice(&checksum);
+    pack.extend(digest(&pack, format));
     pack
+}
+
+pub(crate) fn digest(data: &[u8], format: ObjectFormat) -> Vec<u8> {
+    match format {
+        ObjectFormat::Sha1 => Sha1::digest(data).to_vec(),
+        ObjectFormat::Sha256 => Sha256::digest(data).to_vec(),
+    }
 }
 
 /// The id that an object has.

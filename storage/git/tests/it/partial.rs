@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use crate::raw::{line, post};
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, for_each_git_and_format};
 
 /// A served repository with history, sub-directories, a big file, and a list of patterns for a sparse filter.
 fn source(server: &Server, git: &Git) -> String {
@@ -57,7 +57,7 @@ fn present(git: &Git, path: &Path, kind: &str) -> BTreeSet<String> {
 
 #[test]
 fn blobs_that_were_left_out_come_when_they_are_needed() {
-    for_each_git(|_, git| {
+    for_each_git_and_format(|_, git| {
         for protocol in ["0", "2"] {
             // Each version in a directory of its own.
             let server = Server::start();
@@ -93,7 +93,7 @@ fn blobs_that_were_left_out_come_when_they_are_needed() {
 
 #[test]
 fn trees_that_were_left_out_come_when_they_are_needed() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let url = source(server, git);
         let work = server.path("work");
         let copy = clone(server, git, &url, "tree:0", "copy");
@@ -110,7 +110,7 @@ fn trees_that_were_left_out_come_when_they_are_needed() {
 
 #[test]
 fn sparse_checkouts_fetch_what_they_show() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let url = source(server, git);
         let copy = server.path("copy");
         git.ok(
@@ -152,9 +152,9 @@ fn sparse_checkouts_fetch_what_they_show() {
     });
 }
 
-fn command(name: &str, arguments: &[&str]) -> Vec<u8> {
+fn command(git: &Git, name: &str, arguments: &[&str]) -> Vec<u8> {
     let mut body = line(&format!("command={name}\n"));
-    body.extend(line("object-format=sha1"));
+    body.extend(line(&format!("object-format={}", git.format)));
     body.extend_from_slice(b"0001");
     for argument in arguments {
         body.extend(line(argument));
@@ -165,7 +165,7 @@ fn command(name: &str, arguments: &[&str]) -> Vec<u8> {
 
 #[test]
 fn filters_are_refused_in_the_words_of_git() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let url = source(server, git);
         let head = git.ok(&["rev-parse", "main"], &server.path("work"));
         let hidden = {
@@ -186,6 +186,7 @@ fn filters_are_refused_in_the_words_of_git() {
             ),
         ] {
             let body = command(
+                git,
                 "fetch",
                 &[&format!("want {head}"), &format!("filter {filter}"), "done"],
             );
@@ -197,7 +198,7 @@ fn filters_are_refused_in_the_words_of_git() {
 
 #[test]
 fn sizes_are_told_of_what_may_be_wanted() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let url = source(server, git);
         let bare = server.path("repos/partial.git");
         // Deltas, whose sizes stand in their heads.
@@ -205,7 +206,7 @@ fn sizes_are_told_of_what_may_be_wanted() {
         let loose = server.path("loose");
         std::fs::write(&loose, "nobody refers to this\n").unwrap();
         let hidden = git.ok(&["hash-object", "-w", loose.to_str().unwrap()], &bare);
-        let absent = "1".repeat(40);
+        let absent = git.absent();
         let listing = git.ok(
             &[
                 "cat-file",
@@ -230,7 +231,7 @@ fn sizes_are_told_of_what_may_be_wanted() {
             &url,
             "upload-pack",
             "version=2",
-            &command("object-info", &arguments),
+            &command(git, "object-info", &arguments),
         );
         let mut body: Vec<u8> = expected.iter().flat_map(|text| line(text)).collect();
         body.extend_from_slice(b"0000");
@@ -240,7 +241,7 @@ fn sizes_are_told_of_what_may_be_wanted() {
 
 #[test]
 fn refs_are_wanted_by_name_and_sections_travel_in_frames() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let url = source(server, git);
         let head = git.ok(&["rev-parse", "main"], &server.path("work"));
         let ask = |arguments: &[&str]| {
@@ -248,7 +249,7 @@ fn refs_are_wanted_by_name_and_sections_travel_in_frames() {
                 &url,
                 "upload-pack",
                 "version=2",
-                &command("fetch", arguments),
+                &command(git, "fetch", arguments),
             )
             .text()
         };
@@ -274,7 +275,7 @@ fn refs_are_wanted_by_name_and_sections_travel_in_frames() {
         let framed = ask(&["sideband-all", "want-ref HEAD", "no-progress", "done"]);
         assert!(framed.starts_with("0011\x01wanted-refs\n"), "{framed}");
         assert!(framed.contains("000e\x01packfile\n"), "{framed}");
-        let refused = ask(&["sideband-all", &format!("want {}", "1".repeat(40)), "done"]);
+        let refused = ask(&["sideband-all", &format!("want {}", git.absent()), "done"]);
         assert!(
             refused.contains("\x03upload-pack: not our ref"),
             "{refused}"

@@ -1,12 +1,12 @@
 //! What clients may ask for, as a repository's owner sets it.
 
 use henge_git::{
-    AcceptedWants, BareRepository, FetchError, FetchLimits, FetchPolicy, Objects, Protocol,
-    Service, advertise_peeled, upload_pack,
+    AcceptedWants, BareRepository, FetchError, FetchLimits, FetchPolicy, Protocol, Service,
+    advertise_peeled, upload_pack,
 };
 
-use crate::for_each_git;
 use crate::raw::{fetch, line};
+use crate::{for_each_git, objects_of};
 
 #[test]
 fn wants_are_accepted_as_the_policy_says() {
@@ -26,7 +26,7 @@ fn wants_are_accepted_as_the_policy_says() {
             (AcceptedWants::Any, unreachable),
         ];
         let repository = BareRepository::open(&bare).unwrap();
-        let objects = Objects::at(&repository.objects());
+        let objects = objects_of(&bare);
         for accepted in [
             AcceptedWants::Tips,
             AcceptedWants::Reachable,
@@ -69,7 +69,7 @@ fn filters_that_are_off_are_neither_offered_nor_taken() {
         git.ok(&["push", "-q", &url, "main"], &work);
         let head = git.ok(&["rev-parse", "main"], &work);
         let repository = BareRepository::open(&bare).unwrap();
-        let objects = Objects::at(&repository.objects());
+        let objects = objects_of(&bare);
         let mut body = line("command=fetch\n");
         body.extend_from_slice(b"0001");
         for text in [

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::io::Write;
 use std::process::Stdio;
 
-use crate::for_each_git;
+use crate::{Git, for_each_git_and_format};
 
 /// Commits of one history.
 const COMMITS: usize = 40;
@@ -65,7 +65,7 @@ fn change_files(numbers: &mut Numbers, mark: usize, trees: &[Files], files: &mut
 }
 
 /// A stream for `git fast-import`: `commits` commits on a handful of branches.
-pub(crate) fn history(numbers: &mut Numbers, commits: usize) -> String {
+pub(crate) fn history(git: &Git, numbers: &mut Numbers, commits: usize) -> String {
     let mut stream = String::new();
     let mut trees: Vec<Files> = vec![BTreeMap::new()];
     for mark in 1..=commits {
@@ -112,7 +112,7 @@ pub(crate) fn history(numbers: &mut Numbers, commits: usize) -> String {
             )
             .unwrap();
         }
-        writeln!(stream, "M 160000 {} module", "1".repeat(40)).unwrap();
+        writeln!(stream, "M 160000 {} module", git.absent()).unwrap();
         trees.push(files);
         if numbers.below(4) == 0 {
             writeln!(
@@ -128,7 +128,7 @@ pub(crate) fn history(numbers: &mut Numbers, commits: usize) -> String {
 
 #[test]
 fn random_histories_arrive_as_they_are() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         for seed in 1..=2_u64 {
             let mut numbers = Numbers(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15));
             let source = server.path(&format!("source-{seed}"));
@@ -141,7 +141,7 @@ fn random_histories_arrive_as_they_are() {
                 .stdin(Stdio::piped())
                 .spawn()
                 .unwrap();
-            let stream = history(&mut numbers, COMMITS);
+            let stream = history(git, &mut numbers, COMMITS);
             import
                 .stdin
                 .take()

@@ -3,6 +3,8 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use henge_types::{ObjectFormat, ObjectId};
+
 /// A whole answer.
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -81,10 +83,17 @@ pub(crate) fn line(text: &str) -> Vec<u8> {
 
 pub(crate) const ZERO: &str = "0000000000000000000000000000000000000000";
 
+/// Whose ids have so many digits; SHA-1 for what is no id.
+fn format_of(id: &str) -> ObjectFormat {
+    id.parse()
+        .map_or(ObjectFormat::Sha1, |id: ObjectId| id.format())
+}
+
 /// A push of one ref with a report, without the pack.
 pub(crate) fn push_head(old: &str, new: &str, name: &str) -> Vec<u8> {
+    let format = format_of(new);
     let mut body = line(&format!(
-        "{old} {new} {name}\0 report-status object-format=sha1"
+        "{old} {new} {name}\0 report-status object-format={format}"
     ));
     body.extend_from_slice(b"0000");
     body
@@ -93,6 +102,7 @@ pub(crate) fn push_head(old: &str, new: &str, name: &str) -> Vec<u8> {
 /// A fetch of one object in protocol v2.
 pub(crate) fn fetch(want: &str) -> Vec<u8> {
     let mut body = line("command=fetch\n");
+    body.extend(line(&format!("object-format={}\n", format_of(want))));
     body.extend_from_slice(b"0001");
     body.extend(line("ofs-delta\n"));
     body.extend(line(&format!("want {want}\n")));

@@ -8,8 +8,10 @@ use henge_git::repack::{
     verify_covers, write,
 };
 
+use henge_types::ObjectFormat;
+
 use crate::packs::{Client, Entry, history, idx_files, keep_pack, pack_by_hand, push_in_steps};
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, for_each_git_and_format};
 
 /// Puts the merged pack where the packs were that it was made of.
 fn replace(bare: &Path, old: &[PathBuf], new: &Repacked) {
@@ -32,12 +34,26 @@ fn replace(bare: &Path, old: &[PathBuf], new: &Repacked) {
     }
 }
 
+/// Git's defaults, for the repositories that this git makes.
+fn options_for(git: &Git) -> RepackOptions {
+    RepackOptions {
+        object_format: git.format,
+        ..RepackOptions::default()
+    }
+}
+
 fn repack(server: &Server, bare: &Path, options: &RepackOptions) -> Repacked {
     let old = idx_files(bare);
     let into = server.path("quarantine");
     std::fs::create_dir_all(&into).unwrap();
     let new = write(&old, &into, options).unwrap();
-    verify_covers(&new.pack.idx_path, &old, &Stop::default()).unwrap();
+    verify_covers(
+        &new.pack.idx_path,
+        &old,
+        options.object_format,
+        &Stop::default(),
+    )
+    .unwrap();
     replace(bare, &old, &new);
     assert_eq!(
         std::fs::read_dir(&into).unwrap().count(),
@@ -81,9 +97,10 @@ fn pack_bytes(bare: &Path) -> u64 {
 }
 
 /// Merges the packs of many pushes and compares the size with what git makes of them.
-fn compare_with_git(commits: usize, step: usize, client: Client) {
+fn compare_with_git(commits: usize, step: usize, client: Client, format: ObjectFormat) {
     let server = Server::start();
-    let gits = server.gits();
+    let gits = server.gits().into_iter();
+    let gits: Vec<_> = gits.map(|git| git.of_format(format)).collect();
     let git = &gits[0];
     let (source, bare) = (server.path("source"), server.path("bare"));
     history(git, &source, commits);
@@ -96,7 +113,7 @@ fn compare_with_git(commits: usize, step: usize, client: Client) {
         git.ok(&["repack", "-q", how], &other);
         pack_bytes(&other)
     });
-    let new = repack(&server, &bare, &RepackOptions::default());
+    let new = repack(&server, &bare, &options_for(git));
     for git in &gits {
         assert_eq!(all_objects(git, &bare), objects);
         let depth = verify(git, &bare);
@@ -105,7 +122,7 @@ fn compare_with_git(commits: usize, step: usize, client: Client) {
     let after = pack_bytes(&bare);
     let ratio = |other: u64| after as f64 / other as f64;
     eprintln!(
-        "{client:?}: {packs} packs, {} objects, {before} bytes; merged {after}, new deltas {}, deflated {}; \
+        "{client:?} {format}: {packs} packs, {} objects, {before} bytes; merged {after}, new deltas {}, deflated {}; \
          git repack -adf {} (x{:.3}), -ad {} (x{:.3})",
         new.pack.objects,
         new.new_deltas,
@@ -123,17 +140,18 @@ fn compare_with_git(commits: usize, step: usize, client: Client) {
 
 #[test]
 fn many_thin_pushes_are_merged_about_as_small_as_git_does() {
-    compare_with_git(2400, 6, Client::Thin);
+    compare_with_git(2400, 6, Client::Thin, ObjectFormat::Sha1);
+    compare_with_git(600, 6, Client::Thin, ObjectFormat::Sha256);
 }
 
 #[test]
 fn pushes_without_deltas_are_merged_about_as_small_as_git_does() {
-    compare_with_git(600, 6, Client::Whole);
+    compare_with_git(600, 6, Client::Whole, ObjectFormat::Sha1);
 }
 
 #[test]
 fn deltas_of_several_packs_that_form_a_circle_are_cut() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (bare, _) = server.repo(git, "circle.git");
         let lines = |number: usize| -> Vec<u8> {
             let line = |line| format!("line {line}\n").into_bytes();
@@ -162,22 +180,28 @@ fn deltas_of_several_packs_that_form_a_circle_are_cut() {
         keep_pack(
             git,
             &bare,
-            &pack_by_hand(&[Entry::Blob(&one), Entry::RefDelta(&ids[0], &to_two)]),
+            &pack_by_hand(
+                &[Entry::Blob(&one), Entry::RefDelta(&ids[0], &to_two)],
+                git.format,
+            ),
         );
         keep_pack(
             git,
             &bare,
-            &pack_by_hand(&[Entry::Blob(&two), Entry::RefDelta(&ids[1], &to_one)]),
+            &pack_by_hand(
+                &[Entry::Blob(&two), Entry::RefDelta(&ids[1], &to_one)],
+                git.format,
+            ),
         );
         // A thin pack that was completed may hold one object twice.
         keep_pack(
             git,
             &bare,
-            &pack_by_hand(&[Entry::Blob(&one), Entry::Blob(&one)]),
+            &pack_by_hand(&[Entry::Blob(&one), Entry::Blob(&one)], git.format),
         );
         assert_eq!(idx_files(&bare).len(), 3);
         let objects = all_objects(git, &bare);
-        let new = repack(server, &bare, &RepackOptions::default());
+        let new = repack(server, &bare, &options_for(git));
         assert_eq!(new.pack.objects, 2);
         assert_eq!(all_objects(git, &bare), objects);
         assert_eq!(verify(git, &bare), 1);
@@ -186,7 +210,7 @@ fn deltas_of_several_packs_that_form_a_circle_are_cut() {
 
 #[test]
 fn a_damaged_entry_stops_the_merge_and_is_named() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = (server.path("source"), server.path("bare"));
         history(git, &source, 30);
         push_in_steps(git, &source, &bare, 10, Client::Thin);
@@ -204,7 +228,7 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
         // One bit in every entry: what holds it is named, by whichever check meets it first.
         for line in listing.lines() {
             let fields: Vec<_> = line.split_whitespace().collect();
-            let is_entry = fields.len() >= 5 && fields[0].len() == 40;
+            let is_entry = fields.len() >= 5 && fields[0].parse::<henge_types::ObjectId>().is_ok();
             let Some(offset) = fields.get(4).filter(|_| is_entry) else {
                 continue;
             };
@@ -212,7 +236,7 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
             let mut damaged = whole.clone();
             damaged[offset.parse::<usize>().unwrap() + bytes - 3] ^= 0x10;
             std::fs::write(&pack, &damaged).unwrap();
-            let error = match write(&old, &into, &RepackOptions::default()) {
+            let error = match write(&old, &into, &options_for(git)) {
                 Err(error) => error,
                 // Nothing is lost when another pack has the object, and its copy was taken.
                 Ok(new) if elsewhere.contains(id) => {
@@ -253,7 +277,7 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
 
 #[test]
 fn a_merge_stops_at_its_deadline_and_leaves_nothing() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = (server.path("source"), server.path("bare"));
         history(git, &source, 20);
         push_in_steps(git, &source, &bare, 5, Client::Whole);
@@ -264,14 +288,14 @@ fn a_merge_stops_at_its_deadline_and_leaves_nothing() {
         stopped.stop();
         let options = RepackOptions {
             stop: stopped.clone(),
-            ..RepackOptions::default()
+            ..options_for(git)
         };
         assert!(matches!(
             write(&old, &into, &options),
             Err(RepackError::Stopped)
         ));
         assert!(matches!(
-            write(&[], &into, &RepackOptions::default()),
+            write(&[], &into, &options_for(git)),
             Err(RepackError::Empty)
         ));
         assert_eq!(std::fs::read_dir(&into).unwrap().count(), 0);
@@ -279,7 +303,7 @@ fn a_merge_stops_at_its_deadline_and_leaves_nothing() {
         let options = RepackOptions {
             search_until: stopped,
             reverse_index: ReverseIndex::Omitted,
-            ..RepackOptions::default()
+            ..options_for(git)
         };
         let new = repack(server, &bare, &options);
         assert_eq!((new.new_deltas, new.rev_path), (0, None));
@@ -289,7 +313,7 @@ fn a_merge_stops_at_its_deadline_and_leaves_nothing() {
 
 #[test]
 fn a_pack_that_lacks_an_object_or_is_damaged_covers_nothing() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (source, bare) = (server.path("source"), server.path("bare"));
         history(git, &source, 40);
         push_in_steps(git, &source, &bare, 10, Client::Thin);
@@ -298,8 +322,9 @@ fn a_pack_that_lacks_an_object_or_is_damaged_covers_nothing() {
         git.ok(&["repack", "-q", "-ad"], &other);
         let (old, new) = (idx_files(&bare), idx_files(&other).remove(0));
         let stop = Stop::default();
-        verify_covers(&new, &old, &stop).unwrap();
-        let error = verify_covers(&old[0], std::slice::from_ref(&new), &stop).unwrap_err();
+        verify_covers(&new, &old, git.format, &stop).unwrap();
+        let error =
+            verify_covers(&old[0], std::slice::from_ref(&new), git.format, &stop).unwrap_err();
         assert!(matches!(error, CoverError::Missing { .. }), "{error}");
         let pack = new.with_extension("pack");
         let mut bytes = std::fs::read(&pack).unwrap();
@@ -307,7 +332,7 @@ fn a_pack_that_lacks_an_object_or_is_damaged_covers_nothing() {
         bytes[middle] ^= 1;
         std::fs::remove_file(&pack).unwrap();
         std::fs::write(&pack, &bytes).unwrap();
-        let error = verify_covers(&new, &old, &stop).unwrap_err();
+        let error = verify_covers(&new, &old, git.format, &stop).unwrap_err();
         assert!(matches!(error, CoverError::Damaged { .. }), "{error}");
         assert!(error.to_string().contains(".pack"), "{error}");
     });
@@ -343,7 +368,7 @@ fn geometric_merges_keep_a_repository_in_few_packs() {
         };
         let path = |id| bare.join(format!("objects/pack/pack-{id}.idx"));
         let old: Vec<PathBuf> = chosen.into_iter().map(path).collect();
-        let new = write(&old, &into, &RepackOptions::default()).unwrap();
+        let new = write(&old, &into, &options_for(git)).unwrap();
         replace(&bare, &old, &new);
         assert!(idx_files(&bare).len() <= 8);
     }

@@ -4,14 +4,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use henge_git::bare::Pushes;
-use henge_git::{BareRoot, http};
+use henge_git::{BareRepository, BareRoot, Objects, http};
 use henge_runtime::{Scope, SystemClock};
+use henge_types::ObjectFormat;
 
 /// Both gits of a development machine: the one people build and the one their distribution brings.
 const GITS: [&str; 2] = ["/usr/local/bin/git", "/usr/bin/git"];
 
 /// Runs `test` with every git there is, and says loudly which one is missing.
 pub(crate) fn for_each_git(test: impl Fn(&Server, &Git)) {
+    for_each_git_with(ObjectFormat::Sha1, test);
+}
+
+/// Runs `test` with every git there is, in repositories of either object format.
+pub(crate) fn for_each_git_and_format(test: impl Fn(&Server, &Git)) {
+    for_each_git_with(ObjectFormat::Sha1, &test);
+    for_each_git_with(ObjectFormat::Sha256, &test);
+}
+
+/// Runs `test` with every git there is, in repositories of this object format.
+fn for_each_git_with(format: ObjectFormat, test: impl Fn(&Server, &Git)) {
     let mut found = 0;
     for program in GITS {
         if !Path::new(program).is_file() {
@@ -23,11 +35,18 @@ pub(crate) fn for_each_git(test: impl Fn(&Server, &Git)) {
         let git = Git {
             program: program.into(),
             home: server.dir.path().to_owned(),
+            format,
             extra: Vec::new(),
         };
         test(&server, &git);
     }
     assert!(found > 0, "no git on this machine: nothing was checked");
+}
+
+/// The object store of a bare repository.
+pub(crate) fn objects_of(bare: &Path) -> Objects {
+    let format = BareRepository::open(bare).unwrap().object_format();
+    Objects::at(&bare.join("objects"), format)
 }
 
 /// A server over the bare repositories in `repos/` of its own directory.
@@ -53,6 +72,7 @@ impl Server {
             .map(|program| Git {
                 program: program.into(),
                 home: self.dir.path().to_owned(),
+                format: ObjectFormat::Sha1,
                 extra: Vec::new(),
             })
             .collect();
@@ -135,10 +155,25 @@ impl Drop for Server {
 pub(crate) struct Git {
     program: PathBuf,
     home: PathBuf,
+    /// Of the repositories that it makes.
+    pub(crate) format: ObjectFormat,
     extra: Vec<String>,
 }
 
 impl Git {
+    /// The same git, making repositories of this object format.
+    pub(crate) fn of_format(&self, format: ObjectFormat) -> Self {
+        Self {
+            format,
+            ..self.clone()
+        }
+    }
+
+    /// An id that no object has.
+    pub(crate) fn absent(&self) -> String {
+        "1".repeat(self.format.hex_bytes())
+    }
+
     /// The same git with `-c key=value`.
     pub(crate) fn with(&self, setting: &str) -> Self {
         let mut git = self.clone();
@@ -155,6 +190,7 @@ impl Git {
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("LC_ALL", "C")
+            .env("GIT_DEFAULT_HASH", self.format.as_str())
             .envs([
                 ("GIT_AUTHOR_NAME", "A"),
                 ("GIT_AUTHOR_EMAIL", "a@example.org"),
@@ -234,7 +270,7 @@ impl Git {
     /// Every reachable object, sorted.
     pub(crate) fn objects(&self, path: &Path) -> Vec<String> {
         let listing = self.ok(&["rev-list", "--objects", "--all"], path);
-        let mut objects: Vec<_> = listing.lines().map(|line| line[..40].to_owned()).collect();
+        let mut objects: Vec<_> = listing.lines().map(first_word).collect();
         objects.sort();
         objects
     }
@@ -244,4 +280,9 @@ impl Git {
     pub(crate) fn fsck(&self, path: &Path) {
         self.ok(&["fsck", "--full", "--strict"], path);
     }
+}
+
+/// The id at the beginning of a line.
+pub(crate) fn first_word(line: &str) -> String {
+    line.split(' ').next().unwrap_or_default().to_owned()
 }

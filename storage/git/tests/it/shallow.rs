@@ -1,10 +1,10 @@
 //! Shallow clones and what follows them.
 
-use crate::for_each_git;
+use crate::for_each_git_and_format;
 
 #[test]
 fn a_clone_of_depth_one_is_fetched_deepened_and_made_whole() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         for protocol in ["0", "2"] {
             let git = git.with(&format!("protocol.version={protocol}"));
             let (_, url) = server.repo(&git, &format!("deep-{protocol}.git"));
@@ -45,7 +45,7 @@ fn a_clone_of_depth_one_is_fetched_deepened_and_made_whole() {
 
 #[test]
 fn history_is_cut_relative_by_date_and_by_ref() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (_, url) = server.repo(git, "cut.git");
         let work = server.path("work");
         git.work_tree(&work, 10);
@@ -82,7 +82,7 @@ fn history_is_cut_relative_by_date_and_by_ref() {
 
 #[test]
 fn a_shallow_clone_of_merged_branches_is_whole() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let (_, url) = server.repo(git, "merge.git");
         let work = server.path("work");
         git.work_tree(&work, 4);

@@ -91,8 +91,12 @@ fn formats_that_are_not_understood_are_refused() {
             "extension future",
         ),
         (
-            "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectFormat = sha256\n",
-            "sha256",
+            "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectFormat = sha512\n",
+            "sha512",
+        ),
+        (
+            "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectFormat = sha256\ncompatObjectFormat = sha1\n",
+            "second object format sha1",
         ),
         (
             "[core]\nrepositoryformatversion = 1\n[extensions]\nrefStorage = reftable\n",
@@ -114,8 +118,11 @@ fn formats_that_are_not_understood_are_refused() {
         "[extensions]\nfuture = 1\n",
         "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectFormat = sha1\nrefStorage = files\nnoop = 1\n",
     ] {
-        assert!(read(text).is_ok(), "{text:?}");
+        let config = read(text).unwrap();
+        assert_eq!(config.object_format, ObjectFormat::Sha1, "{text:?}");
     }
+    let sha256 = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectFormat = sha256\n";
+    assert_eq!(read(sha256).unwrap().object_format, ObjectFormat::Sha256);
 }
 
 #[test]
