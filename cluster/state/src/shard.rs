@@ -94,6 +94,15 @@ impl<'v, V: View> ShardView<'v, V> {
         self.view.range(&all, &all).next().is_some()
     }
 
+    /// A live repository of the network: what holds for all of them, its object format among it, holds for this one.
+    pub fn any_repo_of(self, network: &NetworkId) -> Option<ShardRepo> {
+        let all = keys::network_repos(network);
+        let (key, _) = self.view.range(&all, &all).next()?;
+        let (_, repo) =
+            keys::network_of(key).unwrap_or_else(|| panic!("broken key {key:?}: state damaged"));
+        self.repo(&repo)
+    }
+
     /// The refs whose names start with `prefix`, by name.
     pub fn refs(
         self,

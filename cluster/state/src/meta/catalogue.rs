@@ -27,7 +27,12 @@ pub(super) fn reserve(
     if catalogue.repo(&create.repo).is_some() {
         return refused(Refusal::IdTaken { repo: create.repo });
     }
-    if !create.default_branch.is_branch() {
+    // A fork shares the store of what it is a fork of, and a store has one format.
+    let source = create
+        .forked_from
+        .and_then(|source| catalogue.repo(&source));
+    let fits = source.is_none_or(|source| source.object_format == create.object_format);
+    if !fits || !create.default_branch.is_branch() {
         return refused(Refusal::Invalid);
     }
     let path_key = create.path.key();

@@ -24,7 +24,10 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
             refused(Refusal::WrongState { repo: made.repo })
         };
     }
-    if !made.head.is_branch() {
+    // What forks share is one store, and a store has one format.
+    let sibling = ShardView::new(changes.before()).any_repo_of(&made.network);
+    let fits = sibling.is_none_or(|sibling| sibling.object_format == made.object_format);
+    if !fits || !made.head.is_branch() {
         return refused(Refusal::Invalid);
     }
     changes.put(keys::network_repo(&made.network, &made.repo), Vec::new());

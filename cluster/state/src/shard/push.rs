@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{PACK_OBJECTS_MAX, REF_UPDATES_MAX};
 use henge_types::{
-    NetworkId, ObjectId, PackRef, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict,
-    Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
+    NetworkId, ObjectFormat, ObjectId, PackRef, PreviousValue, RefName, RefRefusal, RefUpdate,
+    RefVerdict, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
 };
 
 use super::{ShardView, former_tips, packs, put_updated};
@@ -13,6 +14,7 @@ use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Effect, Outcome};
+use crate::version::version;
 use crate::view::View;
 
 /// Takes the updates that fit the refs as they are, all or nothing where the push says so.
@@ -26,7 +28,9 @@ pub(super) fn update_refs(
         Ok(repo) => repo,
         Err(refusal) => return Outcome::reply(Reply::Refused(refusal)),
     };
-    if !is_well_formed(push) {
+    let is_named_well =
+        names_objects_by(push, repo.object_format) || takes_any_format(changes.before(), &repo);
+    if !is_named_well || !is_well_formed(push) {
         return Outcome::reply(Reply::Refused(Refusal::Invalid));
     }
     let verdicts = judge(before, push);
@@ -52,6 +56,18 @@ fn is_well_formed(push: &UpdateRefs) -> bool {
         && packs.len() == push.packs.len()
         && push.packs.iter().all(pack_is_well_formed)
         && push.updates.iter().all(update_is_well_formed)
+}
+
+/// Whether every new value and every pack is named by the repository's hash.
+fn names_objects_by(push: &UpdateRefs, format: ObjectFormat) -> bool {
+    let values = push.updates.iter().filter_map(|update| update.new.as_ref());
+    let packs = push.packs.iter().map(|pack| pack.pack.checksum());
+    values.chain(packs).all(|id| id.format() == format)
+}
+
+/// Releases that know one hash only take what they are given: until all replicas know both, they must judge alike.
+fn takes_any_format(before: &impl View, repo: &ShardRepo) -> bool {
+    repo.object_format == ObjectFormat::Sha1 && version(before) < VERSION_REPOS
 }
 
 fn pack_is_well_formed(pack: &PackRef) -> bool {

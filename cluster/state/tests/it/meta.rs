@@ -158,6 +158,14 @@ fn a_repository_lives_from_reserved_to_deleted() {
     assert_eq!(record(&meta, 1).state, RepoState::Ready);
     assert_eq!(pending_actions(&meta.state), []);
     meta.nothing_but(mark_ready(1), Reply::Done);
+    // A fork names its objects as its source does.
+    let fork = CreateRepo {
+        forked_from: Some(repo_id(1)),
+        object_format: ObjectFormat::Sha256,
+        ..new_repo(2, "Admin/Fork")
+    };
+    let fork = Command::Meta(MetaCommand::ReserveRepo(fork));
+    meta.nothing_but(fork, Reply::Refused(Refusal::Invalid));
     let wrong = refused(Refusal::WrongState { repo: repo_id(1) });
     meta.nothing_but(abandon(1), wrong.clone());
     meta.nothing_but(mark_dropped(1), wrong.clone());

@@ -36,6 +36,9 @@ impl Model {
                 head,
                 object_format,
             } => match self.repos.get(repo) {
+                None if self.has_other_format(network, *object_format) => {
+                    Reply::Refused(Refusal::Invalid)
+                }
                 None => {
                     let made = ModelRepo {
                         network: *network,
@@ -78,6 +81,11 @@ impl Model {
         }
     }
 
+    fn has_other_format(&self, network: &NetworkId, format: ObjectFormat) -> bool {
+        let mut repos = self.repos.values().flatten();
+        repos.any(|repo| repo.network == *network && repo.object_format != format)
+    }
+
     fn live(&mut self, id: &RepoId, generation: Generation) -> Result<&mut ModelRepo, Refusal> {
         let Some(Some(repo)) = self.repos.get_mut(id) else {
             return Err(Refusal::NoSuchRepo { repo: *id });
@@ -114,6 +122,16 @@ impl Model {
             Ok(repo) => repo,
             Err(refusal) => return Reply::Refused(refusal),
         };
+        // Every group of these tests is at the first level, where only SHA-256 repositories look at the hash.
+        let values = push.updates.iter().filter_map(|update| update.new);
+        let packs = push.packs.iter().map(|pack| *pack.pack.checksum());
+        if repo.object_format == ObjectFormat::Sha256
+            && values
+                .chain(packs)
+                .any(|id| id.format() == ObjectFormat::Sha1)
+        {
+            return Reply::Refused(Refusal::Invalid);
+        }
         let verdicts = judge(repo, push);
         let accepted: Vec<_> = push
             .updates

@@ -2,13 +2,15 @@
 
 use bytes::Bytes;
 use henge_state::Effect;
+use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{
     FORMER_TIP_MS, FORMER_TIPS_EXPIRED_PER_APPLY, INLINE_PACK_BYTES_MAX, PACK_OBJECTS_MAX,
     REF_UPDATES_MAX,
 };
 use henge_types::{
-    Generation, InlinePack, LogIndex, ObjectId, PackRecord, PackRef, PreviousValue, RefRefusal,
-    RefUpdate, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
+    Command, Generation, InlinePack, LogIndex, ObjectFormat, ObjectId, PackId, PackRecord, PackRef,
+    PreviousValue, RefRefusal, RefUpdate, Refusal, Reply, RepoId, ShardCommand, ShardRepo,
+    UpdateRefs,
 };
 
 use crate::fixtures::*;
@@ -324,6 +326,113 @@ fn updates_that_break_the_rules_are_refused_whole() {
     let mut shard = shard_with(&[]);
     shard.run(refs(push(1, many(REF_UPDATES_MAX))));
     assert_eq!(listed(&shard).len(), REF_UPDATES_MAX);
+}
+
+fn create_sha256() -> Command {
+    Command::Shard(ShardCommand::CreateRepo {
+        repo: repo_id(1),
+        network: network(1),
+        generation: FIRST,
+        head: name(MAIN),
+        object_format: ObjectFormat::Sha256,
+    })
+}
+
+/// The same push, its objects named by the other hash.
+fn by_sha256(push: UpdateRefs) -> UpdateRefs {
+    let longer = |id: ObjectId| {
+        let mut bytes = [0; 32];
+        bytes[..20].copy_from_slice(id.as_bytes());
+        ObjectId::Sha256(bytes)
+    };
+    let expected = |expected| match expected {
+        PreviousValue::MustExistAndMatch(id) => PreviousValue::MustExistAndMatch(longer(id)),
+        PreviousValue::Any | PreviousValue::MustExist | PreviousValue::MustNotExist => expected,
+    };
+    UpdateRefs {
+        updates: push
+            .updates
+            .into_iter()
+            .map(|update| RefUpdate {
+                expected: expected(update.expected),
+                new: update.new.map(longer),
+                ..update
+            })
+            .collect(),
+        packs: push
+            .packs
+            .into_iter()
+            .map(|pack| PackRef {
+                pack: PackId::new(longer(*pack.pack.checksum())),
+                ..pack
+            })
+            .collect(),
+        ..push
+    }
+}
+
+#[test]
+fn a_repository_takes_ids_of_its_own_hash_only() {
+    let sha1 = || push(1, vec![to_create(MAIN, 1)]);
+    let barrier = || Command::VersionBarrier {
+        version: VERSION_REPOS,
+    };
+    let refused = || Reply::Refused(Refusal::Invalid);
+    // Of a SHA-256 repository: new values and packs alike.
+    let mut shard = Group::shard();
+    shard.run(create_sha256());
+    shard.nothing_but(refs(sha1()), refused());
+    let value_only = UpdateRefs {
+        updates: sha1().updates,
+        ..by_sha256(sha1())
+    };
+    shard.nothing_but(refs(value_only), refused());
+    let pack_only = UpdateRefs {
+        packs: sha1().packs,
+        ..by_sha256(sha1())
+    };
+    shard.nothing_but(refs(pack_only), refused());
+    shard.run(refs(by_sha256(sha1())));
+    shard.run(refs(by_sha256(push(1, vec![to_move(MAIN, 1, 2)]))));
+    let value = shard.view().ref_value(&repo_id(1), &name(MAIN));
+    assert_eq!(value.map(|id| id.format()), Some(ObjectFormat::Sha256));
+    // Of a SHA-1 repository, once every replica looks at it.
+    let mut shard = shard_with(&[]);
+    shard.run(barrier());
+    shard.nothing_but(refs(by_sha256(sha1())), refused());
+    shard.run(refs(sha1()));
+    expect_refs(&shard, &[(MAIN, 1)]);
+    let mut older = shard_with(&[]);
+    let reply = older.reply(refs(by_sha256(sha1())));
+    assert!(matches!(reply, Reply::RefsUpdated { .. }), "{reply:?}");
+}
+
+#[test]
+fn a_network_has_one_object_format() {
+    let mut shard = Group::shard();
+    shard.run(create_sha256());
+    shard.nothing_but(create_in(2, 1), Reply::Refused(Refusal::Invalid));
+    assert_eq!(shard.reply(create(2)), Reply::Done);
+    let mut shard = shard_with(&[]);
+    let Command::Shard(ShardCommand::CreateRepo {
+        network,
+        generation,
+        head,
+        object_format,
+        ..
+    }) = create_sha256()
+    else {
+        unreachable!("it makes a repository");
+    };
+    let fork = Command::Shard(ShardCommand::CreateRepo {
+        repo: repo_id(2),
+        network,
+        generation,
+        head,
+        object_format,
+    });
+    shard.nothing_but(fork, Reply::Refused(Refusal::Invalid));
+    assert_eq!(shard.reply(create_in(2, 1)), Reply::Done);
 }
 
 #[test]
