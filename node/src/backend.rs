@@ -25,6 +25,7 @@ impl Backend for NodeBackend {
             default_branch: new.default_branch,
             private: new.private,
             description: new.description,
+            object_format: new.object_format,
         };
         Box::pin(async move { self.repos.create(principal, path, options).await })
     }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use henge_types::{NetworkId, PackId, limits};
+use henge_types::{NetworkId, ObjectFormat, PackId, limits};
 use thiserror::Error;
 
 use crate::disk::{Disk, OsDisk};
@@ -181,11 +181,15 @@ impl ObjectStore {
         self.network_dir(network).join("objects")
     }
 
-    /// Makes a network's bare repository, durably, unless it is there.
+    /// Makes a network's bare repository, durably, unless it is there. Its packs are of this format.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
-    pub fn ensure_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
+    pub fn ensure_network(
+        &self,
+        network: &NetworkId,
+        format: ObjectFormat,
+    ) -> Result<(), ObjectError> {
         let dir = self.network_dir(network);
         // HEAD comes last: with it the repository is whole.
         if dir.join("HEAD").is_file() {
@@ -194,7 +198,7 @@ impl ObjectStore {
         for name in ["objects/pack", "objects/info", "refs/heads", "refs/tags"] {
             make_dir(&dir.join(name))?;
         }
-        let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n";
+        let config = config(format);
         for (name, contents) in [("config", config), ("HEAD", "ref: refs/heads/main\n")] {
             let path = dir.join(name);
             let unfinished = dir.join(format!("{name}.new"));
@@ -261,6 +265,20 @@ impl ObjectStore {
     /// A number that no other temporary file of this process has.
     fn scratch_number(&self) -> u64 {
         self.shared.scratch.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// What git needs to know of a network's bare repository.
+const fn config(format: ObjectFormat) -> &'static str {
+    match format {
+        ObjectFormat::Sha1 => {
+            "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+        }
+        // Version 1: a git that does not know the extension keeps off.
+        ObjectFormat::Sha256 => {
+            "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n\
+             [extensions]\n\tobjectformat = sha256\n"
+        }
     }
 }
 

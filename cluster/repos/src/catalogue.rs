@@ -29,6 +29,8 @@ pub struct CreateOptions {
     pub private: bool,
     /// One line about it.
     pub description: String,
+    /// The hash that its objects are named by.
+    pub object_format: ObjectFormat,
 }
 
 /// How fresh an answer of the catalogue must be.
@@ -167,7 +169,7 @@ impl Catalogue {
             default_branch: options.default_branch.unwrap_or_else(main),
             private: options.private,
             description: options.description,
-            object_format: ObjectFormat::Sha1,
+            object_format: options.object_format,
             forked_from: None,
         };
         if !create.default_branch.is_branch() {

@@ -96,7 +96,7 @@ impl Inner {
         let tips = self.tips(group, network);
         let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), TIME_MAX));
         let _stopped = StopOnDrop(stop.clone());
-        let objects = self.opened(&network);
+        let objects = self.opened(&network, pack.checksum().format());
         let started = self.clock.instant();
         let made = self.work_of_freshening.blocking("bitmaps", move || {
             let bitmaps = write_bitmap(&objects, pack, &tips, &stop);

@@ -293,7 +293,8 @@ impl Inner {
         service: Service,
         protocol: Protocol,
     ) -> io::Result<Bytes> {
-        let objects = self.opened(&local.refs.repo().network);
+        let repo = local.refs.repo();
+        let objects = self.opened(&repo.network, repo.object_format);
         let listing = self.work.blocking("advertise", move || {
             let mut listing = Vec::new();
             match service {
@@ -328,7 +329,8 @@ impl Inner {
         output: &mut dyn Output,
         stop: Stop,
     ) -> io::Result<()> {
-        let objects = self.opened(&local.refs.repo().network);
+        let repo = local.refs.repo();
+        let objects = self.opened(&repo.network, repo.object_format);
         let responses = self.responses.of(local.refs.repo().repo.as_bytes());
         let limits = FetchLimits {
             stop,

@@ -4,7 +4,7 @@ use henge_cluster::StateAt;
 use henge_git::{CommitError, RefStore, VerifiedPush};
 use henge_state::ShardView;
 use henge_types::{
-    Generation, LogIndex, ObjectId, RefName, RefVerdict, Refusal, RepoId, ShardRepo,
+    Generation, LogIndex, ObjectFormat, ObjectId, RefName, RefVerdict, Refusal, RepoId, ShardRepo,
 };
 
 /// One repository at one point in time. Reads only.
@@ -51,6 +51,10 @@ impl StateRefs {
 impl RefStore for StateRefs {
     fn head(&self) -> RefName {
         self.repo.head.clone()
+    }
+
+    fn object_format(&self) -> ObjectFormat {
+        self.repo.object_format
     }
 
     fn get(&self, name: &RefName) -> Option<ObjectId> {

@@ -14,8 +14,8 @@ use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoStats};
 use henge_types::{
-    GroupId, NetworkId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
-    limits,
+    GroupId, NetworkId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
+    RepoPath, RepoRecord, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -86,8 +86,9 @@ impl Inner {
     }
 
     /// The network's object directory, with the packs that earlier requests opened.
-    pub(crate) fn opened(&self, network: &NetworkId) -> Objects {
-        self.opened.get(&self.objects().objects_dir(network))
+    pub(crate) fn opened(&self, network: &NetworkId, format: ObjectFormat) -> Objects {
+        self.opened
+            .get(&self.objects().objects_dir(network), format)
     }
 
     /// When a fetch or a push that begins now is given up.

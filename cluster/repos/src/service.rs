@@ -8,7 +8,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use henge_git::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
 use henge_git::{Protocol, Service, advertise_missing};
-use henge_types::{ErrorCode, RepoPath, RepoRecord, limits};
+use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord, limits};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
@@ -51,14 +51,14 @@ impl GitService for Repos {
         let found = self.inner.catalogue.find(&path, Freshness::Local).await;
         match (found, service) {
             // The capabilities say nothing of the repository but that it is there.
-            (Ok(_), Service::UploadPack) if protocol == Protocol::V2 => {
-                nothing_yet(service, protocol)
+            (Ok(record), Service::UploadPack) if protocol == Protocol::V2 => {
+                nothing_yet(service, protocol, record.object_format)
             }
             (Ok(_), _) => Box::pin(self.advertise_found(&path, service, protocol)).await,
             (Err(error), Service::ReceivePack)
                 if error.code == ErrorCode::NotFound && creates(principal, &path) =>
             {
-                nothing_yet(service, protocol)
+                nothing_yet(service, protocol, ObjectFormat::default())
             }
             (Err(error), _) => Err(error),
         }
@@ -110,6 +110,7 @@ impl GitService for Repos {
     ) -> Result<Body, ServiceError> {
         let principal = allow(caller.name.as_deref())?;
         let path = parse(repo)?;
+        let format = self.format_of(principal, &path).await?;
         metrics::push_received(request.bytes());
         let started = self.inner.clock.instant();
         let spool = Arc::new(request);
@@ -117,7 +118,7 @@ impl GitService for Repos {
         let prepared = self
             .inner
             .work
-            .blocking("push head", move || prepare(&reading))
+            .blocking("push head", move || prepare(&reading, format))
             .await;
         let prepared = prepared.map_err(|error| error::internal(error.to_string()))??;
         if prepared.head.is_empty() {
@@ -152,9 +153,13 @@ fn throttled() -> ServiceError {
     }
 }
 
-fn nothing_yet(service: Service, protocol: Protocol) -> Result<Bytes, ServiceError> {
+fn nothing_yet(
+    service: Service,
+    protocol: Protocol,
+    format: ObjectFormat,
+) -> Result<Bytes, ServiceError> {
     let mut listing = Vec::new();
-    advertise_missing(service, protocol, &mut listing)
+    advertise_missing(service, protocol, format, &mut listing)
         .map_err(|error| error::internal(error.to_string()))?;
     Ok(listing.into())
 }
@@ -214,6 +219,21 @@ impl Repos {
             ErrorCode::Conflict,
             format!("repository {path} is being deleted or made again: push again"),
         ))
+    }
+
+    /// How the objects of a push are named: as the repository has it, or the one that the push would make.
+    async fn format_of(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+    ) -> Result<ObjectFormat, ServiceError> {
+        match self.inner.catalogue.find(path, Freshness::Local).await {
+            Ok(record) => Ok(record.object_format),
+            Err(error) if error.code == ErrorCode::NotFound && creates(principal, path) => {
+                Ok(ObjectFormat::default())
+            }
+            Err(error) => Err(error),
+        }
     }
 
     async fn find_or_create(

@@ -4,7 +4,8 @@ use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoStats};
 use henge_types::{
-    GroupId, NodeId, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath, RepoRecord,
+    GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
+    RepoRecord,
 };
 
 /// What a repository starts with.
@@ -16,6 +17,8 @@ pub struct NewRepo {
     pub private: bool,
     /// One line about it.
     pub description: String,
+    /// The hash that its objects are named by.
+    pub object_format: ObjectFormat,
 }
 
 /// Refs of a repository, read at one point in time that is not before the request.

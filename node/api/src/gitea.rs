@@ -15,7 +15,7 @@ pub(crate) use user::current_user;
 
 use axum::Json;
 use axum::extract::State;
-use henge_types::{RefName, limits};
+use henge_types::{ObjectFormat, RefName, limits};
 use serde::Serialize;
 
 use crate::backend::NewRepo;
@@ -43,6 +43,7 @@ pub(crate) fn new_repo(
     description: String,
     private: bool,
     default_branch: Option<&str>,
+    object_format: Option<&str>,
 ) -> Result<NewRepo, ApiError> {
     if description.len() > limits::DESCRIPTION_BYTES_MAX {
         let bytes_max = limits::DESCRIPTION_BYTES_MAX;
@@ -60,7 +61,14 @@ pub(crate) fn new_repo(
         let named = RefName::branch(name);
         named.map_err(|error| ApiError::invalid(format!("default_branch: {error}")))
     });
+    let object_format = match object_format {
+        None | Some("") => ObjectFormat::default(),
+        Some(name) => name
+            .parse()
+            .map_err(|error| ApiError::invalid(format!("object_format_name: {error}")))?,
+    };
     Ok(NewRepo {
+        object_format,
         default_branch: default_branch.transpose()?,
         private,
         description,

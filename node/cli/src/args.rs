@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use henge_types::{OwnerName, RepoPath};
+use henge_types::{ObjectFormat, OwnerName, RepoPath};
 
 use crate::exit::EXIT_CODES_HELP;
 
@@ -114,6 +114,9 @@ pub enum RepoVerb {
         /// What HEAD points at, without refs/heads/
         #[arg(long, value_name = "BRANCH")]
         default_branch: Option<String>,
+        /// The hash that objects are named by: sha1 or sha256, for ever
+        #[arg(long, value_name = "FORMAT")]
+        object_format: Option<ObjectFormat>,
     },
     /// List repositories
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]

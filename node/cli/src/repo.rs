@@ -37,11 +37,13 @@ pub(crate) async fn run(
             description,
             private,
             default_branch,
+            object_format,
         } => {
             let mut new = NewRepo::new(path);
             new.description = description;
             new.private = private;
             new.default_branch = default_branch;
+            new.object_format = object_format;
             create(&client, &new, json, console.out).await?;
         }
         RepoVerb::List { owner } => list(&client, owner.as_ref(), json, console.out).await?,
@@ -200,6 +202,7 @@ fn write_repo(
         if repo.private { "owner" } else { "all" }
     )?;
     writeln!(out, "default branch  {}", printable(&repo.default_branch))?;
+    writeln!(out, "object format   {}", repo.object_format)?;
     writeln!(out, "state           {}", state(repo.state))?;
     writeln!(out, "created         {}", printable(&repo.created_at))?;
     writeln!(out, "id              {}", repo.id)?;

@@ -4,7 +4,9 @@
 
 use henge_types::records::RepoState;
 use henge_types::status::CompactionState;
-use henge_types::{Generation, GroupId, NetworkId, NodeId, OwnerName, RepoId, RepoName, RepoPath};
+use henge_types::{
+    Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
+};
 use serde::{Deserialize, Serialize};
 
 /// Asks for a new repository.
@@ -22,6 +24,9 @@ pub struct NewRepo {
     /// Its default branch, short (`main`); the cluster's own choice when `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_branch: Option<String>,
+    /// The hash that its objects are named by; SHA-1 when `None`.
+    #[serde(rename = "object_format_name", skip_serializing_if = "Option::is_none")]
+    pub object_format: Option<ObjectFormat>,
 }
 
 impl NewRepo {
@@ -33,6 +38,7 @@ impl NewRepo {
             description: String::new(),
             private: false,
             default_branch: None,
+            object_format: None,
         }
     }
 }
@@ -66,6 +72,9 @@ pub struct RepoInfo {
     /// Its default branch.
     #[serde(default)]
     pub default_branch: String,
+    /// The hash that its objects are named by.
+    #[serde(rename = "object_format_name", default)]
+    pub object_format: ObjectFormat,
     /// When it was created, RFC 3339.
     #[serde(default)]
     pub created_at: String,

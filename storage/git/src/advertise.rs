@@ -48,16 +48,20 @@ pub fn advertise_peeled(
     listing.write(Some(&mut Peeler::new(objects)), output)
 }
 
-/// Writes the advertisement of a repository that does not exist yet: a push would create it.
+/// Writes the advertisement of a repository of this format without refs: one that does not exist yet and that a push
+/// would create, or the capabilities alone of one that is elsewhere.
 ///
 /// # Errors
 /// When the output breaks.
 pub fn advertise_missing(
     service: Service,
     protocol: Protocol,
+    format: ObjectFormat,
     output: &mut dyn Write,
 ) -> io::Result<()> {
-    Advertisement::collect(None, service, protocol).write(None, output)
+    let mut listing = Advertisement::collect(None, service, protocol);
+    listing.format = format;
+    listing.write(None, output)
 }
 
 struct Advertisement {
@@ -79,8 +83,7 @@ impl Advertisement {
             head: None,
             refs: Vec::new(),
             pushes: refs.map(RefStore::push_policy).unwrap_or_default(),
-            // A push that makes the repository makes one of the format that everybody speaks.
-            format: refs.map_or(ObjectFormat::Sha1, RefStore::object_format),
+            format: refs.map(RefStore::object_format).unwrap_or_default(),
         };
         let two = protocol == Protocol::V2 && service == Service::UploadPack;
         if let Some(refs) = refs

@@ -55,7 +55,7 @@ impl ObjectStore {
         pack_bytes: &[u8],
         idx_bytes: &[u8],
     ) -> Result<(), ObjectError> {
-        self.ensure_network(network)?;
+        self.ensure_network(network, pack.checksum().format())?;
         let dir = self.pack_dir(network);
         let (pack_path, idx_path) = names(&dir, pack);
         // Before the files change: a sync between the two renames must not take them for synced.

@@ -70,7 +70,7 @@ impl ObjectStore {
     /// # Errors
     /// [`ObjectError::MissingPack`] when it is neither staged nor in the network; [`ObjectError::Io`].
     pub fn promote(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
-        self.ensure_network(network)?;
+        self.ensure_network(network, pack.checksum().format())?;
         let dir = self.objects_dir(network).join("pack");
         let (staged_pack, staged_idx) = self.staged_paths(pack);
         let (pack_path, idx_path) = names(&dir, pack);

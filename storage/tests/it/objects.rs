@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use henge_storage::objects::{ObjectError, ObjectStore, PackFault, Watermark};
-use henge_types::{NetworkId, ObjectId, PackId};
+use henge_types::{NetworkId, ObjectFormat, ObjectId, PackId};
 use sha1::{Digest, Sha1};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([0xab; 16]);
@@ -183,7 +183,9 @@ fn half_a_promotion_is_finished_after_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let first = store(dir.path());
     let id = stage(&first, dir.path());
-    first.ensure_network(&NETWORK).expect("makes it");
+    first
+        .ensure_network(&NETWORK, ObjectFormat::Sha1)
+        .expect("makes it");
     let (staged_pack, _) = first.staged_paths(&id);
     let name = staged_pack.file_name().expect("a name");
     let there = first.objects_dir(&NETWORK).join("pack").join(name);
@@ -245,7 +247,9 @@ fn a_removed_network_is_gone_and_can_be_made_again() {
     store.remove_network(&NETWORK).expect("removes");
     assert!(!store.network_dir(&NETWORK).is_dir());
     assert_eq!(store.packs(&NETWORK).expect("lists"), vec![]);
-    store.ensure_network(&NETWORK).expect("makes it");
+    store
+        .ensure_network(&NETWORK, ObjectFormat::Sha1)
+        .expect("makes it");
 }
 
 #[test]

@@ -203,7 +203,10 @@ impl Inner {
     ) -> Result<Merged, CompactError> {
         let until = |within| Deadline::after(Arc::clone(&self.clock), within);
         let stop = Stop::at(until(WRITE_TIME_MAX));
+        // Packs of one store are named by one hash.
+        let named = old.first().map(|pack| pack.checksum().format());
         let options = RepackOptions {
+            object_format: named.unwrap_or_default(),
             // Every replica would have to make its own; whoever wants one makes it beside its bitmap.
             reverse_index: ReverseIndex::Omitted,
             search_until: Stop::at(until(SEARCH_TIME_MAX)),
@@ -217,9 +220,10 @@ impl Inner {
             let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
             let indexes: Vec<PathBuf> = old.iter().map(idx).collect();
             let pack = repack::write(&indexes, quarantine.path(), &options)?.pack;
-            repack::verify_covers(&pack.idx_path, &indexes, &options.stop)?;
+            let format = options.object_format;
+            repack::verify_covers(&pack.idx_path, &indexes, format, &options.stop)?;
             // It is to be the only copy of these objects, on every replica: all of it is read and hashed first.
-            let report = fsck_pack(&pack.idx_path, &options.stop)?;
+            let report = fsck_pack(&pack.idx_path, format, &options.stop)?;
             if let Some(finding) = report.findings.into_iter().next() {
                 return Err(CompactError::Broken(Box::new(finding)));
             }

@@ -8,8 +8,8 @@ use henge_cluster::ProposeError;
 use henge_git::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
-    Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectId, PackRef, RefName, RefVerdict,
-    Refusal, Reply, ShardCommand, UpdateRefs, limits,
+    Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectFormat, ObjectId, PackRef, RefName,
+    RefVerdict, Refusal, Reply, ShardCommand, UpdateRefs, limits,
 };
 use tokio::runtime::Handle;
 
@@ -274,6 +274,10 @@ impl LeaderRefs {
 impl RefStore for LeaderRefs {
     fn head(&self) -> RefName {
         self.reads.head()
+    }
+
+    fn object_format(&self) -> ObjectFormat {
+        self.reads.object_format()
     }
 
     fn get(&self, name: &RefName) -> Option<ObjectId> {

@@ -11,7 +11,7 @@ use henge_git::{Objects, PushLimits, PushSummary, ReceiveError, parse_push, rece
 use henge_runtime::failpoint;
 use henge_state::{RequestRecord, ShardView};
 use henge_storage::objects::ObjectStore;
-use henge_types::{ErrorCode, NodeId, RefVerdict, Refusal, Reply, RequestBinding};
+use henge_types::{ErrorCode, NodeId, ObjectFormat, RefVerdict, Refusal, Reply, RequestBinding};
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
 
@@ -69,7 +69,10 @@ impl Inner {
             return PushAnswer::NotLeader(None);
         };
         if let Some(record) = ShardView::new(&at.state).request(&request.request) {
-            return self.answer_again(&request, record, source).await;
+            let repo = ShardView::new(&at.state).repo(&request.repo);
+            // One that was dropped since is known as well.
+            let format = repo.map(|repo| repo.object_format).unwrap_or_default();
+            return self.answer_again(&request, format, record, source).await;
         }
         let voters: Vec<_> = leadership.voters.iter().flatten().copied().collect();
         let own = self.effects.low_space().then(|| self.cluster.node());
@@ -85,6 +88,7 @@ impl Inner {
     async fn answer_again(
         &self,
         request: &PushRequest,
+        format: ObjectFormat,
         record: RequestRecord,
         mut source: Source,
     ) -> PushAnswer {
@@ -100,7 +104,7 @@ impl Inner {
         let bytes = request.bytes;
         let reported = self.work.blocking("push report", move || {
             let mut input = source.open(bytes).map_err(ReceiveError::Output)?;
-            let head = parse_push(&mut input, &limits)?;
+            let head = parse_push(&mut input, format, &limits)?;
             let mut bytes = Vec::new();
             report(&head, Ok(()), &verdicts, &mut bytes).map_err(ReceiveError::Output)?;
             Ok::<_, ReceiveError>(bytes)
@@ -132,7 +136,7 @@ impl Inner {
                 return PushAnswer::Refused(ErrorCode::Internal, format!("{refusal:?}"));
             }
         };
-        let network = refs.repo().network;
+        let (network, format) = (refs.repo().network, refs.repo().object_format);
         let reading = self.effects.readers().enter(network);
         let served = self.effects.parking().wait_until_served(&network);
         if tokio::time::timeout(PARKED_WAIT, served).await.is_err() {
@@ -147,7 +151,7 @@ impl Inner {
             ..PushLimits::default()
         };
         let store = self.objects().clone();
-        let objects = self.opened(&network);
+        let objects = self.opened(&network, format);
         let leader = LeaderRefs::new(refs, commit, Handle::current());
         let job = move || {
             let answer = receive(&store, &objects, &leader, &limits, (source, bytes));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use henge_cluster::BulkStream;
 use henge_git::http::{ServiceError, Spool};
 use henge_git::{PushHead, PushLimits, parse_push};
-use henge_types::{ErrorCode, NodeId, RepoRecord, RequestId, limits};
+use henge_types::{ErrorCode, NodeId, ObjectFormat, RepoRecord, RequestId, limits};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -47,16 +47,16 @@ pub(crate) struct Prepared {
     pub digest: [u8; 32],
 }
 
-/// Reads the head of a spooled push. Blocking.
+/// Reads the head of a spooled push to a repository of this format. Blocking.
 ///
 /// # Errors
 /// `Invalid` when it is no push or larger than one entry may be.
-pub(crate) fn prepare(spool: &Spool) -> Result<Prepared, ServiceError> {
+pub(crate) fn prepare(spool: &Spool, format: ObjectFormat) -> Result<Prepared, ServiceError> {
     let mut reader = Hashing {
         inner: spool.reader().map_err(|error| unreadable(&error))?,
         hasher: Sha256::new(),
     };
-    let head = parse_push(&mut reader, &PushLimits::default())
+    let head = parse_push(&mut reader, format, &PushLimits::default())
         .map_err(|error| error::invalid(error.to_string()))?;
     check_entry_size(&head)?;
     Ok(Prepared {

@@ -46,11 +46,6 @@ impl CreateRepo {
         if self.template {
             return Err(ApiError::invalid("template repositories are not supported"));
         }
-        if !matches!(self.object_format_name.as_str(), "" | "sha1") {
-            let format = &self.object_format_name;
-            let text = format!("object_format_name {format:?} is not supported: use sha1");
-            return Err(ApiError::invalid(text));
-        }
         Ok(())
     }
 }
@@ -72,6 +67,7 @@ pub(crate) async fn create_repo(
         body.description,
         body.private,
         body.default_branch.as_deref(),
+        Some(&body.object_format_name),
     )?;
     let path = RepoPath { owner, name };
     let record = api.backend.create(principal.name(), path, new).await?;

@@ -112,7 +112,7 @@ impl Repository {
             has_releases: false,
             has_packages: false,
             has_actions: false,
-            object_format_name: "sha1",
+            object_format_name: record.object_format.as_str(),
         }
     }
 }

@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use henge_types::{
-    Generation, GroupId, NetworkId, NodeId, OwnerName, RepoId, RepoName, RepoPath, RepoRecord,
-    RepoState, limits,
+    Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
+    RepoRecord, RepoState, limits,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -30,6 +30,7 @@ pub(crate) struct RepoInfo {
     private: bool,
     description: String,
     default_branch: String,
+    object_format_name: ObjectFormat,
     created_at: String,
 }
 
@@ -48,6 +49,7 @@ impl RepoInfo {
             private: record.private,
             description: record.description,
             default_branch: record.default_branch.short().to_owned(),
+            object_format_name: record.object_format,
             created_at: rfc3339(record.created_at_ms),
         }
     }
@@ -63,6 +65,7 @@ pub(crate) struct CreateRepo {
     #[serde(default)]
     private: bool,
     default_branch: Option<String>,
+    object_format_name: Option<String>,
 }
 
 /// `POST /api/henge/v1/repos`: for any owner.
@@ -76,7 +79,8 @@ pub(crate) async fn create_repo(
     let name = body.name.parse();
     let name = name.map_err(|error| ApiError::invalid(format!("name: {error}")))?;
     let default_branch = body.default_branch.as_deref();
-    let new = gitea::new_repo(body.description, body.private, default_branch)?;
+    let format = body.object_format_name.as_deref();
+    let new = gitea::new_repo(body.description, body.private, default_branch, format)?;
     let path = RepoPath { owner, name };
     let record = api.backend.create(principal.name(), path, new).await?;
     Ok((StatusCode::CREATED, Json(RepoInfo::new(&api, record))))

@@ -45,12 +45,18 @@ async fn a_repository_is_created_found_and_deleted() {
             json!({"admin": true, "push": true, "pull": true}),
         ),
         ("id", json!(0x0101_0101_0101_0101_u64 >> 11)),
+        ("object_format_name", json!("sha1")),
     ];
     for (field, value) in expected {
         assert_eq!(repo[field], value, "{field}");
     }
     assert_eq!(repo["owner"]["login"], "admin");
     assert_eq!(node.backend.created_by(), ["admin"]);
+    for (asked, made) in [("", "sha1"), ("sha1", "sha1"), ("sha256", "sha256")] {
+        let body = json!({"name": format!("format-{asked}"), "object_format_name": asked});
+        let repo = node.post("/api/v1/user/repos", body).await.json();
+        assert_eq!(repo["object_format_name"], made, "{asked:?}");
+    }
 
     node.backend.set_ref("admin/demo", "refs/heads/trunk", TIP);
     let found = node.get("/api/v1/repos/ADMIN/demo").await.json();
@@ -108,8 +114,8 @@ async fn what_cannot_be_made_is_refused_and_not_half_made() {
             "template repositories",
         ),
         (
-            json!({"name": "x", "object_format_name": "sha256"}),
-            "object_format_name",
+            json!({"name": "x", "object_format_name": "md5"}),
+            "object_format_name: \"md5\" is not an object format",
         ),
         (json!({}), "the body does not fit: missing field `name`"),
         (json!({"name": 1}), "the body does not fit: "),

@@ -184,7 +184,7 @@ impl Backend for Memory {
                 updated_at_ms: CREATED_AT_MS,
                 topics: Vec::new(),
                 archived: false,
-                object_format: ObjectFormat::Sha1,
+                object_format: new.object_format,
                 forked_from: None,
                 former_paths: Vec::new(),
             };

@@ -30,13 +30,16 @@ async fn a_repository_of_another_owner_is_created_and_says_where_it_lives() {
         "id": "01".repeat(16), "network": "01".repeat(16), "owner": "Team", "name": "x",
         "shard": shard_of(1).get(), "generation": 1, "state": "ready", "leader": 2,
         "private": false, "description": "", "default_branch": "dev",
-        "created_at": "2026-01-02T03:04:05Z",
+        "object_format_name": "sha1", "created_at": "2026-01-02T03:04:05Z",
     });
     assert_eq!(made.json(), expected);
     let found = node.get("/api/henge/v1/repos/team/X").await;
     assert_eq!(found.json(), expected);
     let missing = node.get("/api/henge/v1/repos/team/y").await;
     missing.error(404, "not_found");
+    let body = json!({"owner": "Team", "name": "y", "object_format_name": "sha256"});
+    let made = node.post("/api/henge/v1/repos", body).await.json();
+    assert_eq!(made["object_format_name"], "sha256");
 }
 
 #[tokio::test]

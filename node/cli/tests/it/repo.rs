@@ -96,6 +96,7 @@ async fn create(State(repos): State<Repos>, Json(new): Json<Value>) -> Response 
         "created_at": "2026-01-01T00:00:00Z",
         "description": new.get("description").cloned().unwrap_or_else(|| json!("")),
         "default_branch": new.get("default_branch").cloned().unwrap_or_else(|| json!("main")),
+        "object_format_name": new.get("object_format_name").cloned().unwrap_or_else(|| json!("sha1")),
     });
     repos.insert(key, repo.clone());
     (StatusCode::CREATED, Json(repo)).into_response()
@@ -162,6 +163,7 @@ async fn a_repository_is_created_shown_and_deleted() {
         "--private",
         "--default-branch",
         "trunk",
+        "--object-format=sha256",
     ];
     let done = henge(url, &args).await;
     assert_eq!(done.exit, Exit::Ok, "{}", done.err);
@@ -181,11 +183,12 @@ async fn a_repository_is_created_shown_and_deleted() {
     assert_eq!(lines[0], "repository      admin/demo");
     assert_eq!(lines[3], "seen by         owner");
     assert_eq!(lines[4], "default branch  trunk");
-    assert_eq!(lines[6], "created         2026-01-01T00:00:00Z");
-    assert_eq!(lines[10], "shard           2, led by node 3");
-    assert_eq!(lines[11], "branches        22");
-    assert_eq!(lines[12], format!("  {} b01", "ab".repeat(20)));
-    assert_eq!(lines[32], "  and 2 more");
+    assert_eq!(lines[5], "object format   sha256");
+    assert_eq!(lines[7], "created         2026-01-01T00:00:00Z");
+    assert_eq!(lines[11], "shard           2, led by node 3");
+    assert_eq!(lines[12], "branches        22");
+    assert_eq!(lines[13], format!("  {} b01", "ab".repeat(20)));
+    assert_eq!(lines[33], "  and 2 more");
 
     let done = henge(url, &["repo", "show", "admin/demo", "--output", "json"]).await;
     let value: Value = serde_json::from_str(&done.out).expect("JSON");

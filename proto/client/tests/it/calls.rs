@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use henge_client::model::{NewRepo, RefChange};
 use henge_client::{Client, Deadlines, Readiness, Secret};
-use henge_types::RepoPath;
+use henge_types::{ObjectFormat, RepoPath};
 use std::sync::{Arc, Mutex};
 
 use crate::server::{Server, nobody};
@@ -64,6 +64,7 @@ async fn every_call_is_sent_as_the_api_wants_it() {
     assert_eq!(client.version().await.expect("version"), "9.9");
     let mut new = NewRepo::new(path.clone());
     new.default_branch = Some("trunk".to_owned());
+    new.object_format = Some(ObjectFormat::Sha256);
     let made = client.create_repo(&new).await.expect("created");
     assert_eq!(made.path(), path);
     assert_eq!(client.get_repo(&path).await.expect("shown"), made);
@@ -95,7 +96,8 @@ async fn every_call_is_sent_as_the_api_wants_it() {
         [
             "GET /api/v1/version Bearer t0ken ",
             "POST /api/henge/v1/repos Bearer t0ken \
-             {\"owner\":\"admin\",\"name\":\"demo\",\"private\":false,\"default_branch\":\"trunk\"}",
+             {\"owner\":\"admin\",\"name\":\"demo\",\"private\":false,\"default_branch\":\"trunk\",\
+             \"object_format_name\":\"sha256\"}",
             "GET /api/henge/v1/repos/admin/demo Bearer t0ken ",
             "GET /api/henge/v1/repos?limit=10&owner=admin&after=admin/demo Bearer t0ken ",
             "GET /api/v1/repos/admin/demo/branches Bearer t0ken ",

@@ -136,7 +136,9 @@ fn fetches_are_the_same_with_it() {
             &["clone", "-q", "--mirror", &url, "again"],
             server.dir.path(),
         );
-        assert_eq!(git.objects(&server.path("again")), git.objects(&bare));
+        // Git believes it.
+        let whole = git.with("core.commitGraph=false").objects(&bare);
+        assert_eq!(git.objects(&server.path("again")), whole);
     });
 }
 

@@ -22,9 +22,9 @@ fn a_clone_of_an_empty_repository_has_its_format() {
             let copy = server.path(&name);
             git.ok(&["clone", "-q", &url, &name], server.dir.path());
             assert_eq!(format_of(&git, &copy), "sha256", "protocol {protocol}");
-            assert_eq!(git.ok(&["symbolic-ref", "HEAD"], &copy), "refs/heads/main");
         }
         let copy = server.path("copy-2");
+        assert_eq!(git.ok(&["symbolic-ref", "HEAD"], &copy), "refs/heads/main");
         git.change(&copy, 1);
         git.ok(&["push", "-q", "origin", "main"], &copy);
         for protocol in ["0", "1", "2"] {
