@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::client::{Client, Push, git_command, run};
 use super::narrow::Narrow;
-use super::page::SHA256;
+use super::page::DULWICH_SHA256;
 use super::server::Server;
 
 /// Branches of the repository with many.
@@ -547,17 +547,51 @@ fn many_pushers(place: &Place<'_>) -> Done {
     Ok(Outcome::Works)
 }
 
-/// Not served yet; what happens instead is clear at least.
+/// A repository whose objects are named by SHA-256, and a client's that are not.
 fn sha256(place: &Place<'_>) -> Done {
-    place.server.create(&place.repo)?;
-    git(
-        place.dir.path(),
-        &["init", "-q", "--object-format=sha256", "seed"],
-    )?;
+    place.server.create_of(&place.repo, "sha256")?;
+    place
+        .client
+        .clone(place.dir.path(), &place.url(), "empty", None)?;
+    let format = ["rev-parse", "--show-object-format"];
+    equal("the format", &git(&place.path("empty"), &format)?, "sha256")?;
+    let init = ["init", "-q", "--object-format=sha256", "seed"];
+    git(place.dir.path(), &init)?;
     let seed = place.path("seed");
-    commit(&seed, "one")?;
-    let refused = place.push(&seed, Push::Plain, &["refs/heads/main:refs/heads/main"]);
-    ok(refused.is_err(), || "a push was taken".to_owned())?;
-    equal("main", &place.tip("refs/heads/main")?, "absent")?;
-    Ok(Outcome::NotApplicable(SHA256))
+    for text in ["one", "two", "three"] {
+        commit(&seed, text)?;
+    }
+    git(&seed, &["tag", "-a", "-m", "annotated", "v1", "main~1"])?;
+    place.seed_push(&seed, &["main", "v1"])?;
+    let clone = place.cloned(None)?;
+    fsck(&clone)?;
+    equal("the format", &git(&clone, &format)?, "sha256")?;
+    let tip = commit(&seed, "four")?;
+    place.seed_push(&seed, &["main"])?;
+    place.client.fetch(&clone)?;
+    let found = git(&clone, &["rev-parse", "refs/remotes/origin/main"])?;
+    equal("origin/main", &found, &tip)?;
+    place
+        .client
+        .clone(place.dir.path(), &place.url(), "shallow", Some(1))?;
+    equal("the depth", &depth(&place.path("shallow"))?, "1")?;
+    // Objects of the other format are refused, and nothing comes of them.
+    git(place.dir.path(), &["init", "-q", "other"])?;
+    let other = place.path("other");
+    commit(&other, "one")?;
+    let refused = place.push(&other, Push::Plain, &["refs/heads/main:refs/heads/other"]);
+    ok(refused.is_err(), || "a push of SHA-1 was taken".to_owned())?;
+    equal("other", &place.tip("refs/heads/other")?, "absent")?;
+    let new = commit(&seed, "five")?;
+    let pushed = place.push(&seed, Push::Plain, &["refs/heads/main:refs/heads/new"]);
+    if !place.client.pushes_sha256() {
+        ok(pushed.is_err(), || "a push was taken".to_owned())?;
+        equal("new", &place.tip("refs/heads/new")?, "absent")?;
+        return Ok(Outcome::NotApplicable(DULWICH_SHA256));
+    }
+    pushed?;
+    equal("new", &place.tip("refs/heads/new")?, &new)?;
+    place.push(&seed, Push::Plain, &[":refs/heads/new"])?;
+    equal("new", &place.tip("refs/heads/new")?, "absent")?;
+    Ok(Outcome::Works)
 }

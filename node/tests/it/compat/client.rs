@@ -234,6 +234,11 @@ impl Client {
         std::fs::write(self.home.path().join(".netrc"), text).map_err(|error| error.to_string())
     }
 
+    /// Whether it says of its pushes how their objects are named.
+    pub(super) fn pushes_sha256(&self) -> bool {
+        matches!(self.program, Program::Git(_))
+    }
+
     /// Its name as part of a repository's.
     pub(super) fn slug(&self) -> String {
         let keep = |letter: char| {
@@ -251,11 +256,12 @@ impl Client {
     /// What it cannot do.
     pub(super) fn lacks(&self, kind: Kind) -> Option<&'static str> {
         use super::page::{
-            GIX_PUSH, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA256,
+            GIX_PUSH, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA1_ONLY,
         };
         match (&self.program, kind) {
             (Program::Git(_), _) => None,
-            (_, Kind::Sha256) => Some(SHA256),
+            (Program::Dulwich, Kind::Sha256) => None,
+            (_, Kind::Sha256) => Some(SHA1_ONLY),
             (Program::Gix, Kind::Push | Kind::Atomic) => Some(GIX_PUSH),
             (_, Kind::Partial) => Some(PARTIAL),
             (Program::Jgit, Kind::Shallow) => Some(JGIT_SHALLOW),

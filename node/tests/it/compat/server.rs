@@ -74,15 +74,22 @@ impl Server {
 
     /// A new empty repository.
     pub(super) fn create(&self, repo: &str) -> Result<(), String> {
+        self.create_of(repo, "sha1")
+    }
+
+    /// A new empty repository of an object format.
+    pub(super) fn create_of(&self, repo: &str, format: &str) -> Result<(), String> {
         match &self.kind {
             Kind::Bare { root, .. } => {
                 let name = format!("{repo}.git");
-                git(root.path(), &["init", "-q", "--bare", "-b", "main", &name])?;
+                let format = format!("--object-format={format}");
+                let init = ["init", "-q", "--bare", "-b", "main", &format, &name];
+                git(root.path(), &init)?;
                 let settings = ["config", "uploadpack.allowFilter", "true"];
                 git(&root.path().join(name), &settings).map(drop)
             }
             Kind::Ring(ring) => {
-                let body = format!("{{\"name\":\"{repo}\"}}");
+                let body = format!("{{\"name\":\"{repo}\",\"object_format_name\":\"{format}\"}}");
                 let answer = ring.request(ring.nodes()[0], "POST", "/api/v1/user/repos", &body);
                 let (status, body) = answer.ok_or("the node does not answer")?;
                 ok(status == 201, || body)
