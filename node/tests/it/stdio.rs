@@ -11,13 +11,24 @@ const PROTOCOLS: [&str; 3] = ["0", "1", "2"];
 struct Place {
     dir: tempfile::TempDir,
     git: PathBuf,
+    /// What new repositories name their objects by.
+    format: &'static str,
 }
 
 /// Runs `test` with every git of the machine.
 fn for_each_git(test: impl Fn(&Place)) {
     for git in crate::gits::gits() {
-        let dir = tempfile::tempdir().expect("a folder");
-        test(&Place { dir, git });
+        let (dir, format) = (tempfile::tempdir().expect("a folder"), "sha1");
+        test(&Place { dir, git, format });
+    }
+}
+
+/// The same, and with repositories of SHA-256.
+fn for_each_git_and_format(test: impl Fn(&Place)) {
+    for_each_git(&test);
+    for git in crate::gits::gits() {
+        let (dir, format) = (tempfile::tempdir().expect("a folder"), "sha256");
+        test(&Place { dir, git, format });
     }
 }
 
@@ -37,6 +48,7 @@ impl Place {
             .env("GIT_CONFIG_GLOBAL", "/dev/null")
             .env("GIT_CONFIG_NOSYSTEM", "1")
             .env("LC_ALL", "C")
+            .env("GIT_DEFAULT_HASH", self.format)
             .stdin(Stdio::null());
         command
     }
@@ -115,7 +127,7 @@ fn receive_pack() -> String {
 
 #[test]
 fn clones_and_fetches_over_a_pipe_in_every_protocol_version() {
-    for_each_git(|place| {
+    for_each_git_and_format(|place| {
         let tree = place.work_tree("tree", 20);
         let dir = place.dir.path();
         place.ok("2", &tree, &["tag", "-a", "-m", "t", "v1", "main~3"]);
@@ -268,7 +280,7 @@ fn packet(output: &mut impl std::io::Read) -> Option<String> {
 
 #[test]
 fn pushes_over_a_pipe_in_every_protocol_version() {
-    for_each_git(|place| {
+    for_each_git_and_format(|place| {
         let tree = place.work_tree("tree", 4);
         let dir = place.dir.path();
         let receive = receive_pack();

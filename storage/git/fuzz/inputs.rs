@@ -16,6 +16,7 @@ use henge_git::{
 use henge_runtime::SystemClock;
 use henge_types::ObjectFormat;
 use sha1::{Digest, Sha1};
+use sha2::Sha256;
 
 /// Long before this, every input must have been answered.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -153,6 +154,7 @@ pub(crate) fn line(data: &[u8]) -> Vec<u8> {
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     repo: BareRepository,
+    longer: Longer,
     pub(crate) blob: Vec<u8>,
     pub(crate) blob_id: Id,
     pub(crate) tree_id: Id,
@@ -169,6 +171,7 @@ impl Place {
             std::fs::create_dir_all(root.join(below)).expect("made");
         }
         let repo = BareRepository::open(root).expect("a bare repository");
+        let longer = Longer::new();
         let blob = b"a line of the base\n".repeat(20);
         let blob_id = object_id(Kind::Blob, &blob);
         let tree = [&b"100644 base.txt\0"[..], &blob_id].concat();
@@ -180,6 +183,7 @@ impl Place {
         let place = Self {
             dir,
             repo,
+            longer,
             blob,
             blob_id,
             tree_id,
@@ -263,11 +267,94 @@ impl Place {
 
     /// Pushes [`REF`]; whoever was accepted gets a place as it was before.
     fn try_push(&mut self, tip: Id, pack: &[u8]) -> Taken {
+        self.longer.push(pack);
         let taken = self.push(&[(tip, REF)], pack, &limits());
         if taken.is_accepted() {
             *self = Self::new();
         }
         taken
+    }
+}
+
+/// An empty repository whose objects are named by SHA-256. It gets what [`Place`] gets: it must answer all of it, and
+/// show only what it took.
+struct Longer {
+    dir: tempfile::TempDir,
+    repo: BareRepository,
+}
+
+impl Longer {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().expect("a directory can be made");
+        let root = dir.path();
+        let config = "[core]\nrepositoryformatversion = 1\n[extensions]\nobjectformat = sha256\n";
+        for (name, text) in [("HEAD", "ref: refs/heads/main\n"), ("config", config)] {
+            std::fs::write(root.join(name), text).expect("written");
+        }
+        for below in ["objects/pack", "refs/heads", "refs/tags"] {
+            std::fs::create_dir_all(root.join(below)).expect("made");
+        }
+        let repo = BareRepository::open(root).expect("a bare repository");
+        Self { dir, repo }
+    }
+
+    fn objects(&self) -> Objects {
+        Objects::at(&self.repo.objects(), self.repo.object_format())
+    }
+
+    /// Pushes the same entries behind the checksum that belongs to them here.
+    fn push(&mut self, pack: &[u8]) {
+        let body = &pack[..pack.len().saturating_sub(20)];
+        let tip = first_whole(body).map_or([0x11; 32], |(kind, data)| {
+            let mut hash = Sha256::new();
+            hash.update(format!("{} {}\0", kind.name(), data.len()));
+            hash.update(data);
+            hash.finalize().into()
+        });
+        let tip: String = tip.iter().map(|byte| format!("{byte:02x}")).collect();
+        let words = "report-status object-format=sha256";
+        let command = format!("{:064} {tip} {REF}\0{words}", 0);
+        let mut request = line(command.as_bytes());
+        request.extend(b"0000");
+        request.extend(body);
+        request.extend(Sha256::digest(body));
+        let quarantine = self.repo.quarantine().expect("a quarantine can be made");
+        let mut report = Vec::new();
+        let outcome = receive_pack(
+            &self.repo,
+            &self.objects(),
+            quarantine.path(),
+            &mut &request[..],
+            &mut report,
+            &limits(),
+        );
+        drop(quarantine);
+        if let Err(error) = outcome {
+            panic!("a push had no report: {error}");
+        }
+        let is_taken = String::from_utf8_lossy(&report).contains(&format!("ok {REF}\n"));
+        let is_there = self.dir.path().join(REF).is_file();
+        assert_eq!(is_taken, is_there, "the report is wrong");
+        if is_taken {
+            *self = Self::new();
+        }
+    }
+
+    fn fetch(&self, protocol: Protocol, request: &[u8]) {
+        let mut whole = match protocol {
+            Protocol::V2 => line(b"object-format=sha256\n"),
+            Protocol::V0 | Protocol::V1 => Vec::new(),
+        };
+        whole.extend(request);
+        let (mut input, mut answer) = (&whole[..], Vec::new());
+        let limits = FetchLimits {
+            stop: stop(),
+            ..FetchLimits::default()
+        };
+        let objects = self.objects();
+        let repo = &self.repo;
+        let _answered =
+            upload_pack(repo, &objects, protocol, &mut input, &mut answer, &limits).is_ok();
     }
 }
 
@@ -342,6 +429,10 @@ pub(crate) fn push_raw_pack(place: &mut Place, pack: &[u8]) -> Taken {
 
 /// The name of the first object of a pack, if it is a whole one of moderate size.
 pub(crate) fn first_object(body: &[u8]) -> Option<Id> {
+    first_whole(body).map(|(kind, data)| object_id(kind, &data))
+}
+
+fn first_whole(body: &[u8]) -> Option<(Kind, Vec<u8>)> {
     let entry = body.get(12..)?;
     let kind = Kind::of(entry.first()? >> 4 & 7)?;
     let head = entry.iter().position(|byte| byte & 0x80 == 0)? + 1;
@@ -350,7 +441,7 @@ pub(crate) fn first_object(body: &[u8]) -> Option<Id> {
         .take(OBJECT_BYTES_MAX as u64)
         .read_to_end(&mut data)
         .ok()?;
-    Some(object_id(kind, &data))
+    Some((kind, data))
 }
 
 /// A pack with `delta` on the base that the repository has. It must be taken exactly if it is one by
@@ -459,6 +550,7 @@ pub(crate) fn ref_name(data: &[u8]) -> bool {
 /// `0002`, and those that begin with `=`: their rest is sent as it is.
 pub(crate) fn fetch(place: &Place, text: &[u8]) -> Result<Vec<u8>, String> {
     let (protocol, request) = fetch_request(text);
+    place.longer.fetch(protocol, &request);
     let mut answer = Vec::new();
     let limits = FetchLimits {
         stop: stop(),

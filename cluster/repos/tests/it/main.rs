@@ -12,3 +12,4 @@ mod failures;
 mod pushes;
 mod replay;
 mod ring;
+mod sha256;

@@ -14,7 +14,7 @@ use henge_repos::{PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Scope, SystemClock};
 use henge_storage::objects::{ObjectStore, Watermark};
-use henge_types::{ClusterId, GroupId, Incarnation, NodeId, NodeRecord, RepoPath};
+use henge_types::{ClusterId, GroupId, Incarnation, NodeId, NodeRecord, ObjectFormat, RepoPath};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -289,10 +289,16 @@ impl Ring {
 
     /// A new directory with a repository in it.
     pub(crate) fn work_dir(&self, name: &str) -> Work {
+        self.work_dir_of(name, ObjectFormat::Sha1)
+    }
+
+    /// The same, its objects named by this hash.
+    pub(crate) fn work_dir_of(&self, name: &str, format: ObjectFormat) -> Work {
         let dir = self.dir.path().join(name);
         fs::create_dir_all(&dir).unwrap();
         let work = Work { dir };
-        work.now(&["init", "-q", "-b", "main", "."]);
+        let format = format!("--object-format={format}");
+        work.now(&["init", "-q", "-b", "main", &format, "."]);
         work
     }
 

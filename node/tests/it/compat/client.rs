@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use super::cell::Kind;
+use super::page::{
+    DULWICH_SHA256, GIX_PUSH, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA1_ONLY,
+};
 
 /// Where the files of the clients are, below the crate.
 const DRIVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compat");
@@ -234,9 +237,14 @@ impl Client {
         std::fs::write(self.home.path().join(".netrc"), text).map_err(|error| error.to_string())
     }
 
-    /// Whether it says of its pushes how their objects are named.
-    pub(super) fn pushes_sha256(&self) -> bool {
-        matches!(self.program, Program::Git(_))
+    /// Why it cannot push to a SHA-256 repository, though it fetches from one.
+    pub(super) const fn lacks_sha256_pushes(&self) -> Option<&'static str> {
+        match self.program {
+            Program::Git(_) => None,
+            Program::Dulwich => Some(DULWICH_SHA256),
+            Program::Gix => Some(GIX_PUSH),
+            Program::Pygit2 | Program::Isomorphic | Program::Jgit => Some(SHA1_ONLY),
+        }
     }
 
     /// Its name as part of a repository's.
@@ -255,12 +263,9 @@ impl Client {
 
     /// What it cannot do.
     pub(super) fn lacks(&self, kind: Kind) -> Option<&'static str> {
-        use super::page::{
-            GIX_PUSH, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA1_ONLY,
-        };
         match (&self.program, kind) {
             (Program::Git(_), _) => None,
-            (Program::Dulwich, Kind::Sha256) => None,
+            (Program::Dulwich | Program::Gix, Kind::Sha256) => None,
             (_, Kind::Sha256) => Some(SHA1_ONLY),
             (Program::Gix, Kind::Push | Kind::Atomic) => Some(GIX_PUSH),
             (_, Kind::Partial) => Some(PARTIAL),

@@ -9,8 +9,7 @@ use super::client::Found;
 use super::server::Server;
 
 pub(super) const SHA1_ONLY: &str = "the client, as it is built here, knows SHA-1 only";
-pub(super) const DULWICH_SHA256: &str =
-    "clones and fetches work; pushes do not say which format they are of, which git's own server refuses as well";
+pub(super) const DULWICH_SHA256: &str = "clones and fetches work; pushes do not say which format they are of, which git's own server refuses as well";
 pub(super) const GIX_PUSH: &str = "gix has no pushes";
 pub(super) const PARTIAL: &str = "the client has no partial clones that fetch the rest on demand";
 pub(super) const JGIT_SHALLOW: &str = "the command line of this version has no shallow clones";
