@@ -4,9 +4,9 @@ use std::io::Write;
 use std::path::Path;
 use std::process::Stdio;
 
-use crate::packs::{Entry, object_id, pack_by_hand};
+use crate::packs::{Entry, digest, object_id, pack_by_hand};
 use crate::raw::{ZERO, fetch, line, post, push_head};
-use crate::{Git, Server, for_each_git};
+use crate::{Git, Server, for_each_git, for_each_git_and_format};
 
 /// The pack of the objects named on `pack-objects`' input.
 fn pack(git: &Git, dir: &Path, arguments: &[&str], input: &str) -> Vec<u8> {
@@ -82,7 +82,7 @@ fn prepare(server: &Server, git: &Git) -> Prepared {
 
 #[test]
 fn truncated_and_flipped_packs_leave_nothing() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             bare,
             url,
@@ -129,7 +129,7 @@ fn truncated_and_flipped_packs_leave_nothing() {
 
 #[test]
 fn a_closure_with_a_hole_is_refused() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             bare,
             url,
@@ -170,7 +170,7 @@ fn keep_pack(git: &Git, bare: &Path, pack: &[u8]) {
 
 #[test]
 fn what_only_lies_in_the_store_fills_no_hole() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             bare, url, work, ..
         } = prepare(server, git);
@@ -206,7 +206,7 @@ fn what_only_lies_in_the_store_fills_no_hole() {
             let evil = git.ok(&["commit-tree", &tree, "-p", "HEAD~1", "-m", "thin"], &work);
             let full = pack(git, &work, &[], &format!("{evil}\n{tree}\n"));
             let delta = delta_entry(&blob, secret.len(), suffix.as_bytes());
-            let report = push(&evil, &with_entry(&full, &delta));
+            let report = push(&evil, &with_entry(git, &full, &delta));
             assert!(report.contains("unpack ok"), "{report}");
             assert_refused(server, git, &bare, &report, "missing necessary objects");
         }
@@ -231,7 +231,7 @@ fn what_only_lies_in_the_store_fills_no_hole() {
             &[],
             &format!("{child}\n{two}\n{parent}\n{one}\n"),
         );
-        let report = push(&child, &with_entry(&full, &delta));
+        let report = push(&child, &with_entry(git, &full, &delta));
         assert!(report.contains("unpack ok"), "{report}");
         assert_refused(server, git, &bare, &report, "missing necessary objects");
         assert_eq!(packs(&bare), before);
@@ -271,20 +271,19 @@ fn delta_entry(base: &str, length: usize, suffix: &[u8]) -> Vec<u8> {
     }
     assert!(delta.len() < 16, "the entry's header below has one byte");
     let mut entry = vec![(7 << 4) | u8::try_from(delta.len()).unwrap()];
-    entry.extend((0..20).map(|at| u8::from_str_radix(&base[2 * at..2 * at + 2], 16).unwrap()));
+    entry.extend(hex::decode(base).unwrap());
     entry.extend(deflate(&delta));
     entry
 }
 
 /// The pack with one more entry and the checksum that it then has.
-fn with_entry(pack: &[u8], entry: &[u8]) -> Vec<u8> {
-    use sha1::Digest;
-    let mut longer = pack[..pack.len() - 20].to_vec();
+fn with_entry(git: &Git, pack: &[u8], entry: &[u8]) -> Vec<u8> {
+    let mut longer = pack[..pack.len() - git.format.id_bytes()].to_vec();
     let count = u32::from_be_bytes(longer[8..12].try_into().unwrap()) + 1;
     longer[8..12].copy_from_slice(&count.to_be_bytes());
     longer.extend_from_slice(entry);
-    let checksum = sha1::Sha1::digest(&longer);
-    longer.extend_from_slice(&checksum);
+    let checksum = digest(&longer, git.format);
+    longer.extend(checksum);
     longer
 }
 
@@ -307,7 +306,7 @@ fn mktree(git: &Git, dir: &Path, listing: &str) -> String {
 
 #[test]
 fn deltas_named_by_id_on_bases_that_are_sent_as_well_are_taken() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             bare, url, work, ..
         } = prepare(server, git);
@@ -333,7 +332,7 @@ fn deltas_named_by_id_on_bases_that_are_sent_as_well_are_taken() {
 
 #[test]
 fn malformed_objects_are_refused() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             bare,
             url,
@@ -346,9 +345,7 @@ fn malformed_objects_are_refused() {
             post(&url, "receive-pack", "", &body).text()
         };
         let blob = hash_object(git, &work, "blob", b"x");
-        let raw: Vec<u8> = (0..20)
-            .map(|at| u8::from_str_radix(&blob[2 * at..2 * at + 2], 16).unwrap())
-            .collect();
+        let raw = hex::decode(&blob).unwrap();
         let commit_of = |tree: &str| {
             let text = format!("tree {tree}\nauthor A <a> 1 +0000\ncommitter A <a> 1 +0000\n\nx\n");
             hash_object(git, &work, "commit", text.as_bytes())
@@ -418,7 +415,7 @@ fn bad_names_are_refused_one_by_one() {
 
 #[test]
 fn unreachable_objects_are_not_given() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             url, work, head, ..
         } = prepare(server, git);
@@ -428,12 +425,8 @@ fn unreachable_objects_are_not_given() {
         let gone = git.ok(&["rev-parse", "HEAD"], &work);
         let blob = git.ok(&["rev-parse", "HEAD:new-5.txt"], &work);
         git.ok(&["push", "-q", "--delete", &url, "gone"], &work);
-        for want in [
-            gone.as_str(),
-            blob.as_str(),
-            "1234567890123456789012345678901234567890",
-        ] {
-            let answer = post(&url, "upload-pack", "version=2", &fetch(want)).text();
+        for want in [gone, blob, git.absent()] {
+            let answer = post(&url, "upload-pack", "version=2", &fetch(&want)).text();
             assert!(
                 answer.contains(&format!("ERR upload-pack: not our ref {want}")),
                 "{answer}"
@@ -451,7 +444,7 @@ fn unreachable_objects_are_not_given() {
 
 #[test]
 fn deepening_from_a_commit_that_no_ref_reaches_gives_nothing_of_it() {
-    for_each_git(|server, git| {
+    for_each_git_and_format(|server, git| {
         let Prepared {
             bare, url, work, ..
         } = prepare(server, git);
@@ -472,6 +465,7 @@ fn deepening_from_a_commit_that_no_ref_reaches_gives_nothing_of_it() {
             vec!["deepen-since 1\n"],
         ] {
             let mut body = line("command=fetch\n");
+            body.extend(line(&format!("object-format={}\n", git.format)));
             body.extend_from_slice(b"0001");
             body.extend(line(&format!("want {head}\n")));
             body.extend(line(&format!("shallow {private}\n")));

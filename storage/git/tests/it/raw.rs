@@ -81,6 +81,7 @@ pub(crate) fn line(text: &str) -> Vec<u8> {
     format!("{:04x}{text}", text.len() + 4).into_bytes()
 }
 
+/// No value, of whatever format.
 pub(crate) const ZERO: &str = "0000000000000000000000000000000000000000";
 
 /// Whose ids have so many digits; SHA-1 for what is no id.
@@ -92,6 +93,8 @@ fn format_of(id: &str) -> ObjectFormat {
 /// A push of one ref with a report, without the pack.
 pub(crate) fn push_head(old: &str, new: &str, name: &str) -> Vec<u8> {
     let format = format_of(new);
+    let none = "0".repeat(format.hex_bytes());
+    let old = if old == ZERO { &none } else { old };
     let mut body = line(&format!(
         "{old} {new} {name}\0 report-status object-format={format}"
     ));
