@@ -67,6 +67,12 @@ impl RefStore for StateRefs {
         }
     }
 
+    fn for_each_name(&self, prefix: &str, visit: &mut dyn FnMut(&str, ObjectId)) {
+        for (name, value) in ShardView::new(&self.at.state).ref_texts(&self.repo.repo, prefix) {
+            visit(name, value);
+        }
+    }
+
     fn was_tip_recently(&self, id: ObjectId) -> bool {
         ShardView::new(&self.at.state).was_tip_recently(&self.repo.repo, &id, self.now_ms)
     }

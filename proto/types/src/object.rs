@@ -111,11 +111,22 @@ impl ObjectId {
             Self::Sha256(bytes) => bytes,
         }
     }
+
+    /// Digits of the longest id.
+    pub const HEX_BYTES_MAX: usize = 64;
+
+    /// The id in hex, written into `buffer`: for those who write very many.
+    pub fn to_hex<'b>(&self, buffer: &'b mut [u8; Self::HEX_BYTES_MAX]) -> &'b str {
+        let raw = self.as_bytes();
+        let digits = &mut buffer[..2 * raw.len()];
+        hex::encode_to_slice(raw, digits).expect("invariant: two digits for each byte");
+        std::str::from_utf8(digits).expect("invariant: hex digits are ASCII")
+    }
 }
 
 impl fmt::Display for ObjectId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.as_bytes()))
+        f.write_str(self.to_hex(&mut [0; Self::HEX_BYTES_MAX]))
     }
 }
 

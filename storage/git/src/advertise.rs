@@ -69,7 +69,7 @@ struct Advertisement {
     protocol: Protocol,
     policy: FetchPolicy,
     head: Option<RefName>,
-    refs: Vec<(RefName, ObjectId)>,
+    refs: Vec<(Box<str>, ObjectId)>,
     pushes: PushPolicy,
     format: ObjectFormat,
 }
@@ -90,7 +90,7 @@ impl Advertisement {
             && !two
         {
             listing.head = Some(refs.head());
-            refs.for_each("", &mut |name, id| listing.refs.push((name.clone(), id)));
+            refs.for_each_name("", &mut |name, id| listing.refs.push((name.into(), id)));
         }
         listing
     }
@@ -109,8 +109,9 @@ impl Advertisement {
         {
             write_ref(output, &id.to_string(), "HEAD", &mut capabilities)?;
         }
+        let mut hex = [0; ObjectId::HEX_BYTES_MAX];
         for (name, id) in &self.refs {
-            write_ref(output, &id.to_string(), name.as_str(), &mut capabilities)?;
+            write_ref(output, id.to_hex(&mut hex), name, &mut capabilities)?;
             let peeled = match &mut peeler {
                 Some(peeler) => peeler.peel(*id).map_err(io::Error::other)?,
                 None => None,
@@ -134,7 +135,7 @@ impl Advertisement {
         let head = self.head.as_ref()?;
         let position = self
             .refs
-            .binary_search_by(|(name, _)| name.cmp(head))
+            .binary_search_by(|(name, _)| (**name).cmp(head.as_str()))
             .ok()?;
         Some(self.refs[position].1)
     }
@@ -180,11 +181,12 @@ fn write_ref(
     name: &str,
     capabilities: &mut Option<String>,
 ) -> io::Result<()> {
-    let line = match capabilities.take() {
-        Some(words) => format!("{id} {name}\0{words}\n"),
-        None => format!("{id} {name}\n"),
-    };
-    pkt::write(output, line.as_bytes())
+    let mut line = Vec::with_capacity(id.len() + name.len() + 8);
+    match capabilities.take() {
+        Some(words) => pkt::append(&mut line, &[id, " ", name, "\0", &words, "\n"])?,
+        None => pkt::append(&mut line, &[id, " ", name, "\n"])?,
+    }
+    output.write_all(&line)
 }
 
 fn write_v2_capabilities(

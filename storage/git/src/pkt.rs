@@ -114,6 +114,19 @@ pub fn write(output: &mut dyn Write, data: &[u8]) -> io::Result<()> {
     output.write_all(data)
 }
 
+/// Appends one line that is put together from parts; the newline is the caller's.
+///
+/// # Errors
+/// When it is too long.
+pub(crate) fn append(output: &mut Vec<u8>, parts: &[&str]) -> io::Result<()> {
+    let bytes = parts.iter().map(|part| part.len()).sum();
+    output.extend_from_slice(&head(bytes)?);
+    for part in parts {
+        output.extend_from_slice(part.as_bytes());
+    }
+    Ok(())
+}
+
 /// Writes `0000`.
 ///
 /// # Errors

@@ -83,7 +83,7 @@ impl<'a> Reach<'a> {
         let format = self.store.format();
         self.tips.get_or_insert_with(|| {
             let mut tips = HashSet::default();
-            self.refs.for_each("", &mut |_, id| {
+            self.refs.for_each_name("", &mut |_, id| {
                 tips.extend(to_gix(id, format));
             });
             tips

@@ -19,6 +19,11 @@ pub trait RefStore: Send + Sync {
     /// Visits every visible ref whose full name starts with `prefix`, in byte order of the names.
     fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId));
 
+    /// The same with names as text: what lies in a state in great numbers need not be checked anew.
+    fn for_each_name(&self, prefix: &str, visit: &mut dyn FnMut(&str, ObjectId)) {
+        self.for_each(prefix, &mut |name, id| visit(name.as_str(), id));
+    }
+
     /// Whether `id` was the value of a visible ref until a short while ago: such a value may still be wanted.
     fn was_tip_recently(&self, id: ObjectId) -> bool;
 

@@ -288,6 +288,10 @@ impl RefStore for LeaderRefs {
         self.reads.for_each(prefix, visit);
     }
 
+    fn for_each_name(&self, prefix: &str, visit: &mut dyn FnMut(&str, ObjectId)) {
+        self.reads.for_each_name(prefix, visit);
+    }
+
     fn was_tip_recently(&self, id: ObjectId) -> bool {
         self.reads.was_tip_recently(id)
     }

@@ -1,5 +1,7 @@
 //! `ls-refs` of protocol v2.
 
+use henge_types::ObjectId;
+
 use crate::fetch::FetchError;
 use crate::fetch::request::LsRefs;
 use crate::output::Output;
@@ -31,7 +33,7 @@ pub(super) fn ls_refs(
         if !prefix.starts_with("refs/") && !"refs/".starts_with(prefix) {
             continue;
         }
-        refs.for_each(prefix, &mut |name, id| {
+        refs.for_each_name(prefix, &mut |name, id| {
             if failure.is_some() {
                 return;
             }
@@ -42,11 +44,16 @@ pub(super) fn ls_refs(
                 Ok(None)
             };
             let written = peeled.and_then(|peeled| {
-                let line = match peeled {
-                    Some(peeled) => format!("{id} {name} peeled:{peeled}\n"),
-                    None => format!("{id} {name}\n"),
-                };
-                Ok(pkt::write(&mut lines, line.as_bytes())?)
+                let (mut hex, mut peeled_hex) =
+                    ([0; ObjectId::HEX_BYTES_MAX], [0; ObjectId::HEX_BYTES_MAX]);
+                let id = id.to_hex(&mut hex);
+                Ok(match peeled {
+                    Some(peeled) => {
+                        let peeled = peeled.to_hex(&mut peeled_hex);
+                        pkt::append(&mut lines, &[id, " ", name, " peeled:", peeled, "\n"])?;
+                    }
+                    None => pkt::append(&mut lines, &[id, " ", name, "\n"])?,
+                })
             });
             failure = written.err();
         });

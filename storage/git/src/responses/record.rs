@@ -11,8 +11,8 @@ use tempfile::{SpooledData, SpooledTempFile};
 use crate::output::{Output, PackPart};
 use crate::store::Pack;
 
-/// An answer's own bytes stay in memory up to this.
-const MEMORY_BYTES_MAX: usize = 256 * 1024;
+/// An answer's own bytes stay in memory up to this: a listing of a hundred thousand refs does.
+const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// An answer with more own bytes is not kept.
 const OWN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Bytes read from a file at once.
