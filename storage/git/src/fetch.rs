@@ -10,12 +10,14 @@ mod legacy;
 mod ls_refs;
 mod negotiate;
 mod object_info;
+mod older;
 mod request;
 mod select;
 mod serve;
 mod shallow;
 mod sparse;
 mod walk;
+mod warm;
 
 use std::io::{self, BufRead};
 

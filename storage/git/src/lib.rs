@@ -24,6 +24,7 @@ pub mod conversation;
 mod delta;
 pub mod fetch;
 pub mod fsck;
+mod generations;
 pub mod hidden;
 pub mod http;
 mod object;

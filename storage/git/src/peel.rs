@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use gix_hashtable::HashMap;
 use henge_types::ObjectId;
 
-use crate::oid::{Oid, from_gix, to_gix};
+use crate::oid::{Oid, from_gix, oid, to_gix};
 use crate::store::{ObjectStore, Objects, StoreError};
 
 /// Ids remembered, about 60 bytes each; then all are forgotten.
@@ -52,16 +52,37 @@ impl<'a> Peeler<'a> {
             Some(store) => store,
             None => self.store.insert(self.objects.open()?),
         };
-        let Some(target) = store.peel(&gix, &mut self.buffer)? else {
-            // Not there, or not yet: nothing to remember.
-            return Ok(None);
-        };
-        let peeled = (target != gix).then_some(target);
-        let mut remembered = remembered();
-        if remembered.len() >= REMEMBERED_MAX {
-            remembered.clear();
-        }
-        remembered.insert(gix, peeled);
+        let peeled = read_and_remember(store, &gix, &mut self.buffer)?;
         Ok(peeled.map(|target| from_gix(&target)))
     }
+}
+
+/// What an annotated tag stands for in the end; `None` for anything else, and for what is not there.
+pub(crate) fn tag_target(
+    store: &ObjectStore,
+    id: &oid,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Oid>, StoreError> {
+    if let Some(known) = remembered().get(id) {
+        return Ok(*known);
+    }
+    read_and_remember(store, id, buffer)
+}
+
+fn read_and_remember(
+    store: &ObjectStore,
+    id: &oid,
+    buffer: &mut Vec<u8>,
+) -> Result<Option<Oid>, StoreError> {
+    let Some(target) = store.peel(id, buffer)? else {
+        // Not there, or not yet: nothing to remember.
+        return Ok(None);
+    };
+    let peeled = (target.as_ref() != id).then_some(target);
+    let mut remembered = remembered();
+    if remembered.len() >= REMEMBERED_MAX {
+        remembered.clear();
+    }
+    remembered.insert(id.to_owned(), peeled);
+    Ok(peeled)
 }

@@ -29,6 +29,9 @@ const DELTA_CACHE_BYTES: usize = 24 * 1024 * 1024;
 /// Packs that are looked at for bitmaps, the biggest first: one serves a repository.
 const BITMAPS_LOOKED_FOR_MAX: usize = 4;
 
+/// Deltas that are followed where nothing depends on it: no writer makes longer chains.
+const CHAIN_MAX: usize = 4096;
+
 /// Why an object could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -328,6 +331,23 @@ impl ObjectStore {
                 .map(|entry| pack.index.pack_offset_at_index(entry)),
             Header::Commit | Header::Tree | Header::Blob | Header::Tag => None,
         }
+    }
+
+    /// Pack and place of the object that a chain of deltas ends at; `None` for loose objects and broken chains.
+    pub(crate) fn chain_root(&self, location: Location) -> Option<(u32, u64)> {
+        let Location::Packed { pack: slot, entry } = location else {
+            return None;
+        };
+        let pack = self.pack(slot);
+        let mut offset = pack.index.pack_offset_at_index(entry);
+        for _ in 0..CHAIN_MAX {
+            let entry = pack.data.entry(offset).ok()?;
+            match self.base_offset(pack, &entry) {
+                Some(base) => offset = base,
+                None => return Some((slot, offset)),
+            }
+        }
+        None
     }
 
     /// The commit at the end of a chain of tags, or the other object; `None` when something is missing.

@@ -2,9 +2,9 @@
 
 use std::rc::Rc;
 
-use gix_hashtable::HashMap;
 use gix_object::Kind;
 
+use crate::generations::Generations;
 use crate::object::{EntryKind, SamePath, TreeEntries};
 use crate::oid::{Oid, oid};
 use crate::protocol::Stop;
@@ -115,29 +115,21 @@ impl<'a> Trees<'a> {
 }
 
 /// Decoded trees, in two generations: what the older one alone holds is dropped when the younger one is full.
-#[derive(Default)]
-pub(crate) struct TreeCache {
-    young: HashMap<Oid, Rc<[u8]>>,
-    old: HashMap<Oid, Rc<[u8]>>,
-    young_bytes: usize,
+pub(crate) struct TreeCache(Generations<Oid, Rc<[u8]>, gix_hashtable::hash::Builder>);
+
+impl Default for TreeCache {
+    fn default() -> Self {
+        Self(Generations::new(TREE_CACHE_BYTES))
+    }
 }
 
 impl TreeCache {
     pub(crate) fn get(&mut self, tree: &Oid) -> Option<Rc<[u8]>> {
-        if let Some(data) = self.young.get(tree) {
-            return Some(Rc::clone(data));
-        }
-        let data = self.old.remove(tree)?;
-        self.put(*tree, Rc::clone(&data));
-        Some(data)
+        self.0.get(tree, |data| data.len())
     }
 
     pub(crate) fn put(&mut self, tree: Oid, data: Rc<[u8]>) {
-        if self.young_bytes > TREE_CACHE_BYTES / 2 {
-            self.old = std::mem::take(&mut self.young);
-            self.young_bytes = 0;
-        }
-        self.young_bytes += data.len();
-        self.young.insert(tree, data);
+        let bytes = data.len();
+        self.0.put(tree, data, bytes);
     }
 }

@@ -22,6 +22,9 @@ const VERBATIM_OBJECTS_MIN: usize = 16;
 /// How often the deadline is looked at, in objects.
 const STOP_EVERY: usize = 1024;
 
+/// A stored delta on what the client has is sent as it is when it has fewer bytes; else a better one is looked for.
+const THIN_BYTES_MIN: u64 = 512;
+
 /// What the client can take.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Accepts {
@@ -183,8 +186,10 @@ struct Emitter<'a> {
 enum Base {
     /// That far back.
     Distance(u64),
-    /// By its id: it comes later, or the client has it.
+    /// By its id: it comes later.
     Id(Oid),
+    /// By its id: the client has it.
+    AtClient(Oid),
     /// Not at all: the object has to be sent whole.
     None,
 }
@@ -267,6 +272,14 @@ impl Emitter<'_> {
             match self.base(pack, at, &entry) {
                 Base::Distance(base_distance) => Header::OfsDelta { base_distance },
                 Base::Id(base_id) => Header::RefDelta { base_id },
+                // Packs may hold it as a delta on a version that is older than the newest one at the client.
+                Base::AtClient(_)
+                    if end - at.offset >= THIN_BYTES_MIN
+                        && self.write_thin(&id, location, end - at.offset)? =>
+                {
+                    return Ok(());
+                }
+                Base::AtClient(base_id) => Header::RefDelta { base_id },
                 Base::None if self.write_thin(&id, location, u64::MAX)? => return Ok(()),
                 Base::None => return self.write_whole(&id, location),
             }
@@ -293,12 +306,10 @@ impl Emitter<'_> {
         if !self.accepts.thin {
             return Ok(false);
         }
-        let Some(delta) = self.thin_deltas.make(id, location, bytes_max)? else {
+        let Some((base_id, delta)) = self.thin_deltas.make(id, location, bytes_max)? else {
             return Ok(false);
         };
-        let header = Header::RefDelta {
-            base_id: delta.base,
-        };
+        let header = Header::RefDelta { base_id };
         header.write_to(delta.size, &mut self.output)?;
         self.output.write_all(&delta.deflated)?;
         self.sent.deltas_sent += 1;
@@ -325,12 +336,12 @@ impl Emitter<'_> {
             }
             Err(_) if self.accepts.thin && self.selection.is_at_client(at.pack, base) => {
                 let id = pack.oid_at_offset(base);
-                id.map_or(Base::None, |id| Base::Id(id.to_owned()))
+                id.map_or(Base::None, |id| Base::AtClient(id.to_owned()))
             }
             Err(_) => self
                 .thin_bases
                 .get(&(at.pack, base))
-                .map_or(Base::None, |id| Base::Id(*id)),
+                .map_or(Base::None, |id| Base::AtClient(*id)),
         }
     }
 

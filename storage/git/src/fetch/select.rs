@@ -4,6 +4,7 @@
 //! gets, or for a client that has nothing with the one sent before. Only what differs is looked at.
 
 use std::rc::Rc;
+use std::sync::Arc;
 
 use gix_hashtable::{HashMap, HashSet};
 use gix_object::Kind;
@@ -14,8 +15,10 @@ use crate::fetch::answer::Tick;
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::walk::Missing;
+use crate::fetch::warm::{self, Difference};
 use crate::object::{EntryKind, SamePath, TreeEntries, parse_tag};
 use crate::oid::{Oid, from_gix, to_gix};
+use crate::peel;
 use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
 use crate::trees::TreeCache;
@@ -67,6 +70,11 @@ impl Selection {
 
     pub(super) fn contains(&self, id: &Oid) -> bool {
         self.sent.contains(id) || self.is_counted(id)
+    }
+
+    /// Whether bitmaps chose, which know no paths.
+    pub(super) const fn has_counted(&self) -> bool {
+        self.counted.is_some()
     }
 
     fn is_counted(&self, id: &Oid) -> bool {
@@ -281,48 +289,72 @@ impl<'a> Selector<'a> {
             if !enters {
                 continue;
             }
-            let data = self.read_tree(&tree)?;
-            let mut decoded = Vec::with_capacity(bases.len());
-            for base in &bases {
-                decoded.push(self.read_tree(base)?);
-            }
+            let of = (tree, bases);
+            let differences = self.differences(&of, is_fresh)?;
             if !is_fresh {
-                self.selection.add_older(tree, &bases);
+                self.selection.add_older(tree, &of.1);
             }
-            let format = self.store.format();
-            let mut entries = TreeEntries::new(&data, format);
-            let mut beside: Vec<_> = decoded
-                .iter()
-                .map(|base| SamePath::new(base, format))
-                .collect();
-            loop {
-                if let Some(first) = beside.first_mut() {
-                    first.skip_common(&mut entries);
-                }
-                let Some(entry) = entries.next() else {
-                    break;
-                };
-                let entry = entry.map_err(|_| StoreError::Malformed { id: tree })?;
-                if entry.kind == EntryKind::Submodule {
-                    continue;
-                }
-                let below: Vec<_> = beside
-                    .iter_mut()
-                    .filter_map(|base| base.find(&entry))
-                    .map(|other| other.id.to_owned())
-                    .collect();
-                let id = entry.id.to_owned();
-                if below.contains(&id) {
-                    continue;
-                }
-                if entry.kind == EntryKind::Tree {
-                    pending.push((id, below));
-                } else if self.selection.add(self.store, id)? && !is_fresh {
-                    self.selection.add_older(id, &below);
+            for Difference { is_tree, id, below } in differences.iter() {
+                if *is_tree {
+                    pending.push((*id, below.clone()));
+                } else if self.selection.add(self.store, *id)? && !is_fresh {
+                    self.selection.add_older(*id, below);
                 }
             }
         }
         Ok(())
+    }
+
+    /// The entries of a tree that none of some others has at the same path. Submodules are left out. They are kept for
+    /// the next fetch, but for those of clones: there are many, and whoever clones next asks the very same.
+    pub(super) fn differences(
+        &mut self,
+        of: &(Oid, Vec<Oid>),
+        is_fresh: bool,
+    ) -> Result<Arc<[Difference]>, FetchError> {
+        if !is_fresh && let Some(known) = warm::differences(of) {
+            return Ok(known);
+        }
+        let (tree, bases) = of;
+        let data = self.read_tree(tree)?;
+        let mut decoded = Vec::with_capacity(bases.len());
+        for base in bases {
+            decoded.push(self.read_tree(base)?);
+        }
+        let mut found = Vec::new();
+        let format = self.store.format();
+        let mut entries = TreeEntries::new(&data, format);
+        let mut beside: Vec<_> = decoded
+            .iter()
+            .map(|base| SamePath::new(base, format))
+            .collect();
+        loop {
+            if let Some(first) = beside.first_mut() {
+                first.skip_common(&mut entries);
+            }
+            let Some(entry) = entries.next() else {
+                break;
+            };
+            let entry = entry.map_err(|_| StoreError::Malformed { id: *tree })?;
+            if entry.kind == EntryKind::Submodule {
+                continue;
+            }
+            let others = beside.iter_mut().filter_map(|base| base.find(&entry));
+            let below: Vec<_> = others.map(|other| other.id.to_owned()).collect();
+            let id = entry.id.to_owned();
+            if !below.contains(&id) {
+                found.push(Difference {
+                    is_tree: entry.kind == EntryKind::Tree,
+                    id,
+                    below,
+                });
+            }
+        }
+        let found: Arc<[Difference]> = found.into();
+        if !is_fresh {
+            warm::keep_differences(of.clone(), &found);
+        }
+        Ok(found)
     }
 
     /// A tree, decoded. The next commit asks for most of its trees again.
@@ -349,15 +381,12 @@ impl<'a> Selector<'a> {
     pub(super) fn add_tags(&mut self, refs: &dyn RefStore) -> Result<(), FetchError> {
         let mut tags = Vec::new();
         let format = self.store.format();
-        refs.for_each("refs/tags/", &mut |_, id| {
+        refs.for_each_name("refs/tags/", &mut |_, id| {
             tags.extend(to_gix(id, format));
         });
         let mut buffer = Vec::new();
         for tag in tags {
-            if self.store.kind(&tag)? != Some(Kind::Tag) {
-                continue;
-            }
-            let target = self.store.peel(&tag, &mut buffer)?;
+            let target = peel::tag_target(self.store, &tag, &mut buffer)?;
             if target.is_some_and(|target| self.selection.contains(&target)) {
                 self.add_tag_chain(tag)?;
             }
@@ -382,8 +411,10 @@ impl<'a> Selector<'a> {
 /// Whether every object of a list is a visible tip or was one recently; the others.
 pub(super) fn not_tips(refs: &dyn RefStore, wants: &[Oid]) -> Vec<Oid> {
     let mut left: HashSet<Oid> = wants.iter().copied().collect();
-    refs.for_each("", &mut |_, id| {
-        if let Some(id) = to_gix(id, id.format()) {
+    refs.for_each_name("", &mut |_, id| {
+        if !left.is_empty()
+            && let Some(id) = to_gix(id, id.format())
+        {
             left.remove(&id);
         }
     });

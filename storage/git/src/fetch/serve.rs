@@ -11,6 +11,7 @@ use crate::fetch::emit::{Accepts, write_pack};
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::negotiate::{common, is_enough};
+use crate::fetch::older::newest_at_client;
 use crate::fetch::request::{self, Fetch, Request};
 use crate::fetch::select::{Selection, Selector, not_tips};
 use crate::fetch::shallow::{self, Cut};
@@ -267,11 +268,15 @@ impl Session<'_> {
         if missing.is_none() && counted.is_none() {
             missing = missing_commits(graph, &all, common, &ends, usize::MAX)?;
         }
-        let missing = missing.filter(|_| counted.is_none());
         let mut selector = Selector::new(graph.store, tick, sieve);
         let all_counted = counted.is_some() && is_open;
         if let Some(counted) = counted {
             selector.add_counted(counted)?;
+            let listed = missing.take();
+            if request.thin_pack && !common.is_empty() {
+                let at_client = newest_at_client(graph, listed.as_deref(), common);
+                selector.note_older(graph, &wants.commits, listed.as_deref(), &at_client)?;
+            }
         }
         if !all_counted {
             for other in &wants.others {

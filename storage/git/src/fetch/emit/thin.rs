@@ -1,5 +1,6 @@
 //! Deltas made for one client: objects that would be sent whole, as deltas on what the client has at the same path.
 
+use std::cell::OnceCell;
 use std::io::{self, Write};
 
 use gix_hashtable::HashMap;
@@ -7,6 +8,7 @@ use gix_object::Kind;
 
 use crate::delta::{DeltaIndex, encode};
 use crate::fetch::select::Selection;
+use crate::fetch::warm::{self, Delta};
 use crate::oid::Oid;
 use crate::store::{Location, ObjectStore, StoreError};
 
@@ -25,17 +27,11 @@ pub(super) struct ThinDeltas<'a> {
     selection: &'a Selection,
     /// What was found before: the base at the client, if there is one.
     found: HashMap<Oid, Option<Oid>>,
+    /// By pack and place of the object that a chain of deltas ends at, what the client has of that chain's objects.
+    /// Objects of one chain are versions of one file, as a rule.
+    families: OnceCell<std::collections::HashMap<(u32, u64), Oid>>,
     target: Vec<u8>,
     base: Vec<u8>,
-}
-
-/// A delta, deflated.
-pub(super) struct ThinDelta {
-    /// What it applies to.
-    pub(super) base: Oid,
-    /// Its size before deflating.
-    pub(super) size: u64,
-    pub(super) deflated: Vec<u8>,
 }
 
 impl<'a> ThinDeltas<'a> {
@@ -44,6 +40,7 @@ impl<'a> ThinDeltas<'a> {
             store,
             selection,
             found: HashMap::default(),
+            families: OnceCell::new(),
             target: Vec::new(),
             base: Vec::new(),
         }
@@ -71,27 +68,70 @@ impl<'a> ThinDeltas<'a> {
         base
     }
 
-    /// A delta for the object, of fewer bytes than `bytes_max`, if there is one.
+    /// What the client has of the objects that are deltas on the same one in the end, for an object of which no older
+    /// version was noted.
+    fn relative(&self, id: &Oid, location: Location) -> Option<Oid> {
+        if !self.selection.has_counted() {
+            // A walk notes them all.
+            return None;
+        }
+        let families = self.families.get_or_init(|| {
+            let mut families = std::collections::HashMap::new();
+            let mut older: Vec<_> = self.selection.older.iter().collect();
+            older.sort_unstable();
+            for (version, base) in older {
+                let located = self.store.locate(version);
+                if let Some(root) = located.and_then(|at| self.store.chain_root(at)) {
+                    families.entry(root).or_insert(*base);
+                }
+            }
+            families
+        });
+        let base = families.get(&self.store.chain_root(location)?)?;
+        (base != id && !self.selection.contains(base)).then_some(*base)
+    }
+
+    /// A delta for the object, of fewer bytes than `bytes_max`, if there is one; and what it applies to.
     pub(super) fn make(
         &mut self,
         id: &Oid,
         location: Location,
         bytes_max: u64,
-    ) -> Result<Option<ThinDelta>, StoreError> {
-        let Some(base) = self.base(id) else {
+    ) -> Result<Option<(Oid, Delta)>, StoreError> {
+        let Some(base) = self.base(id).or_else(|| self.relative(id, location)) else {
             return Ok(None);
         };
         let Some(at_client) = self.store.locate(&base) else {
             return Ok(None);
         };
-        for id in [id, &base] {
+        let delta = match warm::delta(*id, base) {
+            Some(known) => known,
+            None => {
+                let made = self.make_on(id, location, &base, at_client)?;
+                warm::keep_delta(*id, base, made.clone());
+                made
+            }
+        };
+        let fits = delta.filter(|delta| (delta.deflated.len() as u64) < bytes_max);
+        Ok(fits.map(|delta| (base, delta)))
+    }
+
+    /// A delta for one object on another, if it is of use.
+    fn make_on(
+        &mut self,
+        id: &Oid,
+        location: Location,
+        base: &Oid,
+        at_client: Location,
+    ) -> Result<Option<Delta>, StoreError> {
+        for id in [id, base] {
             let bytes = self.store.header(id)?.map_or(0, |(_, bytes)| bytes);
             if !(OBJECT_BYTES_MIN..=OBJECT_BYTES_MAX).contains(&bytes) {
                 return Ok(None);
             }
         }
         let kind = self.store.read(id, location, &mut self.target)?;
-        if self.store.read(&base, at_client, &mut self.base)? != kind || kind == Kind::Commit {
+        if self.store.read(base, at_client, &mut self.base)? != kind || kind == Kind::Commit {
             return Ok(None);
         }
         let index = DeltaIndex::new(&self.base);
@@ -99,10 +139,9 @@ impl<'a> ThinDeltas<'a> {
             return Ok(None);
         };
         let deflated = deflate(&delta).map_err(|_| StoreError::Malformed { id: *id })?;
-        Ok((deflated.len() as u64).lt(&bytes_max).then_some(ThinDelta {
-            base,
+        Ok(Some(Delta {
             size: delta.len() as u64,
-            deflated,
+            deflated: deflated.into(),
         }))
     }
 }

@@ -1,0 +1,103 @@
+//! What a client has at the paths of the objects that bitmaps have chosen: the newest trees that it gets are compared
+//! with those that it has, and nothing between them.
+//!
+//! Packs hold the newest version of a file whole and older ones as deltas on it. So what a client lacks and what the pack
+//! cannot give as a delta are mostly files and trees of the commits that were asked for.
+
+use gix_hashtable::HashSet;
+
+use crate::fetch::FetchError;
+use crate::fetch::graph::{Graph, Node};
+use crate::fetch::select::Selector;
+use crate::fetch::walk::Missing;
+use crate::fetch::warm::Difference;
+use crate::oid::Oid;
+
+/// Wanted commits whose trees are compared, the newest first.
+const WANTS_MAX: usize = 16;
+/// Commits of the client's whose trees they are compared with, the newest first.
+const BASES_MAX: usize = 2;
+
+/// The newest commits that the client has: parents of what it lacks, where that is known, or else those that it named.
+pub(super) fn newest_at_client(
+    graph: &mut Graph<'_>,
+    missing: Option<&[Missing]>,
+    common: &[Node],
+) -> Vec<Node> {
+    let mut nodes: Vec<Node> = match missing {
+        Some(missing) => {
+            let lacked: std::collections::HashSet<Node> =
+                missing.iter().map(|commit| commit.node).collect();
+            let parents = missing.iter().flat_map(|commit| &commit.parents);
+            let known = parents.filter(|parent| !lacked.contains(parent));
+            known.copied().collect()
+        }
+        None => common.to_vec(),
+    };
+    newest_first(graph, &mut nodes);
+    nodes.truncate(BASES_MAX);
+    nodes
+}
+
+fn newest_first(graph: &Graph<'_>, nodes: &mut Vec<Node>) {
+    nodes.sort_unstable_by_key(|node| (std::cmp::Reverse(graph.time(*node)), *node));
+    nodes.dedup();
+}
+
+impl Selector<'_> {
+    /// Notes what stands at the paths of chosen objects in the commits `at_client`, for the newest of `wanted`.
+    pub(super) fn note_older(
+        &mut self,
+        graph: &Graph<'_>,
+        wanted: &[Node],
+        missing: Option<&[Missing]>,
+        at_client: &[Node],
+    ) -> Result<(), FetchError> {
+        let mut wanted = wanted.to_vec();
+        newest_first(graph, &mut wanted);
+        let bases: Vec<Oid> = at_client.iter().map(|node| graph.tree(*node)).collect();
+        if bases.is_empty() {
+            return Ok(());
+        }
+        let mut seen = HashSet::default();
+        let newest = bases[0];
+        for commit in missing.unwrap_or_default() {
+            // Not looked into: only the tree itself goes as a delta.
+            let tree = graph.tree(commit.node);
+            if tree != newest && self.selection.contains(&tree) {
+                self.selection.add_older(tree, &[newest]);
+            }
+        }
+        for want in wanted.iter().take(WANTS_MAX) {
+            self.note_older_below(graph.tree(*want), bases.clone(), &mut seen)?;
+        }
+        Ok(())
+    }
+
+    /// The same for one tree and everything below it that was chosen.
+    fn note_older_below(
+        &mut self,
+        tree: Oid,
+        bases: Vec<Oid>,
+        seen: &mut HashSet<Oid>,
+    ) -> Result<(), FetchError> {
+        let mut pending = vec![(tree, bases)];
+        while let Some((tree, bases)) = pending.pop() {
+            // What is below a tree that the client has was not chosen either.
+            if bases.is_empty() || !self.selection.contains(&tree) || !seen.insert(tree) {
+                continue;
+            }
+            let of = (tree, bases);
+            let differences = self.differences(&of, false)?;
+            self.selection.add_older(tree, &of.1);
+            for Difference { is_tree, id, below } in differences.iter() {
+                if *is_tree {
+                    pending.push((*id, below.clone()));
+                } else if self.selection.contains(id) {
+                    self.selection.add_older(*id, below);
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,63 @@
+//! A bounded store of what can be made again, in two generations.
+
+use std::hash::{BuildHasher, Hash};
+
+/// Keeps values up to a number of bytes. When the younger half is full, what the older half alone holds is dropped.
+#[derive(Debug)]
+pub(crate) struct Generations<K, V, S> {
+    young: std::collections::HashMap<K, V, S>,
+    old: std::collections::HashMap<K, V, S>,
+    young_bytes: usize,
+    bytes_max: usize,
+}
+
+impl<K: Eq + Hash, V: Clone, S: BuildHasher + Default> Generations<K, V, S> {
+    /// Nothing yet, and never more than `bytes_max` and one value.
+    pub(crate) fn new(bytes_max: usize) -> Self {
+        Self {
+            young: std::collections::HashMap::default(),
+            old: std::collections::HashMap::default(),
+            young_bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// The value of a key; it is young again. `bytes` says what a value counts for.
+    pub(crate) fn get(&mut self, key: &K, bytes: impl FnOnce(&V) -> usize) -> Option<V> {
+        if let Some(value) = self.young.get(key) {
+            return Some(value.clone());
+        }
+        let (key, value) = self.old.remove_entry(key)?;
+        let bytes = bytes(&value);
+        self.put(key, value.clone(), bytes);
+        Some(value)
+    }
+
+    /// Keeps a value that counts for so many bytes.
+    pub(crate) fn put(&mut self, key: K, value: V, bytes: usize) {
+        if self.young_bytes > self.bytes_max / 2 {
+            self.old = std::mem::take(&mut self.young);
+            self.young_bytes = 0;
+        }
+        self.young_bytes += bytes;
+        self.young.insert(key, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::hash_map::RandomState;
+
+    #[test]
+    fn what_is_used_stays_and_the_rest_goes() {
+        let mut kept: Generations<u32, u32, RandomState> = Generations::new(100);
+        for number in 0..1000 {
+            kept.put(number, number * 2, 10);
+            assert_eq!(kept.get(&0, |_| 10), Some(0));
+            assert_eq!(kept.get(&number, |_| 10), Some(number * 2));
+            assert!(kept.young.len() + kept.old.len() <= 13);
+        }
+        assert_eq!(kept.get(&500, |_| 10), None);
+    }
+}
