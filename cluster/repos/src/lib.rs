@@ -19,6 +19,7 @@
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
 
 mod access;
+mod admission;
 mod catalogue;
 pub mod effects;
 mod error;

@@ -10,8 +10,8 @@ use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_git::{
-    FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise, advertise_peeled,
-    upload_pack,
+    Admission, FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise,
+    advertise_peeled, upload_pack,
 };
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
@@ -19,6 +19,7 @@ use henge_types::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::SyncIoBridge;
 
+use crate::admission::Admitted;
 use crate::catalogue::{Freshness, QUORUM_WAIT};
 use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
@@ -273,7 +274,8 @@ impl Inner {
                     let mut bridge = SyncIoBridge::new(stream);
                     let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
                     let stop = inner.deadline();
-                    inner.upload_pack(local, protocol(version), &body, &mut output, stop)?;
+                    let limits = Inner::fetch_limits(stop, None);
+                    inner.upload_pack(local, protocol(version), &body, &mut output, limits)?;
                     output.flush()?;
                     drop(output);
                     bridge.shutdown()
@@ -317,6 +319,15 @@ impl Inner {
         listing.await?
     }
 
+    /// The bounds of a fetch that holds a place, if it holds one of this node's.
+    pub(crate) fn fetch_limits(stop: Stop, admitted: Option<Arc<Admitted>>) -> FetchLimits {
+        FetchLimits {
+            stop,
+            admission: admitted.map(|admitted| admitted as Arc<dyn Admission>),
+            ..FetchLimits::default()
+        }
+    }
+
     /// Answers one upload-pack request of a repository that is served here. Blocking.
     ///
     /// # Errors
@@ -327,16 +338,12 @@ impl Inner {
         protocol: Protocol,
         mut request: &[u8],
         output: &mut dyn Output,
-        stop: Stop,
+        mut limits: FetchLimits,
     ) -> io::Result<()> {
         let repo = local.refs.repo();
         let objects = self.opened(&repo.network, repo.object_format);
         let responses = self.responses.of(local.refs.repo().repo.as_bytes());
-        let limits = FetchLimits {
-            stop,
-            responses: Some(responses),
-            ..FetchLimits::default()
-        };
+        limits.responses = Some(responses);
         let outcome = upload_pack(
             &local.refs,
             &objects,

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 use crate::access::allow;
+use crate::admission::Admissions;
 use crate::catalogue::{Catalogue, CreateOptions, Freshness};
 use crate::effects::PackEffects;
 use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
@@ -69,7 +70,7 @@ pub(crate) struct Inner {
     pub(crate) work_of_freshening: Scope,
     pub(crate) maintenance: Maintenance,
     pub(crate) pushes: Semaphore,
-    pub(crate) fetches: Arc<Semaphore>,
+    pub(crate) fetches: Admissions,
     pub(crate) space: Space,
     /// Where pushes lie while they come in.
     pub(crate) spool_dir: PathBuf,
@@ -151,7 +152,8 @@ impl Repos {
         let spool = effects.objects().spool();
         let spool_dir = spool.path().parent().map(Path::to_owned);
         let spool_dir = spool_dir.ok_or_else(|| io::Error::other("the spool has no directory"))?;
-        let jobs = limits::PUSHES_AT_ONCE + limits::FETCHES_AT_ONCE + SMALL_JOBS_MAX;
+        let fetches = limits::FETCHES_AT_ONCE + limits::FETCHES_WAITING_MAX;
+        let jobs = limits::PUSHES_AT_ONCE + fetches + SMALL_JOBS_MAX;
         let inner = Arc::new(Inner {
             catalogue: Catalogue::new(cluster.clone()),
             cluster: cluster.clone(),
@@ -165,7 +167,7 @@ impl Repos {
             work_of_freshening: Scope::root("bitmaps", handle, 1),
             maintenance: Maintenance::default(),
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
-            fetches: Arc::new(Semaphore::new(limits::FETCHES_AT_ONCE)),
+            fetches: Admissions::default(),
             space: Space::default(),
             opened: ObjectsPool::default(),
             scanned: RwLock::default(),

@@ -13,6 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
 use crate::access::{allow, creates};
+use crate::admission::NotAdmitted;
 use crate::catalogue::{CreateOptions, Freshness};
 use crate::error::{self, failed};
 use crate::frames::ReadVerb;
@@ -20,7 +21,7 @@ use crate::metrics;
 use crate::push::input::Impatient;
 use crate::push::receive::{Prepared, Receiving, Verdict, prepare};
 use crate::reads::{Found, broke_off, version};
-use crate::repos::Repos;
+use crate::repos::{Inner, Repos};
 
 /// How long a fetch waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
@@ -73,11 +74,11 @@ impl GitService for Repos {
     ) -> Result<Body, ServiceError> {
         allow(caller.name.as_deref())?;
         let path = parse(repo)?;
-        let turn = Arc::clone(&self.inner.fetches).acquire_owned();
-        let turn = tokio::time::timeout(TURN_WAIT, turn)
-            .await
-            .map_err(|_| throttled())?;
-        let turn = turn.map_err(|_| error::unavailable("the node is stopping"))?;
+        let admitted = self.inner.fetches.admit(TURN_WAIT).await;
+        let admitted = Arc::new(admitted.map_err(|refusal| match refusal {
+            NotAdmitted::Full => throttled(),
+            NotAdmitted::Stopping => error::unavailable("the node is stopping"),
+        })?);
         let verb = ReadVerb::UploadPack {
             version: version(protocol),
         };
@@ -89,9 +90,8 @@ impl GitService for Repos {
                     &self.inner.work,
                     &stop.clone(),
                     move |output| {
-                        let outcome = inner.upload_pack(local, protocol, &request, output, stop);
-                        drop(turn);
-                        outcome
+                        let limits = Inner::fetch_limits(stop, Some(admitted));
+                        inner.upload_pack(local, protocol, &request, output, limits)
                     },
                 ))
             }

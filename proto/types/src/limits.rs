@@ -109,5 +109,7 @@ pub const PUSHES_AT_ONCE: usize = 64;
 pub const GIT_REQUEST_MS_MAX: u64 = 2 * 60 * 60 * 1000;
 /// Fetches that a node handles at once.
 pub const FETCHES_AT_ONCE: usize = 64;
+/// Fetches beyond those that wait for an equal one's answer, or get it.
+pub const FETCHES_WAITING_MAX: usize = 128;
 /// Blocking jobs (git work, file work) that a node runs at once.
 pub const BLOCKING_JOBS_MAX: usize = 64;

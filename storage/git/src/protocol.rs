@@ -1,5 +1,6 @@
 //! The words of a conversation: which service, which version, which capabilities.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -223,6 +224,14 @@ pub struct FetchLimits {
     pub stop: Stop,
     /// Where answers are kept for the next one who asks the same; nowhere by default.
     pub responses: Option<RepositoryResponses>,
+    /// The place among all fetches that this one takes.
+    pub admission: Option<Arc<dyn Admission>>,
+}
+
+/// The place that a fetch takes among those that a server handles at once.
+pub trait Admission: fmt::Debug + Send + Sync {
+    /// Is called when the fetch begins to wait for an equal one's answer: from then on it takes no processor.
+    fn waits(&self);
 }
 
 impl Default for FetchLimits {
@@ -233,6 +242,7 @@ impl Default for FetchLimits {
             walked_commits_max: WALKED_COMMITS_MAX,
             stop: Stop::default(),
             responses: None,
+            admission: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::protocol::Stop;
+use crate::protocol::{Admission, Stop};
 use crate::store::Pack;
 pub(crate) use record::{Answer, Recorder};
 
@@ -110,8 +110,13 @@ impl Responses {
         }
     }
 
-    /// Finds an answer, or waits for whoever makes it. `None` when the deadline passed first.
-    pub(crate) fn turn(&self, key: Key, stop: &Stop) -> Option<Turn> {
+    /// Finds an answer, or waits for whoever makes it, which `admission` is told. `None` when the deadline passed first.
+    pub(crate) fn turn(
+        &self,
+        key: Key,
+        stop: &Stop,
+        admission: Option<&dyn Admission>,
+    ) -> Option<Turn> {
         let mut state = self.shared.lock();
         loop {
             state.uses += 1;
@@ -126,6 +131,9 @@ impl Responses {
                     return Some(self.make(&mut state, key));
                 }
                 Some(Slot::Making) => {
+                    if let Some(admission) = admission {
+                        admission.waits();
+                    }
                     let waited = self.shared.made.wait_timeout(state, LOOK_EVERY);
                     state = waited.unwrap_or_else(PoisonError::into_inner).0;
                     if stop.is_set() {
@@ -183,8 +191,13 @@ impl RepositoryResponses {
     }
 
     /// See [`Responses::turn`].
-    pub(crate) fn turn(&self, key: Sha256, stop: &Stop) -> Option<Turn> {
-        self.responses.turn(key.finalize().into(), stop)
+    pub(crate) fn turn(
+        &self,
+        key: Sha256,
+        stop: &Stop,
+        admission: Option<&dyn Admission>,
+    ) -> Option<Turn> {
+        self.responses.turn(key.finalize().into(), stop, admission)
     }
 }
 
@@ -293,7 +306,7 @@ mod tests {
 
     fn make(responses: &Responses, key: Key, bytes: &[u8]) -> Vec<u8> {
         let mut output = Vec::new();
-        match responses.turn(key, &Stop::default()).unwrap() {
+        match responses.turn(key, &Stop::default(), None).unwrap() {
             Turn::Known(answer) => answer.replay(&mut output).unwrap(),
             Turn::Make(making) => {
                 let mut recorder = making.recorder(&mut output);
@@ -346,7 +359,7 @@ mod tests {
         let idx = directory.path().join("pack-0.idx");
         let pack = Arc::new(Pack::open(&idx, ObjectFormat::Sha1).unwrap());
         let responses = Responses::new(directory.path());
-        let Some(Turn::Make(making)) = responses.turn([1; 32], &Stop::default()) else {
+        let Some(Turn::Make(making)) = responses.turn([1; 32], &Stop::default(), None) else {
             panic!("nobody asked before");
         };
         let mut first = Vec::new();
@@ -354,7 +367,7 @@ mod tests {
         let part = crate::PackPart::new(Arc::clone(&pack), 0..12);
         recorder.write_part(part).unwrap();
         making.finish(recorder).unwrap();
-        let Some(Turn::Known(known)) = responses.turn([1; 32], &Stop::default()) else {
+        let Some(Turn::Known(known)) = responses.turn([1; 32], &Stop::default(), None) else {
             panic!("it was kept");
         };
         drop(pack);
@@ -363,7 +376,7 @@ mod tests {
         assert_eq!(again, first);
         assert!(again.starts_with(b"PACK"));
         // Nobody holds the pack any more: the answer is made anew.
-        let turn = responses.turn([1; 32], &Stop::default());
+        let turn = responses.turn([1; 32], &Stop::default(), None);
         assert!(matches!(turn, Some(Turn::Make(_))));
     }
 
@@ -381,19 +394,53 @@ mod tests {
         assert!(responses.clone_turn(&stopped).is_some());
     }
 
+    #[derive(Debug, Default)]
+    struct Told(std::sync::atomic::AtomicUsize);
+
+    impl Admission for Told {
+        fn waits(&self) {
+            self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+
+    #[test]
+    fn who_waits_says_so_and_who_does_not_keeps_its_place() {
+        let directory = tempfile::tempdir().unwrap();
+        let responses = Responses::new(directory.path());
+        let told = Told::default();
+        let count = || told.0.load(std::sync::atomic::Ordering::Relaxed);
+        let turn = |stop: &Stop| responses.turn([1; 32], stop, Some(&told));
+        let Some(Turn::Make(making)) = turn(&Stop::default()) else {
+            panic!("nobody asked before");
+        };
+        assert_eq!(count(), 0);
+        let stopped = Stop::default();
+        stopped.stop();
+        assert!(turn(&stopped).is_none());
+        assert_eq!(count(), 1);
+        let mut output = Vec::new();
+        let recorder = making.recorder(&mut output);
+        making.finish(recorder).unwrap();
+        assert!(matches!(turn(&Stop::default()), Some(Turn::Known(_))));
+        assert_eq!(count(), 1);
+    }
+
     #[test]
     fn who_gives_up_leaves_the_answer_to_the_next() {
         let directory = tempfile::tempdir().unwrap();
         let responses = Responses::new(directory.path());
-        let Some(Turn::Make(first)) = responses.turn([1; 32], &Stop::default()) else {
+        let Some(Turn::Make(first)) = responses.turn([1; 32], &Stop::default(), None) else {
             panic!("nobody asked before");
         };
         let stopped = Stop::default();
         stopped.stop();
-        assert!(responses.turn([1; 32], &stopped).is_none(), "it waits");
+        assert!(
+            responses.turn([1; 32], &stopped, None).is_none(),
+            "it waits"
+        );
         drop(first);
         assert!(matches!(
-            responses.turn([1; 32], &Stop::default()),
+            responses.turn([1; 32], &Stop::default(), None),
             Some(Turn::Make(_))
         ));
     }

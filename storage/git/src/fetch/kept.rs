@@ -45,13 +45,13 @@ impl Session<'_> {
     fn add_refs(&self, request: &Fetch, key: &mut Sha256) {
         if request.include_tag {
             self.refs
-                .for_each("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
+                .for_each_name("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
         }
         if request.names_refs() {
             key.update(self.refs.head().as_str());
-            self.refs.for_each("", &mut |name, id| {
-                key.update(name.as_str().len().to_le_bytes());
-                key.update(name.as_str());
+            self.refs.for_each_name("", &mut |name, id| {
+                key.update(name.len().to_le_bytes());
+                key.update(name);
                 key.update(id.as_bytes());
             });
         }
@@ -67,7 +67,8 @@ impl Session<'_> {
         let (Some(key), Some(responses)) = (key, &self.limits.responses) else {
             return make(self, output);
         };
-        match responses.turn(key, &self.limits.stop) {
+        let admission = self.limits.admission.as_deref();
+        match responses.turn(key, &self.limits.stop, admission) {
             None => Err(FetchError::Stopped),
             Some(Turn::Known(answer)) => {
                 self.summary.replayed += 1;
