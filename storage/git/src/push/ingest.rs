@@ -239,6 +239,9 @@ fn index(
             budget.note(entry);
         }
     });
+    // gix makes room for all entries that may come at once, and refuses a pack when that room is larger than an object
+    // may be: with 512 MiB, from 7,456,541 objects on. What does not say how many come is given room as they come.
+    let mut entries = std::iter::from_fn(|| entries.next());
     let threads = if objects < PARALLEL_OBJECTS_MIN {
         1
     } else {

@@ -134,6 +134,27 @@ fn chains_whose_deltas_are_larger_than_an_object_may_be_are_refused() {
     assert!(report.contains(&reason), "{report}");
 }
 
+#[test]
+fn how_many_objects_a_pack_has_is_no_matter_of_how_large_one_may_be() {
+    let texts: Vec<_> = (0..2000)
+        .map(|number| format!("{number}").into_bytes())
+        .collect();
+    let entries: Vec<_> = texts
+        .iter()
+        .map(|text| Entry::Whole(Kind::Blob, text))
+        .collect();
+    let pack = with_trailer(&pack_body(&entries));
+    let limits = PushLimits {
+        object_bytes_max: 10_000,
+        ..PushLimits::default()
+    };
+    let tip = object_id(Kind::Blob, &texts[0]);
+    assert_eq!(
+        Place::new().push(&[(tip, REF)], &pack, &limits),
+        Taken::Accepted
+    );
+}
+
 /// A clock that goes on by a second whenever it is looked at.
 #[derive(Debug)]
 struct Ticking {
