@@ -51,6 +51,10 @@ pub(crate) struct Options {
     /// For `fetch`: a bare repository to fetch from [default: one is generated]
     #[arg(long = "repo", global = true, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
+    /// For `fetch`: commits of the generated repository, of about four objects each
+    #[arg(long, global = true, value_name = "N", default_value_t = 5_000,
+        value_parser = clap::value_parser!(u32).range(100..=2_000_000))]
+    pub(crate) commits: u32,
     /// Few repetitions: a look at the tool, not figures to keep
     #[arg(long, global = true)]
     pub(crate) quick: bool,

@@ -20,6 +20,8 @@ pub(crate) struct Bench {
     henge: PathBuf,
     quick: bool,
     repository: Option<PathBuf>,
+    /// Of a repository that is generated to be fetched from.
+    pub(crate) commits: usize,
     base_port: u16,
     /// For one try of a write after a leader was killed.
     pub(crate) try_deadline: Duration,
@@ -38,6 +40,7 @@ impl Bench {
             henge: options.henge()?,
             quick: options.quick,
             repository: options.repository.clone(),
+            commits: options.commits as usize,
             base_port: options.base_port,
             try_deadline: Duration::from_millis(options.try_ms),
             dir,

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::ensure;
 use henge_client::Deadlines;
+use henge_runtime::{Clock as _, SystemClock};
 use henge_types::{NodeId, RepoPath};
 use tokio::time::sleep;
 
@@ -23,6 +24,8 @@ const MANY: usize = 100_000;
 const BATCH: usize = 5_000;
 /// Refs in the push that is measured.
 const PUSHED: usize = 1_000;
+/// How long the nodes are looked at without a request, after as long a pause.
+const REST: Duration = Duration::from_secs(5);
 /// Before CPU time is read: replicas apply after the answer.
 const SETTLE: Duration = Duration::from_millis(100);
 
@@ -35,6 +38,8 @@ struct Pair<'a> {
     leader: NodeId,
     ours: String,
     theirs: String,
+    /// What the idle nodes use in a second: all of them, and the leader.
+    idle: [f64; 2],
 }
 
 struct Cost {
@@ -58,7 +63,19 @@ impl<'a> Pair<'a> {
             leader,
             ours: cluster.push_url(leader, &info.path())?,
             theirs: backend.create(name).await?,
+            idle: [0.0; 2],
         })
+    }
+
+    /// Notes what the nodes use without a request.
+    async fn rest(&mut self) -> anyhow::Result<()> {
+        sleep(REST).await;
+        let before = self.cpu()?;
+        sleep(REST).await;
+        let after = self.cpu()?;
+        let each = |of: usize| after[of].saturating_sub(before[of]).as_secs_f64();
+        self.idle = [each(0), each(1)].map(|used| used / REST.as_secs_f64());
+        Ok(())
     }
 
     fn cpu(&self) -> anyhow::Result<[Duration; 3]> {
@@ -75,24 +92,28 @@ impl<'a> Pair<'a> {
         count: usize,
         work: impl Future<Output = anyhow::Result<()>>,
     ) -> anyhow::Result<Cost> {
-        let before = self.cpu()?;
+        let (before, started) = (self.cpu()?, SystemClock.instant());
         work.await?;
         sleep(SETTLE).await;
         let after = self.cpu()?;
-        let each =
-            |of: usize| after[of].saturating_sub(before[of]).as_secs_f64() * 1_000.0 / count as f64;
+        let took = SystemClock.instant().duration_since(started);
+        let each = |of: usize, idle: f64| {
+            let used = after[of].saturating_sub(before[of]).as_secs_f64();
+            (used - idle * took.as_secs_f64()).max(0.0) * 1_000.0 / count as f64
+        };
         Ok(Cost {
-            all: each(0),
-            leader: each(1),
-            git: each(2),
+            all: each(0, self.idle[0]),
+            leader: each(1, self.idle[1]),
+            git: each(2, 0.0),
         })
     }
 }
 
-async fn list(url: &str, bench: &Bench, request: &Request, times: usize) -> anyhow::Result<u64> {
+/// Lists with each of the requests, over a connection each; how many bytes came back on the last one.
+async fn list(url: &str, bench: &Bench, requests: &[Request]) -> anyhow::Result<u64> {
     let curl = Curl::new(url, bench.dir());
     let mut bytes = 0;
-    for _ in 0..times {
+    for request in requests {
         bytes = curl.send(request).await?;
     }
     Ok(bytes)
@@ -145,17 +166,18 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         ("refs-many", MANY, bench.pick(5, 40)),
     ] {
         bench.progress(&format!("refs: filling {count}"));
-        let pair = Pair::new(&cluster, &backend, name).await?;
+        let mut pair = Pair::new(&cluster, &backend, name).await?;
         fill(&pair, &commits, count).await?;
         backend.maintain(name).await?;
+        pair.rest().await?;
         for row in rows(bench, &pair, &commits, count, times).await? {
             section.row(row);
         }
     }
     section.note(
-        "CPU = utime + stime over several requests, in clock ticks of 10 ms, idle time of the nodes not taken off; first = a \
+        "CPU = utime + stime over several requests, in clock ticks of 10 ms, less what the nodes use idle; first = a \
          listing that was not asked for before; git = lighttpd with http-backend, its refs packed before the listings; \
-         clients: curl for listings (a connection each), stock git for pushes",
+         clients: curl for listings, over one connection or over a new one each, stock git for pushes",
     );
     section.note(format!(
         "versions: henge {}; {}; {}",
@@ -175,33 +197,33 @@ async fn rows(
     commits: &Commits,
     count: usize,
     times: usize,
-) -> anyhow::Result<[Vec<String>; 3]> {
-    let all = Request::ls_refs("all refs");
-    let again = pair.measure(times, async {
-        list(&pair.ours, bench, &all, times).await.map(drop)
+) -> anyhow::Result<[Vec<String>; 4]> {
+    let all = vec![Request::ls_refs("all refs"); times];
+    let curl = Curl::new(&pair.ours, bench.dir());
+    let connecting = pair.measure(times, async {
+        list(&pair.ours, bench, &all).await.map(drop)
     });
+    let connecting = connecting.await?;
+    let again = pair.measure(times, async { curl.send_all(&all).await.map(drop) });
     let again = again.await?;
     let theirs = pair.measure(times, async {
-        list(&pair.theirs, bench, &all, times).await.map(drop)
+        list(&pair.theirs, bench, &all).await.map(drop)
     });
     let git = theirs.await?.git;
-    let varied: Vec<_> = (0..times).map(|_| all.varied()).collect();
-    let first = pair.measure(times, async {
-        for request in &varied {
-            list(&pair.ours, bench, request, 1).await?;
-        }
-        Ok(())
-    });
+    let varied: Vec<_> = all.iter().map(Request::varied).collect();
+    let first = pair.measure(times, async { curl.send_all(&varied).await.map(drop) });
     let first = first.await?;
     let pushed = push(pair, commits, bench.pick(2, 8)).await?;
-    let seen = list(&pair.ours, bench, &all, 1).await?;
+    let seen = list(&pair.ours, bench, &all[..1]).await?;
     ensure!(
         seen > 40 * count as u64,
         "refs are missing: {seen} bytes were listed"
     );
+    let what = |how: &str| format!("ls-refs, {count} refs, {how}");
     Ok([
-        row(&format!("ls-refs, {count} refs, again"), &again, git),
-        row(&format!("ls-refs, {count} refs, first"), &first, git),
+        row(&what("again, a connection each"), &connecting, git),
+        row(&what("again"), &again, git),
+        row(&what("first"), &first, git),
         row(
             &format!("atomic push of {PUSHED} refs to {count}"),
             &pushed,

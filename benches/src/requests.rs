@@ -131,6 +131,44 @@ impl Curl {
         ensure!(code == "200", "{} was answered with {code}", request.name);
         Ok(bytes.trim().parse()?)
     }
+
+    /// Sends requests one after the other over one connection; how many bytes came back on the last one.
+    pub(crate) async fn send_all(&self, requests: &[Request]) -> anyhow::Result<u64> {
+        let folder = tempfile::tempdir_in(&self.dir).context("cannot make a folder")?;
+        let mut configs = Vec::with_capacity(requests.len());
+        for (number, request) in requests.iter().enumerate() {
+            let body = folder.path().join(number.to_string());
+            std::fs::write(&body, request.body()).context("cannot write a request")?;
+            configs.push(config(&self.url, &body));
+        }
+        let list = folder.path().join("curl");
+        std::fs::write(&list, configs.join("next\n")).context("cannot write a list")?;
+        let sent = Program::new("curl").arg("--config").arg(&list).output(b"");
+        // curl's messages hold the URL, and the URL a token.
+        let answers = sent.await.map_err(|_| anyhow::anyhow!("curl failed"))?;
+        let mut last = 0;
+        for answer in answers.lines() {
+            let (code, bytes) = answer.split_once(' ').context("curl said nothing")?;
+            ensure!(code == "200", "a request was answered with {code}");
+            last = bytes.trim().parse()?;
+        }
+        ensure!(
+            answers.lines().count() == requests.len(),
+            "answers are missing"
+        );
+        Ok(last)
+    }
+}
+
+/// One request of a list for curl's `--config`.
+fn config(url: &str, body: &Path) -> String {
+    format!(
+        "url = \"{url}\"\ndata-binary = \"@{}\"\noutput = \"/dev/null\"\nsilent\nshow-error\n\
+         header = \"Git-Protocol: version=2\"\nheader = \"Expect:\"\n\
+         header = \"Content-Type: application/x-git-upload-pack-request\"\n\
+         write-out = \"%{{http_code}} %{{size_download}}\\n\"\n",
+        body.display()
+    )
 }
 
 #[cfg(test)]
