@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 use henge_api::{Answer, Backend, Home, NewRepo, Refs};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, Repos};
-use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoStats};
-use henge_types::{OwnerName, RefUpdate, RefVerdict, RepoPath, RepoRecord};
+use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
+use henge_types::{NodeId, OwnerName, RefUpdate, RefVerdict, RepoPath, RepoRecord};
 
 /// The real thing behind [`Backend`].
 #[derive(Debug, Clone)]
@@ -83,6 +83,20 @@ impl Backend for NodeBackend {
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats> {
         Box::pin(async move { self.repos.compact(principal, path, depth).await })
+    }
+
+    fn start_check<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        nodes: &'a [NodeId],
+        repair: bool,
+    ) -> Answer<'a, RepoCheck> {
+        Box::pin(async move { self.repos.start_check(principal, path, nodes, repair).await })
+    }
+
+    fn checks<'a>(&'a self, path: &'a RepoPath, nodes: &'a [NodeId]) -> Answer<'a, RepoCheck> {
+        Box::pin(async move { self.repos.checks(path, nodes).await })
     }
 
     fn home(&self, repo: &RepoRecord) -> Home {

@@ -155,6 +155,17 @@ impl PackEffects {
         Ok(())
     }
 
+    /// A pack that is staged here now takes the place of damaged files of its name.
+    ///
+    /// # Errors
+    /// When the disk fails.
+    pub(crate) fn promote_over(&self, missing: &Missing) -> Result<(), KeepError> {
+        if self.staging.promote(&missing.network, &missing.pack)? {
+            self.parking.arrived(missing);
+        }
+        Ok(())
+    }
+
     fn install(&self, group: GroupId, network: NetworkId, pack: &PackRef) {
         let missing = Missing {
             group,

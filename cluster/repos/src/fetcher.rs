@@ -36,7 +36,7 @@ pub(crate) const SWEEP_BARRIER: Duration = Duration::from_secs(2);
 
 /// Why a pack was not fetched from anybody.
 #[derive(Debug, Error)]
-enum NotFetched {
+pub(crate) enum NotFetched {
     /// Every other replica was asked and lacks it.
     #[error("no other replica has it")]
     Nobody,
@@ -52,6 +52,15 @@ enum NotFetched {
     /// There is no other replica.
     #[error("the group has no other replica")]
     Alone,
+}
+
+/// What a fetched pack takes the place of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum InPlaceOf {
+    /// Nothing: its network is parked for it.
+    Nothing,
+    /// Files of its name that are damaged.
+    Damaged,
 }
 
 /// Starts the background tasks of a replica.
@@ -107,7 +116,7 @@ impl Inner {
             network,
             pack,
         } = missing;
-        match self.fetch_from_anybody(missing).await {
+        match self.fetch_from_anybody(missing, InPlaceOf::Nothing).await {
             Ok(()) => {
                 metrics::pack_fetched();
                 false
@@ -137,7 +146,15 @@ impl Inner {
         barrier.is_err() || !self.effects.parking().contains(missing)
     }
 
-    async fn fetch_from_anybody(&self, missing: Missing) -> Result<(), NotFetched> {
+    /// Fetches a pack from any other replica, verifies it and puts it in place.
+    ///
+    /// # Errors
+    /// See [`NotFetched`]: what was there is there still.
+    pub(crate) async fn fetch_from_anybody(
+        &self,
+        missing: Missing,
+        in_place_of: InPlaceOf,
+    ) -> Result<(), NotFetched> {
         let own = self.cluster.node();
         let others: Vec<_> = self
             .cluster
@@ -150,7 +167,7 @@ impl Inner {
         }
         let mut failed = None;
         for node in others {
-            match self.fetch_from(node, missing).await {
+            match self.fetch_from(node, missing, in_place_of).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
                 Err(source) => failed = Some(NotFetched::Failed { node, source }),
@@ -160,7 +177,12 @@ impl Inner {
     }
 
     /// `false` when that node lacks it too.
-    async fn fetch_from(&self, node: NodeId, missing: Missing) -> io::Result<bool> {
+    async fn fetch_from(
+        &self,
+        node: NodeId,
+        missing: Missing,
+        in_place_of: InPlaceOf,
+    ) -> io::Result<bool> {
         let request = PackRequest {
             network: missing.network,
             pack: missing.pack,
@@ -205,7 +227,10 @@ impl Inner {
                 .staging()
                 .keep(&stage, (&pack, &idx), Trust::Received)?;
             drop(quarantine);
-            effects.promote_missing(&missing)
+            match in_place_of {
+                InPlaceOf::Nothing => effects.promote_missing(&missing),
+                InPlaceOf::Damaged => effects.promote_over(&missing),
+            }
         });
         kept.await?.map_err(io::Error::other)?;
         Ok(true)

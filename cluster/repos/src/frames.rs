@@ -6,7 +6,7 @@
 use std::io;
 
 use bytes::Bytes;
-use henge_types::status::{CompactionDepth, RepoStats};
+use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
 };
@@ -27,6 +27,9 @@ pub(crate) const GIT: &str = "git";
 
 /// Compaction and figures, asked of the leader of a shard.
 pub(crate) const MAINTAIN: &str = "maintain";
+
+/// Checks of a replica's store, asked of that replica.
+pub(crate) const CHECK: &str = "check";
 
 /// The largest frame: the report of the largest push, or the refs of a very large repository.
 const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
@@ -227,6 +230,44 @@ pub(crate) enum MaintainAnswer {
     Stats(RepoStats),
     /// Another node leads, perhaps.
     NotLeader,
+    /// The repository has another life, or is gone from the shard.
+    WrongGeneration,
+    /// It may not be done now.
+    Refused(ErrorCode, String),
+}
+
+/// Head of a [`CHECK`] stream; nothing follows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct CheckRequest {
+    /// The repository's shard.
+    pub group: GroupId,
+    /// The repository.
+    pub repo: RepoId,
+    /// Its fork network.
+    pub network: NetworkId,
+    /// The life of it that the request was resolved to.
+    pub generation: Generation,
+    /// What is asked.
+    pub verb: CheckVerb,
+}
+
+/// What is asked of a replica about its store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CheckVerb {
+    /// How the check stands.
+    Look,
+    /// Check it as soon as it is its turn; then as above.
+    Start {
+        /// Fetch packs that are damaged from other replicas.
+        repair: bool,
+    },
+}
+
+/// The answer on a [`CHECK`] stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum CheckAnswer {
+    /// How it stands now.
+    Stands(ReplicaCheck),
     /// The repository has another life, or is gone from the shard.
     WrongGeneration,
     /// It may not be done now.

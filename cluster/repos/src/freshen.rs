@@ -141,14 +141,14 @@ impl Inner {
     }
 
     /// What the refs of a network's live repositories are at.
-    fn tips(&self, group: GroupId, network: NetworkId) -> Vec<ObjectId> {
+    pub(crate) fn tips(&self, group: GroupId, network: NetworkId) -> Vec<ObjectId> {
         let Some(at) = self.cluster.state(group) else {
             return Vec::new();
         };
         let view = ShardView::new(&at.state);
-        let repos = view.repos().filter(|repo| repo.network == network);
+        let repos = view.repos_of(&network);
         let mut tips: Vec<_> = repos
-            .flat_map(|repo| view.refs(&repo.repo, "").map(|(_, id)| id))
+            .flat_map(|repo| view.ref_texts(&repo, "").map(|(_, id)| id))
             .collect();
         tips.sort_unstable();
         tips.dedup();

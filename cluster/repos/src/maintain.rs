@@ -6,6 +6,7 @@
 //! - [`watch`]: which networks to look at, and when one is due.
 //! - [`compact`]: one compaction.
 //! - [`ask`]: `gc` and `stats`, from any node.
+//! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -21,6 +22,8 @@ use crate::metrics;
 use crate::repos::Inner;
 
 pub(crate) mod ask;
+pub(crate) mod check;
+pub(crate) mod check_ask;
 pub(crate) mod compact;
 mod watch;
 
@@ -94,6 +97,7 @@ pub(crate) fn start(inner: &Arc<Inner>) {
         .spawn("compaction", OnPanic::EndProcess, async move {
             maintaining.maintain().await;
         });
+    check::start(inner);
 }
 
 impl Inner {

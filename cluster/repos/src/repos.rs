@@ -12,9 +12,9 @@ use henge_git::http::ServiceError;
 use henge_git::{Deadline, Objects, ObjectsPool, Responses, Stop};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
-use henge_types::status::{CompactionDepth, RepoStats};
+use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, NetworkId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
+    GroupId, NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
     RepoPath, RepoRecord, limits,
 };
 use tokio::io::AsyncReadExt;
@@ -28,6 +28,8 @@ use crate::effects::PackEffects;
 use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
 use crate::maintain::Maintenance;
 use crate::maintain::ask::MaintainService;
+use crate::maintain::check::Checks;
+use crate::maintain::check_ask::{CheckService, Start};
 use crate::push::lead::PushService;
 use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
@@ -69,6 +71,7 @@ pub(crate) struct Inner {
     /// Bitmaps and commit-graphs, one network at a time.
     pub(crate) work_of_freshening: Scope,
     pub(crate) maintenance: Maintenance,
+    pub(crate) checks: Checks,
     pub(crate) pushes: Semaphore,
     pub(crate) fetches: Admissions,
     pub(crate) space: Space,
@@ -166,6 +169,7 @@ impl Repos {
             work_of_maintenance: Scope::root("maintenance", handle.clone(), 1),
             work_of_freshening: Scope::root("bitmaps", handle, 1),
             maintenance: Maintenance::default(),
+            checks: Checks::default(),
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
             fetches: Admissions::default(),
             space: Space::default(),
@@ -188,6 +192,10 @@ impl Repos {
         bulk.serve(
             frames::MAINTAIN,
             Arc::new(MaintainService(Arc::downgrade(&inner))),
+        );
+        bulk.serve(
+            frames::CHECK,
+            Arc::new(CheckService(Arc::downgrade(&inner))),
         );
         bulk.serve(frames::GIT, Arc::new(ReadService(Arc::downgrade(&inner))));
         fetcher::start(&inner);
@@ -286,6 +294,37 @@ impl Repos {
         allow(Some(principal))?;
         let verb = MaintainVerb::Compact { depth };
         self.inner.maintenance(path, verb).await
+    }
+
+    /// Has replicas check their whole stores of the repository's fork network as soon as it is their turn: all of them,
+    /// or those on these nodes. With `repair`, packs that are damaged are fetched again from other replicas. Returns at
+    /// once; [`Repos::checks`] tells when they are done. A node that restarts forgets it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`; `Invalid` for a node without a replica; `Throttled` when too many wait already.
+    pub async fn start_check(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        nodes: &[NodeId],
+        repair: bool,
+    ) -> Result<RepoCheck, ServiceError> {
+        allow(Some(principal))?;
+        self.inner
+            .checks_of(path, nodes, Some(Start { repair }))
+            .await
+    }
+
+    /// How the checks of the repository's stores stand, on all replicas or those on these nodes.
+    ///
+    /// # Errors
+    /// `NotFound`; `Invalid` for a node without a replica.
+    pub async fn checks(
+        &self,
+        path: &RepoPath,
+        nodes: &[NodeId],
+    ) -> Result<RepoCheck, ServiceError> {
+        self.inner.checks_of(path, nodes, None).await
     }
 
     /// Changes refs without bringing objects: every new value must be one that a ref has already, and a

@@ -103,6 +103,17 @@ impl<'v, V: View> ShardView<'v, V> {
         self.repo(&repo)
     }
 
+    /// The live repositories of a network, by id.
+    pub fn repos_of(self, network: &NetworkId) -> impl Iterator<Item = RepoId> + use<'v, V> {
+        let all = keys::network_repos(network);
+        let marks = self.view.range(&all, &all);
+        marks.map(|(key, _)| {
+            keys::network_of(key)
+                .map(|(_, repo)| repo)
+                .unwrap_or_else(|| panic!("broken key {key:?}: state damaged"))
+        })
+    }
+
     /// The refs whose names start with `prefix`, by name.
     pub fn refs(
         self,

@@ -2,7 +2,7 @@
 
 use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
-use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoStats};
+use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
     GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
     RepoRecord,
@@ -94,6 +94,19 @@ pub trait Backend: Send + Sync + 'static {
         path: &'a RepoPath,
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats>;
+
+    /// Has replicas check their stores as soon as it is their turn, those on `nodes` or all when it is empty; `repair` has
+    /// damaged packs fetched again. Answers at once. Errors: `not_found`, `forbidden`, `invalid`, `throttled`.
+    fn start_check<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        nodes: &'a [NodeId],
+        repair: bool,
+    ) -> Answer<'a, RepoCheck>;
+
+    /// How those checks stand. Errors: `not_found`, `invalid`.
+    fn checks<'a>(&'a self, path: &'a RepoPath, nodes: &'a [NodeId]) -> Answer<'a, RepoCheck>;
 
     /// Where a repository lives, from local memory.
     fn home(&self, repo: &RepoRecord) -> Home;

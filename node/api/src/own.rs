@@ -4,7 +4,7 @@ mod packs;
 mod refs;
 mod repos;
 
-pub(crate) use packs::{gc, stats};
+pub(crate) use packs::{fsck, gc, start_fsck, stats};
 pub(crate) use refs::update_refs;
 pub(crate) use repos::{create_repo, get_repo, list_repos};
 

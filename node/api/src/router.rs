@@ -89,6 +89,10 @@ fn api_routes() -> Router<Api> {
         )
         .route("/api/henge/v1/repos/{owner}/{repo}/gc", post(own::gc))
         .route("/api/henge/v1/repos/{owner}/{repo}/stats", get(own::stats))
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/fsck",
+            get(own::fsck).post(own::start_fsck),
+        )
         .route("/api", any(no_such_route))
         .route("/api/", any(no_such_route))
         .route("/api/{*rest}", any(no_such_route))

@@ -1,9 +1,10 @@
 //! What can be typed after `henge cluster` and `henge repo`.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, Subcommand, ValueEnum};
-use henge_types::{ObjectFormat, OwnerName, RepoPath};
+use henge_types::{NodeId, ObjectFormat, OwnerName, RepoPath};
 
 use crate::exit::EXIT_CODES_HELP;
 
@@ -96,6 +97,28 @@ pub struct Repo {
     pub verb: RepoVerb,
 }
 
+/// Nodes by number, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nodes(pub Vec<NodeId>);
+
+impl FromStr for Nodes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(Vec::new()));
+        }
+        let number = |text: &str| {
+            let number = text.trim().parse().map(NodeId::new);
+            number.map_err(|_| format!("{text:?} is not the number of a node, nor all"))
+        };
+        text.split(',')
+            .map(number)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+}
+
 /// What can be done with repositories.
 #[derive(Debug, Subcommand)]
 pub enum RepoVerb {
@@ -150,6 +173,22 @@ pub enum RepoVerb {
         aggressive: bool,
         /// How long to wait; 0 only asks for it
         #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+        wait: u64,
+    },
+    /// Read every object on every replica, and tell what is damaged or missing
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Fsck {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// Only the replicas on these nodes, comma separated, or all of them
+        #[arg(long, default_value = "all", value_name = "NODE")]
+        node: Nodes,
+        /// Fetch damaged packs again from another replica
+        #[arg(long)]
+        repair: bool,
+        /// How long to wait; 0 only asks for it
+        #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
         wait: u64,
     },
     /// Delete a repository and everything in it

@@ -80,6 +80,26 @@ pub enum CliError {
         /// How long it was waited for.
         waited_s: u64,
     },
+    /// A check found something, or could not look at everything.
+    #[error("{repo} is not whole everywhere: {problems} problems, {unchecked} replicas unchecked")]
+    NotWhole {
+        /// The repository.
+        repo: String,
+        /// What was found on all replicas together.
+        problems: u64,
+        /// Replicas that were not checked to the end.
+        unchecked: usize,
+    },
+    /// A check takes longer than was to be waited.
+    #[error(
+        "the check of {repo} is not done after {waited_s} s: it goes on, and asking with --wait again tells its outcome"
+    )]
+    StillChecking {
+        /// The repository.
+        repo: String,
+        /// How long it was waited for.
+        waited_s: u64,
+    },
     /// Whoever was asked leads no more.
     #[error("the leader of {repo} changed meanwhile: ask again")]
     LeaderChanged {
@@ -102,10 +122,13 @@ impl CliError {
             | Self::PrivateFile(_)
             | Self::ClusterFile { .. } => Exit::Usage,
             Self::Call { source, .. } => source.code().into(),
-            Self::ThoughtBetter { .. } | Self::ListLoops { .. } | Self::NotCompacted { .. } => {
-                Exit::Failure
-            }
-            Self::StillCompacting { .. } | Self::LeaderChanged { .. } => Exit::Unknown,
+            Self::ThoughtBetter { .. }
+            | Self::ListLoops { .. }
+            | Self::NotCompacted { .. }
+            | Self::NotWhole { .. } => Exit::Failure,
+            Self::StillCompacting { .. }
+            | Self::StillChecking { .. }
+            | Self::LeaderChanged { .. } => Exit::Unknown,
             // `henge repo list | head` got what it wanted.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_) => Exit::Failure,

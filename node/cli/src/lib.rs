@@ -16,6 +16,7 @@ pub mod console;
 pub mod context;
 pub mod error;
 pub mod exit;
+mod fsck;
 mod packs;
 pub mod private_file;
 mod repo;

@@ -16,6 +16,7 @@ use crate::console::{Console, Input};
 use crate::context::{self, Environment};
 use crate::error::CliError;
 use crate::exit::Exit;
+use crate::fsck;
 use crate::packs;
 use crate::table::{Table, printable};
 
@@ -60,6 +61,19 @@ pub(crate) async fn run(
             };
             let wait = Duration::from_secs(wait);
             packs::gc(&client, &path, depth, wait, json, console.out).await?;
+        }
+        RepoVerb::Fsck {
+            path,
+            node,
+            repair,
+            wait,
+        } => {
+            let asked = fsck::Asked {
+                nodes: node.0,
+                repair,
+                wait: Duration::from_secs(wait),
+            };
+            fsck::run(&client, &path, &asked, json, console).await?;
         }
         RepoVerb::Delete { path, yes } => {
             if !yes {

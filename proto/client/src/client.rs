@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_types::status::{ClusterStatus, CompactionDepth};
-use henge_types::{ErrorCode, OwnerName, RepoPath, limits};
+use henge_types::status::{ClusterStatus, CompactionDepth, RepoCheck};
+use henge_types::{ErrorCode, NodeId, OwnerName, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use crate::address::{Address, InvalidAddress};
 use crate::error::{Attempt, ClientError, code_of_status};
 use crate::model::{
-    Branch, ErrorBody, Gc, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo,
+    Branch, ErrorBody, Fsck, Gc, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo,
     RepoPage, RepoStats, Version,
 };
 use crate::secret::Secret;
@@ -193,6 +193,31 @@ impl Client {
     ) -> Result<RepoStats, ClientError> {
         let aggressive = depth == CompactionDepth::Everything;
         let call = post(format!("/api/henge/v1/repos/{path}/gc"), &Gc { aggressive });
+        self.json(&call, Effect::Reads).await
+    }
+
+    /// Has replicas check their whole stores of the repository's fork network: those on `nodes`, or all when it is empty.
+    /// With `repair`, damaged packs are fetched again from other replicas. Answers at once.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`, `throttled`, and as every call. Asking again does no harm.
+    pub async fn start_fsck(
+        &self,
+        path: &RepoPath,
+        nodes: &[NodeId],
+        repair: bool,
+    ) -> Result<RepoCheck, ClientError> {
+        let body = Fsck { nodes, repair };
+        let call = post(format!("/api/henge/v1/repos/{path}/fsck"), &body);
+        self.json(&call, Effect::Reads).await
+    }
+
+    /// How the checks of the repository's stores stand, on all replicas.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call.
+    pub async fn fsck(&self, path: &RepoPath) -> Result<RepoCheck, ClientError> {
+        let call = get(format!("/api/henge/v1/repos/{path}/fsck"), LIST_BYTES_MAX);
         self.json(&call, Effect::Reads).await
     }
 

@@ -134,6 +134,13 @@ pub(crate) struct Gc {
     pub aggressive: bool,
 }
 
+/// Asks for checks of stores.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct Fsck<'a> {
+    pub nodes: &'a [NodeId],
+    pub repair: bool,
+}
+
 /// A branch and the commit it names.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Branch {

@@ -107,6 +107,12 @@ pub const QUORUM_WAIT_MS: u64 = 8_000;
 pub const PUSHES_AT_ONCE: usize = 64;
 /// How long one fetch or push may take at most, milliseconds: on a slow line, a large clone takes its time.
 pub const GIT_REQUEST_MS_MAX: u64 = 2 * 60 * 60 * 1000;
+/// How long the check of one network's store may take on a replica, milliseconds.
+pub const CHECK_MS_MAX: u64 = 6 * 60 * 60 * 1000;
+/// Checks of stores that wait on a node.
+pub const CHECKS_ASKED_MAX: usize = 256;
+/// Problems of a store that are named one by one.
+pub const CHECK_PROBLEMS_MAX: usize = 100;
 /// Fetches that a node handles at once.
 pub const FETCHES_AT_ONCE: usize = 64;
 /// Fetches beyond those that wait for an equal one's answer, or get it.

@@ -150,3 +150,84 @@ pub struct LastCompaction {
     /// Why it failed, if it did.
     pub failed: Option<String>,
 }
+
+/// How the checks of a repository's object store stand, replica by replica.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepoCheck {
+    /// The replicas that were asked, by node.
+    pub replicas: Vec<ReplicaCheck>,
+}
+
+/// How the check of one replica's store stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaCheck {
+    /// Whose replica.
+    pub node: NodeId,
+    /// Whether a check waits, runs, or neither.
+    pub state: CompactionState,
+    /// The check that was asked for last: it has ended when [`CheckOutcome::run`] is no lower. Grows with every one that
+    /// is asked for, also over restarts; 0 when none was.
+    pub run: u64,
+    /// How far the one that runs is.
+    pub progress: Option<CheckProgress>,
+    /// The last one that ended since the node started.
+    pub last: Option<CheckOutcome>,
+    /// Why the node could not be asked; the rest then says nothing.
+    pub failed: Option<String>,
+}
+
+/// How far a check is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckProgress {
+    /// `packs`, `loose`, `connectivity` or `repair`.
+    pub stage: String,
+    /// Objects done in this stage; packs, where packs are repaired.
+    pub done: u64,
+    /// How many there are, where that is known.
+    pub total: Option<u64>,
+}
+
+/// What a check of one replica's store found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckOutcome {
+    /// Which check this was.
+    pub run: u64,
+    /// When it ended, milliseconds since the Unix epoch.
+    pub ended_at_ms: u64,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Packs that were read.
+    pub packs: u64,
+    /// Objects in them that were read and hashed, one that lies in two as often.
+    pub objects: u64,
+    /// Objects that refs of the fork network reach; none when that could not be told.
+    pub reachable: Option<u64>,
+    /// Objects in packs that no ref reaches; none as above.
+    pub unreachable: Option<u64>,
+    /// What is wrong, the first of it.
+    pub problems: Vec<CheckProblem>,
+    /// How much more is wrong.
+    pub more_problems: u64,
+    /// Packs that were damaged and were fetched again from another replica; what is in `problems` was found after.
+    pub repaired: Vec<String>,
+    /// Why the check could not be finished, if it could not.
+    pub failed: Option<String>,
+}
+
+impl CheckOutcome {
+    /// Whether everything was looked at and found well.
+    pub const fn is_clean(&self) -> bool {
+        self.failed.is_none() && self.problems.is_empty() && self.more_problems == 0
+    }
+}
+
+/// Something that is wrong in a store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckProblem {
+    /// The pack, lower-case hex, where it is about one.
+    pub pack: Option<String>,
+    /// The object, lower-case hex, where it is about one.
+    pub object: Option<String>,
+    /// What is wrong, for a person.
+    pub text: String,
+}

@@ -124,6 +124,9 @@ pub struct FsckReport {
     pub loose: u64,
     /// Objects that can be reached from the tips; none when the store could not be opened for it.
     pub reachable: Option<u64>,
+    /// Objects in packs that cannot be reached from the tips, each counted once; none as above. They are no finding:
+    /// rewritten history and deleted refs leave them.
+    pub unreachable: Option<u64>,
     /// The first [`FINDINGS_MAX`] findings.
     pub findings: Vec<Finding>,
     /// How many more there are.

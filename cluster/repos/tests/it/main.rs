@@ -7,6 +7,7 @@
 )]
 
 mod catalogue;
+mod checks;
 mod compaction;
 mod failures;
 mod pushes;

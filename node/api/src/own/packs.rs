@@ -1,9 +1,9 @@
-//! Packs of a repository: figures, and compaction.
+//! Packs of a repository: figures, compaction, and checks of what is in them.
 
 use axum::Json;
 use axum::extract::{Extension, State};
 use henge_types::NodeId;
-use henge_types::status::{CompactionDepth, CompactionState, LastCompaction, RepoStats};
+use henge_types::status::{CompactionDepth, CompactionState, LastCompaction, RepoCheck, RepoStats};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -93,4 +93,37 @@ pub(crate) async fn gc(
     };
     let stats = api.backend.compact(principal.name(), &path, depth).await?;
     Ok((StatusCode::ACCEPTED, Json(stats.into())))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Fsck {
+    /// None: all replicas.
+    #[serde(default)]
+    nodes: Vec<NodeId>,
+    #[serde(default)]
+    repair: bool,
+}
+
+/// `POST /api/henge/v1/repos/{owner}/{repo}/fsck`: 202 at once. A replica's check is over when its `last.run` is no lower
+/// than the `run` of this answer.
+pub(crate) async fn start_fsck(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    AtRepo(path): AtRepo,
+    JsonBody(body): JsonBody<Fsck>,
+) -> Result<(StatusCode, Json<RepoCheck>), ApiError> {
+    let started = api
+        .backend
+        .start_check(principal.name(), &path, &body.nodes, body.repair)
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(started)))
+}
+
+/// `GET /api/henge/v1/repos/{owner}/{repo}/fsck`
+pub(crate) async fn fsck(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+) -> Result<Json<RepoCheck>, ApiError> {
+    Ok(Json(api.backend.checks(&path, &[]).await?))
 }

@@ -8,8 +8,8 @@ use futures::future::BoxFuture;
 use henge_api::{Answer, Backend, Home, NewRepo, Refs};
 use henge_git::http::ServiceError;
 use henge_types::status::{
-    ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport, NodeStatus,
-    RepoStats,
+    CheckOutcome, ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport,
+    NodeStatus, ReplicaCheck, RepoCheck, RepoStats,
 };
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectFormat, ObjectId,
@@ -74,6 +74,28 @@ fn stats_of(repo: &Repo) -> RepoStats {
             bytes: 900,
             failed: None,
         }),
+    }
+}
+
+fn check_of(node: NodeId, repair: bool) -> RepoCheck {
+    let outcome = CheckOutcome {
+        run: 7,
+        objects: 10,
+        reachable: Some(9),
+        unreachable: Some(1),
+        repaired: repair.then(|| "ab".repeat(20)).into_iter().collect(),
+        ..CheckOutcome::default()
+    };
+    let check = ReplicaCheck {
+        node,
+        state: CompactionState::Idle,
+        run: 7,
+        progress: None,
+        last: Some(outcome),
+        failed: None,
+    };
+    RepoCheck {
+        replicas: vec![check],
     }
 }
 
@@ -271,6 +293,27 @@ impl Backend for Memory {
             let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
             repo.asked = Some(depth);
             Ok(stats_of(repo))
+        })
+    }
+
+    fn start_check<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        nodes: &'a [NodeId],
+        repair: bool,
+    ) -> Answer<'a, RepoCheck> {
+        self.unless_broken(move |repos| {
+            repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            let node = nodes.first().copied().unwrap_or(NodeId::new(1));
+            Ok(check_of(node, repair))
+        })
+    }
+
+    fn checks<'a>(&'a self, path: &'a RepoPath, _: &'a [NodeId]) -> Answer<'a, RepoCheck> {
+        self.unless_broken(move |repos| {
+            repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(check_of(NodeId::new(1), false))
         })
     }
 

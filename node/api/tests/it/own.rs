@@ -216,3 +216,29 @@ async fn packs_are_counted_and_compacted() {
     let unknown = node.post(GC, json!({"agressive": true})).await;
     unknown.error(422, "invalid");
 }
+
+#[tokio::test]
+async fn stores_are_checked_on_the_nodes_that_are_named() {
+    const FSCK: &str = "/api/henge/v1/repos/admin/demo/fsck";
+    let node = Node::new();
+    node.get(FSCK).await.error(404, "not_found");
+    node.post(FSCK, json!({})).await.error(404, "not_found");
+    let body = json!({"owner": "admin", "name": "demo"});
+    node.post("/api/henge/v1/repos", body).await;
+    let answer = node.post(FSCK, json!({"nodes": [3], "repair": true})).await;
+    assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
+    let last = json!({
+        "run": 7, "ended_at_ms": 0, "took_ms": 0, "packs": 0, "objects": 10, "reachable": 9,
+        "unreachable": 1, "problems": [], "more_problems": 0, "repaired": ["ab".repeat(20)],
+        "failed": null,
+    });
+    let mut expected = json!({"replicas": [{
+        "node": 3, "state": "idle", "run": 7, "progress": null, "last": last, "failed": null,
+    }]});
+    assert_eq!(answer.json(), expected);
+    expected["replicas"][0]["node"] = json!(1);
+    expected["replicas"][0]["last"]["repaired"] = json!([]);
+    assert_eq!(node.get(FSCK).await.json(), expected);
+    let unknown = node.post(FSCK, json!({"node": 3})).await;
+    unknown.error(422, "invalid");
+}

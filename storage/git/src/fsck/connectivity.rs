@@ -56,6 +56,24 @@ impl Fsck<'_> {
             self.tell(Stage::Connectivity, seen.len() as u64, None)?;
         }
         self.report.reachable = Some(seen.len() as u64);
+        self.count_unreachable(&store, &seen)
+    }
+
+    fn count_unreachable(
+        &mut self,
+        store: &ObjectStore,
+        reachable: &HashSet<Oid>,
+    ) -> Result<(), FsckError> {
+        let mut unreachable = HashSet::default();
+        for pack in store.packs() {
+            if self.stop.is_set() {
+                return Err(FsckError::Stopped);
+            }
+            let ids = (0..pack.index.num_objects()).map(|entry| pack.index.oid_at_index(entry));
+            let ids = ids.map(ToOwned::to_owned);
+            unreachable.extend(ids.filter(|id| !reachable.contains(id)));
+        }
+        self.report.unreachable = Some(unreachable.len() as u64);
         Ok(())
     }
 }

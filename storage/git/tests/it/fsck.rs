@@ -49,6 +49,7 @@ fn a_healthy_store_has_no_findings_and_as_many_objects_as_git_counts() {
         assert_eq!((report.packs, report.loose), (3, 1));
         let reachable = git.objects(&bare).len() as u64;
         assert_eq!(report.reachable, Some(reachable));
+        assert_eq!(report.unreachable, Some(0));
         let counted = stats(&bare.join("objects"), git.format).unwrap();
         assert_eq!(counted.packed_objects, report.packed);
         assert_eq!((counted.packs, counted.loose_objects), (3, 1));
@@ -63,6 +64,14 @@ fn a_healthy_store_has_no_findings_and_as_many_objects_as_git_counts() {
         let pack = idx_files(&bare)[0].with_extension("pack");
         assert_eq!(counted.pack_bytes, std::fs::metadata(pack).unwrap().len());
         assert_eq!(check(git, &bare).findings, []);
+        git.ok(&["update-ref", "-d", "refs/tags/v1"], &bare);
+        git.ok(&["update-ref", "refs/heads/main", "main~1"], &bare);
+        let report = check(git, &bare);
+        assert_eq!(report.findings, []);
+        let tips = git.ok(&["rev-list", "--objects", "--all"], &bare);
+        let left = tips.lines().count() as u64;
+        assert_eq!(report.reachable, Some(left));
+        assert_eq!(report.unreachable, Some(reachable - left));
     });
 }
 

@@ -134,7 +134,7 @@ fn compare_with_git(commits: usize, step: usize, client: Client, format: ObjectF
     );
     assert_eq!(new.pack.pack_bytes, after);
     for other in made_by_git {
-        assert!(ratio(other) <= 1.5, "{after} bytes, git needs {other}");
+        assert!(ratio(other) <= 1.1, "{after} bytes, git needs {other}");
     }
 }
 

@@ -1,0 +1,123 @@
+//! Checks of whole stores: damage on one replica's disk is found, named, and mended from another one.
+
+use std::fs;
+
+use henge_types::status::{CheckOutcome, RepoCheck};
+use henge_types::{ErrorCode, NodeId, RepoPath};
+
+use crate::ring::{Ring, eventually};
+
+const REPO: &str = "admin/checked";
+
+/// Starts checks and waits for them.
+async fn check(ring: &Ring, nodes: &[NodeId], repair: bool) -> Vec<(NodeId, CheckOutcome)> {
+    let path: RepoPath = REPO.parse().unwrap();
+    let repos = &ring.node(ring.live()[0]).repos;
+    let started = repos
+        .start_check("admin", &path, nodes, repair)
+        .await
+        .unwrap();
+    let run_of = |checks: &RepoCheck, node| {
+        let check = checks.replicas.iter().find(|check| check.node == node);
+        check.map(|check| check.run)
+    };
+    eventually("the checks end", async || {
+        let now = repos.checks(&path, nodes).await.unwrap();
+        let ended = now.replicas.iter().map(|check| {
+            let last = check.last.clone()?;
+            (Some(last.run) >= run_of(&started, check.node)).then_some((check.node, last))
+        });
+        ended.collect()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_damaged_pack_is_named_and_fetched_again_from_another_replica() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    let url = ring.url(1, REPO);
+    work.commit_large("large");
+    work.git(&["push", "-q", &url, "main"]).await;
+    work.commit("file", b"more\n");
+    work.git(&["push", "-q", &url, "main"]).await;
+    let path: RepoPath = REPO.parse().unwrap();
+    let network = ring.node(1).repos.get(&path).await.unwrap().network;
+    for (node, outcome) in check(&ring, &[], false).await {
+        assert!(outcome.is_clean(), "node {node}: {outcome:?}");
+        assert_eq!((outcome.packs, outcome.unreachable), (2, Some(0)));
+        assert_eq!(outcome.reachable, Some(outcome.objects));
+    }
+    let objects = &ring.node(2).objects;
+    let packs = objects.packs(&network).unwrap();
+    let file = |pack| objects.side_file(&network, pack, "pack");
+    let largest = |pack: &&_| fs::metadata(file(*pack)).unwrap().len();
+    let damaged = *packs.iter().max_by_key(largest).unwrap();
+    let whole = fs::read(file(&damaged)).unwrap();
+    let mut bytes = whole.clone();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    // A new file: nothing that is mapped changes under its reader.
+    fs::remove_file(file(&damaged)).unwrap();
+    fs::write(file(&damaged), &bytes).unwrap();
+    for (node, outcome) in check(&ring, &[], false).await {
+        assert_eq!(outcome.is_clean(), node != NodeId::new(2), "{outcome:?}");
+        assert_eq!(outcome.failed, None);
+        let name = damaged.to_string();
+        let is_named = |pack: &Option<String>| pack.as_ref() == Some(&name);
+        assert_eq!(
+            outcome
+                .problems
+                .iter()
+                .any(|problem| is_named(&problem.pack) && problem.object.is_some()),
+            node == NodeId::new(2),
+            "{outcome:?}"
+        );
+    }
+    let two = [NodeId::new(2)];
+    let repaired = check(&ring, &two, true).await;
+    assert_eq!(repaired.len(), 1);
+    let (_, outcome) = &repaired[0];
+    assert!(outcome.is_clean(), "{outcome:?}");
+    assert_eq!(outcome.repaired, [damaged.to_string()]);
+    assert_eq!(fs::read(file(&damaged)).unwrap(), whole);
+    // A pack that is gone altogether is fetched as well.
+    fs::remove_file(objects.side_file(&network, &damaged, "idx")).unwrap();
+    fs::remove_file(file(&damaged)).unwrap();
+    let found = check(&ring, &two, false).await;
+    let missing = &found[0].1.problems[0];
+    assert_eq!(missing.pack, Some(damaged.to_string()));
+    assert_eq!(missing.text, "the pack is not here");
+    let outcome = &check(&ring, &two, true).await[0].1;
+    assert!(outcome.is_clean(), "{outcome:?}");
+    let clone = ring.clone(&ring.url(2, REPO), "clone").await;
+    clone.git(&["fsck", "--full", "--strict"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_is_no_replica_or_away_is_said_so() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit("file", b"one\n");
+    let url = ring.url(1, REPO);
+    work.git(&["push", "-q", &url, "main"]).await;
+    let path: RepoPath = REPO.parse().unwrap();
+    let other = [NodeId::new(9)];
+    let refused = ring
+        .node(1)
+        .repos
+        .start_check("admin", &path, &other, false);
+    let refused = refused.await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Invalid);
+    assert!(refused.message.contains("node 9"), "{}", refused.message);
+    ring.stop_node(3).await;
+    let repos = &ring.node(1).repos;
+    let started = repos.start_check("admin", &path, &[], false).await.unwrap();
+    let failed = |node: u64| {
+        let mut replicas = started.replicas.iter();
+        let check = replicas.find(|check| check.node == NodeId::new(node));
+        check.unwrap().failed.clone()
+    };
+    assert_eq!((failed(1), failed(2)), (None, None));
+    assert!(failed(3).is_some());
+}

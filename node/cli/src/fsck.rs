@@ -1,0 +1,199 @@
+//! `henge repo fsck`
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use henge_client::{Client, ClientError};
+use henge_types::status::{CheckOutcome, CompactionState, ReplicaCheck, RepoCheck};
+use henge_types::{NodeId, RepoPath};
+
+use crate::cluster::write_json;
+use crate::console::Console;
+use crate::error::CliError;
+use crate::table::printable;
+
+/// Between two looks at the checks.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// What is to be checked, and how.
+pub(crate) struct Asked {
+    /// Empty for all.
+    pub nodes: Vec<NodeId>,
+    /// Damaged packs are fetched again.
+    pub repair: bool,
+    /// How long to wait.
+    pub wait: Duration,
+}
+
+fn failed(path: &RepoPath) -> impl FnOnce(ClientError) -> CliError {
+    let what = format!("cannot check {path}");
+    move |source| CliError::Call { what, source }
+}
+
+/// Asks for checks, waits until they have ended and tells what they found.
+pub(crate) async fn run(
+    client: &Client,
+    path: &RepoPath,
+    asked: &Asked,
+    json: bool,
+    console: &mut Console<'_>,
+) -> Result<(), CliError> {
+    let started = client.start_fsck(path, &asked.nodes, asked.repair).await;
+    let started = started.map_err(failed(path))?;
+    if asked.wait.is_zero() {
+        return show(path, &started, json, console.out);
+    }
+    let ended = tokio::time::timeout(asked.wait, ended(client, path, &started, console)).await;
+    let checks = ended.map_err(|_| CliError::StillChecking {
+        repo: path.to_string(),
+        waited_s: asked.wait.as_secs(),
+    })??;
+    show(path, &checks, json, console.out)?;
+    let (mut problems, mut unchecked) = (0_u64, 0);
+    for check in &checks.replicas {
+        match outcome(check) {
+            Ok(outcome) => {
+                let named = u64::try_from(outcome.problems.len()).unwrap_or(u64::MAX);
+                problems = problems.saturating_add(named.saturating_add(outcome.more_problems));
+                unchecked += usize::from(outcome.failed.is_some());
+            }
+            Err(_) => unchecked += 1,
+        }
+    }
+    if problems == 0 && unchecked == 0 {
+        return Ok(());
+    }
+    Err(CliError::NotWhole {
+        repo: path.to_string(),
+        problems,
+        unchecked,
+    })
+}
+
+/// How a check that is over ended; else why nobody knows.
+fn outcome(check: &ReplicaCheck) -> Result<&CheckOutcome, &str> {
+    if let Some(failed) = &check.failed {
+        return Err(failed);
+    }
+    let last = check.last.as_ref();
+    last.filter(|last| last.run >= check.run)
+        .ok_or("the node restarted meanwhile and has forgotten it")
+}
+
+/// Waits for the replicas that took the request. Those that did not are shown as they answered.
+async fn ended(
+    client: &Client,
+    path: &RepoPath,
+    started: &RepoCheck,
+    console: &mut Console<'_>,
+) -> Result<RepoCheck, CliError> {
+    let mut told = String::new();
+    loop {
+        let now = client.fsck(path).await.map_err(failed(path))?;
+        let mut replicas = Vec::with_capacity(started.replicas.len());
+        let mut under_way = Vec::new();
+        for begun in &started.replicas {
+            let looked = now.replicas.iter().find(|now| now.node == begun.node);
+            let Some(looked) = looked.filter(|_| begun.failed.is_none()) else {
+                replicas.push(begun.clone());
+                continue;
+            };
+            let mut looked = looked.clone();
+            let is_over = looked
+                .last
+                .as_ref()
+                .is_some_and(|last| last.run >= begun.run);
+            let waits = looked.state != CompactionState::Idle || looked.failed.is_some();
+            if !is_over && waits {
+                under_way.push(progress(&looked));
+            }
+            looked.run = begun.run;
+            replicas.push(looked);
+        }
+        if under_way.is_empty() {
+            return Ok(RepoCheck { replicas });
+        }
+        let line = under_way.join(", ");
+        if line != told {
+            // Where nobody reads it, the outcome is said all the same.
+            drop(writeln!(console.err, "{line}"));
+            told = line;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn progress(check: &ReplicaCheck) -> String {
+    let node = check.node;
+    match (&check.failed, &check.progress) {
+        (Some(_), _) => format!("node {node}: no answer"),
+        (None, None) => format!("node {node}: waits"),
+        (None, Some(progress)) => {
+            let total = progress.total.map(|total| format!("/{total}"));
+            format!(
+                "node {node}: {} {}{}",
+                printable(&progress.stage),
+                progress.done,
+                total.unwrap_or_default()
+            )
+        }
+    }
+}
+
+fn show(
+    path: &RepoPath,
+    checks: &RepoCheck,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    match json {
+        true => write_json(checks, out)?,
+        false => write_checks(path, checks, out)?,
+    }
+    Ok(())
+}
+
+fn write_checks(path: &RepoPath, checks: &RepoCheck, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "repository  {path}")?;
+    for check in &checks.replicas {
+        let node = check.node;
+        match outcome(check) {
+            Err(_) if check.failed.is_none() && check.state != CompactionState::Idle => {
+                writeln!(out, "node {node}: check under way")?;
+            }
+            Err(why) => writeln!(out, "node {node}: not checked: {}", printable(why))?,
+            Ok(outcome) => write_outcome(node, outcome, out)?,
+        }
+    }
+    Ok(())
+}
+
+fn write_outcome(node: NodeId, outcome: &CheckOutcome, out: &mut dyn Write) -> io::Result<()> {
+    let verdict = match (&outcome.failed, outcome.is_clean()) {
+        (Some(why), _) => format!("not finished: {}", printable(why)),
+        (None, true) => "whole".to_owned(),
+        (None, false) => "damaged".to_owned(),
+    };
+    let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+    writeln!(
+        out,
+        "node {node}: {verdict}; {} objects in {} packs, {} reachable, {} unreachable, {} ms",
+        outcome.objects,
+        outcome.packs,
+        count(outcome.reachable),
+        count(outcome.unreachable),
+        outcome.took_ms
+    )?;
+    for pack in &outcome.repaired {
+        writeln!(out, "  pack {} was fetched again", printable(pack))?;
+    }
+    for problem in &outcome.problems {
+        let pack = problem.pack.as_deref().map(printable);
+        let pack = pack.map_or_else(String::new, |pack| format!("pack {pack}: "));
+        writeln!(out, "  {pack}{}", printable(&problem.text))?;
+    }
+    if outcome.more_problems > 0 {
+        writeln!(out, "  and {} more problems", outcome.more_problems)?;
+    }
+    Ok(())
+}
