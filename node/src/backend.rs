@@ -5,7 +5,7 @@ use henge_api::{Answer, Backend, Home, NewRepo, Refs};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
-use henge_types::{NodeId, OwnerName, RefUpdate, RefVerdict, RepoPath, RepoRecord};
+use henge_types::{NodeId, OwnerName, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord};
 
 /// The real thing behind [`Backend`].
 #[derive(Debug, Clone)]
@@ -28,6 +28,29 @@ impl Backend for NodeBackend {
             object_format: new.object_format,
         };
         Box::pin(async move { self.repos.create(principal, path, options).await })
+    }
+
+    fn fork<'a>(
+        &'a self,
+        principal: &'a str,
+        parent: &'a RepoPath,
+        path: RepoPath,
+        description: Option<String>,
+    ) -> Answer<'a, RepoRecord> {
+        Box::pin(async move { self.repos.fork(principal, parent, path, description).await })
+    }
+
+    fn limits<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoLimits> {
+        Box::pin(async move { self.repos.limits(path).await })
+    }
+
+    fn set_limits<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        limits: RepoLimits,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move { self.repos.set_limits(principal, path, limits).await })
     }
 
     fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {

@@ -6,8 +6,9 @@ use henge_cluster::Cluster;
 use henge_git::http::ServiceError;
 use henge_state::MetaView;
 use henge_types::{
-    Command, CreateRepo, ErrorCode, GroupId, MetaCommand, ObjectFormat, OwnerName, RefName,
-    Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState, RequestBinding, ShardCommand, limits,
+    Command, CreateRepo, ErrorCode, ForkRepo, GroupId, MetaCommand, ObjectFormat, OwnerName,
+    RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState, RequestBinding, ShardCommand,
+    limits,
 };
 use sha2::{Digest, Sha256};
 
@@ -177,6 +178,41 @@ impl Catalogue {
                 "the default branch must lie below refs/heads/",
             ));
         }
+        self.reserve(principal, create).await
+    }
+
+    /// Makes a repository of another one: it has the refs that the other has at one moment, and uses the same objects.
+    ///
+    /// # Errors
+    /// As [`Catalogue::create`]; `NotFound` when there is no such parent.
+    pub(crate) async fn fork(
+        &self,
+        principal: &str,
+        parent: &RepoPath,
+        path: RepoPath,
+        description: Option<String>,
+    ) -> Result<RepoRecord, ServiceError> {
+        let parent = self.find(parent, Freshness::Linearizable).await?;
+        let create = CreateRepo {
+            repo: RepoId::from_bytes(henge_runtime::random_bytes()),
+            network: parent.network,
+            path,
+            default_branch: parent.default_branch.clone(),
+            // Whoever may not see the parent must not see it through its fork.
+            private: parent.private,
+            description: description.unwrap_or_else(|| parent.description.clone()),
+            object_format: parent.object_format,
+            forked_from: Some(parent.repo),
+        };
+        self.reserve(principal, create).await
+    }
+
+    async fn reserve(
+        &self,
+        principal: &str,
+        create: CreateRepo,
+    ) -> Result<RepoRecord, ServiceError> {
+        let (repo, path) = (create.repo, create.path.clone());
         let command = MetaCommand::ReserveRepo(create);
         let reply = self
             .call(GroupId::META, Command::Meta(command), principal, repo)
@@ -197,12 +233,20 @@ impl Catalogue {
         record: RepoRecord,
     ) -> Result<RepoRecord, ServiceError> {
         let repo = record.repo;
-        let command = ShardCommand::CreateRepo {
-            repo,
-            network: record.network,
-            generation: record.generation,
-            head: record.default_branch.clone(),
-            object_format: record.object_format,
+        let command = match record.forked_from {
+            Some(parent) => ShardCommand::ForkRepo(ForkRepo {
+                repo,
+                network: record.network,
+                generation: record.generation,
+                parent,
+            }),
+            None => ShardCommand::CreateRepo {
+                repo,
+                network: record.network,
+                generation: record.generation,
+                head: record.default_branch.clone(),
+                object_format: record.object_format,
+            },
         };
         let shard = self.shard(&record);
         let made = Command::Shard(command);

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use henge_cluster::Effects;
+use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
 use henge_storage::objects::ObjectStore;
@@ -84,6 +85,16 @@ impl PackEffects {
 
     pub(crate) const fn readers(&self) -> &Readers {
         &self.readers
+    }
+
+    /// Milliseconds since the Unix epoch.
+    pub(crate) fn unix_ms(&self) -> u64 {
+        self.clock.unix_ms()
+    }
+
+    /// For work that may take so long from now on.
+    pub(crate) fn stop_after(&self, within: Duration) -> Stop {
+        Stop::at(Deadline::after(Arc::clone(&self.clock), within))
     }
 
     pub(crate) const fn retiring(&self) -> &Retiring {
@@ -212,10 +223,12 @@ impl PackEffects {
         index: LogIndex,
         network: NetworkId,
         old: &[PackId],
-        new: &PackRef,
+        new: Option<&PackRef>,
     ) {
         // First: a network that lacks an old pack must not look complete before the new one is here.
-        self.install(group, network, new);
+        if let Some(new) = new {
+            self.install(group, network, new);
+        }
         for pack in old {
             let missing = Missing {
                 group,
@@ -225,7 +238,7 @@ impl PackEffects {
             self.parking.replaced(&missing);
             let retired = Retired {
                 group,
-                by: Some(new.pack),
+                by: new.map(|new| new.pack),
                 after: index,
             };
             self.retiring.note(network, *pack, retired);
@@ -295,7 +308,10 @@ impl Effects for PackEffects {
             match effect {
                 Effect::InstallPack { network, pack } => self.install(group, *network, pack),
                 Effect::ReplacePacks { network, old, new } => {
-                    self.replace(group, index, *network, old, new);
+                    self.replace(group, index, *network, old, Some(new));
+                }
+                Effect::PrunePacks { network, old, new } => {
+                    self.replace(group, index, *network, old, new.as_ref());
                 }
                 // Whether the network is still used is asked of the state once this entry is in it.
                 Effect::DropRepo { network, .. } => self.bereave(group, *network, index),

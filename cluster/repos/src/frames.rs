@@ -8,7 +8,8 @@ use std::io;
 use bytes::Bytes;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
-    ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
+    ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId,
+    RepoLimits, RequestId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -221,6 +222,8 @@ pub(crate) enum MaintainVerb {
         /// How much is merged.
         depth: CompactionDepth,
     },
+    /// What the repository may hold.
+    Limits,
 }
 
 /// The answer on a [`MAINTAIN`] stream.
@@ -234,6 +237,8 @@ pub(crate) enum MaintainAnswer {
     WrongGeneration,
     /// It may not be done now.
     Refused(ErrorCode, String),
+    /// What the repository may hold.
+    Limits(RepoLimits),
 }
 
 /// Head of a [`CHECK`] stream; nothing follows.
@@ -267,7 +272,7 @@ pub(crate) enum CheckVerb {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CheckAnswer {
     /// How it stands now.
-    Stands(ReplicaCheck),
+    Stands(Box<ReplicaCheck>),
     /// The repository has another life, or is gone from the shard.
     WrongGeneration,
     /// It may not be done now.

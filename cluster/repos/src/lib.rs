@@ -16,6 +16,7 @@
 //! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
 //!   every replica.
 //! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space.
+//! - `repo_limits`: what a repository may hold.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
 
 mod access;
@@ -37,6 +38,7 @@ mod reconcile;
 mod ref_updates;
 mod refs;
 mod replica;
+mod repo_limits;
 pub mod repos;
 mod retire;
 mod retiring;

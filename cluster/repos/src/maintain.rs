@@ -4,7 +4,7 @@
 //! ([`henge_types::ReplacePacks`]): every replica has the same packs, and only the leader spends time on making them.
 //!
 //! - [`watch`]: which networks to look at, and when one is due.
-//! - [`compact`]: one compaction.
+//! - [`compact`]: one compaction; [`prune`]: one that drops what no ref reaches.
 //! - [`ask`]: `gc` and `stats`, from any node.
 //! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node.
 
@@ -25,6 +25,7 @@ pub(crate) mod ask;
 pub(crate) mod check;
 pub(crate) mod check_ask;
 pub(crate) mod compact;
+pub(crate) mod prune;
 mod watch;
 
 use watch::{Due, Watch};
@@ -158,6 +159,9 @@ impl Inner {
         let took = now.duration_since(started);
         match &outcome {
             Ok(Some(done)) => {
+                if let Some(dropped) = done.dropped {
+                    tracing::info!(%group, %network, dropped, "objects that no ref reaches were dropped");
+                }
                 tracing::info!(%group, %network, replaced = done.replaced, bytes = done.bytes, "packs compacted");
                 metrics::compacted(done.bytes, took.as_secs_f64());
             }
@@ -182,6 +186,7 @@ impl Inner {
             replaced: done.replaced,
             bytes: done.bytes,
             failed,
+            dropped: done.dropped,
         };
         self.maintenance.remember(network, last);
     }

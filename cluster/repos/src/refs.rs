@@ -1,7 +1,7 @@
 //! The refs of a replicated repository, as the git protocol asks for them.
 
 use henge_cluster::StateAt;
-use henge_git::{CommitError, RefStore, VerifiedPush};
+use henge_git::{CommitError, PushLimits, Quota, RefStore, VerifiedPush};
 use henge_state::ShardView;
 use henge_types::{
     Generation, LogIndex, ObjectFormat, ObjectId, RefName, RefVerdict, Refusal, RepoId, ShardRepo,
@@ -33,6 +33,32 @@ impl StateRefs {
     /// The repository's record.
     pub(crate) const fn repo(&self) -> &ShardRepo {
         &self.repo
+    }
+
+    /// What the repository may hold, and how much it holds.
+    pub(crate) fn push_limits(&self) -> PushLimits {
+        let view = ShardView::new(&self.at.state);
+        let own = view.limits(&self.repo.repo);
+        let product = PushLimits::default();
+        let bytes = || {
+            let packs = view.packs(&self.repo.network);
+            let bytes = packs.map(|pack| pack.pack_bytes.saturating_add(pack.idx_bytes));
+            bytes.fold(0, u64::saturating_add)
+        };
+        let refs = || view.ref_texts(&self.repo.repo, "").count();
+        PushLimits {
+            pack_bytes_max: min(product.pack_bytes_max, own.push_bytes_max),
+            objects_max: min(product.objects_max, own.push_objects_max),
+            object_bytes_max: min(product.object_bytes_max, own.object_bytes_max),
+            quota: own
+                .network_bytes_max
+                .map(|max| Quota { used: bytes(), max }),
+            refs: own.refs_max.map(|max| Quota {
+                used: u64::try_from(refs()).unwrap_or(u64::MAX),
+                max,
+            }),
+            ..product
+        }
     }
 
     /// The index of the state.
@@ -77,6 +103,10 @@ impl RefStore for StateRefs {
         ShardView::new(&self.at.state).was_tip_recently(&self.repo.repo, &id, self.now_ms)
     }
 
+    fn shares_objects(&self) -> bool {
+        ShardView::new(&self.at.state).is_shared(&self.repo.network)
+    }
+
     fn version(&self) -> Option<u64> {
         Some(self.repo.updated_at.get())
     }
@@ -85,5 +115,13 @@ impl RefStore for StateRefs {
         Err(CommitError::Unavailable {
             message: "these refs can only be read".to_owned(),
         })
+    }
+}
+
+/// The narrower of the product's bound and the repository's own.
+fn min<T: Ord>(product: T, own: Option<T>) -> T {
+    match own {
+        Some(own) => product.min(own),
+        None => product,
     }
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, Effects};
+use henge_state::ShardView;
 use henge_storage::objects::{ObjectError, ObjectStore, Quarantine};
-use henge_types::{NetworkId, NodeId, PackId};
+use henge_types::{LogIndex, NetworkId, NodeId, PackId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::frames::{self, PackAnswer, PackRequest, ReleaseRequest, StageAnswer, StageRequest};
@@ -31,6 +32,7 @@ impl Inner {
         if let Some(refusal) = self.refuse_stage(stage) {
             return Ok(refusal);
         }
+        let begun_at = self.cluster.state(stage.claim.group).map(|at| at.applied);
         let objects = self.objects().clone();
         let quarantine = self
             .work_of_replica
@@ -64,8 +66,11 @@ impl Inner {
             self.release_here(release).await;
             return Ok(refusal);
         }
-        if self.objects().has_pack(&stage.network, &stage.pack) {
-            // The entry was quicker and the pack was fetched: one copy is enough.
+        if self.objects().has_pack(&stage.network, &stage.pack)
+            && self.is_named_since(stage, begun_at)
+        {
+            // The entry was quicker and the pack was fetched: one copy is enough. One that was there before may have been
+            // replaced, and be on its way out.
             self.release_here(release).await;
         } else {
             self.promote_if_missing(stage).await?;
@@ -73,6 +78,18 @@ impl Inner {
         Ok(StageAnswer::Durable {
             pack: stage.pack,
             term: stage.claim.term,
+        })
+    }
+
+    /// Whether the entry that the pack is staged for has been applied here.
+    fn is_named_since(&self, stage: &StageRequest, begun_at: Option<LogIndex>) -> bool {
+        let Some(at) = self.cluster.state(stage.claim.group) else {
+            return false;
+        };
+        let view = ShardView::new(&at.state);
+        let named = view.pack(&stage.network, &stage.pack);
+        named.is_some_and(|named| {
+            Some(named.named_at) > begun_at || view.request(&stage.claim.request).is_some()
         })
     }
 

@@ -15,7 +15,7 @@ use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{
     GroupId, NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
-    RepoPath, RepoRecord, limits,
+    RepoLimits, RepoPath, RepoRecord, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -219,6 +219,45 @@ impl Repos {
     ) -> Result<RepoRecord, ServiceError> {
         let principal = allow(Some(principal))?;
         self.inner.catalogue.create(principal, path, options).await
+    }
+
+    /// Makes a repository of another one, as private as that: with the refs that it has at one moment, and on the same
+    /// objects. Returns when it serves.
+    ///
+    /// # Errors
+    /// `NotFound` for the parent, and as [`Repos::create`].
+    pub async fn fork(
+        &self,
+        principal: &str,
+        parent: &RepoPath,
+        path: RepoPath,
+        description: Option<String>,
+    ) -> Result<RepoRecord, ServiceError> {
+        let principal = allow(Some(principal))?;
+        let catalogue = &self.inner.catalogue;
+        catalogue.fork(principal, parent, path, description).await
+    }
+
+    /// What the repository may hold beyond the product's own bounds. Linearizable.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn limits(&self, path: &RepoPath) -> Result<RepoLimits, ServiceError> {
+        self.inner.repo_limits(path).await
+    }
+
+    /// Sets what the repository may hold; pushes that were begun before may still exceed it.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
+    pub async fn set_limits(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        limits: RepoLimits,
+    ) -> Result<(), ServiceError> {
+        let principal = allow(Some(principal))?;
+        self.inner.set_repo_limits(principal, path, limits).await
     }
 
     /// The repository of this name. Linearizable.

@@ -2,14 +2,20 @@
 //!
 //! The pack that took their place is read through against its checksums, flushed with its folder, and its index must
 //! name every object of theirs. A pack that is not covered stays for ever and an alert says so: less is never served.
+//!
+//! Where objects were dropped because no ref reaches them, the old packs are not covered. There the replica walks itself
+//! from everything that must be kept, through nothing but what the manifest names: only when all of it is found do they go.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
+use henge_git::fsck::{FsckError, reach_from};
 use henge_runtime::failpoint;
 use henge_state::{ShardView, State};
 use henge_storage::objects::ObjectError;
+use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 
 use crate::effects::PackEffects;
@@ -18,6 +24,9 @@ use crate::metrics;
 use crate::repos::Inner;
 use crate::retiring::Retired;
 use crate::staging::end_after_failed_sync;
+
+/// How long a walk from everything that must be kept may take.
+const WALK_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 impl PackEffects {
     /// Notes what lies in a network's store and is not in its manifest: a crash came between an entry and the
@@ -77,7 +86,8 @@ impl PackEffects {
                 Some(by) => vec![by],
                 None => manifest.iter().copied().collect(),
             };
-            removed += self.retire_for(group, network, &old, &new)?;
+            let mut walk = KeptTips::new(self, network, state, &manifest);
+            removed += self.retire_for(group, network, &old, &new, &mut walk)?;
         }
         Ok(removed)
     }
@@ -88,6 +98,7 @@ impl PackEffects {
         network: NetworkId,
         old: &[(PackId, Retired)],
         new: &[PackId],
+        walk: &mut KeptTips<'_>,
     ) -> Result<usize, ObjectError> {
         let is_here = |of: &&(PackId, Retired)| {
             let file = |extension| self.objects().side_file(&network, &of.0, extension);
@@ -114,6 +125,10 @@ impl PackEffects {
                 // Without an index it was being removed, or never quite came.
                 Ok(None) => {}
                 Err(ObjectError::MissingPack(missing)) if missing == *pack => {}
+                Ok(Some(_)) if walk.are_whole()? => {
+                    // It may hold commits that are not there any more.
+                    self.objects().remove_commit_graph(&network)?;
+                }
                 Ok(Some(object)) => {
                     if self.retiring().keep(&network, pack, judged) {
                         tracing::error!(%group, %network, %pack, %object, "a replaced pack holds an object that no other pack holds: it is kept, tell the developers");
@@ -137,6 +152,70 @@ impl PackEffects {
             failpoint::hit("retire.removed");
         }
         Ok(removed)
+    }
+}
+
+/// Whether everything that must be kept of a network is found in the packs of its manifest. Looked for once, and only
+/// where objects were ever dropped: elsewhere a pack that is not covered is a defect.
+struct KeptTips<'a> {
+    effects: &'a PackEffects,
+    network: NetworkId,
+    state: &'a State,
+    manifest: &'a BTreeSet<PackId>,
+    found: Option<bool>,
+}
+
+impl<'a> KeptTips<'a> {
+    const fn new(
+        effects: &'a PackEffects,
+        network: NetworkId,
+        state: &'a State,
+        manifest: &'a BTreeSet<PackId>,
+    ) -> Self {
+        Self {
+            effects,
+            network,
+            state,
+            manifest,
+            found: None,
+        }
+    }
+
+    fn are_whole(&mut self) -> Result<bool, ObjectError> {
+        if let Some(found) = self.found {
+            return Ok(found);
+        }
+        let found = self.look()?;
+        self.found = Some(found);
+        Ok(found)
+    }
+
+    fn look(&self) -> Result<bool, ObjectError> {
+        let view = ShardView::new(self.state);
+        let network = self.network;
+        if view.pruned_at(&network).is_none() {
+            return Ok(false);
+        }
+        let repo = view.any_repo_of(&network);
+        let format = repo.map(|repo| repo.object_format).unwrap_or_default();
+        let objects = self.effects.objects();
+        let idx = |pack| objects.side_file(&network, pack, "idx");
+        let indexes: Vec<_> = self.manifest.iter().map(idx).collect();
+        let stop = self.effects.stop_after(WALK_TIME_MAX);
+        let failed = |error: FsckError| ObjectError::Io {
+            doing: "walk",
+            path: objects.objects_dir(&network),
+            source: io::Error::other(error),
+        };
+        let since_ms = self.effects.unix_ms().saturating_sub(FORMER_TIP_MS);
+        let tips = view.kept_tips(&network, since_ms);
+        let walked = reach_from(&indexes, format, &tips, &stop);
+        let (_, report) = walked.map_err(failed)?;
+        let Some(finding) = report.findings.first() else {
+            return Ok(true);
+        };
+        tracing::error!(%network, %finding, "what the refs reach is not whole in the packs that are named");
+        Ok(false)
     }
 }
 

@@ -23,6 +23,12 @@ const PACK: u8 = 0x23;
 const FORMER_TIP: u8 = 0x24;
 const FORMER_TIP_AGE: u8 = 0x25;
 
+const PRUNE_MARK: u8 = 0x30;
+const LOST_TIP: u8 = 0x31;
+const PRUNED_AT: u8 = 0x32;
+const REPO_LIMITS: u8 = 0x33;
+const SHARED: u8 = 0x34;
+
 const ID_BYTES: usize = 16;
 
 fn join(tag: u8, parts: &[&[u8]]) -> Bytes {
@@ -182,6 +188,11 @@ pub(crate) fn reference(repo: &RepoId, name: &RefName) -> Bytes {
     refs(repo, name.as_str())
 }
 
+/// The same, of a name that a stored ref has.
+pub(crate) fn ref_text(repo: &RepoId, name: &str) -> Bytes {
+    refs(repo, name)
+}
+
 /// The refs of a repository whose names start with `prefix`.
 pub(crate) fn refs(repo: &RepoId, prefix: &str) -> Bytes {
     join(REF, &[repo.as_bytes(), prefix.as_bytes()])
@@ -236,6 +247,42 @@ pub(crate) fn former_tip_age_of(key: &[u8]) -> Option<(u64, RepoId, ObjectId)> {
     let (repo, tip) = take::<ID_BYTES>(rest)?;
     let tip = ObjectId::from_bytes(tip)?;
     Some((u64::from_be_bytes(at), RepoId::from_bytes(repo), tip))
+}
+
+/// A network's mark for dropping what no ref reaches.
+pub(crate) fn prune_mark(network: &NetworkId) -> Bytes {
+    join(PRUNE_MARK, &[network.as_bytes()])
+}
+
+/// An object that some ref of the network lost since the mark.
+pub(crate) fn lost_tip(network: &NetworkId, tip: &ObjectId) -> Bytes {
+    join(LOST_TIP, &[network.as_bytes(), tip.as_bytes()])
+}
+
+/// All of them.
+pub(crate) fn lost_tips(network: &NetworkId) -> Bytes {
+    join(LOST_TIP, &[network.as_bytes()])
+}
+
+/// The object of a lost tip.
+pub(crate) fn lost_tip_of(key: &[u8]) -> Option<ObjectId> {
+    let (_, tip) = take::<ID_BYTES>(after_tag(LOST_TIP, key)?)?;
+    ObjectId::from_bytes(tip)
+}
+
+/// The last entry that dropped objects of a network.
+pub(crate) fn pruned_at(network: &NetworkId) -> Bytes {
+    join(PRUNED_AT, &[network.as_bytes()])
+}
+
+/// Marks a network that ever had more than one repository.
+pub(crate) fn shared(network: &NetworkId) -> Bytes {
+    join(SHARED, &[network.as_bytes()])
+}
+
+/// What a repository may hold.
+pub(crate) fn repo_limits(repo: &RepoId) -> Bytes {
+    join(REPO_LIMITS, &[repo.as_bytes()])
 }
 
 #[cfg(test)]
@@ -364,11 +411,16 @@ mod tests {
             pack(&network, &PackId::new(tip)),
             former_tip(&repo_of(1), &tip),
             former_tip_age(1, &repo_of(1), &tip),
+            prune_mark(&network),
+            lost_tip(&network, &tip),
+            pruned_at(&network),
+            repo_limits(&repo_of(1)),
+            shared(&network),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
-            0x24, 0x25,
+            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34,
         ];
         assert_eq!(tags, expected);
     }

@@ -51,6 +51,17 @@ pub enum Effect {
         /// What holds their objects now.
         new: PackRef,
     },
+    /// The manifest names `new` instead of `old`, which may hold objects that no ref reaches: put `new` in the network's
+    /// store. Once it is there, whole and durable, and all that refs reach was found in what the manifest names, the files
+    /// of `old` may go.
+    PrunePacks {
+        /// Whose store.
+        network: NetworkId,
+        /// What the manifest named.
+        old: Vec<PackId>,
+        /// What holds what is still reached of it; none when nothing is.
+        new: Option<PackRef>,
+    },
     /// The repository is gone. Its network's store may go when no live repository of the network is left
     /// ([`crate::ShardView::network_is_live`]).
     DropRepo {

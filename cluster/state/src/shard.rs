@@ -1,16 +1,18 @@
 //! A shard: its repositories, their refs, the manifests of their networks' packs, former tips.
 
 mod compaction;
+mod forks;
 mod former_tips;
 mod lifecycle;
 mod packs;
+mod pruning;
 mod push;
 
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::stored::number;
 use henge_types::{
-    Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, RefName, Refusal, RepoId,
-    RequestId, ShardCommand, ShardRepo, ShardRepoState,
+    Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, PruneMark, RefName, Refusal,
+    RepoId, RepoLimits, RequestId, ShardCommand, ShardRepo, ShardRepoState,
 };
 
 use crate::apply::Header;
@@ -172,6 +174,66 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
+    /// The values that refs of the repository lost lately and when, milliseconds since the Unix epoch, as long as they
+    /// are noted.
+    pub fn former_tips(self, repo: &RepoId) -> impl Iterator<Item = (ObjectId, u64)> + use<'v, V> {
+        let all = keys::former_tips(repo);
+        self.view.range(&all, &all).map(|(key, bytes)| {
+            let tip = keys::former_tip_of(key).map(|(_, tip)| tip);
+            let tip = tip
+                .unwrap_or_else(|| panic!("former tip with a broken key {key:?}: state damaged"));
+            (tip, decode_u64(key, bytes))
+        })
+    }
+
+    /// The network's mark for dropping what no ref reaches.
+    pub fn prune_mark(self, network: &NetworkId) -> Option<PruneMark> {
+        let key = keys::prune_mark(network);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::PRUNE_MARK, &key, &bytes))
+    }
+
+    /// The last entry that dropped objects of the network: nothing that was checked before it holds any more.
+    pub fn pruned_at(self, network: &NetworkId) -> Option<LogIndex> {
+        let key = keys::pruned_at(network);
+        let bytes = self.view.get(&key)?;
+        Some(LogIndex::new(decode_u64(&key, &bytes)))
+    }
+
+    /// What must be kept of a network, with all that can be reached from it: the values of its refs, those that clients
+    /// may have been told of since `since_ms`, and those that refs lost since the mark. In order, none twice.
+    pub fn kept_tips(self, network: &NetworkId, since_ms: u64) -> Vec<ObjectId> {
+        let lost = keys::lost_tips(network);
+        let lost = self.view.range(&lost, &lost).map(|(key, _)| {
+            let tip = keys::lost_tip_of(key);
+            tip.unwrap_or_else(|| panic!("lost tip with a broken key {key:?}: state damaged"))
+        });
+        let mut tips: Vec<_> = lost.collect();
+        for repo in self.repos_of(network) {
+            tips.extend(self.ref_texts(&repo, "").map(|(_, tip)| tip));
+            let former = self.former_tips(&repo);
+            let former = former.filter(|(_, lost_ms)| *lost_ms >= since_ms);
+            tips.extend(former.map(|(tip, _)| tip));
+        }
+        tips.sort_unstable();
+        tips.dedup();
+        tips
+    }
+
+    /// Whether the network ever had more than one repository: its packs may hold what not all of them may see.
+    pub fn is_shared(self, network: &NetworkId) -> bool {
+        self.view.get(&keys::shared(network)).is_some()
+    }
+
+    /// What a repository may hold.
+    pub fn limits(self, repo: &RepoId) -> RepoLimits {
+        let key = keys::repo_limits(repo);
+        let bytes = self.view.get(&key);
+        bytes.map_or_else(RepoLimits::default, |bytes| {
+            decode(number::REPO_LIMITS, &key, &bytes)
+        })
+    }
+
     /// The record of a request, while it is kept.
     pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
         requests::find(self.view, id)
@@ -219,6 +281,17 @@ pub(crate) fn execute(
             head,
         } => lifecycle::set_head(changes, header, repo, *generation, head),
         ShardCommand::ReplacePacks(replace) => compaction::replace_packs(changes, header, replace),
+        ShardCommand::MarkUnreachable {
+            network,
+            instead_of,
+        } => pruning::mark(changes, header, network, *instead_of),
+        ShardCommand::PrunePacks(prune) => pruning::prune_packs(changes, header, prune),
+        ShardCommand::ForkRepo(fork) => forks::fork(changes, header, fork),
+        ShardCommand::SetLimits {
+            repo,
+            generation,
+            limits,
+        } => lifecycle::set_limits(changes, repo, *generation, limits),
     }
 }
 

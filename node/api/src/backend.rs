@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
-    RepoRecord,
+    GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoLimits,
+    RepoPath, RepoRecord,
 };
 
 /// What a repository starts with.
@@ -55,6 +55,26 @@ pub trait Backend: Send + Sync + 'static {
         path: RepoPath,
         new: NewRepo,
     ) -> Answer<'a, RepoRecord>;
+
+    /// Makes a repository of another one, for `principal`. Errors: `not_found` for the parent, and as `create`.
+    fn fork<'a>(
+        &'a self,
+        principal: &'a str,
+        parent: &'a RepoPath,
+        path: RepoPath,
+        description: Option<String>,
+    ) -> Answer<'a, RepoRecord>;
+
+    /// What a repository may hold; linearizable. Errors: `not_found`, `unavailable`.
+    fn limits<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoLimits>;
+
+    /// Sets what a repository may hold. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
+    fn set_limits<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        limits: RepoLimits,
+    ) -> Answer<'a, ()>;
 
     /// A repository that is ready. Errors: `not_found`, `unavailable`.
     fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord>;

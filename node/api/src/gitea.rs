@@ -10,7 +10,7 @@ mod repository;
 mod user;
 
 pub(crate) use branches::{get_branch, list_branches};
-pub(crate) use repos::{create_repo, delete_repo, get_repo, search_repos};
+pub(crate) use repos::{create_repo, delete_repo, fork_repo, get_repo, list_forks, search_repos};
 pub(crate) use user::current_user;
 
 use axum::Json;

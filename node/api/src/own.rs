@@ -1,9 +1,11 @@
 //! Our own API: what Gitea has no word for.
 
+mod limits;
 mod packs;
 mod refs;
 mod repos;
 
+pub(crate) use limits::{limits, set_limits};
 pub(crate) use packs::{fsck, gc, start_fsck, stats};
 pub(crate) use refs::update_refs;
 pub(crate) use repos::{create_repo, get_repo, list_repos};

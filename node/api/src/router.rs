@@ -76,6 +76,10 @@ fn api_routes() -> Router<Api> {
             "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
             get(gitea::get_branch),
         )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/forks",
+            get(gitea::list_forks).post(gitea::fork_repo),
+        )
         .route("/api/henge/v1/cluster", get(own::cluster_status))
         .route("/api/henge/v1/node", get(own::node_report))
         .route(
@@ -89,6 +93,10 @@ fn api_routes() -> Router<Api> {
         )
         .route("/api/henge/v1/repos/{owner}/{repo}/gc", post(own::gc))
         .route("/api/henge/v1/repos/{owner}/{repo}/stats", get(own::stats))
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/limits",
+            get(own::limits).put(own::set_limits),
+        )
         .route(
             "/api/henge/v1/repos/{owner}/{repo}/fsck",
             get(own::fsck).post(own::start_fsck),

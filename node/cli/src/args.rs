@@ -97,6 +97,45 @@ pub struct Repo {
     pub verb: RepoVerb,
 }
 
+/// `henge repo limits …`
+#[derive(Debug, Args)]
+pub struct LimitsArgs {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// Bytes of all packs, those of forks included; none for no bound
+    #[arg(long, value_name = "BYTES|none")]
+    pub max_bytes: Option<Bound<u64>>,
+    /// Bytes of one push; none for no bound of its own
+    #[arg(long, value_name = "BYTES|none")]
+    pub max_push_bytes: Option<Bound<u64>>,
+    /// Bytes of one object, uncompressed; none for no bound of its own
+    #[arg(long, value_name = "BYTES|none")]
+    pub max_object_bytes: Option<Bound<u64>>,
+    /// Objects in one push; none for no bound of its own
+    #[arg(long, value_name = "COUNT|none")]
+    pub max_push_objects: Option<Bound<u32>>,
+    /// Branches, tags and other refs; none for no bound
+    #[arg(long, value_name = "COUNT|none")]
+    pub max_refs: Option<Bound<u64>>,
+}
+
+/// A bound, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound<T>(pub Option<T>);
+
+impl<T: FromStr> FromStr for Bound<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let number = text.parse().map(|number| Self(Some(number)));
+        number.map_err(|_| format!("{text:?} is neither a whole number that fits nor none"))
+    }
+}
+
 /// Nodes by number, or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nodes(pub Vec<NodeId>);
@@ -171,10 +210,33 @@ pub enum RepoVerb {
         /// All packs into one, not only those out of proportion
         #[arg(long)]
         aggressive: bool,
+        /// Drop what no branch or tag has reached for so many seconds (two weeks unless said): the first time this only
+        /// begins to watch, so ask again when they have passed
+        #[arg(
+            long,
+            num_args = 0..=1,
+            require_equals = true,
+            default_missing_value = "1209600",
+            value_name = "SECONDS"
+        )]
+        prune: Option<u64>,
         /// How long to wait; 0 only asks for it
         #[arg(long, default_value_t = 600, value_name = "SECONDS")]
         wait: u64,
     },
+    /// Make a repository of another one, with its branches and tags and on the same objects
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Fork {
+        /// The repository to start from
+        #[arg(value_name = "OWNER/NAME")]
+        parent: RepoPath,
+        /// The new repository
+        #[arg(value_name = "NEW_OWNER/NAME")]
+        path: RepoPath,
+    },
+    /// Show or set what a repository may hold: pushes beyond it are refused
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Limits(LimitsArgs),
     /// Read every object on every replica, and tell what is damaged or missing
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Fsck {

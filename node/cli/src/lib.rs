@@ -17,6 +17,7 @@ pub mod context;
 pub mod error;
 pub mod exit;
 mod fsck;
+mod limits;
 mod packs;
 pub mod private_file;
 mod repo;

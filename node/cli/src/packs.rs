@@ -114,10 +114,25 @@ fn write_stats(path: &RepoPath, stats: &RepoStats, out: &mut dyn Write) -> io::R
         "compaction       {compaction}, on node {}",
         stats.leader
     )?;
+    match &stats.prune_mark {
+        Some(mark) => writeln!(
+            out,
+            "pruning          what nothing has reached since {}",
+            printable(mark)
+        )?,
+        None => writeln!(out, "pruning          not asked for")?,
+    }
     let Some(last) = &stats.last_compaction else {
         return writeln!(out, "last compaction  none since this leader leads");
     };
     let at = printable(&last.at);
+    if let (None, Some(dropped)) = (&last.failed, last.dropped) {
+        return writeln!(
+            out,
+            "last compaction  {at}, {dropped} objects dropped that nothing reaches, {} packs into one of {} bytes in {} ms",
+            last.replaced, last.bytes, last.took_ms
+        );
+    }
     match (&last.failed, last.replaced) {
         (Some(why), _) => writeln!(out, "last compaction  {at}, failed: {}", printable(why)),
         (None, 0) => writeln!(out, "last compaction  {at}, nothing to do"),

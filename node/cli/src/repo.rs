@@ -17,6 +17,7 @@ use crate::context::{self, Environment};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fsck;
+use crate::limits;
 use crate::packs;
 use crate::table::{Table, printable};
 
@@ -53,15 +54,21 @@ pub(crate) async fn run(
         RepoVerb::Gc {
             path,
             aggressive,
+            prune,
             wait,
         } => {
-            let depth = match aggressive {
-                true => CompactionDepth::Everything,
-                false => CompactionDepth::Geometric,
+            let depth = match (prune, aggressive) {
+                (Some(seconds), _) => CompactionDepth::Prune {
+                    grace_ms: seconds.saturating_mul(1000),
+                },
+                (None, true) => CompactionDepth::Everything,
+                (None, false) => CompactionDepth::Geometric,
             };
             let wait = Duration::from_secs(wait);
             packs::gc(&client, &path, depth, wait, json, console.out).await?;
         }
+        RepoVerb::Fork { parent, path } => fork(&client, &parent, &path, json, console.out).await?,
+        RepoVerb::Limits(asked) => limits::run(&client, &asked, json, console.out).await?,
         RepoVerb::Fsck {
             path,
             node,
@@ -127,6 +134,31 @@ async fn create(
         write_json(&shown, out)?;
     } else {
         writeln!(out, "created {} in shard {}", repo.path(), repo.shard)?;
+        writeln!(out, "{}", shown.clone_url)?;
+    }
+    Ok(())
+}
+
+async fn fork(
+    client: &Client,
+    parent: &RepoPath,
+    path: &RepoPath,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let forked = client.fork_repo(parent, path).await;
+    forked.map_err(failed("fork", parent))?;
+    let repo = client.get_repo(path).await.map_err(failed("show", path))?;
+    let shown = shown(client, &repo, None);
+    if json {
+        write_json(&shown, out)?;
+    } else {
+        writeln!(
+            out,
+            "forked {parent} as {} in shard {}",
+            repo.path(),
+            repo.shard
+        )?;
         writeln!(out, "{}", shown.clone_url)?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 //! Ports: every test takes a base of its own, so that rings never meet.
 
 mod bitmaps;
+mod checks;
 mod compaction;
 mod compatibility;
 mod crash;
@@ -10,4 +11,5 @@ mod disk;
 mod failover;
 pub(crate) mod harness;
 mod power;
+mod pruning;
 mod refusals;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_types::status::{ClusterStatus, CompactionDepth, RepoCheck};
-use henge_types::{ErrorCode, NodeId, OwnerName, RepoPath, limits};
+use henge_types::{ErrorCode, NodeId, OwnerName, RepoLimits, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use crate::address::{Address, InvalidAddress};
 use crate::error::{Attempt, ClientError, code_of_status};
 use crate::model::{
-    Branch, ErrorBody, Fsck, Gc, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo,
-    RepoPage, RepoStats, Version,
+    Branch, ErrorBody, Fork, Fsck, Gc, NewRepo, RefChange, RefChanges, RefResult, RefResults,
+    RepoInfo, RepoPage, RepoStats, Version,
 };
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
@@ -170,6 +170,45 @@ impl Client {
         self.ask(&call, Effect::Changes).await.map(|_| ())
     }
 
+    /// Makes a repository of another one: with its refs, on the same objects.
+    ///
+    /// # Errors
+    /// `not_found`, `already_exists`, and as every call; `timeout` means that it may have been made.
+    pub async fn fork_repo(&self, parent: &RepoPath, path: &RepoPath) -> Result<(), ClientError> {
+        let body = Fork {
+            organization: &path.owner,
+            name: &path.name,
+        };
+        let call = post(format!("/api/v1/repos/{parent}/forks"), &body);
+        self.ask(&call, Effect::Changes).await.map(|_| ())
+    }
+
+    /// What a repository may hold beyond the product's own bounds.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call.
+    pub async fn repo_limits(&self, path: &RepoPath) -> Result<RepoLimits, ClientError> {
+        let call = get(
+            format!("/api/henge/v1/repos/{path}/limits"),
+            ANSWER_BYTES_MAX,
+        );
+        self.json(&call, Effect::Reads).await
+    }
+
+    /// Sets what a repository may hold.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call. Asking again does no harm.
+    pub async fn set_repo_limits(
+        &self,
+        path: &RepoPath,
+        limits: &RepoLimits,
+    ) -> Result<RepoLimits, ClientError> {
+        let mut call = post(format!("/api/henge/v1/repos/{path}/limits"), limits);
+        call.method = Method::PUT;
+        self.json(&call, Effect::Reads).await
+    }
+
     /// What the repository's fork network takes on disk, and how its compaction stands.
     ///
     /// # Errors
@@ -191,8 +230,14 @@ impl Client {
         path: &RepoPath,
         depth: CompactionDepth,
     ) -> Result<RepoStats, ClientError> {
-        let aggressive = depth == CompactionDepth::Everything;
-        let call = post(format!("/api/henge/v1/repos/{path}/gc"), &Gc { aggressive });
+        let body = Gc {
+            aggressive: depth == CompactionDepth::Everything,
+            prune: match depth {
+                CompactionDepth::Prune { grace_ms } => Some(grace_ms / 1000),
+                CompactionDepth::Geometric | CompactionDepth::Everything => None,
+            },
+        };
+        let call = post(format!("/api/henge/v1/repos/{path}/gc"), &body);
         self.json(&call, Effect::Reads).await
     }
 

@@ -110,6 +110,9 @@ pub struct RepoStats {
     pub compaction: CompactionState,
     /// The last one; none when there was none since the leader began to lead.
     pub last_compaction: Option<Compaction>,
+    /// Since when the tips are noted that refs lose, RFC 3339; none while they are not.
+    #[serde(default)]
+    pub prune_mark: Option<String>,
 }
 
 /// A compaction that ended.
@@ -126,12 +129,24 @@ pub struct Compaction {
     /// Why it failed, if it did.
     #[serde(default)]
     pub failed: Option<String>,
+    /// Objects that were dropped because no ref reaches them; none when it was not looked for them.
+    #[serde(default)]
+    pub dropped: Option<u64>,
 }
 
 /// Asks for a compaction.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Gc {
     pub aggressive: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prune: Option<u64>,
+}
+
+/// Asks for a fork.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Fork<'a> {
+    pub organization: &'a OwnerName,
+    pub name: &'a RepoName,
 }
 
 /// Asks for checks of stores.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, RepoId, RequestId};
 use crate::names::{RefName, RepoPath};
 use crate::object::{ObjectFormat, ObjectId, PackId};
-use crate::records::{NodeRecord, ShardPlacement};
+use crate::records::{NodeRecord, RepoLimits, ShardPlacement};
 
 mod encoding;
 mod level;
@@ -155,6 +155,58 @@ pub enum ShardCommand {
     },
     /// Compaction: one pack instead of several. Number 68; needs release level [`VERSION_REPLACE_PACKS`].
     ReplacePacks(ReplacePacks),
+    /// Begins to note which tips a network's refs lose, so that what none has reached since can be told and dropped. Does
+    /// nothing while a mark stands, unless it is the one named. Number 84; needs release level [`VERSION_REPOS`].
+    MarkUnreachable {
+        /// The network.
+        network: NetworkId,
+        /// The entry of a mark that this one takes the place of.
+        instead_of: Option<LogIndex>,
+    },
+    /// Drops what no ref has reached since the mark. Number 85; needs release level [`VERSION_REPOS`].
+    PrunePacks(PrunePacks),
+    /// Makes a repository with the refs that another one of its network has now; again is answered `Done`. Number 86;
+    /// needs release level [`VERSION_REPOS`].
+    ForkRepo(ForkRepo),
+    /// Sets what a repository may hold. Number 87; needs release level [`VERSION_REPOS`].
+    SetLimits {
+        /// The repository.
+        repo: RepoId,
+        /// Must be the repository's.
+        generation: Generation,
+        /// All of its limits from here on.
+        limits: RepoLimits,
+    },
+}
+
+/// A repository to be made of another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ForkRepo {
+    /// The new one.
+    pub repo: RepoId,
+    /// The network of both.
+    pub network: NetworkId,
+    /// The life of the new one's name.
+    pub generation: Generation,
+    /// The one whose refs, HEAD and limits it gets.
+    pub parent: RepoId,
+}
+
+/// Packs of a network's manifest and the one that holds what is still reached of all their objects.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PrunePacks {
+    /// Whose manifest.
+    pub network: NetworkId,
+    /// The packs that go. Every one must be in the manifest, and none twice.
+    pub old: Vec<PackId>,
+    /// The pack that comes, if anything is still reached. It is none of those that go.
+    pub new: Option<PackRef>,
+    /// The index of the state whose refs were walked: no ref of the network may have moved since.
+    pub walked_at: LogIndex,
+    /// The entry that made the mark: the tips lost since then were walked as well.
+    pub marked_at: LogIndex,
+    /// How long ago the mark must have been made, milliseconds.
+    pub grace_ms: u64,
 }
 
 /// Packs of a network's manifest and the one that holds all their objects.

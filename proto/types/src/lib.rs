@@ -24,8 +24,8 @@ pub mod status;
 pub mod stored;
 
 pub use command::{
-    Command, CreateRepo, InlinePack, MetaCommand, PackRef, PreviousValue, Proposal, RefUpdate,
-    ReplacePacks, RequestBinding, ShardCommand, UpdateRefs,
+    Command, CreateRepo, ForkRepo, InlinePack, MetaCommand, PackRef, PreviousValue, Proposal,
+    PrunePacks, RefUpdate, ReplacePacks, RequestBinding, ShardCommand, UpdateRefs,
 };
 pub use error::ErrorCode;
 pub use ids::{
@@ -34,7 +34,7 @@ pub use ids::{
 pub use names::{OwnerName, RefName, RepoName, RepoPath, Topic};
 pub use object::{ObjectFormat, ObjectId, PackId};
 pub use records::{
-    ClusterRecord, NodeRecord, PackRecord, RepoRecord, RepoState, ShardPlacement, ShardRepo,
-    ShardRepoState,
+    ClusterRecord, NodeRecord, PackRecord, PruneMark, RepoLimits, RepoRecord, RepoState,
+    ShardPlacement, ShardRepo, ShardRepoState,
 };
 pub use reply::{RefRefusal, RefVerdict, Refusal, Reply};

@@ -19,6 +19,8 @@ pub const DEV_NODES_MAX: u64 = 19;
 pub const INLINE_PACK_BYTES_MAX: usize = 128 * 1024;
 /// Packs that one entry replaces.
 pub const PACKS_REPLACED_MAX: usize = 1024;
+/// Tips that the refs of a network lost since its mark for dropping what is not reached, at most.
+pub const LOST_TIPS_MAX: u32 = 200_000;
 /// One log entry, encoded.
 pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries per read of the log and per AppendEntries, together.

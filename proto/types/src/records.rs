@@ -74,6 +74,36 @@ pub enum ShardRepoState {
     Deleted,
 }
 
+/// From which entry on the tips are noted that refs of a network lose, so that what is dropped was out of reach for as
+/// long as the operator wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PruneMark {
+    /// The entry.
+    pub at: LogIndex,
+    /// When that was, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// Tips that were noted since.
+    pub lost_tips: u32,
+    /// Whether more were lost than are noted: then nothing can be told any more, and a new mark is needed.
+    pub is_full: bool,
+}
+
+/// What a repository may hold beyond the product's own bounds. None: no bound of its own.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RepoLimits {
+    /// Bytes of all packs of its fork network; a push that would exceed them is refused.
+    pub network_bytes_max: Option<u64>,
+    /// Bytes of one push, as it comes over the wire.
+    pub push_bytes_max: Option<u64>,
+    /// Bytes of one object, inflated.
+    pub object_bytes_max: Option<u64>,
+    /// Objects in one push.
+    pub push_objects_max: Option<u32>,
+    /// Refs.
+    pub refs_max: Option<u64>,
+}
+
 /// A pack in a network's manifest: every replica has to hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackRecord {

@@ -112,6 +112,9 @@ pub struct RepoStats {
     pub compaction: CompactionState,
     /// The last one; none when there was none since the leader began to lead.
     pub last_compaction: Option<LastCompaction>,
+    /// Since when the tips are noted that refs lose, milliseconds since the Unix epoch: what was out of reach then and is
+    /// now can be dropped. None while they are not.
+    pub prune_mark_ms: Option<u64>,
 }
 
 /// Whether a network is being compacted.
@@ -134,6 +137,11 @@ pub enum CompactionDepth {
     Geometric,
     /// All of them.
     Everything,
+    /// All of them, and what no ref has reached for so long is left out.
+    Prune {
+        /// How long, milliseconds: counted from when tips that refs lose began to be noted.
+        grace_ms: u64,
+    },
 }
 
 /// A compaction that ended.
@@ -149,6 +157,8 @@ pub struct LastCompaction {
     pub bytes: u64,
     /// Why it failed, if it did.
     pub failed: Option<String>,
+    /// Objects that were left out because no ref reaches them; none when it was not looked for them.
+    pub dropped: Option<u64>,
 }
 
 /// How the checks of a repository's object store stand, replica by replica.

@@ -23,6 +23,10 @@ pub mod number {
     pub const SHARD_REPO: u16 = 1020;
     /// A pack in a shard's manifest.
     pub const PACK_RECORD: u16 = 1021;
+    /// A network's mark for dropping what no ref reaches.
+    pub const PRUNE_MARK: u16 = 1026;
+    /// What a repository may hold.
+    pub const REPO_LIMITS: u16 = 1027;
     /// The record of a request and its reply.
     pub const REQUEST_RECORD: u16 = 1030;
 }

@@ -5,6 +5,7 @@
 
 mod connectivity;
 mod packs;
+mod reached;
 
 use std::path::{Path, PathBuf};
 
@@ -13,6 +14,8 @@ use henge_types::{ObjectFormat, ObjectId};
 use crate::oid::{from_gix, hash_kind};
 use crate::protocol::Stop;
 use crate::store::StoreError;
+
+pub use reached::{Reached, reach_anew, reach_from};
 
 /// Findings that are kept; later ones are only counted.
 pub const FINDINGS_MAX: usize = 1000;

@@ -50,8 +50,8 @@ pub use conversation::{Conversation, Part};
 pub use fetch::{FetchError, FetchSummary, upload_pack};
 pub use output::{Output, PackPart};
 pub use protocol::{
-    AcceptedWants, Admission, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Service,
-    Stop,
+    AcceptedWants, Admission, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Quota,
+    Service, Stop,
 };
 pub use push::{PushHead, PushPolicy, PushSummary, ReceiveError, parse_push, receive_pack, report};
 pub use reach::ReachError;

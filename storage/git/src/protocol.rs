@@ -129,6 +129,22 @@ impl Stop {
     }
 }
 
+/// What a repository may hold of something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Quota {
+    /// How much it holds.
+    pub used: u64,
+    /// How much it may hold.
+    pub max: u64,
+}
+
+impl Quota {
+    /// Whether so much more is too much.
+    pub const fn is_exceeded_by(&self, more: u64) -> bool {
+        self.used.saturating_add(more) > self.max
+    }
+}
+
 /// Bounds on one push.
 #[derive(Debug, Clone)]
 pub struct PushLimits {
@@ -150,6 +166,10 @@ pub struct PushLimits {
     pub tree_depth_max: usize,
     /// Bytes of one tree, which bounds its entries.
     pub tree_bytes_max: usize,
+    /// Bytes of packs that the repository may hold; none: as many as there is space for.
+    pub quota: Option<Quota>,
+    /// Refs that the repository may hold; none: any number.
+    pub refs: Option<Quota>,
     /// Ref updates.
     pub updates_max: usize,
     /// Threads that index a large pack.
@@ -170,6 +190,8 @@ impl Default for PushLimits {
             delta_depth_max: limits::DELTA_DEPTH_MAX,
             tree_depth_max: limits::TREE_DEPTH_MAX,
             tree_bytes_max: limits::TREE_BYTES_MAX,
+            quota: None,
+            refs: None,
             updates_max: limits::REF_UPDATES_MAX,
             index_threads_max: 2,
             stop: Stop::default(),

@@ -37,6 +37,12 @@ pub trait RefStore: Send + Sync {
         None
     }
 
+    /// Whether the object store holds, or ever held, what belongs to other repositories: then that an object is there must
+    /// not be told to who may only see this one.
+    fn shares_objects(&self) -> bool {
+        false
+    }
+
     /// What the owner allows of pushes; everything, unless said otherwise.
     fn push_policy(&self) -> PushPolicy {
         PushPolicy::default()

@@ -1,5 +1,5 @@
 //! Merges packs: which ones ([`plan()`]), into what ([`write()`]), and a check of packs that git made
-//! ([`verify_covers`]).
+//! ([`verify_covers`]); or only what is still reached of them ([`write_reached`]).
 //!
 //! Pushes leave a pack each. Merging takes their entries as they lie, compressed, and looks for deltas only between
 //! objects that lie whole in every pack. One thread, a deadline, and bounded memory: about 100 bytes an object beside
@@ -17,12 +17,14 @@ mod sources;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use gix_hashtable::HashSet;
 use henge_types::{ObjectFormat, ObjectId, PackId};
 
 pub use covers::{CoverError, verify_covers};
 pub use plan::{PackSize, PlanLimits, plan};
 
-use crate::oid::from_gix;
+use crate::fsck::Reached;
+use crate::oid::{Oid, from_gix};
 use crate::protocol::Stop;
 use crate::refs::QuarantinedPack;
 use forms::{Form, Forms};
@@ -163,9 +165,31 @@ pub fn write(
     into: &Path,
     options: &RepackOptions,
 ) -> Result<Repacked, RepackError> {
+    write_some(idx_files, None, into, options)
+}
+
+/// As [`write`], but only those objects that are among `reached`.
+///
+/// # Errors
+/// As [`write`]; [`RepackError::Empty`] when none of them is there.
+pub fn write_reached(
+    idx_files: &[PathBuf],
+    reached: &Reached,
+    into: &Path,
+    options: &RepackOptions,
+) -> Result<Repacked, RepackError> {
+    write_some(idx_files, Some(reached.ids()), into, options)
+}
+
+fn write_some(
+    idx_files: &[PathBuf],
+    wanted: Option<&HashSet<Oid>>,
+    into: &Path,
+    options: &RepackOptions,
+) -> Result<Repacked, RepackError> {
     let mut options = options.clone();
     options.depth_max = options.depth_max.clamp(1, DEPTH_MAX);
-    let sources = Sources::open(idx_files, options.object_format, &options.stop)?;
+    let sources = Sources::open(idx_files, options.object_format, wanted, &options.stop)?;
     if sources.len() == 0 {
         return Err(RepackError::Empty);
     }

@@ -131,6 +131,18 @@ impl ObjectStore {
         self.format
     }
 
+    /// A store of the packs with these indexes, and nothing else.
+    pub(crate) fn of_packs(
+        idx_files: &[PathBuf],
+        format: ObjectFormat,
+    ) -> Result<Self, StoreError> {
+        let mut store = Self::new(Vec::new(), &[], None, format);
+        for idx in idx_files {
+            store.add_pack(idx)?;
+        }
+        Ok(store)
+    }
+
     /// Adds a pack from elsewhere; it answers before every other pack. Its slot.
     pub(crate) fn add_pack(&mut self, idx: &Path) -> Result<u32, StoreError> {
         let pack = Pack::open(idx, self.format).map_err(|source| StoreError::Pack {

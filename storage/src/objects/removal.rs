@@ -30,6 +30,14 @@ impl ObjectStore {
         remove_file(&pack_path)
     }
 
+    /// Removes a network's commit-graph, if it has one; it is a cache.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn remove_commit_graph(&self, network: &NetworkId) -> Result<(), ObjectError> {
+        remove_file(&self.objects_dir(network).join("info/commit-graph"))
+    }
+
     /// Where a pack's side file with this extension lies, such as `bitmap`; it need not be there.
     pub fn side_file(&self, network: &NetworkId, pack: &PackId, extension: &str) -> PathBuf {
         let (pack_path, _) = names(&self.objects_dir(network).join("pack"), pack);

@@ -36,6 +36,23 @@ impl Inner {
         path: &RepoPath,
         verb: MaintainVerb,
     ) -> Result<RepoStats, ServiceError> {
+        match self.ask_maintenance(path, verb).await? {
+            MaintainAnswer::Stats(stats) => Ok(stats),
+            other @ (MaintainAnswer::Limits(_)
+            | MaintainAnswer::NotLeader
+            | MaintainAnswer::WrongGeneration
+            | MaintainAnswer::Refused(..)) => Err(error::internal(format!(
+                "figures were answered with {other:?}"
+            ))),
+        }
+    }
+
+    /// The answer of the leader of the repository's shard, where it has one.
+    pub(crate) async fn ask_maintenance(
+        self: &Arc<Self>,
+        path: &RepoPath,
+        verb: MaintainVerb,
+    ) -> Result<MaintainAnswer, ServiceError> {
         for freshness in [Freshness::Local, Freshness::Linearizable] {
             let record = self.catalogue.find(path, freshness).await?;
             let Target {
@@ -52,7 +69,9 @@ impl Inner {
                 verb,
             };
             match self.ask_leader(&request).await? {
-                MaintainAnswer::Stats(stats) => return Ok(stats),
+                answer @ (MaintainAnswer::Stats(_) | MaintainAnswer::Limits(_)) => {
+                    return Ok(answer);
+                }
                 MaintainAnswer::Refused(code, message) => return Err(failed(code, message)),
                 MaintainAnswer::WrongGeneration | MaintainAnswer::NotLeader => {}
             }
@@ -121,6 +140,9 @@ impl Inner {
         if view.live_repo(&request.repo, request.generation).is_err() {
             return MaintainAnswer::WrongGeneration;
         }
+        if request.verb == MaintainVerb::Limits {
+            return Self::limits_here(view, &request.repo);
+        }
         if let MaintainVerb::Compact { depth } = request.verb
             && !self.maintenance.ask(group, request.network, depth)
         {
@@ -128,13 +150,17 @@ impl Inner {
             return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
         }
         let packs: Vec<_> = view.packs(&request.network).collect();
+        let mark_ms = view.prune_mark(&request.network).map(|mark| mark.at_ms);
         let inner = Arc::clone(self);
         let request = request.clone();
         let stats = self
             .work
             .blocking("repository stats", move || inner.stats_of(&request, &packs));
         match stats.await {
-            Ok(stats) => MaintainAnswer::Stats(stats),
+            Ok(stats) => MaintainAnswer::Stats(RepoStats {
+                prune_mark_ms: mark_ms,
+                ..stats
+            }),
             Err(error) => MaintainAnswer::Refused(ErrorCode::Internal, error.to_string()),
         }
     }
@@ -161,6 +187,7 @@ impl Inner {
                 (false, false) => CompactionState::Idle,
             },
             last_compaction: self.maintenance.last(&request.network),
+            prune_mark_ms: None,
         }
     }
 }

@@ -13,7 +13,7 @@ use henge_state::ShardView;
 use henge_types::status::{
     CheckOutcome, CheckProblem, CheckProgress, CompactionState, ReplicaCheck,
 };
-use henge_types::{GroupId, LogIndex, NetworkId, NodeId, ObjectId, PackId, limits};
+use henge_types::{GroupId, LogIndex, NetworkId, NodeId, ObjectFormat, ObjectId, PackId, limits};
 use tokio::sync::Notify;
 
 use crate::catalogue::QUORUM_WAIT;
@@ -294,9 +294,11 @@ impl Inner {
         }
         let manifest: BTreeSet<_> = view.packs(&network).map(|record| record.pack).collect();
         let tips = self.tips(group, network);
+        let repo = view.any_repo_of(&network);
+        let format = repo.map(|repo| repo.object_format).unwrap_or_default();
         let (inner, stop) = (Arc::clone(self), stop.clone());
         let checking = self.work_of_maintenance.blocking("check store", move || {
-            let report = inner.fsck(&network, &tips, &stop);
+            let report = inner.fsck(&network, format, &tips, &stop);
             drop(reading);
             report.map(|report| inner.judge(&network, &manifest, report))
         });
@@ -307,6 +309,7 @@ impl Inner {
     fn fsck(
         &self,
         network: &NetworkId,
+        format: ObjectFormat,
         tips: &[ObjectId],
         stop: &Stop,
     ) -> Result<FsckReport, henge_git::fsck::FsckError> {
@@ -323,7 +326,7 @@ impl Inner {
                 total: progress.total,
             });
         };
-        fsck(&objects, tips, stop, &mut tell)
+        fsck(&objects, format, tips, stop, &mut tell)
     }
 
     /// What the findings mean for a replica whose manifest names these packs.

@@ -61,7 +61,7 @@ impl Inner {
             let mut another_life = false;
             for (node, answer) in replicas.iter().zip(join_all(answers).await) {
                 match answer {
-                    Ok(CheckAnswer::Stands(check)) => checks.push(check),
+                    Ok(CheckAnswer::Stands(check)) => checks.push(*check),
                     Ok(CheckAnswer::WrongGeneration) => another_life = true,
                     Ok(CheckAnswer::Refused(code, message)) => return Err(failed(code, message)),
                     Err(error) => checks.push(not_asked(*node, &error)),
@@ -129,7 +129,7 @@ impl Inner {
             );
             return CheckAnswer::Refused(ErrorCode::Throttled, message);
         }
-        CheckAnswer::Stands(self.checks.look(self.cluster.node(), &network))
+        CheckAnswer::Stands(Box::new(self.checks.look(self.cluster.node(), &network)))
     }
 }
 

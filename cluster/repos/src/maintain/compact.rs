@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use henge_cluster::{Effects, Leadership, LevelError, ProposeError};
+use henge_cluster::{Effects, Leadership, LevelError, ProposeError, StateAt};
 use henge_git::fsck::{Finding, FsckError, fsck_pack};
 use henge_git::repack::{
     self, CoverError, PackSize, PlanLimits, RepackError, RepackOptions, ReverseIndex,
@@ -19,12 +19,13 @@ use henge_types::command::VERSION_REPLACE_PACKS;
 use henge_types::limits::PACKS_REPLACED_MAX;
 use henge_types::status::CompactionDepth as Depth;
 use henge_types::{
-    Command, GroupId, NetworkId, NodeId, PackId, PackRef, Refusal, ReplacePacks, Reply,
-    ShardCommand,
+    Command, GroupId, NetworkId, NodeId, ObjectFormat, PackId, PackRef, Refusal, ReplacePacks,
+    Reply, ShardCommand,
 };
 use thiserror::Error;
 
 use crate::frames::{Claim, StageRequest};
+use crate::maintain::prune::Walked;
 use crate::push::commit::{by_reference, inline, is_small};
 use crate::push::replicate::{NotDurable, make_durable, release};
 use crate::replica::quarantine;
@@ -38,7 +39,7 @@ const SEARCH_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// How often leadership is looked at meanwhile.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long an entry may take to be applied.
-const PROPOSE_WAIT: Duration = Duration::from_secs(5);
+pub(super) const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 /// How long a new leader may take to know what was committed before it.
 const BARRIER_WAIT: Duration = Duration::from_secs(4);
 
@@ -49,6 +50,8 @@ pub(crate) struct Compacted {
     pub replaced: u32,
     /// Bytes of that one with its index.
     pub bytes: u64,
+    /// Objects that were left out; none when it was not looked for any.
+    pub dropped: Option<u64>,
 }
 
 /// Why packs stay as they are.
@@ -90,6 +93,15 @@ pub(crate) enum CompactError {
     /// It may be done yet.
     #[error("the exchange was not proposed, or has no answer yet: {0}")]
     Propose(#[from] ProposeError),
+    /// A tip leads to what is not there, on the replica that leads.
+    #[error("what the refs reach is not whole, so nothing is dropped: {0}")]
+    NotWhole(Box<Finding>),
+    /// Something that was to be dropped is reached again.
+    #[error("refs moved to what was to be dropped, or move too fast")]
+    RefsMoved,
+    /// More than one entry may name.
+    #[error("the repository has more packs than can be replaced at once: compact it first")]
+    TooManyPacks,
     /// The shard said no.
     #[error("the shard refused the exchange: {0:?}")]
     Refused(Box<Reply>),
@@ -106,8 +118,11 @@ impl CompactError {
             | Self::Repack(_)
             | Self::Unchecked(_)
             | Self::Broken(_)
+            | Self::NotWhole(_)
             | Self::Refused(_) => true,
             Self::NotLeader
+            | Self::RefsMoved
+            | Self::TooManyPacks
             | Self::Parked
             | Self::LowSpace(_)
             | Self::Level(_)
@@ -128,6 +143,28 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// A network of a shard that this node leads.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Led {
+    /// The shard.
+    pub group: GroupId,
+    /// The term in which it is led.
+    pub term: u64,
+    /// The network.
+    pub network: NetworkId,
+}
+
+/// What a new pack takes the place of.
+pub(super) enum Exchange {
+    /// Packs all of whose objects it holds.
+    Replace {
+        /// They.
+        old: Vec<PackId>,
+    },
+    /// Packs of which it holds what is reached.
+    Prune(Walked),
+}
+
 /// What is proposed, and where it lies until then.
 struct Merged {
     old: Vec<PackId>,
@@ -146,11 +183,12 @@ impl Inner {
         network: NetworkId,
         depth: Depth,
     ) -> Result<Option<Compacted>, CompactError> {
+        if let Depth::Prune { grace_ms } = depth {
+            return Box::pin(self.prune(group, network, grace_ms)).await;
+        }
         let leadership = self.cluster.leadership(group);
         let leadership = leadership.ok_or(CompactError::NotLeader)?;
-        let barrier = self.cluster.read_barrier(group, BARRIER_WAIT).await;
-        barrier.map_err(|_| CompactError::NotLeader)?;
-        let at = self.cluster.state(group).ok_or(CompactError::NotLeader)?;
+        let at = self.latest(group).await?;
         let packs = ShardView::new(&at.state).packs(&network);
         let packs: Vec<_> = packs
             .map(|record| PackSize {
@@ -174,10 +212,29 @@ impl Inner {
         if merged.old.is_empty() {
             return Ok(None);
         }
-        Box::pin(self.exchange(group, leadership.term, network, merged)).await
+        let done = Compacted {
+            replaced: u32::try_from(merged.old.len()).unwrap_or(u32::MAX),
+            bytes: merged.pack.pack_bytes.saturating_add(merged.pack.idx_bytes),
+            dropped: None,
+        };
+        let led = Led {
+            group,
+            term: leadership.term,
+            network,
+        };
+        let with = Exchange::Replace { old: merged.old };
+        let exchanged = Box::pin(self.exchange(led, &merged.pack, &with)).await?;
+        Ok(exchanged.map(|()| done))
     }
 
-    fn check_conditions(
+    /// A state that lacks nothing that was committed before now.
+    pub(super) async fn latest(&self, group: GroupId) -> Result<StateAt, CompactError> {
+        let barrier = self.cluster.read_barrier(group, BARRIER_WAIT).await;
+        barrier.map_err(|_| CompactError::NotLeader)?;
+        self.cluster.state(group).ok_or(CompactError::NotLeader)
+    }
+
+    pub(super) fn check_conditions(
         &self,
         leadership: &Leadership,
         network: NetworkId,
@@ -201,19 +258,10 @@ impl Inner {
         network: NetworkId,
         old: Vec<PackId>,
     ) -> Result<Merged, CompactError> {
-        let until = |within| Deadline::after(Arc::clone(&self.clock), within);
-        let stop = Stop::at(until(WRITE_TIME_MAX));
         // Packs of one store are named by one hash.
         let named = old.first().map(|pack| pack.checksum().format());
-        let options = RepackOptions {
-            object_format: named.unwrap_or_default(),
-            // Every replica would have to make its own; whoever wants one makes it beside its bitmap.
-            reverse_index: ReverseIndex::Omitted,
-            search_until: Stop::at(until(SEARCH_TIME_MAX)),
-            stop: stop.clone(),
-            ..RepackOptions::default()
-        };
-        let stopped = StopOnDrop(stop.clone());
+        let options = self.repack_options(named.unwrap_or_default());
+        let stop = options.stop.clone();
         let objects = self.objects().clone();
         let writing = self.work_of_maintenance.blocking("compact", move || {
             let quarantine = quarantine(&objects)?;
@@ -233,53 +281,63 @@ impl Inner {
                 _quarantine: quarantine,
             })
         });
-        let mut writing = std::pin::pin!(writing);
-        let merged = loop {
-            match tokio::time::timeout(LOOK_EVERY, &mut writing).await {
-                Ok(merged) => break merged??,
+        self.while_leading(group, term, stop, writing).await
+    }
+
+    pub(super) fn repack_options(&self, object_format: ObjectFormat) -> RepackOptions {
+        let until = |within| Deadline::after(Arc::clone(&self.clock), within);
+        RepackOptions {
+            object_format,
+            // Every replica would have to make its own; whoever wants one makes it beside its bitmap.
+            reverse_index: ReverseIndex::Omitted,
+            search_until: Stop::at(until(SEARCH_TIME_MAX)),
+            stop: Stop::at(until(WRITE_TIME_MAX)),
+            ..RepackOptions::default()
+        }
+    }
+
+    /// Waits for work, and has it end when the term does.
+    pub(super) async fn while_leading<T>(
+        &self,
+        group: GroupId,
+        term: u64,
+        stop: Stop,
+        work: impl Future<Output = io::Result<Result<T, CompactError>>>,
+    ) -> Result<T, CompactError> {
+        let stopped = StopOnDrop(stop.clone());
+        let mut work = std::pin::pin!(work);
+        let done = loop {
+            match tokio::time::timeout(LOOK_EVERY, &mut work).await {
+                Ok(done) => break done??,
                 Err(_) if self.leads(group, term) => {}
                 Err(_) => stop.stop(),
             }
         };
         drop(stopped);
-        Ok(merged)
+        Ok(done)
     }
 
-    fn leads(&self, group: GroupId, term: u64) -> bool {
+    pub(super) fn leads(&self, group: GroupId, term: u64) -> bool {
         let leadership = self.cluster.leadership(group);
         leadership.is_some_and(|leadership| leadership.term == term)
     }
 
-    /// Makes the new pack durable and proposes it in the place of the old ones.
-    async fn exchange(
+    /// Makes the new pack durable and proposes it in the place of the old ones. `None` when the packs were replaced
+    /// meanwhile, or the network is gone.
+    pub(super) async fn exchange(
         self: &Arc<Self>,
-        group: GroupId,
-        term: u64,
-        network: NetworkId,
-        merged: Merged,
-    ) -> Result<Option<Compacted>, CompactError> {
-        let pack = &merged.pack;
-        let done = Compacted {
-            replaced: u32::try_from(merged.old.len()).unwrap_or(u32::MAX),
-            bytes: pack.pack_bytes.saturating_add(pack.idx_bytes),
-        };
-        let replace = |new: PackRef| ReplacePacks {
-            network,
-            old: merged.old.clone(),
-            new,
-        };
+        led: Led,
+        pack: &QuarantinedPack,
+        with: &Exchange,
+    ) -> Result<Option<()>, CompactError> {
         if is_small(pack) {
             let new = inline(pack).await?;
-            return Ok(self
-                .propose_exchange(group, term, replace(new))
-                .await?
-                .map(|()| done));
+            return Box::pin(self.propose_exchange(led, Some(new), with)).await;
         }
-        let stage = self.stage_request(group, term, network, pack);
+        let stage = self.stage_request(led.group, led.term, led.network, pack);
         self.stage(&stage, pack).await?;
-        let proposed = self
-            .propose_exchange(group, term, replace(by_reference(pack)))
-            .await;
+        let new = by_reference(pack);
+        let proposed = Box::pin(self.propose_exchange(led, Some(new), with)).await;
         let named = match &proposed {
             Ok(named) => named.is_some(),
             // It may be named yet: the claim ends with the term.
@@ -291,7 +349,33 @@ impl Inner {
         if !named {
             release(self, &stage);
         }
-        Ok(proposed?.map(|()| done))
+        proposed
+    }
+
+    /// The same for a pack that is durable already, or none.
+    pub(super) async fn propose_exchange(
+        self: &Arc<Self>,
+        led: Led,
+        new: Option<PackRef>,
+        with: &Exchange,
+    ) -> Result<Option<()>, CompactError> {
+        let network = led.network;
+        match (with, new) {
+            (Exchange::Prune(walked), new) => self.propose_prune(led, new, walked).await,
+            (Exchange::Replace { old }, Some(new)) => {
+                let old = old.clone();
+                let replace = ReplacePacks { network, old, new };
+                match self
+                    .propose_once(led, ShardCommand::ReplacePacks(replace))
+                    .await?
+                {
+                    Proposed::Done => Ok(Some(())),
+                    Proposed::Gone => Ok(None),
+                    Proposed::Other(reply) => Err(CompactError::Refused(reply)),
+                }
+            }
+            (Exchange::Replace { .. }, None) => Ok(None),
+        }
     }
 
     fn stage_request(
@@ -336,33 +420,42 @@ impl Inner {
         Ok(())
     }
 
-    /// `None` when the packs were replaced meanwhile, or the network is gone.
-    async fn propose_exchange(
+    pub(super) async fn propose_once(
         &self,
-        group: GroupId,
-        term: u64,
-        replace: ReplacePacks,
-    ) -> Result<Option<()>, CompactError> {
+        led: Led,
+        command: ShardCommand,
+    ) -> Result<Proposed, CompactError> {
         failpoint::hit("compaction.durable");
-        if !self.leads(group, term) {
+        if !self.leads(led.group, led.term) {
             return Err(CompactError::NotLeader);
         }
-        let command = Command::Shard(ShardCommand::ReplacePacks(replace));
         let applied = self
             .cluster
-            .propose(group, command, None, PROPOSE_WAIT)
+            .propose(led.group, Command::Shard(command), None, PROPOSE_WAIT)
             .await?;
         failpoint::hit("compaction.committed");
-        match applied.reply {
-            Reply::Done => Ok(Some(())),
-            Reply::Refused(Refusal::NoSuchPack { .. } | Refusal::NoSuchNetwork { .. }) => Ok(None),
+        Ok(match applied.reply {
+            Reply::Done => Proposed::Done,
+            Reply::Refused(Refusal::NoSuchPack { .. } | Refusal::NoSuchNetwork { .. }) => {
+                Proposed::Gone
+            }
             other @ (Reply::Repo(_)
             | Reply::RefsUpdated { .. }
             | Reply::Refused(_)
             | Reply::UnknownOutcome
-            | Reply::Recheck) => Err(CompactError::Refused(Box::new(other))),
-        }
+            | Reply::Recheck) => Proposed::Other(Box::new(other)),
+        })
     }
+}
+
+/// What became of a proposal.
+pub(super) enum Proposed {
+    /// It was made.
+    Done,
+    /// The packs were replaced meanwhile, or the network is gone.
+    Gone,
+    /// Another answer.
+    Other(Box<Reply>),
 }
 
 /// The packs to merge, if any are: no more than one entry may name.
@@ -375,7 +468,7 @@ fn choose(packs: &[PackSize], depth: Depth) -> Option<Vec<PackId>> {
             all.sort_by_key(|pack| (pack.objects, pack.id));
             all.iter().map(|pack| pack.id).collect()
         }
-        Depth::Everything => return None,
+        Depth::Everything | Depth::Prune { .. } => return None,
     };
     old.retain(|pack| known.contains(pack));
     // The smallest come first.

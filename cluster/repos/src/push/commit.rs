@@ -292,6 +292,10 @@ impl RefStore for LeaderRefs {
         self.reads.for_each_name(prefix, visit);
     }
 
+    fn shares_objects(&self) -> bool {
+        self.reads.shares_objects()
+    }
+
     fn was_tip_recently(&self, id: ObjectId) -> bool {
         self.reads.was_tip_recently(id)
     }

@@ -148,7 +148,7 @@ impl Inner {
         let commit = Commit::new(Arc::clone(self), request, network, term, refs.applied());
         let limits = PushLimits {
             stop: self.deadline(),
-            ..PushLimits::default()
+            ..refs.push_limits()
         };
         let store = self.objects().clone();
         let objects = self.opened(&network, format);

@@ -3,7 +3,7 @@
 use std::fs;
 
 use henge_types::status::{CheckOutcome, RepoCheck};
-use henge_types::{ErrorCode, NodeId, RepoPath};
+use henge_types::{ErrorCode, NodeId, PackId, RepoPath};
 
 use crate::ring::{Ring, eventually};
 
@@ -50,8 +50,8 @@ async fn a_damaged_pack_is_named_and_fetched_again_from_another_replica() {
     }
     let objects = &ring.node(2).objects;
     let packs = objects.packs(&network).unwrap();
-    let file = |pack| objects.side_file(&network, pack, "pack");
-    let largest = |pack: &&_| fs::metadata(file(*pack)).unwrap().len();
+    let file = |pack: &PackId| objects.side_file(&network, pack, "pack");
+    let largest = |pack: &&PackId| fs::metadata(file(pack)).unwrap().len();
     let damaged = *packs.iter().max_by_key(largest).unwrap();
     let whole = fs::read(file(&damaged)).unwrap();
     let mut bytes = whole.clone();

@@ -20,26 +20,31 @@ use crate::ring::{Ring, Work, eventually};
 /// What many small pushes may leave.
 const FEW: usize = 8;
 
-async fn network(ring: &Ring, repo: &str) -> NetworkId {
+pub(crate) async fn network(ring: &Ring, repo: &str) -> NetworkId {
     let path: RepoPath = repo.parse().unwrap();
     let node = ring.node(ring.live()[0]);
     node.repos.get(&path).await.unwrap().network
 }
 
 /// The manifest as a node has it.
-fn manifest(ring: &Ring, node: usize, group: GroupId, network: &NetworkId) -> BTreeSet<PackId> {
+pub(crate) fn manifest(
+    ring: &Ring,
+    node: usize,
+    group: GroupId,
+    network: &NetworkId,
+) -> BTreeSet<PackId> {
     let at = ring.node(node).cluster.state(group).unwrap();
     let packs = ShardView::new(&at.state).packs(network);
     packs.map(|record| record.pack).collect()
 }
 
-fn on_disk(ring: &Ring, node: usize, network: &NetworkId) -> BTreeSet<PackId> {
+pub(crate) fn on_disk(ring: &Ring, node: usize, network: &NetworkId) -> BTreeSet<PackId> {
     let packs = ring.node(node).objects.packs(network).unwrap();
     packs.into_iter().collect()
 }
 
 /// Waits until all running nodes have the same manifest of at most so many packs, and just these packs on disk.
-async fn settled(
+pub(crate) async fn settled(
     ring: &Ring,
     group: GroupId,
     network: &NetworkId,
@@ -57,7 +62,7 @@ async fn settled(
 }
 
 /// All running nodes have the same state at the same index.
-async fn agree(ring: &Ring, group: GroupId) {
+pub(crate) async fn agree(ring: &Ring, group: GroupId) {
     eventually("all replicas are at one index", async || {
         let states = ring.live().into_iter();
         let states: Vec<_> = states
@@ -79,7 +84,7 @@ async fn agree(ring: &Ring, group: GroupId) {
     .await;
 }
 
-async fn compact(ring: &Ring, repo: &str, depth: Depth) {
+pub(crate) async fn compact(ring: &Ring, repo: &str, depth: Depth) {
     let path: RepoPath = repo.parse().unwrap();
     let repos = &ring.node(ring.live()[0]).repos;
     let before = repos.compact("admin", &path, depth).await.unwrap();
@@ -92,7 +97,7 @@ async fn compact(ring: &Ring, repo: &str, depth: Depth) {
     .await;
 }
 
-async fn clone_is_whole(ring: &Ring, node: usize, repo: &str, name: &str, work: &Work) {
+pub(crate) async fn clone_is_whole(ring: &Ring, node: usize, repo: &str, name: &str, work: &Work) {
     let clone = ring.clone(&ring.url(node, repo), name).await;
     clone.git(&["fsck", "--full", "--strict"]).await;
     assert_eq!(

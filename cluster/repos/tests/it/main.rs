@@ -10,6 +10,8 @@ mod catalogue;
 mod checks;
 mod compaction;
 mod failures;
+mod forks;
+mod pruning;
 mod pushes;
 mod replay;
 mod ring;

@@ -5,14 +5,14 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use henge_cluster::{Cluster, ClusterConfig, Effects, Identity, Timings, TlsFiles};
 use henge_git::http::{Caller, router};
 use henge_repos::{PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
-use henge_runtime::{Scope, SystemClock};
+use henge_runtime::{Clock, Scope, SystemClock};
 use henge_storage::objects::{ObjectStore, Watermark};
 use henge_types::{ClusterId, GroupId, Incarnation, NodeId, NodeRecord, ObjectFormat, RepoPath};
 use rcgen::{
@@ -64,6 +64,21 @@ pub(crate) struct Ring {
     cluster: ClusterId,
     records: Vec<NodeRecord>,
     replication: u32,
+    clock: Arc<AheadClock>,
+}
+
+/// The machine's clocks, and so many milliseconds more of the one on the wall.
+#[derive(Debug, Default)]
+struct AheadClock(AtomicU64);
+
+impl Clock for AheadClock {
+    fn unix_ms(&self) -> u64 {
+        SystemClock.unix_ms() + self.0.load(Ordering::Relaxed)
+    }
+
+    fn instant(&self) -> Instant {
+        SystemClock.instant()
+    }
 }
 
 /// A node's parts, wired together on its runtime.
@@ -71,8 +86,8 @@ async fn compose(
     config: ClusterConfig,
     http: SocketAddr,
     scope: Scope,
+    clock: Arc<dyn Clock>,
 ) -> (Cluster, Repos, ObjectStore) {
-    let clock = SystemClock::shared();
     // The disk of a test machine may be nearly full: that is not what is tested here.
     let watermark = Watermark {
         bytes: 0,
@@ -161,6 +176,7 @@ impl Ring {
             dir,
             cluster,
             replication,
+            clock: Arc::default(),
             nodes: (0..nodes).map(|_| None).collect(),
         };
         for node in 1..=nodes {
@@ -175,6 +191,12 @@ impl Ring {
     pub(crate) async fn wait_until_ready(&self, node: usize) {
         let cluster = &self.node(node).cluster;
         eventually("a node is ready", async || cluster.is_ready().ok()).await;
+    }
+
+    /// The clocks on the walls of all nodes jump.
+    pub(crate) fn jump(&self, by: Duration) {
+        let by = u64::try_from(by.as_millis()).unwrap();
+        self.clock.0.fetch_add(by, Ordering::Relaxed);
     }
 
     pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
@@ -230,7 +252,8 @@ impl Ring {
             .unwrap();
         let scope = Scope::root("node", runtime.handle().clone(), 64);
         let http: SocketAddr = record.http.parse().unwrap();
-        let start = compose(config, http, scope.clone());
+        let clock: Arc<dyn Clock> = Arc::<AheadClock>::clone(&self.clock);
+        let start = compose(config, http, scope.clone(), clock);
         let (cluster, repos, objects) = scope.run("start", start).await.unwrap();
         self.nodes[node - 1] = Some(Node {
             cluster,
@@ -259,6 +282,31 @@ impl Ring {
 
     pub(crate) fn url(&self, node: usize, repo: &str) -> String {
         format!("http://{}/{repo}.git", self.node(node).http)
+    }
+
+    /// What a node answers to a request as git's clients make them, of protocol v2, as text.
+    pub(crate) fn post(&self, node: usize, repo: &str, service: &str, body: &[u8]) -> String {
+        let url = format!("{}/{service}", self.url(node, repo));
+        let file = self.dir.path().join("request");
+        fs::write(&file, body).unwrap();
+        let data = format!("@{}", file.display());
+        let kind = format!("Content-Type: application/x-{service}-request");
+        let version = "Git-Protocol: version=2";
+        let output = Command::new("curl")
+            .args([
+                "-s",
+                "-H",
+                version,
+                "-H",
+                &kind,
+                "--data-binary",
+                &data,
+                &url,
+            ])
+            .output()
+            .expect("curl runs: install curl to run these tests");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
     }
 
     /// The shard of a repository that exists.

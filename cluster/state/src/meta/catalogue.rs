@@ -35,6 +35,13 @@ pub(super) fn reserve(
     if !fits || !create.default_branch.is_branch() {
         return refused(Refusal::Invalid);
     }
+    if let Some(parent) = create.forked_from {
+        let found = catalogue.repo(&parent);
+        let found = found.filter(|found| found.state == RepoState::Ready);
+        if found.is_none_or(|found| found.network != create.network) {
+            return refused(Refusal::NoSuchRepo { repo: parent });
+        }
+    }
     let path_key = create.path.key();
     let record = RepoRecord {
         repo: create.repo,

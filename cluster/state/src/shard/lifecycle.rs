@@ -1,10 +1,12 @@
 //! Making and dropping a repository in its shard, and its HEAD.
 
+use henge_types::stored::{self, number};
 use henge_types::{
-    Generation, ObjectFormat, RefName, Refusal, Reply, RepoId, ShardRepo, ShardRepoState,
+    Generation, ObjectFormat, RefName, Refusal, Reply, RepoId, RepoLimits, ShardRepo,
+    ShardRepoState,
 };
 
-use super::{ShardView, former_tips, put, put_updated};
+use super::{ShardView, former_tips, pruning, put, put_updated};
 use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
@@ -58,7 +60,9 @@ pub(super) fn drop_repo(
     changes.delete(mark);
     delete_all(changes, &keys::refs(id, ""));
     former_tips::forget(changes, id);
+    delete_all(changes, &keys::repo_limits(id));
     if last {
+        pruning::forget(changes, &repo.network);
         delete_all(changes, &keys::packs(&repo.network));
     }
     let network = repo.network;
@@ -95,6 +99,25 @@ pub(super) fn set_head(
     Outcome::reply(Reply::Done)
 }
 
+/// Sets what the repository may hold. Applying checks none of it: whoever leads refuses pushes by it.
+pub(super) fn set_limits(
+    changes: &mut Changes<'_, impl View>,
+    repo: &RepoId,
+    generation: Generation,
+    limits: &RepoLimits,
+) -> Outcome {
+    if let Err(refusal) = ShardView::new(changes.before()).live_repo(repo, generation) {
+        return refused(refusal);
+    }
+    if *limits == RepoLimits::default() {
+        changes.delete(keys::repo_limits(repo));
+    } else {
+        let bytes = stored::encode(number::REPO_LIMITS, 1, limits);
+        changes.put(keys::repo_limits(repo), bytes);
+    }
+    Outcome::reply(Reply::Done)
+}
+
 /// The tombstone of a repository that was never made here: only its id and that it is deleted mean anything.
 /// Lives of a name count from 1, so generation 0 is nobody's.
 fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
@@ -111,7 +134,7 @@ fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
     }
 }
 
-fn delete_all(changes: &mut Changes<'_, impl View>, prefix: &[u8]) {
+pub(super) fn delete_all(changes: &mut Changes<'_, impl View>, prefix: &[u8]) {
     for (key, _) in changes.before().range(prefix, prefix) {
         changes.delete(key.clone());
     }

@@ -9,7 +9,7 @@ use henge_types::{
     RefVerdict, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
 };
 
-use super::{ShardView, former_tips, packs, put_updated};
+use super::{ShardView, former_tips, packs, pruning, put_updated};
 use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
@@ -32,6 +32,11 @@ pub(super) fn update_refs(
         names_objects_by(push, repo.object_format) || takes_any_format(changes.before(), &repo);
     if !is_named_well || !is_well_formed(push) {
         return Outcome::reply(Reply::Refused(Refusal::Invalid));
+    }
+    // What it builds on may have been dropped since it was looked for.
+    let pruned_at = before.pruned_at(&repo.network);
+    if pruned_at.is_some_and(|pruned_at| push.checked_at < pruned_at) {
+        return Outcome::reply(Reply::Recheck);
     }
     let verdicts = judge(before, push);
     let mut effects = Vec::new();
@@ -236,6 +241,7 @@ fn take(
         }
         if let Some(old) = &verdict.old {
             former_tips::remember(changes, &repo.repo, old, header.proposed_at_ms);
+            pruning::remember(changes, &repo.network, old);
         }
     }
     if !changed {

@@ -2,11 +2,14 @@
 
 mod compaction;
 mod fixtures;
+mod forks;
 mod golden;
 mod golden_3;
+mod golden_network;
 mod meta;
 mod model;
 mod properties;
+mod pruning;
 mod push;
 mod requests;
 mod shard;

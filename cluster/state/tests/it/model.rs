@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{
-    Generation, NetworkId, ObjectFormat, ObjectId, PackId, PreviousValue, RefName, RefRefusal,
-    RefUpdate, RefVerdict, Refusal, ReplacePacks, Reply, RepoId, ShardCommand, UpdateRefs,
+    ForkRepo, Generation, NetworkId, ObjectFormat, ObjectId, PackId, PreviousValue, RefName,
+    RefRefusal, RefUpdate, RefVerdict, Refusal, ReplacePacks, Reply, RepoId, ShardCommand,
+    UpdateRefs,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,12 +79,40 @@ impl Model {
             },
             ShardCommand::UpdateRefs(push) => self.push(push, now_ms),
             ShardCommand::ReplacePacks(replace) => self.replace(replace),
+            ShardCommand::ForkRepo(fork) => self.fork(fork),
+            // Of these no reply tells what they are for: they have tests of their own.
+            ShardCommand::MarkUnreachable { .. }
+            | ShardCommand::PrunePacks(_)
+            | ShardCommand::SetLimits { .. } => panic!("not drawn: {command:?}"),
         }
     }
 
     fn has_other_format(&self, network: &NetworkId, format: ObjectFormat) -> bool {
         let mut repos = self.repos.values().flatten();
         repos.any(|repo| repo.network == *network && repo.object_format != format)
+    }
+
+    fn fork(&mut self, fork: &ForkRepo) -> Reply {
+        match self.repos.get(&fork.repo) {
+            Some(Some(known))
+                if (known.network, known.generation) == (fork.network, fork.generation) =>
+            {
+                return Reply::Done;
+            }
+            Some(_) => return Reply::Refused(Refusal::WrongState { repo: fork.repo }),
+            None => {}
+        }
+        let parent = self.repos.get(&fork.parent).cloned().flatten();
+        let Some(parent) = parent.filter(|parent| parent.network == fork.network) else {
+            return Reply::Refused(Refusal::NoSuchRepo { repo: fork.parent });
+        };
+        let made = ModelRepo {
+            generation: fork.generation,
+            lost: BTreeMap::new(),
+            ..parent
+        };
+        self.repos.insert(fork.repo, Some(made));
+        Reply::Done
     }
 
     fn live(&mut self, id: &RepoId, generation: Generation) -> Result<&mut ModelRepo, Refusal> {

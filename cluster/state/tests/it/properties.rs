@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use henge_state::{Effect, State, pending_actions};
 use henge_types::{
-    Command, Generation, MetaCommand, ObjectFormat, PreviousValue, RefRefusal, RefUpdate,
+    Command, ForkRepo, Generation, MetaCommand, ObjectFormat, PreviousValue, RefRefusal, RefUpdate,
     RefVerdict, ReplacePacks, Reply, RepoState, RequestBinding, ShardCommand, UpdateRefs,
 };
 use proptest::collection::vec;
@@ -94,6 +94,14 @@ fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
                 network: network(of),
                 old: old.into_iter().map(|old| pack(old).pack).collect(),
                 new: pack(new),
+            })
+        ),
+        2 => (1..4_u8, 1..3_u8, any_generation(), 1..4_u8).prop_map(
+            |(repo, of, generation, parent)| ShardCommand::ForkRepo(ForkRepo {
+                repo: repo_id(repo),
+                network: network(of),
+                generation,
+                parent: repo_id(parent),
             })
         ),
         1 => (1..4_u8).prop_map(|repo| ShardCommand::DropRepo { repo: repo_id(repo) }),
@@ -246,7 +254,7 @@ proptest! {
                 ShardCommand::UpdateRefs(push) if accepted => {
                     let installed = outcome.effects.into_iter().map(|effect| match effect {
                         Effect::InstallPack { pack, .. } => pack,
-                        other @ (Effect::ReplacePacks { .. } | Effect::DropRepo { .. }) => panic!("a push did {other:?}"),
+                        other @ (Effect::ReplacePacks { .. } | Effect::PrunePacks { .. } | Effect::DropRepo { .. }) => panic!("a push did {other:?}"),
                     });
                     prop_assert_eq!(installed.collect::<Vec<_>>(), push.packs);
                 }
@@ -261,6 +269,10 @@ proptest! {
                 ShardCommand::UpdateRefs(_)
                 | ShardCommand::ReplacePacks(_)
                 | ShardCommand::CreateRepo { .. }
+                | ShardCommand::MarkUnreachable { .. }
+                | ShardCommand::PrunePacks(_)
+                | ShardCommand::ForkRepo(_)
+                | ShardCommand::SetLimits { .. }
                 | ShardCommand::SetHead { .. } => prop_assert_eq!(outcome.effects, []),
             }
         }

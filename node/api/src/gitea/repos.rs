@@ -111,9 +111,12 @@ struct Found {
     data: Vec<Repository>,
 }
 
-/// The repositories of one page whose path holds `q`, and how many there are on all pages.
-async fn matching(api: &Api, q: &str, page: Page) -> Result<(Vec<RepoRecord>, usize), ApiError> {
-    let wanted = q.to_ascii_lowercase();
+/// The wanted repositories of one page, and how many there are on all pages.
+async fn matching(
+    api: &Api,
+    is_wanted: impl Fn(&RepoRecord) -> bool,
+    page: Page,
+) -> Result<(Vec<RepoRecord>, usize), ApiError> {
     let (mut records, mut total) = (Vec::new(), 0);
     let mut after: Option<RepoPath> = None;
     loop {
@@ -122,7 +125,7 @@ async fn matching(api: &Api, q: &str, page: Page) -> Result<(Vec<RepoRecord>, us
         let more = listed.len() == limit;
         after = listed.last().map(|record| record.path.clone());
         for record in listed {
-            if !record.path.key().contains(&wanted) {
+            if !is_wanted(&record) {
                 continue;
             }
             if (page.start()..page.end()).contains(&total) {
@@ -134,6 +137,17 @@ async fn matching(api: &Api, q: &str, page: Page) -> Result<(Vec<RepoRecord>, us
             return Ok((records, total));
         }
     }
+}
+
+async fn shown(api: &Api, records: &[RepoRecord], origin: &Origin) -> Vec<Repository> {
+    let reads = records
+        .iter()
+        .map(|record| api.backend.refs(&record.path, BRANCHES));
+    let refs = join_all(reads).await;
+    let shown = records.iter().zip(&refs);
+    shown
+        .map(|(record, refs)| Repository::new(record, refs.as_ref().ok(), origin))
+        .collect()
 }
 
 fn query_text(text: &str) -> String {
@@ -157,18 +171,12 @@ pub(crate) async fn search_repos(
         limit: params.limit,
     };
     let page = page.page()?;
-    let (records, total) = matching(&api, &params.q, page).await?;
-    let reads = records
-        .iter()
-        .map(|record| api.backend.refs(&record.path, BRANCHES));
-    let refs = join_all(reads).await;
-    let data = records.iter().zip(&refs).map(|(record, refs)| {
-        let refs = refs.as_ref().ok();
-        Repository::new(record, refs, &origin)
-    });
+    let q = params.q.to_ascii_lowercase();
+    let is_wanted = |record: &RepoRecord| record.path.key().contains(&q);
+    let (records, total) = matching(&api, is_wanted, page).await?;
     let found = Found {
         ok: true,
-        data: data.collect(),
+        data: shown(&api, &records, &origin).await,
     };
     let rest = match params.q.as_str() {
         "" => String::new(),
@@ -176,4 +184,58 @@ pub(crate) async fn search_repos(
     };
     let headers = page.headers(total, &origin, "/api/v1/repos/search", &rest);
     Ok((headers, Json(found)).into_response())
+}
+
+/// Where a fork goes. Gitea's organizations are owners here.
+#[derive(Debug, Deserialize)]
+pub(crate) struct ForkRepo {
+    organization: Option<String>,
+    name: Option<String>,
+}
+
+/// `POST /api/v1/repos/{owner}/{repo}/forks`.
+pub(crate) async fn fork_repo(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    AtRepo(parent): AtRepo,
+    origin: Origin,
+    JsonBody(body): JsonBody<ForkRepo>,
+) -> Result<(StatusCode, Json<Repository>), ApiError> {
+    let owner = match &body.organization {
+        Some(owner) => owner
+            .parse()
+            .map_err(|error| ApiError::invalid(format!("organization: {error}")))?,
+        None => user::owner_of(&principal)?,
+    };
+    let name = match &body.name {
+        Some(name) => name
+            .parse()
+            .map_err(|error| ApiError::invalid(format!("name: {error}")))?,
+        None => parent.name.clone(),
+    };
+    let path = RepoPath { owner, name };
+    let record = api
+        .backend
+        .fork(principal.name(), &parent, path, None)
+        .await?;
+    let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
+    let repository = Repository::new(&record, refs.as_ref(), &origin);
+    Ok((StatusCode::ACCEPTED, Json(repository)))
+}
+
+/// `GET /api/v1/repos/{owner}/{repo}/forks`.
+pub(crate) async fn list_forks(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+    Params(params): Params<PageParams>,
+    origin: Origin,
+) -> Result<Response, ApiError> {
+    let parent = api.backend.get(&path).await?;
+    let page = params.page()?;
+    let is_fork = |record: &RepoRecord| record.forked_from == Some(parent.repo);
+    let (records, total) = matching(&api, is_fork, page).await?;
+    let forks = shown(&api, &records, &origin).await;
+    let route = format!("/api/v1/repos/{path}/forks");
+    let headers = page.headers(total, &origin, &route, "");
+    Ok((headers, Json(forks)).into_response())
 }

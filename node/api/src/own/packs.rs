@@ -24,6 +24,7 @@ pub(crate) struct Stats {
     bitmap: bool,
     compaction: CompactionState,
     last_compaction: Option<Compaction>,
+    prune_mark: Option<String>,
 }
 
 /// A compaction that ended.
@@ -34,6 +35,7 @@ struct Compaction {
     replaced: u32,
     bytes: u64,
     failed: Option<String>,
+    dropped: Option<u64>,
 }
 
 impl From<LastCompaction> for Compaction {
@@ -44,6 +46,7 @@ impl From<LastCompaction> for Compaction {
             replaced: last.replaced,
             bytes: last.bytes,
             failed: last.failed,
+            dropped: last.dropped,
         }
     }
 }
@@ -59,6 +62,7 @@ impl From<RepoStats> for Stats {
             bitmap: stats.bitmap,
             compaction: stats.compaction,
             last_compaction: stats.last_compaction.map(Compaction::from),
+            prune_mark: stats.prune_mark_ms.map(rfc3339),
         }
     }
 }
@@ -77,6 +81,8 @@ pub(crate) async fn stats(
 pub(crate) struct Gc {
     #[serde(default)]
     aggressive: bool,
+    /// Drops what no ref has reached for so many seconds.
+    prune: Option<u64>,
 }
 
 /// `POST /api/henge/v1/repos/{owner}/{repo}/gc`: 202 at once. It is over when `stats` says `idle` and has another
@@ -87,9 +93,12 @@ pub(crate) async fn gc(
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<Gc>,
 ) -> Result<(StatusCode, Json<Stats>), ApiError> {
-    let depth = match body.aggressive {
-        true => CompactionDepth::Everything,
-        false => CompactionDepth::Geometric,
+    let depth = match (body.prune, body.aggressive) {
+        (Some(seconds), _) => CompactionDepth::Prune {
+            grace_ms: seconds.saturating_mul(1000),
+        },
+        (None, true) => CompactionDepth::Everything,
+        (None, false) => CompactionDepth::Geometric,
     };
     let stats = api.backend.compact(principal.name(), &path, depth).await?;
     Ok((StatusCode::ACCEPTED, Json(stats.into())))

@@ -234,3 +234,34 @@ async fn search_finds_by_a_part_of_the_path_over_all_pages() {
     let none = node.get("/api/v1/repos/search?q=nothing").await;
     assert_eq!(none.json(), json!({"ok": true, "data": []}));
 }
+
+#[tokio::test]
+async fn forks_are_made_below_the_user_or_another_owner_and_listed() {
+    const FORKS: &str = "/api/v1/repos/admin/demo/forks";
+    let node = Node::new();
+    node.post(FORKS, json!({})).await.error(404, "not_found");
+    node.post(
+        "/api/v1/user/repos",
+        json!({"name": "demo", "private": true}),
+    )
+    .await;
+    let taken = node.post(FORKS, json!({})).await;
+    taken.error(409, "already_exists");
+    let made = node.post(FORKS, json!({"name": "copy"})).await;
+    assert_eq!(made.status, StatusCode::ACCEPTED, "{made:?}");
+    let made = made.json();
+    assert_eq!(
+        (&made["full_name"], &made["fork"], &made["private"]),
+        (&json!("admin/copy"), &json!(true), &json!(true))
+    );
+    let other = node.post(FORKS, json!({"organization": "bob"})).await;
+    assert_eq!(other.json()["full_name"], "bob/demo");
+    let wrong = node.post(FORKS, json!({"organization": "a b"})).await;
+    wrong.error(422, "invalid");
+    let listed = node.get(FORKS).await.json();
+    let names: Vec<_> = listed.as_array().unwrap().iter().collect();
+    let names: Vec<_> = names.iter().map(|repo| &repo["full_name"]).collect();
+    assert_eq!(names, ["admin/copy", "bob/demo"]);
+    let none = node.get("/api/v1/repos/bob/demo/forks").await;
+    assert_eq!(none.json(), json!([]));
+}

@@ -13,8 +13,8 @@ use henge_types::status::{
 };
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectFormat, ObjectId,
-    OwnerName, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoPath,
-    RepoRecord, RepoState,
+    OwnerName, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoLimits,
+    RepoPath, RepoRecord, RepoState,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.
@@ -42,6 +42,7 @@ struct Repo {
     record: RepoRecord,
     refs: BTreeMap<RefName, ObjectId>,
     asked: Option<CompactionDepth>,
+    limits: RepoLimits,
 }
 
 #[derive(Debug)]
@@ -70,10 +71,16 @@ fn stats_of(repo: &Repo) -> RepoStats {
             replaced: match depth {
                 CompactionDepth::Geometric => 2,
                 CompactionDepth::Everything => 3,
+                CompactionDepth::Prune { .. } => 4,
             },
             bytes: 900,
             failed: None,
+            dropped: match depth {
+                CompactionDepth::Prune { grace_ms } => Some(grace_ms),
+                CompactionDepth::Geometric | CompactionDepth::Everything => None,
+            },
         }),
+        prune_mark_ms: repo.asked.map(|_| CREATED_AT_MS),
     }
 }
 
@@ -214,9 +221,57 @@ impl Backend for Memory {
                 record: record.clone(),
                 refs: BTreeMap::new(),
                 asked: None,
+                limits: RepoLimits::default(),
             };
             repos.insert(path.key(), made);
             Ok(record)
+        })
+    }
+
+    fn fork<'a>(
+        &'a self,
+        _: &'a str,
+        parent: &'a RepoPath,
+        path: RepoPath,
+        description: Option<String>,
+    ) -> Answer<'a, RepoRecord> {
+        self.unless_broken(move |repos| {
+            let mut fork = repos
+                .get(&parent.key())
+                .ok_or_else(|| no_such(parent))?
+                .clone();
+            if repos.contains_key(&path.key()) {
+                let text = format!("there is a repository {path} already");
+                return Err(ServiceError::new(ErrorCode::AlreadyExists, text));
+            }
+            let count = u8::try_from(repos.len()).expect("few repositories");
+            fork.record.forked_from = Some(fork.record.repo);
+            fork.record.repo = RepoId::from_bytes([count + 1; 16]);
+            fork.record.path = path.clone();
+            fork.record.description = description.unwrap_or(fork.record.description);
+            let record = fork.record.clone();
+            repos.insert(path.key(), fork);
+            Ok(record)
+        })
+    }
+
+    fn limits<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoLimits> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(repo.limits)
+        })
+    }
+
+    fn set_limits<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        limits: RepoLimits,
+    ) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            repo.limits = limits;
+            Ok(())
         })
     }
 

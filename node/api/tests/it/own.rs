@@ -200,15 +200,21 @@ async fn packs_are_counted_and_compacted() {
     let mut expected = json!({
         "leader": 2, "packs": 3, "objects": 10, "pack_bytes": 2000, "idx_bytes": 1400,
         "bitmap": false, "compaction": "idle", "last_compaction": null,
+        "prune_mark": null,
     });
     assert_eq!(node.get(STATS).await.json(), expected);
     expected["compaction"] = json!("queued");
-    for (body, replaced) in [(json!({}), 2), (json!({"aggressive": true}), 3)] {
+    expected["prune_mark"] = json!("2026-01-02T03:04:05Z");
+    for (body, replaced, dropped) in [
+        (json!({}), 2, json!(null)),
+        (json!({"aggressive": true}), 3, json!(null)),
+        (json!({"prune": 7}), 4, json!(7000)),
+    ] {
         let answer = node.post(GC, body).await;
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
         expected["last_compaction"] = json!({
             "at": "2026-01-02T03:05:05Z", "took_ms": 12, "replaced": replaced, "bytes": 900,
-            "failed": null,
+            "failed": null, "dropped": dropped,
         });
         assert_eq!(answer.json(), expected);
     }
@@ -240,5 +246,26 @@ async fn stores_are_checked_on_the_nodes_that_are_named() {
     expected["replicas"][0]["last"]["repaired"] = json!([]);
     assert_eq!(node.get(FSCK).await.json(), expected);
     let unknown = node.post(FSCK, json!({"node": 3})).await;
+    unknown.error(422, "invalid");
+}
+
+#[tokio::test]
+async fn limits_are_set_as_a_whole_and_read_back() {
+    const LIMITS: &str = "/api/henge/v1/repos/admin/demo/limits";
+    let node = Node::new();
+    node.get(LIMITS).await.error(404, "not_found");
+    let body = json!({"owner": "admin", "name": "demo"});
+    node.post("/api/henge/v1/repos", body).await;
+    let mut expected = json!({
+        "network_bytes_max": null, "push_bytes_max": null, "object_bytes_max": null,
+        "push_objects_max": null, "refs_max": null,
+    });
+    assert_eq!(node.get(LIMITS).await.json(), expected);
+    let body = json!({"network_bytes_max": 1000, "refs_max": 3});
+    expected["network_bytes_max"] = json!(1000);
+    expected["refs_max"] = json!(3);
+    assert_eq!(node.ask("PUT", LIMITS, Some(body)).await.json(), expected);
+    assert_eq!(node.get(LIMITS).await.json(), expected);
+    let unknown = node.ask("PUT", LIMITS, Some(json!({"max_refs": 3}))).await;
     unknown.error(422, "invalid");
 }

@@ -17,7 +17,7 @@ fn gc(ring: &Ring, node: u64) {
     });
 }
 
-fn stats(ring: &Ring, node: u64) -> Option<Value> {
+pub(super) fn stats(ring: &Ring, node: u64) -> Option<Value> {
     let path = format!("/api/henge/v1/repos/{REPO}/stats");
     let (status, body) = ring.get(node, &path)?;
     let (from, to) = (body.find('{')?, body.rfind('}')?);
@@ -25,7 +25,7 @@ fn stats(ring: &Ring, node: u64) -> Option<Value> {
 }
 
 /// The packs of the repository on a node's disk.
-fn on_disk(ring: &Ring, node: u64, network: &str) -> BTreeSet<PathBuf> {
+pub(super) fn on_disk(ring: &Ring, node: u64, network: &str) -> BTreeSet<PathBuf> {
     let packs = ring
         .node_dir(node)
         .join("networks")

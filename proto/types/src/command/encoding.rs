@@ -237,6 +237,10 @@ impl ShardCommand {
             Self::UpdateRefs(_) => 66,
             Self::SetHead { .. } => 67,
             Self::ReplacePacks(_) => 68,
+            Self::MarkUnreachable { .. } => 84,
+            Self::PrunePacks(_) => 85,
+            Self::ForkRepo(_) => 86,
+            Self::SetLimits { .. } => 87,
         }
     }
 
@@ -247,6 +251,10 @@ impl ShardCommand {
             Self::UpdateRefs(_) => "update_refs",
             Self::SetHead { .. } => "set_head",
             Self::ReplacePacks(_) => "replace_packs",
+            Self::MarkUnreachable { .. } => "mark_unreachable",
+            Self::PrunePacks(_) => "prune_packs",
+            Self::ForkRepo(_) => "fork_repo",
+            Self::SetLimits { .. } => "set_limits",
         }
     }
 
@@ -274,6 +282,17 @@ impl ShardCommand {
                 head,
             } => stored::encode(number, 1, &(repo, generation, head)),
             Self::ReplacePacks(replace) => stored::encode(number, 1, replace),
+            Self::MarkUnreachable {
+                network,
+                instead_of,
+            } => stored::encode(number, 1, &(network, instead_of)),
+            Self::PrunePacks(prune) => stored::encode(number, 1, prune),
+            Self::ForkRepo(fork) => stored::encode(number, 1, fork),
+            Self::SetLimits {
+                repo,
+                generation,
+                limits,
+            } => stored::encode(number, 1, &(repo, generation, limits)),
         }
     }
 
@@ -307,6 +326,21 @@ impl ShardCommand {
                     object_format,
                 },
             ),
+            84 => stored::body(number, version, bytes).map(|(network, instead_of)| {
+                Self::MarkUnreachable {
+                    network,
+                    instead_of,
+                }
+            }),
+            85 => stored::body(number, version, bytes).map(Self::PrunePacks),
+            86 => stored::body(number, version, bytes).map(Self::ForkRepo),
+            87 => stored::body(number, version, bytes).map(|(repo, generation, limits)| {
+                Self::SetLimits {
+                    repo,
+                    generation,
+                    limits,
+                }
+            }),
             _ => Err(DecodeError::Number {
                 expected: *SHARD.start(),
                 found: number,

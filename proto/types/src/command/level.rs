@@ -46,6 +46,10 @@ impl ShardCommand {
             | Self::UpdateRefs(_)
             | Self::SetHead { .. } => FIRST,
             Self::ReplacePacks(_) => VERSION_REPLACE_PACKS,
+            Self::MarkUnreachable { .. }
+            | Self::PrunePacks(_)
+            | Self::ForkRepo(_)
+            | Self::SetLimits { .. } => VERSION_REPOS,
         }
     }
 }

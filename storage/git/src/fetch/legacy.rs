@@ -7,7 +7,7 @@ use henge_types::ObjectFormat;
 use crate::fetch::FetchError;
 use crate::fetch::answer::{Answer, Frames};
 use crate::fetch::graph::{Graph, Node};
-use crate::fetch::negotiate::{common, is_enough};
+use crate::fetch::negotiate::{Whose, common, is_enough};
 use crate::fetch::request::{Fetch, check_format, not_a_fetch};
 use crate::fetch::select::not_tips;
 use crate::fetch::serve::{Choice, Session, Wants, progress, wants, write_cut};
@@ -86,11 +86,16 @@ impl Session<'_> {
         let found = match rounds {
             Rounds::Stateless => {
                 read_haves(&mut input, &mut request)?;
-                negotiate(&mut graph, &request, &wants, &answer)?
+                negotiate(&mut graph, self.whose(), &request, &wants, &answer)?
             }
-            Rounds::Stream => {
-                negotiate_rounds(&mut graph, &mut input, &mut request, &wants, &answer)?
-            }
+            Rounds::Stream => negotiate_rounds(
+                &mut graph,
+                self.whose(),
+                &mut input,
+                &mut request,
+                &wants,
+                &answer,
+            )?,
         };
         let Some(common) = found else {
             return Ok(());
@@ -217,11 +222,12 @@ fn acknowledge(answer: &Answer<'_>, id: &Oid, word: &str) -> Result<(), FetchErr
 /// Writes the acknowledgments; the common commits when the pack comes next.
 fn negotiate(
     graph: &mut Graph<'_>,
+    whose: Whose<'_>,
     request: &Legacy,
     wants: &Wants,
     answer: &Answer<'_>,
 ) -> Result<Option<Vec<Node>>, FetchError> {
-    let common = common(graph, &request.fetch.haves)?;
+    let common = common(graph, whose, &request.fetch.haves)?;
     let last = common.last().map(|node| graph.id(*node));
     let done = request.fetch.done;
     match request.acks {
@@ -298,6 +304,7 @@ fn read_round(
 /// Answers rounds of haves until the client is done; the common commits when the pack comes next.
 fn negotiate_rounds(
     graph: &mut Graph<'_>,
+    whose: Whose<'_>,
     input: &mut dyn BufRead,
     request: &mut Legacy,
     wants: &Wants,
@@ -308,7 +315,7 @@ fn negotiate_rounds(
     loop {
         let mut haves = Vec::new();
         let end = read_round(input, request, &mut haves)?;
-        let found = common(graph, &haves)?;
+        let found = common(graph, whose, &haves)?;
         for node in &found {
             let id = graph.id(*node);
             match request.acks {

@@ -1,17 +1,45 @@
 //! What client and server have in common, and whether it is enough.
 
+use gix_hashtable::HashSet;
 use gix_object::Kind;
 
 use crate::fetch::FetchError;
 use crate::fetch::graph::{Graph, Marks, Node};
 use crate::oid::Oid;
+use crate::protocol::Stop;
+use crate::reach::Reach;
+use crate::refs::RefStore;
 
-/// The client's commits that are here too, in its order.
-pub(super) fn common(graph: &mut Graph<'_>, haves: &[Oid]) -> Result<Vec<Node>, FetchError> {
-    let mut found = Vec::new();
-    let mut marks = Marks::default();
+/// Whose commits are acknowledged.
+#[derive(Clone, Copy)]
+pub(super) struct Whose<'a> {
+    pub(super) refs: &'a dyn RefStore,
+    pub(super) stop: &'a Stop,
+}
+
+/// The client's commits that are here too, in its order. Where the store is shared, only those that the repository's own
+/// refs reach: to acknowledge another one would tell that some other repository has it.
+pub(super) fn common(
+    graph: &mut Graph<'_>,
+    whose: Whose<'_>,
+    haves: &[Oid],
+) -> Result<Vec<Node>, FetchError> {
+    let mut here = Vec::with_capacity(haves.len());
     for have in haves {
         if graph.store.kind(have)? == Some(Kind::Commit) {
+            here.push(*have);
+        }
+    }
+    let mut foreign: HashSet<Oid> = HashSet::default();
+    if whose.refs.shares_objects() && !here.is_empty() {
+        foreign.extend(here.iter().copied());
+        let mut reach = Reach::new(whose.refs, graph.store, HashSet::default(), whose.stop);
+        reach.prove_commits(&mut foreign)?;
+    }
+    let mut found = Vec::new();
+    let mut marks = Marks::default();
+    for have in &here {
+        if !foreign.contains(have) {
             let node = graph.node(*have)?;
             if marks.add(node, 1) {
                 found.push(node);

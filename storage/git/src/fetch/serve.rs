@@ -10,7 +10,7 @@ use crate::fetch::answer::{Answer, Frames, Progress, Tick};
 use crate::fetch::emit::{Accepts, write_pack};
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
-use crate::fetch::negotiate::{common, is_enough};
+use crate::fetch::negotiate::{Whose, common, is_enough};
 use crate::fetch::older::newest_at_client;
 use crate::fetch::request::{self, Fetch, Request};
 use crate::fetch::select::{Selection, Selector, not_tips};
@@ -106,7 +106,7 @@ impl Session<'_> {
         let mut sieve = self.sieve(store, request.filter.as_ref())?;
         let mut graph = Graph::new(store, &answer);
         let wants = wants(&mut graph, wanted)?;
-        let common = common(&mut graph, &request.haves)?;
+        let common = common(&mut graph, self.whose(), &request.haves)?;
         if !request.haves.is_empty() && !request.done {
             let is_ready =
                 !request.wait_for_done && is_enough(&mut graph, &wants.commits, &common)?;
@@ -135,6 +135,13 @@ impl Session<'_> {
         self.send(store, selection, request, answer, Frames::Large)?;
         self.in_pack = false;
         Ok(())
+    }
+
+    pub(super) fn whose(&self) -> Whose<'_> {
+        Whose {
+            refs: self.refs,
+            stop: &self.limits.stop,
+        }
     }
 
     /// The values of the refs that are wanted by name.

@@ -34,6 +34,18 @@ impl Fsck<'_> {
                 return Ok(());
             }
         };
+        let seen = self.walk(&store, tips, &HashSet::default())?;
+        self.report.reachable = Some(seen.len() as u64);
+        self.count_unreachable(&store, &seen)
+    }
+
+    /// Everything that can be reached from the tips but what is `known`: that is whole, and not looked at.
+    pub(super) fn walk(
+        &mut self,
+        store: &ObjectStore,
+        tips: &[ObjectId],
+        known: &HashSet<Oid>,
+    ) -> Result<HashSet<Oid>, FsckError> {
         let mut seen = HashSet::default();
         let mut pending = Vec::new();
         for tip in tips {
@@ -47,19 +59,18 @@ impl Fsck<'_> {
         }
         let mut buffer = Vec::new();
         while let Some(need) = pending.pop() {
-            if !seen.insert(need.id) {
+            if known.contains(&need.id) || !seen.insert(need.id) {
                 continue;
             }
-            if let Err(finding) = visit(&store, &need, &mut buffer, &mut pending) {
+            if let Err(finding) = visit(store, &need, &mut buffer, &mut pending) {
                 self.find(finding);
             }
             self.tell(Stage::Connectivity, seen.len() as u64, None)?;
         }
-        self.report.reachable = Some(seen.len() as u64);
-        self.count_unreachable(&store, &seen)
+        Ok(seen)
     }
 
-    fn count_unreachable(
+    pub(super) fn count_unreachable(
         &mut self,
         store: &ObjectStore,
         reachable: &HashSet<Oid>,

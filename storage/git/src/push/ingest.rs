@@ -40,6 +40,18 @@ pub enum IngestError {
         /// What is allowed.
         max: u32,
     },
+    /// The repository holds as much as it may.
+    #[error(
+        "the repository may hold {max} bytes of packs, holds {used}, and the push needs {bytes} more: ask its operator for a higher quota"
+    )]
+    Quota {
+        /// Bytes that it holds.
+        used: u64,
+        /// Bytes that it may hold.
+        max: u64,
+        /// Bytes of the completed pack and its index.
+        bytes: u64,
+    },
     /// A chain of deltas is too long, or goes in a circle.
     #[error(
         "object {id} is more than {max} deltas away from a whole one: repack with --depth={max} and push again"
@@ -122,6 +134,7 @@ impl IngestError {
             Self::NotAPack
             | Self::Truncated
             | Self::TooManyObjects { .. }
+            | Self::Quota { .. }
             | Self::DeltaDepth { .. }
             | Self::DeltaBytes { .. }
             | Self::Inflated { .. }
@@ -190,6 +203,11 @@ pub(crate) fn ingest(
             None if limits.stop.is_set() => IngestError::Stopped,
             None => error,
         })?;
+    let bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
+    if let Some(quota) = limits.quota.filter(|quota| quota.is_exceeded_by(bytes)) {
+        let (used, max) = (quota.used, quota.max);
+        return Err(IngestError::Quota { used, max, bytes });
+    }
     if budget.has_doubtful_chains(pack.objects) {
         check_delta_depth(&pack, limits)?;
     }

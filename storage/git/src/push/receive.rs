@@ -89,7 +89,7 @@ pub(crate) fn receive(
     if head.is_empty() {
         return Ok(PushSummary::default());
     }
-    let current: Vec<_> = head
+    let current: Vec<Option<ObjectId>> = head
         .updates
         .iter()
         .map(|update| refs.get(&update.name))
@@ -99,14 +99,15 @@ pub(crate) fn receive(
         results: early_results(&head, &current, &policy),
         known_tips: {
             let format = place.objects.format();
-            let known = current.into_iter().flatten();
-            known.filter_map(|id| to_gix(id, format)).collect()
+            let known = current.iter().flatten();
+            known.filter_map(|id| to_gix(*id, format)).collect()
         },
         summary: PushSummary::default(),
         refs,
         limits,
         policy,
     };
+    push.refuse_too_many_refs(&head, &current);
     push.abort_if_atomic(&head);
     if head.has_pack && push.has_hope() {
         push.take_pack(&head, place, input)?;
@@ -175,6 +176,27 @@ impl Push<'_> {
     /// Whether any update may still be taken.
     fn has_hope(&self) -> bool {
         self.results.iter().any(Result::is_ok)
+    }
+
+    /// Refuses new refs beyond those that the repository may hold. What the push deletes makes no room for them.
+    fn refuse_too_many_refs(&mut self, head: &PushHead, current: &[Option<ObjectId>]) {
+        let Some(quota) = self.limits.refs else {
+            return;
+        };
+        let mut more = 0;
+        let updates = head.updates.iter().zip(current);
+        for ((update, current), result) in updates.zip(&mut self.results) {
+            if result.is_err() || current.is_some() || update.new.is_none() {
+                continue;
+            }
+            more += 1;
+            if quota.is_exceeded_by(more) {
+                let max = quota.max;
+                *result = Err(format!(
+                    "the repository may hold {max} refs: delete some first"
+                ));
+            }
+        }
     }
 
     /// One refused command of an atomic push refuses all.

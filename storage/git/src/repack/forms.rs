@@ -79,15 +79,19 @@ impl Forms {
                 let copy = self.copies[object as usize];
                 match sources.stored(copy) {
                     Stored::Whole(_) => break,
-                    Stored::Delta { base } => object = sources.number_of(copy.pack, base),
+                    Stored::Delta { base } => match sources.number_of(copy.pack, base) {
+                        Some(base) => object = base,
+                        None => break,
+                    },
                 }
             }
-            // And back up: the last one is whole, has a settled base, or closes a circle and must become whole.
+            // And back up: the last one is whole, has a settled base, or must become whole: it closes a circle, or its
+            // base is left out.
             while let Some(object) = path.pop() {
                 let copy = self.copies[object as usize];
                 let base = match sources.stored(copy) {
                     Stored::Whole(_) => None,
-                    Stored::Delta { base } => Some(sources.number_of(copy.pack, base)),
+                    Stored::Delta { base } => sources.number_of(copy.pack, base),
                 };
                 match base.map(|base| (base, natural[base as usize])) {
                     Some((base, depth)) if depth < ON_PATH => {

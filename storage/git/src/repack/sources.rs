@@ -3,6 +3,7 @@
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
 
+use gix_hashtable::HashSet;
 use gix_object::Kind;
 use gix_pack::cache::lru::MemoryCappedHashmap;
 use gix_pack::data::decode::entry::ResolvedBase;
@@ -37,6 +38,9 @@ pub(super) enum Stored {
     },
 }
 
+/// The number of an entry whose object is not wanted.
+const LEFT_OUT: u32 = u32::MAX;
+
 /// One pack.
 pub(super) struct Source {
     index: gix_pack::index::File,
@@ -46,7 +50,7 @@ pub(super) struct Source {
     by_offset: Vec<u32>,
     /// Per entry.
     stored: Vec<Stored>,
-    /// The object that each entry holds.
+    /// The object that each entry holds, or [`LEFT_OUT`].
     numbers: Vec<u32>,
 }
 
@@ -63,10 +67,12 @@ pub(super) struct Sources {
 }
 
 impl Sources {
-    /// Opens packs by their indexes and reads the header of every entry.
+    /// Opens packs by their indexes and reads the header of every entry. Objects that are not among `wanted`, where it is
+    /// given, are not counted.
     pub(super) fn open(
         idx_files: &[PathBuf],
         format: ObjectFormat,
+        wanted: Option<&HashSet<Oid>>,
         stop: &Stop,
     ) -> Result<Self, RepackError> {
         let mut packs = Vec::with_capacity(idx_files.len());
@@ -91,13 +97,13 @@ impl Sources {
             whole: Vec::new(),
             fan: Vec::new(),
         };
-        sources.merge(stop)?;
+        sources.merge(wanted, stop)?;
         sources.fan = sources.fan_out();
         Ok(sources)
     }
 
     /// Goes through all indexes at once in the order of ids.
-    fn merge(&mut self, stop: &Stop) -> Result<(), RepackError> {
+    fn merge(&mut self, wanted: Option<&HashSet<Oid>>, stop: &Stop) -> Result<(), RepackError> {
         use std::cmp::Reverse;
         let mut heads = BinaryHeap::with_capacity(self.packs.len());
         for (slot, pack) in self.packs.iter().enumerate() {
@@ -116,6 +122,9 @@ impl Sources {
                 drop(head);
             } else {
                 std::collections::binary_heap::PeekMut::pop(head);
+            }
+            if wanted.is_some_and(|wanted| !wanted.contains(&id)) {
+                continue;
             }
             let copy = Place { pack: slot, entry };
             let is_new = last.replace(id) != Some(id);
@@ -221,9 +230,10 @@ impl Sources {
         self.packs[copy.pack as usize].stored[copy.entry as usize]
     }
 
-    /// The object that an entry of the same pack holds.
-    pub(super) fn number_of(&self, pack: u32, entry: u32) -> u32 {
-        self.packs[pack as usize].numbers[entry as usize]
+    /// The object that an entry of the same pack holds, if it is wanted.
+    pub(super) fn number_of(&self, pack: u32, entry: u32) -> Option<u32> {
+        let number = self.packs[pack as usize].numbers[entry as usize];
+        (number != LEFT_OUT).then_some(number)
     }
 
     /// The header of a copy, and its compressed bytes after their checksum was compared.
@@ -313,7 +323,7 @@ impl Source {
             path: path.to_owned(),
             by_offset: offsets.iter().map(|(_, entry)| *entry).collect(),
             stored: vec![Stored::Whole(Kind::Blob); offsets.len()],
-            numbers: vec![0; offsets.len()],
+            numbers: vec![LEFT_OUT; offsets.len()],
             index,
             data,
         };

@@ -1,0 +1,280 @@
+//! Dropping what no ref reaches: one pack of all that is reached takes the place of all packs.
+//!
+//! Pushes go on meanwhile. What they bring lies in packs of its own, which stay; what they build on is either among what
+//! was reached, or the entry is refused. A push that was checked before the entry is checked again after it.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use henge_cluster::StateAt;
+use henge_git::fsck::{FsckReport, Reached, fsck_pack, reach_anew, reach_from};
+use henge_git::{QuarantinedPack, repack};
+use henge_state::ShardView;
+use henge_storage::objects::Quarantine;
+use henge_types::command::VERSION_REPOS;
+use henge_types::limits::{FORMER_TIP_MS, PACKS_REPLACED_MAX};
+use henge_types::{
+    GroupId, LogIndex, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark, PrunePacks,
+    Refusal, Reply, ShardCommand,
+};
+
+use crate::maintain::compact::{CompactError, Compacted, Exchange, Led, PROPOSE_WAIT, Proposed};
+use crate::replica::quarantine;
+use crate::repos::Inner;
+
+/// How often the entry is proposed while refs move in between.
+const TRIES: usize = 20;
+
+/// What is to go, and what was reached of it.
+pub(crate) struct Walked {
+    old: Vec<PackId>,
+    reached: Arc<Reached>,
+    marked_at: LogIndex,
+    grace_ms: u64,
+}
+
+/// What was written.
+struct Written {
+    reached: Reached,
+    dropped: u64,
+    /// None when nothing is reached.
+    pack: Option<QuarantinedPack>,
+    _quarantine: Quarantine,
+}
+
+impl Inner {
+    /// Drops what no ref of the network has reached since its mark, if that was made as long ago as asked for; where there
+    /// is no mark, makes it. `None` when there is nothing to do yet.
+    ///
+    /// # Errors
+    /// See [`CompactError`]: in every case all replicas serve what they served.
+    pub(crate) async fn prune(
+        self: &Arc<Self>,
+        group: GroupId,
+        network: NetworkId,
+        grace_ms: u64,
+    ) -> Result<Option<Compacted>, CompactError> {
+        let leadership = self.cluster.leadership(group);
+        let leadership = leadership.ok_or(CompactError::NotLeader)?;
+        let led = Led {
+            group,
+            term: leadership.term,
+            network,
+        };
+        self.check_conditions(&leadership, network)?;
+        self.cluster
+            .raise_level(group, VERSION_REPOS, PROPOSE_WAIT)
+            .await?;
+        let Some(mark) = self.marked(led, grace_ms).await? else {
+            return Ok(None);
+        };
+        // Before the state is looked at: a store found unread later belongs to no live repository.
+        let _reading = self.effects.readers().enter(network);
+        let at = self.latest(group).await?;
+        let old = manifest(&at, &network);
+        if old.len() > PACKS_REPLACED_MAX {
+            return Err(CompactError::TooManyPacks);
+        }
+        let written = self.write_reached(led, &at, old.clone()).await?;
+        let mut walked = Walked {
+            old,
+            reached: Arc::new(written.reached),
+            marked_at: mark.at,
+            grace_ms,
+        };
+        let mut done = Compacted {
+            replaced: 0,
+            bytes: 0,
+            dropped: Some(written.dropped),
+        };
+        if written.dropped == 0 {
+            self.mark(led, Some(mark.at)).await?;
+            return Ok(Some(done));
+        }
+        if let Some(pack) = &written.pack {
+            done.bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
+            // One of them may hold all that is reached, and be what comes out.
+            walked.old.retain(|old| *old != pack.id);
+        }
+        done.replaced = u32::try_from(walked.old.len()).unwrap_or(u32::MAX);
+        let with = Exchange::Prune(walked);
+        let exchanged = match &written.pack {
+            Some(pack) => Box::pin(self.exchange(led, pack, &with)).await?,
+            None => Box::pin(self.propose_exchange(led, None, &with)).await?,
+        };
+        Ok(exchanged.map(|()| done))
+    }
+
+    /// The network's mark, once it is old enough.
+    async fn marked(
+        self: &Arc<Self>,
+        led: Led,
+        grace_ms: u64,
+    ) -> Result<Option<PruneMark>, CompactError> {
+        let look = |at: &StateAt| ShardView::new(&at.state).prune_mark(&led.network);
+        let mut mark = look(&self.latest(led.group).await?);
+        if mark.is_none_or(|mark| mark.is_full) {
+            self.mark(led, mark.map(|mark| mark.at)).await?;
+            mark = look(&self.latest(led.group).await?);
+        }
+        let age_ms = |mark: &PruneMark| self.clock.unix_ms().saturating_sub(mark.at_ms);
+        Ok(mark.filter(|mark| age_ms(mark) >= grace_ms))
+    }
+
+    async fn mark(&self, led: Led, instead_of: Option<LogIndex>) -> Result<(), CompactError> {
+        let network = led.network;
+        let mark = ShardCommand::MarkUnreachable {
+            network,
+            instead_of,
+        };
+        match self.propose_once(led, mark).await? {
+            Proposed::Done | Proposed::Gone => Ok(()),
+            Proposed::Other(reply) => Err(CompactError::Refused(reply)),
+        }
+    }
+
+    /// Walks from everything that must be kept, and writes it as one pack into a quarantine.
+    async fn write_reached(
+        self: &Arc<Self>,
+        led: Led,
+        at: &StateAt,
+        old: Vec<PackId>,
+    ) -> Result<Written, CompactError> {
+        let network = led.network;
+        let tips = self.kept_tips(at, &network);
+        let format = object_format(at, &network);
+        let options = self.repack_options(format);
+        let stop = options.stop.clone();
+        let objects = self.objects().clone();
+        let writing = self.work_of_maintenance.blocking("prune", move || {
+            let quarantine = quarantine(&objects)?;
+            let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
+            let indexes: Vec<PathBuf> = old.iter().map(idx).collect();
+            let (reached, report) = reach_from(&indexes, format, &tips, &options.stop)?;
+            let dropped = report.unreachable.unwrap_or(0);
+            all_found(report)?;
+            let pack = if dropped == 0 || reached.is_empty() {
+                None
+            } else {
+                let into = quarantine.path();
+                Some(repack::write_reached(&indexes, &reached, into, &options)?.pack)
+            };
+            if let Some(pack) = &pack {
+                // It is to be the only copy of these objects, on every replica: all of it is read and hashed, and walked
+                // once more from what it holds itself.
+                let report = fsck_pack(&pack.idx_path, format, &options.stop)?;
+                if let Some(finding) = report.findings.into_iter().next() {
+                    return Err(CompactError::Broken(Box::new(finding)));
+                }
+                let (again, report) = reach_from(
+                    std::slice::from_ref(&pack.idx_path),
+                    format,
+                    &tips,
+                    &options.stop,
+                )?;
+                all_found(report)?;
+                if again.len() != reached.len() {
+                    return Err(CompactError::RefsMoved);
+                }
+            }
+            Ok::<_, CompactError>(Written {
+                reached,
+                dropped,
+                pack,
+                _quarantine: quarantine,
+            })
+        });
+        self.while_leading(led.group, led.term, stop, writing).await
+    }
+
+    /// Everything to walk from. Replicas that serve for longer, because their clocks are behind, have time.
+    fn kept_tips(&self, at: &StateAt, network: &NetworkId) -> Vec<ObjectId> {
+        let since_ms = self.clock.unix_ms().saturating_sub(2 * FORMER_TIP_MS);
+        ShardView::new(&at.state).kept_tips(network, since_ms)
+    }
+
+    /// Proposes the exchange at a state whose refs reach nothing that would go, as often as one moves in between.
+    pub(super) async fn propose_prune(
+        self: &Arc<Self>,
+        led: Led,
+        new: Option<PackRef>,
+        walked: &Walked,
+    ) -> Result<Option<()>, CompactError> {
+        for _ in 0..TRIES {
+            let at = self.latest(led.group).await?;
+            self.check_moved(led, &at, walked).await?;
+            let prune = PrunePacks {
+                network: led.network,
+                old: walked.old.clone(),
+                new: new.clone(),
+                walked_at: at.applied,
+                marked_at: walked.marked_at,
+                grace_ms: walked.grace_ms,
+            };
+            match self
+                .propose_once(led, ShardCommand::PrunePacks(prune))
+                .await?
+            {
+                Proposed::Done => return Ok(Some(())),
+                Proposed::Gone => return Ok(None),
+                Proposed::Other(reply) => {
+                    if !matches!(*reply, Reply::Refused(Refusal::WrongState { .. })) {
+                        return Err(CompactError::Refused(reply));
+                    }
+                }
+            }
+        }
+        Err(CompactError::RefsMoved)
+    }
+
+    /// Walks on from the tips of a later state: they must lead to what was reached, or to packs that stay.
+    async fn check_moved(
+        self: &Arc<Self>,
+        led: Led,
+        at: &StateAt,
+        walked: &Walked,
+    ) -> Result<(), CompactError> {
+        let network = led.network;
+        if self.effects.parking().is_parked(&network) {
+            return Err(CompactError::Parked);
+        }
+        let tips = self.kept_tips(at, &network);
+        let old: BTreeSet<_> = walked.old.iter().copied().collect();
+        let mut staying = manifest(at, &network);
+        staying.retain(|pack| !old.contains(pack));
+        let objects = self.objects().clone();
+        let reached = Arc::clone(&walked.reached);
+        let format = object_format(at, &network);
+        let stop = self.repack_options(format).stop;
+        let until = stop.clone();
+        let walking = self.work_of_maintenance.blocking("prune", move || {
+            let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
+            let indexes: Vec<PathBuf> = staying.iter().map(idx).collect();
+            let (_, report) = reach_anew(&indexes, format, &tips, &reached, &until)?;
+            match report.findings.is_empty() {
+                true => Ok(()),
+                false => Err(CompactError::RefsMoved),
+            }
+        });
+        self.while_leading(led.group, led.term, stop, walking).await
+    }
+}
+
+fn manifest(at: &StateAt, network: &NetworkId) -> Vec<PackId> {
+    let packs = ShardView::new(&at.state).packs(network);
+    packs.map(|record| record.pack).collect()
+}
+
+/// How the objects of a network are named.
+fn object_format(at: &StateAt, network: &NetworkId) -> ObjectFormat {
+    let repo = ShardView::new(&at.state).any_repo_of(network);
+    repo.map(|repo| repo.object_format).unwrap_or_default()
+}
+
+fn all_found(report: FsckReport) -> Result<(), CompactError> {
+    match report.findings.into_iter().next() {
+        Some(finding) => Err(CompactError::NotWhole(Box::new(finding))),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,200 @@
+//! Dropping what no ref reaches: gone from every replica, and nothing else is.
+
+use std::time::Duration;
+
+use henge_types::limits::FORMER_TIP_MS;
+use henge_types::status::{CompactionDepth as Depth, CompactionState, LastCompaction};
+use henge_types::{ObjectId, RepoPath};
+
+use crate::compaction::{agree, clone_is_whole, compact, network, settled};
+use crate::ring::{Ring, Work, eventually};
+
+const REPO: &str = "admin/pruned";
+/// Longer than a leader keeps what clients may have been told of.
+const LONG: Duration = Duration::from_millis(2 * FORMER_TIP_MS + 1);
+
+async fn prune(ring: &Ring, grace_ms: u64) -> LastCompaction {
+    let path: RepoPath = REPO.parse().unwrap();
+    let repos = &ring.node(ring.live()[0]).repos;
+    let depth = Depth::Prune { grace_ms };
+    let before = repos.compact("admin", &path, depth).await.unwrap();
+    let last = eventually("pruning ends", async || {
+        let now = repos.stats(&path).await.ok()?;
+        let ended = now.compaction == CompactionState::Idle
+            && now.last_compaction != before.last_compaction;
+        ended.then(|| now.last_compaction.unwrap())
+    })
+    .await;
+    assert_eq!(last.failed, None);
+    last
+}
+
+/// A repository with a branch that was deleted: the only commit on it.
+async fn with_deleted_branch(ring: &Ring) -> (Work, String) {
+    let work = ring.work_dir("work");
+    let url = ring.url(1, REPO);
+    work.commit("first", b"first\n");
+    work.commit_large("large");
+    work.git(&["push", "-q", &url, "main"]).await;
+    work.now(&["switch", "-q", "-c", "side"]);
+    let side = work.commit("secret", b"to be forgotten\n");
+    work.git(&["push", "-q", &url, "side"]).await;
+    work.now(&["switch", "-q", "main"]);
+    work.git(&["push", "-q", &url, ":side"]).await;
+    (work, side)
+}
+
+/// Whether a node's store holds an object, as stock git sees it.
+async fn holds(ring: &Ring, node: usize, object: &str) -> bool {
+    let path: RepoPath = REPO.parse().unwrap();
+    let network = ring.node(1).repos.get(&path).await.unwrap().network;
+    let store = ring.node(node).objects.network_dir(&network);
+    let store = store.to_str().unwrap().to_owned();
+    let work = ring.work_dir("looking");
+    let (found, said) = work
+        .try_git(&["--git-dir", &store, "cat-file", "-t", object])
+        .await;
+    assert!(found || said.contains("fatal"), "{said}");
+    found
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
+    let mut ring = Ring::start().await;
+    let (work, side) = with_deleted_branch(&ring).await;
+    let network = network(&ring, REPO).await;
+    let group = ring.shard(REPO).await;
+    let grace = Duration::from_secs(3600);
+    let grace_ms = 3_600_000;
+    // The first one only begins to watch.
+    assert_eq!(prune(&ring, grace_ms).await.dropped, None);
+    ring.jump(grace / 2);
+    assert_eq!(prune(&ring, grace_ms).await.dropped, None);
+    for node in ring.live() {
+        assert!(holds(&ring, node, &side).await);
+    }
+    ring.jump(grace / 2);
+    // Deleted after the mark: not out of reach for so long yet.
+    work.now(&["switch", "-q", "-c", "later", "main"]);
+    let later = work.commit("later", b"not so fast\n");
+    let url = ring.url(2, REPO);
+    work.git(&["push", "-q", &url, "later"]).await;
+    work.git(&["push", "-q", &url, ":later"]).await;
+    work.now(&["switch", "-q", "main"]);
+    ring.jump(LONG);
+    let dropped = prune(&ring, grace_ms).await.dropped;
+    assert_eq!(dropped, Some(3), "a commit, a tree, a file");
+    settled(&ring, group, &network, 1).await;
+    agree(&ring, group).await;
+    for node in ring.live() {
+        assert!(!holds(&ring, node, &side).await, "node {node}");
+        assert!(holds(&ring, node, &later).await, "node {node}");
+        clone_is_whole(&ring, node, REPO, &format!("clone-{node}"), &work).await;
+    }
+    // A node that comes back has nothing to complain of.
+    ring.stop_node(3).await;
+    ring.start_node(3).await;
+    ring.wait_until_ready(3).await;
+    settled(&ring, group, &network, 1).await;
+    // The next one counts from that one.
+    ring.jump(grace + LONG);
+    assert_eq!(prune(&ring, grace_ms).await.dropped, Some(3));
+    let url = ring.url(3, REPO);
+    work.commit("after", b"after\n");
+    work.git(&["push", "-q", &url, "main"]).await;
+    compact(&ring, REPO, Depth::Everything).await;
+    settled(&ring, group, &network, 1).await;
+    for node in ring.live() {
+        assert!(!holds(&ring, node, &later).await, "node {node}");
+        clone_is_whole(&ring, node, REPO, &format!("last-{node}"), &work).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replica_that_was_away_while_objects_went_lets_them_go_too() {
+    let mut ring = Ring::start().await;
+    let (work, side) = with_deleted_branch(&ring).await;
+    let network = network(&ring, REPO).await;
+    let group = ring.shard(REPO).await;
+    // The first of its kind waits until all replicas know it.
+    assert_eq!(prune(&ring, 3_600_000).await.dropped, None);
+    let away = 1 + ring.leader(group).await % 3;
+    ring.stop_node(away).await;
+    ring.jump(LONG);
+    assert_eq!(prune(&ring, 0).await.dropped, Some(3));
+    work.commit("more", b"more\n");
+    let url = ring.url(ring.live()[0], REPO);
+    work.git(&["push", "-q", &url, "main"]).await;
+    ring.start_node(away).await;
+    ring.wait_until_ready(away).await;
+    settled(&ring, group, &network, 2).await;
+    agree(&ring, group).await;
+    assert!(!holds(&ring, away, &side).await);
+    clone_is_whole(&ring, away, REPO, "clone", &work).await;
+    // What was dropped may be pushed again.
+    work.git(&["push", "-q", &url, "side"]).await;
+    for node in ring.live() {
+        let clone = ring
+            .clone(&ring.url(node, REPO), &format!("side-{node}"))
+            .await;
+        assert_eq!(clone.now(&["rev-parse", "origin/side"]), side);
+        clone.git(&["fsck", "--full", "--strict"]).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn pushes_go_on_while_objects_are_dropped_again_and_again() {
+    let ring = Ring::start().await;
+    let (work, _) = with_deleted_branch(&ring).await;
+    prune(&ring, 3_600_000).await;
+    let group = ring.shard(REPO).await;
+    let pushes = async {
+        for number in 0..40_usize {
+            let url = ring.url(1 + number % 3, REPO);
+            let branch = format!("refs/heads/b-{}", number % 3);
+            work.commit(&format!("file-{number}"), format!("{number}\n").as_bytes());
+            work.git(&["push", "-q", &url, "main", &format!("+HEAD:{branch}")])
+                .await;
+            // Builds on what only a deleted branch had, sometimes a moment ago.
+            if number % 3 == 2 {
+                work.git(&["push", "-q", &url, &format!(":{branch}")]).await;
+            }
+        }
+    };
+    let prunes = async {
+        for _ in 0..6 {
+            ring.jump(LONG);
+            prune(&ring, 0).await;
+        }
+    };
+    tokio::join!(pushes, prunes);
+    agree(&ring, group).await;
+    for node in ring.live() {
+        clone_is_whole(&ring, node, REPO, &format!("clone-{node}"), &work).await;
+    }
+    let network = network(&ring, REPO).await;
+    prune(&ring, 0).await;
+    ring.jump(LONG);
+    prune(&ring, 0).await;
+    compact(&ring, REPO, Depth::Everything).await;
+    settled(&ring, group, &network, 1).await;
+    for node in ring.live() {
+        let whole = ring.node(node).objects.verify_all(&network).unwrap();
+        assert_eq!(whole, []);
+        clone_is_whole(&ring, node, REPO, &format!("last-{node}"), &work).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_was_just_a_tip_is_kept_for_those_who_were_told_of_it() {
+    let ring = Ring::start().await;
+    let (_, side) = with_deleted_branch(&ring).await;
+    prune(&ring, 0).await;
+    assert_eq!(prune(&ring, 0).await.dropped, Some(0));
+    let id: ObjectId = side.parse().unwrap();
+    let fetching = ring.work_dir("fetching");
+    fetching
+        .git(&["fetch", "-q", &ring.url(2, REPO), &id.to_string()])
+        .await;
+    assert_eq!(fetching.now(&["rev-parse", "FETCH_HEAD"]), side);
+}

@@ -1,0 +1,152 @@
+//! Dropping what no ref reaches.
+//!
+//! A mark begins to note the tips that refs lose. What neither a ref nor a tip lost since then reaches has been out of reach
+//! since the mark, and may be left out of the pack that takes the place of all others. Which objects those are is no state:
+//! whoever proposes walks the refs of a state, the entry is refused when a ref moved since, and every replica walks again
+//! before it removes a file.
+
+use std::collections::BTreeSet;
+
+use henge_types::limits::{LOST_TIPS_MAX, PACKS_REPLACED_MAX};
+use henge_types::stored::{self, number};
+use henge_types::{LogIndex, NetworkId, ObjectId, PruneMark, PrunePacks, Refusal, Reply};
+
+use super::lifecycle::delete_all;
+use super::{ShardView, packs};
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::{Effect, Outcome};
+use crate::view::{View, decode};
+
+/// Sets the mark, unless another one stands than the one named.
+pub(super) fn mark(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    network: &NetworkId,
+    instead_of: Option<LogIndex>,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    if !before.network_is_live(network) {
+        return refused(Refusal::NoSuchNetwork { network: *network });
+    }
+    let known = before.prune_mark(network).map(|mark| mark.at);
+    if known.is_none() || known == instead_of {
+        begin(changes, header, network);
+    }
+    Outcome::reply(Reply::Done)
+}
+
+fn begin(changes: &mut Changes<'_, impl View>, header: &Header, network: &NetworkId) {
+    delete_all(changes, &keys::lost_tips(network));
+    let mark = PruneMark {
+        at: header.index,
+        at_ms: header.proposed_at_ms,
+        lost_tips: 0,
+        is_full: false,
+    };
+    put(changes, network, &mark);
+}
+
+fn put(changes: &mut Changes<'_, impl View>, network: &NetworkId, mark: &PruneMark) {
+    let bytes = stored::encode(number::PRUNE_MARK, 1, mark);
+    changes.put(keys::prune_mark(network), bytes);
+}
+
+/// Notes that a ref of the network lost this value, if there is a mark.
+pub(super) fn remember(changes: &mut Changes<'_, impl View>, network: &NetworkId, tip: &ObjectId) {
+    let key = keys::prune_mark(network);
+    let Some(bytes) = changes.get(&key) else {
+        return;
+    };
+    let mut mark: PruneMark = decode(number::PRUNE_MARK, &key, &bytes);
+    let tip = keys::lost_tip(network, tip);
+    if mark.is_full || changes.get(&tip).is_some() {
+        return;
+    }
+    if mark.lost_tips >= LOST_TIPS_MAX {
+        mark.is_full = true;
+    } else {
+        mark.lost_tips += 1;
+        changes.put(tip, Vec::new());
+    }
+    put(changes, network, &mark);
+}
+
+/// The network's last repository is gone.
+pub(super) fn forget(changes: &mut Changes<'_, impl View>, network: &NetworkId) {
+    let all = [
+        keys::lost_tips(network),
+        keys::prune_mark(network),
+        keys::pruned_at(network),
+        keys::shared(network),
+    ];
+    for prefix in all {
+        delete_all(changes, &prefix);
+    }
+}
+
+/// Puts one pack, or none, in the place of others, all or nothing, and sets the next mark.
+pub(super) fn prune_packs(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    prune: &PrunePacks,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    let network = prune.network;
+    if !is_well_formed(prune) {
+        return refused(Refusal::Invalid);
+    }
+    if !before.network_is_live(&network) {
+        return refused(Refusal::NoSuchNetwork { network });
+    }
+    let is_old_enough = before.prune_mark(&network).is_some_and(|mark| {
+        let age_ms = header.proposed_at_ms.saturating_sub(mark.at_ms);
+        mark.at == prune.marked_at && !mark.is_full && age_ms >= prune.grace_ms
+    });
+    if !is_old_enough {
+        return refused(Refusal::Invalid);
+    }
+    let mut old = prune.old.iter();
+    if let Some(pack) = old.find(|pack| before.pack(&network, pack).is_none()) {
+        return refused(Refusal::NoSuchPack { pack: *pack });
+    }
+    // What was walked is all there is to reach only as long as no ref moved and no repository came.
+    let mut repos = before.repos_of(&network);
+    let moved = repos.find(|repo| {
+        let repo = before.repo(repo);
+        repo.is_none_or(|repo| repo.updated_at > prune.walked_at)
+    });
+    if let Some(repo) = moved {
+        return refused(Refusal::WrongState { repo });
+    }
+    for pack in &prune.old {
+        changes.delete(keys::pack(&network, pack));
+    }
+    if let Some(new) = &prune.new {
+        packs::name(changes, header, &network, new);
+    }
+    let at = header.index.get().to_be_bytes().to_vec();
+    changes.put(keys::pruned_at(&network), at);
+    begin(changes, header, &network);
+    Outcome {
+        effects: vec![Effect::PrunePacks {
+            network,
+            old: prune.old.clone(),
+            new: prune.new.clone(),
+        }],
+        ..Outcome::reply(Reply::Done)
+    }
+}
+
+fn is_well_formed(prune: &PrunePacks) -> bool {
+    let old: BTreeSet<_> = prune.old.iter().collect();
+    let fits = |new| packs::inline_fits(new) && !old.contains(&new.pack);
+    (1..=PACKS_REPLACED_MAX).contains(&prune.old.len())
+        && old.len() == prune.old.len()
+        && prune.new.as_ref().is_none_or(fits)
+}
+
+const fn refused(refusal: Refusal) -> Outcome {
+    Outcome::reply(Reply::Refused(refusal))
+}
