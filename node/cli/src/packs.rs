@@ -114,13 +114,8 @@ fn write_stats(path: &RepoPath, stats: &RepoStats, out: &mut dyn Write) -> io::R
         "compaction       {compaction}, on node {}",
         stats.leader
     )?;
-    match &stats.prune_mark {
-        Some(mark) => writeln!(
-            out,
-            "pruning          what nothing has reached since {}",
-            printable(mark)
-        )?,
-        None => writeln!(out, "pruning          not asked for")?,
+    if let Some(mark) = &stats.prune_mark {
+        writeln!(out, "pruning          counts from {}", printable(mark))?;
     }
     let Some(last) = &stats.last_compaction else {
         return writeln!(out, "last compaction  none since this leader leads");

@@ -3,12 +3,13 @@
 use std::path::{Path, PathBuf};
 
 use henge_git::Stop;
+use henge_git::fsck::{Reached, reach_anew, reach_from};
 use henge_git::repack::{
     CoverError, PackSize, PlanLimits, RepackError, RepackOptions, Repacked, ReverseIndex, plan,
-    verify_covers, write,
+    verify_covers, write, write_reached,
 };
 
-use henge_types::ObjectFormat;
+use henge_types::{ObjectFormat, ObjectId};
 
 use crate::packs::{Client, Entry, history, idx_files, keep_pack, pack_by_hand, push_in_steps};
 use crate::{Git, Server, for_each_git_and_format};
@@ -390,4 +391,57 @@ fn size(idx: &Path) -> PackSize {
         objects,
         bytes: std::fs::metadata(idx.with_extension("pack")).unwrap().len(),
     }
+}
+
+fn first_words(listing: &str) -> Vec<String> {
+    let words = listing.lines().filter_map(|line| line.split(' ').next());
+    let mut words: Vec<_> = words.map(str::to_owned).collect();
+    words.sort_unstable();
+    words
+}
+
+fn ids(git: &Git, bare: &Path) -> Vec<String> {
+    first_words(&all_objects(git, bare))
+}
+
+/// What some refs reach, and nothing else: also where a delta's base is left out.
+#[test]
+fn what_is_not_reached_is_left_out() {
+    for_each_git_and_format(|server, git| {
+        let (source, bare) = (server.path("source"), server.path("bare"));
+        history(git, &source, 120);
+        push_in_steps(git, &source, &bare, 6, Client::Thin);
+        git.ok(&["repack", "-q", "-ad", "--depth=50"], &bare);
+        // The newest versions are whole, older ones are deltas on them: leaving them out leaves bases out.
+        git.ok(&["update-ref", "refs/heads/main", "main~60"], &bare);
+        let tips = git.ok(&["for-each-ref", "--format=%(objectname)"], &bare);
+        let tips: Vec<ObjectId> = tips.lines().map(|id| id.parse().unwrap()).collect();
+        let wanted = git.ok(&["rev-list", "--objects", "--all"], &bare);
+        let wanted = first_words(&wanted);
+        let (old, stop) = (idx_files(&bare), Stop::default());
+        let all = ids(git, &bare).len();
+        let (reached, report) = reach_from(&old, git.format, &tips, &stop).unwrap();
+        assert_eq!(report.findings, []);
+        assert_eq!(reached.len(), wanted.len());
+        assert_eq!(report.unreachable, Some((all - wanted.len()) as u64));
+        let into = server.path("quarantine");
+        std::fs::create_dir_all(&into).unwrap();
+        let new = write_reached(&old, &reached, &into, &options_for(git)).unwrap();
+        assert_eq!(new.pack.objects as usize, wanted.len());
+        assert!(new.deflated > 0, "no base was left out");
+        replace(&bare, &old, &new);
+        assert_eq!(ids(git, &bare), wanted);
+        git.ok(&["fsck", "--full", "--strict"], &bare);
+        let new = idx_files(&bare);
+        let (again, report) = reach_from(&new, git.format, &tips, &stop).unwrap();
+        assert_eq!((report.findings, report.unreachable), (Vec::new(), Some(0)));
+        assert_eq!(again.len(), reached.len());
+        // Beyond what is known there is nothing to look for, whatever packs there are.
+        let (more, report) = reach_anew(&[], git.format, &tips, &reached, &stop).unwrap();
+        assert_eq!((report.findings, more.len()), (Vec::new(), 0));
+        let (_, report) = reach_from(&[], git.format, &tips, &stop).unwrap();
+        assert_eq!(report.findings.len(), tips.len(), "nothing is there");
+        let none = write_reached(&new, &Reached::default(), &into, &options_for(git));
+        assert!(matches!(none, Err(RepackError::Empty)), "{none:?}");
+    });
 }
