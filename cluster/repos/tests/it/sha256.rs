@@ -29,9 +29,6 @@ async fn it_is_pushed_cloned_and_compacted_through_every_node() {
     let ring = Ring::start().await;
     create(&ring, 1, "admin/long", ObjectFormat::Sha256).await;
     let path: RepoPath = "admin/long".parse().unwrap();
-    let empty = ring.clone(&ring.url(2, "admin/long"), "empty").await;
-    let format = ["rev-parse", "--show-object-format"];
-    assert_eq!(empty.now(&format), "sha256");
     let work = ring.work_dir_of("work", ObjectFormat::Sha256);
     for node in ring.live() {
         let url = ring.url(node, "admin/long");

@@ -176,7 +176,7 @@ impl Source {
             kinds
                 .lines()
                 .filter(|found| found.split(' ').nth(1) == Some(kind))
-                .map(|found| first_word(found))
+                .map(first_word)
                 .collect()
         };
         let branches = git.ok(
