@@ -174,7 +174,8 @@ fn write_outcome(node: NodeId, outcome: &CheckOutcome, out: &mut dyn Write) -> i
         (None, true) => "whole".to_owned(),
         (None, false) => "damaged".to_owned(),
     };
-    let count = |count: Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+    let count =
+        |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
     writeln!(
         out,
         "node {node}: {verdict}; {} objects in {} packs, {} reachable, {} unreachable, {} ms",

@@ -218,6 +218,7 @@ fn a_client_that_takes_one_acknowledgment_or_no_side_band_is_served() {
     let place = Place {
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
+        format: "sha1",
     };
     let tree = place.work_tree("tree", 5);
     let ids = place.ok("2", &tree, &["rev-list", "main"]);
@@ -362,6 +363,7 @@ fn the_report_comes_without_the_end_of_the_stream() {
     let place = Place {
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
+        format: "sha1",
     };
     let tree = place.work_tree("tree", 3);
     let dir = place.dir.path();
@@ -446,6 +448,7 @@ fn the_parts_of_a_conversation_that_a_web_server_asks_for() {
     let place = Place {
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
+        format: "sha1",
     };
     let tree = place.work_tree("tree", 2);
     let tip = place.ok("2", &tree, &["rev-parse", "main"]);
@@ -479,6 +482,7 @@ fn what_is_no_repository_and_who_says_nothing_end_with_an_error() {
     let place = Place {
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
+        format: "sha1",
     };
     let tree = place.work_tree("tree", 1);
     let run = |args: &[&str], dir: &Path| -> Output {

@@ -12,9 +12,9 @@ use henge_types::status::{
     NodeStatus, ReplicaCheck, RepoCheck, RepoStats,
 };
 use henge_types::{
-    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectFormat, ObjectId,
-    OwnerName, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoLimits,
-    RepoPath, RepoRecord, RepoState,
+    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
+    PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoLimits, RepoPath,
+    RepoRecord, RepoState,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.

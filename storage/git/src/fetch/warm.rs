@@ -28,8 +28,8 @@ pub(super) struct Delta {
 }
 
 impl Delta {
-    fn bytes(known: &Option<Self>) -> usize {
-        ENTRY_BYTES + known.as_ref().map_or(0, |delta| delta.deflated.len())
+    fn bytes(known: Option<&Self>) -> usize {
+        ENTRY_BYTES + known.map_or(0, |delta| delta.deflated.len())
     }
 }
 
@@ -84,11 +84,11 @@ pub(super) fn keep_differences(of: (Oid, Vec<Oid>), differences: &Arc<[Differenc
 
 /// A delta that was made before; `Some(None)` where none is of use.
 pub(super) fn delta(target: Oid, base: Oid) -> Option<Option<Delta>> {
-    deltas().get(&(target, base), Delta::bytes)
+    deltas().get(&(target, base), |delta| Delta::bytes(delta.as_ref()))
 }
 
 /// Keeps a delta, or that none is of use.
 pub(super) fn keep_delta(target: Oid, base: Oid, delta: Option<Delta>) {
-    let bytes = Delta::bytes(&delta);
+    let bytes = Delta::bytes(delta.as_ref());
     deltas().put((target, base), delta, bytes);
 }

@@ -229,7 +229,7 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
         // One bit in every entry: what holds it is named, by whichever check meets it first.
         for line in listing.lines() {
             let fields: Vec<_> = line.split_whitespace().collect();
-            let is_entry = fields.len() >= 5 && fields[0].parse::<henge_types::ObjectId>().is_ok();
+            let is_entry = fields.len() >= 5 && fields[0].parse::<ObjectId>().is_ok();
             let Some(offset) = fields.get(4).filter(|_| is_entry) else {
                 continue;
             };
