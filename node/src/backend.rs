@@ -1,11 +1,14 @@
 //! What the API asks, answered by this node's repositories and its part in the cluster.
 
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewRepo, Refs};
+use henge_api::{Answer, Backend, Home, NewRepo, Refs, RepoEdit};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
-use henge_types::{NodeId, OwnerName, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord};
+use henge_types::{
+    NodeId, OwnerName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath,
+    RepoRecord,
+};
 
 /// The real thing behind [`Backend`].
 #[derive(Debug, Clone)]
@@ -55,6 +58,49 @@ impl Backend for NodeBackend {
 
     fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
         Box::pin(async move { self.repos.get(path).await })
+    }
+
+    fn get_public<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
+        Box::pin(async move { self.repos.get_public(path).await })
+    }
+
+    fn edit<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        edit: RepoEdit,
+    ) -> Answer<'a, RepoRecord> {
+        let edit = henge_repos::RepoEdit {
+            path: edit.path,
+            description: edit.description,
+            private: edit.private,
+            archived: edit.archived,
+            default_branch: edit.default_branch,
+            topics: edit.topics,
+        };
+        Box::pin(async move { self.repos.edit(principal, path, edit).await })
+    }
+
+    fn protections<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<RefProtection>> {
+        Box::pin(async move { self.repos.protections(path).await })
+    }
+
+    fn protect<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move { self.repos.protect(principal, path, pattern).await })
+    }
+
+    fn unprotect<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move { self.repos.unprotect(principal, path, pattern).await })
     }
 
     fn list<'a>(

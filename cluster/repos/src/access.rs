@@ -3,7 +3,7 @@
 use henge_git::http::ServiceError;
 use henge_types::{ErrorCode, RepoPath};
 
-use crate::error::failed;
+use crate::error::{failed, log_in_first};
 
 /// The one user there is.
 const ADMIN: &str = "admin";
@@ -19,7 +19,7 @@ pub(crate) fn allow(principal: Option<&str>) -> Result<&str, ServiceError> {
             ErrorCode::Forbidden,
             format!("user {other} may not do this: only {ADMIN} may"),
         )),
-        None => Err(failed(ErrorCode::Unauthenticated, "log in first")),
+        None => Err(log_in_first()),
     }
 }
 

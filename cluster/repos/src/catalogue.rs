@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use henge_cluster::Cluster;
+use henge_cluster::{Applied, Cluster};
 use henge_git::http::ServiceError;
 use henge_state::MetaView;
 use henge_types::{
@@ -18,6 +18,8 @@ use crate::error::{self, failed, from_cluster, from_refusal};
 pub(crate) const QUORUM_WAIT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS);
 /// How long somebody waits for a repository that another request is just making.
 const READY_WAIT: Duration = Duration::from_secs(3);
+/// How long somebody without a token waits for the meta group.
+const PUBLIC_WAIT: Duration = Duration::from_secs(2);
 /// Repositories in one page.
 const PAGE_MAX: usize = 1000;
 
@@ -83,6 +85,23 @@ impl Catalogue {
         }
     }
 
+    /// The serving repository of this name, if everybody may read it; no older than this call.
+    ///
+    /// # Errors
+    /// `Unauthenticated` for one that is private, is not there, or does not serve yet: whoever has no token does
+    /// not learn which. The same when the meta group does not answer soon: git then comes back with its token, and
+    /// needs that group no more.
+    pub(crate) async fn find_public(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
+        let barrier = self.cluster.read_barrier(GroupId::META, PUBLIC_WAIT);
+        if let Err(error) = barrier.await {
+            tracing::debug!(%error, "nobody knows what is public");
+            return Err(error::log_in_first());
+        }
+        self.look(path)?
+            .filter(|record| record.state == RepoState::Ready && !record.private)
+            .ok_or_else(error::log_in_first)
+    }
+
     async fn wait_until_ready(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
         let still =
             || error::unavailable(format!("repository {path} is still being made: try again"));
@@ -103,16 +122,20 @@ impl Catalogue {
             .map_err(|_| still())?
     }
 
-    async fn barrier(&self) -> Result<(), ServiceError> {
+    pub(crate) async fn barrier(&self) -> Result<(), ServiceError> {
         let barrier = self.cluster.read_barrier(GroupId::META, QUORUM_WAIT).await;
         barrier.map(|_| ()).map_err(|error| from_cluster(&error))
     }
 
+    /// Whoever has the name, or else had it last.
     fn look(&self, path: &RepoPath) -> Result<Option<RepoRecord>, ServiceError> {
-        self.with_meta(|meta| meta.repo_by_path(path))
+        self.with_meta(|meta| {
+            let now = meta.repo_by_path(path);
+            now.or_else(|| meta.repo_by_former_path(path))
+        })
     }
 
-    fn with_meta<T>(
+    pub(crate) fn with_meta<T>(
         &self,
         look: impl FnOnce(MetaView<'_, henge_state::State>) -> T,
     ) -> Result<T, ServiceError> {
@@ -214,15 +237,19 @@ impl Catalogue {
     ) -> Result<RepoRecord, ServiceError> {
         let (repo, path) = (create.repo, create.path.clone());
         let command = MetaCommand::ReserveRepo(create);
-        let reply = self
-            .call(GroupId::META, Command::Meta(command), principal, repo)
+        let applied = self
+            .call_applied(GroupId::META, Command::Meta(command), principal, repo)
             .await?;
-        let Reply::Repo(record) = reply else {
-            return Err(match error::done("reserve_repo", &reply)? {
+        let Reply::Repo(record) = applied.reply else {
+            return Err(match error::done("reserve_repo", &applied.reply)? {
                 Err(refusal) => from_refusal(&refusal, &path),
-                Ok(()) => error::unexpected("reserve_repo", &reply),
+                Ok(()) => error::unexpected("reserve_repo", &applied.reply),
             });
         };
+        // Somebody had the name before: nobody may take the new one for that one.
+        if record.generation.get() > 1 {
+            self.tell_shards(principal, &repo, applied.index).await?;
+        }
         self.finish_create(principal, record).await
     }
 
@@ -280,7 +307,21 @@ impl Catalogue {
         path: &RepoPath,
     ) -> Result<(), ServiceError> {
         self.barrier().await?;
-        let record = self.look(path)?.ok_or_else(|| error::not_found(path))?;
+        let now = self.with_meta(|meta| meta.repo_by_path(path))?;
+        let record = match now {
+            Some(record) => record,
+            // Whoever deletes by a name of before may mean something else.
+            None => {
+                return Err(self.look(path)?.map_or_else(
+                    || error::not_found(path),
+                    |moved| {
+                        let message =
+                            format!("there is no repository {path}: it is {} now", moved.path);
+                        failed(ErrorCode::NotFound, message)
+                    },
+                ));
+            }
+        };
         let repo = record.repo;
         let buried = MetaCommand::DeleteRepo { repo };
         let buried = self.meta(buried, principal, repo).await?;
@@ -319,7 +360,7 @@ impl Catalogue {
         }
     }
 
-    async fn meta(
+    pub(crate) async fn meta(
         &self,
         command: MetaCommand,
         principal: &str,
@@ -329,26 +370,37 @@ impl Catalogue {
             .await
     }
 
-    async fn call(
+    pub(crate) async fn call(
         &self,
         group: GroupId,
         command: Command,
         principal: &str,
         repo: RepoId,
     ) -> Result<Reply, ServiceError> {
+        let applied = self.call_applied(group, command, principal, repo).await?;
+        Ok(applied.reply)
+    }
+
+    pub(crate) async fn call_applied(
+        &self,
+        group: GroupId,
+        command: Command,
+        principal: &str,
+        repo: RepoId,
+    ) -> Result<Applied, ServiceError> {
         let request = self.binding(&command, principal, repo);
         let called = self
             .cluster
             .call(group, command, request, QUORUM_WAIT)
             .await;
-        let reply = called.map_err(|error| from_cluster(&error))?.reply;
-        if reply == Reply::UnknownOutcome {
+        let applied = called.map_err(|error| from_cluster(&error))?;
+        if applied.reply == Reply::UnknownOutcome {
             return Err(failed(
                 ErrorCode::Timeout,
                 "the request is too old to know what became of it: look before trying again",
             ));
         }
-        Ok(reply)
+        Ok(applied)
     }
 
     /// Binds a new request id to this command.

@@ -2,7 +2,7 @@
 
 use henge_cluster::ClusterError;
 use henge_git::http::ServiceError;
-use henge_types::{ErrorCode, GroupId, Refusal, Reply, RepoPath};
+use henge_types::{ErrorCode, GroupId, Refusal, Reply, RepoPath, limits};
 
 /// What a client is told to wait when a group has no quorum.
 const RETRY_AFTER_S: u32 = 2;
@@ -35,6 +35,14 @@ pub(crate) fn not_found(path: &RepoPath) -> ServiceError {
     failed(
         ErrorCode::NotFound,
         format!("there is no repository {path}"),
+    )
+}
+
+/// What everybody is told who may not know whether there is such a repository.
+pub(crate) fn log_in_first() -> ServiceError {
+    failed(
+        ErrorCode::Unauthenticated,
+        "log in first: send a token as the password",
     )
 }
 
@@ -80,6 +88,19 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
         Refusal::IdTaken { .. } | Refusal::RequestMismatch => {
             internal("an id was used twice: try again")
         }
+        Refusal::ProtectionExists => failed(
+            ErrorCode::AlreadyExists,
+            "these refs are protected already, by the same pattern",
+        ),
+        Refusal::NoSuchProtection => failed(
+            ErrorCode::NotFound,
+            "no refs are protected by this pattern: it has to be written as it was set",
+        ),
+        Refusal::TooMany => invalid(format!(
+            "a repository has at most {} topics and {} patterns of protected refs",
+            limits::TOPICS_MAX,
+            limits::REF_PROTECTIONS_MAX
+        )),
         // What compaction is refused with, and nobody else.
         Refusal::NoSuchNetwork { .. } | Refusal::NoSuchPack { .. } => failed(
             ErrorCode::Conflict,

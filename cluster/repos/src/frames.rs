@@ -8,8 +8,8 @@ use std::io;
 use bytes::Bytes;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
-    ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId,
-    RepoLimits, RequestId,
+    ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RefProtections,
+    RepoId, RepoLimits, RequestId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -182,6 +182,9 @@ pub(crate) enum ReadVerb {
         /// The prefix.
         prefix: String,
     },
+    /// The protected refs, and whether some moves would keep history: one [`WireProtected`] frame. The body is the
+    /// moves, postcard of `Vec<(RefName, ObjectId)>`.
+    Protected,
 }
 
 /// The first frame of the answer on a [`GIT`] stream.
@@ -290,6 +293,26 @@ pub(crate) struct WireRefs {
     pub updated_at_ms: u64,
     /// The index they were read at.
     pub applied: henge_types::LogIndex,
+}
+
+/// The protected refs at one point in time, and what moves of refs would do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireProtected {
+    /// The patterns.
+    pub protections: RefProtections,
+    /// The index they and the refs were read at.
+    pub applied: henge_types::LogIndex,
+    /// One per move, in their order.
+    pub moves: Vec<WireMove>,
+}
+
+/// What a move of a ref would do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireMove {
+    /// What the ref is at.
+    pub old: Option<ObjectId>,
+    /// Whether it keeps its history.
+    pub keeps: bool,
 }
 
 /// The bytes of a head.

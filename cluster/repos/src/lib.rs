@@ -6,6 +6,7 @@
 //!
 //! - [`repos`]: the handle; [`service`]: the same as the smart-HTTP router serves it.
 //! - `catalogue`, `reconcile`: names and lives; half-done ones finished by the meta group's leader.
+//! - `settings`: what the catalogue says of a repository and its shard has to know; `protection`: protected refs.
 //! - `push`: `receive` at the node a push came to, `lead` at the leader of its shard, `commit` and
 //!   `replicate` for the entry and the packs under it.
 //! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
@@ -30,6 +31,7 @@ mod freshen;
 mod maintain;
 pub mod metrics;
 mod parking;
+mod protection;
 mod push;
 mod quorum;
 mod readers;
@@ -43,9 +45,11 @@ pub mod repos;
 mod retire;
 mod retiring;
 pub mod service;
+mod settings;
 mod space;
 mod staging;
 
 pub use catalogue::CreateOptions;
 pub use effects::PackEffects;
 pub use repos::{RefsPage, Repos};
+pub use settings::RepoEdit;

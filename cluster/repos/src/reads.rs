@@ -261,6 +261,12 @@ impl Inner {
                 frames::write(&mut stream, &wire_refs(&local, &prefix)).await?;
                 stream.shutdown().await
             }
+            ReadVerb::Protected => {
+                let moves = postcard::from_bytes(&body).map_err(io::Error::other)?;
+                let looked = self.look_at_moves(local, moves).await?;
+                frames::write(&mut stream, &looked).await?;
+                stream.shutdown().await
+            }
             ReadVerb::InfoRefs { service, version } => {
                 let service = Service::parse(&service)
                     .ok_or_else(|| io::Error::other(format!("unknown git service {service:?}")))?;
@@ -390,6 +396,7 @@ impl ReadVerb {
             Self::InfoRefs { .. } => "info_refs",
             Self::UploadPack { .. } => "upload_pack",
             Self::Refs { .. } => "refs",
+            Self::Protected => "protected",
         }
     }
 }

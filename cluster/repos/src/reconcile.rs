@@ -1,4 +1,5 @@
-//! The meta leader's loop: finishes or undoes creations and deletions that somebody began and left.
+//! The meta leader's loop: finishes or undoes what somebody began and left: creations,
+//! deletions, settings that a shard was not told.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use henge_git::http::ServiceError;
 use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Clock, Scope};
 use henge_state::MetaView;
-use henge_types::{GroupId, RepoId, RepoRecord, RepoState};
+use henge_types::{GroupId, LogIndex, RepoId, RepoRecord, RepoState, UntoldRecord};
 
 use crate::catalogue::Catalogue;
 
@@ -28,6 +29,8 @@ pub(crate) struct Reconciler {
     clock: Arc<dyn Clock>,
     /// When each unfinished record was first seen, in its state then.
     seen: BTreeMap<RepoId, (RepoState, Instant)>,
+    /// When each mark of a shard that has to be told was first seen, with its revision then.
+    untold: BTreeMap<RepoId, (LogIndex, Instant)>,
 }
 
 impl Reconciler {
@@ -43,6 +46,7 @@ impl Reconciler {
             catalogue,
             clock,
             seen: BTreeMap::new(),
+            untold: BTreeMap::new(),
         };
         scope.spawn("catalogue reconciler", OnPanic::EndProcess, async move {
             loop {
@@ -55,12 +59,25 @@ impl Reconciler {
     async fn look(&mut self) {
         if self.cluster.leadership(GroupId::META).is_none() {
             self.seen.clear();
+            self.untold.clear();
             return;
         }
         let Some(view) = self.cluster.view(GroupId::META) else {
             return;
         };
-        let unfinished: Vec<_> = view.with(|state, _| MetaView::new(state).unfinished().collect());
+        let (unfinished, untold) = view.with(|state, _| {
+            let meta = MetaView::new(state);
+            let unfinished: Vec<_> = meta.unfinished().collect();
+            (unfinished, meta.untold().collect::<Vec<_>>())
+        });
+        // First: a repository that took another one's name serves only when that one's shard knows.
+        for (record, mark) in self.untold_for_long(untold) {
+            let repo = record.repo;
+            match self.catalogue.tell_shard(PRINCIPAL, &record, mark).await {
+                Ok(()) => tracing::info!(%repo, "a shard was told the settings of a repository"),
+                Err(error) => tracing::warn!(%repo, %error, "a shard is still to be told"),
+            }
+        }
         for record in self.due(unfinished) {
             let (repo, state) = (record.repo, record.state);
             // Nothing is lost when this fails: the record stays unfinished and is seen again.
@@ -71,6 +88,25 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    fn untold_for_long(
+        &mut self,
+        untold: Vec<(RepoRecord, UntoldRecord)>,
+    ) -> Vec<(RepoRecord, UntoldRecord)> {
+        let now = self.clock.instant();
+        let before = std::mem::take(&mut self.untold);
+        let mut due = Vec::new();
+        for (record, mark) in untold {
+            let known = before.get(&record.repo);
+            let known = known.filter(|(revision, _)| *revision == mark.revision);
+            let since = known.map_or(now, |(_, since)| *since);
+            self.untold.insert(record.repo, (mark.revision, since));
+            if now.duration_since(since) >= GRACE {
+                due.push((record, mark));
+            }
+        }
+        due
     }
 
     /// The records that have been unfinished for long enough.

@@ -3,14 +3,18 @@
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::{
-    Command, Generation, LogIndex, ObjectId, RefUpdate, RefVerdict, Refusal, Reply, RepoId,
-    RepoPath, ShardCommand, UpdateRefs, limits,
+    Command, ErrorCode, Generation, LogIndex, ObjectId, RefUpdate, RefVerdict, RepoId, RepoPath,
+    ShardCommand, UpdateRefs, limits,
 };
 
 use crate::catalogue::{Freshness, QUORUM_WAIT};
-use crate::error::{self, from_cluster, from_refusal, unexpected};
+use crate::error::{self, from_cluster};
+use crate::protection::{lost_a_race, verdicts_of};
 use crate::reads::Target;
 use crate::repos::Inner;
+
+/// Times that updates are checked against refs and rules that changed meanwhile.
+const LOOKS_MAX: usize = 4;
 
 /// Whether one refused update refuses the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,36 +39,47 @@ impl Inner {
                 limits::REF_UPDATES_MAX
             )));
         }
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
+        let fresh = [Freshness::Linearizable; LOOKS_MAX - 1];
+        for freshness in [Freshness::Local].into_iter().chain(fresh) {
             let record = self.catalogue.find(path, freshness).await?;
             let target = self.target(&record);
             let Some(checked_at) = self.check_values(path, &target, &updates).await? else {
                 continue;
             };
+            let looked = self.look_at_updates(path, &target, &updates, checked_at);
+            let looked = looked.await?;
+            let allowed = looked.allowed(atomicity == Atomicity::AllOrNothing);
+            if allowed.is_empty() {
+                return Ok(looked.verdicts(Vec::new()));
+            }
             let command = command(
                 target.repo,
                 target.generation,
-                &updates,
+                &allowed,
                 atomicity,
                 principal,
-                checked_at,
+                looked.checked_at,
             );
             let request = self.catalogue.binding(&command, principal, target.repo);
             let called = self
                 .cluster
                 .call(target.group, command, request, QUORUM_WAIT)
                 .await;
-            match called.map_err(|error| from_cluster(&error))?.reply {
-                Reply::RefsUpdated { verdicts } => return Ok(verdicts),
-                Reply::Recheck
-                | Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
-                Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
-                other @ (Reply::Done | Reply::Repo(_) | Reply::UnknownOutcome) => {
-                    return Err(unexpected("update_refs", &other));
-                }
+            let reply = called.map_err(|error| from_cluster(&error))?.reply;
+            let Some(verdicts) = verdicts_of(reply, path)? else {
+                continue;
+            };
+            let verdicts = looked.verdicts(verdicts);
+            // Nothing of an atomic request was done: it may be looked at again.
+            if atomicity == Atomicity::AllOrNothing && lost_a_race(&updates, &verdicts) {
+                continue;
             }
+            return Ok(verdicts);
         }
-        Err(error::not_found(path))
+        Err(error::failed(
+            ErrorCode::Conflict,
+            format!("repository {path} changes all the time: try again"),
+        ))
     }
 
     /// Checks the new values against the refs as they are now: in this node's own state where it has a

@@ -1,10 +1,11 @@
 //! The refs of a replicated repository, as the git protocol asks for them.
 
 use henge_cluster::StateAt;
-use henge_git::{CommitError, PushLimits, Quota, RefStore, VerifiedPush};
+use henge_git::{CommitError, PushLimits, PushPolicy, Quota, RefStore, Rule, VerifiedPush};
 use henge_state::ShardView;
 use henge_types::{
-    Generation, LogIndex, ObjectFormat, ObjectId, RefName, RefVerdict, Refusal, RepoId, ShardRepo,
+    Generation, LogIndex, ObjectFormat, ObjectId, RefName, RefProtections, RefVerdict, Refusal,
+    RepoId, ShardRepo,
 };
 
 /// One repository at one point in time. Reads only.
@@ -66,6 +67,11 @@ impl StateRefs {
         self.at.applied
     }
 
+    /// The protected refs.
+    pub(crate) fn protections(&self) -> RefProtections {
+        ShardView::new(&self.at.state).protections(&self.repo.repo)
+    }
+
     /// All visible refs below a prefix.
     pub(crate) fn list(&self, prefix: &str) -> Vec<(RefName, ObjectId)> {
         ShardView::new(&self.at.state)
@@ -105,6 +111,18 @@ impl RefStore for StateRefs {
 
     fn shares_objects(&self) -> bool {
         ShardView::new(&self.at.state).is_shared(&self.repo.network)
+    }
+
+    fn push_policy(&self) -> PushPolicy {
+        let protections = self.protections().rules.into_iter();
+        PushPolicy {
+            updates: match self.repo.archived {
+                true => Rule::Denied,
+                false => Rule::Allowed,
+            },
+            protected: protections.map(|rule| rule.pattern).collect(),
+            ..PushPolicy::default()
+        }
     }
 
     fn version(&self) -> Option<u64> {

@@ -10,6 +10,7 @@ use henge_git::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
 use henge_git::{Protocol, Service, advertise_missing};
 use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord, limits};
 use tokio::io::AsyncReadExt;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::ReaderStream;
 
 use crate::access::{allow, creates};
@@ -47,9 +48,15 @@ impl GitService for Repos {
         service: Service,
         protocol: Protocol,
     ) -> Result<Bytes, ServiceError> {
-        let principal = allow(caller.name.as_deref())?;
+        let Some(caller) = caller.name else {
+            return self.advertise_public(repo, service, protocol).await;
+        };
+        let principal = allow(Some(&caller))?;
         let path = parse(repo)?;
         let found = self.inner.catalogue.find(&path, Freshness::Local).await;
+        if service == Service::ReceivePack && found.as_ref().is_ok_and(|record| record.archived) {
+            self.refuse_archived(&path).await?;
+        }
         match (found, service) {
             // The capabilities say nothing of the repository but that it is there.
             (Ok(record), Service::UploadPack) if protocol == Protocol::V2 => {
@@ -72,8 +79,17 @@ impl GitService for Repos {
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Body, ServiceError> {
-        allow(caller.name.as_deref())?;
-        let path = parse(repo)?;
+        let anonymous = match caller.name {
+            Some(name) => {
+                allow(Some(&name))?;
+                None
+            }
+            None => Some(turn(&self.inner.anonymous_fetches).await?),
+        };
+        let path = match anonymous {
+            Some(_) => self.public(repo).await?.0,
+            None => parse(repo)?,
+        };
         let admitted = self.inner.fetches.admit(TURN_WAIT).await;
         let admitted = Arc::new(admitted.map_err(|refusal| match refusal {
             NotAdmitted::Full => throttled(),
@@ -91,7 +107,9 @@ impl GitService for Repos {
                     &stop.clone(),
                     move |output| {
                         let limits = Inner::fetch_limits(stop, Some(admitted));
-                        inner.upload_pack(local, protocol, &request, output, limits)
+                        let outcome = inner.upload_pack(local, protocol, &request, output, limits);
+                        drop(anonymous);
+                        outcome
                     },
                 ))
             }
@@ -140,6 +158,20 @@ impl GitService for Repos {
     }
 }
 
+async fn turn(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ServiceError> {
+    let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(of).acquire_owned());
+    let turn = turn.await.map_err(|_| throttled())?;
+    turn.map_err(|_| error::unavailable("the node is stopping"))
+}
+
+/// Nobody said that everybody may see it.
+fn made_by_a_push() -> CreateOptions {
+    CreateOptions {
+        private: true,
+        ..CreateOptions::default()
+    }
+}
+
 fn throttled() -> ServiceError {
     ServiceError {
         retry_after_s: Some(5),
@@ -165,6 +197,45 @@ fn nothing_yet(
 }
 
 impl Repos {
+    /// The path of a repository that everybody may read.
+    async fn public(&self, repo: &str) -> Result<(RepoPath, ObjectFormat), ServiceError> {
+        let path = parse(repo).map_err(|_| error::log_in_first())?;
+        let record = self.inner.catalogue.find_public(&path).await?;
+        Ok((path, record.object_format))
+    }
+
+    /// Without a token: only what can be fetched, and nothing of what is not there for everybody.
+    async fn advertise_public(
+        &self,
+        repo: &str,
+        service: Service,
+        protocol: Protocol,
+    ) -> Result<Bytes, ServiceError> {
+        if service == Service::ReceivePack {
+            return Err(error::log_in_first());
+        }
+        let _turn = turn(&self.inner.anonymous_fetches).await?;
+        let (path, format) = self.public(repo).await?;
+        match protocol {
+            Protocol::V2 => nothing_yet(service, protocol, format),
+            Protocol::V0 | Protocol::V1 => {
+                Box::pin(self.advertise_found(&path, service, protocol)).await
+            }
+        }
+    }
+
+    /// Before anybody sends a pack: what a node has heard last may be old, so the catalogue is asked.
+    async fn refuse_archived(&self, path: &RepoPath) -> Result<(), ServiceError> {
+        let now = self.inner.catalogue.find(path, Freshness::Linearizable);
+        if now.await?.archived {
+            return Err(failed(
+                ErrorCode::Forbidden,
+                format!("repository {path} is archived: it is read-only"),
+            ));
+        }
+        Ok(())
+    }
+
     async fn advertise_found(
         &self,
         path: &RepoPath,
@@ -248,7 +319,7 @@ impl Repos {
             found => return found,
         }
         match catalogue
-            .create(principal, path.clone(), CreateOptions::default())
+            .create(principal, path.clone(), made_by_a_push())
             .await
         {
             // Somebody else was faster: that one is pushed to.

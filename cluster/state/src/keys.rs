@@ -15,6 +15,8 @@ const REPO: u8 = 0x13;
 const PATH: u8 = 0x14;
 const PATH_GENERATION: u8 = 0x15;
 const UNFINISHED: u8 = 0x16;
+const FORMER_PATH: u8 = 0x17;
+const UNTOLD: u8 = 0x18;
 
 const SHARD_REPO: u8 = 0x20;
 const NETWORK_REPO: u8 = 0x21;
@@ -22,6 +24,7 @@ const REF: u8 = 0x22;
 const PACK: u8 = 0x23;
 const FORMER_TIP: u8 = 0x24;
 const FORMER_TIP_AGE: u8 = 0x25;
+const PROTECTIONS: u8 = 0x26;
 
 const PRUNE_MARK: u8 = 0x30;
 const LOST_TIP: u8 = 0x31;
@@ -149,6 +152,32 @@ pub(crate) fn all_unfinished() -> Bytes {
 pub(crate) fn unfinished_repo(key: &[u8]) -> Option<RepoId> {
     let (repo, _) = take::<ID_BYTES>(after_tag(UNFINISHED, key)?)?;
     Some(RepoId::from_bytes(repo))
+}
+
+/// Which repository had the name, as long as nobody else has it.
+pub(crate) fn former_path(path: &str) -> Bytes {
+    join(FORMER_PATH, &[path.as_bytes()])
+}
+
+/// What a repository's shard has still to be told.
+pub(crate) fn untold(repo: &RepoId) -> Bytes {
+    join(UNTOLD, &[repo.as_bytes()])
+}
+
+/// All of those.
+pub(crate) fn all_untold() -> Bytes {
+    join(UNTOLD, &[])
+}
+
+/// The repository of one of those.
+pub(crate) fn untold_repo(key: &[u8]) -> Option<RepoId> {
+    let (repo, _) = take::<ID_BYTES>(after_tag(UNTOLD, key)?)?;
+    Some(RepoId::from_bytes(repo))
+}
+
+/// The protected refs of a repository.
+pub(crate) fn protections(repo: &RepoId) -> Bytes {
+    join(PROTECTIONS, &[repo.as_bytes()])
 }
 
 /// A repository in its shard.
@@ -383,6 +412,8 @@ mod tests {
     fn marks_read_back() {
         assert_eq!(unfinished_repo(&unfinished(&repo_of(7))), Some(repo_of(7)));
         assert_eq!(unfinished_repo(b"\x16short"), None);
+        assert_eq!(untold_repo(&untold(&repo_of(7))), Some(repo_of(7)));
+        assert_eq!(untold_repo(b"\x18short"), None);
         let network = repo_of(1).root_network();
         let mark = network_repo(&network, &repo_of(2));
         assert_eq!(network_of(&mark), Some((network, repo_of(2))));
@@ -416,11 +447,14 @@ mod tests {
             pruned_at(&network),
             repo_limits(&repo_of(1)),
             shared(&network),
+            former_path("a/x"),
+            untold(&repo_of(1)),
+            protections(&repo_of(1)),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
-            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34,
+            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26,
         ];
         assert_eq!(tags, expected);
     }

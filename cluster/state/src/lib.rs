@@ -29,7 +29,7 @@ pub use apply::{Header, apply};
 pub use meta::{MetaView, pending_actions};
 pub use outcome::{Action, Effect, Outcome};
 pub use requests::RequestRecord;
-pub use shard::ShardView;
+pub use shard::{ShardView, protecting};
 pub use state::State;
 pub use version::{NewerRelease, check_version, version};
 pub use view::{View, Write};

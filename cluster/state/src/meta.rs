@@ -1,13 +1,15 @@
 //! The meta group: who is in the cluster, where the shards live, which repositories there are.
 
 mod catalogue;
+mod edit;
 mod membership;
+mod naming;
 
 use bytes::Bytes;
 use henge_types::stored::number;
 use henge_types::{
     ClusterRecord, GroupId, MetaCommand, NodeId, NodeRecord, OwnerName, RepoId, RepoPath,
-    RepoRecord, RepoState, RequestId, ShardPlacement,
+    RepoRecord, RepoState, RequestId, ShardPlacement, UntoldRecord,
 };
 
 use crate::apply::Header;
@@ -86,6 +88,13 @@ impl<'v, V: View> MetaView<'v, V> {
         Some(self.named(&key, &bytes))
     }
 
+    /// The repository that had the name before and is still found under it: nobody took it since.
+    pub fn repo_by_former_path(self, path: &RepoPath) -> Option<RepoRecord> {
+        let key = keys::former_path(&path.key());
+        let bytes = self.view.get(&key)?;
+        Some(self.named(&key, &bytes))
+    }
+
     /// Up to `limit` repositories that have a name (reserved or ready), of one owner or of all, in the order
     /// of [`RepoPath::key`]; the page goes on behind the key `after`.
     pub fn repos(
@@ -119,6 +128,25 @@ impl<'v, V: View> MetaView<'v, V> {
         })
     }
 
+    /// Repositories whose shard has to be told of their settings, by id, and since which entry.
+    pub fn untold(self) -> impl Iterator<Item = (RepoRecord, UntoldRecord)> + use<'v, V> {
+        let all = keys::all_untold();
+        let marks = self.view.range(&all, &all);
+        marks.map(move |(key, bytes)| {
+            let record = keys::untold_repo(key)
+                .and_then(|repo| self.repo(&repo))
+                .unwrap_or_else(|| panic!("mark {key:?} without its repository: state damaged"));
+            (record, decode(number::UNTOLD_RECORD, key, bytes))
+        })
+    }
+
+    /// What the shard of a repository has to be told; `None` when it knows everything.
+    pub fn untold_of(self, repo: &RepoId) -> Option<UntoldRecord> {
+        let key = keys::untold(repo);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::UNTOLD_RECORD, &key, &bytes))
+    }
+
     /// The record of a request, while it is kept.
     pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
         requests::find(self.view, id)
@@ -135,14 +163,16 @@ impl<'v, V: View> MetaView<'v, V> {
 
 /// What the leader has still to do, found again from the state alone.
 pub fn pending_actions(view: &impl View) -> Vec<Action> {
+    let untold = MetaView::new(view).untold();
+    let tell = untold.map(|(record, _)| Action::TellShard { repo: record.repo });
     let unfinished = MetaView::new(view).unfinished();
-    unfinished
-        .filter_map(|record| match record.state {
-            RepoState::Reserved => Some(Action::FinishCreate { repo: record.repo }),
-            RepoState::Deleting => Some(Action::FinishDelete { repo: record.repo }),
-            RepoState::Ready | RepoState::Deleted => None,
-        })
-        .collect()
+    let finish = unfinished.filter_map(|record| match record.state {
+        RepoState::Reserved => Some(Action::FinishCreate { repo: record.repo }),
+        RepoState::Deleting => Some(Action::FinishDelete { repo: record.repo }),
+        RepoState::Ready | RepoState::Deleted => None,
+    });
+    // A repository that took another one's name waits until that one's shard knows.
+    tell.chain(finish).collect()
 }
 
 pub(crate) fn execute(
@@ -167,12 +197,12 @@ pub(crate) fn execute(
             membership::form(changes, &cluster, nodes, placements)
         }
         MetaCommand::RegisterNode(node) => membership::register(changes, node),
-        MetaCommand::ReserveRepo(create) => {
-            catalogue::reserve(changes, create, header.proposed_at_ms)
-        }
+        MetaCommand::ReserveRepo(create) => catalogue::reserve(changes, header, create),
         MetaCommand::MarkRepoReady { repo } => catalogue::mark_ready(changes, repo),
         MetaCommand::AbandonRepo { repo } => catalogue::abandon(changes, repo),
         MetaCommand::DeleteRepo { repo } => catalogue::delete(changes, repo),
         MetaCommand::MarkRepoDropped { repo } => catalogue::mark_dropped(changes, repo),
+        MetaCommand::EditRepo(edit) => edit::edit(changes, header, edit),
+        MetaCommand::MarkRepoTold { repo, revision } => edit::mark_told(changes, repo, *revision),
     }
 }

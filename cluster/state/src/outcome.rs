@@ -81,6 +81,11 @@ pub enum Action {
         /// The repository.
         repo: RepoId,
     },
+    /// Settings changed: tell the repository's shard, then mark it told.
+    TellShard {
+        /// The repository.
+        repo: RepoId,
+    },
     /// The tombstone stands: drop the repository in its shard, then mark it dropped.
     FinishDelete {
         /// The repository.

@@ -5,14 +5,18 @@ mod forks;
 mod former_tips;
 mod lifecycle;
 mod packs;
+mod protection;
 mod pruning;
 mod push;
+
+pub use protection::protecting;
 
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::stored::number;
 use henge_types::{
-    Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, PruneMark, RefName, Refusal,
-    RepoId, RepoLimits, RequestId, ShardCommand, ShardRepo, ShardRepoState,
+    Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, PruneMark, RefName,
+    RefProtections, Refusal, RepoId, RepoLimits, RequestId, ShardCommand, ShardRepo,
+    ShardRepoState,
 };
 
 use crate::apply::Header;
@@ -52,13 +56,14 @@ impl<'v, V: View> ShardView<'v, V> {
     /// The repository, if this life of it is served.
     ///
     /// # Errors
-    /// `NoSuchRepo` when it is unknown or dropped, `WrongGeneration` when its name has another life.
+    /// `NoSuchRepo` when it is unknown or dropped, `WrongGeneration` when what was named is older than what it is:
+    /// the name that was resolved may lead elsewhere by now. A later one is what the shard has still to be told.
     pub fn live_repo(self, repo: &RepoId, generation: Generation) -> Result<ShardRepo, Refusal> {
         let record = self
             .repo(repo)
             .filter(|record| record.state == ShardRepoState::Live)
             .ok_or(Refusal::NoSuchRepo { repo: *repo })?;
-        if record.generation == generation {
+        if record.generation <= generation {
             Ok(record)
         } else {
             Err(Refusal::WrongGeneration {
@@ -162,6 +167,15 @@ impl<'v, V: View> ShardView<'v, V> {
         let key = keys::pack(network, pack);
         let bytes = self.view.get(&key)?;
         Some(decode(number::PACK_RECORD, &key, &bytes))
+    }
+
+    /// The protected refs of a repository.
+    pub fn protections(self, repo: &RepoId) -> RefProtections {
+        let key = keys::protections(repo);
+        let bytes = self.view.get(&key);
+        bytes.map_or_else(RefProtections::default, |bytes| {
+            decode(number::REF_PROTECTIONS, &key, &bytes)
+        })
     }
 
     /// Whether a ref of the repository had this value within the last [`FORMER_TIP_MS`] and lost it. Says
@@ -268,6 +282,7 @@ pub(crate) fn execute(
                 head: head.clone(),
                 updated_at: header.index,
                 updated_at_ms: header.proposed_at_ms,
+                revision: LogIndex::new(0),
                 archived: false,
                 object_format: *object_format,
             };
@@ -292,6 +307,17 @@ pub(crate) fn execute(
             generation,
             limits,
         } => lifecycle::set_limits(changes, repo, *generation, limits),
+        ShardCommand::ConfigureRepo(settings) => lifecycle::configure(changes, header, settings),
+        ShardCommand::ProtectRefs {
+            repo,
+            generation,
+            pattern,
+        } => protection::protect(changes, header, (repo, *generation), pattern),
+        ShardCommand::UnprotectRefs {
+            repo,
+            generation,
+            pattern,
+        } => protection::unprotect(changes, header, (repo, *generation), pattern),
     }
 }
 

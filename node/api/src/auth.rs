@@ -1,28 +1,40 @@
-//! Who asks: one admin token, in three forms.
+//! Who asks: one admin token, in three forms, or nobody.
+//!
+//! Without a token nothing is answered but reads of public repositories: fetches, and the routes of [`OPEN`]. Those get
+//! no [`Principal`] and look by themselves whether the repository is public; one that is private is answered like one
+//! that is not there, with the challenge that makes git ask for a token.
 //!
 //! `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with `T` as the password and any
 //! user name, which is what git sends. Tokens in the query are not read: they end up in logs.
 
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use henge_git::http::Caller;
-use henge_types::ErrorCode;
-use http::HeaderMap;
+use henge_types::{ErrorCode, limits};
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, Method};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 use subtle::ConstantTimeEq;
 use thiserror::Error;
+use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::metrics;
 
 /// The user that the token belongs to.
 const ADMIN: &str = "admin";
+/// The routes that are answered without a token too, if the repository is public.
+const OPEN: [&str; 4] = [
+    "/api/v1/repos/{owner}/{repo}",
+    "/api/v1/repos/{owner}/{repo}/branches",
+    "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
+    "/api/v1/repos/{owner}/{repo}/topics",
+];
 /// A shorter token could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 
@@ -144,12 +156,19 @@ fn presented(headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 pub(crate) struct Gate {
     token: AdminToken,
     principal: Principal,
+    /// Requests without a token: they must not keep those with one waiting.
+    anonymous: Arc<Semaphore>,
 }
 
 impl Gate {
     pub(crate) fn new(token: AdminToken) -> Self {
         let principal = Principal(ADMIN.into());
-        Self { token, principal }
+        let anonymous = Arc::new(Semaphore::new(limits::ANONYMOUS_REQUESTS_AT_ONCE));
+        Self {
+            token,
+            principal,
+            anonymous,
+        }
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
@@ -160,6 +179,27 @@ impl Gate {
             Err(Refusal::Wrong)
         }
     }
+}
+
+/// Whether the request only reads what may be public: nothing else is ever answered to nobody.
+fn is_open(request: &Request) -> bool {
+    let (method, uri) = (request.method(), request.uri());
+    if let Some(route) = request.extensions().get::<MatchedPath>() {
+        return *method == Method::GET && OPEN.contains(&route.as_str());
+    }
+    // The git router is a fallback: no route is known yet.
+    let upload_pack = |query: &str| query.split('&').any(|one| one == "service=git-upload-pack");
+    if *method == Method::GET {
+        uri.path().ends_with("/info/refs") && uri.query().is_some_and(upload_pack)
+    } else {
+        *method == Method::POST && uri.path().ends_with("/git-upload-pack")
+    }
+}
+
+/// What everybody is told who may not know whether there is such a repository.
+pub(crate) fn log_in_first() -> ApiError {
+    let text = "log in first: send a token as the password";
+    ApiError::new(ErrorCode::Unauthenticated, text)
 }
 
 /// Lets a request in, with who asks in its extensions, or answers 401.
@@ -175,15 +215,33 @@ pub(crate) async fn authenticate(
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
+        Err(Refusal::Missing) if is_open(&request) => anonymously(&gate, request, next).await,
         Err(refusal) => {
             metrics::auth_failed(refusal.label());
             let error = ApiError::new(ErrorCode::Unauthenticated, refusal.message());
-            if request.uri().path().starts_with("/api/") {
-                error.into_response()
-            } else {
-                error.into_text()
-            }
+            shaped(error, &request)
         }
+    }
+}
+
+/// Lets a request in that says nothing of who asks, if there are not too many already.
+async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response {
+    let Ok(_admitted) = gate.anonymous.try_acquire() else {
+        metrics::anonymous("throttled");
+        let text = "too many requests without a token: send one, or try again";
+        return shaped(ApiError::new(ErrorCode::Throttled, text), &request);
+    };
+    metrics::anonymous("admitted");
+    request.extensions_mut().insert(Caller { name: None });
+    next.run(request).await
+}
+
+/// In the words of the API, or in text for git.
+fn shaped(error: ApiError, request: &Request) -> Response {
+    if request.uri().path().starts_with("/api/") {
+        error.into_response()
+    } else {
+        error.into_text()
     }
 }
 

@@ -4,8 +4,8 @@ use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoLimits,
-    RepoPath, RepoRecord,
+    GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefPattern, RefProtection,
+    RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord, TopicsEdit,
 };
 
 /// What a repository starts with.
@@ -19,6 +19,23 @@ pub struct NewRepo {
     pub description: String,
     /// The hash that its objects are named by.
     pub object_format: ObjectFormat,
+}
+
+/// Changes of a repository; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RepoEdit {
+    /// Its owner and name. The former ones go on leading to it until somebody takes them.
+    pub path: Option<RepoPath>,
+    /// One line about it.
+    pub description: Option<String>,
+    /// Whether only its owner sees it.
+    pub private: Option<bool>,
+    /// Whether it is read-only.
+    pub archived: Option<bool>,
+    /// What HEAD points at.
+    pub default_branch: Option<RefName>,
+    /// What it is about.
+    pub topics: TopicsEdit,
 }
 
 /// Refs of a repository, read at one point in time that is not before the request.
@@ -78,6 +95,38 @@ pub trait Backend: Send + Sync + 'static {
 
     /// A repository that is ready. Errors: `not_found`, `unavailable`.
     fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord>;
+
+    /// The same for somebody without a token: one that everybody may read. Errors: `unauthenticated` whether it is
+    /// private or not there; `unavailable`.
+    fn get_public<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord>;
+
+    /// Changes a repository, all or nothing. Errors: `not_found`, `already_exists`, `invalid`, `unavailable`, `timeout`.
+    fn edit<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        edit: RepoEdit,
+    ) -> Answer<'a, RepoRecord>;
+
+    /// The protected refs of a repository, by pattern; linearizable. Errors: `not_found`, `unavailable`.
+    fn protections<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<RefProtection>>;
+
+    /// Protects refs from deletion and from losing history. Errors: `not_found`, `already_exists`, `invalid`,
+    /// `unavailable`, `timeout`.
+    fn protect<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()>;
+
+    /// The opposite; the pattern as it was set. Errors: `not_found`, `unavailable`, `timeout`.
+    fn unprotect<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()>;
 
     /// Ready repositories in the order of [`RepoPath::key`], at most `limit`, from the one after `after`.
     fn list<'a>(

@@ -2,14 +2,16 @@
 
 use axum::body::to_bytes;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
-use henge_types::{ErrorCode, RepoPath, limits};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, RawPathParams, Request};
+use henge_types::{ErrorCode, RepoPath, RepoRecord, limits};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
+use crate::auth::{self, Principal};
 use crate::error::ApiError;
+use crate::router::Api;
 
 /// A JSON body of at most [`limits::API_BODY_BYTES_MAX`].
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -100,6 +102,51 @@ impl<S: Send + Sync> FromRequestParts<S> for AtRepo {
         let path = Path::<(String, String)>::from_request_parts(parts, state).await;
         let Path((owner, name)) = path.map_err(|error| bad_path(&error))?;
         parse_repo(&owner, &name).map(Self)
+    }
+}
+
+/// A repository that whoever asks may read, and what follows its path. Without a token: one that everybody may
+/// read; whether another one is private or not there is not told.
+pub(crate) struct Readable {
+    /// The repository, found under this path or a former one.
+    pub(crate) record: RepoRecord,
+    /// What follows `{owner}/{repo}` in the route, if anything does.
+    pub(crate) below: String,
+    /// Who asks.
+    pub(crate) reader: Reader,
+}
+
+/// Who reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Somebody with a token.
+    Known,
+    /// Somebody without one.
+    Anybody,
+}
+
+impl FromRequestParts<Api> for Readable {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, ApiError> {
+        let path = RawPathParams::from_request_parts(parts, api).await;
+        let path = path.map_err(|error| ApiError::not_found(error.body_text()))?;
+        let mut values = path.iter().map(|(_, value)| value);
+        let (owner, name) = (values.next(), values.next());
+        let path = parse_repo(owner.unwrap_or_default(), name.unwrap_or_default());
+        let below = values.next().unwrap_or_default().to_owned();
+        // Fails closed: only the layer that checked a token says who asks.
+        let (record, reader) = if parts.extensions.get::<Principal>().is_some() {
+            (api.backend.get(&path?).await?, Reader::Known)
+        } else {
+            let path = path.map_err(|_| auth::log_in_first())?;
+            (api.backend.get_public(&path).await?, Reader::Anybody)
+        };
+        Ok(Self {
+            record,
+            below,
+            reader,
+        })
     }
 }
 

@@ -1,15 +1,22 @@
-//! Gitea's API, as far as its clients need it to create, find and delete repositories and read branches.
+//! Gitea's API, as far as its clients need it to create, find, change and delete repositories and
+//! read branches.
 //!
 //! Shapes follow Gitea's v1. Fields for what this product does not have are left out where clients take
 //! that, and hold the neutral value where they do not.
 
 mod branches;
+mod edit;
 mod page;
+mod protections;
 mod repos;
 mod repository;
 mod user;
 
 pub(crate) use branches::{get_branch, list_branches};
+pub(crate) use edit::{add_topic, edit_repo, get_topics, put_topics, remove_topic, transfer_repo};
+pub(crate) use protections::{
+    create_protection, delete_protection, get_protection, list_protections,
+};
 pub(crate) use repos::{create_repo, delete_repo, fork_repo, get_repo, list_forks, search_repos};
 pub(crate) use user::current_user;
 
@@ -45,16 +52,7 @@ pub(crate) fn new_repo(
     default_branch: Option<&str>,
     object_format: Option<&str>,
 ) -> Result<NewRepo, ApiError> {
-    if description.len() > limits::DESCRIPTION_BYTES_MAX {
-        let bytes_max = limits::DESCRIPTION_BYTES_MAX;
-        let text = format!("the description is longer than {bytes_max} bytes");
-        return Err(ApiError::invalid(text));
-    }
-    if description.chars().any(char::is_control) {
-        let text =
-            "the description is one line: it holds a line break or another control character";
-        return Err(ApiError::invalid(text));
-    }
+    check_description(&description)?;
     let default_branch = default_branch.filter(|branch| !branch.is_empty());
     let default_branch = default_branch.map(|branch| {
         let name = branch.strip_prefix("refs/heads/").unwrap_or(branch);
@@ -73,4 +71,19 @@ pub(crate) fn new_repo(
         private,
         description,
     })
+}
+
+/// One line, not too long.
+pub(crate) fn check_description(description: &str) -> Result<(), ApiError> {
+    if description.len() > limits::DESCRIPTION_BYTES_MAX {
+        let bytes_max = limits::DESCRIPTION_BYTES_MAX;
+        let text = format!("the description is longer than {bytes_max} bytes");
+        return Err(ApiError::invalid(text));
+    }
+    if description.chars().any(char::is_control) {
+        let text =
+            "the description is one line: it holds a line break or another control character";
+        return Err(ApiError::invalid(text));
+    }
+    Ok(())
 }

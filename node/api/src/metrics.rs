@@ -24,6 +24,8 @@ pub const IN_FLIGHT: &str = "henge_api_requests_in_flight";
 pub const PANICS: &str = "henge_api_panics_total";
 /// Requests refused for their token, by reason.
 pub const AUTH_FAILURES: &str = "henge_api_auth_failures_total";
+/// Requests without a token to what may be public, by result.
+pub const ANONYMOUS: &str = "henge_api_anonymous_requests_total";
 /// Always 1; its label is the release.
 pub const BUILD_INFO: &str = "henge_build_info";
 
@@ -54,6 +56,11 @@ pub fn describe() {
         Unit::Count,
         "Requests refused for their token, by reason (missing, malformed, wrong)"
     );
+    describe_counter!(
+        ANONYMOUS,
+        Unit::Count,
+        "Requests without a token to what may be public, by result (admitted, throttled)"
+    );
     describe_gauge!(
         BUILD_INFO,
         Unit::Count,
@@ -78,6 +85,10 @@ pub(crate) fn panicked() {
 
 pub(crate) fn auth_failed(reason: &'static str) {
     counter!(AUTH_FAILURES, "reason" => reason).increment(1);
+}
+
+pub(crate) fn anonymous(result: &'static str) {
+    counter!(ANONYMOUS, "result" => result).increment(1);
 }
 
 /// One request in flight; counted until it is dropped.

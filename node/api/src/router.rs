@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use axum::routing::{any, get, post};
+use axum::routing::{any, get, post, put};
 use axum::{Router, middleware};
 use henge_runtime::Clock;
 use http::{Method, StatusCode, Uri};
@@ -66,7 +66,29 @@ fn api_routes() -> Router<Api> {
         .route("/api/v1/repos/search", get(gitea::search_repos))
         .route(
             "/api/v1/repos/{owner}/{repo}",
-            get(gitea::get_repo).delete(gitea::delete_repo),
+            get(gitea::get_repo)
+                .patch(gitea::edit_repo)
+                .delete(gitea::delete_repo),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/transfer",
+            post(gitea::transfer_repo),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/topics",
+            get(gitea::get_topics).put(gitea::put_topics),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/topics/{topic}",
+            put(gitea::add_topic).delete(gitea::remove_topic),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branch_protections",
+            get(gitea::list_protections).post(gitea::create_protection),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branch_protections/{*name}",
+            get(gitea::get_protection).delete(gitea::delete_protection),
         )
         .route(
             "/api/v1/repos/{owner}/{repo}/branches",
@@ -108,8 +130,8 @@ fn api_routes() -> Router<Api> {
         .layer(middleware::from_fn(request::within_deadline))
 }
 
-/// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz` and `/readyz` needs
-/// the token.
+/// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz`, `/readyz` and reading public
+/// repositories needs the token.
 pub fn router(deps: ApiDeps) -> Router {
     metrics::describe();
     metrics::build_info(deps.version);

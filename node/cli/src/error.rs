@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use henge_client::{ClientError, InvalidAddress};
 use henge_types::ErrorCode;
+use henge_types::names::InvalidName;
 use thiserror::Error;
 
 use crate::console::Console;
@@ -47,6 +48,17 @@ pub enum CliError {
     ThoughtBetter {
         /// What would have been deleted.
         repo: String,
+    },
+    /// An edit without a change.
+    #[error(
+        "nothing to change: pass --description, --default-branch, --private, --public or --topic"
+    )]
+    NothingToChange,
+    /// A topic that is none.
+    #[error("--topic: {source}")]
+    Topic {
+        /// Why not.
+        source: InvalidName,
     },
     /// The cluster said no, or nothing.
     #[error("{what}: {source}")]
@@ -119,6 +131,8 @@ impl CliError {
             | Self::Address(_)
             | Self::TwoTokens
             | Self::NotConfirmed { .. }
+            | Self::NothingToChange
+            | Self::Topic { .. }
             | Self::PrivateFile(_)
             | Self::ClusterFile { .. } => Exit::Usage,
             Self::Call { source, .. } => source.code().into(),

@@ -21,6 +21,7 @@ mod limits;
 mod packs;
 pub mod private_file;
 mod repo;
+mod settings;
 mod table;
 pub mod view;
 

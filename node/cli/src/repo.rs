@@ -19,6 +19,7 @@ use crate::exit::Exit;
 use crate::fsck;
 use crate::limits;
 use crate::packs;
+use crate::settings;
 use crate::table::{Table, printable};
 
 /// Repositories asked for at once.
@@ -88,11 +89,23 @@ pub(crate) async fn run(
             }
             delete(&client, &path, json, console.out).await?;
         }
+        change @ (RepoVerb::Edit { .. }
+        | RepoVerb::Archive { .. }
+        | RepoVerb::Unarchive { .. }
+        | RepoVerb::Rename { .. }
+        | RepoVerb::Transfer { .. }
+        | RepoVerb::Protect { .. }
+        | RepoVerb::Unprotect { .. }) => {
+            settings::run(&client, change, json, console.out).await?;
+        }
     }
     Ok(Exit::Ok)
 }
 
-fn failed(what: &str, path: &(impl ToString + ?Sized)) -> impl FnOnce(ClientError) -> CliError {
+pub(crate) fn failed(
+    what: &str,
+    path: &(impl ToString + ?Sized),
+) -> impl FnOnce(ClientError) -> CliError {
     let what = format!("cannot {what} {}", path.to_string());
     move |source| CliError::Call { what, source }
 }
@@ -104,6 +117,8 @@ struct Shown<'a> {
     clone_url: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     branches: Option<&'a [Branch]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    protected: Option<&'a [String]>,
 }
 
 fn shown<'a>(client: &Client, repo: &'a RepoInfo, branches: Option<&'a [Branch]>) -> Shown<'a> {
@@ -115,6 +130,7 @@ fn shown<'a>(client: &Client, repo: &'a RepoInfo, branches: Option<&'a [Branch]>
         repo,
         clone_url: format!("{address}/{}.git", repo.path()),
         branches,
+        protected: None,
     }
 }
 
@@ -221,11 +237,15 @@ async fn show(
         .branches(path)
         .await
         .map_err(failed("list the branches of", path))?;
-    let shown = shown(client, &repo, Some(&branches));
+    let rules = client.protections(path).await;
+    let rules = rules.map_err(failed("list the protected refs of", path))?;
+    let protected: Vec<_> = rules.into_iter().map(|rule| rule.rule_name).collect();
+    let mut shown = shown(client, &repo, Some(&branches));
     if json {
+        shown.protected = Some(&protected);
         write_json(&shown, out)?;
     } else {
-        write_repo(&repo, &shown.clone_url, &branches, out)?;
+        write_repo(&repo, &shown.clone_url, &branches, &protected, out)?;
     }
     Ok(())
 }
@@ -234,6 +254,7 @@ fn write_repo(
     repo: &RepoInfo,
     clone_url: &str,
     branches: &[Branch],
+    protected: &[String],
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let leader = repo
@@ -249,7 +270,17 @@ fn write_repo(
     )?;
     writeln!(out, "default branch  {}", printable(&repo.default_branch))?;
     writeln!(out, "object format   {}", repo.object_format)?;
-    writeln!(out, "state           {}", state(repo.state))?;
+    let archived = if repo.archived { ", archived" } else { "" };
+    writeln!(out, "state           {}{archived}", state(repo.state))?;
+    for (what, words) in [
+        ("topics          ", &repo.topics[..]),
+        ("former names    ", &repo.former_names),
+        ("protected refs  ", protected),
+    ] {
+        if !words.is_empty() {
+            writeln!(out, "{what}{}", printable(&words.join(" ")))?;
+        }
+    }
     writeln!(out, "created         {}", printable(&repo.created_at))?;
     writeln!(out, "id              {}", repo.id)?;
     writeln!(out, "network         {}", repo.network)?;

@@ -20,6 +20,8 @@ use crate::model::{
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
 
+mod settings;
+
 /// An answer that is about one thing.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
 /// An answer that lists things.

@@ -6,6 +6,7 @@ use henge_types::records::RepoState;
 use henge_types::status::CompactionState;
 use henge_types::{
     Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
+    Topic,
 };
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,15 @@ pub struct RepoInfo {
     /// When it was created, RFC 3339.
     #[serde(default)]
     pub created_at: String,
+    /// Whether it is read-only.
+    #[serde(default)]
+    pub archived: bool,
+    /// What it is about.
+    #[serde(default)]
+    pub topics: Vec<String>,
+    /// Former names that still lead to it.
+    #[serde(default)]
+    pub former_names: Vec<String>,
 }
 
 impl RepoInfo {
@@ -88,6 +98,48 @@ impl RepoInfo {
             name: self.name.clone(),
         }
     }
+}
+
+/// Changes of a repository; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct RepoChange {
+    /// Its name below its owner.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<RepoName>,
+    /// One line about it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// Whether only its owner sees it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub private: Option<bool>,
+    /// Whether it is read-only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub archived: Option<bool>,
+    /// Its default branch, short (`main`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub default_branch: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct Topics<'a> {
+    pub(crate) topics: &'a [Topic],
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct NewOwner<'a> {
+    pub(crate) new_owner: &'a OwnerName,
+}
+
+#[derive(Debug, Serialize)]
+pub(crate) struct RuleName<'a> {
+    pub(crate) rule_name: &'a str,
+}
+
+/// A pattern of refs that are protected from deletion and from losing history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protection {
+    /// The pattern: of branches below `refs/heads/`, of other refs in full.
+    pub rule_name: String,
 }
 
 /// What a repository's fork network takes on disk, as the leader of its shard says.

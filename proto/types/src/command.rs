@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, RepoId, RequestId};
-use crate::names::{RefName, RepoPath};
+use crate::names::{RefName, RefPattern, RepoPath, Topic};
 use crate::object::{ObjectFormat, ObjectId, PackId};
 use crate::records::{NodeRecord, RepoLimits, ShardPlacement};
 
@@ -97,6 +97,63 @@ pub enum MetaCommand {
         /// The repository.
         repo: RepoId,
     },
+    /// Changes what the catalogue says of a repository, all or nothing. Number 24.
+    EditRepo(EditRepo),
+    /// The shard has been told the settings of this revision. Number 25.
+    MarkRepoTold {
+        /// The repository.
+        repo: RepoId,
+        /// The entry that changed them.
+        revision: LogIndex,
+    },
+}
+
+/// Changes of a repository; what is `None` stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditRepo {
+    /// The repository.
+    pub repo: RepoId,
+    /// Its owner and name from here on. The former ones go on leading to it until somebody takes them.
+    pub path: Option<RepoPath>,
+    /// One line about it.
+    pub description: Option<String>,
+    /// Whether only its owner sees it.
+    pub private: Option<bool>,
+    /// Whether it is read-only.
+    pub archived: Option<bool>,
+    /// What HEAD points at; it need not exist.
+    pub default_branch: Option<RefName>,
+    /// What it is about.
+    pub topics: TopicsEdit,
+}
+
+impl EditRepo {
+    /// Changes nothing of this repository.
+    pub const fn nothing(repo: RepoId) -> Self {
+        Self {
+            repo,
+            path: None,
+            description: None,
+            private: None,
+            archived: None,
+            default_branch: None,
+            topics: TopicsEdit::Keep,
+        }
+    }
+}
+
+/// A change of a repository's topics.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TopicsEdit {
+    /// None.
+    #[default]
+    Keep,
+    /// These instead.
+    Set(Vec<Topic>),
+    /// One more.
+    Add(Topic),
+    /// One less.
+    Remove(Topic),
 }
 
 /// What a repository starts with.
@@ -148,7 +205,7 @@ pub enum ShardCommand {
     SetHead {
         /// The repository.
         repo: RepoId,
-        /// Must be the repository's.
+        /// Must not be older than the repository's.
         generation: Generation,
         /// The branch; it need not exist.
         head: RefName,
@@ -176,6 +233,26 @@ pub enum ShardCommand {
         generation: Generation,
         /// All of its limits from here on.
         limits: RepoLimits,
+    },
+    /// The catalogue's settings of a repository, as far as its shard needs them. Number 70.
+    ConfigureRepo(ConfigureRepo),
+    /// No push may delete these refs or take history from them. Number 71.
+    ProtectRefs {
+        /// The repository.
+        repo: RepoId,
+        /// Must not be older than the repository's.
+        generation: Generation,
+        /// Which refs.
+        pattern: RefPattern,
+    },
+    /// The opposite. Number 72.
+    UnprotectRefs {
+        /// The repository.
+        repo: RepoId,
+        /// Must not be older than the repository's.
+        generation: Generation,
+        /// The pattern, as it was set.
+        pattern: RefPattern,
     },
 }
 
@@ -209,6 +286,21 @@ pub struct PrunePacks {
     pub grace_ms: u64,
 }
 
+/// Settings of a repository. Those of a revision that is not above the last one told are skipped.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigureRepo {
+    /// The repository.
+    pub repo: RepoId,
+    /// What updates and reads must name from here on, or a later one.
+    pub generation: Generation,
+    /// The entry of the meta group that changed them.
+    pub revision: LogIndex,
+    /// Whether every push is refused.
+    pub archived: bool,
+    /// Where HEAD points from here on, if that changed.
+    pub head: Option<RefName>,
+}
+
 /// Packs of a network's manifest and the one that holds all their objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplacePacks {
@@ -225,7 +317,7 @@ pub struct ReplacePacks {
 pub struct UpdateRefs {
     /// The repository.
     pub repo: RepoId,
-    /// Must be the repository's: a push resolved before a delete is refused.
+    /// Must not be older than the repository's: a push resolved before its name went to another one is refused.
     pub generation: Generation,
     /// The packs that the updates need. Named by the manifest if at least one update is accepted.
     pub packs: Vec<PackRef>,

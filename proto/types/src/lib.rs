@@ -24,17 +24,18 @@ pub mod status;
 pub mod stored;
 
 pub use command::{
-    Command, CreateRepo, ForkRepo, InlinePack, MetaCommand, PackRef, PreviousValue, Proposal,
-    PrunePacks, RefUpdate, ReplacePacks, RequestBinding, ShardCommand, UpdateRefs,
+    Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, InlinePack, MetaCommand, PackRef,
+    PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding, ShardCommand,
+    TopicsEdit, UpdateRefs,
 };
 pub use error::ErrorCode;
 pub use ids::{
     ClusterId, Generation, GroupId, Incarnation, LogIndex, NetworkId, NodeId, RepoId, RequestId,
 };
-pub use names::{OwnerName, RefName, RepoName, RepoPath, Topic};
+pub use names::{OwnerName, RefName, RefPattern, RepoName, RepoPath, Topic};
 pub use object::{ObjectFormat, ObjectId, PackId};
 pub use records::{
-    ClusterRecord, NodeRecord, PackRecord, PruneMark, RepoLimits, RepoRecord, RepoState,
-    ShardPlacement, ShardRepo, ShardRepoState,
+    ClusterRecord, NodeRecord, PackRecord, PruneMark, RefProtection, RefProtections, RepoLimits,
+    RepoRecord, RepoState, ShardPlacement, ShardRepo, ShardRepoState, UntoldRecord,
 };
 pub use reply::{RefRefusal, RefVerdict, Refusal, Reply};

@@ -42,6 +42,10 @@ pub const DESCRIPTION_BYTES_MAX: usize = 2048;
 pub const TOPIC_BYTES_MAX: usize = 35;
 /// Topics of a repository.
 pub const TOPICS_MAX: usize = 25;
+/// A pattern of protected refs.
+pub const REF_PATTERN_BYTES_MAX: usize = 255;
+/// Patterns of protected refs of a repository.
+pub const REF_PROTECTIONS_MAX: usize = 50;
 /// Former names of a repository that still lead to it.
 pub const FORMER_PATHS_MAX: usize = 16;
 /// Items on one page of a list, when the caller asks for more.
@@ -119,5 +123,9 @@ pub const CHECK_PROBLEMS_MAX: usize = 100;
 pub const FETCHES_AT_ONCE: usize = 64;
 /// Fetches beyond those that wait for an equal one's answer, or get it.
 pub const FETCHES_WAITING_MAX: usize = 128;
+/// Fetches without a token among them.
+pub const ANONYMOUS_FETCHES_AT_ONCE: usize = 32;
+/// Requests without a token that a node looks into at once, besides what it sends them.
+pub const ANONYMOUS_REQUESTS_AT_ONCE: usize = 64;
 /// Blocking jobs (git work, file work) that a node runs at once.
 pub const BLOCKING_JOBS_MAX: usize = 64;

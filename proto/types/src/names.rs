@@ -8,6 +8,10 @@ use thiserror::Error;
 
 use crate::limits;
 
+mod ref_pattern;
+
+pub use ref_pattern::RefPattern;
+
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidName {
@@ -48,6 +52,16 @@ pub enum InvalidName {
         max = limits::TOPIC_BYTES_MAX
     )]
     Topic {
+        /// The text, cut.
+        name: String,
+    },
+    /// Not a pattern of ref names.
+    #[error(
+        "{name:?} is not a pattern of refs: a ref name in which '*', '?' and '[…]' stand for what they do in \
+         gitignore(5), at most {max} bytes",
+        max = limits::REF_PATTERN_BYTES_MAX
+    )]
+    Pattern {
         /// The text, cut.
         name: String,
     },

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, GroupId, Incarnation, LogIndex, NodeId};
+use crate::names::RefPattern;
 use crate::object::PackId;
 
 mod repo;
@@ -117,4 +118,31 @@ pub struct PackRecord {
     pub objects: u32,
     /// The entry that named it first.
     pub named_at: LogIndex,
+}
+
+/// What a repository's shard has still to be told of its settings. The catalogue has the settings themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UntoldRecord {
+    /// The entry of the meta group that changed them last.
+    pub revision: LogIndex,
+    /// Whether HEAD is among them: a push may have moved it since.
+    pub head: bool,
+}
+
+/// A pattern of refs that no push may delete or move to a commit that does not have the old one in its history.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefProtection {
+    /// Which refs.
+    pub pattern: RefPattern,
+    /// When it was set, milliseconds since the Unix epoch.
+    pub created_at_ms: u64,
+}
+
+/// The protected refs of a repository.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RefProtections {
+    /// The last entry that changed them: what was checked before it has to be checked again.
+    pub changed_at: LogIndex,
+    /// By pattern, none twice.
+    pub rules: Vec<RefProtection>,
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 mod encoding;
 
 use crate::ids::{Generation, NetworkId, RepoId};
-use crate::names::{RefName, RepoPath};
+use crate::names::{RefName, RefPattern, RepoPath};
 use crate::object::{ObjectId, PackId};
 use crate::records::RepoRecord;
 
@@ -25,7 +25,7 @@ pub enum Reply {
     Refused(Refusal),
     /// The request id is older than its record may be: whether it was ever executed is not known.
     UnknownOutcome,
-    /// A `GcEpoch` lies after `checked_at`: check the closure again and propose again.
+    /// What was checked has changed since `checked_at` (a `GcEpoch`, the protected refs): check and propose again.
     Recheck,
 }
 
@@ -79,6 +79,12 @@ pub enum Refusal {
         /// The pack.
         pack: PackId,
     },
+    /// The pattern of refs is protected already.
+    ProtectionExists,
+    /// The pattern of refs is not protected.
+    NoSuchProtection,
+    /// The repository has as many of these as it may have.
+    TooMany,
 }
 
 /// What became of one ref update.
@@ -114,4 +120,16 @@ pub enum RefRefusal {
     },
     /// Another update of the same atomic push was refused.
     AtomicAborted,
+    /// The repository is archived: it is read-only.
+    Archived,
+    /// The ref is protected: it must not be deleted.
+    ProtectedFromDeletion {
+        /// By this.
+        pattern: RefPattern,
+    },
+    /// The ref is protected: it must keep its history.
+    ProtectedFromForce {
+        /// By this.
+        pattern: RefPattern,
+    },
 }

@@ -19,6 +19,8 @@ pub mod number {
     pub const SHARD_PLACEMENT: u16 = 1012;
     /// A repository in the meta group's catalogue.
     pub const REPO_RECORD: u16 = 1013;
+    /// What a repository's shard has still to be told.
+    pub const UNTOLD_RECORD: u16 = 1014;
     /// A repository in its shard.
     pub const SHARD_REPO: u16 = 1020;
     /// A pack in a shard's manifest.
@@ -27,6 +29,8 @@ pub mod number {
     pub const PRUNE_MARK: u16 = 1026;
     /// What a repository may hold.
     pub const REPO_LIMITS: u16 = 1027;
+    /// The protected refs of a repository.
+    pub const REF_PROTECTIONS: u16 = 1022;
     /// The record of a request and its reply.
     pub const REQUEST_RECORD: u16 = 1030;
 }

@@ -356,6 +356,7 @@ impl RefStore for BareRepository {
             },
             atomic: config.atomic,
             push_options: config.push_options,
+            ..PushPolicy::default()
         }
     }
 

@@ -53,7 +53,10 @@ pub use protocol::{
     AcceptedWants, Admission, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Quota,
     Service, Stop,
 };
-pub use push::{PushHead, PushPolicy, PushSummary, ReceiveError, parse_push, receive_pack, report};
+pub use push::{
+    PushHead, PushPolicy, PushSummary, ReceiveError, Rule, keeps_history, parse_push, receive_pack,
+    report,
+};
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};

@@ -16,7 +16,7 @@ use henge_types::ObjectFormat;
 
 pub use commands::{Capabilities, Command, PushHead, parse_push};
 pub use ingest::IngestError;
-pub use policy::{PushPolicy, Rule};
+pub use policy::{PushPolicy, Rule, keeps_history};
 pub(crate) use receive::{Place, Refused, receive};
 pub use receive::{PushSummary, receive_pack};
 pub use report::{refusal_text, report};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use henge_cluster::ProposeError;
-use henge_git::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
+use henge_git::{CommitError, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
     Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectFormat, ObjectId, PackRef, RefName,
@@ -213,7 +213,7 @@ fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
     match reply {
         Reply::RefsUpdated { verdicts } => Ok(verdicts),
         Reply::Recheck => Err(PushAnswer::Again(
-            "objects were removed while it was checked".to_owned(),
+            "what it was checked against changed meanwhile".to_owned(),
         )),
         Reply::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
             Err(PushAnswer::WrongGeneration)
@@ -298,6 +298,10 @@ impl RefStore for LeaderRefs {
 
     fn was_tip_recently(&self, id: ObjectId) -> bool {
         self.reads.was_tip_recently(id)
+    }
+
+    fn push_policy(&self) -> PushPolicy {
+        self.reads.push_policy()
     }
 
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {

@@ -11,6 +11,7 @@ mod checks;
 mod compaction;
 mod failures;
 mod forks;
+mod levels;
 mod pruning;
 mod pushes;
 mod replay;

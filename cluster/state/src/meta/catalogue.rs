@@ -1,18 +1,19 @@
 //! The catalogue of repositories: who has which name, and how far creation and deletion are.
 
-use henge_types::{CreateRepo, Generation, Refusal, Reply, RepoId, RepoRecord, RepoState};
+use henge_types::{CreateRepo, Refusal, Reply, RepoId, RepoRecord, RepoState};
 
-use super::MetaView;
+use super::{MetaView, naming};
+use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Action, Outcome};
-use crate::view::{View, decode_u64};
+use crate::view::View;
 
 /// Takes a name and an id. Again for the same repository is answered with its record.
 pub(super) fn reserve(
     changes: &mut Changes<'_, impl View>,
+    header: &Header,
     create: &CreateRepo,
-    now_ms: u64,
 ) -> Outcome {
     let catalogue = MetaView::new(changes.before());
     if let Some(holder) = catalogue.repo_by_path(&create.path) {
@@ -42,12 +43,13 @@ pub(super) fn reserve(
             return refused(Refusal::NoSuchRepo { repo: parent });
         }
     }
+    let now_ms = header.proposed_at_ms;
     let path_key = create.path.key();
     let record = RepoRecord {
         repo: create.repo,
         network: create.network,
         path: create.path.clone(),
-        generation: highest_generation(changes.before(), &path_key).next(),
+        generation: naming::highest_generation(changes, &path_key).next(),
         state: RepoState::Reserved,
         private: create.private,
         description: create.description.clone(),
@@ -60,12 +62,9 @@ pub(super) fn reserve(
         forked_from: create.forked_from,
         former_paths: Vec::new(),
     };
-    let generation = record.generation.get().to_be_bytes().to_vec();
-    changes.put(keys::path_generation(&path_key), generation);
-    let id = record.repo.as_bytes().to_vec();
-    changes.put(keys::path(&path_key), id);
+    let mut actions = naming::take(changes, header, &record);
     put(changes, &record);
-    let actions = vec![Action::FinishCreate { repo: record.repo }];
+    actions.push(Action::FinishCreate { repo: record.repo });
     Outcome {
         actions,
         ..Outcome::reply(Reply::Repo(record))
@@ -91,7 +90,7 @@ pub(super) fn abandon(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Ou
     with_repo(changes, repo, |changes, record| match record.state {
         RepoState::Reserved => {
             record.state = RepoState::Deleted;
-            free_name(changes, record);
+            naming::free(changes, record);
             put(changes, record);
             done()
         }
@@ -105,7 +104,7 @@ pub(super) fn delete(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Out
     with_repo(changes, repo, |changes, record| match record.state {
         RepoState::Reserved | RepoState::Ready => {
             record.state = RepoState::Deleting;
-            free_name(changes, record);
+            naming::free(changes, record);
             put(changes, record);
             Outcome {
                 actions: vec![Action::FinishDelete { repo: record.repo }],
@@ -129,7 +128,7 @@ pub(super) fn mark_dropped(changes: &mut Changes<'_, impl View>, repo: &RepoId) 
     })
 }
 
-fn with_repo<V: View>(
+pub(super) fn with_repo<V: View>(
     changes: &mut Changes<'_, V>,
     repo: &RepoId,
     step: impl FnOnce(&mut Changes<'_, V>, &mut RepoRecord) -> Outcome,
@@ -141,7 +140,7 @@ fn with_repo<V: View>(
 }
 
 /// Writes the record, and the mark that finds it while it is unfinished.
-fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
+pub(super) fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
     changes.put(keys::repo(&record.repo), record.encode());
     let mark = keys::unfinished(&record.repo);
     let marked = changes.before().get(&mark).is_some();
@@ -152,25 +151,14 @@ fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
     }
 }
 
-/// The name may be taken again. Only called while the repository has it.
-fn free_name(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
-    changes.delete(keys::path(&record.path.key()));
-}
-
-fn highest_generation(view: &impl View, path_key: &str) -> Generation {
-    let key = keys::path_generation(path_key);
-    let highest = view.get(&key).map(|bytes| decode_u64(&key, &bytes));
-    Generation::new(highest.unwrap_or_default())
-}
-
-const fn done() -> Outcome {
+pub(super) const fn done() -> Outcome {
     Outcome::reply(Reply::Done)
 }
 
-const fn refused(refusal: Refusal) -> Outcome {
+pub(super) const fn refused(refusal: Refusal) -> Outcome {
     Outcome::reply(Reply::Refused(refusal))
 }
 
-const fn wrong_state(record: &RepoRecord) -> Outcome {
+pub(super) const fn wrong_state(record: &RepoRecord) -> Outcome {
     refused(Refusal::WrongState { repo: record.repo })
 }

@@ -2,8 +2,8 @@
 
 use henge_types::stored::{self, number};
 use henge_types::{
-    Generation, ObjectFormat, RefName, Refusal, Reply, RepoId, RepoLimits, ShardRepo,
-    ShardRepoState,
+    ConfigureRepo, Generation, LogIndex, ObjectFormat, RefName, Refusal, Reply, RepoId, RepoLimits,
+    ShardRepo, ShardRepoState,
 };
 
 use super::{ShardView, former_tips, pruning, put, put_updated};
@@ -61,6 +61,7 @@ pub(super) fn drop_repo(
     delete_all(changes, &keys::refs(id, ""));
     former_tips::forget(changes, id);
     delete_all(changes, &keys::repo_limits(id));
+    delete_all(changes, &keys::protections(id));
     if last {
         pruning::forget(changes, &repo.network);
         delete_all(changes, &keys::packs(&repo.network));
@@ -118,6 +119,44 @@ pub(super) fn set_limits(
     Outcome::reply(Reply::Done)
 }
 
+/// Takes the catalogue's settings over, unless later ones are known.
+pub(super) fn configure(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    settings: &ConfigureRepo,
+) -> Outcome {
+    let known = ShardView::new(changes.before()).repo(&settings.repo);
+    let known = known.filter(|known| known.state == ShardRepoState::Live);
+    let Some(known) = known else {
+        return refused(Refusal::NoSuchRepo {
+            repo: settings.repo,
+        });
+    };
+    if settings.head.as_ref().is_some_and(|head| !head.is_branch()) {
+        return refused(Refusal::Invalid);
+    }
+    if settings.revision <= known.revision {
+        return Outcome::reply(Reply::Done);
+    }
+    let moved = settings
+        .head
+        .as_ref()
+        .is_some_and(|head| *head != known.head);
+    let repo = ShardRepo {
+        generation: known.generation.max(settings.generation),
+        revision: settings.revision,
+        archived: settings.archived,
+        head: settings.head.clone().unwrap_or(known.head),
+        ..known
+    };
+    if moved {
+        put_updated(changes, repo, header.index, header.proposed_at_ms);
+    } else {
+        put(changes, &repo);
+    }
+    Outcome::reply(Reply::Done)
+}
+
 /// The tombstone of a repository that was never made here: only its id and that it is deleted mean anything.
 /// Lives of a name count from 1, so generation 0 is nobody's.
 fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
@@ -129,6 +168,7 @@ fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
         head: RefName::branch("main").expect("invariant: main is a valid branch name"),
         updated_at: header.index,
         updated_at_ms: header.proposed_at_ms,
+        revision: LogIndex::new(0),
         archived: false,
         object_format: ObjectFormat::Sha1,
     }

@@ -9,6 +9,7 @@ use henge_types::{
     RefVerdict, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
 };
 
+use super::protection::{self, Outdated};
 use super::{ShardView, former_tips, packs, pruning, put_updated};
 use crate::apply::Header;
 use crate::changes::Changes;
@@ -38,7 +39,13 @@ pub(super) fn update_refs(
     if pruned_at.is_some_and(|pruned_at| push.checked_at < pruned_at) {
         return Outcome::reply(Reply::Recheck);
     }
-    let verdicts = judge(before, push);
+    if repo.archived {
+        let verdicts = archived(before, push);
+        return Outcome::reply(Reply::RefsUpdated { verdicts });
+    }
+    let Ok(verdicts) = judge(before, push) else {
+        return Outcome::reply(Reply::Recheck);
+    };
     let mut effects = Vec::new();
     if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
         effects = name_packs(changes, header, &repo.network, &push.packs);
@@ -86,8 +93,18 @@ fn update_is_well_formed(update: &RefUpdate) -> bool {
         .is_none_or(|new| new.as_bytes().iter().any(|byte| *byte != 0))
 }
 
+/// Nothing is taken, whatever it is.
+fn archived(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdict> {
+    let refused = |update: &RefUpdate| RefVerdict {
+        name: update.name.clone(),
+        old: before.ref_value(&push.repo, &update.name),
+        result: Err(RefRefusal::Archived),
+    };
+    push.updates.iter().map(refused).collect()
+}
+
 /// One verdict per update, in order.
-fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdict> {
+fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Result<Vec<RefVerdict>, Outdated> {
     let mut verdicts: Vec<_> = push
         .updates
         .iter()
@@ -100,6 +117,7 @@ fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdict>
             }
         })
         .collect();
+    protection::check(before, push, &mut verdicts)?;
     refuse_name_conflicts(before, push, &mut verdicts);
     if push.atomic && verdicts.iter().any(|verdict| verdict.result.is_err()) {
         for verdict in &mut verdicts {
@@ -108,7 +126,7 @@ fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdict>
             }
         }
     }
-    verdicts
+    Ok(verdicts)
 }
 
 const fn stale(current: Option<ObjectId>) -> Result<(), RefRefusal> {

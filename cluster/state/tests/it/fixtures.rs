@@ -3,10 +3,11 @@
 use bytes::Bytes;
 use henge_state::{Action, Effect, Header, MetaView, Outcome, ShardView, State, apply};
 use henge_types::{
-    ClusterId, Command, CreateRepo, Generation, GroupId, Incarnation, InlinePack, LogIndex,
-    MetaCommand, NetworkId, NodeId, NodeRecord, ObjectFormat, ObjectId, PackId, PackRef,
-    PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, ReplacePacks, Reply, RepoId,
-    RepoPath, RequestBinding, RequestId, ShardCommand, ShardPlacement, UpdateRefs,
+    ClusterId, Command, ConfigureRepo, CreateRepo, EditRepo, Generation, GroupId, Incarnation,
+    InlinePack, LogIndex, MetaCommand, NetworkId, NodeId, NodeRecord, ObjectFormat, ObjectId,
+    PackId, PackRef, PreviousValue, RefName, RefPattern, RefRefusal, RefUpdate, RefVerdict,
+    ReplacePacks, Reply, RepoId, RepoPath, RequestBinding, RequestId, ShardCommand, ShardPlacement,
+    Topic, UpdateRefs,
 };
 
 /// 2026-01-01, milliseconds.
@@ -206,6 +207,65 @@ pub(crate) fn set_head(number: u8, head: &str) -> Command {
         repo: repo_id(number),
         generation: FIRST,
         head: name(head),
+    })
+}
+
+pub(crate) fn topic(text: &str) -> Topic {
+    text.parse().expect("a valid topic")
+}
+
+pub(crate) fn pattern(text: &str) -> RefPattern {
+    text.parse().expect("a valid pattern")
+}
+
+pub(crate) fn edit(edit: EditRepo) -> Command {
+    Command::Meta(MetaCommand::EditRepo(edit))
+}
+
+pub(crate) fn rename(number: u8, to: &str) -> Command {
+    edit(EditRepo {
+        path: Some(path(to)),
+        ..EditRepo::nothing(repo_id(number))
+    })
+}
+
+pub(crate) fn mark_told(number: u8, revision: u64) -> Command {
+    Command::Meta(MetaCommand::MarkRepoTold {
+        repo: repo_id(number),
+        revision: LogIndex::new(revision),
+    })
+}
+
+/// Settings of a repository that differ from the first ones in what `change` does.
+pub(crate) fn configure(
+    number: u8,
+    revision: u64,
+    change: impl FnOnce(&mut ConfigureRepo),
+) -> Command {
+    let mut settings = ConfigureRepo {
+        repo: repo_id(number),
+        generation: FIRST,
+        revision: LogIndex::new(revision),
+        archived: false,
+        head: None,
+    };
+    change(&mut settings);
+    Command::Shard(ShardCommand::ConfigureRepo(settings))
+}
+
+pub(crate) fn protect(number: u8, refs: &str) -> Command {
+    Command::Shard(ShardCommand::ProtectRefs {
+        repo: repo_id(number),
+        generation: FIRST,
+        pattern: pattern(refs),
+    })
+}
+
+pub(crate) fn unprotect(number: u8, refs: &str) -> Command {
+    Command::Shard(ShardCommand::UnprotectRefs {
+        repo: repo_id(number),
+        generation: FIRST,
+        pattern: pattern(refs),
     })
 }
 

@@ -75,6 +75,8 @@ fn next(command: &Command) -> Option<Command> {
             MetaCommand::AbandonRepo { .. } => delete(1),
             MetaCommand::DeleteRepo { .. } => mark_dropped(1),
             MetaCommand::MarkRepoDropped { .. } => create_in(1, 2),
+            // Those of release level 3: `golden_3`.
+            MetaCommand::EditRepo(_) | MetaCommand::MarkRepoTold { .. } => return None,
         },
         Command::Shard(command) => match command {
             ShardCommand::CreateRepo { .. } => drop_repo(1),
@@ -86,7 +88,10 @@ fn next(command: &Command) -> Option<Command> {
             | ShardCommand::MarkUnreachable { .. }
             | ShardCommand::PrunePacks(_)
             | ShardCommand::ForkRepo(_)
-            | ShardCommand::SetLimits { .. } => return None,
+            | ShardCommand::SetLimits { .. }
+            | ShardCommand::ConfigureRepo(_)
+            | ShardCommand::ProtectRefs { .. }
+            | ShardCommand::UnprotectRefs { .. } => return None,
         },
     };
     Some(command)
@@ -209,6 +214,7 @@ fn shard_repo(state: ShardRepoState) -> ShardRepo {
         head: name("refs/heads/main"),
         updated_at: LogIndex::new(300),
         updated_at_ms: START_MS,
+        revision: LogIndex::new(0),
         archived: false,
         object_format: ObjectFormat::Sha1,
     }
@@ -343,7 +349,10 @@ fn next_reply(reply: &Reply) -> Option<Reply> {
             Refusal::NoSuchNetwork { .. } => Refusal::NoSuchPack {
                 pack: pack(0x70).pack,
             },
-            Refusal::NoSuchPack { .. } => return None,
+            Refusal::NoSuchPack { .. }
+            | Refusal::ProtectionExists
+            | Refusal::NoSuchProtection
+            | Refusal::TooMany => return None,
         },
     };
     Some(Reply::Refused(refusal))
@@ -371,7 +380,12 @@ fn next_result(result: &Result<(), RefRefusal>) -> Option<RefRefusal> {
             with: name("refs/heads/a"),
         }),
         Err(RefRefusal::NameConflict { .. }) => Some(RefRefusal::AtomicAborted),
-        Err(RefRefusal::AtomicAborted) => None,
+        Err(
+            RefRefusal::AtomicAborted
+            | RefRefusal::Archived
+            | RefRefusal::ProtectedFromDeletion { .. }
+            | RefRefusal::ProtectedFromForce { .. },
+        ) => None,
     }
 }
 
@@ -400,7 +414,7 @@ fn replies_keep_their_bytes_in_request_records() {
 }
 
 /// The pairs, then the hash.
-fn state_lines(group: &Group) -> Lines {
+pub(crate) fn state_lines(group: &Group) -> Lines {
     let pairs = group.state.iter();
     let mut lines: Lines = pairs
         .map(|(key, value)| (hex::encode(key), value.to_vec()))
@@ -523,6 +537,11 @@ fn write_golden_files() {
         ("commands_3", crate::golden_3::command_lines()),
         ("records_3", crate::golden_3::record_lines()),
         ("network_3", crate::golden_network::lines()),
+        ("meta_state_3", state_lines(&crate::golden_3::meta_group())),
+        (
+            "shard_state_3",
+            state_lines(&crate::golden_3::shard_group()),
+        ),
     ];
     for (name, lines) in files {
         std::fs::write(format!("{folder}/{name}.hex"), text(&lines)).expect("a writable folder");

@@ -1,6 +1,7 @@
 //! The machines as their shell drives them: commands in, replies, state and effects out.
 
 mod compaction;
+mod edit;
 mod fixtures;
 mod forks;
 mod golden;
@@ -9,6 +10,7 @@ mod golden_network;
 mod meta;
 mod model;
 mod properties;
+mod protection;
 mod pruning;
 mod push;
 mod requests;

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{
-    ForkRepo, Generation, NetworkId, ObjectFormat, ObjectId, PackId, PreviousValue, RefName,
-    RefRefusal, RefUpdate, RefVerdict, Refusal, ReplacePacks, Reply, RepoId, ShardCommand,
-    UpdateRefs,
+    ConfigureRepo, ForkRepo, Generation, LogIndex, NetworkId, ObjectFormat, ObjectId, PackId,
+    PreviousValue, RefName, RefPattern, RefRefusal, RefUpdate, RefVerdict, Refusal, ReplacePacks,
+    Reply, RepoId, ShardCommand, UpdateRefs,
 };
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -15,6 +15,11 @@ pub(crate) struct ModelRepo {
     pub(crate) generation: Generation,
     pub(crate) head: RefName,
     pub(crate) object_format: ObjectFormat,
+    pub(crate) revision: LogIndex,
+    pub(crate) archived: bool,
+    pub(crate) protected: BTreeSet<RefPattern>,
+    /// When the protected refs changed last: the number of the command.
+    pub(crate) protected_at: u64,
     pub(crate) refs: BTreeMap<RefName, ObjectId>,
     /// Object to the last time that a ref lost it.
     pub(crate) lost: BTreeMap<ObjectId, u64>,
@@ -25,10 +30,13 @@ pub(crate) struct Model {
     /// `None` once dropped.
     pub(crate) repos: BTreeMap<RepoId, Option<ModelRepo>>,
     pub(crate) packs: BTreeMap<NetworkId, BTreeSet<PackId>>,
+    /// Commands so far.
+    pub(crate) index: u64,
 }
 
 impl Model {
     pub(crate) fn run(&mut self, command: &ShardCommand, now_ms: u64) -> Reply {
+        self.index += 1;
         match command {
             ShardCommand::CreateRepo {
                 repo,
@@ -46,6 +54,10 @@ impl Model {
                         generation: *generation,
                         head: head.clone(),
                         object_format: *object_format,
+                        revision: LogIndex::new(0),
+                        archived: false,
+                        protected: BTreeSet::new(),
+                        protected_at: 0,
                         refs: BTreeMap::new(),
                         lost: BTreeMap::new(),
                     };
@@ -84,6 +96,63 @@ impl Model {
             ShardCommand::MarkUnreachable { .. }
             | ShardCommand::PrunePacks(_)
             | ShardCommand::SetLimits { .. } => panic!("not drawn: {command:?}"),
+            ShardCommand::ConfigureRepo(settings) => self.configure(settings),
+            ShardCommand::ProtectRefs {
+                repo,
+                generation,
+                pattern,
+            } => self.protect((repo, *generation), |protected| {
+                match protected.insert(pattern.clone()) {
+                    true => Ok(()),
+                    false => Err(Refusal::ProtectionExists),
+                }
+            }),
+            ShardCommand::UnprotectRefs {
+                repo,
+                generation,
+                pattern,
+            } => self.protect((repo, *generation), |protected| {
+                match protected.remove(pattern) {
+                    true => Ok(()),
+                    false => Err(Refusal::NoSuchProtection),
+                }
+            }),
+        }
+    }
+
+    fn configure(&mut self, settings: &ConfigureRepo) -> Reply {
+        let Some(Some(repo)) = self.repos.get_mut(&settings.repo) else {
+            return Reply::Refused(Refusal::NoSuchRepo {
+                repo: settings.repo,
+            });
+        };
+        if settings.revision > repo.revision {
+            repo.revision = settings.revision;
+            repo.archived = settings.archived;
+            repo.generation = repo.generation.max(settings.generation);
+            if let Some(head) = &settings.head {
+                repo.head = head.clone();
+            }
+        }
+        Reply::Done
+    }
+
+    fn protect(
+        &mut self,
+        (repo, generation): (&RepoId, Generation),
+        change: impl FnOnce(&mut BTreeSet<RefPattern>) -> Result<(), Refusal>,
+    ) -> Reply {
+        let index = self.index;
+        let repo = match self.live(repo, generation) {
+            Ok(repo) => repo,
+            Err(refusal) => return Reply::Refused(refusal),
+        };
+        match change(&mut repo.protected) {
+            Ok(()) => {
+                repo.protected_at = index;
+                Reply::Done
+            }
+            Err(refusal) => Reply::Refused(refusal),
         }
     }
 
@@ -119,7 +188,7 @@ impl Model {
         let Some(Some(repo)) = self.repos.get_mut(id) else {
             return Err(Refusal::NoSuchRepo { repo: *id });
         };
-        if repo.generation != generation {
+        if repo.generation > generation {
             return Err(Refusal::WrongGeneration {
                 named: generation,
                 current: repo.generation,
@@ -161,7 +230,9 @@ impl Model {
         {
             return Reply::Refused(Refusal::Invalid);
         }
-        let verdicts = judge(repo, push);
+        let Some(verdicts) = judge(repo, push) else {
+            return Reply::Recheck;
+        };
         let accepted: Vec<_> = push
             .updates
             .iter()
@@ -212,13 +283,37 @@ impl Model {
     }
 }
 
-fn judge(repo: &ModelRepo, push: &UpdateRefs) -> Vec<RefVerdict> {
+/// `None` when the leader has to look again.
+fn judge(repo: &ModelRepo, push: &UpdateRefs) -> Option<Vec<RefVerdict>> {
     let old = |update: &RefUpdate| repo.refs.get(&update.name).copied();
     let mut results: Vec<_> = push
         .updates
         .iter()
         .map(|update| expected(update, old(update)))
         .collect();
+    for (update, result) in push.updates.iter().zip(&mut results) {
+        let protected = repo.protected.iter().find(|one| one.matches(&update.name));
+        let (Ok(()), Some(pattern), Some(old)) = (&result, protected, old(update)) else {
+            continue;
+        };
+        match update.new {
+            _ if repo.archived => {}
+            Some(new) if new == old => {}
+            None => {
+                let pattern = pattern.clone();
+                *result = Err(RefRefusal::ProtectedFromDeletion { pattern });
+            }
+            Some(_) => {
+                let looked_at = matches!(update.expected, PreviousValue::MustExistAndMatch(_));
+                if !looked_at || push.checked_at.get() < repo.protected_at {
+                    return None;
+                }
+            }
+        }
+    }
+    if repo.archived {
+        results.fill(Err(RefRefusal::Archived));
+    }
     let mut names: BTreeSet<_> = repo.refs.keys().collect();
     for (update, result) in push.updates.iter().zip(&results) {
         if result.is_ok() && update.new.is_none() {
@@ -240,7 +335,7 @@ fn judge(repo: &ModelRepo, push: &UpdateRefs) -> Vec<RefVerdict> {
             }
         }
     }
-    let abort = push.atomic && results.iter().any(Result::is_err);
+    let abort = !repo.archived && push.atomic && results.iter().any(Result::is_err);
     let verdict = |(update, result): (&RefUpdate, Result<(), RefRefusal>)| RefVerdict {
         name: update.name.clone(),
         old: old(update),
@@ -249,7 +344,7 @@ fn judge(repo: &ModelRepo, push: &UpdateRefs) -> Vec<RefVerdict> {
             false => Ok(()),
         }),
     };
-    push.updates.iter().zip(results).map(verdict).collect()
+    Some(push.updates.iter().zip(results).map(verdict).collect())
 }
 
 fn expected(update: &RefUpdate, old: Option<ObjectId>) -> Result<(), RefRefusal> {

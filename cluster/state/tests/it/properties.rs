@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 
 use henge_state::{Effect, State, pending_actions};
 use henge_types::{
-    Command, ForkRepo, Generation, MetaCommand, ObjectFormat, PreviousValue, RefRefusal, RefUpdate,
-    RefVerdict, ReplacePacks, Reply, RepoState, RequestBinding, ShardCommand, UpdateRefs,
+    Command, ConfigureRepo, EditRepo, ForkRepo, Generation, LogIndex, MetaCommand, ObjectFormat,
+    PreviousValue, RefPattern, RefRefusal, RefUpdate, RefVerdict, ReplacePacks, Reply, RepoRecord,
+    RepoState, RequestBinding, ShardCommand, TopicsEdit, UpdateRefs,
 };
 use proptest::collection::vec;
 use proptest::option;
@@ -61,19 +62,42 @@ fn any_push() -> impl Strategy<Value = UpdateRefs> {
         any_generation(),
         vec(any_update(), 1..6),
         any::<bool>(),
+        0..60_u64,
     );
-    (parts, vec(1..6_u8, 0..3)).prop_map(|((repo, generation, updates, atomic), packs)| {
-        let mut seen = BTreeSet::new();
-        let updates = updates.into_iter();
-        let updates = updates.filter(|update| seen.insert(update.name.clone()));
-        let packs: BTreeSet<_> = packs.into_iter().collect();
-        UpdateRefs {
+    (parts, vec(1..6_u8, 0..3)).prop_map(
+        |((repo, generation, updates, atomic, checked_at), packs)| {
+            let mut seen = BTreeSet::new();
+            let updates = updates.into_iter();
+            let updates = updates.filter(|update| seen.insert(update.name.clone()));
+            let packs: BTreeSet<_> = packs.into_iter().collect();
+            UpdateRefs {
+                generation,
+                atomic,
+                checked_at: LogIndex::new(checked_at),
+                packs: packs.into_iter().map(pack).collect(),
+                ..push(repo, updates.collect())
+            }
+        },
+    )
+}
+
+fn any_pattern() -> impl Strategy<Value = RefPattern> {
+    prop::sample::select(&["main", "a/**", "refs/tags/*", "a*"][..]).prop_map(pattern)
+}
+
+/// Late ones among them, and some of a later life.
+fn any_settings() -> impl Strategy<Value = ConfigureRepo> {
+    let head = option::weighted(0.3, prop::sample::select(&NAMES[..5]));
+    let parts = (1..4_u8, any_generation(), 0..60_u64, any::<bool>(), head);
+    parts.prop_map(
+        |(repo, generation, revision, archived, head)| ConfigureRepo {
+            repo: repo_id(repo),
             generation,
-            atomic,
-            packs: packs.into_iter().map(pack).collect(),
-            ..push(repo, updates.collect())
-        }
-    })
+            revision: LogIndex::new(revision),
+            archived,
+            head: head.map(name),
+        },
+    )
 }
 
 fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
@@ -104,6 +128,16 @@ fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
                 parent: repo_id(parent),
             })
         ),
+        2 => any_settings().prop_map(ShardCommand::ConfigureRepo),
+        2 => (1..4_u8, any_generation(), any_pattern(), any::<bool>()).prop_map(
+            |(repo, generation, pattern, on)| {
+                let repo = repo_id(repo);
+                match on {
+                    true => ShardCommand::ProtectRefs { repo, generation, pattern },
+                    false => ShardCommand::UnprotectRefs { repo, generation, pattern },
+                }
+            }
+        ),
         1 => (1..4_u8).prop_map(|repo| ShardCommand::DropRepo { repo: repo_id(repo) }),
         1 => (1..4_u8, any_generation(), prop::sample::select(&NAMES[..5])).prop_map(
             |(repo, generation, head)| ShardCommand::SetHead {
@@ -115,8 +149,43 @@ fn any_shard_command() -> impl Strategy<Value = ShardCommand> {
     ]
 }
 
+const PATHS: &[&str] = &["a/x", "A/X", "a/y", "b/x"];
+
+fn found_under(meta: &Group, at: &str) -> Option<RepoRecord> {
+    let at = path(at);
+    let catalogue = meta.catalogue();
+    let found = catalogue
+        .repo_by_path(&at)
+        .or_else(|| catalogue.repo_by_former_path(&at));
+    found.filter(|found| found.state == RepoState::Ready)
+}
+
+fn any_edit() -> impl Strategy<Value = EditRepo> {
+    let topics = prop_oneof![
+        Just(TopicsEdit::Keep),
+        Just(TopicsEdit::Set(vec![topic("b"), topic("a"), topic("b")])),
+        Just(TopicsEdit::Add(topic("c"))),
+        Just(TopicsEdit::Remove(topic("a"))),
+    ];
+    let head = option::weighted(0.3, prop::sample::select(&NAMES[..5]));
+    (
+        1..9_u8,
+        option::of(any::<bool>()),
+        option::of(any::<bool>()),
+        head,
+        topics,
+    )
+        .prop_map(|(id, private, archived, head, topics)| EditRepo {
+            private,
+            archived,
+            default_branch: head.map(name),
+            topics,
+            ..EditRepo::nothing(repo_id(id))
+        })
+}
+
 fn any_meta_command() -> impl Strategy<Value = Command> {
-    let names = &["a/x", "A/X", "a/y", "b/x"];
+    let names = PATHS;
     prop_oneof![
         1 => Just(form_cluster()),
         1 => (1..6_u8).prop_map(|number| Command::Meta(MetaCommand::RegisterNode(node(number)))),
@@ -126,6 +195,9 @@ fn any_meta_command() -> impl Strategy<Value = Command> {
         3 => (1..9_u8).prop_map(delete),
         2 => (1..9_u8).prop_map(mark_dropped),
         1 => Just(Command::VersionBarrier { version: 1 }),
+        6 => (1..9_u8, prop::sample::select(&names[..])).prop_map(|(id, at)| rename(id, at)),
+        3 => any_edit().prop_map(edit),
+        2 => (1..9_u8, 1..60_u64).prop_map(|(id, revision)| mark_told(id, revision)),
     ]
 }
 
@@ -184,6 +256,14 @@ fn compare_states(shard: &Group, model: &Model) {
             let head = repo.head.clone();
             (repo.network, repo.generation, head, repo.object_format)
         });
+        let shown = view.repo(&id).map(|repo| (repo.revision, repo.archived));
+        if let Some(repo) = &expected {
+            assert_eq!(shown, Some((repo.revision, repo.archived)));
+        }
+        let rules = view.protections(&id).rules.into_iter();
+        let rules: BTreeSet<_> = rules.map(|rule| rule.pattern).collect();
+        let protected = expected.as_ref().map(|repo| repo.protected.clone());
+        assert_eq!(rules, protected.unwrap_or_default());
         assert_eq!(seen, wanted);
         let refs: Vec<_> = view.refs(&id, "").collect();
         let wanted: Vec<_> = expected.into_iter().flat_map(|repo| repo.refs).collect();
@@ -273,6 +353,9 @@ proptest! {
                 | ShardCommand::PrunePacks(_)
                 | ShardCommand::ForkRepo(_)
                 | ShardCommand::SetLimits { .. }
+                | ShardCommand::ConfigureRepo(_)
+                | ShardCommand::ProtectRefs { .. }
+                | ShardCommand::UnprotectRefs { .. }
                 | ShardCommand::SetHead { .. } => prop_assert_eq!(outcome.effects, []),
             }
         }
@@ -333,6 +416,10 @@ proptest! {
         let mut meta = Group::meta();
         let mut highest = [0; 9];
         for (request, command) in commands {
+            let found_before: Vec<_> = PATHS
+                .iter()
+                .filter_map(|at| Some((*at, found_under(&meta, at)?)))
+                .collect();
             let outcome = meta.run_for(request, command);
             let pending = pending_actions(&meta.state);
             for action in outcome.actions {
@@ -358,17 +445,36 @@ proptest! {
                 let holds = matches!(repo.state, RepoState::Reserved | RepoState::Ready);
                 prop_assert_eq!(holder.is_some_and(|holder| holder.repo == repo.repo), holds);
             }
-            // Generations of a name only grow, and no two lives share one.
-            let lives: BTreeSet<_> = repos
-                .iter()
-                .map(|repo| (repo.path.key(), repo.generation))
-                .collect();
-            prop_assert_eq!(lives.len(), repos.len());
+            // Former names lead to those who had them, unless somebody has them now.
+            for repo in &repos {
+                for former in &repo.former_paths {
+                    prop_assert!(repo.state == RepoState::Ready);
+                    let found = meta.catalogue().repo_by_former_path(former);
+                    prop_assert_eq!(found.map(|found| found.repo), Some(repo.repo));
+                    prop_assert_eq!(meta.catalogue().repo_by_path(former), None);
+                }
+                prop_assert!(repo.topics.is_sorted_by(|one, other| one < other));
+            }
+            let formers: usize = repos.iter().map(|repo| repo.former_paths.len()).sum();
+            let keys = meta.state.iter().filter(|(key, _)| key[0] == 0x17);
+            prop_assert_eq!(keys.count(), formers);
+            // Whoever found a repository under a name that leads elsewhere now is refused by its shard.
+            for (at, repo) in found_before {
+                let now = found_under(&meta, at);
+                if let Some(still) = meta.catalogue().repo(&repo.repo)
+                    && still.state == RepoState::Ready
+                    && now.is_none_or(|now| now.repo != repo.repo)
+                {
+                    prop_assert!(still.generation > repo.generation);
+                    let told = meta.catalogue().untold_of(&repo.repo);
+                    prop_assert_eq!(told.map(|mark| mark.revision.get()), Some(meta.index));
+                }
+            }
+            // Generations only grow.
             for repo in &repos {
                 let number = usize::from(repo.repo.as_bytes()[0]);
-                let seen = &mut highest[number];
-                prop_assert!(*seen == 0 || *seen == repo.generation.get());
-                *seen = repo.generation.get();
+                prop_assert!(highest[number] <= repo.generation.get());
+                highest[number] = repo.generation.get();
             }
         }
     }

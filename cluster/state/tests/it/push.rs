@@ -287,7 +287,8 @@ fn the_repository_and_its_life_are_checked_first() {
     let unknown = Refusal::NoSuchRepo { repo: repo_id(2) };
     let to_unknown = refs(push(2, vec![to_create(MAIN, 1)]));
     shard.nothing_but(to_unknown, Reply::Refused(unknown));
-    for named in [Generation::new(0), Generation::new(2)] {
+    // A later one is what the shard has still to be told.
+    for named in [Generation::new(0)] {
         let stale = UpdateRefs {
             generation: named,
             ..push(1, vec![to_move(MAIN, 1, 2)])

@@ -29,6 +29,7 @@ fn a_repository_is_made_once() {
         head: name("refs/heads/main"),
         updated_at: LogIndex::new(1),
         updated_at_ms: START_MS,
+        revision: LogIndex::new(0),
         archived: false,
         object_format: ObjectFormat::Sha1,
     };
@@ -155,11 +156,11 @@ fn head_points_where_it_is_told_to() {
     shard.nothing_but(set_head(2, "refs/heads/main"), refused(unknown));
     let other_life = Command::Shard(ShardCommand::SetHead {
         repo: repo_id(1),
-        generation: Generation::new(7),
+        generation: Generation::new(0),
         head: name("refs/heads/main"),
     });
     let wrong = Refusal::WrongGeneration {
-        named: Generation::new(7),
+        named: Generation::new(0),
         current: FIRST,
     };
     shard.nothing_but(other_life, refused(wrong));

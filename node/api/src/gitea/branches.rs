@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::page::{Page, PageParams};
 use crate::error::ApiError;
-use crate::extract::{AtRepo, BelowRepo, Params};
+use crate::extract::{Params, Readable};
 use crate::origin::Origin;
 use crate::router::Api;
 
@@ -54,7 +54,7 @@ impl Branch {
 /// [`limits::BRANCHES_UNPAGED_MAX`].
 pub(crate) async fn list_branches(
     State(api): State<Api>,
-    AtRepo(path): AtRepo,
+    Readable { record, .. }: Readable,
     Params(params): Params<PageParams>,
     origin: Origin,
 ) -> Result<Response, ApiError> {
@@ -63,6 +63,7 @@ pub(crate) async fn list_branches(
     } else {
         Page::whole(limits::BRANCHES_UNPAGED_MAX)
     };
+    let path = record.path;
     let refs = api.backend.refs(&path, "refs/heads/").await?.refs;
     let on_page = refs.iter().take(page.end()).skip(page.start());
     let branches: Vec<_> = on_page.map(|(name, tip)| Branch::new(name, tip)).collect();
@@ -74,8 +75,9 @@ pub(crate) async fn list_branches(
 /// `GET /api/v1/repos/{owner}/{repo}/branches/{branch}`.
 pub(crate) async fn get_branch(
     State(api): State<Api>,
-    BelowRepo(path, branch): BelowRepo,
+    Readable { record, below, .. }: Readable,
 ) -> Result<Json<Branch>, ApiError> {
+    let (path, branch) = (record.path, below);
     let missing = || ApiError::not_found(format!("there is no branch {branch:?} in {path}"));
     let name = RefName::branch(&branch).map_err(|_| missing())?;
     let refs = api.backend.refs(&path, name.as_str()).await?.refs;

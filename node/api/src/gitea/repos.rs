@@ -13,11 +13,11 @@ use super::repository::Repository;
 use super::{new_repo, user};
 use crate::auth::Principal;
 use crate::error::ApiError;
-use crate::extract::{AtRepo, JsonBody, Params};
+use crate::extract::{AtRepo, JsonBody, Params, Readable, Reader};
 use crate::origin::Origin;
 use crate::router::Api;
 
-const BRANCHES: &str = "refs/heads/";
+pub(super) const BRANCHES: &str = "refs/heads/";
 
 /// What a client says of a new repository. Fields that only change what Gitea shows are skipped; those that
 /// would change what the repository holds are refused below instead of being lost.
@@ -76,15 +76,18 @@ pub(crate) async fn create_repo(
     Ok((StatusCode::CREATED, Json(repository)))
 }
 
-/// `GET /api/v1/repos/{owner}/{repo}`.
+/// `GET /api/v1/repos/{owner}/{repo}`: public ones also without a token.
 pub(crate) async fn get_repo(
     State(api): State<Api>,
-    AtRepo(path): AtRepo,
+    Readable { record, reader, .. }: Readable,
     origin: Origin,
 ) -> Result<Json<Repository>, ApiError> {
-    let record = api.backend.get(&path).await?;
-    let refs = api.backend.refs(&path, BRANCHES).await?;
-    Ok(Json(Repository::new(&record, Some(&refs), &origin)))
+    let refs = api.backend.refs(&record.path, BRANCHES).await?;
+    let repository = Repository::new(&record, Some(&refs), &origin);
+    Ok(Json(match reader {
+        Reader::Known => repository,
+        Reader::Anybody => repository.to_read_only(),
+    }))
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}`.

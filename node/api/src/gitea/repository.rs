@@ -1,6 +1,6 @@
 //! A repository in Gitea's shape.
 
-use henge_types::RepoRecord;
+use henge_types::{RepoRecord, Topic};
 use serde::Serialize;
 
 use super::user::{User, number};
@@ -58,6 +58,7 @@ pub(crate) struct Repository {
     has_packages: bool,
     has_actions: bool,
     object_format_name: &'static str,
+    topics: Vec<Topic>,
 }
 
 impl Repository {
@@ -79,7 +80,7 @@ impl Repository {
             fork: record.network != record.repo.root_network(),
             template: false,
             mirror: false,
-            archived: false,
+            archived: record.archived,
             internal: false,
             size: 0,
             language: String::new(),
@@ -99,7 +100,7 @@ impl Repository {
             release_counter: 0,
             default_branch: head.short().to_owned(),
             created_at: rfc3339(record.created_at_ms),
-            updated_at: rfc3339(updated_at_ms.max(record.created_at_ms)),
+            updated_at: rfc3339(updated_at_ms.max(record.updated_at_ms)),
             permissions: Permissions {
                 admin: true,
                 push: true,
@@ -113,6 +114,13 @@ impl Repository {
             has_packages: false,
             has_actions: false,
             object_format_name: record.object_format.as_str(),
+            topics: record.topics.clone(),
         }
+    }
+    /// As somebody without a token sees it.
+    pub(crate) const fn to_read_only(mut self) -> Self {
+        self.permissions.admin = false;
+        self.permissions.push = false;
+        self
     }
 }

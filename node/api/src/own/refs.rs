@@ -107,6 +107,8 @@ enum RefusalCode {
     Missing,
     NameConflict,
     AtomicAborted,
+    Archived,
+    Protected,
 }
 
 /// What became of one change.
@@ -147,6 +149,18 @@ fn explain(refusal: &RefRefusal) -> (String, RefusalCode) {
         RefRefusal::AtomicAborted => (
             "another update of the same atomic request was refused".to_owned(),
             RefusalCode::AtomicAborted,
+        ),
+        RefRefusal::Archived => (
+            "the repository is archived: it is read-only".to_owned(),
+            RefusalCode::Archived,
+        ),
+        RefRefusal::ProtectedFromDeletion { pattern } => (
+            format!("the ref is protected by {pattern}: it must not be deleted"),
+            RefusalCode::Protected,
+        ),
+        RefRefusal::ProtectedFromForce { pattern } => (
+            format!("the ref is protected by {pattern}: it must keep its history"),
+            RefusalCode::Protected,
         ),
     }
 }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Extension, State};
 use henge_types::{
     Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
-    RepoRecord, RepoState, limits,
+    RepoRecord, RepoState, Topic, limits,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,13 @@ pub(crate) struct RepoInfo {
     default_branch: String,
     object_format_name: ObjectFormat,
     created_at: String,
+    updated_at: String,
+    archived: bool,
+    topics: Vec<Topic>,
+    /// The repository it is a fork of.
+    forked_from: Option<RepoId>,
+    /// Former names that still lead to it.
+    former_names: Vec<String>,
 }
 
 impl RepoInfo {
@@ -51,6 +58,15 @@ impl RepoInfo {
             default_branch: record.default_branch.short().to_owned(),
             object_format_name: record.object_format,
             created_at: rfc3339(record.created_at_ms),
+            updated_at: rfc3339(record.updated_at_ms),
+            archived: record.archived,
+            topics: record.topics,
+            forked_from: record.forked_from,
+            former_names: record
+                .former_paths
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
         }
     }
 }

@@ -70,11 +70,20 @@ async fn everything_but_health_needs_the_token() {
         "/api/v1/user",
         "/api/v1/repos/search",
         "/api/v1/repos/admin/x",
+        "/api/v1/repos/admin/x/branches",
+        "/api/v1/repos/admin/x/branches/main",
+        "/api/v1/repos/admin/x/topics",
+        "/api/v1/repos/admin/x/branch_protections",
+        "/api/v1/repos/-/-",
+        "/api/henge/v1/repos/admin/x",
+        "/api/henge/v1/repos/admin/x/stats",
         "/api/henge/v1/cluster",
         "/api/henge/v1/node",
         "/api/henge/v1/repos",
         "/api/nothing",
-        "/admin/x.git/info/refs?service=git-upload-pack",
+        "/admin/x.git/info/refs?service=git-receive-pack",
+        "/admin/x.git/info/refs",
+        "/api/v1/repos/admin/info/refs?service=git-upload-pack",
         "/",
         "/nothing",
         "/healthz/",
@@ -106,4 +115,75 @@ async fn the_git_router_learns_who_asks_and_answers_in_text_to_strangers() {
     assert_eq!(stranger.status, StatusCode::UNAUTHORIZED);
     assert!(stranger.text.starts_with("no token: "), "{stranger:?}");
     assert!(stranger.header("www-authenticate").is_some());
+}
+
+fn json(uri: &str, method: &str) -> Request<Body> {
+    let request = Request::builder().method(method).uri(uri);
+    let request = request.header("content-type", "application/json");
+    request.body(Body::from("{}")).expect("a request")
+}
+
+#[tokio::test]
+async fn public_repositories_are_read_without_a_token_and_nothing_else_is() {
+    let node = Node::new();
+    node.create("open").await;
+    let private = serde_json::json!({"name": "closed", "private": true});
+    node.post("/api/v1/user/repos", private).await;
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    for repo in ["admin/open", "admin/closed"] {
+        node.backend.set_ref(repo, "refs/heads/main", id);
+    }
+    let open = with_header(&node, "/api/v1/repos/admin/open", None).await;
+    assert_eq!(open.status, StatusCode::OK, "{open:?}");
+    let seen = serde_json::json!({"admin": false, "push": false, "pull": true});
+    assert_eq!(open.json()["permissions"], seen);
+    for below in ["branches", "branches/main", "topics"] {
+        let uri = format!("/api/v1/repos/admin/open/{below}");
+        let answer = with_header(&node, &uri, None).await;
+        assert_eq!(answer.status, StatusCode::OK, "{uri}: {answer:?}");
+    }
+    // What is private and what is not there cannot be told apart.
+    for below in ["", "/branches", "/branches/main", "/topics"] {
+        let ask = async |name: &str| {
+            let uri = format!("/api/v1/repos/admin/{name}{below}");
+            let answer = with_header(&node, &uri, None).await;
+            answer.error(401, "unauthenticated");
+            (
+                answer.text.clone(),
+                answer.header("www-authenticate").map(str::to_owned),
+            )
+        };
+        let closed = ask("closed").await;
+        assert_eq!(closed, ask("nothing").await);
+        assert_eq!(closed, ask("-not-a-name-").await);
+        assert!(closed.1.is_some());
+    }
+    // Without a token nothing is changed, whatever is public.
+    for (method, below) in [
+        ("PATCH", ""),
+        ("DELETE", ""),
+        ("PUT", "/topics"),
+        ("PUT", "/topics/x"),
+        ("POST", "/transfer"),
+        ("POST", "/branch_protections"),
+        ("HEAD", "/stats"),
+    ] {
+        let uri = format!("/api/v1/repos/admin/open{below}");
+        let answer = node.send(json(&uri, method)).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {uri}");
+    }
+    // A wrong token is not the same as none.
+    let wrong = with_header(&node, "/api/v1/repos/admin/open", Some("token x")).await;
+    wrong.error(401, "unauthenticated");
+}
+
+#[tokio::test]
+async fn fetches_reach_the_git_router_without_a_token_and_pushes_do_not() {
+    let node = Node::new();
+    let fetch = "/admin/x.git/info/refs?service=git-upload-pack";
+    let nobody = with_header(&node, fetch, None).await;
+    assert_eq!((nobody.status, nobody.text.as_str()), (StatusCode::OK, ""));
+    let push = "/admin/x.git/info/refs?service=git-receive-pack";
+    let nobody = with_header(&node, push, None).await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
 }

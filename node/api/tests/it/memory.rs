@@ -5,16 +5,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewRepo, Refs};
+use henge_api::{Answer, Backend, Home, NewRepo, Refs, RepoEdit};
 use henge_git::http::ServiceError;
 use henge_types::status::{
     CheckOutcome, ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport,
     NodeStatus, ReplicaCheck, RepoCheck, RepoStats,
 };
 use henge_types::{
-    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
-    PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, RepoId, RepoLimits, RepoPath,
-    RepoRecord, RepoState,
+    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectFormat, ObjectId,
+    OwnerName, PreviousValue, RefName, RefPattern, RefProtection, RefRefusal, RefUpdate,
+    RefVerdict, RepoId, RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.
@@ -43,6 +43,7 @@ struct Repo {
     refs: BTreeMap<RefName, ObjectId>,
     asked: Option<CompactionDepth>,
     limits: RepoLimits,
+    protected: Vec<RefProtection>,
 }
 
 #[derive(Debug)]
@@ -222,6 +223,7 @@ impl Backend for Memory {
                 refs: BTreeMap::new(),
                 asked: None,
                 limits: RepoLimits::default(),
+                protected: Vec::new(),
             };
             repos.insert(path.key(), made);
             Ok(record)
@@ -279,6 +281,92 @@ impl Backend for Memory {
         self.unless_broken(move |repos| {
             let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
             Ok(repo.record.clone())
+        })
+    }
+
+    fn get_public<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
+        self.unless_broken(move |repos| {
+            let record = repos.get(&path.key()).map(|repo| repo.record.clone());
+            record.filter(|record| !record.private).ok_or_else(|| {
+                ServiceError::new(ErrorCode::Unauthenticated, "log in first".to_owned())
+            })
+        })
+    }
+
+    fn edit<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        edit: RepoEdit,
+    ) -> Answer<'a, RepoRecord> {
+        self.unless_broken(move |repos| {
+            let mut repo = repos.remove(&path.key()).ok_or_else(|| no_such(path))?;
+            let record = &mut repo.record;
+            let to = edit.path.unwrap_or(path.clone());
+            if repos.contains_key(&to.key()) {
+                repos.insert(path.key(), repo);
+                let text = format!("there is a repository {to} already");
+                return Err(ServiceError::new(ErrorCode::AlreadyExists, text));
+            }
+            record.path = to.clone();
+            record.description = edit.description.unwrap_or(record.description.clone());
+            record.private = edit.private.unwrap_or(record.private);
+            record.archived = edit.archived.unwrap_or(record.archived);
+            record.default_branch = edit.default_branch.unwrap_or(record.default_branch.clone());
+            match edit.topics {
+                TopicsEdit::Keep => {}
+                TopicsEdit::Set(topics) => record.topics = topics,
+                TopicsEdit::Add(topic) => record.topics.push(topic),
+                TopicsEdit::Remove(gone) => record.topics.retain(|topic| *topic != gone),
+            }
+            let record = record.clone();
+            repos.insert(to.key(), repo);
+            Ok(record)
+        })
+    }
+
+    fn protections<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<RefProtection>> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(repo.protected.clone())
+        })
+    }
+
+    fn protect<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            if repo.protected.iter().any(|rule| rule.pattern == *pattern) {
+                let text = "these refs are protected already".to_owned();
+                return Err(ServiceError::new(ErrorCode::AlreadyExists, text));
+            }
+            repo.protected.push(RefProtection {
+                pattern: pattern.clone(),
+                created_at_ms: CREATED_AT_MS,
+            });
+            Ok(())
+        })
+    }
+
+    fn unprotect<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            let before = repo.protected.len();
+            repo.protected.retain(|rule| rule.pattern != *pattern);
+            if repo.protected.len() == before {
+                let text = "no refs are protected by this".to_owned();
+                return Err(ServiceError::new(ErrorCode::NotFound, text));
+            }
+            Ok(())
         })
     }
 

@@ -156,6 +156,8 @@ impl MetaCommand {
             Self::AbandonRepo { .. } => 20,
             Self::DeleteRepo { .. } => 21,
             Self::MarkRepoDropped { .. } => 22,
+            Self::EditRepo(_) => 24,
+            Self::MarkRepoTold { .. } => 25,
         }
     }
 
@@ -168,6 +170,8 @@ impl MetaCommand {
             Self::AbandonRepo { .. } => "abandon_repo",
             Self::DeleteRepo { .. } => "delete_repo",
             Self::MarkRepoDropped { .. } => "mark_repo_dropped",
+            Self::EditRepo(_) => "edit_repo",
+            Self::MarkRepoTold { .. } => "mark_repo_told",
         }
     }
 
@@ -192,6 +196,8 @@ impl MetaCommand {
             | Self::AbandonRepo { repo }
             | Self::DeleteRepo { repo }
             | Self::MarkRepoDropped { repo } => stored::encode(number, 1, repo),
+            Self::EditRepo(edit) => stored::encode(number, 1, edit),
+            Self::MarkRepoTold { repo, revision } => stored::encode(number, 1, &(repo, revision)),
         }
     }
 
@@ -217,6 +223,9 @@ impl MetaCommand {
                     Self::ReserveRepo(first.with(object_format, forked_from))
                 },
             ),
+            24 => stored::body(number, version, bytes).map(Self::EditRepo),
+            25 => stored::body(number, version, bytes)
+                .map(|(repo, revision)| Self::MarkRepoTold { repo, revision }),
             _ => Err(DecodeError::Number {
                 expected: *META.start(),
                 found: number,
@@ -241,6 +250,9 @@ impl ShardCommand {
             Self::PrunePacks(_) => 85,
             Self::ForkRepo(_) => 86,
             Self::SetLimits { .. } => 87,
+            Self::ConfigureRepo(_) => 70,
+            Self::ProtectRefs { .. } => 71,
+            Self::UnprotectRefs { .. } => 72,
         }
     }
 
@@ -255,6 +267,9 @@ impl ShardCommand {
             Self::PrunePacks(_) => "prune_packs",
             Self::ForkRepo(_) => "fork_repo",
             Self::SetLimits { .. } => "set_limits",
+            Self::ConfigureRepo(_) => "configure_repo",
+            Self::ProtectRefs { .. } => "protect_refs",
+            Self::UnprotectRefs { .. } => "unprotect_refs",
         }
     }
 
@@ -293,6 +308,17 @@ impl ShardCommand {
                 generation,
                 limits,
             } => stored::encode(number, 1, &(repo, generation, limits)),
+            Self::ConfigureRepo(settings) => stored::encode(number, 1, settings),
+            Self::ProtectRefs {
+                repo,
+                generation,
+                pattern,
+            }
+            | Self::UnprotectRefs {
+                repo,
+                generation,
+                pattern,
+            } => stored::encode(number, 1, &(repo, generation, pattern)),
         }
     }
 
@@ -339,6 +365,21 @@ impl ShardCommand {
                     repo,
                     generation,
                     limits,
+                }
+            }),
+            70 => stored::body(number, version, bytes).map(Self::ConfigureRepo),
+            71 => stored::body(number, version, bytes).map(|(repo, generation, pattern)| {
+                Self::ProtectRefs {
+                    repo,
+                    generation,
+                    pattern,
+                }
+            }),
+            72 => stored::body(number, version, bytes).map(|(repo, generation, pattern)| {
+                Self::UnprotectRefs {
+                    repo,
+                    generation,
+                    pattern,
                 }
             }),
             _ => Err(DecodeError::Number {

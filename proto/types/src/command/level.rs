@@ -23,6 +23,7 @@ impl MetaCommand {
     const fn level(&self) -> u32 {
         match self {
             Self::ReserveRepo(create) if !create.is_of_level_1() => VERSION_REPOS,
+            Self::EditRepo(_) | Self::MarkRepoTold { .. } => VERSION_REPOS,
             Self::FormCluster { .. }
             | Self::RegisterNode(_)
             | Self::ReserveRepo(_)
@@ -40,7 +41,10 @@ impl ShardCommand {
             Self::CreateRepo {
                 object_format: ObjectFormat::Sha256,
                 ..
-            } => VERSION_REPOS,
+            }
+            | Self::ConfigureRepo(_)
+            | Self::ProtectRefs { .. }
+            | Self::UnprotectRefs { .. } => VERSION_REPOS,
             Self::CreateRepo { .. }
             | Self::DropRepo { .. }
             | Self::UpdateRefs(_)

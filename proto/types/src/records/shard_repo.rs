@@ -26,6 +26,8 @@ pub struct ShardRepo {
     pub updated_at: LogIndex,
     /// When that was, milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
+    /// The revision of its settings in the catalogue that the shard was told last; 0 before the first.
+    pub revision: LogIndex,
     /// Whether every push is refused.
     pub archived: bool,
     /// The hash that its objects are named by.
@@ -46,6 +48,7 @@ struct ShardRepoV1 {
 #[derive(Serialize, Deserialize)]
 struct ShardRepoV2 {
     first: ShardRepoV1,
+    revision: LogIndex,
     archived: bool,
     object_format: ObjectFormat,
 }
@@ -62,11 +65,13 @@ impl ShardRepo {
             updated_at: self.updated_at,
             updated_at_ms: self.updated_at_ms,
         };
-        if !self.archived && self.object_format == ObjectFormat::Sha1 {
+        let plain = !self.archived && self.object_format == ObjectFormat::Sha1;
+        if plain && self.revision == LogIndex::new(0) {
             return stored::encode(number::SHARD_REPO, 1, &first);
         }
         let second = ShardRepoV2 {
             first,
+            revision: self.revision,
             archived: self.archived,
             object_format: self.object_format,
         };
@@ -83,6 +88,7 @@ impl ShardRepo {
         let second = match version {
             1 => ShardRepoV2 {
                 first: stored::body(number, version, body)?,
+                revision: LogIndex::new(0),
                 archived: false,
                 object_format: ObjectFormat::Sha1,
             },
@@ -97,6 +103,7 @@ impl ShardRepo {
             head: first.head,
             updated_at: first.updated_at,
             updated_at_ms: first.updated_at_ms,
+            revision: second.revision,
             archived: second.archived,
             object_format: second.object_format,
         })

@@ -4,14 +4,15 @@ use std::collections::BinaryHeap;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
-use henge_types::{PreviousValue, RefName, RefUpdate};
+use henge_types::{ObjectId, PreviousValue, RefName, RefPattern, RefRefusal, RefUpdate};
 
 use crate::hidden::HiddenRefs;
 use crate::oid::{Oid, to_gix};
 use crate::protocol::Stop;
 use crate::push::commands::PushHead;
+use crate::push::report::refusal_text;
 use crate::reach::ReachError;
-use crate::store::ObjectStore;
+use crate::store::{ObjectStore, Objects};
 
 /// Whether something may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,10 @@ pub struct PushPolicy {
     pub atomic: Rule,
     /// Whether push options are offered.
     pub push_options: Rule,
+    /// Whether any ref may change.
+    pub updates: Rule,
+    /// Refs that must not be deleted or lose history.
+    pub protected: Vec<RefPattern>,
 }
 
 impl Default for PushPolicy {
@@ -51,13 +56,31 @@ impl Default for PushPolicy {
             checked_out: Vec::new(),
             atomic: Rule::Allowed,
             push_options: Rule::Allowed,
+            updates: Rule::Allowed,
+            protected: Vec::new(),
         }
     }
 }
 
 impl PushPolicy {
     /// Why an update is refused, as far as that can be said without its objects.
-    pub(crate) fn refusal(&self, update: &RefUpdate) -> Option<&'static str> {
+    pub(crate) fn refusal(&self, update: &RefUpdate) -> Option<String> {
+        if self.updates == Rule::Denied {
+            return Some(refusal_text(&RefRefusal::Archived));
+        }
+        if let Some(refusal) = self.configured_refusal(update) {
+            return Some(refusal.to_owned());
+        }
+        let pattern = self.protecting(&update.name).cloned();
+        let pattern = pattern.filter(|_| update.new.is_none())?;
+        Some(refusal_text(&RefRefusal::ProtectedFromDeletion { pattern }))
+    }
+
+    fn protecting(&self, name: &RefName) -> Option<&RefPattern> {
+        self.protected.iter().find(|pattern| pattern.matches(name))
+    }
+
+    fn configured_refusal(&self, update: &RefUpdate) -> Option<&'static str> {
         let name = &update.name;
         let is_delete = update.new.is_none();
         if self.hidden.hides(name.as_str()) {
@@ -79,7 +102,7 @@ impl PushPolicy {
         None
     }
 
-    /// Refuses those updates of branches that are no fast-forwards, where that is the policy.
+    /// Refuses those updates that are no fast-forwards, where that is the policy.
     pub(crate) fn check_fast_forwards(
         &self,
         store: &ObjectStore,
@@ -87,31 +110,58 @@ impl PushPolicy {
         results: &mut [Result<(), String>],
         stop: &Stop,
     ) -> Result<(), ReachError> {
-        if self.non_fast_forwards == Rule::Allowed {
-            return Ok(());
-        }
         let format = store.format();
         for (update, result) in head.updates.iter().zip(results) {
             let (PreviousValue::MustExistAndMatch(old), Some(new)) = (update.expected, update.new)
             else {
                 continue;
             };
-            if result.is_err() || !update.name.is_branch() {
-                continue;
-            }
             let (Some(old), Some(new)) = (to_gix(old, format), to_gix(new, format)) else {
                 continue;
             };
-            let are_commits =
-                store.kind(&old)? == Some(Kind::Commit) && store.kind(&new)? == Some(Kind::Commit);
-            if !are_commits {
-                *result = Err("bad ref".to_owned());
-            } else if !is_ancestor(store, old, new, stop)? {
-                *result = Err("non-fast-forward".to_owned());
+            if result.is_err() || old == new {
+                continue;
+            }
+            if let Some(pattern) = self.protecting(&update.name).cloned() {
+                if !keeps(store, old, new, stop)? {
+                    *result = Err(refusal_text(&RefRefusal::ProtectedFromForce { pattern }));
+                }
+            } else if self.non_fast_forwards == Rule::Denied && update.name.is_branch() {
+                if !are_commits(store, old, new)? {
+                    *result = Err("bad ref".to_owned());
+                } else if !is_ancestor(store, old, new, stop)? {
+                    *result = Err("non-fast-forward".to_owned());
+                }
             }
         }
         Ok(())
     }
+}
+
+/// Whether a ref that moves from `old` to `new` keeps its history: both are commits, and `new` has `old` in its own.
+///
+/// # Errors
+/// When an object cannot be read, and when `stop` said so.
+pub fn keeps_history(
+    objects: &Objects,
+    old: ObjectId,
+    new: ObjectId,
+    stop: &Stop,
+) -> Result<bool, ReachError> {
+    let store = objects.open()?;
+    let format = store.format();
+    let (Some(old), Some(new)) = (to_gix(old, format), to_gix(new, format)) else {
+        return Ok(old == new);
+    };
+    Ok(old == new || keeps(&store, old, new, stop)?)
+}
+
+fn keeps(store: &ObjectStore, old: Oid, new: Oid, stop: &Stop) -> Result<bool, ReachError> {
+    Ok(are_commits(store, old, new)? && is_ancestor(store, old, new, stop)?)
+}
+
+fn are_commits(store: &ObjectStore, old: Oid, new: Oid) -> Result<bool, ReachError> {
+    Ok(store.kind(&old)? == Some(Kind::Commit) && store.kind(&new)? == Some(Kind::Commit))
 }
 
 /// Whether `old` is `new` or in its history. Newest commits are looked at first: an old tip is mostly near.

@@ -130,7 +130,7 @@ fn early_results(
 ) -> Vec<Result<(), String>> {
     let check = |update, current| {
         if let Some(refusal) = policy.refusal(update) {
-            return Err(refusal.to_owned());
+            return Err(refusal);
         }
         early_refusal(update, current).map_or(Ok(()), |refusal| Err(refusal_text(&refusal)))
     };

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use henge_types::{RefRefusal, RefVerdict};
+use henge_types::{RefPattern, RefRefusal, RefVerdict};
 
 use crate::pkt::{self, Band};
 use crate::push::PushHead;
@@ -17,6 +17,24 @@ pub fn refusal_text(refusal: &RefRefusal) -> String {
             format!("directory/file conflict: {with} is in the way")
         }
         RefRefusal::AtomicAborted => "atomic push failure".to_owned(),
+        RefRefusal::Archived => "the repository is archived: it is read-only".to_owned(),
+        RefRefusal::ProtectedFromDeletion { pattern } => {
+            format!("{}: no deletion ({})", protected(pattern), pattern.short())
+        }
+        RefRefusal::ProtectedFromForce { pattern } => {
+            format!(
+                "{}: no force push ({})",
+                protected(pattern),
+                pattern.short()
+            )
+        }
+    }
+}
+
+fn protected(pattern: &RefPattern) -> &'static str {
+    match pattern.as_str().starts_with("refs/heads/") {
+        true => "protected branch",
+        false => "protected ref",
     }
 }
 

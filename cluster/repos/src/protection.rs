@@ -1,0 +1,280 @@
+//! Protected refs: which there are, and whether changes from the API keep to them.
+//!
+//! Pushes are looked at by their leader, with the policy that its refs carry.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use bytes::Bytes;
+use henge_git::http::ServiceError;
+use henge_git::{RefStore, keeps_history};
+use henge_state::{ShardView, protecting};
+use henge_types::{
+    Command, LogIndex, ObjectId, PreviousValue, RefName, RefPattern, RefRefusal, RefUpdate,
+    RefVerdict, Refusal, Reply, RepoPath, ShardCommand,
+};
+
+use crate::catalogue::Freshness;
+use crate::error::{self, from_refusal};
+use crate::frames::{self, ReadVerb, WireMove, WireProtected};
+use crate::reads::{Found, Local, Target, broke_off};
+use crate::repos::Inner;
+
+/// Times that a change of the protected refs is resolved to another life of the repository.
+const LIVES_MAX: usize = 3;
+
+/// Whether refs come under protection or out of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Change {
+    Protect,
+    Unprotect,
+}
+
+impl Inner {
+    /// The protected refs, and what these moves would do.
+    pub(crate) async fn protected(
+        &self,
+        path: &RepoPath,
+        moves: &[(RefName, ObjectId)],
+    ) -> Result<WireProtected, ServiceError> {
+        let body: Bytes = postcard::to_stdvec(moves)
+            .map_err(|error| error::internal(error.to_string()))?
+            .into();
+        match self.find_reader(path, &ReadVerb::Protected, &body).await? {
+            Found::Here(local) => {
+                let looked = self.look_at_moves(local, moves.to_vec()).await;
+                looked.map_err(|error| {
+                    tracing::error!(%error, "the history of a repository cannot be read");
+                    error::internal("the repository cannot be read: tell its operator")
+                })
+            }
+            Found::There(mut stream) => frames::read(&mut stream)
+                .await
+                .map_err(|error| broke_off(&error)),
+        }
+    }
+
+    /// What these moves would do to a repository that is served here.
+    pub(crate) async fn look_at_moves(
+        &self,
+        local: Local,
+        moves: Vec<(RefName, ObjectId)>,
+    ) -> io::Result<WireProtected> {
+        let repo = local.refs.repo();
+        let objects = self.opened(&repo.network, repo.object_format);
+        let stop = self.deadline();
+        let looking = self.work.blocking("history", move || {
+            let look = |(name, new): &(RefName, ObjectId)| {
+                let old = local.refs.get(name);
+                let keeps = match old {
+                    Some(old) => keeps_history(&objects, old, *new, &stop),
+                    None => Ok(true),
+                };
+                let keeps = keeps.map_err(io::Error::other)?;
+                Ok(WireMove { old, keeps })
+            };
+            let moves: io::Result<_> = moves.iter().map(look).collect();
+            Ok(WireProtected {
+                protections: local.refs.protections(),
+                applied: local.refs.applied(),
+                moves: moves?,
+            })
+        });
+        looking.await?
+    }
+
+    /// Protects refs, or not any more. Linearizable: no push that comes later does what the pattern forbids.
+    pub(crate) async fn change_protection(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        pattern: &RefPattern,
+        change: Change,
+    ) -> Result<(), ServiceError> {
+        for _ in 0..LIVES_MAX {
+            let record = self.catalogue.find(path, Freshness::Linearizable).await?;
+            let (repo, generation, pattern) = (record.repo, record.generation, pattern.clone());
+            let command = Command::Shard(match change {
+                Change::Protect => ShardCommand::ProtectRefs {
+                    repo,
+                    generation,
+                    pattern,
+                },
+                Change::Unprotect => ShardCommand::UnprotectRefs {
+                    repo,
+                    generation,
+                    pattern,
+                },
+            });
+            let shard = self.catalogue.shard(&record);
+            let reply = self.catalogue.call(shard, command, principal, repo).await?;
+            match error::done("protect_refs", &reply)? {
+                Ok(()) => return Ok(()),
+                Err(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
+                Err(refusal) => return Err(from_refusal(&refusal, path)),
+            }
+        }
+        Err(error::not_found(path))
+    }
+
+    /// Whether this node knows that the repository protects nothing.
+    fn protects_nothing(&self, target: &Target) -> bool {
+        let view = self.cluster.view(target.group);
+        view.is_some_and(|view| {
+            view.with(|state, _| {
+                let shard = ShardView::new(state);
+                shard.protections(&target.repo).rules.is_empty()
+            })
+        })
+    }
+
+    /// Looks which of these updates the protected refs forbid. Must come after a read barrier of the shard.
+    pub(crate) async fn look_at_updates(
+        &self,
+        path: &RepoPath,
+        target: &Target,
+        updates: &[RefUpdate],
+        checked_at: LogIndex,
+    ) -> Result<Looked, ServiceError> {
+        let unprotected = Looked {
+            updates: updates.to_vec(),
+            refused: BTreeMap::new(),
+            checked_at,
+        };
+        let moves: Vec<_> = updates
+            .iter()
+            .filter_map(|update| Some((update.name.clone(), update.new?)))
+            .collect();
+        // Deletions are apply's to refuse.
+        if moves.is_empty() || self.protects_nothing(target) {
+            return Ok(unprotected);
+        }
+        let rules = self.protected(path, &[]).await?.protections;
+        let of_protected: Vec<_> = moves
+            .into_iter()
+            .filter(|(name, _)| protecting(&rules, name).is_some())
+            .collect();
+        if of_protected.is_empty() {
+            return Ok(unprotected);
+        }
+        let looked = self.protected(path, &of_protected).await?;
+        Ok(judge(updates, &of_protected, &looked))
+    }
+}
+
+/// Updates that were looked at.
+pub(crate) struct Looked {
+    /// All of them; those of protected refs name the value that they were looked at with.
+    pub updates: Vec<RefUpdate>,
+    /// The positions of those that are forbidden, with the values they were looked at with.
+    pub refused: BTreeMap<usize, (RefRefusal, Option<ObjectId>)>,
+    /// The index at which all this was so.
+    pub checked_at: LogIndex,
+}
+
+fn judge(updates: &[RefUpdate], moves: &[(RefName, ObjectId)], looked: &WireProtected) -> Looked {
+    let by_name: BTreeMap<_, _> = moves
+        .iter()
+        .zip(&looked.moves)
+        .map(|((name, _), moved)| (name, *moved))
+        .collect();
+    let mut refused = BTreeMap::new();
+    let mut checked = updates.to_vec();
+    for (at, update) in checked.iter_mut().enumerate() {
+        let moved = by_name.get(&update.name);
+        let Some(WireMove {
+            old: Some(old),
+            keeps,
+        }) = moved.copied()
+        else {
+            continue;
+        };
+        let stale =
+            matches!(update.expected, PreviousValue::MustExistAndMatch(value) if value != old);
+        if !keeps
+            && !stale
+            && let Some(pattern) = protecting(&looked.protections, &update.name).cloned()
+        {
+            let refusal = RefRefusal::ProtectedFromForce { pattern };
+            refused.insert(at, (refusal, Some(old)));
+        }
+        if matches!(
+            update.expected,
+            PreviousValue::Any | PreviousValue::MustExist
+        ) {
+            update.expected = PreviousValue::MustExistAndMatch(old);
+        }
+    }
+    Looked {
+        updates: checked,
+        refused,
+        checked_at: looked.applied,
+    }
+}
+
+impl Looked {
+    /// What is left to propose; nothing when one refusal refuses all.
+    pub(crate) fn allowed(&self, atomic: bool) -> Vec<RefUpdate> {
+        if atomic && !self.refused.is_empty() {
+            return Vec::new();
+        }
+        let updates = self.updates.iter().enumerate();
+        updates
+            .filter(|(at, _)| !self.refused.contains_key(at))
+            .map(|(_, update)| update.clone())
+            .collect()
+    }
+
+    /// One verdict per update: those of what was proposed, and the refusals in their places.
+    pub(crate) fn verdicts(&self, proposed: Vec<RefVerdict>) -> Vec<RefVerdict> {
+        if self.refused.is_empty() {
+            return proposed;
+        }
+        let mut proposed = proposed.into_iter();
+        let updates = self.updates.iter().enumerate();
+        updates
+            .map(|(at, update)| {
+                let aborted = (RefRefusal::AtomicAborted, None);
+                let verdict = |(refusal, old): (RefRefusal, Option<ObjectId>)| RefVerdict {
+                    name: update.name.clone(),
+                    old,
+                    result: Err(refusal),
+                };
+                match self.refused.get(&at) {
+                    Some(refused) => verdict(refused.clone()),
+                    None => proposed.next().unwrap_or_else(|| verdict(aborted)),
+                }
+            })
+            .collect()
+    }
+}
+
+/// Whether an update that was pinned to the value it was looked at with lost a race that its sender did not name.
+pub(crate) fn lost_a_race(asked: &[RefUpdate], verdicts: &[RefVerdict]) -> bool {
+    asked.iter().zip(verdicts).any(|(update, verdict)| {
+        let open = matches!(
+            update.expected,
+            PreviousValue::Any | PreviousValue::MustExist
+        );
+        open && matches!(verdict.result, Err(RefRefusal::Stale { .. }))
+    })
+}
+
+/// The reply of an update of refs.
+///
+/// # Errors
+/// `None` when it has to be resolved and looked at again.
+pub(crate) fn verdicts_of(
+    reply: Reply,
+    path: &RepoPath,
+) -> Result<Option<Vec<RefVerdict>>, ServiceError> {
+    match reply {
+        Reply::RefsUpdated { verdicts } => Ok(Some(verdicts)),
+        Reply::Recheck
+        | Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => Ok(None),
+        Reply::Refused(refusal) => Err(from_refusal(&refusal, path)),
+        other @ (Reply::Done | Reply::Repo(_) | Reply::UnknownOutcome) => {
+            Err(error::unexpected("update_refs", &other))
+        }
+    }
+}

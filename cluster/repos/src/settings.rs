@@ -1,0 +1,143 @@
+//! Settings of repositories: changed in the catalogue, and told to the shards as far as those need them.
+
+use henge_git::http::ServiceError;
+use henge_types::{
+    Command, ConfigureRepo, EditRepo, ErrorCode, GroupId, LogIndex, MetaCommand, RefName, Refusal,
+    Reply, RepoId, RepoPath, RepoRecord, ShardCommand, TopicsEdit, UntoldRecord,
+};
+
+use crate::catalogue::{Catalogue, Freshness};
+use crate::error::{self, from_refusal};
+
+/// Changes of a repository; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RepoEdit {
+    /// Its owner and name. The former ones go on leading to it until somebody takes them.
+    pub path: Option<RepoPath>,
+    /// One line about it.
+    pub description: Option<String>,
+    /// Whether only its owner sees it.
+    pub private: Option<bool>,
+    /// Whether it is read-only.
+    pub archived: Option<bool>,
+    /// What HEAD points at.
+    pub default_branch: Option<RefName>,
+    /// What it is about.
+    pub topics: TopicsEdit,
+}
+
+impl RepoEdit {
+    fn command(self, repo: RepoId) -> EditRepo {
+        EditRepo {
+            repo,
+            path: self.path,
+            description: self.description,
+            private: self.private,
+            archived: self.archived,
+            default_branch: self.default_branch,
+            topics: self.topics,
+        }
+    }
+
+    /// Whether some shard may have to be told.
+    const fn concerns_shards(&self) -> bool {
+        self.path.is_some() || self.archived.is_some() || self.default_branch.is_some()
+    }
+}
+
+impl Catalogue {
+    /// Changes a repository. Returns when every node and its shard know: no push that comes later is taken by a
+    /// repository that was archived.
+    ///
+    /// # Errors
+    /// `NotFound`, `AlreadyExists` for a name that is taken, `Invalid`; `Unavailable` or `Timeout` when a group does
+    /// not answer: what the catalogue has taken is brought to the shard by the meta group's leader.
+    pub(crate) async fn edit(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        edit: RepoEdit,
+    ) -> Result<RepoRecord, ServiceError> {
+        let repo = self.find(path, Freshness::Linearizable).await?.repo;
+        let concerns_shards = edit.concerns_shards();
+        let command = Command::Meta(MetaCommand::EditRepo(edit.command(repo)));
+        let applied = self
+            .call_applied(GroupId::META, command, principal, repo)
+            .await?;
+        let record = match applied.reply {
+            Reply::Repo(record) => record,
+            Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
+            other @ (Reply::Done
+            | Reply::RefsUpdated { .. }
+            | Reply::UnknownOutcome
+            | Reply::Recheck) => return Err(error::unexpected("edit_repo", &other)),
+        };
+        if concerns_shards {
+            let told = self.tell_shards(principal, &repo, applied.index).await;
+            told.map_err(|error| {
+                let message = format!(
+                    "the change is made and goes to the repository's shard by itself: {}",
+                    error.message
+                );
+                let code = ErrorCode::Timeout;
+                ServiceError {
+                    code,
+                    message,
+                    ..error
+                }
+            })?;
+        }
+        Ok(record)
+    }
+
+    /// Tells the shards what this entry of the meta group, or a later one, has left to tell.
+    pub(crate) async fn tell_shards(
+        &self,
+        principal: &str,
+        repo: &RepoId,
+        since: LogIndex,
+    ) -> Result<(), ServiceError> {
+        self.barrier().await?;
+        let untold: Vec<_> = self.with_meta(|meta| {
+            let untold = meta.untold();
+            untold
+                .filter(|(record, mark)| mark.revision >= since || record.repo == *repo)
+                .collect()
+        })?;
+        for (record, mark) in untold {
+            self.tell_shard(principal, &record, mark).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells a repository's shard its settings, as they were when the mark was read. May be called again and by
+    /// several at once.
+    pub(crate) async fn tell_shard(
+        &self,
+        principal: &str,
+        record: &RepoRecord,
+        mark: UntoldRecord,
+    ) -> Result<(), ServiceError> {
+        let repo = record.repo;
+        let settings = ConfigureRepo {
+            repo,
+            generation: record.generation,
+            revision: mark.revision,
+            archived: record.archived,
+            head: mark.head.then(|| record.default_branch.clone()),
+        };
+        let command = Command::Shard(ShardCommand::ConfigureRepo(settings));
+        let shard = self.shard(record);
+        let told = self.call(shard, command, principal, repo).await?;
+        match error::done("configure_repo", &told)? {
+            // Refused: it was deleted meanwhile.
+            Ok(()) | Err(Refusal::NoSuchRepo { .. }) => {}
+            Err(refusal) => return Err(from_refusal(&refusal, &record.path)),
+        }
+        let revision = mark.revision;
+        let marked = MetaCommand::MarkRepoTold { repo, revision };
+        let marked = self.meta(marked, principal, repo).await?;
+        error::done("mark_repo_told", &marked)?
+            .map_err(|refusal| from_refusal(&refusal, &record.path))
+    }
+}

@@ -1,0 +1,129 @@
+//! Changing what the catalogue says of a repository.
+//!
+//! The catalogue has the settings. Those that a shard needs (HEAD, archived, the generation) are marked until the shard
+//! has been told them: the leader of meta finds the marks again, and the shard skips what is older than it knows.
+
+use henge_types::limits::{DESCRIPTION_BYTES_MAX, TOPICS_MAX};
+use henge_types::{
+    EditRepo, LogIndex, Refusal, Reply, RepoId, RepoRecord, RepoState, Topic, TopicsEdit,
+};
+
+use super::naming::{self, Head};
+use super::{MetaView, catalogue};
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::view::View;
+
+/// All or nothing. Answered with the record as it is then.
+pub(super) fn edit(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    edit: &EditRepo,
+) -> Outcome {
+    let before = MetaView::new(changes.before());
+    let Some(known) = before.repo(&edit.repo) else {
+        return catalogue::refused(Refusal::NoSuchRepo { repo: edit.repo });
+    };
+    match known.state {
+        RepoState::Ready => {}
+        RepoState::Reserved => return catalogue::wrong_state(&known),
+        RepoState::Deleting | RepoState::Deleted => {
+            return catalogue::refused(Refusal::NoSuchRepo { repo: edit.repo });
+        }
+    }
+    let holder = edit.path.as_ref().and_then(|to| before.repo_by_path(to));
+    if let Some(holder) = holder.filter(|holder| holder.repo != edit.repo) {
+        return catalogue::refused(Refusal::NameTaken {
+            path: holder.path,
+            by: holder.repo,
+        });
+    }
+    let topics = match topics(&known.topics, &edit.topics) {
+        Ok(topics) => topics,
+        Err(refusal) => return catalogue::refused(refusal),
+    };
+    if !is_well_formed(edit) {
+        return catalogue::refused(Refusal::Invalid);
+    }
+    let mut record = RepoRecord {
+        description: edit
+            .description
+            .clone()
+            .unwrap_or(known.description.clone()),
+        private: edit.private.unwrap_or(known.private),
+        archived: edit.archived.unwrap_or(known.archived),
+        default_branch: edit
+            .default_branch
+            .clone()
+            .unwrap_or(known.default_branch.clone()),
+        topics,
+        ..known.clone()
+    };
+    let mut actions = match &edit.path {
+        Some(to) => naming::rename(changes, header, &mut record, to),
+        None => Vec::new(),
+    };
+    let head = match edit.default_branch {
+        // Also when the catalogue has it so: a push may have moved HEAD.
+        Some(_) => Head::Changed,
+        None => Head::AsItIs,
+    };
+    if head == Head::Changed || record.archived != known.archived {
+        actions.push(naming::untold(changes, header, &record, head));
+    }
+    if record != known {
+        // Also where the clock stepped back: the record must show that it was changed.
+        record.updated_at_ms = header
+            .proposed_at_ms
+            .max(known.updated_at_ms.saturating_add(1));
+        catalogue::put(changes, &record);
+    }
+    actions.sort_unstable();
+    actions.dedup();
+    Outcome {
+        actions,
+        ..Outcome::reply(Reply::Repo(record))
+    }
+}
+
+fn is_well_formed(edit: &EditRepo) -> bool {
+    let branch = edit.default_branch.as_ref();
+    let description = edit.description.as_ref();
+    branch.is_none_or(henge_types::RefName::is_branch)
+        && description.is_none_or(|line| line.len() <= DESCRIPTION_BYTES_MAX)
+}
+
+/// Sorted, none twice.
+fn topics(known: &[Topic], edit: &TopicsEdit) -> Result<Vec<Topic>, Refusal> {
+    let mut topics = match edit {
+        TopicsEdit::Keep => return Ok(known.to_vec()),
+        TopicsEdit::Set(topics) => topics.clone(),
+        TopicsEdit::Add(topic) => known.iter().chain([topic]).cloned().collect(),
+        TopicsEdit::Remove(gone) => known
+            .iter()
+            .filter(|topic| *topic != gone)
+            .cloned()
+            .collect(),
+    };
+    topics.sort();
+    topics.dedup();
+    if topics.len() > TOPICS_MAX {
+        return Err(Refusal::TooMany);
+    }
+    Ok(topics)
+}
+
+/// The shard knows. A mark of a later revision stays.
+pub(super) fn mark_told(
+    changes: &mut Changes<'_, impl View>,
+    repo: &RepoId,
+    revision: LogIndex,
+) -> Outcome {
+    let mark = MetaView::new(changes.before()).untold_of(repo);
+    if mark.is_some_and(|mark| mark.revision <= revision) {
+        changes.delete(keys::untold(repo));
+    }
+    catalogue::done()
+}

@@ -1,0 +1,129 @@
+//! Who is found under which name: the one who has it, or the last one who had it.
+//!
+//! Every read and every push names the generation of the repository that it resolved, from whatever the node that
+//! resolved it knew. When a name stops leading to a repository that lives on, the repository's generation goes up
+//! and its shard is told: a node that still resolves the name to it is then refused, and resolves it again.
+
+use henge_types::limits::FORMER_PATHS_MAX;
+use henge_types::stored::{self, number};
+use henge_types::{Generation, RepoPath, RepoRecord, UntoldRecord};
+
+use super::{MetaView, catalogue};
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Action;
+use crate::view::{View, decode, decode_u64};
+
+/// Gives the repository the name in its record, which nobody has. Whoever was still found under it is not any more.
+pub(super) fn take(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    record: &RepoRecord,
+) -> Vec<Action> {
+    let key = record.path.key();
+    remember_generation(changes, &key, record.generation);
+    changes.put(keys::path(&key), record.repo.as_bytes().to_vec());
+    let before = MetaView::new(changes.before()).repo_by_former_path(&record.path);
+    let Some(mut before) = before.filter(|before| before.repo != record.repo) else {
+        return Vec::new();
+    };
+    changes.delete(keys::former_path(&key));
+    before.former_paths.retain(|path| path.key() != key);
+    fence(changes, &mut before);
+    catalogue::put(changes, &before);
+    vec![untold(changes, header, &before, Head::AsItIs)]
+}
+
+/// Moves a repository to a name that nobody else has. It goes on being found under the one it had.
+pub(super) fn rename(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    record: &mut RepoRecord,
+    to: &RepoPath,
+) -> Vec<Action> {
+    let from = std::mem::replace(&mut record.path, to.clone());
+    let (from_key, to_key) = (from.key(), to.key());
+    if from_key == to_key {
+        return Vec::new();
+    }
+    changes.delete(keys::path(&from_key));
+    let own = record.former_paths.iter();
+    if let Some(at) = own.clone().position(|path| path.key() == to_key) {
+        record.former_paths.remove(at);
+        changes.delete(keys::former_path(&to_key));
+    }
+    let id = record.repo.as_bytes().to_vec();
+    changes.put(keys::former_path(&from_key), id);
+    record.former_paths.push(from);
+    let mut actions = Vec::new();
+    if record.former_paths.len() > FORMER_PATHS_MAX {
+        let oldest = record.former_paths.remove(0);
+        changes.delete(keys::former_path(&oldest.key()));
+        fence(changes, record);
+        actions.push(untold(changes, header, record, Head::AsItIs));
+    }
+    actions.extend(take(changes, header, record));
+    actions
+}
+
+/// The names may be taken again. Only called while the repository has them.
+pub(super) fn free(changes: &mut Changes<'_, impl View>, record: &mut RepoRecord) {
+    changes.delete(keys::path(&record.path.key()));
+    for former in record.former_paths.drain(..) {
+        changes.delete(keys::former_path(&former.key()));
+    }
+    let mark = keys::untold(&record.repo);
+    if changes.get(&mark).is_some() {
+        changes.delete(mark);
+    }
+}
+
+/// Whoever resolved the repository before has to do so again.
+fn fence(changes: &mut Changes<'_, impl View>, record: &mut RepoRecord) {
+    record.generation = record.generation.next();
+    remember_generation(changes, &record.path.key(), record.generation);
+}
+
+/// Whether HEAD is among what a shard has to be told.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Head {
+    Changed,
+    AsItIs,
+}
+
+/// Marks that the shard has to be told of the settings as this entry leaves them.
+pub(super) fn untold(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    record: &RepoRecord,
+    head: Head,
+) -> Action {
+    let key = keys::untold(&record.repo);
+    let known = changes.get(&key);
+    let known = known.map(|bytes| decode::<UntoldRecord>(number::UNTOLD_RECORD, &key, &bytes));
+    let mark = UntoldRecord {
+        revision: header.index,
+        head: head == Head::Changed || known.is_some_and(|known| known.head),
+    };
+    changes.put(key, stored::encode(number::UNTOLD_RECORD, 1, &mark));
+    Action::TellShard { repo: record.repo }
+}
+
+/// The highest generation that a repository of this name ever had.
+pub(super) fn highest_generation(changes: &Changes<'_, impl View>, path_key: &str) -> Generation {
+    let key = keys::path_generation(path_key);
+    let highest = changes.get(&key).map(|bytes| decode_u64(&key, &bytes));
+    Generation::new(highest.unwrap_or_default())
+}
+
+fn remember_generation(
+    changes: &mut Changes<'_, impl View>,
+    path_key: &str,
+    generation: Generation,
+) {
+    if generation > highest_generation(changes, path_key) {
+        let bytes = generation.get().to_be_bytes().to_vec();
+        changes.put(keys::path_generation(path_key), bytes);
+    }
+}

@@ -1,0 +1,127 @@
+//! Protected refs: no push deletes them or takes history from them.
+//!
+//! Whether a move keeps the history needs objects, so the leader looks, with the patterns as they were at the index
+//! that its push says. Apply looks whether they are still those; deletions it sees by itself.
+
+use henge_types::limits::REF_PROTECTIONS_MAX;
+use henge_types::stored::{self, number};
+use henge_types::{
+    Generation, PreviousValue, RefName, RefPattern, RefProtection, RefProtections, RefRefusal,
+    RefUpdate, RefVerdict, Refusal, Reply, RepoId, UpdateRefs,
+};
+
+use super::ShardView;
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::view::View;
+
+/// One more pattern.
+pub(super) fn protect(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    (repo, generation): (&RepoId, Generation),
+    pattern: &RefPattern,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    if let Err(refusal) = before.live_repo(repo, generation) {
+        return Outcome::reply(Reply::Refused(refusal));
+    }
+    let mut known = before.protections(repo);
+    let Err(at) = known
+        .rules
+        .binary_search_by(|rule| rule.pattern.cmp(pattern))
+    else {
+        return Outcome::reply(Reply::Refused(Refusal::ProtectionExists));
+    };
+    if known.rules.len() >= REF_PROTECTIONS_MAX {
+        return Outcome::reply(Reply::Refused(Refusal::TooMany));
+    }
+    let rule = RefProtection {
+        pattern: pattern.clone(),
+        created_at_ms: header.proposed_at_ms,
+    };
+    known.rules.insert(at, rule);
+    put(changes, header, repo, known)
+}
+
+/// One pattern less.
+pub(super) fn unprotect(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    (repo, generation): (&RepoId, Generation),
+    pattern: &RefPattern,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    if let Err(refusal) = before.live_repo(repo, generation) {
+        return Outcome::reply(Reply::Refused(refusal));
+    }
+    let mut known = before.protections(repo);
+    let Ok(at) = known
+        .rules
+        .binary_search_by(|rule| rule.pattern.cmp(pattern))
+    else {
+        return Outcome::reply(Reply::Refused(Refusal::NoSuchProtection));
+    };
+    known.rules.remove(at);
+    put(changes, header, repo, known)
+}
+
+fn put(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    repo: &RepoId,
+    mut changed: RefProtections,
+) -> Outcome {
+    changed.changed_at = header.index;
+    let bytes = stored::encode(number::REF_PROTECTIONS, 1, &changed);
+    changes.put(keys::protections(repo), bytes);
+    Outcome::reply(Reply::Done)
+}
+
+/// The pattern that protects a ref, if one does.
+pub fn protecting<'r>(rules: &'r RefProtections, name: &RefName) -> Option<&'r RefPattern> {
+    let mut rules = rules.rules.iter();
+    let rule = rules.find(|rule| rule.pattern.matches(name));
+    rule.map(|rule| &rule.pattern)
+}
+
+/// What was looked at by the leader is not what holds now.
+pub(super) struct Outdated;
+
+/// Refuses deletions of protected refs among the updates that would be taken.
+///
+/// # Errors
+/// When a protected ref would move and nobody has looked whether it may, with these patterns and from this value.
+pub(super) fn check(
+    before: ShardView<'_, impl View>,
+    push: &UpdateRefs,
+    verdicts: &mut [RefVerdict],
+) -> Result<(), Outdated> {
+    let rules = before.protections(&push.repo);
+    if rules.rules.is_empty() {
+        return Ok(());
+    }
+    for (update, verdict) in push.updates.iter().zip(verdicts) {
+        let changes_it = verdict.old.is_some() && update.new != verdict.old;
+        if verdict.result.is_err() || !changes_it {
+            continue;
+        }
+        let Some(pattern) = protecting(&rules, &update.name) else {
+            continue;
+        };
+        if update.new.is_none() {
+            let pattern = pattern.clone();
+            verdict.result = Err(RefRefusal::ProtectedFromDeletion { pattern });
+        } else if push.checked_at < rules.changed_at || !names_its_value(update) {
+            return Err(Outdated);
+        }
+    }
+    Ok(())
+}
+
+/// What the leader looked at is the value that the update expects.
+const fn names_its_value(update: &RefUpdate) -> bool {
+    matches!(update.expected, PreviousValue::MustExistAndMatch(_))
+}

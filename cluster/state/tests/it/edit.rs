@@ -1,0 +1,287 @@
+//! Editing, archiving and renaming repositories.
+
+use henge_state::{Action, pending_actions};
+use henge_types::limits::{FORMER_PATHS_MAX, TOPICS_MAX};
+use henge_types::{
+    EditRepo, Generation, LogIndex, RefRefusal, Refusal, Reply, RepoRecord, TopicsEdit,
+    UntoldRecord,
+};
+
+use crate::fixtures::*;
+
+fn refused(refusal: Refusal) -> Reply {
+    Reply::Refused(refusal)
+}
+
+fn record(group: &Group, number: u8) -> RepoRecord {
+    let found = group.catalogue().repo(&repo_id(number));
+    found.expect("a repository in the catalogue")
+}
+
+fn ready(repos: &[(u8, &str)]) -> Group {
+    let mut meta = Group::meta();
+    for (number, at) in repos {
+        meta.run(reserve(*number, at));
+        meta.run(mark_ready(*number));
+    }
+    meta
+}
+
+fn former(meta: &Group, at: &str) -> Option<u8> {
+    let found = meta.catalogue().repo_by_former_path(&path(at));
+    found.map(|found| found.repo.as_bytes()[0])
+}
+
+fn topics(number: u8, topics: TopicsEdit) -> henge_types::Command {
+    edit(EditRepo {
+        topics,
+        ..EditRepo::nothing(repo_id(number))
+    })
+}
+
+#[test]
+fn an_edit_changes_what_it_names_and_says_when() {
+    let mut meta = ready(&[(1, "a/x")]);
+    let before = record(&meta, 1);
+    meta.nothing_but(
+        edit(EditRepo::nothing(repo_id(1))),
+        Reply::Repo(before.clone()),
+    );
+    meta.now_ms += 5;
+    let outcome = meta.run(edit(EditRepo {
+        description: Some("another".to_owned()),
+        private: Some(true),
+        ..EditRepo::nothing(repo_id(1))
+    }));
+    let expected = RepoRecord {
+        description: "another".to_owned(),
+        private: true,
+        updated_at_ms: START_MS + 5,
+        ..before
+    };
+    assert_eq!(outcome.reply, Reply::Repo(expected.clone()));
+    // The shard needs none of this.
+    assert_eq!(outcome.actions, []);
+    assert_eq!(record(&meta, 1), expected);
+    // A clock that steps back does not make the record look untouched.
+    meta.now_ms = START_MS - 10;
+    meta.run(edit(EditRepo {
+        private: Some(false),
+        ..EditRepo::nothing(repo_id(1))
+    }));
+    assert_eq!(record(&meta, 1).updated_at_ms, START_MS + 6);
+}
+
+#[test]
+fn only_what_is_ready_is_edited() {
+    let mut meta = Group::meta();
+    let nothing = || edit(EditRepo::nothing(repo_id(1)));
+    let gone = refused(Refusal::NoSuchRepo { repo: repo_id(1) });
+    meta.nothing_but(nothing(), gone.clone());
+    meta.run(reserve(1, "a/x"));
+    meta.nothing_but(nothing(), refused(Refusal::WrongState { repo: repo_id(1) }));
+    meta.run(mark_ready(1));
+    meta.run(delete(1));
+    meta.nothing_but(nothing(), gone.clone());
+    meta.run(mark_dropped(1));
+    meta.nothing_but(nothing(), gone);
+}
+
+#[test]
+fn a_default_branch_is_a_branch_and_a_description_is_bounded() {
+    let mut meta = ready(&[(1, "a/x")]);
+    let tag = EditRepo {
+        default_branch: Some(name("refs/tags/v1")),
+        ..EditRepo::nothing(repo_id(1))
+    };
+    meta.nothing_but(edit(tag), refused(Refusal::Invalid));
+    let long = EditRepo {
+        description: Some("x".repeat(2049)),
+        ..EditRepo::nothing(repo_id(1))
+    };
+    meta.nothing_but(edit(long), refused(Refusal::Invalid));
+}
+
+#[test]
+fn topics_are_kept_sorted_and_few() {
+    let mut meta = ready(&[(1, "a/x")]);
+    let set = vec![topic("git"), topic("c"), topic("git")];
+    meta.run(topics(1, TopicsEdit::Set(set)));
+    assert_eq!(record(&meta, 1).topics, [topic("c"), topic("git")]);
+    meta.run(topics(1, TopicsEdit::Add(topic("d"))));
+    meta.run(topics(1, TopicsEdit::Remove(topic("c"))));
+    assert_eq!(record(&meta, 1).topics, [topic("d"), topic("git")]);
+    let same = Reply::Repo(record(&meta, 1));
+    meta.nothing_but(topics(1, TopicsEdit::Add(topic("d"))), same.clone());
+    meta.nothing_but(topics(1, TopicsEdit::Remove(topic("nothing"))), same);
+    let many: Vec<_> = (0..TOPICS_MAX).map(|n| topic(&format!("t{n}"))).collect();
+    meta.run(topics(1, TopicsEdit::Set(many)));
+    assert_eq!(record(&meta, 1).topics.len(), TOPICS_MAX);
+    let one_more = topics(1, TopicsEdit::Add(topic("one-more")));
+    meta.nothing_but(one_more, refused(Refusal::TooMany));
+}
+
+#[test]
+fn the_shard_is_told_until_it_says_that_it_knows() {
+    let mut meta = ready(&[(1, "a/x")]);
+    let tell = Action::TellShard { repo: repo_id(1) };
+    let archive = |on| EditRepo {
+        archived: Some(on),
+        ..EditRepo::nothing(repo_id(1))
+    };
+    let head = EditRepo {
+        default_branch: Some(name("refs/heads/trunk")),
+        ..EditRepo::nothing(repo_id(1))
+    };
+    assert_eq!(meta.run(edit(head)).actions, [tell]);
+    let first = meta.index;
+    let untold = |meta: &Group| meta.catalogue().untold_of(&repo_id(1));
+    let mark = |revision, head| {
+        Some(UntoldRecord {
+            revision: LogIndex::new(revision),
+            head,
+        })
+    };
+    assert_eq!(untold(&meta), mark(first, true));
+    // The later mark still has HEAD to tell.
+    assert_eq!(meta.run(edit(archive(true))).actions, [tell]);
+    let second = meta.index;
+    assert_eq!(untold(&meta), mark(second, true));
+    assert_eq!(pending_actions(&meta.state), [tell]);
+    meta.nothing_but(mark_told(1, first), Reply::Done);
+    meta.run(mark_told(1, second));
+    assert_eq!(untold(&meta), None);
+    assert_eq!(pending_actions(&meta.state), []);
+    meta.run(edit(archive(false)));
+    assert_eq!(untold(&meta), mark(meta.index, false));
+    // A deleted one's shard forgets it as a whole.
+    meta.run(delete(1));
+    assert_eq!(untold(&meta), None);
+}
+
+#[test]
+fn a_shard_takes_settings_in_their_order() {
+    let mut shard = Group::shard();
+    let unknown = Refusal::NoSuchRepo { repo: repo_id(1) };
+    shard.nothing_but(configure(1, 5, |_| {}), refused(unknown));
+    shard.run(create(1));
+    shard.run(configure(1, 5, |settings| {
+        settings.archived = true;
+        settings.head = Some(name("refs/heads/trunk"));
+        settings.generation = Generation::new(3);
+    }));
+    let repo = shard.view().repo(&repo_id(1)).expect("it is there");
+    assert_eq!((repo.archived, repo.head), (true, name("refs/heads/trunk")));
+    assert_eq!(repo.generation, Generation::new(3));
+    // Late and repeated ones.
+    for revision in [4, 5] {
+        shard.nothing_but(configure(1, revision, |_| {}), Reply::Done);
+    }
+    shard.run(configure(1, 6, |_| {}));
+    let repo = shard.view().repo(&repo_id(1)).expect("it is there");
+    assert!(!repo.archived);
+    // What was resolved before is resolved again.
+    let stale = refs(push(1, vec![to_create("refs/heads/main", 1)]));
+    let wrong = Refusal::WrongGeneration {
+        named: FIRST,
+        current: Generation::new(3),
+    };
+    shard.nothing_but(stale, refused(wrong));
+}
+
+#[test]
+fn an_archived_repository_takes_no_push() {
+    let mut shard = Group::shard();
+    shard.run(create(1));
+    shard.run(refs(push(1, vec![to_create("refs/heads/main", 1)])));
+    shard.run(configure(1, 5, |settings| settings.archived = true));
+    let archived = |at, old| verdict(at, old, Err(RefRefusal::Archived));
+    let pushed = vec![
+        to_move("refs/heads/main", 1, 2),
+        to_create("refs/heads/x", 1),
+    ];
+    let expected = vec![
+        archived("refs/heads/main", Some(1)),
+        archived("refs/heads/x", None),
+    ];
+    shard.nothing_but(refs(push(1, pushed.clone())), verdicts(expected.clone()));
+    shard.nothing_but(atomic(1, pushed.clone()), verdicts(expected));
+    shard.run(configure(1, 6, |_| {}));
+    let taken = shard.reply(refs(push(1, pushed)));
+    let moved = verdict("refs/heads/main", Some(1), Ok(()));
+    let made = verdict("refs/heads/x", None, Ok(()));
+    assert_eq!(taken, verdicts(vec![moved, made]));
+}
+
+#[test]
+fn a_former_name_leads_to_the_repository_until_somebody_takes_it() {
+    let mut meta = ready(&[(1, "a/x"), (2, "a/y")]);
+    let renamed = meta.run(rename(1, "b/X2"));
+    assert_eq!(renamed.actions, []);
+    let now = record(&meta, 1);
+    assert_eq!((now.path, now.generation), (path("b/X2"), FIRST));
+    assert_eq!(now.former_paths, [path("a/x")]);
+    assert_eq!(meta.catalogue().repo_by_path(&path("a/x")), None);
+    assert_eq!(former(&meta, "A/X"), Some(1));
+    let taken = Refusal::NameTaken {
+        path: path("a/y"),
+        by: repo_id(2),
+    };
+    meta.nothing_but(rename(1, "A/y"), refused(taken));
+
+    // A new repository: the one that had the name is told that others may have resolved it.
+    let made = meta.run(reserve(3, "A/x"));
+    let (tell, finish) = (
+        Action::TellShard { repo: repo_id(1) },
+        Action::FinishCreate { repo: repo_id(3) },
+    );
+    assert_eq!(made.actions, [tell, finish]);
+    assert_eq!(pending_actions(&meta.state), [tell, finish]);
+    let fenced = record(&meta, 1);
+    assert_eq!(fenced.generation, FIRST.next());
+    assert_eq!(fenced.former_paths, []);
+    assert_eq!(former(&meta, "a/x"), None);
+    assert_eq!(record(&meta, 3).generation, FIRST.next());
+
+    // Another one that moves there does the same.
+    meta.run(rename(2, "c/y"));
+    meta.run(mark_told(1, 100));
+    let moved = meta.run(rename(1, "a/Y"));
+    assert_eq!(moved.actions, [Action::TellShard { repo: repo_id(2) }]);
+    assert_eq!(former(&meta, "b/x2"), Some(1));
+    assert_eq!(record(&meta, 2).generation, FIRST.next());
+}
+
+#[test]
+fn a_repository_may_go_back_and_change_the_spelling_of_its_name() {
+    let mut meta = ready(&[(1, "a/x")]);
+    meta.run(rename(1, "A/X"));
+    assert_eq!(record(&meta, 1).path, path("A/X"));
+    assert_eq!(record(&meta, 1).former_paths, []);
+    meta.run(rename(1, "a/y"));
+    let back = meta.run(rename(1, "a/x"));
+    assert_eq!(back.actions, []);
+    assert_eq!(record(&meta, 1).former_paths, [path("a/y")]);
+    assert_eq!(former(&meta, "a/x"), None);
+    let found = meta.catalogue().repo_by_path(&path("a/x"));
+    assert_eq!(found.map(|found| found.repo), Some(repo_id(1)));
+    // With the repository go its former names.
+    meta.run(delete(1));
+    assert_eq!(former(&meta, "a/y"), None);
+}
+
+#[test]
+fn the_oldest_of_many_former_names_is_given_up() {
+    let mut meta = ready(&[(1, "a/n0")]);
+    for number in 1..=FORMER_PATHS_MAX {
+        assert_eq!(meta.run(rename(1, &format!("a/n{number}"))).actions, []);
+    }
+    let tell = Action::TellShard { repo: repo_id(1) };
+    assert_eq!(meta.run(rename(1, "a/last")).actions, [tell]);
+    assert_eq!(record(&meta, 1).former_paths.len(), FORMER_PATHS_MAX);
+    assert_eq!(record(&meta, 1).generation, FIRST.next());
+    assert_eq!(
+        (former(&meta, "a/n0"), former(&meta, "a/n1")),
+        (None, Some(1))
+    );
+}

@@ -1,0 +1,126 @@
+//! Protected branches, Gitea's way: as far as they forbid deletions and the loss of history, which is all they do here.
+
+use axum::Json;
+use axum::extract::{Extension, State};
+use henge_types::{RefPattern, RefProtection};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::edit::refuse_the_rest;
+use crate::auth::Principal;
+use crate::error::ApiError;
+use crate::extract::{AtRepo, BelowRepo, JsonBody};
+use crate::router::Api;
+use crate::timestamp::rfc3339;
+
+/// A rule in Gitea's shape.
+#[derive(Debug, Serialize)]
+pub(crate) struct Protection {
+    /// The pattern: of branches below `refs/heads/`, of other refs in full.
+    rule_name: String,
+    /// The same: older clients read it here.
+    branch_name: String,
+    enable_push: bool,
+    enable_push_whitelist: bool,
+    enable_force_push: bool,
+    required_approvals: u64,
+    created_at: String,
+    updated_at: String,
+}
+
+impl Protection {
+    fn new(rule: &RefProtection) -> Self {
+        let at = rfc3339(rule.created_at_ms);
+        Self {
+            rule_name: rule.pattern.short().to_owned(),
+            branch_name: rule.pattern.short().to_owned(),
+            enable_push: true,
+            enable_push_whitelist: false,
+            enable_force_push: false,
+            required_approvals: 0,
+            created_at: at.clone(),
+            updated_at: at,
+        }
+    }
+}
+
+/// What a client wants protected. Whoever may push still may: asking for more than is kept to is refused.
+#[derive(Debug, Deserialize)]
+pub(crate) struct NewProtection {
+    rule_name: Option<String>,
+    branch_name: Option<String>,
+    enable_push: Option<bool>,
+    #[serde(flatten)]
+    rest: Map<String, Value>,
+}
+
+impl NewProtection {
+    fn pattern(&self) -> Result<RefPattern, ApiError> {
+        if self.enable_push == Some(false) {
+            let text = "\"enable_push\": false is not supported: protected refs take pushes that keep their history";
+            return Err(ApiError::invalid(text));
+        }
+        refuse_the_rest(&self.rest)?;
+        let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        let name = named(&self.rule_name).or_else(|| named(&self.branch_name));
+        let name = name.ok_or_else(|| ApiError::invalid("rule_name: which refs?"))?;
+        name.parse()
+            .map_err(|error| ApiError::invalid(format!("rule_name: {error}")))
+    }
+}
+
+/// `GET /api/v1/repos/{owner}/{repo}/branch_protections`.
+pub(crate) async fn list_protections(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+) -> Result<Json<Vec<Protection>>, ApiError> {
+    let rules = api.backend.protections(&path).await?;
+    Ok(Json(rules.iter().map(Protection::new).collect()))
+}
+
+fn no_such(name: &str) -> ApiError {
+    ApiError::not_found(format!("no refs are protected by the pattern {name:?}"))
+}
+
+/// `GET /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.
+pub(crate) async fn get_protection(
+    State(api): State<Api>,
+    BelowRepo(path, name): BelowRepo,
+) -> Result<Json<Protection>, ApiError> {
+    let pattern: RefPattern = name.parse().map_err(|_| no_such(&name))?;
+    let rules = api.backend.protections(&path).await?;
+    let rule = rules.iter().find(|rule| rule.pattern == pattern);
+    let rule = rule.ok_or_else(|| no_such(&name))?;
+    Ok(Json(Protection::new(rule)))
+}
+
+/// `POST /api/v1/repos/{owner}/{repo}/branch_protections`.
+pub(crate) async fn create_protection(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    AtRepo(path): AtRepo,
+    JsonBody(body): JsonBody<NewProtection>,
+) -> Result<(StatusCode, Json<Protection>), ApiError> {
+    let pattern = body.pattern()?;
+    api.backend
+        .protect(principal.name(), &path, &pattern)
+        .await?;
+    let rules = api.backend.protections(&path).await?;
+    let rule = rules.iter().find(|rule| rule.pattern == pattern);
+    let rule = rule.ok_or_else(|| no_such(pattern.short()))?;
+    Ok((StatusCode::CREATED, Json(Protection::new(rule))))
+}
+
+/// `DELETE /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.
+pub(crate) async fn delete_protection(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    BelowRepo(path, name): BelowRepo,
+) -> Result<StatusCode, ApiError> {
+    let pattern: RefPattern = name.parse().map_err(|_| no_such(&name))?;
+    api.backend
+        .unprotect(principal.name(), &path, &pattern)
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,142 @@
+//! `henge repo edit`, `archive`, `unarchive`, `rename`, `transfer`, `protect` and `unprotect`.
+
+use std::io::Write;
+
+use henge_client::Client;
+use henge_client::model::RepoChange;
+use henge_types::names::InvalidName;
+use henge_types::{ErrorCode, RepoPath, Topic};
+
+use crate::args::RepoVerb;
+use crate::cluster::write_json;
+use crate::error::CliError;
+use crate::repo::failed;
+
+pub(crate) async fn run(
+    client: &Client,
+    verb: RepoVerb,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    match verb {
+        RepoVerb::Edit {
+            path,
+            description,
+            default_branch,
+            private,
+            public,
+            topic,
+        } => {
+            let change = RepoChange {
+                description,
+                default_branch,
+                private: (private || public).then_some(private),
+                ..RepoChange::default()
+            };
+            edit(client, &path, &change, &topic).await?;
+            said(client, &path, "changed", json, out).await
+        }
+        RepoVerb::Archive { path } => {
+            archive(client, &path, true).await?;
+            said(client, &path, "archived", json, out).await
+        }
+        RepoVerb::Unarchive { path } => {
+            archive(client, &path, false).await?;
+            said(client, &path, "unarchived", json, out).await
+        }
+        RepoVerb::Rename { path, name } => {
+            let change = RepoChange {
+                name: Some(name.clone()),
+                ..RepoChange::default()
+            };
+            let renamed = client.change_repo(&path, &change).await;
+            renamed.map_err(failed("rename", &path))?;
+            said(client, &path, "renamed", json, out).await
+        }
+        RepoVerb::Transfer { path, owner } => {
+            let moved = client.transfer_repo(&path, &owner).await;
+            moved.map_err(failed("transfer", &path))?;
+            said(client, &path, "transferred", json, out).await
+        }
+        RepoVerb::Protect { path, pattern } => {
+            match client.protect(&path, pattern.as_str()).await {
+                Err(error) if error.code() == ErrorCode::AlreadyExists => {}
+                protected => protected.map_err(failed("protect refs of", &path))?,
+            }
+            let what = format!("protected {} in", pattern.short());
+            said(client, &path, &what, json, out).await
+        }
+        RepoVerb::Unprotect { path, pattern } => {
+            let free = client.unprotect(&path, pattern.as_str()).await;
+            free.map_err(failed("unprotect refs of", &path))?;
+            let what = format!("unprotected {} in", pattern.short());
+            said(client, &path, &what, json, out).await
+        }
+        RepoVerb::Create { .. }
+        | RepoVerb::List { .. }
+        | RepoVerb::Show { .. }
+        | RepoVerb::Stats { .. }
+        | RepoVerb::Gc { .. }
+        | RepoVerb::Fork { .. }
+        | RepoVerb::Limits(_)
+        | RepoVerb::Fsck { .. }
+        | RepoVerb::Delete { .. } => Ok(()),
+    }
+}
+
+async fn edit(
+    client: &Client,
+    path: &RepoPath,
+    change: &RepoChange,
+    topics: &[String],
+) -> Result<(), CliError> {
+    if *change == RepoChange::default() && topics.is_empty() {
+        return Err(CliError::NothingToChange);
+    }
+    let named: Result<Vec<Topic>, InvalidName> = match topics {
+        // An empty one says that there is none.
+        [empty] if empty.is_empty() => Ok(Vec::new()),
+        named => named.iter().map(|topic| topic.parse()).collect(),
+    };
+    let named = named.map_err(|source| CliError::Topic { source })?;
+    if *change != RepoChange::default() {
+        let changed = client.change_repo(path, change).await;
+        changed.map_err(failed("change", path))?;
+    }
+    if !topics.is_empty() {
+        let set = client.set_topics(path, &named).await;
+        set.map_err(failed("set the topics of", path))?;
+    }
+    Ok(())
+}
+
+async fn archive(client: &Client, path: &RepoPath, archived: bool) -> Result<(), CliError> {
+    let what = if archived { "archive" } else { "unarchive" };
+    let change = RepoChange {
+        archived: Some(archived),
+        ..RepoChange::default()
+    };
+    let changed = client.change_repo(path, &change).await;
+    changed.map_err(failed(what, path))
+}
+
+/// What became of it, by the name it has now.
+async fn said(
+    client: &Client,
+    path: &RepoPath,
+    what: &str,
+    json: bool,
+    out: &mut (dyn Write + Send),
+) -> Result<(), CliError> {
+    let repo = client.get_repo(path).await.map_err(failed("show", path))?;
+    if json {
+        write_json(&repo, out)?;
+    } else {
+        let now = repo.path();
+        match now == *path {
+            true => writeln!(out, "{what} {now}")?,
+            false => writeln!(out, "{what} {path}: it is {now} now")?,
+        }
+    }
+    Ok(())
+}
