@@ -140,7 +140,15 @@ impl FromRequestParts<Api> for Readable {
             (api.backend.get(&path?).await?, Reader::Known)
         } else {
             let path = path.map_err(|_| auth::log_in_first())?;
-            (api.backend.get_public(&path).await?, Reader::Anybody)
+            let record = api.backend.get_public(&path).await;
+            let record = record.map_err(|error| {
+                if error.code == ErrorCode::Unauthenticated {
+                    auth::log_in_first()
+                } else {
+                    error.into()
+                }
+            })?;
+            (record, Reader::Anybody)
         };
         Ok(Self {
             record,

@@ -13,3 +13,4 @@ pub(crate) mod harness;
 mod power;
 mod pruning;
 mod refusals;
+mod repositories;

@@ -16,4 +16,5 @@ mod pruning;
 mod pushes;
 mod replay;
 mod ring;
+mod settings;
 mod sha256;

@@ -118,8 +118,12 @@ fn stock_git_is_refused_without_the_token() {
     let server = Server::start();
     let top = server.dir.path().to_owned();
     server.git_ok(&top.join("repos"), &["init", "-q", "--bare", "demo.git"]);
+    // Fetches are let through to where it is known whether the repository is public; here it always is.
+    server.git_ok(&top, &["init", "-q", "work"]);
+    let work = top.join("work");
+    server.git_ok(&work, &["commit", "-q", "--allow-empty", "-m", "one"]);
     for credentials in ["admin:wrong", "admin:", "anybody"] {
-        let refused = server.git(&top, &["ls-remote", &server.url(credentials)]);
+        let refused = server.git(&work, &["push", &server.url(credentials), "HEAD:main"]);
         assert!(!refused.status.success(), "{credentials} was let in");
         let said = String::from_utf8_lossy(&refused.stderr).into_owned();
         let told = said.contains("Authentication failed") || said.contains("could not read");

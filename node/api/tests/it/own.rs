@@ -31,6 +31,9 @@ async fn a_repository_of_another_owner_is_created_and_says_where_it_lives() {
         "shard": shard_of(1).get(), "generation": 1, "state": "ready", "leader": 2,
         "private": false, "description": "", "default_branch": "dev",
         "object_format_name": "sha1", "created_at": "2026-01-02T03:04:05Z",
+        "updated_at": "2026-01-02T03:04:05Z",
+        "archived": false, "topics": [], "forked_from": null,
+        "former_names": [],
     });
     assert_eq!(made.json(), expected);
     let found = node.get("/api/henge/v1/repos/team/X").await;

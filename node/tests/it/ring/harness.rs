@@ -228,6 +228,17 @@ impl Ring {
         format!("http://admin:{}@{address}/{repo}.git", self.token)
     }
 
+    /// `HOST:PORT` of a node's HTTP listener.
+    pub(super) fn address(&self, node: u64) -> String {
+        let http = self.node(node)["http"].as_str().expect("an address");
+        http.strip_prefix("http://").expect("http").to_owned()
+    }
+
+    /// The URL without the token.
+    pub(super) fn open_url(&self, node: u64, repo: &str) -> String {
+        format!("http://{}/{repo}.git", self.address(node))
+    }
+
     pub(super) fn token(&self) -> &str {
         &self.token
     }
@@ -313,7 +324,7 @@ impl Drop for Ring {
     }
 }
 
-fn henge() -> Command {
+pub(super) fn henge() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
     command
         .env_remove("HENGE_URL")
