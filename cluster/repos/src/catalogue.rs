@@ -308,19 +308,15 @@ impl Catalogue {
     ) -> Result<(), ServiceError> {
         self.barrier().await?;
         let now = self.with_meta(|meta| meta.repo_by_path(path))?;
-        let record = match now {
-            Some(record) => record,
+        let Some(record) = now else {
             // Whoever deletes by a name of before may mean something else.
-            None => {
-                return Err(self.look(path)?.map_or_else(
-                    || error::not_found(path),
-                    |moved| {
-                        let message =
-                            format!("there is no repository {path}: it is {} now", moved.path);
-                        failed(ErrorCode::NotFound, message)
-                    },
-                ));
-            }
+            return Err(match self.look(path)? {
+                Some(moved) => failed(
+                    ErrorCode::NotFound,
+                    format!("there is no repository {path}: it is {} now", moved.path),
+                ),
+                None => error::not_found(path),
+            });
         };
         let repo = record.repo;
         let buried = MetaCommand::DeleteRepo { repo };

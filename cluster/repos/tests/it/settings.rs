@@ -225,7 +225,7 @@ async fn protected_refs_keep_their_history() {
         .await;
     for node in ring.live() {
         let repos = &ring.node(node).repos;
-        let updates = vec![
+        let updates = [
             update("refs/heads/main", Some(&before)),
             update("refs/heads/main2", Some(&before)),
             update("refs/tags/v1", None),

@@ -51,13 +51,13 @@ pub(super) fn edit(
         description: edit
             .description
             .clone()
-            .unwrap_or(known.description.clone()),
+            .unwrap_or_else(|| known.description.clone()),
         private: edit.private.unwrap_or(known.private),
         archived: edit.archived.unwrap_or(known.archived),
         default_branch: edit
             .default_branch
             .clone()
-            .unwrap_or(known.default_branch.clone()),
+            .unwrap_or_else(|| known.default_branch.clone()),
         topics,
         ..known.clone()
     };

@@ -86,7 +86,7 @@ pub(crate) async fn get_repo(
     let repository = Repository::new(&record, Some(&refs), &origin);
     Ok(Json(match reader {
         Reader::Known => repository,
-        Reader::Anybody => repository.to_read_only(),
+        Reader::Anybody => repository.read_only(),
     }))
 }
 

@@ -117,8 +117,9 @@ impl Repository {
             topics: record.topics.clone(),
         }
     }
+
     /// As somebody without a token sees it.
-    pub(crate) const fn to_read_only(mut self) -> Self {
+    pub(crate) const fn read_only(mut self) -> Self {
         self.permissions.admin = false;
         self.permissions.push = false;
         self

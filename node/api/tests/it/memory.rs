@@ -302,17 +302,21 @@ impl Backend for Memory {
         self.unless_broken(move |repos| {
             let mut repo = repos.remove(&path.key()).ok_or_else(|| no_such(path))?;
             let record = &mut repo.record;
-            let to = edit.path.unwrap_or(path.clone());
+            let to = edit.path.unwrap_or_else(|| path.clone());
             if repos.contains_key(&to.key()) {
                 repos.insert(path.key(), repo);
                 let text = format!("there is a repository {to} already");
                 return Err(ServiceError::new(ErrorCode::AlreadyExists, text));
             }
             record.path = to.clone();
-            record.description = edit.description.unwrap_or(record.description.clone());
+            record.description = edit
+                .description
+                .unwrap_or_else(|| record.description.clone());
             record.private = edit.private.unwrap_or(record.private);
             record.archived = edit.archived.unwrap_or(record.archived);
-            record.default_branch = edit.default_branch.unwrap_or(record.default_branch.clone());
+            record.default_branch = edit
+                .default_branch
+                .unwrap_or_else(|| record.default_branch.clone());
             match edit.topics {
                 TopicsEdit::Keep => {}
                 TopicsEdit::Set(topics) => record.topics = topics,

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{delete, get, post, put};
 use axum::{Json, Router};
 use henge_cli::Exit;
 use serde_json::{Value, json};
@@ -24,7 +24,17 @@ fn router() -> Router {
         .route("/api/henge/v1/repos/{owner}/{name}", get(show))
         .route("/api/henge/v1/repos/{owner}/{name}/gc", post(gc))
         .route("/api/henge/v1/repos/{owner}/{name}/stats", get(stats))
-        .route("/api/v1/repos/{owner}/{name}", delete(remove))
+        .route("/api/v1/repos/{owner}/{name}", delete(remove).patch(change))
+        .route("/api/v1/repos/{owner}/{name}/topics", put(set_topics))
+        .route("/api/v1/repos/{owner}/{name}/transfer", post(transfer))
+        .route(
+            "/api/v1/repos/{owner}/{name}/branch_protections",
+            get(protections).post(protect),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{name}/branch_protections/{*rule}",
+            delete(unprotect),
+        )
         .route("/api/v1/repos/{owner}/{name}/branches", get(branches))
         .with_state(Repos::default())
 }
@@ -149,6 +159,188 @@ async fn remove(
     {
         Some(_) => StatusCode::NO_CONTENT.into_response(),
         None => error(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+/// Runs `step` on a repository that is there.
+fn with(
+    repos: &Repos,
+    (owner, name): &(String, String),
+    step: impl FnOnce(&mut Value) -> StatusCode,
+) -> Response {
+    let mut repos = repos.lock().expect("not poisoned");
+    match repos.get_mut(&format!("{owner}/{name}")) {
+        Some(repo) => step(repo).into_response(),
+        None => error(StatusCode::NOT_FOUND, "not_found"),
+    }
+}
+
+/// A renamed repository is found under its former name, too.
+async fn change(
+    State(repos): State<Repos>,
+    Path(at): Path<(String, String)>,
+    Json(change): Json<BTreeMap<String, Value>>,
+) -> Response {
+    with(&repos, &at, |repo| {
+        for (field, value) in change {
+            repo[field] = value;
+        }
+        StatusCode::OK
+    })
+}
+
+async fn transfer(
+    State(repos): State<Repos>,
+    Path(at): Path<(String, String)>,
+    Json(to): Json<Value>,
+) -> Response {
+    with(&repos, &at, |repo| {
+        repo["owner"] = to["new_owner"].clone();
+        StatusCode::ACCEPTED
+    })
+}
+
+async fn set_topics(
+    State(repos): State<Repos>,
+    Path(at): Path<(String, String)>,
+    Json(set): Json<Value>,
+) -> Response {
+    with(&repos, &at, |repo| {
+        repo["topics"] = set["topics"].clone();
+        StatusCode::NO_CONTENT
+    })
+}
+
+async fn protections(
+    State(repos): State<Repos>,
+    Path((owner, name)): Path<(String, String)>,
+) -> Json<Value> {
+    let repos = repos.lock().expect("not poisoned");
+    let rules = repos
+        .get(&format!("{owner}/{name}"))
+        .map(|repo| repo["rules"].clone());
+    Json(rules.filter(Value::is_array).unwrap_or_else(|| json!([])))
+}
+
+async fn protect(
+    State(repos): State<Repos>,
+    Path(at): Path<(String, String)>,
+    Json(rule): Json<Value>,
+) -> Response {
+    let taken = std::cell::Cell::new(false);
+    let answer = with(&repos, &at, |repo| {
+        let mut rules = repo["rules"].as_array().cloned().unwrap_or_default();
+        taken.set(rules.contains(&rule));
+        rules.push(rule);
+        repo["rules"] = json!(rules);
+        StatusCode::CREATED
+    });
+    match taken.get() {
+        true => error(StatusCode::CONFLICT, "already_exists"),
+        false => answer,
+    }
+}
+
+async fn unprotect(
+    State(repos): State<Repos>,
+    Path((owner, name, rule)): Path<(String, String, String)>,
+) -> Response {
+    with(&repos, &(owner, name), |repo| {
+        let rules = repo["rules"].as_array().cloned().unwrap_or_default();
+        let left: Vec<_> = rules
+            .iter()
+            .filter(|one| one["rule_name"] != *rule)
+            .collect();
+        let gone = left.len() < rules.len();
+        repo["rules"] = json!(left);
+        match gone {
+            true => StatusCode::NO_CONTENT,
+            false => StatusCode::NOT_FOUND,
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_repository_is_changed_as_it_is_said() {
+    let server = Server::start(router()).await;
+    let url = server.url.as_str();
+    henge(url, &["repo", "create", "admin/demo"]).await;
+    let say = async |args: &[&str]| {
+        let done = henge(url, &[&["repo"], args].concat()).await;
+        assert_eq!(done.exit, Exit::Ok, "{args:?}: {}", done.err);
+        done.out
+    };
+    let edit = [
+        "edit",
+        "admin/demo",
+        "--description",
+        "a line",
+        "--default-branch",
+        "dev",
+        "--private",
+        "--topic",
+        "git",
+        "--topic",
+        "c-3",
+    ];
+    assert_eq!(say(&edit).await, "changed admin/demo\n");
+    assert_eq!(
+        say(&["archive", "admin/demo"]).await,
+        "archived admin/demo\n"
+    );
+    let rule = ["protect", "admin/demo", "release/v[0-9]*"];
+    let said = say(&rule).await;
+    assert_eq!(said, "protected release/v[0-9]* in admin/demo\n");
+    assert_eq!(say(&rule).await, said, "again is as good as once");
+    let show = say(&["show", "admin/demo"]).await;
+    for line in [
+        "description     a line\n",
+        "seen by         owner\n",
+        "default branch  dev\n",
+        "state           ready, archived\n",
+        "topics          git c-3\n",
+        "protected refs  refs/heads/release/v[0-9]*\n",
+    ] {
+        assert!(show.contains(line), "{line}: {show}");
+    }
+    say(&["unarchive", "admin/demo"]).await;
+    say(&["unprotect", "admin/demo", "release/v[0-9]*"]).await;
+    say(&["edit", "admin/demo", "--public", "--topic", ""]).await;
+    let json = say(&["show", "admin/demo", "--output", "json"]).await;
+    let value: Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(
+        (&value["archived"], &value["private"]),
+        (&json!(false), &json!(false))
+    );
+    assert_eq!(
+        (&value["topics"], &value["protected"]),
+        (&json!([]), &json!([]))
+    );
+    let said = say(&["rename", "admin/demo", "other"]).await;
+    assert_eq!(said, "renamed admin/demo: it is admin/other now\n");
+    let said = say(&["transfer", "admin/demo", "team"]).await;
+    assert_eq!(said, "transferred admin/demo: it is team/other now\n");
+}
+
+#[tokio::test]
+async fn a_change_that_makes_no_sense_is_not_sent() {
+    let server = Server::start(router()).await;
+    let url = server.url.as_str();
+    henge(url, &["repo", "create", "admin/demo"]).await;
+    for (args, exit) in [
+        (&["edit", "admin/demo"][..], Exit::Usage),
+        (&["edit", "admin/demo", "--topic", "Two words"], Exit::Usage),
+        (
+            &["edit", "admin/demo", "--private", "--public"],
+            Exit::Usage,
+        ),
+        (&["protect", "admin/demo", "a b"], Exit::Usage),
+        (&["rename", "admin/demo", "a/b"], Exit::Usage),
+        (&["archive", "admin/none"], Exit::NotFound),
+        (&["unprotect", "admin/demo", "main"], Exit::NotFound),
+    ] {
+        let done = henge(url, &[&["repo"], args].concat()).await;
+        assert_eq!(done.exit, exit, "{args:?}: {}", done.err);
     }
 }
 
