@@ -12,9 +12,9 @@ use henge_types::status::{
     NodeStatus, ReplicaCheck, RepoCheck, RepoStats,
 };
 use henge_types::{
-    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectFormat, ObjectId,
-    OwnerName, PreviousValue, RefName, RefPattern, RefProtection, RefRefusal, RefUpdate,
-    RefVerdict, RepoId, RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
+    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
+    PreviousValue, RefName, RefPattern, RefProtection, RefRefusal, RefUpdate, RefVerdict, RepoId,
+    RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.
