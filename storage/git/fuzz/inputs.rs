@@ -5,11 +5,10 @@
 
 mod longer;
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use flate2::read::ZlibDecoder;
 use flate2::write::ZlibEncoder;
 use henge_git::{
     BareRepository, Deadline, FetchLimits, Objects, Protocol, PushLimits, Stop, parse_push,
@@ -17,7 +16,7 @@ use henge_git::{
 };
 use henge_runtime::SystemClock;
 use henge_types::ObjectFormat;
-use longer::Longer;
+use longer::{Longer, first_whole};
 use sha1::{Digest, Sha1};
 
 /// Long before this, every input must have been answered.
@@ -350,18 +349,6 @@ pub(crate) fn push_raw_pack(place: &mut Place, pack: &[u8]) -> Taken {
 /// The name of the first object of a pack, if it is a whole one of moderate size.
 pub(crate) fn first_object(body: &[u8]) -> Option<Id> {
     first_whole(body).map(|(kind, data)| object_id(kind, &data))
-}
-
-fn first_whole(body: &[u8]) -> Option<(Kind, Vec<u8>)> {
-    let entry = body.get(12..)?;
-    let kind = Kind::of(entry.first()? >> 4 & 7)?;
-    let head = entry.iter().position(|byte| byte & 0x80 == 0)? + 1;
-    let mut data = Vec::new();
-    ZlibDecoder::new(&entry[head..])
-        .take(OBJECT_BYTES_MAX as u64)
-        .read_to_end(&mut data)
-        .ok()?;
-    Some((kind, data))
 }
 
 /// A pack with `delta` on the base that the repository has. It must be taken exactly if it is one by

@@ -1,9 +1,12 @@
 //! The same hostile bytes for a repository of the other object format.
 
+use std::io::Read;
+
+use flate2::read::ZlibDecoder;
 use henge_git::{BareRepository, FetchLimits, Objects, Protocol, receive_pack, upload_pack};
 use sha2::{Digest, Sha256};
 
-use super::{REF, first_whole, limits, line, stop};
+use super::{Kind, OBJECT_BYTES_MAX, REF, limits, line, stop};
 
 /// An empty repository whose objects are named by SHA-256. It gets what [`Place`] gets: it must answer all of it, and
 /// show only what it took.
@@ -85,4 +88,17 @@ impl Longer {
         let _answered =
             upload_pack(repo, &objects, protocol, &mut input, &mut answer, &limits).is_ok();
     }
+}
+
+/// Kind and content of the first object of a pack, if it is a whole one of moderate size.
+pub(super) fn first_whole(body: &[u8]) -> Option<(Kind, Vec<u8>)> {
+    let entry = body.get(12..)?;
+    let kind = Kind::of(entry.first()? >> 4 & 7)?;
+    let head = entry.iter().position(|byte| byte & 0x80 == 0)? + 1;
+    let mut data = Vec::new();
+    ZlibDecoder::new(&entry[head..])
+        .take(OBJECT_BYTES_MAX as u64)
+        .read_to_end(&mut data)
+        .ok()?;
+    Some((kind, data))
 }
