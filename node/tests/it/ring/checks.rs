@@ -13,7 +13,7 @@ fn henge(ring: &Ring, args: &[&str]) -> (i32, String) {
     let url = url.strip_suffix("/x.git").unwrap_or(&url);
     let url = url
         .split_once('@')
-        .map_or(url.to_owned(), |(_, host)| format!("http://{host}"));
+        .map_or_else(|| url.to_owned(), |(_, host)| format!("http://{host}"));
     let mut command = command(args);
     let done = command.args(["--url", &url, "--token", ring.token()]);
     let done = done.output().expect("the binary runs");
