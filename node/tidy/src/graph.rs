@@ -19,6 +19,10 @@ const ALLOWED_EDGES: &[(&str, &[&str])] = &[
         &["henge-types", "henge-runtime", "henge-storage"],
     ),
     (
+        "henge-git-client",
+        &["henge-types", "henge-runtime", "henge-git"],
+    ),
+    (
         "henge-cluster",
         &[
             "henge-types",

@@ -1,0 +1,422 @@
+//! What a remote has: the advertisement of the first protocol, the capabilities of the second, and `ls-refs`
+//! (gitprotocol-pack(5), gitprotocol-v2(5)).
+
+use std::collections::BTreeMap;
+use std::io::BufRead;
+
+use henge_git::pkt::{self, Packet};
+use henge_git::{Protocol, Service};
+use henge_types::{ObjectId, RefName};
+
+use crate::error::{Error, printable};
+
+/// Refs of one remote. A listing is kept in memory.
+const REFS_MAX: usize = 2_000_000;
+/// Lines of capabilities.
+const CAPABILITIES_MAX: usize = 1000;
+
+/// The hash that a repository names its objects by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ObjectFormat {
+    /// 20 bytes.
+    #[default]
+    Sha1,
+    /// 32 bytes.
+    Sha256,
+}
+
+impl ObjectFormat {
+    /// Its name on the wire.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+        }
+    }
+
+    /// Bytes of an id.
+    pub const fn bytes(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+        }
+    }
+
+    /// The id that means that there is none.
+    pub(crate) fn zero(self) -> String {
+        "0".repeat(self.bytes() * 2)
+    }
+
+    fn parse(name: &str) -> Result<Self, Error> {
+        match name {
+            "sha1" => Ok(Self::Sha1),
+            "sha256" => Ok(Self::Sha256),
+            other => {
+                let other = printable(other.as_bytes());
+                Err(Error::protocol(format!(
+                    "object-format {other:?} is not known"
+                )))
+            }
+        }
+    }
+
+    pub(crate) const fn is(self, id: &ObjectId) -> bool {
+        matches!(
+            (self, id),
+            (Self::Sha1, ObjectId::Sha1(_)) | (Self::Sha256, ObjectId::Sha256(_))
+        )
+    }
+}
+
+/// One ref of a remote.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RemoteRef {
+    /// Its full name.
+    pub name: RefName,
+    /// Its value.
+    pub id: ObjectId,
+}
+
+/// What a remote has.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Its refs, in the remote's order. HEAD is not among them.
+    pub refs: Vec<RemoteRef>,
+    /// The branch that HEAD points at, where the remote says so.
+    pub head: Option<RefName>,
+    /// The value of HEAD, where it has one.
+    pub head_id: Option<ObjectId>,
+    /// Its hash.
+    pub format: ObjectFormat,
+    /// Refs whose names are not valid here: they are left out.
+    pub unnameable: u64,
+    pub(crate) protocol: Protocol,
+    pub(crate) capabilities: Capabilities,
+}
+
+impl Listing {
+    /// The values of the refs by name.
+    pub fn values(&self) -> BTreeMap<RefName, ObjectId> {
+        let pairs = self.refs.iter().map(|found| (found.name.clone(), found.id));
+        pairs.collect()
+    }
+
+    /// The branch that is taken for the default: what HEAD says, or the only or best known one with HEAD's value.
+    pub fn default_branch(&self) -> Option<RefName> {
+        if self.head.is_some() {
+            return self.head.clone();
+        }
+        let head = self.head_id?;
+        let mut same = self
+            .refs
+            .iter()
+            .filter(|found| found.id == head && found.name.is_branch())
+            .map(|found| &found.name);
+        let first = same.clone().next();
+        let known = same.find(|name| matches!(name.short(), "main" | "master"));
+        known.or(first).cloned()
+    }
+
+    pub(crate) fn add(&mut self, name: &str, id: ObjectId) -> Result<(), Error> {
+        if self.refs.len() == REFS_MAX {
+            return Err(Error::protocol(format!("it has more than {REFS_MAX} refs")));
+        }
+        match name.parse() {
+            Ok(name) => self.refs.push(RemoteRef { name, id }),
+            Err(_) => self.unnameable += 1,
+        }
+        Ok(())
+    }
+}
+
+/// What a server can do: words, each perhaps with a value.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Capabilities(BTreeMap<String, String>);
+
+impl Capabilities {
+    fn add(&mut self, word: &str) -> Result<(), Error> {
+        if self.0.len() == CAPABILITIES_MAX {
+            return Err(Error::protocol("it has too many capabilities"));
+        }
+        let (name, value) = word.split_once('=').unwrap_or((word, ""));
+        // `symref` may come several times; HEAD's is the one that counts.
+        let counts = name != "symref" || value.starts_with("HEAD:");
+        if counts {
+            self.0.insert(name.to_owned(), value.to_owned());
+        }
+        Ok(())
+    }
+
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.0.contains_key(name)
+    }
+
+    /// Whether the value of `name` names `word`.
+    pub(crate) fn offers(&self, name: &str, word: &str) -> bool {
+        let value = self.0.get(name);
+        value.is_some_and(|value| value.split(' ').any(|part| part == word))
+    }
+
+    fn format(&self) -> Result<ObjectFormat, Error> {
+        self.0
+            .get("object-format")
+            .map_or(Ok(ObjectFormat::Sha1), |name| ObjectFormat::parse(name))
+    }
+}
+
+/// Reads what a server says first. In protocol v2 the refs are still to be asked for.
+pub(crate) fn read_advertisement(
+    input: &mut dyn BufRead,
+    service: Service,
+) -> Result<Listing, Error> {
+    let mut buffer = Vec::new();
+    let expected = format!("# service={}", service.name());
+    let mut first = line(input, &mut buffer)?;
+    if first.as_deref() == Some(expected.as_bytes()) {
+        match pkt::read(input, &mut buffer)? {
+            Some(Packet::Flush) => {}
+            _ => return Err(Error::protocol("the line of the service has no end")),
+        }
+        first = line(input, &mut buffer)?;
+    }
+    match first.as_deref() {
+        Some(b"version 2") => read_capabilities(input),
+        Some(b"version 1") => {
+            let first = line(input, &mut buffer)?;
+            read_refs(input, first, Protocol::V1)
+        }
+        first => read_refs(input, first.map(<[u8]>::to_vec), Protocol::V0),
+    }
+}
+
+/// One line without its newline; `None` for a flush. Anything else is an error.
+fn line(input: &mut dyn BufRead, buffer: &mut Vec<u8>) -> Result<Option<Vec<u8>>, Error> {
+    match pkt::read(input, buffer)? {
+        None => Err(Error::protocol("it ends early")),
+        Some(Packet::Flush) => Ok(None),
+        Some(packet) => match packet.line() {
+            Some(line) => {
+                if let Some(message) = line.strip_prefix(b"ERR ") {
+                    let message = printable(message);
+                    return Err(Error::Remote { message });
+                }
+                Ok(Some(line.to_vec()))
+            }
+            None => Err(Error::protocol("a delimiter where a line was expected")),
+        },
+    }
+}
+
+fn read_capabilities(input: &mut dyn BufRead) -> Result<Listing, Error> {
+    let mut listing = Listing {
+        protocol: Protocol::V2,
+        ..Listing::default()
+    };
+    let mut buffer = Vec::new();
+    while let Some(word) = line(input, &mut buffer)? {
+        listing.capabilities.add(&String::from_utf8_lossy(&word))?;
+    }
+    listing.format = listing.capabilities.format()?;
+    for needed in ["ls-refs", "fetch"] {
+        if !listing.capabilities.has(needed) {
+            return Err(Error::protocol(format!("it does not offer {needed}")));
+        }
+    }
+    Ok(listing)
+}
+
+/// Reads the refs of the first protocol, from their first line on.
+fn read_refs(
+    input: &mut dyn BufRead,
+    first: Option<Vec<u8>>,
+    protocol: Protocol,
+) -> Result<Listing, Error> {
+    let mut listing = Listing {
+        protocol,
+        ..Listing::default()
+    };
+    let mut buffer = Vec::new();
+    let mut next = first;
+    let mut is_first = true;
+    while let Some(line_read) = next {
+        let mut entry = line_read.as_slice();
+        if is_first {
+            let end = entry.iter().position(|byte| *byte == 0);
+            let words = end.map_or(&b""[..], |end| &entry[end + 1..]);
+            for word in String::from_utf8_lossy(words).split_whitespace() {
+                listing.capabilities.add(word)?;
+            }
+            listing.format = listing.capabilities.format()?;
+            entry = &entry[..end.unwrap_or(entry.len())];
+            is_first = false;
+        }
+        if entry.starts_with(b"shallow ") {
+            return Err(Error::Shallow);
+        }
+        add_line(&mut listing, entry)?;
+        next = line(input, &mut buffer)?;
+    }
+    let target = listing.capabilities.0.get("symref");
+    let target = target.and_then(|value| value.strip_prefix("HEAD:"));
+    listing.head = target.and_then(|target| target.parse().ok());
+    Ok(listing)
+}
+
+fn add_line(listing: &mut Listing, entry: &[u8]) -> Result<(), Error> {
+    let (id, name) = split_ref(entry, listing.format)?;
+    let Ok(name) = std::str::from_utf8(name) else {
+        listing.unnameable += 1;
+        return Ok(());
+    };
+    match name {
+        "HEAD" => listing.head_id = Some(id),
+        // What an empty repository has instead of a ref.
+        "capabilities^{}" => {}
+        // What a tag stands for.
+        peeled if peeled.ends_with("^{}") => {}
+        // Of somebody else's repository, as bases of deltas.
+        ".have" => {}
+        name => listing.add(name, id)?,
+    }
+    Ok(())
+}
+
+fn split_ref(entry: &[u8], format: ObjectFormat) -> Result<(ObjectId, &[u8]), Error> {
+    let malformed = || {
+        let line = printable(entry);
+        Error::protocol(format!("{line:?} is not a ref"))
+    };
+    let (id, name) = entry
+        .split_at_checked(format.bytes() * 2)
+        .ok_or_else(malformed)?;
+    let name = name.strip_prefix(b" ").ok_or_else(malformed)?;
+    let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());
+    Ok((id.ok_or_else(malformed)?, name))
+}
+
+/// Reads the answer to `ls-refs` into `listing`.
+pub(crate) fn read_ls_refs(input: &mut dyn BufRead, listing: &mut Listing) -> Result<(), Error> {
+    let mut buffer = Vec::new();
+    while let Some(entry) = line(input, &mut buffer)? {
+        // `unborn HEAD symref-target:NAME`, or an id.
+        let unborn = entry.strip_prefix(b"unborn ");
+        let (id, rest) = match unborn {
+            Some(rest) => (None, rest),
+            None => {
+                let (id, rest) = split_ref(&entry, listing.format)?;
+                (Some(id), rest)
+            }
+        };
+        let Ok(rest) = std::str::from_utf8(rest) else {
+            listing.unnameable += 1;
+            continue;
+        };
+        let mut words = rest.split(' ');
+        let name = words.next().unwrap_or_default();
+        if name == "HEAD" {
+            listing.head_id = id;
+            let target = words.find_map(|word| word.strip_prefix("symref-target:"));
+            listing.head = target.and_then(|target| target.parse().ok());
+        } else if let Some(id) = id {
+            listing.add(name, id)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const A: &str = "1111111111111111111111111111111111111111";
+    const B: &str = "2222222222222222222222222222222222222222";
+
+    fn lines(lines: &[&str]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for line in lines {
+            if line.is_empty() {
+                pkt::write_flush(&mut bytes).unwrap();
+            } else {
+                pkt::write(&mut bytes, format!("{line}\n").as_bytes()).unwrap();
+            }
+        }
+        bytes
+    }
+
+    fn read(text: &[&str]) -> Result<Listing, Error> {
+        read_advertisement(&mut &lines(text)[..], Service::UploadPack)
+    }
+
+    #[test]
+    fn the_first_protocol_lists_refs() {
+        let first = format!("{A} HEAD\0side-band-64k symref=HEAD:refs/heads/main agent=x");
+        let (main, tag, peeled) = (
+            format!("{A} refs/heads/main"),
+            format!("{B} refs/tags/v1"),
+            format!("{A} refs/tags/v1^{{}}"),
+        );
+        let odd = format!("{A} refs/heads/a..b");
+        for start in [&["# service=git-upload-pack", ""][..], &["version 1"], &[]] {
+            let rest = [&*first, &*main, &*tag, &*peeled, &*odd, ""];
+            let listing = read(&[start, &rest].concat()).unwrap();
+            assert_eq!(listing.refs.len(), 2);
+            assert_eq!(listing.unnameable, 1);
+            assert_eq!(listing.head.as_ref().unwrap().as_str(), "refs/heads/main");
+            assert_eq!(listing.head_id.unwrap().to_string(), A);
+            assert!(listing.capabilities.has("side-band-64k"));
+        }
+    }
+
+    #[test]
+    fn the_second_protocol_lists_capabilities_and_then_refs() {
+        let words = ["version 2", "ls-refs=unborn", "fetch=shallow filter", ""];
+        let mut listing = read(&words).unwrap();
+        assert_eq!(listing.protocol, Protocol::V2);
+        assert!(listing.capabilities.offers("fetch", "filter"));
+        let refs = lines(&[
+            "unborn HEAD symref-target:refs/heads/trunk",
+            &format!("{A} refs/heads/x peeled:{B}"),
+            "",
+        ]);
+        read_ls_refs(&mut &refs[..], &mut listing).unwrap();
+        assert_eq!(
+            listing.default_branch().unwrap().as_str(),
+            "refs/heads/trunk"
+        );
+        assert_eq!((listing.refs.len(), listing.head_id), (1, None));
+    }
+
+    #[test]
+    fn an_empty_repository_and_one_without_symrefs_are_understood() {
+        let zero = "0".repeat(40);
+        let empty = read(&[&format!("{zero} capabilities^{{}}\0agent=x"), ""]).unwrap();
+        assert_eq!((empty.refs.len(), empty.default_branch()), (0, None));
+        let listing = read(&[
+            &format!("{A} HEAD\0agent=x"),
+            &format!("{A} refs/heads/dev"),
+            &format!("{A} refs/heads/master"),
+            "",
+        ]);
+        let branch = listing.unwrap().default_branch().unwrap();
+        assert_eq!(branch.as_str(), "refs/heads/master");
+    }
+
+    #[test]
+    fn what_is_no_listing_is_an_error() {
+        let shallow = format!("shallow {A}");
+        let first = format!("{A} HEAD\0agent=x");
+        for bad in [
+            &["hello", ""][..],
+            &["ERR no such thing", ""],
+            &[first.as_str()],
+            &[first.as_str(), shallow.as_str(), ""],
+            &["version 2", "agent=x", ""],
+            &[&format!("{A} HEAD\0object-format=sha3"), ""],
+            &[&format!("{A}HEAD\0x"), ""],
+        ] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+        let error = read(&["ERR no\u{1b}[1mthing", ""]).unwrap_err();
+        assert_eq!(error.to_string(), "the remote says: no [1mthing");
+    }
+}

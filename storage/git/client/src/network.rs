@@ -1,0 +1,134 @@
+//! Connections: which addresses and certificates are trusted, and for how long a peer may rest.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::runtime::Handle;
+use tokio_rustls::TlsConnector;
+
+use crate::address::AddressPolicy;
+use crate::error::Error;
+use crate::trust::Trust;
+use crate::url::{RemoteUrl, Scheme};
+
+/// For how long a peer is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// For a connection to one address, TLS included.
+    pub connect: Duration,
+    /// For the next byte, in either direction.
+    pub rest: Duration,
+}
+
+impl Default for Timeouts {
+    /// Servers that count what to send are silent for a while.
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(15),
+            rest: Duration::from_secs(120),
+        }
+    }
+}
+
+/// How servers are reached. Cloning shares what was read of certificates.
+#[derive(Debug, Clone)]
+pub struct Network {
+    /// The runtime that has the sockets. Work on it must not be what blocks here.
+    pub handle: Handle,
+    /// Whose certificates are believed.
+    pub trust: Trust,
+    /// Which addresses may be connected to.
+    pub addresses: AddressPolicy,
+    /// For how long a peer is waited for.
+    pub timeouts: Timeouts,
+}
+
+/// A connection, in the clear or not.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+impl Network {
+    /// Connects to the server of `url`. The address that was checked is the one that is connected to: the name is not
+    /// looked up again.
+    pub(crate) async fn connect(&self, url: &RemoteUrl) -> Result<Box<dyn Stream>, Error> {
+        let tls = match url.scheme() {
+            Scheme::Http => None,
+            Scheme::Https => Some(TlsConnector::from(self.trust.config()?)),
+        };
+        let mut failed = None;
+        for address in self.resolve(url).await? {
+            match self.connect_to(address).await {
+                Ok(stream) => return self.secure(url, tls, stream).await,
+                Err(error) => failed = Some(error),
+            }
+        }
+        Err(Error::Connect {
+            host: url.host().to_owned(),
+            source: failed.unwrap_or_else(|| io::Error::other("it has no address")),
+        })
+    }
+
+    async fn resolve(&self, url: &RemoteUrl) -> Result<Vec<SocketAddr>, Error> {
+        let lookup = tokio::net::lookup_host((url.host(), url.port()));
+        let failed = |source| Error::Resolve {
+            host: url.host().to_owned(),
+            source,
+        };
+        let found = tokio::time::timeout(self.timeouts.connect, lookup)
+            .await
+            .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)?;
+        let all: Vec<SocketAddr> = found.collect();
+        let allowed: Vec<SocketAddr> = all
+            .iter()
+            .copied()
+            .filter(|address| self.addresses.allows(address.ip()))
+            .collect();
+        match all.first() {
+            Some(refused) if allowed.is_empty() => Err(Error::AddressRefused {
+                host: url.host().to_owned(),
+                address: refused.ip(),
+            }),
+            _ => Ok(allowed),
+        }
+    }
+
+    async fn connect_to(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = tokio::time::timeout(self.timeouts.connect, TcpStream::connect(address))
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    async fn secure(
+        &self,
+        url: &RemoteUrl,
+        tls: Option<TlsConnector>,
+        stream: TcpStream,
+    ) -> Result<Box<dyn Stream>, Error> {
+        let Some(tls) = tls else {
+            return Ok(Box::new(stream));
+        };
+        let failed = |source| Error::Tls {
+            host: url.host().to_owned(),
+            source,
+        };
+        let name = ServerName::try_from(url.host().to_owned())
+            .map_err(|error| failed(io::Error::other(error)))?;
+        let stream = tokio::time::timeout(self.timeouts.connect, tls.connect(name, stream))
+            .await
+            .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
+            .map_err(failed)?;
+        Ok(Box::new(stream))
+    }
+}
+
+/// A [`Network`] that several remotes share.
+pub type SharedNetwork = Arc<Network>;

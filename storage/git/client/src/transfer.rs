@@ -1,0 +1,435 @@
+//! From a source to a destination: which refs, in which steps, and what came of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use henge_git::Stop;
+use henge_types::{ObjectId, PreviousValue, RefName, RefUpdate, limits};
+
+use crate::error::Error;
+use crate::listing::Listing;
+use crate::pack::PackFile;
+use crate::report::PushVerdict;
+use crate::request::HAVES_MAX;
+
+/// Refs that are a host's own or one person's: no copy of a repository has them. Names that end in a slash stand for
+/// everything below.
+const LEFT_OUT: &[&str] = &[
+    // Pull and merge requests of Gitea, GitHub, GitLab and Gerrit: nobody can push them.
+    "refs/pull/",
+    "refs/merge-requests/",
+    "refs/changes/",
+    "refs/for/",
+    // What GitLab keeps for itself.
+    "refs/keep-around/",
+    "refs/environments/",
+    "refs/pipelines/",
+    "refs/tmp/",
+    // What belongs to one clone and not to its project.
+    "refs/remotes/",
+    "refs/stash",
+    "refs/bisect/",
+    "refs/worktree/",
+    "refs/rewritten/",
+    "refs/prefetch/",
+];
+
+/// What happens meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The remote tells a person something; pieces of lines, as they come.
+    Said(&'a str),
+    /// So many bytes of a pack have come.
+    Received {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// So many bytes of a push have left.
+    Sent {
+        /// Bytes.
+        bytes: u64,
+        /// Of so many.
+        total: u64,
+    },
+    /// A push was answered: so many refs are done.
+    Refs {
+        /// Refs that were asked for so far.
+        done: usize,
+        /// Of so many.
+        total: usize,
+    },
+}
+
+/// Who is told what happens, and who may stop it.
+pub struct Watch<'a> {
+    /// Stops it.
+    pub stop: &'a Stop,
+    /// Is told.
+    pub tell: &'a mut dyn FnMut(Event<'_>),
+}
+
+impl std::fmt::Debug for Watch<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Watch")
+    }
+}
+
+/// Where objects come from.
+pub trait Source {
+    /// What there is.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error>;
+
+    /// A pack in `directory` with everything that `wants` reach and `haves` do not, complete in itself.
+    ///
+    /// # Errors
+    /// When it cannot be had, or is larger than allowed.
+    fn fetch(
+        &mut self,
+        listing: &Listing,
+        wants: &[ObjectId],
+        haves: &[ObjectId],
+        directory: &Path,
+        watch: &mut Watch<'_>,
+    ) -> Result<PackFile, Error>;
+}
+
+/// Where refs and objects go.
+pub trait Destination {
+    /// What there is.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error>;
+
+    /// Pushes: one verdict per update. `pack` is there unless all updates delete.
+    ///
+    /// # Errors
+    /// When it is not known what became of it, or nothing did.
+    fn push(
+        &mut self,
+        updates: &[RefUpdate],
+        pack: Option<&PackFile>,
+        watch: &mut Watch<'_>,
+    ) -> Result<Vec<PushVerdict>, Error>;
+}
+
+/// Which refs are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Selection {
+    /// All but those of pull requests, hosts and single clones.
+    #[default]
+    Project,
+}
+
+impl Selection {
+    /// Whether a ref is taken.
+    pub fn takes(self, name: &RefName) -> bool {
+        let Self::Project = self;
+        !LEFT_OUT.iter().any(|out| {
+            let name = name.as_str();
+            name == *out || (out.ends_with('/') && name.starts_with(out))
+        })
+    }
+}
+
+/// What becomes of refs that the source does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Prune {
+    /// They stay.
+    #[default]
+    Keep,
+    /// They are deleted.
+    Delete,
+}
+
+/// How a transfer goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Transfer<'a> {
+    /// Which refs.
+    pub selection: Selection,
+    /// What becomes of others.
+    pub prune: Prune,
+    /// Where packs lie in between.
+    pub directory: &'a Path,
+    /// Updates in one push.
+    pub updates_max: usize,
+}
+
+impl<'a> Transfer<'a> {
+    /// Everything, without deleting, with packs in `directory` in between.
+    pub const fn new(directory: &'a Path) -> Self {
+        Self {
+            selection: Selection::Project,
+            prune: Prune::Keep,
+            directory,
+            updates_max: limits::REF_UPDATES_MAX,
+        }
+    }
+}
+
+/// What came of a transfer.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TransferSummary {
+    /// Refs that the destination did not have.
+    pub created: u64,
+    /// Refs that have another value now.
+    pub updated: u64,
+    /// Refs that are gone.
+    pub deleted: u64,
+    /// Refs that were the same already.
+    pub unchanged: u64,
+    /// Refs of the source that were left out.
+    pub left_out: u64,
+    /// Refs that the destination refused, with its reasons.
+    pub refused: Vec<(RefName, String)>,
+    /// Objects that were sent.
+    pub objects: u64,
+    /// Bytes of the packs with them.
+    pub pack_bytes: u64,
+    /// The branch that the source takes for its default.
+    pub default_branch: Option<RefName>,
+}
+
+/// The updates that make `current` what `wanted` is, those that delete first.
+fn plan(
+    wanted: &BTreeMap<RefName, ObjectId>,
+    current: &BTreeMap<RefName, ObjectId>,
+    first: Option<&RefName>,
+    transfer: &Transfer<'_>,
+) -> Vec<RefUpdate> {
+    let mut updates = Vec::new();
+    if transfer.prune == Prune::Delete {
+        let gone = current
+            .iter()
+            .filter(|(name, _)| !wanted.contains_key(*name) && transfer.selection.takes(name));
+        updates.extend(gone.map(|(name, id)| RefUpdate {
+            name: name.clone(),
+            expected: PreviousValue::MustExistAndMatch(*id),
+            new: None,
+        }));
+    }
+    let changed = wanted
+        .iter()
+        .filter(|(name, id)| current.get(*name) != Some(*id));
+    let mut changed: Vec<_> = changed
+        .map(|(name, id)| RefUpdate {
+            name: name.clone(),
+            expected: current
+                .get(name)
+                .map_or(PreviousValue::MustNotExist, |old| {
+                    PreviousValue::MustExistAndMatch(*old)
+                }),
+            new: Some(*id),
+        })
+        .collect();
+    // What a transfer that breaks off leaves behind should be of use: the default branch, then the others.
+    changed.sort_by_key(|update| {
+        let name = &update.name;
+        (Some(name) != first, !name.is_branch(), !name.is_tag())
+    });
+    updates.extend(changed);
+    updates
+}
+
+/// Makes the refs of `destination` those of `source`, and brings the objects.
+///
+/// Every push names the values that it replaces: what changes meanwhile is refused, not overwritten. A transfer that
+/// broke off is gone on with by another one.
+///
+/// # Errors
+/// When either side fails. Pushes that were answered before stay.
+pub fn transfer(
+    source: &mut dyn Source,
+    destination: &mut dyn Destination,
+    transfer: &Transfer<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<TransferSummary, Error> {
+    let listing = source.list(watch)?;
+    let there = destination.list(watch)?;
+    transfer_listed(source, &listing, destination, &there, transfer, watch)
+}
+
+/// [`transfer`](transfer()), for who has asked both sides already.
+///
+/// # Errors
+/// As [`transfer`](transfer()).
+pub fn transfer_listed(
+    source: &mut dyn Source,
+    listing: &Listing,
+    destination: &mut dyn Destination,
+    there: &Listing,
+    transfer: &Transfer<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<TransferSummary, Error> {
+    if listing.format != there.format && !listing.refs.is_empty() {
+        return Err(Error::ObjectFormat {
+            source_format: listing.format.name(),
+            destination_format: there.format.name(),
+        });
+    }
+    let mut summary = TransferSummary {
+        default_branch: listing.default_branch(),
+        ..TransferSummary::default()
+    };
+    let mut wanted = listing.values();
+    let all = wanted.len();
+    wanted.retain(|name, id| transfer.selection.takes(name) && listing.format.is(id));
+    summary.left_out = (all - wanted.len()) as u64 + listing.unnameable;
+    let mut current = there.values();
+    let first = summary.default_branch.clone();
+    let updates = plan(&wanted, &current, first.as_ref(), transfer);
+    let kept = wanted
+        .keys()
+        .filter(|name| current.contains_key(*name))
+        .count() as u64;
+    let source_values: BTreeSet<ObjectId> = wanted.values().copied().collect();
+    let mut changes = 0_u64;
+    let mut done = 0;
+    for batch in updates.chunks(transfer.updates_max.max(1)) {
+        let pack = pack_for(
+            batch,
+            &current,
+            &source_values,
+            source,
+            listing,
+            transfer,
+            watch,
+        )?;
+        if let Some(pack) = &pack {
+            summary.objects += u64::from(pack.objects());
+            summary.pack_bytes += pack.bytes();
+        }
+        let verdicts = destination.push(batch, pack.as_ref(), watch)?;
+        for (update, verdict) in batch.iter().zip(verdicts) {
+            let existed = current.contains_key(&update.name);
+            changes += u64::from(existed && update.new.is_some());
+            match (verdict.result, update.new) {
+                (Err(reason), _) => summary.refused.push((update.name.clone(), reason)),
+                (Ok(()), None) => {
+                    summary.deleted += 1;
+                    current.remove(&update.name);
+                }
+                (Ok(()), Some(id)) => {
+                    let count = match existed {
+                        true => &mut summary.updated,
+                        false => &mut summary.created,
+                    };
+                    *count += 1;
+                    current.insert(update.name.clone(), id);
+                }
+            }
+        }
+        done += batch.len();
+        (watch.tell)(Event::Refs {
+            done,
+            total: updates.len(),
+        });
+    }
+    summary.unchanged = kept.saturating_sub(changes);
+    Ok(summary)
+}
+
+/// The pack that a push needs; none when it only deletes.
+fn pack_for(
+    batch: &[RefUpdate],
+    current: &BTreeMap<RefName, ObjectId>,
+    source_values: &BTreeSet<ObjectId>,
+    source: &mut dyn Source,
+    listing: &Listing,
+    transfer: &Transfer<'_>,
+    watch: &mut Watch<'_>,
+) -> Result<Option<PackFile>, Error> {
+    if batch.iter().all(|update| update.new.is_none()) {
+        return Ok(None);
+    }
+    let there: BTreeSet<ObjectId> = current.values().copied().collect();
+    let wants: BTreeSet<ObjectId> = batch
+        .iter()
+        .filter_map(|update| update.new)
+        .filter(|id| !there.contains(id))
+        .collect();
+    if wants.is_empty() {
+        return PackFile::empty(transfer.directory, listing.format).map(Some);
+    }
+    let wants: Vec<_> = wants.into_iter().collect();
+    // Those that the source has for certain come first; of the others it takes what it knows.
+    let (known, others): (Vec<_>, Vec<_>) =
+        there.into_iter().partition(|id| source_values.contains(id));
+    let haves: Vec<_> = known.into_iter().chain(others).take(HAVES_MAX).collect();
+    source
+        .fetch(listing, &wants, &haves, transfer.directory, watch)
+        .map(Some)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name(text: &str) -> RefName {
+        text.parse().unwrap()
+    }
+
+    fn id(digit: u8) -> ObjectId {
+        ObjectId::from_bytes(&[digit; 20]).unwrap()
+    }
+
+    #[test]
+    fn refs_of_hosts_and_of_single_clones_are_left_out() {
+        for (text, taken) in [
+            ("refs/heads/main", true),
+            ("refs/heads/pull/1", true),
+            ("refs/tags/v1", true),
+            ("refs/notes/commits", true),
+            ("refs/replace/x", true),
+            ("refs/pull/1/head", false),
+            ("refs/merge-requests/1/head", false),
+            ("refs/remotes/origin/main", false),
+            ("refs/keep-around/1", false),
+            ("refs/stash/x", true),
+        ] {
+            assert_eq!(Selection::Project.takes(&name(text)), taken, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_differs_is_changed_and_nothing_else() {
+        let wanted = BTreeMap::from([
+            (name("refs/heads/a"), id(1)),
+            (name("refs/heads/main"), id(2)),
+            (name("refs/heads/same"), id(3)),
+            (name("refs/notes/x"), id(4)),
+            (name("refs/tags/v"), id(5)),
+        ]);
+        let current = BTreeMap::from([
+            (name("refs/heads/gone"), id(6)),
+            (name("refs/heads/main"), id(7)),
+            (name("refs/heads/same"), id(3)),
+            (name("refs/pull/1/head"), id(8)),
+        ]);
+        let dir = Path::new("/");
+        let main = name("refs/heads/main");
+        let names = |transfer: &Transfer<'_>| -> Vec<String> {
+            let updates = plan(&wanted, &current, Some(&main), transfer);
+            let names = updates.iter().map(|update| update.name.to_string());
+            names.collect()
+        };
+        let kept = [
+            "refs/heads/main",
+            "refs/heads/a",
+            "refs/tags/v",
+            "refs/notes/x",
+        ];
+        assert_eq!(names(&Transfer::new(dir)), kept);
+        let prune = Transfer {
+            prune: Prune::Delete,
+            ..Transfer::new(dir)
+        };
+        assert_eq!(names(&prune), [&["refs/heads/gone"][..], &kept].concat());
+        let updates = plan(&wanted, &current, Some(&main), &prune);
+        assert_eq!(updates[1].expected, PreviousValue::MustExistAndMatch(id(7)));
+        assert_eq!(updates[2].expected, PreviousValue::MustNotExist);
+    }
+}
