@@ -58,16 +58,20 @@ fn remote(command: henge_cli::Command) -> ExitCode {
         Err(error) => return complain(&error, ExitCode::from(Exit::Failure.code())),
     };
     let stdin = io::stdin();
-    let input = if stdin.is_terminal() {
-        Input::Terminal
-    } else {
-        Input::Other
+    let person = |is_terminal| match is_terminal {
+        true => Input::Terminal,
+        false => Input::Other,
     };
+    let (input, watcher) = (
+        person(stdin.is_terminal()),
+        person(io::stderr().is_terminal()),
+    );
     let mut console = Console {
         out: &mut io::stdout(),
         err: &mut io::stderr(),
         answers: &mut io::BufReader::new(stdin),
         input,
+        watcher,
     };
     let environment = environment::remote();
     let exit = runtime.block_on(henge_cli::run(command, &environment, &mut console));

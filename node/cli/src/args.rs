@@ -329,6 +329,12 @@ pub enum RepoVerb {
         #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
         wait: u64,
     },
+    /// Copy a repository from elsewhere into the cluster, without git
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Import(ImportRepo),
+    /// Write a repository into a bundle or a bare repository on this machine, without git
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Export(ExportRepo),
     /// Delete a repository and everything in it
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Delete {
@@ -339,4 +345,56 @@ pub enum RepoVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// `henge repo import`
+#[derive(Debug, Args)]
+pub struct ImportRepo {
+    /// Where from: an http:// or https:// URL, or a directory with a repository, bare or not
+    #[arg(value_name = "URL|DIR")]
+    pub source: String,
+    /// The repository to create
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// One line about it
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub description: String,
+    /// Only its owner sees it
+    #[arg(long)]
+    pub private: bool,
+    /// Bring it up to date if it exists already
+    #[arg(long)]
+    pub update: bool,
+    /// Delete refs that the source does not have
+    #[arg(long, requires = "update")]
+    pub prune: bool,
+    /// A file with a token or password for the source, which only its owner may read
+    #[arg(long, value_name = "FILE")]
+    pub remote_token_file: Option<PathBuf>,
+    /// Believe the certificates in this file (PEM) instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// Where packs lie in between [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+    /// Tell how far it is also where standard error is no terminal
+    #[arg(long)]
+    pub progress: bool,
+}
+
+/// `henge repo export`
+#[derive(Debug, Args)]
+pub struct ExportRepo {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// The bundle to write, or with --bare the directory; it must not exist
+    #[arg(value_name = "FILE|DIR")]
+    pub target: PathBuf,
+    /// Write a bare repository instead of a bundle
+    #[arg(long)]
+    pub bare: bool,
+    /// Tell how far it is also where standard error is no terminal
+    #[arg(long)]
+    pub progress: bool,
 }

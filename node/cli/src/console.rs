@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
-/// Whether a person sits at the other end of standard input.
+/// Whether a person sits at the other end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
     /// A terminal: questions can be asked.
@@ -22,6 +22,8 @@ pub struct Console<'a> {
     pub answers: &'a mut (dyn BufRead + Send),
     /// Whether there is somebody to ask.
     pub input: Input,
+    /// Whether somebody watches standard error.
+    pub watcher: Input,
 }
 
 impl Console<'_> {

@@ -24,20 +24,30 @@ pub struct Environment {
     pub folder: PathBuf,
 }
 
-/// A client for the cluster that is meant.
-pub(crate) fn client(remote: &Remote, environment: &Environment) -> Result<Client, CliError> {
-    let (addresses, token) = resolve(remote, environment)?;
-    Ok(Client::with_deadlines(
-        addresses,
-        token,
-        Deadlines::default(),
-    ))
+/// The cluster that is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Context {
+    /// Its addresses, in the order in which they are asked.
+    pub(crate) addresses: Vec<Address>,
+    /// The token.
+    pub(crate) token: Option<Secret>,
 }
 
-fn resolve(
-    remote: &Remote,
-    environment: &Environment,
-) -> Result<(Vec<Address>, Option<Secret>), CliError> {
+impl Context {
+    /// A client for it.
+    pub(crate) fn client(&self) -> Client {
+        let (addresses, token) = (self.addresses.clone(), self.token.clone());
+        Client::with_deadlines(addresses, token, Deadlines::default())
+    }
+}
+
+/// A client for the cluster that is meant.
+pub(crate) fn client(remote: &Remote, environment: &Environment) -> Result<Client, CliError> {
+    Ok(resolve(remote, environment)?.client())
+}
+
+/// The cluster that is meant.
+pub(crate) fn resolve(remote: &Remote, environment: &Environment) -> Result<Context, CliError> {
     let url = remote.url.as_ref().or(environment.url.as_ref());
     let token = match (&remote.token, &remote.token_file) {
         (Some(_), Some(_)) => return Err(CliError::TwoTokens),
@@ -46,7 +56,8 @@ fn resolve(
         (None, None) => environment.token.clone(),
     };
     if let Some(url) = url {
-        return Ok((Address::parse_list(url)?, token));
+        let addresses = Address::parse_list(url)?;
+        return Ok(Context { addresses, token });
     }
     if token.is_some() {
         return Err(CliError::NoCluster);
@@ -61,10 +72,10 @@ fn resolve(
         Err(error) => return Err(error),
     };
     let urls: Vec<String> = file.nodes.into_iter().map(|node| node.http).collect();
-    Ok((
-        Address::parse_list(&urls.join(","))?,
-        Some(file.admin_token),
-    ))
+    Ok(Context {
+        addresses: Address::parse_list(&urls.join(","))?,
+        token: Some(file.admin_token),
+    })
 }
 
 #[cfg(test)]
@@ -100,12 +111,14 @@ mod tests {
     #[test]
     fn flags_win_over_the_environment_and_both_over_the_dev_cluster() {
         let (dir, mut environment) = dev_folder();
-        let (addresses, token) = resolve(&remote(), &environment).expect("the dev cluster");
+        let Context { addresses, token } =
+            resolve(&remote(), &environment).expect("the dev cluster");
         assert_eq!(addresses[0].as_str(), "http://127.0.0.1:7401");
         assert_eq!(token, Some(Secret::new("dev")));
 
         environment.url = Some("http://env:1,http://env:2".to_owned());
-        let (addresses, token) = resolve(&remote(), &environment).expect("the environment");
+        let Context { addresses, token } =
+            resolve(&remote(), &environment).expect("the environment");
         assert_eq!((addresses.len(), token), (2, None));
 
         environment.token = Some(Secret::new("env"));
@@ -116,7 +129,7 @@ mod tests {
             token_file: Some(file.clone()),
             ..remote()
         };
-        let (addresses, token) = resolve(&flags, &environment).expect("the flags");
+        let Context { addresses, token } = resolve(&flags, &environment).expect("the flags");
         assert_eq!(addresses[0].as_str(), "http://flag:1");
         assert_eq!(token, Some(Secret::new("filed")));
 

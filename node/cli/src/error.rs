@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use henge_client::{ClientError, InvalidAddress};
+use henge_git_client::{Error as TransferError, InvalidUrl};
 use henge_types::ErrorCode;
 use henge_types::names::InvalidName;
 use thiserror::Error;
@@ -118,6 +119,39 @@ pub enum CliError {
         /// The repository.
         repo: String,
     },
+    /// A source that is no URL.
+    #[error(transparent)]
+    SourceUrl(InvalidUrl),
+    /// A source on this machine that cannot be read.
+    #[error("{path} cannot be imported: {detail}")]
+    NotARepository {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// An import into what is there already.
+    #[error("{repo} exists already: pass --update to bring it up to date")]
+    ImportExists {
+        /// The repository.
+        repo: String,
+    },
+    /// A transfer of objects failed.
+    #[error("{what}: {source}")]
+    Transfer {
+        /// What was tried.
+        what: String,
+        /// What came of it.
+        source: TransferError,
+    },
+    /// An import that is not whole.
+    #[error("{refs} refs were refused: {repo} is not the same as its source")]
+    RefsRefused {
+        /// The repository.
+        repo: String,
+        /// How many.
+        refs: usize,
+    },
     /// The answer cannot be printed.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
@@ -134,12 +168,17 @@ impl CliError {
             | Self::NothingToChange
             | Self::Topic { .. }
             | Self::PrivateFile(_)
-            | Self::ClusterFile { .. } => Exit::Usage,
+            | Self::ClusterFile { .. }
+            | Self::SourceUrl(_)
+            | Self::NotARepository { .. } => Exit::Usage,
+            Self::ImportExists { .. } => Exit::Conflict,
+            Self::Transfer { source, .. } => transfer_exit(source),
             Self::Call { source, .. } => source.code().into(),
             Self::ThoughtBetter { .. }
             | Self::ListLoops { .. }
             | Self::NotCompacted { .. }
-            | Self::NotWhole { .. } => Exit::Failure,
+            | Self::NotWhole { .. }
+            | Self::RefsRefused { .. } => Exit::Failure,
             Self::StillCompacting { .. }
             | Self::StillChecking { .. }
             | Self::LeaderChanged { .. } => Exit::Unknown,
@@ -150,6 +189,11 @@ impl CliError {
     }
 
     fn hint(&self) -> Option<&'static str> {
+        if let Self::Transfer { source, .. } = self
+            && source.may_pass()
+        {
+            return Some("what was done stays: run it again (an import with --update)");
+        }
         let Self::Call { source, .. } = self else {
             return None;
         };
@@ -183,5 +227,20 @@ impl CliError {
             drop(console.err.write_all(text.as_bytes()));
         }
         exit
+    }
+}
+
+fn transfer_exit(error: &TransferError) -> Exit {
+    if matches!(
+        error,
+        TransferError::Denied { .. } | TransferError::Forbidden { .. }
+    ) {
+        Exit::Denied
+    } else if matches!(error, TransferError::NotFound { .. }) {
+        Exit::NotFound
+    } else if matches!(error, TransferError::Exists { .. }) {
+        Exit::Conflict
+    } else {
+        Exit::Failure
     }
 }

@@ -7,9 +7,10 @@
 //! - [`run`]: carries a command out.
 //!
 //! It reads neither the environment nor the clock: both are handed down. It knows nothing of how a node
-//! works and speaks only the public API.
+//! works and speaks only the public API, and for whole repositories the git protocol.
 
 pub mod args;
+mod carry;
 mod cluster;
 pub mod cluster_file;
 pub mod console;
@@ -20,6 +21,7 @@ mod fsck;
 mod limits;
 mod packs;
 pub mod private_file;
+mod progress;
 mod repo;
 mod settings;
 mod table;

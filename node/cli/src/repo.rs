@@ -11,6 +11,7 @@ use henge_types::{OwnerName, RepoPath};
 use serde::Serialize;
 
 use crate::args::{Output, Repo, RepoVerb};
+use crate::carry;
 use crate::cluster::write_json;
 use crate::console::{Console, Input};
 use crate::context::{self, Environment};
@@ -32,7 +33,8 @@ pub(crate) async fn run(
     environment: &Environment,
     console: &mut Console<'_>,
 ) -> Result<Exit, CliError> {
-    let client = context::client(&command.remote, environment)?;
+    let context = context::resolve(&command.remote, environment)?;
+    let client = context.client();
     let json = command.remote.output == Output::Json;
     match command.verb {
         RepoVerb::Create {
@@ -83,6 +85,8 @@ pub(crate) async fn run(
             };
             fsck::run(&client, &path, &asked, json, console).await?;
         }
+        RepoVerb::Import(args) => carry::import(&client, &context, args, json, console).await?,
+        RepoVerb::Export(args) => carry::export(&context, args, json, console).await?,
         RepoVerb::Delete { path, yes } => {
             if !yes {
                 confirm(&path, console)?;

@@ -4,6 +4,7 @@
 
 mod bitmaps;
 mod checks;
+mod carry;
 mod compaction;
 mod compatibility;
 mod crash;

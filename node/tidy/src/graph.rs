@@ -54,7 +54,16 @@ const ALLOWED_EDGES: &[(&str, &[&str])] = &[
             "henge-client",
         ],
     ),
-    ("henge-cli", &["henge-types", "henge-client"]),
+    (
+        "henge-cli",
+        &[
+            "henge-types",
+            "henge-runtime",
+            "henge-client",
+            "henge-git",
+            "henge-git-client",
+        ],
+    ),
     ("henge-jepsen", &["henge-types", "henge-client"]),
     (
         "henge-benches",

@@ -70,6 +70,7 @@ async fn henge_at(url: &str, args: &[&str], input: Input, typed: &str) -> Done {
         err: &mut err,
         answers: &mut answers,
         input,
+        watcher: Input::Other,
     };
     let exit = henge_cli::run(henge.command, &environment, &mut console).await;
     Done {

@@ -88,7 +88,7 @@ impl AnswerReader {
         }
         match (self.expects, packet) {
             (Expects::Section, Packet::Data(_)) => {
-                self.section(packet.line().unwrap_or_default())?
+                self.section(packet.line().unwrap_or_default())?;
             }
             (Expects::Skipped, Packet::Data(_)) => {}
             (Expects::Skipped, Packet::Delimiter) => self.expects = Expects::Section,

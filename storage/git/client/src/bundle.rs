@@ -81,13 +81,13 @@ pub fn write(
         .map_err(|error| failed()(error.into_error()))?;
     file.as_file().sync_all().map_err(failed())?;
     readable(file.as_file()).map_err(failed())?;
-    file.persist_noclobber(path)
-        .map_err(|error| match error.error.kind() {
-            std::io::ErrorKind::AlreadyExists => Error::Exists {
-                path: path.to_owned(),
-            },
-            _ => failed()(error.error),
-        })?;
+    file.persist_noclobber(path).map_err(|error| {
+        if error.error.kind() == std::io::ErrorKind::AlreadyExists {
+            let path = path.to_owned();
+            return Error::Exists { path };
+        }
+        failed()(error.error)
+    })?;
     sync_directory(directory).map_err(failed())?;
     Ok(Exported {
         refs,

@@ -32,13 +32,14 @@ pub mod url;
 pub use address::AddressPolicy;
 pub use error::Error;
 pub use listing::{Listing, ObjectFormat, RemoteRef};
-pub use local::Local;
+pub use local::{Directory, Local};
 pub use network::{Network, Timeouts};
 pub use pack::PackFile;
 pub use remote::Remote;
 pub use report::PushVerdict;
 pub use transfer::{
     Destination, Event, Prune, Selection, Source, Transfer, TransferSummary, Watch, transfer,
+    transfer_listed,
 };
 pub use trust::{Trust, TrustError};
 pub use url::{Credentials, InvalidUrl, RemoteUrl};

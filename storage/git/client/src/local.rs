@@ -2,7 +2,10 @@
 
 use std::path::Path;
 
-use henge_git::{FetchLimits, FetchPolicy, Objects, Protocol, RefStore, upload_pack};
+use henge_git::bare::OpenError;
+use henge_git::{
+    BareRepository, FetchLimits, FetchPolicy, Objects, Protocol, RefStore, upload_pack,
+};
 use henge_types::ObjectId;
 
 use crate::answer::{AnswerReader, AnswerSink};
@@ -87,5 +90,46 @@ impl Source for Local<'_> {
             })?;
             sink.reader.finish()
         })
+    }
+}
+
+/// A repository in a directory, bare or with a work tree, as the source of objects. All of its refs are seen, also
+/// those that its configuration hides from clients.
+#[derive(Debug)]
+pub struct Directory {
+    repository: BareRepository,
+    pack_bytes_max: u64,
+}
+
+impl Directory {
+    /// The repository that `path` means to git-upload-pack(1).
+    ///
+    /// # Errors
+    /// When there is none, or it is shallow or of a kind that is not read.
+    pub fn open(path: &Path, pack_bytes_max: u64) -> Result<Self, OpenError> {
+        Ok(Self {
+            repository: BareRepository::find(path)?,
+            pack_bytes_max,
+        })
+    }
+}
+
+impl Source for Directory {
+    fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error> {
+        let objects = Objects::at(&self.repository.objects());
+        Local::new(&self.repository, &objects, self.pack_bytes_max).list(watch)
+    }
+
+    fn fetch(
+        &mut self,
+        listing: &Listing,
+        wants: &[ObjectId],
+        haves: &[ObjectId],
+        directory: &Path,
+        watch: &mut Watch<'_>,
+    ) -> Result<PackFile, Error> {
+        let objects = Objects::at(&self.repository.objects());
+        let mut local = Local::new(&self.repository, &objects, self.pack_bytes_max);
+        local.fetch(listing, wants, haves, directory, watch)
     }
 }

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use henge_git::{BareRepository, Objects, RefStore, Stop};
+use henge_git::Stop;
 use henge_git_client::{
-    Destination, Event, Local, Prune, Selection, Source, Transfer, TransferSummary, Watch, bundle,
-    export, transfer,
+    Destination, Directory, Event, Prune, Selection, Source, Transfer, TransferSummary, Watch,
+    bundle, export, transfer,
 };
 
 use crate::server::{Header, Server, git, gits, project, refs, watched};
@@ -198,13 +198,11 @@ fn a_repository_on_disk_is_a_source_also_with_a_work_tree() {
         let work = project(&program, dir.path());
         bare(&program, dir.path(), "to.git");
         let server = Server::henge(dir.path());
-        let repository = BareRepository::find(&work).unwrap();
-        let objects = Objects::at(&repository.objects());
-        let mut from = Local::new(&repository, &objects, 1 << 30);
+        let mut from = Directory::open(&work, 1 << 30).unwrap();
         let mut to = server.remote("to.git");
         let done = copy(&mut from, &mut to, dir.path(), Prune::Keep);
         assert_eq!((done.created, done.left_out), (5, 2));
-        assert_eq!(done.default_branch.as_ref(), Some(&repository.head()));
+        assert_eq!(done.default_branch.unwrap().as_str(), "refs/heads/trunk");
         let to_path = dir.path().join("to.git");
         assert_eq!(refs(&program, &to_path), refs(&program, &work));
         git(&program, &to_path, &["fsck", "--strict", "--full"]);
