@@ -1,13 +1,13 @@
 //! What the API asks, answered by this node's repositories and its part in the cluster.
 
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewRepo, Refs, RepoEdit};
+use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, Refs, RepoEdit};
 use henge_cluster::Cluster;
-use henge_repos::{CreateOptions, Repos};
+use henge_repos::{CreateOptions, MirrorAddress, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    NodeId, OwnerName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath,
-    RepoRecord,
+    Mirror, MirrorChange, MirrorId, NodeId, OwnerName, RefPattern, RefProtection, RefUpdate,
+    RefVerdict, RepoLimits, RepoPath, RepoRecord,
 };
 
 /// The real thing behind [`Backend`].
@@ -166,6 +166,38 @@ impl Backend for NodeBackend {
 
     fn checks<'a>(&'a self, path: &'a RepoPath, nodes: &'a [NodeId]) -> Answer<'a, RepoCheck> {
         Box::pin(async move { self.repos.checks(path, nodes).await })
+    }
+
+    fn mirrors<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<Mirror>> {
+        Box::pin(async move { self.repos.mirrors(path).await })
+    }
+
+    fn add_mirror<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        new: NewMirror,
+    ) -> Answer<'a, MirrorId> {
+        Box::pin(async move {
+            let address = MirrorAddress::parse(&new.url, new.user, new.password)?;
+            self.repos
+                .add_mirror(principal, path, new.kind, address, new.interval_ms)
+                .await
+        })
+    }
+
+    fn change_mirror<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        mirror: MirrorId,
+        change: MirrorChange,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            self.repos
+                .change_mirror(principal, path, mirror, change)
+                .await
+        })
     }
 
     fn home(&self, repo: &RepoRecord) -> Home {

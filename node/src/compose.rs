@@ -7,7 +7,8 @@ use anyhow::Context as _;
 use henge_api::{AdminToken, ApiDeps, MetricsHandle};
 use henge_client::Secret;
 use henge_cluster::{Cluster, ClusterConfig, Effects, Timings, TlsFiles};
-use henge_repos::{PackEffects, Repos};
+use henge_git_client::{AddressPolicy, Trust};
+use henge_repos::{MirrorsConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Clock, Scope, SystemClock, failpoint};
 use henge_storage::objects::{ObjectStore, Watermark};
@@ -57,6 +58,7 @@ impl Node {
         let repos = Repos::start(cluster.clone(), effects, &parts.scope, Arc::clone(&clock))
             .await
             .context("cannot open the repositories")?;
+        repos.start_mirrors(mirrors_config(config));
         let deps = ApiDeps {
             backend: Arc::new(NodeBackend {
                 repos: repos.clone(),
@@ -98,6 +100,21 @@ impl Node {
             deadline.as_secs()
         );
         Ok(())
+    }
+}
+
+fn mirrors_config(config: &Config) -> MirrorsConfig {
+    let mirrors = &config.mirrors;
+    MirrorsConfig {
+        addresses: match mirrors.allow_private_addresses {
+            true => AddressPolicy::Any,
+            false => AddressPolicy::Public,
+        },
+        trust: mirrors
+            .ca_file
+            .as_deref()
+            .map_or_else(Trust::system, Trust::file),
+        at_once: mirrors.at_once,
     }
 }
 

@@ -66,6 +66,7 @@ pub(crate) struct Config {
     pub(crate) cluster: ClusterSettings,
     pub(crate) admin_token_file: PathBuf,
     pub(crate) storage: StorageSettings,
+    pub(crate) mirrors: MirrorSettings,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
 }
@@ -89,6 +90,16 @@ pub(crate) struct StorageSettings {
     pub(crate) low_space: u64,
     /// Of the file system.
     pub(crate) low_space_percent: u64,
+}
+
+/// How the node runs mirrors.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct MirrorSettings {
+    /// Whether the other side may have an address that is not one of the public internet.
+    pub(crate) allow_private_addresses: bool,
+    pub(crate) at_once: usize,
+    /// Certificates to believe instead of the system's.
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Config {
@@ -138,6 +149,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
         cluster,
         auth,
         storage,
+        mirrors,
         log,
     } = file;
     let http_listen = need(node.http_listen, "[node] http_listen")?;
@@ -158,6 +170,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
             &need(auth.admin_token_file, "[auth] admin_token_file")?,
         ),
         storage: check_storage(&storage)?,
+        mirrors: check_mirrors(mirrors, folder)?,
         log_filter: log
             .filter
             .unwrap_or_else(|| defaults::LOG_FILTER.to_owned()),
@@ -313,6 +326,26 @@ fn check_storage(storage: &file::Storage) -> Result<StorageSettings, ConfigError
         return invalid("[storage] low_space_percent", "is more than 90");
     }
     Ok(settings)
+}
+
+fn check_mirrors(mirrors: file::Mirrors, folder: &Path) -> Result<MirrorSettings, ConfigError> {
+    let at_once = mirrors.at_once.unwrap_or(defaults::MIRRORS_AT_ONCE);
+    if !(1..=limits::MIRRORS_AT_ONCE_MAX).contains(&at_once) {
+        return invalid(
+            "[mirrors] at_once",
+            format!(
+                "{at_once} is not between 1 and {}",
+                limits::MIRRORS_AT_ONCE_MAX
+            ),
+        );
+    }
+    Ok(MirrorSettings {
+        allow_private_addresses: mirrors
+            .allow_private_addresses
+            .unwrap_or(defaults::MIRRORS_ALLOW_PRIVATE_ADDRESSES),
+        at_once,
+        ca_file: mirrors.ca_file.map(|file| within(folder, &file)),
+    })
 }
 
 /// A segment must hold the largest batch many times over.

@@ -8,8 +8,8 @@ use std::io;
 use bytes::Bytes;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
-    ErrorCode, Generation, GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RefProtections,
-    RepoId, RepoLimits, RequestId,
+    ErrorCode, Generation, GroupId, Mirror, NetworkId, NodeId, ObjectId, PackId, RefName,
+    RefProtections, RepoId, RepoLimits, RequestId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -220,6 +220,8 @@ pub(crate) struct MaintainRequest {
 pub(crate) enum MaintainVerb {
     /// The figures.
     Stats,
+    /// The mirrors.
+    Mirrors,
     /// Compact as soon as it is its turn; then the figures.
     Compact {
         /// How much is merged.
@@ -234,6 +236,8 @@ pub(crate) enum MaintainVerb {
 pub(crate) enum MaintainAnswer {
     /// The figures now.
     Stats(RepoStats),
+    /// The mirrors now, without what is secret.
+    Mirrors(Vec<Mirror>),
     /// Another node leads, perhaps.
     NotLeader,
     /// The repository has another life, or is gone from the shard.

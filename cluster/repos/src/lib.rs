@@ -16,6 +16,7 @@
 //!   other nodes ask of this one; `readers`: who reads a store.
 //! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
 //!   every replica.
+//! - `mirrors`: repositories that follow others or are copied to others, run by the leader of their shard.
 //! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space.
 //! - `repo_limits`: what a repository may hold.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
@@ -30,6 +31,7 @@ mod frames;
 mod freshen;
 mod maintain;
 pub mod metrics;
+mod mirrors;
 mod parking;
 mod protection;
 mod push;
@@ -51,5 +53,6 @@ mod staging;
 
 pub use catalogue::CreateOptions;
 pub use effects::PackEffects;
+pub use mirrors::{MirrorAddress, MirrorsConfig};
 pub use repos::{RefsPage, Repos};
 pub use settings::RepoEdit;

@@ -2,6 +2,7 @@
 
 use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use henge_git::FetchSummary;
+use henge_types::MirrorKind;
 
 const PUSHES: &str = "henge_repos_pushes_total";
 const PUSH_SECONDS: &str = "henge_repos_push_seconds";
@@ -22,6 +23,9 @@ const COMPACTION_SECONDS: &str = "henge_repos_compaction_seconds";
 const PACKS_MAX: &str = "henge_repos_packs_max";
 const UNCOVERED_PACKS: &str = "henge_repos_uncovered_packs";
 const RETIRED_PACKS: &str = "henge_repos_retired_packs_total";
+const MIRROR_RUNS: &str = "henge_repos_mirror_runs_total";
+const MIRROR_SECONDS: &str = "henge_repos_mirror_seconds";
+const MIRRORS_DUE: &str = "henge_repos_mirrors_due";
 const FORWARDED: &str = "henge_repos_forwarded_total";
 
 /// Registers help texts; once a process.
@@ -93,6 +97,19 @@ pub fn describe() {
     describe_counter!(
         FORWARDED,
         "Reads passed to another node, because this one holds no replica or lacks a pack, by verb"
+    );
+    describe_mirrors();
+}
+
+fn describe_mirrors() {
+    describe_counter!(
+        MIRROR_RUNS,
+        "Runs of mirrors that ended on this node, by kind (pull, push) and outcome (done, failed)"
+    );
+    describe_histogram!(MIRROR_SECONDS, "Seconds that a run of a mirror took");
+    describe_gauge!(
+        MIRRORS_DUE,
+        "Mirrors of the shards that this node leads that are due and not run yet"
     );
 }
 
@@ -210,4 +227,18 @@ pub(crate) fn freshening_failed() {
 /// Counts are far below 2^32; a gauge is a float.
 fn count(packs: usize) -> f64 {
     f64::from(u32::try_from(packs).unwrap_or(u32::MAX))
+}
+
+pub(crate) fn mirror_ran(kind: MirrorKind, done: bool, seconds: f64) {
+    let kind = match kind {
+        MirrorKind::Pull => "pull",
+        MirrorKind::Push => "push",
+    };
+    let outcome = if done { "done" } else { "failed" };
+    counter!(MIRROR_RUNS, "kind" => kind, "outcome" => outcome).increment(1);
+    histogram!(MIRROR_SECONDS).record(seconds);
+}
+
+pub(crate) fn mirrors_due(mirrors: usize) {
+    gauge!(MIRRORS_DUE).set(count(mirrors));
 }

@@ -10,13 +10,14 @@ use henge_git::http::ServiceError;
 use henge_git::{RefStore, keeps_history};
 use henge_state::{ShardView, protecting};
 use henge_types::{
-    Command, LogIndex, ObjectId, PreviousValue, RefName, RefPattern, RefRefusal, RefUpdate,
-    RefVerdict, Refusal, Reply, RepoPath, ShardCommand,
+    Command, ErrorCode, LogIndex, ObjectId, PreviousValue, RefName, RefPattern, RefRefusal,
+    RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand,
 };
 
 use crate::catalogue::Freshness;
 use crate::error::{self, from_refusal};
 use crate::frames::{self, ReadVerb, WireMove, WireProtected};
+use crate::push::commit::NOT_TAKEN;
 use crate::reads::{Found, Local, Target, broke_off};
 use crate::repos::Inner;
 
@@ -272,6 +273,9 @@ pub(crate) fn verdicts_of(
         Reply::RefsUpdated { verdicts } => Ok(Some(verdicts)),
         Reply::Recheck
         | Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => Ok(None),
+        Reply::Refused(Refusal::WrongState { .. }) => {
+            Err(error::failed(ErrorCode::Conflict, NOT_TAKEN))
+        }
         Reply::Refused(refusal) => Err(from_refusal(&refusal, path)),
         other @ (Reply::Done | Reply::Repo(_) | Reply::UnknownOutcome) => {
             Err(error::unexpected("update_refs", &other))

@@ -280,7 +280,7 @@ impl Inner {
                     let mut bridge = SyncIoBridge::new(stream);
                     let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
                     let stop = inner.deadline();
-                    let limits = Inner::fetch_limits(stop, None);
+                    let limits = Self::fetch_limits(stop, None);
                     inner.upload_pack(local, protocol(version), &body, &mut output, limits)?;
                     output.flush()?;
                     drop(output);

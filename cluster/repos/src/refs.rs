@@ -72,6 +72,12 @@ impl StateRefs {
         ShardView::new(&self.at.state).protections(&self.repo.repo)
     }
 
+    /// Whether it is a mirror that takes no pushes but its own.
+    pub(crate) fn follows_another(&self) -> bool {
+        let shard = ShardView::new(&self.at.state);
+        shard.pull_mirror(&self.repo.repo).is_some()
+    }
+
     /// All visible refs below a prefix.
     pub(crate) fn list(&self, prefix: &str) -> Vec<(RefName, ObjectId)> {
         ShardView::new(&self.at.state)

@@ -7,6 +7,7 @@ use henge_types::{Command, Refusal, Reply, RepoLimits, RepoPath, ShardCommand};
 use crate::catalogue::{Freshness, QUORUM_WAIT};
 use crate::error::{self, from_cluster, from_refusal};
 use crate::frames::{MaintainAnswer, MaintainVerb};
+use crate::maintain::ask::unexpected;
 use crate::repos::Inner;
 
 impl Inner {
@@ -18,11 +19,10 @@ impl Inner {
         match self.ask_maintenance(path, MaintainVerb::Limits).await? {
             MaintainAnswer::Limits(limits) => Ok(limits),
             other @ (MaintainAnswer::Stats(_)
+            | MaintainAnswer::Mirrors(_)
             | MaintainAnswer::NotLeader
             | MaintainAnswer::WrongGeneration
-            | MaintainAnswer::Refused(..)) => Err(error::internal(format!(
-                "limits were answered with {other:?}"
-            ))),
+            | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
         }
     }
 

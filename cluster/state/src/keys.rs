@@ -2,7 +2,9 @@
 //! So keys of one kind lie together and sort by their parts. Tags are never reused.
 
 use bytes::Bytes;
-use henge_types::{GroupId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId};
+use henge_types::{
+    GroupId, MirrorId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
+};
 
 const VERSION: u8 = 0x01;
 const REQUEST: u8 = 0x02;
@@ -31,6 +33,7 @@ const LOST_TIP: u8 = 0x31;
 const PRUNED_AT: u8 = 0x32;
 const REPO_LIMITS: u8 = 0x33;
 const SHARED: u8 = 0x34;
+const MIRROR: u8 = 0x28;
 
 const ID_BYTES: usize = 16;
 
@@ -314,6 +317,21 @@ pub(crate) fn repo_limits(repo: &RepoId) -> Bytes {
     join(REPO_LIMITS, &[repo.as_bytes()])
 }
 
+/// A mirror of a repository.
+pub(crate) fn mirror(repo: &RepoId, mirror: &MirrorId) -> Bytes {
+    join(MIRROR, &[repo.as_bytes(), mirror.as_bytes()])
+}
+
+/// The mirrors of a repository.
+pub(crate) fn mirrors_of(repo: &RepoId) -> Bytes {
+    join(MIRROR, &[repo.as_bytes()])
+}
+
+/// All mirrors of the shard.
+pub(crate) fn mirrors() -> Bytes {
+    join(MIRROR, &[])
+}
+
 #[cfg(test)]
 mod tests {
     use henge_types::Incarnation;
@@ -450,11 +468,12 @@ mod tests {
             former_path("a/x"),
             untold(&repo_of(1)),
             protections(&repo_of(1)),
+            mirror(&repo_of(1), &MirrorId::from_bytes([1; 16])),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
-            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26,
+            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28,
         ];
         assert_eq!(tags, expected);
     }

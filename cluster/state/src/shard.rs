@@ -4,6 +4,7 @@ mod compaction;
 mod forks;
 mod former_tips;
 mod lifecycle;
+mod mirrors;
 mod packs;
 mod protection;
 mod pruning;
@@ -14,9 +15,9 @@ pub use protection::protecting;
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::stored::number;
 use henge_types::{
-    Generation, LogIndex, NetworkId, ObjectId, PackId, PackRecord, PruneMark, RefName,
-    RefProtections, Refusal, RepoId, RepoLimits, RequestId, ShardCommand, ShardRepo,
-    ShardRepoState,
+    Generation, LogIndex, Mirror, MirrorId, MirrorKind, NetworkId, ObjectId, PackId, PackRecord,
+    PruneMark, RefName, RefProtections, Refusal, RepoId, RepoLimits, RequestId, ShardCommand,
+    ShardRepo, ShardRepoState,
 };
 
 use crate::apply::Header;
@@ -178,6 +179,33 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
+    /// A mirror of a repository.
+    pub fn mirror(self, repo: &RepoId, mirror: &MirrorId) -> Option<Mirror> {
+        let key = keys::mirror(repo, mirror);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::MIRROR, &key, &bytes))
+    }
+
+    /// The mirrors of a repository, by id.
+    pub fn mirrors_of(self, repo: &RepoId) -> impl Iterator<Item = Mirror> + use<'v, V> {
+        let all = keys::mirrors_of(repo);
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::MIRROR, key, bytes))
+    }
+
+    /// All mirrors, by repository and id.
+    pub fn mirrors(self) -> impl Iterator<Item = Mirror> + use<'v, V> {
+        let all = keys::mirrors();
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::MIRROR, key, bytes))
+    }
+
+    /// The mirror that makes a repository follow another one, if there is one: it takes no other pushes.
+    pub fn pull_mirror(self, repo: &RepoId) -> Option<Mirror> {
+        self.mirrors_of(repo)
+            .find(|mirror| mirror.settings.kind == MirrorKind::Pull)
+    }
+
     /// Whether a ref of the repository had this value within the last [`FORMER_TIP_MS`] and lost it. Says
     /// nothing of the values that refs have now.
     pub fn was_tip_recently(self, repo: &RepoId, tip: &ObjectId, now_ms: u64) -> bool {
@@ -318,6 +346,10 @@ pub(crate) fn execute(
             generation,
             pattern,
         } => protection::unprotect(changes, header, (repo, *generation), pattern),
+        ShardCommand::SetMirror(set) => mirrors::set(changes, header, set),
+        ShardCommand::ChangeMirror(change) => mirrors::change(changes, header, change),
+        ShardCommand::BeginMirror(begin) => mirrors::begin(changes, header, begin),
+        ShardCommand::RecordMirror(record) => mirrors::record(changes, header, record),
     }
 }
 

@@ -4,8 +4,9 @@ use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefPattern, RefProtection,
-    RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord, TopicsEdit,
+    GroupId, Mirror, MirrorChange, MirrorId, MirrorKind, NodeId, ObjectFormat, ObjectId, OwnerName,
+    RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
+    TopicsEdit,
 };
 
 /// What a repository starts with.
@@ -36,6 +37,31 @@ pub struct RepoEdit {
     pub default_branch: Option<RefName>,
     /// What it is about.
     pub topics: TopicsEdit,
+}
+
+/// A mirror to make.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NewMirror {
+    /// Which way.
+    pub kind: MirrorKind,
+    /// The other repository; credentials in it are taken out.
+    pub url: String,
+    /// The user to ask as.
+    pub user: Option<String>,
+    /// The password or token.
+    pub password: Option<String>,
+    /// From one firing to the next, milliseconds.
+    pub interval_ms: u64,
+}
+
+/// Shows nothing that may be secret, the URL included.
+impl std::fmt::Debug for NewMirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewMirror")
+            .field("kind", &self.kind)
+            .field("interval_ms", &self.interval_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Refs of a repository, read at one point in time that is not before the request.
@@ -176,6 +202,26 @@ pub trait Backend: Send + Sync + 'static {
 
     /// How those checks stand. Errors: `not_found`, `invalid`.
     fn checks<'a>(&'a self, path: &'a RepoPath, nodes: &'a [NodeId]) -> Answer<'a, RepoCheck>;
+    /// The mirrors of a repository, without passwords; linearizable. Errors: `not_found`, `unavailable`.
+    fn mirrors<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<Mirror>>;
+
+    /// Makes a mirror, which is due at once. Errors: `not_found`, `forbidden`, `invalid`, `conflict`, `unavailable`,
+    /// `timeout`.
+    fn add_mirror<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        new: NewMirror,
+    ) -> Answer<'a, MirrorId>;
+
+    /// Removes a mirror or makes it due. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
+    fn change_mirror<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        mirror: MirrorId,
+        change: MirrorChange,
+    ) -> Answer<'a, ()>;
 
     /// Where a repository lives, from local memory.
     fn home(&self, repo: &RepoRecord) -> Home;

@@ -1,11 +1,15 @@
 //! Our own API: what Gitea has no word for.
 
 mod limits;
+mod mirrors;
 mod packs;
 mod refs;
 mod repos;
 
 pub(crate) use limits::{limits, set_limits};
+pub(crate) use mirrors::{
+    add_mirror, get_mirror, list_mirrors, remove_mirror, sync_mirror, sync_pull_mirror,
+};
 pub(crate) use packs::{fsck, gc, start_fsck, stats};
 pub(crate) use refs::update_refs;
 pub(crate) use repos::{create_repo, get_repo, list_repos};

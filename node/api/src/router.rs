@@ -58,6 +58,26 @@ async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     error.with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
+fn mirror_routes() -> Router<Api> {
+    Router::new()
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/mirrors",
+            get(own::list_mirrors).post(own::add_mirror),
+        )
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}",
+            get(own::get_mirror).delete(own::remove_mirror),
+        )
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync",
+            post(own::sync_mirror),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/mirror-sync",
+            post(own::sync_pull_mirror),
+        )
+}
+
 fn api_routes() -> Router<Api> {
     Router::new()
         .route("/api/v1/version", get(gitea::version))
@@ -123,6 +143,7 @@ fn api_routes() -> Router<Api> {
             "/api/henge/v1/repos/{owner}/{repo}/fsck",
             get(own::fsck).post(own::start_fsck),
         )
+        .merge(mirror_routes())
         .route("/api", any(no_such_route))
         .route("/api/", any(no_such_route))
         .route("/api/{*rest}", any(no_such_route))

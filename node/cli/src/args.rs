@@ -2,11 +2,16 @@
 
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use henge_types::{NodeId, ObjectFormat, OwnerName, RefPattern, RepoName, RepoPath};
+use henge_types::{MirrorId, NodeId, ObjectFormat, OwnerName, RepoPath};
 
 use crate::exit::EXIT_CODES_HELP;
+
+mod settings;
+
+pub use settings::SettingsVerb;
 
 const CONTEXT_HELP: &str = "Which cluster:
   --url and --token (or --token-file) win over HENGE_URL and HENGE_TOKEN. Where neither a flag nor the
@@ -194,82 +199,9 @@ pub enum RepoVerb {
         #[arg(value_name = "OWNER/NAME")]
         path: RepoPath,
     },
-    /// Change what is said of a repository, and who sees it
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Edit {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// One line about it
-        #[arg(long, value_name = "TEXT")]
-        description: Option<String>,
-        /// What HEAD points at, without refs/heads/
-        #[arg(long, value_name = "BRANCH")]
-        default_branch: Option<String>,
-        /// Only its owner sees it
-        #[arg(long, conflicts_with = "public")]
-        private: bool,
-        /// Everybody may fetch it, without a token
-        #[arg(long)]
-        public: bool,
-        /// What it is about, instead of what was said before; more than once for more topics, once and empty for none
-        #[arg(long, value_name = "TOPIC")]
-        topic: Vec<String>,
-    },
-    /// Make a repository read-only: pushes are refused, fetches go on
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Archive {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-    },
-    /// Let pushes into an archived repository again
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Unarchive {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-    },
-    /// Give a repository another name; the old one leads to it until another repository takes it
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Rename {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// Its name from here on
-        #[arg(value_name = "NEW")]
-        name: RepoName,
-    },
-    /// Give a repository to another owner; the old name leads to it until another repository takes it
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Transfer {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// Who owns it from here on
-        #[arg(value_name = "NEW_OWNER")]
-        owner: OwnerName,
-    },
-    /// Protect refs: no push deletes them or takes history from them
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Protect {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// Branches (main, release/*) or other refs (refs/tags/*); patterns as in gitignore(5)
-        #[arg(value_name = "PATTERN")]
-        pattern: RefPattern,
-    },
-    /// Take the protection of refs away
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Unprotect {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// The pattern, as it was given to protect
-        #[arg(value_name = "PATTERN")]
-        pattern: RefPattern,
-    },
+    /// What people set.
+    #[command(flatten)]
+    Settings(SettingsVerb),
     /// Count packs, objects and bytes, and tell how compaction stands
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Stats {
@@ -335,6 +267,8 @@ pub enum RepoVerb {
     /// Write a repository into a bundle or a bare repository on this machine, without git
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Export(ExportRepo),
+    /// Follow another repository, or copy this one there, on a schedule
+    Mirror(MirrorRepo),
     /// Delete a repository and everything in it
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Delete {
@@ -397,4 +331,113 @@ pub struct ExportRepo {
     /// Tell how far it is also where standard error is no terminal
     #[arg(long)]
     pub progress: bool,
+}
+
+/// `henge repo mirror …`
+#[derive(Debug, Args)]
+pub struct MirrorRepo {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: MirrorVerb,
+}
+
+/// What can be done with mirrors.
+#[derive(Debug, Subcommand)]
+pub enum MirrorVerb {
+    /// Make a mirror, which is due at once
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Add {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// Which way.
+        #[command(flatten)]
+        direction: Direction,
+        /// From one firing to the next: 90s, 30m, 8h, 1d
+        #[arg(long, value_name = "TIME", value_parser = span)]
+        every: Duration,
+        /// A file with a token or password for the other side, which only its owner may read
+        #[arg(long, value_name = "FILE")]
+        remote_token_file: Option<PathBuf>,
+    },
+    /// Tell the mirrors of a repository, when they are due, and how they went
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    List {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+    },
+    /// Remove a mirror
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Remove {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// The mirror
+        #[arg(value_name = "ID")]
+        id: MirrorId,
+    },
+    /// Make a mirror due now
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Sync {
+        /// The repository
+        #[arg(value_name = "OWNER/NAME")]
+        path: RepoPath,
+        /// The mirror
+        #[arg(value_name = "ID")]
+        id: MirrorId,
+    },
+}
+
+/// Which way a mirror goes.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct Direction {
+    /// The repository becomes what this one is, and takes no other pushes
+    #[arg(long, value_name = "URL")]
+    pub pull: Option<String>,
+    /// This one becomes what the repository is
+    #[arg(long, value_name = "URL")]
+    pub push: Option<String>,
+}
+
+/// A number and its unit: `s`, `m`, `h` or `d`.
+fn span(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is not a time: write 90s, 30m, 8h or 1d");
+    let unit = text.chars().last().ok_or_else(invalid)?;
+    let seconds: u64 = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 60 * 60,
+        'd' => 24 * 60 * 60,
+        _ => return Err(invalid()),
+    };
+    let number = text.strip_suffix(unit).unwrap_or_default();
+    let number: u64 = number.parse().map_err(|_| invalid())?;
+    let seconds = number.checked_mul(seconds).ok_or_else(invalid)?;
+    Ok(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_a_unit() {
+        for (text, seconds) in [("90s", 90), ("30m", 1800), ("8h", 28_800), ("1d", 86_400)] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)));
+        }
+        for text in [
+            "",
+            "5",
+            "s",
+            "1w",
+            "-1h",
+            "1.5h",
+            "99999999999999999999s",
+            "1é",
+        ] {
+            assert!(span(text).is_err(), "{text:?}");
+        }
+    }
 }

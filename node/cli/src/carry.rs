@@ -12,7 +12,7 @@ use henge_git_client::{
     transfer_listed,
 };
 use henge_runtime::Scope;
-use henge_types::{ErrorCode, RepoPath, limits};
+use henge_types::{ErrorCode, ObjectFormat, RepoPath, limits};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -183,6 +183,7 @@ async fn create(client: &Client, args: &ImportRepo, listing: &Listing) -> Result
     let mut new = NewRepo::new(args.path.clone());
     new.private = args.private;
     new.description.clone_from(&args.description);
+    new.object_format = Some(listing.format).filter(|format| *format != ObjectFormat::Sha1);
     let head = listing
         .default_branch()
         .filter(henge_types::RefName::is_branch);

@@ -19,6 +19,7 @@ pub mod error;
 pub mod exit;
 mod fsck;
 mod limits;
+mod mirror;
 mod packs;
 pub mod private_file;
 mod progress;

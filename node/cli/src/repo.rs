@@ -19,6 +19,7 @@ use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fsck;
 use crate::limits;
+use crate::mirror;
 use crate::packs;
 use crate::settings;
 use crate::table::{Table, printable};
@@ -87,21 +88,14 @@ pub(crate) async fn run(
         }
         RepoVerb::Import(args) => carry::import(&client, &context, args, json, console).await?,
         RepoVerb::Export(args) => carry::export(&context, args, json, console).await?,
+        RepoVerb::Mirror(command) => mirror::run(&client, command, json, console.out).await?,
         RepoVerb::Delete { path, yes } => {
             if !yes {
                 confirm(&path, console)?;
             }
             delete(&client, &path, json, console.out).await?;
         }
-        change @ (RepoVerb::Edit { .. }
-        | RepoVerb::Archive { .. }
-        | RepoVerb::Unarchive { .. }
-        | RepoVerb::Rename { .. }
-        | RepoVerb::Transfer { .. }
-        | RepoVerb::Protect { .. }
-        | RepoVerb::Unprotect { .. }) => {
-            settings::run(&client, change, json, console.out).await?;
-        }
+        RepoVerb::Settings(change) => settings::run(&client, change, json, console.out).await?,
     }
     Ok(Exit::Ok)
 }

@@ -7,19 +7,19 @@ use henge_client::model::RepoChange;
 use henge_types::names::InvalidName;
 use henge_types::{ErrorCode, RepoPath, Topic};
 
-use crate::args::RepoVerb;
+use crate::args::SettingsVerb;
 use crate::cluster::write_json;
 use crate::error::CliError;
 use crate::repo::failed;
 
 pub(crate) async fn run(
     client: &Client,
-    verb: RepoVerb,
+    verb: SettingsVerb,
     json: bool,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     match verb {
-        RepoVerb::Edit {
+        SettingsVerb::Edit {
             path,
             description,
             default_branch,
@@ -36,15 +36,15 @@ pub(crate) async fn run(
             edit(client, &path, &change, &topic).await?;
             said(client, &path, "changed", json, out).await
         }
-        RepoVerb::Archive { path } => {
+        SettingsVerb::Archive { path } => {
             archive(client, &path, true).await?;
             said(client, &path, "archived", json, out).await
         }
-        RepoVerb::Unarchive { path } => {
+        SettingsVerb::Unarchive { path } => {
             archive(client, &path, false).await?;
             said(client, &path, "unarchived", json, out).await
         }
-        RepoVerb::Rename { path, name } => {
+        SettingsVerb::Rename { path, name } => {
             let change = RepoChange {
                 name: Some(name.clone()),
                 ..RepoChange::default()
@@ -53,12 +53,12 @@ pub(crate) async fn run(
             renamed.map_err(failed("rename", &path))?;
             said(client, &path, "renamed", json, out).await
         }
-        RepoVerb::Transfer { path, owner } => {
+        SettingsVerb::Transfer { path, owner } => {
             let moved = client.transfer_repo(&path, &owner).await;
             moved.map_err(failed("transfer", &path))?;
             said(client, &path, "transferred", json, out).await
         }
-        RepoVerb::Protect { path, pattern } => {
+        SettingsVerb::Protect { path, pattern } => {
             match client.protect(&path, pattern.as_str()).await {
                 Err(error) if error.code() == ErrorCode::AlreadyExists => {}
                 protected => protected.map_err(failed("protect refs of", &path))?,
@@ -66,21 +66,12 @@ pub(crate) async fn run(
             let what = format!("protected {} in", pattern.short());
             said(client, &path, &what, json, out).await
         }
-        RepoVerb::Unprotect { path, pattern } => {
+        SettingsVerb::Unprotect { path, pattern } => {
             let free = client.unprotect(&path, pattern.as_str()).await;
             free.map_err(failed("unprotect refs of", &path))?;
             let what = format!("unprotected {} in", pattern.short());
             said(client, &path, &what, json, out).await
         }
-        RepoVerb::Create { .. }
-        | RepoVerb::List { .. }
-        | RepoVerb::Show { .. }
-        | RepoVerb::Stats { .. }
-        | RepoVerb::Gc { .. }
-        | RepoVerb::Fork { .. }
-        | RepoVerb::Limits(_)
-        | RepoVerb::Fsck { .. }
-        | RepoVerb::Delete { .. } => Ok(()),
     }
 }
 

@@ -25,5 +25,10 @@ pub(crate) const LOW_SPACE_BYTES: u64 = limits::LOW_SPACE_BYTES;
 /// `[storage] low_space_percent`.
 pub(crate) const LOW_SPACE_PERCENT: u64 = limits::LOW_SPACE_PERCENT;
 
+/// `[mirrors] allow_private_addresses`: who may set a mirror may not have this node look around in its network.
+pub(crate) const MIRRORS_ALLOW_PRIVATE_ADDRESSES: bool = false;
+/// `[mirrors] at_once`.
+pub(crate) const MIRRORS_AT_ONCE: usize = 2;
+
 /// `[log] filter`.
 pub(crate) const LOG_FILTER: &str = "info,openraft=error";

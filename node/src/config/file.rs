@@ -17,6 +17,7 @@ pub(crate) struct File {
     pub(crate) cluster: Cluster,
     pub(crate) auth: Auth,
     pub(crate) storage: Storage,
+    pub(crate) mirrors: Mirrors,
     pub(crate) log: Log,
 }
 
@@ -63,6 +64,14 @@ pub(crate) struct Storage {
     pub(crate) wal_max: Option<Size>,
     pub(crate) low_space: Option<Size>,
     pub(crate) low_space_percent: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Mirrors {
+    pub(crate) allow_private_addresses: Option<bool>,
+    pub(crate) at_once: Option<usize>,
+    pub(crate) ca_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -132,6 +141,9 @@ variables! {
     "HENGE_STORAGE_WAL_MAX" => storage.wal_max;
     "HENGE_STORAGE_LOW_SPACE" => storage.low_space;
     "HENGE_STORAGE_LOW_SPACE_PERCENT" => storage.low_space_percent;
+    "HENGE_MIRRORS_ALLOW_PRIVATE_ADDRESSES" => mirrors.allow_private_addresses;
+    "HENGE_MIRRORS_AT_ONCE" => mirrors.at_once;
+    "HENGE_MIRRORS_CA_FILE" => mirrors.ca_file;
     "HENGE_LOG_FILTER" => log.filter;
     "HENGE_LOG_FORMAT" => log.format;
 }

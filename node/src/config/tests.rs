@@ -49,6 +49,12 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((config.cluster.shards, config.cluster.replication), (64, 1));
     assert_eq!(config.cluster.heartbeat, Duration::from_millis(250));
     assert_eq!(config.storage.wal_segment, 64 * 1024 * 1024);
+    let mirrors = MirrorSettings {
+        allow_private_addresses: false,
+        at_once: 2,
+        ca_file: None,
+    };
+    assert_eq!(config.mirrors, mirrors);
     assert_eq!(config.log_filter, "info,openraft=error");
     assert_eq!(config.log_format, LogFormat::Text);
 }
@@ -190,5 +196,19 @@ fn every_variable_is_on_the_page_about_the_command_line() {
     let page = include_str!("../../../docs/cli.md");
     for name in variables() {
         assert!(page.contains(&format!("| `{name}` |")), "{name}");
+    }
+}
+
+#[test]
+fn mirrors_are_configured_within_their_bounds() {
+    let text = format!("{GOOD}\n[mirrors]\nat_once = 8\n");
+    let variable =
+        |name: &str| (name == "HENGE_MIRRORS_ALLOW_PRIVATE_ADDRESSES").then(|| "true".to_owned());
+    let config = load_with(&text, variable, Overrides::default()).expect("a good file");
+    assert!(config.mirrors.allow_private_addresses);
+    assert_eq!(config.mirrors.at_once, 8);
+    for count in [0, 65] {
+        let error = refused(&format!("{GOOD}\n[mirrors]\nat_once = {count}\n"));
+        assert!(error.starts_with("[mirrors] at_once"), "{error}");
     }
 }

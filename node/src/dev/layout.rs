@@ -314,6 +314,10 @@ fn config_text(settings: &Settings, node: NodeId, members: &[(NodeId, Incarnatio
          low_space = \"256MiB\"\n\
          low_space_percent = 1\n\
          \n\
+         # Whoever has the token runs these nodes: a mirror reaches nothing that they do not.\n\
+         [mirrors]\n\
+         allow_private_addresses = true\n\
+         \n\
          [cluster]\n\
          shards = {}\n\
          replication = {replication}\n",

@@ -3,14 +3,15 @@
 //! Ports: every test takes a base of its own, so that rings never meet.
 
 mod bitmaps;
-mod checks;
 mod carry;
+mod checks;
 mod compaction;
 mod compatibility;
 mod crash;
 mod disk;
 mod failover;
 pub(crate) mod harness;
+mod mirrors;
 mod power;
 mod pruning;
 mod refusals;

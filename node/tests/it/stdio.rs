@@ -216,9 +216,9 @@ fn many_haves_are_negotiated_in_rounds() {
 fn a_client_that_takes_one_acknowledgment_or_no_side_band_is_served() {
     // git always asks for more: spoken by hand.
     let place = Place {
+        format: "sha1",
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
-        format: "sha1",
     };
     let tree = place.work_tree("tree", 5);
     let ids = place.ok("2", &tree, &["rev-list", "main"]);
@@ -361,9 +361,9 @@ fn a_refusal_is_heard_behind_a_large_pack() {
 #[test]
 fn the_report_comes_without_the_end_of_the_stream() {
     let place = Place {
+        format: "sha1",
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
-        format: "sha1",
     };
     let tree = place.work_tree("tree", 3);
     let dir = place.dir.path();
@@ -446,9 +446,9 @@ fn git_calls_it_through_ext_and_ssh() {
 #[test]
 fn the_parts_of_a_conversation_that_a_web_server_asks_for() {
     let place = Place {
+        format: "sha1",
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
-        format: "sha1",
     };
     let tree = place.work_tree("tree", 2);
     let tip = place.ok("2", &tree, &["rev-parse", "main"]);
@@ -480,9 +480,9 @@ fn the_parts_of_a_conversation_that_a_web_server_asks_for() {
 #[test]
 fn what_is_no_repository_and_who_says_nothing_end_with_an_error() {
     let place = Place {
+        format: "sha1",
         dir: tempfile::tempdir().expect("a folder"),
         git: crate::gits::gits().remove(0),
-        format: "sha1",
     };
     let tree = place.work_tree("tree", 1);
     let run = |args: &[&str], dir: &Path| -> Output {

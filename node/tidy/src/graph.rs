@@ -41,6 +41,7 @@ const ALLOWED_EDGES: &[(&str, &[&str])] = &[
             "henge-storage",
             "henge-git",
             "henge-cluster",
+            "henge-git-client",
         ],
     ),
     (
@@ -84,6 +85,7 @@ const ALLOWED_EDGES: &[(&str, &[&str])] = &[
             "henge-runtime",
             "henge-state",
             "henge-storage",
+            "henge-git-client",
             "henge-git",
             "henge-proto",
             "henge-client",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_types::status::{ClusterStatus, CompactionDepth, RepoCheck};
-use henge_types::{ErrorCode, NodeId, OwnerName, RepoLimits, RepoPath, limits};
+use henge_types::{ErrorCode, MirrorId, NodeId, OwnerName, RepoLimits, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,8 +14,8 @@ use serde::de::DeserializeOwned;
 use crate::address::{Address, InvalidAddress};
 use crate::error::{Attempt, ClientError, code_of_status};
 use crate::model::{
-    Branch, ErrorBody, Fork, Fsck, Gc, NewRepo, RefChange, RefChanges, RefResult, RefResults,
-    RepoInfo, RepoPage, RepoStats, Version,
+    Branch, ErrorBody, Fork, Fsck, Gc, Mirror, NewMirror, NewRepo, RefChange, RefChanges,
+    RefResult, RefResults, RepoInfo, RepoPage, RepoStats, Version,
 };
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
@@ -266,6 +266,56 @@ impl Client {
     pub async fn fsck(&self, path: &RepoPath) -> Result<RepoCheck, ClientError> {
         let call = get(format!("/api/henge/v1/repos/{path}/fsck"), LIST_BYTES_MAX);
         self.json(&call, Effect::Reads).await
+    }
+
+    /// The mirrors of a repository.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call.
+    pub async fn mirrors(&self, path: &RepoPath) -> Result<Vec<Mirror>, ClientError> {
+        let path = format!("/api/henge/v1/repos/{path}/mirrors");
+        self.json(&get(path, ANSWER_BYTES_MAX), Effect::Reads).await
+    }
+
+    /// Makes a mirror, which is due at once.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`, `conflict`; `timeout` means that it may have been made.
+    pub async fn add_mirror(
+        &self,
+        path: &RepoPath,
+        new: &NewMirror,
+    ) -> Result<Mirror, ClientError> {
+        let call = post(format!("/api/henge/v1/repos/{path}/mirrors"), new);
+        self.json(&call, Effect::Changes).await
+    }
+
+    /// Removes a mirror.
+    ///
+    /// # Errors
+    /// `not_found`; `timeout` means that it may have been removed.
+    pub async fn remove_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
+        let call = Call {
+            method: Method::DELETE,
+            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}"),
+            body: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        self.ask(&call, Effect::Changes).await.map(|_| ())
+    }
+
+    /// Makes a mirror due now; answers at once.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call. Asking again does no harm.
+    pub async fn sync_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
+        let call = Call {
+            method: Method::POST,
+            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync"),
+            body: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        self.ask(&call, Effect::Reads).await.map(|_| ())
     }
 
     /// The branches of a repository.

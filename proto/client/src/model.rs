@@ -5,8 +5,8 @@
 use henge_types::records::RepoState;
 use henge_types::status::CompactionState;
 use henge_types::{
-    Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
-    Topic,
+    Generation, GroupId, MirrorId, MirrorKind, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId,
+    RepoName, RepoPath, Topic,
 };
 use serde::{Deserialize, Serialize};
 
@@ -206,6 +206,75 @@ pub(crate) struct Fork<'a> {
 pub(crate) struct Fsck<'a> {
     pub nodes: &'a [NodeId],
     pub repair: bool,
+}
+
+/// Asks for a mirror.
+#[derive(Clone, PartialEq, Eq, Serialize)]
+pub struct NewMirror {
+    /// Which way.
+    pub kind: MirrorKind,
+    /// The other repository.
+    pub url: String,
+    /// The user to ask as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The password or token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Seconds from one firing to the next.
+    pub interval_s: u64,
+}
+
+/// The password is not shown.
+impl std::fmt::Debug for NewMirror {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewMirror")
+            .field("kind", &self.kind)
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Its id.
+    pub id: MirrorId,
+    /// Which way.
+    pub kind: MirrorKind,
+    /// The other repository.
+    pub url: String,
+    /// The user it is asked as.
+    #[serde(default)]
+    pub user: Option<String>,
+    /// Seconds from one firing to the next.
+    pub interval_s: u64,
+    /// Whether it runs now.
+    pub running: bool,
+    /// When it is due next, RFC 3339.
+    pub next_due_at: String,
+    /// Runs that failed since the last one that did not.
+    pub failures: u32,
+    /// How the last run ended.
+    pub last: Option<MirrorRun>,
+}
+
+/// A run of a mirror that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRun {
+    /// The firing, RFC 3339.
+    pub scheduled_at: String,
+    /// When it ended.
+    pub ended_at: String,
+    /// `done` or `failed`.
+    pub outcome: String,
+    /// Refs that were changed.
+    pub changed: u64,
+    /// Bytes of packs that travelled.
+    pub pack_bytes: u64,
+    /// Why it failed, if it did.
+    #[serde(default)]
+    pub error: Option<String>,
 }
 
 /// A branch and the commit it names.

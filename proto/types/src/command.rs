@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, RepoId, RequestId};
+use crate::mirrors::{BeginMirror, ChangeMirror, RecordMirror, SetMirror};
 use crate::names::{RefName, RefPattern, RepoPath, Topic};
 use crate::object::{ObjectFormat, ObjectId, PackId};
 use crate::records::{NodeRecord, RepoLimits, ShardPlacement};
@@ -254,6 +255,14 @@ pub enum ShardCommand {
         /// The pattern, as it was set.
         pattern: RefPattern,
     },
+    /// Makes a mirror or changes it. Number 76.
+    SetMirror(SetMirror),
+    /// Removes a mirror or makes it due. Number 77.
+    ChangeMirror(ChangeMirror),
+    /// Begins a run of a mirror. Number 78.
+    BeginMirror(BeginMirror),
+    /// A word of a run. Number 79.
+    RecordMirror(RecordMirror),
 }
 
 /// A repository to be made of another one.

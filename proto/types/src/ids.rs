@@ -150,6 +150,11 @@ macro_rules! random_id {
 }
 
 random_id!(
+    /// A mirror of a repository.
+    MirrorId,
+    "a mirror's id (32 lower-case hex digits)"
+);
+random_id!(
     /// The cluster, made once by its first start.
     ClusterId,
     "a cluster id (32 lower-case hex digits)"

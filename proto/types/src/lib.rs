@@ -5,6 +5,7 @@
 //! - [`object`]: git object ids and pack ids.
 //! - [`limits`]: every bound of the product, in one file.
 //! - [`command`], [`reply`]: what is proposed to a group and what applying it answers.
+//! - [`mirrors`]: repositories that follow others on a schedule.
 //! - [`records`]: what the state machines keep.
 //! - [`status`]: what a cluster says of itself.
 //! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
@@ -16,6 +17,7 @@ pub mod command;
 pub mod error;
 pub mod ids;
 pub mod limits;
+pub mod mirrors;
 pub mod names;
 pub mod object;
 pub mod records;
@@ -30,7 +32,12 @@ pub use command::{
 };
 pub use error::ErrorCode;
 pub use ids::{
-    ClusterId, Generation, GroupId, Incarnation, LogIndex, NetworkId, NodeId, RepoId, RequestId,
+    ClusterId, Generation, GroupId, Incarnation, LogIndex, MirrorId, NetworkId, NodeId, RepoId,
+    RequestId,
+};
+pub use mirrors::{
+    BeginMirror, ChangeMirror, Mirror, MirrorChange, MirrorKind, MirrorLast, MirrorOutcome,
+    MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings, MirrorWord, RecordMirror, SetMirror,
 };
 pub use names::{OwnerName, RefName, RefPattern, RepoName, RepoPath, Topic};
 pub use object::{ObjectFormat, ObjectId, PackId};

@@ -129,3 +129,20 @@ pub const ANONYMOUS_FETCHES_AT_ONCE: usize = 32;
 pub const ANONYMOUS_REQUESTS_AT_ONCE: usize = 64;
 /// Blocking jobs (git work, file work) that a node runs at once.
 pub const BLOCKING_JOBS_MAX: usize = 64;
+
+/// Mirrors of one repository.
+pub const MIRRORS_MAX: usize = 16;
+/// The URL of a mirror.
+pub const MIRROR_URL_BYTES_MAX: usize = 2048;
+/// User and password of a mirror together.
+pub const MIRROR_SECRET_BYTES_MAX: usize = 4096;
+/// From one firing of a mirror to the next, milliseconds.
+pub const MIRROR_INTERVAL_MS_MIN: u64 = 60 * 1000;
+/// The same, at most: a year.
+pub const MIRROR_INTERVAL_MS_MAX: u64 = 366 * 24 * 60 * 60 * 1000;
+/// For how long a run of a mirror may be believed in without a word, milliseconds.
+pub const MIRROR_LEASE_MS_MAX: u64 = 10 * 60 * 1000;
+/// What is kept of why a run failed.
+pub const MIRROR_REASON_BYTES_MAX: usize = 500;
+/// Runs of mirrors on one node at once, at most.
+pub const MIRRORS_AT_ONCE_MAX: usize = 64;

@@ -31,6 +31,8 @@ pub mod number {
     pub const REPO_LIMITS: u16 = 1027;
     /// The protected refs of a repository.
     pub const REF_PROTECTIONS: u16 = 1022;
+    /// A mirror in its shard.
+    pub const MIRROR: u16 = 1024;
     /// The record of a request and its reply.
     pub const REQUEST_RECORD: u16 = 1030;
 }

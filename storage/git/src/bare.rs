@@ -346,6 +346,7 @@ impl RefStore for BareRepository {
             kept.extend(checked_out.iter().cloned());
         }
         PushPolicy {
+            closed: None,
             hidden: config.hidden_from_pushes.clone(),
             deletes: config.deletes,
             non_fast_forwards: config.non_fast_forwards,

@@ -168,10 +168,10 @@ pub fn write(
     write_some(idx_files, None, into, options)
 }
 
-/// As [`write`], but only those objects that are among `reached`.
+/// As [`write()`], but only those objects that are among `reached`.
 ///
 /// # Errors
-/// As [`write`]; [`RepackError::Empty`] when none of them is there.
+/// As [`write()`]; [`RepackError::Empty`] when none of them is there.
 pub fn write_reached(
     idx_files: &[PathBuf],
     reached: &Reached,

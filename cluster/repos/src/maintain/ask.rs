@@ -10,7 +10,7 @@ use henge_cluster::{BulkHandler, BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::status::{CompactionState, RepoStats};
-use henge_types::{ErrorCode, NodeId, PackRecord, RepoPath};
+use henge_types::{ErrorCode, Mirror, MirrorSecret, MirrorSettings, NodeId, PackRecord, RepoPath};
 use tokio::io::AsyncWriteExt;
 
 use crate::catalogue::{Freshness, QUORUM_WAIT};
@@ -38,12 +38,29 @@ impl Inner {
     ) -> Result<RepoStats, ServiceError> {
         match self.ask_maintenance(path, verb).await? {
             MaintainAnswer::Stats(stats) => Ok(stats),
-            other @ (MaintainAnswer::Limits(_)
+            other @ (MaintainAnswer::Mirrors(_)
+            | MaintainAnswer::Limits(_)
             | MaintainAnswer::NotLeader
             | MaintainAnswer::WrongGeneration
-            | MaintainAnswer::Refused(..)) => Err(error::internal(format!(
-                "figures were answered with {other:?}"
-            ))),
+            | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
+        }
+    }
+
+    /// The mirrors of a repository, without what is secret.
+    ///
+    /// # Errors
+    /// `NotFound`; `Unavailable` without a leader.
+    pub(crate) async fn mirrors(
+        self: &Arc<Self>,
+        path: &RepoPath,
+    ) -> Result<Vec<Mirror>, ServiceError> {
+        match self.ask_maintenance(path, MaintainVerb::Mirrors).await? {
+            MaintainAnswer::Mirrors(mirrors) => Ok(mirrors),
+            other @ (MaintainAnswer::Stats(_)
+            | MaintainAnswer::Limits(_)
+            | MaintainAnswer::NotLeader
+            | MaintainAnswer::WrongGeneration
+            | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
         }
     }
 
@@ -69,7 +86,9 @@ impl Inner {
                 verb,
             };
             match self.ask_leader(&request).await? {
-                answer @ (MaintainAnswer::Stats(_) | MaintainAnswer::Limits(_)) => {
+                answer @ (MaintainAnswer::Stats(_)
+                | MaintainAnswer::Limits(_)
+                | MaintainAnswer::Mirrors(_)) => {
                     return Ok(answer);
                 }
                 MaintainAnswer::Refused(code, message) => return Err(failed(code, message)),
@@ -149,6 +168,10 @@ impl Inner {
             let message = "too many compactions wait on this node: try again later";
             return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
         }
+        if request.verb == MaintainVerb::Mirrors {
+            let mirrors = view.mirrors_of(&request.repo);
+            return MaintainAnswer::Mirrors(mirrors.map(without_secret).collect());
+        }
         let packs: Vec<_> = view.packs(&request.network).collect();
         let mark_ms = view.prune_mark(&request.network).map(|mark| mark.at_ms);
         let inner = Arc::clone(self);
@@ -190,6 +213,25 @@ impl Inner {
             prune_mark_ms: None,
         }
     }
+}
+
+fn without_secret(mirror: Mirror) -> Mirror {
+    let shown = |secret: MirrorSecret| MirrorSecret {
+        password: String::new(),
+        ..secret
+    };
+    Mirror {
+        settings: MirrorSettings {
+            secret: mirror.settings.secret.map(shown),
+            ..mirror.settings
+        },
+        ..mirror
+    }
+}
+
+pub(crate) fn unexpected(answer: &MaintainAnswer) -> ServiceError {
+    tracing::error!(?answer, "a leader answered what it was not asked");
+    error::internal("a leader gave an answer that makes no sense: its log says more")
 }
 
 /// Serves [`frames::MAINTAIN`].

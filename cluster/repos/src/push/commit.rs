@@ -8,8 +8,8 @@ use henge_cluster::ProposeError;
 use henge_git::{CommitError, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
-    Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectFormat, ObjectId, PackRef, RefName,
-    RefVerdict, Refusal, Reply, ShardCommand, UpdateRefs, limits,
+    Command, ErrorCode, InlinePack, LogIndex, MirrorPusher, NetworkId, ObjectFormat, ObjectId,
+    PackRef, RefName, RefVerdict, Refusal, Reply, ShardCommand, UpdateRefs, limits,
 };
 use tokio::runtime::Handle;
 
@@ -209,6 +209,9 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
     }
 }
 
+/// What a push to a repository that follows another one is told.
+pub(crate) const NOT_TAKEN: &str = "this repository is a mirror of another one: push there";
+
 fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
     match reply {
         Reply::RefsUpdated { verdicts } => Ok(verdicts),
@@ -221,6 +224,11 @@ fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
         Reply::UnknownOutcome => Err(PushAnswer::Refused(
             ErrorCode::Timeout,
             "the push is too old to know what became of it: look before pushing again".to_owned(),
+        )),
+        // It became a mirror, or the run of the mirror was fenced off, since the push was looked at first.
+        Reply::Refused(Refusal::WrongState { .. }) => Err(PushAnswer::Refused(
+            ErrorCode::Conflict,
+            NOT_TAKEN.to_owned(),
         )),
         other @ (Reply::Refused(_) | Reply::Done | Reply::Repo(_)) => {
             tracing::error!(reply = ?other, "a push was answered with what it never is");
@@ -301,7 +309,12 @@ impl RefStore for LeaderRefs {
     }
 
     fn push_policy(&self) -> PushPolicy {
-        self.reads.push_policy()
+        let of_a_run = MirrorPusher::parse(&self.commit.request.principal).is_some();
+        let closed = !of_a_run && self.reads.follows_another();
+        PushPolicy {
+            closed: closed.then_some(NOT_TAKEN),
+            ..self.reads.push_policy()
+        }
     }
 
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {

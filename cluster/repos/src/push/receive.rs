@@ -178,6 +178,11 @@ impl Receiving {
             digest,
             bytes: spool.bytes(),
         };
+        Self::of(inner, spool, request)
+    }
+
+    /// A push of this request, whose bytes are the spool's.
+    pub(crate) fn of(inner: &Arc<Inner>, spool: Arc<Spool>, request: PushRequest) -> Self {
         let heard = inner.clock.instant();
         Self {
             inner: Arc::clone(inner),

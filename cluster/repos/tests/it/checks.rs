@@ -10,8 +10,13 @@ use crate::ring::{Ring, eventually};
 const REPO: &str = "admin/checked";
 
 /// Starts checks and waits for them.
-async fn check(ring: &Ring, nodes: &[NodeId], repair: bool) -> Vec<(NodeId, CheckOutcome)> {
-    let path: RepoPath = REPO.parse().unwrap();
+pub(crate) async fn check_repo(
+    ring: &Ring,
+    repo: &str,
+    nodes: &[NodeId],
+    repair: bool,
+) -> Vec<(NodeId, CheckOutcome)> {
+    let path: RepoPath = repo.parse().unwrap();
     let repos = &ring.node(ring.live()[0]).repos;
     let started = repos
         .start_check("admin", &path, nodes, repair)
@@ -30,6 +35,10 @@ async fn check(ring: &Ring, nodes: &[NodeId], repair: bool) -> Vec<(NodeId, Chec
         ended.collect()
     })
     .await
+}
+
+async fn check(ring: &Ring, nodes: &[NodeId], repair: bool) -> Vec<(NodeId, CheckOutcome)> {
+    check_repo(ring, REPO, nodes, repair).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]

@@ -8,6 +8,8 @@ use henge_types::status::CompactionDepth as Depth;
 
 const ROOT: &str = "admin/root";
 const FORK: &str = "admin/fork";
+/// A commit that nobody has.
+const NOBODY: &str = "0123456789012345678901234567890123456789";
 
 fn path(text: &str) -> RepoPath {
     text.parse().unwrap()
@@ -106,8 +108,7 @@ async fn what_only_a_sibling_has_is_neither_given_nor_acknowledged_nor_built_on(
             }
         }
         // An unknown have and a sibling's look the same.
-        let nobody = "0123456789012345678901234567890123456789";
-        for (have, is_common) in [(main.as_str(), true), (&secret, false), (nobody, false)] {
+        for (have, is_common) in [(main.as_str(), true), (&secret, false), (NOBODY, false)] {
             let v2 = [
                 packet("command=fetch\n"),
                 "0001".to_owned(),
@@ -126,14 +127,8 @@ async fn what_only_a_sibling_has_is_neither_given_nor_acknowledged_nor_built_on(
             .await;
         clone.now(&["switch", "-q", "secret"]);
         let built = clone.commit(&format!("on-top-{node}"), b"more\n");
-        clone.now(&[
-            "bundle",
-            "create",
-            "-q",
-            "bundle",
-            &format!("^{secret}"),
-            "HEAD",
-        ]);
+        let without = format!("^{secret}");
+        clone.now(&["bundle", "create", "-q", "bundle", &without, "HEAD"]);
         let bundle = clone.read("bundle");
         let pack = bundle
             .windows(5)

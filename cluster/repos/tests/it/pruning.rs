@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::status::{CompactionDepth as Depth, CompactionState, LastCompaction};
-use henge_types::{ObjectId, RepoPath};
+use henge_types::{ObjectFormat, ObjectId, RepoPath};
 
+use crate::checks::check_repo;
 use crate::compaction::{agree, clone_is_whole, compact, network, settled};
 use crate::ring::{Ring, Work, eventually};
 
@@ -31,7 +32,11 @@ async fn prune(ring: &Ring, grace_ms: u64) -> LastCompaction {
 
 /// A repository with a branch that was deleted: the only commit on it.
 async fn with_deleted_branch(ring: &Ring) -> (Work, String) {
-    let work = ring.work_dir("work");
+    with_deleted_branch_of(ring, ObjectFormat::Sha1).await
+}
+
+async fn with_deleted_branch_of(ring: &Ring, format: ObjectFormat) -> (Work, String) {
+    let work = ring.work_dir_of("work", format);
     let url = ring.url(1, REPO);
     work.commit("first", b"first\n");
     work.commit_large("large");
@@ -197,4 +202,31 @@ async fn what_was_just_a_tip_is_kept_for_those_who_were_told_of_it() {
         .git(&["fetch", "-q", &ring.url(2, REPO), &id.to_string()])
         .await;
     assert_eq!(fetching.now(&["rev-parse", "FETCH_HEAD"]), side);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_network_of_sha256_is_forked_pruned_and_checked() {
+    let ring = Ring::start().await;
+    crate::sha256::create(&ring, 1, REPO, ObjectFormat::Sha256).await;
+    let (work, side) = with_deleted_branch_of(&ring, ObjectFormat::Sha256).await;
+    let (path, fork): (RepoPath, RepoPath) = (REPO.parse().unwrap(), "admin/of".parse().unwrap());
+    let forked = ring.node(2).repos.fork("admin", &path, fork, None).await;
+    assert_eq!(forked.unwrap().object_format, ObjectFormat::Sha256);
+    prune(&ring, 3_600_000).await;
+    ring.jump(LONG);
+    assert_eq!(prune(&ring, 0).await.dropped, Some(3));
+    settled(
+        &ring,
+        ring.shard(REPO).await,
+        &network(&ring, REPO).await,
+        1,
+    )
+    .await;
+    for (node, outcome) in check_repo(&ring, REPO, &[], false).await {
+        assert!(outcome.is_clean(), "node {node}: {outcome:?}");
+        assert_eq!(outcome.unreachable, Some(0));
+        let node = usize::try_from(node.get()).unwrap();
+        assert!(!holds(&ring, node, &side).await);
+        clone_is_whole(&ring, node, "admin/of", &format!("fork-{node}"), &work).await;
+    }
 }

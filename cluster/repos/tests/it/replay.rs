@@ -109,7 +109,8 @@ async fn a_known_request_gets_its_answer_again_and_a_borrowed_one_does_not() {
     };
     assert!(report.windows(2).any(|two| two == b"ng"), "{report:?}");
 
-    head.generation = head.generation.next();
+    // Older than what the shard has: the name that was resolved may lead elsewhere by now.
+    head.generation = Generation::new(0);
     head.request = node.cluster.next_request_id();
     assert_eq!(
         ask(node, leader, &head, &push).await,

@@ -7,7 +7,7 @@ use henge_types::{ErrorCode, ObjectFormat, RepoPath};
 use crate::ring::{Ring, eventually};
 
 /// Makes a repository of this format; the first one of a group waits for its release level.
-async fn create(ring: &Ring, node: usize, repo: &str, format: ObjectFormat) {
+pub(crate) async fn create(ring: &Ring, node: usize, repo: &str, format: ObjectFormat) {
     let path: RepoPath = repo.parse().unwrap();
     eventually("the repository is made", async || {
         let options = CreateOptions {

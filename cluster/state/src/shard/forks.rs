@@ -2,7 +2,7 @@
 //! are copied.
 
 use henge_types::stored::{self, number};
-use henge_types::{ForkRepo, Refusal, Reply, ShardRepo, ShardRepoState};
+use henge_types::{ForkRepo, LogIndex, Refusal, Reply, ShardRepo, ShardRepoState};
 
 use super::{ShardView, put};
 use crate::apply::Header;
@@ -49,6 +49,8 @@ pub(super) fn fork(
         generation: fork.generation,
         updated_at: header.index,
         updated_at_ms: header.proposed_at_ms,
+        // What the catalogue says of the parent is not said of the fork.
+        revision: LogIndex::new(0),
         archived: false,
         ..parent
     };

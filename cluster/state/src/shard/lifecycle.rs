@@ -59,6 +59,7 @@ pub(super) fn drop_repo(
     let last = live.all(|(key, _)| *key == mark);
     changes.delete(mark);
     delete_all(changes, &keys::refs(id, ""));
+    delete_all(changes, &keys::mirrors_of(id));
     former_tips::forget(changes, id);
     delete_all(changes, &keys::repo_limits(id));
     delete_all(changes, &keys::protections(id));

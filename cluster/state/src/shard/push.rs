@@ -10,7 +10,7 @@ use henge_types::{
 };
 
 use super::protection::{self, Outdated};
-use super::{ShardView, former_tips, packs, pruning, put_updated};
+use super::{ShardView, former_tips, mirrors, packs, pruning, put_updated};
 use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
@@ -42,6 +42,9 @@ pub(super) fn update_refs(
     if repo.archived {
         let verdicts = archived(before, push);
         return Outcome::reply(Reply::RefsUpdated { verdicts });
+    }
+    if !mirrors::allow_push(before, &push.repo, &push.pusher) {
+        return Outcome::reply(Reply::Refused(Refusal::WrongState { repo: push.repo }));
     }
     let Ok(verdicts) = judge(before, push) else {
         return Outcome::reply(Reply::Recheck);

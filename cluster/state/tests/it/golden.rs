@@ -91,7 +91,12 @@ fn next(command: &Command) -> Option<Command> {
             | ShardCommand::SetLimits { .. }
             | ShardCommand::ConfigureRepo(_)
             | ShardCommand::ProtectRefs { .. }
-            | ShardCommand::UnprotectRefs { .. } => return None,
+            | ShardCommand::UnprotectRefs { .. }
+            // Those of mirrors have their bytes beside their tests.
+            | ShardCommand::SetMirror(_)
+            | ShardCommand::ChangeMirror(_)
+            | ShardCommand::BeginMirror(_)
+            | ShardCommand::RecordMirror(_) => return None,
         },
     };
     Some(command)

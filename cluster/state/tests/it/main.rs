@@ -8,6 +8,7 @@ mod golden;
 mod golden_3;
 mod golden_network;
 mod meta;
+mod mirrors;
 mod model;
 mod properties;
 mod protection;

@@ -95,29 +95,39 @@ impl Model {
             // Of these no reply tells what they are for: they have tests of their own.
             ShardCommand::MarkUnreachable { .. }
             | ShardCommand::PrunePacks(_)
-            | ShardCommand::SetLimits { .. } => panic!("not drawn: {command:?}"),
+            | ShardCommand::SetLimits { .. }
+            | ShardCommand::SetMirror(_)
+            | ShardCommand::ChangeMirror(_)
+            | ShardCommand::BeginMirror(_)
+            | ShardCommand::RecordMirror(_) => panic!("not drawn: {command:?}"),
             ShardCommand::ConfigureRepo(settings) => self.configure(settings),
-            ShardCommand::ProtectRefs {
-                repo,
-                generation,
-                pattern,
-            } => self.protect((repo, *generation), |protected| {
-                match protected.insert(pattern.clone()) {
-                    true => Ok(()),
-                    false => Err(Refusal::ProtectionExists),
-                }
-            }),
-            ShardCommand::UnprotectRefs {
-                repo,
-                generation,
-                pattern,
-            } => self.protect((repo, *generation), |protected| {
-                match protected.remove(pattern) {
-                    true => Ok(()),
-                    false => Err(Refusal::NoSuchProtection),
-                }
-            }),
+            ShardCommand::ProtectRefs { .. } | ShardCommand::UnprotectRefs { .. } => {
+                self.change_protection(command)
+            }
         }
+    }
+
+    fn change_protection(&mut self, command: &ShardCommand) -> Reply {
+        let (ShardCommand::ProtectRefs {
+            repo,
+            generation,
+            pattern,
+        }
+        | ShardCommand::UnprotectRefs {
+            repo,
+            generation,
+            pattern,
+        }) = command
+        else {
+            panic!("no change of protection: {command:?}");
+        };
+        let adds = matches!(command, ShardCommand::ProtectRefs { .. });
+        self.protect((repo, *generation), |protected| match adds {
+            true if protected.insert(pattern.clone()) => Ok(()),
+            true => Err(Refusal::ProtectionExists),
+            false if protected.remove(pattern) => Ok(()),
+            false => Err(Refusal::NoSuchProtection),
+        })
     }
 
     fn configure(&mut self, settings: &ConfigureRepo) -> Reply {
@@ -178,6 +188,10 @@ impl Model {
         let made = ModelRepo {
             generation: fork.generation,
             lost: BTreeMap::new(),
+            revision: LogIndex::new(0),
+            archived: false,
+            protected: BTreeSet::new(),
+            protected_at: 0,
             ..parent
         };
         self.repos.insert(fork.repo, Some(made));

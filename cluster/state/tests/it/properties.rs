@@ -189,13 +189,13 @@ fn any_meta_command() -> impl Strategy<Value = Command> {
     prop_oneof![
         1 => Just(form_cluster()),
         1 => (1..6_u8).prop_map(|number| Command::Meta(MetaCommand::RegisterNode(node(number)))),
-        6 => (1..9_u8, prop::sample::select(&names[..])).prop_map(|(id, at)| reserve(id, at)),
+        6 => (1..9_u8, prop::sample::select(names)).prop_map(|(id, at)| reserve(id, at)),
         4 => (1..9_u8).prop_map(mark_ready),
         1 => (1..9_u8).prop_map(abandon),
         3 => (1..9_u8).prop_map(delete),
         2 => (1..9_u8).prop_map(mark_dropped),
         1 => Just(Command::VersionBarrier { version: 1 }),
-        6 => (1..9_u8, prop::sample::select(&names[..])).prop_map(|(id, at)| rename(id, at)),
+        6 => (1..9_u8, prop::sample::select(names)).prop_map(|(id, at)| rename(id, at)),
         3 => any_edit().prop_map(edit),
         2 => (1..9_u8, 1..60_u64).prop_map(|(id, revision)| mark_told(id, revision)),
     ]
@@ -356,7 +356,11 @@ proptest! {
                 | ShardCommand::ConfigureRepo(_)
                 | ShardCommand::ProtectRefs { .. }
                 | ShardCommand::UnprotectRefs { .. }
-                | ShardCommand::SetHead { .. } => prop_assert_eq!(outcome.effects, []),
+                | ShardCommand::SetHead { .. }
+                | ShardCommand::SetMirror(_)
+                | ShardCommand::ChangeMirror(_)
+                | ShardCommand::BeginMirror(_)
+                | ShardCommand::RecordMirror(_) => prop_assert_eq!(outcome.effects, []),
             }
         }
     }

@@ -288,17 +288,16 @@ fn the_repository_and_its_life_are_checked_first() {
     let to_unknown = refs(push(2, vec![to_create(MAIN, 1)]));
     shard.nothing_but(to_unknown, Reply::Refused(unknown));
     // A later one is what the shard has still to be told.
-    for named in [Generation::new(0)] {
-        let stale = UpdateRefs {
-            generation: named,
-            ..push(1, vec![to_move(MAIN, 1, 2)])
-        };
-        let wrong = Refusal::WrongGeneration {
-            named,
-            current: FIRST,
-        };
-        shard.nothing_but(refs(stale), Reply::Refused(wrong));
-    }
+    let named = Generation::new(0);
+    let stale = UpdateRefs {
+        generation: named,
+        ..push(1, vec![to_move(MAIN, 1, 2)])
+    };
+    let wrong = Refusal::WrongGeneration {
+        named,
+        current: FIRST,
+    };
+    shard.nothing_but(refs(stale), Reply::Refused(wrong));
 }
 
 fn expect_invalid(what: &str, broken: UpdateRefs) {

@@ -5,14 +5,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewRepo, Refs, RepoEdit};
+use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, Refs, RepoEdit};
 use henge_git::http::ServiceError;
 use henge_types::status::{
     CheckOutcome, ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport,
     NodeStatus, ReplicaCheck, RepoCheck, RepoStats,
 };
 use henge_types::{
-    ClusterId, ErrorCode, Generation, GroupId, Incarnation, NodeId, ObjectId, OwnerName,
+    ClusterId, ErrorCode, Generation, GroupId, Incarnation, LogIndex, Mirror, MirrorChange,
+    MirrorId, MirrorLast, MirrorOutcome, MirrorSecret, MirrorSettings, NodeId, ObjectId, OwnerName,
     PreviousValue, RefName, RefPattern, RefProtection, RefRefusal, RefUpdate, RefVerdict, RepoId,
     RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
 };
@@ -40,6 +41,7 @@ pub(crate) enum Fault {
 #[derive(Debug, Clone)]
 struct Repo {
     record: RepoRecord,
+    mirrors: Vec<Mirror>,
     refs: BTreeMap<RefName, ObjectId>,
     asked: Option<CompactionDepth>,
     limits: RepoLimits,
@@ -224,6 +226,7 @@ impl Backend for Memory {
                 asked: None,
                 limits: RepoLimits::default(),
                 protected: Vec::new(),
+                mirrors: Vec::new(),
             };
             repos.insert(path.key(), made);
             Ok(record)
@@ -427,6 +430,71 @@ impl Backend for Memory {
         self.unless_broken(move |repos| {
             let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
             Ok(stats_of(repo))
+        })
+    }
+
+    fn mirrors<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<Mirror>> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(repo.mirrors.clone())
+        })
+    }
+
+    /// The first one that is made has failed already, the others never ran.
+    fn add_mirror<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        new: NewMirror,
+    ) -> Answer<'a, MirrorId> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            let first = repo.mirrors.is_empty();
+            let id = MirrorId::from_bytes([u8::try_from(repo.mirrors.len()).expect("few"); 16]);
+            repo.mirrors.push(Mirror {
+                id,
+                repo: repo.record.repo,
+                settings: MirrorSettings {
+                    kind: new.kind,
+                    url: new.url,
+                    secret: new.password.map(|password| MirrorSecret {
+                        user: new.user.unwrap_or_default(),
+                        password,
+                    }),
+                    interval_ms: new.interval_ms,
+                },
+                next_due_ms: UPDATED_AT_MS,
+                fence: LogIndex::new(1),
+                run: None,
+                failures: u32::from(first),
+                last: first.then(|| MirrorLast {
+                    scheduled_at_ms: CREATED_AT_MS,
+                    ended_ms: CREATED_AT_MS,
+                    outcome: MirrorOutcome::Failed {
+                        why: "nobody answers".to_owned(),
+                    },
+                }),
+            });
+            Ok(id)
+        })
+    }
+
+    fn change_mirror<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        mirror: MirrorId,
+        change: MirrorChange,
+    ) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            let known = repo.mirrors.iter_mut().find(|known| known.id == mirror);
+            let known = known.ok_or_else(|| no_such(path))?;
+            match change {
+                MirrorChange::Due => known.next_due_ms = CREATED_AT_MS,
+                MirrorChange::Remove => repo.mirrors.retain(|known| known.id != mirror),
+            }
+            Ok(())
         })
     }
 

@@ -272,3 +272,44 @@ async fn limits_are_set_as_a_whole_and_read_back() {
     let unknown = node.ask("PUT", LIMITS, Some(json!({"max_refs": 3}))).await;
     unknown.error(422, "invalid");
 }
+
+#[tokio::test]
+async fn mirrors_are_made_shown_without_secrets_synced_and_removed() {
+    let node = Node::new();
+    node.create("demo").await;
+    let path = "/api/henge/v1/repos/admin/demo/mirrors";
+    let sync = "/api/v1/repos/admin/demo/mirror-sync";
+    node.post(sync, json!({})).await.error(422, "invalid");
+    let body = json!({"kind": "pull", "url": "https://example.org/a.git", "user": "me",
+        "password": "hunter2", "interval_s": 3600});
+    let made = node.post(path, body.clone()).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+    let expected = json!({
+        "id": "00".repeat(16), "kind": "pull", "url": "https://example.org/a.git", "user": "me",
+        "interval_s": 3600, "running": false, "next_due_at": "2026-01-02T03:05:05Z", "failures": 1,
+        "last": {"scheduled_at": "2026-01-02T03:04:05Z", "ended_at": "2026-01-02T03:04:05Z",
+            "outcome": "failed", "changed": 0, "pack_bytes": 0, "error": "nobody answers"},
+    });
+    assert_eq!(made.json(), expected);
+    let push = json!({"kind": "push", "url": "https://example.org/b.git", "interval_s": 60});
+    let push = node.post(path, push).await.json();
+    assert_eq!((&push["last"], &push["user"]), (&Value::Null, &Value::Null));
+    assert_eq!(node.get(path).await.json(), json!([expected, push]));
+
+    assert_eq!(node.post(sync, json!({})).await.status, StatusCode::OK);
+    let one = format!("{path}/{}", "00".repeat(16));
+    let due = node.get(&one).await.json();
+    assert_eq!(due["next_due_at"], "2026-01-02T03:04:05Z");
+    let synced = node.post(&format!("{one}/sync"), json!({})).await;
+    assert_eq!(synced.status, StatusCode::ACCEPTED);
+    let removed = node.ask("DELETE", &one, None).await;
+    assert_eq!(removed.status, StatusCode::NO_CONTENT);
+    node.get(&one).await.error(404, "not_found");
+    node.get(&format!("{path}/x")).await.error(404, "not_found");
+    for bad in [
+        json!({"kind": "both", "url": "x", "interval_s": 60}),
+        json!({"kind": "pull", "interval_s": 60}),
+    ] {
+        node.post(path, bad).await.error(422, "invalid");
+    }
+}

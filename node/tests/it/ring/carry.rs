@@ -116,6 +116,43 @@ fn a_repository_is_imported_followed_and_exported() {
     let again = repo(&ring, &["export", "admin/demo", bundle_text]);
     assert_eq!(again.status.code(), Some(4), "{}", text(&again.stderr));
 
+    // Mirrors are made, told and removed; it is copied to a server that takes no pushes.
+    let secret_url = served.replace("http://", "http://me:hunter2@");
+    let args = [
+        "mirror",
+        "add",
+        "admin/demo",
+        "--push",
+        &secret_url,
+        "--every",
+        "1h",
+        "--output",
+        "json",
+    ];
+    let said = ok(&ring, &args);
+    assert!(!said.contains("hunter2"), "{said}");
+    let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let id = made[0]["id"].as_str().expect("an id");
+    ok(&ring, &["mirror", "sync", "admin/demo", id]);
+    let listed = ok(&ring, &["mirror", "list", "admin/demo"]);
+    assert!(listed.contains(&served) && listed.contains(id), "{listed}");
+    assert!(ok(&ring, &["mirror", "remove", "admin/demo", id]).contains("removed"));
+    let gone = repo(&ring, &["mirror", "sync", "admin/demo", id]);
+    assert_eq!(gone.status.code(), Some(3), "{}", text(&gone.stderr));
+    let short = repo(
+        &ring,
+        &[
+            "mirror",
+            "add",
+            "admin/demo",
+            "--push",
+            &served,
+            "--every",
+            "5s",
+        ],
+    );
+    assert_eq!(short.status.code(), Some(2), "{}", text(&short.stderr));
+
     // What cannot be had is told without what is secret.
     let secret = served
         .replace("http://", "http://me:hunter2@")

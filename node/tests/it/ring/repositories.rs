@@ -385,7 +385,9 @@ fn clones_and_pushes_in_flight_outlive_a_rename() {
         b"command=fetch",
         ring.dir.path(),
         &|url| words(&["clone", "-q", url, "in-flight"]),
-        || drop(cli_ok(&ring, nodes[1], &["rename", REPO, "moved"])),
+        || {
+            cli_ok(&ring, nodes[1], &["rename", REPO, "moved"]);
+        },
     );
     let tip = git(&tree, &["rev-parse", "main"]);
     let clone = ring.dir.path().join("in-flight");
@@ -398,11 +400,7 @@ fn clones_and_pushes_in_flight_outlive_a_rename() {
         &tree,
         &|url| words(&["push", "-q", url, "main"]),
         || {
-            drop(cli_ok(
-                &ring,
-                nodes[2],
-                &["transfer", "admin/moved", "team"],
-            ))
+            cli_ok(&ring, nodes[2], &["transfer", "admin/moved", "team"]);
         },
     );
     let tip = git(&tree, &["rev-parse", "main"]);

@@ -253,6 +253,10 @@ impl ShardCommand {
             Self::ConfigureRepo(_) => 70,
             Self::ProtectRefs { .. } => 71,
             Self::UnprotectRefs { .. } => 72,
+            Self::SetMirror(_) => 76,
+            Self::ChangeMirror(_) => 77,
+            Self::BeginMirror(_) => 78,
+            Self::RecordMirror(_) => 79,
         }
     }
 
@@ -270,6 +274,10 @@ impl ShardCommand {
             Self::ConfigureRepo(_) => "configure_repo",
             Self::ProtectRefs { .. } => "protect_refs",
             Self::UnprotectRefs { .. } => "unprotect_refs",
+            Self::SetMirror(_) => "set_mirror",
+            Self::ChangeMirror(_) => "change_mirror",
+            Self::BeginMirror(_) => "begin_mirror",
+            Self::RecordMirror(_) => "record_mirror",
         }
     }
 
@@ -319,6 +327,10 @@ impl ShardCommand {
                 generation,
                 pattern,
             } => stored::encode(number, 1, &(repo, generation, pattern)),
+            Self::SetMirror(set) => stored::encode(number, 1, set),
+            Self::ChangeMirror(change) => stored::encode(number, 1, change),
+            Self::BeginMirror(begin) => stored::encode(number, 1, begin),
+            Self::RecordMirror(record) => stored::encode(number, 1, record),
         }
     }
 
@@ -382,6 +394,10 @@ impl ShardCommand {
                     pattern,
                 }
             }),
+            76 => stored::body(number, version, bytes).map(Self::SetMirror),
+            77 => stored::body(number, version, bytes).map(Self::ChangeMirror),
+            78 => stored::body(number, version, bytes).map(Self::BeginMirror),
+            79 => stored::body(number, version, bytes).map(Self::RecordMirror),
             _ => Err(DecodeError::Number {
                 expected: *SHARD.start(),
                 found: number,

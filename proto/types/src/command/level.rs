@@ -44,7 +44,11 @@ impl ShardCommand {
             }
             | Self::ConfigureRepo(_)
             | Self::ProtectRefs { .. }
-            | Self::UnprotectRefs { .. } => VERSION_REPOS,
+            | Self::UnprotectRefs { .. }
+            | Self::SetMirror(_)
+            | Self::ChangeMirror(_)
+            | Self::BeginMirror(_)
+            | Self::RecordMirror(_) => VERSION_REPOS,
             Self::CreateRepo { .. }
             | Self::DropRepo { .. }
             | Self::UpdateRefs(_)

@@ -4,8 +4,10 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::Path;
 
+use henge_types::ObjectFormat;
+
 use crate::error::Error;
-use crate::listing::{Listing, ObjectFormat};
+use crate::listing::Listing;
 use crate::transfer::{Selection, Source, Watch};
 
 /// What was written.

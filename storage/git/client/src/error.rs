@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use henge_git::pkt::PktError;
+use henge_types::ObjectFormat;
 
 use crate::trust::TrustError;
 use crate::url::RemoteUrl;
@@ -158,9 +159,9 @@ pub enum Error {
     #[error("the source uses {source_format}, the destination {destination_format}")]
     ObjectFormat {
         /// Of the source.
-        source_format: &'static str,
+        source_format: ObjectFormat,
         /// Of the destination.
-        destination_format: &'static str,
+        destination_format: ObjectFormat,
     },
     /// The pack did not arrive whole.
     #[error("the pack that came is {what}")]
@@ -186,8 +187,8 @@ pub enum Error {
         /// The file.
         path: std::path::PathBuf,
     },
-    /// There is nothing to write.
-    #[error("the repository is empty: a bundle needs at least one ref")]
+    /// The source has nothing: a bundle needs at least one ref, and a mirror does not delete all of them.
+    #[error("the repository has no refs: nothing is written or deleted for that")]
     Empty,
     /// The disk failed.
     #[error("{what}: {source}")]

@@ -6,11 +6,11 @@ use std::path::Path;
 use std::sync::Mutex;
 
 use henge_git::{CommitError, Objects, PushLimits, RefStore, VerifiedPush, pkt, receive_pack};
-use henge_types::{ObjectId, RefName, RefVerdict};
+use henge_types::{ObjectFormat, ObjectId, RefName, RefVerdict};
 
 use crate::bundle::{Exported, parent, refuse_existing, sync_directory, wants};
 use crate::error::Error;
-use crate::listing::{Listing, ObjectFormat};
+use crate::listing::Listing;
 use crate::pack::PackFile;
 use crate::transfer::{Selection, Source, Watch};
 
@@ -18,7 +18,7 @@ use crate::transfer::{Selection, Source, Watch};
 /// `config`. It is written beside its place, flushed and then renamed: there is all of it or none.
 ///
 /// # Errors
-/// When `path` exists, or either side fails. SHA-256 repositories cannot be exported so.
+/// When `path` exists, or either side fails.
 pub fn write_bare(
     source: &mut dyn Source,
     path: &Path,
@@ -27,12 +27,6 @@ pub fn write_bare(
 ) -> Result<Exported, Error> {
     refuse_existing(path)?;
     let mut listing = source.list(watch)?;
-    if listing.format != ObjectFormat::Sha1 {
-        return Err(Error::ObjectFormat {
-            source_format: listing.format.name(),
-            destination_format: ObjectFormat::Sha1.name(),
-        });
-    }
     let all = listing.refs.len() as u64;
     listing.refs.retain(|found| selection.takes(&found.name));
     listing.refs.sort_by(|one, other| one.name.cmp(&other.name));
@@ -75,8 +69,12 @@ fn lay_out(root: &Path, listing: &Listing) -> io::Result<()> {
     ] {
         fs::create_dir_all(root.join(directory))?;
     }
-    let config = "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n";
-    fs::write(root.join("config"), config)?;
+    let (version, extensions) = match listing.format {
+        ObjectFormat::Sha1 => (0, ""),
+        ObjectFormat::Sha256 => (1, "[extensions]\n\tobjectformat = sha256\n"),
+    };
+    let core = format!("\trepositoryformatversion = {version}\n\tfilemode = true\n\tbare = true\n");
+    fs::write(root.join("config"), format!("[core]\n{core}{extensions}"))?;
     let description = "Unnamed repository; edit this file 'description' to name the repository.\n";
     fs::write(root.join("description"), description)?;
     let head = listing.default_branch();
@@ -99,6 +97,7 @@ fn take_pack(
         .map_err(failed())?;
     let refs = ExportedRefs {
         root,
+        format: listing.format,
         written: Mutex::new(false),
     };
     let limits = PushLimits {
@@ -113,7 +112,7 @@ fn take_pack(
     let reader = pack.reader().map_err(failed())?.take(pack.bytes());
     let mut input = BufReader::with_capacity(128 * 1024, Cursor::new(head).chain(reader));
     let mut report = Vec::new();
-    let objects = Objects::at(&objects);
+    let objects = Objects::at(&objects, listing.format);
     let summary = receive_pack(
         &refs,
         &objects,
@@ -140,9 +139,11 @@ fn take_pack(
 
 fn commands(listing: &Listing) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    let zero = listing.format.zero();
+    let format = listing.format;
+    let zero = "0".repeat(format.hex_bytes());
+    let words = format!("\0report-status object-format={format}");
     for (position, found) in listing.refs.iter().enumerate() {
-        let words = if position == 0 { "\0report-status" } else { "" };
+        let words = if position == 0 { words.as_str() } else { "" };
         let command = format!("{zero} {} {}{words}", found.id, found.name);
         pkt::write(&mut head, command.as_bytes())?;
     }
@@ -153,6 +154,7 @@ fn commands(listing: &Listing) -> io::Result<Vec<u8>> {
 /// The refs of a repository that is being written: none, until all come at once.
 struct ExportedRefs<'a> {
     root: &'a Path,
+    format: ObjectFormat,
     written: Mutex<bool>,
 }
 
@@ -191,6 +193,10 @@ impl RefStore for ExportedRefs<'_> {
         "refs/heads/main"
             .parse()
             .expect("invariant: a valid ref name")
+    }
+
+    fn object_format(&self) -> ObjectFormat {
+        self.format
     }
 
     fn get(&self, _: &RefName) -> Option<ObjectId> {

@@ -31,12 +31,13 @@ pub mod url;
 
 pub use address::AddressPolicy;
 pub use error::Error;
-pub use listing::{Listing, ObjectFormat, RemoteRef};
+pub use listing::{Listing, RemoteRef};
 pub use local::{Directory, Local};
 pub use network::{Network, Timeouts};
 pub use pack::PackFile;
 pub use remote::Remote;
-pub use report::PushVerdict;
+pub use report::{PushVerdict, read_report};
+pub use request::push_commands;
 pub use transfer::{
     Destination, Event, Prune, Selection, Source, Transfer, TransferSummary, Watch, transfer,
     transfer_listed,

@@ -6,7 +6,7 @@ use std::io::BufRead;
 
 use henge_git::pkt::{self, Packet};
 use henge_git::{Protocol, Service};
-use henge_types::{ObjectId, RefName};
+use henge_types::{ObjectFormat, ObjectId, RefName};
 
 use crate::error::{Error, printable};
 
@@ -14,59 +14,6 @@ use crate::error::{Error, printable};
 const REFS_MAX: usize = 2_000_000;
 /// Lines of capabilities.
 const CAPABILITIES_MAX: usize = 1000;
-
-/// The hash that a repository names its objects by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum ObjectFormat {
-    /// 20 bytes.
-    #[default]
-    Sha1,
-    /// 32 bytes.
-    Sha256,
-}
-
-impl ObjectFormat {
-    /// Its name on the wire.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sha1 => "sha1",
-            Self::Sha256 => "sha256",
-        }
-    }
-
-    /// Bytes of an id.
-    pub const fn bytes(self) -> usize {
-        match self {
-            Self::Sha1 => 20,
-            Self::Sha256 => 32,
-        }
-    }
-
-    /// The id that means that there is none.
-    pub(crate) fn zero(self) -> String {
-        "0".repeat(self.bytes() * 2)
-    }
-
-    fn parse(name: &str) -> Result<Self, Error> {
-        match name {
-            "sha1" => Ok(Self::Sha1),
-            "sha256" => Ok(Self::Sha256),
-            other => {
-                let other = printable(other.as_bytes());
-                Err(Error::protocol(format!(
-                    "object-format {other:?} is not known"
-                )))
-            }
-        }
-    }
-
-    pub(crate) const fn is(self, id: &ObjectId) -> bool {
-        matches!(
-            (self, id),
-            (Self::Sha1, ObjectId::Sha1(_)) | (Self::Sha256, ObjectId::Sha256(_))
-        )
-    }
-}
 
 /// One ref of a remote.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +42,14 @@ pub struct Listing {
 }
 
 impl Listing {
+    /// Of a repository of this format without refs.
+    pub fn of(format: ObjectFormat) -> Self {
+        Self {
+            format,
+            ..Self::default()
+        }
+    }
+
     /// The values of the refs by name.
     pub fn values(&self) -> BTreeMap<RefName, ObjectId> {
         let pairs = self.refs.iter().map(|found| (found.name.clone(), found.id));
@@ -117,7 +72,11 @@ impl Listing {
         known.or(first).cloned()
     }
 
-    pub(crate) fn add(&mut self, name: &str, id: ObjectId) -> Result<(), Error> {
+    /// Adds a ref, or counts it among those that cannot be named here.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub fn add(&mut self, name: &str, id: ObjectId) -> Result<(), Error> {
         if self.refs.len() == REFS_MAX {
             return Err(Error::protocol(format!("it has more than {REFS_MAX} refs")));
         }
@@ -134,7 +93,7 @@ impl Listing {
 pub(crate) struct Capabilities(BTreeMap<String, String>);
 
 impl Capabilities {
-    fn add(&mut self, word: &str) -> Result<(), Error> {
+    pub(crate) fn add(&mut self, word: &str) -> Result<(), Error> {
         if self.0.len() == CAPABILITIES_MAX {
             return Err(Error::protocol("it has too many capabilities"));
         }
@@ -160,7 +119,10 @@ impl Capabilities {
     fn format(&self) -> Result<ObjectFormat, Error> {
         self.0
             .get("object-format")
-            .map_or(Ok(ObjectFormat::Sha1), |name| ObjectFormat::parse(name))
+            .map_or(Ok(ObjectFormat::Sha1), |name| {
+                let unknown = |error| Error::protocol(format!("{error}"));
+                name.parse().map_err(unknown)
+            })
     }
 }
 
@@ -287,7 +249,7 @@ fn split_ref(entry: &[u8], format: ObjectFormat) -> Result<(ObjectId, &[u8]), Er
         Error::protocol(format!("{line:?} is not a ref"))
     };
     let (id, name) = entry
-        .split_at_checked(format.bytes() * 2)
+        .split_at_checked(format.hex_bytes())
         .ok_or_else(malformed)?;
     let name = name.strip_prefix(b" ").ok_or_else(malformed)?;
     let id = std::str::from_utf8(id).ok().and_then(|id| id.parse().ok());

@@ -44,8 +44,11 @@ impl Source for Local<'_> {
         let mut listing = Listing {
             protocol: Protocol::V2,
             head: Some(self.refs.head()),
+            format: self.refs.object_format(),
             ..Listing::default()
         };
+        // Whoever asks says in which format.
+        listing.capabilities.add("object-format")?;
         let mut outcome = Ok(());
         self.refs.for_each("", &mut |name, id| {
             if outcome.is_ok() {
@@ -114,9 +117,16 @@ impl Directory {
     }
 }
 
+impl Directory {
+    fn objects(&self) -> Objects {
+        let format = self.repository.object_format();
+        Objects::at(&self.repository.objects(), format)
+    }
+}
+
 impl Source for Directory {
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error> {
-        let objects = Objects::at(&self.repository.objects());
+        let objects = self.objects();
         Local::new(&self.repository, &objects, self.pack_bytes_max).list(watch)
     }
 
@@ -128,7 +138,7 @@ impl Source for Directory {
         directory: &Path,
         watch: &mut Watch<'_>,
     ) -> Result<PackFile, Error> {
-        let objects = Objects::at(&self.repository.objects());
+        let objects = self.objects();
         let mut local = Local::new(&self.repository, &objects, self.pack_bytes_max);
         local.fetch(listing, wants, haves, directory, watch)
     }

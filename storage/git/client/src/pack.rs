@@ -4,11 +4,11 @@ use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
+use henge_types::ObjectFormat;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
 use crate::error::Error;
-use crate::listing::ObjectFormat;
 
 /// Written at once.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -62,7 +62,7 @@ impl<W: Write> PackWriter<W> {
             hasher: Hasher::new(format),
             header: Vec::with_capacity(HEADER_BYTES),
             tail: Vec::new(),
-            checksum_bytes: format.bytes(),
+            checksum_bytes: format.id_bytes(),
             bytes: 0,
             bytes_max,
         }
@@ -194,7 +194,10 @@ impl PackFile {
     }
 
     /// Appends it to `output`.
-    pub(crate) fn copy_to(&self, output: &mut dyn Write) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When either file fails.
+    pub fn copy_to(&self, output: &mut dyn Write) -> io::Result<()> {
         let copied = io::copy(&mut self.reader()?.take(self.bytes), output)?;
         if copied == self.bytes {
             Ok(())

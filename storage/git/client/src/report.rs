@@ -63,6 +63,15 @@ pub(crate) fn read(
     parse(&mut report.as_slice(), updates)
 }
 
+/// Reads a report without side-bands, as it follows [`push_commands`](crate::push_commands).
+///
+/// # Errors
+/// When it is none, or the pack was refused.
+pub fn read_report(report: &[u8], updates: &[RefUpdate]) -> Result<Vec<PushVerdict>, Error> {
+    let mut report = report;
+    parse(&mut report, updates)
+}
+
 fn parse(input: &mut dyn BufRead, updates: &[RefUpdate]) -> Result<Vec<PushVerdict>, Error> {
     let mut results: BTreeMap<String, Result<(), String>> = BTreeMap::new();
     let mut unpacked = None;

@@ -4,7 +4,7 @@ use std::io;
 
 use henge_git::protocol::AGENT;
 use henge_git::{Protocol, pkt};
-use henge_types::{ObjectId, PreviousValue, RefUpdate};
+use henge_types::{ObjectFormat, ObjectId, PreviousValue, RefUpdate};
 
 use crate::error::Error;
 use crate::listing::Listing;
@@ -27,7 +27,7 @@ fn command(request: &mut Vec<u8>, listing: &Listing, name: &str) -> Result<(), E
         line(request, &format!("agent={AGENT}"))?;
     }
     if listing.capabilities.has("object-format") {
-        line(request, &format!("object-format={}", listing.format.name()))?;
+        line(request, &format!("object-format={}", listing.format))?;
     }
     built(pkt::write_delimiter(request))
 }
@@ -91,7 +91,7 @@ fn fetch_first(
         words.push_str(" ofs-delta");
     }
     if offered.has("object-format") {
-        words.push_str(&format!(" object-format={}", listing.format.name()));
+        words.push_str(&format!(" object-format={}", listing.format));
     }
     if offered.has("agent") {
         words.push_str(&format!(" agent={AGENT}"));
@@ -128,7 +128,7 @@ pub(crate) fn push(listing: &Listing, updates: &[RefUpdate]) -> Result<Vec<u8>, 
         }
     }
     if offered.has("object-format") {
-        words.push_str(&format!(" object-format={}", listing.format.name()));
+        words.push_str(&format!(" object-format={}", listing.format));
     }
     if offered.has("agent") {
         words.push_str(&format!(" agent={AGENT}"));
@@ -138,7 +138,7 @@ pub(crate) fn push(listing: &Listing, updates: &[RefUpdate]) -> Result<Vec<u8>, 
         if update.new.is_none() && !offered.has("delete-refs") {
             return Err(Error::protocol("it does not delete refs"));
         }
-        let zero = listing.format.zero();
+        let zero = "0".repeat(listing.format.hex_bytes());
         let old = match update.expected {
             PreviousValue::MustExistAndMatch(id) => id.to_string(),
             PreviousValue::MustNotExist => zero.clone(),
@@ -158,4 +158,16 @@ pub(crate) fn push(listing: &Listing, updates: &[RefUpdate]) -> Result<Vec<u8>, 
     }
     built(pkt::write_flush(&mut request))?;
     Ok(request)
+}
+
+/// The commands of a push to a server of ours in the same process, up to its pack: the report comes without side-bands.
+///
+/// # Errors
+/// When an update expects what no command can say.
+pub fn push_commands(format: ObjectFormat, updates: &[RefUpdate]) -> Result<Vec<u8>, Error> {
+    let mut listing = Listing::of(format);
+    for word in ["report-status", "delete-refs", "ofs-delta", "object-format"] {
+        listing.capabilities.add(word)?;
+    }
+    push(&listing, updates)
 }

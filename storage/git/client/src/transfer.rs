@@ -266,8 +266,8 @@ pub fn transfer_listed(
 ) -> Result<TransferSummary, Error> {
     if listing.format != there.format && !listing.refs.is_empty() {
         return Err(Error::ObjectFormat {
-            source_format: listing.format.name(),
-            destination_format: there.format.name(),
+            source_format: listing.format,
+            destination_format: there.format,
         });
     }
     let mut summary = TransferSummary {
@@ -276,7 +276,7 @@ pub fn transfer_listed(
     };
     let mut wanted = listing.values();
     let all = wanted.len();
-    wanted.retain(|name, id| transfer.selection.takes(name) && listing.format.is(id));
+    wanted.retain(|name, id| transfer.selection.takes(name) && listing.format == id.format());
     summary.left_out = (all - wanted.len()) as u64 + listing.unnameable;
     let mut current = there.values();
     let first = summary.default_branch.clone();

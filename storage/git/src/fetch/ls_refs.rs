@@ -47,14 +47,14 @@ pub(super) fn ls_refs(
                 let (mut hex, mut peeled_hex) =
                     ([0; ObjectId::HEX_BYTES_MAX], [0; ObjectId::HEX_BYTES_MAX]);
                 let id = id.to_hex(&mut hex);
-                match peeled {
+                let appended = match peeled {
                     Some(peeled) => {
                         let peeled = peeled.to_hex(&mut peeled_hex);
-                        pkt::append(&mut lines, &[id, " ", name, " peeled:", peeled, "\n"])?;
+                        pkt::append(&mut lines, &[id, " ", name, " peeled:", peeled, "\n"])
                     }
-                    None => pkt::append(&mut lines, &[id, " ", name, "\n"])?,
-                }
-                Ok(())
+                    None => pkt::append(&mut lines, &[id, " ", name, "\n"]),
+                };
+                appended.map_err(FetchError::from)
             });
             failure = written.err();
         });

@@ -84,7 +84,7 @@ pub(super) fn keep_differences(of: (Oid, Vec<Oid>), differences: &Arc<[Differenc
 
 /// A delta that was made before; `Some(None)` where none is of use.
 pub(super) fn delta(target: Oid, base: Oid) -> Option<Option<Delta>> {
-    deltas().get(&(target, base), |delta| Delta::bytes(delta.as_ref()))
+    deltas().get(&(target, base), |known| Delta::bytes(known.as_ref()))
 }
 
 /// Keeps a delta, or that none is of use.

@@ -103,6 +103,16 @@ impl Spool {
         }
     }
 
+    /// A body that lies in a file, all of it, which goes with this value.
+    ///
+    /// # Errors
+    /// When the file cannot be looked at.
+    pub fn from_file(path: tempfile::TempPath) -> io::Result<Self> {
+        let bytes = std::fs::metadata(&path)?.len();
+        let content = Content::File(path);
+        Ok(Self { content, bytes })
+    }
+
     /// How long it is.
     pub fn bytes(&self) -> u64 {
         self.bytes

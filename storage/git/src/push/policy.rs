@@ -26,6 +26,8 @@ pub enum Rule {
 /// What pushes to a repository may do. The default allows and offers everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushPolicy {
+    /// Why every update is refused, where it is.
+    pub closed: Option<&'static str>,
     /// Refs that no push may touch.
     pub hidden: HiddenRefs,
     /// Deleting branches.
@@ -49,6 +51,7 @@ pub struct PushPolicy {
 impl Default for PushPolicy {
     fn default() -> Self {
         Self {
+            closed: None,
             hidden: HiddenRefs::default(),
             deletes: Rule::Allowed,
             non_fast_forwards: Rule::Allowed,
@@ -67,6 +70,9 @@ impl PushPolicy {
     pub(crate) fn refusal(&self, update: &RefUpdate) -> Option<String> {
         if self.updates == Rule::Denied {
             return Some(refusal_text(&RefRefusal::Archived));
+        }
+        if let Some(closed) = self.closed {
+            return Some(closed.to_owned());
         }
         if let Some(refusal) = self.configured_refusal(update) {
             return Some(refusal.to_owned());

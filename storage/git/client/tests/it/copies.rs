@@ -1,6 +1,6 @@
 //! Repositories that are copied, exported and bundled are the same afterwards.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use henge_git::Stop;
 use henge_git_client::{
@@ -8,7 +8,9 @@ use henge_git_client::{
     bundle, export, transfer,
 };
 
-use crate::server::{Header, Server, git, gits, project, refs, watched};
+use henge_types::ObjectFormat;
+
+use crate::server::{Header, Server, git, gits, project, project_of, refs, watched};
 
 /// The server of every kind over the repositories below `root`.
 fn servers(program: &Path, root: &Path) -> Vec<Server> {
@@ -19,8 +21,20 @@ fn servers(program: &Path, root: &Path) -> Vec<Server> {
     ]
 }
 
-fn bare(program: &Path, root: &Path, name: &str) {
-    git(program, root, &["init", "-q", "--bare", "-b", "main", name]);
+fn bare(program: &Path, root: &Path, name: &str, format: ObjectFormat) {
+    let format = format!("--object-format={format}");
+    git(
+        program,
+        root,
+        &["init", "-q", "--bare", "-b", "main", &format, name],
+    );
+}
+
+/// Every git with every format.
+fn cases() -> impl Iterator<Item = (PathBuf, ObjectFormat)> {
+    let formats = [ObjectFormat::Sha1, ObjectFormat::Sha256];
+    let gits = gits().into_iter();
+    gits.flat_map(move |git| formats.map(|format| (git.clone(), format)))
 }
 
 fn copy(
@@ -39,9 +53,9 @@ fn copy(
 
 #[test]
 fn a_repository_is_copied_then_followed() {
-    for program in gits() {
+    for (program, format) in cases() {
         let dir = tempfile::tempdir().unwrap();
-        let work = project(&program, dir.path());
+        let work = project_of(&program, dir.path(), format);
         git(
             &program,
             dir.path(),
@@ -49,7 +63,7 @@ fn a_repository_is_copied_then_followed() {
         );
         for (number, server) in servers(&program, dir.path()).into_iter().enumerate() {
             let to_name = format!("to{number}.git");
-            bare(&program, dir.path(), &to_name);
+            bare(&program, dir.path(), &to_name, format);
             let (from_path, to_path) = (dir.path().join("from.git"), dir.path().join(&to_name));
             let (mut from, mut to) = (server.remote("from.git"), server.remote(&to_name));
             let done = copy(&mut from, &mut to, dir.path(), Prune::Keep);
@@ -105,9 +119,9 @@ fn a_repository_is_copied_then_followed() {
 
 #[test]
 fn what_is_exported_is_opened_by_git() {
-    for program in gits() {
+    for (program, format) in cases() {
         let dir = tempfile::tempdir().unwrap();
-        project(&program, dir.path());
+        project_of(&program, dir.path(), format);
         git(
             &program,
             dir.path(),
@@ -172,7 +186,7 @@ fn what_is_exported_is_opened_by_git() {
 fn an_empty_repository_is_exported_but_not_bundled() {
     for program in gits() {
         let dir = tempfile::tempdir().unwrap();
-        bare(&program, dir.path(), "from.git");
+        bare(&program, dir.path(), "from.git", ObjectFormat::Sha1);
         for (number, server) in servers(&program, dir.path()).into_iter().enumerate() {
             let mut from = server.remote("from.git");
             let out = dir.path().join(format!("out{number}.git"));
@@ -182,8 +196,13 @@ fn an_empty_repository_is_exported_but_not_bundled() {
             git(&program, &out, &["fsck", "--strict"]);
             let file = dir.path().join("x.bundle");
             let refused = watched(|watch| bundle::write(&mut from, &file, select, watch));
-            assert!(refused.unwrap_err().to_string().contains("is empty"));
-            bare(&program, dir.path(), &format!("to{number}.git"));
+            assert!(refused.unwrap_err().to_string().contains("has no refs"));
+            bare(
+                &program,
+                dir.path(),
+                &format!("to{number}.git"),
+                ObjectFormat::Sha1,
+            );
             let mut to = server.remote(&format!("to{number}.git"));
             let done = copy(&mut from, &mut to, dir.path(), Prune::Delete);
             assert_eq!(done.created, 0);
@@ -193,10 +212,10 @@ fn an_empty_repository_is_exported_but_not_bundled() {
 
 #[test]
 fn a_repository_on_disk_is_a_source_also_with_a_work_tree() {
-    for program in gits() {
+    for (program, format) in cases() {
         let dir = tempfile::tempdir().unwrap();
-        let work = project(&program, dir.path());
-        bare(&program, dir.path(), "to.git");
+        let work = project_of(&program, dir.path(), format);
+        bare(&program, dir.path(), "to.git", format);
         let server = Server::henge(dir.path());
         let mut from = Directory::open(&work, 1 << 30).unwrap();
         let mut to = server.remote("to.git");
@@ -219,7 +238,7 @@ fn what_the_destination_refuses_is_told_and_the_rest_is_done() {
         dir.path(),
         &["clone", "-q", "--mirror", "work", "from.git"],
     );
-    bare(program, dir.path(), "to.git");
+    bare(program, dir.path(), "to.git", ObjectFormat::Sha1);
     let to_path = dir.path().join("to.git");
     git(
         program,

@@ -16,6 +16,7 @@ use henge_git_client::{
     AddressPolicy, Credentials, Error, Event, Network, Remote, RemoteUrl, Timeouts, Trust, Watch,
 };
 use henge_runtime::{Scope, SystemClock};
+use henge_types::ObjectFormat;
 
 const GITS: [&str; 2] = ["/usr/local/bin/git", "/usr/bin/git"];
 
@@ -67,9 +68,15 @@ pub(crate) fn git(program: &Path, folder: &Path, args: &[&str]) -> String {
 
 /// A repository with a work tree, branches, tags of both kinds, notes and a pull request.
 pub(crate) fn project(program: &Path, folder: &Path) -> PathBuf {
+    project_of(program, folder, ObjectFormat::Sha1)
+}
+
+/// The same with objects of this format.
+pub(crate) fn project_of(program: &Path, folder: &Path, format: ObjectFormat) -> PathBuf {
     let work = folder.join("work");
     std::fs::create_dir(&work).unwrap();
-    git(program, &work, &["init", "-q", "-b", "trunk"]);
+    let format = format!("--object-format={format}");
+    git(program, &work, &["init", "-q", "-b", "trunk", &format]);
     for number in 0..12 {
         let text: String = (0..200)
             .map(|line| format!("{number} {}\n", line * number))

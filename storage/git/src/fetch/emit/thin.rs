@@ -7,6 +7,7 @@ use gix_hashtable::HashMap;
 use gix_object::Kind;
 
 use crate::delta::{DeltaIndex, encode};
+use crate::fetch::emit::compression;
 use crate::fetch::select::Selection;
 use crate::fetch::warm::{self, Delta};
 use crate::oid::Oid;
@@ -149,7 +150,7 @@ impl<'a> ThinDeltas<'a> {
 fn deflate(data: &[u8]) -> io::Result<Vec<u8>> {
     let mut deflate = gix_zlib::stream::deflate::Write::new(
         Vec::with_capacity(data.len() / 2 + 32),
-        gix_zlib::Compression::BEST_SPEED,
+        compression(),
     );
     deflate.write_all(data)?;
     deflate.flush()?;

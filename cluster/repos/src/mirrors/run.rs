@@ -1,0 +1,274 @@
+//! One run of a mirror, from the firing it has to the word of how it ended.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use henge_cluster::ProposeError;
+use henge_git::{Deadline, Stop};
+use henge_git_client::{
+    Credentials, Destination, Error, Listing, Local, Prune, Remote, RemoteUrl, Source, Transfer,
+    TransferSummary, Watch, transfer_listed,
+};
+use henge_runtime::failpoint;
+use henge_types::{
+    BeginMirror, Command, GroupId, LogIndex, Mirror, MirrorKind, MirrorOutcome, MirrorPusher,
+    MirrorWord, RecordMirror, Reply, ShardCommand, limits,
+};
+use tokio::runtime::Handle;
+
+use crate::maintain::compact::StopOnDrop;
+use crate::metrics;
+use crate::mirrors::Runner;
+use crate::mirrors::destination::Shard;
+use crate::refs::StateRefs;
+use crate::repos::Inner;
+
+/// For how long a run is believed in without a word: after that another leader takes its place.
+const LEASE: Duration = Duration::from_secs(15);
+/// How often a run says that it is at work.
+const WORD_EVERY: Duration = Duration::from_secs(5);
+/// How long a run may take.
+const RUN_TIME_MAX: Duration = Duration::from_secs(60 * 60);
+/// How long an entry may take to be applied.
+const PROPOSE_WAIT: Duration = Duration::from_secs(5);
+/// How often a run tries to say how it ended: otherwise another one begins when its lease is over.
+const LAST_WORD_TRIES: usize = 3;
+/// How long packs that this replica lacks are waited for.
+const PARKED_WAIT: Duration = Duration::from_secs(10);
+/// Refs that were refused, of which the reasons are told.
+const REFUSED_TOLD: usize = 3;
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A run under way.
+#[derive(Debug, Clone)]
+struct Run {
+    inner: Arc<Inner>,
+    group: GroupId,
+    mirror: Mirror,
+    fence: LogIndex,
+}
+
+impl Runner {
+    /// Runs a mirror that is due, if the firing is still to be had.
+    pub(super) async fn run(&self, group: GroupId, term: u64, mirror: &Mirror) {
+        let begin = BeginMirror {
+            repo: mirror.repo,
+            mirror: mirror.id,
+            scheduled_at_ms: mirror.next_due_ms,
+            lease_ms: millis(LEASE),
+        };
+        let begin = Command::Shard(ShardCommand::BeginMirror(begin));
+        let cluster = &self.inner.cluster;
+        let fence = match cluster.propose(group, begin, None, PROPOSE_WAIT).await {
+            Ok(applied) if applied.reply == Reply::Done => applied.index,
+            // Another leader has it.
+            Ok(_) | Err(ProposeError::NotLeader { .. }) => return,
+            Err(error) => {
+                // If it was had all the same, nobody knows: it is had again when the lease is over.
+                tracing::warn!(%group, mirror = %mirror.id, %error, "a mirror was not begun");
+                return;
+            }
+        };
+        failpoint::hit("mirror.begun");
+        let run = Run {
+            inner: Arc::clone(&self.inner),
+            group,
+            mirror: mirror.clone(),
+            fence,
+        };
+        let started = self.inner.clock.instant();
+        let outcome = Box::pin(self.work(&run)).await;
+        let took = self.inner.clock.instant().duration_since(started);
+        metrics::mirror_ran(
+            mirror.settings.kind,
+            matches!(outcome, MirrorOutcome::Done { .. }),
+            took.as_secs_f64(),
+        );
+        failpoint::hit("mirror.worked");
+        let (kind, repo) = (mirror.settings.kind, mirror.repo);
+        match &outcome {
+            MirrorOutcome::Done {
+                changed,
+                pack_bytes,
+            } => {
+                tracing::info!(%group, term, %repo, mirror = %mirror.id, ?kind, changed, pack_bytes, "mirrored");
+            }
+            MirrorOutcome::Failed { why } => {
+                tracing::warn!(%group, term, %repo, mirror = %mirror.id, ?kind, why, "a mirror failed: it is tried again later");
+            }
+        }
+        run.end(outcome).await;
+    }
+
+    /// Does the work on the blocking pool, and says now and then that it goes on.
+    async fn work(&self, run: &Run) -> MirrorOutcome {
+        let deadline = Deadline::after(Arc::clone(&self.inner.clock), RUN_TIME_MAX);
+        let stop = Stop::at(deadline);
+        let stopped = StopOnDrop(stop.clone());
+        let (network, job, stop_job) = (Arc::clone(&self.network), run.clone(), stop.clone());
+        let handle = Handle::current();
+        let work = self.work.blocking("mirror", move || {
+            let url = &job.mirror.settings.url;
+            let (url, _) = RemoteUrl::parse(url).map_err(|error| error.to_string())?;
+            let secret = job.mirror.settings.secret.clone();
+            let credentials = secret.map(|secret| Credentials::Basic {
+                user: secret.user,
+                password: secret.password,
+            });
+            let remote = Remote::new(network, url, credentials, limits::PUSH_BYTES_MAX);
+            let outcome = job.transfer(remote, &handle, &stop_job);
+            outcome.map_err(|error| error.to_string())
+        });
+        let mut work = pin!(work);
+        let done = loop {
+            match tokio::time::timeout(WORD_EVERY, &mut work).await {
+                Ok(done) => break done,
+                Err(_) if run.is_still_believed().await => {}
+                Err(_) => stop.stop(),
+            }
+        };
+        drop(stopped);
+        match done {
+            Ok(Ok(summary)) => judge(&summary),
+            Ok(Err(why)) => MirrorOutcome::Failed { why },
+            Err(error) => MirrorOutcome::Failed {
+                why: error.to_string(),
+            },
+        }
+    }
+}
+
+/// How a transfer that came to its end is told.
+fn judge(summary: &TransferSummary) -> MirrorOutcome {
+    if summary.refused.is_empty() {
+        return MirrorOutcome::Done {
+            changed: summary.created + summary.updated + summary.deleted,
+            pack_bytes: summary.pack_bytes,
+        };
+    }
+    let told = summary.refused.iter().take(REFUSED_TOLD);
+    let told: Vec<_> = told
+        .map(|(name, reason)| format!("{name}: {reason}"))
+        .collect();
+    MirrorOutcome::Failed {
+        why: format!(
+            "{} refs were refused: {}",
+            summary.refused.len(),
+            told.join("; ")
+        ),
+    }
+}
+
+impl Run {
+    async fn say(&self, word: MirrorWord) -> Result<bool, ProposeError> {
+        let record = RecordMirror {
+            repo: self.mirror.repo,
+            mirror: self.mirror.id,
+            fence: self.fence,
+            word,
+        };
+        let command = Command::Shard(ShardCommand::RecordMirror(record));
+        let cluster = &self.inner.cluster;
+        let applied = cluster.propose(self.group, command, None, PROPOSE_WAIT);
+        Ok(applied.await?.reply == Reply::Done)
+    }
+
+    /// Says that it is at work. A run that was fenced off, or whose node leads no more, is over.
+    async fn is_still_believed(&self) -> bool {
+        let lease_ms = millis(LEASE);
+        match self.say(MirrorWord::Working { lease_ms }).await {
+            Ok(believed) => believed,
+            Err(ProposeError::UnknownOutcome) => true,
+            Err(_) => false,
+        }
+    }
+
+    async fn end(&self, outcome: MirrorOutcome) {
+        for _ in 0..LAST_WORD_TRIES {
+            match self.say(MirrorWord::Ended(outcome.clone())).await {
+                Err(ProposeError::UnknownOutcome) => {}
+                // Refused: it was fenced off, removed, or its first try was applied after all.
+                Ok(_) | Err(_) => return,
+            }
+        }
+    }
+
+    /// The refs of the repository as this replica has them; it has the entry that began the run.
+    fn refs(&self) -> Result<StateRefs, Error> {
+        let gone = || Error::Local {
+            message: "it is not here any more".to_owned(),
+        };
+        let at = self.inner.cluster.state(self.group).ok_or_else(gone)?;
+        let repo = henge_state::ShardView::new(&at.state).repo(&self.mirror.repo);
+        let generation = repo.ok_or_else(gone)?.generation;
+        let now_ms = self.inner.clock.unix_ms();
+        StateRefs::open(at, &self.mirror.repo, generation, now_ms).map_err(|_| gone())
+    }
+
+    /// Blocking.
+    fn transfer(
+        &self,
+        mut remote: Remote,
+        handle: &Handle,
+        stop: &Stop,
+    ) -> Result<TransferSummary, Error> {
+        let mut watch = Watch {
+            stop,
+            tell: &mut |_| {},
+        };
+        let refs = self.refs()?;
+        let network = refs.repo().network;
+        // What the source is copied from stays where it is.
+        let reading = self.inner.effects.readers().enter(network);
+        let served = self.inner.effects.parking().wait_until_served(&network);
+        let served = handle.block_on(async { tokio::time::timeout(PARKED_WAIT, served).await });
+        if served.is_err() {
+            let message = "the leader still fetches packs of this repository".to_owned();
+            return Err(Error::Local { message });
+        }
+        let objects = self.inner.opened(&network, refs.repo().object_format);
+        let mut local = Local::new(&refs, &objects, limits::PUSH_BYTES_MAX);
+        let summary = match self.mirror.settings.kind {
+            MirrorKind::Push => {
+                let ours = local.list(&mut watch)?;
+                let theirs = Destination::list(&mut remote, &mut watch)?;
+                self.copy(&mut local, &ours, &mut remote, &theirs, &mut watch)
+            }
+            MirrorKind::Pull => {
+                let theirs = Source::list(&mut remote, &mut watch)?;
+                let ours = local.list(&mut watch)?;
+                let pusher = MirrorPusher {
+                    mirror: self.mirror.id,
+                    fence: self.fence,
+                };
+                let mut shard = Shard::new(&self.inner, self.group, &refs, pusher, handle);
+                self.copy(&mut remote, &theirs, &mut shard, &ours, &mut watch)
+            }
+        };
+        drop(reading);
+        summary
+    }
+
+    fn copy(
+        &self,
+        source: &mut dyn Source,
+        listing: &Listing,
+        destination: &mut dyn Destination,
+        there: &Listing,
+        watch: &mut Watch<'_>,
+    ) -> Result<TransferSummary, Error> {
+        // A server that has lost its refs must not take everybody else's with it.
+        if listing.refs.is_empty() && !there.refs.is_empty() {
+            return Err(Error::Empty);
+        }
+        let transfer = Transfer {
+            prune: Prune::Delete,
+            ..Transfer::new(&self.inner.spool_dir)
+        };
+        transfer_listed(source, listing, destination, there, &transfer, watch)
+    }
+}

@@ -1,0 +1,196 @@
+//! What is said of mirrors: made, changed, removed, made due.
+
+use henge_git::http::ServiceError;
+use henge_git_client::{Credentials, RemoteUrl};
+use henge_types::{
+    ChangeMirror, Command, ErrorCode, Generation, Mirror, MirrorChange, MirrorId, MirrorKind,
+    MirrorSecret, MirrorSettings, Refusal, Reply, RepoId, RepoPath, SetMirror, ShardCommand,
+    limits,
+};
+
+use crate::access::allow;
+use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::error::{self, failed, from_cluster, from_refusal, unexpected};
+use crate::repos::Repos;
+
+/// The other side of a mirror: where it is, and with what it is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MirrorAddress {
+    /// The URL without credentials.
+    pub url: String,
+    /// The credentials.
+    pub secret: Option<MirrorSecret>,
+}
+
+impl MirrorAddress {
+    /// From a URL, in which a user and password may stand, and from a user and password beside it, which win.
+    ///
+    /// # Errors
+    /// `Invalid`; the message does not repeat the URL.
+    pub fn parse(
+        url: &str,
+        user: Option<String>,
+        password: Option<String>,
+    ) -> Result<Self, ServiceError> {
+        let (url, inside) =
+            RemoteUrl::parse(url).map_err(|error| error::invalid(format!("url: {error}")))?;
+        let inside = match inside {
+            Some(Credentials::Basic { user, password }) => Some((user, password)),
+            Some(Credentials::Bearer(_)) | None => None,
+        };
+        let (inside_user, inside_password) = inside.unzip();
+        let user = user.or(inside_user);
+        let secret = match (user, password.or(inside_password)) {
+            (None, None) => None,
+            (user, password) => Some(MirrorSecret {
+                user: user.unwrap_or_else(|| "git".to_owned()),
+                password: password.unwrap_or_default(),
+            }),
+        };
+        Ok(Self {
+            url: url.to_string(),
+            secret,
+        })
+    }
+}
+
+impl Repos {
+    /// The mirrors of a repository, by id; passwords are left out. Linearizable.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn mirrors(&self, path: &RepoPath) -> Result<Vec<Mirror>, ServiceError> {
+        self.inner.mirrors(path).await
+    }
+
+    /// Makes a mirror, which is due at once; its id.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`, `Invalid`; `Conflict` when the repository follows another one already, or has too many
+    /// mirrors; `Unavailable` or `Timeout` without a quorum.
+    pub async fn add_mirror(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        kind: MirrorKind,
+        address: MirrorAddress,
+        interval_ms: u64,
+    ) -> Result<MirrorId, ServiceError> {
+        let settings = MirrorSettings {
+            kind,
+            url: address.url,
+            secret: address.secret,
+            interval_ms,
+        };
+        if !settings.is_well_formed() {
+            return Err(error::invalid(format!(
+                "a mirror's interval lies between {} s and {} s, and its credentials have at most {} bytes",
+                limits::MIRROR_INTERVAL_MS_MIN / 1000,
+                limits::MIRROR_INTERVAL_MS_MAX / 1000,
+                limits::MIRROR_SECRET_BYTES_MAX
+            )));
+        }
+        let mirror = MirrorId::from_bytes(henge_runtime::random_bytes());
+        let conflict = format!(
+            "{path} follows another repository already, or has {} mirrors, the most there may be",
+            limits::MIRRORS_MAX
+        );
+        let make = |repo, generation| {
+            ShardCommand::SetMirror(SetMirror {
+                repo,
+                generation,
+                mirror,
+                settings: settings.clone(),
+            })
+        };
+        let conflict = failed(ErrorCode::Conflict, conflict);
+        self.tell_shard(principal, path, make, conflict).await?;
+        Ok(mirror)
+    }
+
+    /// Removes a mirror, or makes it due now.
+    ///
+    /// # Errors
+    /// `NotFound` also where the repository has no such mirror; `Forbidden`; `Unavailable` or `Timeout` without a
+    /// quorum.
+    pub async fn change_mirror(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        mirror: MirrorId,
+        change: MirrorChange,
+    ) -> Result<(), ServiceError> {
+        let make = |repo, generation| {
+            ShardCommand::ChangeMirror(ChangeMirror {
+                repo,
+                generation,
+                mirror,
+                change,
+            })
+        };
+        let missing = format!("repository {path} has no mirror {mirror}");
+        let missing = failed(ErrorCode::NotFound, missing);
+        self.tell_shard(principal, path, make, missing).await
+    }
+
+    async fn tell_shard(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        make: impl Fn(RepoId, Generation) -> ShardCommand,
+        wrong_state: ServiceError,
+    ) -> Result<(), ServiceError> {
+        let principal = allow(Some(principal))?;
+        for freshness in [Freshness::Local, Freshness::Linearizable] {
+            let record = self.inner.catalogue.find(path, freshness).await?;
+            let target = self.inner.target(&record);
+            let command = Command::Shard(make(target.repo, target.generation));
+            let binding = self
+                .inner
+                .catalogue
+                .binding(&command, principal, target.repo);
+            let called = self
+                .inner
+                .cluster
+                .call(target.group, command, binding, QUORUM_WAIT)
+                .await;
+            match called.map_err(|error| from_cluster(&error))?.reply {
+                Reply::Done => return Ok(()),
+                Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
+                Reply::Refused(Refusal::WrongState { .. }) => return Err(wrong_state),
+                Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
+                other @ (Reply::Repo(_)
+                | Reply::RefsUpdated { .. }
+                | Reply::UnknownOutcome
+                | Reply::Recheck) => return Err(unexpected("mirror", &other)),
+            }
+        }
+        Err(error::not_found(path))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn credentials_are_taken_out_of_urls_and_those_beside_them_win() {
+        let parse = |user: Option<&str>, password: Option<&str>| {
+            let own = |text: &str| text.to_owned();
+            let url = "https://me:inside@example.org/a.git";
+            MirrorAddress::parse(url, user.map(own), password.map(own)).unwrap()
+        };
+        let address = parse(None, None);
+        assert_eq!(address.url, "https://example.org/a.git");
+        assert_eq!(address.secret.unwrap().password, "inside");
+        let secret = parse(None, Some("beside")).secret.unwrap();
+        assert_eq!(
+            (secret.user.as_str(), secret.password.as_str()),
+            ("me", "beside")
+        );
+        let plain = MirrorAddress::parse("http://h/x", None, None).unwrap();
+        assert_eq!(plain.secret, None);
+        let error = MirrorAddress::parse("ssh://me:hunter2@h/x", None, None).unwrap_err();
+        assert!(!error.message.contains("hunter2"), "{}", error.message);
+    }
+}

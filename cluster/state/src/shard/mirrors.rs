@@ -1,0 +1,221 @@
+//! Mirrors: their settings, and who may run them when.
+
+use henge_types::limits::{MIRROR_LEASE_MS_MAX, MIRROR_REASON_BYTES_MAX, MIRRORS_MAX};
+use henge_types::stored::{self, number};
+use henge_types::{
+    BeginMirror, ChangeMirror, LogIndex, Mirror, MirrorChange, MirrorId, MirrorKind, MirrorLast,
+    MirrorOutcome, MirrorPusher, MirrorRun, MirrorWord, RecordMirror, Refusal, Reply, RepoId,
+    SetMirror,
+};
+
+use super::ShardView;
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::view::View;
+
+/// The pause after a first failure, milliseconds; it doubles, up to the interval.
+const BACKOFF_MS_MIN: u64 = 60_000;
+/// How often it doubles.
+const DOUBLINGS_MAX: u32 = 20;
+
+/// Makes a mirror, due at once, or changes what one is told. A repository follows one other at most.
+pub(super) fn set(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    set: &SetMirror,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    if let Err(refusal) = before.live_repo(&set.repo, set.generation) {
+        return refused(refusal);
+    }
+    if !set.settings.is_well_formed() {
+        return refused(Refusal::Invalid);
+    }
+    let known = before.mirror(&set.repo, &set.mirror);
+    let others = before.mirrors_of(&set.repo);
+    let others: Vec<_> = others.filter(|other| other.id != set.mirror).collect();
+    let second_source = set.settings.kind == MirrorKind::Pull
+        && others
+            .iter()
+            .any(|other| other.settings.kind == MirrorKind::Pull);
+    if second_source || others.len() >= MIRRORS_MAX {
+        return wrong_state(&set.repo);
+    }
+    let mirror = match known {
+        // A run under way goes by what it was told; the next one by this.
+        Some(known) => Mirror {
+            settings: set.settings.clone(),
+            next_due_ms: match known.run {
+                Some(_) => known.next_due_ms,
+                None => known.next_due_ms.min(header.proposed_at_ms),
+            },
+            ..known
+        },
+        None => Mirror {
+            id: set.mirror,
+            repo: set.repo,
+            settings: set.settings.clone(),
+            next_due_ms: header.proposed_at_ms,
+            fence: header.index,
+            run: None,
+            failures: 0,
+            last: None,
+        },
+    };
+    put(changes, &mirror);
+    Outcome::reply(Reply::Done)
+}
+
+/// Removes a mirror, or makes it due now.
+pub(super) fn change(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    change: &ChangeMirror,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    if let Err(refusal) = before.live_repo(&change.repo, change.generation) {
+        return refused(refusal);
+    }
+    let Some(mut mirror) = before.mirror(&change.repo, &change.mirror) else {
+        return wrong_state(&change.repo);
+    };
+    match change.change {
+        MirrorChange::Remove => changes.delete(keys::mirror(&change.repo, &change.mirror)),
+        MirrorChange::Due if mirror.run.is_none() => {
+            mirror.next_due_ms = mirror.next_due_ms.min(header.proposed_at_ms);
+            put(changes, &mirror);
+        }
+        MirrorChange::Due => {}
+    }
+    Outcome::reply(Reply::Done)
+}
+
+/// Gives a firing to one run: to the first that asks, and again only when that one was not heard of for its lease.
+pub(super) fn begin(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    begin: &BeginMirror,
+) -> Outcome {
+    let mirror = ShardView::new(changes.before()).mirror(&begin.repo, &begin.mirror);
+    let now_ms = header.proposed_at_ms;
+    let Some(mirror) = mirror.filter(|mirror| {
+        mirror.next_due_ms == begin.scheduled_at_ms
+            && mirror.is_due(now_ms)
+            && begin.lease_ms <= MIRROR_LEASE_MS_MAX
+    }) else {
+        return wrong_state(&begin.repo);
+    };
+    let run = MirrorRun {
+        began_ms: now_ms,
+        until_ms: now_ms.saturating_add(begin.lease_ms),
+    };
+    let begun = Mirror {
+        fence: header.index,
+        run: Some(run),
+        ..mirror
+    };
+    put(changes, &begun);
+    Outcome::reply(Reply::Done)
+}
+
+/// A word of the run that has the fence.
+pub(super) fn record(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    record: &RecordMirror,
+) -> Outcome {
+    let mirror = ShardView::new(changes.before()).mirror(&record.repo, &record.mirror);
+    let Some((mut mirror, mut run)) = mirror
+        .filter(|mirror| mirror.fence == record.fence && record.word.is_well_formed())
+        .and_then(|mirror| mirror.run.map(|run| (mirror, run)))
+    else {
+        return wrong_state(&record.repo);
+    };
+    let now_ms = header.proposed_at_ms;
+    match &record.word {
+        MirrorWord::Working { lease_ms } => {
+            run.until_ms = run.until_ms.max(now_ms.saturating_add(*lease_ms));
+            mirror.run = Some(run);
+        }
+        MirrorWord::Ended(outcome) => end(&mut mirror, outcome, now_ms, header.seed),
+    }
+    put(changes, &mirror);
+    Outcome::reply(Reply::Done)
+}
+
+fn end(mirror: &mut Mirror, outcome: &MirrorOutcome, now_ms: u64, seed: u64) {
+    let (scheduled_at_ms, interval_ms) = (mirror.next_due_ms, mirror.settings.interval_ms);
+    mirror.run = None;
+    mirror.last = Some(MirrorLast {
+        scheduled_at_ms,
+        ended_ms: now_ms,
+        outcome: shortened(outcome),
+    });
+    match outcome {
+        MirrorOutcome::Done { .. } => {
+            mirror.failures = 0;
+            // Firings that were missed are not made up for.
+            let missed = now_ms.saturating_sub(scheduled_at_ms) / interval_ms.max(1);
+            let ahead = missed.saturating_add(1).saturating_mul(interval_ms);
+            mirror.next_due_ms = scheduled_at_ms.saturating_add(ahead);
+        }
+        MirrorOutcome::Failed { .. } => {
+            let doubled = BACKOFF_MS_MIN << mirror.failures.min(DOUBLINGS_MAX);
+            let pause = doubled.min(interval_ms).max(2);
+            mirror.failures = mirror.failures.saturating_add(1);
+            // Between half and all of it: mirrors of one source that is back do not come all at once.
+            let jitter = seed % (pause / 2);
+            mirror.next_due_ms = now_ms.saturating_add(pause - jitter);
+        }
+    }
+}
+
+/// What is kept of an outcome.
+fn shortened(outcome: &MirrorOutcome) -> MirrorOutcome {
+    match outcome {
+        MirrorOutcome::Failed { why } => {
+            let mut end = why.len().min(MIRROR_REASON_BYTES_MAX);
+            while !why.is_char_boundary(end) {
+                end -= 1;
+            }
+            MirrorOutcome::Failed {
+                why: why.get(..end).unwrap_or_default().to_owned(),
+            }
+        }
+        MirrorOutcome::Done { .. } => outcome.clone(),
+    }
+}
+
+/// Whether a push is taken: to a repository that follows another one only from the run under way, and from a run
+/// only while it is that.
+pub(super) fn allow_push(before: ShardView<'_, impl View>, repo: &RepoId, pusher: &str) -> bool {
+    match MirrorPusher::parse(pusher) {
+        Some(MirrorPusher { mirror, fence }) => is_running(before, repo, &mirror, fence),
+        None => before.pull_mirror(repo).is_none(),
+    }
+}
+
+fn is_running(
+    before: ShardView<'_, impl View>,
+    repo: &RepoId,
+    mirror: &MirrorId,
+    fence: LogIndex,
+) -> bool {
+    let mirror = before.mirror(repo, mirror);
+    mirror.is_some_and(|mirror| mirror.fence == fence && mirror.run.is_some())
+}
+
+fn put(changes: &mut Changes<'_, impl View>, mirror: &Mirror) {
+    let bytes = stored::encode(number::MIRROR, 1, mirror);
+    changes.put(keys::mirror(&mirror.repo, &mirror.id), bytes);
+}
+
+const fn wrong_state(repo: &RepoId) -> Outcome {
+    refused(Refusal::WrongState { repo: *repo })
+}
+
+const fn refused(refusal: Refusal) -> Outcome {
+    Outcome::reply(Reply::Refused(refusal))
+}

@@ -1,0 +1,268 @@
+//! Mirrors: a repository that follows another one, or is copied to another one, on a schedule.
+//!
+//! A shard keeps them beside the repository. Its leader runs those that are due; [`BeginMirror`] gives one firing to
+//! one run, whose fence every later word of it must name.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, LogIndex, MirrorId, RepoId};
+use crate::limits::{
+    MIRROR_INTERVAL_MS_MAX, MIRROR_INTERVAL_MS_MIN, MIRROR_LEASE_MS_MAX, MIRROR_SECRET_BYTES_MAX,
+    MIRROR_URL_BYTES_MAX,
+};
+
+/// What a run of a pull mirror pushes as, before its id and fence. No account's name holds a slash.
+const PUSHER: &str = "mirror/";
+
+/// Which way a mirror goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MirrorKind {
+    /// The repository becomes what the other one is. It takes no pushes of its own.
+    Pull,
+    /// The other one becomes what the repository is.
+    Push,
+}
+
+/// With what the other side is asked: HTTP Basic. Neither `Debug` nor any answer shows it; the state of the shard
+/// holds it as it is.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorSecret {
+    /// The user.
+    pub user: String,
+    /// The password or token.
+    pub password: String,
+}
+
+impl fmt::Debug for MirrorSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MirrorSecret(…)")
+    }
+}
+
+/// What a mirror is told to do.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorSettings {
+    /// Which way.
+    pub kind: MirrorKind,
+    /// The other repository's `http://` or `https://` URL, without credentials.
+    pub url: String,
+    /// The credentials for it.
+    pub secret: Option<MirrorSecret>,
+    /// Milliseconds from one firing to the next.
+    pub interval_ms: u64,
+}
+
+impl MirrorSettings {
+    /// Whether every part keeps its limit.
+    pub fn is_well_formed(&self) -> bool {
+        let secret_fits = self.secret.as_ref().is_none_or(|secret| {
+            secret.user.len().saturating_add(secret.password.len()) <= MIRROR_SECRET_BYTES_MAX
+        });
+        (1..=MIRROR_URL_BYTES_MAX).contains(&self.url.len())
+            && (MIRROR_INTERVAL_MS_MIN..=MIRROR_INTERVAL_MS_MAX).contains(&self.interval_ms)
+            && secret_fits
+    }
+}
+
+/// A mirror in the shard of its repository.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mirror {
+    /// Its id.
+    pub id: MirrorId,
+    /// Its repository.
+    pub repo: RepoId,
+    /// What it is told to do.
+    pub settings: MirrorSettings,
+    /// The next firing, milliseconds since the Unix epoch. While a run is under way: the one it was begun for.
+    pub next_due_ms: u64,
+    /// The entry that began the last run, or made the mirror: it only grows.
+    pub fence: LogIndex,
+    /// The run that is under way, or whose leader was lost.
+    pub run: Option<MirrorRun>,
+    /// Runs that failed since the last one that did not.
+    pub failures: u32,
+    /// How the last run ended.
+    pub last: Option<MirrorLast>,
+}
+
+/// A run under way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRun {
+    /// When it began, milliseconds since the Unix epoch.
+    pub began_ms: u64,
+    /// If it was not heard of until then, another one may take its place.
+    pub until_ms: u64,
+}
+
+/// A run that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorLast {
+    /// The firing it was begun for, milliseconds since the Unix epoch.
+    pub scheduled_at_ms: u64,
+    /// When it ended.
+    pub ended_ms: u64,
+    /// How.
+    pub outcome: MirrorOutcome,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MirrorOutcome {
+    /// Both sides are the same.
+    Done {
+        /// Refs that were created, updated or deleted.
+        changed: u64,
+        /// Bytes of packs that travelled.
+        pack_bytes: u64,
+    },
+    /// It failed.
+    Failed {
+        /// Why; without credentials.
+        why: String,
+    },
+}
+
+impl Mirror {
+    /// Whether a run may begin at this time: a firing has come, and no other run is heard of.
+    pub fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.next_due_ms && self.run.is_none_or(|run| now_ms >= run.until_ms)
+    }
+}
+
+/// Makes a mirror, or changes what one is told to do. A new one is due at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SetMirror {
+    /// The repository.
+    pub repo: RepoId,
+    /// The repository's life.
+    pub generation: Generation,
+    /// The mirror; a new id makes one.
+    pub mirror: MirrorId,
+    /// What it is told to do.
+    pub settings: MirrorSettings,
+}
+
+/// Changes where a mirror stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeMirror {
+    /// The repository.
+    pub repo: RepoId,
+    /// The repository's life.
+    pub generation: Generation,
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// How.
+    pub change: MirrorChange,
+}
+
+/// How a mirror is changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MirrorChange {
+    /// It is no more. A run under way comes to nothing.
+    Remove,
+    /// It is due now. While a run is under way nothing changes.
+    Due,
+}
+
+/// Begins a run. Done if the firing is still to be had; the index of the entry is the run's fence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BeginMirror {
+    /// The repository.
+    pub repo: RepoId,
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// The firing.
+    pub scheduled_at_ms: u64,
+    /// For how long the run is believed in without a word, milliseconds.
+    pub lease_ms: u64,
+}
+
+/// A word of a run. Refused when its fence is not the mirror's any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordMirror {
+    /// The repository.
+    pub repo: RepoId,
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// The run's fence.
+    pub fence: LogIndex,
+    /// What it says.
+    pub word: MirrorWord,
+}
+
+/// What a run says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MirrorWord {
+    /// It is still at work.
+    Working {
+        /// For how long it is believed in from here on, milliseconds.
+        lease_ms: u64,
+    },
+    /// It ended.
+    Ended(MirrorOutcome),
+}
+
+impl MirrorWord {
+    /// Whether it keeps its limits.
+    pub const fn is_well_formed(&self) -> bool {
+        match self {
+            Self::Working { lease_ms } => *lease_ms <= MIRROR_LEASE_MS_MAX,
+            Self::Ended(_) => true,
+        }
+    }
+}
+
+/// As whom a run of a pull mirror pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MirrorPusher {
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// The run's fence.
+    pub fence: LogIndex,
+}
+
+impl MirrorPusher {
+    /// From the name of who pushes; `None` for everybody else.
+    pub fn parse(pusher: &str) -> Option<Self> {
+        let (mirror, fence) = pusher.strip_prefix(PUSHER)?.split_once('/')?;
+        Some(Self {
+            mirror: mirror.parse().ok()?,
+            fence: LogIndex::new(fence.parse().ok()?),
+        })
+    }
+}
+
+impl fmt::Display for MirrorPusher {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{PUSHER}{}/{}", self.mirror, self.fence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pushers_are_read_as_they_are_written_and_nobody_else_is_one() {
+        let pusher = MirrorPusher {
+            mirror: MirrorId::from_bytes([7; 16]),
+            fence: LogIndex::new(12),
+        };
+        assert_eq!(MirrorPusher::parse(&pusher.to_string()), Some(pusher));
+        for name in ["admin", "mirror", "mirror/", "mirror/x/1", "mirror/0707/1"] {
+            assert_eq!(MirrorPusher::parse(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let secret = MirrorSecret {
+            user: "me".to_owned(),
+            password: "hunter2".to_owned(),
+        };
+        assert_eq!(format!("{secret:?}"), "MirrorSecret(…)");
+    }
+}
