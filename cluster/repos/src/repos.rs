@@ -14,8 +14,8 @@ use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefPattern,
-    RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord, limits,
+    GroupId, NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
+    RepoPath, RepoRecord, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -25,20 +25,19 @@ use crate::access::allow;
 use crate::admission::Admissions;
 use crate::catalogue::{Catalogue, CreateOptions, Freshness};
 use crate::effects::PackEffects;
-use crate::error::invalid;
 use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
 use crate::maintain::Maintenance;
 use crate::maintain::ask::MaintainService;
 use crate::maintain::check::Checks;
 use crate::maintain::check_ask::{CheckService, Start};
-use crate::protection::Change;
 use crate::push::lead::PushService;
 use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
 use crate::replica::{PackService, ReleaseService, StageService};
-use crate::settings::RepoEdit;
 use crate::space::Space;
 use crate::{fetcher, freshen, maintain, ref_updates};
+
+mod settings;
 
 /// Blocking jobs of a node's part as a replica (staging, fetching packs). A pool of their own: pushes wait
 /// for them on other nodes, so they must never wait for pushes.
@@ -244,28 +243,6 @@ impl Repos {
         catalogue.fork(principal, parent, path, description).await
     }
 
-    /// What the repository may hold beyond the product's own bounds. Linearizable.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable`.
-    pub async fn limits(&self, path: &RepoPath) -> Result<RepoLimits, ServiceError> {
-        self.inner.repo_limits(path).await
-    }
-
-    /// Sets what the repository may hold; pushes that were begun before may still exceed it.
-    ///
-    /// # Errors
-    /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
-    pub async fn set_limits(
-        &self,
-        principal: &str,
-        path: &RepoPath,
-        limits: RepoLimits,
-    ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
-        self.inner.set_repo_limits(principal, path, limits).await
-    }
-
     /// The repository of this name. Linearizable.
     ///
     /// # Errors
@@ -283,84 +260,6 @@ impl Repos {
     /// `Unauthenticated` whether it is private or not there; `Unavailable`.
     pub async fn get_public(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
         self.inner.catalogue.find_public(path).await
-    }
-
-    /// Changes a repository, all or nothing. Returns when every node knows.
-    ///
-    /// # Errors
-    /// `NotFound`, `Forbidden`, `Invalid`, `AlreadyExists` for a name that is taken; `Unavailable` or `Timeout` without a
-    /// quorum: what was begun is then finished by itself.
-    pub async fn edit(
-        &self,
-        principal: &str,
-        path: &RepoPath,
-        edit: RepoEdit,
-    ) -> Result<RepoRecord, ServiceError> {
-        let principal = allow(Some(principal))?;
-        if let Some(branch) = &edit.default_branch {
-            self.check_default_branch(path, branch).await?;
-        }
-        self.inner.catalogue.edit(principal, path, edit).await
-    }
-
-    /// A branch that is not there is a typing error, unless there are none at all yet.
-    async fn check_default_branch(
-        &self,
-        path: &RepoPath,
-        branch: &RefName,
-    ) -> Result<(), ServiceError> {
-        if !branch.is_branch() {
-            return Err(invalid("the default branch must lie below refs/heads/"));
-        }
-        let branches = self.inner.refs(path, "refs/heads/").await?.refs;
-        if branches.is_empty() || branches.iter().any(|(name, _)| name == branch) {
-            return Ok(());
-        }
-        Err(invalid(format!(
-            "there is no branch {:?} to be the default one: push it first",
-            branch.short()
-        )))
-    }
-
-    /// The protected refs of a repository, by pattern. Linearizable.
-    ///
-    /// # Errors
-    /// `NotFound`, `Unavailable`.
-    pub async fn protections(&self, path: &RepoPath) -> Result<Vec<RefProtection>, ServiceError> {
-        Ok(self.inner.protected(path, &[]).await?.protections.rules)
-    }
-
-    /// No push deletes these refs or takes history from them, from here on.
-    ///
-    /// # Errors
-    /// `NotFound`, `Forbidden`, `AlreadyExists`, `Invalid` for one pattern too many; `Unavailable` or `Timeout` without a
-    /// quorum.
-    pub async fn protect(
-        &self,
-        principal: &str,
-        path: &RepoPath,
-        pattern: &RefPattern,
-    ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
-        self.inner
-            .change_protection(principal, path, pattern, Change::Protect)
-            .await
-    }
-
-    /// The opposite. The pattern is written as it was set.
-    ///
-    /// # Errors
-    /// `NotFound` for the repository and for the pattern, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
-    pub async fn unprotect(
-        &self,
-        principal: &str,
-        path: &RepoPath,
-        pattern: &RefPattern,
-    ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
-        self.inner
-            .change_protection(principal, path, pattern, Change::Unprotect)
-            .await
     }
 
     /// A page of repositories by name, behind `after`; at most 1,000. Linearizable.

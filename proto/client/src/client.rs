@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_types::status::{ClusterStatus, CompactionDepth, RepoCheck};
-use henge_types::{ErrorCode, MirrorId, NodeId, OwnerName, RepoLimits, RepoPath, limits};
+use henge_types::status::ClusterStatus;
+use henge_types::{ErrorCode, OwnerName, RepoLimits, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -14,12 +14,14 @@ use serde::de::DeserializeOwned;
 use crate::address::{Address, InvalidAddress};
 use crate::error::{Attempt, ClientError, code_of_status};
 use crate::model::{
-    Branch, ErrorBody, Fork, Fsck, Gc, Mirror, NewMirror, NewRepo, RefChange, RefChanges,
-    RefResult, RefResults, RepoInfo, RepoPage, RepoStats, Version,
+    Branch, ErrorBody, Fork, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo,
+    RepoPage, Version,
 };
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
 
+mod mirrors;
+mod packs;
 mod settings;
 
 /// An answer that is about one thing.
@@ -209,113 +211,6 @@ impl Client {
         let mut call = post(format!("/api/henge/v1/repos/{path}/limits"), limits);
         call.method = Method::PUT;
         self.json(&call, Effect::Reads).await
-    }
-
-    /// What the repository's fork network takes on disk, and how its compaction stands.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn repo_stats(&self, path: &RepoPath) -> Result<RepoStats, ClientError> {
-        let call = get(
-            format!("/api/henge/v1/repos/{path}/stats"),
-            ANSWER_BYTES_MAX,
-        );
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// Has the repository's fork network compacted; answers at once, with the figures before.
-    ///
-    /// # Errors
-    /// `not_found`, `throttled`, and as every call. Asking again does no harm.
-    pub async fn compact(
-        &self,
-        path: &RepoPath,
-        depth: CompactionDepth,
-    ) -> Result<RepoStats, ClientError> {
-        let body = Gc {
-            aggressive: depth == CompactionDepth::Everything,
-            prune: match depth {
-                CompactionDepth::Prune { grace_ms } => Some(grace_ms / 1000),
-                CompactionDepth::Geometric | CompactionDepth::Everything => None,
-            },
-        };
-        let call = post(format!("/api/henge/v1/repos/{path}/gc"), &body);
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// Has replicas check their whole stores of the repository's fork network: those on `nodes`, or all when it is empty.
-    /// With `repair`, damaged packs are fetched again from other replicas. Answers at once.
-    ///
-    /// # Errors
-    /// `not_found`, `invalid`, `throttled`, and as every call. Asking again does no harm.
-    pub async fn start_fsck(
-        &self,
-        path: &RepoPath,
-        nodes: &[NodeId],
-        repair: bool,
-    ) -> Result<RepoCheck, ClientError> {
-        let body = Fsck { nodes, repair };
-        let call = post(format!("/api/henge/v1/repos/{path}/fsck"), &body);
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// How the checks of the repository's stores stand, on all replicas.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn fsck(&self, path: &RepoPath) -> Result<RepoCheck, ClientError> {
-        let call = get(format!("/api/henge/v1/repos/{path}/fsck"), LIST_BYTES_MAX);
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// The mirrors of a repository.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn mirrors(&self, path: &RepoPath) -> Result<Vec<Mirror>, ClientError> {
-        let path = format!("/api/henge/v1/repos/{path}/mirrors");
-        self.json(&get(path, ANSWER_BYTES_MAX), Effect::Reads).await
-    }
-
-    /// Makes a mirror, which is due at once.
-    ///
-    /// # Errors
-    /// `not_found`, `invalid`, `conflict`; `timeout` means that it may have been made.
-    pub async fn add_mirror(
-        &self,
-        path: &RepoPath,
-        new: &NewMirror,
-    ) -> Result<Mirror, ClientError> {
-        let call = post(format!("/api/henge/v1/repos/{path}/mirrors"), new);
-        self.json(&call, Effect::Changes).await
-    }
-
-    /// Removes a mirror.
-    ///
-    /// # Errors
-    /// `not_found`; `timeout` means that it may have been removed.
-    pub async fn remove_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
-        let call = Call {
-            method: Method::DELETE,
-            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}"),
-            body: None,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-        };
-        self.ask(&call, Effect::Changes).await.map(|_| ())
-    }
-
-    /// Makes a mirror due now; answers at once.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call. Asking again does no harm.
-    pub async fn sync_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
-        let call = Call {
-            method: Method::POST,
-            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync"),
-            body: None,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-        };
-        self.ask(&call, Effect::Reads).await.map(|_| ())
     }
 
     /// The branches of a repository.

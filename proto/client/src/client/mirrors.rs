@@ -1,0 +1,60 @@
+//! Repositories that follow others, or are followed.
+
+use henge_types::{MirrorId, RepoPath};
+use http::Method;
+
+use super::{ANSWER_BYTES_MAX, Call, Client, Effect, get, post};
+use crate::error::ClientError;
+use crate::model::{Mirror, NewMirror};
+
+impl Client {
+    /// The mirrors of a repository.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call.
+    pub async fn mirrors(&self, path: &RepoPath) -> Result<Vec<Mirror>, ClientError> {
+        let path = format!("/api/henge/v1/repos/{path}/mirrors");
+        self.json(&get(path, ANSWER_BYTES_MAX), Effect::Reads).await
+    }
+
+    /// Makes a mirror, which is due at once.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`, `conflict`; `timeout` means that it may have been made.
+    pub async fn add_mirror(
+        &self,
+        path: &RepoPath,
+        new: &NewMirror,
+    ) -> Result<Mirror, ClientError> {
+        let call = post(format!("/api/henge/v1/repos/{path}/mirrors"), new);
+        self.json(&call, Effect::Changes).await
+    }
+
+    /// Removes a mirror.
+    ///
+    /// # Errors
+    /// `not_found`; `timeout` means that it may have been removed.
+    pub async fn remove_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
+        let call = Call {
+            method: Method::DELETE,
+            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}"),
+            body: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        self.ask(&call, Effect::Changes).await.map(|_| ())
+    }
+
+    /// Makes a mirror due now; answers at once.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call. Asking again does no harm.
+    pub async fn sync_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
+        let call = Call {
+            method: Method::POST,
+            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync"),
+            body: None,
+            answer_bytes_max: ANSWER_BYTES_MAX,
+        };
+        self.ask(&call, Effect::Reads).await.map(|_| ())
+    }
+}
