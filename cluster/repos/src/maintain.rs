@@ -9,6 +9,7 @@
 //! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -44,6 +45,8 @@ pub(crate) struct Maintenance {
     told: Notify,
     running: Mutex<Option<NetworkId>>,
     last: Mutex<BTreeMap<NetworkId, LastCompaction>>,
+    /// Those that ended.
+    runs: AtomicU64,
 }
 
 impl Maintenance {
@@ -154,7 +157,6 @@ impl Inner {
         *lock(&self.maintenance.running) = Some(network);
         lock(&self.maintenance.asked).remove(&network);
         let outcome = Box::pin(self.compact(group, network, depth)).await;
-        *lock(&self.maintenance.running) = None;
         let now = self.clock.instant();
         let took = now.duration_since(started);
         match &outcome {
@@ -187,7 +189,10 @@ impl Inner {
             bytes: done.bytes,
             failed,
             dropped: done.dropped,
+            run: self.maintenance.runs.fetch_add(1, Ordering::Relaxed) + 1,
         };
         self.maintenance.remember(network, last);
+        // After that: who sees that it is over sees what came of it.
+        *lock(&self.maintenance.running) = None;
     }
 }

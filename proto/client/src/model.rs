@@ -184,6 +184,9 @@ pub struct Compaction {
     /// Objects that were dropped because no ref reaches them; none when it was not looked for them.
     #[serde(default)]
     pub dropped: Option<u64>,
+    /// Counts the leader's compactions: two that are alike otherwise are told apart by it.
+    #[serde(default)]
+    pub run: u64,
 }
 
 /// Asks for a compaction.

@@ -159,6 +159,8 @@ pub struct LastCompaction {
     pub failed: Option<String>,
     /// Objects that were left out because no ref reaches them; none when it was not looked for them.
     pub dropped: Option<u64>,
+    /// Counts the node's compactions: two that are alike otherwise are told apart by it.
+    pub run: u64,
 }
 
 /// How the checks of a repository's object store stand, replica by replica.

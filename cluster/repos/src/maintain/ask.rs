@@ -162,12 +162,6 @@ impl Inner {
         if request.verb == MaintainVerb::Limits {
             return Self::limits_here(view, &request.repo);
         }
-        if let MaintainVerb::Compact { depth } = request.verb
-            && !self.maintenance.ask(group, request.network, depth)
-        {
-            let message = "too many compactions wait on this node: try again later";
-            return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
-        }
         if request.verb == MaintainVerb::Mirrors {
             let mirrors = view.mirrors_of(&request.repo);
             return MaintainAnswer::Mirrors(mirrors.map(without_secret).collect());
@@ -175,17 +169,30 @@ impl Inner {
         let packs: Vec<_> = view.packs(&request.network).collect();
         let mark_ms = view.prune_mark(&request.network).map(|mark| mark.at_ms);
         let inner = Arc::clone(self);
-        let request = request.clone();
+        let (of, network) = (request.clone(), request.network);
         let stats = self
             .work
-            .blocking("repository stats", move || inner.stats_of(&request, &packs));
-        match stats.await {
-            Ok(stats) => MaintainAnswer::Stats(RepoStats {
-                prune_mark_ms: mark_ms,
-                ..stats
-            }),
-            Err(error) => MaintainAnswer::Refused(ErrorCode::Internal, error.to_string()),
+            .blocking("repository stats", move || inner.stats_of(&of, &packs));
+        let mut stats = match stats.await {
+            Ok(stats) => stats,
+            Err(error) => {
+                return MaintainAnswer::Refused(ErrorCode::Internal, error.to_string());
+            }
+        };
+        // Behind the figures: who waits for another outcome than they name must not be told of the one that it asks for.
+        if let MaintainVerb::Compact { depth } = request.verb {
+            if !self.maintenance.ask(group, network, depth) {
+                let message = "too many compactions wait on this node: try again later";
+                return MaintainAnswer::Refused(ErrorCode::Throttled, message.to_owned());
+            }
+            if stats.compaction == CompactionState::Idle {
+                stats.compaction = CompactionState::Queued;
+            }
         }
+        MaintainAnswer::Stats(RepoStats {
+            prune_mark_ms: mark_ms,
+            ..stats
+        })
     }
 
     fn stats_of(&self, request: &MaintainRequest, packs: &[PackRecord]) -> RepoStats {

@@ -146,6 +146,18 @@ async fn sixty_pushes_leave_few_packs_on_every_replica_while_clones_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_asks_for_what_is_done_at_once_sees_that_it_was_done() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit("only", b"only\n");
+    work.git(&["push", "-q", &ring.url(1, "admin/one"), "main"])
+        .await;
+    for _ in 0..30 {
+        compact(&ring, "admin/one", Depth::Everything).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replica_that_was_away_gets_the_new_pack_and_loses_the_old_ones() {
     let mut ring = Ring::start().await;
     let work = ring.work_dir("work");

@@ -36,6 +36,7 @@ struct Compaction {
     bytes: u64,
     failed: Option<String>,
     dropped: Option<u64>,
+    run: u64,
 }
 
 impl From<LastCompaction> for Compaction {
@@ -47,6 +48,7 @@ impl From<LastCompaction> for Compaction {
             bytes: last.bytes,
             failed: last.failed,
             dropped: last.dropped,
+            run: last.run,
         }
     }
 }

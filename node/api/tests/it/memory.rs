@@ -82,6 +82,7 @@ fn stats_of(repo: &Repo) -> RepoStats {
                 CompactionDepth::Prune { grace_ms } => Some(grace_ms),
                 CompactionDepth::Geometric | CompactionDepth::Everything => None,
             },
+            run: 4,
         }),
         prune_mark_ms: repo.asked.map(|_| CREATED_AT_MS),
     }

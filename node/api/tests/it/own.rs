@@ -217,7 +217,7 @@ async fn packs_are_counted_and_compacted() {
         assert_eq!(answer.status, StatusCode::ACCEPTED, "{answer:?}");
         expected["last_compaction"] = json!({
             "at": "2026-01-02T03:05:05Z", "took_ms": 12, "replaced": replaced, "bytes": 900,
-            "failed": null, "dropped": dropped,
+            "failed": null, "dropped": dropped, "run": 4,
         });
         assert_eq!(answer.json(), expected);
     }
