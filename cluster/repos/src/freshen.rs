@@ -1,7 +1,8 @@
 //! Bitmaps and commit-graphs: every replica makes its own, of what its packs hold.
 //!
 //! They only make serving cheaper: whatever becomes of them, nothing is lost. They are made anew when the biggest pack of a
-//! network is another one than when they were made last, which compaction sees to every time it has doubled.
+//! network is another one than when they were made last, which compaction sees to every time it has doubled. With them, or
+//! when the network is first read after a start, the fetches of those who follow its branches are rehearsed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,8 +10,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use henge_git::{
-    BitmapError, BitmapSummary, CommitGraphError, CommitGraphSummary, Deadline, Stop, write_bitmap,
-    write_commit_graph,
+    BitmapError, BitmapSummary, CommitGraphError, CommitGraphSummary, Deadline, FetchError,
+    Objects, Stop, rehearse_fetches, write_bitmap, write_commit_graph,
 };
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
@@ -27,13 +28,23 @@ const OBJECTS_MIN: u32 = 2_000;
 /// How long one network may take.
 const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// The pack of each network that was dealt with last, also if in vain: it is not tried again and again.
-type Fresh = BTreeMap<NetworkId, PackId>;
+/// Branches of a network whose fetches are rehearsed: those of forks are mostly at the same commits.
+const HEADS_MAX: usize = 4;
+
+/// What was done for a network, also if in vain: it is not tried again and again.
+#[derive(Clone, Copy)]
+struct Dealt {
+    pack: PackId,
+    is_rehearsed: bool,
+}
+
+type Fresh = BTreeMap<NetworkId, Dealt>;
 
 /// Both files, or why there is none.
 type Made = (
     Result<BitmapSummary, BitmapError>,
     Result<CommitGraphSummary, CommitGraphError>,
+    Result<usize, FetchError>,
 );
 
 /// Starts the loop.
@@ -57,10 +68,13 @@ impl Inner {
             // What is not there any more is forgotten.
             let mut left = Fresh::default();
             for (group, network, pack) in biggest.collect::<Vec<_>>() {
-                let is_fresh = fresh.get(&network) == Some(&pack);
-                if is_fresh || self.freshen(group, network, pack).await {
-                    left.insert(network, pack);
-                }
+                let before = fresh.get(&network).filter(|dealt| dealt.pack == pack);
+                let dealt = match before {
+                    Some(dealt) if dealt.is_rehearsed => Some(*dealt),
+                    Some(dealt) => Some(self.rehearse_if_read(group, network, *dealt).await),
+                    None => self.freshen(group, network, pack).await,
+                };
+                left.extend(dealt.map(|dealt| (network, dealt)));
             }
             fresh = left;
         }
@@ -82,18 +96,25 @@ impl Inner {
         })
     }
 
-    /// Whether the pack is dealt with.
-    async fn freshen(self: &Arc<Self>, group: GroupId, network: NetworkId, pack: PackId) -> bool {
+    /// Makes what is missing. Nothing when the pack is not there yet, or not any more.
+    async fn freshen(
+        self: &Arc<Self>,
+        group: GroupId,
+        network: NetworkId,
+        pack: PackId,
+    ) -> Option<Dealt> {
         if !self.objects().has_pack(&network, &pack) {
-            return false;
+            return None;
         }
         let bitmap = self.objects().side_file(&network, &pack, "bitmap");
         if bitmap.is_file() {
-            return true;
+            let is_rehearsed = false;
+            return Some(Dealt { pack, is_rehearsed });
         }
         // Before the state is looked at: a store found unread later belongs to no live repository.
         let reading = self.effects.readers().enter(network);
         let tips = self.tips(group, network);
+        let heads = self.heads(group, network);
         let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), TIME_MAX));
         let _stopped = StopOnDrop(stop.clone());
         let objects = self.opened(&network, pack.checksum().format());
@@ -101,12 +122,46 @@ impl Inner {
         let made = self.work_of_freshening.blocking("bitmaps", move || {
             let bitmaps = write_bitmap(&objects, pack, &tips, &stop);
             let graph = write_commit_graph(&objects, &tips, &stop);
+            let rehearsed = rehearse(&objects, &heads, &stop);
             drop(reading);
-            (bitmaps, graph)
+            (bitmaps, graph, rehearsed)
         });
         let made = made.await;
         let took = self.clock.instant().duration_since(started);
+        let is_rehearsed = true;
         self.tell(group, network, pack, made, took)
+            .then_some(Dealt { pack, is_rehearsed })
+    }
+
+    /// Rehearses the fetches of a network that somebody reads: after a start nothing is known of any.
+    async fn rehearse_if_read(
+        self: &Arc<Self>,
+        group: GroupId,
+        network: NetworkId,
+        dealt: Dealt,
+    ) -> Dealt {
+        if !self.has_opened(&network) {
+            return dealt;
+        }
+        let reading = self.effects.readers().enter(network);
+        let heads = self.heads(group, network);
+        let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), TIME_MAX));
+        let _stopped = StopOnDrop(stop.clone());
+        let objects = self.opened(&network, dealt.pack.checksum().format());
+        let done = self.work_of_freshening.blocking("rehearsal", move || {
+            let rehearsed = rehearse(&objects, &heads, &stop);
+            drop(reading);
+            rehearsed
+        });
+        match done.await {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => tell_of_rehearsal(group, network, &error),
+            Err(error) => tracing::error!(%group, %network, %error, "a rehearsal ended"),
+        }
+        Dealt {
+            is_rehearsed: true,
+            ..dealt
+        }
     }
 
     fn tell(
@@ -118,13 +173,16 @@ impl Inner {
         took: Duration,
     ) -> bool {
         match made {
-            Ok((Ok(bitmaps), Ok(graph))) => {
+            Ok((Ok(bitmaps), Ok(graph), rehearsed)) => {
                 tracing::info!(%group, %network, %pack, bitmaps = bitmaps.commits, commits = graph.commits, "bitmaps and commit-graph made");
+                if let Err(error) = rehearsed {
+                    tell_of_rehearsal(group, network, &error);
+                }
                 metrics::freshened(took.as_secs_f64());
             }
             // The pack was replaced meanwhile: its successor is next.
-            Ok((Err(BitmapError::NoSuchPack { .. }), _)) => return false,
-            Ok((bitmaps, graph)) => {
+            Ok((Err(BitmapError::NoSuchPack { .. }), ..)) => return false,
+            Ok((bitmaps, graph, _)) => {
                 let bitmaps = bitmaps.err().map(|error| error.to_string());
                 let graph = graph.err().map(|error| error.to_string());
                 let errors = bitmaps.into_iter().chain(graph).collect::<Vec<_>>();
@@ -154,4 +212,36 @@ impl Inner {
         tips.dedup();
         tips
     }
+
+    /// What HEAD is at in repositories of a network.
+    fn heads(&self, group: GroupId, network: NetworkId) -> Vec<ObjectId> {
+        let Some(at) = self.cluster.state(group) else {
+            return Vec::new();
+        };
+        let view = ShardView::new(&at.state);
+        let mut heads = Vec::new();
+        for repo in view.repos_of(&network) {
+            let head = view.repo(&repo).map(|record| record.head);
+            let tip = head.and_then(|head| view.ref_value(&repo, &head));
+            if let Some(tip) = tip.filter(|tip| !heads.contains(tip)) {
+                heads.push(tip);
+            }
+            if heads.len() == HEADS_MAX {
+                break;
+            }
+        }
+        heads
+    }
+}
+
+/// Fetches of those who follow some branches; how many.
+fn rehearse(objects: &Objects, heads: &[ObjectId], stop: &Stop) -> Result<usize, FetchError> {
+    heads.iter().try_fold(0, |count, head| {
+        Ok(count + rehearse_fetches(objects, *head, stop)?)
+    })
+}
+
+/// Only the first fetches cost more for it.
+fn tell_of_rehearsal(group: GroupId, network: NetworkId, error: &FetchError) {
+    tracing::warn!(%group, %network, %error, "fetches could not be rehearsed");
 }

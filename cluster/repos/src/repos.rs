@@ -99,6 +99,11 @@ impl Inner {
             .get(&self.objects().objects_dir(network), format)
     }
 
+    /// Whether the packs of a network were opened of late.
+    pub(crate) fn has_opened(&self, network: &NetworkId) -> bool {
+        self.opened.has(&self.objects().objects_dir(network))
+    }
+
     /// When a fetch or a push that begins now is given up.
     pub(crate) fn deadline(&self) -> Stop {
         let within = Duration::from_millis(limits::GIT_REQUEST_MS_MAX);

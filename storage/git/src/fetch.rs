@@ -11,6 +11,7 @@ mod ls_refs;
 mod negotiate;
 mod object_info;
 mod older;
+mod rehearse;
 mod request;
 mod select;
 mod serve;
@@ -22,6 +23,8 @@ mod warm;
 use std::io::{self, BufRead};
 
 use henge_types::ObjectFormat;
+
+pub use rehearse::rehearse_fetches;
 
 use crate::fetch::legacy::Rounds;
 use crate::output::Output;
@@ -141,6 +144,8 @@ pub struct FetchSummary {
     pub packs_verbatim: u64,
     /// Of the objects that did not, how many were sent as deltas.
     pub deltas_sent: u64,
+    /// Of those, how many were made for this request: nobody had asked for them before.
+    pub deltas_made: u64,
 }
 
 /// Answers the upload-pack requests in `input` (over HTTP there is one).

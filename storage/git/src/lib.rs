@@ -47,7 +47,7 @@ pub use bare::{BareRepository, BareRoot};
 pub use bitmap::{BitmapError, BitmapSummary, write_bitmap, write_reverse_index};
 pub use commit_graph::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 pub use conversation::{Conversation, Part};
-pub use fetch::{FetchError, FetchSummary, upload_pack};
+pub use fetch::{FetchError, FetchSummary, rehearse_fetches, upload_pack};
 pub use output::{Output, PackPart};
 pub use protocol::{
     AcceptedWants, Admission, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Quota,

@@ -2,6 +2,7 @@
 //!
 //! What a request saw at its start stays readable to its end: it keeps its packs open ([`packs`]).
 
+mod decode;
 mod install;
 mod packs;
 
@@ -11,21 +12,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use gix_object::Kind;
-use gix_pack::cache::lru::MemoryCappedHashmap;
-use gix_pack::data::decode::entry::ResolvedBase;
 use henge_types::ObjectFormat;
 
 use crate::bitmap::PackBitmap;
 use crate::commit_graph::CommitGraph;
 use crate::oid::{Oid, hash_kind, oid};
+pub(crate) use decode::{Decoded, Decoder, PackFiles};
 pub(crate) use install::install;
 pub(crate) use packs::Pack;
 #[cfg(test)]
 pub(crate) use packs::tests::put as put_empty_pack;
 pub use packs::{Objects, ObjectsPool};
 
-/// Decoded delta bases kept per request.
-const DELTA_CACHE_BYTES: usize = 24 * 1024 * 1024;
 /// Packs that are looked at for bitmaps, the biggest first: one serves a repository.
 const BITMAPS_LOOKED_FOR_MAX: usize = 4;
 
@@ -85,11 +83,6 @@ pub(crate) enum Location {
     Loose { dir: u32 },
 }
 
-struct Decoder {
-    inflate: gix_zlib::Inflate,
-    cache: MemoryCappedHashmap,
-}
-
 /// An open object store. Belongs to one request: it is not shared between threads.
 pub(crate) struct ObjectStore {
     format: ObjectFormat,
@@ -118,10 +111,7 @@ impl ObjectStore {
                 .map(|directory| gix_odb::loose::Store::at(directory.clone(), hash_kind(format)))
                 .collect(),
             last_hit: Cell::new(0),
-            decoder: RefCell::new(Decoder {
-                inflate: gix_zlib::Inflate::default(),
-                cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
-            }),
+            decoder: RefCell::default(),
             bitmapped: OnceCell::new(),
         }
     }
@@ -245,21 +235,33 @@ impl ObjectStore {
         let pack = self.pack(slot);
         let offset = pack.index.pack_offset_at_index(entry);
         let mut decoder = self.decoder.borrow_mut();
-        let Decoder { inflate, cache } = &mut *decoder;
-        // A pack on disk is complete: the base of a ref-delta is in the same pack.
-        let resolve = |base: &oid, _: &mut Vec<u8>| {
-            pack.index
-                .lookup(base)
-                .map(|entry| {
-                    let offset = pack.index.pack_offset_at_index(entry);
-                    pack.data.entry(offset).map(ResolvedBase::InPack)
-                })
-                .transpose()
-        };
-        let outcome =
-            pack.data
-                .decode_entry(pack.data.entry(offset)?, buffer, inflate, &resolve, cache)?;
-        Ok(outcome.kind)
+        decoder.read(pack.files(), offset, buffer)
+    }
+
+    /// A located object, which may be shared with what is kept for decoding others.
+    pub(crate) fn read_shared(&self, id: &oid, location: Location) -> Result<Decoded, StoreError> {
+        if let Location::Packed { pack: slot, entry } = location {
+            let pack = self.pack(slot);
+            let offset = pack.index.pack_offset_at_index(entry);
+            let decoded = self.decoder.borrow_mut().decode(pack.files(), offset);
+            return decoded.map_err(|source| StoreError::Object {
+                id: id.to_owned(),
+                source,
+            });
+        }
+        let mut data = Vec::new();
+        let kind = self.read(id, location, &mut data)?;
+        Ok(Decoded {
+            kind,
+            data: Arc::new(data),
+        })
+    }
+
+    /// An object that must be there, which may be shared with what is kept for decoding others.
+    pub(crate) fn get_shared(&self, id: &oid) -> Result<Decoded, StoreError> {
+        let location = self.locate(id);
+        let location = location.ok_or_else(|| StoreError::Missing { id: id.to_owned() })?;
+        self.read_shared(id, location)
     }
 
     /// The kind of an object; `None` when it is not there. Cheap: nothing is inflated but a loose object's head.
@@ -308,10 +310,8 @@ impl ObjectStore {
         };
         let entry = pack.data.entry(pack.index.pack_offset_at_index(entry));
         let mut decoder = self.decoder.borrow_mut();
-        let header = entry.and_then(|entry| {
-            pack.data
-                .decode_header(entry, &mut decoder.inflate, &resolve)
-        });
+        let header =
+            entry.and_then(|entry| pack.data.decode_header(entry, decoder.inflate(), &resolve));
         let header = header.map_err(failed)?;
         Ok(Some((header.kind, header.object_size)))
     }
@@ -325,24 +325,12 @@ impl ObjectStore {
             if let Some(kind) = entry.header.as_kind() {
                 return Ok(kind);
             }
-            offset = self
-                .base_offset(pack, &entry)
+            offset = pack
+                .files()
+                .base_offset(&entry)
                 .ok_or_else(|| gix_error::corruption("the base of a delta is missing"))?;
         }
         Err(gix_error::corruption("a chain of deltas does not end").into())
-    }
-
-    /// Where the base of a delta entry lies in its own pack.
-    pub(crate) fn base_offset(&self, pack: &Pack, entry: &gix_pack::data::Entry) -> Option<u64> {
-        use gix_pack::data::entry::Header;
-        match entry.header {
-            Header::OfsDelta { base_distance } => entry.checked_base_pack_offset(base_distance),
-            Header::RefDelta { base_id } => pack
-                .index
-                .lookup(base_id)
-                .map(|entry| pack.index.pack_offset_at_index(entry)),
-            Header::Commit | Header::Tree | Header::Blob | Header::Tag => None,
-        }
     }
 
     /// Pack and place of the object that a chain of deltas ends at; `None` for loose objects and broken chains.
@@ -354,7 +342,7 @@ impl ObjectStore {
         let mut offset = pack.index.pack_offset_at_index(entry);
         for _ in 0..CHAIN_MAX {
             let entry = pack.data.entry(offset).ok()?;
-            match self.base_offset(pack, &entry) {
+            match pack.files().base_offset(&entry) {
                 Some(base) => offset = base,
                 None => return Some((slot, offset)),
             }

@@ -1,6 +1,6 @@
 //! Trees, decoded: a history asks for most of them again.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use gix_object::Kind;
 
@@ -22,7 +22,6 @@ pub(crate) struct Trees<'a> {
     stop: &'a Stop,
     read: u64,
     cache: TreeCache,
-    buffer: Vec<u8>,
 }
 
 impl<'a> Trees<'a> {
@@ -32,12 +31,11 @@ impl<'a> Trees<'a> {
             stop,
             read: 0,
             cache: TreeCache::default(),
-            buffer: Vec::new(),
         }
     }
 
     /// A tree that must be there.
-    pub(crate) fn get(&mut self, tree: &Oid) -> Result<Rc<[u8]>, ReachError> {
+    pub(crate) fn get(&mut self, tree: &Oid) -> Result<Arc<Vec<u8>>, ReachError> {
         if let Some(data) = self.cache.get(tree) {
             return Ok(data);
         }
@@ -45,15 +43,12 @@ impl<'a> Trees<'a> {
         if self.read.is_multiple_of(STOP_EVERY) && self.stop.is_set() {
             return Err(ReachError::Stopped);
         }
-        match self.store.get(tree, &mut self.buffer)? {
-            Kind::Tree => {}
-            Kind::Blob | Kind::Commit | Kind::Tag => {
-                return Err(StoreError::Malformed { id: *tree }.into());
-            }
+        let object = self.store.get_shared(tree)?;
+        if object.kind != Kind::Tree {
+            return Err(StoreError::Malformed { id: *tree }.into());
         }
-        let data: Rc<[u8]> = self.buffer.as_slice().into();
-        self.cache.put(*tree, Rc::clone(&data));
-        Ok(data)
+        self.cache.put(*tree, Arc::clone(&object.data));
+        Ok(object.data)
     }
 
     /// Shows `visit` a tree and everything below it, but for what one of `bases` has at the same path. It says whether to
@@ -115,7 +110,7 @@ impl<'a> Trees<'a> {
 }
 
 /// Decoded trees, in two generations: what the older one alone holds is dropped when the younger one is full.
-pub(crate) struct TreeCache(Generations<Oid, Rc<[u8]>, gix_hashtable::hash::Builder>);
+pub(crate) struct TreeCache(Generations<Oid, Arc<Vec<u8>>, gix_hashtable::hash::Builder>);
 
 impl Default for TreeCache {
     fn default() -> Self {
@@ -124,11 +119,11 @@ impl Default for TreeCache {
 }
 
 impl TreeCache {
-    pub(crate) fn get(&mut self, tree: &Oid) -> Option<Rc<[u8]>> {
+    pub(crate) fn get(&mut self, tree: &Oid) -> Option<Arc<Vec<u8>>> {
         self.0.get(tree, |data| data.len())
     }
 
-    pub(crate) fn put(&mut self, tree: Oid, data: Rc<[u8]>) {
+    pub(crate) fn put(&mut self, tree: Oid, data: Arc<Vec<u8>>) {
         let bytes = data.len();
         self.0.put(tree, data, bytes);
     }

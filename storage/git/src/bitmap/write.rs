@@ -236,7 +236,7 @@ fn kinds(store: &ObjectStore, pack: &Pack, stop: &Stop) -> Result<[Bits; 4], Bit
         let kind = match header.header {
             // Its base lies before it, so its kind is known.
             Header::OfsDelta { .. } => {
-                let base = store.base_offset(pack, &header);
+                let base = pack.files().base_offset(&header);
                 let base = base.and_then(|base| pack.position(base));
                 base.and_then(|base| bits.iter().position(|of_kind| of_kind.contains(base)))
             }

@@ -1,11 +1,9 @@
 //! From base and target to a delta.
 
 use crate::delta::index::{DeltaIndex, window_at};
-use crate::delta::{WINDOW_BYTES, push_size};
+use crate::delta::{COPY_BYTES_MAX, WINDOW_BYTES, push_size};
 use crate::object::common_prefix;
 
-/// What one copy takes at most: more would fit the format, but not every reader.
-const COPY_BYTES_MAX: usize = 0x1_0000;
 /// What one insertion takes at most.
 const INSERT_BYTES_MAX: usize = 0x7f;
 /// Bytes that match nothing are held back up to here: a later match may reach back over them.

@@ -1,7 +1,8 @@
-//! Deltas against an applier that shares nothing with the encoder.
+//! Deltas against an applier that shares nothing with the encoder, and the other applier against that one.
 
 use proptest::prelude::*;
 
+use super::apply::DeltaError;
 use super::{DeltaIndex, encode};
 
 /// Applies a delta as gitformat-pack(5) describes it.
@@ -52,6 +53,9 @@ fn delta(base: &[u8], target: &[u8]) -> Vec<u8> {
         apply(base, &delta).unwrap() == target,
         "the delta makes another object"
     );
+    let mut made = b"what was there before".to_vec();
+    super::apply(base, &delta, &mut made).unwrap();
+    assert!(made == target, "the appliers differ");
     delta
 }
 
@@ -160,5 +164,60 @@ proptest! {
         prop_assert_eq!(made.as_deref(), Some(&target[..]));
         let bounded = encode(&index, &target, max_len);
         prop_assert_eq!(bounded.is_some(), whole.len() <= max_len);
+    }
+}
+
+#[test]
+fn deltas_that_do_not_fit_are_told_apart() {
+    let base = b"0123456789";
+    let mut made = Vec::new();
+    let mut check = |delta: &[u8]| super::apply(base, delta, &mut made);
+    assert_eq!(check(&[10, 3, 0x91, 4, 3]), Ok(()));
+    for (delta, expected) in [
+        (&[][..], DeltaError::Truncated),
+        (&[10], DeltaError::Truncated),
+        (&[0x8a], DeltaError::Truncated),
+        (&[10, 3, 0x91, 4], DeltaError::Truncated),
+        (&[10, 3, 3, b'a', b'b'], DeltaError::Truncated),
+        (&[0xff; 12], DeltaError::Size),
+        (
+            &[11, 3, 0x91, 4, 3],
+            DeltaError::Base {
+                expected: 11,
+                actual: 10,
+            },
+        ),
+        (&[10, 3, 0x91, 8, 3], DeltaError::Copy),
+        (&[10, 3, 0x8f, 255, 255, 255, 255], DeltaError::Copy),
+        (&[10, 3, 0x80], DeltaError::Copy),
+        (&[10, 3, 0, 0x91, 4, 3], DeltaError::Reserved),
+        (&[10, 4, 0x91, 4, 3], DeltaError::Target),
+        (&[10, 2, 0x91, 4, 3], DeltaError::Target),
+        (
+            &[10, 255, 255, 255, 255, 255, 255, 255, 255, 127],
+            DeltaError::Memory {
+                bytes: i64::MAX.unsigned_abs(),
+            },
+        ),
+    ] {
+        assert_eq!(check(delta), Err(expected), "{delta:?}");
+    }
+}
+
+proptest! {
+    /// Whatever is called a delta: the two agree, and neither panics.
+    #[test]
+    fn any_bytes_are_applied_or_refused(
+        base in proptest::collection::vec(any::<u8>(), 0..64),
+        size in 0_u8..127,
+        instructions in proptest::collection::vec(any::<u8>(), 0..64),
+    ) {
+        let mut delta = vec![u8::try_from(base.len()).unwrap(), size];
+        delta.extend(&instructions);
+        let mut made = Vec::new();
+        let outcome = super::apply(&base, &delta, &mut made);
+        if outcome != Err(DeltaError::Reserved) && !instructions.contains(&0) {
+            prop_assert_eq!(outcome.ok().map(|()| made), apply(&base, &delta));
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! Writes a pack: entries are copied as they lie on disk, compressed, wherever their bases allow it.
 
+mod deflate;
 mod thin;
 
 use std::io::{self, Write};
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use gix_object::Kind;
 use gix_pack::data::entry::Header;
 
+use crate::fetch::emit::deflate::Deflater;
 use crate::fetch::emit::thin::ThinDeltas;
 use crate::fetch::select::{Packed, Selection};
 use crate::fetch::{FetchError, FetchSummary};
@@ -91,6 +93,7 @@ pub(super) fn write_pack(
         selection: &selection,
         thin_bases: thin_bases(store, &selection, accepts),
         thin_deltas: ThinDeltas::new(store, &selection),
+        deflater: Deflater::default(),
         buffer: Vec::new(),
         sent: FetchSummary::default(),
     };
@@ -98,7 +101,12 @@ pub(super) fn write_pack(
     emitter.output.write_all(&header)?;
     emitter.write_packed(stop)?;
     emitter.write_loose()?;
-    let Emitter { output, sent, .. } = emitter;
+    let Emitter {
+        output,
+        sent,
+        thin_deltas,
+        ..
+    } = emitter;
     let Hashed {
         output,
         hash,
@@ -109,6 +117,7 @@ pub(super) fn write_pack(
     Ok(FetchSummary {
         objects_sent: u64::from(count),
         pack_bytes: written + trailer.as_bytes().len() as u64,
+        deltas_made: thin_deltas.made,
         ..sent
     })
 }
@@ -177,6 +186,7 @@ struct Emitter<'a> {
     thin_bases: std::collections::HashMap<(u32, u64), Oid>,
     thin_deltas: ThinDeltas<'a>,
     output: Hashed<'a>,
+    deflater: Deflater,
     buffer: Vec<u8>,
     /// How the entries so far were made.
     sent: FetchSummary,
@@ -306,7 +316,10 @@ impl Emitter<'_> {
         if !self.accepts.thin {
             return Ok(false);
         }
-        let Some((base_id, delta)) = self.thin_deltas.make(id, location, bytes_max)? else {
+        let Some((base_id, delta)) =
+            self.thin_deltas
+                .make(id, location, bytes_max, &mut self.deflater)?
+        else {
             return Ok(false);
         };
         let header = Header::RefDelta { base_id };
@@ -317,7 +330,7 @@ impl Emitter<'_> {
     }
 
     fn base(&self, pack: &Pack, at: Packed, entry: &gix_pack::data::Entry) -> Base {
-        let Some(base) = self.store.base_offset(pack, entry) else {
+        let Some(base) = pack.files().base_offset(entry) else {
             return Base::None;
         };
         let found = self
@@ -363,17 +376,8 @@ impl Emitter<'_> {
             Kind::Tag => Header::Tag,
         };
         header.write_to(self.buffer.len() as u64, &mut self.output)?;
-        let mut deflate = gix_zlib::stream::deflate::Write::new(&mut self.output, compression());
-        deflate.write_all(&self.buffer)?;
-        deflate.flush()?;
-        Ok(())
+        Ok(self.deflater.write(&self.buffer, &mut self.output)?)
     }
-}
-
-/// How what is deflated anew is: level 1 of this library is quick and leaves a fifth more bytes than zlib's does.
-fn compression() -> gix_zlib::Compression {
-    const LEVEL: i32 = 3;
-    gix_zlib::Compression::new(LEVEL).unwrap_or(gix_zlib::Compression::BEST_SPEED)
 }
 
 /// The bytes of an entry. No corrupt one leaves: the index knows the checksum of the entry as it was received.

@@ -3,7 +3,6 @@
 //! The tree of each commit is compared with others at the same paths: with those of its parents, which the client has or
 //! gets, or for a client that has nothing with the one sent before. Only what differs is looked at.
 
-use std::rc::Rc;
 use std::sync::Arc;
 
 use gix_hashtable::{HashMap, HashSet};
@@ -135,7 +134,6 @@ pub(super) struct Selector<'a> {
     pub(super) walked: Walked,
     trees_read: u64,
     cache: TreeCache,
-    buffer: Vec<u8>,
 }
 
 /// Trees that were looked into.
@@ -171,7 +169,6 @@ impl<'a> Selector<'a> {
             walked: Walked::default(),
             trees_read: 0,
             cache: TreeCache::default(),
-            buffer: Vec::new(),
         }
     }
 
@@ -358,7 +355,7 @@ impl<'a> Selector<'a> {
     }
 
     /// A tree, decoded. The next commit asks for most of its trees again.
-    pub(super) fn read_tree(&mut self, tree: &Oid) -> Result<Rc<[u8]>, FetchError> {
+    pub(super) fn read_tree(&mut self, tree: &Oid) -> Result<Arc<Vec<u8>>, FetchError> {
         if let Some(data) = self.cache.get(tree) {
             return Ok(data);
         }
@@ -366,15 +363,12 @@ impl<'a> Selector<'a> {
         if self.trees_read.is_multiple_of(TICK_EVERY) {
             self.tick.tick(self.selection.len())?;
         }
-        match self.store.get(tree, &mut self.buffer)? {
-            Kind::Tree => {}
-            Kind::Blob | Kind::Commit | Kind::Tag => {
-                return Err(StoreError::Malformed { id: *tree }.into());
-            }
+        let object = self.store.get_shared(tree)?;
+        if object.kind != Kind::Tree {
+            return Err(StoreError::Malformed { id: *tree }.into());
         }
-        let data: Rc<[u8]> = self.buffer.as_slice().into();
-        self.cache.put(*tree, Rc::clone(&data));
-        Ok(data)
+        self.cache.put(*tree, Arc::clone(&object.data));
+        Ok(object.data)
     }
 
     /// Adds the annotated tags whose objects are in the selection.

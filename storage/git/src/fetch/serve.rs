@@ -70,7 +70,11 @@ impl Session<'_> {
         Ok(())
     }
 
-    fn fetch(&mut self, request: &Fetch, output: &mut dyn Output) -> Result<(), FetchError> {
+    pub(super) fn fetch(
+        &mut self,
+        request: &Fetch,
+        output: &mut dyn Output,
+    ) -> Result<(), FetchError> {
         self.in_pack = request.sideband_all;
         let named = self.named(request)?;
         let mut wanted = request.wants.clone();

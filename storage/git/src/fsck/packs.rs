@@ -2,17 +2,14 @@
 
 use std::path::{Path, PathBuf};
 
-use gix_object::Kind;
-use gix_pack::cache::lru::MemoryCappedHashmap;
-use gix_pack::data::decode::entry::ResolvedBase;
 use gix_utils::progress::Discard;
 
 use crate::fsck::{Finding, Fsck, FsckError, Stage, hash_mismatch};
-use crate::oid::{HashKind, from_gix, hash_kind, oid};
-use crate::store::{StoreError, idx_files};
+use crate::oid::{HashKind, from_gix, hash_kind};
+use crate::store::{Decoder, PackFiles, StoreError, idx_files};
 
-/// Decoded delta bases kept while a pack is read.
-const DELTA_CACHE_BYTES: usize = 96 * 1024 * 1024;
+/// Decoded objects kept while a pack is read.
+const KEPT_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 struct OpenPack {
     path: PathBuf,
@@ -65,15 +62,11 @@ impl Fsck<'_> {
             .map(|entry| (pack.index.pack_offset_at_index(entry), entry))
             .collect();
         entries.sort_unstable();
-        let mut decoder = Decoder {
-            inflate: gix_zlib::Inflate::default(),
-            cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
-            buffer: Vec::new(),
-        };
+        let mut decoder = Decoder::keeping(KEPT_BYTES_MAX);
         for (position, (offset, entry)) in entries.iter().enumerate() {
             let next = entries.get(position + 1).map(|(offset, _)| *offset);
             let end = next.unwrap_or_else(|| pack.data.pack_end() as u64);
-            if let Some(reason) = decoder.check(pack, *entry, *offset..end) {
+            if let Some(reason) = wrong_with(pack, *entry, *offset..end, &mut decoder) {
                 self.find(Finding::Damaged {
                     id: from_gix(pack.index.oid_at_index(*entry)),
                     path: pack.path.clone(),
@@ -132,49 +125,30 @@ fn open(idx: &Path, kind: HashKind) -> Result<OpenPack, Finding> {
     })
 }
 
-struct Decoder {
-    inflate: gix_zlib::Inflate,
-    cache: MemoryCappedHashmap,
-    buffer: Vec<u8>,
-}
-
-impl Decoder {
-    /// What is wrong with an entry. Its own bytes are compared first: what a damaged header says is not believed.
-    fn check(
-        &mut self,
-        pack: &OpenPack,
-        entry: u32,
-        range: std::ops::Range<u64>,
-    ) -> Option<String> {
-        let offset = range.start;
-        let Some(raw) = pack.data.entry_slice(range) else {
-            return Some("its entry reaches beyond the pack".to_owned());
-        };
-        let expected = pack.index.crc32_at_index(entry);
-        if expected.is_some_and(|expected| crc32fast::hash(raw) != expected) {
-            return Some("its entry has another checksum than the index says".to_owned());
-        }
-        match self.decode(pack, offset) {
-            Ok(kind) => hash_mismatch(pack.index.oid_at_index(entry), kind, &self.buffer),
-            Err(error) => Some(error.to_string()),
-        }
+/// What is wrong with an entry. Its own bytes are compared first: what a damaged header says is not believed.
+fn wrong_with(
+    pack: &OpenPack,
+    entry: u32,
+    range: std::ops::Range<u64>,
+    decoder: &mut Decoder,
+) -> Option<String> {
+    let offset = range.start;
+    let Some(raw) = pack.data.entry_slice(range) else {
+        return Some("its entry reaches beyond the pack".to_owned());
+    };
+    let expected = pack.index.crc32_at_index(entry);
+    if expected.is_some_and(|expected| crc32fast::hash(raw) != expected) {
+        return Some("its entry has another checksum than the index says".to_owned());
     }
-
-    fn decode(&mut self, pack: &OpenPack, offset: u64) -> gix_error::Result<Kind> {
-        let resolve = |base: &oid, _: &mut Vec<u8>| {
-            let entry = pack.index.lookup(base);
-            let offset = entry.map(|entry| pack.index.pack_offset_at_index(entry));
-            offset
-                .map(|offset| pack.data.entry(offset).map(ResolvedBase::InPack))
-                .transpose()
-        };
-        let outcome = pack.data.decode_entry(
-            pack.data.entry(offset)?,
-            &mut self.buffer,
-            &mut self.inflate,
-            &resolve,
-            &mut self.cache,
-        )?;
-        Ok(outcome.kind)
+    let files = PackFiles {
+        index: &pack.index,
+        data: &pack.data,
+    };
+    match decoder.decode(files, offset) {
+        Ok(object) => {
+            let id = pack.index.oid_at_index(entry);
+            hash_mismatch(id, object.kind, &object.data)
+        }
+        Err(error) => Some(error.to_string()),
     }
 }

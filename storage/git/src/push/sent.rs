@@ -40,7 +40,7 @@ pub(crate) fn sent_as_well(
     for (id, copies) in suspects {
         if copies
             .into_iter()
-            .any(|offset| !is_built_on(store, pack, offset, &added))
+            .any(|offset| !is_built_on(pack, offset, &added))
         {
             sent.insert(id);
         }
@@ -69,7 +69,7 @@ fn is_full(pack: &Pack, offset: u64) -> bool {
 }
 
 /// Whether the chain of deltas at `offset` ends in one of the entries `added`, or cannot be followed.
-fn is_built_on(store: &ObjectStore, pack: &Pack, mut offset: u64, added: &BTreeSet<u64>) -> bool {
+fn is_built_on(pack: &Pack, mut offset: u64, added: &BTreeSet<u64>) -> bool {
     for _ in 0..=pack.data.num_objects() {
         if added.contains(&offset) {
             return true;
@@ -80,7 +80,7 @@ fn is_built_on(store: &ObjectStore, pack: &Pack, mut offset: u64, added: &BTreeS
         if entry.header.as_kind().is_some() {
             return false;
         }
-        let Some(base) = store.base_offset(pack, &entry) else {
+        let Some(base) = pack.files().base_offset(&entry) else {
             return true;
         };
         offset = base;

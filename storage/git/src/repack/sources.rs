@@ -5,17 +5,14 @@ use std::path::{Path, PathBuf};
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
-use gix_pack::cache::lru::MemoryCappedHashmap;
-use gix_pack::data::decode::entry::ResolvedBase;
 use gix_pack::data::entry::Header;
 use henge_types::ObjectFormat;
 
 use crate::oid::{HashKind, Oid, from_gix, hash_kind, oid};
 use crate::protocol::Stop;
 use crate::repack::RepackError;
+use crate::store::{Decoder, PackFiles};
 
-/// Decoded delta bases kept while objects are read.
-const DELTA_CACHE_BYTES: usize = 24 * 1024 * 1024;
 /// How often the deadline is looked at, in objects.
 pub(super) const STOP_EVERY: usize = 1024;
 
@@ -387,39 +384,31 @@ impl Source {
 /// Reads objects.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
-    inflate: gix_zlib::Inflate,
-    cache: MemoryCappedHashmap,
+    decoder: Decoder,
 }
 
 impl<'a> Reader<'a> {
     pub(super) fn new(sources: &'a Sources) -> Self {
         Self {
             sources,
-            inflate: gix_zlib::Inflate::default(),
-            cache: MemoryCappedHashmap::new(DELTA_CACHE_BYTES),
+            decoder: Decoder::default(),
         }
     }
 
     pub(super) const fn inflate(&mut self) -> &mut gix_zlib::Inflate {
-        &mut self.inflate
+        self.decoder.inflate()
     }
 
     /// Reads an object into `buffer`.
     pub(super) fn read(&mut self, copy: Place, buffer: &mut Vec<u8>) -> Result<Kind, RepackError> {
         let source = &self.sources.packs[copy.pack as usize];
-        let resolve = |base: &oid, _: &mut Vec<u8>| {
-            let entry = source.index.lookup(base);
-            entry
-                .map(|entry| source.entry(entry).map(ResolvedBase::InPack))
-                .transpose()
+        let files = PackFiles {
+            index: &source.index,
+            data: &source.data,
         };
-        let decoded = source.entry(copy.entry).and_then(|entry| {
-            source
-                .data
-                .decode_entry(entry, buffer, &mut self.inflate, &resolve, &mut self.cache)
-        });
-        let outcome = decoded.map_err(|error| self.sources.broken(copy, error))?;
-        Ok(outcome.kind)
+        let offset = source.index.pack_offset_at_index(copy.entry);
+        let read = self.decoder.read(files, offset, buffer);
+        read.map_err(|error| self.sources.broken(copy, error))
     }
 
     /// Reads an object that is written anew: its content must be what its id says.

@@ -16,7 +16,7 @@ use henge_types::ObjectFormat;
 use crate::bitmap::{LazyBitmap, PackBitmap, PackOrder};
 use crate::commit_graph::{CommitGraph, Stamp};
 use crate::oid::{hash_kind, oid};
-use crate::store::{ObjectStore, StoreError};
+use crate::store::{ObjectStore, PackFiles, StoreError};
 
 /// Listings of one directory, at most.
 const SCANS_MAX: usize = 64;
@@ -91,6 +91,14 @@ impl Pack {
         let path = self.index.path().with_extension("bitmap");
         let objects = self.index.num_objects();
         self.bitmap.get(&path, &self.data.checksum(), objects)
+    }
+
+    /// What its entries are decoded from.
+    pub(crate) const fn files(&self) -> PackFiles<'_> {
+        PackFiles {
+            index: &self.index,
+            data: &self.data,
+        }
     }
 
     /// Whether any delta names its base by id: such a base may lie anywhere in the pack. Looked up once.
@@ -343,6 +351,12 @@ impl ObjectsPool {
             .directories
             .insert(path.to_owned(), (uses, objects.clone()));
         objects
+    }
+
+    /// Whether a directory was read of late.
+    pub fn has(&self, path: &Path) -> bool {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.directories.contains_key(path)
     }
 
     /// Closes the packs of a directory that is going away.

@@ -30,6 +30,7 @@ mod partial;
 mod policy;
 mod random;
 mod raw;
+mod rehearsal;
 mod repack;
 mod server;
 mod sha256;

@@ -1,13 +1,12 @@
 //! Deltas made for one client: objects that would be sent whole, as deltas on what the client has at the same path.
 
 use std::cell::OnceCell;
-use std::io::{self, Write};
 
 use gix_hashtable::HashMap;
 use gix_object::Kind;
 
 use crate::delta::{DeltaIndex, encode};
-use crate::fetch::emit::compression;
+use crate::fetch::emit::deflate::Deflater;
 use crate::fetch::select::Selection;
 use crate::fetch::warm::{self, Delta};
 use crate::oid::Oid;
@@ -31,8 +30,8 @@ pub(super) struct ThinDeltas<'a> {
     /// By pack and place of the object that a chain of deltas ends at, what the client has of that chain's objects.
     /// Objects of one chain are versions of one file, as a rule.
     families: OnceCell<std::collections::HashMap<(u32, u64), Oid>>,
-    target: Vec<u8>,
-    base: Vec<u8>,
+    /// Deltas that were not known before, also those that are of no use.
+    pub(super) made: u64,
 }
 
 impl<'a> ThinDeltas<'a> {
@@ -42,8 +41,7 @@ impl<'a> ThinDeltas<'a> {
             selection,
             found: HashMap::default(),
             families: OnceCell::new(),
-            target: Vec::new(),
-            base: Vec::new(),
+            made: 0,
         }
     }
 
@@ -98,6 +96,7 @@ impl<'a> ThinDeltas<'a> {
         id: &Oid,
         location: Location,
         bytes_max: u64,
+        deflater: &mut Deflater,
     ) -> Result<Option<(Oid, Delta)>, StoreError> {
         let Some(base) = self.base(id).or_else(|| self.relative(id, location)) else {
             return Ok(None);
@@ -108,7 +107,8 @@ impl<'a> ThinDeltas<'a> {
         let delta = match warm::delta(*id, base) {
             Some(known) => known,
             None => {
-                let made = self.make_on(id, location, &base, at_client)?;
+                let made = self.make_on((id, location), (&base, at_client), deflater)?;
+                self.made += 1;
                 warm::keep_delta(*id, base, made.clone());
                 made
             }
@@ -119,11 +119,10 @@ impl<'a> ThinDeltas<'a> {
 
     /// A delta for one object on another, if it is of use.
     fn make_on(
-        &mut self,
-        id: &Oid,
-        location: Location,
-        base: &Oid,
-        at_client: Location,
+        &self,
+        (id, location): (&Oid, Location),
+        (base, at_client): (&Oid, Location),
+        deflater: &mut Deflater,
     ) -> Result<Option<Delta>, StoreError> {
         for id in [id, base] {
             let bytes = self.store.header(id)?.map_or(0, |(_, bytes)| bytes);
@@ -131,28 +130,21 @@ impl<'a> ThinDeltas<'a> {
                 return Ok(None);
             }
         }
-        let kind = self.store.read(id, location, &mut self.target)?;
-        if self.store.read(base, at_client, &mut self.base)? != kind || kind == Kind::Commit {
+        let target = self.store.read_shared(id, location)?;
+        let base = self.store.read_shared(base, at_client)?;
+        if base.kind != target.kind || base.kind == Kind::Commit {
             return Ok(None);
         }
-        let index = DeltaIndex::new(&self.base);
-        let Some(delta) = encode(&index, &self.target, self.target.len() / DELTA_PART) else {
+        let index = DeltaIndex::new(base.data.as_slice());
+        let Some(delta) = encode(&index, &target.data, target.data.len() / DELTA_PART) else {
             return Ok(None);
         };
-        let deflated = deflate(&delta).map_err(|_| StoreError::Malformed { id: *id })?;
+        let mut deflated = Vec::with_capacity(delta.len() / 2 + 32);
+        let written = deflater.write(&delta, &mut deflated);
+        written.map_err(|_| StoreError::Malformed { id: *id })?;
         Ok(Some(Delta {
             size: delta.len() as u64,
             deflated: deflated.into(),
         }))
     }
-}
-
-fn deflate(data: &[u8]) -> io::Result<Vec<u8>> {
-    let mut deflate = gix_zlib::stream::deflate::Write::new(
-        Vec::with_capacity(data.len() / 2 + 32),
-        compression(),
-    );
-    deflate.write_all(data)?;
-    deflate.flush()?;
-    Ok(deflate.into_inner())
 }
