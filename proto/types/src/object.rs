@@ -119,8 +119,7 @@ impl ObjectId {
     pub fn to_hex<'b>(&self, buffer: &'b mut [u8; Self::HEX_BYTES_MAX]) -> &'b str {
         let raw = self.as_bytes();
         let digits = &mut buffer[..2 * raw.len()];
-        hex::encode_to_slice(raw, digits).expect("invariant: two digits for each byte");
-        std::str::from_utf8(digits).expect("invariant: hex digits are ASCII")
+        faster_hex::hex_encode(raw, digits).expect("invariant: two digits for each byte")
     }
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Peeler<'a> {
     objects: &'a Objects,
     store: Option<ObjectStore>,
     buffer: Vec<u8>,
+    /// Many refs stand at the commit that the one before stands at.
+    last: Option<(ObjectId, Option<ObjectId>)>,
 }
 
 impl<'a> Peeler<'a> {
@@ -37,11 +39,23 @@ impl<'a> Peeler<'a> {
             objects,
             store: None,
             buffer: Vec::new(),
+            last: None,
         }
     }
 
     /// What an annotated tag stands for in the end; `None` for anything else.
     pub(crate) fn peel(&mut self, id: ObjectId) -> Result<Option<ObjectId>, StoreError> {
+        match self.last {
+            Some((last, peeled)) if last == id => Ok(peeled),
+            Some(_) | None => {
+                let peeled = self.look_up(id)?;
+                self.last = Some((id, peeled));
+                Ok(peeled)
+            }
+        }
+    }
+
+    fn look_up(&mut self, id: ObjectId) -> Result<Option<ObjectId>, StoreError> {
         let Some(gix) = to_gix(id, self.objects.format()) else {
             return Ok(None);
         };

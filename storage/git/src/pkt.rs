@@ -101,7 +101,7 @@ fn head(bytes: usize) -> io::Result<[u8; 4]> {
             )
         })?;
     let mut digits = [0_u8; 4];
-    hex::encode_to_slice(short.to_be_bytes(), &mut digits).map_err(io::Error::other)?;
+    faster_hex::hex_encode(&short.to_be_bytes(), &mut digits).map_err(io::Error::other)?;
     Ok(digits)
 }
 

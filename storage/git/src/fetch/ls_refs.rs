@@ -12,6 +12,8 @@ use crate::store::Objects;
 
 /// Prefixes above this are not told apart: the client gets everything, as it may.
 const PREFIXES_MAX: usize = 4096;
+/// Lines are written so many bytes at a time.
+const PIECE_BYTES: usize = 32 * 1024;
 
 /// Writes the listing; how many refs are in it.
 pub(super) fn ls_refs(
@@ -22,7 +24,7 @@ pub(super) fn ls_refs(
 ) -> Result<u64, FetchError> {
     let prefixes = minimal(&request.prefixes);
     let head = refs.head();
-    let mut lines = Vec::new();
+    let mut lines = Vec::with_capacity(PIECE_BYTES + pkt::LINE_BYTES_MAX);
     let mut count = 0;
     if prefixes.iter().any(|prefix| "HEAD".starts_with(prefix)) {
         count += write_head(refs, &head, request, &mut lines)?;
@@ -54,7 +56,12 @@ pub(super) fn ls_refs(
                     }
                     None => pkt::append(&mut lines, &[id, " ", name, "\n"]),
                 };
-                appended.map_err(FetchError::from)
+                appended?;
+                if lines.len() >= PIECE_BYTES {
+                    output.write_all(&lines)?;
+                    lines.clear();
+                }
+                Ok(())
             });
             failure = written.err();
         });
