@@ -48,7 +48,7 @@ pub(crate) struct Options {
     /// Henge's binary [default: `henge` beside this program]
     #[arg(long, global = true, value_name = "FILE")]
     henge: Option<PathBuf>,
-    /// For `fetch`: a bare repository to fetch from [default: one is generated]
+    /// For `fetch` and `push`: a bare repository to fetch from, or to push on top of [default: one is generated]
     #[arg(long = "repo", global = true, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
     /// For `fetch`: commits of the generated repository, of about four objects each

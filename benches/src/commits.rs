@@ -7,6 +7,7 @@ use anyhow::{Context as _, ensure};
 use henge_runtime::{Clock as _, SystemClock};
 
 use crate::process::Program;
+use crate::repository::Repository;
 
 /// Files of the first commit, in folders of twenty.
 const FILES: usize = 200;
@@ -23,21 +24,34 @@ pub(crate) struct Commits {
 impl Commits {
     /// Makes `count` commits in `dir`.
     pub(crate) async fn make(dir: &Path, count: usize) -> anyhow::Result<Self> {
-        Program::git()
-            .args(["init", "-q", "--bare"])
-            .arg(dir)
-            .output(b"")
-            .await?;
+        init(dir).await?;
+        Self::import(dir, count, None).await
+    }
+
+    /// Makes `count` commits in `dir`, on top of HEAD of another repository, whose objects are not copied.
+    pub(crate) async fn on(dir: &Path, below: &Repository, count: usize) -> anyhow::Result<Self> {
+        init(dir).await?;
+        let objects = below.objects()?;
+        std::fs::write(
+            dir.join("objects/info/alternates"),
+            format!("{}\n", objects.display()),
+        )
+        .context("cannot name the objects of the repository")?;
+        Self::import(dir, count, Some(&below.head().await?)).await
+    }
+
+    async fn import(dir: &Path, count: usize, below: Option<&str>) -> anyhow::Result<Self> {
         Program::git()
             .arg("-C")
             .arg(dir)
             .args(["fast-import", "--quiet"])
-            .output(stream(count).as_bytes())
+            .output(stream(count, below).as_bytes())
             .await?;
         let listed = Program::git()
             .arg("-C")
             .arg(dir)
             .args(["rev-list", "--reverse", "refs/heads/chain"])
+            .args(below.map(|id| format!("^{id}")))
             .output(b"")
             .await?;
         let ids: Vec<String> = listed.lines().map(str::to_owned).collect();
@@ -107,30 +121,14 @@ impl Commits {
     }
 }
 
-impl Commits {
-    /// Points refs `{prefix}{number}` at commit `index`, in one atomic push.
-    pub(crate) async fn push_numbered(
-        &self,
-        url: &str,
-        index: usize,
-        prefix: &str,
-        numbers: std::ops::Range<usize>,
-    ) -> anyhow::Result<()> {
-        let id = self.id(index)?;
-        let git = Program::git().arg("-C").arg(&self.dir);
-        let git = git.args(["push", "-q", "--atomic"]);
-        let specs = numbers.map(|number| format!("{id}:{prefix}{number}"));
-        let pushed = git.arg(url).args(specs).output(b"").await;
-        if let Err(error) = pushed {
-            let text = format!("{error:#}").replace(url, "the repository");
-            return Err(anyhow::anyhow!(text).context("a push of many refs failed"));
-        }
-        Ok(())
-    }
+async fn init(dir: &Path) -> anyhow::Result<()> {
+    let git = Program::git().args(["init", "-q", "--bare"]).arg(dir);
+    git.output(b"").await?;
+    Ok(())
 }
 
-/// The commits as `git fast-import` reads them.
-fn stream(count: usize) -> String {
+/// The commits as `git fast-import` reads them; the first one on top of `below`.
+fn stream(count: usize, below: Option<&str>) -> String {
     let mut text = String::new();
     for commit in 0..count {
         let message = format!("commit {commit}\n");
@@ -139,6 +137,9 @@ fn stream(count: usize) -> String {
             "commit refs/heads/chain\ncommitter Bench <bench@localhost> {time} +0000\ndata {}\n{message}",
             message.len()
         ));
+        if let Some(below) = below.filter(|_| commit == 0) {
+            text.push_str(&format!("from {below}\n"));
+        }
         let files = if commit == 0 {
             0..FILES
         } else {
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn each_commit_after_the_first_changes_one_file() {
-        let text = stream(3);
+        let text = stream(3, None);
         assert_eq!(text.matches("commit refs/heads/chain").count(), 3);
         assert_eq!(text.matches("M 100644").count(), FILES + 2);
         assert_ne!(content(0, 1), content(1, 1));

@@ -1,7 +1,5 @@
 //! `fetch`: clones and fetches of one repository from a node of three, beside git's http-backend with bitmaps.
 
-mod repository;
-
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -17,9 +15,9 @@ use crate::henge::DevCluster;
 use crate::http_backend::HttpBackend;
 use crate::process::Program;
 use crate::report::{Section, figure, ratio};
+use crate::repository::Repository;
 use crate::requests::{Curl, Request};
 use crate::usage;
-use repository::Repository;
 
 /// What "the last commits" are.
 const LAST_COMMITS: usize = 50;
@@ -29,10 +27,6 @@ const CROWD: usize = 50;
 const SETTLE: Duration = Duration::from_millis(50);
 /// How often memory is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// How long the nodes may take to compact, index and rest after the first push.
-const REST_DEADLINE: Duration = Duration::from_secs(1800);
-/// A cluster that uses less than this share of a core rests.
-const REST_SHARE: f64 = 0.15;
 
 /// One kind of request and what it cost.
 #[derive(Debug)]
@@ -131,21 +125,6 @@ impl Pair {
             }
         }
     }
-
-    /// Waits until the nodes do nothing any more, and notes how much that nothing is.
-    async fn rest(&mut self) -> anyhow::Result<()> {
-        let started = SystemClock.instant();
-        while SystemClock.instant().duration_since(started) < REST_DEADLINE {
-            let before = self.henge_cpu()?;
-            sleep(Duration::from_secs(3)).await;
-            let used = self.henge_cpu()?.saturating_sub(before).as_secs_f64() / 3.0;
-            if used < REST_SHARE {
-                self.idle = used * 1_000.0;
-                return Ok(());
-            }
-        }
-        anyhow::bail!("the nodes do not come to rest")
-    }
 }
 
 async fn prepare(bench: &Bench, dir: &std::path::Path) -> anyhow::Result<(Pair, Repository)> {
@@ -182,7 +161,7 @@ async fn prepare(bench: &Bench, dir: &std::path::Path) -> anyhow::Result<(Pair, 
         idle: 0.0,
     };
     bench.progress("fetch: waiting until the nodes rest");
-    pair.rest().await?;
+    pair.idle = pair.cluster.rest().await?;
     Ok((pair, maintained))
 }
 
@@ -223,7 +202,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         }
     }
     let clone = Request::fetch("full clone", &[], &tips);
-    let (quiet, _) = usage::resident_kib(pair.cluster.pid(pair.node)?)?;
+    let quiet = usage::resident_kib(pair.cluster.pid(pair.node)?)?;
     let one = pair.watch_memory(pair.ours.send(&clone.varied())).await?;
     bench.progress("fetch: fifty clones at once");
     let (before, started) = (pair.henge_cpu()?, SystemClock.instant());
@@ -238,9 +217,10 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         repository.commits_since(&base).await?
     ));
     section.note(format!(
-        "memory of the serving node, MB: {} before, at most {} ({} that no file backs) during one clone, {} ({}) during \
+        "memory of the serving node, MB: {} ({} that no file backs) before, at most {} ({}) during one clone, {} ({}) during \
          {CROWD} equal clones at once, which took {} s and {} s of CPU",
-        quiet / 1000,
+        quiet.0 / 1000,
+        quiet.1 / 1000,
         one.0 / 1000,
         one.1 / 1000,
         fifty.0 / 1000,

@@ -21,6 +21,12 @@ use crate::usage;
 const NODES: u32 = 3;
 /// For all nodes to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(150);
+/// How long the nodes may take to compact, index and rest after a large push.
+const REST_DEADLINE: Duration = Duration::from_secs(600);
+/// How long they are looked at each time.
+const REST_WINDOW: Duration = Duration::from_secs(3);
+/// A cluster that uses less than this share of a core rests.
+const REST_SHARE: f64 = 0.15;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
 /// The same for the end of a killed process, which is part of what is measured.
 const DEATH_INTERVAL: Duration = Duration::from_millis(1);
@@ -250,6 +256,21 @@ impl DevCluster {
     pub(crate) fn cpu(&self) -> anyhow::Result<Vec<Duration>> {
         let nodes = self.nodes.iter();
         nodes.map(|node| usage::cpu(self.pid(node.id)?)).collect()
+    }
+
+    /// Waits until the nodes do nothing any more. Answers how much that nothing is: CPU milliseconds of all in a second.
+    pub(crate) async fn rest(&self) -> anyhow::Result<f64> {
+        let started = SystemClock.instant();
+        while SystemClock.instant().duration_since(started) < REST_DEADLINE {
+            let before: Duration = self.cpu()?.iter().sum();
+            sleep(REST_WINDOW).await;
+            let after: Duration = self.cpu()?.iter().sum();
+            let share = after.saturating_sub(before).as_secs_f64() / REST_WINDOW.as_secs_f64();
+            if share < REST_SHARE {
+                return Ok(share * 1_000.0);
+            }
+        }
+        bail!("the nodes do not come to rest")
     }
 
     /// Kills a node (SIGKILL) and waits until it can answer nothing more.

@@ -12,7 +12,7 @@
 //! - `idle`: start, memory and processor time, beside etcd.
 //!
 //! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
-//! what a process took; `commits` is what is pushed; `samples`, `report` and `machine` make the output.
+//! what a process took; `commits` is what is pushed, `repository` what is fetched; `samples`, `report` and `machine` make the output.
 //!
 //! It deliberately judges nothing: targets are for those who read the figures.
 
@@ -31,6 +31,7 @@ mod process;
 mod push;
 mod refs;
 mod report;
+mod repository;
 mod requests;
 mod samples;
 mod storm;

@@ -13,6 +13,7 @@ use crate::henge::DevCluster;
 use crate::http_backend::HttpBackend;
 use crate::process::Program;
 use crate::report::{Section, figure, ratio};
+use crate::repository::Repository;
 use crate::samples::Samples;
 
 /// Commits and tags that the repositories have before anything is measured.
@@ -175,6 +176,10 @@ struct Race {
     commits: Commits,
     backend: HttpBackend,
     cluster: DevCluster,
+    /// The commit that all of them have before anything is measured.
+    seed: usize,
+    /// What the repositories held beside that.
+    holding: String,
     leader: Way,
     another: Way,
     peer: Peer,
@@ -184,7 +189,15 @@ impl Race {
     /// Starts the servers and gives each repository the same first commits and tags.
     async fn prepare(bench: &Bench, pushes: usize) -> anyhow::Result<Self> {
         let dir = bench.folder("push")?;
-        let commits = Commits::make(&dir.join("commits.git"), SEED_COMMITS + pushes).await?;
+        let given = bench.repository().map(Repository::at);
+        let path = dir.join("commits.git");
+        let (commits, seed) = match &given {
+            None => (
+                Commits::make(&path, SEED_COMMITS + pushes).await?,
+                SEED_COMMITS - 1,
+            ),
+            Some(given) => (Commits::on(&path, given, 1 + pushes).await?, 0),
+        };
         let backend = HttpBackend::start(&dir.join("lighttpd"), bench.port(300)?).await?;
         let cluster = bench.cluster(&dir.join("henge")).await?;
         let leader = Way::new(&cluster, "push-leader", Through::Leader).await?;
@@ -194,15 +207,29 @@ impl Race {
             wall: Samples::default(),
             cpu: Duration::ZERO,
         };
+        bench.progress("push: the repositories are filled");
         for url in [&leader.url, &another.url, &peer.url] {
-            commits.push(url, SEED_COMMITS - 1, BRANCH).await?;
-            commits.push_tags(url, SEED_COMMITS - 1, SEED_TAGS).await?;
+            if let Some(given) = &given {
+                given.push_all(url).await?;
+            }
+            commits.push(url, seed, BRANCH).await?;
+            if given.is_none() {
+                commits.push_tags(url, seed, SEED_TAGS).await?;
+            }
         }
         backend.maintain("push").await?;
+        let holding = match &given {
+            None => format!("{SEED_COMMITS} commits and {SEED_TAGS} tags"),
+            Some(given) => given.describe().await?,
+        };
+        bench.progress("push: waiting until the nodes rest");
+        cluster.rest().await?;
         Ok(Self {
             commits,
             backend,
             cluster,
+            seed,
+            holding,
             leader,
             another,
             peer,
@@ -252,7 +279,7 @@ impl Race {
             self.another.row("through another node", &self.peer, idle),
         ];
         let mut section = report(rows, &self.peer);
-        explain(&mut section, pushes);
+        explain(&mut section, pushes, &self.holding);
         for way in [&self.leader, &self.another] {
             if self.cluster.leader_of(&way.path).await? != way.leader {
                 section.note(format!(
@@ -281,9 +308,9 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     let idle = Idle::between(&before, &race.cluster.cpu()?, observed);
     for round in 0..pushes {
         bench.progress(&format!("push: {} of {pushes}", round + 1));
-        race.round(round, SEED_COMMITS + round).await?;
+        race.round(round, race.seed + 1 + round).await?;
     }
-    race.check(SEED_COMMITS + pushes - 1).await?;
+    race.check(race.seed + pushes).await?;
     let section = race.report(&idle, pushes).await?;
     race.cluster.stop().await?;
     race.backend.stop().await?;
@@ -346,13 +373,12 @@ fn report(ways: [Vec<String>; 2], peer: &Peer) -> Section {
     section
 }
 
-fn explain(section: &mut Section, pushes: usize) {
+fn explain(section: &mut Section, pushes: usize, holding: &str) {
     section.note(format!(
         "{pushes} pushes of one commit each (4 objects) per row, in alternation (every order equally often, \
          pauses of 0 to 255 ms by chance), with stock git over HTTP \
-         with basic authentication on all sides; the repositories hold {SEED_COMMITS} commits and \
-         {SEED_TAGS} tags, http-backend's repacked and its refs packed before the first push; at the end \
-         every node had the last commit"
+         with basic authentication on all sides; the repositories held before: {holding}; http-backend's \
+         was repacked and its refs packed, Henge's nodes had come to rest; at the end every node had the last commit"
     ));
     section.note(
         "wall = from the start of `git push` to its end, the client's own time included; ratio = Henge / \

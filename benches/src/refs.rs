@@ -14,7 +14,7 @@ use crate::henge::{DevCluster, change};
 use crate::http_backend::HttpBackend;
 use crate::process::Program;
 use crate::report::{Section, figure, ratio};
-use crate::requests::{Curl, Request};
+use crate::requests::{Curl, Push, Request};
 use crate::usage;
 
 /// Refs of the two listings.
@@ -177,7 +177,8 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     section.note(
         "CPU = utime + stime over several requests, in clock ticks of 10 ms, less what the nodes use idle; first = a \
          listing that was not asked for before; git = lighttpd with http-backend, its refs packed before the listings; \
-         clients: curl for listings, over one connection or over a new one each, stock git for pushes",
+         client: curl, over one connection, or over a new one each where it says so, and for git always; each push makes \
+         1,000 branches at a commit that the server has",
     );
     section.note(format!(
         "versions: henge {}; {}; {}",
@@ -213,7 +214,7 @@ async fn rows(
     let varied: Vec<_> = all.iter().map(Request::varied).collect();
     let first = pair.measure(times, async { curl.send_all(&varied).await.map(drop) });
     let first = first.await?;
-    let pushed = push(pair, commits, bench.pick(2, 8)).await?;
+    let pushed = push(bench, pair, commits, bench.pick(8, 20)).await?;
     let seen = list(&pair.ours, bench, &all[..1]).await?;
     ensure!(
         seen > 40 * count as u64,
@@ -232,31 +233,25 @@ async fn rows(
     ])
 }
 
-async fn push(pair: &Pair<'_>, commits: &Commits, rounds: usize) -> anyhow::Result<Cost> {
-    let batch = |round: usize| (round * PUSHED)..((round + 1) * PUSHED);
-    let ours = pair.measure(rounds, async {
-        for round in 0..rounds {
-            let names = "refs/heads/b";
-            commits
-                .push_numbered(&pair.ours, 1, names, batch(round))
-                .await?;
-        }
-        Ok(())
-    });
-    let ours = ours.await?;
-    let theirs = pair.measure(rounds, async {
-        for round in 0..rounds {
-            let names = "refs/heads/b";
-            commits
-                .push_numbered(&pair.theirs, 1, names, batch(round))
-                .await?;
-        }
-        Ok(())
-    });
-    Ok(Cost {
-        git: theirs.await?.git,
-        ..ours
-    })
+/// Pushes of new branches, the same to both.
+async fn push(
+    bench: &Bench,
+    pair: &Pair<'_>,
+    commits: &Commits,
+    rounds: usize,
+) -> anyhow::Result<Cost> {
+    let id = commits.id(1)?;
+    let pushes: Vec<_> = (0..rounds)
+        .map(|round| {
+            let names = (0..PUSHED).map(|number| format!("refs/heads/{round}/{number}"));
+            Push::new_refs(id, names)
+        })
+        .collect();
+    let ours = Curl::new(&pair.ours, bench.dir());
+    let theirs = Curl::new(&pair.theirs, bench.dir());
+    let ours = pair.measure(rounds, ours.push_all(&pushes)).await?;
+    let git = pair.measure(rounds, theirs.push_all(&pushes)).await?.git;
+    Ok(Cost { git, ..ours })
 }
 
 fn row(what: &str, ours: &Cost, git: f64) -> Vec<String> {

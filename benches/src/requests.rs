@@ -93,6 +93,34 @@ impl Request {
     }
 }
 
+/// Updates of refs as stock git pushes them, made beforehand: sending them takes curl nothing.
+#[derive(Debug, Clone)]
+pub(crate) struct Push {
+    body: Vec<u8>,
+}
+
+impl Push {
+    /// Makes refs with these names at a commit that the server has, all or none.
+    pub(crate) fn new_refs(id: &str, names: impl Iterator<Item = String>) -> Self {
+        let mut body = Vec::new();
+        for (number, name) in names.enumerate() {
+            let capabilities = match number {
+                0 => "\0report-status atomic object-format=sha1",
+                _ => "",
+            };
+            let line = format!("{} {id} {name}{capabilities}", "0".repeat(id.len()));
+            body.extend(format!("{:04x}{line}", line.len() + 4).into_bytes());
+        }
+        body.extend(b"0000");
+        body.extend(EMPTY_PACK);
+        Self { body }
+    }
+}
+
+/// A pack of no objects and its checksum: what git sends when the server has everything.
+const EMPTY_PACK: &[u8] = b"PACK\0\0\0\x02\0\0\0\0\
+    \x02\x9d\x08\x82\x3b\xd8\xa8\xea\xb5\x10\xad\x6a\xc7\x5c\x82\x3c\xfd\x3e\xd3\x1e";
+
 /// Sends requests to one repository.
 #[derive(Debug, Clone)]
 pub(crate) struct Curl {
@@ -104,45 +132,55 @@ impl Curl {
     /// `url` with user and password; bodies are kept in `dir`.
     pub(crate) fn new(url: &str, dir: &Path) -> Self {
         Self {
-            url: format!("{url}/git-upload-pack"),
+            url: url.to_owned(),
             dir: dir.to_owned(),
         }
     }
 
     /// Sends one request; how many bytes came back.
     pub(crate) async fn send(&self, request: &Request) -> anyhow::Result<u64> {
-        let number = u128::from_le_bytes(random_bytes());
-        let file = self.dir.join(format!("{number}.body"));
-        std::fs::write(&file, request.body()).context("cannot write a request")?;
-        let sent = Program::new("curl")
-            .args(["-s", "-S", "-o", "/dev/null"])
-            .args(["-w", "%{http_code} %{size_download}"])
-            .args(["-H", "Git-Protocol: version=2", "-H", "Expect:"])
-            .args(["-H", "Content-Type: application/x-git-upload-pack-request"])
-            .arg("--data-binary")
-            .arg(format!("@{}", file.display()))
-            .arg(&self.url)
-            .output(b"")
-            .await;
-        std::fs::remove_file(&file).context("cannot remove a request")?;
-        // curl's messages hold the URL, and the URL a token.
-        let answer = sent.map_err(|_| anyhow::anyhow!("{} was not answered", request.name))?;
-        let (code, bytes) = answer.split_once(' ').context("curl said nothing")?;
-        ensure!(code == "200", "{} was answered with {code}", request.name);
-        Ok(bytes.trim().parse()?)
+        self.send_all(std::slice::from_ref(request)).await
     }
 
     /// Sends requests one after the other over one connection; how many bytes came back on the last one.
     pub(crate) async fn send_all(&self, requests: &[Request]) -> anyhow::Result<u64> {
         let folder = tempfile::tempdir_in(&self.dir).context("cannot make a folder")?;
-        let mut configs = Vec::with_capacity(requests.len());
+        let mut posts = Vec::with_capacity(requests.len());
         for (number, request) in requests.iter().enumerate() {
             let body = folder.path().join(number.to_string());
             std::fs::write(&body, request.body()).context("cannot write a request")?;
-            configs.push(config(&self.url, &body));
+            posts.push(self.post("upload-pack", &body, Path::new("/dev/null")));
         }
-        let list = folder.path().join("curl");
-        std::fs::write(&list, configs.join("next\n")).context("cannot write a list")?;
+        self.run(folder.path(), &posts).await
+    }
+
+    /// Sends pushes one after the other over one connection. Fails unless all were taken.
+    pub(crate) async fn push_all(&self, pushes: &[Push]) -> anyhow::Result<()> {
+        let folder = tempfile::tempdir_in(&self.dir).context("cannot make a folder")?;
+        let report = |number: usize| folder.path().join(format!("{number}.report"));
+        let mut posts = Vec::with_capacity(pushes.len());
+        for (number, push) in pushes.iter().enumerate() {
+            let body = folder.path().join(number.to_string());
+            std::fs::write(&body, &push.body).context("cannot write a push")?;
+            posts.push(self.post("receive-pack", &body, &report(number)));
+        }
+        self.run(folder.path(), &posts).await?;
+        for number in 0..pushes.len() {
+            let report = std::fs::read(report(number)).context("a push has no report")?;
+            let report = String::from_utf8_lossy(&report);
+            ensure!(
+                report.starts_with("000eunpack ok\n") && !report.contains("ng refs/"),
+                "a push was refused: {}",
+                report.lines().take(3).collect::<Vec<_>>().join(" ")
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs a list of requests; how many bytes came back on the last one.
+    async fn run(&self, folder: &Path, posts: &[String]) -> anyhow::Result<u64> {
+        let list = folder.join("curl");
+        std::fs::write(&list, posts.join("next\n")).context("cannot write a list")?;
         let sent = Program::new("curl").arg("--config").arg(&list).output(b"");
         // curl's messages hold the URL, and the URL a token.
         let answers = sent.await.map_err(|_| anyhow::anyhow!("curl failed"))?;
@@ -153,22 +191,24 @@ impl Curl {
             last = bytes.trim().parse()?;
         }
         ensure!(
-            answers.lines().count() == requests.len(),
+            answers.lines().count() == posts.len(),
             "answers are missing"
         );
         Ok(last)
     }
-}
 
-/// One request of a list for curl's `--config`.
-fn config(url: &str, body: &Path) -> String {
-    format!(
-        "url = \"{url}\"\ndata-binary = \"@{}\"\noutput = \"/dev/null\"\nsilent\nshow-error\n\
-         header = \"Git-Protocol: version=2\"\nheader = \"Expect:\"\n\
-         header = \"Content-Type: application/x-git-upload-pack-request\"\n\
-         write-out = \"%{{http_code}} %{{size_download}}\\n\"\n",
-        body.display()
-    )
+    /// One request of a list for curl's `--config`.
+    fn post(&self, service: &str, body: &Path, output: &Path) -> String {
+        format!(
+            "url = \"{}/git-{service}\"\ndata-binary = \"@{}\"\noutput = \"{}\"\nsilent\nshow-error\n\
+             header = \"Git-Protocol: version=2\"\nheader = \"Expect:\"\n\
+             header = \"Content-Type: application/x-git-{service}-request\"\n\
+             write-out = \"%{{http_code}} %{{size_download}}\\n\"\n",
+            self.url,
+            body.display(),
+            output.display()
+        )
+    }
 }
 
 #[cfg(test)]

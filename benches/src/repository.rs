@@ -1,4 +1,4 @@
-//! The repository that is fetched from: given by path, or generated.
+//! A repository on disk: given by path, or generated.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,15 +9,22 @@ use crate::process::Program;
 
 /// A bare repository on disk.
 #[derive(Debug)]
-pub(super) struct Repository {
+pub(crate) struct Repository {
     path: PathBuf,
 }
 
 impl Repository {
-    pub(super) fn at(path: &Path) -> Self {
+    pub(crate) fn at(path: &Path) -> Self {
         Self {
             path: path.to_owned(),
         }
+    }
+
+    /// Its object directory, absolute.
+    pub(crate) fn objects(&self) -> anyhow::Result<PathBuf> {
+        let path = self.path.join("objects");
+        let absolute = path.canonicalize();
+        absolute.with_context(|| format!("no bare repository at {}", self.path.display()))
     }
 
     async fn git(&self, arguments: &[&str]) -> anyhow::Result<String> {
@@ -26,7 +33,7 @@ impl Repository {
     }
 
     /// A copy in one pack with git's bitmaps, its commit-graph and packed refs: git as fast as it can be.
-    pub(super) async fn copy_maintained(&self, to: &Path) -> anyhow::Result<Self> {
+    pub(crate) async fn copy_maintained(&self, to: &Path) -> anyhow::Result<Self> {
         Program::git()
             .args(["clone", "-q", "--mirror", "--no-local"])
             .arg(&self.path)
@@ -42,7 +49,7 @@ impl Repository {
         Ok(copy)
     }
 
-    pub(super) async fn push_all(&self, url: &str) -> anyhow::Result<()> {
+    pub(crate) async fn push_all(&self, url: &str) -> anyhow::Result<()> {
         let pushed = self.git(&["push", "-q", "--mirror", url]).await;
         // git's messages hold the URL, and the URL a token.
         pushed.map_err(|error| {
@@ -52,7 +59,7 @@ impl Repository {
     }
 
     /// What the refs are at, each once.
-    pub(super) async fn tips(&self) -> anyhow::Result<BTreeSet<String>> {
+    pub(crate) async fn tips(&self) -> anyhow::Result<BTreeSet<String>> {
         let listed = self
             .git(&["for-each-ref", "--format=%(objectname)"])
             .await?;
@@ -61,27 +68,27 @@ impl Repository {
         Ok(tips)
     }
 
-    pub(super) async fn head(&self) -> anyhow::Result<String> {
+    pub(crate) async fn head(&self) -> anyhow::Result<String> {
         let id = self.git(&["rev-parse", "HEAD"]).await?;
         Ok(id.trim().to_owned())
     }
 
     /// The commit `count` merges or changes ago: HEAD's first parent's first parent and so on.
-    pub(super) async fn behind_head(&self, count: usize) -> anyhow::Result<String> {
+    pub(crate) async fn behind_head(&self, count: usize) -> anyhow::Result<String> {
         let name = format!("HEAD~{count}");
         let id = self.git(&["rev-parse", "--verify", &name]).await?;
         Ok(id.trim().to_owned())
     }
 
     /// Commits that HEAD reaches and `base` does not.
-    pub(super) async fn commits_since(&self, base: &str) -> anyhow::Result<String> {
+    pub(crate) async fn commits_since(&self, base: &str) -> anyhow::Result<String> {
         let range = format!("{base}..HEAD");
         let count = self.git(&["rev-list", "--count", &range]).await?;
         Ok(count.trim().to_owned())
     }
 
     /// Commits, refs, objects and MB, as a sentence.
-    pub(super) async fn describe(&self) -> anyhow::Result<String> {
+    pub(crate) async fn describe(&self) -> anyhow::Result<String> {
         let commits = self.git(&["rev-list", "--count", "--all"]).await?;
         let refs = self.git(&["for-each-ref"]).await?.lines().count();
         let counted = self.git(&["count-objects", "-v"]).await?;
