@@ -1,11 +1,13 @@
 //! The commit-graph: trees, parents and dates of commits in one file, so that a walk inflates none of them
 //! (gitformat-commit-graph(5)).
 //!
-//! Only the single file `info/commit-graph` is read and written. Git's chains of files and its Bloom filters are not.
+//! The single file `info/commit-graph` is read and written; the chains of files that git's maintenance makes instead
+//! (`git commit-graph write --split`) are read. Bloom filters are not.
 
 mod write;
 
-use std::path::Path;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use henge_types::ObjectFormat;
@@ -17,15 +19,23 @@ pub use write::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 
 /// Below the object directory.
 const FILE: &str = "info/commit-graph";
+/// The folder of a chain, below the object directory, and the file in it that names the others, the oldest first.
+const CHAIN_FOLDER: &str = "info/commit-graphs";
+const CHAIN_FILE: &str = "commit-graph-chain";
+/// Files of a chain: more cannot be named by the count of bases in each.
+const CHAIN_FILES_MAX: usize = 256;
+/// Bytes of the file that names them.
+const CHAIN_BYTES_MAX: u64 = CHAIN_FILES_MAX as u64 * 65;
 
 /// An open commit-graph.
 pub(crate) struct CommitGraph {
-    file: gix_commitgraph::File,
+    graph: gix_commitgraph::Graph,
 }
 
-/// Tells one file at the same path from another.
+/// Tells one commit-graph at the same path from another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
+    is_chain: bool,
     modified: Option<SystemTime>,
     length: u64,
 }
@@ -34,34 +44,46 @@ impl Stamp {
     /// Of the commit-graph below an object directory; `None` when there is none that may be used: where history is cut
     /// off, commits have not the parents that they name.
     pub(crate) fn of(objects: &Path) -> Option<Self> {
-        let metadata = std::fs::metadata(objects.join(FILE)).ok()?;
+        let single = std::fs::metadata(objects.join(FILE)).ok();
+        let is_chain = single.is_none();
+        // Git looks for them in this order as well.
+        let chain = || std::fs::metadata(objects.join(CHAIN_FOLDER).join(CHAIN_FILE)).ok();
+        let metadata = single.or_else(chain)?;
         let shallow = objects.parent()?.join("shallow");
         (!shallow.try_exists().unwrap_or(true)).then(|| Self {
+            is_chain,
             modified: metadata.modified().ok(),
             length: metadata.len(),
         })
     }
 }
 
+/// Why a commit-graph is not used.
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error("cannot be read: {0}")]
+    Io(#[from] io::Error),
+    #[error(transparent)]
+    Gix(#[from] gix_error::Error),
+    #[error("of another kind")]
+    Kind,
+    #[error("its chain names no file that could be one of it: {line:?}")]
+    Chain { line: String },
+}
+
 impl CommitGraph {
-    /// Opens the one below an object directory, its checksum compared. What cannot be used is reported and left alone.
+    /// Opens the one below an object directory, its checksums compared. What cannot be used is reported and left alone.
     pub(crate) fn open(objects: &Path, format: ObjectFormat) -> Option<Self> {
         let path = objects.join(FILE);
-        let open = || {
-            let file = gix_commitgraph::File::at(&path)?;
-            file.verify_checksum()?;
-            Ok::<_, gix_error::Error>(file)
+        let opened = match path.try_exists() {
+            Ok(true) => open_files(std::slice::from_ref(&path), format),
+            Ok(false) => chain(objects, format).and_then(|files| open_files(&files, format)),
+            Err(error) => Err(error.into()),
         };
-        match open() {
-            Ok(file) if file.object_hash() == hash_kind(format) && file.base_graph_count() == 0 => {
-                Some(Self { file })
-            }
-            Ok(_) => {
-                tracing::warn!(path = %path.display(), "ignored: of another kind");
-                None
-            }
+        match opened {
+            Ok(graph) => Some(Self { graph }),
             Err(error) => {
-                tracing::warn!(path = %path.display(), %error, "ignored");
+                tracing::warn!(path = %path.display(), %error, "the commit-graph is ignored");
                 None
             }
         }
@@ -69,16 +91,13 @@ impl CommitGraph {
 
     /// What it says of a commit; `None` when it does not know it.
     pub(crate) fn get(&self, id: &oid) -> Option<Commit> {
-        let found = self.file.commit_at(self.file.lookup(id)?);
+        let found = self.graph.commit_by_id(id)?;
         let mut parents = Vec::with_capacity(1);
         for parent in found.iter_parents() {
             // A file whose checksum is right and that names none is somebody's mistake: the commit itself is read.
-            let parent = parent.ok().filter(|it| it.0 < self.file.num_commits())?;
-            parents.push(
-                self.file
-                    .id_at(gix_commitgraph::file::Position(parent.0))
-                    .to_owned(),
-            );
+            let known = |it: &gix_commitgraph::Position| it.0 < self.graph.num_commits();
+            let parent = parent.ok().filter(known)?;
+            parents.push(self.graph.id_at(parent).to_owned());
         }
         Some(Commit {
             tree: found.root_tree_id().to_owned(),
@@ -87,3 +106,41 @@ impl CommitGraph {
         })
     }
 }
+
+/// The files of the chain below an object directory, the oldest first.
+fn chain(objects: &Path, format: ObjectFormat) -> Result<Vec<PathBuf>, Unusable> {
+    let folder = objects.join(CHAIN_FOLDER);
+    let mut text = String::new();
+    let file = std::fs::File::open(folder.join(CHAIN_FILE))?;
+    file.take(CHAIN_BYTES_MAX).read_to_string(&mut text)?;
+    let file_of = |line: &str| {
+        let is_id = line.len() == 2 * format.id_bytes()
+            && line.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let path = folder.join(format!("graph-{line}.graph"));
+        is_id.then_some(path).ok_or_else(|| Unusable::Chain {
+            line: line.chars().take(80).collect(),
+        })
+    };
+    text.lines().take(CHAIN_FILES_MAX).map(file_of).collect()
+}
+
+/// Opens files each of which stands on all of those before it.
+fn open_files(paths: &[PathBuf], format: ObjectFormat) -> Result<gix_commitgraph::Graph, Unusable> {
+    let mut files: Vec<gix_commitgraph::File> = Vec::with_capacity(paths.len());
+    for path in paths {
+        let file = gix_commitgraph::File::at(path)?;
+        file.verify_checksum()?;
+        let below = files.iter().map(gix_commitgraph::File::checksum);
+        if file.object_hash() != hash_kind(format)
+            || usize::from(file.base_graph_count()) != files.len()
+            || !file.iter_base_graph_ids().eq(below)
+        {
+            return Err(Unusable::Kind);
+        }
+        files.push(file);
+    }
+    Ok(gix_commitgraph::Graph::new(files)?)
+}
+
+#[cfg(test)]
+mod tests;
