@@ -1,13 +1,13 @@
 //! What the API asks, answered by this node's repositories and its part in the cluster.
 
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, Refs, RepoEdit};
+use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, MirrorAddress, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    Mirror, MirrorChange, MirrorId, NodeId, OwnerName, RefPattern, RefProtection, RefUpdate,
-    RefVerdict, RepoLimits, RepoPath, RepoRecord,
+    Mirror, MirrorChange, MirrorId, NodeId, OwnerName, RefName, RefPattern, RefProtection,
+    RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
 };
 
 /// The real thing behind [`Backend`].
@@ -123,6 +123,25 @@ impl Backend for NodeBackend {
                 head: page.head,
                 refs: page.refs,
                 updated_at_ms: page.updated_at_ms,
+            })
+        })
+    }
+
+    fn push_certificates<'a>(
+        &'a self,
+        path: &'a RepoPath,
+        reference: Option<&'a RefName>,
+        skip: usize,
+        limit: usize,
+    ) -> Answer<'a, PushCertificates> {
+        Box::pin(async move {
+            let repos = &self.repos;
+            let page = repos
+                .push_certificates(path, reference, skip, limit)
+                .await?;
+            Ok(PushCertificates {
+                total: page.total,
+                certificates: page.certificates,
             })
         })
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use henge_git::{BareRepository, Conversation, FetchLimits, Objects, Part, Protocol, PushLimits};
+use henge_runtime::{Clock as _, SystemClock};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::args::{PartOf, ReceivePack, UploadPack};
@@ -61,7 +62,7 @@ fn try_upload_pack(args: &UploadPack) -> anyhow::Result<()> {
 fn try_receive_pack(args: &ReceivePack) -> anyhow::Result<()> {
     let repository = open(&args.dir, false)?;
     let (mut input, mut output) = streams(None)?;
-    let refs = repository.for_pushes();
+    let refs = repository.for_pushes(SystemClock.unix_ms() / 1000);
     let conversation = Conversation {
         refs: &refs,
         objects: &Objects::at(&repository.objects(), repository.object_format()),

@@ -8,8 +8,8 @@ use std::io;
 use bytes::Bytes;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
-    ErrorCode, Generation, GroupId, Mirror, NetworkId, NodeId, ObjectId, PackId, RefName,
-    RefProtections, RepoId, RepoLimits, RequestId,
+    ErrorCode, Generation, GroupId, Mirror, NetworkId, NodeId, ObjectId, PackId,
+    PushCertificateRecord, RefName, RefProtections, RepoId, RepoLimits, RequestId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -185,6 +185,15 @@ pub(crate) enum ReadVerb {
     /// The protected refs, and whether some moves would keep history: one [`WireProtected`] frame. The body is the
     /// moves, postcard of `Vec<(RefName, ObjectId)>`.
     Protected,
+    /// Push certificates, the newest first, as one [`WireCertificates`] frame.
+    PushCertificates {
+        /// Only those that cover this ref.
+        reference: Option<RefName>,
+        /// How many of the newest are left out.
+        skip: u64,
+        /// How many at most.
+        limit: u32,
+    },
 }
 
 /// The first frame of the answer on a [`GIT`] stream.
@@ -297,6 +306,15 @@ pub(crate) struct WireRefs {
     pub updated_at_ms: u64,
     /// The index they were read at.
     pub applied: henge_types::LogIndex,
+}
+
+/// Push certificates at one point in time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WireCertificates {
+    /// How many there are of what was asked for.
+    pub total: u64,
+    /// Some of them, the newest first.
+    pub certificates: Vec<PushCertificateRecord>,
 }
 
 /// The protected refs at one point in time, and what moves of refs would do.

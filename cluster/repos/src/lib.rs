@@ -7,6 +7,7 @@
 //! - [`repos`]: the handle; [`service`]: the same as the smart-HTTP router serves it.
 //! - `catalogue`, `reconcile`: names and lives; half-done ones finished by the meta group's leader.
 //! - `settings`: what the catalogue says of a repository and its shard has to know; `protection`: protected refs.
+//! - `certificates`: signed pushes.
 //! - `push`: `receive` at the node a push came to, `lead` at the leader of its shard, `commit` and
 //!   `replicate` for the entry and the packs under it.
 //! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
@@ -24,6 +25,7 @@
 mod access;
 mod admission;
 mod catalogue;
+mod certificates;
 pub mod effects;
 mod error;
 mod fetcher;
@@ -52,6 +54,7 @@ mod space;
 mod staging;
 
 pub use catalogue::CreateOptions;
+pub use certificates::CertificatesPage;
 pub use effects::PackEffects;
 pub use mirrors::{MirrorAddress, MirrorsConfig};
 pub use repos::{RefsPage, Repos};

@@ -16,11 +16,13 @@ use henge_git::{
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
 };
+use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::SyncIoBridge;
 
 use crate::admission::Admitted;
 use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::certificates::wire_certificates;
 use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
 use crate::metrics;
@@ -257,15 +259,19 @@ impl Inner {
         metrics::read_served(request.verb.name());
         frames::write(&mut stream, &ReadAnswer::Serving).await?;
         match request.verb {
-            ReadVerb::Refs { prefix } => {
-                frames::write(&mut stream, &wire_refs(&local, &prefix)).await?;
-                stream.shutdown().await
-            }
+            ReadVerb::Refs { prefix } => end_with(stream, &wire_refs(&local, &prefix)).await,
             ReadVerb::Protected => {
                 let moves = postcard::from_bytes(&body).map_err(io::Error::other)?;
                 let looked = self.look_at_moves(local, moves).await?;
-                frames::write(&mut stream, &looked).await?;
-                stream.shutdown().await
+                end_with(stream, &looked).await
+            }
+            ReadVerb::PushCertificates {
+                reference,
+                skip,
+                limit,
+            } => {
+                let page = wire_certificates(&local, reference.as_ref(), skip, limit);
+                end_with(stream, &page).await
             }
             ReadVerb::InfoRefs { service, version } => {
                 let service = Service::parse(&service)
@@ -301,6 +307,10 @@ impl Inner {
         service: Service,
         protocol: Protocol,
     ) -> io::Result<Bytes> {
+        let local = match service {
+            Service::ReceivePack => Box::pin(self.with_nonce_seed(local)).await,
+            Service::UploadPack => local,
+        };
         let repo = local.refs.repo();
         let objects = self.opened(&repo.network, repo.object_format);
         let listing = self.work.blocking("advertise", move || {
@@ -397,6 +407,7 @@ impl ReadVerb {
             Self::UploadPack { .. } => "upload_pack",
             Self::Refs { .. } => "refs",
             Self::Protected => "protected",
+            Self::PushCertificates { .. } => "push_certificates",
         }
     }
 }
@@ -416,6 +427,12 @@ const fn protocol(version: u8) -> Protocol {
         1 => Protocol::V1,
         _ => Protocol::V0,
     }
+}
+
+/// The last frame of an answer.
+async fn end_with<T: Serialize>(mut stream: BulkStream, frame: &T) -> io::Result<()> {
+    frames::write(&mut stream, frame).await?;
+    stream.shutdown().await
 }
 
 async fn timed<T>(within: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {

@@ -1,11 +1,13 @@
 //! The refs of a replicated repository, as the git protocol asks for them.
 
+use std::sync::Arc;
+
 use henge_cluster::StateAt;
-use henge_git::{CommitError, PushLimits, PushPolicy, Quota, RefStore, Rule, VerifiedPush};
+use henge_git::{CommitError, Nonces, PushLimits, PushPolicy, Quota, RefStore, Rule, VerifiedPush};
 use henge_state::ShardView;
 use henge_types::{
-    Generation, LogIndex, ObjectFormat, ObjectId, RefName, RefProtections, RefVerdict, Refusal,
-    RepoId, ShardRepo,
+    Generation, LogIndex, NonceSeed, ObjectFormat, ObjectId, PushCertificateRecord, RefName,
+    RefProtections, RefVerdict, Refusal, RepoId, ShardRepo, limits,
 };
 
 /// One repository at one point in time. Reads only.
@@ -14,6 +16,7 @@ pub(crate) struct StateRefs {
     at: StateAt,
     repo: ShardRepo,
     now_ms: u64,
+    seed: Option<Arc<NonceSeed>>,
 }
 
 impl StateRefs {
@@ -27,8 +30,15 @@ impl StateRefs {
         generation: Generation,
         now_ms: u64,
     ) -> Result<Self, Refusal> {
-        let repo = ShardView::new(&at.state).live_repo(repo, generation)?;
-        Ok(Self { at, repo, now_ms })
+        let view = ShardView::new(&at.state);
+        let repo = view.live_repo(repo, generation)?;
+        let seed = view.nonce_seed().map(Arc::new);
+        Ok(Self {
+            at,
+            repo,
+            now_ms,
+            seed,
+        })
     }
 
     /// The repository's record.
@@ -76,6 +86,23 @@ impl StateRefs {
     pub(crate) fn follows_another(&self) -> bool {
         let shard = ShardView::new(&self.at.state);
         shard.pull_mirror(&self.repo.repo).is_some()
+    }
+
+    /// Whether people can be asked to sign.
+    pub(crate) const fn has_nonce_seed(&self) -> bool {
+        self.seed.is_some()
+    }
+
+    /// What the shard got since.
+    pub(crate) fn set_nonce_seed(&mut self, seed: NonceSeed) {
+        self.seed = Some(Arc::new(seed));
+    }
+
+    /// The push certificates that it keeps, the oldest first.
+    pub(crate) fn push_certificates(&self) -> Vec<PushCertificateRecord> {
+        ShardView::new(&self.at.state)
+            .push_certificates(&self.repo.repo)
+            .collect()
     }
 
     /// All visible refs below a prefix.
@@ -129,6 +156,17 @@ impl RefStore for StateRefs {
             protected: protections.map(|rule| rule.pattern).collect(),
             ..PushPolicy::default()
         }
+    }
+
+    /// For the repository itself: its names may change, and lead to another one, between asking and pushing.
+    fn nonces(&self) -> Option<Nonces> {
+        let seed = self.seed.as_ref()?;
+        Some(Nonces::new(
+            seed.as_bytes(),
+            self.repo.repo.as_bytes(),
+            self.now_ms / 1000,
+            limits::CERTIFICATE_NONCE_SLOP_S,
+        ))
     }
 
     fn version(&self) -> Option<u64> {

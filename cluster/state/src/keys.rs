@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use henge_types::{
-    GroupId, MirrorId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
+    GroupId, LogIndex, MirrorId, NetworkId, NodeId, ObjectId, PackId, RefName, RepoId, RequestId,
 };
 
 const VERSION: u8 = 0x01;
@@ -34,6 +34,8 @@ const PRUNED_AT: u8 = 0x32;
 const REPO_LIMITS: u8 = 0x33;
 const SHARED: u8 = 0x34;
 const MIRROR: u8 = 0x28;
+const PUSH_CERTIFICATE: u8 = 0x2c;
+const NONCE_SEED: u8 = 0x2d;
 
 const ID_BYTES: usize = 16;
 
@@ -332,6 +334,22 @@ pub(crate) fn mirrors() -> Bytes {
     join(MIRROR, &[])
 }
 
+/// The push certificate that came with an entry; they sort by entry.
+pub(crate) fn push_certificate(repo: &RepoId, at: LogIndex) -> Bytes {
+    let at = at.get().to_be_bytes();
+    join(PUSH_CERTIFICATE, &[repo.as_bytes(), &at])
+}
+
+/// The push certificates of a repository.
+pub(crate) fn push_certificates(repo: &RepoId) -> Bytes {
+    join(PUSH_CERTIFICATE, &[repo.as_bytes()])
+}
+
+/// What the shard's nonces are made with.
+pub(crate) fn nonce_seed() -> Bytes {
+    join(NONCE_SEED, &[])
+}
+
 #[cfg(test)]
 mod tests {
     use henge_types::Incarnation;
@@ -377,6 +395,7 @@ mod tests {
     fn numbers_sort_as_numbers() {
         sorted(&[9, 10, 255, 256, 70_000].map(|number| node(NodeId::new(number))));
         sorted(&[1, 9, 10, 255, 256].map(|number| placement(GroupId::new(number))));
+        sorted(&[9, 10, 255, 256].map(|at| push_certificate(&repo_of(1), LogIndex::new(at))));
     }
 
     #[test]
@@ -469,11 +488,13 @@ mod tests {
             untold(&repo_of(1)),
             protections(&repo_of(1)),
             mirror(&repo_of(1), &MirrorId::from_bytes([1; 16])),
+            push_certificate(&repo_of(1), LogIndex::new(1)),
+            nonce_seed(),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
-            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28,
+            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28, 0x2c, 0x2d,
         ];
         assert_eq!(tags, expected);
     }

@@ -1,5 +1,6 @@
 //! A shard: its repositories, their refs, the manifests of their networks' packs, former tips.
 
+mod certificates;
 mod compaction;
 mod forks;
 mod former_tips;
@@ -15,9 +16,9 @@ pub use protection::protecting;
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::stored::number;
 use henge_types::{
-    Generation, LogIndex, Mirror, MirrorId, MirrorKind, NetworkId, ObjectId, PackId, PackRecord,
-    PruneMark, RefName, RefProtections, Refusal, RepoId, RepoLimits, RequestId, ShardCommand,
-    ShardRepo, ShardRepoState,
+    Generation, LogIndex, Mirror, MirrorId, MirrorKind, NetworkId, NonceSeed, ObjectId, PackId,
+    PackRecord, PruneMark, PushCertificateRecord, RefName, RefProtections, Refusal, RepoId,
+    RepoLimits, RequestId, ShardCommand, ShardRepo, ShardRepoState,
 };
 
 use crate::apply::Header;
@@ -276,6 +277,23 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
+    /// The push certificates that a repository keeps, the oldest first.
+    pub fn push_certificates(
+        self,
+        repo: &RepoId,
+    ) -> impl Iterator<Item = PushCertificateRecord> + use<'v, V> {
+        let all = keys::push_certificates(repo);
+        let pairs = self.view.range(&all, &all);
+        pairs.map(|(key, bytes)| decode(number::PUSH_CERTIFICATE, key, bytes))
+    }
+
+    /// What the nonces of push certificates are made with; none before the first was asked for.
+    pub fn nonce_seed(self) -> Option<NonceSeed> {
+        let key = keys::nonce_seed();
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::NONCE_SEED, &key, &bytes))
+    }
+
     /// The record of a request, while it is kept.
     pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
         requests::find(self.view, id)
@@ -350,6 +368,10 @@ pub(crate) fn execute(
         ShardCommand::ChangeMirror(change) => mirrors::change(changes, header, change),
         ShardCommand::BeginMirror(begin) => mirrors::begin(changes, header, begin),
         ShardCommand::RecordMirror(record) => mirrors::record(changes, header, record),
+        ShardCommand::UpdateSignedRefs(signed) => {
+            certificates::update_refs(changes, header, signed)
+        }
+        ShardCommand::SetNonceSeed(seed) => certificates::set_nonce_seed(changes, seed),
     }
 }
 

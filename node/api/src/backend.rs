@@ -5,8 +5,8 @@ use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
     GroupId, Mirror, MirrorChange, MirrorId, MirrorKind, NodeId, ObjectFormat, ObjectId, OwnerName,
-    RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
-    TopicsEdit,
+    PushCertificateRecord, RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits,
+    RepoPath, RepoRecord, TopicsEdit,
 };
 
 /// What a repository starts with.
@@ -73,6 +73,15 @@ pub struct Refs {
     pub refs: Vec<(RefName, ObjectId)>,
     /// When a ref was last changed, milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
+}
+
+/// Push certificates of a repository, read at one point in time that is not before the request.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct PushCertificates {
+    /// How many there are of what was asked for.
+    pub total: u64,
+    /// A page of them, the newest first.
+    pub certificates: Vec<PushCertificateRecord>,
 }
 
 /// Where a repository lives.
@@ -167,6 +176,16 @@ pub trait Backend: Send + Sync + 'static {
 
     /// The refs whose names start with `prefix`; linearizable. Errors: `not_found`, `unavailable`.
     fn refs<'a>(&'a self, path: &'a RepoPath, prefix: &'a str) -> Answer<'a, Refs>;
+
+    /// The push certificates that a repository keeps, of one ref or of all: at most `limit` behind the newest `skip`;
+    /// linearizable. Errors: `not_found`, `unavailable`.
+    fn push_certificates<'a>(
+        &'a self,
+        path: &'a RepoPath,
+        reference: Option<&'a RefName>,
+        skip: usize,
+        limit: usize,
+    ) -> Answer<'a, PushCertificates>;
 
     /// Changes refs to objects that are reachable already; one verdict per update, in their order.
     /// Errors: `not_found`, `invalid`, `unavailable`, `timeout`.

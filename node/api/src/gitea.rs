@@ -14,6 +14,7 @@ mod user;
 
 pub(crate) use branches::{get_branch, list_branches};
 pub(crate) use edit::{add_topic, edit_repo, get_topics, put_topics, remove_topic, transfer_repo};
+pub(crate) use page::PageParams;
 pub(crate) use protections::{
     create_protection, delete_protection, get_protection, list_protections,
 };

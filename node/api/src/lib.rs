@@ -25,6 +25,6 @@ mod timestamp;
 
 pub use self::metrics::{InstallError, MetricsHandle};
 pub use auth::{AdminToken, InvalidToken, Principal};
-pub use backend::{Answer, Backend, Home, NewMirror, NewRepo, Refs, RepoEdit};
+pub use backend::{Answer, Backend, Home, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit};
 pub use error::ApiError;
 pub use router::{ApiDeps, router};

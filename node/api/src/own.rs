@@ -1,11 +1,13 @@
 //! Our own API: what Gitea has no word for.
 
+mod certificates;
 mod limits;
 mod mirrors;
 mod packs;
 mod refs;
 mod repos;
 
+pub(crate) use certificates::list_certificates;
 pub(crate) use limits::{limits, set_limits};
 pub(crate) use mirrors::{
     add_mirror, get_mirror, list_mirrors, remove_mirror, sync_mirror, sync_pull_mirror,

@@ -78,6 +78,18 @@ fn mirror_routes() -> Router<Api> {
         )
 }
 
+fn ref_routes() -> Router<Api> {
+    Router::new()
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/refs",
+            post(own::update_refs),
+        )
+        .route(
+            "/api/henge/v1/repos/{owner}/{repo}/push-certificates",
+            get(own::list_certificates),
+        )
+}
+
 fn api_routes() -> Router<Api> {
     Router::new()
         .route("/api/v1/version", get(gitea::version))
@@ -129,10 +141,6 @@ fn api_routes() -> Router<Api> {
             get(own::list_repos).post(own::create_repo),
         )
         .route("/api/henge/v1/repos/{owner}/{repo}", get(own::get_repo))
-        .route(
-            "/api/henge/v1/repos/{owner}/{repo}/refs",
-            post(own::update_refs),
-        )
         .route("/api/henge/v1/repos/{owner}/{repo}/gc", post(own::gc))
         .route("/api/henge/v1/repos/{owner}/{repo}/stats", get(own::stats))
         .route(
@@ -143,6 +151,7 @@ fn api_routes() -> Router<Api> {
             "/api/henge/v1/repos/{owner}/{repo}/fsck",
             get(own::fsck).post(own::start_fsck),
         )
+        .merge(ref_routes())
         .merge(mirror_routes())
         .route("/api", any(no_such_route))
         .route("/api/", any(no_such_route))

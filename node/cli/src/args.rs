@@ -5,7 +5,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use henge_types::{MirrorId, NodeId, ObjectFormat, OwnerName, RepoPath};
+use henge_types::{MirrorId, NodeId, ObjectFormat, OwnerName, RefName, RepoPath};
 
 use crate::exit::EXIT_CODES_HELP;
 
@@ -261,6 +261,9 @@ pub enum RepoVerb {
         #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
         wait: u64,
     },
+    /// List who signed which pushes (git push --signed); the cluster does not verify the signatures
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    PushCerts(PushCerts),
     /// Copy a repository from elsewhere into the cluster, without git
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Import(ImportRepo),
@@ -279,6 +282,20 @@ pub enum RepoVerb {
         #[arg(long)]
         yes: bool,
     },
+}
+
+/// `henge repo push-certs`
+#[derive(Debug, Args)]
+pub struct PushCerts {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// Only the pushes of this ref, in full: refs/heads/main
+    #[arg(long = "ref", value_name = "REF")]
+    pub reference: Option<RefName>,
+    /// Write the certificates as they came, signatures included, the newest first
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// `henge repo import`

@@ -11,6 +11,7 @@
 
 pub mod args;
 mod carry;
+mod certificates;
 mod cluster;
 pub mod cluster_file;
 pub mod console;

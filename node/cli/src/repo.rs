@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::args::{Output, Repo, RepoVerb};
 use crate::carry;
+use crate::certificates;
 use crate::cluster::write_json;
 use crate::console::{Console, Input};
 use crate::context::{self, Environment};
@@ -86,6 +87,7 @@ pub(crate) async fn run(
             };
             fsck::run(&client, &path, &asked, json, console).await?;
         }
+        RepoVerb::PushCerts(asked) => certificates::run(&client, &asked, json, console.out).await?,
         RepoVerb::Import(args) => carry::import(&client, &context, args, json, console).await?,
         RepoVerb::Export(args) => carry::export(&context, args, json, console).await?,
         RepoVerb::Mirror(command) => mirror::run(&client, command, json, console.out).await?,

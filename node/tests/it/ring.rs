@@ -16,3 +16,4 @@ mod power;
 mod pruning;
 mod refusals;
 mod repositories;
+mod signed;

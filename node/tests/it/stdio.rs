@@ -403,6 +403,66 @@ fn the_report_comes_without_the_end_of_the_stream() {
 }
 
 #[test]
+fn signed_pushes_over_a_pipe_sign_what_was_asked_there() {
+    for_each_git(|place| {
+        let dir = place.dir.path();
+        let key = place.path("signing_key");
+        let keygen = Path::new("/usr/bin/ssh-keygen");
+        if !keygen.is_file() {
+            let must = std::env::var_os("HENGE_TESTS_ALL").is_some();
+            assert!(!must, "ssh-keygen is missing on this machine");
+            eprintln!("NOT CHECKED: ssh-keygen is missing on this machine");
+            return;
+        }
+        let mut make = Command::new(keygen);
+        make.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(&key);
+        assert!(make.status().expect("it runs").success());
+        let tree = place.work_tree("tree", 3);
+        place.ok(
+            "2",
+            dir,
+            &["init", "-q", "--bare", "-b", "main", "bare.git"],
+        );
+        let bare = place.path("bare.git");
+        let (receive, key) = (receive_pack(), format!("user.signingkey={}", key.display()));
+        let sign = [
+            "-c",
+            "gpg.format=ssh",
+            "-c",
+            &key,
+            "push",
+            "-q",
+            "--signed",
+            &receive,
+        ];
+        let push = |protocol: &str, spec: &str| {
+            let mut command = place.command(protocol, &tree, &sign);
+            command.args([bare.to_str().expect("text"), spec]);
+            // What it says goes to the client's terminal.
+            let command = command.env("HENGE_LOG_FILTER", "info");
+            command.output().expect("git runs")
+        };
+        let refused = push("2", "main");
+        let said = text(&refused.stderr);
+        assert!(!refused.status.success());
+        assert!(said.contains("does not support --signed push"), "{said}");
+        place.ok("2", &bare, &["config", "receive.certNonceSeed", "seed"]);
+        for protocol in PROTOCOLS {
+            let done = push(protocol, &format!("main:refs/heads/v{protocol}"));
+            let said = text(&done.stderr);
+            assert!(done.status.success(), "{said}");
+            assert!(said.contains("nonce=\"OK\""), "{said}");
+            assert!(said.contains("signature=\"ssh\""), "{said}");
+            let (_, rest) = said.split_once("certificate=").expect("an id");
+            let id = rest.split(' ').next().expect("an id");
+            let kept = place.ok("2", &bare, &["cat-file", "blob", id]);
+            assert!(kept.starts_with("certificate version 0.1\n"), "{kept}");
+        }
+        place.ok("2", &bare, &["fsck", "--full", "--strict"]);
+    });
+}
+
+#[test]
 fn git_calls_it_through_ext_and_ssh() {
     for_each_git(|place| {
         let tree = place.work_tree("tree", 3);

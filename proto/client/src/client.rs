@@ -20,6 +20,7 @@ use crate::model::{
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
 
+mod certificates;
 mod mirrors;
 mod packs;
 mod settings;

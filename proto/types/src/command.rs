@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::certificates::{NonceSeed, PushCertificate};
 use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, RepoId, RequestId};
 use crate::mirrors::{BeginMirror, ChangeMirror, RecordMirror, SetMirror};
 use crate::names::{RefName, RefPattern, RepoPath, Topic};
@@ -263,6 +264,11 @@ pub enum ShardCommand {
     BeginMirror(BeginMirror),
     /// A word of a run. Number 79.
     RecordMirror(RecordMirror),
+    /// A signed push. Number 88; needs release level [`VERSION_REPOS`].
+    UpdateSignedRefs(SignedUpdate),
+    /// Gives the shard what the nonces of push certificates are made with, unless it has it. Number 89; needs release
+    /// level [`VERSION_REPOS`].
+    SetNonceSeed(NonceSeed),
 }
 
 /// A repository to be made of another one.
@@ -340,6 +346,15 @@ pub struct UpdateRefs {
     pub options: Vec<String>,
     /// The applied index at which the closure was checked.
     pub checked_at: LogIndex,
+}
+
+/// A push and its certificate: the ref changes and the record of who signed them are one entry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedUpdate {
+    /// The push.
+    pub push: UpdateRefs,
+    /// What was signed of it.
+    pub certificate: PushCertificate,
 }
 
 /// A pack that an entry names.

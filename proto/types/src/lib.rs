@@ -6,6 +6,7 @@
 //! - [`limits`]: every bound of the product, in one file.
 //! - [`command`], [`reply`]: what is proposed to a group and what applying it answers.
 //! - [`mirrors`]: repositories that follow others on a schedule.
+//! - [`certificates`]: signed pushes.
 //! - [`records`]: what the state machines keep.
 //! - [`status`]: what a cluster says of itself.
 //! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
@@ -13,6 +14,7 @@
 //!
 //! It is pure: no clock, no randomness, no files, no sockets, no protobuf.
 
+pub mod certificates;
 pub mod command;
 pub mod error;
 pub mod ids;
@@ -25,10 +27,14 @@ pub mod reply;
 pub mod status;
 pub mod stored;
 
+pub use certificates::{
+    CertifiedRef, NonceSeed, NonceStatus, PushCertificate, PushCertificateRecord, RecordedRef,
+    SignatureKind,
+};
 pub use command::{
     Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, InlinePack, MetaCommand, PackRef,
     PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding, ShardCommand,
-    TopicsEdit, UpdateRefs,
+    SignedUpdate, TopicsEdit, UpdateRefs,
 };
 pub use error::ErrorCode;
 pub use ids::{

@@ -130,6 +130,18 @@ pub const ANONYMOUS_REQUESTS_AT_ONCE: usize = 64;
 /// Blocking jobs (git work, file work) that a node runs at once.
 pub const BLOCKING_JOBS_MAX: usize = 64;
 
+/// One push certificate, its signature included: about two thousand refs.
+pub const PUSH_CERTIFICATE_BYTES_MAX: usize = 256 * 1024;
+/// Who signed a push certificate and where it was meant for, each, as far as it is kept beside the text.
+pub const CERTIFICATE_IDENT_BYTES_MAX: usize = 1024;
+/// Push certificates that a repository keeps; the oldest go.
+pub const PUSH_CERTIFICATES_KEPT_MAX: usize = 100;
+/// What they take together as they are stored; the oldest go, the newest stays.
+pub const PUSH_CERTIFICATES_KEPT_BYTES_MAX: usize = 1024 * 1024;
+/// How old the nonce of a push certificate may be in a cluster, seconds (`receive.certNonceSlop` of plain repositories):
+/// between being asked and pushing, people type passphrases.
+pub const CERTIFICATE_NONCE_SLOP_S: u64 = 10 * 60;
+
 /// Mirrors of one repository.
 pub const MIRRORS_MAX: usize = 16;
 /// The URL of a mirror.

@@ -33,6 +33,10 @@ pub mod number {
     pub const REF_PROTECTIONS: u16 = 1022;
     /// A mirror in its shard.
     pub const MIRROR: u16 = 1024;
+    /// A push certificate that a repository keeps.
+    pub const PUSH_CERTIFICATE: u16 = 1040;
+    /// What a shard's nonces are made with.
+    pub const NONCE_SEED: u16 = 1041;
     /// The record of a request and its reply.
     pub const REQUEST_RECORD: u16 = 1030;
 }

@@ -71,6 +71,8 @@ struct Advertisement {
     head: Option<RefName>,
     refs: Vec<(Box<str>, ObjectId)>,
     pushes: PushPolicy,
+    /// What is to be signed of a push, where that is asked for.
+    nonce: Option<String>,
     format: ObjectFormat,
 }
 
@@ -83,6 +85,10 @@ impl Advertisement {
             head: None,
             refs: Vec::new(),
             pushes: refs.map(RefStore::push_policy).unwrap_or_default(),
+            nonce: match service {
+                Service::ReceivePack => refs.and_then(RefStore::nonces).map(|own| own.issue()),
+                Service::UploadPack => None,
+            },
             format: refs.map(RefStore::object_format).unwrap_or_default(),
         };
         let two = protocol == Protocol::V2 && service == Service::UploadPack;
@@ -148,8 +154,10 @@ impl Advertisement {
                     Rule::Allowed => words,
                     Rule::Denied => "",
                 };
+                let nonce = self.nonce.as_ref();
+                let nonce = nonce.map_or_else(String::new, |nonce| format!(" push-cert={nonce}"));
                 format!(
-                    "report-status report-status-v2 delete-refs side-band-64k quiet{}{} ofs-delta object-format={format} agent={AGENT}",
+                    "report-status report-status-v2 delete-refs side-band-64k quiet{} ofs-delta{nonce}{} object-format={format} agent={AGENT}",
                     offered(self.pushes.atomic, " atomic"),
                     offered(self.pushes.push_options, " push-options"),
                 )

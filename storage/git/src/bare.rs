@@ -1,5 +1,6 @@
 //! Plain bare repositories on disk: one as a [`RefStore`], and a directory of them as a service.
 
+mod certificate;
 mod config;
 mod open;
 mod refuse;
@@ -22,7 +23,7 @@ use crate::oid::{from_gix, to_gix};
 use crate::protocol::PushLimits;
 use crate::push::{PushPolicy, Rule};
 use crate::refs::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
-pub use config::{Config, ConfigError};
+pub use config::{Config, ConfigError, NonceSeed};
 pub use open::OpenError;
 pub use root::{BareRoot, Pushes};
 pub use visible::VisibleRefs;
@@ -61,15 +62,18 @@ impl BareRepository {
             repository: self,
             hidden: &self.config.hidden_from_fetches,
             gives_hidden_tips: self.config.gives_hidden_tips(),
+            now_s: None,
         }
     }
 
-    /// Its refs as pushes see them.
-    pub fn for_pushes(&self) -> VisibleRefs<'_> {
+    /// Its refs as pushes see them at this time, in seconds since the Unix epoch: what signed pushes sign says when they
+    /// were asked.
+    pub fn for_pushes(&self, now_s: u64) -> VisibleRefs<'_> {
         VisibleRefs {
             repository: self,
             hidden: &self.config.hidden_from_pushes,
             gives_hidden_tips: false,
+            now_s: Some(now_s),
         }
     }
 
@@ -79,6 +83,8 @@ impl BareRepository {
         let own = self.config.pack_bytes_max.unwrap_or(u64::MAX);
         PushLimits {
             pack_bytes_max: limits.pack_bytes_max.min(own),
+            // A file of its own, not part of a log entry: as many refs may be signed as pushed.
+            certificate_bytes_max: certificate::BYTES_MAX,
             ..limits
         }
     }
@@ -372,6 +378,9 @@ impl RefStore for BareRepository {
             .collect();
         if let Some(pack) = &push.pack {
             self.keep_pack(pack)?;
+        }
+        if let Some(certificate) = &push.certificate {
+            self.keep_certificate(certificate)?;
         }
         let results = if push.atomic {
             self.commit_all(&push.updates)?

@@ -8,7 +8,7 @@ use crate::advertise::advertise_peeled;
 use crate::fetch::{FetchError, FetchSummary, upload_pack, upload_pack_stream};
 use crate::output::Output;
 use crate::protocol::{FetchLimits, FetchPolicy, Protocol, PushLimits, Service};
-use crate::push::{Place, PushSummary, ReceiveError, Refused, receive};
+use crate::push::{Place, PushSummary, ReceiveError, Transport, receive};
 use crate::refs::RefStore;
 use crate::store::Objects;
 
@@ -107,16 +107,16 @@ impl Conversation<'_> {
             .and_then(|()| output.flush())
             .map_err(ReceiveError::Output)?;
         }
-        let refused = match self.part {
+        let transport = match self.part {
             Part::Advertisement => return Ok(PushSummary::default()),
-            Part::Request => Refused::LeaveUnread,
-            Part::Whole => Refused::Drain,
+            Part::Request => Transport::Requests,
+            Part::Whole => Transport::Stream,
         };
         let place = Place {
             objects: self.objects,
             quarantine,
         };
-        let outcome = receive(self.refs, place, refused, input, output, limits);
+        let outcome = receive(self.refs, place, transport, input, output, limits);
         output.flush().map_err(ReceiveError::Output)?;
         outcome
     }

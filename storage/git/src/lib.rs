@@ -54,8 +54,8 @@ pub use protocol::{
     Service, Stop,
 };
 pub use push::{
-    PushHead, PushPolicy, PushSummary, ReceiveError, Rule, keeps_history, parse_push, receive_pack,
-    report,
+    Nonces, PushHead, PushPolicy, PushSummary, ReceiveError, Rule, keeps_history, parse_push,
+    receive_pack, report,
 };
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};

@@ -172,6 +172,8 @@ pub struct PushLimits {
     pub refs: Option<Quota>,
     /// Ref updates.
     pub updates_max: usize,
+    /// Bytes of a push certificate.
+    pub certificate_bytes_max: usize,
     /// Threads that index a large pack.
     pub index_threads_max: usize,
     /// When to give up.
@@ -193,6 +195,7 @@ impl Default for PushLimits {
             quota: None,
             refs: None,
             updates_max: limits::REF_UPDATES_MAX,
+            certificate_bytes_max: limits::PUSH_CERTIFICATE_BYTES_MAX,
             index_threads_max: 2,
             stop: Stop::default(),
         }

@@ -1,10 +1,12 @@
 //! receive-pack: commands, pack into quarantine, closure, commit, report.
 
 mod budget;
+mod certificate;
 mod closure;
 mod commands;
 mod depth;
 mod ingest;
+mod nonce;
 mod policy;
 mod receive;
 mod report;
@@ -14,10 +16,12 @@ use std::io;
 
 use henge_types::ObjectFormat;
 
+pub use certificate::Certificate;
 pub use commands::{Capabilities, Command, PushHead, parse_push};
 pub use ingest::IngestError;
+pub use nonce::Nonces;
 pub use policy::{PushPolicy, Rule, keeps_history};
-pub(crate) use receive::{Place, Refused, receive};
+pub(crate) use receive::{Place, Transport, receive};
 pub use receive::{PushSummary, receive_pack};
 pub use report::{refusal_text, report};
 
@@ -56,9 +60,23 @@ pub enum ReceiveError {
     /// A ref name that is not UTF-8.
     #[error("ref names must be UTF-8")]
     NameEncoding,
-    /// A signed push.
-    #[error("signed pushes are not supported: push without --signed")]
-    PushCertificate,
+    /// Something stands where a push certificate should.
+    #[error("malformed push certificate: {reason}")]
+    Certificate {
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A larger push certificate than allowed.
+    #[error(
+        "a push certificate may have {max} bytes: push fewer refs at once, or without --signed"
+    )]
+    CertificateTooLarge {
+        /// How many are allowed.
+        max: usize,
+    },
+    /// Some commands are signed and others are not.
+    #[error("got both push certificate and unsigned commands")]
+    UnsignedCommands,
     /// The client names objects in another way than the repository.
     #[error("unsupported object format '{client}': this repository uses {server}")]
     ObjectFormat {

@@ -2,9 +2,11 @@
 
 use std::path::PathBuf;
 
-use henge_types::{ObjectFormat, ObjectId, PackId, RefName, RefUpdate, RefVerdict};
+use henge_types::{
+    ObjectFormat, ObjectId, PackId, PushCertificate, RefName, RefUpdate, RefVerdict,
+};
 
-use crate::push::PushPolicy;
+use crate::push::{Nonces, PushPolicy};
 
 /// The refs of one repository. Blocking.
 ///
@@ -48,6 +50,11 @@ pub trait RefStore: Send + Sync {
         PushPolicy::default()
     }
 
+    /// What signed pushes are asked to sign; none where they are not offered.
+    fn nonces(&self) -> Option<Nonces> {
+        None
+    }
+
     /// Makes a checked push durable: its pack first, then the refs, each against its expected value.
     ///
     /// One verdict per update, in their order.
@@ -68,6 +75,8 @@ pub struct VerifiedPush<'a> {
     pub atomic: bool,
     /// Push options, as sent.
     pub options: Vec<String>,
+    /// What was signed of it. The signature was not verified.
+    pub certificate: Option<PushCertificate>,
     /// What the check of the closure did.
     pub checked: &'a ClosureCheck,
 }

@@ -5,11 +5,11 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use henge_cluster::ProposeError;
-use henge_git::{CommitError, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
+use henge_git::{CommitError, Nonces, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
     Command, ErrorCode, InlinePack, LogIndex, MirrorPusher, NetworkId, ObjectFormat, ObjectId,
-    PackRef, RefName, RefVerdict, Refusal, Reply, ShardCommand, UpdateRefs, limits,
+    PackRef, RefName, RefVerdict, Refusal, Reply, ShardCommand, SignedUpdate, UpdateRefs, limits,
 };
 use tokio::runtime::Handle;
 
@@ -133,7 +133,8 @@ impl Commit {
         if leads.is_none_or(|leadership| leadership.term != self.term) {
             return Err(Box::new(PushAnswer::NotLeader(None)));
         }
-        let command = Command::Shard(ShardCommand::UpdateRefs(UpdateRefs {
+        let certificate = push.certificate;
+        let push = UpdateRefs {
             repo: self.request.repo,
             generation: self.request.generation,
             packs: pack.into_iter().collect(),
@@ -142,7 +143,11 @@ impl Commit {
             pusher: self.request.principal.clone(),
             options: push.options,
             checked_at: self.checked_at,
-        }));
+        };
+        let command = Command::Shard(match certificate {
+            None => ShardCommand::UpdateRefs(push),
+            Some(certificate) => ShardCommand::UpdateSignedRefs(SignedUpdate { push, certificate }),
+        });
         let binding = Some(self.request.binding());
         let proposed = self
             .inner
@@ -306,6 +311,10 @@ impl RefStore for LeaderRefs {
 
     fn was_tip_recently(&self, id: ObjectId) -> bool {
         self.reads.was_tip_recently(id)
+    }
+
+    fn nonces(&self) -> Option<Nonces> {
+        self.reads.nonces()
     }
 
     fn push_policy(&self) -> PushPolicy {

@@ -252,7 +252,9 @@ fn failed(error: &ReceiveError) -> PushAnswer {
         | ReceiveError::TooManyOptions { .. }
         | ReceiveError::TooManyShallow { .. }
         | ReceiveError::NameEncoding
-        | ReceiveError::PushCertificate
+        | ReceiveError::Certificate { .. }
+        | ReceiveError::CertificateTooLarge { .. }
+        | ReceiveError::UnsignedCommands
         | ReceiveError::ObjectFormat { .. }
         | ReceiveError::Pkt(_) => PushAnswer::Refused(ErrorCode::Invalid, error.to_string()),
         ReceiveError::Store(_)

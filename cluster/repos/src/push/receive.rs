@@ -108,7 +108,10 @@ fn check_entry_size(head: &PushHead) -> Result<(), ServiceError> {
         .options
         .iter()
         .map(|option| option.len() + UPDATE_BYTES);
-    let bytes: usize = updates.chain(options).sum();
+    let signed = head.certificate.as_ref();
+    // Its commands stand there beside the text.
+    let signed = signed.map_or(0, |certificate| certificate.text().len().saturating_mul(2));
+    let bytes: usize = updates.chain(options).chain([signed]).sum();
     if bytes <= limits::ENTRY_BYTES_MAX - 2 * limits::INLINE_PACK_BYTES_MAX {
         return Ok(());
     }

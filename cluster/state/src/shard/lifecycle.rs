@@ -37,7 +37,7 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
     Outcome::reply(Reply::Done)
 }
 
-/// Drops a repository: its refs and former tips, and with its network's last live repository the manifest.
+/// Drops a repository: its refs, former tips and push certificates, and with its network's last live repository the manifest.
 ///
 /// One apply removes all of it, so it costs as many writes as the repository has refs and former tips.
 pub(super) fn drop_repo(
@@ -60,6 +60,7 @@ pub(super) fn drop_repo(
     changes.delete(mark);
     delete_all(changes, &keys::refs(id, ""));
     delete_all(changes, &keys::mirrors_of(id));
+    delete_all(changes, &keys::push_certificates(id));
     former_tips::forget(changes, id);
     delete_all(changes, &keys::repo_limits(id));
     delete_all(changes, &keys::protections(id));

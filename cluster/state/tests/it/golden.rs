@@ -96,7 +96,10 @@ fn next(command: &Command) -> Option<Command> {
             | ShardCommand::SetMirror(_)
             | ShardCommand::ChangeMirror(_)
             | ShardCommand::BeginMirror(_)
-            | ShardCommand::RecordMirror(_) => return None,
+            | ShardCommand::RecordMirror(_)
+            // Those are in `certificates`.
+            | ShardCommand::UpdateSignedRefs(_)
+            | ShardCommand::SetNonceSeed(_) => return None,
         },
     };
     Some(command)
@@ -542,6 +545,11 @@ fn write_golden_files() {
         ("commands_3", crate::golden_3::command_lines()),
         ("records_3", crate::golden_3::record_lines()),
         ("network_3", crate::golden_network::lines()),
+        ("certificates_3", crate::certificates::lines()),
+        (
+            "certificates_state_3",
+            state_lines(&crate::certificates::shard_group()),
+        ),
         ("meta_state_3", state_lines(&crate::golden_3::meta_group())),
         (
             "shard_state_3",

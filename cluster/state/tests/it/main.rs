@@ -1,5 +1,6 @@
 //! The machines as their shell drives them: commands in, replies, state and effects out.
 
+mod certificates;
 mod compaction;
 mod edit;
 mod fixtures;

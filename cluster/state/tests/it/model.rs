@@ -99,7 +99,9 @@ impl Model {
             | ShardCommand::SetMirror(_)
             | ShardCommand::ChangeMirror(_)
             | ShardCommand::BeginMirror(_)
-            | ShardCommand::RecordMirror(_) => panic!("not drawn: {command:?}"),
+            | ShardCommand::RecordMirror(_)
+            | ShardCommand::UpdateSignedRefs(_)
+            | ShardCommand::SetNonceSeed(_) => panic!("not drawn: {command:?}"),
             ShardCommand::ConfigureRepo(settings) => self.configure(settings),
             ShardCommand::ProtectRefs { .. } | ShardCommand::UnprotectRefs { .. } => {
                 self.change_protection(command)

@@ -360,7 +360,9 @@ proptest! {
                 | ShardCommand::SetMirror(_)
                 | ShardCommand::ChangeMirror(_)
                 | ShardCommand::BeginMirror(_)
-                | ShardCommand::RecordMirror(_) => prop_assert_eq!(outcome.effects, []),
+                | ShardCommand::RecordMirror(_)
+                | ShardCommand::UpdateSignedRefs(_)
+                | ShardCommand::SetNonceSeed(_) => prop_assert_eq!(outcome.effects, []),
             }
         }
     }

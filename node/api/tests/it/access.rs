@@ -77,6 +77,7 @@ async fn everything_but_health_needs_the_token() {
         "/api/v1/repos/-/-",
         "/api/henge/v1/repos/admin/x",
         "/api/henge/v1/repos/admin/x/stats",
+        "/api/henge/v1/repos/admin/x/push-certificates",
         "/api/henge/v1/cluster",
         "/api/henge/v1/node",
         "/api/henge/v1/repos",

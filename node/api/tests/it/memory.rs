@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, Refs, RepoEdit};
+use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit};
 use henge_git::http::ServiceError;
 use henge_types::status::{
     CheckOutcome, ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport,
@@ -14,8 +14,8 @@ use henge_types::status::{
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, LogIndex, Mirror, MirrorChange,
     MirrorId, MirrorLast, MirrorOutcome, MirrorSecret, MirrorSettings, NodeId, ObjectId, OwnerName,
-    PreviousValue, RefName, RefPattern, RefProtection, RefRefusal, RefUpdate, RefVerdict, RepoId,
-    RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
+    PreviousValue, PushCertificateRecord, RefName, RefPattern, RefProtection, RefRefusal,
+    RefUpdate, RefVerdict, RepoId, RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.
@@ -42,6 +42,7 @@ pub(crate) enum Fault {
 struct Repo {
     record: RepoRecord,
     mirrors: Vec<Mirror>,
+    certificates: Vec<PushCertificateRecord>,
     refs: BTreeMap<RefName, ObjectId>,
     asked: Option<CompactionDepth>,
     limits: RepoLimits,
@@ -138,6 +139,12 @@ impl Memory {
         lock(&self.created_by).clone()
     }
 
+    pub(crate) fn add_certificate(&self, path: &str, record: PushCertificateRecord) {
+        let mut repos = lock(&self.repos);
+        let repo = repos.get_mut(path).expect("a repository");
+        repo.certificates.push(record);
+    }
+
     pub(crate) fn set_ref(&self, path: &str, name: &str, id: &str) {
         let path: RepoPath = path.parse().expect("a path");
         let mut repos = lock(&self.repos);
@@ -228,6 +235,7 @@ impl Backend for Memory {
                 limits: RepoLimits::default(),
                 protected: Vec::new(),
                 mirrors: Vec::new(),
+                certificates: Vec::new(),
             };
             repos.insert(path.key(), made);
             Ok(record)
@@ -431,6 +439,28 @@ impl Backend for Memory {
         self.unless_broken(move |repos| {
             let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
             Ok(stats_of(repo))
+        })
+    }
+
+    fn push_certificates<'a>(
+        &'a self,
+        path: &'a RepoPath,
+        reference: Option<&'a RefName>,
+        skip: usize,
+        limit: usize,
+    ) -> Answer<'a, PushCertificates> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            let covers = |record: &&PushCertificateRecord| {
+                let mut refs = record.refs.iter();
+                reference.is_none_or(|name| refs.any(|found| found.certified.name == *name))
+            };
+            let found: Vec<_> = repo.certificates.iter().filter(covers).collect();
+            let page = found.iter().rev().skip(skip).take(limit);
+            Ok(PushCertificates {
+                total: u64::try_from(found.len()).expect("few"),
+                certificates: page.map(|record| (*record).clone()).collect(),
+            })
         })
     }
 

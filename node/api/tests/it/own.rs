@@ -1,10 +1,13 @@
 //! Our own dialect.
 
+use henge_types::{
+    CertifiedRef, LogIndex, NonceStatus, PushCertificateRecord, RecordedRef, SignatureKind,
+};
 use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::harness::Node;
-use crate::memory::shard_of;
+use crate::memory::{UPDATED_AT_MS, shard_of};
 
 const ONE: &str = "1111111111111111111111111111111111111111";
 const TWO: &str = "2222222222222222222222222222222222222222";
@@ -271,6 +274,72 @@ async fn limits_are_set_as_a_whole_and_read_back() {
     assert_eq!(node.get(LIMITS).await.json(), expected);
     let unknown = node.ask("PUT", LIMITS, Some(json!({"max_refs": 3}))).await;
     unknown.error(422, "invalid");
+}
+
+fn certificate(at: u64, name: &str) -> PushCertificateRecord {
+    let certified = CertifiedRef {
+        name: name.parse().expect("a name"),
+        old: None,
+        new: Some(ONE.parse().expect("an id")),
+    };
+    PushCertificateRecord {
+        at: LogIndex::new(at),
+        at_ms: UPDATED_AT_MS,
+        account: "admin".to_owned(),
+        pusher: "A <a@example.org> 1700000000 +0000".to_owned(),
+        pushee: Some("http://example.org/demo.git".to_owned()),
+        nonce: NonceStatus::Slop { seconds: 700 },
+        signature: Some(SignatureKind::OpenPgp),
+        refs: vec![RecordedRef {
+            certified,
+            accepted: true,
+        }],
+        text: "certificate version 0.1\n".into(),
+    }
+}
+
+#[tokio::test]
+async fn push_certificates_are_listed_in_pages_and_by_ref() {
+    const LIST: &str = "/api/henge/v1/repos/admin/demo/push-certificates";
+    let node = Node::new();
+    node.get(LIST).await.error(404, "not_found");
+    node.create("demo").await;
+    let none = json!({"total": 0, "certificates": []});
+    assert_eq!(node.get(LIST).await.json(), none);
+    let latin = PushCertificateRecord {
+        nonce: NonceStatus::Ok,
+        signature: None,
+        text: b"\xe9".as_slice().into(),
+        ..certificate(2, "refs/heads/b")
+    };
+    for record in [certificate(1, "refs/heads/a"), latin] {
+        node.backend.add_certificate("admin/demo", record);
+    }
+    let first = json!({
+        "entry": 1, "at": "2026-01-02T03:05:05Z", "account": "admin",
+        "pusher": "A <a@example.org> 1700000000 +0000", "pushee": "http://example.org/demo.git",
+        "nonce_status": "SLOP", "nonce_slop_s": 700, "signature_kind": "openpgp",
+        "signature_verified": false,
+        "refs": [{"ref": "refs/heads/a", "old": null, "new": ONE, "accepted": true}],
+        "certificate": "certificate version 0.1\n",
+    });
+    let all = node.get(LIST).await.json();
+    assert_eq!(all["total"], 2);
+    assert_eq!(all["certificates"][1], first);
+    let newest = &all["certificates"][0];
+    assert_eq!(newest["certificate"], Value::Null);
+    assert_eq!(newest["certificate_base64"], "6Q==");
+    assert_eq!(newest["nonce_slop_s"], Value::Null);
+    assert_eq!(newest["signature_kind"], Value::Null);
+    let second = node.get(&format!("{LIST}?page=2&limit=1")).await.json();
+    assert_eq!(second, json!({"total": 2, "certificates": [first]}));
+    let of_one = node.get(&format!("{LIST}?ref=refs/heads/a")).await.json();
+    assert_eq!(of_one, json!({"total": 1, "certificates": [first]}));
+    let message = node
+        .get(&format!("{LIST}?ref=a"))
+        .await
+        .error(422, "invalid");
+    assert!(message.starts_with("ref: "), "{message}");
 }
 
 #[tokio::test]

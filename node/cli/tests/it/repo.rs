@@ -24,6 +24,10 @@ fn router() -> Router {
         .route("/api/henge/v1/repos/{owner}/{name}", get(show))
         .route("/api/henge/v1/repos/{owner}/{name}/gc", post(gc))
         .route("/api/henge/v1/repos/{owner}/{name}/stats", get(stats))
+        .route(
+            "/api/henge/v1/repos/{owner}/{name}/push-certificates",
+            get(certificates),
+        )
         .route("/api/v1/repos/{owner}/{name}", delete(remove).patch(change))
         .route("/api/v1/repos/{owner}/{name}/topics", put(set_topics))
         .route("/api/v1/repos/{owner}/{name}/transfer", post(transfer))
@@ -37,6 +41,41 @@ fn router() -> Router {
         )
         .route("/api/v1/repos/{owner}/{name}/branches", get(branches))
         .with_state(Repos::default())
+}
+
+/// A hundred pushes of `main` and one of `refs/heads/two`; the certificate of the last one is not UTF-8.
+async fn certificates(Query(query): Query<BTreeMap<String, String>>) -> Json<Value> {
+    let (page, limit): (usize, usize) = (
+        query["page"].parse().expect("a number"),
+        query["limit"].parse().expect("a number"),
+    );
+    let certificate = |at: usize| {
+        let name = if at == 0 {
+            "refs/heads/two"
+        } else {
+            "refs/heads/main"
+        };
+        let of = |name: &str| json!({"ref": name, "old": null, "new": null, "accepted": at != 3});
+        json!({
+            "entry": at, "at": "2026-01-01T00:00:00Z", "account": "admin",
+            "pusher": "A \u{1b}[1m", "pushee": null,
+            "nonce_status": if at == 2 { "SLOP" } else { "OK" },
+            "nonce_slop_s": (at == 2).then_some(700),
+            "signature_kind": if at == 1 { None } else { Some("ssh") },
+            "signature_verified": false,
+            "refs": [of(name)],
+            "certificate": (at != 100).then(|| format!("certificate {at}\n")),
+            "certificate_base64": (at == 100).then_some("6Qo="),
+        })
+    };
+    let wanted = |found: &Value| {
+        query
+            .get("ref")
+            .is_none_or(|name| found["refs"][0]["ref"] == json!(name))
+    };
+    let all: Vec<_> = (0..=100).rev().map(certificate).filter(wanted).collect();
+    let page: Vec<_> = all.iter().skip((page - 1) * limit).take(limit).collect();
+    Json(json!({"total": all.len(), "certificates": page}))
 }
 
 /// A compaction waits for two looks at it, runs for two, and fails in a repository called `broken`.
@@ -485,4 +524,33 @@ async fn packs_are_counted_and_a_compaction_is_waited_for() {
     );
     let done = henge(url, &["repo", "gc", "admin/none"]).await;
     assert_eq!(done.exit, Exit::NotFound);
+}
+
+#[tokio::test]
+async fn push_certificates_are_listed_and_written_as_they_came() {
+    let server = Server::start(router()).await;
+    let list = ["repo", "push-certs", "admin/demo"];
+    let done = henge(&server.url, &list).await;
+    assert_eq!(done.exit, Exit::Ok, "{}", done.err);
+    let lines: Vec<_> = done.out.lines().collect();
+    assert_eq!(lines.len(), 102, "every page and a header");
+    assert!(!done.out.contains('\u{1b}'), "{}", lines[1]);
+    assert!(
+        lines[98].ends_with("OK          refs/heads/main (refused)"),
+        "{}",
+        lines[98]
+    );
+    assert!(
+        lines[99].contains("ssh, not verified   SLOP 700 s"),
+        "{}",
+        lines[99]
+    );
+    assert!(lines[100].contains("none, not verified"), "{}", lines[100]);
+
+    let of_two = [&list[..], &["--ref", "refs/heads/two", "--raw"]].concat();
+    assert_eq!(henge(&server.url, &of_two).await.out, "certificate 0\n");
+    let json = [&list[..], &["--output", "json", "--ref", "refs/heads/two"]].concat();
+    let done = henge(&server.url, &json).await;
+    let value: Value = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!(value[0]["signature_verified"], false);
 }

@@ -91,8 +91,8 @@ fn call(method: Method, path: String, body: Option<&impl Serialize>) -> Call {
     }
 }
 
-/// As it stands in a path: everything but letters, digits, `/` and a few harmless signs by its bytes.
-fn in_path(text: &str) -> String {
+/// As it stands in a path or a query: everything but letters, digits, `/` and a few harmless signs by its bytes.
+pub(super) fn in_path(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
     let encode = |byte: u8| match plain(byte) {
         true => char::from(byte).to_string(),

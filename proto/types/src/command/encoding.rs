@@ -257,6 +257,8 @@ impl ShardCommand {
             Self::ChangeMirror(_) => 77,
             Self::BeginMirror(_) => 78,
             Self::RecordMirror(_) => 79,
+            Self::UpdateSignedRefs(_) => 88,
+            Self::SetNonceSeed(_) => 89,
         }
     }
 
@@ -278,6 +280,8 @@ impl ShardCommand {
             Self::ChangeMirror(_) => "change_mirror",
             Self::BeginMirror(_) => "begin_mirror",
             Self::RecordMirror(_) => "record_mirror",
+            Self::UpdateSignedRefs(_) => "update_signed_refs",
+            Self::SetNonceSeed(_) => "set_nonce_seed",
         }
     }
 
@@ -331,6 +335,8 @@ impl ShardCommand {
             Self::ChangeMirror(change) => stored::encode(number, 1, change),
             Self::BeginMirror(begin) => stored::encode(number, 1, begin),
             Self::RecordMirror(record) => stored::encode(number, 1, record),
+            Self::UpdateSignedRefs(signed) => stored::encode(number, 1, signed),
+            Self::SetNonceSeed(seed) => stored::encode(number, 1, seed),
         }
     }
 
@@ -398,6 +404,8 @@ impl ShardCommand {
             77 => stored::body(number, version, bytes).map(Self::ChangeMirror),
             78 => stored::body(number, version, bytes).map(Self::BeginMirror),
             79 => stored::body(number, version, bytes).map(Self::RecordMirror),
+            88 => stored::body(number, version, bytes).map(Self::UpdateSignedRefs),
+            89 => stored::body(number, version, bytes).map(Self::SetNonceSeed),
             _ => Err(DecodeError::Number {
                 expected: *SHARD.start(),
                 found: number,

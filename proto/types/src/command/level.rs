@@ -48,7 +48,9 @@ impl ShardCommand {
             | Self::SetMirror(_)
             | Self::ChangeMirror(_)
             | Self::BeginMirror(_)
-            | Self::RecordMirror(_) => VERSION_REPOS,
+            | Self::RecordMirror(_)
+            | Self::UpdateSignedRefs(_)
+            | Self::SetNonceSeed(_) => VERSION_REPOS,
             Self::CreateRepo { .. }
             | Self::DropRepo { .. }
             | Self::UpdateRefs(_)

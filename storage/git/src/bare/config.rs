@@ -1,5 +1,6 @@
 //! What a repository's own `config` file says, as far as a server follows it: git-config(1).
 
+use std::fmt;
 use std::path::Path;
 
 use gix_config::file::Metadata;
@@ -89,6 +90,27 @@ pub struct Config {
     pub push_options: Rule,
     /// `receive.maxInputSize`: bytes of a pushed pack; none for no bound of the repository's own.
     pub pack_bytes_max: Option<u64>,
+    /// `receive.certNonceSeed`: signed pushes are offered, and their nonces are made with it.
+    pub cert_nonce_seed: Option<NonceSeed>,
+    /// `receive.certNonceSlop`: seconds for which the nonce of another request is as good as one of now.
+    pub cert_nonce_slop_s: u64,
+}
+
+/// A secret of whoever keeps the repository; `Debug` does not show it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NonceSeed(Box<[u8]>);
+
+impl NonceSeed {
+    /// The bytes.
+    pub const fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for NonceSeed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("NonceSeed(…)")
+    }
 }
 
 impl Config {
@@ -140,6 +162,8 @@ impl Config {
             atomic: offered("receive.advertiseAtomic", true)?,
             push_options: offered("receive.advertisePushOptions", false)?,
             pack_bytes_max: u64::try_from(bytes).ok().filter(|bytes| *bytes > 0),
+            cert_nonce_seed: nonce_seed(file)?,
+            cert_nonce_slop_s: seconds(file, "receive.certNonceSlop")?,
         })
     }
 
@@ -179,6 +203,27 @@ fn read_file(repository: &Path, path: &Path) -> Result<File, ConfigError> {
         options,
     )?;
     Ok(file.unwrap_or_default())
+}
+
+fn nonce_seed(file: &File) -> Result<Option<NonceSeed>, ConfigError> {
+    let key = "receive.certNonceSeed";
+    match file.string_implicit(key) {
+        None => Ok(None),
+        Some(Some(seed)) => Ok(Some(NonceSeed(seed.to_vec().into()))),
+        Some(None) => Err(ConfigError::Value {
+            key,
+            value: String::new(),
+        }),
+    }
+}
+
+/// A number that is not negative; 0 where it is not said.
+fn seconds(file: &File, key: &'static str) -> Result<u64, ConfigError> {
+    let said = file.integer(key)?.unwrap_or(0);
+    said.try_into().map_err(|_| ConfigError::Value {
+        key,
+        value: said.to_string(),
+    })
 }
 
 /// `transfer.hideRefs` and the same of a service, in the order of the file.

@@ -152,6 +152,10 @@ impl Shared {
         Err(ServiceError::new(ErrorCode::Forbidden, reason.to_owned()))
     }
 
+    fn now_s(&self) -> u64 {
+        self.clock.unix_ms() / 1000
+    }
+
     fn stop(&self) -> Stop {
         Stop::at(Deadline::after(Arc::clone(&self.clock), WORK_MAX))
     }
@@ -166,7 +170,7 @@ impl Shared {
         let mut input = request.reader().map_err(|error| internal(&error))?;
         let mut report = Vec::new();
         receive_pack(
-            &repository.for_pushes(),
+            &repository.for_pushes(self.now_s()),
             &self
                 .pool
                 .get(&repository.objects(), repository.object_format()),
@@ -197,7 +201,9 @@ fn push_error(error: &ReceiveError) -> ServiceError {
         | ReceiveError::TooManyOptions { .. }
         | ReceiveError::TooManyShallow { .. }
         | ReceiveError::NameEncoding
-        | ReceiveError::PushCertificate
+        | ReceiveError::Certificate { .. }
+        | ReceiveError::CertificateTooLarge { .. }
+        | ReceiveError::UnsignedCommands
         | ReceiveError::ObjectFormat { .. }
         | ReceiveError::Pkt(_) => ErrorCode::Invalid,
         ReceiveError::Commit(CommitError::Unavailable { .. }) => ErrorCode::Unavailable,
@@ -230,7 +236,7 @@ impl GitService for BareRoot {
                 .get(&repository.objects(), repository.object_format());
             let refs = match service {
                 Service::UploadPack => repository.for_fetches(),
-                Service::ReceivePack => repository.for_pushes(),
+                Service::ReceivePack => repository.for_pushes(shared.now_s()),
             };
             let policy = repository.config().fetch_policy();
             advertise_peeled(&refs, &objects, service, protocol, policy, &mut output)

@@ -4,7 +4,7 @@ use henge_types::{ObjectFormat, ObjectId, RefName, RefVerdict};
 
 use crate::bare::BareRepository;
 use crate::hidden::HiddenRefs;
-use crate::push::PushPolicy;
+use crate::push::{Nonces, PushPolicy};
 use crate::refs::{CommitError, RefStore, VerifiedPush};
 
 /// The refs of a repository but those that are hidden from a service.
@@ -17,6 +17,8 @@ pub struct VisibleRefs<'a> {
     pub(super) hidden: &'a HiddenRefs,
     /// Whether the tips of hidden refs may be wanted all the same.
     pub(super) gives_hidden_tips: bool,
+    /// Seconds since the Unix epoch, where pushes are signed.
+    pub(super) now_s: Option<u64>,
 }
 
 impl RefStore for VisibleRefs<'_> {
@@ -55,6 +57,10 @@ impl RefStore for VisibleRefs<'_> {
 
     fn push_policy(&self) -> PushPolicy {
         self.repository.push_policy()
+    }
+
+    fn nonces(&self) -> Option<Nonces> {
+        self.repository.nonces_at(self.now_s?)
     }
 
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {

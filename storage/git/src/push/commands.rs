@@ -1,5 +1,6 @@
 //! The head of a push: its commands, capabilities and options, read before the pack.
 
+use std::collections::BTreeSet;
 use std::io::BufRead;
 
 use henge_types::{ObjectFormat, PreviousValue, RefName, RefUpdate, limits};
@@ -8,6 +9,7 @@ use crate::oid::{Oid, from_gix, parse_hex};
 use crate::pkt::{self, Packet};
 use crate::protocol::PushLimits;
 use crate::push::ReceiveError;
+use crate::push::certificate::Certificate;
 
 /// Push options in one push.
 const OPTIONS_MAX: usize = 256;
@@ -15,6 +17,8 @@ const OPTIONS_MAX: usize = 256;
 const RAW_NAME_BYTES_MAX: usize = 4096;
 /// `shallow` lines in one push.
 const SHALLOW_MAX: usize = 100_000;
+/// What a signed push is told whose options are not those that were signed.
+const INCONSISTENT_OPTIONS: &str = "inconsistent push options";
 
 /// What the client can do and wants, as far as it matters here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,6 +61,8 @@ pub struct PushHead {
     pub shallow: Vec<henge_types::ObjectId>,
     /// Whether a pack follows: every push that does not only delete has one.
     pub has_pack: bool,
+    /// What the commands were signed with, where they were: then they are the certificate's.
+    pub certificate: Option<Certificate>,
 }
 
 impl PushHead {
@@ -79,11 +85,11 @@ pub fn parse_push(
 ) -> Result<PushHead, ReceiveError> {
     let mut head = PushHead::default();
     let mut buffer = Vec::new();
-    let mut names = std::collections::BTreeSet::new();
+    let mut names = BTreeSet::new();
     loop {
         let packet = pkt::read(input, &mut buffer)?;
         let line = match packet {
-            None if head.commands.is_empty() => return Ok(head),
+            None if head.commands.is_empty() && head.certificate.is_none() => return Ok(head),
             None => return Err(ReceiveError::Truncated),
             Some(Packet::Flush) => break,
             Some(packet) => packet.line().ok_or(ReceiveError::NotAPush)?,
@@ -96,31 +102,67 @@ pub fn parse_push(
             head.shallow.push(from_gix(&id));
             continue;
         }
-        if line.starts_with(b"push-cert") {
-            return Err(ReceiveError::PushCertificate);
-        }
-        if head.commands.len() == limits.updates_max {
-            return Err(ReceiveError::TooManyUpdates {
-                max: limits.updates_max,
-            });
-        }
         let line = split_capabilities(line, format, &mut head)?;
-        let raw = RawCommand::parse(line, format)?;
-        head.has_pack |= raw.new.is_some();
-        let update = accept(&raw, &mut names);
-        head.commands.push(Command {
-            name: raw.name.to_owned(),
-            update: update
-                .as_ref()
-                .map(|_| head.updates.len())
-                .map_err(|reason| *reason),
-        });
-        head.updates.extend(update.ok());
+        // Everything that was signed, or nothing.
+        let is_signed = line == b"push-cert";
+        if head.certificate.is_some() || (is_signed && !head.commands.is_empty()) {
+            return Err(ReceiveError::UnsignedCommands);
+        }
+        if is_signed {
+            let certificate = Certificate::read(input, limits.certificate_bytes_max)?;
+            head.certificate = Some(certificate);
+        } else {
+            add_command(&mut head, &mut names, line, format, limits)?;
+        }
     }
+    let certificate = head.certificate.take();
+    for line in certificate.iter().flat_map(Certificate::commands) {
+        add_command(&mut head, &mut names, line, format, limits)?;
+    }
+    head.certificate = certificate;
     if head.capabilities.push_options {
         read_options(input, &mut head)?;
     }
+    refuse_unsigned_options(&mut head);
     Ok(head)
+}
+
+fn add_command(
+    head: &mut PushHead,
+    names: &mut BTreeSet<RefName>,
+    line: &[u8],
+    format: ObjectFormat,
+    limits: &PushLimits,
+) -> Result<(), ReceiveError> {
+    if head.commands.len() == limits.updates_max {
+        return Err(ReceiveError::TooManyUpdates {
+            max: limits.updates_max,
+        });
+    }
+    let raw = RawCommand::parse(line, format)?;
+    head.has_pack |= raw.new.is_some();
+    let update = accept(&raw, names);
+    head.commands.push(Command {
+        name: raw.name.to_owned(),
+        update: update
+            .as_ref()
+            .map(|_| head.updates.len())
+            .map_err(|reason| *reason),
+    });
+    head.updates.extend(update.ok());
+    Ok(())
+}
+
+/// Options mean what they mean to whoever signed: others than the certificate's, and nothing is done.
+fn refuse_unsigned_options(head: &mut PushHead) {
+    let signed = head.certificate.as_ref();
+    if signed.is_none_or(|certificate| certificate.options == head.options) {
+        return;
+    }
+    for command in &mut head.commands {
+        command.update = Err(INCONSISTENT_OPTIONS);
+    }
+    head.updates.clear();
 }
 
 fn split_capabilities<'a>(
@@ -197,10 +239,7 @@ impl<'a> RawCommand<'a> {
     }
 }
 
-fn accept(
-    raw: &RawCommand<'_>,
-    names: &mut std::collections::BTreeSet<RefName>,
-) -> Result<RefUpdate, &'static str> {
+fn accept(raw: &RawCommand<'_>, names: &mut BTreeSet<RefName>) -> Result<RefUpdate, &'static str> {
     if raw.name.len() > limits::REF_NAME_BYTES_MAX {
         return Err("ref name too long");
     }
@@ -390,6 +429,104 @@ mod tests {
             let error = parse(digits, words, format).unwrap_err();
             assert!(error.contains(says), "{digits} {words:?} {format}: {error}");
         }
+    }
+
+    fn signed(words: &str, options: &[&str], commands: &[String]) -> Vec<u8> {
+        let mut lines = vec![format!("push-cert\0report-status-v2 {words}")];
+        lines.push("certificate version 0.1\n".to_owned());
+        lines.push("pusher A <a@example.org> 1700000000 +0000\n".to_owned());
+        lines.extend(
+            options
+                .iter()
+                .map(|option| format!("push-option {option}\n")),
+        );
+        lines.push("\n".to_owned());
+        lines.extend(commands.iter().map(|command| format!("{command}\n")));
+        lines.push("-----BEGIN SSH SIGNATURE-----\n".to_owned());
+        lines.push("push-cert-end\n".to_owned());
+        let mut bytes = push(&lines);
+        bytes.truncate(bytes.len() - 4);
+        bytes
+    }
+
+    #[test]
+    fn the_commands_of_a_certificate_are_those_of_the_push() {
+        let commands = [
+            format!("{ZERO} {A} refs/heads/new"),
+            format!("{A} {ZERO} refs/tags/gone"),
+        ];
+        let bytes = [&signed("atomic", &[], &commands)[..], b"0000PACK"].concat();
+        let mut input = &bytes[..];
+        let head = parse_push(&mut input, ObjectFormat::Sha1, &PushLimits::default()).unwrap();
+        assert_eq!(input, b"PACK");
+        let plain = parse(&push(&[
+            format!("{}\0report-status-v2 atomic", commands[0]),
+            commands[1].clone(),
+        ]));
+        let certificate = head.certificate.clone().unwrap();
+        assert_eq!(certificate.nonce, None);
+        let unsigned = PushHead {
+            certificate: None,
+            ..head
+        };
+        assert_eq!(unsigned, plain.unwrap());
+    }
+
+    #[test]
+    fn signed_and_unsigned_commands_do_not_mix() {
+        let command = [format!("{ZERO} {A} refs/heads/a")];
+        let certificate = signed("", &[], &command);
+        let other = push(&[format!("{ZERO} {A} refs/heads/b\0report-status")]);
+        let first = &other[..other.len() - 4];
+        for bytes in [
+            [&certificate[..], &other].concat(),
+            [first, &certificate, b"0000"].concat(),
+            [&certificate[..], &certificate, b"0000"].concat(),
+        ] {
+            let error = parse(&bytes).unwrap_err().to_string();
+            assert_eq!(error, "got both push certificate and unsigned commands");
+        }
+    }
+
+    #[test]
+    fn options_that_were_not_signed_refuse_every_command() {
+        let command = [format!("{ZERO} {A} refs/heads/a")];
+        for (signed_options, sent, is_taken) in [
+            (&["x", "y"][..], &["x", "y"][..], true),
+            (&[], &[], true),
+            (&["x", "y"], &["y", "x"], false),
+            (&["x"], &["x", "y"], false),
+            (&["x"], &[], false),
+            (&[], &["x"], false),
+        ] {
+            let sent: Vec<_> = sent.iter().map(|&option| option.to_owned()).collect();
+            let head = signed("push-options", signed_options, &command);
+            let bytes = [&head[..], b"0000", &push(&sent)].concat();
+            let head = parse(&bytes).unwrap();
+            let expected = if is_taken {
+                Ok(0)
+            } else {
+                Err("inconsistent push options")
+            };
+            assert_eq!(
+                head.commands[0].update, expected,
+                "{signed_options:?} {sent:?}"
+            );
+            assert_eq!(head.updates.len(), usize::from(is_taken));
+            assert!(head.has_pack);
+        }
+    }
+
+    #[test]
+    fn a_certificate_alone_is_no_push() {
+        let bytes = signed("", &[], &[format!("{ZERO} {A} refs/heads/a")]);
+        assert!(matches!(parse(&bytes), Err(ReceiveError::Truncated)));
+        let empty = [&signed("", &[], &[])[..], b"0000"].concat();
+        let error = parse(&empty).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "malformed push certificate: there are no commands in it"
+        );
     }
 
     proptest! {

@@ -3,7 +3,7 @@
 use std::io::{BufRead, Write};
 use std::path::Path;
 
-use henge_types::{ObjectId, PreviousValue, RefRefusal, RefUpdate, RefVerdict};
+use henge_types::{ObjectId, PreviousValue, PushCertificate, RefRefusal, RefUpdate, RefVerdict};
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -13,6 +13,7 @@ use crate::protocol::PushLimits;
 use crate::push::closure::{Closure, ClosureError, Pushed};
 use crate::push::commands::{PushHead, parse_push};
 use crate::push::ingest::ingest;
+use crate::push::nonce::{self, Asked};
 use crate::push::policy::PushPolicy;
 use crate::push::report::{refusal_text, report_results};
 use crate::push::{IngestError, ReceiveError};
@@ -57,7 +58,7 @@ pub fn receive_pack(
         objects,
         quarantine,
     };
-    receive(refs, place, Refused::LeaveUnread, input, output, limits)
+    receive(refs, place, Transport::Requests, input, output, limits)
 }
 
 /// Where objects lie.
@@ -67,20 +68,21 @@ pub(crate) struct Place<'a> {
     pub(crate) quarantine: &'a Path,
 }
 
-/// What becomes of a pack that nothing can come of.
+/// Between whom the bytes go.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// It stays unread: the transport looks after the rest of the request.
-    LeaveUnread,
-    /// It is read, as git does: a client listens for the report only after it has sent everything.
-    Drain,
+pub(crate) enum Transport {
+    /// The request stands alone. A pack that nothing can come of stays unread: the transport looks after the rest.
+    Requests,
+    /// The advertisement went the same way. Such a pack is read, as git does: a client listens for the report only
+    /// after it has sent everything.
+    Stream,
 }
 
 /// [`receive_pack`], over any transport.
 pub(crate) fn receive(
     refs: &dyn RefStore,
     place: Place<'_>,
-    refused: Refused,
+    transport: Transport,
     input: &mut dyn BufRead,
     output: &mut dyn Write,
     limits: &PushLimits,
@@ -106,6 +108,7 @@ pub(crate) fn receive(
         refs,
         limits,
         policy,
+        certificate: judge_certificate(&head, refs, transport),
     };
     push.refuse_too_many_refs(&head, &current);
     push.abort_if_atomic(&head);
@@ -113,13 +116,28 @@ pub(crate) fn receive(
         push.take_pack(&head, place, input)?;
     } else if push.has_hope() {
         push.commit(&head)?;
-    } else if head.has_pack && refused == Refused::Drain {
+    } else if head.has_pack && transport == Transport::Stream {
         push.drain(place, input)?;
     }
     let unpack = push.summary.unpack_error.clone().map_or(Ok(()), Err);
     report_results(&head, unpack, &push.results, output).map_err(ReceiveError::Output)?;
     push.summary.head = head;
     Ok(push.summary)
+}
+
+fn judge_certificate(
+    head: &PushHead,
+    refs: &dyn RefStore,
+    transport: Transport,
+) -> Option<PushCertificate> {
+    let certificate = head.certificate.as_ref()?;
+    let asked = match transport {
+        Transport::Requests => Asked::Before,
+        Transport::Stream => Asked::Here,
+    };
+    let nonces = refs.nonces();
+    let nonce = nonce::judge(nonces.as_ref(), certificate.nonce.as_deref(), asked);
+    Some(certificate.judged(nonce, &head.updates))
 }
 
 /// What can be said of each update before the pack is read, from what the refs are now.
@@ -170,6 +188,7 @@ struct Push<'a> {
     results: Vec<Result<(), String>>,
     summary: PushSummary,
     policy: PushPolicy,
+    certificate: Option<PushCertificate>,
 }
 
 impl Push<'_> {
@@ -288,6 +307,7 @@ impl Push<'_> {
                 .collect(),
             atomic: head.capabilities.atomic,
             options: head.options.clone(),
+            certificate: self.certificate.take(),
             checked: &self.summary.checked,
         })?;
         for (position, index) in accepted.into_iter().enumerate() {

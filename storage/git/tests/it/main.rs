@@ -35,6 +35,7 @@ mod repack;
 mod server;
 mod sha256;
 mod shallow;
+mod signed;
 
 pub(crate) use server::{
     Git, Server, first_word, for_each_git, for_each_git_and_format, objects_of,

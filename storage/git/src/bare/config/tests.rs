@@ -49,6 +49,25 @@ fn every_value_is_read_as_git_reads_it() {
 }
 
 #[test]
+fn the_last_seed_of_nonces_counts_and_is_not_shown() {
+    assert_eq!(read("").unwrap().cert_nonce_seed, None);
+    let text = "[receive]\ncertNonceSeed = one\ncertnonceseed = \" two\"\ncertNonceSlop = 1k\n";
+    let config = read(text).unwrap();
+    let seed = config.cert_nonce_seed.as_ref().map(NonceSeed::as_bytes);
+    assert_eq!(seed, Some(&b" two"[..]));
+    assert_eq!(config.cert_nonce_slop_s, 1024);
+    assert!(!format!("{config:?}").contains("two"));
+    for (bad, says) in [
+        ("certNonceSeed", "receive.certNonceSeed cannot be"),
+        ("certNonceSlop = -1", "receive.certNonceSlop cannot be"),
+        ("certNonceSlop = soon", "soon"),
+    ] {
+        let error = read(&format!("[receive]\n{bad}\n")).unwrap_err();
+        assert!(error.to_string().contains(says), "{bad}: {error}");
+    }
+}
+
+#[test]
 fn hidden_refs_keep_the_order_of_the_file_across_sections() {
     let config = read(
         "[transfer]\nhideRefs = refs/a\n[uploadpack]\nhideRefs = !refs/a/b\n\

@@ -1,0 +1,89 @@
+//! Signed pushes: the certificate is recorded by the entry that changes the refs, so neither is there without the other.
+
+use std::collections::BTreeSet;
+
+use henge_types::limits::{PUSH_CERTIFICATES_KEPT_BYTES_MAX, PUSH_CERTIFICATES_KEPT_MAX};
+use henge_types::stored::{self, number};
+use henge_types::{
+    NonceSeed, PushCertificateRecord, RecordedRef, RefVerdict, Refusal, Reply, RepoId, SignedUpdate,
+};
+
+use super::{ShardView, push};
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::view::View;
+
+/// A push, and the record of its certificate if any of its updates was taken: what changed nothing must not push out
+/// the records of what did.
+pub(super) fn update_refs(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    signed: &SignedUpdate,
+) -> Outcome {
+    if !signed.certificate.is_well_formed() {
+        return Outcome::reply(Reply::Refused(Refusal::Invalid));
+    }
+    let outcome = push::update_refs(changes, header, &signed.push);
+    if let Reply::RefsUpdated { verdicts } = &outcome.reply
+        && verdicts.iter().any(|verdict| verdict.result.is_ok())
+    {
+        let record = record(header, signed, verdicts);
+        keep(changes, &signed.push.repo, &record);
+    }
+    outcome
+}
+
+fn record(
+    header: &Header,
+    signed: &SignedUpdate,
+    verdicts: &[RefVerdict],
+) -> PushCertificateRecord {
+    let certificate = &signed.certificate;
+    let accepted = verdicts.iter().filter(|verdict| verdict.result.is_ok());
+    let accepted: BTreeSet<_> = accepted.map(|verdict| &verdict.name).collect();
+    let refs = certificate.refs.iter().map(|certified| RecordedRef {
+        certified: certified.clone(),
+        accepted: accepted.contains(&certified.name),
+    });
+    PushCertificateRecord {
+        at: header.index,
+        at_ms: header.proposed_at_ms,
+        account: signed.push.pusher.clone(),
+        pusher: certificate.pusher.clone(),
+        pushee: certificate.pushee.clone(),
+        nonce: certificate.nonce,
+        signature: certificate.signature,
+        refs: refs.collect(),
+        text: certificate.text.clone(),
+    }
+}
+
+/// Keeps a record in the place of as many of the oldest as it takes.
+fn keep(changes: &mut Changes<'_, impl View>, repo: &RepoId, record: &PushCertificateRecord) {
+    let bytes = stored::encode(number::PUSH_CERTIFICATE, 1, record);
+    let all = keys::push_certificates(repo);
+    let known = changes.before().range(&all, &all);
+    let mut known: Vec<_> = known.map(|(key, old)| (key.clone(), old.len())).collect();
+    // The newest first, for as long as there is room.
+    known.reverse();
+    let (mut kept, mut kept_bytes) = (1, bytes.len());
+    for (key, old_bytes) in known {
+        kept += 1;
+        kept_bytes = kept_bytes.saturating_add(old_bytes);
+        if kept > PUSH_CERTIFICATES_KEPT_MAX || kept_bytes > PUSH_CERTIFICATES_KEPT_BYTES_MAX {
+            changes.delete(key);
+        }
+    }
+    changes.put(keys::push_certificate(repo, record.at), bytes);
+}
+
+/// Gives the shard its seed. One that it has stays: nonces that were given out must go on being known.
+pub(super) fn set_nonce_seed(changes: &mut Changes<'_, impl View>, seed: &NonceSeed) -> Outcome {
+    if ShardView::new(changes.before()).nonce_seed().is_none() {
+        let bytes = stored::encode(number::NONCE_SEED, 1, seed);
+        changes.put(keys::nonce_seed(), bytes);
+    }
+    Outcome::reply(Reply::Done)
+}
