@@ -58,15 +58,15 @@ pub const BRANCHES_UNPAGED_MAX: usize = 10_000;
 pub const CATALOGUE_ITEMS_MAX: usize = 1_000;
 /// Objects in one pushed pack.
 pub const PACK_OBJECTS_MAX: u32 = 20_000_000;
-/// One object, inflated, in a pushed pack.
-pub const OBJECT_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// One object, inflated, in a pushed pack. It has to be in memory.
+pub const OBJECT_BYTES_MAX: u64 = 480 * 1024 * 1024;
 /// Bytes that the objects of a pushed pack may have together, per byte of the pack.
 pub const PACK_INFLATED_RATIO_MAX: u64 = 1024;
 /// Bytes that they may have beyond that: many versions of one large file make a small pack.
 pub const PACK_INFLATED_BYTES_FREE: u64 = 16 * 1024 * 1024 * 1024;
-/// Bases of deltas kept in memory while a pushed pack is resolved, beside the object at hand.
-pub const DELTA_BASES_KEPT_BYTES_MAX: u64 = 512 * 1024 * 1024;
-
+/// What has to be in memory at once to resolve a delta of a pushed pack, and to read it again: the bases kept for others,
+/// the delta, and twice the larger of its base and its result.
+pub const DELTA_RESOLVED_BYTES_MAX: u64 = 448 * 1024 * 1024;
 /// Deltas from an object in a pushed pack to the whole one at the end of its chain: as many as git makes at most.
 pub const DELTA_DEPTH_MAX: u32 = 4095;
 /// Directories from the top of a pushed tree down to its deepest one: git reads no more (core.maxTreeDepth).

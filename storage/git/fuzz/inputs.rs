@@ -3,21 +3,27 @@
 //! Each of them goes through the public API, panics when something is left behind or an answer contradicts what is
 //! known about the input, and says how the input was taken.
 
+mod files;
 mod longer;
+mod packs;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use flate2::write::ZlibEncoder;
+#[allow(unused_imports, reason = "every target uses its part of the inputs")]
+pub(crate) use files::Shelf;
 use henge_git::{
-    BareRepository, Deadline, FetchLimits, Objects, Protocol, PushLimits, Stop, parse_push,
-    receive_pack, upload_pack,
+    BareRepository, Conversation, Deadline, FetchLimits, Objects, Output, Part, Protocol,
+    PushLimits, Stop, parse_push, receive_pack, upload_pack,
 };
 use henge_runtime::SystemClock;
 use henge_types::ObjectFormat;
 use longer::{Longer, first_whole};
-use sha1::{Digest, Sha1};
+#[allow(unused_imports, reason = "every target uses its part of the inputs")]
+pub(crate) use packs::{
+    Entry, Id, Kind, commit_text, deflate, hex, line, object_id, pack_body, push_head, tag_text,
+    with_trailer,
+};
 
 /// Long before this, every input must have been answered.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -38,117 +44,6 @@ impl Taken {
     pub(crate) fn is_accepted(&self) -> bool {
         *self == Self::Accepted
     }
-}
-
-/// The name of an object.
-pub(crate) type Id = [u8; 20];
-
-pub(crate) fn object_id(kind: Kind, data: &[u8]) -> Id {
-    let mut hash = Sha1::new();
-    hash.update(format!("{} {}\0", kind.name(), data.len()));
-    hash.update(data);
-    hash.finalize().into()
-}
-
-pub(crate) fn hex(id: &Id) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Kinds of whole objects, numbered as in packs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Commit = 1,
-    Tree = 2,
-    Blob = 3,
-    Tag = 4,
-}
-
-impl Kind {
-    pub(crate) fn of(number: u8) -> Option<Self> {
-        [Self::Commit, Self::Tree, Self::Blob, Self::Tag]
-            .into_iter()
-            .find(|kind| *kind as u8 == number)
-    }
-
-    const fn name(self) -> &'static str {
-        match self {
-            Self::Commit => "commit",
-            Self::Tree => "tree",
-            Self::Blob => "blob",
-            Self::Tag => "tag",
-        }
-    }
-}
-
-/// One entry of a pack.
-pub(crate) enum Entry<'a> {
-    Whole(Kind, &'a [u8]),
-    RefDelta(Id, &'a [u8]),
-    /// Against the entry that begins so many bytes earlier.
-    OfsDelta(usize, &'a [u8]),
-}
-
-/// A pack of `entries` without its trailer.
-pub(crate) fn pack_body(entries: &[Entry<'_>]) -> Vec<u8> {
-    let mut pack = b"PACK\0\0\0\x02".to_vec();
-    pack.extend((entries.len() as u32).to_be_bytes());
-    for entry in entries {
-        let (number, data) = match entry {
-            Entry::Whole(kind, data) => (*kind as u8, data),
-            Entry::OfsDelta(_, delta) => (6, delta),
-            Entry::RefDelta(_, delta) => (7, delta),
-        };
-        push_head(&mut pack, number, data.len());
-        match entry {
-            Entry::Whole(..) => {}
-            Entry::RefDelta(id, _) => pack.extend(id),
-            Entry::OfsDelta(distance, _) => push_distance(&mut pack, *distance),
-        }
-        pack.extend(deflate(data));
-    }
-    pack
-}
-
-/// Kind and size, as an entry begins.
-pub(crate) fn push_head(pack: &mut Vec<u8>, number: u8, size: usize) {
-    let mut rest = size >> 4;
-    let mut byte = number << 4 | (size & 15) as u8;
-    while rest > 0 {
-        pack.push(byte | 0x80);
-        byte = (rest & 0x7f) as u8;
-        rest >>= 7;
-    }
-    pack.push(byte);
-}
-
-fn push_distance(pack: &mut Vec<u8>, mut distance: usize) {
-    let mut bytes = vec![(distance & 0x7f) as u8];
-    while distance > 0x7f {
-        distance = (distance >> 7) - 1;
-        bytes.push(0x80 | (distance & 0x7f) as u8);
-    }
-    bytes.reverse();
-    pack.extend(bytes);
-}
-
-pub(crate) fn deflate(data: &[u8]) -> Vec<u8> {
-    let mut encoder = ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
-    encoder.write_all(data).expect("memory takes all");
-    encoder.finish().expect("memory takes all")
-}
-
-/// A pack with the checksum that belongs to it.
-pub(crate) fn with_trailer(body: &[u8]) -> Vec<u8> {
-    let mut pack = body.to_vec();
-    pack.extend(Sha1::digest(body));
-    pack
-}
-
-/// One frame.
-pub(crate) fn line(data: &[u8]) -> Vec<u8> {
-    let mut frame = format!("{:04x}", data.len() + 4).into_bytes();
-    frame.extend(data);
-    frame
 }
 
 /// A bare repository with a little history, all of it known.
@@ -213,36 +108,8 @@ impl Place {
 
     /// Pushes new refs with a pack. Nothing but packs and refs may be left, and those only if all were taken.
     pub(crate) fn push(&self, refs: &[(Id, &str)], pack: &[u8], limits: &PushLimits) -> Taken {
-        let mut request = Vec::new();
-        for (number, (id, name)) in refs.iter().enumerate() {
-            let capabilities = if number == 0 { "\0report-status" } else { "" };
-            let command = format!("{:040} {} {name}{capabilities}", 0, hex(id));
-            request.extend(line(command.as_bytes()));
-        }
-        request.extend(b"0000");
-        request.extend(pack);
         let packs = self.packs();
-        let quarantine = self.repo.quarantine().expect("a quarantine can be made");
-        let mut report = Vec::new();
-        let outcome = receive_pack(
-            &self.repo,
-            &self.objects(),
-            quarantine.path(),
-            &mut &request[..],
-            &mut report,
-            limits,
-        );
-        drop(quarantine);
-        if let Err(error) = outcome {
-            panic!("a push had no report: {error}");
-        }
-        let report = String::from_utf8_lossy(&report).into_owned();
-        let is_ok = |(_, name): &(Id, &str)| report.contains(&format!("ok {name}\n"));
-        let taken = if refs.iter().all(is_ok) {
-            Taken::Accepted
-        } else {
-            Taken::Refused(report)
-        };
+        let taken = push(&self.repo, &self.objects(), refs, pack, limits);
         self.assert_clean();
         if !taken.is_accepted() {
             assert_eq!(packs, self.packs(), "a refused push left a pack");
@@ -252,6 +119,52 @@ impl Place {
             );
         }
         taken
+    }
+
+    /// Fetches; the answer goes to `answer`.
+    pub(crate) fn fetch(
+        &self,
+        protocol: Protocol,
+        request: &[u8],
+        answer: &mut dyn Output,
+        stop: Stop,
+    ) -> Result<(), String> {
+        let limits = FetchLimits {
+            stop,
+            ..FetchLimits::default()
+        };
+        let mut request = request;
+        let objects = self.objects();
+        upload_pack(
+            &self.repo,
+            &objects,
+            protocol,
+            &mut request,
+            answer,
+            &limits,
+        )
+        .map(|_| ())
+        .map_err(|error| error.to_string())
+    }
+
+    /// Fetches on a stream, as over SSH: the answer goes nowhere.
+    pub(crate) fn converse(&self, request: &[u8], stop: Stop) -> Result<(), String> {
+        let limits = FetchLimits {
+            stop,
+            ..FetchLimits::default()
+        };
+        let objects = self.objects();
+        let conversation = Conversation {
+            refs: &self.repo,
+            objects: &objects,
+            protocol: Protocol::V0,
+            part: Part::Whole,
+        };
+        let mut request = request;
+        conversation
+            .upload_pack(&mut request, &mut std::io::sink(), &limits)
+            .map(|_| ())
+            .map_err(|error| error.to_string())
     }
 
     fn packs(&self) -> usize {
@@ -277,20 +190,45 @@ impl Place {
     }
 }
 
-pub(crate) fn commit_text(tree: &Id, parents: &[Id]) -> Vec<u8> {
-    let parents: String = parents
-        .iter()
-        .map(|parent| format!("parent {}\n", hex(parent)))
-        .collect();
-    let who = "A <a@example.org> 1700000000 +0000";
-    let tree = hex(tree);
-    format!("tree {tree}\n{parents}author {who}\ncommitter {who}\n\nmessage\n").into_bytes()
-}
-
-pub(crate) fn tag_text(target: &Id, kind: &str) -> Vec<u8> {
-    let target = hex(target);
-    let who = "A <a@example.org> 1700000000 +0000";
-    format!("object {target}\ntype {kind}\ntag v1\ntagger {who}\n\nmessage\n").into_bytes()
+/// Pushes new refs with a pack.
+pub(crate) fn push(
+    repo: &BareRepository,
+    objects: &Objects,
+    refs: &[(Id, &str)],
+    pack: &[u8],
+    limits: &PushLimits,
+) -> Taken {
+    let mut request = Vec::new();
+    for (number, (id, name)) in refs.iter().enumerate() {
+        let capabilities = if number == 0 { "\0report-status" } else { "" };
+        let command = format!("{:040} {} {name}{capabilities}", 0, hex(id));
+        request.extend(line(command.as_bytes()));
+    }
+    request.extend(b"0000");
+    let mut input = std::io::Read::chain(&request[..], pack);
+    let quarantine = repo.quarantine().expect("a quarantine can be made");
+    let mut report = Vec::new();
+    let outcome = receive_pack(
+        repo,
+        objects,
+        quarantine.path(),
+        &mut input,
+        &mut report,
+        limits,
+    );
+    drop(quarantine);
+    match outcome {
+        Ok(_) => {}
+        Err(error) if limits.stop.is_set() => return Taken::Refused(error.to_string()),
+        Err(error) => panic!("a push had no report: {error}"),
+    }
+    let report = String::from_utf8_lossy(&report).into_owned();
+    let is_ok = |(_, name): &(Id, &str)| report.contains(&format!("ok {name}\n"));
+    if refs.iter().all(is_ok) {
+        Taken::Accepted
+    } else {
+        Taken::Refused(report)
+    }
 }
 
 fn stop() -> Stop {
@@ -459,20 +397,9 @@ pub(crate) fn fetch(place: &Place, text: &[u8]) -> Result<Vec<u8>, String> {
     let (protocol, request) = fetch_request(text);
     place.longer.fetch(protocol, &request);
     let mut answer = Vec::new();
-    let limits = FetchLimits {
-        stop: stop(),
-        ..FetchLimits::default()
-    };
-    upload_pack(
-        &place.repo,
-        &place.objects(),
-        protocol,
-        &mut &request[..],
-        &mut answer,
-        &limits,
-    )
-    .map(|_| answer)
-    .map_err(|error| error.to_string())
+    place
+        .fetch(protocol, &request, &mut answer, stop())
+        .map(|()| answer)
 }
 
 /// What [`fetch`] sends.

@@ -6,6 +6,10 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use gix_hash::{Kind as HashKind, ObjectId as Oid, oid};
 
+/// Ids that a client claims to know. Tables of gix take the first bytes of an id for its hash: right for the ids of
+/// objects, which nobody chooses, and a trap for those that anybody can write down.
+pub(crate) type ClaimedIds = std::collections::HashSet<Oid>;
+
 /// The longest raw id, in bytes.
 pub(crate) const OID_BYTES_MAX: usize = 32;
 

@@ -6,8 +6,10 @@
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use gix_hashtable::HashMap;
+use gix_object::Kind;
 use henge_types::ObjectId;
 
+use crate::object::parse_tag;
 use crate::oid::{Oid, from_gix, oid, to_gix};
 use crate::store::{ObjectStore, Objects, StoreError};
 
@@ -88,15 +90,35 @@ fn read_and_remember(
     id: &oid,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<Oid>, StoreError> {
-    let Some(target) = store.peel(id, buffer)? else {
-        // Not there, or not yet: nothing to remember.
-        return Ok(None);
+    // All tags on the way are remembered: were each of them a ref, the way would be gone from each.
+    let mut tags = Vec::new();
+    let mut at = id.to_owned();
+    let target = loop {
+        if let Some(known) = remembered().get(&at) {
+            break known.unwrap_or(at);
+        }
+        match store.kind(&at)? {
+            // Not there, or not yet: nothing to remember.
+            None => return Ok(None),
+            Some(Kind::Tag) => {
+                store.get(&at, buffer)?;
+                let target = parse_tag(buffer, store.format());
+                let (target, _) = target.ok_or(StoreError::Malformed { id: at })?;
+                tags.push(at);
+                at = target;
+            }
+            Some(Kind::Commit | Kind::Tree | Kind::Blob) => break at,
+        }
     };
-    let peeled = (target.as_ref() != id).then_some(target);
     let mut remembered = remembered();
-    if remembered.len() >= REMEMBERED_MAX {
+    if remembered.len() + tags.len() >= REMEMBERED_MAX {
         remembered.clear();
     }
-    remembered.insert(id.to_owned(), peeled);
-    Ok(peeled)
+    if tags.is_empty() {
+        remembered.insert(target, None);
+        return Ok(None);
+    }
+    let tags = tags.into_iter().take(REMEMBERED_MAX);
+    remembered.extend(tags.map(|tag| (tag, Some(target))));
+    Ok(Some(target))
 }

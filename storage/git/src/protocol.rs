@@ -158,8 +158,9 @@ pub struct PushLimits {
     pub inflated_ratio_max: u64,
     /// Bytes that they may have beyond that, whatever the pack's size.
     pub inflated_bytes_free: u64,
-    /// Bytes of delta bases that may have to be kept in memory beside the object that is resolved.
-    pub kept_bytes_max: u64,
+    /// Bytes that may have to be in memory at once to resolve a delta: the bases kept for others, the delta itself, and
+    /// twice the larger of its base and its result, as for whoever reads it later.
+    pub resolved_bytes_max: u64,
     /// Deltas from an object to the whole one at the end of its chain.
     pub delta_depth_max: u32,
     /// Directories from the top of a tree down to its deepest one.
@@ -188,7 +189,7 @@ impl Default for PushLimits {
             object_bytes_max: limits::OBJECT_BYTES_MAX,
             inflated_ratio_max: limits::PACK_INFLATED_RATIO_MAX,
             inflated_bytes_free: limits::PACK_INFLATED_BYTES_FREE,
-            kept_bytes_max: limits::DELTA_BASES_KEPT_BYTES_MAX,
+            resolved_bytes_max: limits::DELTA_RESOLVED_BYTES_MAX,
             delta_depth_max: limits::DELTA_DEPTH_MAX,
             tree_depth_max: limits::TREE_DEPTH_MAX,
             tree_bytes_max: limits::TREE_BYTES_MAX,

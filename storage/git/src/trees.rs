@@ -16,6 +16,11 @@ const TREE_CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// How often the deadline is looked at, in trees.
 const STOP_EVERY: u64 = 256;
 
+/// Trees that one tree is compared with: of the parents of a commit with more, the others are not looked at.
+pub(crate) const BASES_MAX: usize = 64;
+/// Their bytes together: no further one is read once there are so many.
+pub(crate) const BASES_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 /// Reads trees.
 pub(crate) struct Trees<'a> {
     store: &'a ObjectStore,
@@ -36,12 +41,13 @@ impl<'a> Trees<'a> {
 
     /// A tree that must be there.
     pub(crate) fn get(&mut self, tree: &Oid) -> Result<Arc<Vec<u8>>, ReachError> {
-        if let Some(data) = self.cache.get(tree) {
-            return Ok(data);
-        }
+        // Also for those at hand: a few trees can be reached on more paths than anybody can count.
         self.read += 1;
         if self.read.is_multiple_of(STOP_EVERY) && self.stop.is_set() {
             return Err(ReachError::Stopped);
+        }
+        if let Some(data) = self.cache.get(tree) {
+            return Ok(data);
         }
         let object = self.store.get_shared(tree)?;
         if object.kind != Kind::Tree {
@@ -51,28 +57,41 @@ impl<'a> Trees<'a> {
         Ok(object.data)
     }
 
+    /// Trees to compare one with, but for those that are too much to have in memory at once.
+    fn bases(&mut self, bases: &[Oid]) -> Result<Vec<Arc<Vec<u8>>>, ReachError> {
+        let mut decoded = Vec::with_capacity(bases.len().min(BASES_MAX));
+        let mut bytes = 0;
+        for base in bases.iter().take(BASES_MAX) {
+            let data = self.get(base)?;
+            bytes += data.len();
+            decoded.push(data);
+            if bytes > BASES_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(decoded)
+    }
+
     /// Shows `visit` a tree and everything below it, but for what one of `bases` has at the same path. It says whether to
     /// go on below what it was shown.
     ///
     /// What is passed over is left to the bases. So whoever keeps one set over several calls, and does not go on below
     /// what is in it, must have been through all of a base before: a change that is reverted makes a tree and its base
-    /// stand the other way round further back, and each would leave what they share to the other.
+    /// stand the other way round further back, and each would leave what they share to the other. Of very many or very
+    /// large bases only some are looked at: more is shown then.
     pub(crate) fn differences(
         &mut self,
         tree: Oid,
         bases: Vec<Oid>,
         visit: &mut dyn FnMut(&oid) -> bool,
     ) -> Result<(), ReachError> {
-        let mut pending = vec![(tree, bases)];
+        let mut pending = Vec::new();
+        if !bases.contains(&tree) && visit(&tree) {
+            pending.push((tree, bases));
+        }
         while let Some((tree, bases)) = pending.pop() {
-            if bases.contains(&tree) || !visit(&tree) {
-                continue;
-            }
             let data = self.get(&tree)?;
-            let mut decoded = Vec::with_capacity(bases.len());
-            for base in &bases {
-                decoded.push(self.get(base)?);
-            }
+            let decoded = self.bases(&bases)?;
             let format = self.store.format();
             let mut entries = TreeEntries::new(&data, format);
             let mut beside: Vec<_> = decoded
@@ -98,10 +117,9 @@ impl<'a> Trees<'a> {
                 if below.iter().any(|other| *other == entry.id) {
                     continue;
                 }
-                if entry.kind == EntryKind::Tree {
+                // Shown before it waits: a tree of millions of entries may have the same one in all of them.
+                if visit(entry.id) && entry.kind == EntryKind::Tree {
                     pending.push((entry.id.to_owned(), below));
-                } else {
-                    visit(entry.id);
                 }
             }
         }

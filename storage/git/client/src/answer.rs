@@ -49,18 +49,21 @@ impl AnswerReader {
         tell: &mut dyn FnMut(&str),
     ) -> Result<(), Error> {
         self.pending.extend_from_slice(data);
-        let frames = std::mem::take(&mut self.pending);
+        let mut frames = std::mem::take(&mut self.pending);
         let mut rest = frames.as_slice();
+        let mut buffer = Vec::new();
         while let Some(length) = frame_bytes(rest)? {
             if rest.len() < length {
                 break;
             }
-            let mut buffer = Vec::new();
             if let Some(packet) = pkt::read(&mut rest, &mut buffer)? {
                 self.take(packet, pack, tell)?;
             }
         }
-        self.pending = rest.to_vec();
+        // In place: what comes byte by byte must not be copied for each of them.
+        let taken = frames.len() - rest.len();
+        frames.drain(..taken);
+        self.pending = frames;
         Ok(())
     }
 

@@ -31,12 +31,12 @@ pub mod url;
 
 pub use address::AddressPolicy;
 pub use error::Error;
-pub use listing::{Listing, RemoteRef};
+pub use listing::{Listing, RemoteRef, read_advertisement, read_ls_refs};
 pub use local::{Directory, Local};
 pub use network::{Network, Timeouts};
 pub use pack::PackFile;
 pub use remote::Remote;
-pub use report::{PushVerdict, read_report};
+pub use report::{PushVerdict, read_banded_report, read_report};
 pub use request::push_commands;
 pub use transfer::{
     Destination, Event, Prune, Selection, Source, Transfer, TransferSummary, Watch, transfer,

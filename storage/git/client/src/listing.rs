@@ -10,8 +10,8 @@ use henge_types::{ObjectFormat, ObjectId, RefName};
 
 use crate::error::{Error, printable};
 
-/// Refs of one remote. A listing is kept in memory.
-const REFS_MAX: usize = 2_000_000;
+/// Refs of one remote. A listing is kept in memory, more than once while it is compared with another one.
+const REFS_MAX: usize = 1_000_000;
 /// Lines of capabilities.
 const CAPABILITIES_MAX: usize = 1000;
 
@@ -47,6 +47,15 @@ impl Listing {
         Self {
             format,
             ..Self::default()
+        }
+    }
+
+    /// Of the same remote, for what it can do.
+    pub(crate) fn without_refs(&self) -> Self {
+        Self {
+            protocol: self.protocol,
+            capabilities: self.capabilities.clone(),
+            ..Self::of(self.format)
         }
     }
 
@@ -126,11 +135,11 @@ impl Capabilities {
     }
 }
 
-/// Reads what a server says first. In protocol v2 the refs are still to be asked for.
-pub(crate) fn read_advertisement(
-    input: &mut dyn BufRead,
-    service: Service,
-) -> Result<Listing, Error> {
+/// Reads what a server says first. In protocol v2 the refs are still to be asked for ([`read_ls_refs`]).
+///
+/// # Errors
+/// When it breaks off, is malformed, or says of a repository what cannot be handled.
+pub fn read_advertisement(input: &mut dyn BufRead, service: Service) -> Result<Listing, Error> {
     let mut buffer = Vec::new();
     let expected = format!("# service={}", service.name());
     let mut first = line(input, &mut buffer)?;
@@ -257,7 +266,10 @@ fn split_ref(entry: &[u8], format: ObjectFormat) -> Result<(ObjectId, &[u8]), Er
 }
 
 /// Reads the answer to `ls-refs` into `listing`.
-pub(crate) fn read_ls_refs(input: &mut dyn BufRead, listing: &mut Listing) -> Result<(), Error> {
+///
+/// # Errors
+/// When it breaks off, is malformed, or lists too many refs.
+pub fn read_ls_refs(input: &mut dyn BufRead, listing: &mut Listing) -> Result<(), Error> {
     let mut buffer = Vec::new();
     while let Some(entry) = line(input, &mut buffer)? {
         // `unborn HEAD symref-target:NAME`, or an id.

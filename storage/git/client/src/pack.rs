@@ -1,14 +1,17 @@
 //! A pack in a file, checked as it is written (gitformat-pack(5)).
 
 use std::fs::File;
-use std::io::{self, BufWriter, Read, Seek, Write};
+use std::io::{self, BufRead, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
+use henge_git::Protocol;
 use henge_types::ObjectFormat;
 use sha1::Sha1;
 use sha2::{Digest, Sha256};
 
+use crate::answer::AnswerReader;
 use crate::error::Error;
+use crate::transfer::Event;
 
 /// Written at once.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -157,6 +160,36 @@ impl PackFile {
             file,
             bytes,
             objects,
+        })
+    }
+
+    /// Reads the answer to a fetch (gitprotocol-pack(5), gitprotocol-v2(5)) and keeps its pack, of at most `bytes_max`
+    /// bytes, in `directory`.
+    ///
+    /// # Errors
+    /// When the answer breaks off, is malformed or a refusal, or its pack is none or too large.
+    pub fn from_answer(
+        directory: &Path,
+        format: ObjectFormat,
+        bytes_max: u64,
+        protocol: Protocol,
+        answer: &mut dyn BufRead,
+        tell: &mut dyn FnMut(Event<'_>),
+    ) -> Result<Self, Error> {
+        Self::write(directory, format, bytes_max, |pack| {
+            let mut reader = AnswerReader::new(protocol);
+            loop {
+                let data = answer.fill_buf().map_err(Error::from_stream)?;
+                let bytes = data.len();
+                if bytes == 0 {
+                    return reader.finish();
+                }
+                reader.feed(data, pack, &mut |text| tell(Event::Said(text)))?;
+                answer.consume(bytes);
+                tell(Event::Received {
+                    bytes: pack.bytes(),
+                });
+            }
         })
     }
 

@@ -1,6 +1,5 @@
 //! A repository over smart HTTP (gitprotocol-http(5)).
 
-use std::io::BufRead;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -13,7 +12,6 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, Request, StatusCode};
 
-use crate::answer::AnswerReader;
 use crate::error::Error;
 use crate::exchange::{self, Answer, Upload};
 use crate::listing::{self, Listing};
@@ -26,8 +24,8 @@ use crate::url::{Credentials, RemoteUrl};
 
 /// Redirects that are followed one after the other.
 const REDIRECTS_MAX: usize = 5;
-/// Bytes of a listing of refs.
-const LISTING_BYTES_MAX: u64 = 512 * 1024 * 1024;
+/// Bytes of a listing of refs. It is kept in memory.
+const LISTING_BYTES_MAX: u64 = 96 * 1024 * 1024;
 /// Bytes of the report on a push, side-bands included.
 const REPORT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
@@ -286,21 +284,14 @@ impl Source for Remote {
             answer_bytes_max,
             &mut quiet,
         )?;
-        PackFile::write(directory, listing.format, self.pack_bytes_max, |pack| {
-            let mut reader = AnswerReader::new(protocol);
-            loop {
-                let data = answer.body.fill_buf().map_err(Error::from_stream)?;
-                let bytes = data.len();
-                if bytes == 0 {
-                    return reader.finish();
-                }
-                reader.feed(data, pack, &mut |text| (watch.tell)(Event::Said(text)))?;
-                answer.body.consume(bytes);
-                (watch.tell)(Event::Received {
-                    bytes: pack.bytes(),
-                });
-            }
-        })
+        PackFile::from_answer(
+            directory,
+            listing.format,
+            self.pack_bytes_max,
+            protocol,
+            &mut answer.body,
+            watch.tell,
+        )
     }
 }
 
@@ -308,7 +299,8 @@ impl Destination for Remote {
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error> {
         // Pushes are spoken in the first protocol.
         let listing = self.advertisement(Service::ReceivePack, Protocol::V0, watch)?;
-        self.for_push = Some(listing.clone());
+        // Its refs are not asked for again.
+        self.for_push = Some(listing.without_refs());
         Ok(listing)
     }
 

@@ -72,6 +72,19 @@ pub fn read_report(report: &[u8], updates: &[RefUpdate]) -> Result<Vec<PushVerdi
     parse(&mut report, updates)
 }
 
+/// Reads a report in side-bands; what the remote tells a person goes to `tell`.
+///
+/// # Errors
+/// When it is none, or the pack was refused.
+pub fn read_banded_report(
+    report: &[u8],
+    updates: &[RefUpdate],
+    tell: &mut dyn FnMut(&str),
+) -> Result<Vec<PushVerdict>, Error> {
+    let mut report = report;
+    read(&mut report, true, updates, tell)
+}
+
 fn parse(input: &mut dyn BufRead, updates: &[RefUpdate]) -> Result<Vec<PushVerdict>, Error> {
     let mut results: BTreeMap<String, Result<(), String>> = BTreeMap::new();
     let mut unpacked = None;

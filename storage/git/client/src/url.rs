@@ -1,6 +1,7 @@
 //! Where a repository is, and with what it is asked.
 
 use std::fmt;
+use std::net::Ipv6Addr;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -101,7 +102,15 @@ impl RemoteUrl {
         let uri: Uri = text.parse().map_err(|_| InvalidUrl::Malformed)?;
         let authority = uri.authority().ok_or(InvalidUrl::Malformed)?;
         let host = authority.host().to_ascii_lowercase();
-        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let bracketed = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_address = bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
+        // The parser takes brackets anywhere.
+        if !is_address && host.contains(['[', ']', ':']) {
+            return Err(InvalidUrl::Malformed);
+        }
+        let host = bracketed.unwrap_or(&host);
         // A port that is none is left out by the parser instead of being refused.
         let shown_port = authority.as_str().rsplit_once(']').map_or_else(
             || authority.as_str().rsplit_once(':').map(|(_, port)| port),
@@ -124,7 +133,7 @@ impl RemoteUrl {
 
     /// Where `location` of an answer to `self` + `suffix` leads, as the address of a repository: `suffix` (the path of
     /// the service) is taken off again. `None` when it leads to something else. Credentials in it are not taken.
-    pub(crate) fn redirected(&self, location: &str, suffix: &str) -> Option<Self> {
+    pub fn redirected(&self, location: &str, suffix: &str) -> Option<Self> {
         let without_query = location.split(['?', '#']).next().unwrap_or(location);
         let base = without_query.strip_suffix(suffix)?;
         if base.contains("://") {
@@ -140,7 +149,7 @@ impl RemoteUrl {
     }
 
     /// Whether what is secret to `self` may be told to `other`: the same server, or the same one over TLS.
-    pub(crate) fn trusts(&self, other: &Self) -> bool {
+    pub fn trusts(&self, other: &Self) -> bool {
         let same = self.scheme == other.scheme && self.port == other.port;
         let upgraded = self.scheme == Scheme::Http
             && self.port == Scheme::Http.default_port()

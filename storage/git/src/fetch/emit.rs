@@ -21,7 +21,7 @@ use crate::store::{Location, ObjectStore, Pack, StoreError};
 
 /// From this many on, entries at the start of a pack are sent as one piece.
 const VERBATIM_OBJECTS_MIN: usize = 16;
-/// How often the deadline is looked at, in objects.
+/// How often the deadline is looked at, in objects that are copied as they lie.
 const STOP_EVERY: usize = 1024;
 
 /// A stored delta on what the client has is sent as it is when it has fewer bytes; else a better one is looked for.
@@ -92,7 +92,7 @@ pub(super) fn write_pack(
         },
         selection: &selection,
         thin_bases: thin_bases(store, &selection, accepts),
-        thin_deltas: ThinDeltas::new(store, &selection),
+        thin_deltas: ThinDeltas::new(store, &selection, stop),
         deflater: Deflater::default(),
         buffer: Vec::new(),
         sent: FetchSummary::default(),
@@ -100,7 +100,7 @@ pub(super) fn write_pack(
     let header = gix_pack::data::header::encode(gix_pack::data::Version::V2, count);
     emitter.output.write_all(&header)?;
     emitter.write_packed(stop)?;
-    emitter.write_loose()?;
+    emitter.write_loose(stop)?;
     let Emitter {
         output,
         sent,
@@ -214,7 +214,8 @@ impl Emitter<'_> {
             let pack = self.store.pack(slot);
             let verbatim = self.write_verbatim(pack, start, end, stop)?;
             for position in start + verbatim..end {
-                if position.is_multiple_of(STOP_EVERY) && stop.is_set() {
+                // Each may have to be made of many others.
+                if stop.is_set() {
                     return Err(FetchError::Stopped);
                 }
                 self.write_entry(pack, position)?;
@@ -358,9 +359,12 @@ impl Emitter<'_> {
         }
     }
 
-    fn write_loose(&mut self) -> Result<(), FetchError> {
+    fn write_loose(&mut self, stop: &Stop) -> Result<(), FetchError> {
         let selection = self.selection;
         for (id, dir) in &selection.loose {
+            if stop.is_set() {
+                return Err(FetchError::Stopped);
+            }
             self.write_whole(id, Location::Loose { dir: *dir })?;
         }
         Ok(())

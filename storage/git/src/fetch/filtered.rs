@@ -11,27 +11,33 @@ use crate::fetch::select::Selector;
 use crate::fetch::sparse::{At, Patterns};
 use crate::object::{EntryKind, SamePath, TreeEntries, TreeEntry};
 use crate::oid::Oid;
+use crate::protocol::Stop;
 use crate::store::{ObjectStore, StoreError};
 
 /// Bytes of a path that patterns are compared with: git itself takes no longer ones.
 const PATH_BYTES_MAX: usize = 4096;
+
+/// Trees that wait to be looked into, each with its path where patterns need it.
+const PENDING_MAX: usize = 500_000;
 
 /// A filter in use.
 pub(super) struct Sieve {
     filter: Filter,
     is_open: bool,
     sparse: Vec<Patterns>,
+    stop: Stop,
     /// At which depth the entries of a tree were looked at; where they lay less deep, they are looked at again.
     seen: HashMap<Oid, u64>,
 }
 
 impl Sieve {
-    /// `sparse` are the patterns that the filter names.
-    pub(super) fn new(filter: Filter, sparse: Vec<Patterns>) -> Self {
+    /// `sparse` are the patterns that the filter names; to compare with them ends at `stop`.
+    pub(super) fn new(filter: Filter, sparse: Vec<Patterns>, stop: Stop) -> Self {
         Self {
             is_open: filter.is_open(),
             filter,
             sparse,
+            stop,
             seen: HashMap::default(),
         }
     }
@@ -117,8 +123,11 @@ impl Sieve {
         if !self.sparse.is_empty() {
             let path = place.path_of(name)?;
             let mut lists = self.sparse.iter().zip(&place.matched);
-            if !lists.all(|(list, default)| list.decide(&path, At::File).unwrap_or(*default)) {
-                return Ok(false);
+            for (list, default) in &mut lists {
+                let decided = list.decide(&path, At::File, &self.stop)?;
+                if !decided.unwrap_or(*default) {
+                    return Ok(false);
+                }
             }
         }
         match self.filter.blob_bytes {
@@ -145,16 +154,18 @@ struct Place {
 
 impl Place {
     /// The tree of a commit, or one that the client asked for: its own entries count from the top then, as git counts.
-    fn top(sieve: &Sieve, inner: u64) -> Self {
+    fn top(sieve: &Sieve, inner: u64) -> Result<Self, FetchError> {
         let matched = sieve.sparse.iter().map(|list| match inner {
-            0 => false,
-            _ => list.decide(b"", At::Directory).unwrap_or(false),
+            0 => Ok(false),
+            _ => Ok(list
+                .decide(b"", At::Directory, &sieve.stop)?
+                .unwrap_or(false)),
         });
-        Self {
+        Ok(Self {
             inner,
             path: Vec::new(),
-            matched: matched.collect(),
-        }
+            matched: matched.collect::<Result<_, FetchError>>()?,
+        })
     }
 
     fn path_of(&self, name: &[u8]) -> Result<Vec<u8>, FetchError> {
@@ -183,8 +194,11 @@ impl Place {
         let path = self.path_of(name)?;
         let lists = sieve.sparse.iter().zip(&self.matched);
         let matched = lists
-            .map(|(list, default)| list.decide(&path, At::Directory).unwrap_or(*default))
-            .collect();
+            .map(|(list, default)| {
+                let decided = list.decide(&path, At::Directory, &sieve.stop)?;
+                Ok(decided.unwrap_or(*default))
+            })
+            .collect::<Result<_, FetchError>>()?;
         Ok(Self {
             inner,
             path,
@@ -204,7 +218,7 @@ impl Selector<'_> {
     /// Adds a tree that the client asked for, and of what is below it what the filter takes.
     pub(super) fn add_given_tree(&mut self, tree: Oid) -> Result<(), FetchError> {
         self.selection.add(self.store, tree)?;
-        let place = Place::top(self.sieve, 0);
+        let place = Place::top(self.sieve, 0)?;
         self.add_entries(tree, Vec::new(), place, true)
     }
 
@@ -221,7 +235,7 @@ impl Selector<'_> {
         if self.sieve.takes(Kind::Tree) {
             self.selection.add(self.store, tree)?;
         }
-        let place = Place::top(self.sieve, 1);
+        let place = Place::top(self.sieve, 1)?;
         self.add_entries(tree, bases, place, is_fresh)
     }
 
@@ -232,22 +246,11 @@ impl Selector<'_> {
         place: Place,
         is_fresh: bool,
     ) -> Result<(), FetchError> {
-        let mut pending = vec![Pending { tree, bases, place }];
+        let mut pending = Vec::new();
+        self.note_pending(Pending { tree, bases, place }, is_fresh, &mut pending)?;
         while let Some(Pending { tree, bases, place }) = pending.pop() {
-            let enters = if is_fresh || bases.is_empty() {
-                self.sieve.enters(tree, place.inner)
-            } else {
-                // As in [`Walked`]: a tree that was compared with others is not done with.
-                self.sieve.takes_depth(place.inner) && self.enters_beside(tree, &bases, &place)
-            };
-            if !enters {
-                continue;
-            }
             let data = self.read_tree(&tree)?;
-            let mut decoded = Vec::with_capacity(bases.len());
-            for base in &bases {
-                decoded.push(self.read_tree(base)?);
-            }
+            let decoded = self.read_bases(&bases)?;
             let format = self.store.format();
             let mut entries = TreeEntries::new(&data, format);
             let mut beside: Vec<_> = decoded
@@ -267,10 +270,41 @@ impl Selector<'_> {
                     .filter_map(|base| base.find(&entry))
                     .map(|other| other.id.to_owned())
                     .collect();
-                if !below.iter().any(|other| **other == *entry.id) {
-                    pending.extend(self.add_entry(&entry, below, &place, is_fresh)?);
+                if !below.iter().any(|other| **other == *entry.id)
+                    && let Some(next) = self.add_entry(&entry, below, &place, is_fresh)?
+                {
+                    self.note_pending(next, is_fresh, &mut pending)?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Has a tree looked into if it has to be. Asked before it waits: a tree of millions of entries may have the same
+    /// one in all of them.
+    fn note_pending(
+        &mut self,
+        mut next: Pending,
+        is_fresh: bool,
+        pending: &mut Vec<Pending>,
+    ) -> Result<(), FetchError> {
+        if self.walked.is_full() {
+            next.bases.clear();
+        }
+        let inner = next.place.inner;
+        let enters = if is_fresh || next.bases.is_empty() {
+            self.sieve.enters(next.tree, inner)
+        } else {
+            // As in [`Walked`]: a tree that was compared with others is not done with.
+            self.sieve.takes_depth(inner) && self.enters_beside(next.tree, &next.bases, &next.place)
+        };
+        if enters && pending.len() == PENDING_MAX {
+            return Err(FetchError::Filter {
+                message: "there are too many directories for a filter".to_owned(),
+            });
+        }
+        if enters {
+            pending.push(next);
         }
         Ok(())
     }

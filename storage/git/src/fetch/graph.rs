@@ -48,6 +48,11 @@ impl<'a> Graph<'a> {
         }
     }
 
+    /// Asks whether to go on, for loops that may read no commit.
+    pub(super) fn tick(&self) -> Result<(), FetchError> {
+        self.tick.tick(self.commits.len())
+    }
+
     /// The number of a commit, which is read if it is new.
     pub(super) fn node(&mut self, id: Oid) -> Result<Node, FetchError> {
         let entry = match self.numbers.entry(id) {

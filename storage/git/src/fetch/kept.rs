@@ -25,7 +25,8 @@ impl Session<'_> {
             (Some(_), None) | (None, _) => None,
         };
         self.once(key, output, |session, output| {
-            session.summary.refs_listed += ls_refs(session.refs, session.objects, request, output)?;
+            let (refs, stop) = (session.refs, &session.limits.stop);
+            session.summary.refs_listed += ls_refs(refs, session.objects, request, stop, output)?;
             Ok(())
         })
     }

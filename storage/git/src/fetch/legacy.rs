@@ -312,7 +312,9 @@ fn negotiate_rounds(
 ) -> Result<Option<Vec<Node>>, FetchError> {
     let mut all = Vec::new();
     let mut last: Option<Oid> = None;
+    let mut is_ready = false;
     loop {
+        graph.tick()?;
         let mut haves = Vec::new();
         let end = read_round(input, request, &mut haves)?;
         let found = common(graph, whose, &haves)?;
@@ -327,6 +329,7 @@ fn negotiate_rounds(
             }
             last = Some(id);
         }
+        let has_new = !found.is_empty();
         all.extend(found);
         match end {
             RoundEnd::Gone => return Ok(None),
@@ -339,11 +342,13 @@ fn negotiate_rounds(
                 return Ok(Some(all));
             }
             RoundEnd::Flush => {
-                let mut is_ready = false;
                 if request.acks == Acks::Detailed
                     && let Some(last) = last
                 {
-                    is_ready = is_enough(graph, &wants.commits, &all)?;
+                    // A round without anything new changes nothing; a client may send millions of them.
+                    if has_new {
+                        is_ready = is_enough(graph, &wants.commits, &all)?;
+                    }
                     if is_ready {
                         acknowledge(answer, &last, " ready")?;
                     }

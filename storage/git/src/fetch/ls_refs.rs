@@ -7,6 +7,7 @@ use crate::fetch::request::LsRefs;
 use crate::output::Output;
 use crate::peel::Peeler;
 use crate::pkt;
+use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::Objects;
 
@@ -20,6 +21,7 @@ pub(super) fn ls_refs(
     refs: &dyn RefStore,
     objects: &Objects,
     request: &LsRefs,
+    stop: &Stop,
     output: &mut dyn Output,
 ) -> Result<u64, FetchError> {
     let prefixes = minimal(&request.prefixes);
@@ -58,6 +60,9 @@ pub(super) fn ls_refs(
                 };
                 appended?;
                 if lines.len() >= PIECE_BYTES {
+                    if stop.is_set() {
+                        return Err(FetchError::Stopped);
+                    }
                     output.write_all(&lines)?;
                     lines.clear();
                 }
@@ -65,6 +70,9 @@ pub(super) fn ls_refs(
             });
             failure = written.err();
         });
+        if stop.is_set() {
+            return Err(FetchError::Stopped);
+        }
     }
     if let Some(error) = failure {
         return Err(error);

@@ -26,6 +26,8 @@ pub(super) fn common(
 ) -> Result<Vec<Node>, FetchError> {
     let mut here = Vec::with_capacity(haves.len());
     for have in haves {
+        // An object may lie at the end of a long chain of deltas.
+        graph.tick()?;
         if graph.store.kind(have)? == Some(Kind::Commit) {
             here.push(*have);
         }

@@ -32,6 +32,9 @@ impl Session<'_> {
             pkt::write(output, b"size")?;
         }
         for id in &request.ids {
+            if self.limits.stop.is_set() {
+                return Err(FetchError::Stopped);
+            }
             let found = if hidden.contains(id) {
                 None
             } else {

@@ -81,22 +81,25 @@ impl Selector<'_> {
         bases: Vec<Oid>,
         seen: &mut HashSet<Oid>,
     ) -> Result<(), FetchError> {
-        let mut pending = vec![(tree, bases)];
-        while let Some((tree, bases)) = pending.pop() {
-            // What is below a tree that the client has was not chosen either.
-            if bases.is_empty() || !self.selection.contains(&tree) || !seen.insert(tree) {
-                continue;
-            }
-            let of = (tree, bases);
-            let differences = self.differences(&of, false)?;
-            self.selection.add_older(tree, &of.1);
-            for Difference { is_tree, id, below } in differences.iter() {
-                if *is_tree {
-                    pending.push((*id, below.clone()));
-                } else if self.selection.contains(id) {
-                    self.selection.add_older(*id, below);
+        let mut pending = Vec::new();
+        // What is below a tree that the client has was not chosen either.
+        if self.selection.contains(&tree) && seen.insert(tree) {
+            pending.push((tree, bases));
+        }
+        while let Some(of) = pending.pop() {
+            self.selection.add_older(of.0, &of.1);
+            self.each_difference(&of, false, &mut |selector, difference| {
+                let Difference { is_tree, id, below } = difference;
+                if !selector.selection.contains(id) {
+                    return Ok(());
                 }
-            }
+                if !*is_tree {
+                    selector.selection.add_older(*id, below);
+                } else if !below.is_empty() && seen.insert(*id) {
+                    pending.push((*id, below.clone()));
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }

@@ -14,16 +14,20 @@ use crate::fetch::answer::Tick;
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
 use crate::fetch::walk::Missing;
-use crate::fetch::warm::{self, Difference};
+use crate::fetch::warm::{self, DIFFERENCES_MAX, Difference};
 use crate::object::{EntryKind, SamePath, TreeEntries, parse_tag};
-use crate::oid::{Oid, from_gix, to_gix};
+use crate::oid::{ClaimedIds, Oid, from_gix, to_gix};
 use crate::peel;
 use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
-use crate::trees::TreeCache;
+use crate::trees::{BASES_BYTES_MAX, BASES_MAX, TreeCache};
 
 /// Commits of the client's that stand in for the parents of a commit without any.
 const STAND_INS_MAX: usize = 4;
+/// Ids of trees and of what they were compared with that are remembered, about 40 bytes each.
+const BESIDE_IDS_MAX: usize = 2_000_000;
+/// What one tree takes of that, besides the ids of what it was compared with.
+const BESIDE_ENTRY_IDS: usize = 3;
 /// How often the tick comes, in trees.
 const TICK_EVERY: u64 = 256;
 
@@ -142,19 +146,32 @@ pub(super) struct Selector<'a> {
 /// which that base belongs to. Were that commit to find the same tree in its own parent, as it does where a change was
 /// reverted, each would leave it to the other. So a tree is passed over only where it was looked into without any base,
 /// or beside the very same ones.
+///
+/// A few trees can stand beside each other in more ways than can be remembered. Once that shows, what is new is looked
+/// into without bases: each tree once, whatever it is compared with.
 #[derive(Default)]
 pub(super) struct Walked {
     whole: HashSet<Oid>,
     beside: std::collections::HashSet<(Oid, Vec<Oid>, u64)>,
+    /// Ids in `beside`.
+    ids: usize,
 }
 
 impl Walked {
+    /// Whether no more can be remembered: what is new is to be looked into without bases.
+    pub(super) const fn is_full(&self) -> bool {
+        self.ids > BESIDE_IDS_MAX
+    }
+
     /// Whether a tree has to be looked into; what is done with it may depend on the `depth` of its entries.
     pub(super) fn enter(&mut self, tree: Oid, bases: &[Oid], depth: u64) -> bool {
         if bases.is_empty() {
             return self.whole.insert(tree);
         }
-        !self.whole.contains(&tree) && self.beside.insert((tree, bases.to_vec(), depth))
+        let is_new =
+            !self.whole.contains(&tree) && self.beside.insert((tree, bases.to_vec(), depth));
+        self.ids += usize::from(is_new) * (BESIDE_ENTRY_IDS + bases.len());
+        is_new
     }
 }
 
@@ -255,11 +272,8 @@ impl<'a> Selector<'a> {
                 let stand_ins = common.iter().take(STAND_INS_MAX);
                 stand_ins.map(|node| graph.tree(*node)).collect()
             } else {
-                commit
-                    .parents
-                    .iter()
-                    .map(|parent| graph.tree(*parent))
-                    .collect()
+                let parents = commit.parents.iter().take(BASES_MAX);
+                parents.map(|parent| graph.tree(*parent)).collect()
             };
             if self.sieve.is_open() {
                 self.add_tree(tree, bases, is_fresh)?;
@@ -272,53 +286,68 @@ impl<'a> Selector<'a> {
 
     /// Adds a tree with everything below it, but for what one of `bases` has at the same path.
     fn add_tree(&mut self, tree: Oid, bases: Vec<Oid>, is_fresh: bool) -> Result<(), FetchError> {
-        let mut pending = vec![(tree, bases)];
-        while let Some((tree, bases)) = pending.pop() {
-            if bases.contains(&tree) {
-                continue;
-            }
-            let is_new = self.selection.add(self.store, tree)?;
-            let enters = if is_fresh {
-                is_new
-            } else {
-                self.walked.enter(tree, &bases, 0)
-            };
-            if !enters {
-                continue;
-            }
-            let of = (tree, bases);
-            let differences = self.differences(&of, is_fresh)?;
+        let mut pending = Vec::new();
+        self.note_tree(tree, bases, is_fresh, &mut pending)?;
+        while let Some(of) = pending.pop() {
             if !is_fresh {
-                self.selection.add_older(tree, &of.1);
+                self.selection.add_older(of.0, &of.1);
             }
-            for Difference { is_tree, id, below } in differences.iter() {
+            self.each_difference(&of, is_fresh, &mut |selector, difference| {
+                let Difference { is_tree, id, below } = difference;
                 if *is_tree {
-                    pending.push((*id, below.clone()));
-                } else if self.selection.add(self.store, *id)? && !is_fresh {
-                    self.selection.add_older(*id, below);
+                    return selector.note_tree(*id, below.clone(), is_fresh, &mut pending);
                 }
-            }
+                if selector.selection.add(selector.store, *id)? && !is_fresh {
+                    selector.selection.add_older(*id, below);
+                }
+                Ok(())
+            })?;
         }
         Ok(())
     }
 
-    /// The entries of a tree that none of some others has at the same path. Submodules are left out. They are kept for
-    /// the next fetch, but for those of clones: there are many, and whoever clones next asks the very same.
-    pub(super) fn differences(
+    /// Adds a tree, to be looked into if it was not before. Asked before it waits: a tree of millions of entries may
+    /// have the same one in all of them.
+    fn note_tree(
+        &mut self,
+        tree: Oid,
+        mut bases: Vec<Oid>,
+        is_fresh: bool,
+        pending: &mut Vec<(Oid, Vec<Oid>)>,
+    ) -> Result<(), FetchError> {
+        if bases.contains(&tree) {
+            return Ok(());
+        }
+        let is_new = self.selection.add(self.store, tree)?;
+        let enters = if is_fresh {
+            is_new
+        } else {
+            if self.walked.is_full() {
+                bases.clear();
+            }
+            self.walked.enter(tree, &bases, 0)
+        };
+        if enters {
+            pending.push((tree, bases));
+        }
+        Ok(())
+    }
+
+    /// Shows `visit` the entries of a tree that none of some others has at the same path. Submodules are left out. A few
+    /// are kept for the next fetch, but for those of clones: there are many, and whoever clones next asks the very same.
+    pub(super) fn each_difference(
         &mut self,
         of: &(Oid, Vec<Oid>),
         is_fresh: bool,
-    ) -> Result<Arc<[Difference]>, FetchError> {
+        visit: &mut dyn FnMut(&mut Self, &Difference) -> Result<(), FetchError>,
+    ) -> Result<(), FetchError> {
         if !is_fresh && let Some(known) = warm::differences(of) {
-            return Ok(known);
+            return known.iter().try_for_each(|known| visit(self, known));
         }
         let (tree, bases) = of;
         let data = self.read_tree(tree)?;
-        let mut decoded = Vec::with_capacity(bases.len());
-        for base in bases {
-            decoded.push(self.read_tree(base)?);
-        }
-        let mut found = Vec::new();
+        let decoded = self.read_bases(bases)?;
+        let mut found = (!is_fresh).then(Vec::new);
         let format = self.store.format();
         let mut entries = TreeEntries::new(&data, format);
         let mut beside: Vec<_> = decoded
@@ -339,29 +368,32 @@ impl<'a> Selector<'a> {
             let others = beside.iter_mut().filter_map(|base| base.find(&entry));
             let below: Vec<_> = others.map(|other| other.id.to_owned()).collect();
             let id = entry.id.to_owned();
-            if !below.contains(&id) {
-                found.push(Difference {
-                    is_tree: entry.kind == EntryKind::Tree,
-                    id,
-                    below,
-                });
+            if below.contains(&id) {
+                continue;
+            }
+            let is_tree = entry.kind == EntryKind::Tree;
+            let difference = Difference { is_tree, id, below };
+            visit(self, &difference)?;
+            found = found.filter(|found| found.len() < DIFFERENCES_MAX);
+            if let Some(found) = &mut found {
+                found.push(difference);
             }
         }
-        let found: Arc<[Difference]> = found.into();
-        if !is_fresh {
-            warm::keep_differences(of.clone(), &found);
+        if let Some(found) = found {
+            warm::keep_differences(of.clone(), &found.into());
         }
-        Ok(found)
+        Ok(())
     }
 
     /// A tree, decoded. The next commit asks for most of its trees again.
     pub(super) fn read_tree(&mut self, tree: &Oid) -> Result<Arc<Vec<u8>>, FetchError> {
-        if let Some(data) = self.cache.get(tree) {
-            return Ok(data);
-        }
+        // Also for those at hand: a few trees can be reached on more paths than anybody can count.
         self.trees_read += 1;
         if self.trees_read.is_multiple_of(TICK_EVERY) {
             self.tick.tick(self.selection.len())?;
+        }
+        if let Some(data) = self.cache.get(tree) {
+            return Ok(data);
         }
         let object = self.store.get_shared(tree)?;
         if object.kind != Kind::Tree {
@@ -369,6 +401,22 @@ impl<'a> Selector<'a> {
         }
         self.cache.put(*tree, Arc::clone(&object.data));
         Ok(object.data)
+    }
+
+    /// Trees to compare one with, but for those that are too much to have in memory at once: what only they have is sent
+    /// once more.
+    pub(super) fn read_bases(&mut self, bases: &[Oid]) -> Result<Vec<Arc<Vec<u8>>>, FetchError> {
+        let mut decoded = Vec::with_capacity(bases.len());
+        let mut bytes = 0;
+        for base in bases {
+            let data = self.read_tree(base)?;
+            bytes += data.len();
+            decoded.push(data);
+            if bytes > BASES_BYTES_MAX {
+                break;
+            }
+        }
+        Ok(decoded)
     }
 
     /// Adds the annotated tags whose objects are in the selection.
@@ -380,6 +428,7 @@ impl<'a> Selector<'a> {
         });
         let mut buffer = Vec::new();
         for tag in tags {
+            self.tick.tick(self.selection.len())?;
             let target = peel::tag_target(self.store, &tag, &mut buffer)?;
             if target.is_some_and(|target| self.selection.contains(&target)) {
                 self.add_tag_chain(tag)?;
@@ -393,7 +442,10 @@ impl<'a> Selector<'a> {
         let mut id = tag;
         let mut buffer = Vec::new();
         while self.store.kind(&id)? == Some(Kind::Tag) {
-            self.selection.add(self.store, id)?;
+            if !self.selection.add(self.store, id)? {
+                // What it leads to came with it.
+                return Ok(());
+            }
             self.store.get(&id, &mut buffer)?;
             let target = parse_tag(&buffer, self.store.format());
             (id, _) = target.ok_or(StoreError::Malformed { id })?;
@@ -404,7 +456,7 @@ impl<'a> Selector<'a> {
 
 /// Whether every object of a list is a visible tip or was one recently; the others.
 pub(super) fn not_tips(refs: &dyn RefStore, wants: &[Oid]) -> Vec<Oid> {
-    let mut left: HashSet<Oid> = wants.iter().copied().collect();
+    let mut left: ClaimedIds = wants.iter().copied().collect();
     refs.for_each_name("", &mut |_, id| {
         if !left.is_empty()
             && let Some(id) = to_gix(id, id.format())

@@ -59,6 +59,9 @@ impl Session<'_> {
     ) -> Result<(), FetchError> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
         while let Some(request) = request::read(&mut input, self.objects.format())? {
+            if self.limits.stop.is_set() {
+                return Err(FetchError::Stopped);
+            }
             match request {
                 Request::LsRefs(request) => self.ls_refs(&request, output)?,
                 Request::Fetch(request) => self.fetch(&request, output)?,
@@ -204,6 +207,9 @@ impl Session<'_> {
         let mut commits = HashSet::default();
         let mut others = HashSet::default();
         for id in not_tips {
+            if self.limits.stop.is_set() {
+                return Err(FetchError::Stopped);
+            }
             match store.kind(id)? {
                 Some(Kind::Commit) => commits.insert(*id),
                 Some(Kind::Tree | Kind::Blob | Kind::Tag) | None => others.insert(*id),
@@ -429,6 +435,7 @@ pub(super) fn wants(graph: &mut Graph<'_>, wanted: &[Oid]) -> Result<Wants, Fetc
     };
     let mut buffer = Vec::new();
     for id in wanted {
+        graph.tick()?;
         let target = graph
             .store
             .peel(id, &mut buffer)?

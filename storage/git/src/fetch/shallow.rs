@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use gix_hashtable::HashSet;
 use henge_types::ObjectFormat;
 
 use crate::fetch::FetchError;
 use crate::fetch::graph::{Graph, Marks, Node};
 use crate::fetch::request::{DEPTH_INFINITE, Deepen};
-use crate::oid::{Oid, to_gix};
+use crate::oid::{ClaimedIds, Oid, to_gix};
 use crate::refs::RefStore;
 
 const VISITED: u8 = 1;
@@ -19,7 +18,7 @@ const EXCLUDED: u8 = 4;
 #[derive(Default)]
 pub(super) struct Cut {
     /// Commits that will have no parents at the client.
-    pub(super) ends: HashSet<Oid>,
+    pub(super) ends: ClaimedIds,
     /// Of them, those that the client does not know as such yet.
     pub(super) shallow: Vec<Oid>,
     /// Commits that had no parents at the client and will have them.
@@ -43,15 +42,19 @@ pub(super) fn cut(
     let known = if starts_there {
         reached(graph, wants, &client)?
     } else {
-        HashSet::default()
+        ClaimedIds::default()
     };
+    let mut stopped = Ok(());
     client.retain(|id| {
         if starts_there {
-            known.contains(id)
-        } else {
-            matches!(graph.store.kind(id), Ok(Some(gix_object::Kind::Commit)))
+            return known.contains(id);
         }
+        if stopped.is_ok() {
+            stopped = graph.tick();
+        }
+        stopped.is_ok() && matches!(graph.store.kind(id), Ok(Some(gix_object::Kind::Commit)))
     });
+    stopped?;
     let mut marks = Marks::default();
     let mut ends = BTreeSet::new();
     match deepen.depth {
@@ -100,9 +103,9 @@ pub(super) fn cut(
 }
 
 /// Those of `ids` that `wants` reach.
-fn reached(graph: &mut Graph<'_>, wants: &[Node], ids: &[Oid]) -> Result<HashSet<Oid>, FetchError> {
-    let mut sought: HashSet<Oid> = ids.iter().copied().collect();
-    let mut found = HashSet::default();
+fn reached(graph: &mut Graph<'_>, wants: &[Node], ids: &[Oid]) -> Result<ClaimedIds, FetchError> {
+    let mut sought: ClaimedIds = ids.iter().copied().collect();
+    let mut found = ClaimedIds::default();
     let mut marks = Marks::default();
     let mut pending: std::collections::VecDeque<Node> = wants.iter().copied().collect();
     while let Some(node) = pending.pop_front() {
@@ -167,6 +170,7 @@ fn exclude(
     let mut pending = Vec::new();
     let mut buffer = Vec::new();
     for name in names {
+        graph.tick()?;
         let unknown = || FetchError::UnknownRef { name: name.clone() };
         let id = resolve(refs, name, graph.store.format()).ok_or_else(unknown)?;
         let id = graph.store.peel(&id, &mut buffer)?.ok_or_else(unknown)?;

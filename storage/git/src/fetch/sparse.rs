@@ -12,12 +12,17 @@ use crate::fetch::serve::Session;
 use crate::fetch::shallow::resolve;
 use crate::object::TreeEntries;
 use crate::oid::{Oid, parse_hex, to_gix};
+use crate::protocol::Stop;
 use crate::store::{ObjectStore, StoreError};
 
 /// Bytes of the blob that a list is read from.
 const LIST_BYTES_MAX: u64 = 1024 * 1024;
 /// Patterns in one list.
 const PATTERNS_MAX: usize = 10_000;
+/// `**` in one pattern: each doubles the time that a path which does not match takes, in git's matcher as well.
+const DOUBLE_STARS_MAX: usize = 8;
+/// How often the deadline is looked at, in patterns.
+const STOP_EVERY: usize = 16;
 
 /// A list of patterns; the last one that matches decides.
 pub(super) struct Patterns(Vec<Pattern>);
@@ -30,7 +35,7 @@ pub(super) enum At {
 }
 
 impl Patterns {
-    /// Reads a list; `None` when it is too long.
+    /// Reads a list; `None` when it is too long, or has a pattern that takes too long.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut patterns = Vec::new();
@@ -38,6 +43,9 @@ impl Patterns {
             let line = without_trailing_spaces(line.strip_suffix(b"\r").unwrap_or(line));
             if line.starts_with(b"#") {
                 continue;
+            }
+            if memchr::memmem::find_iter(line, "**").count() > DOUBLE_STARS_MAX {
+                return None;
             }
             patterns.extend(Pattern::from_bytes(line));
             if patterns.len() > PATTERNS_MAX {
@@ -48,22 +56,33 @@ impl Patterns {
     }
 
     /// Whether `path` is in: `None` when no pattern says anything about it.
-    pub(super) fn decide(&self, path: &[u8], at: At) -> Option<bool> {
+    ///
+    /// # Errors
+    /// When the time is over.
+    pub(super) fn decide(
+        &self,
+        path: &[u8],
+        at: At,
+        stop: &Stop,
+    ) -> Result<Option<bool>, FetchError> {
         let basename = memchr::memrchr(b'/', path).map(|slash| slash + 1);
         let is_directory = at == At::Directory;
-        self.0
-            .iter()
-            .rev()
-            .find(|pattern| {
-                pattern.matches_repo_relative_path(
-                    path.into(),
-                    basename,
-                    Some(is_directory),
-                    Case::Sensitive,
-                    wildmatch::Mode::NO_MATCH_SLASH_LITERAL,
-                )
-            })
-            .map(|pattern| !pattern.mode.contains(Mode::NEGATIVE))
+        for (number, pattern) in self.0.iter().rev().enumerate() {
+            if number.is_multiple_of(STOP_EVERY) && stop.is_set() {
+                return Err(FetchError::Stopped);
+            }
+            let matches = pattern.matches_repo_relative_path(
+                path.into(),
+                basename,
+                Some(is_directory),
+                Case::Sensitive,
+                wildmatch::Mode::NO_MATCH_SLASH_LITERAL,
+            );
+            if matches {
+                return Ok(Some(!pattern.mode.contains(Mode::NEGATIVE)));
+            }
+        }
+        Ok(None)
     }
 }
 
@@ -74,15 +93,16 @@ impl Session<'_> {
         store: &ObjectStore,
         filter: Option<&Filter>,
     ) -> Result<Sieve, FetchError> {
+        let stop = self.limits.stop.clone();
         let Some(filter) = filter else {
-            return Ok(Sieve::new(Filter::default(), Vec::new()));
+            return Ok(Sieve::new(Filter::default(), Vec::new(), stop));
         };
         if !self.limits.policy.filter {
             return Err(not_a_fetch(b"filter"));
         }
         let lists = filter.sparse.iter().map(|name| self.patterns(store, name));
         let lists = lists.collect::<Result<_, _>>()?;
-        Ok(Sieve::new(filter.clone(), lists))
+        Ok(Sieve::new(filter.clone(), lists, stop))
     }
 
     /// The patterns in the blob that a client named, by id or as `REF:PATH`.
@@ -190,9 +210,23 @@ mod tests {
             ("b/b.md", At::File, Some(false)),
             ("", At::Directory, Some(false)),
         ] {
-            assert_eq!(patterns.decide(path.as_bytes(), at), expected, "{path:?}");
+            let decided = patterns.decide(path.as_bytes(), at, &Stop::default());
+            assert_eq!(decided.unwrap(), expected, "{path:?}");
         }
         let many = b"x\n".repeat(PATTERNS_MAX + 1);
         assert!(Patterns::parse(&many).is_none());
+    }
+
+    #[test]
+    fn patterns_that_double_the_time_with_each_star_are_refused() {
+        let pattern = |stars: usize| [&b"**/".repeat(stars)[..], b"z"].concat();
+        let patterns = Patterns::parse(&pattern(DOUBLE_STARS_MAX)).unwrap();
+        let path = b"a/".repeat(1000);
+        let decided = patterns.decide(&path, At::File, &Stop::default());
+        assert_eq!(decided.unwrap(), None);
+        assert!(Patterns::parse(&pattern(DOUBLE_STARS_MAX + 1)).is_none());
+        let stopped = Stop::default();
+        stopped.stop();
+        assert!(patterns.decide(&path, At::File, &stopped).is_err());
     }
 }

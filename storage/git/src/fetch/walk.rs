@@ -2,11 +2,9 @@
 
 use std::collections::BinaryHeap;
 
-use gix_hashtable::HashSet;
-
 use crate::fetch::FetchError;
 use crate::fetch::graph::{Graph, Marks, Node};
-use crate::oid::Oid;
+use crate::oid::ClaimedIds;
 
 const SEEN: u8 = 1;
 /// The client has it.
@@ -20,9 +18,9 @@ const SLOP: u32 = 8;
 /// Where history ends for the sake of a walk.
 pub(super) struct Ends<'a> {
     /// Commits that will have no parents at the client.
-    pub(super) after: &'a HashSet<Oid>,
+    pub(super) after: &'a ClaimedIds,
     /// Commits that have no parents at the client now.
-    pub(super) before: &'a HashSet<Oid>,
+    pub(super) before: &'a ClaimedIds,
 }
 
 /// A commit to send.

@@ -13,7 +13,7 @@ use crate::oid::Oid;
 /// Differences of trees, in bytes.
 const DIFFERENCES_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Trees that differ in more entries are compared again: a history has few of them.
-const DIFFERENCES_MAX: usize = 1024;
+pub(super) const DIFFERENCES_MAX: usize = 1024;
 /// Deltas, in bytes.
 const DELTAS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// What an entry takes beside its delta.
@@ -76,10 +76,8 @@ pub(super) fn differences(of: &(Oid, Vec<Oid>)) -> Option<Arc<[Difference]>> {
 
 /// Keeps what a tree holds that others do not.
 pub(super) fn keep_differences(of: (Oid, Vec<Oid>), differences: &Arc<[Difference]>) {
-    if differences.len() <= DIFFERENCES_MAX {
-        let bytes = bytes_of(differences);
-        differences_known().put(of, Arc::clone(differences), bytes);
-    }
+    let bytes = bytes_of(differences);
+    differences_known().put(of, Arc::clone(differences), bytes);
 }
 
 /// A delta that was made before; `Some(None)` where none is of use.

@@ -158,10 +158,14 @@ impl Spool {
             Encoding::Plain => None,
             Encoding::Gzip => Some(MultiGzDecoder::new(Vec::new())),
         };
+        let too_large = || SpoolError::TooLarge { max: bytes_max };
+        let mut left = deflated_max(bytes_max);
         while let Some(frame) = body.frame().await {
             let Ok(data) = frame.map_err(SpoolError::Body)?.into_data() else {
                 continue;
             };
+            // What inflates to nothing has no end either.
+            left = left.checked_sub(data.len() as u64).ok_or_else(too_large)?;
             let Some(decoder) = &mut gzip else {
                 sink.take(&data).await?;
                 continue;
@@ -178,6 +182,11 @@ impl Spool {
         }
         sink.finish().await
     }
+}
+
+/// What `bytes` have at most when they are compressed.
+const fn deflated_max(bytes: u64) -> u64 {
+    bytes.saturating_add(bytes / 1024).saturating_add(1024)
 }
 
 struct Sink<'a> {
@@ -281,6 +290,39 @@ mod tests {
             outcome,
             Err(SpoolError::TooLarge { max: 1_048_576 })
         ));
+    }
+
+    #[tokio::test]
+    async fn a_body_that_inflates_to_nothing_ends() {
+        let body = gzip(b"").repeat(10_000);
+        assert!(body.len() > 100_000);
+        let outcome = Spool::receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
+        assert!(matches!(outcome, Err(SpoolError::TooLarge { .. })));
+        let several = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
+        let spool = Spool::receive(Body::from(several), Encoding::Gzip, 100, None)
+            .await
+            .unwrap();
+        assert_eq!(content(&spool), b"one two");
+        // A name of a file that does not end, in the head.
+        let mut head = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff".to_vec();
+        head.resize(10_000_000, b'n');
+        let outcome = Spool::receive(Body::from(head), Encoding::Gzip, 1 << 30, None).await;
+        assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
+    }
+
+    #[tokio::test]
+    async fn incompressible_bodies_of_the_largest_size_are_taken() {
+        let mut state = 1_u32;
+        let noise: Vec<u8> = std::iter::repeat_with(|| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            state.to_be_bytes()[0]
+        })
+        .take(100_000)
+        .collect();
+        let body = gzip(&noise);
+        assert!(body.len() > noise.len());
+        let spool = Spool::receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
+        assert_eq!(content(&spool.unwrap()), noise);
     }
 
     #[tokio::test]

@@ -187,7 +187,17 @@ impl State {
             return Ok(());
         };
         self.count(result_bytes)?;
-        self.keep(base, base_bytes, limits.kept_bytes_max)
+        let kept = self.keep(base, base_bytes);
+        let needed = base_bytes
+            .max(result_bytes)
+            .saturating_mul(2)
+            .saturating_add(entry.decompressed_size)
+            .saturating_add(kept);
+        let max = limits.resolved_bytes_max;
+        if needed > max {
+            return Err(IngestError::Resolved { max });
+        }
+        Ok(())
     }
 
     fn count(&mut self, bytes: u64) -> Result<(), IngestError> {
@@ -200,9 +210,9 @@ impl State {
         Ok(())
     }
 
-    /// Counts what is kept for other deltas while this one is resolved. Chains are followed depth first, so a shared
-    /// base is there from its first delta to its last one.
-    fn keep(&mut self, base: Base, bytes: u64, max: u64) -> Result<(), IngestError> {
+    /// Counts what is kept for other deltas while this one is resolved: so many bytes. Chains are followed depth first,
+    /// so a shared base is there from its first delta to its last one.
+    fn keep(&mut self, base: Base, bytes: u64) -> u64 {
         let mut own = 0;
         if let Some(shared) = self.shared.get_mut(&base) {
             own = match shared.bytes {
@@ -224,10 +234,7 @@ impl State {
             self.shared.remove(&base);
             self.kept = others;
         }
-        if others > max {
-            return Err(IngestError::Kept { max });
-        }
-        Ok(())
+        others
     }
 
     /// The sizes of base and result that a deflated delta begins with.

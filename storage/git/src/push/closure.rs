@@ -4,17 +4,23 @@
 //! trees and files by looking at the same path of the parents first, then through the history. A push of one commit
 //! therefore reads the trees it changed, twice, and nothing else.
 
-use gix_hashtable::{HashMap, HashSet};
+mod findings;
+
+use gix_hashtable::HashSet;
 use gix_object::Kind;
 
 use crate::object::{EntryKind, SamePath, TreeEntries, is_safe_name, parse_commit, parse_tag};
 use crate::oid::Oid;
 use crate::protocol::PushLimits;
+use crate::push::closure::findings::Findings;
 use crate::push::sent::sent_as_well;
 use crate::reach::{Reach, ReachError};
 use crate::refs::{ClosureCheck, RefStore};
 use crate::store::{ObjectStore, StoreError};
+use crate::trees::{BASES_BYTES_MAX, BASES_MAX};
 
+/// Bytes that a buffer for trees has between one and the next.
+const BUFFER_BYTES_KEPT: usize = 64 * 1024;
 /// Why a new tip is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unconnected {
@@ -30,6 +36,9 @@ pub(crate) enum Unconnected {
     /// A tree too far down.
     #[error("tree {id} lies deeper than {max} directories")]
     TreeDepth { id: Oid, max: usize },
+    /// More parents than any history has.
+    #[error("the pushed commits name more than {max} parents: push in smaller steps")]
+    Parents { max: usize },
     /// A tree with too many entries.
     #[error("tree {id} has {bytes} bytes, {max} are allowed: spread its entries over directories")]
     TreeBytes { id: Oid, bytes: usize, max: usize },
@@ -87,22 +96,6 @@ enum Walked {
     Again,
 }
 
-/// What one walk has found.
-#[derive(Default)]
-struct Findings {
-    seen: HashSet<Oid>,
-    /// Pushed commits with their tree and parents, in the order of the walk.
-    commits: Vec<(Oid, Vec<Oid>)>,
-    /// The tree of every pushed commit and of every commit at the boundary.
-    trees: HashMap<Oid, Oid>,
-    /// Commits outside the pack that pushed ones refer to.
-    boundary: HashSet<Oid>,
-    /// Other objects outside the pack, with the kind they must have.
-    outside: HashMap<Oid, Kind>,
-    /// What the trees of parents hold beside pushed trees, as far as they were read.
-    beside: HashSet<Oid>,
-}
-
 /// A pushed tree that is still to be walked.
 struct Pending {
     tree: Oid,
@@ -149,6 +142,7 @@ impl<'a> Closure<'a> {
             let (tree, parents) = findings.commits[position].clone();
             let bases = parents
                 .iter()
+                .take(BASES_MAX)
                 .filter_map(|parent| findings.trees.get(parent).copied())
                 .collect();
             self.walk_trees(tree, bases, findings)?;
@@ -192,6 +186,7 @@ impl<'a> Closure<'a> {
                 continue;
             }
             let commit = parse_commit(&buffer, format).ok_or(Unconnected::Malformed { id })?;
+            findings.count_parents(commit.parents.len())?;
             findings.trees.insert(id, commit.tree);
             pending.extend(
                 commit
@@ -258,17 +253,14 @@ impl<'a> Closure<'a> {
         bases: Vec<Oid>,
         findings: &mut Findings,
     ) -> Result<(), ClosureError> {
-        let mut pending = vec![Pending {
-            tree,
-            bases,
-            depth: 0,
-        }];
+        let mut pending = Vec::new();
+        if !bases.contains(&tree) && findings.seen.insert(tree) {
+            let depth = 0;
+            pending.push(Pending { tree, bases, depth });
+        }
         let mut buffer = Vec::new();
         let mut base_buffers: Vec<Vec<u8>> = Vec::new();
         while let Some(Pending { tree, bases, depth }) = pending.pop() {
-            if bases.contains(&tree) || !findings.seen.insert(tree) {
-                continue;
-            }
             if !self.is_pushed(&tree) {
                 findings.outside.insert(tree, Kind::Tree);
                 continue;
@@ -277,11 +269,8 @@ impl<'a> Closure<'a> {
             self.pushed_kind(&tree, Some(Kind::Tree))?;
             self.store.get(&tree, &mut buffer)?;
             self.check_tree_limits(tree, depth, buffer.len())?;
-            base_buffers.resize_with(bases.len().max(base_buffers.len()), Vec::new);
-            for (base, base_buffer) in bases.iter().zip(&mut base_buffers) {
-                self.read_base(base, base_buffer, findings)?;
-            }
-            let beside = &base_buffers[..bases.len()];
+            let read = self.read_bases(&bases, &mut base_buffers, findings)?;
+            let beside = &base_buffers[..read];
             let first = pending.len();
             self.walk_entries(tree, &buffer, beside, &mut pending, findings)?;
             for below in &mut pending[first..] {
@@ -302,6 +291,33 @@ impl<'a> Closure<'a> {
             return Err(Unconnected::TreeBytes { id, bytes, max });
         }
         Ok(())
+    }
+
+    /// Reads trees to compare with, but for those that are too much to have in memory at once: what only they have has
+    /// to be proven by the history. How many were read.
+    fn read_bases(
+        &self,
+        bases: &[Oid],
+        buffers: &mut Vec<Vec<u8>>,
+        findings: &mut Findings,
+    ) -> Result<usize, ClosureError> {
+        let mut bytes = 0;
+        for (position, base) in bases.iter().enumerate() {
+            if position == buffers.len() {
+                buffers.push(Vec::new());
+            }
+            // Kept from tree to tree, but not when it is a large one.
+            buffers[position].shrink_to(BUFFER_BYTES_KEPT);
+            self.read_base(base, &mut buffers[position], findings)?;
+            bytes += buffers[position].len();
+            if bytes > BASES_BYTES_MAX {
+                for buffer in &mut buffers[position + 1..] {
+                    *buffer = Vec::new();
+                }
+                return Ok(position + 1);
+            }
+        }
+        Ok(bases.len())
     }
 
     fn read_base(
@@ -370,13 +386,16 @@ impl<'a> Closure<'a> {
                 continue;
             }
             let id = entry.id.to_owned();
+            if !findings.seen.insert(id) {
+                continue;
+            }
             if entry.kind == EntryKind::Tree {
                 pending.push(Pending {
                     tree: id,
                     bases: below,
                     depth: 0,
                 });
-            } else if findings.seen.insert(id) {
+            } else {
                 if self.is_pushed(&id) {
                     self.pushed_kind(&id, Some(Kind::Blob))?;
                 } else {
@@ -452,7 +471,8 @@ impl<'a> Closure<'a> {
         }
     }
 
-    fn check_stop(&self) -> Result<(), ReachError> {
+    /// Ends a check whose time is over.
+    pub(crate) fn check_stop(&self) -> Result<(), ReachError> {
         if self.limits.stop.is_set() {
             return Err(ReachError::Stopped);
         }

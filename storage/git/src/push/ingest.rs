@@ -80,11 +80,11 @@ pub enum IngestError {
         /// How many bytes are allowed for a pack of its size.
         max: u64,
     },
-    /// Its chains of deltas branch so that too much would have to be kept in memory.
+    /// Its deltas are of objects so large, or branch so much, that too much would have to be in memory.
     #[error(
-        "resolving the deltas of the pack would keep more than {max} bytes at once: push again with git -c pack.depth=5 push"
+        "resolving the deltas of the pack would take more than {max} bytes at once: push again with git -c pack.depth=5 -c core.bigFileThreshold=50m push"
     )]
-    Kept {
+    Resolved {
         /// How many bytes are allowed.
         max: u64,
     },
@@ -138,7 +138,7 @@ impl IngestError {
             | Self::DeltaDepth { .. }
             | Self::DeltaBytes { .. }
             | Self::Inflated { .. }
-            | Self::Kept { .. }
+            | Self::Resolved { .. }
             | Self::ShortDelta { .. }
             | Self::Stopped => None,
         };

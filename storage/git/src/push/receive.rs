@@ -341,6 +341,7 @@ fn check_tips(
         if results[index].is_err() {
             continue;
         }
+        closure.check_stop()?;
         match to_gix(new, store.format()) {
             None => results[index] = Err("object id of another hash".to_owned()),
             Some(id) if update.name.is_branch() && !is_commit_or_missing(store, &id)? => {

@@ -8,7 +8,7 @@ mod verdicts;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use crate::inputs::{self, Place};
+use crate::inputs::{self, Place, Shelf};
 use mutate::Mutations;
 
 /// Mutations of one file; packs cost the most.
@@ -147,4 +147,14 @@ fn hostile_objects_are_answered_and_leave_nothing() {
 fn hostile_fetches_are_answered() {
     let place = Place::new();
     run("fetch", |text| drop(inputs::fetch(&place, text)));
+}
+
+#[test]
+fn repositories_with_hostile_files_are_served_or_refused() {
+    let shelf = Shelf::new();
+    for (name, input) in shelf.inputs() {
+        let answers = shelf.take(&input);
+        assert!(answers.iter().all(Result::is_ok), "{name}: {answers:?}");
+    }
+    run("repository_file", |data| drop(shelf.take(data)));
 }

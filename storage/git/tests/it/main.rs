@@ -11,6 +11,7 @@
 
 mod bare_config;
 mod bitmap;
+mod bounds;
 mod clone_push;
 mod commit_graph;
 mod differential;

@@ -9,5 +9,8 @@
 )]
 
 mod copies;
+mod fuzz;
 mod hostile;
+#[path = "../../fuzz/inputs.rs"]
+mod inputs;
 mod server;

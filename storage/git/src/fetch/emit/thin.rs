@@ -10,6 +10,7 @@ use crate::fetch::emit::deflate::Deflater;
 use crate::fetch::select::Selection;
 use crate::fetch::warm::{self, Delta};
 use crate::oid::Oid;
+use crate::protocol::Stop;
 use crate::store::{Location, ObjectStore, StoreError};
 
 /// Objects below this are sent whole: a delta saves nothing.
@@ -25,6 +26,7 @@ const DELTA_PART: usize = 2;
 pub(super) struct ThinDeltas<'a> {
     store: &'a ObjectStore,
     selection: &'a Selection,
+    stop: &'a Stop,
     /// What was found before: the base at the client, if there is one.
     found: HashMap<Oid, Option<Oid>>,
     /// By pack and place of the object that a chain of deltas ends at, what the client has of that chain's objects.
@@ -35,10 +37,11 @@ pub(super) struct ThinDeltas<'a> {
 }
 
 impl<'a> ThinDeltas<'a> {
-    pub(super) fn new(store: &'a ObjectStore, selection: &'a Selection) -> Self {
+    pub(super) fn new(store: &'a ObjectStore, selection: &'a Selection, stop: &'a Stop) -> Self {
         Self {
             store,
             selection,
+            stop,
             found: HashMap::default(),
             families: OnceCell::new(),
             made: 0,
@@ -79,6 +82,10 @@ impl<'a> ThinDeltas<'a> {
             let mut older: Vec<_> = self.selection.older.iter().collect();
             older.sort_unstable();
             for (version, base) in older {
+                // Whoever writes the next object looks as well, and gives up.
+                if self.stop.is_set() {
+                    break;
+                }
                 let located = self.store.locate(version);
                 if let Some(root) = located.and_then(|at| self.store.chain_root(at)) {
                     families.entry(root).or_insert(*base);

@@ -94,11 +94,11 @@ fn branching_chains_that_keep_too_much_are_refused() {
     entries.extend(deltas.iter().map(|(id, delta)| Entry::RefDelta(*id, delta)));
     let pack = with_trailer(&pack_body(&entries));
     let limits = PushLimits {
-        kept_bytes_max: 1 << 20,
+        resolved_bytes_max: 4 << 20,
         ..PushLimits::default()
     };
     let report = refused(&Place::new(), &pack, &limits);
-    let reason = "would keep more than 1048576 bytes at once";
+    let reason = "would take more than 4194304 bytes at once";
     assert!(report.contains(reason), "{report}");
     // One base for all of them is no chain: it is needed whatever happens.
     let place = Place::new();

@@ -1,7 +1,8 @@
 //! Where every target begins: what is right, and what has hurt others.
 
 use crate::inputs::{
-    Entry, Kind, Place, commit_text, deflate, hex, line, object_id, pack_body, push_head, tag_text,
+    Entry, Kind, Place, Shelf, commit_text, deflate, hex, line, object_id, pack_body, push_head,
+    tag_text,
 };
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
@@ -19,6 +20,7 @@ pub(super) fn all(place: &Place) -> Vec<(&'static str, Seeds)> {
         ("object", object(place)),
         ("ref_name", ref_name()),
         ("fetch", fetch(place)),
+        ("repository_file", Shelf::new().inputs()),
     ]
 }
 

@@ -176,6 +176,12 @@ fn ref_names_are_judged_as_git_judges_them() {
             names.push(format!("refs/heads/{generated}"));
             names.push(format!("refs/heads/x{generated}y"));
         }
+        let mutated = inputs_of("ref_name").into_iter();
+        let mutated = mutated.filter_map(|(_, name)| String::from_utf8(name).ok());
+        // An argument has no NUL, and must not look like an option.
+        names.extend(mutated.filter(|name| {
+            name.starts_with("refs/heads/") && name.len() < 1024 && !name.contains('\0')
+        }));
         let mut taken = 0;
         for name in names {
             let here = inputs::ref_name(name.as_bytes());

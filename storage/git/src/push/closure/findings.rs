@@ -1,0 +1,41 @@
+//! What the walk of a push comes across.
+
+use gix_hashtable::{HashMap, HashSet};
+use gix_object::Kind;
+
+use crate::oid::{ClaimedIds, Oid};
+use crate::push::closure::Unconnected;
+
+/// Parents that the commits of one push may have on the average, and more of them in all.
+const PARENTS_PER_COMMIT: usize = 4;
+const PARENTS_FREE: usize = 100_000;
+
+/// What one walk has found.
+#[derive(Default)]
+pub(super) struct Findings {
+    pub(super) seen: ClaimedIds,
+    /// Pushed commits with their tree and parents, in the order of the walk.
+    pub(super) commits: Vec<(Oid, Vec<Oid>)>,
+    /// How many parents all of them have.
+    parents: usize,
+    /// The tree of every pushed commit and of every commit at the boundary.
+    pub(super) trees: HashMap<Oid, Oid>,
+    /// Commits outside the pack that pushed ones refer to.
+    pub(super) boundary: HashSet<Oid>,
+    /// Other objects outside the pack, with the kind they must have.
+    pub(super) outside: std::collections::HashMap<Oid, Kind>,
+    /// What the trees of parents hold beside pushed trees, as far as they were read.
+    pub(super) beside: ClaimedIds,
+}
+
+impl Findings {
+    /// A commit of a few bytes, as a delta, may name a million parents.
+    pub(super) fn count_parents(&mut self, parents: usize) -> Result<(), Unconnected> {
+        self.parents += parents;
+        let max = PARENTS_FREE + PARENTS_PER_COMMIT * (self.commits.len() + 1);
+        if self.parents > max {
+            return Err(Unconnected::Parents { max });
+        }
+        Ok(())
+    }
+}

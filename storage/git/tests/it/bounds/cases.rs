@@ -1,0 +1,726 @@
+//! Inputs that are small to send and large to handle.
+
+use henge_git::{Protocol, PushLimits};
+
+use super::Hostile;
+use crate::inputs::{
+    Entry, Id, Kind, Place, commit_text, hex, line, object_id, pack_body, tag_text, with_trailer,
+};
+
+type Case = (&'static str, fn() -> Hostile);
+
+/// Every case by its name.
+pub(super) const ALL: &[Case] = &[
+    ("large_blob", large_blob),
+    ("large_delta", large_delta),
+    ("deep_chain", deep_chain),
+    ("branching_chains", branching_chains),
+    ("wide_tree_of_trees", wide_tree_of_trees),
+    ("wide_tree_of_blobs", wide_tree_of_blobs),
+    ("large_trees_of_many_parents", large_trees_of_many_parents),
+    ("commits_of_many_parents", commits_of_many_parents),
+    ("many_commands", many_commands),
+    ("many_options", many_options),
+    ("wants_that_are_not_there", wants_that_are_not_there),
+    ("haves", haves),
+    ("haves_of_the_first_protocol", haves_of_the_first_protocol),
+    ("rounds_of_the_first_protocol", rounds_of_the_first_protocol),
+    ("wants_at_the_end_of_a_chain", wants_at_the_end_of_a_chain),
+    ("shallow_lines", shallow_lines),
+    ("deepen_not", deepen_not),
+    ("want_refs", want_refs),
+    ("ref_prefixes", ref_prefixes),
+    ("listings", listings),
+    ("object_info", object_info),
+    ("tags_of_tags", tags_of_tags),
+    ("sparse_paths_without_number", sparse_paths_without_number),
+    ("sparse_patterns", sparse_patterns),
+    ("tree_depth", tree_depth),
+    ("comparisons_without_number", comparisons_without_number),
+    ("fetch_of_a_wide_tree", fetch_of_a_wide_tree),
+    ("fetch_of_large_trees", fetch_of_large_trees),
+    ("fetch_of_a_large_delta", fetch_of_a_large_delta),
+    ("trees_of_absent_objects", trees_of_absent_objects),
+];
+
+const BRANCH: &str = "refs/heads/x";
+const TAG: &str = "refs/tags/large";
+/// Where the first stops come.
+const EARLY: &[u64] = &[1, 3];
+/// Bytes of requests to fetch, a little below what is taken.
+const REQUEST_BYTES: usize = 15 * 1024 * 1024;
+
+// --- inputs ---
+
+/// Pushes `pack` as the value of `name`.
+fn push(name: &'static str, tip: Id, pack: Vec<u8>) -> Hostile {
+    let place = Place::new();
+    Hostile {
+        run: Box::new(move |stop| {
+            let limits = PushLimits {
+                stop,
+                ..PushLimits::default()
+            };
+            // Where it is taken, the next run finds it there: that is as good as hostile.
+            drop(place.push(&[(tip, name)], &pack, &limits));
+        }),
+        stops: EARLY,
+        ends: true,
+    }
+}
+
+/// Sends a request to fetch.
+fn fetch(place: Place, protocol: Protocol, request: Vec<u8>) -> Hostile {
+    Hostile {
+        run: Box::new(move |stop| {
+            drop(place.fetch(protocol, &request, &mut std::io::sink(), stop));
+        }),
+        stops: EARLY,
+        ends: true,
+    }
+}
+
+/// The lines of a `fetch` command.
+fn command(name: &str, lines: impl IntoIterator<Item = String>) -> Vec<u8> {
+    let mut request = line(format!("command={name}\n").as_bytes());
+    request.extend(b"0001");
+    for text in lines {
+        request.extend(line(text.as_bytes()));
+    }
+    request.extend(b"0000");
+    request
+}
+
+/// As many lines as a request may have.
+fn lines(line: impl Fn(usize) -> String) -> impl Iterator<Item = String> {
+    let bytes = line(0).len() + 4;
+    (0..(REQUEST_BYTES / bytes).min(390_000)).map(line)
+}
+
+/// A place with what is in a pack, at `name`.
+fn place_with(name: &str, tip: Id, pack: &[u8]) -> Place {
+    let place = Place::new();
+    let taken = place.push(&[(tip, name)], pack, &PushLimits::default());
+    assert!(taken.is_accepted(), "{taken:?}");
+    place
+}
+
+/// Objects as they are gathered for a pack.
+#[derive(Default)]
+struct Objects(Vec<(Kind, Vec<u8>)>);
+
+impl Objects {
+    fn add(&mut self, kind: Kind, data: Vec<u8>) -> Id {
+        let id = object_id(kind, &data);
+        self.0.push((kind, data));
+        id
+    }
+
+    fn tree(&mut self, entries: &[(&str, &str, Id)]) -> Id {
+        let mut data = Vec::new();
+        for (mode, name, id) in entries {
+            data.extend(format!("{mode} {name}\0").bytes());
+            data.extend(id);
+        }
+        self.add(Kind::Tree, data)
+    }
+
+    fn commit(&mut self, tree: &Id, parents: &[Id]) -> Id {
+        self.add(Kind::Commit, commit_text(tree, parents))
+    }
+
+    fn pack(&self) -> Vec<u8> {
+        let mut seen = std::collections::BTreeSet::new();
+        let entries: Vec<_> = self
+            .0
+            .iter()
+            .filter(|(kind, data)| seen.insert(object_id(*kind, data)))
+            .map(|(kind, data)| Entry::Whole(*kind, data))
+            .collect();
+        with_trailer(&pack_body(&entries))
+    }
+}
+
+fn varint(mut value: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    while value > 0x7f {
+        bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
+        value >>= 7;
+    }
+    bytes.push(u8::try_from(value).unwrap());
+    bytes
+}
+
+/// A delta on `base` bytes: what `parts` copy of it.
+fn delta(base: usize, result: usize, parts: &[Part<'_>]) -> Vec<u8> {
+    let mut delta = [varint(base), varint(result)].concat();
+    for part in parts {
+        match part {
+            Part::Copy(offset, length) => copy(&mut delta, *offset, *length),
+            Part::Insert(data) => {
+                for piece in data.chunks(127) {
+                    delta.push(u8::try_from(piece.len()).unwrap());
+                    delta.extend_from_slice(piece);
+                }
+            }
+        }
+    }
+    delta
+}
+
+enum Part<'a> {
+    Copy(usize, usize),
+    Insert(&'a [u8]),
+}
+
+fn copy(delta: &mut Vec<u8>, mut offset: usize, mut length: usize) {
+    const STEP: usize = 0xff_ffff;
+    while length > 0 {
+        let step = length.min(STEP);
+        let offset_bytes = u32::try_from(offset).unwrap().to_le_bytes();
+        let step_bytes = u32::try_from(step).unwrap().to_le_bytes();
+        delta.push(0xff);
+        delta.extend(offset_bytes);
+        delta.extend(&step_bytes[..3]);
+        offset += step;
+        length -= step;
+    }
+}
+
+/// A tree of about so many bytes, all of whose entries are `id`.
+fn wide_tree(mode: &str, id: &Id, bytes: usize) -> Vec<u8> {
+    let mut tree = Vec::with_capacity(bytes);
+    let mut number = 0;
+    while tree.len() < bytes - 64 {
+        // Sorted, and as short as so many names can be.
+        tree.extend(format!("{mode} {number:05x}\0").bytes());
+        tree.extend(id);
+        number += 1;
+    }
+    tree
+}
+
+// --- pushes ---
+
+fn large_blob() -> Hostile {
+    let blob = vec![0; 480 * 1024 * 1024];
+    let id = object_id(Kind::Blob, &blob);
+    push(
+        TAG,
+        id,
+        with_trailer(&pack_body(&[Entry::Whole(Kind::Blob, &blob)])),
+    )
+}
+
+/// A blob and a delta on it, as large as may be.
+fn large_deltas() -> (Vec<Id>, Vec<u8>) {
+    let base = vec![0; 223 * 1024 * 1024];
+    let mut other = base.clone();
+    other[0] = 1;
+    let parts = [Part::Insert(&[1]), Part::Copy(1, base.len() - 1)];
+    let delta = delta(base.len(), base.len(), &parts);
+    let ids = vec![object_id(Kind::Blob, &base), object_id(Kind::Blob, &other)];
+    let entries = [
+        Entry::Whole(Kind::Blob, &base),
+        Entry::RefDelta(ids[0], &delta),
+    ];
+    (ids, with_trailer(&pack_body(&entries)))
+}
+
+fn large_delta() -> Hostile {
+    let (ids, pack) = large_deltas();
+    push(TAG, ids[0], pack)
+}
+
+/// An object that is stored as a delta on one that the client does not get.
+fn fetch_of_a_large_delta() -> Hostile {
+    let (ids, pack) = large_deltas();
+    let place = place_with(TAG, ids[1], &pack);
+    let want = format!("want {}\n", hex(&ids[1]));
+    let request = command("fetch", [want, "done\n".to_owned()]);
+    fetch(place, Protocol::V2, request)
+}
+
+/// A blob, and deltas each on the one before: each puts its number in front of all but the beginning.
+fn chain(length: usize, bytes: usize) -> (Vec<u8>, Vec<Vec<u8>>, Vec<Id>) {
+    let mut blob = vec![b'x'; bytes];
+    let base = blob.clone();
+    let mut ids = vec![object_id(Kind::Blob, &blob)];
+    let mut deltas = Vec::new();
+    for number in 1..=length {
+        let text = format!("{number:08}");
+        blob[..8].copy_from_slice(text.as_bytes());
+        let parts = [Part::Insert(text.as_bytes()), Part::Copy(8, bytes - 8)];
+        deltas.push(delta(bytes, bytes, &parts));
+        ids.push(object_id(Kind::Blob, &blob));
+    }
+    (base, deltas, ids)
+}
+
+fn chain_pack(length: usize, bytes: usize) -> (Vec<u8>, Vec<Id>) {
+    let (base, deltas, ids) = chain(length, bytes);
+    let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
+    let on = deltas.iter().zip(&ids);
+    entries.extend(on.map(|(delta, base)| Entry::RefDelta(*base, delta)));
+    (with_trailer(&pack_body(&entries)), ids)
+}
+
+fn deep_chain() -> Hostile {
+    let (pack, ids) = chain_pack(4095, 40_000);
+    push(TAG, ids[0], pack)
+}
+
+/// Every object of a chain is the base of one more delta, so that all of them are kept.
+fn branching_chains() -> Hostile {
+    const BYTES: usize = 4_000_000;
+    let (base, deltas, ids) = chain(200, BYTES);
+    let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
+    let other = delta(BYTES, BYTES - 1, &[Part::Copy(1, BYTES - 1)]);
+    for (delta, base) in deltas.iter().zip(&ids) {
+        // Of two deltas on one base, the later one is resolved first.
+        entries.push(Entry::RefDelta(*base, &other));
+        entries.push(Entry::RefDelta(*base, delta));
+    }
+    push(TAG, ids[0], with_trailer(&pack_body(&entries)))
+}
+
+/// A commit of a tree of 64 MB, and what all its entries are.
+fn wide(mode: &str, kind: Kind) -> (Id, Vec<u8>) {
+    let below = object_id(kind, b"");
+    let tree = wide_tree(mode, &below, 64 * 1024 * 1024);
+    let commit = commit_text(&object_id(Kind::Tree, &tree), &[]);
+    let pack = with_trailer(&pack_body(&[
+        Entry::Whole(Kind::Commit, &commit),
+        Entry::Whole(Kind::Tree, &tree),
+        Entry::Whole(kind, b""),
+    ]));
+    (object_id(Kind::Commit, &commit), pack)
+}
+
+fn wide_tree_of_trees() -> Hostile {
+    let (commit, pack) = wide("40000", Kind::Tree);
+    push(BRANCH, commit, pack)
+}
+
+fn wide_tree_of_blobs() -> Hostile {
+    let (commit, pack) = wide("100644", Kind::Blob);
+    push(BRANCH, commit, pack)
+}
+
+/// Commits with a tree of 30 MB each, told apart by a name, and one commit of all of them. The tip, its parents, the
+/// pack.
+fn large_trees() -> (Id, Vec<Id>, Vec<u8>) {
+    const PARENTS: usize = 18;
+    let blob = object_id(Kind::Blob, b"");
+    let mut tree = Vec::new();
+    for number in 0..30 * 1024 * 1024 / 230 {
+        tree.extend(format!("100644 {number:05}{}\0", "n".repeat(200)).bytes());
+        tree.extend(blob);
+    }
+    let base = object_id(Kind::Tree, &tree);
+    let mut deltas = Vec::new();
+    let mut commits = Vec::new();
+    let mut parents = Vec::new();
+    for number in 0..=PARENTS {
+        let last = [format!("100644 z{number:04}\0").as_bytes(), &blob].concat();
+        let whole = [&tree[..], &last].concat();
+        let parts = [Part::Copy(0, tree.len()), Part::Insert(&last)];
+        deltas.push(delta(tree.len(), whole.len(), &parts));
+        let id = object_id(Kind::Tree, &whole);
+        let above = if number == PARENTS { &parents[..] } else { &[] };
+        let commit = commit_text(&id, above);
+        parents.push(object_id(Kind::Commit, &commit));
+        commits.push(commit);
+    }
+    let tip = parents.pop().unwrap();
+    let mut entries = vec![
+        Entry::Whole(Kind::Blob, b""),
+        Entry::Whole(Kind::Tree, &tree),
+    ];
+    entries.extend(deltas.iter().map(|delta| Entry::RefDelta(base, delta)));
+    entries.extend(
+        commits
+            .iter()
+            .map(|commit| Entry::Whole(Kind::Commit, commit)),
+    );
+    (tip, parents, with_trailer(&pack_body(&entries)))
+}
+
+/// A tree of ids that are alike in their first bytes, which some tables take for all that there is to an id.
+fn trees_of_absent_objects() -> Hostile {
+    let mut tree = Vec::new();
+    for number in 0..200_000_u32 {
+        tree.extend(format!("100644 {number:06}\0").bytes());
+        tree.extend([0; 16]);
+        tree.extend(number.to_be_bytes());
+    }
+    let commit = commit_text(&object_id(Kind::Tree, &tree), &[]);
+    let entries = [
+        Entry::Whole(Kind::Commit, &commit),
+        Entry::Whole(Kind::Tree, &tree),
+    ];
+    let id = object_id(Kind::Commit, &commit);
+    push(BRANCH, id, with_trailer(&pack_body(&entries)))
+}
+
+fn large_trees_of_many_parents() -> Hostile {
+    let (tip, _, pack) = large_trees();
+    push(BRANCH, tip, pack)
+}
+
+/// Commits of a hundred thousand parents each, as deltas of a few bytes on one.
+fn commits_of_many_parents() -> Hostile {
+    const PARENTS: usize = 100_000;
+    let tree = object_id(Kind::Tree, b"");
+    let root = commit_text(&tree, &[]);
+    let root_id = object_id(Kind::Commit, &root);
+    let mut commit = commit_text(&tree, &vec![root_id; PARENTS]);
+    let (base, base_id) = (commit.clone(), object_id(Kind::Commit, &commit));
+    let first = "tree ".len() + 40 + "\nparent ".len();
+    let mut deltas = Vec::new();
+    let mut before = base_id;
+    for _ in 0..300 {
+        let hex = hex(&before);
+        commit[first..first + 40].copy_from_slice(hex.as_bytes());
+        let rest = commit.len() - first - 40;
+        let parts = [
+            Part::Copy(0, first),
+            Part::Insert(hex.as_bytes()),
+            Part::Copy(first + 40, rest),
+        ];
+        deltas.push(delta(base.len(), commit.len(), &parts));
+        before = object_id(Kind::Commit, &commit);
+    }
+    let mut entries = vec![
+        Entry::Whole(Kind::Tree, b""),
+        Entry::Whole(Kind::Commit, &root),
+        Entry::Whole(Kind::Commit, &base),
+    ];
+    entries.extend(deltas.iter().map(|delta| Entry::RefDelta(base_id, delta)));
+    push(BRANCH, before, with_trailer(&pack_body(&entries)))
+}
+
+/// As many commands as a push may have, of the longest names, and the same again.
+fn many_commands() -> Hostile {
+    let place = Place::new();
+    let id = place.commit_id;
+    let names: Vec<String> = (0..10_000)
+        .map(|number| format!("refs/heads/{}{number:05}", "n".repeat(1000)))
+        .collect();
+    Hostile {
+        run: Box::new(move |stop| {
+            let limits = PushLimits {
+                stop,
+                ..PushLimits::default()
+            };
+            let commands: Vec<_> = names.iter().map(|name| (id, name.as_str())).collect();
+            let pack = with_trailer(&pack_body(&[]));
+            drop(place.push(&commands, &pack, &limits));
+        }),
+        // Ten thousand files of refs, if it were not stopped.
+        stops: EARLY,
+        ends: false,
+    }
+}
+
+/// A push whose options are as long as lines can be.
+fn many_options() -> Hostile {
+    let zero = "0".repeat(40);
+    let command = format!("{zero} {zero} refs/heads/a\0push-options report-status");
+    let mut request = line(command.as_bytes());
+    request.extend(b"0000");
+    for _ in 0..1000 {
+        // Not UTF-8: as text, each byte becomes three.
+        request.extend(line(&[0xff; 65_000]));
+    }
+    request.extend(b"0000");
+    Hostile {
+        run: Box::new(move |_| drop(crate::inputs::push_commands(&request))),
+        stops: &[],
+        ends: true,
+    }
+}
+
+// --- fetches ---
+
+fn wants_that_are_not_there() -> Hostile {
+    let wants = lines(|number| format!("want {number:040x}\n"));
+    fetch(Place::new(), Protocol::V2, command("fetch", wants))
+}
+
+/// A place with a chain of commits, each a delta on the one before; its ids.
+fn commits(number: usize) -> (Place, Vec<Id>) {
+    let tree = object_id(Kind::Tree, b"");
+    let mut objects = Objects::default();
+    objects.add(Kind::Tree, Vec::new());
+    let mut ids: Vec<Id> = Vec::new();
+    for _ in 0..number {
+        let parents: Vec<Id> = ids.last().copied().into_iter().collect();
+        ids.push(objects.commit(&tree, &parents));
+    }
+    let place = place_with(BRANCH, *ids.last().unwrap(), &objects.pack());
+    (place, ids)
+}
+
+fn haves() -> Hostile {
+    let (place, ids) = commits(100);
+    let want = hex(ids.last().unwrap());
+    let have = |number: usize| format!("have {}\n", hex(&ids[number % ids.len()]));
+    let lines = [format!("want {want}\n")].into_iter().chain(lines(have));
+    let request = command("fetch", lines);
+    fetch(place, Protocol::V2, request)
+}
+
+fn haves_of_the_first_protocol() -> Hostile {
+    let (place, ids) = commits(100);
+    let mut request = line(format!("want {}\n", hex(ids.last().unwrap())).as_bytes());
+    request.extend(b"0000");
+    for text in lines(|number| format!("have {}\n", hex(&ids[number % ids.len()]))) {
+        request.extend(line(text.as_bytes()));
+    }
+    request.extend(line(b"done\n"));
+    fetch(place, Protocol::V0, request)
+}
+
+/// A client on a stream that asks again and again whether it has said enough.
+fn rounds_of_the_first_protocol() -> Hostile {
+    let (place, ids) = commits(2000);
+    let words = "multi_ack_detailed side-band-64k";
+    let mut request = line(format!("want {} {words}\n", hex(ids.last().unwrap())).as_bytes());
+    request.extend(b"0000");
+    request.extend(line(format!("have {}\n", hex(&ids[0])).as_bytes()));
+    request.extend(b"0000".repeat(1_000_000));
+    Hostile {
+        run: Box::new(move |stop| drop(place.converse(&request, stop))),
+        stops: EARLY,
+        ends: true,
+    }
+}
+
+/// Wants that may be wanted, each of them read through a chain of four thousand deltas.
+fn wants_at_the_end_of_a_chain() -> Hostile {
+    let (pack, ids) = chain_pack(4095, 4000);
+    let mut objects = Objects::default();
+    let names: Vec<String> = (0..ids.len())
+        .map(|number| format!("{number:05}"))
+        .collect();
+    let entries: Vec<_> = names
+        .iter()
+        .zip(&ids)
+        .map(|(name, id)| ("100644", name.as_str(), *id))
+        .collect();
+    let tree = objects.tree(&entries);
+    let commit = objects.commit(&tree, &[]);
+    // Both packs in one push: the chain is nobody's before.
+    let place = place_with(BRANCH, commit, &joined(&objects.pack(), &pack));
+    let wants = ids.iter().map(|id| format!("want {}\n", hex(id)));
+    let request = command("fetch", wants.chain(["done\n".to_owned()]));
+    fetch(place, Protocol::V2, request)
+}
+
+/// The objects of two packs without deltas by distance in one.
+fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
+    let count = |pack: &[u8]| u32::from_be_bytes(pack[8..12].try_into().unwrap());
+    let mut pack = one[..8].to_vec();
+    pack.extend((count(one) + count(other)).to_be_bytes());
+    pack.extend(&one[12..one.len() - 20]);
+    pack.extend(&other[12..other.len() - 20]);
+    with_trailer(&pack)
+}
+
+fn shallow_lines() -> Hostile {
+    let (place, ids) = commits(100);
+    let want = format!("want {}\n", hex(ids.last().unwrap()));
+    let rest = lines(|number| match number % 2 {
+        0 => format!("shallow {}\n", hex(&ids[number / 2 % ids.len()])),
+        _ => format!("shallow {number:040x}\n"),
+    });
+    let asked = ["deepen 2147483646\n", "deepen-relative\n", "done\n"];
+    let asked = asked.map(str::to_owned).into_iter();
+    let request = command("fetch", [want].into_iter().chain(rest).chain(asked));
+    fetch(place, Protocol::V2, request)
+}
+
+fn deepen_not() -> Hostile {
+    let place = Place::new();
+    let want = format!("want {}\n", hex(&place.commit_id));
+    let names = lines(|_| "deepen-not v1\n".to_owned());
+    let request = command("fetch", [want].into_iter().chain(names));
+    fetch(place, Protocol::V2, request)
+}
+
+fn want_refs() -> Hostile {
+    let names = lines(|number| format!("want-ref refs/heads/{number:060000}\n"));
+    fetch(Place::new(), Protocol::V2, command("fetch", names))
+}
+
+fn ref_prefixes() -> Hostile {
+    let prefixes = lines(|number| format!("ref-prefix refs/{number:06}\n"));
+    fetch(Place::new(), Protocol::V2, command("ls-refs", prefixes))
+}
+
+/// One request that asks for the same again and again.
+fn listings() -> Hostile {
+    let one = command("ls-refs", ["peel\n".to_owned()]);
+    let request = one.repeat(20_000);
+    Hostile {
+        ends: false,
+        stops: &[1, 3, 100],
+        ..fetch(Place::new(), Protocol::V2, request)
+    }
+}
+
+fn object_info() -> Hostile {
+    let place = Place::new();
+    let id = hex(&place.blob_id);
+    let ids = lines(|_| format!("oid {id}\n"));
+    let request = command("object-info", ["size\n".to_owned()].into_iter().chain(ids));
+    fetch(place, Protocol::V2, request)
+}
+
+/// Tags on tags on tags, each with a ref.
+fn tags_of_tags() -> Hostile {
+    let place = Place::new();
+    let mut objects = Objects::default();
+    let (mut below, mut kind) = (place.commit_id, "commit");
+    let mut names: Vec<(Id, String)> = Vec::new();
+    for number in 0..2000 {
+        below = objects.add(Kind::Tag, tag_text(&below, kind));
+        kind = "tag";
+        names.push((below, format!("refs/tags/t{number}")));
+    }
+    let commands: Vec<_> = names
+        .iter()
+        .map(|(id, name)| (*id, name.as_str()))
+        .collect();
+    let taken = place.push(&commands, &objects.pack(), &PushLimits::default());
+    assert!(taken.is_accepted(), "{taken:?}");
+    let mut request = command("ls-refs", ["peel\n".to_owned()]);
+    let want = format!("want {}\n", hex(&place.commit_id));
+    let lines = [want, "include-tag\n".to_owned(), "done\n".to_owned()];
+    request.extend(command("fetch", lines));
+    fetch(place, Protocol::V2, request)
+}
+
+/// Trees of two entries, each the tree below: as many paths as two to the power of the levels.
+fn doubling(objects: &mut Objects, leaf: Id, levels: usize) -> Id {
+    let mut tree = objects.tree(&[("100644", "a", leaf)]);
+    for _ in 0..levels {
+        tree = objects.tree(&[("40000", "a", tree), ("40000", "b", tree)]);
+    }
+    tree
+}
+
+/// A fetch of `tree` with the patterns in `list`.
+fn sparse(mut objects: Objects, tree: Id, list: &[u8]) -> Hostile {
+    let list = objects.add(Kind::Blob, list.to_vec());
+    let top = objects.tree(&[("40000", "dir", tree), ("100644", "list", list)]);
+    let commit = objects.commit(&top, &[]);
+    let place = place_with(BRANCH, commit, &objects.pack());
+    let want = format!("want {}\n", hex(&commit));
+    let filter = format!("filter sparse:oid={}\n", hex(&list));
+    let request = command("fetch", [want, filter, "done\n".to_owned()]);
+    fetch(place, Protocol::V2, request)
+}
+
+/// Patterns decide for each path anew, and here are more paths than anybody can look at.
+fn sparse_paths_without_number() -> Hostile {
+    let mut objects = Objects::default();
+    let leaf = objects.add(Kind::Blob, b"leaf".to_vec());
+    let tree = doubling(&mut objects, leaf, 60);
+    Hostile {
+        ends: false,
+        stops: &[1, 3, 1000, 20_000],
+        ..sparse(objects, tree, b"/list\n")
+    }
+}
+
+/// As many patterns as a list may have, each as slow as it may be, and a long path.
+fn sparse_patterns() -> Hostile {
+    let mut objects = Objects::default();
+    let leaf = objects.add(Kind::Blob, b"leaf".to_vec());
+    let mut tree = objects.tree(&[("100644", "aaaaaaaaaaaaaaaaaaaa", leaf)]);
+    for _ in 0..500 {
+        tree = objects.tree(&[("40000", "a", tree)]);
+    }
+    let pattern = "**/a*a*a/**/a/**/*a/**/?/**/[ab]/**/a/z\n";
+    Hostile {
+        ends: false,
+        stops: &[1, 3, 50],
+        ..sparse(objects, tree, pattern.repeat(9000).as_bytes())
+    }
+}
+
+/// The deepest tree that may be pushed, its levels at many depths at once.
+fn tree_depth() -> Hostile {
+    let mut objects = Objects::default();
+    let leaf = objects.add(Kind::Blob, b"leaf".to_vec());
+    let mut tree = objects.tree(&[("100644", "a", leaf)]);
+    let mut entries = Vec::new();
+    for _ in 0..1000 {
+        entries.push(tree);
+        // One entry leads one level down, the other ones further.
+        let further = entries[entries.len() / 2];
+        tree = objects.tree(&[
+            ("40000", "a", tree),
+            ("40000", "b", further),
+            ("40000", "c", entries[0]),
+        ]);
+    }
+    let commit = objects.commit(&tree, &[]);
+    let place = place_with(BRANCH, commit, &objects.pack());
+    let want = format!("want {}\n", hex(&commit));
+    let filter = "filter combine:tree:900+blob:limit=1m\n".to_owned();
+    let request = command("fetch", [want, filter, "done\n".to_owned()]);
+    fetch(place, Protocol::V2, request)
+}
+
+/// A tree beside those of many parents, no two of its paths beside the same ones.
+fn comparisons_without_number() -> Hostile {
+    const LEVELS: usize = 24;
+    let mut objects = Objects::default();
+    let leaf = |objects: &mut Objects, text: &str| objects.add(Kind::Blob, text.into());
+    let mut parents = Vec::new();
+    for special in 0..LEVELS {
+        let (one, two) = (format!("{special} one"), format!("{special} two"));
+        let (one, two) = (leaf(&mut objects, &one), leaf(&mut objects, &two));
+        let left = doubling(&mut objects, one, special);
+        let right = doubling(&mut objects, two, special);
+        let mut tree = objects.tree(&[("40000", "a", left), ("40000", "b", right)]);
+        for _ in special + 1..LEVELS {
+            tree = objects.tree(&[("40000", "a", tree), ("40000", "b", tree)]);
+        }
+        parents.push(objects.commit(&tree, &[]));
+    }
+    let wanted = leaf(&mut objects, "wanted");
+    let tree = doubling(&mut objects, wanted, LEVELS);
+    let tip = objects.commit(&tree, &parents);
+    let place = place_with(BRANCH, tip, &objects.pack());
+    let haves = parents
+        .iter()
+        .map(|parent| format!("have {}\n", hex(parent)));
+    let lines = [format!("want {}\n", hex(&tip))].into_iter().chain(haves);
+    let request = command("fetch", lines.chain(["done\n".to_owned()]));
+    fetch(place, Protocol::V2, request)
+}
+
+fn fetch_of_a_wide_tree() -> Hostile {
+    let (commit, pack) = wide("40000", Kind::Tree);
+    let place = place_with(BRANCH, commit, &pack);
+    let want = format!("want {}\n", hex(&commit));
+    let filter = "filter blob:limit=1k\n".to_owned();
+    let request = command("fetch", [want.clone(), filter, "done\n".to_owned()]);
+    let plain = command("fetch", [want, "done\n".to_owned()]);
+    fetch(place, Protocol::V2, [request, plain].concat())
+}
+
+fn fetch_of_large_trees() -> Hostile {
+    let (tip, parents, pack) = large_trees();
+    let place = place_with(BRANCH, tip, &pack);
+    let haves = parents
+        .iter()
+        .map(|parent| format!("have {}\n", hex(parent)));
+    let lines = [format!("want {}\n", hex(&tip))].into_iter().chain(haves);
+    let request = command("fetch", lines.chain(["done\n".to_owned()]));
+    fetch(place, Protocol::V2, request)
+}
