@@ -1,13 +1,15 @@
 //! What the API asks, answered by this node's repositories and its part in the cluster.
 
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit};
+use henge_api::{
+    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit,
+};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, MirrorAddress, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    Mirror, MirrorChange, MirrorId, NodeId, OwnerName, RefName, RefPattern, RefProtection,
-    RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
+    Mirror, MirrorChange, MirrorId, MirrorSettings, NodeId, OwnerName, RefName, RefPattern,
+    RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
 };
 
 /// The real thing behind [`Backend`].
@@ -198,10 +200,39 @@ impl Backend for NodeBackend {
         new: NewMirror,
     ) -> Answer<'a, MirrorId> {
         Box::pin(async move {
-            let address = MirrorAddress::parse(&new.url, new.user, new.password)?;
-            self.repos
-                .add_mirror(principal, path, new.kind, address, new.interval_ms)
-                .await
+            let MirrorAddress { url, secret } =
+                MirrorAddress::parse(&new.url, new.user, new.password)?;
+            let settings = MirrorSettings {
+                kind: new.kind,
+                url,
+                secret,
+                interval_ms: new.interval_ms,
+                on_push: new.on_push,
+            };
+            self.repos.add_mirror(principal, path, settings).await
+        })
+    }
+
+    fn edit_mirror<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        mirror: MirrorId,
+        edit: MirrorEdit,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let (user, password) = (edit.user, edit.password);
+            let (address, secret) = match &edit.url {
+                Some(url) => (Some(MirrorAddress::parse(url, user, password)?), None),
+                None => (None, MirrorAddress::secret_of(user, password)),
+            };
+            let edit = henge_repos::MirrorEdit {
+                address,
+                secret,
+                interval_ms: edit.interval_ms,
+                on_push: edit.on_push,
+            };
+            self.repos.edit_mirror(principal, path, mirror, edit).await
         })
     }
 
@@ -217,6 +248,10 @@ impl Backend for NodeBackend {
                 .change_mirror(principal, path, mirror, change)
                 .await
         })
+    }
+
+    fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>) {
+        self.repos.family(repo)
     }
 
     fn home(&self, repo: &RepoRecord) -> Home {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use henge_api::{AdminToken, ApiDeps, MetricsHandle};
+use henge_api::{AdminToken, AnonymousReads, ApiDeps, MetricsHandle};
 use henge_client::Secret;
 use henge_cluster::{Cluster, ClusterConfig, Effects, Timings, TlsFiles};
 use henge_git_client::{AddressPolicy, Trust};
@@ -59,6 +59,9 @@ impl Node {
             .await
             .context("cannot open the repositories")?;
         repos.start_mirrors(mirrors_config(config));
+        if let Some(schedule) = config.prune {
+            repos.start_pruning(schedule);
+        }
         let deps = ApiDeps {
             backend: Arc::new(NodeBackend {
                 repos: repos.clone(),
@@ -67,6 +70,10 @@ impl Node {
             git: henge_git::http::router(repos),
             token: AdminToken::new(parts.token.reveal())
                 .context("the administrator's token cannot be used")?,
+            anonymous_reads: match config.anonymous_reads {
+                true => AnonymousReads::Allowed,
+                false => AnonymousReads::Refused,
+            },
             metrics: metrics.clone(),
             version: env!("CARGO_PKG_VERSION"),
             clock,

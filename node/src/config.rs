@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use henge_repos::PruneSchedule;
 use henge_types::records::NodeRecord;
 use henge_types::{NodeId, limits};
 use thiserror::Error;
@@ -65,8 +66,12 @@ pub(crate) struct Config {
     pub(crate) rpc_advertise: String,
     pub(crate) cluster: ClusterSettings,
     pub(crate) admin_token_file: PathBuf,
+    /// Whether public repositories are read without a token.
+    pub(crate) anonymous_reads: bool,
     pub(crate) storage: StorageSettings,
     pub(crate) mirrors: MirrorSettings,
+    /// When what no ref reaches is dropped by itself; `None`: never.
+    pub(crate) prune: Option<PruneSchedule>,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
 }
@@ -148,8 +153,10 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
         node,
         cluster,
         auth,
+        http,
         storage,
         mirrors,
+        maintenance,
         log,
     } = file;
     let http_listen = need(node.http_listen, "[node] http_listen")?;
@@ -169,8 +176,10 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
             folder,
             &need(auth.admin_token_file, "[auth] admin_token_file")?,
         ),
+        anonymous_reads: http.anonymous_reads.unwrap_or(defaults::ANONYMOUS_READS),
         storage: check_storage(&storage)?,
         mirrors: check_mirrors(mirrors, folder)?,
+        prune: check_prune(&maintenance)?,
         log_filter: log
             .filter
             .unwrap_or_else(|| defaults::LOG_FILTER.to_owned()),
@@ -348,6 +357,22 @@ fn check_mirrors(mirrors: file::Mirrors, folder: &Path) -> Result<MirrorSettings
     })
 }
 
+fn check_prune(maintenance: &file::Maintenance) -> Result<Option<PruneSchedule>, ConfigError> {
+    let every = match maintenance.prune_every {
+        Some(units::Interval::Off) => return Ok(None),
+        Some(units::Interval::Every(every)) => every.duration(),
+        None => defaults::PRUNE_EVERY,
+    };
+    if every < PRUNE_EVERY_MIN {
+        return invalid("[maintenance] prune_every", "is less than \"1s\"");
+    }
+    let grace = maintenance.prune_grace;
+    let grace = grace.map_or(defaults::PRUNE_GRACE, units::Span::duration);
+    Ok(Some(PruneSchedule { every, grace }))
+}
+
+/// Every network is looked at so often.
+const PRUNE_EVERY_MIN: Duration = Duration::from_secs(1);
 /// A segment must hold the largest batch many times over.
 const WAL_SEGMENT_BYTES_MIN: u64 = 16 * 1024 * 1024;
 /// One that is written, one spare, and room for the groups that lag.

@@ -46,6 +46,13 @@ impl Admissions {
         }
     }
 
+    /// Places that are held now, those of waiting fetches included.
+    pub(crate) fn held(&self) -> usize {
+        let most = limits::FETCHES_AT_ONCE + limits::FETCHES_WAITING_MAX;
+        let free = self.working.available_permits() + self.waiting.available_permits();
+        most.saturating_sub(free)
+    }
+
     /// Waits so long for a place, which is kept until the result is dropped or waits.
     pub(crate) async fn admit(&self, within: Duration) -> Result<Admitted, NotAdmitted> {
         let place = Arc::clone(&self.working).acquire_owned();

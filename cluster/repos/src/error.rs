@@ -2,7 +2,7 @@
 
 use henge_cluster::ClusterError;
 use henge_git::http::ServiceError;
-use henge_types::{ErrorCode, GroupId, Refusal, Reply, RepoPath, limits};
+use henge_types::{ErrorCode, GroupId, NodeId, Refusal, Reply, RepoPath, limits};
 
 /// What a client is told to wait when a group has no quorum.
 const RETRY_AFTER_S: u32 = 2;
@@ -44,6 +44,34 @@ pub(crate) fn log_in_first() -> ServiceError {
         ErrorCode::Unauthenticated,
         "log in first: send a token as the password",
     )
+}
+
+/// A node has no place for one more fetch.
+pub(crate) fn too_many_fetches(node: NodeId) -> ServiceError {
+    ServiceError {
+        retry_after_s: Some(5),
+        ..failed(
+            ErrorCode::Throttled,
+            format!(
+                "{} fetches run on node {node} already: try again",
+                limits::FETCHES_AT_ONCE
+            ),
+        )
+    }
+}
+
+/// The same, of fetches without a token.
+pub(crate) fn too_many_anonymous_fetches() -> ServiceError {
+    ServiceError {
+        retry_after_s: Some(5),
+        ..failed(
+            ErrorCode::Throttled,
+            format!(
+                "{} fetches without a token run on this node already: send one, or try again",
+                limits::ANONYMOUS_FETCHES_AT_ONCE
+            ),
+        )
+    }
 }
 
 pub(crate) fn no_quorum(group: GroupId) -> ServiceError {

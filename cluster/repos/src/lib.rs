@@ -56,6 +56,7 @@ mod staging;
 pub use catalogue::CreateOptions;
 pub use certificates::CertificatesPage;
 pub use effects::PackEffects;
-pub use mirrors::{MirrorAddress, MirrorsConfig};
+pub use maintain::schedule::PruneSchedule;
+pub use mirrors::{MirrorAddress, MirrorEdit, MirrorsConfig};
 pub use repos::{RefsPage, Repos};
 pub use settings::RepoEdit;

@@ -5,8 +5,10 @@
 //!
 //! - [`watch`]: which networks to look at, and when one is due.
 //! - [`compact`]: one compaction; [`prune`]: one that drops what no ref reaches.
+//! - [`schedule`]: when the latter is done by itself.
 //! - [`ask`]: `gc` and `stats`, from any node.
-//! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node.
+//! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node;
+//!   `last_check`: what one found, kept over restarts.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +28,9 @@ pub(crate) mod ask;
 pub(crate) mod check;
 pub(crate) mod check_ask;
 pub(crate) mod compact;
+mod last_check;
 pub(crate) mod prune;
+pub(crate) mod schedule;
 mod watch;
 
 use watch::{Due, Watch};
@@ -163,6 +167,7 @@ impl Inner {
             Ok(Some(done)) => {
                 if let Some(dropped) = done.dropped {
                     tracing::info!(%group, %network, dropped, "objects that no ref reaches were dropped");
+                    metrics::dropped(dropped);
                 }
                 tracing::info!(%group, %network, replaced = done.replaced, bytes = done.bytes, "packs compacted");
                 metrics::compacted(done.bytes, took.as_secs_f64());

@@ -26,6 +26,8 @@ const RETIRED_PACKS: &str = "henge_repos_retired_packs_total";
 const MIRROR_RUNS: &str = "henge_repos_mirror_runs_total";
 const MIRROR_SECONDS: &str = "henge_repos_mirror_seconds";
 const MIRRORS_DUE: &str = "henge_repos_mirrors_due";
+const PRUNES_SCHEDULED: &str = "henge_repos_prunes_scheduled_total";
+const DROPPED_OBJECTS: &str = "henge_repos_dropped_objects_total";
 const FORWARDED: &str = "henge_repos_forwarded_total";
 
 /// Registers help texts; once a process.
@@ -66,6 +68,15 @@ pub fn describe() {
         "Packs kept durable for a leader and not yet named by an entry"
     );
     describe_counter!(
+        FORWARDED,
+        "Reads passed to another node, because this one holds no replica or lacks a pack, by verb"
+    );
+    describe_maintenance();
+    describe_mirrors();
+}
+
+fn describe_maintenance() {
+    describe_counter!(
         COMPACTIONS,
         "Compactions that this node led, by result (ok, failed)"
     );
@@ -95,10 +106,13 @@ pub fn describe() {
         "Packs removed from this node because others hold all their objects"
     );
     describe_counter!(
-        FORWARDED,
-        "Reads passed to another node, because this one holds no replica or lacks a pack, by verb"
+        PRUNES_SCHEDULED,
+        "Times this node, as a leader, began to drop what no ref reaches because the schedule said so"
     );
-    describe_mirrors();
+    describe_counter!(
+        DROPPED_OBJECTS,
+        "Objects that no ref reached and that were left out of the packs of networks that this node leads"
+    );
 }
 
 fn describe_mirrors() {
@@ -201,6 +215,14 @@ pub(crate) fn compacted(bytes: u64, seconds: f64) {
 
 pub(crate) fn compaction_failed() {
     counter!(COMPACTIONS, "result" => "failed").increment(1);
+}
+
+pub(crate) fn prune_scheduled() {
+    counter!(PRUNES_SCHEDULED).increment(1);
+}
+
+pub(crate) fn dropped(objects: u64) {
+    counter!(DROPPED_OBJECTS).increment(objects);
 }
 
 pub(crate) fn packs_max(packs: usize) {

@@ -14,8 +14,8 @@ use std::time::Duration;
 use henge_git_client::{AddressPolicy, Network, Timeouts, Trust};
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
-use henge_state::ShardView;
-use henge_types::{GroupId, Mirror, MirrorId, limits};
+use henge_state::{ShardView, State};
+use henge_types::{GroupId, Mirror, MirrorId, MirrorKind, limits};
 use tokio::runtime::Handle;
 
 use crate::metrics;
@@ -25,7 +25,7 @@ mod destination;
 mod run;
 mod set;
 
-pub use set::MirrorAddress;
+pub use set::{MirrorAddress, MirrorEdit};
 
 /// How often a leader looks for mirrors that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -119,8 +119,10 @@ impl Runner {
                 continue;
             };
             view.with(|state, _| {
-                let mirrors = ShardView::new(state).mirrors();
-                let mirrors = mirrors.filter(|mirror| mirror.is_due(now_ms));
+                let shard = ShardView::new(state);
+                let mirrors = shard.mirrors();
+                let mirrors =
+                    mirrors.filter(|mirror| mirror.is_due(now_ms) && !rests(shard, mirror));
                 due.extend(mirrors.map(|mirror| (group, leadership.term, mirror)));
             });
         }
@@ -137,6 +139,12 @@ impl Runner {
             .expect("invariant: noting an id does not panic");
         running.len() < self.at_once && running.insert(mirror)
     }
+}
+
+/// Whether a mirror could only fail: what it brings is refused for as long as its repository is archived.
+fn rests(shard: ShardView<'_, State>, mirror: &Mirror) -> bool {
+    let repo = shard.repo(&mirror.repo);
+    mirror.settings.kind == MirrorKind::Pull && repo.is_some_and(|repo| repo.archived)
 }
 
 /// A place among the runs of a node.

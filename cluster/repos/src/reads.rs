@@ -20,7 +20,7 @@ use serde::Serialize;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::SyncIoBridge;
 
-use crate::admission::Admitted;
+use crate::admission::{Admitted, NotAdmitted};
 use crate::catalogue::{Freshness, QUORUM_WAIT};
 use crate::certificates::wire_certificates;
 use crate::error::{self, failed, from_cluster};
@@ -32,8 +32,12 @@ use crate::repos::{Inner, still_there};
 
 /// How long opening a stream to a holder may take.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a holder may take to say whether it serves: it waits for a quorum itself.
-const ANSWER_TIMEOUT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS + 1000);
+/// How long a fetch waits at a holder for one of its places. Two nodes that both have none for the other's are through
+/// with it after this.
+const TURN_WAIT_MS: u64 = 3000;
+/// How long a holder may take to say whether it serves: it waits for a place and for a quorum itself.
+const ANSWER_TIMEOUT: Duration =
+    Duration::from_millis(limits::QUORUM_WAIT_MS + TURN_WAIT_MS + 1000);
 /// How long a request's body may take between two nodes.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -177,18 +181,23 @@ impl Inner {
             verb: verb.clone(),
         };
         let mut last = "no other replica".to_owned();
+        let mut throttled = None;
         for node in self.holders(target.group).await {
             match self.hand_over(node, &request, body).await {
                 Ok((ReadAnswer::Serving, stream)) => return Ok(stream),
                 Ok((ReadAnswer::Elsewhere(why), _)) => last = format!("node {node}: {why}"),
                 Ok((ReadAnswer::WrongGeneration, _)) => return Err(NotServed::WrongGeneration),
+                Ok((ReadAnswer::Refused(ErrorCode::Throttled, _), _)) => throttled = Some(node),
                 Ok((ReadAnswer::Refused(code, message), _)) => {
                     return Err(NotServed::Failed(failed(code, message)));
                 }
                 Err(error) => last = format!("node {node}: {error}"),
             }
         }
-        Err(NotServed::Elsewhere(last))
+        match throttled {
+            Some(node) => Err(NotServed::Failed(error::too_many_fetches(node))),
+            None => Err(NotServed::Elsewhere(last)),
+        }
     }
 
     /// The other replicas, the leader first.
@@ -244,8 +253,12 @@ impl Inner {
             network: request.network,
             generation: request.generation,
         };
-        let local = match self.open_local(&target).await {
-            Ok(local) => local,
+        let opened = match self.place_for(&request.verb).await {
+            Ok(place) => self.open_local(&target).await.map(|local| (local, place)),
+            Err(error) => Err(NotServed::Failed(error)),
+        };
+        let (local, place) = match opened {
+            Ok(opened) => opened,
             Err(not_served) => {
                 let answer = match not_served {
                     NotServed::Elsewhere(why) => ReadAnswer::Elsewhere(why),
@@ -286,7 +299,7 @@ impl Inner {
                     let mut bridge = SyncIoBridge::new(stream);
                     let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
                     let stop = inner.deadline();
-                    let limits = Self::fetch_limits(stop, None);
+                    let limits = Self::fetch_limits(stop, place);
                     inner.upload_pack(local, protocol(version), &body, &mut output, limits)?;
                     output.flush()?;
                     drop(output);
@@ -295,6 +308,20 @@ impl Inner {
                 served.await?
             }
         }
+    }
+
+    /// A fetch takes a place here too, whichever node it came to; other reads cost little and take none.
+    async fn place_for(&self, verb: &ReadVerb) -> Result<Option<Arc<Admitted>>, ServiceError> {
+        let ReadVerb::UploadPack { .. } = verb else {
+            return Ok(None);
+        };
+        let within = Duration::from_millis(TURN_WAIT_MS);
+        let admitted = self.fetches.admit(within).await;
+        let admitted = admitted.map_err(|refusal| match refusal {
+            NotAdmitted::Full => error::too_many_fetches(self.cluster.node()),
+            NotAdmitted::Stopping => error::unavailable("the node is stopping"),
+        })?;
+        Ok(Some(Arc::new(admitted)))
     }
 
     /// The advertisement of a repository that is served here.
@@ -335,7 +362,7 @@ impl Inner {
         listing.await?
     }
 
-    /// The bounds of a fetch that holds a place, if it holds one of this node's.
+    /// The bounds of a fetch that holds a place.
     pub(crate) fn fetch_limits(stop: Stop, admitted: Option<Arc<Admitted>>) -> FetchLimits {
         FetchLimits {
             stop,

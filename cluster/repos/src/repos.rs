@@ -15,7 +15,7 @@ use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{
     GroupId, NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
-    RepoPath, RepoRecord, limits,
+    RepoPath, RepoRecord, RepoState, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -305,6 +305,22 @@ impl Repos {
             refs,
             updated_at_ms,
         })
+    }
+
+    /// What a fork was made of, if that serves, and the forks that were made of a repository: as this node knows them.
+    pub fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>) {
+        let found = self.inner.catalogue.with_meta(|meta| {
+            let parent = repo.forked_from.and_then(|parent| meta.repo(&parent));
+            let parent = parent.filter(|parent| parent.state == RepoState::Ready);
+            (parent, meta.forks_of(&repo.repo).collect())
+        });
+        found.unwrap_or_default()
+    }
+
+    /// Fetches that hold a place on this node: those that it answers, those that it passes on, and those that wait for an
+    /// equal one.
+    pub fn fetches_admitted(&self) -> usize {
+        self.inner.fetches.held()
     }
 
     /// What the repository's fork network takes on disk. Linearizable.

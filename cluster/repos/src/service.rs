@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use axum::body::Body;
 use bytes::Bytes;
+use futures::StreamExt;
 use henge_git::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
-use henge_git::{Protocol, Service, advertise_missing};
-use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord, limits};
+use henge_git::{Admission, Protocol, Service, advertise_missing};
+use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::ReaderStream;
@@ -92,7 +93,7 @@ impl GitService for Repos {
         };
         let admitted = self.inner.fetches.admit(TURN_WAIT).await;
         let admitted = Arc::new(admitted.map_err(|refusal| match refusal {
-            NotAdmitted::Full => throttled(),
+            NotAdmitted::Full => error::too_many_fetches(self.inner.cluster.node()),
             NotAdmitted::Stopping => error::unavailable("the node is stopping"),
         })?);
         let verb = ReadVerb::UploadPack {
@@ -114,7 +115,13 @@ impl GitService for Repos {
                 ))
             }
             Found::There(stream) => {
-                Ok(Body::from_stream(ReaderStream::new(Impatient::new(stream))))
+                // Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
+                admitted.waits();
+                let answer = ReaderStream::new(Impatient::new(stream));
+                Ok(Body::from_stream(answer.map(move |part| {
+                    let _held_until_the_last_byte = (&admitted, &anonymous);
+                    part
+                })))
             }
         }
     }
@@ -160,7 +167,9 @@ impl GitService for Repos {
 
 async fn turn(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ServiceError> {
     let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(of).acquire_owned());
-    let turn = turn.await.map_err(|_| throttled())?;
+    let turn = turn
+        .await
+        .map_err(|_| error::too_many_anonymous_fetches())?;
     turn.map_err(|_| error::unavailable("the node is stopping"))
 }
 
@@ -169,19 +178,6 @@ fn made_by_a_push() -> CreateOptions {
     CreateOptions {
         private: true,
         ..CreateOptions::default()
-    }
-}
-
-fn throttled() -> ServiceError {
-    ServiceError {
-        retry_after_s: Some(5),
-        ..failed(
-            ErrorCode::Throttled,
-            format!(
-                "{} fetches run on this node already: try again",
-                limits::FETCHES_AT_ONCE
-            ),
-        )
     }
 }
 

@@ -1,6 +1,7 @@
 //! Settings of repositories: changed in the catalogue, and told to the shards as far as those need them.
 
 use henge_git::http::ServiceError;
+use henge_runtime::failpoint;
 use henge_types::{
     Command, ConfigureRepo, EditRepo, ErrorCode, GroupId, LogIndex, MetaCommand, RefName, Refusal,
     Reply, RepoId, RepoPath, RepoRecord, ShardCommand, TopicsEdit, UntoldRecord,
@@ -118,6 +119,7 @@ impl Catalogue {
         record: &RepoRecord,
         mark: UntoldRecord,
     ) -> Result<(), ServiceError> {
+        failpoint::hit("settings.changed");
         let repo = record.repo;
         let settings = ConfigureRepo {
             repo,

@@ -19,6 +19,7 @@ const PATH_GENERATION: u8 = 0x15;
 const UNFINISHED: u8 = 0x16;
 const FORMER_PATH: u8 = 0x17;
 const UNTOLD: u8 = 0x18;
+const FORK: u8 = 0x19;
 
 const SHARD_REPO: u8 = 0x20;
 const NETWORK_REPO: u8 = 0x21;
@@ -198,6 +199,23 @@ pub(crate) fn shard_repos() -> Bytes {
 /// Marks a live repository of a network.
 pub(crate) fn network_repo(network: &NetworkId, repo: &RepoId) -> Bytes {
     join(NETWORK_REPO, &[network.as_bytes(), repo.as_bytes()])
+}
+
+/// A fork that serves, below what it is a fork of.
+pub(crate) fn fork(parent: &RepoId, fork: &RepoId) -> Bytes {
+    join(FORK, &[parent.as_bytes(), fork.as_bytes()])
+}
+
+/// The forks of a repository.
+pub(crate) fn forks(parent: &RepoId) -> Bytes {
+    join(FORK, &[parent.as_bytes()])
+}
+
+/// The fork of such a mark.
+pub(crate) fn fork_of(key: &[u8]) -> Option<RepoId> {
+    let (_, rest) = take::<ID_BYTES>(after_tag(FORK, key)?)?;
+    let (repo, _) = take::<ID_BYTES>(rest)?;
+    Some(RepoId::from_bytes(repo))
 }
 
 /// The live repositories of a network.
@@ -490,11 +508,12 @@ mod tests {
             mirror(&repo_of(1), &MirrorId::from_bytes([1; 16])),
             push_certificate(&repo_of(1), LogIndex::new(1)),
             nonce_seed(),
+            fork(&repo_of(1), &repo_of(2)),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
-            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28, 0x2c, 0x2d,
+            0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28, 0x2c, 0x2d, 0x19,
         ];
         assert_eq!(tags, expected);
     }

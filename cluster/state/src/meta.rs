@@ -95,6 +95,17 @@ impl<'v, V: View> MetaView<'v, V> {
         Some(self.named(&key, &bytes))
     }
 
+    /// The forks of a repository that serve, by id: made of it and of no fork of it.
+    pub fn forks_of(self, repo: &RepoId) -> impl Iterator<Item = RepoRecord> + use<'v, V> {
+        let all = keys::forks(repo);
+        let marks = self.view.range(&all, &all);
+        marks.map(move |(key, _)| {
+            keys::fork_of(key)
+                .and_then(|fork| self.repo(&fork))
+                .unwrap_or_else(|| panic!("mark {key:?} without its repository: state damaged"))
+        })
+    }
+
     /// Up to `limit` repositories that have a name (reserved or ready), of one owner or of all, in the order
     /// of [`RepoPath::key`]; the page goes on behind the key `after`.
     pub fn repos(

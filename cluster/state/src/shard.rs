@@ -10,6 +10,7 @@ mod packs;
 mod protection;
 mod pruning;
 mod push;
+mod quota;
 
 pub use protection::protecting;
 
@@ -243,15 +244,19 @@ impl<'v, V: View> ShardView<'v, V> {
         Some(LogIndex::new(decode_u64(&key, &bytes)))
     }
 
+    /// The values that refs of the network lost since its mark, in order.
+    pub fn lost_tips(self, network: &NetworkId) -> impl Iterator<Item = ObjectId> + use<'v, V> {
+        let lost = keys::lost_tips(network);
+        self.view.range(&lost, &lost).map(|(key, _)| {
+            let tip = keys::lost_tip_of(key);
+            tip.unwrap_or_else(|| panic!("lost tip with a broken key {key:?}: state damaged"))
+        })
+    }
+
     /// What must be kept of a network, with all that can be reached from it: the values of its refs, those that clients
     /// may have been told of since `since_ms`, and those that refs lost since the mark. In order, none twice.
     pub fn kept_tips(self, network: &NetworkId, since_ms: u64) -> Vec<ObjectId> {
-        let lost = keys::lost_tips(network);
-        let lost = self.view.range(&lost, &lost).map(|(key, _)| {
-            let tip = keys::lost_tip_of(key);
-            tip.unwrap_or_else(|| panic!("lost tip with a broken key {key:?}: state damaged"))
-        });
-        let mut tips: Vec<_> = lost.collect();
+        let mut tips: Vec<_> = self.lost_tips(network).collect();
         for repo in self.repos_of(network) {
             tips.extend(self.ref_texts(&repo, "").map(|(_, tip)| tip));
             let former = self.former_tips(&repo);
@@ -345,7 +350,8 @@ pub(crate) fn execute(
         ShardCommand::MarkUnreachable {
             network,
             instead_of,
-        } => pruning::mark(changes, header, network, *instead_of),
+            found,
+        } => pruning::mark(changes, header, network, (*instead_of, *found)),
         ShardCommand::PrunePacks(prune) => pruning::prune_packs(changes, header, prune),
         ShardCommand::ForkRepo(fork) => forks::fork(changes, header, fork),
         ShardCommand::SetLimits {
@@ -372,6 +378,7 @@ pub(crate) fn execute(
             certificates::update_refs(changes, header, signed)
         }
         ShardCommand::SetNonceSeed(seed) => certificates::set_nonce_seed(changes, seed),
+        ShardCommand::EditMirror(edit) => mirrors::edit(changes, header, edit),
     }
 }
 

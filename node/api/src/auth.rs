@@ -2,7 +2,8 @@
 //!
 //! Without a token nothing is answered but reads of public repositories: fetches, and the routes of [`OPEN`]. Those get
 //! no [`Principal`] and look by themselves whether the repository is public; one that is private is answered like one
-//! that is not there, with the challenge that makes git ask for a token.
+//! that is not there, with the challenge that makes git ask for a token. A node may be told to answer nothing at all
+//! without one ([`AnonymousReads`]).
 //!
 //! `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with `T` as the password and any
 //! user name, which is what git sends. Tokens in the query are not read: they end up in logs.
@@ -37,6 +38,15 @@ const OPEN: [&str; 4] = [
 ];
 /// A shorter token could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
+
+/// What is answered to requests without a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AnonymousReads {
+    /// Reads of public repositories.
+    Allowed,
+    /// Nothing: public means everybody with a token.
+    Refused,
+}
 
 /// Why a text cannot be a token.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -156,19 +166,26 @@ fn presented(headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 pub(crate) struct Gate {
     token: AdminToken,
     principal: Principal,
+    anonymous_reads: AnonymousReads,
     /// Requests without a token: they must not keep those with one waiting.
     anonymous: Arc<Semaphore>,
 }
 
 impl Gate {
-    pub(crate) fn new(token: AdminToken) -> Self {
+    pub(crate) fn new(token: AdminToken, anonymous_reads: AnonymousReads) -> Self {
         let principal = Principal(ADMIN.into());
         let anonymous = Arc::new(Semaphore::new(limits::ANONYMOUS_REQUESTS_AT_ONCE));
         Self {
             token,
             principal,
+            anonymous_reads,
             anonymous,
         }
+    }
+
+    /// Whether the request is answered without a token, as far as can be said without looking at the repository.
+    fn is_open_to(&self, request: &Request) -> bool {
+        self.anonymous_reads == AnonymousReads::Allowed && is_open(request)
     }
 
     fn admit(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
@@ -215,7 +232,9 @@ pub(crate) async fn authenticate(
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
-        Err(Refusal::Missing) if is_open(&request) => anonymously(&gate, request, next).await,
+        Err(Refusal::Missing) if gate.is_open_to(&request) => {
+            anonymously(&gate, request, next).await
+        }
         Err(refusal) => {
             metrics::auth_failed(refusal.label());
             let error = ApiError::new(ErrorCode::Unauthenticated, refusal.message());

@@ -52,6 +52,33 @@ pub struct NewMirror {
     pub password: Option<String>,
     /// From one firing to the next, milliseconds.
     pub interval_ms: u64,
+    /// Whether it is due whenever a ref changed; only for one that pushes.
+    pub on_push: bool,
+}
+
+/// Changes of a mirror; what is `None` stays. A new URL comes with its own credentials, or none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct MirrorEdit {
+    /// The other repository; credentials in it are taken out.
+    pub url: Option<String>,
+    /// The user to ask as.
+    pub user: Option<String>,
+    /// The password or token.
+    pub password: Option<String>,
+    /// From one firing to the next, milliseconds.
+    pub interval_ms: Option<u64>,
+    /// Whether it is due whenever a ref changed.
+    pub on_push: Option<bool>,
+}
+
+/// Shows nothing that may be secret, the URL included.
+impl std::fmt::Debug for MirrorEdit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MirrorEdit")
+            .field("interval_ms", &self.interval_ms)
+            .field("on_push", &self.on_push)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Shows nothing that may be secret, the URL included.
@@ -233,6 +260,16 @@ pub trait Backend: Send + Sync + 'static {
         new: NewMirror,
     ) -> Answer<'a, MirrorId>;
 
+    /// Changes what a mirror is told, and makes it due. Errors: `not_found`, `forbidden`, `invalid`, `unavailable`,
+    /// `timeout`.
+    fn edit_mirror<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        mirror: MirrorId,
+        edit: MirrorEdit,
+    ) -> Answer<'a, ()>;
+
     /// Removes a mirror or makes it due. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
     fn change_mirror<'a>(
         &'a self,
@@ -241,6 +278,9 @@ pub trait Backend: Send + Sync + 'static {
         mirror: MirrorId,
         change: MirrorChange,
     ) -> Answer<'a, ()>;
+
+    /// What a fork was made of, if that serves, and the forks made of a repository, from local memory.
+    fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>);
 
     /// Where a repository lives, from local memory.
     fn home(&self, repo: &RepoRecord) -> Home;

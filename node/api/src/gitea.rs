@@ -6,6 +6,7 @@
 
 mod branches;
 mod edit;
+mod mirrors;
 mod page;
 mod protections;
 mod repos;
@@ -14,9 +15,13 @@ mod user;
 
 pub(crate) use branches::{get_branch, list_branches};
 pub(crate) use edit::{add_topic, edit_repo, get_topics, put_topics, remove_topic, transfer_repo};
+pub(crate) use mirrors::{
+    add_push_mirror, delete_push_mirror, get_push_mirror, list_push_mirrors, sync_pull_mirror,
+    sync_push_mirrors,
+};
 pub(crate) use page::PageParams;
 pub(crate) use protections::{
-    create_protection, delete_protection, get_protection, list_protections,
+    create_protection, delete_protection, edit_protection, get_protection, list_protections,
 };
 pub(crate) use repos::{create_repo, delete_repo, fork_repo, get_repo, list_forks, search_repos};
 pub(crate) use user::current_user;

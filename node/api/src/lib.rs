@@ -24,7 +24,9 @@ mod router;
 mod timestamp;
 
 pub use self::metrics::{InstallError, MetricsHandle};
-pub use auth::{AdminToken, InvalidToken, Principal};
-pub use backend::{Answer, Backend, Home, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit};
+pub use auth::{AdminToken, AnonymousReads, InvalidToken, Principal};
+pub use backend::{
+    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit,
+};
 pub use error::ApiError;
 pub use router::{ApiDeps, router};

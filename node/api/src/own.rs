@@ -10,7 +10,7 @@ mod repos;
 pub(crate) use certificates::list_certificates;
 pub(crate) use limits::{limits, set_limits};
 pub(crate) use mirrors::{
-    add_mirror, get_mirror, list_mirrors, remove_mirror, sync_mirror, sync_pull_mirror,
+    add_mirror, change_mirror, edit_mirror, get_mirror, list_mirrors, remove_mirror, sync_mirror,
 };
 pub(crate) use packs::{fsck, gc, start_fsck, stats};
 pub(crate) use refs::update_refs;

@@ -8,7 +8,7 @@ use axum::{Router, middleware};
 use henge_runtime::Clock;
 use http::{Method, StatusCode, Uri};
 
-use crate::auth::{self, AdminToken, Gate};
+use crate::auth::{self, AdminToken, AnonymousReads, Gate};
 use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::metrics::{self, MetricsHandle};
@@ -24,6 +24,8 @@ pub struct ApiDeps {
     pub git: Router,
     /// The admin's token.
     pub token: AdminToken,
+    /// What is answered to whoever has none.
+    pub anonymous_reads: AnonymousReads,
     /// The page of metrics.
     pub metrics: MetricsHandle,
     /// This release.
@@ -66,7 +68,9 @@ fn mirror_routes() -> Router<Api> {
         )
         .route(
             "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}",
-            get(own::get_mirror).delete(own::remove_mirror),
+            get(own::get_mirror)
+                .patch(own::edit_mirror)
+                .delete(own::remove_mirror),
         )
         .route(
             "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync",
@@ -74,7 +78,41 @@ fn mirror_routes() -> Router<Api> {
         )
         .route(
             "/api/v1/repos/{owner}/{repo}/mirror-sync",
-            post(own::sync_pull_mirror),
+            post(gitea::sync_pull_mirror),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/push_mirrors",
+            get(gitea::list_push_mirrors).post(gitea::add_push_mirror),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/push_mirrors/{name}",
+            get(gitea::get_push_mirror).delete(gitea::delete_push_mirror),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/push_mirrors-sync",
+            post(gitea::sync_push_mirrors),
+        )
+}
+
+fn branch_routes() -> Router<Api> {
+    Router::new()
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branch_protections",
+            get(gitea::list_protections).post(gitea::create_protection),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branch_protections/{*name}",
+            get(gitea::get_protection)
+                .patch(gitea::edit_protection)
+                .delete(gitea::delete_protection),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branches",
+            get(gitea::list_branches),
+        )
+        .route(
+            "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
+            get(gitea::get_branch),
         )
 }
 
@@ -115,22 +153,6 @@ fn api_routes() -> Router<Api> {
             put(gitea::add_topic).delete(gitea::remove_topic),
         )
         .route(
-            "/api/v1/repos/{owner}/{repo}/branch_protections",
-            get(gitea::list_protections).post(gitea::create_protection),
-        )
-        .route(
-            "/api/v1/repos/{owner}/{repo}/branch_protections/{*name}",
-            get(gitea::get_protection).delete(gitea::delete_protection),
-        )
-        .route(
-            "/api/v1/repos/{owner}/{repo}/branches",
-            get(gitea::list_branches),
-        )
-        .route(
-            "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
-            get(gitea::get_branch),
-        )
-        .route(
             "/api/v1/repos/{owner}/{repo}/forks",
             get(gitea::list_forks).post(gitea::fork_repo),
         )
@@ -152,6 +174,7 @@ fn api_routes() -> Router<Api> {
             get(own::fsck).post(own::start_fsck),
         )
         .merge(ref_routes())
+        .merge(branch_routes())
         .merge(mirror_routes())
         .route("/api", any(no_such_route))
         .route("/api/", any(no_such_route))
@@ -170,7 +193,7 @@ pub fn router(deps: ApiDeps) -> Router {
         metrics: deps.metrics,
         version: deps.version,
     };
-    let gate = Gate::new(deps.token);
+    let gate = Gate::new(deps.token, deps.anonymous_reads);
     api_routes()
         .route("/metrics", get(health::metrics))
         .fallback_service(deps.git)

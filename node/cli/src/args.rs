@@ -5,13 +5,17 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use henge_types::{MirrorId, NodeId, ObjectFormat, OwnerName, RefName, RepoPath};
+use henge_types::{NodeId, ObjectFormat, OwnerName, RefName, RepoPath};
 
 use crate::exit::EXIT_CODES_HELP;
 
+mod mirrors;
 mod settings;
 
+pub use mirrors::{Direction, MirrorChange, MirrorRepo, MirrorVerb};
 pub use settings::SettingsVerb;
+
+use mirrors::span;
 
 const CONTEXT_HELP: &str = "Which cluster:
   --url and --token (or --token-file) win over HENGE_URL and HENGE_TOKEN. Where neither a flag nor the
@@ -322,6 +326,9 @@ pub struct ImportRepo {
     /// A file with a token or password for the source, which only its owner may read
     #[arg(long, value_name = "FILE")]
     pub remote_token_file: Option<PathBuf>,
+    /// Go on as a mirror that follows the source so often (90s, 30m, 8h, 1d), and takes no other pushes
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub mirror: Option<Duration>,
     /// Believe the certificates in this file (PEM) instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
@@ -348,113 +355,4 @@ pub struct ExportRepo {
     /// Tell how far it is also where standard error is no terminal
     #[arg(long)]
     pub progress: bool,
-}
-
-/// `henge repo mirror …`
-#[derive(Debug, Args)]
-pub struct MirrorRepo {
-    /// What to do.
-    #[command(subcommand)]
-    pub verb: MirrorVerb,
-}
-
-/// What can be done with mirrors.
-#[derive(Debug, Subcommand)]
-pub enum MirrorVerb {
-    /// Make a mirror, which is due at once
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Add {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// Which way.
-        #[command(flatten)]
-        direction: Direction,
-        /// From one firing to the next: 90s, 30m, 8h, 1d
-        #[arg(long, value_name = "TIME", value_parser = span)]
-        every: Duration,
-        /// A file with a token or password for the other side, which only its owner may read
-        #[arg(long, value_name = "FILE")]
-        remote_token_file: Option<PathBuf>,
-    },
-    /// Tell the mirrors of a repository, when they are due, and how they went
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    List {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-    },
-    /// Remove a mirror
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Remove {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// The mirror
-        #[arg(value_name = "ID")]
-        id: MirrorId,
-    },
-    /// Make a mirror due now
-    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
-    Sync {
-        /// The repository
-        #[arg(value_name = "OWNER/NAME")]
-        path: RepoPath,
-        /// The mirror
-        #[arg(value_name = "ID")]
-        id: MirrorId,
-    },
-}
-
-/// Which way a mirror goes.
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct Direction {
-    /// The repository becomes what this one is, and takes no other pushes
-    #[arg(long, value_name = "URL")]
-    pub pull: Option<String>,
-    /// This one becomes what the repository is
-    #[arg(long, value_name = "URL")]
-    pub push: Option<String>,
-}
-
-/// A number and its unit: `s`, `m`, `h` or `d`.
-fn span(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is not a time: write 90s, 30m, 8h or 1d");
-    let unit = text.chars().last().ok_or_else(invalid)?;
-    let seconds: u64 = match unit {
-        's' => 1,
-        'm' => 60,
-        'h' => 60 * 60,
-        'd' => 24 * 60 * 60,
-        _ => return Err(invalid()),
-    };
-    let number = text.strip_suffix(unit).unwrap_or_default();
-    let number: u64 = number.parse().map_err(|_| invalid())?;
-    let seconds = number.checked_mul(seconds).ok_or_else(invalid)?;
-    Ok(Duration::from_secs(seconds))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_have_a_unit() {
-        for (text, seconds) in [("90s", 90), ("30m", 1800), ("8h", 28_800), ("1d", 86_400)] {
-            assert_eq!(span(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in [
-            "",
-            "5",
-            "s",
-            "1w",
-            "-1h",
-            "1.5h",
-            "99999999999999999999s",
-            "1é",
-        ] {
-            assert!(span(text).is_err(), "{text:?}");
-        }
-    }
 }

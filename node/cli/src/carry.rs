@@ -12,7 +12,7 @@ use henge_git_client::{
     transfer_listed,
 };
 use henge_runtime::Scope;
-use henge_types::{ErrorCode, ObjectFormat, RepoPath, limits};
+use henge_types::{ErrorCode, MirrorKind, ObjectFormat, RepoPath, limits};
 use serde::Serialize;
 use tokio::runtime::Handle;
 
@@ -21,6 +21,7 @@ use crate::cluster::write_json;
 use crate::console::{Console, Input};
 use crate::context::Context;
 use crate::error::CliError;
+use crate::mirror::new_mirror;
 use crate::private_file;
 use crate::progress::{Progress, Told, size};
 use crate::table::printable;
@@ -139,6 +140,18 @@ pub(crate) async fn import(
 ) -> Result<(), CliError> {
     let told = told(args.progress, console);
     let shown = shown_source(&args.source);
+    let token_file = args.remote_token_file.as_deref();
+    let mirror = match args.mirror {
+        // A node of the cluster has no such directory.
+        Some(_) if !args.source.contains("://") => return Err(CliError::MirrorOfDirectory),
+        Some(every) => Some(new_mirror(
+            MirrorKind::Pull,
+            &args.source,
+            token_file,
+            every,
+        )?),
+        None => None,
+    };
     let mut from = source(&args)?;
     let what = format!("cannot import from {shown}");
     let (from, listing) = run(what, told, console, move |watch| {
@@ -159,6 +172,13 @@ pub(crate) async fn import(
         copy(from, &listing, remotes, prune, &directory, watch)
     })
     .await?;
+    if let Some(new) = mirror.filter(|_| summary.refused.is_empty()) {
+        let added = client.add_mirror(&args.path, &new).await;
+        added.map_err(|source| CliError::Call {
+            what: format!("imported, but cannot add a mirror to {}", args.path),
+            source,
+        })?;
+    }
     tell_import(&args.path, &summary, json, console)?;
     if summary.refused.is_empty() {
         Ok(())

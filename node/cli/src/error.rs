@@ -130,6 +130,11 @@ pub enum CliError {
         /// What is wrong with it.
         detail: String,
     },
+    /// A mirror of a directory of this machine.
+    #[error(
+        "--mirror needs a URL: the nodes of the cluster cannot follow a directory of this machine"
+    )]
+    MirrorOfDirectory,
     /// An import into what is there already.
     #[error("{repo} exists already: pass --update to bring it up to date")]
     ImportExists {
@@ -170,6 +175,7 @@ impl CliError {
             | Self::PrivateFile(_)
             | Self::ClusterFile { .. }
             | Self::SourceUrl(_)
+            | Self::MirrorOfDirectory
             | Self::NotARepository { .. } => Exit::Usage,
             Self::ImportExists { .. } => Exit::Conflict,
             Self::Transfer { source, .. } => transfer_exit(source),

@@ -1,13 +1,15 @@
 //! `henge repo mirror …`
 
 use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
 
-use henge_client::model::{Mirror, NewMirror};
+use henge_client::model::{Mirror, MirrorEdit, NewMirror};
 use henge_client::{Client, ClientError};
 use henge_git_client::{Credentials, RemoteUrl};
 use henge_types::{MirrorKind, RepoPath};
 
-use crate::args::{MirrorRepo, MirrorVerb};
+use crate::args::{MirrorChange, MirrorRepo, MirrorVerb};
 use crate::carry::with_token;
 use crate::cluster::write_json;
 use crate::error::CliError;
@@ -31,26 +33,23 @@ pub(crate) async fn run(
             direction,
             every,
             remote_token_file,
+            on_push,
         } => {
             let (kind, url) = match (direction.pull, direction.push) {
                 (Some(url), _) => (MirrorKind::Pull, url),
                 (None, url) => (MirrorKind::Push, url.unwrap_or_default()),
             };
-            let (url, credentials) = RemoteUrl::parse(&url).map_err(CliError::SourceUrl)?;
-            let credentials = with_token(credentials, remote_token_file.as_deref())?;
-            let (user, password) = match credentials {
-                Some(Credentials::Basic { user, password }) => (Some(user), Some(password)),
-                Some(Credentials::Bearer(_)) | None => (None, None),
-            };
             let new = NewMirror {
-                kind,
-                url: url.to_string(),
-                user,
-                password,
-                interval_s: every.as_secs(),
+                on_push,
+                ..new_mirror(kind, &url, remote_token_file.as_deref(), every)?
             };
             let added = client.add_mirror(&path, &new).await;
             let mirror = added.map_err(failed("add a mirror to", &path))?;
+            show(&[mirror], json, out)
+        }
+        MirrorVerb::Edit { path, id, change } => {
+            let edited = client.edit_mirror(&path, id, &edit(&change)?).await;
+            let mirror = edited.map_err(failed("change a mirror of", &path))?;
             show(&[mirror], json, out)
         }
         MirrorVerb::List { path } => {
@@ -81,6 +80,49 @@ pub(crate) async fn run(
     }
 }
 
+fn parts(credentials: Option<Credentials>) -> (Option<String>, Option<String>) {
+    match credentials {
+        Some(Credentials::Basic { user, password }) => (Some(user), Some(password)),
+        Some(Credentials::Bearer(_)) | None => (None, None),
+    }
+}
+
+/// A mirror of the repository at `url`, in which a user and password may stand.
+pub(crate) fn new_mirror(
+    kind: MirrorKind,
+    url: &str,
+    token_file: Option<&Path>,
+    every: Duration,
+) -> Result<NewMirror, CliError> {
+    let (url, credentials) = RemoteUrl::parse(url).map_err(CliError::SourceUrl)?;
+    let (user, password) = parts(with_token(credentials, token_file)?);
+    Ok(NewMirror {
+        kind,
+        url: url.to_string(),
+        user,
+        password,
+        interval_s: every.as_secs(),
+        on_push: false,
+    })
+}
+
+fn edit(change: &MirrorChange) -> Result<MirrorEdit, CliError> {
+    let parsed = change.url.as_deref().map(RemoteUrl::parse).transpose();
+    let (url, credentials) = parsed.map_err(CliError::SourceUrl)?.unzip();
+    let credentials = credentials.flatten();
+    let (user, password) = parts(with_token(
+        credentials,
+        change.remote_token_file.as_deref(),
+    )?);
+    Ok(MirrorEdit {
+        url: url.map(|url| url.to_string()),
+        user,
+        password,
+        interval_s: change.every.map(|every| every.as_secs()),
+        on_push: change.on_push,
+    })
+}
+
 fn show(mirrors: &[Mirror], json: bool, out: &mut (dyn Write + Send)) -> Result<(), CliError> {
     if json {
         write_json(&mirrors, out)?;
@@ -101,7 +143,7 @@ fn show(mirrors: &[Mirror], json: bool, out: &mut (dyn Write + Send)) -> Result<
             mirror.id.to_string(),
             kind.to_owned(),
             mirror.url.clone(),
-            format!("{} s", mirror.interval_s),
+            every(mirror),
             next,
             last(mirror),
             mirror.failures.to_string(),
@@ -109,6 +151,13 @@ fn show(mirrors: &[Mirror], json: bool, out: &mut (dyn Write + Send)) -> Result<
     }
     table.write(out)?;
     Ok(())
+}
+
+fn every(mirror: &Mirror) -> String {
+    match mirror.on_push {
+        true => format!("{} s, push", mirror.interval_s),
+        false => format!("{} s", mirror.interval_s),
+    }
 }
 
 fn last(mirror: &Mirror) -> String {

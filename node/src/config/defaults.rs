@@ -30,5 +30,13 @@ pub(crate) const MIRRORS_ALLOW_PRIVATE_ADDRESSES: bool = false;
 /// `[mirrors] at_once`.
 pub(crate) const MIRRORS_AT_ONCE: usize = 2;
 
+/// `[http] anonymous_reads`: public means everybody who reaches the node.
+pub(crate) const ANONYMOUS_READS: bool = true;
+
+/// `[maintenance] prune_every`.
+pub(crate) const PRUNE_EVERY: Duration = Duration::from_hours(7 * 24);
+/// `[maintenance] prune_grace`: as long as git keeps what no ref reaches.
+pub(crate) const PRUNE_GRACE: Duration = Duration::from_hours(14 * 24);
+
 /// `[log] filter`.
 pub(crate) const LOG_FILTER: &str = "info,openraft=error";

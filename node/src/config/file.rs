@@ -7,7 +7,7 @@ use std::str::FromStr;
 use henge_types::{Incarnation, NodeId};
 use serde::Deserialize;
 
-use super::units::{Size, Span};
+use super::units::{Interval, Size, Span};
 
 /// The file.
 #[derive(Debug, Default, Deserialize)]
@@ -16,8 +16,10 @@ pub(crate) struct File {
     pub(crate) node: Node,
     pub(crate) cluster: Cluster,
     pub(crate) auth: Auth,
+    pub(crate) http: Http,
     pub(crate) storage: Storage,
     pub(crate) mirrors: Mirrors,
+    pub(crate) maintenance: Maintenance,
     pub(crate) log: Log,
 }
 
@@ -55,6 +57,19 @@ pub(crate) struct Founder {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
     pub(crate) admin_token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Http {
+    pub(crate) anonymous_reads: Option<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Maintenance {
+    pub(crate) prune_every: Option<Interval>,
+    pub(crate) prune_grace: Option<Span>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -137,6 +152,7 @@ variables! {
     "HENGE_CLUSTER_ELECTION_MIN" => cluster.election_min;
     "HENGE_CLUSTER_ELECTION_MAX" => cluster.election_max;
     "HENGE_AUTH_ADMIN_TOKEN_FILE" => auth.admin_token_file;
+    "HENGE_HTTP_ANONYMOUS_READS" => http.anonymous_reads;
     "HENGE_STORAGE_WAL_SEGMENT" => storage.wal_segment;
     "HENGE_STORAGE_WAL_MAX" => storage.wal_max;
     "HENGE_STORAGE_LOW_SPACE" => storage.low_space;
@@ -144,6 +160,8 @@ variables! {
     "HENGE_MIRRORS_ALLOW_PRIVATE_ADDRESSES" => mirrors.allow_private_addresses;
     "HENGE_MIRRORS_AT_ONCE" => mirrors.at_once;
     "HENGE_MIRRORS_CA_FILE" => mirrors.ca_file;
+    "HENGE_MAINTENANCE_PRUNE_EVERY" => maintenance.prune_every;
+    "HENGE_MAINTENANCE_PRUNE_GRACE" => maintenance.prune_grace;
     "HENGE_LOG_FILTER" => log.filter;
     "HENGE_LOG_FORMAT" => log.format;
 }

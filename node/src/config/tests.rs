@@ -55,6 +55,12 @@ fn what_is_not_written_has_its_default() {
         ca_file: None,
     };
     assert_eq!(config.mirrors, mirrors);
+    let schedule = PruneSchedule {
+        every: Duration::from_hours(7 * 24),
+        grace: Duration::from_hours(14 * 24),
+    };
+    assert_eq!(config.prune, Some(schedule));
+    assert!(config.anonymous_reads);
     assert_eq!(config.log_filter, "info,openraft=error");
     assert_eq!(config.log_format, LogFormat::Text);
 }
@@ -211,4 +217,35 @@ fn mirrors_are_configured_within_their_bounds() {
         let error = refused(&format!("{GOOD}\n[mirrors]\nat_once = {count}\n"));
         assert!(error.starts_with("[mirrors] at_once"), "{error}");
     }
+}
+
+#[test]
+fn pruning_has_a_schedule_or_none() {
+    let prune =
+        |text: &str| load(&format!("{GOOD}\n[maintenance]\n{text}\n")).map(|config| config.prune);
+    let schedule = PruneSchedule {
+        every: Duration::from_hours(24),
+        grace: Duration::from_secs(0),
+    };
+    let written = "prune_every = \"1d\"\nprune_grace = \"0s\"";
+    assert_eq!(prune(written).expect("good"), Some(schedule));
+    assert_eq!(prune("prune_every = \"off\"").expect("good"), None);
+    for (text, why) in [
+        ("prune_every = \"999ms\"", "prune_every: is less than"),
+        ("prune_every = \"weekly\"", "is not \"off\" or a duration"),
+        ("prune_every = 7", "a duration"),
+        ("prune = \"1d\"", "unknown field `prune`"),
+    ] {
+        let error = prune(text).expect_err("refused").to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn anonymous_reads_can_be_turned_off() {
+    let text = format!("{GOOD}\n[http]\nanonymous_reads = false\n");
+    assert!(!load(&text).expect("good").anonymous_reads);
+    let variable = |name: &str| (name == "HENGE_HTTP_ANONYMOUS_READS").then(|| "true".to_owned());
+    let config = load_with(&text, variable, Overrides::default()).expect("good");
+    assert!(config.anonymous_reads);
 }

@@ -7,7 +7,13 @@ use std::time::Duration;
 use serde::de::{Deserialize, Deserializer, Error as _, Visitor};
 use thiserror::Error;
 
-const DURATION_UNITS: &[(&str, u64)] = &[("ms", 1), ("s", 1000), ("m", 60_000), ("h", 3_600_000)];
+const DURATION_UNITS: &[(&str, u64)] = &[
+    ("ms", 1),
+    ("s", 1000),
+    ("m", 60_000),
+    ("h", 3_600_000),
+    ("d", 86_400_000),
+];
 const SIZE_UNITS: &[(&str, u64)] = &[
     ("B", 1),
     ("KiB", 1 << 10),
@@ -52,10 +58,10 @@ macro_rules! quantity {
 }
 
 quantity!(
-    /// A duration: `75ms`, `2s`, `5m`, `24h`.
+    /// A duration: `75ms`, `2s`, `5m`, `24h`, `7d`.
     Span,
     DURATION_UNITS,
-    "a duration with its unit, such as \"75ms\", \"2s\", \"5m\" or \"24h\""
+    "a duration with its unit, such as \"75ms\", \"2s\", \"5m\", \"24h\" or \"7d\""
 );
 quantity!(
     /// A size in bytes: `512B`, `16MiB`, `4GiB`.
@@ -73,6 +79,40 @@ impl Span {
 impl Size {
     pub(crate) const fn bytes(self) -> u64 {
         self.0
+    }
+}
+
+/// How often something is done: a duration, or `off`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Interval {
+    /// Never.
+    Off,
+    /// So often.
+    Every(Span),
+}
+
+const INTERVAL: &str = "\"off\" or a duration with its unit, such as \"24h\" or \"7d\"";
+
+impl FromStr for Interval {
+    type Err = InvalidQuantity;
+
+    fn from_str(text: &str) -> Result<Self, InvalidQuantity> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse()
+            .map(Self::Every)
+            .map_err(|error: InvalidQuantity| InvalidQuantity {
+                wanted: INTERVAL,
+                ..error
+            })
+    }
+}
+
+impl<'de> Deserialize<'de> for Interval {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = deserializer.deserialize_str(Text(INTERVAL))?;
+        text.parse().map_err(D::Error::custom)
     }
 }
 
@@ -107,6 +147,14 @@ mod tests {
         assert_eq!(span("75ms"), Ok(Duration::from_millis(75)));
         assert_eq!(span("2 s"), Ok(Duration::from_secs(2)));
         assert_eq!(span("24h"), Ok(Duration::from_hours(24)));
+        assert_eq!(span("7d"), Ok(Duration::from_hours(7 * 24)));
+        assert_eq!("off".parse(), Ok(Interval::Off));
+        let week = "7d".parse::<Span>().map(Interval::Every);
+        assert_eq!("7d".parse(), week);
+        let error = "never"
+            .parse::<Interval>()
+            .map_err(|error| error.to_string());
+        assert!(error.is_err_and(|error| error.contains("\"off\"")));
         let size = |text: &str| text.parse::<Size>().map(Size::bytes);
         assert_eq!(size("16MiB"), Ok(16 * 1024 * 1024));
         assert_eq!(size("0B"), Ok(0));

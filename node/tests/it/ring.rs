@@ -16,4 +16,5 @@ mod power;
 mod pruning;
 mod refusals;
 mod repositories;
+mod settings;
 mod signed;

@@ -226,6 +226,38 @@ pub struct NewMirror {
     pub password: Option<String>,
     /// Seconds from one firing to the next.
     pub interval_s: u64,
+    /// Whether it is due whenever a ref changed; only for one that pushes.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub on_push: bool,
+}
+
+/// Asks for a mirror to be changed; what is `None` stays, but a new URL comes with its own credentials or none.
+#[derive(Clone, Default, PartialEq, Eq, Serialize)]
+pub struct MirrorEdit {
+    /// The other repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// The user to ask as.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The password or token.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Seconds from one firing to the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval_s: Option<u64>,
+    /// Whether it is due whenever a ref changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_push: Option<bool>,
+}
+
+/// The password is not shown.
+impl std::fmt::Debug for MirrorEdit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("MirrorEdit")
+            .field("url", &self.url)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The password is not shown.
@@ -252,6 +284,9 @@ pub struct Mirror {
     pub user: Option<String>,
     /// Seconds from one firing to the next.
     pub interval_s: u64,
+    /// Whether it is due whenever a ref changed.
+    #[serde(default)]
+    pub on_push: bool,
     /// Whether it runs now.
     pub running: bool,
     /// When it is due next, RFC 3339.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::certificates::{NonceSeed, PushCertificate};
 use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, RepoId, RequestId};
-use crate::mirrors::{BeginMirror, ChangeMirror, RecordMirror, SetMirror};
+use crate::mirrors::{BeginMirror, ChangeMirror, EditMirror, RecordMirror, SetMirror};
 use crate::names::{RefName, RefPattern, RepoPath, Topic};
 use crate::object::{ObjectFormat, ObjectId, PackId};
 use crate::records::{NodeRecord, RepoLimits, ShardPlacement};
@@ -221,6 +221,8 @@ pub enum ShardCommand {
         network: NetworkId,
         /// The entry of a mark that this one takes the place of.
         instead_of: Option<LogIndex>,
+        /// What was found in the network before it.
+        found: MarkFound,
     },
     /// Drops what no ref has reached since the mark. Number 85; needs release level [`VERSION_REPOS`].
     PrunePacks(PrunePacks),
@@ -269,6 +271,22 @@ pub enum ShardCommand {
     /// Gives the shard what the nonces of push certificates are made with, unless it has it. Number 89; needs release
     /// level [`VERSION_REPOS`].
     SetNonceSeed(NonceSeed),
+    /// Changes what a mirror is told to do. Number 92; needs release level [`VERSION_REPOS`].
+    EditMirror(EditMirror),
+}
+
+/// What whoever makes a mark has found of what refs reach.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MarkFound {
+    /// Nobody has looked.
+    Unknown,
+    /// Refs reach as many tips as these that were noted as lost since the mark before it.
+    LostTipsReached {
+        /// How many: the first ones.
+        tips: u32,
+    },
+    /// Refs, and the tips that were lost since the mark before it, reach everything.
+    AllReached,
 }
 
 /// A repository to be made of another one.

@@ -32,9 +32,9 @@ pub use certificates::{
     SignatureKind,
 };
 pub use command::{
-    Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, InlinePack, MetaCommand, PackRef,
-    PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding, ShardCommand,
-    SignedUpdate, TopicsEdit, UpdateRefs,
+    Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, InlinePack, MarkFound, MetaCommand,
+    PackRef, PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding,
+    ShardCommand, SignedUpdate, TopicsEdit, UpdateRefs,
 };
 pub use error::ErrorCode;
 pub use ids::{
@@ -42,8 +42,9 @@ pub use ids::{
     RequestId,
 };
 pub use mirrors::{
-    BeginMirror, ChangeMirror, Mirror, MirrorChange, MirrorKind, MirrorLast, MirrorOutcome,
-    MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings, MirrorWord, RecordMirror, SetMirror,
+    BeginMirror, ChangeMirror, EditMirror, Mirror, MirrorChange, MirrorKind, MirrorLast,
+    MirrorOutcome, MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings, MirrorWord, RecordMirror,
+    SecretEdit, SetMirror,
 };
 pub use names::{OwnerName, RefName, RefPattern, RepoName, RepoPath, Topic};
 pub use object::{ObjectFormat, ObjectId, PackId};

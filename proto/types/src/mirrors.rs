@@ -53,6 +53,8 @@ pub struct MirrorSettings {
     pub secret: Option<MirrorSecret>,
     /// Milliseconds from one firing to the next.
     pub interval_ms: u64,
+    /// Whether it is due as well whenever a ref changed; only for [`MirrorKind::Push`].
+    pub on_push: bool,
 }
 
 impl MirrorSettings {
@@ -63,6 +65,7 @@ impl MirrorSettings {
         });
         (1..=MIRROR_URL_BYTES_MAX).contains(&self.url.len())
             && (MIRROR_INTERVAL_MS_MIN..=MIRROR_INTERVAL_MS_MAX).contains(&self.interval_ms)
+            && (self.kind == MirrorKind::Push || !self.on_push)
             && secret_fits
     }
 }
@@ -76,6 +79,8 @@ pub struct Mirror {
     pub repo: RepoId,
     /// What it is told to do.
     pub settings: MirrorSettings,
+    /// When it was made, milliseconds since the Unix epoch.
+    pub made_ms: u64,
     /// The next firing, milliseconds since the Unix epoch. While a run is under way: the one it was begun for.
     pub next_due_ms: u64,
     /// The entry that began the last run, or made the mirror: it only grows.
@@ -143,6 +148,37 @@ pub struct SetMirror {
     pub mirror: MirrorId,
     /// What it is told to do.
     pub settings: MirrorSettings,
+}
+
+/// Changes what a mirror is told to do. What is `None` stays; its way stays always. It is due at once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EditMirror {
+    /// The repository.
+    pub repo: RepoId,
+    /// The repository's life.
+    pub generation: Generation,
+    /// The mirror.
+    pub mirror: MirrorId,
+    /// The other repository's URL. Credentials for another one must not be sent there: with it, `secret` says something.
+    pub url: Option<String>,
+    /// The credentials.
+    pub secret: SecretEdit,
+    /// Milliseconds from one firing to the next.
+    pub interval_ms: Option<u64>,
+    /// Whether it is due whenever a ref changed.
+    pub on_push: Option<bool>,
+}
+
+/// A change of a mirror's credentials.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SecretEdit {
+    /// None.
+    #[default]
+    Keep,
+    /// These instead.
+    Set(MirrorSecret),
+    /// No credentials.
+    Remove,
 }
 
 /// Changes where a mirror stands.

@@ -87,6 +87,9 @@ pub struct PruneMark {
     pub lost_tips: u32,
     /// Whether more were lost than are noted: then nothing can be told any more, and a new mark is needed.
     pub is_full: bool,
+    /// Whether the network may hold what neither a ref nor a noted tip reaches: nobody has looked, refs had lost tips
+    /// before the mark was made, a repository of the network was deleted, or a push was refused in part.
+    pub may_hold_unreached: bool,
 }
 
 /// What a repository may hold beyond the product's own bounds. None: no bound of its own.

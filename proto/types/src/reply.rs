@@ -132,4 +132,18 @@ pub enum RefRefusal {
         /// By this.
         pattern: RefPattern,
     },
+    /// The repository holds as many refs as it may.
+    TooManyRefs {
+        /// How many that is.
+        max: u64,
+    },
+    /// The network of the repository holds as many bytes of packs as it may.
+    PacksFull {
+        /// Bytes that it holds.
+        used: u64,
+        /// Bytes that it may hold.
+        max: u64,
+        /// Bytes that the packs of the push and their indexes need.
+        bytes: u64,
+    },
 }

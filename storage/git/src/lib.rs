@@ -26,6 +26,7 @@ pub mod fetch;
 pub mod fsck;
 mod generations;
 pub mod hidden;
+mod history;
 pub mod http;
 mod object;
 mod oid;
@@ -48,6 +49,7 @@ pub use bitmap::{BitmapError, BitmapSummary, write_bitmap, write_reverse_index};
 pub use commit_graph::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 pub use conversation::{Conversation, Part};
 pub use fetch::{FetchError, FetchSummary, rehearse_fetches, upload_pack};
+pub use history::history_holds;
 pub use output::{Output, PackPart};
 pub use protocol::{
     AcceptedWants, Admission, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Quota,
@@ -55,7 +57,7 @@ pub use protocol::{
 };
 pub use push::{
     Nonces, PushHead, PushPolicy, PushSummary, ReceiveError, Rule, keeps_history, parse_push,
-    receive_pack, report,
+    receive_pack, refusal_text, report,
 };
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};

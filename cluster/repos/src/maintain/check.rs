@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::catalogue::QUORUM_WAIT;
 use crate::fetcher::InPlaceOf;
 use crate::maintain::compact::StopOnDrop;
+use crate::maintain::last_check;
 use crate::parking::Missing;
 use crate::repos::Inner;
 use crate::retiring::Retired;
@@ -40,6 +41,17 @@ struct State {
     asked: BTreeMap<NetworkId, Asked>,
     running: Option<(Asked, CheckProgress)>,
     last: BTreeMap<NetworkId, CheckOutcome>,
+}
+
+impl State {
+    fn forget_oldest(&mut self) {
+        if self.last.len() > REMEMBERED_MAX {
+            let oldest = self.last.iter().min_by_key(|(_, last)| last.run);
+            if let Some(oldest) = oldest.map(|(network, _)| *network) {
+                self.last.remove(&oldest);
+            }
+        }
+    }
 }
 
 /// A check that somebody asked for.
@@ -105,6 +117,13 @@ impl Checks {
         }
     }
 
+    /// What was found before this node started.
+    fn recall(&self, network: NetworkId, outcome: CheckOutcome) {
+        let mut state = self.lock();
+        state.last.entry(network).or_insert(outcome);
+        state.forget_oldest();
+    }
+
     /// The one that waits longest; it runs from here on.
     fn begin(&self) -> Option<Asked> {
         let mut state = self.lock();
@@ -133,12 +152,7 @@ impl Checks {
         let mut state = self.lock();
         state.running = None;
         state.last.insert(network, outcome);
-        if state.last.len() > REMEMBERED_MAX {
-            let oldest = state.last.iter().min_by_key(|(_, last)| last.run);
-            if let Some(oldest) = oldest.map(|(network, _)| *network) {
-                state.last.remove(&oldest);
-            }
-        }
+        state.forget_oldest();
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -206,7 +220,42 @@ impl Inner {
                 tracing::error!(%group, %network, ?pack, ?object, text, repair, "a store is damaged");
             }
         }
+        self.keep(network, outcome.clone()).await;
         self.checks.end(network, outcome);
+    }
+
+    /// For whoever asks after a restart. A store that went meanwhile takes it along.
+    async fn keep(&self, network: NetworkId, outcome: CheckOutcome) {
+        let dir = self.objects().network_dir(&network);
+        let kept = self
+            .work_of_maintenance
+            .blocking("keep check", move || last_check::write(&dir, &outcome));
+        if let Err(error) = kept.await.and_then(|kept| kept)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(%network, %error, "what a check found is forgotten at the next start");
+        }
+    }
+
+    /// How the check of a network's store stands; where none ended since the start, with what the last one before found.
+    pub(crate) async fn check_of(&self, network: &NetworkId) -> ReplicaCheck {
+        let node = self.cluster.node();
+        let looked = self.checks.look(node, network);
+        if looked.last.is_some() {
+            return looked;
+        }
+        let dir = self.objects().network_dir(network);
+        let reading = self
+            .work
+            .blocking("last check", move || last_check::read(&dir));
+        match reading.await.and_then(|read| read) {
+            Ok(Some(outcome)) => self.checks.recall(*network, outcome),
+            Ok(None) => {}
+            Err(error) => {
+                tracing::warn!(%network, %error, "what the last check found cannot be read");
+            }
+        }
+        self.checks.look(node, network)
     }
 
     /// Checks the store; when packs were repaired, once more.

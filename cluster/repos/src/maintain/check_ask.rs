@@ -98,7 +98,7 @@ impl Inner {
         request: &CheckRequest,
     ) -> io::Result<CheckAnswer> {
         if node == self.cluster.node() {
-            return Ok(self.answer_check(request));
+            return Ok(self.answer_check(request).await);
         }
         let head = frames::head(request);
         let opened = self.cluster.bulk().open(node, CHECK, head, OPEN_TIMEOUT);
@@ -108,7 +108,7 @@ impl Inner {
     }
 
     /// The answer of this replica. The check itself waits until it has applied all that was committed before.
-    fn answer_check(&self, request: &CheckRequest) -> CheckAnswer {
+    async fn answer_check(&self, request: &CheckRequest) -> CheckAnswer {
         let (group, network) = (request.group, request.network);
         let Some(at) = self.cluster.state(group) else {
             let message = format!("node {} has no replica of the shard", self.cluster.node());
@@ -129,7 +129,7 @@ impl Inner {
             );
             return CheckAnswer::Refused(ErrorCode::Throttled, message);
         }
-        CheckAnswer::Stands(Box::new(self.checks.look(self.cluster.node(), &network)))
+        CheckAnswer::Stands(Box::new(self.check_of(&network).await))
     }
 }
 
@@ -148,7 +148,7 @@ impl BulkHandler for CheckService {
         Box::pin(async move {
             let inner = inner?;
             let request: CheckRequest = frames::open_head(&head)?;
-            let answer = inner.answer_check(&request);
+            let answer = inner.answer_check(&request).await;
             frames::write(&mut stream, &answer).await?;
             stream.shutdown().await
         })

@@ -15,8 +15,8 @@ use henge_storage::objects::Quarantine;
 use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{FORMER_TIP_MS, PACKS_REPLACED_MAX};
 use henge_types::{
-    GroupId, LogIndex, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark, PrunePacks,
-    Refusal, Reply, ShardCommand,
+    GroupId, LogIndex, MarkFound, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark,
+    PrunePacks, Refusal, Reply, ShardCommand,
 };
 
 use crate::maintain::compact::{CompactError, Compacted, Exchange, Led, PROPOSE_WAIT, Proposed};
@@ -89,7 +89,7 @@ impl Inner {
             dropped: Some(written.dropped),
         };
         if written.dropped == 0 {
-            self.mark(led, Some(mark.at)).await?;
+            self.mark(led, Some(mark.at), MarkFound::AllReached).await?;
             return Ok(Some(done));
         }
         if let Some(pack) = &written.pack {
@@ -115,18 +115,26 @@ impl Inner {
         let look = |at: &StateAt| ShardView::new(&at.state).prune_mark(&led.network);
         let mut mark = look(&self.latest(led.group).await?);
         if mark.is_none_or(|mark| mark.is_full) {
-            self.mark(led, mark.map(|mark| mark.at)).await?;
+            let instead_of = mark.map(|mark| mark.at);
+            self.mark(led, instead_of, MarkFound::Unknown).await?;
             mark = look(&self.latest(led.group).await?);
         }
         let age_ms = |mark: &PruneMark| self.clock.unix_ms().saturating_sub(mark.at_ms);
         Ok(mark.filter(|mark| age_ms(mark) >= grace_ms))
     }
 
-    async fn mark(&self, led: Led, instead_of: Option<LogIndex>) -> Result<(), CompactError> {
+    /// Makes the mark, or another one in the place of the one named.
+    pub(super) async fn mark(
+        &self,
+        led: Led,
+        instead_of: Option<LogIndex>,
+        found: MarkFound,
+    ) -> Result<(), CompactError> {
         let network = led.network;
         let mark = ShardCommand::MarkUnreachable {
             network,
             instead_of,
+            found,
         };
         match self.propose_once(led, mark).await? {
             Proposed::Done | Proposed::Gone => Ok(()),
@@ -267,7 +275,7 @@ fn manifest(at: &StateAt, network: &NetworkId) -> Vec<PackId> {
 }
 
 /// How the objects of a network are named.
-fn object_format(at: &StateAt, network: &NetworkId) -> ObjectFormat {
+pub(super) fn object_format(at: &StateAt, network: &NetworkId) -> ObjectFormat {
     let repo = ShardView::new(&at.state).any_repo_of(network);
     repo.map(|repo| repo.object_format).unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use henge_git_client::{
 use henge_runtime::failpoint;
 use henge_types::{
     BeginMirror, Command, GroupId, LogIndex, Mirror, MirrorKind, MirrorOutcome, MirrorPusher,
-    MirrorWord, RecordMirror, Reply, ShardCommand, limits,
+    MirrorWord, RecordMirror, RefName, Reply, ShardCommand, limits,
 };
 use tokio::runtime::Handle;
 
@@ -246,11 +246,50 @@ impl Run {
                     fence: self.fence,
                 };
                 let mut shard = Shard::new(&self.inner, self.group, &refs, pusher, handle);
-                self.copy(&mut remote, &theirs, &mut shard, &ours, &mut watch)
+                let copied = self.copy(&mut remote, &theirs, &mut shard, &ours, &mut watch);
+                copied.and_then(|summary| {
+                    handle.block_on(self.follow_head(&theirs))?;
+                    Ok(summary)
+                })
             }
         };
         drop(reading);
         summary
+    }
+
+    /// HEAD points where the source's does, if that is a branch that it has.
+    async fn follow_head(&self, theirs: &Listing) -> Result<(), Error> {
+        let is_there = |head: &RefName| theirs.refs.iter().any(|found| found.name == *head);
+        let head = theirs.head.clone();
+        let head = head.filter(|head| head.is_branch() && is_there(head));
+        let view = self.inner.cluster.view(self.group);
+        let repo = view.and_then(|view| {
+            view.with(|state, _| henge_state::ShardView::new(state).repo(&self.mirror.repo))
+        });
+        let (Some(head), Some(repo)) = (head, repo) else {
+            return Ok(());
+        };
+        if repo.head == head {
+            return Ok(());
+        }
+        let command = Command::Shard(ShardCommand::SetHead {
+            repo: repo.repo,
+            generation: repo.generation,
+            head,
+        });
+        let cluster = &self.inner.cluster;
+        let set = cluster.propose(self.group, command, None, PROPOSE_WAIT);
+        let failed = |message: String| Error::Local {
+            message: format!("HEAD cannot follow the source's: {message}"),
+        };
+        match set.await.map_err(|error| failed(error.to_string()))?.reply {
+            Reply::Done => Ok(()),
+            other @ (Reply::Refused(_)
+            | Reply::Repo(_)
+            | Reply::RefsUpdated { .. }
+            | Reply::UnknownOutcome
+            | Reply::Recheck) => Err(failed(format!("{other:?}"))),
+        }
     }
 
     fn copy(

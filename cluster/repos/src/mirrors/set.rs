@@ -3,9 +3,9 @@
 use henge_git::http::ServiceError;
 use henge_git_client::{Credentials, RemoteUrl};
 use henge_types::{
-    ChangeMirror, Command, ErrorCode, Generation, Mirror, MirrorChange, MirrorId, MirrorKind,
-    MirrorSecret, MirrorSettings, Refusal, Reply, RepoId, RepoPath, SetMirror, ShardCommand,
-    limits,
+    ChangeMirror, Command, EditMirror, ErrorCode, Generation, Mirror, MirrorChange, MirrorId,
+    MirrorSecret, MirrorSettings, Refusal, Reply, RepoId, RepoPath, SecretEdit, SetMirror,
+    ShardCommand, limits,
 };
 
 use crate::access::allow;
@@ -39,19 +39,35 @@ impl MirrorAddress {
             Some(Credentials::Bearer(_)) | None => None,
         };
         let (inside_user, inside_password) = inside.unzip();
-        let user = user.or(inside_user);
-        let secret = match (user, password.or(inside_password)) {
+        Ok(Self {
+            url: url.to_string(),
+            secret: Self::secret_of(user.or(inside_user), password.or(inside_password)),
+        })
+    }
+
+    /// Credentials, if any part of them is said. Without a user they are a token's.
+    pub fn secret_of(user: Option<String>, password: Option<String>) -> Option<MirrorSecret> {
+        match (user, password) {
             (None, None) => None,
             (user, password) => Some(MirrorSecret {
                 user: user.unwrap_or_else(|| "git".to_owned()),
                 password: password.unwrap_or_default(),
             }),
-        };
-        Ok(Self {
-            url: url.to_string(),
-            secret,
-        })
+        }
     }
+}
+
+/// Changes of a mirror; what is `None` stays.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct MirrorEdit {
+    /// Where the other side is from here on, with the credentials for it.
+    pub address: Option<MirrorAddress>,
+    /// Credentials for where it is; they win over those of the address.
+    pub secret: Option<MirrorSecret>,
+    /// Milliseconds from one firing to the next.
+    pub interval_ms: Option<u64>,
+    /// Whether it is due whenever a ref changed.
+    pub on_push: Option<bool>,
 }
 
 impl Repos {
@@ -72,23 +88,10 @@ impl Repos {
         &self,
         principal: &str,
         path: &RepoPath,
-        kind: MirrorKind,
-        address: MirrorAddress,
-        interval_ms: u64,
+        settings: MirrorSettings,
     ) -> Result<MirrorId, ServiceError> {
-        let settings = MirrorSettings {
-            kind,
-            url: address.url,
-            secret: address.secret,
-            interval_ms,
-        };
         if !settings.is_well_formed() {
-            return Err(error::invalid(format!(
-                "a mirror's interval lies between {} s and {} s, and its credentials have at most {} bytes",
-                limits::MIRROR_INTERVAL_MS_MIN / 1000,
-                limits::MIRROR_INTERVAL_MS_MAX / 1000,
-                limits::MIRROR_SECRET_BYTES_MAX
-            )));
+            return Err(ill_formed());
         }
         let mirror = MirrorId::from_bytes(henge_runtime::random_bytes());
         let conflict = format!(
@@ -106,6 +109,45 @@ impl Repos {
         let conflict = failed(ErrorCode::Conflict, conflict);
         self.tell_shard(principal, path, make, conflict).await?;
         Ok(mirror)
+    }
+
+    /// Changes what a mirror is told, and makes it due. A new URL comes with its own credentials, or none.
+    ///
+    /// # Errors
+    /// `NotFound` also where the repository has no such mirror; `Forbidden`; `Invalid`; `Unavailable` or `Timeout` without
+    /// a quorum.
+    pub async fn edit_mirror(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        mirror: MirrorId,
+        edit: MirrorEdit,
+    ) -> Result<(), ServiceError> {
+        let (url, secret) = match edit.address {
+            None => (None, SecretEdit::Keep),
+            Some(MirrorAddress { url, secret }) => {
+                let secret = secret.map_or(SecretEdit::Remove, SecretEdit::Set);
+                (Some(url), secret)
+            }
+        };
+        let secret = edit.secret.map_or(secret, SecretEdit::Set);
+        let make = |repo, generation| {
+            ShardCommand::EditMirror(EditMirror {
+                repo,
+                generation,
+                mirror,
+                url: url.clone(),
+                secret: secret.clone(),
+                interval_ms: edit.interval_ms,
+                on_push: edit.on_push,
+            })
+        };
+        let missing = no_such_mirror(path, mirror);
+        let told = self.tell_shard(principal, path, make, missing).await;
+        told.map_err(|error| match error.code == ErrorCode::Invalid {
+            true => ill_formed(),
+            false => error,
+        })
     }
 
     /// Removes a mirror, or makes it due now.
@@ -128,8 +170,7 @@ impl Repos {
                 change,
             })
         };
-        let missing = format!("repository {path} has no mirror {mirror}");
-        let missing = failed(ErrorCode::NotFound, missing);
+        let missing = no_such_mirror(path, mirror);
         self.tell_shard(principal, path, make, missing).await
     }
 
@@ -167,6 +208,21 @@ impl Repos {
         }
         Err(error::not_found(path))
     }
+}
+
+fn no_such_mirror(path: &RepoPath, mirror: MirrorId) -> ServiceError {
+    let message = format!("repository {path} has no mirror {mirror}");
+    failed(ErrorCode::NotFound, message)
+}
+
+fn ill_formed() -> ServiceError {
+    error::invalid(format!(
+        "a mirror's interval lies between {} s and {} s, its credentials have at most {} bytes, and only one that pushes \
+         can follow every push",
+        limits::MIRROR_INTERVAL_MS_MIN / 1000,
+        limits::MIRROR_INTERVAL_MS_MAX / 1000,
+        limits::MIRROR_SECRET_BYTES_MAX
+    ))
 }
 
 #[cfg(test)]

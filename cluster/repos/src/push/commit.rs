@@ -9,7 +9,8 @@ use henge_git::{CommitError, Nonces, PushPolicy, QuarantinedPack, RefStore, Veri
 use henge_runtime::failpoint;
 use henge_types::{
     Command, ErrorCode, InlinePack, LogIndex, MirrorPusher, NetworkId, ObjectFormat, ObjectId,
-    PackRef, RefName, RefVerdict, Refusal, Reply, ShardCommand, SignedUpdate, UpdateRefs, limits,
+    PackRef, RefName, RefRefusal, RefVerdict, Refusal, Reply, ShardCommand, SignedUpdate,
+    UpdateRefs, limits,
 };
 use tokio::runtime::Handle;
 
@@ -99,7 +100,11 @@ impl Commit {
         failpoint::hit("push.durable");
         let proposed = self.propose(push, Some(by_reference(pack))).await;
         let named = match &proposed {
-            Ok(verdicts) => verdicts.iter().any(|verdict| verdict.result.is_ok()),
+            Ok(verdicts) => {
+                let full = |result: &_| matches!(result, Err(RefRefusal::PacksFull { .. }));
+                verdicts.iter().any(|verdict| verdict.result.is_ok())
+                    && !verdicts.iter().any(|verdict| full(&verdict.result))
+            }
             // It may be named yet: the claim ends with the term.
             Err(answer) => matches!(**answer, PushAnswer::InDoubt(_)),
         };

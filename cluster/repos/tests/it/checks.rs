@@ -130,3 +130,24 @@ async fn a_node_that_is_no_replica_or_away_is_said_so() {
     assert_eq!((failed(1), failed(2)), (None, None));
     assert!(failed(3).is_some());
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn what_a_check_found_is_known_after_a_restart() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit("file", b"one\n");
+    work.git(&["push", "-q", &ring.url(1, REPO), "main"]).await;
+    let path: RepoPath = REPO.parse().unwrap();
+    let two = [NodeId::new(2)];
+    let (_, found) = check(&ring, &two, false).await.remove(0);
+    assert!(found.is_clean(), "{found:?}");
+    ring.stop_node(2).await;
+    ring.start_node(2).await;
+    ring.wait_until_ready(2).await;
+    let looked = ring.node(1).repos.checks(&path, &two).await.unwrap();
+    assert_eq!(looked.replicas[0].last.as_ref(), Some(&found));
+    assert_eq!(looked.replicas[0].run, found.run);
+    // The next one is another one.
+    let (_, again) = check(&ring, &two, false).await.remove(0);
+    assert!(again.run > found.run, "{again:?}");
+}

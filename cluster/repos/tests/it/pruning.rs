@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use henge_repos::PruneSchedule;
+use henge_state::ShardView;
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::status::{CompactionDepth as Depth, CompactionState, LastCompaction};
-use henge_types::{ObjectFormat, ObjectId, RepoPath};
+use henge_types::{GroupId, NetworkId, ObjectFormat, ObjectId, PruneMark, RepoPath};
 
 use crate::checks::check_repo;
 use crate::compaction::{agree, clone_is_whole, compact, network, settled};
@@ -228,5 +230,109 @@ async fn a_network_of_sha256_is_forked_pruned_and_checked() {
         let node = usize::try_from(node.get()).unwrap();
         assert!(!holds(&ring, node, &side).await);
         clone_is_whole(&ring, node, "admin/of", &format!("fork-{node}"), &work).await;
+    }
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Every day, and what nothing has reached for three.
+fn schedule(ring: &Ring) {
+    for node in ring.live() {
+        let schedule = PruneSchedule {
+            every: DAY,
+            grace: 3 * DAY,
+        };
+        ring.node(node).repos.start_pruning(schedule);
+    }
+}
+
+/// The mark, once it is as it should be; an hour passes with every look.
+async fn marked(
+    ring: &Ring,
+    (group, network): (GroupId, NetworkId),
+    is_so: impl Fn(&PruneMark) -> bool,
+) -> PruneMark {
+    let hour = Duration::from_secs(60 * 60);
+    eventually("the mark is as it should be", async || {
+        ring.jump(hour);
+        let cluster = &ring.node(ring.live()[0]).cluster;
+        let view = cluster.view(group).unwrap();
+        let mark = view.with(|state, _| ShardView::new(state).prune_mark(&network));
+        mark.filter(&is_so)
+    })
+    .await
+}
+
+async fn last(ring: &Ring, node: usize) -> Option<LastCompaction> {
+    let path: RepoPath = REPO.parse().unwrap();
+    let stats = ring.node(node).repos.stats(&path).await.unwrap();
+    stats.last_compaction
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_schedule_drops_what_was_lost_and_walks_nothing_where_nothing_was() {
+    let ring = Ring::start().await;
+    let (work, side) = with_deleted_branch(&ring).await;
+    schedule(&ring);
+    let of = (ring.shard(REPO).await, network(&ring, REPO).await);
+    let first = marked(&ring, of, |_| true).await;
+    assert!(first.may_hold_unreached, "nobody has looked");
+    // It drops, and the entry that drops makes the next mark.
+    let second = marked(&ring, of, |mark| mark.at > first.at).await;
+    let age = Duration::from_millis(second.at_ms - first.at_ms);
+    assert!(age >= 3 * DAY, "{age:?}");
+    assert!(!second.may_hold_unreached && second.lost_tips == 0);
+    settled(&ring, of.0, &of.1, 1).await;
+    for node in ring.live() {
+        assert!(!holds(&ring, node, &side).await, "node {node}");
+        clone_is_whole(&ring, node, REPO, &format!("clone-{node}"), &work).await;
+    }
+    let dropped = last(&ring, 1).await.unwrap();
+    assert_eq!(
+        (dropped.dropped, dropped.failed.as_deref()),
+        (Some(3), None)
+    );
+    // A branch that only grows loses nothing: a look at its history is enough.
+    for number in 0..3 {
+        work.commit(&format!("more-{number}"), b"more\n");
+        work.git(&["push", "-q", &ring.url(2, REPO), "main"]).await;
+    }
+    let third = marked(&ring, of, |mark| mark.at > second.at).await;
+    assert!(!third.may_hold_unreached && third.lost_tips == 0);
+    assert_eq!(last(&ring, 1).await.unwrap().run, dropped.run, "no walk");
+    // One that is put back does.
+    let lost = work.now(&["rev-parse", "HEAD"]);
+    work.now(&["reset", "-q", "--hard", "HEAD~1"]);
+    let url = ring.url(3, REPO);
+    work.git(&["push", "-q", "--force", &url, "main"]).await;
+    let fourth = marked(&ring, of, |mark| mark.at > third.at).await;
+    assert!(fourth.may_hold_unreached);
+    let fifth = marked(&ring, of, |mark| mark.at > fourth.at).await;
+    assert!(Duration::from_millis(fifth.at_ms - fourth.at_ms) >= 3 * DAY);
+    settled(&ring, of.0, &of.1, 1).await;
+    for node in ring.live() {
+        assert!(!holds(&ring, node, &lost).await, "node {node}");
+    }
+    agree(&ring, of.0).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_schedule_goes_on_with_the_next_leader() {
+    let mut ring = Ring::start().await;
+    let (_, side) = with_deleted_branch(&ring).await;
+    schedule(&ring);
+    let of = (ring.shard(REPO).await, network(&ring, REPO).await);
+    let first = marked(&ring, of, |_| true).await;
+    let leader = ring.leader(of.0).await;
+    ring.stop_node(leader).await;
+    let second = marked(&ring, of, |mark| mark.at > first.at).await;
+    // The three days count from the mark of the leader that is gone, and the next one did not begin anew.
+    assert!(Duration::from_millis(second.at_ms - first.at_ms) >= 3 * DAY);
+    settled(&ring, of.0, &of.1, 1).await;
+    for node in ring.live() {
+        eventually("it is gone", async || {
+            (!holds(&ring, node, &side).await).then_some(())
+        })
+        .await;
     }
 }

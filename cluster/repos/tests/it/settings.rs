@@ -200,10 +200,10 @@ async fn protected_refs_keep_their_history() {
     refused(&["+main~1:main"], "protected branch: no force push (main)").await;
     refused(
         &["+main~1:refs/tags/v1"],
-        "protected ref: no force push (refs/tags/*)",
+        "protected tag: no force push, and a tag object never moves (refs/tags/*)",
     )
     .await;
-    refused(&[":v1"], "protected ref: no deletion").await;
+    refused(&[":v1"], "protected tag: no deletion").await;
     // One refusal refuses an atomic push.
     refused(&["--atomic", "+main~1:main", "main:new"], "atomic").await;
     let repos = &ring.node(3).repos;

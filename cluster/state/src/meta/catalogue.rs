@@ -139,9 +139,18 @@ pub(super) fn with_repo<V: View>(
     }
 }
 
-/// Writes the record, and the mark that finds it while it is unfinished.
+/// Writes the record, the mark that finds it while it is unfinished, and the one that finds a fork by its parent.
 pub(super) fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
     changes.put(keys::repo(&record.repo), record.encode());
+    if let Some(parent) = &record.forked_from {
+        let mark = keys::fork(parent, &record.repo);
+        let marked = changes.before().get(&mark).is_some();
+        match record.state {
+            RepoState::Ready if !marked => changes.put(mark, Vec::new()),
+            RepoState::Deleting | RepoState::Deleted if marked => changes.delete(mark),
+            RepoState::Reserved | RepoState::Ready | RepoState::Deleting | RepoState::Deleted => {}
+        }
+    }
     let mark = keys::unfinished(&record.repo);
     let marked = changes.before().get(&mark).is_some();
     match record.state {

@@ -67,6 +67,8 @@ pub(super) fn drop_repo(
     if last {
         pruning::forget(changes, &repo.network);
         delete_all(changes, &keys::packs(&repo.network));
+    } else {
+        pruning::suspect(changes, &repo.network);
     }
     let network = repo.network;
     let dropped = ShardRepo {
@@ -102,7 +104,7 @@ pub(super) fn set_head(
     Outcome::reply(Reply::Done)
 }
 
-/// Sets what the repository may hold. Applying checks none of it: whoever leads refuses pushes by it.
+/// Sets what the repository may hold from here on. What it holds stays, also where that is more.
 pub(super) fn set_limits(
     changes: &mut Changes<'_, impl View>,
     repo: &RepoId,

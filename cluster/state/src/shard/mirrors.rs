@@ -3,9 +3,9 @@
 use henge_types::limits::{MIRROR_LEASE_MS_MAX, MIRROR_REASON_BYTES_MAX, MIRRORS_MAX};
 use henge_types::stored::{self, number};
 use henge_types::{
-    BeginMirror, ChangeMirror, LogIndex, Mirror, MirrorChange, MirrorId, MirrorKind, MirrorLast,
-    MirrorOutcome, MirrorPusher, MirrorRun, MirrorWord, RecordMirror, Refusal, Reply, RepoId,
-    SetMirror,
+    BeginMirror, ChangeMirror, EditMirror, LogIndex, Mirror, MirrorChange, MirrorId, MirrorKind,
+    MirrorLast, MirrorOutcome, MirrorPusher, MirrorRun, MirrorWord, RecordMirror, Refusal, Reply,
+    RepoId, SecretEdit, SetMirror,
 };
 
 use super::ShardView;
@@ -57,6 +57,7 @@ pub(super) fn set(
             id: set.mirror,
             repo: set.repo,
             settings: set.settings.clone(),
+            made_ms: header.proposed_at_ms,
             next_due_ms: header.proposed_at_ms,
             fence: header.index,
             run: None,
@@ -66,6 +67,57 @@ pub(super) fn set(
     };
     put(changes, &mirror);
     Outcome::reply(Reply::Done)
+}
+
+/// Changes what a mirror is told, and makes it due: nobody changes one that does what it should.
+pub(super) fn edit(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    edit: &EditMirror,
+) -> Outcome {
+    let before = ShardView::new(changes.before());
+    if let Err(refusal) = before.live_repo(&edit.repo, edit.generation) {
+        return refused(refusal);
+    }
+    let Some(mut mirror) = before.mirror(&edit.repo, &edit.mirror) else {
+        return wrong_state(&edit.repo);
+    };
+    let settings = &mut mirror.settings;
+    match (&edit.url, &edit.secret) {
+        (Some(_), SecretEdit::Keep) => return refused(Refusal::Invalid),
+        (None, SecretEdit::Keep) => {}
+        (_, SecretEdit::Set(secret)) => settings.secret = Some(secret.clone()),
+        (_, SecretEdit::Remove) => settings.secret = None,
+    }
+    settings.url = edit.url.clone().unwrap_or_else(|| settings.url.clone());
+    settings.interval_ms = edit.interval_ms.unwrap_or(settings.interval_ms);
+    settings.on_push = edit.on_push.unwrap_or(settings.on_push);
+    if !settings.is_well_formed() {
+        return refused(Refusal::Invalid);
+    }
+    // A run under way goes by what it was told; the next one by this.
+    if mirror.run.is_none() {
+        mirror.failures = 0;
+        mirror.next_due_ms = mirror.next_due_ms.min(header.proposed_at_ms);
+    }
+    put(changes, &mirror);
+    Outcome::reply(Reply::Done)
+}
+
+/// A ref of the repository changed: mirrors that follow every push are due. One that failed keeps its pause, and one
+/// that runs is due when its run has ended.
+pub(super) fn refs_changed(changes: &mut Changes<'_, impl View>, header: &Header, repo: &RepoId) {
+    let mirrors = ShardView::new(changes.before()).mirrors_of(repo);
+    let late = mirrors.filter(|mirror| {
+        mirror.settings.on_push
+            && mirror.run.is_none()
+            && mirror.failures == 0
+            && mirror.next_due_ms > header.proposed_at_ms
+    });
+    for mut mirror in late {
+        mirror.next_due_ms = header.proposed_at_ms;
+        put(changes, &mirror);
+    }
 }
 
 /// Removes a mirror, or makes it due now.
@@ -139,7 +191,14 @@ pub(super) fn record(
             run.until_ms = run.until_ms.max(now_ms.saturating_add(*lease_ms));
             mirror.run = Some(run);
         }
-        MirrorWord::Ended(outcome) => end(&mut mirror, outcome, now_ms, header.seed),
+        MirrorWord::Ended(outcome) => {
+            end(&mut mirror, outcome, now_ms, header.seed);
+            let repo = ShardView::new(changes.before()).repo(&record.repo);
+            let moved = repo.is_some_and(|repo| repo.updated_at > mirror.fence);
+            if mirror.settings.on_push && mirror.failures == 0 && moved {
+                mirror.next_due_ms = mirror.next_due_ms.min(now_ms);
+            }
+        }
     }
     put(changes, &mirror);
     Outcome::reply(Reply::Done)

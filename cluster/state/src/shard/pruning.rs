@@ -9,7 +9,9 @@ use std::collections::BTreeSet;
 
 use henge_types::limits::{LOST_TIPS_MAX, PACKS_REPLACED_MAX};
 use henge_types::stored::{self, number};
-use henge_types::{LogIndex, NetworkId, ObjectId, PruneMark, PrunePacks, Refusal, Reply};
+use henge_types::{
+    LogIndex, MarkFound, NetworkId, ObjectId, PruneMark, PrunePacks, Refusal, Reply,
+};
 
 use super::lifecycle::delete_all;
 use super::{ShardView, packs};
@@ -24,28 +26,60 @@ pub(super) fn mark(
     changes: &mut Changes<'_, impl View>,
     header: &Header,
     network: &NetworkId,
-    instead_of: Option<LogIndex>,
+    (instead_of, found): (Option<LogIndex>, MarkFound),
 ) -> Outcome {
     let before = ShardView::new(changes.before());
     if !before.network_is_live(network) {
         return refused(Refusal::NoSuchNetwork { network: *network });
     }
-    let known = before.prune_mark(network).map(|mark| mark.at);
-    if known.is_none() || known == instead_of {
-        begin(changes, header, network);
+    match before.prune_mark(network) {
+        None => begin(changes, header, network, true),
+        Some(known) if instead_of == Some(known.at) => {
+            let may_hold_unreached = match found {
+                MarkFound::Unknown => known.may_hold_unreached || lost_tips(&known),
+                MarkFound::LostTipsReached { tips } => {
+                    known.may_hold_unreached || known.is_full || known.lost_tips > tips
+                }
+                MarkFound::AllReached => lost_tips(&known),
+            };
+            begin(changes, header, network, may_hold_unreached);
+        }
+        Some(_) => {}
     }
     Outcome::reply(Reply::Done)
 }
 
-fn begin(changes: &mut Changes<'_, impl View>, header: &Header, network: &NetworkId) {
+/// Whether tips were lost since the mark, which reach what nothing else does, as far as is known.
+const fn lost_tips(mark: &PruneMark) -> bool {
+    mark.is_full || mark.lost_tips > 0
+}
+
+fn begin(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    network: &NetworkId,
+    may_hold_unreached: bool,
+) {
     delete_all(changes, &keys::lost_tips(network));
     let mark = PruneMark {
         at: header.index,
         at_ms: header.proposed_at_ms,
         lost_tips: 0,
         is_full: false,
+        may_hold_unreached,
     };
     put(changes, network, &mark);
+}
+
+/// Notes that the network may hold what nothing reaches and nothing reached since the mark, if there is one.
+pub(super) fn suspect(changes: &mut Changes<'_, impl View>, network: &NetworkId) {
+    let key = keys::prune_mark(network);
+    let mark = changes.get(&key);
+    let mark = mark.map(|bytes| decode::<PruneMark>(number::PRUNE_MARK, &key, &bytes));
+    if let Some(mut mark) = mark.filter(|mark| !mark.may_hold_unreached) {
+        mark.may_hold_unreached = true;
+        put(changes, network, &mark);
+    }
 }
 
 fn put(changes: &mut Changes<'_, impl View>, network: &NetworkId, mark: &PruneMark) {
@@ -100,13 +134,13 @@ pub(super) fn prune_packs(
     if !before.network_is_live(&network) {
         return refused(Refusal::NoSuchNetwork { network });
     }
-    let is_old_enough = before.prune_mark(&network).is_some_and(|mark| {
+    let mark = before.prune_mark(&network).filter(|mark| {
         let age_ms = header.proposed_at_ms.saturating_sub(mark.at_ms);
         mark.at == prune.marked_at && !mark.is_full && age_ms >= prune.grace_ms
     });
-    if !is_old_enough {
+    let Some(mark) = mark else {
         return refused(Refusal::Invalid);
-    }
+    };
     let mut old = prune.old.iter();
     if let Some(pack) = old.find(|pack| before.pack(&network, pack).is_none()) {
         return refused(Refusal::NoSuchPack { pack: *pack });
@@ -128,7 +162,7 @@ pub(super) fn prune_packs(
     }
     let at = header.index.get().to_be_bytes().to_vec();
     changes.put(keys::pruned_at(&network), at);
-    begin(changes, header, &network);
+    begin(changes, header, &network, lost_tips(&mark));
     Outcome {
         effects: vec![Effect::PrunePacks {
             network,

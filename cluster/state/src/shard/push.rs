@@ -10,7 +10,7 @@ use henge_types::{
 };
 
 use super::protection::{self, Outdated};
-use super::{ShardView, former_tips, mirrors, packs, pruning, put_updated};
+use super::{ShardView, former_tips, mirrors, packs, pruning, put_updated, quota};
 use crate::apply::Header;
 use crate::changes::Changes;
 use crate::keys;
@@ -46,12 +46,17 @@ pub(super) fn update_refs(
     if !mirrors::allow_push(before, &push.repo, &push.pusher) {
         return Outcome::reply(Reply::Refused(Refusal::WrongState { repo: push.repo }));
     }
-    let Ok(verdicts) = judge(before, push) else {
+    let Ok(verdicts) = judge(before, &repo, push) else {
         return Outcome::reply(Reply::Recheck);
     };
     let mut effects = Vec::new();
     if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
-        effects = name_packs(changes, header, &repo.network, &push.packs);
+        if !quota::refuses_packs(&verdicts) {
+            effects = name_packs(changes, header, &repo.network, &push.packs);
+            if verdicts.iter().any(|verdict| verdict.result.is_err()) {
+                pruning::suspect(changes, &repo.network);
+            }
+        }
         former_tips::expire(changes, header.proposed_at_ms);
         take(changes, header, repo, &push.updates, &verdicts);
     }
@@ -107,7 +112,11 @@ fn archived(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdi
 }
 
 /// One verdict per update, in order.
-fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Result<Vec<RefVerdict>, Outdated> {
+fn judge(
+    before: ShardView<'_, impl View>,
+    repo: &ShardRepo,
+    push: &UpdateRefs,
+) -> Result<Vec<RefVerdict>, Outdated> {
     let mut verdicts: Vec<_> = push
         .updates
         .iter()
@@ -122,6 +131,7 @@ fn judge(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Result<Vec<RefV
         .collect();
     protection::check(before, push, &mut verdicts)?;
     refuse_name_conflicts(before, push, &mut verdicts);
+    quota::check(before, repo, push, &mut verdicts);
     if push.atomic && verdicts.iter().any(|verdict| verdict.result.is_err()) {
         for verdict in &mut verdicts {
             if verdict.result.is_ok() {
@@ -268,6 +278,7 @@ fn take(
     if !changed {
         return;
     }
+    mirrors::refs_changed(changes, header, &repo.repo);
     if let Some(head) = first_branch(changes, &repo, updates, verdicts) {
         repo.head = head;
     }

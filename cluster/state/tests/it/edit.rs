@@ -3,8 +3,8 @@
 use henge_state::{Action, pending_actions};
 use henge_types::limits::{FORMER_PATHS_MAX, TOPICS_MAX};
 use henge_types::{
-    EditRepo, Generation, LogIndex, RefRefusal, Refusal, Reply, RepoRecord, TopicsEdit,
-    UntoldRecord,
+    Command, CreateRepo, EditRepo, Generation, LogIndex, MetaCommand, RefRefusal, Refusal, Reply,
+    RepoRecord, TopicsEdit, UntoldRecord,
 };
 
 use crate::fixtures::*;
@@ -32,7 +32,7 @@ fn former(meta: &Group, at: &str) -> Option<u8> {
     found.map(|found| found.repo.as_bytes()[0])
 }
 
-fn topics(number: u8, topics: TopicsEdit) -> henge_types::Command {
+fn topics(number: u8, topics: TopicsEdit) -> Command {
     edit(EditRepo {
         topics,
         ..EditRepo::nothing(repo_id(number))
@@ -284,4 +284,39 @@ fn the_oldest_of_many_former_names_is_given_up() {
         (former(&meta, "a/n0"), former(&meta, "a/n1")),
         (None, Some(1))
     );
+}
+
+#[test]
+fn forks_are_found_by_what_they_are_forks_of_while_they_serve() {
+    let mut meta = Group::meta();
+    meta.run(form_cluster());
+    meta.run(reserve(1, "a/one"));
+    meta.run(mark_ready(1));
+    let fork = |number: u8, at: &str, parent: u8| {
+        Command::Meta(MetaCommand::ReserveRepo(CreateRepo {
+            network: network(1),
+            forked_from: Some(repo_id(parent)),
+            ..new_repo(number, at)
+        }))
+    };
+    let forks = |meta: &Group, parent: u8| -> Vec<_> {
+        let forks = meta.catalogue().forks_of(&repo_id(parent));
+        forks.map(|fork| fork.path.to_string()).collect()
+    };
+    meta.run(fork(2, "b/two", 1));
+    assert_eq!(forks(&meta, 1), [""; 0], "it does not serve yet");
+    meta.run(mark_ready(2));
+    meta.run(fork(3, "c/three", 2));
+    meta.run(mark_ready(3));
+    meta.run(fork(4, "d/four", 1));
+    meta.run(mark_ready(4));
+    assert_eq!(forks(&meta, 1), ["b/two", "d/four"]);
+    assert_eq!(forks(&meta, 2), ["c/three"]);
+    meta.run(rename(2, "b/renamed"));
+    assert_eq!(forks(&meta, 1), ["b/renamed", "d/four"]);
+    meta.run(delete(2));
+    meta.run(mark_dropped(2));
+    assert_eq!(forks(&meta, 1), ["d/four"]);
+    // One whose parent is gone is still a fork of it.
+    assert_eq!(forks(&meta, 2), ["c/three"]);
 }

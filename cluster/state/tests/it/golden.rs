@@ -99,7 +99,8 @@ fn next(command: &Command) -> Option<Command> {
             | ShardCommand::RecordMirror(_)
             // Those are in `certificates`.
             | ShardCommand::UpdateSignedRefs(_)
-            | ShardCommand::SetNonceSeed(_) => return None,
+            | ShardCommand::SetNonceSeed(_)
+            | ShardCommand::EditMirror(_) => return None,
         },
     };
     Some(command)
@@ -392,7 +393,9 @@ fn next_result(result: &Result<(), RefRefusal>) -> Option<RefRefusal> {
             RefRefusal::AtomicAborted
             | RefRefusal::Archived
             | RefRefusal::ProtectedFromDeletion { .. }
-            | RefRefusal::ProtectedFromForce { .. },
+            | RefRefusal::ProtectedFromForce { .. }
+            | RefRefusal::TooManyRefs { .. }
+            | RefRefusal::PacksFull { .. },
         ) => None,
     }
 }
@@ -550,6 +553,7 @@ fn write_golden_files() {
             "certificates_state_3",
             state_lines(&crate::certificates::shard_group()),
         ),
+        ("mirrors", crate::mirrors::lines()),
         ("meta_state_3", state_lines(&crate::golden_3::meta_group())),
         (
             "shard_state_3",

@@ -1,8 +1,12 @@
 //! The bytes of commands and records about whole networks, as `golden` has those before them.
 
+use henge_state::RequestRecord;
 use henge_types::command::VERSION_REPOS;
 use henge_types::stored::{self, number};
-use henge_types::{Command, ForkRepo, LogIndex, PruneMark, PrunePacks, RepoLimits, ShardCommand};
+use henge_types::{
+    Command, ForkRepo, LogIndex, MarkFound, PruneMark, PrunePacks, RefRefusal, RepoLimits,
+    ShardCommand,
+};
 
 use crate::fixtures::*;
 use crate::golden::{Lines, compare, golden_bytes};
@@ -20,9 +24,10 @@ fn limits() -> RepoLimits {
 }
 
 fn commands() -> Vec<Command> {
-    let mark = |instead_of| ShardCommand::MarkUnreachable {
+    let mark = |instead_of, found| ShardCommand::MarkUnreachable {
         network: network(1),
         instead_of,
+        found,
     };
     let prune = PrunePacks {
         network: network(1),
@@ -33,8 +38,12 @@ fn commands() -> Vec<Command> {
         grace_ms: 1_209_600_000,
     };
     let all = [
-        mark(None),
-        mark(Some(LogIndex::new(7))),
+        mark(None, MarkFound::Unknown),
+        mark(
+            Some(LogIndex::new(7)),
+            MarkFound::LostTipsReached { tips: 300 },
+        ),
+        mark(Some(LogIndex::new(7)), MarkFound::AllReached),
         ShardCommand::PrunePacks(prune.clone()),
         ShardCommand::PrunePacks(PrunePacks { new: None, ..prune }),
         ShardCommand::ForkRepo(ForkRepo {
@@ -58,6 +67,7 @@ fn mark() -> PruneMark {
         at_ms: START_MS,
         lost_tips: 3,
         is_full: true,
+        may_hold_unreached: true,
     }
 }
 
@@ -68,7 +78,29 @@ pub(crate) fn lines() -> Lines {
     lines.push(("prune_mark".to_owned(), mark));
     let limits = stored::encode(number::REPO_LIMITS, 1, &limits());
     lines.push(("repo_limits".to_owned(), limits));
+    let full = stored::encode(number::REQUEST_RECORD, 1, &full());
+    lines.push(("request_full".to_owned(), full));
     lines
+}
+
+/// What a push beyond the limits is answered.
+fn full() -> RequestRecord {
+    let refusals = [
+        RefRefusal::TooManyRefs { max: 70_000 },
+        RefRefusal::PacksFull {
+            used: 1 << 40,
+            max: 1 << 41,
+            bytes: 300,
+        },
+    ];
+    let refusals = refusals.map(|refusal| verdict("refs/heads/main", None, Err(refusal)));
+    let request = binding(START_MS, 1);
+    RequestRecord {
+        principal: request.principal,
+        repo: request.repo,
+        digest: request.digest,
+        reply: verdicts(refusals.to_vec()),
+    }
 }
 
 #[test]
@@ -86,10 +118,12 @@ fn they_keep_their_bytes() {
         stored::decode_v1(number::REPO_LIMITS, &next()),
         Ok(limits())
     );
+    let request = stored::decode_v1(number::REQUEST_RECORD, &next());
+    assert_eq!(request, Ok(full()));
 }
 
 #[test]
 fn command_numbers_are_fixed() {
     let numbers: Vec<_> = commands().iter().map(Command::number).collect();
-    assert_eq!(numbers, [84, 84, 85, 85, 86, 87]);
+    assert_eq!(numbers, [84, 84, 84, 85, 85, 86, 87]);
 }

@@ -15,6 +15,7 @@ mod properties;
 mod protection;
 mod pruning;
 mod push;
+mod quota;
 mod requests;
 mod shard;
 mod state;

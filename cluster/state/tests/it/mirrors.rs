@@ -3,9 +3,9 @@
 use henge_types::command::VERSION_REPOS;
 use henge_types::stored::{self, number};
 use henge_types::{
-    BeginMirror, ChangeMirror, Command, LogIndex, Mirror, MirrorChange, MirrorId, MirrorKind,
-    MirrorLast, MirrorOutcome, MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings, MirrorWord,
-    RecordMirror, Refusal, Reply, SetMirror, ShardCommand, UpdateRefs,
+    BeginMirror, ChangeMirror, Command, EditMirror, LogIndex, Mirror, MirrorChange, MirrorId,
+    MirrorKind, MirrorLast, MirrorOutcome, MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings,
+    MirrorWord, RecordMirror, Refusal, Reply, SecretEdit, SetMirror, ShardCommand, UpdateRefs,
 };
 
 use crate::fixtures::*;
@@ -28,6 +28,7 @@ fn settings(kind: MirrorKind) -> MirrorSettings {
             password: "secret".to_owned(),
         }),
         interval_ms: HOUR_MS,
+        on_push: false,
     }
 }
 
@@ -47,6 +48,20 @@ fn change(mirror: u8, change: MirrorChange) -> Command {
         mirror: id(mirror),
         change,
     }))
+}
+
+fn edit(mirror: u8, change: impl FnOnce(&mut EditMirror)) -> Command {
+    let mut edit = EditMirror {
+        repo: repo_id(1),
+        generation: FIRST,
+        mirror: id(mirror),
+        url: None,
+        secret: SecretEdit::Keep,
+        interval_ms: None,
+        on_push: None,
+    };
+    change(&mut edit);
+    Command::Shard(ShardCommand::EditMirror(edit))
 }
 
 fn begin(mirror: u8, scheduled_at_ms: u64) -> Command {
@@ -260,6 +275,11 @@ fn settings_beyond_their_limits_are_refused() {
                 user: "x".repeat(4096),
                 password: "y".to_owned(),
             }),
+            ..good.clone()
+        },
+        MirrorSettings {
+            kind: MirrorKind::Pull,
+            on_push: true,
             ..good
         },
     ];
@@ -288,7 +308,22 @@ fn commands() -> Vec<Command> {
         ),
         word(1, LogIndex::new(300), done()),
         word(1, LogIndex::new(300), failed()),
+        edit(1, |_| {}),
+        edit(1, |edit| {
+            edit.url = Some("https://example.org/b.git".to_owned());
+            edit.secret = SecretEdit::Remove;
+            edit.interval_ms = Some(HOUR_MS);
+            edit.on_push = Some(true);
+        }),
+        edit(1, |edit| edit.secret = SecretEdit::Set(secret("new"))),
     ]
+}
+
+fn secret(password: &str) -> MirrorSecret {
+    MirrorSecret {
+        user: "me".to_owned(),
+        password: password.to_owned(),
+    }
 }
 
 fn records() -> [Mirror; 2] {
@@ -299,6 +334,7 @@ fn records() -> [Mirror; 2] {
             secret: None,
             ..settings(MirrorKind::Push)
         },
+        made_ms: START_MS - 3,
         next_due_ms: START_MS,
         fence: LogIndex::new(300),
         run: None,
@@ -325,7 +361,7 @@ fn records() -> [Mirror; 2] {
     [new, running]
 }
 
-fn lines() -> Lines {
+pub(crate) fn lines() -> Lines {
     let commands = commands().into_iter();
     let mut lines: Lines = commands
         .map(|command| (command.name().to_owned(), command.encode()))
@@ -347,7 +383,7 @@ fn commands_and_records_keep_their_bytes() {
         let bytes = golden.next().expect("a line");
         assert_eq!(Command::decode(&bytes).as_ref(), Ok(&command));
         assert_eq!(command.level(), VERSION_REPOS);
-        assert!((76..=79).contains(&command.number()));
+        assert!([76, 77, 78, 79, 92].contains(&command.number()));
     }
     for record in records() {
         let bytes = golden.next().expect("a line");
@@ -356,4 +392,83 @@ fn commands_and_records_keep_their_bytes() {
             Ok(record)
         );
     }
+}
+
+#[test]
+fn what_a_mirror_is_told_can_be_changed_and_makes_it_due() {
+    let mut shard = shard(MirrorKind::Push);
+    let fence = begun(&mut shard);
+    shard.run(word(1, fence, failed()));
+    assert!(!mirror(&shard).is_due(shard.now_ms));
+    let known = mirror(&shard).settings;
+    let interval = edit(1, |edit| edit.interval_ms = Some(2 * HOUR_MS));
+    assert_eq!(shard.reply(interval), Reply::Done);
+    let changed = mirror(&shard);
+    let expected = MirrorSettings {
+        interval_ms: 2 * HOUR_MS,
+        ..known
+    };
+    assert_eq!((changed.settings, changed.failures), (expected, 0));
+    assert!(changed.next_due_ms <= shard.now_ms, "it is due");
+    // Credentials never go to another address.
+    let elsewhere = |edit: &mut EditMirror| edit.url = Some("https://example.com/".to_owned());
+    let invalid = Reply::Refused(Refusal::Invalid);
+    shard.nothing_but(edit(1, elsewhere), invalid.clone());
+    let without = edit(1, |edit| {
+        elsewhere(edit);
+        edit.secret = SecretEdit::Remove;
+    });
+    assert_eq!(shard.reply(without), Reply::Done);
+    assert_eq!(mirror(&shard).settings.url, "https://example.com/");
+    assert_eq!(mirror(&shard).settings.secret, None);
+    let with = edit(1, |edit| edit.secret = SecretEdit::Set(secret("new")));
+    assert_eq!(shard.reply(with), Reply::Done);
+    assert_eq!(mirror(&shard).settings.secret, Some(secret("new")));
+    let short = edit(1, |edit| edit.interval_ms = Some(1));
+    shard.nothing_but(short, invalid);
+    shard.nothing_but(edit(2, |_| {}), wrong());
+    // A run under way ends as it began.
+    let fence = begun(&mut shard);
+    let due = mirror(&shard).next_due_ms;
+    shard.run(edit(1, |edit| edit.on_push = Some(true)));
+    assert_eq!(
+        (mirror(&shard).next_due_ms, mirror(&shard).fence),
+        (due, fence)
+    );
+    assert_eq!(shard.reply(word(1, fence, done())), Reply::Done);
+    shard.run(drop_repo(1));
+    let gone = Reply::Refused(Refusal::NoSuchRepo { repo: repo_id(1) });
+    shard.nothing_but(edit(1, |_| {}), gone);
+}
+
+#[test]
+fn a_mirror_that_follows_every_push_is_due_after_each() {
+    let mut shard = shard(MirrorKind::Push);
+    shard.run(edit(1, |edit| edit.on_push = Some(true)));
+    let due = |shard: &Group| mirror(shard).is_due(shard.now_ms);
+    let create = |shard: &mut Group, at: &str| {
+        shard.run(refs(push(1, vec![to_create(at, 1)])));
+    };
+    let fence = begun(&mut shard);
+    shard.run(word(1, fence, done()));
+    assert!(!due(&shard));
+    create(&mut shard, "refs/heads/a");
+    assert!(due(&shard));
+    // One that comes during a run is not lost: the run may have read the refs before.
+    let fence = begun(&mut shard);
+    create(&mut shard, "refs/heads/b");
+    shard.run(word(1, fence, done()));
+    assert!(due(&shard));
+    let fence = begun(&mut shard);
+    shard.run(word(1, fence, done()));
+    assert!(!due(&shard));
+    // What changes nothing is no push.
+    shard.run(refs(push(1, vec![to_create("refs/heads/b", 2)])));
+    assert!(!due(&shard));
+    // One that fails is not tried more often because somebody pushes.
+    create(&mut shard, "refs/heads/c");
+    let fence = begun(&mut shard);
+    shard.run(word(1, fence, failed()));
+    create(&mut shard, "refs/heads/d");
+    assert!(!due(&shard));
 }

@@ -82,13 +82,7 @@ impl Model {
                 repo,
                 generation,
                 head,
-            } => match self.live(repo, *generation) {
-                Ok(repo) => {
-                    repo.head = head.clone();
-                    Reply::Done
-                }
-                Err(refusal) => Reply::Refused(refusal),
-            },
+            } => self.set_head(repo, *generation, head),
             ShardCommand::UpdateRefs(push) => self.push(push, now_ms),
             ShardCommand::ReplacePacks(replace) => self.replace(replace),
             ShardCommand::ForkRepo(fork) => self.fork(fork),
@@ -101,11 +95,22 @@ impl Model {
             | ShardCommand::BeginMirror(_)
             | ShardCommand::RecordMirror(_)
             | ShardCommand::UpdateSignedRefs(_)
-            | ShardCommand::SetNonceSeed(_) => panic!("not drawn: {command:?}"),
+            | ShardCommand::SetNonceSeed(_)
+            | ShardCommand::EditMirror(_) => panic!("not drawn: {command:?}"),
             ShardCommand::ConfigureRepo(settings) => self.configure(settings),
             ShardCommand::ProtectRefs { .. } | ShardCommand::UnprotectRefs { .. } => {
                 self.change_protection(command)
             }
+        }
+    }
+
+    fn set_head(&mut self, repo: &RepoId, generation: Generation, head: &RefName) -> Reply {
+        match self.live(repo, generation) {
+            Ok(repo) => {
+                repo.head = head.clone();
+                Reply::Done
+            }
+            Err(refusal) => Reply::Refused(refusal),
         }
     }
 

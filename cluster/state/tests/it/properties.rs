@@ -362,7 +362,8 @@ proptest! {
                 | ShardCommand::BeginMirror(_)
                 | ShardCommand::RecordMirror(_)
                 | ShardCommand::UpdateSignedRefs(_)
-                | ShardCommand::SetNonceSeed(_) => prop_assert_eq!(outcome.effects, []),
+                | ShardCommand::SetNonceSeed(_)
+                | ShardCommand::EditMirror(_) => prop_assert_eq!(outcome.effects, []),
             }
         }
     }

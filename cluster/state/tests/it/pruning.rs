@@ -3,8 +3,8 @@
 use henge_state::Effect;
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{
-    Command, LogIndex, ObjectId, PackId, PruneMark, PrunePacks, Refusal, Reply, ShardCommand,
-    UpdateRefs,
+    Command, LogIndex, MarkFound, ObjectId, PackId, PruneMark, PrunePacks, Refusal, Reply,
+    ShardCommand, UpdateRefs,
 };
 
 use crate::fixtures::*;
@@ -34,9 +34,14 @@ fn move_main(shard: &mut Group, from: u8, to: u8) {
 }
 
 fn mark(instead_of: Option<u64>) -> Command {
+    mark_found(instead_of, MarkFound::Unknown)
+}
+
+fn mark_found(instead_of: Option<u64>, found: MarkFound) -> Command {
     Command::Shard(ShardCommand::MarkUnreachable {
         network: network(1),
         instead_of: instead_of.map(LogIndex::new),
+        found,
     })
 }
 
@@ -269,4 +274,57 @@ fn the_last_repository_takes_all_of_it_away() {
         network: network(1),
     };
     assert_eq!(shard.reply(mark(None)), Reply::Refused(gone));
+}
+
+/// Whether there is anything to drop is told by the state alone, so that whoever leads knows.
+#[test]
+fn a_mark_says_whether_anything_may_have_been_out_of_reach_before_it() {
+    let mut shard = shard();
+    let suspected = |shard: &Group| marked(shard).map(|mark| mark.may_hold_unreached);
+    let renew = |shard: &mut Group, found| {
+        let at = marked(shard).map(|mark| mark.at.get());
+        shard.run(mark_found(at, found));
+    };
+    shard.run(mark(None));
+    assert_eq!(suspected(&shard), Some(true), "nobody has looked");
+    renew(&mut shard, MarkFound::Unknown);
+    assert_eq!(suspected(&shard), Some(true));
+    renew(&mut shard, MarkFound::AllReached);
+    assert_eq!(suspected(&shard), Some(false));
+    // What is lost since is kept until the next mark, and may go after it.
+    move_main(&mut shard, 2, 3);
+    assert_eq!(suspected(&shard), Some(false));
+    let mut other = shard.clone();
+    renew(&mut other, MarkFound::LostTipsReached { tips: 1 });
+    assert_eq!(suspected(&other), Some(false));
+    move_main(&mut other, 3, 4);
+    move_main(&mut other, 4, 5);
+    renew(&mut other, MarkFound::LostTipsReached { tips: 1 });
+    assert_eq!(suspected(&other), Some(true), "one came after the look");
+    renew(&mut shard, MarkFound::AllReached);
+    assert_eq!(suspected(&shard), Some(true), "found before it was lost");
+    // Dropping looks at everything that was there before the mark.
+    shard.now_ms += GRACE_MS;
+    let pruned = PrunePacks {
+        old: vec![pack(1).pack],
+        ..prune(&shard)
+    };
+    assert_eq!(shard.reply(command(pruned)), Reply::Done);
+    assert_eq!(suspected(&shard), Some(false));
+    // A push of which only a part is taken leaves the rest behind.
+    let at = LogIndex::new(shard.index);
+    let updates = vec![
+        to_create("refs/heads/x", 7),
+        to_create("refs/heads/main", 8),
+    ];
+    shard.run(refs(UpdateRefs {
+        checked_at: at,
+        ..push(1, updates)
+    }));
+    assert_eq!(suspected(&shard), Some(true));
+    renew(&mut shard, MarkFound::AllReached);
+    // So does a fork that goes.
+    shard.run(create_in(2, 1));
+    shard.run(drop_repo(2));
+    assert_eq!(suspected(&shard), Some(true));
 }

@@ -3,12 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use henge_types::{ObjectId, RefName, limits};
+use henge_types::{ObjectId, RefName, RefProtection, limits};
 use serde::Serialize;
 
 use super::page::{Page, PageParams};
 use crate::error::ApiError;
-use crate::extract::{Params, Readable};
+use crate::extract::{Params, Readable, Reader};
 use crate::origin::Origin;
 use crate::router::Api;
 
@@ -33,19 +33,25 @@ pub(crate) struct Branch {
 }
 
 impl Branch {
-    fn new(name: &RefName, tip: &ObjectId) -> Self {
+    fn new(name: &RefName, tip: &ObjectId, rules: &[RefProtection], reader: Reader) -> Self {
+        let rule = rules.iter().find(|rule| rule.pattern.matches(name));
+        let is_known = reader == Reader::Known;
         Self {
             name: name.short().to_owned(),
             commit: Commit {
                 id: tip.to_string(),
             },
-            protected: false,
+            protected: rule.is_some(),
             required_approvals: 0,
             enable_status_check: false,
             status_check_contexts: Vec::new(),
-            user_can_push: true,
-            user_can_merge: true,
-            effective_branch_protection_name: String::new(),
+            // A protected branch takes pushes too, as long as they keep its history.
+            user_can_push: is_known,
+            user_can_merge: is_known,
+            effective_branch_protection_name: rule
+                .filter(|_| is_known)
+                .map(|rule| rule.pattern.short().to_owned())
+                .unwrap_or_default(),
         }
     }
 }
@@ -54,7 +60,7 @@ impl Branch {
 /// [`limits::BRANCHES_UNPAGED_MAX`].
 pub(crate) async fn list_branches(
     State(api): State<Api>,
-    Readable { record, .. }: Readable,
+    Readable { record, reader, .. }: Readable,
     Params(params): Params<PageParams>,
     origin: Origin,
 ) -> Result<Response, ApiError> {
@@ -65,8 +71,11 @@ pub(crate) async fn list_branches(
     };
     let path = record.path;
     let refs = api.backend.refs(&path, "refs/heads/").await?.refs;
+    let rules = api.backend.protections(&path).await?;
     let on_page = refs.iter().take(page.end()).skip(page.start());
-    let branches: Vec<_> = on_page.map(|(name, tip)| Branch::new(name, tip)).collect();
+    let branches: Vec<_> = on_page
+        .map(|(name, tip)| Branch::new(name, tip, &rules, reader))
+        .collect();
     let url = format!("/api/v1/repos/{path}/branches");
     let headers = page.headers(refs.len(), &origin, &url, "");
     Ok((headers, Json(branches)).into_response())
@@ -75,7 +84,11 @@ pub(crate) async fn list_branches(
 /// `GET /api/v1/repos/{owner}/{repo}/branches/{branch}`.
 pub(crate) async fn get_branch(
     State(api): State<Api>,
-    Readable { record, below, .. }: Readable,
+    Readable {
+        record,
+        reader,
+        below,
+    }: Readable,
 ) -> Result<Json<Branch>, ApiError> {
     let (path, branch) = (record.path, below);
     let missing = || ApiError::not_found(format!("there is no branch {branch:?} in {path}"));
@@ -83,5 +96,6 @@ pub(crate) async fn get_branch(
     let refs = api.backend.refs(&path, name.as_str()).await?.refs;
     let found = refs.iter().find(|(other, _)| *other == name);
     let (name, tip) = found.ok_or_else(missing)?;
-    Ok(Json(Branch::new(name, tip)))
+    let rules = api.backend.protections(&path).await?;
+    Ok(Json(Branch::new(name, tip, &rules, reader)))
 }

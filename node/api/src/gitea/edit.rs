@@ -91,7 +91,8 @@ async fn change(
     let record = api.backend.edit(principal.name(), path, edit).await?;
     // The change is made, whether its shard answers now or not.
     let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
-    Ok(Json(Repository::new(&record, refs.as_ref(), origin)))
+    let repository = Repository::new(&record, refs.as_ref(), origin);
+    Ok(Json(repository.with_family(api, &record, origin)))
 }
 
 /// `PATCH /api/v1/repos/{owner}/{repo}`.

@@ -56,17 +56,21 @@ pub(crate) struct NewProtection {
 }
 
 impl NewProtection {
-    fn pattern(&self) -> Result<RefPattern, ApiError> {
+    /// Refuses what asks for more than is kept to.
+    fn check(&self) -> Result<(), ApiError> {
         if self.enable_push == Some(false) {
             let text = "\"enable_push\": false is not supported: protected refs take pushes that keep their history";
             return Err(ApiError::invalid(text));
         }
-        refuse_the_rest(&self.rest)?;
+        refuse_the_rest(&self.rest)
+    }
+
+    /// The refs that it names, if it does.
+    fn named(&self) -> Result<Option<RefPattern>, ApiError> {
         let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         let name = named(&self.rule_name).or_else(|| named(&self.branch_name));
-        let name = name.ok_or_else(|| ApiError::invalid("rule_name: which refs?"))?;
-        name.parse()
-            .map_err(|error| ApiError::invalid(format!("rule_name: {error}")))
+        let name = name.map(|name| name.parse()).transpose();
+        name.map_err(|error| ApiError::invalid(format!("rule_name: {error}")))
     }
 }
 
@@ -102,7 +106,9 @@ pub(crate) async fn create_protection(
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<NewProtection>,
 ) -> Result<(StatusCode, Json<Protection>), ApiError> {
-    let pattern = body.pattern()?;
+    body.check()?;
+    let missing = || ApiError::invalid("rule_name: which refs?");
+    let pattern = body.named()?.ok_or_else(missing)?;
     api.backend
         .protect(principal.name(), &path, &pattern)
         .await?;
@@ -110,6 +116,25 @@ pub(crate) async fn create_protection(
     let rule = rules.iter().find(|rule| rule.pattern == pattern);
     let rule = rule.ok_or_else(|| no_such(pattern.short()))?;
     Ok((StatusCode::CREATED, Json(Protection::new(rule))))
+}
+
+/// `PATCH /api/v1/repos/{owner}/{repo}/branch_protections/{name}`. A rule is its pattern and nothing else: what holds
+/// already may be asked for, and everything else is refused.
+pub(crate) async fn edit_protection(
+    State(api): State<Api>,
+    BelowRepo(path, name): BelowRepo,
+    JsonBody(body): JsonBody<NewProtection>,
+) -> Result<Json<Protection>, ApiError> {
+    let pattern: RefPattern = name.parse().map_err(|_| no_such(&name))?;
+    let rules = api.backend.protections(&path).await?;
+    let rule = rules.iter().find(|rule| rule.pattern == pattern);
+    let rule = rule.ok_or_else(|| no_such(&name))?;
+    body.check()?;
+    if body.named()?.is_some_and(|other| other != pattern) {
+        let text = "rule_name: a rule keeps its pattern: make another one and delete this";
+        return Err(ApiError::invalid(text));
+    }
+    Ok(Json(Protection::new(rule)))
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.

@@ -84,6 +84,7 @@ pub(crate) async fn get_repo(
 ) -> Result<Json<Repository>, ApiError> {
     let refs = api.backend.refs(&record.path, BRANCHES).await?;
     let repository = Repository::new(&record, Some(&refs), &origin);
+    let repository = repository.with_family(&api, &record, &origin);
     Ok(Json(match reader {
         Reader::Known => repository,
         Reader::Anybody => repository.read_only(),
@@ -149,7 +150,10 @@ async fn shown(api: &Api, records: &[RepoRecord], origin: &Origin) -> Vec<Reposi
     let refs = join_all(reads).await;
     let shown = records.iter().zip(&refs);
     shown
-        .map(|(record, refs)| Repository::new(record, refs.as_ref().ok(), origin))
+        .map(|(record, refs)| {
+            let repository = Repository::new(record, refs.as_ref().ok(), origin);
+            repository.with_family(api, record, origin)
+        })
         .collect()
 }
 
@@ -223,6 +227,7 @@ pub(crate) async fn fork_repo(
         .await?;
     let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
     let repository = Repository::new(&record, refs.as_ref(), &origin);
+    let repository = repository.with_family(&api, &record, &origin);
     Ok((StatusCode::ACCEPTED, Json(repository)))
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::user::{User, number};
 use crate::backend::Refs;
 use crate::origin::Origin;
+use crate::router::Api;
 use crate::timestamp::rfc3339;
 
 #[derive(Debug, Serialize)]
@@ -26,6 +27,8 @@ pub(crate) struct Repository {
     empty: bool,
     private: bool,
     fork: bool,
+    /// What it is a fork of, as far as the catalogue knows it.
+    parent: Option<Box<Self>>,
     template: bool,
     mirror: bool,
     archived: bool,
@@ -78,6 +81,7 @@ impl Repository {
             empty: branches.is_some_and(|refs| refs.refs.is_empty()),
             private: record.private,
             fork: record.network != record.repo.root_network(),
+            parent: None,
             template: false,
             mirror: false,
             archived: record.archived,
@@ -118,10 +122,20 @@ impl Repository {
         }
     }
 
-    /// As somebody without a token sees it.
-    pub(crate) const fn read_only(mut self) -> Self {
+    /// With its parent and the number of its forks.
+    pub(crate) fn with_family(mut self, api: &Api, record: &RepoRecord, origin: &Origin) -> Self {
+        let (parent, forks) = api.backend.family(record);
+        self.forks_count = u64::try_from(forks.len()).unwrap_or(u64::MAX);
+        self.parent = parent.map(|parent| Box::new(Self::new(&parent, None, origin)));
+        self
+    }
+
+    /// As somebody without a token sees it: of other repositories nothing is told, as they may be private.
+    pub(crate) fn read_only(mut self) -> Self {
         self.permissions.admin = false;
         self.permissions.push = false;
+        self.forks_count = 0;
+        self.parent = None;
         self
     }
 }

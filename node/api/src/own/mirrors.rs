@@ -9,7 +9,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Principal;
-use crate::backend::NewMirror;
+use crate::backend::{MirrorEdit, NewMirror};
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody};
 use crate::router::Api;
@@ -23,6 +23,7 @@ pub(crate) struct MirrorInfo {
     url: String,
     user: Option<String>,
     interval_s: u64,
+    on_push: bool,
     running: bool,
     next_due_at: String,
     failures: u32,
@@ -68,6 +69,7 @@ impl From<Mirror> for MirrorInfo {
             url: mirror.settings.url,
             user: mirror.settings.secret.map(|secret| secret.user),
             interval_s: mirror.settings.interval_ms / 1000,
+            on_push: mirror.settings.on_push,
             running: mirror.run.is_some(),
             next_due_at: rfc3339(mirror.next_due_ms),
             failures: mirror.failures,
@@ -84,6 +86,18 @@ pub(crate) struct AddMirror {
     user: Option<String>,
     password: Option<String>,
     interval_s: u64,
+    #[serde(default)]
+    on_push: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EditMirror {
+    url: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    interval_s: Option<u64>,
+    on_push: Option<bool>,
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/mirrors`
@@ -120,6 +134,7 @@ pub(crate) async fn add_mirror(
         user: body.user,
         password: body.password,
         interval_ms: body.interval_s.saturating_mul(1000),
+        on_push: body.on_push,
     };
     let added = api.backend.add_mirror(principal.name(), &path, new);
     let id = added.await?;
@@ -135,13 +150,34 @@ pub(crate) async fn get_mirror(
     find(&api, &path, parse(&id)?).await.map(Json)
 }
 
+/// `PATCH /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`: what is left out stays, but a new URL comes with its own
+/// credentials or none. It is due at once.
+pub(crate) async fn edit_mirror(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    BelowRepo(path, id): BelowRepo,
+    JsonBody(body): JsonBody<EditMirror>,
+) -> Result<Json<MirrorInfo>, ApiError> {
+    let id = parse(&id)?;
+    let edit = MirrorEdit {
+        url: body.url,
+        user: body.user,
+        password: body.password,
+        interval_ms: body.interval_s.map(|seconds| seconds.saturating_mul(1000)),
+        on_push: body.on_push,
+    };
+    let edited = api.backend.edit_mirror(principal.name(), &path, id, edit);
+    edited.await?;
+    find(&api, &path, id).await.map(Json)
+}
+
 /// `DELETE /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`
 pub(crate) async fn remove_mirror(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
     BelowRepo(path, id): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
-    change(&api, &principal, &path, parse(&id)?, MirrorChange::Remove).await?;
+    change_mirror(&api, &principal, &path, parse(&id)?, MirrorChange::Remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -151,25 +187,12 @@ pub(crate) async fn sync_mirror(
     Extension(principal): Extension<Principal>,
     BelowRepo(path, id): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
-    change(&api, &principal, &path, parse(&id)?, MirrorChange::Due).await?;
+    change_mirror(&api, &principal, &path, parse(&id)?, MirrorChange::Due).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
-/// Gitea's `POST /api/v1/repos/{owner}/{repo}/mirror-sync`: the mirror that the repository follows another one by.
-pub(crate) async fn sync_pull_mirror(
-    State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
-    AtRepo(path): AtRepo,
-) -> Result<StatusCode, ApiError> {
-    let mirrors = api.backend.mirrors(&path).await?;
-    let pull = |mirror: &&Mirror| mirror.settings.kind == MirrorKind::Pull;
-    let missing = || ApiError::invalid(format!("repository {path} is not a mirror"));
-    let mirror = mirrors.iter().find(pull).ok_or_else(missing)?;
-    change(&api, &principal, &path, mirror.id, MirrorChange::Due).await?;
-    Ok(StatusCode::OK)
-}
-
-async fn change(
+/// Removes a mirror or makes it due.
+pub(crate) async fn change_mirror(
     api: &Api,
     principal: &Principal,
     path: &RepoPath,

@@ -109,6 +109,7 @@ enum RefusalCode {
     AtomicAborted,
     Archived,
     Protected,
+    Quota,
 }
 
 /// What became of one change.
@@ -159,9 +160,14 @@ fn explain(refusal: &RefRefusal) -> (String, RefusalCode) {
             RefusalCode::Protected,
         ),
         RefRefusal::ProtectedFromForce { pattern } => (
-            format!("the ref is protected by {pattern}: it must keep its history"),
+            format!(
+                "the ref is protected by {pattern}: it must keep its history, which only commits have"
+            ),
             RefusalCode::Protected,
         ),
+        RefRefusal::TooManyRefs { .. } | RefRefusal::PacksFull { .. } => {
+            (henge_git::refusal_text(refusal), RefusalCode::Quota)
+        }
     }
 }
 

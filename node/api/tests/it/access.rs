@@ -188,3 +188,31 @@ async fn fetches_reach_the_git_router_without_a_token_and_pushes_do_not() {
     let nobody = with_header(&node, push, None).await;
     assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
 }
+
+#[tokio::test]
+async fn a_node_may_answer_nothing_at_all_without_a_token() {
+    let node = Node::closed();
+    node.create("open").await;
+    let id = "0123456789abcdef0123456789abcdef01234567";
+    node.backend.set_ref("admin/open", "refs/heads/main", id);
+    for below in ["", "/branches", "/branches/main", "/topics"] {
+        let uri = format!("/api/v1/repos/admin/open{below}");
+        let answer = with_header(&node, &uri, None).await;
+        answer.error(401, "unauthenticated");
+        assert!(answer.header("www-authenticate").is_some());
+        let known = with_header(&node, &uri, Some(&basic("me", TOKEN))).await;
+        assert_eq!(known.status, StatusCode::OK, "{known:?}");
+    }
+    let fetch = "/admin/open.git/info/refs?service=git-upload-pack";
+    let nobody = with_header(&node, fetch, None).await;
+    assert_eq!(nobody.status, StatusCode::UNAUTHORIZED);
+    let upload = node
+        .send(json("/admin/open.git/git-upload-pack", "POST"))
+        .await;
+    assert_eq!(upload.status, StatusCode::UNAUTHORIZED);
+    let known = with_header(&node, fetch, Some(&basic("me", TOKEN))).await;
+    assert_eq!(known.status, StatusCode::OK);
+    for uri in ["/healthz", "/readyz"] {
+        assert_eq!(with_header(&node, uri, None).await.status, StatusCode::OK);
+    }
+}

@@ -143,6 +143,42 @@ async fn branches_are_protected_by_patterns() {
     ] {
         node.post(rules, asks).await.error(422, "invalid");
     }
+    let edit = async |body| {
+        node.ask("PATCH", &format!("{rules}/release/*"), Some(body))
+            .await
+    };
+    let holds = json!({"enable_push": true, "enable_force_push": false, "required_approvals": 0});
+    let edited = edit(holds).await;
+    assert_eq!((edited.status, edited.json()), (StatusCode::OK, made));
+    for asks in [
+        json!({"enable_push": false}),
+        json!({"enable_force_push": true}),
+        json!({"required_approvals": 1}),
+        json!({"rule_name": "other/*"}),
+    ] {
+        edit(asks).await.error(422, "invalid");
+    }
+    let never = format!("{rules}/never");
+    let never = node.ask("PATCH", &never, Some(json!({}))).await;
+    never.error(404, "not_found");
+    let tip = "0123456789abcdef0123456789abcdef01234567";
+    for branch in ["refs/heads/main", "refs/heads/release/1", "refs/heads/x"] {
+        node.backend.set_ref("admin/demo", branch, tip);
+    }
+    let branches = node.get("/api/v1/repos/admin/demo/branches").await.json();
+    for (at, (name, rule)) in [("main", "main"), ("release/1", "release/*"), ("x", "")]
+        .into_iter()
+        .enumerate()
+    {
+        let one = format!("/api/v1/repos/admin/demo/branches/{name}");
+        let one = node.get(&one).await.json();
+        for branch in [&branches[at], &one] {
+            assert_eq!(branch["name"], name);
+            assert_eq!(branch["protected"], !rule.is_empty());
+            assert_eq!(branch["effective_branch_protection_name"], rule);
+            assert_eq!(branch["user_can_push"], true);
+        }
+    }
     let gone = node
         .ask("DELETE", &format!("{rules}/release/*"), None)
         .await;

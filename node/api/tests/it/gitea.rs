@@ -1,7 +1,7 @@
 //! Gitea's dialect: shapes, statuses, pages.
 
 use http::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::Node;
 
@@ -262,6 +262,74 @@ async fn forks_are_made_below_the_user_or_another_owner_and_listed() {
     let names: Vec<_> = listed.as_array().unwrap().iter().collect();
     let names: Vec<_> = names.iter().map(|repo| &repo["full_name"]).collect();
     assert_eq!(names, ["admin/copy", "bob/demo"]);
+    assert_eq!(made["parent"]["full_name"], "admin/demo");
+    let parent = node.get("/api/v1/repos/admin/demo").await.json();
+    assert_eq!(
+        (&parent["forks_count"], &parent["parent"]),
+        (&json!(2), &Value::Null)
+    );
+    let fork = node.get("/api/v1/repos/bob/demo").await.json();
+    assert_eq!(fork["parent"]["id"], parent["id"]);
+    assert_eq!(
+        (&fork["forks_count"], &fork["fork"]),
+        (&json!(0), &json!(true))
+    );
     let none = node.get("/api/v1/repos/bob/demo/forks").await;
     assert_eq!(none.json(), json!([]));
+}
+
+#[tokio::test]
+async fn push_mirrors_are_made_listed_synced_and_deleted() {
+    const MIRRORS: &str = "/api/v1/repos/admin/demo/push_mirrors";
+    let node = Node::new();
+    node.get(MIRRORS).await.error(404, "not_found");
+    node.create("demo").await;
+    assert_eq!(node.get(MIRRORS).await.json(), json!([]));
+    let pull = json!({"kind": "pull", "url": "https://example.org/a.git", "interval_s": 60});
+    node.post("/api/henge/v1/repos/admin/demo/mirrors", pull)
+        .await;
+    let body = json!({"remote_address": "https://example.org/b.git", "remote_username": "me",
+        "remote_password": "hunter2", "interval": "8h0m0s", "sync_on_commit": true});
+    let made = node.post(MIRRORS, body).await;
+    assert_eq!(made.status, StatusCode::OK, "{made:?}");
+    let id = "01".repeat(16);
+    let expected = json!({
+        "repo_name": "demo", "remote_name": id, "remote_address": "https://example.org/b.git",
+        "created": "2026-01-02T03:04:05Z", "last_update": null, "last_error": "",
+        "interval": "8h0m0s", "sync_on_commit": true,
+    });
+    assert_eq!(made.json(), expected);
+    assert_eq!(
+        node.get(MIRRORS).await.json(),
+        json!([expected]),
+        "no pull mirror"
+    );
+    let one = format!("{MIRRORS}/{id}");
+    assert_eq!(node.get(&one).await.json(), expected);
+    let usual = json!({"remote_address": "https://example.org/c.git"});
+    assert_eq!(node.post(MIRRORS, usual).await.json()["interval"], "8h0m0s");
+    let rarely = json!({"remote_address": "https://example.org/d.git", "interval": "0",
+        "sync_on_commit": true});
+    assert_eq!(
+        node.post(MIRRORS, rarely).await.json()["interval"],
+        "8784h0m0s"
+    );
+    for bad in [
+        json!({"remote_address": "https://example.org/b.git", "interval": "daily"}),
+        json!({"interval": "8h"}),
+    ] {
+        node.post(MIRRORS, bad).await.error(422, "invalid");
+    }
+    let synced = node.post(&format!("{MIRRORS}-sync"), json!({})).await;
+    assert_eq!(synced.status, StatusCode::OK);
+    let due = format!("/api/henge/v1/repos/admin/demo/mirrors/{id}");
+    assert_eq!(
+        node.get(&due).await.json()["next_due_at"],
+        "2026-01-02T03:04:05Z"
+    );
+    let gone = node.ask("DELETE", &one, None).await;
+    assert_eq!(gone.status, StatusCode::NO_CONTENT);
+    node.get(&one).await.error(404, "not_found");
+    let pull = format!("{MIRRORS}/{}", "00".repeat(16));
+    node.get(&pull).await.error(404, "not_found");
 }

@@ -6,7 +6,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Extension;
 use axum::routing::get;
-use henge_api::{AdminToken, ApiDeps, Backend, MetricsHandle, router};
+use henge_api::{AdminToken, AnonymousReads, ApiDeps, Backend, MetricsHandle, router};
 use henge_git::http::Caller;
 use henge_runtime::SystemClock;
 use http::{HeaderMap, Request, StatusCode};
@@ -88,12 +88,23 @@ impl Node {
         Self::assemble(metrics, git).router
     }
 
+    /// One that answers nothing without a token.
+    pub(crate) fn closed() -> Self {
+        let (_recorder, metrics) = MetricsHandle::recorder();
+        Self::assemble_with(metrics, git(), AnonymousReads::Refused)
+    }
+
     fn assemble(metrics: MetricsHandle, git: Router) -> Self {
+        Self::assemble_with(metrics, git, AnonymousReads::Allowed)
+    }
+
+    fn assemble_with(metrics: MetricsHandle, git: Router, anonymous_reads: AnonymousReads) -> Self {
         let backend = Arc::new(Memory::new());
         let router = router(ApiDeps {
             backend: Arc::clone(&backend) as Arc<dyn Backend>,
             git,
             token: AdminToken::new(TOKEN).expect("a token"),
+            anonymous_reads,
             metrics,
             version: "1.2.3",
             clock: SystemClock::shared(),

@@ -5,7 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use henge_api::{Answer, Backend, Home, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit};
+use henge_api::{
+    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit,
+};
 use henge_git::http::ServiceError;
 use henge_types::status::{
     CheckOutcome, ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport,
@@ -493,7 +495,9 @@ impl Backend for Memory {
                         password,
                     }),
                     interval_ms: new.interval_ms,
+                    on_push: new.on_push,
                 },
+                made_ms: CREATED_AT_MS,
                 next_due_ms: UPDATED_AT_MS,
                 fence: LogIndex::new(1),
                 run: None,
@@ -507,6 +511,31 @@ impl Backend for Memory {
                 }),
             });
             Ok(id)
+        })
+    }
+
+    fn edit_mirror<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        mirror: MirrorId,
+        edit: MirrorEdit,
+    ) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            let known = repo.mirrors.iter_mut().find(|known| known.id == mirror);
+            let settings = &mut known.ok_or_else(|| no_such(path))?.settings;
+            let secret = edit.password.map(|password| MirrorSecret {
+                user: edit.user.unwrap_or_default(),
+                password,
+            });
+            if secret.is_some() || edit.url.is_some() {
+                settings.secret = secret;
+            }
+            settings.url = edit.url.unwrap_or_else(|| settings.url.clone());
+            settings.interval_ms = edit.interval_ms.unwrap_or(settings.interval_ms);
+            settings.on_push = edit.on_push.unwrap_or(settings.on_push);
+            Ok(())
         })
     }
 
@@ -589,6 +618,18 @@ impl Backend for Memory {
             }
             Ok(verdicts)
         })
+    }
+
+    fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>) {
+        let repos = lock(&self.repos);
+        let records = repos.values().map(|known| &known.record);
+        let forks = records
+            .clone()
+            .filter(|known| known.forked_from == Some(repo.repo));
+        let parent = records
+            .clone()
+            .find(|known| Some(known.repo) == repo.forked_from);
+        (parent.cloned(), forks.cloned().collect())
     }
 
     fn home(&self, repo: &RepoRecord) -> Home {

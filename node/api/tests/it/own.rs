@@ -355,7 +355,7 @@ async fn mirrors_are_made_shown_without_secrets_synced_and_removed() {
     assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
     let expected = json!({
         "id": "00".repeat(16), "kind": "pull", "url": "https://example.org/a.git", "user": "me",
-        "interval_s": 3600, "running": false, "next_due_at": "2026-01-02T03:05:05Z", "failures": 1,
+        "interval_s": 3600, "on_push": false, "running": false, "next_due_at": "2026-01-02T03:05:05Z", "failures": 1,
         "last": {"scheduled_at": "2026-01-02T03:04:05Z", "ended_at": "2026-01-02T03:04:05Z",
             "outcome": "failed", "changed": 0, "pack_bytes": 0, "error": "nobody answers"},
     });
@@ -371,6 +371,23 @@ async fn mirrors_are_made_shown_without_secrets_synced_and_removed() {
     assert_eq!(due["next_due_at"], "2026-01-02T03:04:05Z");
     let synced = node.post(&format!("{one}/sync"), json!({})).await;
     assert_eq!(synced.status, StatusCode::ACCEPTED);
+    let edit = async |body| node.ask("PATCH", &one, Some(body)).await;
+    let edited = edit(json!({"interval_s": 60})).await;
+    assert_eq!(edited.status, StatusCode::OK, "{edited:?}");
+    let edited = edited.json();
+    assert_eq!(
+        (&edited["interval_s"], &edited["user"]),
+        (&json!(60), &json!("me"))
+    );
+    let url = "https://example.org/other.git";
+    let moved = edit(json!({"url": url, "on_push": true})).await.json();
+    assert_eq!((&moved["url"], &moved["user"]), (&json!(url), &Value::Null));
+    assert_eq!(moved["on_push"], true);
+    edit(json!({"kind": "push"})).await.error(422, "invalid");
+    let never = node
+        .ask("PATCH", &format!("{path}/x"), Some(json!({})))
+        .await;
+    never.error(404, "not_found");
     let removed = node.ask("DELETE", &one, None).await;
     assert_eq!(removed.status, StatusCode::NO_CONTENT);
     node.get(&one).await.error(404, "not_found");

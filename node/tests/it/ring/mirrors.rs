@@ -225,6 +225,94 @@ fn a_mirror_follows_its_source_and_another_one_what_it_follows() {
     ring.wait_equal_hashes();
 }
 
+/// A PATCH that is answered with 200, once there is a leader.
+fn patch(ring: &Ring, node: u64, path: &str, body: &Value) {
+    wait("a leader that takes the change", || {
+        let answer = ring.request(node, "PATCH", path, &body.to_string());
+        answer.is_some_and(|(status, _)| status == 200)
+    });
+}
+
+fn default_branch(ring: &Ring, node: u64) -> String {
+    let (_, body) = ring
+        .get(node, &format!("/api/v1/repos/{REPO}"))
+        .expect("an answer");
+    let (from, to) = (body.find('{'), body.rfind('}'));
+    let repo: Value =
+        serde_json::from_str(&body[from.expect("JSON")..=to.expect("JSON")]).expect("JSON");
+    repo["default_branch"].as_str().expect("a name").to_owned()
+}
+
+#[test]
+fn a_mirror_follows_head_rests_while_archived_and_can_be_led_elsewhere() {
+    let ring = Ring::start(1);
+    let nodes = ring.nodes();
+    let dir = ring.dir.path().to_owned();
+    let source = Counted::start(&dir);
+    let tree = work_tree(&dir, "tree");
+    let url = source.put(&tree, "from.git");
+    create(&ring, nodes[0]);
+    let id = add(&ring, nodes[0], "pull", &url);
+    let mirror = format!("{}/{id}", mirrors_path());
+    let repo = format!("/api/v1/repos/{REPO}");
+    let first = ended(&ring, nodes[0], &id, &Value::Null);
+    assert_eq!(default_branch(&ring, nodes[1]), "main");
+
+    // The source has another default branch from here on.
+    let from = source.root.join("from.git");
+    git(&from, &["branch", "dev", "main"]);
+    git(&from, &["symbolic-ref", "HEAD", "refs/heads/dev"]);
+    sync(&ring, nodes[1], &id);
+    let second = ended(&ring, nodes[0], &id, &first["last"]);
+    assert_eq!(second["last"]["outcome"], "done", "{second}");
+    assert_eq!(default_branch(&ring, nodes[2]), "dev");
+    let clone = clone_checked(&ring, nodes[2], REPO, "clone-1");
+    let head = git(&clone, &["symbolic-ref", "HEAD"]);
+    assert_eq!(head.trim(), "refs/heads/dev");
+
+    // Archived it would only fail. The other one is due later, and the most overdue runs first.
+    patch(&ring, nodes[0], &repo, &json!({"archived": true}));
+    sync(&ring, nodes[0], &id);
+    let third = source.put(&tree, "third.git");
+    let copy = add(&ring, nodes[0], "push", &third);
+    let copied = ended(&ring, nodes[0], &copy, &Value::Null);
+    assert_eq!(copied["last"]["outcome"], "done", "{copied}");
+    let resting = look(&ring, nodes[0], &id).expect("the mirror");
+    assert_eq!(
+        (&resting["last"], &resting["failures"]),
+        (&second["last"], &0.into())
+    );
+    assert_eq!(source.fetches(), 2);
+    patch(&ring, nodes[0], &repo, &json!({"archived": false}));
+    let third_run = ended(&ring, nodes[0], &id, &second["last"]);
+    assert_eq!(third_run["last"]["outcome"], "done", "{third_run}");
+
+    // It is led elsewhere, and what follows every push goes there at once.
+    let copy_path = format!("{}/{copy}", mirrors_path());
+    patch(&ring, nodes[0], &copy_path, &json!({"on_push": true}));
+    ended(&ring, nodes[0], &copy, &copied["last"]);
+    commit(&tree, "second");
+    let elsewhere = source.put(&tree, "elsewhere.git");
+    patch(
+        &ring,
+        nodes[2],
+        &mirror,
+        &json!({"url": elsewhere, "interval_s": 7200}),
+    );
+    let led = ended(&ring, nodes[0], &id, &third_run["last"]);
+    assert_eq!(
+        (&led["url"], &led["interval_s"], &led["last"]["outcome"]),
+        (&elsewhere.into(), &7200.into(), &"done".into())
+    );
+    let there = contents(&source.root.join("elsewhere.git"));
+    let clone = clone_checked(&ring, nodes[1], REPO, "clone-2");
+    assert_eq!(contents(&clone), there);
+    wait("what was pulled to be pushed on", || {
+        contents(&source.root.join("third.git")) == there
+    });
+    ring.wait_equal_hashes();
+}
+
 #[test]
 fn private_addresses_are_not_followed_unless_the_node_allows_it() {
     let mut ring = Ring::start(1);

@@ -5,7 +5,7 @@ use http::Method;
 
 use super::{ANSWER_BYTES_MAX, Call, Client, Effect, get, post};
 use crate::error::ClientError;
-use crate::model::{Mirror, NewMirror};
+use crate::model::{Mirror, MirrorEdit, NewMirror};
 
 impl Client {
     /// The mirrors of a repository.
@@ -28,6 +28,23 @@ impl Client {
     ) -> Result<Mirror, ClientError> {
         let call = post(format!("/api/henge/v1/repos/{path}/mirrors"), new);
         self.json(&call, Effect::Changes).await
+    }
+
+    /// Changes what a mirror is told, and makes it due.
+    ///
+    /// # Errors
+    /// `not_found`, `invalid`; `timeout` means that it may have been changed. Asking again does no harm.
+    pub async fn edit_mirror(
+        &self,
+        path: &RepoPath,
+        id: MirrorId,
+        edit: &MirrorEdit,
+    ) -> Result<Mirror, ClientError> {
+        let call = Call {
+            method: Method::PATCH,
+            ..post(format!("/api/henge/v1/repos/{path}/mirrors/{id}"), edit)
+        };
+        self.json(&call, Effect::Reads).await
     }
 
     /// Removes a mirror.

@@ -259,6 +259,7 @@ impl ShardCommand {
             Self::RecordMirror(_) => 79,
             Self::UpdateSignedRefs(_) => 88,
             Self::SetNonceSeed(_) => 89,
+            Self::EditMirror(_) => 92,
         }
     }
 
@@ -282,6 +283,7 @@ impl ShardCommand {
             Self::RecordMirror(_) => "record_mirror",
             Self::UpdateSignedRefs(_) => "update_signed_refs",
             Self::SetNonceSeed(_) => "set_nonce_seed",
+            Self::EditMirror(_) => "edit_mirror",
         }
     }
 
@@ -312,7 +314,8 @@ impl ShardCommand {
             Self::MarkUnreachable {
                 network,
                 instead_of,
-            } => stored::encode(number, 1, &(network, instead_of)),
+                found,
+            } => stored::encode(number, 1, &(network, instead_of, found)),
             Self::PrunePacks(prune) => stored::encode(number, 1, prune),
             Self::ForkRepo(fork) => stored::encode(number, 1, fork),
             Self::SetLimits {
@@ -337,6 +340,7 @@ impl ShardCommand {
             Self::RecordMirror(record) => stored::encode(number, 1, record),
             Self::UpdateSignedRefs(signed) => stored::encode(number, 1, signed),
             Self::SetNonceSeed(seed) => stored::encode(number, 1, seed),
+            Self::EditMirror(edit) => stored::encode(number, 1, edit),
         }
     }
 
@@ -370,10 +374,11 @@ impl ShardCommand {
                     object_format,
                 },
             ),
-            84 => stored::body(number, version, bytes).map(|(network, instead_of)| {
+            84 => stored::body(number, version, bytes).map(|(network, instead_of, found)| {
                 Self::MarkUnreachable {
                     network,
                     instead_of,
+                    found,
                 }
             }),
             85 => stored::body(number, version, bytes).map(Self::PrunePacks),
@@ -400,16 +405,25 @@ impl ShardCommand {
                     pattern,
                 }
             }),
-            76 => stored::body(number, version, bytes).map(Self::SetMirror),
-            77 => stored::body(number, version, bytes).map(Self::ChangeMirror),
-            78 => stored::body(number, version, bytes).map(Self::BeginMirror),
-            79 => stored::body(number, version, bytes).map(Self::RecordMirror),
+            76..=79 | 92 => Self::decode_mirror(number, version, bytes),
             88 => stored::body(number, version, bytes).map(Self::UpdateSignedRefs),
             89 => stored::body(number, version, bytes).map(Self::SetNonceSeed),
             _ => Err(DecodeError::Number {
                 expected: *SHARD.start(),
                 found: number,
             }),
+        }
+    }
+}
+
+impl ShardCommand {
+    fn decode_mirror(number: u16, version: u16, bytes: &[u8]) -> Result<Self, DecodeError> {
+        match number {
+            76 => stored::body(number, version, bytes).map(Self::SetMirror),
+            77 => stored::body(number, version, bytes).map(Self::ChangeMirror),
+            78 => stored::body(number, version, bytes).map(Self::BeginMirror),
+            79 => stored::body(number, version, bytes).map(Self::RecordMirror),
+            _ => stored::body(number, version, bytes).map(Self::EditMirror),
         }
     }
 }

@@ -50,7 +50,8 @@ impl ShardCommand {
             | Self::BeginMirror(_)
             | Self::RecordMirror(_)
             | Self::UpdateSignedRefs(_)
-            | Self::SetNonceSeed(_) => VERSION_REPOS,
+            | Self::SetNonceSeed(_)
+            | Self::EditMirror(_) => VERSION_REPOS,
             Self::CreateRepo { .. }
             | Self::DropRepo { .. }
             | Self::UpdateRefs(_)

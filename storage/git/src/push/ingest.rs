@@ -7,13 +7,14 @@ use std::path::Path;
 
 use gix_hashtable::HashSet;
 use gix_pack::data::input;
-use henge_types::{ObjectId, PackId};
+use henge_types::{ObjectId, PackId, RefRefusal};
 
 use crate::oid::{HashKind, OID_BYTES_MAX, Oid, from_gix, hash_kind, oid};
 use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
 use crate::push::budget::Budget;
 use crate::push::depth::check_delta_depth;
+use crate::push::report::refusal_text;
 use crate::refs::QuarantinedPack;
 use crate::store::ObjectStore;
 
@@ -41,9 +42,7 @@ pub enum IngestError {
         max: u32,
     },
     /// The repository holds as much as it may.
-    #[error(
-        "the repository may hold {max} bytes of packs, holds {used}, and the push needs {bytes} more: ask its operator for a higher quota"
-    )]
+    #[error("{}", refusal_text(&RefRefusal::PacksFull { used: *used, max: *max, bytes: *bytes }))]
     Quota {
         /// Bytes that it holds.
         used: u64,

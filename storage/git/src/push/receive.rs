@@ -211,9 +211,7 @@ impl Push<'_> {
             more += 1;
             if quota.is_exceeded_by(more) {
                 let max = quota.max;
-                *result = Err(format!(
-                    "the repository may hold {max} refs: delete some first"
-                ));
+                *result = Err(refusal_text(&RefRefusal::TooManyRefs { max }));
             }
         }
     }

@@ -22,19 +22,28 @@ pub fn refusal_text(refusal: &RefRefusal) -> String {
             format!("{}: no deletion ({})", protected(pattern), pattern.short())
         }
         RefRefusal::ProtectedFromForce { pattern } => {
-            format!(
-                "{}: no force push ({})",
-                protected(pattern),
-                pattern.short()
-            )
+            // A tag object has no history that another one could keep: git's own rule takes every move of one for a force.
+            let tags = match pattern.as_str().starts_with("refs/tags/") {
+                true => ", and a tag object never moves",
+                false => "",
+            };
+            let (what, refs) = (protected(pattern), pattern.short());
+            format!("{what}: no force push{tags} ({refs})")
         }
+        RefRefusal::TooManyRefs { max } => {
+            format!("the repository may hold {max} refs: delete some first")
+        }
+        RefRefusal::PacksFull { used, max, bytes } => format!(
+            "the repository may hold {max} bytes of packs, holds {used}, and the push needs {bytes} more: ask its operator for a higher quota"
+        ),
     }
 }
 
 fn protected(pattern: &RefPattern) -> &'static str {
-    match pattern.as_str().starts_with("refs/heads/") {
-        true => "protected branch",
-        false => "protected ref",
+    match pattern.as_str() {
+        branches if branches.starts_with("refs/heads/") => "protected branch",
+        tags if tags.starts_with("refs/tags/") => "protected tag",
+        _ => "protected ref",
     }
 }
 

@@ -17,6 +17,7 @@ mod commit_graph;
 mod differential;
 mod fsck;
 mod fuzz;
+mod history;
 mod hostile;
 mod http;
 #[allow(

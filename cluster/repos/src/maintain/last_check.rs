@@ -1,0 +1,101 @@
+//! What the last check of a store found, kept beside the store: a node that starts again still knows it, and it goes
+//! when the store does.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use henge_types::status::CheckOutcome;
+use henge_types::stored;
+
+/// Number of the stored form.
+const LAST_CHECK: u16 = 1061;
+/// Beside `objects/`, where git looks at nothing of the name.
+const NAME: &str = "henge-last-check";
+/// An outcome names a bounded number of problems, each in a line.
+const BYTES_MAX: u64 = 1024 * 1024;
+
+/// Keeps the outcome in the directory of the network, in the place of the one before; durable when it returns. Blocking.
+///
+/// # Errors
+/// When the disk fails, or the network is gone.
+pub(super) fn write(network_dir: &Path, outcome: &CheckOutcome) -> io::Result<()> {
+    let path = network_dir.join(NAME);
+    let unfinished = path.with_extension("new");
+    let mut file = File::create(&unfinished)?;
+    file.write_all(&stored::encode(LAST_CHECK, 1, outcome))?;
+    file.sync_all()?;
+    fs::rename(&unfinished, &path)?;
+    File::open(network_dir)?.sync_all()
+}
+
+/// What was kept, if anything was. Blocking.
+///
+/// # Errors
+/// When it cannot be read, or is damaged or of a newer release.
+pub(super) fn read(network_dir: &Path) -> io::Result<Option<CheckOutcome>> {
+    let file = match File::open(network_dir.join(NAME)) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    let mut bytes = Vec::new();
+    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    let outcome = stored::decode_v1(LAST_CHECK, &bytes).map_err(io::Error::other)?;
+    Ok(Some(outcome))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::status::CheckProblem;
+
+    fn outcome() -> CheckOutcome {
+        CheckOutcome {
+            run: 300,
+            ended_at_ms: 1_767_225_600_000,
+            took_ms: 7,
+            packs: 2,
+            objects: 300,
+            reachable: Some(200),
+            unreachable: None,
+            problems: vec![CheckProblem {
+                pack: Some("ab".to_owned()),
+                object: None,
+                text: "the pack is not here".to_owned(),
+            }],
+            more_problems: 1,
+            repaired: vec!["cd".to_owned()],
+            failed: Some("no".to_owned()),
+        }
+    }
+
+    #[test]
+    fn it_is_read_as_it_was_written_and_the_last_one_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(read(dir.path()).unwrap(), None);
+        write(dir.path(), &CheckOutcome::default()).unwrap();
+        write(dir.path(), &outcome()).unwrap();
+        assert_eq!(read(dir.path()).unwrap(), Some(outcome()));
+        // One that was not finished is not looked at, and one that is damaged is said to be.
+        fs::write(dir.path().join(NAME).with_extension("new"), "x").unwrap();
+        assert_eq!(read(dir.path()).unwrap(), Some(outcome()));
+        fs::write(dir.path().join(NAME), "x").unwrap();
+        assert!(read(dir.path()).is_err());
+        assert!(write(&dir.path().join("gone"), &outcome()).is_err());
+    }
+
+    /// They stay forever.
+    #[test]
+    fn the_bytes_are_fixed() {
+        let bytes = stored::encode(LAST_CHECK, 1, &outcome());
+        let golden = concat!(
+            "04250001ac0280d0eab6b7330702ac02",
+            "01c80100010102616200",
+            "14746865207061636b206973206e6f742068657265",
+            "010102636401026e6f"
+        );
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, golden);
+    }
+}

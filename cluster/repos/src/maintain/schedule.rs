@@ -1,0 +1,290 @@
+//! Dropping what no ref reaches by itself, every so often.
+//!
+//! The schedule is the network's mark in the state of its shard: when it was made, by the clock of the entry, what refs
+//! lost since, and whether there may be anything to drop. A new leader goes on where the old one was, and nothing is
+//! walked for a network in which nothing was lost.
+
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use henge_git::history_holds;
+use henge_runtime::tasks::OnPanic;
+use henge_state::ShardView;
+use henge_types::command::VERSION_REPOS;
+use henge_types::status::CompactionDepth as Depth;
+use henge_types::{MarkFound, NetworkId, PruneMark};
+
+use crate::maintain::compact::{CompactError, Led, PROPOSE_WAIT};
+use crate::maintain::prune::object_format;
+use crate::metrics;
+use crate::repos::{Inner, Repos};
+
+/// How often a leader asks its clock whether it is time to look.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Looks within one interval of the schedule, so that nothing is late by more than a small part of it.
+const LOOKS: u32 = 64;
+/// The longest pause between two of them.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// Networks that one look makes marks of, or reads the history of.
+const STEPS_PER_LOOK: usize = 32;
+
+/// When what no ref reaches is dropped by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PruneSchedule {
+    /// How often a network is seen to, at most.
+    pub every: Duration,
+    /// For how long nothing must have reached what is dropped.
+    pub grace: Duration,
+}
+
+/// What is to be done for a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Nothing yet.
+    Wait,
+    /// A mark is needed, in the place of one that can tell nothing any more.
+    Mark,
+    /// Whether what refs lost is reached all the same has to be looked at.
+    Look,
+    /// What nothing has reached since the mark can go.
+    Drop,
+}
+
+impl PruneSchedule {
+    fn step(&self, mark: Option<&PruneMark>, now_ms: u64) -> Step {
+        let Some(mark) = mark else { return Step::Mark };
+        let age_ms = now_ms.saturating_sub(mark.at_ms);
+        if age_ms < millis(self.every) {
+            Step::Wait
+        } else if mark.is_full {
+            Step::Mark
+        } else if mark.may_hold_unreached {
+            match age_ms >= millis(self.grace) {
+                true => Step::Drop,
+                false => Step::Wait,
+            }
+        } else if mark.lost_tips > 0 {
+            Step::Look
+        } else {
+            Step::Wait
+        }
+    }
+
+    fn pause_ms(&self) -> u64 {
+        millis((self.every / LOOKS).min(PAUSE_MAX))
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Repos {
+    /// Has what no ref reaches dropped by itself in the networks of the shards that this node leads, from now on.
+    /// Without it this is done only when somebody asks.
+    pub fn start_pruning(&self, schedule: PruneSchedule) {
+        let inner = Arc::clone(&self.inner);
+        let scope = self.inner.scope.clone();
+        let watch = async move { inner.prune_on(&schedule).await };
+        // The handle is not needed: the loop ends with its scope.
+        drop(scope.spawn("prune schedule", OnPanic::EndProcess, watch));
+    }
+}
+
+impl Inner {
+    async fn prune_on(self: &Arc<Self>, schedule: &PruneSchedule) {
+        let mut next_ms = 0;
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            let now_ms = self.clock.unix_ms();
+            if now_ms < next_ms {
+                continue;
+            }
+            next_ms = now_ms.saturating_add(schedule.pause_ms());
+            let steps = self.steps(schedule, now_ms);
+            for (led, step, mark) in steps.into_iter().take(STEPS_PER_LOOK) {
+                let (group, network) = (led.group, led.network);
+                match Box::pin(self.take_step(schedule, led, step, mark)).await {
+                    Ok(()) => {}
+                    // What passes by itself, and whose cause is told elsewhere.
+                    Err(
+                        error @ (CompactError::NotLeader
+                        | CompactError::Parked
+                        | CompactError::Level(_)
+                        | CompactError::Propose(_)),
+                    ) => tracing::debug!(%group, %network, %error, "the schedule of pruning waits"),
+                    Err(error) => {
+                        tracing::warn!(%group, %network, %error, "the schedule of pruning is held up: it is tried again later");
+                    }
+                }
+            }
+        }
+    }
+
+    /// What is to be done in the shards that this node leads, the oldest mark first.
+    fn steps(&self, schedule: &PruneSchedule, now_ms: u64) -> Vec<(Led, Step, Option<PruneMark>)> {
+        let mut steps = Vec::new();
+        for group in self.cluster.local_groups() {
+            let Some(leadership) = self.cluster.leadership(group).filter(|_| !group.is_meta())
+            else {
+                continue;
+            };
+            let Some(view) = self.cluster.view(group) else {
+                continue;
+            };
+            let led = |network| Led {
+                group,
+                term: leadership.term,
+                network,
+            };
+            view.with(|state, _| {
+                let shard = ShardView::new(state);
+                for network in shard.networks() {
+                    let mark = shard.prune_mark(&network);
+                    let step = schedule.step(mark.as_ref(), now_ms);
+                    let has_packs = shard.packs(&network).next().is_some();
+                    if step != Step::Wait && has_packs && !self.failed_lately(&network, now_ms) {
+                        steps.push((led(network), step, mark));
+                    }
+                }
+            });
+        }
+        steps.sort_by_key(|(led, _, mark)| (mark.map_or(0, |mark| mark.at_ms), led.network));
+        steps
+    }
+
+    async fn take_step(
+        self: &Arc<Self>,
+        schedule: &PruneSchedule,
+        led: Led,
+        step: Step,
+        mark: Option<PruneMark>,
+    ) -> Result<(), CompactError> {
+        let raise = self
+            .cluster
+            .raise_level(led.group, VERSION_REPOS, PROPOSE_WAIT);
+        raise.await?;
+        let instead_of = mark.map(|mark| mark.at);
+        match step {
+            Step::Wait => Ok(()),
+            Step::Mark => self.mark(led, instead_of, MarkFound::Unknown).await,
+            Step::Look => {
+                let found = self.look_for_lost(led).await?;
+                self.mark(led, instead_of, found).await
+            }
+            Step::Drop => {
+                let (group, network) = (led.group, led.network);
+                let grace_ms = millis(schedule.grace);
+                let is_new = !self.maintenance.is_asked(&network)
+                    && !self.maintenance.is_running(&network)
+                    && self
+                        .maintenance
+                        .ask(group, network, Depth::Prune { grace_ms });
+                if is_new {
+                    tracing::info!(%group, %network, "what no ref reaches is to be dropped, as scheduled");
+                    metrics::prune_scheduled();
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether refs still have in their history what they lost since the mark: a branch that only grew lost nothing.
+    async fn look_for_lost(self: &Arc<Self>, led: Led) -> Result<MarkFound, CompactError> {
+        let network = led.network;
+        let _reading = self.effects.readers().enter(network);
+        let at = self.latest(led.group).await?;
+        if self.effects.parking().is_parked(&network) {
+            return Err(CompactError::Parked);
+        }
+        let view = ShardView::new(&at.state);
+        let repos = view.repos_of(&network);
+        let tips = repos.flat_map(|repo| view.ref_texts(&repo, "").map(|(_, tip)| tip));
+        let tips: Vec<_> = tips.collect();
+        let lost: Vec<_> = view.lost_tips(&network).collect();
+        let format = object_format(&at, &network);
+        let tips_lost = u32::try_from(lost.len()).unwrap_or(u32::MAX);
+        let objects = self.opened(&network, format);
+        let stop = self.repack_options(format).stop;
+        let until = stop.clone();
+        let looking = self.work_of_maintenance.blocking("prune", move || {
+            let held = history_holds(&objects, &lost, &tips, &until);
+            held.map_err(|error| CompactError::Io(io::Error::other(error)))
+        });
+        let held = self
+            .while_leading(led.group, led.term, stop, looking)
+            .await?;
+        Ok(match held {
+            true => MarkFound::LostTipsReached { tips: tips_lost },
+            false => MarkFound::Unknown,
+        })
+    }
+
+    /// Whether a compaction of it failed less than an hour ago: the next one waits.
+    fn failed_lately(&self, network: &NetworkId, now_ms: u64) -> bool {
+        const REST_MS: u64 = 60 * 60 * 1000;
+        let last = self.maintenance.last(network);
+        last.is_some_and(|last| {
+            last.failed.is_some() && now_ms < last.at_ms.saturating_add(REST_MS)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::LogIndex;
+
+    const SCHEDULE: PruneSchedule = PruneSchedule {
+        every: Duration::from_millis(10),
+        grace: Duration::from_millis(30),
+    };
+
+    fn mark() -> PruneMark {
+        PruneMark {
+            at: LogIndex::new(7),
+            at_ms: 1000,
+            lost_tips: 0,
+            is_full: false,
+            may_hold_unreached: false,
+        }
+    }
+
+    fn steps(mark: PruneMark) -> [Step; 4] {
+        [1009, 1010, 1029, 1030].map(|now_ms| SCHEDULE.step(Some(&mark), now_ms))
+    }
+
+    #[test]
+    fn what_may_be_out_of_reach_goes_after_the_grace_and_nothing_else_is_walked() {
+        assert_eq!(SCHEDULE.step(None, 0), Step::Mark);
+        let wait = [Step::Wait; 4];
+        assert_eq!(steps(mark()), wait, "nothing was lost");
+        let suspected = PruneMark {
+            may_hold_unreached: true,
+            ..mark()
+        };
+        let drop = [Step::Wait, Step::Wait, Step::Wait, Step::Drop];
+        assert_eq!(steps(suspected), drop);
+        let moved = PruneMark {
+            lost_tips: 3,
+            ..mark()
+        };
+        let look = [Step::Wait, Step::Look, Step::Look, Step::Look];
+        assert_eq!(steps(moved), look);
+        let full = PruneMark {
+            is_full: true,
+            ..suspected
+        };
+        let anew = [Step::Wait, Step::Mark, Step::Mark, Step::Mark];
+        assert_eq!(steps(full), anew, "it can tell nothing any more");
+        let often = PruneSchedule {
+            every: Duration::from_millis(50),
+            ..SCHEDULE
+        };
+        assert_eq!(often.step(Some(&suspected), 1049), Step::Wait);
+        assert_eq!(often.step(Some(&suspected), 1050), Step::Drop);
+        // A clock that is behind the one that made the mark.
+        assert_eq!(SCHEDULE.step(Some(&suspected), 5), Step::Wait);
+    }
+}
