@@ -8,7 +8,7 @@ use henge_api::{AdminToken, AnonymousReads, ApiDeps, MetricsHandle};
 use henge_client::Secret;
 use henge_cluster::{Cluster, ClusterConfig, Effects, Timings, TlsFiles};
 use henge_git_client::{AddressPolicy, Trust};
-use henge_repos::{MirrorsConfig, PackEffects, Repos};
+use henge_repos::{BundlesConfig, MirrorsConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Clock, Scope, SystemClock, failpoint};
 use henge_storage::objects::{ObjectStore, Watermark};
@@ -61,6 +61,9 @@ impl Node {
         repos.start_mirrors(mirrors_config(config));
         if let Some(schedule) = config.prune {
             repos.start_pruning(schedule);
+        }
+        if let Some(bytes_min) = config.git.bundle_bytes_min {
+            repos.offer_bundles(BundlesConfig { bytes_min });
         }
         let deps = ApiDeps {
             backend: Arc::new(NodeBackend {

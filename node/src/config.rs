@@ -69,6 +69,7 @@ pub(crate) struct Config {
     /// Whether public repositories are read without a token.
     pub(crate) anonymous_reads: bool,
     pub(crate) storage: StorageSettings,
+    pub(crate) git: GitSettings,
     pub(crate) mirrors: MirrorSettings,
     /// When what no ref reaches is dropped by itself; `None`: never.
     pub(crate) prune: Option<PruneSchedule>,
@@ -95,6 +96,13 @@ pub(crate) struct StorageSettings {
     pub(crate) low_space: u64,
     /// Of the file system.
     pub(crate) low_space_percent: u64,
+}
+
+/// What the node offers git's clients.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct GitSettings {
+    /// Bundles of at least so many bytes; none: no bundles.
+    pub(crate) bundle_bytes_min: Option<u64>,
 }
 
 /// How the node runs mirrors.
@@ -155,6 +163,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
         auth,
         http,
         storage,
+        git,
         mirrors,
         maintenance,
         log,
@@ -178,6 +187,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
         ),
         anonymous_reads: http.anonymous_reads.unwrap_or(defaults::ANONYMOUS_READS),
         storage: check_storage(&storage)?,
+        git: check_git(&git),
         mirrors: check_mirrors(mirrors, folder)?,
         prune: check_prune(&maintenance)?,
         log_filter: log
@@ -335,6 +345,16 @@ fn check_storage(storage: &file::Storage) -> Result<StorageSettings, ConfigError
         return invalid("[storage] low_space_percent", "is more than 90");
     }
     Ok(settings)
+}
+
+fn check_git(git: &file::Git) -> GitSettings {
+    let min = git
+        .bundle_uri_min
+        .map_or(defaults::BUNDLE_URI_MIN_BYTES, units::Size::bytes);
+    let is_on = git.bundle_uri.unwrap_or(defaults::BUNDLE_URI);
+    GitSettings {
+        bundle_bytes_min: is_on.then_some(min),
+    }
 }
 
 fn check_mirrors(mirrors: file::Mirrors, folder: &Path) -> Result<MirrorSettings, ConfigError> {

@@ -53,6 +53,7 @@ fn try_upload_pack(args: &UploadPack) -> anyhow::Result<()> {
     };
     let limits = FetchLimits {
         policy: repository.config().fetch_policy(),
+        bundles: repository.bundle_list(),
         ..FetchLimits::default()
     };
     conversation.upload_pack(&mut input, &mut output, &limits)?;

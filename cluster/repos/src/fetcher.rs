@@ -240,6 +240,7 @@ impl Inner {
         loop {
             drop(tokio::time::timeout(SWEEP_EVERY, self.effects.wait_for_less()).await);
             self.sweep_staged().await;
+            self.sweep_bundles().await;
             self.retire_all().await;
             for (group, network, lost_at) in self.effects.bereaved() {
                 self.remove_if_dead(group, network, lost_at).await;
@@ -265,6 +266,7 @@ impl Inner {
             return;
         }
         self.close(&network);
+        self.forget_bundles(&network);
         let effects = Arc::clone(&self.effects);
         let removed = self
             .work_of_replica

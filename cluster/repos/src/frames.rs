@@ -6,6 +6,7 @@
 use std::io;
 
 use bytes::Bytes;
+use henge_git::http::ByteRange;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
     ErrorCode, Generation, GroupId, Mirror, NetworkId, NodeId, ObjectId, PackId,
@@ -194,6 +195,48 @@ pub(crate) enum ReadVerb {
         /// How many at most.
         limit: u32,
     },
+    /// A bundle that this holder has: its length as a frame of `u64`, then what of it was asked for.
+    Bundle {
+        /// Its id.
+        id: [u8; 32],
+        /// What of it.
+        range: WireRange,
+    },
+}
+
+/// A [`henge_git::http::ByteRange`], as it travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum WireRange {
+    /// All of it.
+    Whole,
+    /// From this byte on.
+    From(u64),
+    /// From the first byte to the second one, both included.
+    Between(u64, u64),
+    /// So many at its end.
+    Last(u64),
+}
+
+impl From<ByteRange> for WireRange {
+    fn from(range: ByteRange) -> Self {
+        match range {
+            ByteRange::Whole => Self::Whole,
+            ByteRange::From(first) => Self::From(first),
+            ByteRange::Between(first, last) => Self::Between(first, last),
+            ByteRange::Last(count) => Self::Last(count),
+        }
+    }
+}
+
+impl From<WireRange> for ByteRange {
+    fn from(range: WireRange) -> Self {
+        match range {
+            WireRange::Whole => Self::Whole,
+            WireRange::From(first) => Self::From(first),
+            WireRange::Between(first, last) => Self::Between(first, last),
+            WireRange::Last(count) => Self::Last(count),
+        }
+    }
 }
 
 /// The first frame of the answer on a [`GIT`] stream.

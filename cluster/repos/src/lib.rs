@@ -11,6 +11,7 @@
 //! - `push`: `receive` at the node a push came to, `lead` at the leader of its shard, `commit` and
 //!   `replicate` for the entry and the packs under it.
 //! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
+//! - `bundles`: what clones may begin with and go on with after they broke off.
 //! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
 //!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it;
 //!   `retiring` and `retire`: packs that were replaced; `replica`: what
@@ -24,6 +25,7 @@
 
 mod access;
 mod admission;
+mod bundles;
 mod catalogue;
 mod certificates;
 pub mod effects;
@@ -53,6 +55,7 @@ mod settings;
 mod space;
 mod staging;
 
+pub use bundles::BundlesConfig;
 pub use catalogue::CreateOptions;
 pub use certificates::CertificatesPage;
 pub use effects::PackEffects;

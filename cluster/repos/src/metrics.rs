@@ -28,6 +28,12 @@ const MIRROR_SECONDS: &str = "henge_repos_mirror_seconds";
 const MIRRORS_DUE: &str = "henge_repos_mirrors_due";
 const PRUNES_SCHEDULED: &str = "henge_repos_prunes_scheduled_total";
 const DROPPED_OBJECTS: &str = "henge_repos_dropped_objects_total";
+const BUNDLES_MADE: &str = "henge_repos_bundles_made_total";
+const BUNDLE_SECONDS: &str = "henge_repos_bundle_seconds";
+const BUNDLES: &str = "henge_repos_bundles";
+const BUNDLE_DISK_BYTES: &str = "henge_repos_bundles_disk_bytes";
+const BUNDLE_OFFERS: &str = "henge_repos_bundle_offers_total";
+const BUNDLE_READS: &str = "henge_repos_bundle_reads_total";
 const FORWARDED: &str = "henge_repos_forwarded_total";
 
 /// Registers help texts; once a process.
@@ -72,6 +78,7 @@ pub fn describe() {
         "Reads passed to another node, because this one holds no replica or lacks a pack, by verb"
     );
     describe_maintenance();
+    describe_bundles();
     describe_mirrors();
 }
 
@@ -112,6 +119,27 @@ fn describe_maintenance() {
     describe_counter!(
         DROPPED_OBJECTS,
         "Objects that no ref reached and that were left out of the packs of networks that this node leads"
+    );
+}
+
+fn describe_bundles() {
+    describe_counter!(
+        BUNDLES_MADE,
+        "Bundles that this node made, by result (ok, small, failed)"
+    );
+    describe_histogram!(BUNDLE_SECONDS, "Seconds that making a bundle took");
+    describe_gauge!(BUNDLES, "Bundles that this node keeps");
+    describe_gauge!(
+        BUNDLE_DISK_BYTES,
+        "Bytes of this node's disk that only bundles need: their own, and packs that were replaced since"
+    );
+    describe_counter!(
+        BUNDLE_OFFERS,
+        "Requests for the list of bundles that this node answered, by result (bundle, none)"
+    );
+    describe_counter!(
+        BUNDLE_READS,
+        "Requests for a bundle or a part of one, by result (whole, part, gone)"
     );
 }
 
@@ -189,6 +217,41 @@ pub(crate) fn fetch_answered(summary: &FetchSummary) {
 
 pub(crate) fn read_forwarded(verb: &'static str) {
     counter!(FORWARDED, "verb" => verb).increment(1);
+}
+
+/// How the making of a bundle ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BundleMade {
+    /// It is offered from now on.
+    Ok,
+    /// It is not worth while.
+    Small,
+    /// There is none.
+    Failed,
+}
+
+pub(crate) fn bundle_made(made: BundleMade, seconds: f64) {
+    let result = match made {
+        BundleMade::Ok => "ok",
+        BundleMade::Small => "small",
+        BundleMade::Failed => "failed",
+    };
+    counter!(BUNDLES_MADE, "result" => result).increment(1);
+    histogram!(BUNDLE_SECONDS).record(seconds);
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub(crate) fn bundles_kept(bundles: usize, disk_bytes: u64) {
+    gauge!(BUNDLES).set(count(bundles));
+    gauge!(BUNDLE_DISK_BYTES).set(disk_bytes as f64);
+}
+
+pub(crate) fn bundle_offered(result: &'static str) {
+    counter!(BUNDLE_OFFERS, "result" => result).increment(1);
+}
+
+pub(crate) fn bundle_read(result: &'static str) {
+    counter!(BUNDLE_READS, "result" => result).increment(1);
 }
 
 pub(crate) fn pack_fetched() {

@@ -1,13 +1,14 @@
 //! Reads: from this node's replica where it can serve, else from a node that can.
 
+mod serve;
+
 use std::future::Future;
-use std::io::{self, Write};
-use std::sync::{Arc, Weak};
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream, ClusterError};
+use henge_cluster::{BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_git::{
     Admission, FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise,
@@ -16,19 +17,18 @@ use henge_git::{
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
 };
-use serde::Serialize;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_util::io::SyncIoBridge;
+use tokio::io::AsyncWriteExt;
 
-use crate::admission::{Admitted, NotAdmitted};
+use crate::admission::Admitted;
 use crate::catalogue::{Freshness, QUORUM_WAIT};
-use crate::certificates::wire_certificates;
 use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
 use crate::metrics;
 use crate::readers::Reading;
 use crate::refs::StateRefs;
-use crate::repos::{Inner, still_there};
+use crate::repos::Inner;
+
+pub(crate) use serve::ReadService;
 
 /// How long opening a stream to a holder may take.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
@@ -201,7 +201,7 @@ impl Inner {
     }
 
     /// The other replicas, the leader first.
-    async fn holders(&self, group: GroupId) -> Vec<NodeId> {
+    pub(crate) async fn holders(&self, group: GroupId) -> Vec<NodeId> {
         let leader = self.cluster.leader(group).await;
         let replicas = self.cluster.replicas(group);
         let rest = replicas.into_iter().filter(|node| Some(*node) != leader);
@@ -213,7 +213,7 @@ impl Inner {
             .collect()
     }
 
-    async fn hand_over(
+    pub(crate) async fn hand_over(
         &self,
         node: NodeId,
         request: &ReadRequest,
@@ -232,96 +232,6 @@ impl Inner {
         timed(BODY_TIMEOUT, send).await?;
         let answer = timed(ANSWER_TIMEOUT, frames::read(&mut stream)).await?;
         Ok((answer, stream))
-    }
-
-    /// Serves a read that another node handed over.
-    async fn serve_read(
-        self: &Arc<Self>,
-        request: ReadRequest,
-        mut stream: BulkStream,
-    ) -> io::Result<()> {
-        let mut body = Vec::new();
-        let most = u64::try_from(limits::FETCH_REQUEST_BYTES_MAX).unwrap_or(u64::MAX);
-        timed(
-            BODY_TIMEOUT,
-            (&mut stream).take(most).read_to_end(&mut body),
-        )
-        .await?;
-        let target = Target {
-            group: request.group,
-            repo: request.repo,
-            network: request.network,
-            generation: request.generation,
-        };
-        let opened = match self.place_for(&request.verb).await {
-            Ok(place) => self.open_local(&target).await.map(|local| (local, place)),
-            Err(error) => Err(NotServed::Failed(error)),
-        };
-        let (local, place) = match opened {
-            Ok(opened) => opened,
-            Err(not_served) => {
-                let answer = match not_served {
-                    NotServed::Elsewhere(why) => ReadAnswer::Elsewhere(why),
-                    NotServed::WrongGeneration => ReadAnswer::WrongGeneration,
-                    NotServed::Failed(error) => ReadAnswer::Refused(error.code, error.message),
-                };
-                frames::write(&mut stream, &answer).await?;
-                return stream.shutdown().await;
-            }
-        };
-        metrics::read_served(request.verb.name());
-        frames::write(&mut stream, &ReadAnswer::Serving).await?;
-        match request.verb {
-            ReadVerb::Refs { prefix } => end_with(stream, &wire_refs(&local, &prefix)).await,
-            ReadVerb::Protected => {
-                let moves = postcard::from_bytes(&body).map_err(io::Error::other)?;
-                let looked = self.look_at_moves(local, moves).await?;
-                end_with(stream, &looked).await
-            }
-            ReadVerb::PushCertificates {
-                reference,
-                skip,
-                limit,
-            } => {
-                let page = wire_certificates(&local, reference.as_ref(), skip, limit);
-                end_with(stream, &page).await
-            }
-            ReadVerb::InfoRefs { service, version } => {
-                let service = Service::parse(&service)
-                    .ok_or_else(|| io::Error::other(format!("unknown git service {service:?}")))?;
-                let listing = self.advertise(local, service, protocol(version)).await?;
-                stream.write_all(&listing).await?;
-                stream.shutdown().await
-            }
-            ReadVerb::UploadPack { version } => {
-                let inner = Arc::clone(self);
-                let served = self.work.blocking("git for another node", move || {
-                    let mut bridge = SyncIoBridge::new(stream);
-                    let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
-                    let stop = inner.deadline();
-                    let limits = Self::fetch_limits(stop, place);
-                    inner.upload_pack(local, protocol(version), &body, &mut output, limits)?;
-                    output.flush()?;
-                    drop(output);
-                    bridge.shutdown()
-                });
-                served.await?
-            }
-        }
-    }
-
-    /// A fetch takes a place here too, whichever node it came to; other reads cost little and take none.
-    async fn place_for(&self, verb: &ReadVerb) -> Result<Option<Arc<Admitted>>, ServiceError> {
-        let ReadVerb::UploadPack { .. } = verb else {
-            return Ok(None);
-        };
-        let within = Duration::from_millis(TURN_WAIT_MS);
-        let admitted = self.fetches.admit(within).await;
-        let admitted = admitted.map_err(|refusal| match refusal {
-            NotAdmitted::Full => error::too_many_fetches(self.cluster.node()),
-            NotAdmitted::Stopping => error::unavailable("the node is stopping"),
-        })?;
-        Ok(Some(Arc::new(admitted)))
     }
 
     /// The advertisement of a repository that is served here.
@@ -376,7 +286,7 @@ impl Inner {
     /// # Errors
     /// When the answer could not be finished: it must break off.
     pub(crate) fn upload_pack(
-        &self,
+        self: &Arc<Self>,
         local: Local,
         protocol: Protocol,
         mut request: &[u8],
@@ -387,6 +297,7 @@ impl Inner {
         let objects = self.opened(&repo.network, repo.object_format);
         let responses = self.responses.of(local.refs.repo().repo.as_bytes());
         limits.responses = Some(responses);
+        limits.bundles = self.bundle_list(&local.refs);
         let outcome = upload_pack(
             &local.refs,
             &objects,
@@ -435,6 +346,7 @@ impl ReadVerb {
             Self::Refs { .. } => "refs",
             Self::Protected => "protected",
             Self::PushCertificates { .. } => "push_certificates",
+            Self::Bundle { .. } => "bundle",
         }
     }
 }
@@ -456,37 +368,10 @@ const fn protocol(version: u8) -> Protocol {
     }
 }
 
-/// The last frame of an answer.
-async fn end_with<T: Serialize>(mut stream: BulkStream, frame: &T) -> io::Result<()> {
-    frames::write(&mut stream, frame).await?;
-    stream.shutdown().await
-}
-
 async fn timed<T>(within: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     tokio::time::timeout(within, step)
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
-}
-
-/// Serves [`frames::GIT`].
-#[derive(Debug)]
-pub(crate) struct ReadService(pub(crate) Weak<Inner>);
-
-impl BulkHandler for ReadService {
-    fn handle(
-        &self,
-        peer: NodeId,
-        head: Bytes,
-        stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            let request: ReadRequest = frames::open_head(&head)?;
-            tracing::debug!(%peer, group = %request.group, verb = request.verb.name(), "read for another node");
-            inner.serve_read(request, stream).await
-        })
-    }
 }
 
 /// What a stream between nodes that broke off means to a client.

@@ -3,13 +3,13 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock, Weak};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
 use henge_cluster::Cluster;
 use henge_git::http::ServiceError;
-use henge_git::{Deadline, Objects, ObjectsPool, Responses, Stop};
+use henge_git::{Bundles, Deadline, Objects, ObjectsPool, Responses, Stop};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
@@ -72,6 +72,8 @@ pub(crate) struct Inner {
     pub(crate) work_of_maintenance: Scope,
     /// Bitmaps and commit-graphs, one network at a time.
     pub(crate) work_of_freshening: Scope,
+    /// Bundles, one at a time.
+    pub(crate) work_of_bundles: Scope,
     pub(crate) maintenance: Maintenance,
     pub(crate) checks: Checks,
     pub(crate) pushes: Semaphore,
@@ -85,6 +87,8 @@ pub(crate) struct Inner {
     opened: ObjectsPool,
     /// Answers to fetches.
     pub(crate) responses: Responses,
+    /// The starts of clones; none where they are switched off.
+    pub(crate) bundles: OnceLock<Bundles>,
     scanned: RwLock<BTreeSet<GroupId>>,
 }
 
@@ -176,7 +180,8 @@ impl Repos {
             work: Scope::root("git", handle.clone(), jobs),
             work_of_replica: Scope::root("replica", handle.clone(), REPLICA_JOBS_MAX),
             work_of_maintenance: Scope::root("maintenance", handle.clone(), 1),
-            work_of_freshening: Scope::root("bitmaps", handle, 1),
+            work_of_freshening: Scope::root("bitmaps", handle.clone(), 1),
+            work_of_bundles: Scope::root("bundles", handle, 1),
             maintenance: Maintenance::default(),
             checks: Checks::default(),
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
@@ -184,6 +189,7 @@ impl Repos {
             anonymous_fetches: Arc::new(Semaphore::new(limits::ANONYMOUS_FETCHES_AT_ONCE)),
             space: Space::default(),
             opened: ObjectsPool::default(),
+            bundles: OnceLock::new(),
             scanned: RwLock::default(),
             scope: scope.clone(),
         });

@@ -7,15 +7,17 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
-use henge_git::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
-use henge_git::{Admission, Protocol, Service, advertise_missing};
+use henge_git::http::{
+    BundleAnswer, ByteRange, Caller, GitService, ServiceError, Spool, stream_blocking,
+};
+use henge_git::{Admission, BundleId, FetchPolicy, Protocol, Service, advertise_missing};
 use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::ReaderStream;
 
 use crate::access::{allow, creates};
-use crate::admission::NotAdmitted;
+use crate::admission::{Admitted, NotAdmitted};
 use crate::catalogue::{CreateOptions, Freshness};
 use crate::error::{self, failed};
 use crate::frames::ReadVerb;
@@ -61,13 +63,18 @@ impl GitService for Repos {
         match (found, service) {
             // The capabilities say nothing of the repository but that it is there.
             (Ok(record), Service::UploadPack) if protocol == Protocol::V2 => {
-                nothing_yet(service, protocol, record.object_format)
+                self.capabilities(service, protocol, &record)
             }
             (Ok(_), _) => Box::pin(self.advertise_found(&path, service, protocol)).await,
             (Err(error), Service::ReceivePack)
                 if error.code == ErrorCode::NotFound && creates(principal, &path) =>
             {
-                nothing_yet(service, protocol, ObjectFormat::default())
+                nothing_yet(
+                    service,
+                    protocol,
+                    ObjectFormat::default(),
+                    FetchPolicy::default(),
+                )
             }
             (Err(error), _) => Err(error),
         }
@@ -80,22 +87,11 @@ impl GitService for Repos {
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Body, ServiceError> {
-        let anonymous = match caller.name {
-            Some(name) => {
-                allow(Some(&name))?;
-                None
-            }
-            None => Some(turn(&self.inner.anonymous_fetches).await?),
-        };
-        let path = match anonymous {
-            Some(_) => self.public(repo).await?.0,
-            None => parse(repo)?,
-        };
-        let admitted = self.inner.fetches.admit(TURN_WAIT).await;
-        let admitted = Arc::new(admitted.map_err(|refusal| match refusal {
-            NotAdmitted::Full => error::too_many_fetches(self.inner.cluster.node()),
-            NotAdmitted::Stopping => error::unavailable("the node is stopping"),
-        })?);
+        let Place {
+            path,
+            admitted,
+            anonymous,
+        } = self.admit(caller, repo).await?;
         let verb = ReadVerb::UploadPack {
             version: version(protocol),
         };
@@ -160,8 +156,36 @@ impl GitService for Repos {
         Ok(Body::from(report))
     }
 
+    /// Whoever may fetch from the repository now may have its bundles, under the same bounds.
+    async fn bundle(
+        &self,
+        caller: Caller,
+        repo: &str,
+        id: BundleId,
+        range: ByteRange,
+    ) -> Result<BundleAnswer, ServiceError> {
+        let place = self.admit(caller, repo).await?;
+        let path = place.path.clone();
+        let found = Box::pin(self.inner.find_bundle(&path, id, range)).await?;
+        Ok(self.inner.send_bundle(found, range, place))
+    }
+
     fn spool_dir(&self) -> &Path {
         &self.inner.spool_dir
+    }
+}
+
+/// A fetch that was let in. Its places are given back when it is dropped.
+pub(crate) struct Place {
+    path: RepoPath,
+    admitted: Arc<Admitted>,
+    anonymous: Option<OwnedSemaphorePermit>,
+}
+
+impl Place {
+    /// Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
+    pub(crate) fn only_passes_on(&self) {
+        self.admitted.waits();
     }
 }
 
@@ -185,19 +209,45 @@ fn nothing_yet(
     service: Service,
     protocol: Protocol,
     format: ObjectFormat,
+    policy: FetchPolicy,
 ) -> Result<Bytes, ServiceError> {
     let mut listing = Vec::new();
-    advertise_missing(service, protocol, format, &mut listing)
+    advertise_missing(service, protocol, format, policy, &mut listing)
         .map_err(|error| error::internal(error.to_string()))?;
     Ok(listing.into())
 }
 
 impl Repos {
+    /// Lets somebody fetch who may, when it is their turn.
+    async fn admit(&self, caller: Caller, repo: &str) -> Result<Place, ServiceError> {
+        let anonymous = match caller.name {
+            Some(name) => {
+                allow(Some(&name))?;
+                None
+            }
+            None => Some(turn(&self.inner.anonymous_fetches).await?),
+        };
+        let path = match anonymous {
+            Some(_) => self.public(repo).await?.0,
+            None => parse(repo)?,
+        };
+        let admitted = self.inner.fetches.admit(TURN_WAIT).await;
+        let admitted = Arc::new(admitted.map_err(|refusal| match refusal {
+            NotAdmitted::Full => error::too_many_fetches(self.inner.cluster.node()),
+            NotAdmitted::Stopping => error::unavailable("the node is stopping"),
+        })?);
+        Ok(Place {
+            path,
+            admitted,
+            anonymous,
+        })
+    }
+
     /// The path of a repository that everybody may read.
-    async fn public(&self, repo: &str) -> Result<(RepoPath, ObjectFormat), ServiceError> {
+    async fn public(&self, repo: &str) -> Result<(RepoPath, RepoRecord), ServiceError> {
         let path = parse(repo).map_err(|_| error::log_in_first())?;
         let record = self.inner.catalogue.find_public(&path).await?;
-        Ok((path, record.object_format))
+        Ok((path, record))
     }
 
     /// Without a token: only what can be fetched, and nothing of what is not there for everybody.
@@ -211,13 +261,27 @@ impl Repos {
             return Err(error::log_in_first());
         }
         let _turn = turn(&self.inner.anonymous_fetches).await?;
-        let (path, format) = self.public(repo).await?;
+        let (path, record) = self.public(repo).await?;
         match protocol {
-            Protocol::V2 => nothing_yet(service, protocol, format),
+            Protocol::V2 => self.capabilities(service, protocol, &record),
             Protocol::V0 | Protocol::V1 => {
                 Box::pin(self.advertise_found(&path, service, protocol)).await
             }
         }
+    }
+
+    /// What is offered of a repository, wherever it is.
+    fn capabilities(
+        &self,
+        service: Service,
+        protocol: Protocol,
+        record: &RepoRecord,
+    ) -> Result<Bytes, ServiceError> {
+        let policy = FetchPolicy {
+            bundle_uri: self.inner.offers_bundles(record),
+            ..FetchPolicy::default()
+        };
+        nothing_yet(service, protocol, record.object_format, policy)
     }
 
     /// Before anybody sends a pack: what a node has heard last may be old, so the catalogue is asked.

@@ -13,7 +13,7 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use henge_git::http::Caller;
+use henge_git::http::{Caller, bundle_path};
 use henge_types::{ErrorCode, limits};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
@@ -206,8 +206,13 @@ fn is_open(request: &Request) -> bool {
     }
     // The git router is a fallback: no route is known yet.
     let upload_pack = |query: &str| query.split('&').any(|one| one == "service=git-upload-pack");
-    if *method == Method::GET {
-        uri.path().ends_with("/info/refs") && uri.query().is_some_and(upload_pack)
+    if *method == Method::GET || *method == Method::HEAD {
+        if bundle_path(uri.path()).is_some() {
+            return true;
+        }
+        *method == Method::GET
+            && uri.path().ends_with("/info/refs")
+            && uri.query().is_some_and(upload_pack)
     } else {
         *method == Method::POST && uri.path().ends_with("/git-upload-pack")
     }

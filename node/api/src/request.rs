@@ -42,6 +42,9 @@ fn route(request: &Request) -> String {
     }
     // The git router is a fallback: its routes are told apart by what their paths end in.
     let path = request.uri().path();
+    if henge_git::http::bundle_path(path).is_some() {
+        return "/{owner}/{repo}/bundles/{bundle}".to_owned();
+    }
     let git = ["/info/refs", "/git-upload-pack", "/git-receive-pack"];
     match git.iter().find(|end| path.ends_with(*end)) {
         Some(end) => format!("/{{owner}}/{{repo}}{end}"),

@@ -25,6 +25,11 @@ pub(crate) const LOW_SPACE_BYTES: u64 = limits::LOW_SPACE_BYTES;
 /// `[storage] low_space_percent`.
 pub(crate) const LOW_SPACE_PERCENT: u64 = limits::LOW_SPACE_PERCENT;
 
+/// `[git] bundle_uri`: only clients that are told to ask for bundles do.
+pub(crate) const BUNDLE_URI: bool = true;
+/// `[git] bundle_uri_min`: a clone of less is soon begun anew.
+pub(crate) const BUNDLE_URI_MIN_BYTES: u64 = limits::BUNDLE_BYTES_MIN;
+
 /// `[mirrors] allow_private_addresses`: who may set a mirror may not have this node look around in its network.
 pub(crate) const MIRRORS_ALLOW_PRIVATE_ADDRESSES: bool = false;
 /// `[mirrors] at_once`.

@@ -18,6 +18,7 @@ pub(crate) struct File {
     pub(crate) auth: Auth,
     pub(crate) http: Http,
     pub(crate) storage: Storage,
+    pub(crate) git: Git,
     pub(crate) mirrors: Mirrors,
     pub(crate) maintenance: Maintenance,
     pub(crate) log: Log,
@@ -79,6 +80,13 @@ pub(crate) struct Storage {
     pub(crate) wal_max: Option<Size>,
     pub(crate) low_space: Option<Size>,
     pub(crate) low_space_percent: Option<u64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Git {
+    pub(crate) bundle_uri: Option<bool>,
+    pub(crate) bundle_uri_min: Option<Size>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -157,6 +165,8 @@ variables! {
     "HENGE_STORAGE_WAL_MAX" => storage.wal_max;
     "HENGE_STORAGE_LOW_SPACE" => storage.low_space;
     "HENGE_STORAGE_LOW_SPACE_PERCENT" => storage.low_space_percent;
+    "HENGE_GIT_BUNDLE_URI" => git.bundle_uri;
+    "HENGE_GIT_BUNDLE_URI_MIN" => git.bundle_uri_min;
     "HENGE_MIRRORS_ALLOW_PRIVATE_ADDRESSES" => mirrors.allow_private_addresses;
     "HENGE_MIRRORS_AT_ONCE" => mirrors.at_once;
     "HENGE_MIRRORS_CA_FILE" => mirrors.ca_file;

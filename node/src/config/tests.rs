@@ -49,6 +49,10 @@ fn what_is_not_written_has_its_default() {
     assert_eq!((config.cluster.shards, config.cluster.replication), (64, 1));
     assert_eq!(config.cluster.heartbeat, Duration::from_millis(250));
     assert_eq!(config.storage.wal_segment, 64 * 1024 * 1024);
+    let git = GitSettings {
+        bundle_bytes_min: Some(64 * 1024 * 1024),
+    };
+    assert_eq!(config.git, git);
     let mirrors = MirrorSettings {
         allow_private_addresses: false,
         at_once: 2,
@@ -248,4 +252,15 @@ fn anonymous_reads_can_be_turned_off() {
     let variable = |name: &str| (name == "HENGE_HTTP_ANONYMOUS_READS").then(|| "true".to_owned());
     let config = load_with(&text, variable, Overrides::default()).expect("good");
     assert!(config.anonymous_reads);
+}
+
+#[test]
+fn bundles_have_a_least_size_and_can_be_switched_off() {
+    let with = |git: &str| {
+        let config = load(&format!("{GOOD}\n[git]\n{git}\n")).expect("a good file");
+        config.git.bundle_bytes_min
+    };
+    assert_eq!(with("bundle_uri_min = \"1MiB\""), Some(1024 * 1024));
+    assert_eq!(with("bundle_uri = true"), Some(64 * 1024 * 1024));
+    assert_eq!(with("bundle_uri = false\nbundle_uri_min = \"1MiB\""), None);
 }

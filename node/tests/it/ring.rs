@@ -3,6 +3,7 @@
 //! Ports: every test takes a base of its own, so that rings never meet.
 
 mod bitmaps;
+mod bundles;
 mod carry;
 mod checks;
 mod compaction;

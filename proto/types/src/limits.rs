@@ -127,6 +127,25 @@ pub const FETCHES_WAITING_MAX: usize = 128;
 pub const ANONYMOUS_FETCHES_AT_ONCE: usize = 32;
 /// Requests without a token that a node looks into at once, besides what it sends them.
 pub const ANONYMOUS_REQUESTS_AT_ONCE: usize = 64;
+/// A bundle is offered from so many bytes on, unless the operator says otherwise.
+pub const BUNDLE_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Refs that a bundle covers: from a repository with more branches and tags, only the branch that HEAD names.
+pub const BUNDLE_REFS_MAX: usize = 10_000;
+/// What of one bundle lies in a file of its own, and not in packs.
+pub const BUNDLE_OWN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+/// Bundles that a node keeps.
+pub const BUNDLES_MAX: usize = 64;
+/// What they take of a node's disk, together: their own bytes and packs that were replaced since.
+pub const BUNDLES_DISK_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Bundles that wait to be made on a node, and the one that is made.
+pub const BUNDLES_WAITING_MAX: usize = 16;
+/// How long a bundle is kept after somebody asked for it last, milliseconds.
+pub const BUNDLE_KEPT_MS: u64 = 60 * 60 * 1000;
+/// How old a bundle is before another one takes its place because the refs changed, milliseconds.
+pub const BUNDLE_REFRESH_MS: u64 = 15 * 60 * 1000;
+/// How long a client that asks for bundles waits for one that is being made, milliseconds: less than a node waits for
+/// another one's next byte.
+pub const BUNDLE_WAIT_MS: u64 = 8 * 1000;
 /// Blocking jobs (git work, file work) that a node runs at once.
 pub const BLOCKING_JOBS_MAX: usize = 64;
 

@@ -49,7 +49,7 @@ pub fn advertise_peeled(
 }
 
 /// Writes the advertisement of a repository of this format without refs: one that does not exist yet and that a push
-/// would create, or the capabilities alone of one that is elsewhere.
+/// would create, or the capabilities alone of one that is elsewhere and lets its clients ask for what `policy` says.
 ///
 /// # Errors
 /// When the output breaks.
@@ -57,10 +57,12 @@ pub fn advertise_missing(
     service: Service,
     protocol: Protocol,
     format: ObjectFormat,
+    policy: FetchPolicy,
     output: &mut dyn Write,
 ) -> io::Result<()> {
     let mut listing = Advertisement::collect(None, service, protocol);
     listing.format = format;
+    listing.policy = policy;
     listing.write(None, output)
 }
 
@@ -202,15 +204,20 @@ fn write_v2_capabilities(
     format: ObjectFormat,
     output: &mut dyn Write,
 ) -> io::Result<()> {
-    let filter = if policy.filter { " filter" } else { "" };
+    let offered = |is_on: bool, word: &'static str| if is_on { word } else { "" };
+    let filter = offered(policy.filter, " filter");
+    let by_name = offered(policy.ref_in_want, " ref-in-want");
     pkt::write(output, b"version 2\n")?;
     pkt::write(output, format!("agent={AGENT}\n").as_bytes())?;
     pkt::write(output, b"ls-refs=unborn\n")?;
-    let fetch = format!("fetch=shallow wait-for-done{filter} ref-in-want sideband-all\n");
+    let fetch = format!("fetch=shallow wait-for-done{filter}{by_name} sideband-all\n");
     pkt::write(output, fetch.as_bytes())?;
     // Options are taken and mean nothing here, as with git itself.
     pkt::write(output, b"server-option\n")?;
     pkt::write(output, format!("object-format={format}\n").as_bytes())?;
     pkt::write(output, b"object-info\n")?;
+    if policy.bundle_uri {
+        pkt::write(output, b"bundle-uri\n")?;
+    }
     pkt::write_flush(output)
 }

@@ -10,7 +10,7 @@ mod visible;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use gix_lock::acquire::Fail;
 use gix_ref::transaction::{PreviousValue as GixPrevious, RefEdit};
@@ -20,9 +20,10 @@ use henge_types::{
 };
 
 use crate::oid::{from_gix, to_gix};
-use crate::protocol::PushLimits;
+use crate::protocol::{BundleList, PushLimits, Stop};
 use crate::push::{PushPolicy, Rule};
 use crate::refs::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
+use crate::store::Objects;
 pub use config::{Config, ConfigError, NonceSeed};
 pub use open::OpenError;
 pub use root::{BareRoot, Pushes};
@@ -87,6 +88,12 @@ impl BareRepository {
             certificate_bytes_max: certificate::BYTES_MAX,
             ..limits
         }
+    }
+
+    /// What the command `bundle-uri` is answered with, where the configuration offers it.
+    pub fn bundle_list(&self) -> Option<Arc<dyn BundleList>> {
+        let offered = self.config.advertise_bundle_uris;
+        offered.then(|| Arc::new(Configured(self.config.bundles.clone())) as Arc<dyn BundleList>)
     }
 
     /// Its object store.
@@ -295,6 +302,21 @@ impl BareRepository {
             };
         }
         Ok(results)
+    }
+}
+
+/// Bundles as a configuration lists them: wherever they are, whoever made them.
+#[derive(Debug)]
+struct Configured(Vec<(String, String)>);
+
+impl BundleList for Configured {
+    fn lines(
+        &self,
+        _refs: &dyn RefStore,
+        _objects: &Objects,
+        _stop: &Stop,
+    ) -> Vec<(String, String)> {
+        self.0.clone()
     }
 }
 

@@ -1,6 +1,7 @@
 //! upload-pack: `ls-refs`, negotiation, shallow history and the pack.
 
 mod answer;
+mod bundled;
 mod emit;
 mod filter;
 mod filtered;
@@ -24,6 +25,7 @@ use std::io::{self, BufRead};
 
 use henge_types::ObjectFormat;
 
+pub(crate) use bundled::{Standing, standing, write_tips};
 pub use rehearse::rehearse_fetches;
 
 use crate::fetch::legacy::Rounds;
@@ -45,6 +47,14 @@ pub enum FetchError {
     NotAFetch {
         /// The line that was not understood.
         what: String,
+    },
+    /// A line that is understood and may not stand there.
+    #[error("{what}: '{line}'")]
+    Unexpected {
+        /// Which kind of line.
+        what: &'static str,
+        /// The line.
+        line: String,
     },
     /// The request is too large.
     #[error("the request holds more than {max} lines: fetch in smaller steps")]

@@ -1,8 +1,9 @@
 //! Smart HTTP: an axum router over a [`GitService`].
 //!
-//! `GET /PATH/info/refs?service=…`, `POST /PATH/git-upload-pack`, `POST /PATH/git-receive-pack`; a path may have any
-//! number of components. Request bodies may be chunked and gzipped; answers are streamed with back-pressure.
+//! `GET /PATH/info/refs?service=…`, `POST /PATH/git-upload-pack`, `POST /PATH/git-receive-pack`, and
+//! `GET /PATH/bundles/ID.bundle`, in ranges too; a path may have any number of components. Request bodies may be chunked and gzipped; answers are streamed with back-pressure.
 
+mod bundle;
 mod spool;
 mod stream;
 
@@ -18,9 +19,11 @@ use axum::routing::{get, post};
 use bytes::{BufMut, Bytes, BytesMut};
 use henge_types::{ErrorCode, limits};
 
+pub use bundle::{BundleAnswer, ByteRange, bundle_path, bundle_uri};
 pub use spool::{Spool, SpoolError};
 pub use stream::stream_blocking;
 
+use crate::bundle::BundleId;
 use crate::pkt;
 use crate::protocol::{Protocol, Service};
 
@@ -126,6 +129,18 @@ pub trait GitService: Send + Sync + Clone + 'static {
         request: Spool,
     ) -> impl Future<Output = Result<Body, ServiceError>> + Send;
 
+    /// A part of a bundle that the answer to `bundle-uri` named. There are none, unless a service has some.
+    fn bundle(
+        &self,
+        _caller: Caller,
+        _repo: &str,
+        _id: BundleId,
+        _range: ByteRange,
+    ) -> impl Future<Output = Result<BundleAnswer, ServiceError>> + Send {
+        let message = "there is no such bundle here".to_owned();
+        std::future::ready(Err(ServiceError::new(ErrorCode::NotFound, message)))
+    }
+
     /// An existing directory for the bodies of pushes; what a crash leaves there may be removed.
     fn spool_dir(&self) -> &Path;
 }
@@ -133,7 +148,7 @@ pub trait GitService: Send + Sync + Clone + 'static {
 /// The routes of smart HTTP. They match every path that no other route does.
 pub fn router<S: GitService>(service: S) -> Router {
     Router::new()
-        .route("/{*path}", get(info_refs::<S>).merge(post(rpc::<S>)))
+        .route("/{*path}", get(read::<S>).merge(post(rpc::<S>)))
         .with_state(service)
 }
 
@@ -177,11 +192,29 @@ fn answer(content_type: &str, body: Body) -> Response {
     response
 }
 
-async fn info_refs<S: GitService>(
+async fn read<S: GitService>(
     State(service): State<S>,
     extract::Path(path): extract::Path<String>,
     Query(query): Query<std::collections::BTreeMap<String, String>>,
     request: extract::Request,
+) -> Result<Response, Response> {
+    let caller = caller(&request);
+    if let Some((repo, id)) = bundle_path(&path) {
+        let range = ByteRange::parse(request.headers(), &bundle::etag(id));
+        let found = service.bundle(caller, repo, id, range).await;
+        let found = found.map_err(IntoResponse::into_response)?;
+        return Ok(bundle::answer(id, range, found));
+    }
+    let protocol = protocol(request.headers());
+    info_refs(&service, &path, &query, caller, protocol).await
+}
+
+async fn info_refs<S: GitService>(
+    service: &S,
+    path: &str,
+    query: &std::collections::BTreeMap<String, String>,
+    caller: Caller,
+    protocol: Protocol,
 ) -> Result<Response, Response> {
     let repo = path
         .strip_suffix("/info/refs")
@@ -190,8 +223,6 @@ async fn info_refs<S: GitService>(
         let message = "only smart HTTP is spoken here: use git 1.6.6 or newer".to_owned();
         return Err(ServiceError::new(ErrorCode::Forbidden, message).into_response());
     };
-    let caller = caller(&request);
-    let protocol = protocol(request.headers());
     let listing = service
         .advertise(caller, repo, wanted, protocol)
         .await

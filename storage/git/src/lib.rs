@@ -7,18 +7,20 @@
 //! - [`repack`]: merges packs: which ones, into what, with which deltas.
 //! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts what is in it.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
+//! - [`bundle`]: bundles of a repository's refs, made once and given in parts.
 //! - `bitmap`, `commit_graph`: git's files that make counting and walking cheap, read and written.
 //! - [`conversation`]: whole conversations over one two-way stream, as SSH and pipes have them.
 //! - [`http`]: the axum router and streaming bodies.
 //! - [`hidden`]: refs that are kept from clients.
 //! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
 //!
-//! It never starts git, and knows nothing of replication, accounts or configuration. SHA-1 repositories only.
+//! It never starts git, and knows nothing of replication, accounts or configuration.
 
 pub mod advertise;
 mod ancestry;
 pub mod bare;
 mod bitmap;
+pub mod bundle;
 mod commit_graph;
 pub mod conversation;
 mod delta;
@@ -46,14 +48,15 @@ mod trees;
 pub use advertise::{advertise, advertise_missing, advertise_peeled};
 pub use bare::{BareRepository, BareRoot};
 pub use bitmap::{BitmapError, BitmapSummary, write_bitmap, write_reverse_index};
+pub use bundle::{Bundle, BundleId, BundleMaking, Bundles, NoBundle, Offer, OpenBundle};
 pub use commit_graph::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 pub use conversation::{Conversation, Part};
 pub use fetch::{FetchError, FetchSummary, rehearse_fetches, upload_pack};
 pub use history::history_holds;
 pub use output::{Output, PackPart};
 pub use protocol::{
-    AcceptedWants, Admission, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits, Quota,
-    Service, Stop,
+    AcceptedWants, Admission, BundleList, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits,
+    Quota, Service, Stop,
 };
 pub use push::{
     Nonces, PushHead, PushPolicy, PushSummary, ReceiveError, Rule, keeps_history, parse_push,

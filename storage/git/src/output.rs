@@ -76,6 +76,11 @@ impl PackPart {
         }
     }
 
+    /// Where it lies.
+    pub(crate) fn into_place(self) -> (Arc<Pack>, Range<u64>) {
+        (self.pack, self.range)
+    }
+
     /// Where it lies; the pack is not kept.
     pub(crate) fn place(&self) -> (Weak<Pack>, Range<u64>) {
         (Arc::downgrade(&self.pack), self.range.clone())

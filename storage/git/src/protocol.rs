@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use henge_runtime::Clock;
 use henge_types::limits;
 
+use crate::refs::RefStore;
 use crate::responses::RepositoryResponses;
+use crate::store::Objects;
 
 /// What this server calls itself.
 pub const AGENT: &str = concat!("henge/", env!("CARGO_PKG_VERSION"));
@@ -222,6 +224,11 @@ pub struct FetchPolicy {
     pub wants: AcceptedWants,
     /// Whether objects may be left out (`uploadpack.allowFilter`).
     pub filter: bool,
+    /// Whether refs may be wanted by name (`uploadpack.allowRefInWant`).
+    pub ref_in_want: bool,
+    /// Whether bundles may be asked for (`uploadpack.advertiseBundleURIs`): what is answered says
+    /// [`FetchLimits::bundles`].
+    pub bundle_uri: bool,
 }
 
 impl Default for FetchPolicy {
@@ -229,6 +236,8 @@ impl Default for FetchPolicy {
         Self {
             wants: AcceptedWants::default(),
             filter: true,
+            ref_in_want: true,
+            bundle_uri: false,
         }
     }
 }
@@ -252,6 +261,14 @@ pub struct FetchLimits {
     pub responses: Option<RepositoryResponses>,
     /// The place among all fetches that this one takes.
     pub admission: Option<Arc<dyn Admission>>,
+    /// What the command `bundle-uri` is answered with; without it there is no such command.
+    pub bundles: Option<Arc<dyn BundleList>>,
+}
+
+/// The bundles that a client may download before it fetches: gitprotocol-v2(5), bundle-uri.
+pub trait BundleList: fmt::Debug + Send + Sync {
+    /// Keys below `bundle.` and their values, in order, as git-config(1) has them. May wait until `stop` says no.
+    fn lines(&self, refs: &dyn RefStore, objects: &Objects, stop: &Stop) -> Vec<(String, String)>;
 }
 
 /// The place that a fetch takes among those that a server handles at once.
@@ -269,6 +286,7 @@ impl Default for FetchLimits {
             stop: Stop::default(),
             responses: None,
             admission: None,
+            bundles: None,
         }
     }
 }

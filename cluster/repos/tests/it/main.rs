@@ -6,6 +6,7 @@
     reason = "tests start git, read the clock for deadlines, look at files, and fail by panicking"
 )]
 
+mod bundles;
 mod catalogue;
 mod checks;
 mod compaction;

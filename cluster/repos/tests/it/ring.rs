@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use henge_cluster::{Cluster, ClusterConfig, Effects, Identity, Timings, TlsFiles};
 use henge_git::http::{Caller, router};
-use henge_repos::{PackEffects, Repos};
+use henge_repos::{BundlesConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Clock, Scope, SystemClock};
 use henge_storage::objects::{ObjectStore, Watermark};
@@ -103,6 +103,9 @@ async fn compose(
     let repos = Repos::start(cluster.clone(), effects, &scope, clock)
         .await
         .unwrap();
+    repos.offer_bundles(BundlesConfig {
+        bytes_min: crate::bundles::BYTES_MIN,
+    });
     let admin = Caller {
         name: Some("admin".to_owned()),
     };

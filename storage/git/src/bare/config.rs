@@ -76,6 +76,10 @@ pub struct Config {
     pub allow_filter: bool,
     /// `uploadpack.allowRefInWant`: wants by name.
     pub allow_ref_in_want: bool,
+    /// `uploadpack.advertiseBundleURIs`: [`Config::bundles`] are offered.
+    pub advertise_bundle_uris: bool,
+    /// Everything below `bundle.`, as git's own server lists it: section and key in small letters.
+    pub bundles: Vec<(String, String)>,
     /// `receive.denyDeletes`.
     pub deletes: Rule,
     /// `receive.denyNonFastForwards`.
@@ -155,6 +159,8 @@ impl Config {
             allow_any_in_want: is_on("uploadpack.allowAnySHA1InWant", false)?,
             allow_filter: is_on("uploadpack.allowFilter", false)?,
             allow_ref_in_want: is_on("uploadpack.allowRefInWant", false)?,
+            advertise_bundle_uris: is_on("uploadpack.advertiseBundleURIs", false)?,
+            bundles: bundles(file),
             deletes: denied_if("receive.denyDeletes", false)?,
             non_fast_forwards: denied_if("receive.denyNonFastForwards", false)?,
             delete_current: current(file, "receive.denyDeleteCurrent")?,
@@ -176,6 +182,8 @@ impl Config {
                 AcceptedWants::Reachable
             },
             filter: self.allow_filter,
+            ref_in_want: self.allow_ref_in_want,
+            bundle_uri: self.advertise_bundle_uris,
         }
     }
 
@@ -241,6 +249,29 @@ fn hidden(file: &File, service: &str) -> HiddenRefs {
         }
     }
     hidden
+}
+
+/// Everything below `bundle.` that has a value, in the order of the file. Clients refuse a list with empty values, so
+/// those are left out, as newer versions of git do.
+fn bundles(file: &File) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for section in file.sections() {
+        let header = section.header();
+        if !header.name().eq_ignore_ascii_case(b"bundle") {
+            continue;
+        }
+        let id = header.subsection_name();
+        let section_key = id.map_or_else(|| "bundle".to_owned(), |id| format!("bundle.{id}"));
+        for (name, value) in section.body() {
+            if value.is_empty() {
+                tracing::warn!(key = name, "a key below bundle. has no value");
+                continue;
+            }
+            let key = format!("{section_key}.{}", name.to_ascii_lowercase());
+            found.push((key, value.to_string()));
+        }
+    }
+    found
 }
 
 /// `refuse`, `warn`, `ignore`, `updateInstead`, or a boolean; refused where it is not said.

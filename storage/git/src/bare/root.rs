@@ -268,6 +268,7 @@ impl GitService for BareRoot {
                     .responses
                     .of(repository.objects().as_os_str().as_bytes()),
             ),
+            bundles: repository.bundle_list(),
             ..FetchLimits::default()
         };
         let objects = self

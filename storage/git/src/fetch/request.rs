@@ -22,6 +22,8 @@ pub(super) enum Request {
     LsRefs(LsRefs),
     Fetch(Box<Fetch>),
     ObjectInfo(ObjectInfo),
+    /// It has no arguments.
+    BundleUri,
 }
 
 /// What `ls-refs` asks for.
@@ -92,6 +94,14 @@ pub(super) fn not_a_fetch(line: &[u8]) -> FetchError {
     }
 }
 
+/// A line where none of its kind may stand, in git's words.
+pub(super) fn unexpected(what: &'static str, line: &[u8]) -> FetchError {
+    FetchError::Unexpected {
+        what,
+        line: String::from_utf8_lossy(&line[..line.len().min(120)]).into_owned(),
+    }
+}
+
 /// Whether a client names objects as the repository does.
 pub(super) fn check_format(name: &str, server: ObjectFormat) -> Result<(), FetchError> {
     match name.parse() {
@@ -151,6 +161,12 @@ pub(super) fn read(
         }
         Some(b"object-info") => {
             read_object_info(input, more, format).map(|info| Some(Request::ObjectInfo(info)))
+        }
+        Some(b"bundle-uri") => {
+            arguments(input, more, &mut |line| {
+                Err(unexpected("bundle-uri: unexpected argument", line))
+            })?;
+            Ok(Some(Request::BundleUri))
         }
         Some(other) => Err(not_a_fetch(other)),
         None => Err(not_a_fetch(b"a request without a command")),

@@ -66,6 +66,7 @@ impl Session<'_> {
                 Request::LsRefs(request) => self.ls_refs(&request, output)?,
                 Request::Fetch(request) => self.fetch(&request, output)?,
                 Request::ObjectInfo(request) => self.object_info(&request, output)?,
+                Request::BundleUri => self.bundle_uri(output)?,
             }
             self.in_pack = false;
             output.flush()?;
@@ -78,6 +79,12 @@ impl Session<'_> {
         request: &Fetch,
         output: &mut dyn Output,
     ) -> Result<(), FetchError> {
+        if let Some(name) = request.want_refs.first()
+            && !self.limits.policy.ref_in_want
+        {
+            let line = format!("want-ref {name}");
+            return Err(request::unexpected("unexpected line", line.as_bytes()));
+        }
         self.in_pack = request.sideband_all;
         let named = self.named(request)?;
         let mut wanted = request.wants.clone();

@@ -12,6 +12,7 @@
 mod bare_config;
 mod bitmap;
 mod bounds;
+mod bundles;
 mod clone_push;
 mod commit_graph;
 mod differential;

@@ -8,7 +8,8 @@ use crate::{Git, Server, for_each_git_and_format};
 
 /// A served repository with history, sub-directories, a big file, and a list of patterns for a sparse filter.
 fn source(server: &Server, git: &Git) -> String {
-    let (_, url) = server.repo(git, "partial.git");
+    let (bare, url) = server.repo(git, "partial.git");
+    git.ok(&["config", "uploadpack.allowRefInWant", "true"], &bare);
     let work = server.path("work");
     git.work_tree(&work, 6);
     std::fs::write(work.join("big.txt"), "x".repeat(5000)).unwrap();
