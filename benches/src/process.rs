@@ -11,13 +11,15 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
 /// For a program that does its work and ends.
 const RUN_DEADLINE: Duration = Duration::from_secs(120);
+/// The same for one that moves a whole repository.
+const LONG_RUN_DEADLINE: Duration = Duration::from_secs(900);
 /// Of a log, to explain a failure.
 const TAIL_BYTES: usize = 2_000;
 
@@ -26,6 +28,7 @@ const TAIL_BYTES: usize = 2_000;
 pub(crate) struct Program {
     command: Command,
     name: String,
+    deadline: Duration,
 }
 
 impl Program {
@@ -45,6 +48,7 @@ impl Program {
         Self {
             command,
             name: path.to_string_lossy().into_owned(),
+            deadline: RUN_DEADLINE,
         }
     }
 
@@ -57,6 +61,12 @@ impl Program {
             .env("GIT_TERMINAL_PROMPT", "0")
             .env("LC_ALL", "C");
         git
+    }
+
+    /// Gives it a quarter of an hour to end.
+    pub(crate) const fn patiently(mut self) -> Self {
+        self.deadline = LONG_RUN_DEADLINE;
+        self
     }
 
     pub(crate) fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
@@ -104,7 +114,7 @@ impl Program {
     /// Runs it to its end with `input`, and answers what it wrote to its standard output.
     ///
     /// # Errors
-    /// When it does not start, fails, or takes longer than two minutes.
+    /// When it does not start, fails, or takes longer than it may.
     pub(crate) async fn output(mut self, input: &[u8]) -> anyhow::Result<String> {
         self.command
             .stdin(Stdio::piped())
@@ -115,6 +125,7 @@ impl Program {
             .command
             .spawn()
             .with_context(|| format!("cannot start {name}: is it installed?"))?;
+        let mut group = Group(child.id());
         let stdin = child.stdin.take();
         let feed = async move {
             let mut stdin = stdin.context("a piped input is there once")?;
@@ -125,16 +136,30 @@ impl Program {
             }
         };
         let run = async { tokio::join!(feed, child.wait_with_output()) };
-        let (fed, ended) = timeout(RUN_DEADLINE, run)
+        let (fed, ended) = timeout(self.deadline, run)
             .await
             .with_context(|| format!("{name} did not end in time"))?;
         let output = ended.with_context(|| format!("cannot wait for {name}"))?;
+        group.0 = None;
         if !output.status.success() {
             let errors = String::from_utf8_lossy(&output.stderr);
             bail!("{name} failed ({}): {}", output.status, errors.trim());
         }
         fed.with_context(|| name.clone())?;
         String::from_utf8(output.stdout).with_context(|| format!("{name} wrote no text"))
+    }
+}
+
+/// A program and all that it started, while it has not ended. Dropping it kills them: `git push` leaves its helpers behind.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|pid| i32::try_from(pid).ok());
+        if let Some(leader) = leader.and_then(Pid::from_raw) {
+            // They may have ended meanwhile.
+            kill_process_group(leader, Signal::KILL).ok();
+        }
     }
 }
 

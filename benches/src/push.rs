@@ -170,6 +170,19 @@ async fn remote_id(url: &str) -> anyhow::Result<String> {
     Ok(id.unwrap_or("no such branch").to_owned())
 }
 
+/// Brings a repository to all servers. Answers the peer's URL, and what is in it.
+async fn place(
+    given: &Repository,
+    backend: &HttpBackend,
+    ours: [&str; 2],
+) -> anyhow::Result<(String, String)> {
+    let copy = given.copy_maintained(&backend.path("push")).await?;
+    for url in ours {
+        given.push_all(url).await?;
+    }
+    Ok((backend.url("push"), copy.describe().await?))
+}
+
 /// All that takes part.
 #[derive(Debug)]
 struct Race {
@@ -202,26 +215,26 @@ impl Race {
         let cluster = bench.cluster(&dir.join("henge")).await?;
         let leader = Way::new(&cluster, "push-leader", Through::Leader).await?;
         let another = Way::new(&cluster, "push-another", Through::Another).await?;
+        bench.progress("push: the repositories are filled");
+        let (url, holding) = match &given {
+            None => (
+                backend.create("push").await?,
+                format!("{SEED_COMMITS} commits and {SEED_TAGS} tags"),
+            ),
+            Some(given) => place(given, &backend, [&leader.url, &another.url]).await?,
+        };
         let peer = Peer {
-            url: backend.create("push").await?,
+            url,
             wall: Samples::default(),
             cpu: Duration::ZERO,
         };
-        bench.progress("push: the repositories are filled");
         for url in [&leader.url, &another.url, &peer.url] {
-            if let Some(given) = &given {
-                given.push_all(url).await?;
-            }
             commits.push(url, seed, BRANCH).await?;
             if given.is_none() {
                 commits.push_tags(url, seed, SEED_TAGS).await?;
             }
         }
         backend.maintain("push").await?;
-        let holding = match &given {
-            None => format!("{SEED_COMMITS} commits and {SEED_TAGS} tags"),
-            Some(given) => given.describe().await?,
-        };
         bench.progress("push: waiting until the nodes rest");
         cluster.rest().await?;
         Ok(Self {

@@ -28,13 +28,15 @@ impl Repository {
     }
 
     async fn git(&self, arguments: &[&str]) -> anyhow::Result<String> {
-        let git = Program::git().arg("-C").arg(&self.path).args(arguments);
+        let git = Program::git().patiently();
+        let git = git.arg("-C").arg(&self.path).args(arguments);
         git.output(b"").await
     }
 
     /// A copy in one pack with git's bitmaps, its commit-graph and packed refs: git as fast as it can be.
     pub(crate) async fn copy_maintained(&self, to: &Path) -> anyhow::Result<Self> {
         Program::git()
+            .patiently()
             .args(["clone", "-q", "--mirror", "--no-local"])
             .arg(&self.path)
             .arg(to)
