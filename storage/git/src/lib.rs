@@ -41,6 +41,7 @@ mod reach;
 pub mod refs;
 pub mod repack;
 mod responses;
+mod spooled;
 mod stats;
 mod store;
 mod trees;

@@ -1,23 +1,20 @@
 //! What a bundle is made of: bytes of its own and parts of packs.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use tempfile::{SpooledData, SpooledTempFile};
+use tempfile::SpooledTempFile;
 
 use crate::output::{Output, PackPart};
+use crate::spooled::Spooled;
 use crate::store::Pack;
 
 /// A bundle's own bytes stay in memory up to this: a header and a checksum do.
 const MEMORY_BYTES_MAX: usize = 256 * 1024;
 /// Parts of smaller packs are copied: those are merged soon.
 const REFERRED_PACK_BYTES_MIN: u64 = 4 * 1024 * 1024;
-/// Bytes read from a file at once.
-const STEP_BYTES: usize = 128 * 1024;
 
 #[derive(Debug)]
 enum Piece {
@@ -27,19 +24,13 @@ enum Piece {
     Part(usize, u64),
 }
 
-#[derive(Debug)]
-enum Own {
-    Memory(Vec<u8>),
-    File(File),
-}
-
 /// The content of a bundle.
 #[derive(Debug)]
 pub(super) struct Pieces {
     /// With where each ends in the bundle, ascending.
     pieces: Vec<(u64, Piece)>,
     packs: Vec<Arc<Pack>>,
-    own: Own,
+    own: Spooled,
     own_bytes: u64,
     bytes: u64,
 }
@@ -57,9 +48,10 @@ impl Pieces {
 
     /// What it takes of the disk: its own bytes, and packs whose files have no name any more.
     pub(super) fn disk_bytes(&self) -> u64 {
-        let own = match self.own {
-            Own::Memory(_) => 0,
-            Own::File(_) => self.own_bytes,
+        let own = if self.own.is_in_memory() {
+            0
+        } else {
+            self.own_bytes
         };
         // Where that cannot be found out, the pack counts.
         let is_removed = |pack: &&Arc<Pack>| !pack.data.path().try_exists().unwrap_or(false);
@@ -87,7 +79,7 @@ impl Pieces {
             }
             let skipped = from - start;
             match piece {
-                Piece::Own(at) => self.write_own(at + skipped, to - from, output)?,
+                Piece::Own(at) => self.own.write_range(at + skipped, to - from, output)?,
                 Piece::Part(pack, at) => {
                     let at = at + skipped;
                     let pack = Arc::clone(&packs[*pack]);
@@ -97,24 +89,6 @@ impl Pieces {
             start = *end;
         }
         Ok(())
-    }
-
-    fn write_own(&self, at: u64, bytes: u64, output: &mut dyn Output) -> io::Result<()> {
-        let size = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
-        match &self.own {
-            Own::Memory(data) => output.write_all(&data[size(at)?..size(at + bytes)?]),
-            Own::File(file) => {
-                let mut buffer = vec![0; STEP_BYTES.min(size(bytes)?)];
-                let mut done = 0;
-                while done < bytes {
-                    let step = size((bytes - done).min(buffer.len() as u64))?;
-                    file.read_exact_at(&mut buffer[..step], at + done)?;
-                    output.write_all(&buffer[..step])?;
-                    done += step as u64;
-                }
-                Ok(())
-            }
-        }
     }
 }
 
@@ -150,10 +124,7 @@ impl Recorder {
 
     /// What was taken.
     pub(super) fn finish(self) -> io::Result<Pieces> {
-        let own = match self.own.into_inner() {
-            SpooledData::InMemory(cursor) => Own::Memory(cursor.into_inner()),
-            SpooledData::OnDisk(file) => Own::File(file),
-        };
+        let own = Spooled::from(self.own);
         Ok(Pieces {
             pieces: self.pieces,
             packs: self.packs,

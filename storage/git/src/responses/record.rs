@@ -1,22 +1,19 @@
 //! One answer: recorded while it is made, and replayed.
 
-use std::fs::File;
 use std::io::{self, Write};
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use tempfile::{SpooledData, SpooledTempFile};
+use tempfile::SpooledTempFile;
 
 use crate::output::{Output, PackPart};
+use crate::spooled::Spooled;
 use crate::store::Pack;
 
 /// An answer's own bytes stay in memory up to this: a listing of a hundred thousand refs does.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// An answer with more own bytes is not kept.
 const OWN_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Bytes read from a file at once.
-const STEP_BYTES: usize = 128 * 1024;
 
 #[derive(Debug)]
 enum Piece {
@@ -26,17 +23,11 @@ enum Piece {
     Part(Weak<Pack>, std::ops::Range<u64>),
 }
 
-#[derive(Debug)]
-enum Own {
-    Memory(Vec<u8>),
-    File(File),
-}
-
 /// An answer, framed as it leaves.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pieces: Vec<Piece>,
-    own: Own,
+    own: Spooled,
     own_bytes: u64,
 }
 
@@ -57,9 +48,10 @@ impl Answer {
     }
 
     pub(super) const fn memory_bytes(&self) -> u64 {
-        match self.own {
-            Own::Memory(_) => self.own_bytes,
-            Own::File(_) => 0,
+        if self.own.is_in_memory() {
+            self.own_bytes
+        } else {
+            0
         }
     }
 
@@ -79,7 +71,7 @@ impl Answer {
             match piece {
                 Piece::Own(bytes) => {
                     if index >= first {
-                        self.replay_own(at, *bytes, output)?;
+                        self.own.write_range(at, *bytes, output)?;
                     }
                     at += bytes;
                 }
@@ -93,24 +85,6 @@ impl Answer {
             }
         }
         Ok(())
-    }
-
-    fn replay_own(&self, at: u64, bytes: u64, output: &mut dyn Output) -> io::Result<()> {
-        let size = |bytes: u64| usize::try_from(bytes).map_err(io::Error::other);
-        match &self.own {
-            Own::Memory(data) => output.write_all(&data[size(at)?..size(at + bytes)?]),
-            Own::File(file) => {
-                let mut buffer = vec![0; STEP_BYTES.min(size(bytes)?)];
-                let mut done = 0;
-                while done < bytes {
-                    let step = size((bytes - done).min(buffer.len() as u64))?;
-                    file.read_exact_at(&mut buffer[..step], at + done)?;
-                    output.write_all(&buffer[..step])?;
-                    done += step as u64;
-                }
-                Ok(())
-            }
-        }
     }
 }
 
@@ -192,10 +166,7 @@ impl<'a> Recorder<'a> {
 
 impl Recording {
     fn into_answer(self) -> io::Result<Answer> {
-        let own = match self.own.into_inner() {
-            SpooledData::InMemory(cursor) => Own::Memory(cursor.into_inner()),
-            SpooledData::OnDisk(file) => Own::File(file),
-        };
+        let own = Spooled::from(self.own);
         Ok(Answer {
             pieces: self.pieces,
             own,
