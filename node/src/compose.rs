@@ -62,6 +62,9 @@ impl Node {
         if let Some(schedule) = config.prune {
             repos.start_pruning(schedule);
         }
+        if let Some(after) = config.settle_after {
+            repos.settle_networks(after);
+        }
         if let Some(bytes_min) = config.git.bundle_bytes_min {
             repos.offer_bundles(BundlesConfig { bytes_min });
         }

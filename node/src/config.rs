@@ -73,6 +73,8 @@ pub(crate) struct Config {
     pub(crate) mirrors: MirrorSettings,
     /// When what no ref reaches is dropped by itself; `None`: never.
     pub(crate) prune: Option<PruneSchedule>,
+    /// How long nobody must have pushed to a network before all its packs become one; `None`: never.
+    pub(crate) settle_after: Option<Duration>,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
 }
@@ -190,6 +192,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
         git: check_git(&git),
         mirrors: check_mirrors(mirrors, folder)?,
         prune: check_prune(&maintenance)?,
+        settle_after: check_settle(&maintenance)?,
         log_filter: log
             .filter
             .unwrap_or_else(|| defaults::LOG_FILTER.to_owned()),
@@ -391,6 +394,20 @@ fn check_prune(maintenance: &file::Maintenance) -> Result<Option<PruneSchedule>,
     Ok(Some(PruneSchedule { every, grace }))
 }
 
+fn check_settle(maintenance: &file::Maintenance) -> Result<Option<Duration>, ConfigError> {
+    let after = match maintenance.settle_after {
+        Some(units::Interval::Off) => return Ok(None),
+        Some(units::Interval::Every(after)) => after.duration(),
+        None => defaults::SETTLE_AFTER,
+    };
+    if after < SETTLE_AFTER_MIN {
+        return invalid("[maintenance] settle_after", "is less than \"1s\"");
+    }
+    Ok(Some(after))
+}
+
+/// All packs are written anew each time.
+const SETTLE_AFTER_MIN: Duration = Duration::from_secs(1);
 /// Every network is looked at so often.
 const PRUNE_EVERY_MIN: Duration = Duration::from_secs(1);
 /// A segment must hold the largest batch many times over.

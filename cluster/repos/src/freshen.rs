@@ -23,8 +23,8 @@ use crate::repos::Inner;
 
 /// How often the replica is looked over.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Packs of fewer objects are counted by walking just as fast.
-const OBJECTS_MIN: u32 = 2_000;
+/// Packs of fewer objects are counted by walking in about a millisecond.
+const OBJECTS_MIN: u32 = 256;
 /// How long one network may take.
 const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 

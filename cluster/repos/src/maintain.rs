@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
 
 use henge_runtime::tasks::OnPanic;
@@ -22,7 +22,7 @@ use henge_types::{GroupId, NetworkId};
 use tokio::sync::Notify;
 
 use crate::metrics;
-use crate::repos::Inner;
+use crate::repos::{Inner, Repos};
 
 pub(crate) mod ask;
 pub(crate) mod check;
@@ -33,7 +33,7 @@ pub(crate) mod prune;
 pub(crate) mod schedule;
 mod watch;
 
-use watch::{Due, Watch};
+use watch::{Due, Packs, Watch};
 
 /// How often a leader looks for networks that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -51,6 +51,8 @@ pub(crate) struct Maintenance {
     last: Mutex<BTreeMap<NetworkId, LastCompaction>>,
     /// Those that ended.
     runs: AtomicU64,
+    /// How long nobody must have pushed before all packs become one.
+    settle: OnceLock<Duration>,
 }
 
 impl Maintenance {
@@ -108,6 +110,16 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     check::start(inner);
 }
 
+impl Repos {
+    /// From now on all packs of a network become one once nobody pushed to it for so long: a clone is then the pack as it
+    /// lies there. Larger networks wait longer, by four seconds for every MiB; those above 1 GiB stay as they are.
+    /// Counts once.
+    pub fn settle_networks(&self, after: Duration) {
+        // Whoever calls it twice says the same again.
+        let _known = self.inner.maintenance.settle.set(after);
+    }
+}
+
 impl Inner {
     /// One compaction after the other: a node never works on two.
     async fn maintain(self: Arc<Self>) {
@@ -124,6 +136,7 @@ impl Inner {
     /// The network that needs it most, if any is due.
     fn look(&self, watch: &mut Watch) -> Option<Due> {
         let now = self.clock.instant();
+        watch.settle = self.maintenance.settle.get().copied();
         let grown = self.effects.take_grown();
         let groups = self.cluster.local_groups().into_iter();
         let led = groups
@@ -145,7 +158,13 @@ impl Inner {
         drop(asked);
         let (due, packs_max) = watch.due(now, |group, network| {
             let view = self.cluster.view(group)?;
-            Some(view.with(|state, _| ShardView::new(state).packs(network).count()))
+            Some(view.with(|state, _| {
+                let packs = ShardView::new(state).packs(network);
+                packs.fold(Packs::default(), |sum, pack| Packs {
+                    count: sum.count + 1,
+                    bytes: sum.bytes.saturating_add(pack.pack_bytes),
+                })
+            }))
         });
         metrics::packs_max(packs_max);
         due
@@ -182,7 +201,7 @@ impl Inner {
                 metrics::compaction_failed();
             }
         }
-        watch.ended(group, network, now, outcome.as_ref().map(Option::is_some));
+        watch.ended(due, now, outcome.as_ref().map(Option::is_some));
         let (done, failed) = match outcome {
             Ok(done) => (done.unwrap_or_default(), None),
             Err(error) => (compact::Compacted::default(), Some(error.to_string())),

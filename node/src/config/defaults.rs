@@ -43,5 +43,8 @@ pub(crate) const PRUNE_EVERY: Duration = Duration::from_hours(7 * 24);
 /// `[maintenance] prune_grace`: as long as git keeps what no ref reaches.
 pub(crate) const PRUNE_GRACE: Duration = Duration::from_hours(14 * 24);
 
+/// `[maintenance] settle_after`.
+pub(crate) const SETTLE_AFTER: Duration = Duration::from_secs(5);
+
 /// `[log] filter`.
 pub(crate) const LOG_FILTER: &str = "info,openraft=error";

@@ -71,6 +71,7 @@ pub(crate) struct Http {
 pub(crate) struct Maintenance {
     pub(crate) prune_every: Option<Interval>,
     pub(crate) prune_grace: Option<Span>,
+    pub(crate) settle_after: Option<Interval>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -172,6 +173,7 @@ variables! {
     "HENGE_MIRRORS_CA_FILE" => mirrors.ca_file;
     "HENGE_MAINTENANCE_PRUNE_EVERY" => maintenance.prune_every;
     "HENGE_MAINTENANCE_PRUNE_GRACE" => maintenance.prune_grace;
+    "HENGE_MAINTENANCE_SETTLE_AFTER" => maintenance.settle_after;
     "HENGE_LOG_FILTER" => log.filter;
     "HENGE_LOG_FORMAT" => log.format;
 }

@@ -64,6 +64,7 @@ fn what_is_not_written_has_its_default() {
         grace: Duration::from_hours(14 * 24),
     };
     assert_eq!(config.prune, Some(schedule));
+    assert_eq!(config.settle_after, Some(Duration::from_secs(5)));
     assert!(config.anonymous_reads);
     assert_eq!(config.log_filter, "info,openraft=error");
     assert_eq!(config.log_format, LogFormat::Text);
@@ -241,6 +242,23 @@ fn pruning_has_a_schedule_or_none() {
         ("prune = \"1d\"", "unknown field `prune`"),
     ] {
         let error = prune(text).expect_err("refused").to_string();
+        assert!(error.contains(why), "{error}");
+    }
+}
+
+#[test]
+fn networks_settle_after_a_while_or_never() {
+    let settle = |text: &str| {
+        load(&format!("{GOOD}\n[maintenance]\n{text}\n")).map(|config| config.settle_after)
+    };
+    let two = Duration::from_secs(2);
+    assert_eq!(settle("settle_after = \"2s\"").expect("good"), Some(two));
+    assert_eq!(settle("settle_after = \"off\"").expect("good"), None);
+    for (text, why) in [
+        ("settle_after = \"0s\"", "settle_after: is less than \"1s\""),
+        ("settle_after = \"soon\"", "is not \"off\" or a duration"),
+    ] {
+        let error = settle(text).expect_err("refused").to_string();
         assert!(error.contains(why), "{error}");
     }
 }

@@ -12,6 +12,12 @@ const PACKS_MAX: usize = 32;
 const PACKS_QUIET: usize = 6;
 /// How long nobody must have pushed.
 const QUIET: Duration = Duration::from_secs(2);
+/// How much longer nobody must have pushed for every MiB of packs that become one: whoever pushes now and then, each time
+/// just too late, costs the leader about a hundredth of a processor.
+const SETTLED_PER_MIB: Duration = Duration::from_secs(4);
+/// Larger networks stay a progression: that costs their clones little beside what they cost anyway.
+const SETTLED_BYTES_MAX: u64 = 1024 * MIB;
+const MIB: u64 = 1024 * 1024;
 /// The pause after a first failure; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
 /// The longest.
@@ -28,6 +34,25 @@ pub(super) struct Due {
     pub depth: Depth,
 }
 
+/// The packs of a network.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Packs {
+    /// How many there are.
+    pub count: usize,
+    /// Bytes of all.
+    pub bytes: u64,
+}
+
+impl Packs {
+    /// How long nobody must have pushed before they become one, `least` for the smallest; none when they stay as they
+    /// are.
+    fn settle_after(self, least: Option<Duration>) -> Option<Duration> {
+        let least = least.filter(|_| self.count > 1 && self.bytes <= SETTLED_BYTES_MAX)?;
+        let mib = u32::try_from(self.bytes / MIB).ok()?;
+        Some(least.saturating_add(SETTLED_PER_MIB.saturating_mul(mib)))
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Watched {
     /// When it got its last pack.
@@ -35,6 +60,8 @@ struct Watched {
     asked: Option<Depth>,
     failures: u32,
     not_before: Option<Instant>,
+    /// Its packs were found to be a progression since it grew last.
+    is_progression: bool,
 }
 
 impl Watched {
@@ -44,24 +71,34 @@ impl Watched {
             asked: None,
             failures: 0,
             not_before: None,
+            is_progression: false,
         }
     }
 
-    fn is_due(&self, now: Instant, packs: usize) -> Option<Depth> {
+    /// How it is to be compacted now; `settle` is how long nobody must have pushed before all packs become one.
+    fn is_due(&self, now: Instant, packs: Packs, settle: Option<Duration>) -> Option<Depth> {
         if let Some(depth) = self.asked {
             return Some(depth);
         }
         if self.not_before.is_some_and(|not_before| now < not_before) {
             return None;
         }
-        let quiet = now.saturating_duration_since(self.grew) >= QUIET;
-        (packs > PACKS_MAX || packs > PACKS_QUIET && quiet).then_some(Depth::Geometric)
+        let quiet = now.saturating_duration_since(self.grew);
+        let many = packs.count > PACKS_MAX || packs.count > PACKS_QUIET && quiet >= QUIET;
+        if many && !self.is_progression {
+            return Some(Depth::Geometric);
+        }
+        let after = packs.settle_after(settle);
+        let settled = after.is_some_and(|after| quiet >= after);
+        settled.then_some(Depth::Everything)
     }
 }
 
 /// The networks of the shards that this node leads that got packs lately.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
+    /// How long nobody must have pushed to a small network before its packs become one; none when they never do.
+    pub(super) settle: Option<Duration>,
     led: BTreeMap<GroupId, u64>,
     networks: BTreeMap<(GroupId, NetworkId), Watched>,
 }
@@ -84,6 +121,7 @@ impl Watch {
             let watched = self.networks.entry((group, network));
             let watched = watched.or_insert_with(|| Watched::new(at));
             watched.grew = watched.grew.max(at);
+            watched.is_progression = false;
         }
     }
 
@@ -108,44 +146,47 @@ impl Watch {
     pub(super) fn due(
         &mut self,
         now: Instant,
-        packs_of: impl Fn(GroupId, &NetworkId) -> Option<usize>,
+        packs_of: impl Fn(GroupId, &NetworkId) -> Option<Packs>,
     ) -> (Option<Due>, usize) {
         let mut best: Option<(bool, usize, Due)> = None;
-        let mut most = 0;
+        let (mut most, settle) = (0, self.settle);
         self.networks.retain(|(group, network), watched| {
-            let packs = packs_of(*group, network).unwrap_or(0);
-            most = most.max(packs);
-            if let Some(depth) = watched.is_due(now, packs) {
+            let packs = packs_of(*group, network).unwrap_or_default();
+            most = most.max(packs.count);
+            if let Some(depth) = watched.is_due(now, packs, settle) {
                 let asked = watched.asked.is_some();
                 let due = Due {
                     group: *group,
                     network: *network,
                     depth,
                 };
-                if best.is_none_or(|(other, more, _)| (other, more) < (asked, packs)) {
-                    best = Some((asked, packs, due));
+                if best.is_none_or(|(other, more, _)| (other, more) < (asked, packs.count)) {
+                    best = Some((asked, packs.count, due));
                 }
             }
-            watched.asked.is_some() || packs > PACKS_QUIET
+            watched.asked.is_some()
+                || packs.count > PACKS_QUIET && !watched.is_progression
+                || packs.settle_after(settle).is_some()
         });
         (best.map(|(_, _, due)| due), most)
     }
 
     /// A compaction ended: whether there was anything to do, or that it failed.
-    pub(super) fn ended<E>(
-        &mut self,
-        group: GroupId,
-        network: NetworkId,
-        now: Instant,
-        outcome: Result<bool, &E>,
-    ) {
+    pub(super) fn ended<E>(&mut self, due: Due, now: Instant, outcome: Result<bool, &E>) {
+        let Due {
+            group,
+            network,
+            depth,
+        } = due;
         let Some(watched) = self.networks.get_mut(&(group, network)) else {
             return;
         };
         watched.asked = None;
         match outcome {
             Ok(true) => *watched = Watched::new(watched.grew),
-            // As well as it gets, however many packs there are.
+            // However many packs there are: they may become one yet.
+            Ok(false) if depth == Depth::Geometric => watched.is_progression = true,
+            // As well as it gets.
             Ok(false) => {
                 self.networks.remove(&(group, network));
             }
@@ -176,6 +217,11 @@ mod tests {
         })
     }
 
+    /// So many packs, of a few bytes.
+    fn packs(count: usize) -> Option<Packs> {
+        Some(Packs { count, bytes: 1 })
+    }
+
     #[expect(clippy::disallowed_methods, reason = "a point to count from")]
     fn leading(networks: &[u8]) -> (Watch, Instant) {
         let start = Instant::now();
@@ -190,39 +236,40 @@ mod tests {
     #[test]
     fn many_packs_are_due_at_once_and_some_when_it_is_quiet() {
         let (mut watch, start) = leading(&[1]);
-        assert_eq!(watch.due(start, |_, _| Some(PACKS_MAX)).0, None);
-        let many = watch.due(start, |_, _| Some(PACKS_MAX + 1));
+        assert_eq!(watch.due(start, |_, _| packs(PACKS_MAX)).0, None);
+        let many = watch.due(start, |_, _| packs(PACKS_MAX + 1));
         assert_eq!(many, (due(1, Depth::Geometric), PACKS_MAX + 1));
         let quiet = start + QUIET;
-        let some = watch.due(quiet, |_, _| Some(PACKS_QUIET + 1));
+        let some = watch.due(quiet, |_, _| packs(PACKS_QUIET + 1));
         assert_eq!(some.0, due(1, Depth::Geometric));
         watch.grew(GROUP, network(1), quiet);
-        assert_eq!(watch.due(quiet, |_, _| Some(PACKS_QUIET + 1)).0, None);
-        assert_eq!(watch.due(quiet, |_, _| Some(PACKS_QUIET)).0, None);
-        let forgotten = watch.due(quiet + QUIET, |_, _| Some(PACKS_MAX + 1));
+        assert_eq!(watch.due(quiet, |_, _| packs(PACKS_QUIET + 1)).0, None);
+        assert_eq!(watch.due(quiet, |_, _| packs(PACKS_QUIET)).0, None);
+        let forgotten = watch.due(quiet + QUIET, |_, _| packs(PACKS_MAX + 1));
         assert_eq!(forgotten, (None, 0), "it was well, and did not grow since");
     }
 
     #[test]
     fn the_one_asked_for_comes_first_then_the_one_with_most_packs() {
         let (mut watch, start) = leading(&[1, 2, 3]);
-        let packs = |_, network: &NetworkId| Some(33 + usize::from(network.as_bytes()[0]));
-        assert_eq!(watch.due(start, packs).0, due(3, Depth::Geometric));
+        let many = |_, network: &NetworkId| packs(33 + usize::from(network.as_bytes()[0]));
+        assert_eq!(watch.due(start, many).0, due(3, Depth::Geometric));
         assert!(watch.asked(GROUP, network(1), Depth::Everything, start));
-        assert_eq!(watch.due(start, packs).0, due(1, Depth::Everything));
-        watch.ended::<()>(GROUP, network(1), start, Ok(false));
+        assert_eq!(watch.due(start, many).0, due(1, Depth::Everything));
+        watch.ended::<()>(due(1, Depth::Everything).unwrap(), start, Ok(false));
         let elsewhere = GroupId::new(2);
         assert!(!watch.asked(elsewhere, network(9), Depth::Everything, start));
-        assert_eq!(watch.due(start, packs).0, due(3, Depth::Geometric));
+        assert_eq!(watch.due(start, many).0, due(3, Depth::Geometric));
     }
 
     #[test]
     fn a_failure_is_tried_again_later_and_later() {
         let (mut watch, start) = leading(&[1]);
-        let many = |_, _: &NetworkId| Some(100);
+        let many = |_, _: &NetworkId| packs(100);
+        let failed = due(1, Depth::Geometric).unwrap();
         let mut now = start;
         for pause in [1, 2, 4, 8] {
-            watch.ended(GROUP, network(1), now, Err(&()));
+            watch.ended(failed, now, Err(&()));
             let pause = Duration::from_secs(pause);
             let early = now + pause - Duration::from_millis(1);
             assert_eq!(watch.due(early, many).0, None);
@@ -230,13 +277,13 @@ mod tests {
             assert_eq!(watch.due(now, many).0, due(1, Depth::Geometric));
         }
         for _ in 0..100 {
-            watch.ended(GROUP, network(1), now, Err(&()));
+            watch.ended(failed, now, Err(&()));
         }
         assert_eq!(
             watch.due(now + BACKOFF_MAX, many).0,
             due(1, Depth::Geometric)
         );
-        watch.ended(GROUP, network(1), now, Err(&()));
+        watch.ended(failed, now, Err(&()));
         assert!(watch.asked(GROUP, network(1), Depth::Geometric, now));
         assert_eq!(
             watch.due(now, many).0,
@@ -246,12 +293,61 @@ mod tests {
     }
 
     #[test]
+    fn a_network_that_rests_becomes_one_pack_a_larger_one_later() {
+        let settle = Duration::from_secs(5);
+        let large = |mib: u64| {
+            let bytes = mib * MIB;
+            Some(Packs { count: 2, bytes })
+        };
+        for (found, after) in [
+            (packs(2), Some(settle)),
+            (packs(PACKS_QUIET), Some(settle)),
+            (large(10), Some(settle + 10 * SETTLED_PER_MIB)),
+            (large(1024), Some(settle + 1024 * SETTLED_PER_MIB)),
+            (large(1025), None),
+            (packs(1), None),
+        ] {
+            let (mut watch, start) = leading(&[1]);
+            watch.settle = Some(settle);
+            let Some(after) = after else {
+                let never = start + Duration::from_hours(1000);
+                assert_eq!(watch.due(never, |_, _| found).0, None, "{found:?}");
+                continue;
+            };
+            let early = start + after - Duration::from_millis(1);
+            assert_eq!(watch.due(early, |_, _| found).0, None, "{found:?}");
+            let everything = due(1, Depth::Everything);
+            assert_eq!(watch.due(start + after, |_, _| found).0, everything);
+            watch.grew(GROUP, network(1), start + after);
+            assert_eq!(watch.due(start + after, |_, _| found).0, None, "a push");
+        }
+        let (mut watch, start) = leading(&[1]);
+        let never = start + Duration::from_hours(1000);
+        assert_eq!(watch.due(never, |_, _| packs(2)).0, None, "it is off");
+    }
+
+    #[test]
+    fn many_packs_in_a_progression_are_left_until_they_settle() {
+        let (mut watch, start) = leading(&[1]);
+        watch.settle = Some(Duration::from_secs(5));
+        let many = |_, _: &NetworkId| packs(PACKS_MAX + 1);
+        let geometric = watch.due(start, many).0.unwrap();
+        assert_eq!(geometric.depth, Depth::Geometric);
+        watch.ended::<()>(geometric, start, Ok(false));
+        assert_eq!(watch.due(start, many).0, None);
+        let settled = start + Duration::from_secs(5);
+        assert_eq!(watch.due(settled, many).0, due(1, Depth::Everything));
+        watch.grew(GROUP, network(1), settled);
+        assert_eq!(watch.due(settled, many).0, due(1, Depth::Geometric));
+    }
+
+    #[test]
     fn what_is_not_led_is_not_watched() {
         let (mut watch, start) = leading(&[1]);
         assert_eq!(watch.lead(BTreeMap::from([(GROUP, 3)])), []);
         assert_eq!(watch.lead(BTreeMap::new()), []);
         watch.grew(GROUP, network(1), start);
-        assert_eq!(watch.due(start, |_, _| Some(100)), (None, 0));
+        assert_eq!(watch.due(start, |_, _| packs(100)), (None, 0));
         assert_eq!(watch.lead(BTreeMap::from([(GROUP, 4)])), [GROUP]);
         assert_eq!(
             watch.lead(BTreeMap::from([(GROUP, 5)])),

@@ -146,6 +146,27 @@ async fn sixty_pushes_leave_few_packs_on_every_replica_while_clones_run() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_network_that_nobody_pushes_to_becomes_one_pack() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    let url = ring.url(1, "admin/rests");
+    for number in 0..3 {
+        work.commit(&format!("file-{number}"), b"some\n");
+        work.git(&["push", "-q", &url, "main"]).await;
+    }
+    let network = network(&ring, "admin/rests").await;
+    let group = ring.shard("admin/rests").await;
+    assert_eq!(settled(&ring, group, &network, FEW).await.len(), 3);
+    for node in ring.live() {
+        let repos = &ring.node(node).repos;
+        repos.settle_networks(Duration::from_millis(100));
+    }
+    settled(&ring, group, &network, 1).await;
+    agree(&ring, group).await;
+    clone_is_whole(&ring, 2, "admin/rests", "clone", &work).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_asks_for_what_is_done_at_once_sees_that_it_was_done() {
     let ring = Ring::start().await;
     let work = ring.work_dir("work");

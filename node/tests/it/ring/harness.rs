@@ -329,7 +329,9 @@ pub(super) fn henge() -> Command {
     command
         .env_remove("HENGE_URL")
         .env_remove("HENGE_TOKEN")
-        .env("HENGE_FAILPOINTS", "1");
+        .env("HENGE_FAILPOINTS", "1")
+        // Tests compact when they mean to: what a leader does by itself after a pause would come between.
+        .env("HENGE_MAINTENANCE_SETTLE_AFTER", "off");
     command
 }
 
