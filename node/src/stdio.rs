@@ -74,7 +74,7 @@ fn try_receive_pack(args: &ReceivePack) -> anyhow::Result<()> {
         .quarantine()
         .with_context(|| format!("cannot write to {}", args.dir.display()))?;
     let limits = repository.push_limits(PushLimits::default());
-    conversation.receive_pack(quarantine.path(), &mut input, &mut output, &limits)?;
+    conversation.receive_pack(&quarantine.path(), &mut input, &mut output, &limits)?;
     Ok(())
 }
 

@@ -211,7 +211,7 @@ pub(crate) fn push(
     let outcome = receive_pack(
         repo,
         objects,
-        quarantine.path(),
+        &quarantine.path(),
         &mut input,
         &mut report,
         limits,

@@ -55,7 +55,7 @@ impl Longer {
         let outcome = receive_pack(
             &self.repo,
             &self.objects(),
-            quarantine.path(),
+            &quarantine.path(),
             &mut &request[..],
             &mut report,
             &limits(),

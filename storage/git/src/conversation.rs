@@ -2,13 +2,12 @@
 //! git-receive-pack(1).
 
 use std::io::BufRead;
-use std::path::Path;
 
 use crate::advertise::advertise_peeled;
 use crate::fetch::{FetchError, FetchSummary, upload_pack, upload_pack_stream};
 use crate::output::Output;
 use crate::protocol::{FetchLimits, FetchPolicy, Protocol, PushLimits, Service};
-use crate::push::{Place, PushSummary, ReceiveError, Transport, receive};
+use crate::push::{Place, PushSummary, Quarantine, ReceiveError, Transport, receive};
 use crate::refs::RefStore;
 use crate::store::Objects;
 
@@ -81,7 +80,7 @@ impl Conversation<'_> {
         outcome
     }
 
-    /// The client pushes. `quarantine` is an existing empty directory that the caller removes afterwards.
+    /// The client pushes. `quarantine` is where the pack lies until the end; the caller removes what is left there.
     ///
     /// On a stream the pack is read also where nothing can come of it: a client listens for the report only after it
     /// has sent everything.
@@ -90,7 +89,7 @@ impl Conversation<'_> {
     /// As [`crate::receive_pack`]: the conversation then ends without a report.
     pub fn receive_pack(
         &self,
-        quarantine: &Path,
+        quarantine: &dyn Quarantine,
         input: &mut dyn BufRead,
         output: &mut dyn Output,
         limits: &PushLimits,

@@ -1,6 +1,8 @@
 //! What the protocol needs of refs: [`RefStore`], and what a checked push hands to it.
 
+use std::fs::File;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use henge_types::{
     ObjectFormat, ObjectId, PackId, PushCertificate, RefName, RefUpdate, RefVerdict,
@@ -81,7 +83,7 @@ pub struct VerifiedPush<'a> {
     pub checked: &'a ClosureCheck,
 }
 
-/// A pack and its index in a quarantine directory. Nothing of it is fsynced yet.
+/// A pack and its index in a quarantine. Nothing of it is fsynced yet.
 #[derive(Debug, Clone)]
 pub struct QuarantinedPack {
     /// Its trailing checksum.
@@ -96,6 +98,9 @@ pub struct QuarantinedPack {
     pub idx_bytes: u64,
     /// Objects in it.
     pub objects: u32,
+    /// Both files where they lie in memory: the paths lead to them while they are held here, and nowhere else. They can be
+    /// read, not renamed.
+    pub in_memory: Option<[Arc<File>; 2]>,
 }
 
 /// What checking a push's closure did, for logs and metrics.

@@ -274,6 +274,7 @@ fn finish(
             pack_bytes: written.bytes,
             idx_bytes,
             objects: sources.len(),
+            in_memory: None,
         },
         rev_path,
         copied: sources.len() - new_deltas - written.deflated,

@@ -128,14 +128,14 @@ impl ObjectStore {
     ) -> Result<Self, StoreError> {
         let mut store = Self::new(Vec::new(), &[], None, format);
         for idx in idx_files {
-            store.add_pack(idx)?;
+            store.add_pack(&idx.with_extension("pack"), idx)?;
         }
         Ok(store)
     }
 
     /// Adds a pack from elsewhere; it answers before every other pack. Its slot.
-    pub(crate) fn add_pack(&mut self, idx: &Path) -> Result<u32, StoreError> {
-        let pack = Pack::open(idx, self.format).map_err(|source| StoreError::Pack {
+    pub(crate) fn add_pack(&mut self, pack: &Path, idx: &Path) -> Result<u32, StoreError> {
+        let pack = Pack::open_files(pack, idx, self.format).map_err(|source| StoreError::Pack {
             path: idx.to_owned(),
             source,
         })?;

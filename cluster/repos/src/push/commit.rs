@@ -182,9 +182,18 @@ pub(crate) fn is_small(pack: &QuarantinedPack) -> bool {
 /// # Errors
 /// When they cannot be read.
 pub(crate) async fn inline(pack: &QuarantinedPack) -> io::Result<PackRef> {
+    let (pack_path, idx_path) = (&pack.pack_path, &pack.idx_path);
+    let (bytes, idx) = match pack.in_memory {
+        // Nothing is waited for.
+        Some(_) => (std::fs::read(pack_path)?, std::fs::read(idx_path)?),
+        None => (
+            tokio::fs::read(pack_path).await?,
+            tokio::fs::read(idx_path).await?,
+        ),
+    };
     let inline = InlinePack {
-        pack: tokio::fs::read(&pack.pack_path).await?.into(),
-        idx: tokio::fs::read(&pack.idx_path).await?.into(),
+        pack: bytes.into(),
+        idx: idx.into(),
     };
     Ok(PackRef {
         inline: Some(inline),

@@ -1,6 +1,8 @@
 //! A push at the leader of its shard: barrier, known or new, quarantine, checks, commit, report.
 
+use std::cell::OnceCell;
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,7 +13,9 @@ use henge_git::{Objects, PushLimits, PushSummary, ReceiveError, parse_push, rece
 use henge_runtime::failpoint;
 use henge_state::{RequestRecord, ShardView};
 use henge_storage::objects::ObjectStore;
-use henge_types::{ErrorCode, NodeId, ObjectFormat, RefVerdict, Refusal, Reply, RequestBinding};
+use henge_types::{
+    ErrorCode, NodeId, ObjectFormat, RefVerdict, Refusal, Reply, RequestBinding, limits,
+};
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
 
@@ -193,9 +197,12 @@ fn receive(
     limits: &PushLimits,
     (mut source, bytes): (Source, u64),
 ) -> PushAnswer {
-    let prepared = quarantine(store).and_then(|quarantine| Ok((quarantine, source.open(bytes)?)));
-    let (quarantine, mut input) = match prepared {
-        Ok(prepared) => prepared,
+    let quarantine = OwnQuarantine {
+        store,
+        made: OnceCell::new(),
+    };
+    let mut input = match source.open(bytes) {
+        Ok(input) => input,
         Err(error) => {
             tracing::error!(%error, "cannot prepare for a push");
             let message = "the leader cannot store the push: its log says why";
@@ -207,7 +214,7 @@ fn receive(
     let outcome = receive_pack(
         leader,
         objects,
-        quarantine.path(),
+        &quarantine,
         &mut input,
         &mut report,
         limits,
@@ -224,6 +231,26 @@ fn receive(
         }
         Err(_) if broken.is_set() => broke_off(),
         Err(error) => failed(&error),
+    }
+}
+
+/// A directory is made for large packs only: what rides in an entry is put together in memory.
+struct OwnQuarantine<'a> {
+    store: &'a ObjectStore,
+    made: OnceCell<henge_storage::objects::Quarantine>,
+}
+
+impl henge_git::Quarantine for OwnQuarantine<'_> {
+    fn dir(&self) -> io::Result<&Path> {
+        if let Some(made) = self.made.get() {
+            return Ok(made.path());
+        }
+        let new = quarantine(self.store)?;
+        Ok(self.made.get_or_init(|| new).path())
+    }
+
+    fn memory_bytes_max(&self) -> u64 {
+        limits::INLINE_PACK_BYTES_MAX as u64
     }
 }
 

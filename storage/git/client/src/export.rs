@@ -116,7 +116,7 @@ fn take_pack(
     let summary = receive_pack(
         &refs,
         &objects,
-        quarantine.path(),
+        &quarantine.path(),
         &mut input,
         &mut report,
         &limits,

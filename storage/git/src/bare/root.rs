@@ -174,7 +174,7 @@ impl Shared {
             &self
                 .pool
                 .get(&repository.objects(), repository.object_format()),
-            quarantine.path(),
+            &quarantine.path(),
             &mut *input,
             &mut report,
             &limits,

@@ -1,9 +1,7 @@
 //! The pack of a push, streamed into the quarantine: bounded, indexed, thin packs completed.
 
 use std::cell::{Cell, RefCell};
-use std::fs::File;
-use std::io::{self, BufRead, BufReader, BufWriter, Read, Seek, Write};
-use std::path::Path;
+use std::io::{self, BufRead, BufReader, Read};
 
 use gix_hashtable::HashSet;
 use gix_pack::data::input;
@@ -14,6 +12,7 @@ use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
 use crate::push::budget::Budget;
 use crate::push::depth::check_delta_depth;
+use crate::push::quarantine::{Finished, Held, Incoming, Quarantine};
 use crate::push::report::refusal_text;
 use crate::refs::QuarantinedPack;
 use crate::store::ObjectStore;
@@ -162,11 +161,11 @@ pub(crate) struct Ingested {
     pub(crate) external: HashSet<Oid>,
 }
 
-/// Streams a pack from `input` into the directory `quarantine`.
+/// Streams a pack from `input` into `quarantine`.
 pub(crate) fn ingest(
     input: &mut dyn BufRead,
     store: &ObjectStore,
-    quarantine: &Path,
+    quarantine: &dyn Quarantine,
     limits: &PushLimits,
 ) -> Result<Ingested, IngestError> {
     let mut bounded = Bounded::new(input, limits.pack_bytes_max);
@@ -222,13 +221,10 @@ fn index(
     objects: u32,
     bases: &Bases<'_>,
     budget: &Budget<'_>,
-    quarantine: &Path,
+    quarantine: &dyn Quarantine,
     limits: &PushLimits,
 ) -> Result<QuarantinedPack, IngestError> {
-    let (pack_path, idx_path) = (
-        quarantine.join("incoming.pack"),
-        quarantine.join("incoming.idx"),
-    );
+    let incoming = Incoming::new(quarantine);
     let kind = hash_kind(bases.store.format());
     let entry_bytes = Cell::new(0);
     let input = GuardedRead {
@@ -249,7 +245,7 @@ fn index(
     let entries = entries.inspect(|_| entry_bytes.set(0));
     let compression = gix_pack::bundle::write::Options::default().compression;
     let entries = input::LookupRefDeltaObjectsIter::new(entries, bases, compression);
-    let output = PackFile::create(&pack_path)?;
+    let output = incoming.begin()?;
     let entries = input::EntriesToBytesIter::new(entries, output, version, kind);
     let mut entries = entries.inspect(|entry| {
         if let Ok(entry) = entry {
@@ -264,10 +260,11 @@ fn index(
     } else {
         limits.index_threads_max
     };
-    let mut idx = BufWriter::with_capacity(BUFFER_BYTES, File::create_new(&idx_path)?);
+    let mut idx = incoming.begin_idx();
     let outcome = gix_pack::index::write_data_iter_to_stream(
         gix_pack::index::Version::V2,
         || {
+            let pack_path = incoming.pack_path()?;
             budget.begin(std::fs::metadata(&pack_path)?.len());
             let pack = gix_pack::data::File::at(&pack_path, kind).map_err(io::Error::other)?;
             Ok((resolver(budget), pack))
@@ -282,19 +279,29 @@ fn index(
         version,
     )
     .map_err(IngestError::Broken)?;
-    idx.flush()?;
+    let Finished {
+        pack,
+        idx,
+        in_memory,
+    } = incoming.finish(idx)?;
     let id = PackId::new(from_gix(&outcome.data_hash));
-    let pack = QuarantinedPack {
-        id,
-        pack_bytes: std::fs::metadata(&pack_path)?.len(),
-        idx_bytes: std::fs::metadata(&idx_path)?.len(),
-        pack_path: quarantine.join(format!("pack-{id}.pack")),
-        idx_path: quarantine.join(format!("pack-{id}.idx")),
-        objects: outcome.num_objects,
+    let named = |file: &Held, extension: &str| {
+        let path = file.path().to_owned();
+        if in_memory {
+            return Ok(path);
+        }
+        let name = path.with_file_name(format!("pack-{id}.{extension}"));
+        std::fs::rename(path, &name).map(|()| name)
     };
-    std::fs::rename(pack_path, &pack.pack_path)?;
-    std::fs::rename(idx_path, &pack.idx_path)?;
-    Ok(pack)
+    Ok(QuarantinedPack {
+        id,
+        pack_bytes: std::fs::metadata(pack.path())?.len(),
+        idx_bytes: std::fs::metadata(idx.path())?.len(),
+        pack_path: named(&pack, "pack")?,
+        idx_path: named(&idx, "idx")?,
+        objects: outcome.num_objects,
+        in_memory: in_memory.then(|| [pack.into_file(), idx.into_file()]),
+    })
 }
 
 /// How entries are handed to whoever resolves them.
@@ -387,42 +394,5 @@ impl<R: Read> Read for GuardedRead<'_, R> {
         self.ended = bytes == 0 && !buffer.is_empty();
         self.entry_bytes.set(self.entry_bytes.get() + bytes as u64);
         Ok(bytes)
-    }
-}
-
-/// The pack as it is written, and read once more for its checksum.
-struct PackFile(BufWriter<File>);
-
-impl PackFile {
-    fn create(path: &Path) -> io::Result<Self> {
-        let file = File::options()
-            .read(true)
-            .write(true)
-            .create_new(true)
-            .open(path)?;
-        Ok(Self(BufWriter::with_capacity(BUFFER_BYTES, file)))
-    }
-}
-
-impl Write for PackFile {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
-    }
-}
-
-impl Seek for PackFile {
-    fn seek(&mut self, to: io::SeekFrom) -> io::Result<u64> {
-        self.0.seek(to)
-    }
-}
-
-impl Read for PackFile {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.0.flush()?;
-        self.0.get_mut().read(buffer)
     }
 }

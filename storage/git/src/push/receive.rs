@@ -1,7 +1,6 @@
 //! One push from its first byte to its report.
 
 use std::io::{BufRead, Write};
-use std::path::Path;
 
 use henge_types::{ObjectId, PreviousValue, PushCertificate, RefRefusal, RefUpdate, RefVerdict};
 
@@ -16,7 +15,7 @@ use crate::push::ingest::ingest;
 use crate::push::nonce::{self, Asked};
 use crate::push::policy::PushPolicy;
 use crate::push::report::{refusal_text, report_results};
-use crate::push::{IngestError, ReceiveError};
+use crate::push::{IngestError, Quarantine, ReceiveError};
 use crate::reach::ReachError;
 use crate::refs::{ClosureCheck, QuarantinedPack, RefStore, VerifiedPush};
 use crate::store::{ObjectStore, Objects};
@@ -40,8 +39,8 @@ pub struct PushSummary {
 
 /// Runs one receive-pack request: commands and pack come from `input`, the report goes to `output`.
 ///
-/// `objects` is the repository's object store, `quarantine` an existing empty directory that the caller removes
-/// afterwards, whatever happened. Nothing is written outside of it but by [`RefStore::commit`].
+/// `objects` is the repository's object store, `quarantine` is where the pack lies until the end; the caller removes what is
+/// left there, whatever happened. Nothing is written outside of it but by [`RefStore::commit`].
 /// When every update is refused at once, the pack is left unread.
 ///
 /// # Errors
@@ -49,7 +48,7 @@ pub struct PushSummary {
 pub fn receive_pack(
     refs: &dyn RefStore,
     objects: &Objects,
-    quarantine: &Path,
+    quarantine: &dyn Quarantine,
     input: &mut dyn BufRead,
     output: &mut dyn Write,
     limits: &PushLimits,
@@ -65,7 +64,7 @@ pub fn receive_pack(
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) objects: &'a Objects,
-    pub(crate) quarantine: &'a Path,
+    pub(crate) quarantine: &'a dyn Quarantine,
 }
 
 /// Between whom the bytes go.
@@ -244,7 +243,7 @@ impl Push<'_> {
         };
         let pushed = match &ingested.pack {
             Some(pack) => Some(Pushed {
-                slot: store.add_pack(&pack.idx_path)?,
+                slot: store.add_pack(&pack.pack_path, &pack.idx_path)?,
                 external: ingested.external,
             }),
             None => None,

@@ -35,11 +35,20 @@ pub(crate) struct Pack {
 }
 
 impl Pack {
+    /// A pack beside its index.
     pub(crate) fn open(idx: &Path, format: ObjectFormat) -> gix_error::Result<Self> {
+        Self::open_files(&idx.with_extension("pack"), idx, format)
+    }
+
+    pub(crate) fn open_files(
+        pack: &Path,
+        idx: &Path,
+        format: ObjectFormat,
+    ) -> gix_error::Result<Self> {
         /// Tells packs apart in caches of decoded objects, for the life of the process.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let kind = hash_kind(format);
-        let mut data = gix_pack::data::File::at(idx.with_extension("pack"), kind)?;
+        let mut data = gix_pack::data::File::at(pack, kind)?;
         data.id = NEXT.fetch_add(1, Ordering::Relaxed);
         Ok(Self {
             format,

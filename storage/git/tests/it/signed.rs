@@ -451,7 +451,7 @@ fn what_a_nonce_is_worth_comes_with_the_push() {
             receive_pack(
                 &watched,
                 &objects_of(&bare),
-                quarantine.path(),
+                &quarantine.path(),
                 &mut &body[..],
                 &mut report,
                 &PushLimits::default(),
