@@ -149,8 +149,8 @@ async fn prepare(bench: &Bench, dir: &std::path::Path) -> anyhow::Result<(Pair, 
     let cluster = bench.cluster(&dir.join("henge")).await?;
     let (info, leader) = cluster.create("fetch").await?;
     let url = cluster.push_url(leader, &info.path())?;
-    bench.progress("fetch: the repository is pushed to Henge");
-    maintained.push_all(&url).await?;
+    bench.progress("fetch: the repository is imported");
+    cluster.import(maintained.path(), &info.path()).await?;
     let ours = Curl::new(&url, dir);
     let mut pair = Pair {
         cluster,

@@ -258,6 +258,20 @@ impl DevCluster {
         nodes.map(|node| usage::cpu(self.pid(node.id)?)).collect()
     }
 
+    /// Copies a repository on disk into one of the cluster's, refs and all.
+    pub(crate) async fn import(&self, from: &Path, to: &RepoPath) -> anyhow::Result<()> {
+        let first = self.nodes.first().context("henge dev has no nodes")?;
+        let import = Program::new(&self.program)
+            .patiently()
+            .args(["repo", "import", "--update"])
+            .arg(from)
+            .arg(to.to_string())
+            .env("HENGE_URL", &first.http)
+            .env("HENGE_TOKEN", &self.token);
+        import.output(b"").await?;
+        Ok(())
+    }
+
     /// Waits until the nodes do nothing any more. Answers how much that nothing is: CPU milliseconds of all in a second.
     pub(crate) async fn rest(&self) -> anyhow::Result<f64> {
         let started = SystemClock.instant();

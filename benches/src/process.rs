@@ -79,6 +79,11 @@ impl Program {
         self
     }
 
+    pub(crate) fn env(mut self, name: &str, value: &str) -> Self {
+        self.command.env(name, value);
+        self
+    }
+
     /// Starts it with both outputs in `log`.
     pub(crate) fn start(mut self, log: &Path) -> anyhow::Result<Process> {
         let output = append(log)?;

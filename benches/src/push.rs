@@ -174,11 +174,12 @@ async fn remote_id(url: &str) -> anyhow::Result<String> {
 async fn place(
     given: &Repository,
     backend: &HttpBackend,
-    ours: [&str; 2],
+    cluster: &DevCluster,
+    ours: [&RepoPath; 2],
 ) -> anyhow::Result<(String, String)> {
     let copy = given.copy_maintained(&backend.path("push")).await?;
-    for url in ours {
-        given.push_all(url).await?;
+    for path in ours {
+        cluster.import(copy.path(), path).await?;
     }
     Ok((backend.url("push"), copy.describe().await?))
 }
@@ -221,7 +222,7 @@ impl Race {
                 backend.create("push").await?,
                 format!("{SEED_COMMITS} commits and {SEED_TAGS} tags"),
             ),
-            Some(given) => place(given, &backend, [&leader.url, &another.url]).await?,
+            Some(given) => place(given, &backend, &cluster, [&leader.path, &another.path]).await?,
         };
         let peer = Peer {
             url,

@@ -48,6 +48,16 @@ struct Cost {
     git: f64,
 }
 
+impl Cost {
+    fn less(&self, other: &Self) -> Self {
+        Self {
+            all: (self.all - other.all).max(0.0),
+            leader: (self.leader - other.leader).max(0.0),
+            git: (self.git - other.git).max(0.0),
+        }
+    }
+}
+
 impl<'a> Pair<'a> {
     async fn new(
         cluster: &'a DevCluster,
@@ -122,6 +132,7 @@ async fn list(url: &str, bench: &Bench, requests: &[Request]) -> anyhow::Result<
 /// Makes `count` tags in both repositories: through the API, and by git itself.
 async fn fill(pair: &Pair<'_>, commits: &Commits, count: usize) -> anyhow::Result<()> {
     for url in [&pair.ours, &pair.theirs] {
+        commits.push(url, 0, "refs/heads/base").await?;
         commits.push(url, 1, "refs/heads/main").await?;
     }
     let id = commits.id(1)?;
@@ -142,6 +153,25 @@ async fn fill(pair: &Pair<'_>, commits: &Commits, count: usize) -> anyhow::Resul
     git.args(["-c", "core.fsync=none", "update-ref", "--stdin"])
         .output(lines.concat().as_bytes())
         .await?;
+    Ok(())
+}
+
+/// Moves a branch to and fro, so often; lists after each move where it is told how.
+async fn move_a_ref(
+    pair: &Pair<'_>,
+    commits: &Commits,
+    times: usize,
+    listing: Option<(&Curl, &Request)>,
+) -> anyhow::Result<()> {
+    let client = pair.cluster.client(pair.leader, Deadlines::default())?;
+    for time in 0..times {
+        let to = change("refs/heads/moves", Some("any"), commits.id(time % 2)?);
+        let results = client.update_refs(&pair.path, &[to], true).await?;
+        ensure!(results.iter().all(|result| result.ok), "a move was refused");
+        if let Some((curl, request)) = listing {
+            curl.send(request).await?;
+        }
+    }
     Ok(())
 }
 
@@ -175,8 +205,8 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         }
     }
     section.note(
-        "CPU = utime + stime over several requests, in clock ticks of 10 ms, less what the nodes use idle; first = a \
-         listing that was not asked for before; git = lighttpd with http-backend, its refs packed before the listings; \
+        "CPU = utime + stime over several requests, in clock ticks of 10 ms, less what the nodes use idle; after a \
+         ref moved = a listing by the node that leads, each after a move of a branch, whose own cost is taken off; git = lighttpd with http-backend, its refs packed before the listings; \
          client: curl, over one connection, or over a new one each where it says so, and for git always; each push makes \
          1,000 branches at a commit that the server has",
     );
@@ -211,9 +241,11 @@ async fn rows(
         list(&pair.theirs, bench, &all).await.map(drop)
     });
     let git = theirs.await?.git;
-    let varied: Vec<_> = all.iter().map(Request::varied).collect();
-    let first = pair.measure(times, async { curl.send_all(&varied).await.map(drop) });
-    let first = first.await?;
+    let moving = pair.measure(times, move_a_ref(pair, commits, times, None));
+    let moving = moving.await?;
+    let listing = Some((&curl, &all[0]));
+    let both = pair.measure(times, move_a_ref(pair, commits, times, listing));
+    let moved = both.await?.less(&moving);
     let pushed = push(bench, pair, commits, bench.pick(8, 20)).await?;
     let seen = list(&pair.ours, bench, &all[..1]).await?;
     ensure!(
@@ -224,7 +256,7 @@ async fn rows(
     Ok([
         row(&what("again, a connection each"), &connecting, git),
         row(&what("again"), &again, git),
-        row(&what("first"), &first, git),
+        row(&what("after a ref moved"), &moved, git),
         row(
             &format!("atomic push of {PUSHED} refs to {count}"),
             &pushed,

@@ -20,6 +20,10 @@ impl Repository {
         }
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// Its object directory, absolute.
     pub(crate) fn objects(&self) -> anyhow::Result<PathBuf> {
         let path = self.path.join("objects");
@@ -49,15 +53,6 @@ impl Repository {
         copy.git(&["config", "uploadpack.allowFilter", "true"])
             .await?;
         Ok(copy)
-    }
-
-    pub(crate) async fn push_all(&self, url: &str) -> anyhow::Result<()> {
-        let pushed = self.git(&["push", "-q", "--mirror", url]).await;
-        // git's messages hold the URL, and the URL a token.
-        pushed.map_err(|error| {
-            anyhow::anyhow!(format!("{error:#}").replace(url, "the repository"))
-        })?;
-        Ok(())
     }
 
     /// What the refs are at, each once.

@@ -57,7 +57,7 @@ impl Request {
         }
         match self.command {
             "fetch" => self.clone().have(&id),
-            // Prefixes narrow a listing: this one matches nothing more.
+            // Prefixes narrow a listing: these match everything, in other words.
             _ => {
                 let mut varied = self.clone();
                 varied.arguments.push("ref-prefix refs/".to_owned());

@@ -19,6 +19,8 @@ const SEED_COMMITS: usize = 100;
 const RATE: u32 = 20;
 /// How long compaction may take after the last push.
 const QUIET_DEADLINE: Duration = Duration::from_secs(60);
+/// How long the packs may take to become one.
+const SETTLED_DEADLINE: Duration = Duration::from_secs(30);
 /// Packs that may be left.
 const PACKS_MAX: usize = 8;
 
@@ -31,6 +33,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     let (info, leader) = cluster.create("storm").await?;
     let url = cluster.push_url(leader, &info.path())?;
     commits.push(&url, SEED_COMMITS - 1, BRANCH).await?;
+    let idle = cluster.rest().await?;
     let (before, started) = (sum(&cluster)?, SystemClock.instant());
     let storm = storm(bench, &cluster, &commits, &url, pushes);
     let clones = clone_for_ever(&url, &dir);
@@ -40,8 +43,13 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         failed = clones => return Err(failed),
     };
     let took = SystemClock.instant().duration_since(started);
-    let left = wait_for_quiet(&cluster).await?;
-    let cpu = sum(&cluster)?.saturating_sub(before);
+    let left = wait_for_packs(&cluster, PACKS_MAX, QUIET_DEADLINE).await?;
+    let settled = wait_for_packs(&cluster, 1, SETTLED_DEADLINE).await?;
+    // Bitmaps are part of it.
+    cluster.rest().await?;
+    let observed = SystemClock.instant().duration_since(started);
+    let cpu = sum(&cluster)?.saturating_sub(before).as_secs_f64() * 1_000.0;
+    let cpu = cpu - idle * observed.as_secs_f64();
     let after = clone_cost(&cluster, &url, &dir, "after", bench.pick(10, 60)).await?;
     // The same history pushed at once is one pack.
     let (fresh, fresh_leader) = cluster.create("fresh").await?;
@@ -56,11 +64,9 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         figure(pushes as f64 / took.as_secs_f64()),
         figure(wall.percentile_ms(50)),
         figure(wall.percentile_ms(99)),
-        figure(cpu.as_secs_f64() * 1_000.0 / pushes as f64),
-        left.iter()
-            .map(usize::to_string)
-            .collect::<Vec<_>>()
-            .join(" "),
+        figure(cpu / pushes as f64),
+        each(&left),
+        each(&settled),
         figure(after),
         figure(fresh),
         ratio(after, fresh),
@@ -113,6 +119,7 @@ fn table() -> Section {
             "wall p99 ms",
             "CPU ms per push, all nodes",
             "packs left per node",
+            "a pause later",
             "clone CPU ms",
             "of one pack",
             "ratio",
@@ -123,8 +130,9 @@ fn table() -> Section {
 async fn explain(section: &mut Section, cluster: &DevCluster) -> anyhow::Result<()> {
     section.note(format!(
         "one commit each by stock git, {RATE} a second as far as one client gets there, clones one after the other meanwhile; \
-         CPU = utime + stime of all nodes from the first push until no node holds more than {PACKS_MAX} packs, clones, \
-         compaction and idle time included; clone CPU = of all nodes less \
+         CPU = utime + stime of all nodes from the first push until they rest, clones and compaction included, less what \
+         they use idle; packs left: once no node holds more than {PACKS_MAX}, and once nobody pushed for some seconds; \
+         clone CPU = of all nodes less \
          what they use idle, for a listing and a clone that was not asked for before, once they rest"
     ));
     section.note(format!(
@@ -139,13 +147,22 @@ fn sum(cluster: &DevCluster) -> anyhow::Result<Duration> {
     Ok(cluster.cpu()?.iter().sum())
 }
 
+fn each(packs: &[usize]) -> String {
+    let packs: Vec<_> = packs.iter().map(usize::to_string).collect();
+    packs.join(" ")
+}
+
 /// Packs on each node, once they are few or do not become fewer.
-async fn wait_for_quiet(cluster: &DevCluster) -> anyhow::Result<Vec<usize>> {
+async fn wait_for_packs(
+    cluster: &DevCluster,
+    most: usize,
+    deadline: Duration,
+) -> anyhow::Result<Vec<usize>> {
     let started = SystemClock.instant();
     loop {
         let packs = cluster.packs()?;
         let waited = SystemClock.instant().duration_since(started);
-        if packs.iter().all(|count| *count <= PACKS_MAX) || waited > QUIET_DEADLINE {
+        if packs.iter().all(|count| *count <= most) || waited > deadline {
             return Ok(packs);
         }
         sleep(Duration::from_millis(100)).await;

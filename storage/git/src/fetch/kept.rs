@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 use crate::fetch::FetchError;
-use crate::fetch::ls_refs::ls_refs;
+use crate::fetch::ls_refs::{ls_refs, what_is_listed};
 use crate::fetch::request::{Fetch, LsRefs};
 use crate::fetch::serve::Session;
 use crate::output::Output;
@@ -18,7 +18,7 @@ impl Session<'_> {
     ) -> Result<(), FetchError> {
         let key = match (&self.limits.responses, self.refs.version()) {
             (Some(responses), Some(version)) => {
-                let mut key = responses.key("ls-refs", &request.digest);
+                let mut key = responses.key("ls-refs", &what_is_listed(request));
                 key.update(version.to_le_bytes());
                 Some(key)
             }

@@ -1,6 +1,7 @@
 //! `ls-refs` of protocol v2.
 
 use henge_types::ObjectId;
+use sha2::{Digest, Sha256};
 
 use crate::fetch::FetchError;
 use crate::fetch::request::LsRefs;
@@ -82,6 +83,23 @@ pub(super) fn ls_refs(
     Ok(count)
 }
 
+/// What tells the listings of one repository apart: clients that write the same question in other words get one answer.
+pub(super) fn what_is_listed(request: &LsRefs) -> [u8; 32] {
+    let LsRefs {
+        peel,
+        symrefs,
+        unborn,
+        prefixes,
+    } = request;
+    let mut digest = Sha256::new();
+    digest.update([*peel, *symrefs, *unborn].map(u8::from));
+    for prefix in minimal(prefixes) {
+        digest.update(prefix.len().to_le_bytes());
+        digest.update(prefix);
+    }
+    digest.finalize().into()
+}
+
 fn write_head(
     refs: &dyn RefStore,
     head: &henge_types::RefName,
@@ -135,5 +153,23 @@ mod tests {
         .to_vec();
         assert_eq!(minimal(&prefixes), ["HEAD", "refs/heads/", "refs/tags/"]);
         assert_eq!(minimal(&[]), [""]);
+    }
+
+    #[test]
+    fn only_what_changes_the_answer_tells_listings_apart() {
+        let request = |peel, prefixes: &[&str]| {
+            what_is_listed(&LsRefs {
+                peel,
+                symrefs: true,
+                prefixes: prefixes.iter().map(|prefix| (*prefix).to_owned()).collect(),
+                ..LsRefs::default()
+            })
+        };
+        let one = request(true, &["refs/heads/", "HEAD"]);
+        assert_eq!(one, request(true, &["HEAD", "refs/heads/", "HEAD"]));
+        assert_eq!(one, request(true, &["refs/heads/x", "HEAD", "refs/heads/"]));
+        assert_ne!(one, request(false, &["refs/heads/", "HEAD"]));
+        assert_ne!(one, request(true, &["refs/heads/HEAD"]));
+        assert_ne!(one, request(true, &["refs/heads/"]));
     }
 }

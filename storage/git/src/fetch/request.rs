@@ -33,8 +33,6 @@ pub(super) struct LsRefs {
     pub(super) peel: bool,
     pub(super) unborn: bool,
     pub(super) prefixes: Vec<String>,
-    /// SHA-256 of the argument lines.
-    pub(super) digest: [u8; 32],
 }
 
 /// What `object-info` asks for.
@@ -201,7 +199,7 @@ fn arguments(
 
 fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchError> {
     let mut request = LsRefs::default();
-    let digest = arguments(input, more, &mut |line| {
+    arguments(input, more, &mut |line| {
         match line {
             b"symrefs" => request.symrefs = true,
             b"peel" => request.peel = true,
@@ -215,7 +213,6 @@ fn read_ls_refs(input: &mut dyn BufRead, more: bool) -> Result<LsRefs, FetchErro
         }
         Ok(())
     })?;
-    request.digest = digest;
     Ok(request)
 }
 
