@@ -18,6 +18,7 @@ mod select;
 mod serve;
 mod shallow;
 mod sparse;
+pub(crate) mod tips;
 mod walk;
 mod warm;
 
@@ -211,13 +212,7 @@ fn answer(
     (input, output): (&mut dyn BufRead, &mut dyn Output),
     limits: &FetchLimits,
 ) -> Result<FetchSummary, FetchError> {
-    let mut session = serve::Session {
-        refs,
-        objects,
-        limits,
-        summary: FetchSummary::default(),
-        in_pack: false,
-    };
+    let mut session = serve::Session::new(refs, objects, limits);
     let outcome = match protocol {
         Protocol::V2 => session.commands(input, output),
         Protocol::V0 | Protocol::V1 => session.legacy(rounds, input, output),

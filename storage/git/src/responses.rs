@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use crate::fetch::tips::TipIndex;
 use crate::protocol::{Admission, Stop};
 use crate::store::Pack;
 pub(crate) use record::{Answer, Recorder};
@@ -25,6 +26,8 @@ const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const DISK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 /// Answers to clients that have nothing, made at once: counting all of a repository takes memory and a processor.
 const CLONES_MADE_MAX: usize = 4;
+/// Repositories whose refs are known through and through.
+const TIP_INDEXES_MAX: usize = 8;
 /// How often who waits for an answer looks at its own deadline.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -43,6 +46,16 @@ struct Shared {
     directory: PathBuf,
     state: Mutex<State>,
     made: Condvar,
+    /// Of repositories that were fetched from of late; the last one was used last.
+    tip_indexes: Mutex<Vec<KeptIndex>>,
+}
+
+/// What the refs of a repository are in one version of them.
+#[derive(Debug)]
+struct KeptIndex {
+    repository: Box<[u8]>,
+    version: u64,
+    index: Arc<TipIndex>,
 }
 
 #[derive(Debug, Default)]
@@ -98,6 +111,7 @@ impl Responses {
                 directory: directory.to_owned(),
                 state: Mutex::default(),
                 made: Condvar::new(),
+                tip_indexes: Mutex::default(),
             }),
         }
     }
@@ -172,6 +186,32 @@ impl RepositoryResponses {
         key.update(command);
         key.update(arguments);
         key
+    }
+
+    /// The index of the repository's refs as they are in this version; the one of another version is forgotten.
+    pub(crate) fn tip_index(&self, version: u64) -> Arc<TipIndex> {
+        let known = &self.responses.shared.tip_indexes;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|kept| kept.index.is_small());
+        let mut of_it = known.iter();
+        let place = of_it.position(|kept| kept.repository == self.repository);
+        if let Some(kept) = place.map(|place| known.remove(place))
+            && kept.version == version
+        {
+            let index = Arc::clone(&kept.index);
+            known.push(kept);
+            return index;
+        }
+        if known.len() >= TIP_INDEXES_MAX {
+            known.remove(0);
+        }
+        let index = Arc::<TipIndex>::default();
+        known.push(KeptIndex {
+            repository: self.repository.clone(),
+            version,
+            index: Arc::clone(&index),
+        });
+        index
     }
 
     /// Waits until a clone may be made. `None` when the deadline passed first.
@@ -317,6 +357,24 @@ mod tests {
             }
         }
         output
+    }
+
+    #[test]
+    fn an_index_of_refs_lasts_until_they_change_or_others_are_used() {
+        let directory = tempfile::tempdir().unwrap();
+        let responses = Responses::new(directory.path());
+        let one = responses.of(b"one");
+        let index = one.tip_index(7);
+        assert!(Arc::ptr_eq(&index, &one.tip_index(7)));
+        assert!(!Arc::ptr_eq(&index, &responses.of(b"two").tip_index(7)));
+        let changed = one.tip_index(8);
+        assert!(!Arc::ptr_eq(&index, &changed));
+        for number in 0..u8::try_from(TIP_INDEXES_MAX).unwrap() {
+            responses.of(&[number]).tip_index(1);
+        }
+        assert!(!Arc::ptr_eq(&changed, &one.tip_index(8)), "forgotten");
+        let kept = responses.shared.tip_indexes.lock().unwrap().len();
+        assert_eq!(kept, TIP_INDEXES_MAX);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! Bundles: what the command `bundle-uri` says, the pack of one, and whether it may still be given.
 
-use gix_hashtable::HashSet;
 use henge_types::ObjectId;
 
 use crate::fetch::emit::{Accepts, write_pack};
@@ -34,20 +33,6 @@ impl Session<'_> {
     }
 }
 
-fn session<'a>(
-    refs: &'a dyn RefStore,
-    objects: &'a Objects,
-    limits: &'a FetchLimits,
-) -> Session<'a> {
-    Session {
-        refs,
-        objects,
-        limits,
-        summary: FetchSummary::default(),
-        in_pack: false,
-    }
-}
-
 fn ids(tips: &[ObjectId], objects: &Objects) -> Vec<Oid> {
     let format = objects.format();
     let ids = tips.iter().filter_map(|id| to_gix(*id, format));
@@ -72,7 +57,7 @@ pub(crate) fn write_tips(
         stop: stop.clone(),
         ..FetchLimits::default()
     };
-    let session = session(refs, objects, &limits);
+    let session = Session::new(refs, objects, &limits);
     let store = objects.open()?;
     let request = Fetch {
         wants: ids(tips, objects),
@@ -120,26 +105,21 @@ pub(crate) fn standing(
     tips: &[ObjectId],
     stop: &Stop,
 ) -> Result<Standing, FetchError> {
-    let mut left: HashSet<Oid> = ids(tips, objects).into_iter().collect();
-    refs.for_each_name("", &mut |_, id| {
-        if let Some(id) = to_gix(id, id.format()) {
-            left.remove(&id);
-        }
-    });
-    if left.is_empty() {
-        return Ok(Standing::Reached);
-    }
-    let left: Vec<Oid> = left.into_iter().collect();
-    let not_recent = not_tips(refs, &left);
-    if not_recent.is_empty() {
-        // Right after a push: nothing needs to be walked yet.
-        return Ok(Standing::Former);
-    }
     let limits = FetchLimits {
         stop: stop.clone(),
         ..FetchLimits::default()
     };
-    let session = session(refs, objects, &limits);
+    let session = Session::new(refs, objects, &limits);
+    let mut left = ids(tips, objects);
+    left.retain(|id| !session.index().tips(refs).contains(id));
+    if left.is_empty() {
+        return Ok(Standing::Reached);
+    }
+    let not_recent = not_tips(refs, session.index(), &left);
+    if not_recent.is_empty() {
+        // Right after a push: nothing needs to be walked yet.
+        return Ok(Standing::Former);
+    }
     let store = objects.open()?;
     if proven(&session, &store, &left)? {
         return Ok(Standing::Reached);

@@ -45,8 +45,7 @@ impl Session<'_> {
     /// object that came since could make the answer shorter, never wrong.
     fn add_refs(&self, request: &Fetch, key: &mut Sha256) {
         if request.include_tag {
-            self.refs
-                .for_each_name("refs/tags/", &mut |_, id| key.update(id.as_bytes()));
+            key.update(self.index().tags(self.refs));
         }
         if request.names_refs() {
             key.update(self.refs.head().as_str());

@@ -66,7 +66,7 @@ impl Session<'_> {
             return Err(FetchError::FilterNotNegotiated);
         }
         request.fetch.check()?;
-        let not_tips = not_tips(self.refs, &request.fetch.wants);
+        let not_tips = not_tips(self.refs, self.index(), &request.fetch.wants);
         let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
         let mut sieve = self.sieve(&store, request.fetch.filter.as_ref())?;

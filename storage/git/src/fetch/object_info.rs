@@ -26,7 +26,7 @@ impl Session<'_> {
             let ids = request.ids.iter().copied();
             ids.filter(|id| store.contains(id)).collect()
         };
-        let not_tips = not_tips(self.refs, &present);
+        let not_tips = not_tips(self.refs, self.index(), &present);
         let hidden: HashSet<Oid> = self.not_ours(&store, &not_tips)?.into_iter().collect();
         if request.size {
             pkt::write(output, b"size")?;

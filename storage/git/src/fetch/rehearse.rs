@@ -8,10 +8,10 @@ use std::io;
 
 use henge_types::{ObjectFormat, ObjectId, RefName, RefVerdict};
 
+use crate::fetch::FetchError;
 use crate::fetch::graph::Graph;
 use crate::fetch::request::Fetch;
 use crate::fetch::serve::Session;
-use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::{Oid, to_gix};
 use crate::protocol::{FetchLimits, Stop};
 use crate::refs::{CommitError, RefStore, VerifiedPush};
@@ -45,13 +45,7 @@ pub fn rehearse_fetches(
     };
     let ancestors = ancestors(objects, tip, stop)?;
     for ancestor in &ancestors {
-        let mut session = Session {
-            refs: &refs,
-            objects,
-            limits: &limits,
-            summary: FetchSummary::default(),
-            in_pack: false,
-        };
+        let mut session = Session::new(&refs, objects, &limits);
         let request = Fetch {
             wants: vec![tip],
             haves: vec![*ancestor],

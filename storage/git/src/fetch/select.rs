@@ -13,11 +13,11 @@ use crate::fetch::FetchError;
 use crate::fetch::answer::Tick;
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
+use crate::fetch::tips::{AnnotatedTag, TipIndex};
 use crate::fetch::walk::Missing;
 use crate::fetch::warm::{self, DIFFERENCES_MAX, Difference};
 use crate::object::{EntryKind, SamePath, TreeEntries, parse_tag};
 use crate::oid::{ClaimedIds, Oid, from_gix, to_gix};
-use crate::peel;
 use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
 use crate::trees::{BASES_BYTES_MAX, BASES_MAX, TreeCache};
@@ -30,6 +30,8 @@ const BESIDE_IDS_MAX: usize = 2_000_000;
 const BESIDE_ENTRY_IDS: usize = 3;
 /// How often the tick comes, in trees.
 const TICK_EVERY: u64 = 256;
+/// The same in tags.
+const TAGS_TICK_EVERY: usize = 256;
 
 /// An object that lies in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -419,19 +421,14 @@ impl<'a> Selector<'a> {
         Ok(decoded)
     }
 
-    /// Adds the annotated tags whose objects are in the selection.
-    pub(super) fn add_tags(&mut self, refs: &dyn RefStore) -> Result<(), FetchError> {
-        let mut tags = Vec::new();
-        let format = self.store.format();
-        refs.for_each_name("refs/tags/", &mut |_, id| {
-            tags.extend(to_gix(id, format));
-        });
-        let mut buffer = Vec::new();
-        for tag in tags {
-            self.tick.tick(self.selection.len())?;
-            let target = peel::tag_target(self.store, &tag, &mut buffer)?;
-            if target.is_some_and(|target| self.selection.contains(&target)) {
-                self.add_tag_chain(tag)?;
+    /// Adds those of the tags whose objects are in the selection.
+    pub(super) fn add_tags(&mut self, tags: &[AnnotatedTag]) -> Result<(), FetchError> {
+        for (number, tag) in tags.iter().enumerate() {
+            if number.is_multiple_of(TAGS_TICK_EVERY) {
+                self.tick.tick(self.selection.len())?;
+            }
+            if self.selection.contains(&tag.target) {
+                self.add_tag_chain(tag.id)?;
             }
         }
         Ok(())
@@ -454,16 +451,19 @@ impl<'a> Selector<'a> {
     }
 }
 
-/// Whether every object of a list is a visible tip or was one recently; the others.
-pub(super) fn not_tips(refs: &dyn RefStore, wants: &[Oid]) -> Vec<Oid> {
+/// Those of `wants` that are no visible tips and were none recently.
+pub(super) fn not_tips(refs: &dyn RefStore, index: &TipIndex, wants: &[Oid]) -> Vec<Oid> {
     let mut left: ClaimedIds = wants.iter().copied().collect();
-    refs.for_each_name("", &mut |_, id| {
-        if !left.is_empty()
-            && let Some(id) = to_gix(id, id.format())
-        {
-            left.remove(&id);
-        }
-    });
+    // What most ask for is known without looking through all refs.
+    if let Some(head) = refs.get(&refs.head())
+        && let Some(head) = to_gix(head, head.format())
+    {
+        left.remove(&head);
+    }
+    if !left.is_empty() {
+        let tips = index.tips(refs);
+        left.retain(|id| !tips.contains(id));
+    }
     let mut left: Vec<_> = left
         .into_iter()
         .filter(|id| !refs.was_tip_recently(from_gix(id)))

@@ -1,6 +1,8 @@
 //! A conversation of protocol v2, and what both versions share: checking wants, choosing, sending.
 
+use std::cell::OnceCell;
 use std::io::BufRead;
+use std::sync::Arc;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -15,6 +17,7 @@ use crate::fetch::older::newest_at_client;
 use crate::fetch::request::{self, Fetch, Request};
 use crate::fetch::select::{Selection, Selector, not_tips};
 use crate::fetch::shallow::{self, Cut};
+use crate::fetch::tips::TipIndex;
 use crate::fetch::walk::{Ends, missing_commits};
 use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::{Oid, to_gix};
@@ -37,6 +40,8 @@ pub(super) struct Session<'a> {
     pub(super) refs: &'a dyn RefStore,
     pub(super) objects: &'a Objects,
     pub(super) limits: &'a FetchLimits,
+    /// The refs as they are, looked through once.
+    index: OnceCell<Arc<TipIndex>>,
     pub(super) summary: FetchSummary,
     /// Whether side-band frames have begun: errors go there from then on.
     pub(super) in_pack: bool,
@@ -50,7 +55,29 @@ pub(super) struct Wants {
     others: Vec<Oid>,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        refs: &'a dyn RefStore,
+        objects: &'a Objects,
+        limits: &'a FetchLimits,
+    ) -> Self {
+        Self {
+            refs,
+            objects,
+            limits,
+            index: OnceCell::new(),
+            summary: FetchSummary::default(),
+            in_pack: false,
+        }
+    }
+
+    pub(super) fn index(&self) -> &TipIndex {
+        self.index.get_or_init(|| {
+            let kept = self.limits.responses.as_ref().zip(self.refs.version());
+            kept.map_or_else(Arc::default, |(kept, version)| kept.tip_index(version))
+        })
+    }
+
     /// Answers commands until the client has no more.
     pub(super) fn commands(
         &mut self,
@@ -92,7 +119,7 @@ impl Session<'_> {
         if wanted.is_empty() && (!request.wait_for_done || request.haves.is_empty()) {
             return Ok(pkt::write_flush(output)?);
         }
-        let not_tips = not_tips(self.refs, &request.wants);
+        let not_tips = not_tips(self.refs, self.index(), &request.wants);
         let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
         let key = self.fetch_key(request);
@@ -314,7 +341,9 @@ impl Session<'_> {
             None => selector.add_given(graph, &wants.commits)?,
         }
         if request.include_tag {
-            selector.add_tags(self.refs)?;
+            let stop = &self.limits.stop;
+            let tags = self.index().annotated(self.refs, graph.store, stop)?;
+            selector.add_tags(tags)?;
         }
         Ok(selector.finish())
     }

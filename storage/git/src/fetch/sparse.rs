@@ -114,7 +114,7 @@ impl Session<'_> {
         let id = match parse_hex(name.as_bytes(), store.format()) {
             Some(id) => {
                 // An object that may not be wanted says nothing here either, not even that it is there.
-                let not_tips = not_tips(self.refs, &[id]);
+                let not_tips = not_tips(self.refs, self.index(), &[id]);
                 let is_ours = store.contains(&id) && self.not_ours(store, &not_tips)?.is_empty();
                 is_ours.then_some(id)
             }

@@ -279,12 +279,17 @@ fn index(
         version,
     )
     .map_err(IngestError::Broken)?;
+    let id = PackId::new(from_gix(&outcome.data_hash));
+    Ok(quarantined(id, outcome.num_objects, incoming.finish(idx)?)?)
+}
+
+/// Names the files of a pack after it, where they have names.
+fn quarantined(id: PackId, objects: u32, finished: Finished) -> io::Result<QuarantinedPack> {
     let Finished {
         pack,
         idx,
         in_memory,
-    } = incoming.finish(idx)?;
-    let id = PackId::new(from_gix(&outcome.data_hash));
+    } = finished;
     let named = |file: &Held, extension: &str| {
         let path = file.path().to_owned();
         if in_memory {
@@ -299,7 +304,7 @@ fn index(
         idx_bytes: std::fs::metadata(idx.path())?.len(),
         pack_path: named(&pack, "pack")?,
         idx_path: named(&idx, "idx")?,
-        objects: outcome.num_objects,
+        objects,
         in_memory: in_memory.then(|| [pack.into_file(), idx.into_file()]),
     })
 }
