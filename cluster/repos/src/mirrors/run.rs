@@ -300,10 +300,6 @@ impl Run {
         there: &Listing,
         watch: &mut Watch<'_>,
     ) -> Result<TransferSummary, Error> {
-        // A server that has lost its refs must not take everybody else's with it.
-        if listing.refs.is_empty() && !there.refs.is_empty() {
-            return Err(Error::Empty);
-        }
         let transfer = Transfer {
             prune: Prune::Delete,
             ..Transfer::new(&self.inner.spool_dir)

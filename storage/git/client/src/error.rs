@@ -187,8 +187,10 @@ pub enum Error {
         /// The file.
         path: std::path::PathBuf,
     },
-    /// The source has nothing: a bundle needs at least one ref, and a mirror does not delete all of them.
-    #[error("the repository has no refs: nothing is written or deleted for that")]
+    /// The source has nothing: a bundle needs at least one ref, and nothing is emptied for it.
+    #[error(
+        "the repository has no refs that would be copied: nothing is written or deleted for that"
+    )]
     Empty,
     /// The disk failed.
     #[error("{what}: {source}")]

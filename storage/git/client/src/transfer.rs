@@ -240,7 +240,8 @@ fn plan(
 /// broke off is gone on with by another one.
 ///
 /// # Errors
-/// When either side fails. Pushes that were answered before stay.
+/// When either side fails; pushes that were answered before stay. [`Error::Empty`] when everything that the destination has
+/// would be deleted and nothing come in its place.
 pub fn transfer(
     source: &mut dyn Source,
     destination: &mut dyn Destination,
@@ -279,6 +280,11 @@ pub fn transfer_listed(
     wanted.retain(|name, id| transfer.selection.takes(name) && listing.format == id.format());
     summary.left_out = (all - wanted.len()) as u64 + listing.unnameable;
     let mut current = there.values();
+    // A server that has lost its refs, or shows us none but its own, must not take everybody else's with it.
+    let deletes = transfer.prune == Prune::Delete;
+    if deletes && wanted.is_empty() && current.keys().any(|name| transfer.selection.takes(name)) {
+        return Err(Error::Empty);
+    }
     let first = summary.default_branch.clone();
     let updates = plan(&wanted, &current, first.as_ref(), transfer);
     let kept = wanted
@@ -431,5 +437,79 @@ mod tests {
         let updates = plan(&wanted, &current, Some(&main), &prune);
         assert_eq!(updates[1].expected, PreviousValue::MustExistAndMatch(id(7)));
         assert_eq!(updates[2].expected, PreviousValue::MustNotExist);
+    }
+
+    /// Lists what it is told to; nothing is fetched from it and nothing arrives.
+    struct Side(Listing);
+
+    impl Source for Side {
+        fn list(&mut self, _: &mut Watch<'_>) -> Result<Listing, Error> {
+            Ok(self.0.clone())
+        }
+
+        fn fetch(
+            &mut self,
+            _: &Listing,
+            _: &[ObjectId],
+            _: &[ObjectId],
+            _: &Path,
+            _: &mut Watch<'_>,
+        ) -> Result<PackFile, Error> {
+            Err(Error::protocol("there is nothing to fetch"))
+        }
+    }
+
+    impl Destination for Side {
+        fn list(&mut self, _: &mut Watch<'_>) -> Result<Listing, Error> {
+            Ok(self.0.clone())
+        }
+
+        fn push(
+            &mut self,
+            updates: &[RefUpdate],
+            _: Option<&PackFile>,
+            _: &mut Watch<'_>,
+        ) -> Result<Vec<PushVerdict>, Error> {
+            let done = |update: &RefUpdate| PushVerdict {
+                name: update.name.clone(),
+                result: Ok(()),
+            };
+            Ok(updates.iter().map(done).collect())
+        }
+    }
+
+    fn side(names: &[&str]) -> Side {
+        let mut listing = Listing::default();
+        for text in names {
+            listing.add(text, id(1)).unwrap();
+        }
+        Side(listing)
+    }
+
+    /// A Gerrit that shows its branches to nobody any more still lists `refs/changes/`: a mirror of it lost all of its own.
+    #[test]
+    fn a_source_that_has_nothing_to_copy_does_not_empty_the_destination() {
+        let run = |from: &[&str], to: &[&str], prune| {
+            let how = Transfer {
+                prune,
+                ..Transfer::new(Path::new("/"))
+            };
+            let mut watch = Watch {
+                stop: &Stop::default(),
+                tell: &mut |_| {},
+            };
+            transfer(&mut side(from), &mut side(to), &how, &mut watch)
+        };
+        let full = ["refs/heads/main", "refs/tags/v1"];
+        for from in [&[][..], &["refs/pull/1/head", "refs/changes/01/1/1"]] {
+            let error = run(from, &full, Prune::Delete).unwrap_err();
+            assert!(matches!(error, Error::Empty), "{error}");
+            assert_eq!(run(from, &full, Prune::Keep).unwrap().deleted, 0);
+            let own = ["refs/pull/7/head"];
+            assert_eq!(run(from, &own, Prune::Delete).unwrap().deleted, 0);
+            assert_eq!(run(from, &[], Prune::Delete).unwrap().deleted, 0);
+        }
+        let done = run(&full[..1], &full, Prune::Delete).unwrap();
+        assert_eq!((done.deleted, done.unchanged), (1, 1));
     }
 }
