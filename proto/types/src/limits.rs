@@ -113,6 +113,10 @@ pub const QUORUM_WAIT_MS: u64 = 8_000;
 pub const PUSHES_AT_ONCE: usize = 64;
 /// How long one fetch or push may take at most, milliseconds: on a slow line, a large clone takes its time.
 pub const GIT_REQUEST_MS_MAX: u64 = 2 * 60 * 60 * 1000;
+/// How long a client may rest in the middle of a git request, milliseconds: send nothing of it, or take nothing of the answer.
+pub const CLIENT_REST_MS_MAX: u64 = 5 * 60 * 1000;
+/// How long the body of a fetch may take to arrive, milliseconds. It lies in memory meanwhile.
+pub const FETCH_REQUEST_MS_MAX: u64 = 5 * 60 * 1000;
 /// How long the check of one network's store may take on a replica, milliseconds.
 pub const CHECK_MS_MAX: u64 = 6 * 60 * 60 * 1000;
 /// Checks of stores that wait on a node.

@@ -2,12 +2,13 @@
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
-use henge_types::ErrorCode;
+use henge_types::{ErrorCode, limits};
 use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
@@ -41,6 +42,9 @@ pub enum SpoolError {
     /// The client went away.
     #[error("the request body broke off: {0}")]
     Body(#[source] axum::Error),
+    /// It stood still, or took too long.
+    #[error("the request body did not arrive in time: nothing was done")]
+    Late,
     /// The disk failed.
     #[error("the request could not be spooled: {0}")]
     Io(#[source] io::Error),
@@ -52,7 +56,8 @@ impl From<SpoolError> for ServiceError {
             SpoolError::TooLarge { .. }
             | SpoolError::Encoding { .. }
             | SpoolError::Gzip(_)
-            | SpoolError::Body(_) => ErrorCode::Invalid,
+            | SpoolError::Body(_)
+            | SpoolError::Late => ErrorCode::Invalid,
             SpoolError::Io(_) => ErrorCode::Unavailable,
         };
         Self::new(code, error.to_string())
@@ -140,8 +145,25 @@ impl Spool {
         }
     }
 
-    /// Takes a body of at most `bytes_max` bytes (inflated). It stays in memory if there is no `directory` for it.
+    /// Takes a body of at most `bytes_max` bytes (inflated). It stays in memory if there is no `directory` for it, and has
+    /// less time to arrive then. Whoever sends it holds places that others wait for.
     pub(super) async fn receive(
+        body: Body,
+        encoding: Encoding,
+        bytes_max: u64,
+        directory: Option<&Path>,
+    ) -> Result<Self, SpoolError> {
+        let within_ms = match directory {
+            None => limits::FETCH_REQUEST_MS_MAX,
+            Some(_) => limits::GIT_REQUEST_MS_MAX,
+        };
+        let taken = Self::take(body, encoding, bytes_max, directory);
+        tokio::time::timeout(Duration::from_millis(within_ms), taken)
+            .await
+            .map_err(|_| SpoolError::Late)?
+    }
+
+    async fn take(
         mut body: Body,
         encoding: Encoding,
         bytes_max: u64,
@@ -160,7 +182,12 @@ impl Spool {
         };
         let too_large = || SpoolError::TooLarge { max: bytes_max };
         let mut left = deflated_max(bytes_max);
-        while let Some(frame) = body.frame().await {
+        let rest = Duration::from_millis(limits::CLIENT_REST_MS_MAX);
+        loop {
+            let frame = tokio::time::timeout(rest, body.frame()).await;
+            let Some(frame) = frame.map_err(|_| SpoolError::Late)? else {
+                break;
+            };
             let Ok(data) = frame.map_err(SpoolError::Body)?.into_data() else {
                 continue;
             };
@@ -244,6 +271,7 @@ impl Sink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures::stream;
     use std::io::Read;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
@@ -323,6 +351,35 @@ mod tests {
         assert!(body.len() > noise.len());
         let spool = Spool::receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
         assert_eq!(content(&spool.unwrap()), noise);
+    }
+
+    /// Such bodies held their connections, and the places of clients without a token, for as long as anybody liked.
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stands_still_or_drips_is_given_up() {
+        let day = Duration::from_secs(24 * 60 * 60);
+        let directory = tempfile::tempdir().unwrap();
+        let pause = Duration::from_millis(limits::CLIENT_REST_MS_MAX / 2);
+        for directory in [None, Some(directory.path())] {
+            let still = Body::from_stream(stream::pending::<io::Result<Bytes>>());
+            let taken = Spool::receive(still, Encoding::Plain, 1000, directory);
+            let taken = tokio::time::timeout(day, taken).await.expect("given up");
+            assert!(matches!(taken, Err(SpoolError::Late)), "{taken:?}");
+
+            let drips = stream::unfold((), move |()| async move {
+                tokio::time::sleep(pause).await;
+                Some((io::Result::Ok(Bytes::from_static(b"x")), ()))
+            });
+            let taken = Spool::receive(Body::from_stream(drips), Encoding::Plain, 1000, directory);
+            let taken = tokio::time::timeout(day, taken).await.expect("given up");
+            assert!(matches!(taken, Err(SpoolError::Late)), "{taken:?}");
+
+            let slow = stream::unfold(0, move |sent| async move {
+                tokio::time::sleep(pause / 4).await;
+                (sent < 3).then(|| (io::Result::Ok(Bytes::from_static(b"x")), sent + 1))
+            });
+            let taken = Spool::receive(Body::from_stream(slow), Encoding::Plain, 1000, directory);
+            assert_eq!(content(&taken.await.unwrap()), b"xxx");
+        }
     }
 
     #[tokio::test]

@@ -1,13 +1,16 @@
 //! Bodies that a blocking job writes while the client reads.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures::stream;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
@@ -18,6 +21,8 @@ const BATCHES_MAX: usize = 4;
 const BATCH_BYTES: usize = 128 * 1024;
 /// Bytes of one's own that are gathered before they become a piece of a batch.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// How often a job that waits for a slow client looks at its deadline.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 enum Item {
     Data(Vec<Bytes>),
@@ -27,18 +32,19 @@ enum Item {
 
 /// Runs `job` on the blocking pool of `scope`; what it writes becomes the body, with back-pressure.
 ///
-/// When the client goes away, `stop` is set and the job's next write fails. When the job fails or panics, the body
-/// breaks off, so that no client takes half an answer for a whole one.
+/// When the client goes away, `stop` is set and the job's next write fails. It fails as well when `stop` is set while the
+/// client takes nothing. When the job fails or panics, the body breaks off, so that no client takes half an answer for a
+/// whole one.
 pub fn stream_blocking<F>(scope: &Scope, stop: &Stop, job: F) -> Body
 where
     F: FnOnce(&mut dyn Output) -> io::Result<()> + Send + 'static,
 {
     let (sender, receiver) = mpsc::channel(BATCHES_MAX);
-    let pool = scope.clone();
+    let (pool, deadline) = (scope.clone(), stop.clone());
     // The handle is not needed: the body ends with the job.
     drop(scope.spawn("git-stream", OnPanic::Log, async move {
-        let outcome = pool.blocking("git-stream", move || run(job, sender)).await;
-        if let Err(error) = outcome {
+        let outcome = pool.blocking("git-stream", move || run(job, sender, deadline));
+        if let Err(error) = outcome.await {
             tracing::error!(%error, "an answer broke off");
         }
     }));
@@ -65,12 +71,14 @@ where
     }))
 }
 
-fn run<F>(job: F, sender: mpsc::Sender<Item>)
+fn run<F>(job: F, sender: mpsc::Sender<Item>, stop: Stop)
 where
     F: FnOnce(&mut dyn Output) -> io::Result<()>,
 {
     let mut output = ChannelWriter {
         sender,
+        runtime: Handle::current(),
+        stop,
         buffer: BytesMut::new(),
         batch: Vec::new(),
         batch_bytes: 0,
@@ -78,7 +86,7 @@ where
     let outcome = job(&mut output).and_then(|()| output.send());
     match outcome {
         // The client may be gone by now: nobody is left to tell.
-        Ok(()) => drop(output.sender.blocking_send(Item::End)),
+        Ok(()) => drop(output.pass(Item::End)),
         Err(error) => tracing::debug!(%error, "an answer was not finished"),
     }
 }
@@ -99,6 +107,8 @@ impl Drop for StopOnDrop {
 
 struct ChannelWriter {
     sender: mpsc::Sender<Item>,
+    runtime: Handle,
+    stop: Stop,
     /// Written, and not yet a piece of the batch.
     buffer: BytesMut,
     batch: Vec<Bytes>,
@@ -128,9 +138,34 @@ impl ChannelWriter {
             return Ok(());
         }
         self.batch_bytes = 0;
-        self.sender
-            .blocking_send(Item::Data(std::mem::take(&mut self.batch)))
-            .map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client went away"))
+        let batch = std::mem::take(&mut self.batch);
+        self.pass(Item::Data(batch))
+    }
+
+    /// Waits for the client until the deadline, and no longer: the job holds a place that others wait for.
+    fn pass(&self, item: Item) -> io::Result<()> {
+        let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
+        let item = match self.sender.try_send(item) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Closed(_)) => return Err(gone()),
+            Err(TrySendError::Full(item)) => item,
+        };
+        loop {
+            let room = async { tokio::time::timeout(LOOK_EVERY, self.sender.reserve()).await };
+            match self.runtime.block_on(room) {
+                Ok(Ok(room)) => {
+                    room.send(item);
+                    return Ok(());
+                }
+                Ok(Err(_)) => return Err(gone()),
+                Err(_) if self.sender.is_closed() => return Err(gone()),
+                Err(_) if self.stop.is_set() => {
+                    let text = "the client takes nothing, and the time for it is over";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, text));
+                }
+                Err(_) => {}
+            }
+        }
     }
 
     fn send(&mut self) -> io::Result<()> {
@@ -169,7 +204,6 @@ impl Output for ChannelWriter {
 mod tests {
     use super::*;
     use http_body_util::BodyExt;
-    use tokio::runtime::Handle;
 
     fn scope() -> Scope {
         Scope::root("test", Handle::current(), 2)
@@ -205,17 +239,41 @@ mod tests {
         let stop = Stop::default();
         let (ended, end) = tokio::sync::oneshot::channel();
         let body = stream_blocking(&scope(), &stop, move |output| {
-            let outcome = loop {
+            loop {
                 if let Err(error) = output.write_all(&[1; CHUNK_BYTES]) {
-                    break error.kind();
+                    ended.send(error.kind()).unwrap();
+                    return Err(error);
                 }
-            };
-            ended
-                .send(outcome)
-                .map_err(|_| io::Error::other("nobody waits"))
+            }
         });
         drop(body);
         assert_eq!(end.await.unwrap(), io::ErrorKind::BrokenPipe);
         assert!(stop.is_set());
+    }
+    /// Sixty-four clones that were paused kept a node from answering any other fetch for as long as they lay there.
+    #[tokio::test]
+    async fn a_job_whose_client_takes_nothing_ends_at_its_deadline() {
+        let stop = Stop::default();
+        let (full, is_full) = tokio::sync::oneshot::channel();
+        let (ended, end) = tokio::sync::oneshot::channel();
+        let body = stream_blocking(&scope(), &stop, move |output| {
+            let batches = BATCHES_MAX * (BATCH_BYTES / CHUNK_BYTES);
+            for _ in 0..batches {
+                output.write_all(&[1; CHUNK_BYTES])?;
+            }
+            full.send(())
+                .map_err(|()| io::Error::other("nobody waits"))?;
+            loop {
+                if let Err(error) = output.write_all(&[1; CHUNK_BYTES]) {
+                    ended.send(error.kind()).unwrap();
+                    return Err(error);
+                }
+            }
+        });
+        is_full.await.unwrap();
+        stop.stop();
+        let outcome = tokio::time::timeout(Duration::from_secs(60), end).await;
+        assert_eq!(outcome.unwrap().unwrap(), io::ErrorKind::TimedOut);
+        assert!(body.collect().await.is_err(), "half an answer");
     }
 }
