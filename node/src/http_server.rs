@@ -1,6 +1,8 @@
 //! The listener for HTTP/1.1 and HTTP/2 (prior knowledge: without TLS there is no other way to agree on it): a bound on
-//! connections, on requests at once in each, and on how long a request's head may take, and a stop that lets what has
-//! begun come to its end.
+//! connections, on requests at once in each, on how long a request's head may take and on how long a client may take
+//! nothing of an answer, and a stop that lets what has begun come to its end.
+
+mod impatient;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,6 +13,7 @@ use std::time::Duration;
 use axum::Router;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
+use henge_types::limits;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,6 +21,8 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
+
+use impatient::Impatient;
 
 /// Connections at once; more wait in the kernel's queue.
 const CONNECTIONS_MAX: u32 = 1024;
@@ -29,6 +34,9 @@ const STREAMS_MAX: u32 = 100;
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// An HTTP/2 client that answers no ping for so long is gone.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// For one HTTP/2 request and its answer: a client that takes nothing of one answer still takes the connection's pings. Longer
+/// than a push may take to arrive and to be worked on.
+const STREAM_TIME_MAX: Duration = Duration::from_millis(2 * limits::GIT_REQUEST_MS_MAX);
 /// What an HTTP/2 connection begins with; no method of HTTP/1 does.
 const HTTP2_BEGIN: &[u8] = b"PRI";
 /// Between two looks at a connection whose first bytes come one by one.
@@ -187,7 +195,10 @@ async fn serve_one(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(Impatient::new(stream)),
+            TowerToHyperService::new(router),
+        );
     let mut connection = Box::pin(connection);
     tokio::select! {
         biased;
@@ -216,7 +227,10 @@ async fn serve_two(
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
         .keep_alive_interval(HEAD_TIMEOUT)
         .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        .serve_connection(
+            TokioIo::new(Impatient::new(stream)),
+            TowerToHyperService::new(router),
+        );
     let mut connection = Box::pin(connection);
     let ends = async {
         tokio::select! {
@@ -282,7 +296,14 @@ where
         self.streams.begun.fetch_add(1, Ordering::Release);
         let end = EndOnDrop(Arc::clone(&self.streams));
         self.scope.spawn("http stream", OnPanic::Log, async move {
-            request.await;
+            if tokio::time::timeout(STREAM_TIME_MAX, request)
+                .await
+                .is_err()
+            {
+                tracing::debug!(
+                    "a request was cut off: its client did not take the answer in time"
+                );
+            }
             drop(end);
         });
     }

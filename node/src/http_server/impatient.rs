@@ -1,0 +1,151 @@
+//! A connection that breaks when its peer takes nothing of what is sent to it.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use henge_types::limits;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
+
+/// For how long a peer may take nothing.
+const REST_MAX: Duration = Duration::from_millis(limits::CLIENT_REST_MS_MAX);
+
+/// A connection whose writes fail with `TimedOut` when none of them could go on for [`limits::CLIENT_REST_MS_MAX`]. The system
+/// itself waits for ever for a peer that is there and does not read.
+#[derive(Debug)]
+pub(super) struct Impatient<S> {
+    inner: S,
+    /// Set while the peer takes nothing.
+    patience: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Impatient<S> {
+    pub(super) const fn new(inner: S) -> Self {
+        Self {
+            inner,
+            patience: None,
+        }
+    }
+
+    /// What came of a write, or the end of the patience.
+    fn judge<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.patience = None;
+            return written;
+        }
+        let patience = &mut self.patience;
+        let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST_MAX)));
+        match patience.as_mut().poll(cx) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, buf);
+        self.judge(cx, written)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
+        self.judge(cx, written)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::Router;
+    use axum::body::{Body, Bytes};
+    use axum::routing::get;
+    use hyper::server::conn::http1;
+    use hyper_util::rt::TokioIo;
+    use hyper_util::service::TowerToHyperService;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    /// A clone that was paused held its connection and its place among the fetches for ever.
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_takes_nothing_of_an_answer_is_left() {
+        let endless = || async {
+            let piece = Bytes::from_static(&[7; 1024]);
+            Body::from_stream(futures::stream::repeat_with(move || {
+                io::Result::Ok(piece.clone())
+            }))
+        };
+        let router = Router::new().route("/", get(endless));
+        let (mut client, server) = tokio::io::duplex(4096);
+        let server = TokioIo::new(Impatient::new(server));
+        let served =
+            http1::Builder::new().serve_connection(server, TowerToHyperService::new(router));
+        client
+            .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+            .await
+            .expect("written");
+        let ended = tokio::time::timeout(DAY, served).await.expect("left alone");
+        assert!(ended.is_err(), "the answer has no end");
+        drop(client);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_client_gets_everything() {
+        let (mut client, server) = tokio::io::duplex(16);
+        let mut server = Impatient::new(server);
+        let write = async {
+            server.write_all(&[7; 160]).await.expect("taken");
+            server.shutdown().await.expect("ended");
+        };
+        let read = async {
+            let mut taken = 0;
+            let mut piece = [0; 16];
+            loop {
+                tokio::time::sleep(REST_MAX / 2).await;
+                match client.read(&mut piece).await.expect("read") {
+                    0 => return taken,
+                    bytes => taken += bytes,
+                }
+            }
+        };
+        let ((), taken) = tokio::join!(write, read);
+        assert_eq!(taken, 160);
+    }
+}
