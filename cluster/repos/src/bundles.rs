@@ -24,7 +24,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use crate::admission::Admitted;
-use crate::catalogue::Freshness;
+use crate::catalogue::{Freshness, Reader};
 use crate::error::{self, failed};
 use crate::frames::{self, ReadAnswer, ReadRequest, ReadVerb};
 use crate::maintain::compact::StopOnDrop;
@@ -237,15 +237,17 @@ impl Inner {
     /// A bundle, on this node or on another one that holds the repository.
     ///
     /// # Errors
-    /// `NotFound` when nobody has it, or what it covers may not be fetched any more; `Unavailable` when that is not known.
+    /// `NotFound` when nobody has it, or what it covers may not be fetched any more; `Unavailable` when that is not known;
+    /// `Unauthenticated` for anybody where the repository is not there for everybody.
     pub(crate) async fn find_bundle(
         &self,
+        reader: Reader,
         path: &RepoPath,
         id: BundleId,
         range: ByteRange,
     ) -> Result<FoundBundle, ServiceError> {
         for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find(path, freshness).await?;
+            let record = self.catalogue.find_for(reader, path, freshness).await?;
             let target = self.target(&record);
             let found = match self.open_local(&target).await {
                 Ok(local) => match self.bundle_here(local, id).await? {

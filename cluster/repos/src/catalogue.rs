@@ -45,6 +45,15 @@ pub(crate) enum Freshness {
     Linearizable,
 }
 
+/// Who reads a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reader {
+    /// Somebody with a token.
+    Known,
+    /// Somebody without one: nothing is found that is not there for everybody.
+    Anybody,
+}
+
 /// The catalogue of repositories; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct Catalogue {
@@ -100,6 +109,23 @@ impl Catalogue {
         self.look(path)?
             .filter(|record| record.state == RepoState::Ready && !record.private)
             .ok_or_else(error::log_in_first)
+    }
+
+    /// The serving repository of this name, for whoever reads it. What everybody may read is looked up anew each time: since
+    /// it was last, it may have been made private, or another one may have got its name.
+    ///
+    /// # Errors
+    /// As [`Catalogue::find`] or [`Catalogue::find_public`].
+    pub(crate) async fn find_for(
+        &self,
+        reader: Reader,
+        path: &RepoPath,
+        freshness: Freshness,
+    ) -> Result<RepoRecord, ServiceError> {
+        match reader {
+            Reader::Known => self.find(path, freshness).await,
+            Reader::Anybody => self.find_public(path).await,
+        }
     }
 
     async fn wait_until_ready(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {

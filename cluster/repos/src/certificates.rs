@@ -15,6 +15,7 @@ use henge_types::{
 };
 use tokio::io::AsyncReadExt;
 
+use crate::catalogue::Reader;
 use crate::frames::{self, ReadVerb, WireCertificates};
 use crate::reads::{Found, Local, broke_off};
 use crate::repos::{Inner, Repos};
@@ -53,7 +54,10 @@ impl Repos {
             skip,
             limit,
         };
-        let found = self.inner.find_reader(path, &verb, &Bytes::new()).await?;
+        let found = self
+            .inner
+            .find_reader(Reader::Known, path, &verb, &Bytes::new())
+            .await?;
         let page = match found {
             Found::Here(local) => wire_certificates(&local, reference, skip, limit),
             Found::There(mut stream) => {

@@ -14,7 +14,7 @@ use henge_types::{
     RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand,
 };
 
-use crate::catalogue::Freshness;
+use crate::catalogue::{Freshness, Reader};
 use crate::error::{self, from_refusal};
 use crate::frames::{self, ReadVerb, WireMove, WireProtected};
 use crate::push::commit::NOT_TAKEN;
@@ -41,7 +41,10 @@ impl Inner {
         let body: Bytes = postcard::to_stdvec(moves)
             .map_err(|error| error::internal(error.to_string()))?
             .into();
-        match self.find_reader(path, &ReadVerb::Protected, &body).await? {
+        match self
+            .find_reader(Reader::Known, path, &ReadVerb::Protected, &body)
+            .await?
+        {
             Found::Here(local) => {
                 let looked = self.look_at_moves(local, moves.to_vec()).await;
                 looked.map_err(|error| {

@@ -20,7 +20,7 @@ use henge_types::{
 use tokio::io::AsyncWriteExt;
 
 use crate::admission::Admitted;
-use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::catalogue::{Freshness, QUORUM_WAIT, Reader};
 use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
 use crate::metrics;
@@ -128,15 +128,16 @@ impl Inner {
     /// Finds a node that serves the read and, where it is another one, hands the request over.
     ///
     /// # Errors
-    /// `NotFound`, and `Unavailable` when nobody serves it now.
+    /// `NotFound`, for anybody `Unauthenticated` instead; `Unavailable` when nobody serves it now.
     pub(crate) async fn find_reader(
         &self,
+        reader: Reader,
         path: &RepoPath,
         verb: &ReadVerb,
         body: &Bytes,
     ) -> Result<Found, ServiceError> {
         for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find(path, freshness).await?;
+            let record = self.catalogue.find_for(reader, path, freshness).await?;
             let target = self.target(&record);
             let found = match self.open_local(&target).await {
                 Ok(local) => {

@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 
 use crate::access::allow;
 use crate::admission::Admissions;
-use crate::catalogue::{Catalogue, CreateOptions, Freshness};
+use crate::catalogue::{Catalogue, CreateOptions, Freshness, Reader};
 use crate::effects::PackEffects;
 use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
 use crate::maintain::Maintenance;
@@ -418,7 +418,10 @@ impl Inner {
         let verb = ReadVerb::Refs {
             prefix: prefix.to_owned(),
         };
-        match self.find_reader(path, &verb, &Bytes::new()).await? {
+        match self
+            .find_reader(Reader::Known, path, &verb, &Bytes::new())
+            .await?
+        {
             Found::Here(local) => Ok(wire_refs(&local, prefix)),
             Found::There(mut stream) => {
                 let page = frames::read(&mut stream)

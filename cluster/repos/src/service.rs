@@ -18,7 +18,7 @@ use tokio_util::io::ReaderStream;
 
 use crate::access::{allow, creates};
 use crate::admission::{Admitted, NotAdmitted};
-use crate::catalogue::{CreateOptions, Freshness};
+use crate::catalogue::{CreateOptions, Freshness, Reader};
 use crate::error::{self, failed};
 use crate::frames::ReadVerb;
 use crate::metrics;
@@ -65,7 +65,9 @@ impl GitService for Repos {
             (Ok(record), Service::UploadPack) if protocol == Protocol::V2 => {
                 self.capabilities(service, protocol, &record)
             }
-            (Ok(_), _) => Box::pin(self.advertise_found(&path, service, protocol)).await,
+            (Ok(_), _) => {
+                Box::pin(self.advertise_found(Reader::Known, &path, service, protocol)).await
+            }
             (Err(error), Service::ReceivePack)
                 if error.code == ErrorCode::NotFound && creates(principal, &path) =>
             {
@@ -87,15 +89,17 @@ impl GitService for Repos {
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Body, ServiceError> {
+        let place = self.admit(caller, repo).await?;
+        let reader = place.reader();
         let Place {
             path,
             admitted,
             anonymous,
-        } = self.admit(caller, repo).await?;
+        } = place;
         let verb = ReadVerb::UploadPack {
             version: version(protocol),
         };
-        match Box::pin(self.inner.find_reader(&path, &verb, &request)).await? {
+        match Box::pin(self.inner.find_reader(reader, &path, &verb, &request)).await? {
             Found::Here(local) => {
                 let inner = Arc::clone(&self.inner);
                 let stop = inner.deadline();
@@ -165,8 +169,8 @@ impl GitService for Repos {
         range: ByteRange,
     ) -> Result<BundleAnswer, ServiceError> {
         let place = self.admit(caller, repo).await?;
-        let path = place.path.clone();
-        let found = Box::pin(self.inner.find_bundle(&path, id, range)).await?;
+        let (reader, path) = (place.reader(), place.path.clone());
+        let found = Box::pin(self.inner.find_bundle(reader, &path, id, range)).await?;
         Ok(self.inner.send_bundle(found, range, place))
     }
 
@@ -183,6 +187,13 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    const fn reader(&self) -> Reader {
+        match self.anonymous {
+            Some(_) => Reader::Anybody,
+            None => Reader::Known,
+        }
+    }
+
     /// Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
     pub(crate) fn only_passes_on(&self) {
         self.admitted.waits();
@@ -243,7 +254,7 @@ impl Repos {
         })
     }
 
-    /// The path of a repository that everybody may read.
+    /// The path of a repository that everybody may read, now. Where something is waited for, whoever reads it looks again.
     async fn public(&self, repo: &str) -> Result<(RepoPath, RepoRecord), ServiceError> {
         let path = parse(repo).map_err(|_| error::log_in_first())?;
         let record = self.inner.catalogue.find_public(&path).await?;
@@ -265,7 +276,7 @@ impl Repos {
         match protocol {
             Protocol::V2 => self.capabilities(service, protocol, &record),
             Protocol::V0 | Protocol::V1 => {
-                Box::pin(self.advertise_found(&path, service, protocol)).await
+                Box::pin(self.advertise_found(Reader::Anybody, &path, service, protocol)).await
             }
         }
     }
@@ -298,6 +309,7 @@ impl Repos {
 
     async fn advertise_found(
         &self,
+        reader: Reader,
         path: &RepoPath,
         service: Service,
         protocol: Protocol,
@@ -306,7 +318,8 @@ impl Repos {
             service: service.name().to_owned(),
             version: version(protocol),
         };
-        match self.inner.find_reader(path, &verb, &Bytes::new()).await? {
+        let body = Bytes::new();
+        match self.inner.find_reader(reader, path, &verb, &body).await? {
             Found::Here(local) => {
                 let listing = self.inner.advertise(local, service, protocol).await;
                 listing.map_err(|error| {

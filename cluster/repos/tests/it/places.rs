@@ -3,6 +3,12 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use bytes::Bytes;
+use henge_git::Protocol;
+use henge_git::http::{Caller, GitService};
+use henge_repos::RepoEdit;
+use henge_types::{ErrorCode, limits};
+
 use crate::ring::{Ring, eventually};
 
 const REPO: &str = "admin/places";
@@ -65,4 +71,68 @@ async fn a_fetch_that_is_passed_on_holds_a_place_on_both_nodes() {
         (held(outside) + held_elsewhere() == 0).then_some(())
     })
     .await;
+}
+
+/// A request of protocol v2.
+fn command(name: &str, arguments: &[String]) -> Bytes {
+    let arguments: String = arguments.iter().map(|line| packet(line)).collect();
+    format!("{}0001{arguments}0000", packet(&format!("command={name}"))).into()
+}
+
+/// What is public is looked up before a fetch waits for its place. A repository that was made private meanwhile was read all the
+/// same, with what had been pushed to it since.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
+    let ring = Ring::of(1, 1).await;
+    let work = ring.work_dir("work");
+    let noise: Vec<u8> = (0..256 * 1024)
+        .flat_map(|_| henge_runtime::random_bytes())
+        .collect();
+    let tip = work.commit("large", &noise);
+    work.git(&["push", "-q", &ring.url(1, REPO), "main"]).await;
+    let path: henge_types::RepoPath = REPO.parse().unwrap();
+    let repos = ring.node(1).repos.clone();
+    let private = |private| RepoEdit {
+        private: Some(private),
+        ..RepoEdit::default()
+    };
+    repos.edit("admin", &path, private(false)).await.unwrap();
+    let v2 = Protocol::V2;
+    let listing = command("ls-refs", &[]);
+    let public = repos.upload_pack(Caller::default(), REPO, v2, listing.clone());
+    assert!(public.await.is_ok());
+
+    // All places are held by clients that read nothing; no two of them ask the same.
+    let mut held = Vec::new();
+    for number in 0..limits::FETCHES_AT_ONCE {
+        let admin = Caller {
+            name: Some("admin".to_owned()),
+        };
+        let lines = [
+            format!("want {}\n", tip.trim()),
+            format!("have {number:040x}\n"),
+            "done\n".to_owned(),
+        ];
+        let clone = repos.upload_pack(admin, REPO, v2, command("fetch", &lines));
+        held.push(clone.await.unwrap());
+    }
+    eventually("all places are held", async || {
+        (repos.fetches_admitted() == limits::FETCHES_AT_ONCE).then_some(())
+    })
+    .await;
+    let waits = tokio::spawn({
+        let repos = repos.clone();
+        async move {
+            let read = repos.upload_pack(Caller::default(), REPO, v2, listing);
+            read.await.map(drop)
+        }
+    });
+    // Asked behind it: by then it has its answer as well.
+    for _ in 0..3 {
+        repos.get_public(&path).await.unwrap();
+    }
+    repos.edit("admin", &path, private(true)).await.unwrap();
+    drop(held);
+    let refused = waits.await.unwrap().unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Unauthenticated, "{refused}");
 }
