@@ -29,6 +29,9 @@ use crate::repos::{Inner, Repos};
 
 /// How long a fetch waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
+/// How long a node that answers a fetch for this one may be silent: it waits there for its turn, or for whoever makes the
+/// same answer. That the node is lost shows sooner, as connections between nodes are kept alive.
+const ANSWER_REST_MAX: Duration = Duration::from_secs(5 * 60);
 /// The advertisement of another node, at most.
 const ADVERTISEMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Lives of a repository that one push is resolved to, at most.
@@ -117,7 +120,8 @@ impl GitService for Repos {
             Found::There(stream) => {
                 // Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
                 admitted.waits();
-                let answer = ReaderStream::new(Impatient::new(stream));
+                let stream = Impatient::for_at_most(ANSWER_REST_MAX, stream);
+                let answer = ReaderStream::new(stream);
                 Ok(Body::from_stream(answer.map(move |part| {
                     let _held_until_the_last_byte = (&admitted, &anonymous);
                     part

@@ -171,20 +171,27 @@ impl BufRead for PushInput<'_> {
     }
 }
 
-/// Breaks a read that stands still for longer than [`IDLE_TIMEOUT`].
+/// Breaks a read that stands still for too long.
 #[derive(Debug)]
 pub(crate) struct Impatient<R> {
     inner: R,
+    rest_max: Duration,
     patience: Pin<Box<Sleep>>,
     waiting: bool,
 }
 
 impl<R> Impatient<R> {
-    /// Reads from `inner`.
+    /// Reads from `inner`, which may rest for [`IDLE_TIMEOUT`].
     pub(crate) fn new(inner: R) -> Self {
+        Self::for_at_most(IDLE_TIMEOUT, inner)
+    }
+
+    /// Reads from `inner`, which may rest for so long.
+    pub(crate) fn for_at_most(rest_max: Duration, inner: R) -> Self {
         Self {
             inner,
-            patience: Box::pin(tokio::time::sleep(IDLE_TIMEOUT)),
+            rest_max,
+            patience: Box::pin(tokio::time::sleep(rest_max)),
             waiting: false,
         }
     }
@@ -202,7 +209,7 @@ impl<R: AsyncRead + Unpin> AsyncRead for Impatient<R> {
         }
         if !self.waiting {
             self.waiting = true;
-            self.patience = Box::pin(tokio::time::sleep(IDLE_TIMEOUT));
+            self.patience = Box::pin(tokio::time::sleep(self.rest_max));
         }
         match self.patience.as_mut().poll(cx) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
