@@ -11,9 +11,11 @@ use henge_git_client::{
     TransferSummary, Watch, transfer_listed,
 };
 use henge_runtime::failpoint;
+use henge_state::ShardView;
 use henge_types::{
-    BeginMirror, Command, GroupId, LogIndex, Mirror, MirrorKind, MirrorOutcome, MirrorPusher,
-    MirrorWord, RecordMirror, RefName, Reply, ShardCommand, limits,
+    BeginMirror, ChangeMirror, Command, GroupId, LogIndex, Mirror, MirrorChange, MirrorKind,
+    MirrorOutcome, MirrorPusher, MirrorWord, RecordMirror, RefName, Reply, ShardCommand, ShardRepo,
+    limits,
 };
 use tokio::runtime::Handle;
 
@@ -74,12 +76,17 @@ impl Runner {
             }
         };
         failpoint::hit("mirror.begun");
-        let run = Run {
+        let mut run = Run {
             inner: Arc::clone(&self.inner),
             group,
             mirror: mirror.clone(),
             fence,
         };
+        // What it was told before it began counts: it was looked at a moment earlier.
+        let Some((mirror, _)) = run.now() else {
+            return;
+        };
+        run.mirror = mirror.clone();
         let started = self.inner.clock.instant();
         let outcome = Box::pin(self.work(&run)).await;
         let took = self.inner.clock.instant().duration_since(started);
@@ -102,6 +109,7 @@ impl Runner {
             }
         }
         run.end(outcome).await;
+        run.begin_anew_if_changed().await;
     }
 
     /// Does the work on the blocking pool, and says now and then that it goes on.
@@ -197,13 +205,44 @@ impl Run {
         }
     }
 
+    /// The mirror and its repository as this replica has them; `None` when the mirror was removed or another run has it.
+    fn now(&self) -> Option<(Mirror, ShardRepo)> {
+        let view = self.inner.cluster.view(self.group)?;
+        view.with(|state, _| {
+            let shard = ShardView::new(state);
+            let mirror = shard.mirror(&self.mirror.repo, &self.mirror.id)?;
+            let is_ours = mirror.fence == self.fence;
+            Some((mirror, shard.repo(&self.mirror.repo)?)).filter(|_| is_ours)
+        })
+    }
+
+    /// Whoever changed the mirror while it ran wants that to be done, and not when an interval has passed.
+    async fn begin_anew_if_changed(&self) {
+        let changed = self
+            .now()
+            .filter(|(mirror, _)| mirror.settings != self.mirror.settings);
+        let Some((mirror, repo)) = changed else {
+            return;
+        };
+        let due = Command::Shard(ShardCommand::ChangeMirror(ChangeMirror {
+            repo: repo.repo,
+            generation: repo.generation,
+            mirror: mirror.id,
+            change: MirrorChange::Due,
+        }));
+        let cluster = &self.inner.cluster;
+        if let Err(error) = cluster.propose(self.group, due, None, PROPOSE_WAIT).await {
+            tracing::warn!(group = %self.group, mirror = %mirror.id, %error, "a mirror that was changed runs at its next firing");
+        }
+    }
+
     /// The refs of the repository as this replica has them; it has the entry that began the run.
     fn refs(&self) -> Result<StateRefs, Error> {
         let gone = || Error::Local {
             message: "it is not here any more".to_owned(),
         };
         let at = self.inner.cluster.state(self.group).ok_or_else(gone)?;
-        let repo = henge_state::ShardView::new(&at.state).repo(&self.mirror.repo);
+        let repo = ShardView::new(&at.state).repo(&self.mirror.repo);
         let generation = repo.ok_or_else(gone)?.generation;
         let now_ms = self.inner.clock.unix_ms();
         StateRefs::open(at, &self.mirror.repo, generation, now_ms).map_err(|_| gone())
@@ -257,15 +296,14 @@ impl Run {
         summary
     }
 
-    /// HEAD points where the source's does, if that is a branch that it has.
+    /// HEAD points where the source's does, if that is a branch that it has. Not if this run was fenced off or its mirror
+    /// removed meanwhile: whoever did that may have set HEAD since.
     async fn follow_head(&self, theirs: &Listing) -> Result<(), Error> {
         let is_there = |head: &RefName| theirs.refs.iter().any(|found| found.name == *head);
         let head = theirs.head.clone();
         let head = head.filter(|head| head.is_branch() && is_there(head));
-        let view = self.inner.cluster.view(self.group);
-        let repo = view.and_then(|view| {
-            view.with(|state, _| henge_state::ShardView::new(state).repo(&self.mirror.repo))
-        });
+        let now = self.now().filter(|(mirror, _)| mirror.run.is_some());
+        let repo = now.map(|(_, repo)| repo);
         let (Some(head), Some(repo)) = (head, repo) else {
             return Ok(());
         };

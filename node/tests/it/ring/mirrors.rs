@@ -22,6 +22,8 @@ struct Counted {
     url: String,
     root: PathBuf,
     fetches: Arc<AtomicUsize>,
+    /// Nobody is answered while this is locked.
+    held: Arc<tokio::sync::RwLock<()>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
 
@@ -40,12 +42,18 @@ impl Counted {
         let served = BareRoot::open(&root, &spool, Pushes::Allowed, scope, clock);
         let fetches = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&fetches);
+        let held = Arc::<tokio::sync::RwLock<()>>::default();
+        let gate = Arc::clone(&held);
         let count = middleware::from_fn(move |request: Request, next: Next| {
             let uri = request.uri().to_string();
             if uri.ends_with("/info/refs?service=git-upload-pack") {
                 counted.fetch_add(1, Ordering::SeqCst);
             }
-            next.run(request)
+            let gate = Arc::clone(&gate);
+            async move {
+                drop(gate.read().await);
+                next.run(request).await
+            }
         });
         let router = http::router(served.expect("a root")).layer(count);
         let listener = runtime
@@ -57,6 +65,7 @@ impl Counted {
             url,
             root,
             fetches,
+            held,
             runtime: Some(runtime),
         }
     }
@@ -311,6 +320,34 @@ fn a_mirror_follows_head_rests_while_archived_and_can_be_led_elsewhere() {
         contents(&source.root.join("third.git")) == there
     });
     ring.wait_equal_hashes();
+}
+
+/// The run went by what it was told before, and the change waited for the interval to pass.
+#[test]
+fn what_is_changed_while_a_mirror_runs_is_done_when_that_run_has_ended() {
+    let ring = Ring::start(1);
+    let nodes = ring.nodes();
+    let dir = ring.dir.path().to_owned();
+    let source = Counted::start(&dir);
+    let tree = work_tree(&dir, "tree");
+    let url = source.put(&tree, "from.git");
+    commit(&tree, "second");
+    let elsewhere = source.put(&tree, "elsewhere.git");
+    let tip = git(&tree, &["rev-parse", "main"]);
+    create(&ring, nodes[0]);
+    let held = source.held.blocking_write();
+    let id = add(&ring, nodes[0], "pull", &url);
+    wait("a run to ask its source", || source.fetches() == 1);
+    let mirror = format!("{}/{id}", mirrors_path());
+    patch(&ring, nodes[1], &mirror, &json!({"url": elsewhere}));
+    drop(held);
+    wait("a run that goes where the mirror was led", || {
+        let branch = ring.get(nodes[2], &format!("/api/v1/repos/{REPO}/branches/main"));
+        branch.is_some_and(|(status, body)| status == 200 && body.contains(tip.trim()))
+    });
+    assert_eq!(source.fetches(), 2);
+    let last = ended(&ring, nodes[0], &id, &Value::Null);
+    assert_eq!(last["last"]["outcome"], "done", "{last}");
 }
 
 #[test]
