@@ -237,6 +237,12 @@ impl Cluster {
         self.shared.groups.get(group).ok().map(|group| group.view)
     }
 
+    /// Whether the meta group's state, as this replica has it, says who is in the cluster and where the shards live.
+    pub(crate) fn is_formed(&self) -> bool {
+        self.view(GroupId::META)
+            .is_some_and(|meta| meta.with(|state, _| MetaView::new(state).cluster().is_some()))
+    }
+
     /// Who leads a group, as far as its replica here knows; `None` without one.
     pub fn leader_here(&self, group: GroupId) -> Option<NodeId> {
         self.shared.groups.get(group).ok()?.leader()

@@ -2,22 +2,28 @@
 //! the cluster and where the shards live, and every node then runs the groups the table gives it.
 //!
 //! Nothing here decides twice: the table in the meta group's state is followed, never computed again.
+//!
+//! Before that leader writes, it asks all founders what release they run. Where each of them says that it knows this one,
+//! the cluster begins at its release level ([`crate::levels`]); where one is older or silent, at the first, as what an
+//! older node would stop at must not be in its way.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use henge_runtime::tasks::OnPanic;
 use henge_state::{MetaView, State};
 use henge_storage::kv::{Kv, SledKv};
 use henge_storage::wal::GroupLog;
+use henge_types::command::VERSION_KNOWN;
 use henge_types::{Command, GroupId, MetaCommand, NodeId};
 use openraft::Config;
 use openraft::errors::{InitializeError, RaftError};
 
 use crate::cluster::{Cluster, StartError};
 use crate::group::Group;
+use crate::levels::LevelError;
 use crate::log_store::LogStore;
 use crate::machine::Machine;
 use crate::network::Network;
@@ -27,6 +33,8 @@ use crate::server::quiet_until;
 
 /// How long the proposal that forms the cluster may take before it is tried again.
 const FORM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a cluster that could be formed waits for founders that have not said what release they run.
+const FOUNDERS_WAIT: Duration = Duration::from_secs(2);
 /// When a group that could not start is tried again.
 const RUN_AGAIN: Duration = Duration::from_secs(5);
 /// Between two looks at a meta group that is not formed yet.
@@ -74,18 +82,22 @@ impl Formation {
         let Some(mut applied) = self.cluster.meta_applied() else {
             return;
         };
+        let mut led_since = None;
         loop {
             let all_run = self.follow_table().await.is_ok();
-            if self.is_formed() && !all_run {
+            let formed = self.cluster.is_formed();
+            if formed && !all_run {
                 if let Ok(Err(_)) = tokio::time::timeout(RUN_AGAIN, applied.changed()).await {
                     return;
                 }
-            } else if self.is_formed() {
+            } else if formed {
                 if applied.changed().await.is_err() {
                     return;
                 }
             } else {
-                self.form_if_leading().await;
+                if self.may_form(&mut led_since).await {
+                    self.form().await;
+                }
                 // The leader may be found without anything being applied.
                 if let Ok(Err(_)) = tokio::time::timeout(FORM_PAUSE, applied.changed()).await {
                     return;
@@ -97,10 +109,6 @@ impl Formation {
     fn meta<T>(&self, look: impl FnOnce(MetaView<'_, State>) -> T) -> Option<T> {
         let view = self.cluster.view(GroupId::META)?;
         Some(view.with(|state, _| look(MetaView::new(state))))
-    }
-
-    fn is_formed(&self) -> bool {
-        self.meta(|meta| meta.cluster().is_some()).unwrap_or(false)
     }
 
     /// Takes over members and runs every group that the table gives this node and that does not run yet.
@@ -133,10 +141,34 @@ impl Formation {
         failed.map_or(Ok(()), Err)
     }
 
-    async fn form_if_leading(&self) {
+    /// Whether this node leads the meta group and nothing is to be waited for: the meta group is at this release's level,
+    /// or a founder had its time to say that it knows that.
+    async fn may_form(&self, led_since: &mut Option<Instant>) -> bool {
         if self.cluster.leadership(GroupId::META).is_none() {
-            return;
+            *led_since = None;
+            return false;
         }
+        let now = self.cluster.clock().instant();
+        let waited = now.duration_since(*led_since.get_or_insert(now));
+        let raised = self
+            .cluster
+            .raise_level(GroupId::META, VERSION_KNOWN, FORM_TIMEOUT)
+            .await;
+        match raised {
+            Ok(()) => true,
+            Err(LevelError::OtherRelease(_)) if waited < FOUNDERS_WAIT => false,
+            Err(LevelError::OtherRelease(node)) => {
+                tracing::info!(%node, "a founder runs an older release or is silent: the cluster begins without what is new");
+                true
+            }
+            Err(LevelError::Propose(error)) => {
+                tracing::debug!(%error, "the meta group is not at this release's level yet");
+                false
+            }
+        }
+    }
+
+    async fn form(&self) {
         let config = &self.cluster.shared.config;
         let nodes: Vec<NodeId> = config.founders.iter().map(|node| node.node).collect();
         let replication = usize::try_from(config.replication).unwrap_or(usize::MAX);
@@ -196,7 +228,7 @@ impl Formation {
     }
 
     /// No election of its own until the leases this replica may have granted before have run out.
-    fn stay_quiet(&self, raft: &Raft, until: std::time::Instant) {
+    fn stay_quiet(&self, raft: &Raft, until: Instant) {
         raft.runtime_config().elect(false);
         let raft = raft.clone();
         self.cluster

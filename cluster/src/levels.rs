@@ -4,6 +4,11 @@
 //! stops instead of guessing. So the leader proposes the barrier only when every node of the group has said that
 //! it knows the level; a node that does not answer may be an older one. Leaders raise their groups by themselves as
 //! soon as that is so, and once more right before the first command that needs it.
+//!
+//! The meta group's level speaks for all groups: every member holds it, so all of them had said that they know its level
+//! before it got there, and an older release does not start over it. A shard therefore rises to it without anybody being
+//! asked again, also while a node is down. A cluster whose founders all say that they know this release is at its level
+//! from its first entry on ([`crate::formation`]).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -52,12 +57,28 @@ impl Cluster {
             let leader = self.leader_here(group);
             return Err(ProposeError::NotLeader { leader }.into());
         };
-        let voters = leadership.voters.into_iter().flatten();
-        let nodes: BTreeSet<_> = voters.chain(self.replicas(group)).collect();
-        if let Some(node) = self.not_knowing(&nodes, level).await {
-            return Err(LevelError::OtherRelease(node));
+        if !self.all_have_said(level) {
+            let voters = leadership.voters.into_iter().flatten();
+            let nodes: BTreeSet<_> = voters.chain(self.replicas(group)).collect();
+            if let Some(node) = self.not_knowing(&nodes, level).await {
+                return Err(LevelError::OtherRelease(node));
+            }
         }
         self.propose_level(group, level, deadline).await
+    }
+
+    /// Whether all members are known to know a level, because the meta group is at it.
+    fn all_have_said(&self, level: u32) -> bool {
+        self.level(GroupId::META).is_some_and(|meta| meta >= level)
+    }
+
+    /// Whether the cluster is formed and no group here is still to follow the meta group to its level.
+    pub(crate) fn levels_are_even(&self) -> bool {
+        let Some(meta) = self.level(GroupId::META) else {
+            return false;
+        };
+        let mut groups = self.local_groups().into_iter();
+        self.is_formed() && groups.all(|group| self.level(group).is_none_or(|level| level >= meta))
     }
 
     async fn propose_level(
@@ -91,13 +112,16 @@ impl Cluster {
                 && self.level(*group).is_some_and(|now| now < VERSION_KNOWN)
         };
         let below: Vec<_> = groups.filter(below).collect();
-        if below.is_empty() {
+        // Until it is formed, the meta group is raised by what forms it.
+        if below.is_empty() || !self.is_formed() {
             return;
         }
-        // All members are asked once, instead of the nodes of every group.
-        let members: BTreeSet<_> = self.members().all().iter().map(|node| node.node).collect();
-        if self.not_knowing(&members, VERSION_KNOWN).await.is_some() {
-            return;
+        if !self.all_have_said(VERSION_KNOWN) {
+            // All members are asked once, instead of the nodes of every group.
+            let members: BTreeSet<_> = self.members().all().iter().map(|node| node.node).collect();
+            if self.not_knowing(&members, VERSION_KNOWN).await.is_some() {
+                return;
+            }
         }
         for group in below {
             if let Err(error) = self.propose_level(group, VERSION_KNOWN, deadline).await {

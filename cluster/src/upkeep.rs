@@ -22,6 +22,9 @@ const ASK_EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(100);
 /// How long one group is waited for when the log is nearly full.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Between two looks at release levels while the cluster is being formed, or groups have yet to follow the meta group.
+const RAISE_EVERY_AT_FIRST: Duration = Duration::from_millis(100);
+
 /// How long one group's version barrier may take; it is tried again.
 const RAISE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -67,7 +70,13 @@ pub(crate) fn start(cluster: &Cluster) {
         .scope
         .spawn("release levels", OnPanic::EndProcess, async move {
             loop {
-                tokio::time::sleep(LOOK_EVERY).await;
+                let even = raising.levels_are_even();
+                tokio::time::sleep(if even {
+                    LOOK_EVERY
+                } else {
+                    RAISE_EVERY_AT_FIRST
+                })
+                .await;
                 raising.raise_levels(RAISE_TIMEOUT).await;
             }
         });

@@ -160,6 +160,18 @@ impl Ring {
 
     /// Nodes that serve, with this many replicas of each shard.
     pub(crate) async fn of(nodes: usize, replication: u32) -> Self {
+        let mut ring = Self::founded(nodes, replication);
+        for node in 1..=nodes {
+            ring.start_node(node).await;
+        }
+        for node in 1..=nodes {
+            ring.wait_until_ready(node).await;
+        }
+        ring
+    }
+
+    /// Founders of a cluster, none of which runs yet.
+    pub(crate) fn founded(nodes: usize, replication: u32) -> Self {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_env("HENGE_TEST_LOG"))
             .with_test_writer()
@@ -174,21 +186,14 @@ impl Ring {
             rpc: format!("127.0.0.1:{}", free_port()),
             http: format!("127.0.0.1:{}", free_port()),
         });
-        let mut ring = Self {
+        Self {
             records: records.collect(),
             dir,
             cluster,
             replication,
             clock: Arc::default(),
             nodes: (0..nodes).map(|_| None).collect(),
-        };
-        for node in 1..=nodes {
-            ring.start_node(node).await;
         }
-        for node in 1..=nodes {
-            ring.wait_until_ready(node).await;
-        }
-        ring
     }
 
     pub(crate) async fn wait_until_ready(&self, node: usize) {
