@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use henge_client::model::RepoStats;
+use henge_client::model::{LastFsck, ReplicaFsck, RepoStats};
 use henge_client::{Client, ClientError};
 use henge_types::RepoPath;
 use henge_types::status::{CompactionDepth, CompactionState};
@@ -117,6 +117,42 @@ fn write_stats(path: &RepoPath, stats: &RepoStats, out: &mut dyn Write) -> io::R
     if let Some(mark) = &stats.prune_mark {
         writeln!(out, "pruning          counts from {}", printable(mark))?;
     }
+    write_last_compaction(stats, out)?;
+    let of_replicas = stats.last_fsck.iter().flatten();
+    of_replicas
+        .zip(std::iter::once("last fsck").chain(std::iter::repeat("")))
+        .try_for_each(|(replica, label)| writeln!(out, "{label:<17}{}", fsck_of(replica)))
+}
+
+/// What a replica found when it last checked its store.
+fn fsck_of(replica: &ReplicaFsck) -> String {
+    let node = replica.node;
+    match (&replica.failed, &replica.last) {
+        (Some(why), _) => format!("node {node}: not known: {}", printable(why)),
+        (None, None) => format!("node {node}: never"),
+        (None, Some(last)) => format!("node {node}: {}", found(last)),
+    }
+}
+
+fn found(last: &LastFsck) -> String {
+    let at = printable(&last.at);
+    if let Some(why) = &last.failed {
+        return format!("{at}, not finished: {}", printable(why));
+    }
+    let findings = match last.findings {
+        0 => "no findings".to_owned(),
+        1 => "1 finding".to_owned(),
+        findings => format!("{findings} findings"),
+    };
+    let repaired = match last.repaired {
+        0 => String::new(),
+        1 => ", 1 pack fetched again".to_owned(),
+        packs => format!(", {packs} packs fetched again"),
+    };
+    format!("{at}, {} objects, {findings}{repaired}", last.objects)
+}
+
+fn write_last_compaction(stats: &RepoStats, out: &mut dyn Write) -> io::Result<()> {
     let Some(last) = &stats.last_compaction else {
         return writeln!(out, "last compaction  none since this leader leads");
     };

@@ -165,6 +165,38 @@ pub struct RepoStats {
     /// Since when the tips are noted that refs lose, RFC 3339; none while they are not.
     #[serde(default)]
     pub prune_mark: Option<String>,
+    /// What each replica found when it last checked its store; none when they could not be asked, and in the answer to a
+    /// request for a compaction.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_fsck: Option<Vec<ReplicaFsck>>,
+}
+
+/// What a replica found when it last checked its store.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaFsck {
+    /// Whose replica.
+    pub node: NodeId,
+    /// None when there was none yet, and when [`failed`](Self::failed) says why nobody knows.
+    pub last: Option<LastFsck>,
+    /// Why the node could not be asked.
+    pub failed: Option<String>,
+}
+
+/// A check of a replica's store that ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LastFsck {
+    /// When, RFC 3339.
+    pub at: String,
+    /// How long it took, milliseconds.
+    pub took_ms: u64,
+    /// Objects that were read and hashed; one that lies in two packs counts twice.
+    pub objects: u64,
+    /// How much was found to be wrong.
+    pub findings: u64,
+    /// Packs that were damaged and were fetched again from another replica.
+    pub repaired: u64,
+    /// Why the check could not be finished, if it could not.
+    pub failed: Option<String>,
 }
 
 /// A compaction that ended.

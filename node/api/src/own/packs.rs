@@ -3,7 +3,10 @@
 use axum::Json;
 use axum::extract::{Extension, State};
 use henge_types::NodeId;
-use henge_types::status::{CompactionDepth, CompactionState, LastCompaction, RepoCheck, RepoStats};
+use henge_types::status::{
+    CheckOutcome, CompactionDepth, CompactionState, LastCompaction, ReplicaCheck, RepoCheck,
+    RepoStats,
+};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
@@ -69,13 +72,72 @@ impl From<RepoStats> for Stats {
     }
 }
 
+/// The figures, and what every replica found when it last checked its store.
+#[derive(Debug, Serialize)]
+pub(crate) struct Shown {
+    #[serde(flatten)]
+    stats: Stats,
+    /// None when the replicas cannot be asked now.
+    last_fsck: Option<Vec<ReplicaFsck>>,
+}
+
+#[derive(Debug, Serialize)]
+struct ReplicaFsck {
+    node: NodeId,
+    /// None when there was none yet.
+    last: Option<LastFsck>,
+    /// Why the node could not be asked.
+    failed: Option<String>,
+}
+
+/// A check that ended.
+#[derive(Debug, Serialize)]
+struct LastFsck {
+    at: String,
+    took_ms: u64,
+    objects: u64,
+    findings: u64,
+    repaired: u64,
+    failed: Option<String>,
+}
+
+impl From<ReplicaCheck> for ReplicaFsck {
+    fn from(check: ReplicaCheck) -> Self {
+        Self {
+            node: check.node,
+            last: check.last.map(LastFsck::from),
+            failed: check.failed,
+        }
+    }
+}
+
+impl From<CheckOutcome> for LastFsck {
+    fn from(outcome: CheckOutcome) -> Self {
+        let count = |length: usize| u64::try_from(length).unwrap_or(u64::MAX);
+        Self {
+            at: rfc3339(outcome.ended_at_ms),
+            took_ms: outcome.took_ms,
+            objects: outcome.objects,
+            findings: count(outcome.problems.len()).saturating_add(outcome.more_problems),
+            repaired: count(outcome.repaired.len()),
+            failed: outcome.failed,
+        }
+    }
+}
+
 /// `GET /api/henge/v1/repos/{owner}/{repo}/stats`
 pub(crate) async fn stats(
     State(api): State<Api>,
     AtRepo(path): AtRepo,
-) -> Result<Json<Stats>, ApiError> {
-    let stats = api.backend.stats(&path).await?;
-    Ok(Json(stats.into()))
+) -> Result<Json<Shown>, ApiError> {
+    let (stats, checks) = tokio::join!(api.backend.stats(&path), api.backend.checks(&path, &[]));
+    let last_fsck = checks
+        .inspect_err(|error| tracing::debug!(%path, %error, "the last checks cannot be told"))
+        .map(|checks| checks.replicas.into_iter().map(ReplicaFsck::from).collect());
+    Ok(Json(Shown {
+        stats: stats?.into(),
+        last_fsck: last_fsck.ok(),
+    }))
 }
 
 #[derive(Debug, Deserialize)]

@@ -34,6 +34,8 @@ pub(crate) enum Fault {
     Fails(ErrorCode, Option<u32>),
     /// Only reading the refs of this repository fails.
     ShardLost(&'static str),
+    /// Only asking replicas what they found fails.
+    ReplicasSilent,
     /// No call ever answers.
     Hangs,
     /// Every call panics.
@@ -163,7 +165,9 @@ impl Memory {
         async move {
             let fault = lock(&self.fault).clone();
             match fault {
-                Fault::None | Fault::ShardLost(_) => answer(&mut lock(&self.repos)),
+                Fault::None | Fault::ShardLost(_) | Fault::ReplicasSilent => {
+                    answer(&mut lock(&self.repos))
+                }
                 Fault::Fails(code, retry_after_s) => Err(ServiceError {
                     code,
                     message: "the cluster is broken".to_owned(),
@@ -586,6 +590,10 @@ impl Backend for Memory {
     }
 
     fn checks<'a>(&'a self, path: &'a RepoPath, _: &'a [NodeId]) -> Answer<'a, RepoCheck> {
+        if *lock(&self.fault) == Fault::ReplicasSilent {
+            let error = ServiceError::new(ErrorCode::Unavailable, "nobody answers".to_owned());
+            return async move { Err(error) }.boxed();
+        }
         self.unless_broken(move |repos| {
             repos.get(&path.key()).ok_or_else(|| no_such(path))?;
             Ok(check_of(NodeId::new(1), false))

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use crate::harness::Node;
-use crate::memory::{UPDATED_AT_MS, shard_of};
+use crate::memory::{Fault, UPDATED_AT_MS, shard_of};
 
 const ONE: &str = "1111111111111111111111111111111111111111";
 const TWO: &str = "2222222222222222222222222222222222222222";
@@ -208,7 +208,16 @@ async fn packs_are_counted_and_compacted() {
         "bitmap": false, "compaction": "idle", "last_compaction": null,
         "prune_mark": null,
     });
-    assert_eq!(node.get(STATS).await.json(), expected);
+    let last_fsck = json!([{
+        "node": 1, "failed": null,
+        "last": {"at": "1970-01-01T00:00:00Z", "took_ms": 0, "objects": 10, "findings": 0, "repaired": 0, "failed": null},
+    }]);
+    let shown = |figures: &Value| {
+        let mut shown = figures.clone();
+        shown["last_fsck"] = last_fsck.clone();
+        shown
+    };
+    assert_eq!(node.get(STATS).await.json(), shown(&expected));
     expected["compaction"] = json!("queued");
     expected["prune_mark"] = json!("2026-01-02T03:04:05Z");
     for (body, replaced, dropped) in [
@@ -224,9 +233,13 @@ async fn packs_are_counted_and_compacted() {
         });
         assert_eq!(answer.json(), expected);
     }
-    assert_eq!(node.get(STATS).await.json(), expected);
+    assert_eq!(node.get(STATS).await.json(), shown(&expected));
     let unknown = node.post(GC, json!({"agressive": true})).await;
     unknown.error(422, "invalid");
+    // The figures are told when the replicas cannot be asked what they found.
+    node.backend.set_fault(Fault::ReplicasSilent);
+    expected["last_fsck"] = json!(null);
+    assert_eq!(node.get(STATS).await.json(), expected);
 }
 
 #[tokio::test]

@@ -104,7 +104,19 @@ async fn stats(
     if let Some(looks) = repo["looks"].as_u64().filter(|looks| *looks > 0) {
         repo["looks"] = json!(looks - 1);
     }
-    Json(stats_of(repo)).into_response()
+    let found = |findings: u64, repaired: u64, failed: Option<&str>| {
+        json!({"at": "2026-01-01T00:00:07Z", "took_ms": 3, "objects": 21, "findings": findings,
+               "repaired": repaired, "failed": failed})
+    };
+    let mut stats = stats_of(repo);
+    stats["last_fsck"] = json!([
+        {"node": 1, "last": found(0, 0, None), "failed": null},
+        {"node": 2, "last": null, "failed": null},
+        {"node": 3, "last": found(2, 1, None), "failed": null},
+        {"node": 4, "last": found(0, 0, Some("the disk\u{7} is full")), "failed": null},
+        {"node": 5, "last": null, "failed": "nobody answers"},
+    ]);
+    Json(stats).into_response()
 }
 
 fn stats_of(repo: &Value) -> Value {
@@ -492,7 +504,16 @@ async fn packs_are_counted_and_a_compaction_is_waited_for() {
                 pack bytes       2000\nindex bytes      1500\nbitmap           yes\n\
                 compaction       idle, on node 3\n";
     let none = "last compaction  none since this leader leads\n";
-    assert_eq!(done.out, format!("{text}{none}"));
+    let fsck = "last fsck        node 1: 2026-01-01T00:00:07Z, 21 objects, no findings\n                 \
+                node 2: never\n                 \
+                node 3: 2026-01-01T00:00:07Z, 21 objects, 2 findings, 1 pack fetched again\n                 \
+                node 4: 2026-01-01T00:00:07Z, not finished: the disk\u{fffd} is full\n                 \
+                node 5: not known: nobody answers\n";
+    assert_eq!(done.out, format!("{text}{none}{fsck}"));
+    let done = henge(url, &["repo", "stats", "admin/demo", "--output", "json"]).await;
+    let value: Value = serde_json::from_str(&done.out).expect("JSON");
+    assert_eq!(value["last_fsck"][2]["last"]["findings"], 2);
+    assert_eq!(value["last_fsck"][1]["last"], Value::Null);
 
     for (flags, replaced) in [(&[][..], 7), (&["--aggressive"], 12)] {
         let args = [&["repo", "gc", "admin/demo"], flags].concat();
@@ -501,7 +522,7 @@ async fn packs_are_counted_and_a_compaction_is_waited_for() {
         let last = format!(
             "last compaction  2026-01-01T00:00:09Z, {replaced} packs into one of 900 bytes in 80 ms\n"
         );
-        assert_eq!(done.out, format!("{text}{last}"));
+        assert_eq!(done.out, format!("{text}{last}{fsck}"));
     }
     let args = [
         "repo",

@@ -30,6 +30,9 @@ fn a_flipped_byte_on_one_disk_is_found_named_and_mended() {
     git(&tree, &["push", "-q", &url, "main"]);
     commit_large(&tree, "large", 300_000, 7);
     git(&tree, &["push", "-q", &url, "main"]);
+    let stats = ["repo", "stats", REPO];
+    let (_, said) = henge(&ring, &stats);
+    assert_eq!(said.matches(": never\n").count(), nodes.len(), "{said}");
     let fsck = ["repo", "fsck", REPO];
     let (code, said) = henge(&ring, &fsck);
     assert_eq!(code, 0, "{said}");
@@ -56,6 +59,21 @@ fn a_flipped_byte_on_one_disk_is_found_named_and_mended() {
     assert!(said.contains(&format!("node {sick}: damaged")), "{said}");
     assert!(said.contains(id), "{said}");
     assert_eq!(said.matches(": whole;").count(), nodes.len() - 1, "{said}");
+    let (code, said) = henge(&ring, &stats);
+    assert_eq!(code, 0, "what was found is told, whatever it was");
+    let of_sick = said
+        .lines()
+        .find(|line| line.contains(&format!("node {sick}: ")));
+    let of_sick = of_sick.expect("a line");
+    assert!(
+        of_sick.contains(" objects, ") && !of_sick.contains("no findings"),
+        "{said}"
+    );
+    assert_eq!(
+        said.matches(", no findings\n").count(),
+        nodes.len() - 1,
+        "{said}"
+    );
     let node = sick.to_string();
     let repair = ["repo", "fsck", REPO, "--node", &node, "--repair"];
     let (code, said) = henge(&ring, &repair);
