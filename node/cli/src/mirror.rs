@@ -107,7 +107,11 @@ pub(crate) fn new_mirror(
 }
 
 fn edit(change: &MirrorChange) -> Result<MirrorEdit, CliError> {
-    let parsed = change.url.as_deref().map(RemoteUrl::parse).transpose();
+    let parsed = change
+        .remote_url
+        .as_deref()
+        .map(RemoteUrl::parse)
+        .transpose();
     let (url, credentials) = parsed.map_err(CliError::SourceUrl)?.unzip();
     let credentials = credentials.flatten();
     let (user, password) = parts(with_token(

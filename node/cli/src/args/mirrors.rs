@@ -86,7 +86,7 @@ pub enum MirrorVerb {
 pub struct MirrorChange {
     /// The other repository; the password for the one before is forgotten
     #[arg(long, value_name = "URL")]
-    pub url: Option<String>,
+    pub remote_url: Option<String>,
     /// From one firing to the next: 90s, 30m, 8h, 1d
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub every: Option<Duration>,

@@ -1,6 +1,6 @@
 //! What can be typed, and what cannot.
 
-use clap::{CommandFactory, Parser};
+use clap::{Arg, Command, CommandFactory, Parser};
 use henge_cli::exit::EXIT_CODES_HELP;
 
 use crate::run::Henge;
@@ -41,4 +41,27 @@ fn paths_and_formats_are_checked_before_anything_is_asked() {
         let parsed = Henge::try_parse_from(std::iter::once(&"henge").chain(&args));
         assert_eq!(parsed.expect_err("refused").exit_code(), 2, "{args:?}");
     }
+}
+
+/// A flag that says which cluster, or how to answer, says nothing else below: it would be taken for both.
+#[test]
+fn flags_of_all_verbs_are_no_other_flags_of_one() {
+    fn look(command: &Command, path: &str, above: &[&Arg]) {
+        for argument in command.get_arguments() {
+            let id = argument.get_id();
+            let clashes = above.iter().any(|flag| {
+                flag.get_id() == id
+                    || flag
+                        .get_long()
+                        .is_some_and(|long| argument.get_long() == Some(long))
+            });
+            assert!(!clashes, "{path}: {id}");
+        }
+        let own = command.get_arguments().filter(|flag| flag.is_global_set());
+        let all: Vec<_> = above.iter().copied().chain(own).collect();
+        for below in command.get_subcommands() {
+            look(below, &format!("{path} {}", below.get_name()), &all);
+        }
+    }
+    look(&Henge::command(), "henge", &[]);
 }

@@ -1,9 +1,13 @@
 //! Whole repositories into a ring and out of it, without a git binary on the way.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Output;
 
-use super::harness::{Ring, clone_checked, commit, contents, git, git_with, gits, work_tree};
+use serde_json::{Value, json};
+
+use super::harness::{Ring, clone_checked, commit, contents, git, git_with, gits, wait, work_tree};
 use crate::process::{Running, command, text};
 
 fn repo(ring: &Ring, args: &[&str]) -> Output {
@@ -87,7 +91,7 @@ fn a_repository_is_imported_followed_and_exported() {
         "json",
     ];
     let said = ok(&ring, &args);
-    let said: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(said["updated"], 1, "{said}");
     assert_eq!(
         (&said["deleted"], &said["objects"]),
@@ -131,7 +135,7 @@ fn a_repository_is_imported_followed_and_exported() {
     ];
     let said = ok(&ring, &args);
     assert!(!said.contains("hunter2"), "{said}");
-    let made: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    let made: Value = serde_json::from_str(&said).expect("JSON");
     let id = made[0]["id"].as_str().expect("an id");
     ok(&ring, &["mirror", "sync", "admin/demo", id]);
     let listed = ok(&ring, &["mirror", "list", "admin/demo"]);
@@ -166,5 +170,134 @@ fn a_repository_is_imported_followed_and_exported() {
     );
     let none = repo(&ring, &["import", "/nonexistent", "admin/none"]);
     assert_eq!(none.status.code(), Some(2), "{}", text(&none.stderr));
+    ring.wait_equal_hashes();
+}
+
+/// The only mirror of a repository.
+#[track_caller]
+fn mirror(ring: &Ring, path: &str) -> Value {
+    let said = ok(ring, &["mirror", "list", path, "--output", "json"]);
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(said.as_array().map(Vec::len), Some(1), "{said}");
+    said[0].clone()
+}
+
+/// What `edit` changes, as a mirror shows it.
+fn told(mirror: &Value) -> Value {
+    json!([
+        mirror["url"],
+        mirror["user"],
+        mirror["interval_s"],
+        mirror["on_push"]
+    ])
+}
+
+#[test]
+fn a_mirror_is_edited_and_what_makes_no_sense_changes_nothing() {
+    const COPY: &str = "admin/copy";
+    let ring = Ring::start(1);
+    let dir = ring.dir.path().to_owned();
+    let tree = work_tree(&dir, "tree");
+    git(&dir, &["clone", "-q", "--mirror", "tree", "served.git"]);
+    commit(&tree, "second");
+    git(&dir, &["clone", "-q", "--mirror", "tree", "moved.git"]);
+    let (_serving, url) = serve_bare(&dir);
+    let (served, moved) = (format!("{url}/served.git"), format!("{url}/moved.git"));
+    let secret_url = served.replace("http://", "http://me:hunter2@");
+    ok(&ring, &["create", COPY]);
+    ok(
+        &ring,
+        &[
+            "mirror",
+            "add",
+            COPY,
+            "--pull",
+            &secret_url,
+            "--every",
+            "1h",
+        ],
+    );
+    let ended = |before: &Value| {
+        wait("a run of the mirror to end", || {
+            let now = mirror(&ring, COPY);
+            now["running"] == false && !now["last"].is_null() && now["last"] != *before
+        });
+        mirror(&ring, COPY)
+    };
+    let first = ended(&Value::Null);
+    let id = first["id"].as_str().expect("an id").to_owned();
+    let edit = |args: &[&str]| repo(&ring, &[&["mirror", "edit", COPY, &id], args].concat());
+
+    // What is not given stays.
+    let done = edit(&["--every", "2h"]);
+    let said = text(&done.stdout);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    assert!(said.contains("7200 s") && said.contains(&served), "{said}");
+    let second = ended(&first["last"]);
+    assert_eq!(told(&second), json!([served, "me", 7200, false]));
+
+    // A password that is sent elsewhere than it was given for would be lost.
+    let done = edit(&["--remote-url", &moved, "--output", "json"]);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let said: Value = serde_json::from_str(&text(&done.stdout)).expect("JSON");
+    let expected = json!([moved, null, 7200, false]);
+    assert_eq!(told(&said[0]), expected);
+    let third = ended(&second["last"]);
+    assert_eq!(third["last"]["outcome"], "done", "{third}");
+    let clone = clone_checked(&ring, ring.nodes()[0], COPY, "clone.git");
+    assert_eq!(contents(&clone), contents(&dir.join("moved.git")));
+
+    let (private, open) = (dir.join("private"), dir.join("open"));
+    for (file, mode) in [(&private, 0o600), (&open, 0o644)] {
+        fs::write(file, "hunter2\n").expect("written");
+        fs::set_permissions(file, Permissions::from_mode(mode)).expect("changed");
+    }
+    let (private, open) = (
+        private.to_str().expect("text"),
+        open.to_str().expect("text"),
+    );
+    let done = edit(&["--remote-token-file", private, "--output", "json"]);
+    let said = text(&done.stdout);
+    assert!(done.status.success() && !said.contains("hunter2"), "{said}");
+    let before = mirror(&ring, COPY);
+    let expected = json!([moved, "git", 7200, false]);
+    assert_eq!(told(&before), expected);
+
+    let unknown = "00112233445566778899aabbccddeeff";
+    let of = |path, id, args: &[&str]| repo(&ring, &[&["mirror", "edit", path, id], args].concat());
+    let every = ["--every", "3h"];
+    for (done, code, says) in [
+        (edit(&[]), 2, "--every"),
+        (edit(&["--every", "2w"]), 2, "is not a time"),
+        (edit(&["--every", "59s"]), 2, "interval lies between 60 s"),
+        (edit(&["--on-push", "often"]), 2, "--on-push"),
+        (edit(&["--on-push", "true"]), 2, "only one that pushes"),
+        (
+            edit(&["--remote-url", "ftp://example.org/a.git"]),
+            2,
+            "http",
+        ),
+        (edit(&["--remote-url", "nowhere"]), 2, "URL"),
+        // The cluster's address, and nothing to change.
+        (edit(&["--url", &moved]), 2, "--remote-url"),
+        (edit(&["--pull", &moved]), 2, "--pull"),
+        (edit(&["--remote-token-file", open]), 2, "chmod 600"),
+        (
+            edit(&["--remote-token-file", "/nonexistent"]),
+            2,
+            "cannot read",
+        ),
+        (of(COPY, "1", &every), 2, "'1'"),
+        (of(COPY, unknown, &every), 3, unknown),
+        (of("admin/none", &id, &every), 3, "admin/none"),
+    ] {
+        let said = text(&done.stderr);
+        assert_eq!(done.status.code(), Some(code), "{says}: {said}");
+        assert!(
+            said.contains(says) && !said.contains("hunter2"),
+            "{says}: {said}"
+        );
+    }
+    assert_eq!(told(&mirror(&ring, COPY)), expected);
     ring.wait_equal_hashes();
 }
