@@ -13,11 +13,12 @@ use std::time::Duration;
 #[allow(unused_imports, reason = "every target uses its part of the inputs")]
 pub(crate) use files::Shelf;
 use henge_git::{
-    BareRepository, Conversation, Deadline, FetchLimits, Objects, Output, Part, Protocol,
+    BareRepository, Conversation, Deadline, FetchLimits, Objects, Output, Part, Protocol, PushHead,
     PushLimits, Stop, parse_push, receive_pack, upload_pack,
 };
 use henge_runtime::SystemClock;
 use henge_types::ObjectFormat;
+use henge_types::limits::CERTIFICATE_IDENT_BYTES_MAX;
 use longer::{Longer, first_whole};
 #[allow(unused_imports, reason = "every target uses its part of the inputs")]
 pub(crate) use packs::{
@@ -257,19 +258,68 @@ pub(crate) fn pkt_line(data: &[u8]) -> Result<usize, String> {
     Ok(frames)
 }
 
+/// Bytes of a certificate that are not too many where few are allowed.
+const FEW_CERTIFICATE_BYTES: usize = 200;
+
 /// The head of a push; how many updates it asks for.
 pub(crate) fn push_commands(data: &[u8]) -> Result<usize, String> {
     // A repository of the other format refuses the same bytes, or takes others.
-    let _other = parse_push(&mut &data[..], ObjectFormat::Sha256, &limits()).is_ok();
-    let head = parse_push(&mut &data[..], ObjectFormat::Sha1, &limits());
-    let head = head.map_err(|error| error.to_string())?;
+    let _other = push_head_of(data, ObjectFormat::Sha256).is_ok();
+    push_head_of(data, ObjectFormat::Sha1).map(|head| head.updates.len())
+}
+
+/// The head of a push to a repository of this format.
+pub(crate) fn push_head_of(data: &[u8], format: ObjectFormat) -> Result<PushHead, String> {
+    let limits = limits();
+    let head = parse_push(&mut &data[..], format, &limits).map_err(|error| error.to_string());
+    let few = PushLimits {
+        certificate_bytes_max: FEW_CERTIFICATE_BYTES,
+        ..limits.clone()
+    };
+    let short = parse_push(&mut &data[..], format, &few).map_err(|error| error.to_string());
+    if let Ok(head) = &head {
+        check_head(head, limits.certificate_bytes_max);
+        let bytes = head
+            .certificate
+            .as_ref()
+            .map_or(0, |read| read.text().len());
+        assert_eq!(short.is_ok(), bytes <= FEW_CERTIFICATE_BYTES, "{short:?}");
+    }
+    if let Ok(short) = &short {
+        assert_eq!(head.as_ref(), Ok(short), "a bound changes what is read");
+    }
+    head
+}
+
+/// What is true of every push that can be read.
+fn check_head(head: &PushHead, certificate_bytes_max: usize) {
     assert!(head.updates.len() <= head.commands.len());
     for command in &head.commands {
         if let Ok(at) = command.update {
             assert_eq!(head.updates[at].name.as_str(), command.name);
         }
     }
-    Ok(head.updates.len())
+    let Some(certificate) = &head.certificate else {
+        return;
+    };
+    let text = certificate.text();
+    assert!(text.len() <= certificate_bytes_max);
+    assert!(text.starts_with(b"certificate version 0.1\n") && !text.contains(&0));
+    assert!(!head.commands.is_empty(), "nothing was signed");
+    let idents = std::iter::once(&certificate.pusher).chain(&certificate.pushee);
+    for ident in idents {
+        assert!(ident.len() <= CERTIFICATE_IDENT_BYTES_MAX);
+    }
+    for command in &head.commands {
+        let name = command.name.as_bytes();
+        let mut lines = text.split(|byte| *byte == b'\n');
+        assert!(
+            lines.any(|line| line.ends_with(name)),
+            "{command:?} was not signed"
+        );
+    }
+    let sent_is_signed = certificate.options == head.options;
+    assert!(sent_is_signed || head.updates.is_empty());
 }
 
 /// A pack, given without its trailer, pushed with its first object as the tip if that is a whole one.

@@ -1,5 +1,6 @@
 //! Hostile bytes: the corpus of the fuzz targets and mutations of it, without a fuzzer, the same ones in every run.
 
+mod certificates;
 mod limits;
 mod mutate;
 mod seeds;
@@ -7,6 +8,8 @@ mod verdicts;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+
+use henge_types::ObjectFormat;
 
 use crate::inputs::{self, Place, Shelf};
 use mutate::Mutations;
@@ -52,7 +55,12 @@ fn peak_kb() -> u64 {
 }
 
 /// Hands every file of `target`, and mutations of it, to `take`.
-fn run(target: &str, mut take: impl FnMut(&[u8])) {
+fn run(target: &str, take: impl FnMut(&[u8])) {
+    run_with(target, &[], take);
+}
+
+/// The same, where some mutations put one of these words, if there are any, among the frames that the file consists of.
+fn run_with(target: &str, words: &[Vec<u8>], mut take: impl FnMut(&[u8])) {
     let files = files(target);
     let before = peak_kb();
     for (name, seed) in &files {
@@ -62,7 +70,10 @@ fn run(target: &str, mut take: impl FnMut(&[u8])) {
                 seed.clone()
             } else {
                 let other = &files[mutations.below(files.len())].1;
-                mutations.of(seed, other)
+                match words {
+                    [] => mutations.of(seed, other),
+                    words => mutations.with_word(seed, other, words),
+                }
             };
             let begun = Instant::now();
             let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| take(&input)));
@@ -105,9 +116,43 @@ fn corpus_is_what_the_seeds_say() {
 }
 
 #[test]
+fn the_dictionary_of_pushes_is_what_its_words_say() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/push_commands.dict");
+    let file = certificates::dictionary_file();
+    if std::env::var_os("HENGE_BLESS").is_some() {
+        std::fs::write(path, &file).unwrap();
+    }
+    assert!(
+        std::fs::read_to_string(path).is_ok_and(|found| found == file),
+        "{path} is out of date: HENGE_BLESS=1 cargo test -p henge-git writes it again"
+    );
+}
+
+#[test]
+fn certificates_are_taken_or_refused_for_what_is_wrong_with_them() {
+    for (name, push, expected) in certificates::cases() {
+        let taken = inputs::push_commands(&push);
+        match (&taken, expected) {
+            (Ok(updates), Ok(expected)) => assert_eq!(*updates, expected, "{name}"),
+            (Err(said), Err(expected)) => assert!(said.contains(expected), "{name}: {said}"),
+            (taken, expected) => panic!("{name}: {taken:?}, not {expected:?}"),
+        }
+        let long = inputs::push_head_of(&push, ObjectFormat::Sha256);
+        assert_eq!(
+            long.is_ok(),
+            name == "certificate_sha256",
+            "{name}: {long:?}"
+        );
+    }
+}
+
+#[test]
 fn hostile_frames_and_commands_and_names_are_answered() {
     run("pkt_line", |data| drop(inputs::pkt_line(data)));
-    run("push_commands", |data| drop(inputs::push_commands(data)));
+    let words = certificates::dictionary();
+    run_with("push_commands", &words, |data| {
+        drop(inputs::push_commands(data));
+    });
     run("ref_name", |data| {
         inputs::ref_name(data);
     });

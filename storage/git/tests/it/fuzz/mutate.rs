@@ -32,6 +32,26 @@ impl Mutations {
         bytes
     }
 
+    /// Half of them like [`Self::of`]; before that, all have one to three words among their frames or in the place of one.
+    pub(super) fn with_word(&mut self, seed: &[u8], other: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
+        let mut bytes = seed.to_vec();
+        for _ in 0..=self.below(3) {
+            let begins = frames(&bytes);
+            let frame = self.below(begins.len());
+            let at = begins[frame];
+            let replaced = match begins.get(frame + 1) {
+                Some(next) if self.below(2) == 0 => *next,
+                _ => at,
+            };
+            let word = &words[self.below(words.len())];
+            bytes.splice(at..replaced, word.iter().copied());
+        }
+        match self.below(2) {
+            0 => bytes,
+            _ => self.of(&bytes, other),
+        }
+    }
+
     fn change(&mut self, bytes: &mut Vec<u8>, other: &[u8]) {
         let at = self.below(bytes.len() + 1);
         let length = 1 + self.below(8);
@@ -67,4 +87,22 @@ impl Mutations {
             _ => bytes.push(self.byte()),
         }
     }
+}
+
+/// Where the pkt-lines begin that `bytes` consist of, and where the last one ends.
+fn frames(bytes: &[u8]) -> Vec<usize> {
+    let mut begins = vec![0];
+    let mut at = 0;
+    while let Some(digits) = bytes.get(at..at + 4) {
+        let length = std::str::from_utf8(digits).ok();
+        let Some(length) = length.and_then(|digits| usize::from_str_radix(digits, 16).ok()) else {
+            break;
+        };
+        at += length.max(4);
+        if at > bytes.len() {
+            break;
+        }
+        begins.push(at);
+    }
+    begins
 }

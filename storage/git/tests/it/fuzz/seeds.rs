@@ -1,5 +1,6 @@
 //! Where every target begins: what is right, and what has hurt others.
 
+use super::certificates;
 use crate::inputs::{
     Entry, Kind, Place, Shelf, commit_text, deflate, hex, line, object_id, pack_body, push_head,
     tag_text,
@@ -7,8 +8,8 @@ use crate::inputs::{
 
 type Seeds = Vec<(&'static str, Vec<u8>)>;
 
-const ZERO: &str = "0000000000000000000000000000000000000000";
-const ONE: &str = "1111111111111111111111111111111111111111";
+pub(super) const ZERO: &str = "0000000000000000000000000000000000000000";
+pub(super) const ONE: &str = "1111111111111111111111111111111111111111";
 
 /// The seeds of every target.
 pub(super) fn all(place: &Place) -> Vec<(&'static str, Seeds)> {
@@ -49,7 +50,8 @@ fn pkt_line() -> Seeds {
 
 fn push_commands() -> Seeds {
     let mut seeds = plain_commands();
-    seeds.extend(signed_commands());
+    let signed = certificates::cases().into_iter();
+    seeds.extend(signed.map(|(name, bytes, _)| (name, bytes)));
     seeds
 }
 
@@ -98,58 +100,6 @@ fn plain_commands() -> Seeds {
                 b"0000".to_vec(),
             ]
             .concat(),
-        ),
-    ]
-}
-
-fn signed_commands() -> Seeds {
-    let create = format!("{ZERO} {ONE} refs/heads/a\n");
-    let delete = format!("{ONE} {ZERO} refs/heads/c\n");
-    let signed = |words: &str, lines: &[&str]| {
-        let first = format!("push-cert\0report-status object-format=sha1 {words}");
-        let head = [
-            first.as_str(),
-            "certificate version 0.1\n",
-            "pusher A <a@example.org> 1700000000 +0000\n",
-            "nonce 1700000000-0123456789abcdef\n",
-        ];
-        let lines = head.iter().chain(lines);
-        let lines = lines.map(|text| line(text.as_bytes()));
-        lines.collect::<Vec<_>>().concat()
-    };
-    let armor = [
-        "-----BEGIN PGP SIGNATURE-----\n",
-        "\n",
-        "=aaaa\n",
-        "-----END PGP SIGNATURE-----\n",
-    ];
-    let end = line(b"push-cert-end\n");
-    let flush = b"0000".as_slice();
-    let whole = [&["\n", &create, &delete][..], &armor].concat();
-    let options = [&["push-option x=y\n", "\n", &create][..], &armor].concat();
-    let with_options = |sent: &[u8]| {
-        let head = signed("push-options", &options);
-        [&head, &end, flush, &line(sent), flush].concat()
-    };
-    vec![
-        (
-            "certificate_whole",
-            [&signed("", &whole), &end, flush].concat(),
-        ),
-        ("certificate_options", with_options(b"x=y")),
-        ("certificate_other_options", with_options(b"y=x")),
-        (
-            "certificate_without_end",
-            [&signed("", &whole), flush].concat(),
-        ),
-        ("certificate_cut", signed("", &whole[..3])),
-        (
-            "certificate_and_command",
-            [&signed("", &whole), &end, &line(create.as_bytes()), flush].concat(),
-        ),
-        (
-            "certificate_without_commands",
-            [&signed("", &armor), &end, flush].concat(),
         ),
     ]
 }
