@@ -8,7 +8,7 @@
 //! The meta group's level speaks for all groups: every member holds it, so all of them had said that they know its level
 //! before it got there, and an older release does not start over it. A shard therefore rises to it without anybody being
 //! asked again, also while a node is down. A cluster whose founders all say that they know this release is at its level
-//! from its first entry on ([`crate::formation`]).
+//! from its first entry on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
