@@ -30,79 +30,79 @@ const RAISE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Starts the upkeep tasks.
 pub(crate) fn start(cluster: &Cluster) {
-    let looking = cluster.clone();
-    cluster
-        .shared
-        .scope
-        .spawn("upkeep", OnPanic::EndProcess, async move {
-            let mut leaders = std::collections::BTreeMap::new();
-            loop {
-                tokio::time::sleep(LOOK_EVERY).await;
-                for group in looking.groups().all() {
-                    snapshot_if_due(&looking, &group).await;
-                    let leader = group.leader();
-                    if leaders.insert(group.id, leader) != Some(leader) && leader.is_some() {
-                        metrics::leader_changed(group.id);
-                    }
-                }
-                metrics::observe(&looking);
-            }
-        });
-    let asking = cluster.clone();
-    cluster
-        .shared
-        .scope
-        .spawn("signs of life", OnPanic::EndProcess, async move {
-            loop {
-                asking.listen_for_leaders().await;
-                let ready = asking.is_ready().is_ok();
-                tokio::time::sleep(if ready {
-                    ASK_EVERY
-                } else {
-                    ASK_EVERY_WHILE_NOT_READY
-                })
-                .await;
-            }
-        });
-    let raising = cluster.clone();
-    cluster
-        .shared
-        .scope
-        .spawn("release levels", OnPanic::EndProcess, async move {
-            loop {
-                let even = raising.levels_are_even();
-                tokio::time::sleep(if even {
-                    LOOK_EVERY
-                } else {
-                    RAISE_EVERY_AT_FIRST
-                })
-                .await;
-                raising.raise_levels(RAISE_TIMEOUT).await;
-            }
-        });
-    let pressed = cluster.clone();
-    cluster.shared.scope.spawn("wal pressure", OnPanic::EndProcess, async move {
-        let mut pressure = pressed.shared.wal.pressure();
-        loop {
-            let pinning = *pressure.borrow_and_update();
-            if let Some(group) = pinning.and_then(|group| pressed.groups().get(group).ok()) {
-                tracing::info!(group = %group.id, "the write-ahead log is nearly full: snapshot and purge");
-                free(&group).await;
-            }
-            // The same group may still pin the log: the value does not change then.
-            let again = async {
-                match pinning {
-                    Some(_) => tokio::time::sleep(LOOK_EVERY).await,
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::select! {
-                biased;
-                changed = pressure.changed() => if changed.is_err() { return },
-                () = again => {}
+    let scope = &cluster.shared.scope;
+    let (looking, asking) = (cluster.clone(), cluster.clone());
+    let (raising, pressed) = (cluster.clone(), cluster.clone());
+    let whole = OnPanic::EndProcess;
+    scope.spawn("upkeep", whole, async move { look(&looking).await });
+    scope.spawn("signs of life", whole, async move { ask(&asking).await });
+    scope.spawn("release levels", whole, async move {
+        raise(&raising).await;
+    });
+    scope.spawn("wal pressure", whole, async move {
+        relieve(&pressed).await;
+    });
+}
+
+async fn look(cluster: &Cluster) {
+    let mut leaders = std::collections::BTreeMap::new();
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        for group in cluster.groups().all() {
+            snapshot_if_due(cluster, &group).await;
+            let leader = group.leader();
+            if leaders.insert(group.id, leader) != Some(leader) && leader.is_some() {
+                metrics::leader_changed(group.id);
             }
         }
-    });
+        metrics::observe(cluster);
+    }
+}
+
+async fn ask(cluster: &Cluster) {
+    loop {
+        cluster.listen_for_leaders().await;
+        let pause = match cluster.is_ready() {
+            Ok(()) => ASK_EVERY,
+            Err(_) => ASK_EVERY_WHILE_NOT_READY,
+        };
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn raise(cluster: &Cluster) {
+    loop {
+        let pause = match cluster.levels_are_even() {
+            true => LOOK_EVERY,
+            false => RAISE_EVERY_AT_FIRST,
+        };
+        tokio::time::sleep(pause).await;
+        cluster.raise_levels(RAISE_TIMEOUT).await;
+    }
+}
+
+/// Has the group that pins a nearly full log take a snapshot.
+async fn relieve(cluster: &Cluster) {
+    let mut pressure = cluster.shared.wal.pressure();
+    loop {
+        let pinning = *pressure.borrow_and_update();
+        if let Some(group) = pinning.and_then(|group| cluster.groups().get(group).ok()) {
+            tracing::info!(group = %group.id, "the write-ahead log is nearly full: snapshot and purge");
+            free(&group).await;
+        }
+        // The same group may still pin the log: the value does not change then.
+        let again = async {
+            match pinning {
+                Some(_) => tokio::time::sleep(LOOK_EVERY).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            changed = pressure.changed() => if changed.is_err() { return },
+            () = again => {}
+        }
+    }
 }
 
 async fn snapshot_if_due(cluster: &Cluster, group: &Group) {
