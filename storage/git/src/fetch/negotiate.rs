@@ -4,6 +4,7 @@ use gix_hashtable::HashSet;
 use gix_object::Kind;
 
 use crate::fetch::FetchError;
+use crate::fetch::answer::Answer;
 use crate::fetch::graph::{Graph, Marks, Node};
 use crate::oid::Oid;
 use crate::protocol::Stop;
@@ -106,4 +107,20 @@ fn reaches(
             },
         }
     }
+}
+
+/// Writes the section that says what of the haves is common.
+pub(super) fn acknowledge(
+    graph: &Graph<'_>,
+    common: &[Node],
+    answer: &Answer<'_>,
+) -> Result<(), FetchError> {
+    answer.line("acknowledgments\n")?;
+    if common.is_empty() {
+        answer.line("NAK\n")?;
+    }
+    for node in common {
+        answer.line(&format!("ACK {}\n", graph.id(*node)))?;
+    }
+    Ok(())
 }

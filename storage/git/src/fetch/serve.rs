@@ -12,7 +12,7 @@ use crate::fetch::answer::{Answer, Frames, Progress, Tick};
 use crate::fetch::emit::{Accepts, write_pack};
 use crate::fetch::filtered::Sieve;
 use crate::fetch::graph::{Graph, Node};
-use crate::fetch::negotiate::{Whose, common, is_enough};
+use crate::fetch::negotiate::{Whose, acknowledge, common, is_enough};
 use crate::fetch::older::newest_at_client;
 use crate::fetch::request::{self, Fetch, Request};
 use crate::fetch::select::{Selection, Selector, not_tips};
@@ -428,17 +428,6 @@ pub(super) const fn progress(request: &Fetch) -> Progress {
     } else {
         Progress::Shown
     }
-}
-
-fn acknowledge(graph: &Graph<'_>, common: &[Node], answer: &Answer<'_>) -> Result<(), FetchError> {
-    answer.line("acknowledgments\n")?;
-    if common.is_empty() {
-        answer.line("NAK\n")?;
-    }
-    for node in common {
-        answer.line(&format!("ACK {}\n", graph.id(*node)))?;
-    }
-    Ok(())
 }
 
 /// The sections before the pack, in the order in which clients read them.
