@@ -2,13 +2,15 @@
 //!
 //! - `args`: what can be typed. `environment`: the one place that reads variables.
 //! - `config`, `identity`, `data_dir`: what a node is before it starts.
-//! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all.
+//! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all. `allocator`: how
+//!   little memory it keeps.
 //! - `http_server`: the listener. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
 //!   for one conversation on standard input and output.
 //! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
 //!
 //! Nobody depends on this crate.
 
+mod allocator;
 mod args;
 mod backend;
 mod certificates;
@@ -39,9 +41,15 @@ fn main() -> ExitCode {
     match Henge::parse().command {
         Command::Dev(args) => dev::run(&args),
         Command::Node(node) => match node.verb {
-            NodeVerb::Run(args) => run::run(args),
+            NodeVerb::Run(args) => {
+                allocator::settle();
+                run::run(args)
+            }
         },
-        Command::ServeBare(args) => serve_bare::run(&args),
+        Command::ServeBare(args) => {
+            allocator::settle();
+            serve_bare::run(&args)
+        }
         Command::UploadPack(args) => stdio::upload_pack(&args),
         Command::ReceivePack(args) => stdio::receive_pack(&args),
         Command::Remote(command) => remote(command),
