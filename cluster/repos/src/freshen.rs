@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use henge_git::{
     BitmapError, BitmapSummary, CommitGraphError, CommitGraphSummary, Deadline, FetchError,
-    Objects, Stop, rehearse_fetches, write_bitmap, write_commit_graph,
+    Objects, Stop, rehearse_fetches, rehearse_tags, write_bitmap, write_commit_graph,
 };
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
@@ -122,7 +122,7 @@ impl Inner {
         let made = self.work_of_freshening.blocking("bitmaps", move || {
             let bitmaps = write_bitmap(&objects, pack, &tips, &stop);
             let graph = write_commit_graph(&objects, &tips, &stop);
-            let rehearsed = rehearse(&objects, &heads, &stop);
+            let rehearsed = rehearse(&objects, &heads, &tips, &stop);
             drop(reading);
             (bitmaps, graph, rehearsed)
         });
@@ -144,12 +144,13 @@ impl Inner {
             return dealt;
         }
         let reading = self.effects.readers().enter(network);
+        let tips = self.tips(group, network);
         let heads = self.heads(group, network);
         let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), TIME_MAX));
         let _stopped = StopOnDrop(stop.clone());
         let objects = self.opened(&network, dealt.pack.checksum().format());
         let done = self.work_of_freshening.blocking("rehearsal", move || {
-            let rehearsed = rehearse(&objects, &heads, &stop);
+            let rehearsed = rehearse(&objects, &heads, &tips, &stop);
             drop(reading);
             rehearsed
         });
@@ -234,8 +235,14 @@ impl Inner {
     }
 }
 
-/// Fetches of those who follow some branches; how many.
-fn rehearse(objects: &Objects, heads: &[ObjectId], stop: &Stop) -> Result<usize, FetchError> {
+/// The tags of all refs, and fetches of those who follow some branches; how many.
+fn rehearse(
+    objects: &Objects,
+    heads: &[ObjectId],
+    tips: &[ObjectId],
+    stop: &Stop,
+) -> Result<usize, FetchError> {
+    rehearse_tags(objects, tips, stop)?;
     heads.iter().try_fold(0, |count, head| {
         Ok(count + rehearse_fetches(objects, *head, stop)?)
     })

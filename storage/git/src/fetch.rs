@@ -27,7 +27,7 @@ use std::io::{self, BufRead};
 use henge_types::ObjectFormat;
 
 pub(crate) use bundled::{Standing, standing, write_tips};
-pub use rehearse::rehearse_fetches;
+pub use rehearse::{rehearse_fetches, rehearse_tags};
 
 use crate::fetch::legacy::Rounds;
 use crate::output::Output;

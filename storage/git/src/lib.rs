@@ -52,7 +52,7 @@ pub use bitmap::{BitmapError, BitmapSummary, write_bitmap, write_reverse_index};
 pub use bundle::{Bundle, BundleId, BundleMaking, Bundles, NoBundle, Offer, OpenBundle};
 pub use commit_graph::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 pub use conversation::{Conversation, Part};
-pub use fetch::{FetchError, FetchSummary, rehearse_fetches, upload_pack};
+pub use fetch::{FetchError, FetchSummary, rehearse_fetches, rehearse_tags, upload_pack};
 pub use history::history_holds;
 pub use output::{Output, PackPart};
 pub use protocol::{

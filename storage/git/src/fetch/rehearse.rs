@@ -13,12 +13,17 @@ use crate::fetch::graph::Graph;
 use crate::fetch::request::Fetch;
 use crate::fetch::serve::Session;
 use crate::oid::{Oid, to_gix};
+use crate::peel::tag_target;
 use crate::protocol::{FetchLimits, Stop};
 use crate::refs::{CommitError, RefStore, VerifiedPush};
 use crate::store::Objects;
 
 /// How far behind the branch the clients are, in commits along first parents.
 const BEHIND: [usize; 9] = [1, 2, 5, 10, 20, 35, 50, 100, 200];
+/// Refs whose tags are read: half as many as are remembered in all.
+const TIPS_MAX: usize = 100_000;
+/// How often the deadline is looked at, in refs.
+const STOP_EVERY: usize = 1024;
 
 /// Answers, to nobody, what clients would ask that have some of the history of the branch `head` and want the rest. The
 /// fetches that were answered.
@@ -58,6 +63,31 @@ pub fn rehearse_fetches(
         session.fetch(&request, &mut io::sink())?;
     }
     Ok(ancestors.len())
+}
+
+/// Reads the annotated tags among what refs stand at, which every listing and most fetches ask for: to be remembered for the life
+/// of the process. The tags that were found.
+///
+/// # Errors
+/// When the objects cannot be read or the deadline passes.
+pub fn rehearse_tags(
+    objects: &Objects,
+    tips: &[ObjectId],
+    stop: &Stop,
+) -> Result<usize, FetchError> {
+    let store = objects.open()?;
+    let mut buffer = Vec::new();
+    let mut found = 0;
+    for (number, tip) in tips.iter().take(TIPS_MAX).enumerate() {
+        if number.is_multiple_of(STOP_EVERY) && stop.is_set() {
+            return Err(FetchError::Stopped);
+        }
+        if let Some(id) = to_gix(*tip, store.format()) {
+            let target = tag_target(&store, &id, &mut buffer)?;
+            found += usize::from(target.is_some());
+        }
+    }
+    Ok(found)
 }
 
 /// The commits that clients are at, the newest first.

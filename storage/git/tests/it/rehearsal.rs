@@ -4,7 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use henge_git::{
-    BareRepository, FetchLimits, FetchSummary, Protocol, Stop, rehearse_fetches, upload_pack,
+    BareRepository, FetchLimits, FetchSummary, Protocol, Stop, rehearse_fetches, rehearse_tags,
+    upload_pack,
 };
 
 use crate::{Git, for_each_git_and_format, objects_of};
@@ -108,5 +109,16 @@ fn whoever_comes_first_finds_everything_made() {
         let stopped = Stop::default();
         stopped.stop();
         assert!(rehearse_fetches(&objects, head, &stopped).is_err());
+
+        git.ok(&["tag", "light", "main"], &bare);
+        git.ok(&["tag", "-a", "-m", "first", "heavy", "main"], &bare);
+        git.ok(&["tag", "-a", "-m", "second", "heavier", "heavy"], &bare);
+        let tips = ["light", "heavy", "heavier"].map(|tag| {
+            let id = git.ok(&["rev-parse", tag], &bare);
+            id.trim().parse().unwrap()
+        });
+        let tags = rehearse_tags(&objects_of(&bare), &tips, &Stop::default());
+        assert_eq!(tags.unwrap(), 2);
+        assert!(rehearse_tags(&objects, &tips, &stopped).is_err());
     });
 }
