@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 const QUEUE_MAX: usize = 1024;
 /// How often the queue is looked at while batches are collected.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How many of those looks may find nothing or something before what was collected is written.
+/// How many of those looks may find the queue empty before what was collected is written.
 const LOOKS_MAX: u32 = 25;
 /// Bytes that are collected at most.
 const COLLECTED_BYTES_MAX: usize = 4 * 1024 * 1024;

@@ -2,7 +2,8 @@
 //!
 //! It keeps a heap for every few threads, up to eight for each processor, and what a thread freed in one serves no other and
 //! does not go back to the system: after a large import a node held 490 MB and used 140. With four heaps it holds 310 and costs
-//! no more; with two 200, and a fifth more for a push. The allocator reads its settings before `main` begins, so the program puts itself in its own place once.
+//! no more; with two 200, and a fifth more for a push. The allocator reads its settings before `main` begins, so the program
+//! puts itself in its own place once.
 
 use std::io::{self, Write as _};
 use std::os::unix::process::CommandExt as _;
