@@ -8,10 +8,12 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+mod origin;
 mod os;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 
+pub use origin::FileOrigin;
 pub use os::OsDisk;
 
 /// How a file is opened.
@@ -100,6 +102,11 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the file system says.
     fn file_len(&self) -> io::Result<u64>;
+    /// What tells this file from a copy of it.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn origin(&self) -> io::Result<FileOrigin>;
     /// Makes contents (and the length, where it is needed to read them) durable.
     ///
     /// # Errors

@@ -6,6 +6,7 @@
 //!
 //! - `frame`: the bytes of segment headers and records.
 //! - `group`: one group's state in memory.
+//! - `origin`: which file a segment was written as, so that a copied directory is found.
 //! - `shared`: what handles and writer share.
 //! - `queue`: what waits for the writer.
 //! - `writer`, `reclaim`: the writer, and how it frees segments.
@@ -29,10 +30,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::watch;
 
-use crate::disk::Disk;
+use crate::disk::{Disk, FileOrigin};
 
 mod frame;
 mod group;
+mod origin;
 mod queue;
 mod read;
 mod reclaim;
@@ -40,6 +42,8 @@ mod recovery;
 mod segments;
 mod shared;
 mod writer;
+
+pub use origin::adopt;
 
 use queue::{Wait, Work};
 use shared::Shared;
@@ -138,6 +142,19 @@ pub enum WalError {
         path: PathBuf,
         /// Its format.
         version: u32,
+    },
+    /// The directory is a copy: what the original acknowledged after the copy was made may be missing.
+    #[error(
+        "{path:?} is a copy: it was written as {written} and is {found} now. A copy may lack votes and pushes that \
+         others count on: start the original directory. A rename within one file system is no copy"
+    )]
+    Copied {
+        /// The segment's file.
+        path: PathBuf,
+        /// What the segment says it was written as.
+        written: FileOrigin,
+        /// What it is.
+        found: FileOrigin,
     },
     /// Acknowledged records are damaged or missing: this node must not vote with what is left.
     #[error(

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, DiskSpace, OpenMode};
+use super::{Disk, DiskFile, DiskSpace, FileOrigin, OpenMode};
 
 /// The machine's own file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -121,6 +121,10 @@ impl DiskFile for OsFile {
 
     fn file_len(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+
+    fn origin(&self) -> io::Result<FileOrigin> {
+        FileOrigin::of(&self.0)
     }
 
     fn sync_data(&self) -> io::Result<()> {

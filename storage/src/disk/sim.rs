@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, DiskFile, DiskSpace, OpenMode};
+use super::{Disk, DiskFile, DiskSpace, FileOrigin, OpenMode};
 
 /// What reaches the platter in one piece.
 const SECTOR: usize = 512;
@@ -532,6 +532,15 @@ impl DiskFile for SimFile {
         let mut state = self.disk.lock();
         state.powered()?;
         self.with(&mut state, |inode| Ok(inode.current.len() as u64))
+    }
+
+    fn origin(&self) -> io::Result<FileOrigin> {
+        self.disk.lock().powered()?;
+        Ok(FileOrigin {
+            inode: self.number,
+            created_ns: Some(self.number),
+            file_system: None,
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {

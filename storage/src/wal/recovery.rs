@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::frame::{ALIGN, FRAME_BYTES, Frame, HEADER_BYTES, Header, HeaderFault, Kind};
 use super::group::{Cell, GroupState, Hard, entry_bytes};
+use super::origin;
 use super::queue::Queue;
 use super::segments::{SegmentFile, Spares, Table};
 use super::writer::{Active, Writer};
@@ -26,6 +27,8 @@ use crate::disk::{Disk, OpenMode, read_exact_at};
 struct Found {
     file: SegmentFile,
     header: Header,
+    /// It says which file it was written as.
+    marked: bool,
 }
 
 /// The files of the log's directory.
@@ -77,6 +80,7 @@ pub(super) fn open(
     let mut files = look(disk.as_ref(), &config)?;
     let log = read(&files)?;
     check_blank(&files, &log)?;
+    mark(files.segments.values())?;
     let needed = files.segments.split_off(&log.oldest);
     let free = files.segments.into_values().map(|found| found.file);
     let spare: Vec<SegmentFile> = files.blank.into_iter().chain(free).collect();
@@ -144,11 +148,12 @@ fn look_at(disk: &dyn Disk, path: PathBuf, files: &mut Files) -> Result<(), WalE
     match Header::decode(&head) {
         Ok(header) => {
             let generation = header.generation;
-            if files
-                .segments
-                .insert(generation, Found { file, header })
-                .is_some()
-            {
+            let found = Found {
+                marked: check_origin(&file, &head)?,
+                file,
+                header,
+            };
+            if files.segments.insert(generation, found).is_some() {
                 return Err(lost(generation, 0));
             }
         }
@@ -159,6 +164,49 @@ fn look_at(disk: &dyn Disk, path: PathBuf, files: &mut Files) -> Result<(), WalE
                 version,
             });
         }
+    }
+    Ok(())
+}
+
+/// Whether the segment says which file it was written as.
+///
+/// # Errors
+/// When it was written as another file than the one it is.
+fn check_origin(file: &SegmentFile, head: &[u8]) -> Result<bool, WalError> {
+    let Some(written) = origin::read(head) else {
+        return Ok(false);
+    };
+    let found = file.file.origin().map_err(io("look at a segment"))?;
+    if written.is_same_file(&found) {
+        return Ok(true);
+    }
+    Err(WalError::Copied {
+        path: file.path.clone(),
+        written,
+        found,
+    })
+}
+
+/// Marks the segments that an older release wrote, and says what the file system does not tell.
+fn mark<'a>(segments: impl Iterator<Item = &'a Found>) -> Result<(), WalError> {
+    let mut marked = 0_usize;
+    let mut last = None;
+    for found in segments {
+        if !found.marked {
+            origin::write(found.file.file.as_ref()).map_err(io("mark a segment"))?;
+            marked += 1;
+        }
+        last = Some(found);
+    }
+    if marked > 0 {
+        tracing::info!(segments = marked, "log segments marked with their files");
+    }
+    let origin = last.map(|found| found.file.file.origin());
+    let origin = origin.transpose().map_err(io("look at a segment"))?;
+    if origin.is_some_and(|origin| origin.created_ns.is_none()) {
+        tracing::info!(
+            "the file system keeps no creation times: a copied data directory is told by inode numbers alone"
+        );
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use henge_types::{GroupId, limits};
 
 use super::frame::{Batch, HEADER_BYTES, Header, Kind, Place, stride};
 use super::group::{Cell, Freed, Hard};
+use super::origin;
 use super::queue::{Operation, Taken, Wait, Work, closed};
 use super::segments::SegmentFile;
 use super::{Done, Record, Shared};
@@ -431,7 +432,9 @@ impl Writer {
             segment_bytes: self.shared.config.segment_bytes,
             salt: salt(),
         };
-        file.file.write_at(&header.encode(), 0)?;
+        let mut page = header.encode();
+        origin::mark(&mut page, &file.file.origin()?);
+        file.file.write_at(&page, 0)?;
         file.file.sync_data()?;
         let salt = header.salt;
         self.shared.table().insert(generation, file.clone(), salt);

@@ -8,6 +8,7 @@
 mod kv;
 mod objects;
 mod snapshots;
+mod wal_copies;
 mod wal_driver;
 mod wal_ext4;
 mod wal_faults;

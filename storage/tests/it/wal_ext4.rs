@@ -108,13 +108,13 @@ fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
 }
 
 /// An ext4 in a file, mounted; unmounted and detached on drop.
-struct Mount {
+pub(crate) struct Mount {
     device: String,
-    point: PathBuf,
+    pub(crate) point: PathBuf,
 }
 
 impl Mount {
-    fn make(dir: &Path) -> Result<Self, String> {
+    pub(crate) fn make(dir: &Path) -> Result<Self, String> {
         let image = dir.join("image");
         let file = File::create(&image).map_err(|error| error.to_string())?;
         file.set_len(64 * 1024 * 1024)
@@ -132,6 +132,27 @@ impl Mount {
     fn mount(&self) -> Result<(), String> {
         let point = self.point.to_string_lossy();
         run("mount", &["-t", "ext4", &self.device, &point]).map(drop)
+    }
+
+    /// Unmounts the image of `dir` and mounts it again as another device.
+    pub(crate) fn attach_elsewhere(&mut self, dir: &Path) -> Result<(), String> {
+        self.unmount()?;
+        let image = dir.join("image");
+        // The first device stays attached to an empty file, so that the second one gets another number.
+        run("losetup", &["-d", &self.device])?;
+        let empty = dir.join("empty");
+        let file = File::create(&empty).map_err(|error| error.to_string())?;
+        file.set_len(1024 * 1024)
+            .map_err(|error| error.to_string())?;
+        let taken = run("losetup", &["--find", "--show", &empty.to_string_lossy()])?;
+        let attached = run("losetup", &["--find", "--show", &image.to_string_lossy()]);
+        run("losetup", &["-d", &taken])?;
+        let attached = attached?;
+        if attached == self.device {
+            return Err(format!("{attached} again"));
+        }
+        self.device = attached;
+        self.mount()
     }
 
     fn unmount(&self) -> Result<(), String> {
