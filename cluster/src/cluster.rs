@@ -20,6 +20,7 @@ use henge_types::{GroupId, NodeId, NodeRecord, limits};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::conditions::Conditions;
 use crate::config::{ClusterConfig, raft_config};
 use crate::effects::Effects;
 use crate::formation::Formation;
@@ -96,6 +97,7 @@ pub(crate) struct Shared {
     pub(crate) wal: Wal,
     pub(crate) deps: MachineDeps,
     pub(crate) scope: Scope,
+    pub(crate) conditions: Conditions,
     /// Groups whose leader said so when the members were last asked.
     pub(crate) led: Mutex<BTreeSet<GroupId>>,
     counter: AtomicU64,
@@ -124,6 +126,7 @@ impl Cluster {
         config: ClusterConfig,
         scope: &Scope,
         clock: Arc<dyn Clock>,
+        conditions: Conditions,
         effects: Arc<dyn Effects>,
     ) -> Result<Self, StartError> {
         let scope = scope.child("cluster");
@@ -160,6 +163,7 @@ impl Cluster {
                 wal: opened.wal,
                 deps,
                 scope: scope.clone(),
+                conditions,
                 led: Mutex::default(),
             }),
         };
@@ -220,6 +224,11 @@ impl Cluster {
     /// Shards of the cluster.
     pub fn shards(&self) -> u32 {
         self.shared.config.shards
+    }
+
+    /// What is wrong on this node.
+    pub fn conditions(&self) -> &Conditions {
+        &self.shared.conditions
     }
 
     /// Streams of bytes to other nodes.

@@ -7,6 +7,7 @@
 //!
 //! - [`cluster`]: the handle, start and stop.
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
+//! - [`conditions`]: what is wrong on this node, since when.
 //! - `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
@@ -14,6 +15,7 @@
 //! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
 
 pub mod cluster;
+pub mod conditions;
 pub mod config;
 pub mod effects;
 mod formation;
@@ -39,6 +41,7 @@ mod upkeep;
 mod wire;
 
 pub use cluster::{Cluster, StartError};
+pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
 pub use effects::Effects;
 pub use group::Leadership;

@@ -1,4 +1,4 @@
-//! Names, help and observation of this crate's metrics. The only label is the group: at most 257 values.
+//! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, and the kind of a condition.
 
 use henge_types::GroupId;
 use henge_types::status::Role;
@@ -28,6 +28,10 @@ pub fn describe() {
     describe_gauge!(
         "henge_cluster_groups_stopped",
         "Groups that have stopped on this node: look at its log."
+    );
+    describe_gauge!(
+        "henge_conditions",
+        "Conditions that hold on this node, by kind: `henge cluster status` says since when and what to do."
     );
     describe_gauge!(
         "henge_cluster_groups_without_leader",

@@ -18,6 +18,7 @@ impl Cluster {
     pub fn report(&self) -> NodeReport {
         let shared = &self.shared;
         let replicas = shared.groups.all();
+        let listed = shared.conditions.list();
         NodeReport {
             version: shared.config.version.clone(),
             level: VERSION_KNOWN,
@@ -30,6 +31,8 @@ impl Cluster {
                     replica.status(self.node(), self.patience(), parked)
                 })
                 .collect(),
+            conditions: listed.conditions,
+            conditions_left_out: listed.left_out,
         }
     }
 

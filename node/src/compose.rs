@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use henge_api::{AdminToken, AnonymousReads, ApiDeps, MetricsHandle};
 use henge_client::Secret;
-use henge_cluster::{Cluster, ClusterConfig, Effects, Timings, TlsFiles};
+use henge_cluster::{Cluster, ClusterConfig, Conditions, Effects, Timings, TlsFiles};
 use henge_git_client::{AddressPolicy, Trust};
 use henge_repos::{BundlesConfig, MirrorsConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
@@ -53,8 +53,9 @@ impl Node {
         if environment::text("HENGE_FAILPOINTS").is_some() {
             failpoint::arm_from(config.data_dir.join("failpoints"));
         }
-        let effects = open_objects(&parts, &clock).await?;
-        let cluster = start_cluster(&parts, &clock, Arc::clone(&effects)).await?;
+        let conditions = Conditions::new(Arc::clone(&clock));
+        let effects = open_objects(&parts, &clock, conditions.clone()).await?;
+        let cluster = start_cluster(&parts, &clock, conditions, Arc::clone(&effects)).await?;
         let repos = Repos::start(cluster.clone(), effects, &parts.scope, Arc::clone(&clock))
             .await
             .context("cannot open the repositories")?;
@@ -143,6 +144,7 @@ fn describe_metrics() -> anyhow::Result<MetricsHandle> {
 async fn open_objects(
     parts: &Parts<'_>,
     clock: &Arc<dyn Clock>,
+    conditions: Conditions,
 ) -> anyhow::Result<Arc<PackEffects>> {
     let storage = parts.config.storage;
     let watermark = Watermark {
@@ -152,8 +154,13 @@ async fn open_objects(
     let (dir, clock) = (parts.config.data_dir.clone(), Arc::clone(clock));
     let opening = parts.scope.blocking("open objects", move || {
         let objects = ObjectStore::open_with(&dir, watermark)?;
-        PackEffects::new(objects, dir.join("staged").join("claims"), clock)
-            .map_err(anyhow::Error::from)
+        PackEffects::new(
+            objects,
+            dir.join("staged").join("claims"),
+            clock,
+            conditions,
+        )
+        .map_err(anyhow::Error::from)
     });
     opening.await?.context("cannot open the object stores")
 }
@@ -162,13 +169,22 @@ async fn open_objects(
 async fn start_cluster(
     parts: &Parts<'_>,
     clock: &Arc<dyn Clock>,
+    conditions: Conditions,
     effects: Arc<PackEffects>,
 ) -> anyhow::Result<Cluster> {
     let config = cluster_config(parts);
     let scope = parts.scope.on("raft", parts.raft.clone());
     let (starter, clock) = (scope.clone(), Arc::clone(clock));
-    let start =
-        async move { Cluster::start(config, &starter, clock, effects as Arc<dyn Effects>).await };
+    let start = async move {
+        Cluster::start(
+            config,
+            &starter,
+            clock,
+            conditions,
+            effects as Arc<dyn Effects>,
+        )
+        .await
+    };
     let cluster = scope.run("cluster start", start).await?;
     cluster.context("cannot join the cluster")
 }

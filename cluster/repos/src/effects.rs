@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use henge_cluster::Effects;
+use henge_cluster::{Conditions, Effects};
 use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
@@ -42,6 +42,7 @@ pub struct PackEffects {
     less: Notify,
     space: Mutex<Option<(Instant, bool)>>,
     clock: Arc<dyn Clock>,
+    conditions: Conditions,
 }
 
 impl PackEffects {
@@ -54,6 +55,7 @@ impl PackEffects {
         objects: ObjectStore,
         claims_dir: PathBuf,
         clock: Arc<dyn Clock>,
+        conditions: Conditions,
     ) -> io::Result<Arc<Self>> {
         let staging = Staging::open(objects.clone(), claims_dir).map_err(io::Error::other)?;
         Ok(Arc::new(Self {
@@ -68,7 +70,13 @@ impl PackEffects {
             less: Notify::new(),
             space: Mutex::new(None),
             clock,
+            conditions,
         }))
+    }
+
+    /// What is wrong on this node.
+    pub const fn conditions(&self) -> &Conditions {
+        &self.conditions
     }
 
     pub(crate) const fn objects(&self) -> &ObjectStore {

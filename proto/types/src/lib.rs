@@ -7,6 +7,7 @@
 //! - [`command`], [`reply`]: what is proposed to a group and what applying it answers.
 //! - [`mirrors`]: repositories that follow others on a schedule.
 //! - [`certificates`]: signed pushes.
+//! - [`conditions`]: what is wrong on a node, since when, and what to do about it.
 //! - [`records`]: what the state machines keep.
 //! - [`status`]: what a cluster says of itself.
 //! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
@@ -16,6 +17,7 @@
 
 pub mod certificates;
 pub mod command;
+pub mod conditions;
 pub mod error;
 pub mod ids;
 pub mod limits;
@@ -36,6 +38,7 @@ pub use command::{
     PackRef, PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding,
     ShardCommand, SignedUpdate, TopicsEdit, UpdateRefs,
 };
+pub use conditions::{Condition, ConditionKind, Severity};
 pub use error::ErrorCode;
 pub use ids::{
     ClusterId, Generation, GroupId, Incarnation, LogIndex, MirrorId, NetworkId, NodeId, RepoId,

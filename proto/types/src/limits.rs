@@ -181,3 +181,12 @@ pub const MIRROR_LEASE_MS_MAX: u64 = 10 * 60 * 1000;
 pub const MIRROR_REASON_BYTES_MAX: usize = 500;
 /// Runs of mirrors on one node at once, at most.
 pub const MIRRORS_AT_ONCE_MAX: usize = 64;
+
+/// Conditions of one kind that a node keeps: a damaged disk has as many as it has packs.
+pub const CONDITIONS_KEPT_PER_KIND_MAX: usize = 1024;
+/// Conditions in one node's report; the rest are counted.
+pub const CONDITIONS_REPORTED_MAX: usize = 100;
+/// The subject of a condition.
+pub const CONDITION_SUBJECT_BYTES_MAX: usize = 256;
+/// The detail of a condition.
+pub const CONDITION_DETAIL_BYTES_MAX: usize = 512;

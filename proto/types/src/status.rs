@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::conditions::Condition;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId};
 
 /// The cluster as one node sees it; also answered without a quorum.
@@ -48,6 +49,12 @@ pub struct NodeReport {
     pub low_space: bool,
     /// Its replicas, by group.
     pub replicas: Vec<ReplicaStatus>,
+    /// What is wrong there, by kind and subject; none from releases that did not say.
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+    /// At least so many conditions more than those listed.
+    #[serde(default)]
+    pub conditions_left_out: u32,
 }
 
 /// What a replica is in its group.

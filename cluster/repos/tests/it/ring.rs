@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_cluster::{Cluster, ClusterConfig, Effects, Identity, Timings, TlsFiles};
+use henge_cluster::{Cluster, ClusterConfig, Conditions, Effects, Identity, Timings, TlsFiles};
 use henge_git::http::{Caller, router};
 use henge_repos::{BundlesConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
@@ -95,11 +95,24 @@ async fn compose(
     };
     let objects = ObjectStore::open_with(&config.data_dir, watermark).unwrap();
     let claims = config.data_dir.join("claims");
-    let effects = PackEffects::new(objects.clone(), claims, Arc::clone(&clock)).unwrap();
+    let conditions = Conditions::new(Arc::clone(&clock));
+    let effects = PackEffects::new(
+        objects.clone(),
+        claims,
+        Arc::clone(&clock),
+        conditions.clone(),
+    )
+    .unwrap();
     let shared: Arc<dyn Effects> = Arc::<PackEffects>::clone(&effects);
-    let cluster = Box::pin(Cluster::start(config, &scope, Arc::clone(&clock), shared))
-        .await
-        .unwrap();
+    let cluster = Box::pin(Cluster::start(
+        config,
+        &scope,
+        Arc::clone(&clock),
+        conditions,
+        shared,
+    ))
+    .await
+    .unwrap();
     let repos = Repos::start(cluster.clone(), effects, &scope, clock)
         .await
         .unwrap();

@@ -674,6 +674,8 @@ impl Backend for Memory {
             uptime_ms: 5,
             low_space: false,
             replicas: Vec::new(),
+            conditions: Vec::new(),
+            conditions_left_out: 0,
         }
     }
 

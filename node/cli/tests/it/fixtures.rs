@@ -100,6 +100,8 @@ fn node(number: u64) -> NodeStatus {
             uptime_ms: 61_000 * number,
             low_space: false,
             replicas: (0..=2).map(replica).collect(),
+            conditions: Vec::new(),
+            conditions_left_out: 0,
         }),
     }
 }
