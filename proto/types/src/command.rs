@@ -14,12 +14,15 @@ mod encoding;
 mod level;
 
 /// The release level this build understands; a [`Command::VersionBarrier`] above it stops the group.
-pub const VERSION_KNOWN: u32 = 3;
+pub const VERSION_KNOWN: u32 = 4;
 /// The release level from which [`ShardCommand::ReplacePacks`] is understood.
 pub const VERSION_REPLACE_PACKS: u32 = 2;
 /// The release level from which the second version of repositories' records is understood, and every command
 /// that can cause one.
 pub const VERSION_REPOS: u32 = 3;
+/// The release level from which starts of nodes are registered, `apply` uses replicated time instead of the clock of one
+/// node, and records of requests are compact.
+pub const VERSION_STARTS_AND_TIME: u32 = 4;
 
 /// A command as it rides in a log entry, with what `apply` may know of the world outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
