@@ -29,6 +29,7 @@ use crate::kv_writer::KvWriter;
 use crate::machine::{MachineDeps, StateAt, View};
 use crate::network::SNAPSHOT_SERVICE;
 use crate::server::{ClusterServer, RaftServer};
+use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
 use crate::transport::bulk::Bulk;
 use crate::transport::listener;
@@ -146,7 +147,6 @@ impl Cluster {
             kv: KvWriter::start(Arc::clone(&opened.kv) as _, scope.child("machines"))
                 .map_err(StartError::io("cannot start the kv writer"))?,
             snapshots: opened.snapshots,
-            naming: Arc::default(),
         };
         let groups = Groups::default();
         let cluster = Self {
@@ -444,7 +444,7 @@ async fn open_storage(
                 tracing::info!(?reason, "kv wiped: it is rebuilt from snapshots and log");
             }
         }
-        let snapshots = SnapshotStore::open(&dir.join("snapshots"))?;
+        let snapshots = SnapshotStore::open(&dir.join("snapshots"), snapshot_file::index_of)?;
         Ok::<_, StartError>(Opened {
             wal,
             kv: Arc::new(kv),

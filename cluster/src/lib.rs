@@ -23,6 +23,8 @@ pub mod group;
 mod kv_writer;
 pub mod levels;
 mod log_store;
+#[cfg(test)]
+mod lone_replica;
 pub mod machine;
 pub mod metrics;
 mod network;
@@ -33,6 +35,8 @@ pub mod reads;
 mod server;
 mod snapshot_file;
 mod snapshot_service;
+#[cfg(test)]
+mod snapshot_tests;
 mod status;
 #[cfg(test)]
 mod suite;

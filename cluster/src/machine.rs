@@ -6,10 +6,8 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, RwLock};
 
-use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use henge_state::{Header, State, Write};
 use henge_storage::snapshots::{SnapshotFile, SnapshotStore};
@@ -94,8 +92,6 @@ pub struct MachineDeps {
     pub kv: KvWriter,
     /// Where snapshots are kept.
     pub snapshots: SnapshotStore,
-    /// Held while a snapshot gets its name: an older one must never follow a newer one.
-    pub naming: Arc<Mutex<()>>,
 }
 
 impl fmt::Debug for MachineDeps {
@@ -301,11 +297,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .kv
             .scope()
             .blocking("install snapshot", move || {
-                let snapshot =
-                    snapshot_file::adopt(&deps.snapshots, &deps.naming, group, snapshot)?;
                 let state = snapshot_file::load(&deps.snapshots, &snapshot)?;
                 henge_state::check_version(&state).map_err(io::Error::other)?;
                 deps.effects.snapshot_installed(group, &state)?;
+                // Only here: this replica's log has accepted it, and what it needs beside it is there.
+                let named = deps.snapshots.name(group, &snapshot);
+                named.map_err(io::Error::other)?;
                 io::Result::Ok(state)
             })
             .await??;
@@ -386,6 +383,12 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         &mut self,
     ) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>> {
         match (self.write().await, self.need) {
+            // A leader's snapshot was installed meanwhile. Its installation tells openraft about it; were it
+            // also the result of this build, openraft could take the installation for done before it is.
+            (Ok((position, file)), Need::May) if position.index() > self.position.index() => {
+                tracing::info!(group = %self.group, index = self.position.index(), newer = position.index(), bytes = file.body_bytes, "snapshot not taken: a newer one was installed meanwhile");
+                Ok(nothing())
+            }
             (Ok((position, file)), _) => {
                 tracing::info!(group = %self.group, index = position.index(), bytes = file.body_bytes, "snapshot taken");
                 Ok(Snapshot {
@@ -394,25 +397,25 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
                 })
             }
             (Err(error), Need::Must) => Err(error),
-            // openraft stops a group whose build fails; one without a position it ignores.
+            // openraft stops a group whose build fails.
             (Err(error), Need::May) => {
                 tracing::error!(group = %self.group, %error, "no snapshot taken: tried again later");
-                let nothing = SnapshotFile {
-                    meta: Bytes::new(),
-                    path: PathBuf::new(),
-                    body_bytes: 0,
-                };
-                Ok(Snapshot {
-                    meta: meta_of(&Position::default()),
-                    snapshot: nothing,
-                })
+                Ok(nothing())
             }
         }
     }
 }
 
+/// The result of a build that took no snapshot: openraft ignores one without a position.
+fn nothing() -> openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile> {
+    Snapshot {
+        meta: meta_of(&Position::default()),
+        snapshot: SnapshotFile::nothing(),
+    }
+}
+
 impl SnapshotBuilder {
-    /// The snapshot, or a newer one that a leader's became meanwhile, with its position.
+    /// The group's latest snapshot once this one is written, with its position.
     async fn write(&self) -> io::Result<(Position, SnapshotFile)> {
         let (group, state, deps) = (self.group, self.state.clone(), self.deps.clone());
         let position = self.position.clone();
@@ -420,7 +423,7 @@ impl SnapshotBuilder {
             // Every pack made by an entry up to here is durable before the snapshot that lets the
             // log forget those entries.
             deps.effects.before_snapshot(group, &state)?;
-            snapshot_file::write(&deps.snapshots, &deps.naming, group, &position, &state)
+            snapshot_file::write(&deps.snapshots, group, &position, &state)
         });
         let file = writing.await??;
         let position = Position::decode(&file.meta).map_err(io::Error::other)?;

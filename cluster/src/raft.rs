@@ -146,7 +146,10 @@ pub(crate) fn decode_entry(bytes: &Bytes) -> Result<Entry, DecodeError> {
     })
 }
 
-fn membership(configs: Vec<BTreeSet<u64>>, nodes: BTreeSet<u64>) -> Membership<u64, EmptyNode> {
+pub(crate) fn membership(
+    configs: Vec<BTreeSet<u64>>,
+    nodes: BTreeSet<u64>,
+) -> Membership<u64, EmptyNode> {
     let nodes: BTreeMap<u64, EmptyNode> =
         nodes.into_iter().map(|node| (node, EmptyNode {})).collect();
     Membership::new_with_defaults(configs, nodes.into_keys())

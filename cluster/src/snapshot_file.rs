@@ -2,7 +2,6 @@
 //! value`, big-endian. The store around it adds the head, the position and the checksum.
 
 use std::io::{self, Read, Write};
-use std::sync::{Mutex, PoisonError};
 
 use bytes::Bytes;
 use henge_state::State;
@@ -14,13 +13,13 @@ use crate::raft::Position;
 /// No key or value is longer: a longer one is a broken file, not a request for memory.
 const PART_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// Writes and installs the snapshot; blocking.
+/// Writes the snapshot; blocking. Returns the group's latest afterwards: one that covers more may have
+/// been installed meanwhile, and the one written is gone then.
 ///
 /// # Errors
-/// When the disk refuses; nothing is installed then.
+/// When the disk refuses; nothing is named then.
 pub(crate) fn write(
     store: &SnapshotStore,
-    naming: &Mutex<()>,
     group: GroupId,
     position: &Position,
     state: &State,
@@ -34,14 +33,13 @@ pub(crate) fn write(
     let writer = writer
         .into_inner()
         .map_err(io::IntoInnerError::into_error)?;
-    let _turn = naming.lock().unwrap_or_else(PoisonError::into_inner);
-    if let Some(latest) = store.latest(group).map_err(io::Error::other)? {
-        let covered = Position::decode(&latest.meta).map_err(io::Error::other)?;
-        if covered.index() > position.index() {
-            return Ok(latest);
-        }
-    }
-    writer.finish(position.encode()).map_err(io::Error::other)
+    let file = writer.finish(position.encode()).map_err(io::Error::other)?;
+    store.name(group, &file).map_err(io::Error::other)
+}
+
+/// The index up to which a snapshot covers the log, from its meta.
+pub(crate) fn index_of(meta: &[u8]) -> Option<u64> {
+    Position::decode(meta).ok().map(|position| position.index())
 }
 
 fn write_part(writer: &mut impl Write, part: &[u8]) -> io::Result<()> {
@@ -69,29 +67,6 @@ pub(crate) fn load(store: &SnapshotStore, file: &SnapshotFile) -> io::Result<Sta
         pairs.push((key, value));
     }
     Ok(State::from_pairs(pairs))
-}
-
-/// Makes sure that this store itself holds the snapshot, copying it when it came from elsewhere; blocking.
-///
-/// # Errors
-/// When the disk refuses or the file is broken.
-pub(crate) fn adopt(
-    store: &SnapshotStore,
-    naming: &Mutex<()>,
-    group: GroupId,
-    file: SnapshotFile,
-) -> io::Result<SnapshotFile> {
-    let _turn = naming.lock().unwrap_or_else(PoisonError::into_inner);
-    if store
-        .latest(group)
-        .map_err(io::Error::other)?
-        .is_some_and(|latest| latest.path == file.path)
-    {
-        return Ok(file);
-    }
-    let mut receiver = store.receiver(group).map_err(io::Error::other)?;
-    io::copy(&mut std::fs::File::open(&file.path)?, &mut receiver)?;
-    receiver.finish().map_err(io::Error::other)
 }
 
 fn read_part(reader: &mut impl Read) -> io::Result<Option<Bytes>> {

@@ -19,8 +19,10 @@ use crate::kv_writer::KvWriter;
 use crate::log_store::LogStore;
 use crate::machine::{Machine, MachineDeps};
 use crate::raft::{Position, TypeConfig};
+use crate::snapshot_file;
 
-struct NoPacks;
+/// No effects at all.
+pub(crate) struct NoPacks;
 
 impl Effects for NoPacks {
     fn apply(&self, _group: GroupId, _index: LogIndex, _effects: &[Effect]) {}
@@ -73,9 +75,8 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, Disk> for Builder {
             effects: Arc::new(NoPacks),
             kv: KvWriter::start(Arc::new(MemoryKv::default()), self.scope.clone())
                 .expect("a thread"),
-            snapshots: SnapshotStore::open(&dir.path().join("snapshots"))
+            snapshots: SnapshotStore::open(&dir.path().join("snapshots"), snapshot_file::index_of)
                 .expect("an empty store opens"),
-            naming: Arc::default(),
         };
         let group = GroupId::new(1);
         let (machine, _view) = Machine::new(group, State::empty(), Position::default(), deps);

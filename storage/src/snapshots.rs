@@ -1,7 +1,9 @@
-//! Snapshot files: one group's state at one position, durable before anybody relies on it.
+//! Snapshot files: one group's state at one position, durable before anything relies on it.
 //!
-//! A file is `header | body | meta | footer`; `format` has the bytes. It gets its name only after it was
-//! synced, and the ones before it go only after the name was.
+//! A file is `header | body | meta | footer`; `format` has the bytes. A file without its name (`unnamed`)
+//! counts for nothing: it is removed when its last handle goes, and at every start. It gets its name
+//! after it was synced, and only when it covers more than the group's latest; the others go after that.
+//! The latest is the one that covers the most entries, whatever the order in which files came.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -16,8 +18,13 @@ use thiserror::Error;
 use crate::disk::{Disk, OsDisk};
 
 mod format;
+mod unnamed;
 
 use format::{Digesting, HEADER};
+use unnamed::Unnamed;
+
+/// The index of the last entry that a snapshot covers, from its meta; `None` when the meta is not one.
+pub type IndexOf = fn(&[u8]) -> Option<u64>;
 
 /// Why a snapshot was not written, installed or read.
 #[derive(Debug, Error)]
@@ -44,15 +51,41 @@ fn io(doing: &'static str) -> impl Fn(io::Error) -> SnapshotError {
 }
 
 /// A whole, verified snapshot.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SnapshotFile {
-    /// What its maker says about it, opaque here.
+    /// What its maker says about it; opaque here except for [`IndexOf`].
     pub meta: Bytes,
     /// The file, header and footer included: what is sent to a peer.
     pub path: PathBuf,
     /// The body's length.
     pub body_bytes: u64,
+    /// Present while the file has no name: the file goes with the last clone of this.
+    unnamed: Option<Arc<Unnamed>>,
 }
+
+impl SnapshotFile {
+    /// No snapshot.
+    pub fn nothing() -> Self {
+        Self::named(Bytes::new(), PathBuf::new(), 0)
+    }
+
+    fn named(meta: Bytes, path: PathBuf, body_bytes: u64) -> Self {
+        Self {
+            meta,
+            path,
+            body_bytes,
+            unnamed: None,
+        }
+    }
+}
+
+impl PartialEq for SnapshotFile {
+    fn eq(&self, other: &Self) -> bool {
+        (&self.meta, &self.path, self.body_bytes) == (&other.meta, &other.path, other.body_bytes)
+    }
+}
+
+impl Eq for SnapshotFile {}
 
 /// The snapshots of a node. Clones share it.
 #[derive(Debug, Clone)]
@@ -63,22 +96,26 @@ pub struct SnapshotStore {
 #[derive(Debug)]
 struct Shared {
     dir: PathBuf,
+    index_of: IndexOf,
+    /// Held while a file gets its name, and while names are read: one never counts beside a newer one.
+    naming: Mutex<()>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What was verified, or just written.
-    latest: BTreeMap<GroupId, SnapshotFile>,
+    /// What was verified or just named, with the index up to which it covers the log.
+    latest: BTreeMap<GroupId, (u64, SnapshotFile)>,
     next_number: u64,
 }
 
 impl SnapshotStore {
-    /// The snapshots in `dir`; removes unfinished files. Blocking.
+    /// The snapshots in `dir`, of which `index_of` says how much they cover; removes files without a
+    /// name. Blocking.
     ///
     /// # Errors
     /// What the file system says.
-    pub fn open(dir: &Path) -> Result<Self, SnapshotError> {
+    pub fn open(dir: &Path, index_of: IndexOf) -> Result<Self, SnapshotError> {
         OsDisk
             .create_dir_all(dir)
             .map_err(io("make their directory"))?;
@@ -102,6 +139,8 @@ impl SnapshotStore {
         Ok(Self {
             shared: Arc::new(Shared {
                 dir: dir.to_owned(),
+                index_of,
+                naming: Mutex::default(),
                 state: Mutex::new(state),
             }),
         })
@@ -112,11 +151,11 @@ impl SnapshotStore {
     /// # Errors
     /// What the file system says.
     pub fn writer(&self, group: GroupId) -> Result<SnapshotWriter, SnapshotError> {
-        let unfinished = self.unfinished(group)?;
-        let mut file = Digesting::new(unfinished.file.try_clone().map_err(io("start one"))?);
+        let unnamed = self.unnamed(group)?;
+        let mut file = Digesting::new(unnamed.file().map_err(io("start one"))?);
         file.write_all(&HEADER).map_err(io("start one"))?;
         Ok(SnapshotWriter {
-            unfinished,
+            unnamed,
             file,
             body_bytes: 0,
         })
@@ -127,39 +166,106 @@ impl SnapshotStore {
     /// # Errors
     /// What the file system says.
     pub fn receiver(&self, group: GroupId) -> Result<SnapshotReceiver, SnapshotError> {
-        let unfinished = self.unfinished(group)?;
-        Ok(SnapshotReceiver { unfinished })
+        let unnamed = self.unnamed(group)?;
+        let file = unnamed.file().map_err(io("start one"))?;
+        Ok(SnapshotReceiver { unnamed, file })
     }
 
-    /// The newest whole snapshot of a group. Blocking: it is read through the first time. Its file goes
-    /// when a newer one is finished: whoever then fails to open it asks again.
+    /// The snapshot of a group that covers the most. Blocking: files are read through the first time. Its
+    /// file goes when one that covers more is named: a caller that then fails to open it asks again.
     ///
     /// # Errors
     /// What the file system says; damaged files are passed over, with a warning.
     pub fn latest(&self, group: GroupId) -> Result<Option<SnapshotFile>, SnapshotError> {
+        if let Some((_, known)) = self.shared.lock().latest.get(&group) {
+            return Ok(Some(known.clone()));
+        }
+        let _turn = self.shared.lock_naming();
+        Ok(self.find_latest(group)?.map(|(_, file)| file))
+    }
+
+    /// The snapshot that covers the most, and the index up to which it does; with `naming` held.
+    fn find_latest(&self, group: GroupId) -> Result<Option<(u64, SnapshotFile)>, SnapshotError> {
         if let Some(known) = self.shared.lock().latest.get(&group) {
             return Ok(Some(known.clone()));
         }
-        let mut found = None;
-        for path in self.files(group)?.into_iter().rev() {
-            match format::verify(&path).map_err(io("verify one"))? {
-                Some((meta, body_bytes)) => {
-                    found = Some(SnapshotFile {
-                        meta,
-                        path,
-                        body_bytes,
-                    });
-                    break;
+        let mut found: Option<(u64, SnapshotFile)> = None;
+        for path in self.files(group)? {
+            let verified = format::verify(&path).map_err(io("verify one"))?;
+            let whole = verified.and_then(|(meta, body_bytes)| {
+                let index = (self.shared.index_of)(&meta)?;
+                Some((index, meta, body_bytes))
+            });
+            match whole {
+                Some((index, meta, body_bytes)) => {
+                    if found.as_ref().is_none_or(|(best, _)| *best <= index) {
+                        found = Some((index, SnapshotFile::named(meta, path, body_bytes)));
+                    }
                 }
                 None => tracing::warn!(?path, "snapshot is damaged, an older one is tried"),
             }
         }
-        if let Some(file) = &found {
-            let mut state = self.shared.lock();
-            let newest = state.latest.entry(group).or_insert_with(|| file.clone());
-            return Ok(Some(newest.clone()));
+        if let Some(found) = &found {
+            self.shared.lock().latest.insert(group, found.clone());
         }
-        Ok(None)
+        Ok(found)
+    }
+
+    /// Makes `file` durable and the group's latest, unless one that covers as much has a name already:
+    /// then it stays without one and goes with its last handle. Returns the group's latest. Blocking.
+    ///
+    /// # Errors
+    /// [`SnapshotError::Damaged`] when its meta says nothing about how much it covers; what the file
+    /// system says.
+    pub fn name(&self, group: GroupId, file: &SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
+        let damaged = || SnapshotError::Damaged {
+            path: file.path.clone(),
+        };
+        let index = (self.shared.index_of)(&file.meta).ok_or_else(damaged)?;
+        let own = file.unnamed.as_ref();
+        if let Some(own) = own.filter(|own| own.is_of(self, group)) {
+            return self.name_own(group, index, file, own);
+        }
+        // A file of another store, or one with a name: it is copied unless it is the latest.
+        if let Some(latest) = self.latest(group)?
+            && (latest.path == file.path || (self.shared.index_of)(&latest.meta) >= Some(index))
+        {
+            return Ok(latest);
+        }
+        let mut copy = self.receiver(group)?;
+        let mut source = File::open(&file.path).map_err(io("open one"))?;
+        io::copy(&mut source, &mut copy).map_err(io("copy one"))?;
+        self.name(group, &copy.finish()?)
+    }
+
+    fn name_own(
+        &self,
+        group: GroupId,
+        index: u64,
+        file: &SnapshotFile,
+        own: &Unnamed,
+    ) -> Result<SnapshotFile, SnapshotError> {
+        own.sync().map_err(io("sync one"))?;
+        let _turn = self.shared.lock_naming();
+        if let Some((covered, latest)) = self.find_latest(group)?
+            && covered >= index
+        {
+            return Ok(latest);
+        }
+        // Numbers grow with what files cover: a release that goes by them finds the same one.
+        let dir = self.shared.group_dir(group);
+        let path = dir.join(format!("{:020}.snap", self.shared.next_number()));
+        own.rename(&path).map_err(io("name one"))?;
+        OsDisk.sync_dir(&dir).map_err(io("sync their directory"))?;
+        let named = SnapshotFile::named(file.meta.clone(), path, file.body_bytes);
+        let latest = (index, named.clone());
+        self.shared.lock().latest.insert(group, latest);
+        for other in self.files(group)? {
+            if other != named.path {
+                fs::remove_file(&other).map_err(io("remove an older one"))?;
+            }
+        }
+        Ok(named)
     }
 
     /// Reads the body of a snapshot.
@@ -181,6 +287,7 @@ impl SnapshotStore {
     /// # Errors
     /// What the file system says.
     pub fn remove(&self, group: GroupId) -> Result<(), SnapshotError> {
+        let _turn = self.shared.lock_naming();
         self.shared.lock().latest.remove(&group);
         for path in self.files(group)? {
             fs::remove_file(&path).map_err(io("remove one"))?;
@@ -204,26 +311,13 @@ impl SnapshotStore {
         Ok(files)
     }
 
-    fn unfinished(&self, group: GroupId) -> Result<Unfinished, SnapshotError> {
+    fn unnamed(&self, group: GroupId) -> Result<Unnamed, SnapshotError> {
         let dir = self.shared.group_dir(group);
         OsDisk
             .create_dir_all(&dir)
             .map_err(io("make a group's directory"))?;
-        let number = {
-            let mut state = self.shared.lock();
-            state.next_number += 1;
-            state.next_number
-        };
-        let path = dir.join(format!("{number:020}.new"));
-        let file = File::create_new(&path).map_err(io("start one"))?;
-        Ok(Unfinished {
-            store: self.clone(),
-            group,
-            path,
-            name: dir.join(format!("{number:020}.snap")),
-            file,
-            installed: false,
-        })
+        let path = dir.join(format!("{:020}.new", self.shared.next_number()));
+        Unnamed::create(path).map_err(io("start one"))
     }
 }
 
@@ -232,8 +326,18 @@ impl Shared {
         self.dir.join(group.to_string())
     }
 
+    fn next_number(&self) -> u64 {
+        let mut state = self.lock();
+        state.next_number += 1;
+        state.next_number
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_naming(&self) -> MutexGuard<'_, ()> {
+        self.naming.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -246,73 +350,24 @@ fn number(path: &Path) -> Option<u64> {
     stem.parse().ok().filter(|_| finished)
 }
 
-/// A file without its name yet; removed when it never gets it.
-#[derive(Debug)]
-struct Unfinished {
-    store: SnapshotStore,
-    group: GroupId,
-    path: PathBuf,
-    name: PathBuf,
-    file: File,
-    installed: bool,
-}
-
-impl Unfinished {
-    /// Sync, rename, sync the name, then remove older ones.
-    fn install(mut self, meta: Bytes, body_bytes: u64) -> Result<SnapshotFile, SnapshotError> {
-        self.file.sync_all().map_err(io("sync one"))?;
-        fs::rename(&self.path, &self.name).map_err(io("name one"))?;
-        self.installed = true;
-        let dir = self.store.shared.group_dir(self.group);
-        OsDisk.sync_dir(&dir).map_err(io("sync their directory"))?;
-        let file = SnapshotFile {
-            meta,
-            path: self.name.clone(),
-            body_bytes,
-        };
-        let mut state = self.store.shared.lock();
-        let newest = state.latest.get(&self.group);
-        if newest.is_none_or(|newest| newest.path < file.path) {
-            state.latest.insert(self.group, file.clone());
-        }
-        drop(state);
-        for older in self.store.files(self.group)? {
-            if older < file.path {
-                fs::remove_file(&older).map_err(io("remove an older one"))?;
-            }
-        }
-        Ok(file)
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        if !self.installed
-            && let Err(error) = fs::remove_file(&self.path)
-        {
-            tracing::debug!(%error, "an unfinished snapshot stays until the next start");
-        }
-    }
-}
-
 /// Writes the body of a new snapshot. Dropped before [`SnapshotWriter::finish`], nothing stays.
 #[derive(Debug)]
 pub struct SnapshotWriter {
-    unfinished: Unfinished,
+    unnamed: Unnamed,
     file: Digesting,
     body_bytes: u64,
 }
 
 impl SnapshotWriter {
-    /// Makes the snapshot durable and the group's latest, and removes older ones. Blocking.
+    /// Completes the file; [`SnapshotStore::name`] makes it durable and the group's latest. Blocking.
     ///
     /// # Errors
-    /// What the file system says; the snapshot is then not there.
+    /// What the file system says; nothing stays then.
     pub fn finish(mut self, meta: Bytes) -> Result<SnapshotFile, SnapshotError> {
         self.file
             .finish(&meta, self.body_bytes)
             .map_err(io("finish one"))?;
-        self.unfinished.install(meta, self.body_bytes)
+        Ok(self.unnamed.finish(meta, self.body_bytes))
     }
 }
 
@@ -331,29 +386,34 @@ impl Write for SnapshotWriter {
 /// Takes the bytes of a peer's snapshot file.
 #[derive(Debug)]
 pub struct SnapshotReceiver {
-    unfinished: Unfinished,
+    unnamed: Unnamed,
+    file: File,
 }
 
 impl SnapshotReceiver {
-    /// Verifies what came, makes it durable and the group's latest. Blocking.
+    /// Verifies the bytes. The file has no name and replaces nothing until [`SnapshotStore::name`], which
+    /// is for the replica that accepted it. Blocking.
     ///
     /// # Errors
     /// [`SnapshotError::Damaged`], or what the file system says; nothing stays then.
     pub fn finish(self) -> Result<SnapshotFile, SnapshotError> {
-        let path = self.unfinished.path.clone();
-        let verified = format::verify(&path).map_err(io("verify one"))?;
-        let (meta, body_bytes) = verified.ok_or(SnapshotError::Damaged { path })?;
-        self.unfinished.install(meta, body_bytes)
+        let path = self.unnamed.path();
+        let verified = format::verify(path).map_err(io("verify one"))?;
+        let damaged = || SnapshotError::Damaged {
+            path: path.to_owned(),
+        };
+        let (meta, body_bytes) = verified.ok_or_else(damaged)?;
+        Ok(self.unnamed.finish(meta, body_bytes))
     }
 }
 
 impl Write for SnapshotReceiver {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unfinished.file.write(bytes)
+        self.file.write(bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.unfinished.file.flush()
+        self.file.flush()
     }
 }
 

@@ -1,7 +1,8 @@
-//! Snapshot files: written, received, verified, replaced.
+//! Snapshot files: written, received, verified, named, replaced.
 
 use std::fs;
 use std::io::{Read, Write};
+use std::path::Path;
 
 use bytes::Bytes;
 use henge_storage::snapshots::{SnapshotError, SnapshotFile, SnapshotStore};
@@ -9,14 +10,31 @@ use henge_types::GroupId;
 
 const GROUP: GroupId = GroupId::new(3);
 
+/// Reads `at N`.
+fn index_of(meta: &[u8]) -> Option<u64> {
+    let text = std::str::from_utf8(meta).ok()?;
+    text.strip_prefix("at ")?.parse().ok()
+}
+
+fn open(dir: &Path) -> SnapshotStore {
+    SnapshotStore::open(dir, index_of).expect("opens")
+}
+
 fn write(store: &SnapshotStore, body: &[u8], meta: &'static str) -> SnapshotFile {
     let mut writer = store.writer(GROUP).expect("starts");
     for piece in body.chunks(1000) {
         writer.write_all(piece).expect("writes");
     }
-    writer
-        .finish(Bytes::from_static(meta.as_bytes()))
-        .expect("finishes")
+    let file = writer.finish(Bytes::from_static(meta.as_bytes()));
+    store
+        .name(GROUP, &file.expect("finishes"))
+        .expect("is named")
+}
+
+fn receive(store: &SnapshotStore, bytes: &[u8]) -> Result<SnapshotFile, SnapshotError> {
+    let mut receiver = store.receiver(GROUP).expect("starts");
+    receiver.write_all(bytes).expect("writes");
+    receiver.finish()
 }
 
 fn body(store: &SnapshotStore, file: &SnapshotFile) -> Vec<u8> {
@@ -26,20 +44,20 @@ fn body(store: &SnapshotStore, file: &SnapshotFile) -> Vec<u8> {
     bytes
 }
 
-fn names(dir: &std::path::Path) -> usize {
+fn names(dir: &Path) -> usize {
     fs::read_dir(dir.join("3")).expect("lists").count()
 }
 
 #[test]
 fn the_latest_replaces_older_ones_and_survives_a_reopen() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = SnapshotStore::open(dir.path()).expect("opens");
+    let store = open(dir.path());
     assert_eq!(store.latest(GROUP).expect("looks"), None);
     write(&store, b"old", "at 1");
     let contents = vec![7; 600_000];
     let file = write(&store, &contents, "at 2");
     assert_eq!(names(dir.path()), 1);
-    for store in [store, SnapshotStore::open(dir.path()).expect("opens")] {
+    for store in [store, open(dir.path())] {
         let latest = store.latest(GROUP).expect("looks").expect("is there");
         assert_eq!(latest, file);
         assert_eq!(latest.meta, Bytes::from_static(b"at 2"));
@@ -50,13 +68,13 @@ fn the_latest_replaces_older_ones_and_survives_a_reopen() {
 #[test]
 fn an_unfinished_one_never_counts() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = SnapshotStore::open(dir.path()).expect("opens");
+    let store = open(dir.path());
     let file = write(&store, b"whole", "at 1");
     let mut writer = store.writer(GROUP).expect("starts");
     writer.write_all(b"half").expect("writes");
     drop(writer);
     fs::write(dir.path().join("3/00000000000000000099.new"), b"half").expect("writes");
-    let store = SnapshotStore::open(dir.path()).expect("opens");
+    let store = open(dir.path());
     assert_eq!(store.latest(GROUP).expect("looks"), Some(file));
     assert_eq!(names(dir.path()), 1);
 }
@@ -64,7 +82,7 @@ fn an_unfinished_one_never_counts() {
 #[test]
 fn damage_anywhere_is_noticed_and_an_older_one_serves() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = SnapshotStore::open(dir.path()).expect("opens");
+    let store = open(dir.path());
     let older = write(&store, b"the body", "at 1");
     let kept = fs::read(&older.path).expect("reads");
     let newer = write(&store, b"the newer body", "at 2");
@@ -74,7 +92,7 @@ fn damage_anywhere_is_noticed_and_an_older_one_serves() {
         let mut damaged = whole.clone();
         damaged[at] ^= 0x10;
         fs::write(&newer.path, &damaged).expect("writes");
-        let store = SnapshotStore::open(dir.path()).expect("opens");
+        let store = open(dir.path());
         assert_eq!(
             store.latest(GROUP).expect("looks"),
             Some(older.clone()),
@@ -83,7 +101,7 @@ fn damage_anywhere_is_noticed_and_an_older_one_serves() {
     }
     for len in 0..whole.len() {
         fs::write(&newer.path, &whole[..len]).expect("writes");
-        let store = SnapshotStore::open(dir.path()).expect("opens");
+        let store = open(dir.path());
         assert_eq!(
             store.latest(GROUP).expect("looks"),
             Some(older.clone()),
@@ -95,25 +113,77 @@ fn damage_anywhere_is_noticed_and_an_older_one_serves() {
 #[test]
 fn a_received_file_is_verified_before_it_counts() {
     let dir = tempfile::tempdir().expect("a directory");
-    let store = SnapshotStore::open(&dir.path().join("one")).expect("opens");
+    let store = open(&dir.path().join("one"));
     let sent = write(&store, b"a body", "at 5");
     let bytes = fs::read(&sent.path).expect("reads");
 
-    let other = SnapshotStore::open(&dir.path().join("two")).expect("opens");
-    let mut receiver = other.receiver(GROUP).expect("starts");
-    receiver
-        .write_all(&bytes[..bytes.len() - 1])
-        .expect("writes");
-    assert!(matches!(
-        receiver.finish(),
-        Err(SnapshotError::Damaged { .. })
-    ));
+    let other = open(&dir.path().join("two"));
+    let cut = receive(&other, &bytes[..bytes.len() - 1]);
+    assert!(matches!(cut, Err(SnapshotError::Damaged { .. })));
     assert_eq!(other.latest(GROUP).expect("looks"), None);
 
-    let mut receiver = other.receiver(GROUP).expect("starts");
-    receiver.write_all(&bytes).expect("writes");
-    let file = receiver.finish().expect("installs");
+    let received = receive(&other, &bytes).expect("is whole");
+    let file = other.name(GROUP, &received).expect("is named");
     assert_eq!(file.meta, sent.meta);
     assert_eq!(body(&other, &file), b"a body");
     assert_eq!(other.latest(GROUP).expect("looks"), Some(file));
+}
+
+/// A deposed leader's snapshot at 1386 was named, as the newest file, before the replica had refused it,
+/// and the replica's own at 2745 was removed. Its log began behind 2745: after kill -9 it never started
+/// again.
+#[test]
+fn a_received_one_replaces_nothing_until_named() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let peer = open(&dir.path().join("peer"));
+    let old = fs::read(write(&peer, b"deposed", "at 1386").path).expect("reads");
+    let new = fs::read(write(&peer, b"leader", "at 3000").path).expect("reads");
+
+    let own = dir.path().join("own");
+    let store = open(&own);
+    let kept = write(&store, b"own", "at 2745");
+    for bytes in [&old, &new] {
+        let received = receive(&store, bytes).expect("is whole");
+        assert_eq!(store.latest(GROUP).expect("looks").as_ref(), Some(&kept));
+        assert_eq!(names(&own), 2, "without a name beside the other");
+        let shared = received.clone();
+        drop(received);
+        assert_eq!(names(&own), 2, "somewhere it is still needed");
+        drop(shared);
+        assert_eq!(names(&own), 1, "refused: it goes");
+    }
+
+    let received = receive(&store, &old).expect("is whole");
+    let latest = store.name(GROUP, &received).expect("compares");
+    assert_eq!(latest, kept, "an older one is never named");
+    drop(received);
+    assert_eq!(names(&own), 1);
+    assert_eq!(open(&own).latest(GROUP).expect("looks"), Some(kept));
+
+    let received = receive(&store, &new).expect("is whole");
+    let latest = store.name(GROUP, &received).expect("is named");
+    drop(received);
+    assert_eq!(body(&store, &latest), b"leader");
+    assert_eq!(names(&own), 1, "the older one goes");
+    assert_eq!(open(&own).latest(GROUP).expect("looks"), Some(latest));
+}
+
+#[test]
+fn the_latest_covers_most_whatever_its_number() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let peer = open(&dir.path().join("peer"));
+    let old = write(&peer, b"deposed", "at 1386");
+    let old = fs::read(old.path).expect("reads");
+    let own = dir.path().join("own");
+    let kept = write(&open(&own), b"own", "at 2745");
+    // As a release left it that went by the numbers, and was killed before it removed the other.
+    fs::write(own.join("3/00000000000000000099.snap"), old).expect("writes");
+    let store = open(&own);
+    assert_eq!(store.latest(GROUP).expect("looks"), Some(kept));
+    let newer = write(&store, b"own", "at 2800");
+    assert_eq!(names(&own), 1);
+    assert!(
+        newer.path.ends_with("00000000000000000102.snap"),
+        "{newer:?}"
+    );
 }
