@@ -36,6 +36,16 @@ pub struct DiskSpace {
     pub total: u64,
 }
 
+/// Which file or directory it is, whatever its name: valid among those of one run of the process, and for
+/// as long as it is open or named.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FileId {
+    /// Of the file system.
+    pub device: u64,
+    /// Within it.
+    pub inode: u64,
+}
+
 /// Files and directories of one machine.
 pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens a file.
@@ -73,6 +83,11 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the file system says.
     fn file_len(&self, path: &Path) -> io::Result<Option<u64>>;
+    /// Which file or directory has a name; `None` when none has.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn id_of(&self, path: &Path) -> io::Result<Option<FileId>>;
     /// Free and total space of the file system that holds `path`.
     ///
     /// # Errors
@@ -107,6 +122,11 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// # Errors
     /// What the file system says.
     fn origin(&self) -> io::Result<FileOrigin>;
+    /// Which file it is.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn id(&self) -> io::Result<FileId>;
     /// Makes contents (and the length, where it is needed to read them) durable.
     ///
     /// # Errors

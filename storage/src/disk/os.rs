@@ -1,12 +1,12 @@
 //! The machine's own file system.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{Disk, DiskFile, DiskSpace, FileOrigin, OpenMode};
+use super::{Disk, DiskFile, DiskSpace, FileId, FileOrigin, OpenMode};
 
 /// The machine's own file system.
 #[derive(Debug, Clone, Copy, Default)]
@@ -85,12 +85,34 @@ impl Disk for OsDisk {
         }
     }
 
+    fn id_of(&self, path: &Path) -> io::Result<Option<FileId>> {
+        match fs::metadata(path) {
+            Ok(metadata) => Ok(Some(id(&metadata))),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     fn space(&self, path: &Path) -> io::Result<DiskSpace> {
         let stat = rustix::fs::statvfs(path)?;
         Ok(DiskSpace {
             free: stat.f_bavail.saturating_mul(stat.f_frsize),
             total: stat.f_blocks.saturating_mul(stat.f_frsize),
         })
+    }
+}
+
+fn id(metadata: &Metadata) -> FileId {
+    FileId {
+        device: metadata.dev(),
+        inode: metadata.ino(),
     }
 }
 
@@ -125,6 +147,10 @@ impl DiskFile for OsFile {
 
     fn origin(&self) -> io::Result<FileOrigin> {
         FileOrigin::of(&self.0)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        Ok(id(&self.0.metadata()?))
     }
 
     fn sync_data(&self) -> io::Result<()> {

@@ -10,7 +10,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Disk, DiskFile, DiskSpace, FileOrigin, OpenMode};
+use super::{Disk, DiskFile, DiskSpace, FileId, FileOrigin, OpenMode};
 
 /// What reaches the platter in one piece.
 const SECTOR: usize = 512;
@@ -36,7 +36,7 @@ struct State {
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
     pending_names: Vec<NameChange>,
-    directories: BTreeSet<PathBuf>,
+    directories: BTreeMap<PathBuf, u64>,
     last_written: Option<u64>,
 }
 
@@ -97,7 +97,7 @@ impl SimDisk {
                 names: BTreeMap::new(),
                 durable_names: BTreeMap::new(),
                 pending_names: Vec::new(),
-                directories: BTreeSet::new(),
+                directories: BTreeMap::new(),
                 last_written: None,
             })),
         }
@@ -193,6 +193,20 @@ impl SimDisk {
         for image in [&mut inode.current, &mut inode.durable] {
             *image.get_mut(offset).expect("an offset within the file") ^= 0xff;
         }
+    }
+
+    /// Removes a directory and everything in it under the process that has it open, as `rm -r` does.
+    pub fn remove_dir_all(&self, dir: &Path) {
+        let mut state = self.lock();
+        let names = state.names.keys().filter(|path| path.starts_with(dir));
+        for path in names.cloned().collect::<Vec<_>>() {
+            state.rename_file(NameChange {
+                directory: directory(&path),
+                remove: Some(path),
+                insert: None,
+            });
+        }
+        state.directories.retain(|path, _| !path.starts_with(dir));
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -336,7 +350,7 @@ impl Disk for SimDisk {
                 number
             }
             (OpenMode::Create, None) => {
-                if !state.directories.contains(&directory(path)) {
+                if !state.directories.contains_key(&directory(path)) {
                     return Err(io::ErrorKind::NotFound.into());
                 }
                 state.change().map_err(|_| off())?;
@@ -411,7 +425,11 @@ impl Disk for SimDisk {
         let mut state = self.lock();
         state.powered()?;
         for above in dir.ancestors() {
-            state.directories.insert(above.to_owned());
+            let number = state.next_inode;
+            if !state.directories.contains_key(above) {
+                state.directories.insert(above.to_owned(), number);
+                state.next_inode += 1;
+            }
         }
         Ok(())
     }
@@ -421,6 +439,19 @@ impl Disk for SimDisk {
         state.powered()?;
         let inode = state.number(path).ok().and_then(|n| state.inodes.get(&n));
         Ok(inode.map(|inode| inode.current.len() as u64))
+    }
+
+    fn id_of(&self, path: &Path) -> io::Result<Option<FileId>> {
+        let state = self.lock();
+        state.powered()?;
+        let number = state
+            .names
+            .get(path)
+            .or_else(|| state.directories.get(path));
+        Ok(number.map(|number| FileId {
+            device: 0,
+            inode: *number,
+        }))
     }
 
     fn space(&self, _path: &Path) -> io::Result<DiskSpace> {
@@ -540,6 +571,14 @@ impl DiskFile for SimFile {
             inode: self.number,
             created_ns: Some(self.number),
             file_system: None,
+        })
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.disk.lock().powered()?;
+        Ok(FileId {
+            device: 0,
+            inode: self.number,
         })
     }
 

@@ -84,7 +84,7 @@ pub(super) fn open(
     let needed = files.segments.split_off(&log.oldest);
     let free = files.segments.into_values().map(|found| found.file);
     let spare: Vec<SegmentFile> = files.blank.into_iter().chain(free).collect();
-    let shared = share(disk, clock, config, on_fatal, files.next_number);
+    let shared = share(disk, clock, config, on_fatal, files.next_number)?;
     shared.spares.give_back(sized(&shared, spare)?);
     let hard = install(&shared, &needed, log.groups)?;
     let writer = start(&shared, &needed, log.end, hard, log.oldest)?;
@@ -144,7 +144,7 @@ fn look_at(disk: &dyn Disk, path: PathBuf, files: &mut Files) -> Result<(), WalE
         .read_at(&mut head, 0)
         .map_err(io("read a segment's header"))?;
     head.truncate(read);
-    let file = SegmentFile { path, file };
+    let file = SegmentFile::new(path, file).map_err(io("look at a segment"))?;
     match Header::decode(&head) {
         Ok(header) => {
             let generation = header.generation;
@@ -461,22 +461,22 @@ fn share(
     config: WalConfig,
     on_fatal: OnFatal,
     next_number: u64,
-) -> Arc<Shared> {
+) -> Result<Arc<Shared>, WalError> {
     let dir = config.dir.clone();
     let spares = Spares::new(disk, dir, config.segment_bytes, next_number);
-    Arc::new(Shared {
+    Ok(Arc::new(Shared {
+        spares: spares.map_err(io("look at its directory"))?,
         clock,
         groups: RwLock::new(BTreeMap::new()),
         queue: Queue::new(config.tail_bytes_max),
         table: Mutex::new(Table::default()),
-        spares,
         tail_bytes: AtomicUsize::new(0),
         pressure: watch::Sender::new(None),
         full: AtomicBool::new(false),
         on_fatal,
         dead: OnceLock::new(),
         config,
-    })
+    }))
 }
 
 /// The files of the configured length; the others are removed.

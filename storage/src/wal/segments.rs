@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use henge_types::{GroupId, limits};
 
-use crate::disk::{Disk, DiskFile, OpenMode};
+use crate::disk::{Disk, DiskFile, FileId, OpenMode};
 
 /// Bytes written at once when a segment is filled with zeros.
 const FILL_BYTES: usize = 1024 * 1024;
@@ -20,6 +20,15 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct SegmentFile {
     pub(super) path: PathBuf,
     pub(super) file: Arc<dyn DiskFile>,
+    id: FileId,
+}
+
+impl SegmentFile {
+    /// The open `file` that is named `path`.
+    pub(super) fn new(path: PathBuf, file: Arc<dyn DiskFile>) -> io::Result<Self> {
+        let id = file.id()?;
+        Ok(Self { path, file, id })
+    }
 }
 
 /// A segment in use.
@@ -127,6 +136,8 @@ impl Table {
 pub(super) struct Spares {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    /// Which directory `dir` was when the log was opened.
+    dir_id: FileId,
     segment_bytes: u64,
     state: Mutex<SpareState>,
     changed: Condvar,
@@ -155,17 +166,39 @@ impl Spares {
         dir: PathBuf,
         segment_bytes: u64,
         next_number: u64,
-    ) -> Self {
-        Self {
+    ) -> io::Result<Self> {
+        let dir_id = disk.id_of(&dir)?.ok_or(io::ErrorKind::NotFound)?;
+        Ok(Self {
             disk,
             dir,
+            dir_id,
             segment_bytes,
             state: Mutex::new(SpareState {
                 next_number,
                 ..SpareState::default()
             }),
             changed: Condvar::new(),
+        })
+    }
+
+    /// Whether a file still has its name, in the directory that the log was opened in. Only a name that is
+    /// gone or another file's says no: a path that cannot be looked up says nothing.
+    pub(super) fn is_in_place(&self, file: &SegmentFile) -> bool {
+        match self.disk.id_of(&file.path) {
+            Ok(id) => id == Some(file.id),
+            Err(error) => {
+                tracing::debug!(%error, path = ?file.path, "a log segment's name cannot be looked up");
+                true
+            }
         }
+    }
+
+    /// A name is durable where it was made: a directory of the same name is another one.
+    fn check_dir(&self) -> io::Result<()> {
+        if self.disk.id_of(&self.dir)? == Some(self.dir_id) {
+            return Ok(());
+        }
+        Err(removed(&self.dir))
     }
 
     /// Files that are not in use: kept for the next segment, or removed when there are enough.
@@ -259,6 +292,7 @@ impl Spares {
             state.next_number - 1
         };
         let file = fill(self.disk.as_ref(), &self.dir, number, self.segment_bytes)?;
+        self.check_dir()?;
         let mut state = self.lock();
         state.ready.push(file);
         state.urgent = false;
@@ -285,6 +319,15 @@ impl Spares {
     }
 }
 
+/// Why the log ends when its files were taken away under it.
+pub(super) fn removed(path: &Path) -> io::Error {
+    io::Error::other(format!(
+        "{path:?} was removed or replaced while this process writes there: what it acknowledged from here \
+         on would be lost. Start it again on its own data directory; if that is gone, remove this node \
+         from the cluster and join it anew"
+    ))
+}
+
 /// Makes a segment of really written zeros, durable with its name.
 fn fill(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64) -> io::Result<SegmentFile> {
     let unfinished = dir.join(format!("{number:016}.new"));
@@ -303,7 +346,7 @@ fn fill(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64) -> io::Result<Segm
     };
     disk.rename(&unfinished, &path)?;
     disk.sync_dir(dir)?;
-    Ok(SegmentFile { path, file })
+    SegmentFile::new(path, file)
 }
 
 fn fill_file(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {

@@ -96,12 +96,15 @@ impl Shared {
         tracing::error!(%error, "the write-ahead log cannot go on");
         match self.on_fatal {
             OnFatal::Abort => std::process::abort(),
-            OnFatal::Die => {
-                self.dead.get_or_init(|| error.to_string());
-                self.queue.close();
-                self.spares.stop();
-            }
+            OnFatal::Die => self.kill(error),
         }
+    }
+
+    /// Everything that waits and everything later fails.
+    pub(super) fn kill(&self, error: &io::Error) {
+        self.dead.get_or_init(|| error.to_string());
+        self.queue.close();
+        self.spares.stop();
     }
 
     /// Publishes what is measured now and then.
@@ -139,6 +142,8 @@ impl Shared {
                     tracing::error!(%error, "no space for a spare log segment: free some");
                     self.spares.back_off();
                 }
+                // A spare is nothing that was acknowledged.
+                Err(error) if self.queue.is_closing() => return self.kill(&error),
                 Err(error) => return self.die(&error),
             }
         }

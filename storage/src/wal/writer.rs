@@ -12,7 +12,7 @@ use super::frame::{Batch, HEADER_BYTES, Header, Kind, Place, stride};
 use super::group::{Cell, Freed, Hard};
 use super::origin;
 use super::queue::{Operation, Taken, Wait, Work, closed};
-use super::segments::SegmentFile;
+use super::segments::{SegmentFile, removed};
 use super::{Done, Record, Shared};
 use crate::metrics;
 
@@ -317,6 +317,14 @@ impl Writer {
             let started = self.shared.clock.instant();
             self.active.file.file.sync_data()?;
             metrics::wal_batch(self.shared.clock.instant() - started, len);
+            // After the sync: a name that was there until now is there for the next start.
+            if !self.shared.spares.is_in_place(&self.active.file) {
+                let error = removed(&self.active.file.path);
+                if self.shared.queue.is_closing() {
+                    self.shared.kill(&error);
+                }
+                return Err(error);
+            }
             self.active.offset += len as u64;
             self.active.batch += 1;
             self.batch.clear();
@@ -416,7 +424,7 @@ impl Writer {
 
     /// Goes on in a fresh segment: header, durable, then a checkpoint of every group as its first batch.
     pub(super) fn next_segment(&mut self) -> io::Result<()> {
-        let file = self.spare()?;
+        let file = self.spare_in_place()?;
         let generation = self
             .active
             .generation
@@ -463,6 +471,17 @@ impl Writer {
             ));
         }
         Ok(())
+    }
+
+    /// A segment that a restart will find.
+    fn spare_in_place(&self) -> io::Result<SegmentFile> {
+        loop {
+            let file = self.spare()?;
+            if self.shared.spares.is_in_place(&file) {
+                return Ok(file);
+            }
+            tracing::warn!(path = ?file.path, "a spare log segment was removed: another one is made");
+        }
     }
 
     fn spare(&self) -> io::Result<SegmentFile> {

@@ -14,3 +14,4 @@ mod wal_ext4;
 mod wal_faults;
 mod wal_model;
 mod wal_power;
+mod wal_removed;

@@ -25,13 +25,13 @@ fn ignore() -> Done {
     Box::new(drop)
 }
 
-fn told() -> (Done, Receiver<std::io::Result<()>>) {
+pub(crate) fn told() -> (Done, Receiver<std::io::Result<()>>) {
     let (sender, receiver) = sync_channel(1);
     let done: Done = Box::new(move |result| sender.send(result).expect("somebody waits"));
     (done, receiver)
 }
 
-fn record(index: u64, bytes: usize) -> Record {
+pub(crate) fn record(index: u64, bytes: usize) -> Record {
     let mut payload = format!("entry {index} ").into_bytes();
     payload.resize(bytes, b'.');
     Record {
@@ -40,7 +40,7 @@ fn record(index: u64, bytes: usize) -> Record {
     }
 }
 
-fn block<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build()
@@ -50,7 +50,7 @@ fn block<T>(future: impl Future<Output = T>) -> T {
         .expect("it happens in time")
 }
 
-fn append(wal: &Wal, group: GroupId, index: u64, bytes: usize) -> std::io::Result<()> {
+pub(crate) fn append(wal: &Wal, group: GroupId, index: u64, bytes: usize) -> std::io::Result<()> {
     block(wal.append(group, vec![record(index, bytes)], ignore()))
 }
 
@@ -71,7 +71,7 @@ fn written(disk: &SimDisk, count: u64, bytes: usize) {
     }
 }
 
-fn files(disk: &SimDisk) -> Vec<PathBuf> {
+pub(crate) fn files(disk: &SimDisk) -> Vec<PathBuf> {
     disk.list(Path::new("/data/wal")).expect("lists")
 }
 
