@@ -253,9 +253,9 @@ impl Formation {
         );
         let log_end = log.last_index;
         let loading = self.cluster.shared.scope.blocking("load state", move || {
-            let image = kv.load(group).map_err(StartError::Kv)?;
-            let Some(image) = image else { return Ok((State::empty(), Position::default())) };
-            let position = decode_position(group, &image.meta)?;
+            let Some((pairs, position)) = readable(kv.as_ref(), group) else {
+                return Ok((State::empty(), Position::default()));
+            };
             let snapshot = snapshots.latest(group)?;
             let snapshot_end = match snapshot {
                 Some(file) => Some(decode_position(group, &file.meta)?.index()),
@@ -264,10 +264,10 @@ impl Formation {
             let proven = log_end.map(|slot| slot.saturating_sub(1)).max(snapshot_end);
             if position.applied.is_some() && proven.is_none_or(|proven| position.index() > proven) {
                 tracing::warn!(%group, applied = position.index(), ?proven, "kv is ahead of the log: wiped");
-                kv.wipe(group).map_err(StartError::Kv)?;
+                wipe(kv.as_ref(), group);
                 return Ok((State::empty(), Position::default()));
             }
-            let state = State::from_pairs(image.pairs);
+            let state = State::from_pairs(pairs);
             henge_state::check_version(&state).map_err(|error| StartError::Group {
                 group,
                 reason: error.to_string(),
@@ -277,6 +277,33 @@ impl Formation {
         loading
             .await
             .map_err(StartError::io("cannot load the state"))?
+    }
+}
+
+/// What the kv holds of a group, if it can be read. What cannot is built again from snapshot and log, as after a kill.
+fn readable(kv: &dyn Kv, group: GroupId) -> Option<(Vec<(Bytes, Bytes)>, Position)> {
+    match kv.load(group) {
+        Ok(None) => None,
+        Ok(Some(image)) => match Position::decode(&image.meta) {
+            Ok(position) => Some((image.pairs, position)),
+            Err(error) => {
+                tracing::warn!(%group, %error, "the kv's position of a group cannot be read: it is built again");
+                wipe(kv, group);
+                None
+            }
+        },
+        Err(error) => {
+            tracing::warn!(%group, %error, "the kv of a group cannot be read: it is built again");
+            wipe(kv, group);
+            None
+        }
+    }
+}
+
+/// Leaves nothing of a group in the kv. Where that fails the kv is not believed by the next start either.
+fn wipe(kv: &dyn Kv, group: GroupId) {
+    if let Err(error) = kv.wipe(group) {
+        tracing::warn!(%group, %error, "the kv is not written to until the next start, which builds it again");
     }
 }
 
@@ -292,5 +319,66 @@ async fn initialise(raft: &Raft, replicas: &[NodeId]) -> Result<(), String> {
     match raft.initialize(members).await {
         Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
         Err(error) => Err(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_storage::kv::{GroupImage, KvError, MemoryKv};
+
+    /// A store whose files were damaged while the node lay still.
+    #[derive(Debug)]
+    struct Damaged;
+
+    impl Kv for Damaged {
+        fn load(&self, _: GroupId) -> Result<Option<GroupImage>, KvError> {
+            Err(KvError::Broken)
+        }
+
+        fn commit(
+            &self,
+            _: GroupId,
+            _: Bytes,
+            _: &[(Bytes, Option<Bytes>)],
+        ) -> Result<(), KvError> {
+            Err(KvError::Broken)
+        }
+
+        fn replace(
+            &self,
+            _: GroupId,
+            _: Bytes,
+            _: &mut dyn Iterator<Item = (Bytes, Bytes)>,
+        ) -> Result<(), KvError> {
+            Err(KvError::Broken)
+        }
+
+        fn wipe(&self, _: GroupId) -> Result<(), KvError> {
+            Err(KvError::Broken)
+        }
+
+        fn close_clean(&self) -> Result<(), KvError> {
+            Err(KvError::Broken)
+        }
+    }
+
+    /// A pair that could not be read kept its shard off the node over every restart, until the node was killed: only then
+    /// was the kv built again.
+    #[test]
+    fn what_the_kv_cannot_read_is_built_again() {
+        let group = GroupId::new(1);
+        assert!(readable(&Damaged, group).is_none());
+        let kv = MemoryKv::new();
+        assert!(readable(&kv, group).is_none(), "nothing yet");
+        let writes = [(Bytes::from("key"), Some(Bytes::from("value")))];
+        let position = Position::default();
+        kv.commit(group, position.encode(), &writes).unwrap();
+        let (pairs, found) = readable(&kv, group).unwrap();
+        assert_eq!((pairs.len(), found), (1, position));
+        kv.commit(group, Bytes::from("no position"), &writes)
+            .unwrap();
+        assert!(readable(&kv, group).is_none());
+        assert_eq!(kv.load(group).unwrap(), None, "wiped");
     }
 }

@@ -34,6 +34,9 @@ pub enum KvError {
     /// Another process has the store open.
     #[error("another process has the state store open: stop it first")]
     Locked,
+    /// Sled failed before, or panicked.
+    #[error("the state store is damaged: the next start builds it again")]
+    Broken,
     /// The store was closed.
     #[error("the state store is closed")]
     Closed,
@@ -78,7 +81,7 @@ pub enum WipeReason {
     NoMarker,
     /// The marker itself is damaged or of another release.
     BadMarker,
-    /// The files are not those that the marker names.
+    /// The files are not those that the marker names: by name, length or checksum.
     OtherFiles,
     /// Sled could not open it.
     WouldNotOpen,

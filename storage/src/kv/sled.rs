@@ -6,6 +6,7 @@ use std::fs::{self, File};
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -31,6 +32,8 @@ pub struct SledKv {
     /// Held as long as the store is open.
     lock: File,
     db: RwLock<Option<Db>>,
+    /// Whether sled failed: what it holds is not believed by the next start, and nothing more is asked of it.
+    broken: AtomicBool,
 }
 
 impl SledKv {
@@ -63,13 +66,24 @@ impl SledKv {
             dir: dir.to_owned(),
             lock,
             db: RwLock::new(Some(db)),
+            broken: AtomicBool::new(false),
         };
         Ok((kv, trust))
     }
 
     fn with<T>(&self, job: impl FnOnce(&Db) -> Result<T, KvError>) -> Result<T, KvError> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(KvError::Broken);
+        }
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
-        job(db.as_ref().ok_or(KvError::Closed)?)
+        let db = db.as_ref().ok_or(KvError::Closed)?;
+        // Sled answers some damage with an error, and some with a panic.
+        let done = std::panic::catch_unwind(AssertUnwindSafe(|| job(db)));
+        let done = done.unwrap_or(Err(KvError::Broken));
+        if done.is_err() {
+            self.broken.store(true, Ordering::Release);
+        }
+        done
     }
 }
 
@@ -77,7 +91,7 @@ impl SledKv {
 fn judge(dir: &Path, store: &Path) -> io::Result<Trust> {
     let found = marker::take(dir)?;
     let reason = match found {
-        Found::Marker(listing) if store.is_dir() && marker::list(store)? == listing => {
+        Found::Marker(marker) if store.is_dir() && marker.names(store) => {
             return Ok(Trust::Clean);
         }
         Found::Marker(_) => WipeReason::OtherFiles,
@@ -222,6 +236,9 @@ impl Kv for SledKv {
     }
 
     fn close_clean(&self) -> Result<(), KvError> {
+        if self.broken.load(Ordering::Acquire) {
+            return Err(KvError::Broken);
+        }
         let mut open = self.db.write().unwrap_or_else(PoisonError::into_inner);
         let db = open.take().ok_or(KvError::Closed)?;
         db.flush().map_err(refused("flush"))?;
