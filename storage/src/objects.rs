@@ -10,7 +10,9 @@
 //! Packs are named by their content and never change. Installing one writes a temporary name and renames
 //! it over whatever is there: after a crash a file's name says nothing about its contents.
 //!
+//! - [`blocks`]: checksums of blocks of packs and indexes.
 //! - `packs`: installing, syncing and listing the packs of a network.
+//! - `presence`: whether a pack looks as its name says, by lengths, heads and trailers.
 //! - `staged`: packs promised durable.
 //! - `verify`: reading a pack and its index through.
 //! - `covers`: whether packs hold all objects of another one; `removal`: taking that one away.
@@ -28,15 +30,18 @@ use thiserror::Error;
 
 use crate::disk::{Disk, OsDisk};
 
+pub mod blocks;
 mod covers;
 mod dirty;
 mod packs;
+mod presence;
 mod removal;
 mod scratch;
 mod staged;
 mod verify;
 
 use dirty::Dirty;
+pub use presence::{PackLengths, Presence};
 pub use scratch::{Quarantine, Spool};
 
 /// Why an object store refused.
@@ -87,6 +92,15 @@ pub enum PackFault {
     /// The index is sound, but of another pack.
     #[error("its index is another pack's")]
     OtherIndex,
+    /// The pack is there, its index is not.
+    #[error("its index is not there")]
+    NoIndex,
+    /// A file is shorter or longer than the manifest says.
+    #[error("a file has another length than it was given")]
+    Length,
+    /// The file system refuses to read a file of it.
+    #[error("a file cannot be read")]
+    Unreadable,
 }
 
 /// Below which free space pushes are refused: the larger of the two.

@@ -11,6 +11,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use henge_storage::objects::blocks::{BlockSums, SMALL_PACK_BYTES_MAX};
 use henge_storage::objects::{ObjectError, ObjectStore};
 use henge_types::{GroupId, NetworkId, PackId, stored};
 use serde::{Deserialize, Serialize};
@@ -102,9 +103,14 @@ impl Staging {
         (pack, idx): (&Path, &Path),
         trust: Trust,
     ) -> Result<(), KeepError> {
-        if trust == Trust::Received {
-            self.objects.verify_files(&stage.pack, pack, idx)?;
-        }
+        // What this node made was hashed while it was written.
+        let sums = match trust {
+            Trust::Received => self.objects.verify_and_sum(&stage.pack, pack, idx)?,
+            Trust::Made => {
+                let trailer_bytes = stage.pack.checksum().as_bytes().len();
+                BlockSums::of_files(pack, idx, trailer_bytes)?
+            }
+        };
         // A large file takes long, and applying waits for the lock: what is done here is not done below.
         sync(pack)?;
         sync(idx)?;
@@ -121,6 +127,9 @@ impl Staging {
         self.write_claims(&stage.pack, &claimed)?;
         kept.insert(stage.pack, claimed);
         metrics::staged_packs(kept.len());
+        if sums.pack.bytes() + sums.idx.bytes() > SMALL_PACK_BYTES_MAX {
+            self.objects.stage_sums(&stage.pack, &sums)?;
+        }
         // Under the lock: a promotion or release of the same pack must not come in between.
         let staged = self.objects.stage(&stage.pack, pack, idx);
         Ok(staged.map_err(end_after_failed_sync)?)
@@ -129,6 +138,12 @@ impl Staging {
     /// Where a staged pack and its index lie.
     pub(crate) fn paths(&self, pack: &PackId) -> (PathBuf, PathBuf) {
         self.objects.staged_paths(pack)
+    }
+
+    /// Whether the pack is staged for this network.
+    pub(crate) fn holds(&self, network: &NetworkId, pack: &PackId) -> bool {
+        let kept = self.lock();
+        kept.get(pack).is_some_and(|kept| kept.network == *network)
     }
 
     /// An entry names the pack: it goes to its network's store, if it is not there. `false` when it is
@@ -313,8 +328,9 @@ mod tests {
 
         fn keep(&self, network: u8, term: u64, counter: u64) -> Result<(), KeepError> {
             let (pack, idx) = (self.dir.path().join("p"), self.dir.path().join("i"));
-            fs::write(&pack, b"pack").unwrap();
-            fs::write(&idx, b"idx").unwrap();
+            let (_, pack_bytes, idx_bytes) = empty_pack();
+            fs::write(&pack, pack_bytes).unwrap();
+            fs::write(&idx, idx_bytes).unwrap();
             self.staging
                 .keep(&stage(network, term, counter), (&pack, &idx), Trust::Made)
         }
@@ -328,6 +344,20 @@ mod tests {
         NetworkId::from_bytes([byte; 16])
     }
 
+    /// A pack of no objects and its index.
+    fn empty_pack() -> (PackId, Vec<u8>, Vec<u8>) {
+        use sha1::{Digest, Sha1};
+        let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
+        let sum: [u8; 20] = Sha1::digest(&pack).into();
+        pack.extend_from_slice(&sum);
+        let mut idx = vec![0xff, b't', b'O', b'c', 0, 0, 0, 2];
+        idx.resize(8 + 256 * 4, 0);
+        idx.extend_from_slice(&sum);
+        let idx_sum: [u8; 20] = Sha1::digest(&idx).into();
+        idx.extend_from_slice(&idx_sum);
+        (PackId::new(ObjectId::Sha1(sum)), pack, idx)
+    }
+
     fn stage(of: u8, term: u64, counter: u64) -> StageRequest {
         let request = RequestId {
             made_at_ms: 1,
@@ -336,9 +366,9 @@ mod tests {
         };
         StageRequest {
             network: network(of),
-            pack: PackId::new(ObjectId::Sha1([7; 20])),
-            pack_bytes: 4,
-            idx_bytes: 3,
+            pack: empty_pack().0,
+            pack_bytes: 32,
+            idx_bytes: 1072,
             claim: Claim {
                 group: GroupId::new(1),
                 term,

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use henge_types::{NetworkId, PackId};
 
+use super::blocks::{BlockSums, SMALL_PACK_BYTES_MAX, Trailers};
+use super::presence::PackLengths;
 use super::{ObjectError, ObjectStore, failed, remove_file, sync_dir, sync_file, verify};
 
 /// The two files of a pack in `dir`.
@@ -155,12 +157,6 @@ impl ObjectStore {
         Ok(())
     }
 
-    /// Whether both files of a pack are there.
-    pub fn has_pack(&self, network: &NetworkId, pack: &PackId) -> bool {
-        let (pack_path, idx_path) = names(&self.pack_dir(network), pack);
-        pack_path.is_file() && idx_path.is_file()
-    }
-
     /// The packs of a network, by name.
     ///
     /// # Errors
@@ -204,12 +200,81 @@ impl ObjectStore {
         pack_path: &Path,
         idx_path: &Path,
     ) -> Result<(), ObjectError> {
+        self.verify_and_sum(pack, pack_path, idx_path).map(drop)
+    }
+
+    /// Reads a pack and its index through, wherever they are, and sums their blocks.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::verify_pack`].
+    pub fn verify_and_sum(
+        &self,
+        pack: &PackId,
+        pack_path: &Path,
+        idx_path: &Path,
+    ) -> Result<BlockSums, ObjectError> {
         let pack_file = open(pack, pack_path)?;
         let idx_file = open(pack, idx_path)?;
-        match verify::verify(pack, pack_file, idx_file).map_err(failed("read", pack_path))? {
-            None => Ok(()),
-            Some(fault) => Err(ObjectError::BrokenPack { pack: *pack, fault }),
+        let verified = verify::verify(pack, pack_file, idx_file);
+        verified
+            .map_err(failed("read", pack_path))?
+            .map_err(|fault| ObjectError::BrokenPack { pack: *pack, fault })
+    }
+
+    /// Whether a pack is large enough for a file of block checksums and has none: one of an earlier release, or one whose
+    /// checksums are torn or of other files.
+    pub fn lacks_sums(&self, network: &NetworkId, pack: &PackId, lengths: PackLengths) -> bool {
+        lengths.pack + lengths.idx > SMALL_PACK_BYTES_MAX
+            && !matches!(self.block_sums(network, pack), Ok(Some(_)))
+    }
+
+    /// The checksums of a pack's blocks: those that lie beside it, or for a small pack those of what is read through now.
+    /// `None` for a large pack without them.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::verify_pack`].
+    pub fn block_sums(
+        &self,
+        network: &NetworkId,
+        pack: &PackId,
+    ) -> Result<Option<BlockSums>, ObjectError> {
+        let (pack_path, idx_path) = names(&self.pack_dir(network), pack);
+        let mut idx_file = open(pack, &idx_path)?;
+        let idx_bytes = idx_file
+            .metadata()
+            .map_err(failed("measure", &idx_path))?
+            .len();
+        let pack_bytes = open(pack, &pack_path)?
+            .metadata()
+            .map_err(failed("measure", &pack_path))?
+            .len();
+        if pack_bytes + idx_bytes <= SMALL_PACK_BYTES_MAX {
+            return self.verify_and_sum(pack, &pack_path, &idx_path).map(Some);
         }
+        let name = pack.checksum().as_bytes().to_vec();
+        let end = i64::try_from(name.len()).unwrap_or(0);
+        let mut idx = vec![0; name.len()];
+        let read = idx_file
+            .seek(SeekFrom::End(-end))
+            .and_then(|_| idx_file.read_exact(&mut idx));
+        read.map_err(failed("read", &idx_path))?;
+        let path = BlockSums::path_of(&pack_path);
+        let trailers = Trailers { pack: name, idx };
+        BlockSums::read(&path, &trailers).map_err(failed("read", &path))
+    }
+
+    /// Reads a pack and its index through, and keeps the checksums of their blocks beside them.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::verify_pack`].
+    pub fn make_sums(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        let dir = self.pack_dir(network);
+        let (pack_path, idx_path) = names(&dir, pack);
+        let sums = self.verify_and_sum(pack, &pack_path, &idx_path)?;
+        let path = BlockSums::path_of(&pack_path);
+        let unfinished = dir.join(format!("tmp_henge_{}", self.scratch_number()));
+        sums.write(&path, &unfinished)
+            .map_err(failed("write", &path))
     }
 
     /// Reads every pack of a network through, also those that lack a file; returns the broken ones.

@@ -3,15 +3,17 @@
 //! The index goes first and the pack last: an index is never there without its pack, and a pack without its index
 //! is seen by nobody. Whoever has the files open reads on.
 
+use std::fs;
 use std::path::PathBuf;
 
 use henge_types::{NetworkId, PackId};
 
+use super::blocks::SUMS_EXTENSION;
 use super::packs::names;
-use super::{ObjectError, ObjectStore, remove_file};
+use super::{ObjectError, ObjectStore, failed, gone, remove_file};
 
 /// What belongs to a pack besides its index and is worth nothing without it.
-const SIDE_FILES: [&str; 2] = ["bitmap", "rev"];
+const SIDE_FILES: [&str; 3] = ["bitmap", "rev", SUMS_EXTENSION];
 
 impl ObjectStore {
     /// Removes a pack with its index and side files; one that is not there is no error. Not durable: after a
@@ -28,6 +30,16 @@ impl ObjectStore {
             remove_file(&pack_path.with_extension(extension))?;
         }
         remove_file(&pack_path)
+    }
+
+    /// Takes a pack out of its store, whose readers no longer see it; its files are kept, the index under another name.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn set_aside(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        let (_, idx_path) = names(&self.objects_dir(network).join("pack"), pack);
+        let aside = idx_path.with_extension("idx-aside");
+        gone(fs::rename(&idx_path, aside)).map_err(failed("set aside", &idx_path))
     }
 
     /// Removes a network's commit-graph, if it has one; it is a cache.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use henge_types::{NetworkId, PackId};
 
+use super::blocks::{BlockSums, SUMS_EXTENSION};
 use super::packs::{list, names, pack_of};
 use super::{ObjectError, ObjectStore, failed, remove_file, sync_dir, sync_file};
 use crate::disk::{Disk, OsDisk};
@@ -34,6 +35,17 @@ impl ObjectStore {
         self.take_in(pack_path, &staged_pack)?;
         self.take_in(idx_path, &staged_idx)?;
         sync_dir(&dir)
+    }
+
+    /// Keeps the checksums of a pack's blocks where it is staged: they go on with it. Not durable: they are a cache.
+    ///
+    /// # Errors
+    /// [`ObjectError::Io`].
+    pub fn stage_sums(&self, pack: &PackId, sums: &BlockSums) -> Result<(), ObjectError> {
+        let path = BlockSums::path_of(&self.staged_paths(pack).0);
+        let unfinished = path.with_extension(format!("tmp{}", self.scratch_number()));
+        sums.write(&path, &unfinished)
+            .map_err(failed("write", &path))
     }
 
     /// Syncs a file and moves it; copies it when it lies on another file system.
@@ -75,7 +87,16 @@ impl ObjectStore {
         let (staged_pack, staged_idx) = self.staged_paths(pack);
         let (pack_path, idx_path) = names(&dir, pack);
         let mut moved = false;
-        for (from, to) in [(&staged_pack, &pack_path), (&staged_idx, &idx_path)] {
+        let (staged_sums, sums) = (
+            BlockSums::path_of(&staged_pack),
+            BlockSums::path_of(&pack_path),
+        );
+        let files = [
+            (&staged_pack, &pack_path),
+            (&staged_sums, &sums),
+            (&staged_idx, &idx_path),
+        ];
+        for (from, to) in files {
             match fs::rename(from, to) {
                 Ok(()) => moved = true,
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -100,6 +121,7 @@ impl ObjectStore {
     pub fn drop_staged(&self, pack: &PackId) -> Result<(), ObjectError> {
         let (pack_path, idx_path) = self.staged_paths(pack);
         remove_file(&idx_path)?;
+        remove_file(&BlockSums::path_of(&pack_path))?;
         remove_file(&pack_path)?;
         sync_dir(&self.staged_dir())
     }
@@ -109,9 +131,10 @@ impl ObjectStore {
         let dir = self.staged_dir();
         let whole = self.staged()?;
         for path in OsDisk.list(&dir).map_err(failed("list", &dir))? {
-            let lone_pack = pack_of(&path, "pack").is_some_and(|pack| !whole.contains(&pack));
-            let known = pack_of(&path, "pack").is_some() || pack_of(&path, "idx").is_some();
-            if lone_pack || !known {
+            let with_index = pack_of(&path, "pack").or_else(|| pack_of(&path, SUMS_EXTENSION));
+            let alone = with_index.is_some_and(|pack| !whole.contains(&pack));
+            let known = with_index.is_some() || pack_of(&path, "idx").is_some();
+            if alone || !known {
                 remove_file(&path)?;
             }
         }

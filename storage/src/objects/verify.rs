@@ -8,15 +8,19 @@ use sha1::{Digest, Sha1};
 use sha2::Sha256;
 
 use super::PackFault;
+use super::blocks::{BlockSums, FileSums, Summer, Trailers, keep_tail};
 
-const IDX_MAGIC: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
+pub(super) const PACK_MAGIC: &[u8] = b"PACK\0\0\0\x02";
+pub(super) const IDX_MAGIC: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
+/// The last entry of an index's fan-out table is the number of objects.
+pub(super) const IDX_FAN_OUT_LAST_AT: u64 = 8 + 255 * 4;
 
-/// `None` when pack and index are what the name says.
+/// The checksums of both files' blocks, when pack and index are what the name says.
 pub(super) fn verify(
     pack: &PackId,
     pack_file: File,
     idx_file: File,
-) -> io::Result<Option<PackFault>> {
+) -> io::Result<Result<BlockSums, PackFault>> {
     match pack.checksum() {
         ObjectId::Sha1(_) => verify_with::<Sha1>(pack, pack_file, idx_file),
         ObjectId::Sha256(_) => verify_with::<Sha256>(pack, pack_file, idx_file),
@@ -27,33 +31,38 @@ fn verify_with<D: Digest>(
     pack: &PackId,
     pack_file: File,
     idx_file: File,
-) -> io::Result<Option<PackFault>> {
+) -> io::Result<Result<BlockSums, PackFault>> {
     let name = pack.checksum().as_bytes();
     let Some(sums) = read_through::<D>(pack_file)? else {
-        return Ok(Some(PackFault::NotAPack));
+        return Ok(Err(PackFault::NotAPack));
     };
-    if !sums.head.starts_with(b"PACK\0\0\0\x02") {
-        return Ok(Some(PackFault::NotAPack));
+    if !sums.head.starts_with(PACK_MAGIC) {
+        return Ok(Err(PackFault::NotAPack));
     }
     if sums.trailer != sums.digest {
-        return Ok(Some(PackFault::Checksum));
+        return Ok(Err(PackFault::Checksum));
     }
     if sums.trailer != name {
-        return Ok(Some(PackFault::OtherPack));
+        return Ok(Err(PackFault::OtherPack));
     }
     let objects = sums.head.get(8..12).map(<[u8]>::to_vec);
+    let pack_sums = sums.blocks;
     let Some(sums) = read_through::<D>(idx_file)? else {
-        return Ok(Some(PackFault::Index));
+        return Ok(Err(PackFault::Index));
     };
     if !sums.head.starts_with(&IDX_MAGIC) || sums.trailer != sums.digest {
-        return Ok(Some(PackFault::Index));
+        return Ok(Err(PackFault::Index));
     }
     // The last entry of the fan-out table is the number of objects.
     let counted = sums.head.get(8 + 255 * 4..8 + 256 * 4).map(<[u8]>::to_vec);
     if sums.before_trailer != name || counted != objects {
-        return Ok(Some(PackFault::OtherIndex));
+        return Ok(Err(PackFault::OtherIndex));
     }
-    Ok(None)
+    let trailers = Trailers {
+        pack: name.to_vec(),
+        idx: sums.trailer,
+    };
+    Ok(Ok(BlockSums::new(pack_sums, sums.blocks, trailers)))
 }
 
 /// A file's first bytes, its last checksum-lengths, and what it adds up to.
@@ -62,6 +71,7 @@ struct Sums {
     digest: Vec<u8>,
     trailer: Vec<u8>,
     before_trailer: Vec<u8>,
+    blocks: FileSums,
 }
 
 /// `None` when the file is too short.
@@ -73,6 +83,7 @@ fn read_through<D: Digest>(mut file: File) -> io::Result<Option<Sums>> {
     };
     let mut digest = D::new();
     let (mut head, mut tail) = (Vec::new(), Vec::new());
+    let mut blocks = Summer::default();
     let mut buffer = vec![0; 128 * 1024];
     let mut rest = (&mut file).take(body);
     loop {
@@ -82,19 +93,20 @@ fn read_through<D: Digest>(mut file: File) -> io::Result<Option<Sums>> {
         }
         let piece = buffer.get(..read).unwrap_or_default();
         digest.update(piece);
+        blocks.update(piece);
         if head.is_empty() {
             head.extend_from_slice(piece.get(..piece.len().min(2048)).unwrap_or_default());
         }
-        tail.extend_from_slice(piece);
-        let superfluous = tail.len().saturating_sub(sum_bytes);
-        tail.drain(..superfluous);
+        keep_tail(&mut tail, piece, sum_bytes);
     }
     let mut trailer = vec![0; sum_bytes];
     file.read_exact(&mut trailer)?;
+    blocks.update(&trailer);
     Ok(Some(Sums {
         head,
         digest: digest.finalize().to_vec(),
         trailer,
         before_trailer: tail,
+        blocks: blocks.finish(),
     }))
 }

@@ -7,6 +7,7 @@
 
 mod kv;
 mod objects;
+mod presence;
 mod snapshots;
 mod wal_copies;
 mod wal_driver;
