@@ -35,7 +35,7 @@ use crate::pkt::{self, PktError};
 use crate::protocol::{FetchLimits, Protocol};
 use crate::reach::ReachError;
 use crate::refs::RefStore;
-use crate::store::{Objects, StoreError};
+use crate::store::{DamagedPack, Objects, StoreError};
 
 /// Why a fetch failed. Where the protocol still allows it, the client has been told.
 #[derive(Debug, thiserror::Error)]
@@ -125,6 +125,21 @@ pub enum FetchError {
     /// The answer could not be sent, or the client went away.
     #[error("the answer could not be sent: {0}")]
     Output(#[from] io::Error),
+}
+
+impl FetchError {
+    /// The pack or index that is known to be damaged, if that is why.
+    pub fn damaged_pack(&self) -> Option<&std::path::Path> {
+        if let Self::Store(error) = self {
+            return error.damaged_pack();
+        }
+        let Self::Output(error) = self else {
+            return None;
+        };
+        let inner = error.get_ref();
+        let damaged = inner.and_then(|inner| inner.downcast_ref::<DamagedPack>());
+        damaged.map(|damaged| damaged.path.as_path())
+    }
 }
 
 impl From<ReachError> for FetchError {

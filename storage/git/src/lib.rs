@@ -67,4 +67,4 @@ pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};
 pub use stats::{StoreStats, stats};
-pub use store::{Objects, ObjectsPool, StoreError};
+pub use store::{DamagedPack, Objects, ObjectsPool, StoreError};

@@ -55,11 +55,21 @@ impl PackPart {
         self.len() == 0
     }
 
-    /// Its bytes, not copied.
+    /// Compares it with the checksums of its blocks, where there are any.
     ///
     /// # Errors
-    /// When the pack is shorter than that.
+    /// When the pack is damaged: then the error is a [`DamagedPack`](crate::DamagedPack).
+    pub fn check(&self) -> io::Result<()> {
+        let checked = self.pack.check_leaving(self.range.clone());
+        checked.map_err(io::Error::other)
+    }
+
+    /// Its bytes, not copied, and compared with the checksums of their blocks where there are any.
+    ///
+    /// # Errors
+    /// When the pack is shorter than that, or damaged: then the error is a [`DamagedPack`](crate::DamagedPack).
     pub fn into_bytes(self) -> io::Result<Bytes> {
+        self.check()?;
         self.pack
             .shared(self.range)
             .ok_or_else(|| io::Error::other("a pack is shorter than its index says"))

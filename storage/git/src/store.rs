@@ -5,6 +5,7 @@
 mod decode;
 mod install;
 mod packs;
+mod sound;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::io;
@@ -23,6 +24,7 @@ pub(crate) use packs::Pack;
 #[cfg(test)]
 pub(crate) use packs::tests::put as put_empty_pack;
 pub use packs::{Objects, ObjectsPool};
+pub use sound::DamagedPack;
 
 /// Packs that are looked at for bitmaps, the biggest first: one serves a repository.
 const BITMAPS_LOOKED_FOR_MAX: usize = 4;
@@ -51,6 +53,9 @@ pub enum StoreError {
         #[source]
         source: gix_error::Error,
     },
+    /// A pack or index is not what it was when it came in.
+    #[error(transparent)]
+    Damaged(#[from] DamagedPack),
     /// An object is there and cannot be decoded: the disk or the file is broken.
     #[error("object {id} cannot be read: {source}")]
     Object {
@@ -72,6 +77,19 @@ pub enum StoreError {
         /// The object.
         id: Oid,
     },
+}
+
+impl StoreError {
+    /// The pack or index that is known to be damaged, if that is why.
+    pub fn damaged_pack(&self) -> Option<&Path> {
+        match self {
+            Self::Damaged(damaged) => Some(&damaged.path),
+            Self::Object { source, .. } | Self::Pack { source, .. } => source
+                .downcast_any_ref::<DamagedPack>()
+                .map(|damaged| damaged.path.as_path()),
+            Self::Open { .. } | Self::Malformed { .. } | Self::Missing { .. } => None,
+        }
+    }
 }
 
 /// Where an object was found.
@@ -304,11 +322,11 @@ impl ObjectStore {
             entry
                 .map(|entry| {
                     let offset = pack.index.pack_offset_at_index(entry);
-                    pack.data.entry(offset).map(ResolvedBase::InPack)
+                    pack.files().entry(offset).map(ResolvedBase::InPack)
                 })
                 .transpose()
         };
-        let entry = pack.data.entry(pack.index.pack_offset_at_index(entry));
+        let entry = pack.files().entry(pack.index.pack_offset_at_index(entry));
         let mut decoder = self.decoder.borrow_mut();
         let header =
             entry.and_then(|entry| pack.data.decode_header(entry, decoder.inflate(), &resolve));
@@ -321,7 +339,7 @@ impl ObjectStore {
         let mut offset = offset;
         // A chain is shorter than its pack: this bound only stops a cycle in a broken file.
         for _ in 0..=pack.data.num_objects() {
-            let entry = pack.data.entry(offset)?;
+            let entry = pack.files().entry(offset)?;
             if let Some(kind) = entry.header.as_kind() {
                 return Ok(kind);
             }
@@ -341,7 +359,7 @@ impl ObjectStore {
         let pack = self.pack(slot);
         let mut offset = pack.index.pack_offset_at_index(entry);
         for _ in 0..CHAIN_MAX {
-            let entry = pack.data.entry(offset).ok()?;
+            let entry = pack.files().entry(offset).ok()?;
             match pack.files().base_offset(&entry) {
                 Some(base) => offset = base,
                 None => return Some((slot, offset)),

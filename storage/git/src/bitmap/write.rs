@@ -104,10 +104,7 @@ pub fn write_bitmap(
 /// # Errors
 /// When the pack cannot be opened or the disk fails.
 pub fn write_reverse_index(idx: &Path, format: ObjectFormat) -> Result<(), BitmapError> {
-    let pack = Pack::open(idx, format).map_err(|source| StoreError::Pack {
-        path: idx.to_owned(),
-        source,
-    })?;
+    let pack = Pack::open_compared(idx, format)?;
     write_reverse(&pack)
 }
 

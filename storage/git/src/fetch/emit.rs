@@ -17,10 +17,12 @@ use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::{Checksum, Oid};
 use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
-use crate::store::{Location, ObjectStore, Pack, StoreError};
+use crate::store::{DamagedPack, Location, ObjectStore, Pack, StoreError};
 
 /// From this many on, entries at the start of a pack are sent as one piece.
 const VERBATIM_OBJECTS_MIN: usize = 16;
+/// So many bytes of a pack without checksums of its blocks are compared, entry by entry, before they leave.
+const COMPARED_BYTES: u64 = 1024 * 1024;
 /// How often the deadline is looked at, in objects that are copied as they lie.
 const STOP_EVERY: usize = 1024;
 
@@ -123,7 +125,7 @@ pub(super) fn write_pack(
 }
 
 /// Sends the only pack of the store as it is, its own checksum behind it, if that is what was selected: nothing is
-/// copied, and no byte is looked at. The client compares the checksum.
+/// copied, and its bytes are compared with the checksums of their blocks.
 fn write_whole_pack(
     store: &ObjectStore,
     selection: &Selection,
@@ -144,7 +146,11 @@ fn write_whole_pack(
         return Ok(None);
     }
     let length = pack.data.data_len() as u64;
-    output.write_part(PackPart::new(Arc::clone(pack), 0..length))?;
+    if pack.has_sums() {
+        output.write_part(PackPart::new(Arc::clone(pack), 0..length))?;
+    } else {
+        write_compared(pack, &selection.packed, output)?;
+    }
     Ok(Some(FetchSummary {
         objects_sent: count as u64,
         objects_copied: count as u64,
@@ -153,6 +159,26 @@ fn write_whole_pack(
         pack_bytes: length,
         ..FetchSummary::default()
     }))
+}
+
+/// The same for a pack without checksums of its blocks.
+fn write_compared(
+    pack: &Arc<Pack>,
+    entries: &[Packed],
+    output: &mut dyn Output,
+) -> Result<(), FetchError> {
+    let end = pack.data.pack_end() as u64;
+    let mut written = 0;
+    for (number, entry) in entries.iter().enumerate() {
+        let next = entries.get(number + 1).map_or(end, |next| next.offset);
+        check_entry(pack, entry.entry, entry.offset..next)?;
+        if next - written >= COMPARED_BYTES || next == end {
+            output.write_part(PackPart::new(Arc::clone(pack), written..next))?;
+            written = next;
+        }
+    }
+    let length = pack.data.data_len() as u64;
+    Ok(output.write_part(PackPart::new(Arc::clone(pack), written..length))?)
 }
 
 /// Where the objects lie that the client has and that deltas may refer to.
@@ -389,9 +415,14 @@ fn check_entry(pack: &Pack, entry: u32, range: Range<u64>) -> Result<&[u8], Stor
     let malformed = || StoreError::Malformed {
         id: pack.index.oid_at_index(entry).to_owned(),
     };
+    let start = range.start;
     let raw = pack.data.entry_slice(range).ok_or_else(malformed)?;
     match pack.index.crc32_at_index(entry) {
-        Some(expected) if crc32fast::hash(raw) != expected => Err(malformed()),
+        Some(expected) if crc32fast::hash(raw) != expected => Err(DamagedPack::new(
+            pack.data.path(),
+            format!("the entry at byte {start} has another checksum than its index says"),
+        )
+        .into()),
         Some(_) | None => Ok(raw),
     }
 }

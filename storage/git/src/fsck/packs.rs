@@ -143,6 +143,7 @@ fn wrong_with(
     let files = PackFiles {
         index: &pack.index,
         data: &pack.data,
+        sound: None,
     };
     match decoder.decode(files, offset) {
         Ok(object) => {

@@ -405,6 +405,7 @@ impl<'a> Reader<'a> {
         let files = PackFiles {
             index: &source.index,
             data: &source.data,
+            sound: None,
         };
         let offset = source.index.pack_offset_at_index(copy.entry);
         let read = self.decoder.read(files, offset, buffer);

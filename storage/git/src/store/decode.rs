@@ -11,6 +11,7 @@ use gix_pack::data::entry::Header;
 
 use crate::delta::apply;
 use crate::generations::Generations;
+use crate::store::sound::Sound;
 
 /// Decoded objects kept per request, in bytes.
 const KEPT_BYTES_MAX: usize = 24 * 1024 * 1024;
@@ -18,6 +19,8 @@ const KEPT_BYTES_MAX: usize = 24 * 1024 * 1024;
 const KEPT_OBJECT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 /// What an object counts for beside its bytes.
 const KEPT_ENTRY_BYTES: usize = 96;
+/// The most bytes before the data of an entry: type and size, and the name of a base.
+const ENTRY_HEAD_BYTES_MAX: u64 = 48;
 /// DEFLATE makes no more than this many bytes out of one: an entry that claims more is broken.
 const INFLATE_RATIO_MAX: u64 = 1032;
 
@@ -39,9 +42,26 @@ impl Decoded {
 pub(crate) struct PackFiles<'a> {
     pub(crate) index: &'a gix_pack::index::File,
     pub(crate) data: &'a gix_pack::data::File,
+    /// What it is compared with; where the caller compares by itself, nothing.
+    pub(crate) sound: Option<&'a Sound>,
 }
 
 impl PackFiles<'_> {
+    /// The head of the entry that begins at `offset`.
+    pub(crate) fn entry(self, offset: u64) -> gix_error::Result<Entry> {
+        self.check(offset..offset.saturating_add(ENTRY_HEAD_BYTES_MAX))?;
+        self.data.entry(offset)
+    }
+
+    fn check(self, range: std::ops::Range<u64>) -> gix_error::Result<()> {
+        let Some(sound) = self.sound else {
+            return Ok(());
+        };
+        let range = range.start..range.end.min(self.data.data_len() as u64);
+        let checked = sound.check_read(self.data, &range);
+        checked.map_err(gix_error::Error::from_error)
+    }
+
     /// Where the base of a delta entry lies: a pack on disk is complete.
     pub(crate) fn base_offset(self, entry: &Entry) -> Option<u64> {
         match entry.header {
@@ -122,7 +142,7 @@ impl Decoder {
             if let Some(base) = kept {
                 return Ok((base, deltas));
             }
-            let entry = pack.data.entry(at)?;
+            let entry = pack.entry(at)?;
             if let Some(kind) = entry.header.as_kind() {
                 let mut data = Vec::new();
                 inflate_into(pack, &entry, &mut self.inflate, &mut data)?;
@@ -154,7 +174,7 @@ impl Decoder {
         offset: u64,
         buffer: &mut Vec<u8>,
     ) -> gix_error::Result<Kind> {
-        let entry = pack.data.entry(offset)?;
+        let entry = pack.entry(offset)?;
         if entry.decompressed_size > KEPT_OBJECT_BYTES_MAX
             && let Some(kind) = entry.header.as_kind()
         {
@@ -186,6 +206,15 @@ fn inflate_into(
     let reserved = buffer.try_reserve_exact(size);
     reserved.map_err(gix_error::Error::from_error)?;
     buffer.resize(size, 0);
-    pack.data.decompress_entry(entry, inflate, buffer)?;
-    Ok(())
+    let start = entry.pack_offset();
+    match pack.data.decompress_entry(entry, inflate, buffer) {
+        // Only now it is known where the entry ends.
+        Ok(read) => pack.check(start..entry.data_offset + read as u64),
+        Err(error) => {
+            // The file may be damaged, or have been made that way.
+            let most = entry.decompressed_size / 1000 + entry.decompressed_size;
+            pack.check(start..entry.data_offset + most + ENTRY_HEAD_BYTES_MAX)?;
+            Err(error)
+        }
+    }
 }

@@ -16,6 +16,7 @@ use henge_types::ObjectFormat;
 use crate::bitmap::{LazyBitmap, PackBitmap, PackOrder};
 use crate::commit_graph::{CommitGraph, Stamp};
 use crate::oid::{hash_kind, oid};
+use crate::store::sound::{DamagedPack, PackStamp, Sound};
 use crate::store::{ObjectStore, PackFiles, StoreError};
 
 /// Listings of one directory, at most.
@@ -32,6 +33,8 @@ pub(crate) struct Pack {
     has_ref_deltas: OnceLock<bool>,
     order: OnceLock<PackOrder>,
     bitmap: LazyBitmap,
+    /// `None` for packs that are this process's own and new.
+    sound: Option<Sound>,
 }
 
 impl Pack {
@@ -58,7 +61,48 @@ impl Pack {
             has_ref_deltas: OnceLock::new(),
             order: OnceLock::new(),
             bitmap: LazyBitmap::default(),
+            sound: None,
         })
+    }
+
+    /// A pack of a store, beside its index, and what it is compared with. The index and small packs are compared now.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`] when either file is not what it was; [`StoreError::Pack`] when it cannot be opened.
+    pub(crate) fn open_compared(idx: &Path, format: ObjectFormat) -> Result<Self, StoreError> {
+        let failed = |source| StoreError::Pack {
+            path: idx.to_owned(),
+            source,
+        };
+        // First: a file that is replaced while it is opened is opened again by the next request.
+        let stamp = PackStamp::of(&idx.with_extension("pack"), idx);
+        let stamp = stamp.map_err(|error| failed(gix_error::Error::from_error(error)))?;
+        let mut pack = Self::open(idx, format).map_err(failed)?;
+        let sound = Sound::open(stamp, (&pack.data, &pack.index), format);
+        let sound = sound.map_err(|error| failed(gix_error::Error::from_error(error)))?;
+        pack.sound = Some(sound?);
+        Ok(pack)
+    }
+
+    /// Whether the files that have its names are those that were opened.
+    fn is_current(&self) -> bool {
+        let (pack, idx) = (self.data.path(), self.index.path());
+        self.sound
+            .as_ref()
+            .is_none_or(|sound| sound.is_current(pack, idx))
+    }
+
+    /// Whether any part of it can be compared by itself.
+    pub(crate) fn has_sums(&self) -> bool {
+        self.sound.as_ref().is_some_and(Sound::has_sums)
+    }
+
+    /// Compares bytes that leave as they lie.
+    pub(crate) fn check_leaving(&self, range: std::ops::Range<u64>) -> Result<(), DamagedPack> {
+        match &self.sound {
+            Some(sound) => sound.check_leaving(&self.data, range),
+            None => Ok(()),
+        }
     }
 
     /// Where entries begin, ascending, and behind them where the last one ends. Made once.
@@ -107,6 +151,7 @@ impl Pack {
         PackFiles {
             index: &self.index,
             data: &self.data,
+            sound: self.sound.as_ref(),
         }
     }
 
@@ -292,15 +337,15 @@ fn list(
             if !is_index || found.contains_key(&path) {
                 continue;
             }
-            if let Some(pack) = known.get(&path) {
+            if let Some(pack) = known.get(&path).filter(|pack| pack.is_current()) {
                 found.insert(path, Arc::clone(pack));
             } else if is_whole(&path).map_err(failed)? {
-                match Pack::open(&path, format) {
+                match Pack::open_compared(&path, format) {
                     Ok(pack) => {
                         found.insert(path, Arc::new(pack));
                     }
-                    Err(source) if is_missing_file(&source) => {}
-                    Err(source) => return Err(StoreError::Pack { path, source }),
+                    Err(StoreError::Pack { source, .. }) if is_missing_file(&source) => {}
+                    Err(error) => return Err(error),
                 }
             } else {
                 continue;

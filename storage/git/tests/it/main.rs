@@ -15,6 +15,7 @@ mod bounds;
 mod bundles;
 mod clone_push;
 mod commit_graph;
+mod damage;
 mod differential;
 mod fsck;
 mod fuzz;
