@@ -12,10 +12,11 @@ use henge_cluster::{Conditions, Effects};
 use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
-use henge_storage::objects::ObjectStore;
+use henge_storage::objects::{ObjectStore, Presence};
 use henge_types::{GroupId, LogIndex, NetworkId, PackId, PackRef, ShardRepoState};
 use tokio::sync::Notify;
 
+use crate::damage::lengths_of;
 use crate::parking::{Cause, Missing, Parking};
 use crate::readers::Readers;
 use crate::retiring::{Retired, Retiring};
@@ -139,18 +140,28 @@ impl PackEffects {
             self.bereave(group, repo.network, repo.updated_at);
         }
         for network in view.networks() {
-            let packs = view.packs(&network).map(|record| record.pack);
-            let manifest: BTreeSet<_> = packs.collect();
-            for pack in &manifest {
-                if !self.objects.has_pack(&network, pack) {
-                    let missing = Missing {
-                        group,
-                        network,
-                        pack: *pack,
-                    };
-                    tracing::warn!(%group, %network, %pack, "a pack is missing here and will be fetched");
-                    self.parking.park(missing, Cause::Elsewhere);
-                }
+            let mut manifest = BTreeSet::new();
+            for record in view.packs(&network) {
+                let pack = record.pack;
+                manifest.insert(pack);
+                let lengths = Some(lengths_of(&record));
+                let cause = match self.objects.presence(&network, &pack, lengths) {
+                    Presence::Whole => continue,
+                    Presence::Missing => {
+                        tracing::warn!(%group, %network, %pack, "a pack is missing here and will be fetched");
+                        Cause::Elsewhere
+                    }
+                    Presence::Damaged(fault) => {
+                        tracing::error!(%group, %network, %pack, %fault, "a pack is damaged and will be fetched again");
+                        Cause::Damaged
+                    }
+                };
+                let missing = Missing {
+                    group,
+                    network,
+                    pack,
+                };
+                self.parking.park(missing, cause);
             }
             self.note_leftovers(group, network, &manifest);
         }
@@ -206,6 +217,12 @@ impl PackEffects {
                         .map_err(|error| end_after_failed_sync(error).into()),
                     Cause::NotWritten,
                 )
+            }
+            // The files that are here are known to be damaged, and no others have come.
+            None if self.parking.cause(&missing) == Some(Cause::Damaged)
+                && !self.staging.holds(&network, &pack.pack) =>
+            {
+                (Ok(false), Cause::Damaged)
             }
             None => (self.staging.promote(&network, &pack.pack), Cause::Elsewhere),
         };

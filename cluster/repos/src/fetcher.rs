@@ -14,8 +14,9 @@ use henge_types::{GroupId, LogIndex, NetworkId, NodeId, RequestId};
 use thiserror::Error;
 
 use crate::frames::{self, Claim, PACK, PackAnswer, PackRequest, StageRequest};
+use crate::lacking::Lacking;
 use crate::metrics;
-use crate::parking::Missing;
+use crate::parking::{Cause, Missing};
 use crate::push::input::IDLE_TIMEOUT;
 use crate::replica::{quarantine, receive_file};
 use crate::repos::Inner;
@@ -82,22 +83,32 @@ pub(crate) fn start(inner: &Arc<Inner>) {
 impl Inner {
     async fn fetch_missing(self: Arc<Self>) {
         let mut backoff = BACKOFF_MIN;
+        let mut lacking = Lacking::default();
         loop {
             let missing = self.effects.parking().all();
+            self.show_damaged();
             if missing.is_empty() {
                 metrics::orphaned_packs(0);
+                self.show_lost(&[]);
+                lacking = Lacking::default();
                 backoff = BACKOFF_MIN;
                 self.effects.parking().wait_for_more().await;
                 continue;
             }
             let total = missing.len();
-            let outcomes: Vec<bool> = futures::stream::iter(missing)
-                .map(|missing| self.fetch_one(missing))
+            let this = &self;
+            let lacked: BTreeSet<Missing> = futures::stream::iter(missing)
+                .map(|missing| async move { this.fetch_one(missing).await.then_some(missing) })
                 .buffer_unordered(FETCHES_AT_ONCE)
+                .filter_map(futures::future::ready)
                 .collect()
                 .await;
-            let orphans = outcomes.iter().filter(|orphan| **orphan).count();
-            metrics::orphaned_packs(orphans);
+            let lost = lacking.round(&lacked, self.clock.instant());
+            metrics::orphaned_packs(lost.packs.len());
+            self.show_lost(&lost.packs);
+            for missing in lost.to_say {
+                say_lost(missing);
+            }
             if self.effects.parking().all().len() < total {
                 backoff = BACKOFF_MIN;
                 continue;
@@ -109,23 +120,32 @@ impl Inner {
         }
     }
 
-    /// Whether nobody else has the pack.
+    /// Whether every other replica answered that it lacks the pack.
     async fn fetch_one(&self, missing: Missing) -> bool {
         let Missing {
             group,
             network,
             pack,
         } = missing;
+        if self.arrivals.has(&network, &pack) {
+            // A leader is sending it: then it takes its place, or else the next round asks for it.
+            return false;
+        }
+        let cause = self.effects.parking().cause(&missing);
         match self.fetch_from_anybody(missing, InPlaceOf::Nothing).await {
             Ok(()) => {
                 metrics::pack_fetched();
+                if cause == Some(Cause::Damaged) {
+                    // Readers from here on open the new files.
+                    self.drop_opened(&network);
+                }
                 false
             }
             Err(NotFetched::Nobody | NotFetched::Alone) if self.is_replaced(&missing).await => {
                 false
             }
             Err(error @ (NotFetched::Nobody | NotFetched::Alone)) => {
-                tracing::error!(%group, %network, %pack, %error, "a pack is lost: restore it from a copy of the repository");
+                tracing::debug!(%group, %network, %pack, %error, "missing pack not found on any replica yet");
                 true
             }
             Err(error @ NotFetched::Failed { .. }) => {
@@ -347,6 +367,16 @@ impl Inner {
         }
         Ok(())
     }
+}
+
+/// What only an operator can mend.
+fn say_lost(missing: Missing) {
+    let Missing {
+        group,
+        network,
+        pack,
+    } = missing;
+    tracing::error!(%group, %network, %pack, "a pack is lost: every replica answered, and has it neither in its store nor staged nor in its log: restore it from a copy of the repository");
 }
 
 /// A claim of this node's own: made for no push.

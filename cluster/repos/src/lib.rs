@@ -13,7 +13,8 @@
 //! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
 //! - `bundles`: what clones may begin with and go on with after they broke off.
 //! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
-//!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it;
+//!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it; `damage`: packs whose files
+//!   are damaged or gone; `arriving` and `lacking`: packs on their way, and those that no replica has;
 //!   `retiring` and `retire`: packs that were replaced; `replica`: what
 //!   other nodes ask of this one; `readers`: who reads a store.
 //! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
@@ -25,14 +26,17 @@
 
 mod access;
 mod admission;
+mod arriving;
 mod bundles;
 mod catalogue;
 mod certificates;
+mod damage;
 pub mod effects;
 mod error;
 mod fetcher;
 mod frames;
 mod freshen;
+mod lacking;
 mod maintain;
 pub mod metrics;
 mod mirrors;

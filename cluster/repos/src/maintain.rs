@@ -195,6 +195,7 @@ impl Inner {
             Err(error) if error.is_defect() => {
                 tracing::error!(%group, %network, %error, "compaction failed: the packs stay as they are");
                 metrics::compaction_failed();
+                self.suspect_store(group, network, error.to_string()).await;
             }
             Err(error) => {
                 tracing::warn!(%group, %network, %error, "compaction failed: it is tried again later");

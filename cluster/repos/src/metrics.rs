@@ -12,6 +12,9 @@ const FETCHES_REPLAYED: &str = "henge_repos_fetches_replayed_total";
 const FETCHED_BYTES: &str = "henge_repos_fetched_pack_bytes_total";
 const PUSHED_BYTES: &str = "henge_repos_pushed_bytes_total";
 const PARKED_PACKS: &str = "henge_repos_parked_packs";
+const DAMAGED_PACKS: &str = "henge_repos_damaged_packs";
+const DAMAGED_PACKS_FOUND: &str = "henge_repos_damaged_packs_found_total";
+const DAMAGED_PACKS_REPAIRED: &str = "henge_repos_damaged_packs_repaired_total";
 const ORPHANED_PACKS: &str = "henge_repos_orphaned_packs";
 const PACKS_FETCHED: &str = "henge_repos_packs_fetched_total";
 const STAGED_PACKS: &str = "henge_repos_staged_packs";
@@ -65,8 +68,20 @@ pub fn describe() {
         "Packs that a manifest names and this node lacks: their repositories are served by others"
     );
     describe_gauge!(
+        DAMAGED_PACKS,
+        "Packs whose files here are damaged or gone; until they are fetched again, reads of their repositories are passed on"
+    );
+    describe_counter!(
+        DAMAGED_PACKS_FOUND,
+        "Packs whose files here were found to be damaged or gone"
+    );
+    describe_counter!(
+        DAMAGED_PACKS_REPAIRED,
+        "Damaged packs that were replaced by a sound copy"
+    );
+    describe_gauge!(
         ORPHANED_PACKS,
-        "Of the missing packs, those that no other replica had when last asked: act on any"
+        "Of the missing packs, those that no other replica has had for a minute, asked again and again: act on any"
     );
     describe_counter!(PACKS_FETCHED, "Missing packs fetched from other replicas");
     describe_gauge!(
@@ -260,6 +275,18 @@ pub(crate) fn pack_fetched() {
 
 pub(crate) fn parked_packs(packs: usize) {
     gauge!(PARKED_PACKS).set(count(packs));
+}
+
+pub(crate) fn damaged_packs(packs: usize) {
+    gauge!(DAMAGED_PACKS).set(count(packs));
+}
+
+pub(crate) fn pack_found_damaged() {
+    counter!(DAMAGED_PACKS_FOUND).increment(1);
+}
+
+pub(crate) fn pack_repaired() {
+    counter!(DAMAGED_PACKS_REPAIRED).increment(1);
 }
 
 pub(crate) fn orphaned_packs(packs: usize) {

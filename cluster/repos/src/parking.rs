@@ -24,6 +24,8 @@ pub(crate) struct Missing {
 pub(crate) enum Cause {
     /// Others have it durably: the entry came by reference, or a snapshot named it.
     Elsewhere,
+    /// Its files were here and are damaged or gone.
+    Damaged,
     /// It came in an entry and could not be written: until it is here again, this replica's only copy is
     /// the log.
     NotWritten,
@@ -33,6 +35,8 @@ pub(crate) enum Cause {
 #[derive(Debug, Default)]
 pub(crate) struct Parking {
     missing: Mutex<BTreeMap<Missing, Cause>>,
+    /// Networks that could not be read, while it is not known why.
+    suspected: Mutex<BTreeSet<(GroupId, NetworkId)>>,
     /// Told when something became missing.
     more: Notify,
     /// Told when something is here again.
@@ -40,25 +44,31 @@ pub(crate) struct Parking {
 }
 
 impl Parking {
-    /// Closes the gate until the pack is here.
-    pub(crate) fn park(&self, missing: Missing, cause: Cause) {
+    /// Closes the gate until the pack is here. Whether it was open.
+    pub(crate) fn park(&self, missing: Missing, cause: Cause) -> bool {
         let mut all = self.lock();
         // A replay must not make a pack that only the log holds look like one that others hold.
-        all.entry(missing)
-            .and_modify(|known| *known = (*known).max(cause))
-            .or_insert(cause);
-        metrics::parked_packs(all.len());
+        let known = all.get(&missing).copied();
+        all.insert(missing, known.unwrap_or(cause).max(cause));
+        observe(&all);
         drop(all);
+        if cause == Cause::Damaged && known != Some(Cause::Damaged) {
+            metrics::pack_found_damaged();
+        }
         self.more.notify_one();
+        known.is_none()
     }
 
     /// The pack is here, durably. Whether it was missing.
     pub(crate) fn arrived(&self, missing: &Missing) -> bool {
-        let was_missing = self.remove(missing);
-        if was_missing {
+        let cause = self.remove(missing);
+        if cause.is_some() {
             tracing::info!(group = %missing.group, network = %missing.network, pack = %missing.pack, "missing pack is here");
         }
-        was_missing
+        if cause == Some(Cause::Damaged) {
+            metrics::pack_repaired();
+        }
+        cause.is_some()
     }
 
     /// The manifest names another pack instead.
@@ -66,34 +76,59 @@ impl Parking {
         self.remove(missing);
     }
 
-    fn remove(&self, missing: &Missing) -> bool {
+    fn remove(&self, missing: &Missing) -> Option<Cause> {
         let mut all = self.lock();
-        let was_missing = all.remove(missing).is_some();
-        metrics::parked_packs(all.len());
+        let cause = all.remove(missing);
+        observe(&all);
         drop(all);
-        if was_missing {
+        if cause.is_some() {
             self.less.notify_waiters();
         }
-        was_missing
+        cause
     }
 
     /// Nobody needs the network's packs any more.
     pub(crate) fn forget(&self, network: &NetworkId) {
         let mut all = self.lock();
         all.retain(|missing, _| missing.network != *network);
-        metrics::parked_packs(all.len());
+        observe(&all);
     }
 
-    /// Whether a pack of the network is missing.
+    /// Closes the gate until it is known why the network cannot be read. Whether it was not suspected before.
+    pub(crate) fn suspect(&self, group: GroupId, network: NetworkId) -> bool {
+        self.lock_suspected().insert((group, network))
+    }
+
+    /// It is known why the network could not be read.
+    pub(crate) fn cleared(&self, group: GroupId, network: NetworkId) {
+        self.lock_suspected().remove(&(group, network));
+        self.less.notify_waiters();
+    }
+
+    fn lock_suspected(&self) -> MutexGuard<'_, BTreeSet<(GroupId, NetworkId)>> {
+        self.suspected
+            .lock()
+            .expect("invariant: noting does not panic")
+    }
+
+    /// Whether a pack of the network is missing, or may be.
     pub(crate) fn is_parked(&self, network: &NetworkId) -> bool {
-        self.lock()
+        let is_missing = self
+            .lock()
             .keys()
-            .any(|missing| missing.network == *network)
+            .any(|missing| missing.network == *network);
+        let suspected = self.lock_suspected();
+        is_missing || suspected.iter().any(|(_, suspected)| suspected == network)
     }
 
     /// Whether this very pack is missing.
     pub(crate) fn contains(&self, missing: &Missing) -> bool {
         self.lock().contains_key(missing)
+    }
+
+    /// Why this very pack is missing; `None` when it is not.
+    pub(crate) fn cause(&self, missing: &Missing) -> Option<Cause> {
+        self.lock().get(missing).copied()
     }
 
     /// Waits until nothing of the network is missing.
@@ -115,11 +150,16 @@ impl Parking {
         self.more.notified().await;
     }
 
-    /// Networks of the group that lack a pack.
+    /// Networks of the group that lack a pack, or may lack one.
     pub(crate) fn networks(&self, group: GroupId) -> BTreeSet<NetworkId> {
         let all = self.lock();
         let of_group = all.keys().filter(|missing| missing.group == group);
-        of_group.map(|missing| missing.network).collect()
+        let mut networks: BTreeSet<_> = of_group.map(|missing| missing.network).collect();
+        drop(all);
+        let suspected = self.lock_suspected();
+        let suspected = suspected.iter().filter(|(of, _)| *of == group);
+        networks.extend(suspected.map(|(_, network)| *network));
+        networks
     }
 
     /// Packs of the group that could not be written here and are in the log only.
@@ -136,11 +176,24 @@ impl Parking {
         self.lock().keys().copied().collect()
     }
 
+    /// What is missing because its files here are damaged or gone.
+    pub(crate) fn damaged(&self) -> Vec<Missing> {
+        let all = self.lock();
+        let damaged = all.iter().filter(|(_, cause)| **cause == Cause::Damaged);
+        damaged.map(|(missing, _)| *missing).collect()
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<Missing, Cause>> {
         self.missing
             .lock()
             .expect("invariant: nothing panics while the list is held")
     }
+}
+
+fn observe(all: &BTreeMap<Missing, Cause>) {
+    metrics::parked_packs(all.len());
+    let damaged = all.values().filter(|cause| **cause == Cause::Damaged);
+    metrics::damaged_packs(damaged.count());
 }
 
 #[cfg(test)]
@@ -178,6 +231,30 @@ mod tests {
         assert_eq!(parking.not_written(GroupId::new(1)), 1);
         parking.forget(&NetworkId::from_bytes([1; 16]));
         assert_eq!(parking.not_written(GroupId::new(1)), 0);
+    }
+
+    #[tokio::test]
+    async fn a_suspected_network_is_parked_until_it_is_cleared() {
+        let parking = Parking::default();
+        let (group, network) = (GroupId::new(1), NetworkId::from_bytes([1; 16]));
+        assert!(parking.suspect(group, network), "the first to say so");
+        assert!(!parking.suspect(group, network));
+        assert!(parking.is_parked(&network));
+        assert_eq!(parking.networks(group).len(), 1);
+        tokio::join!(parking.wait_until_served(&network), async {
+            parking.cleared(group, network);
+        });
+    }
+
+    #[test]
+    fn a_damaged_pack_is_counted_until_it_is_here() {
+        let parking = Parking::default();
+        let one = missing(1, 1, 1);
+        assert!(parking.park(one, Cause::Elsewhere), "was served");
+        assert!(!parking.park(one, Cause::Damaged), "was parked");
+        assert_eq!(parking.cause(&one), Some(Cause::Damaged));
+        assert!(parking.arrived(&one));
+        assert_eq!(parking.cause(&one), None);
     }
 
     #[tokio::test]

@@ -1,5 +1,6 @@
 //! Reads: from this node's replica where it can serve, else from a node that can.
 
+mod held;
 mod serve;
 
 use std::future::Future;
@@ -11,20 +12,24 @@ use bytes::Bytes;
 use henge_cluster::{BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_git::{
-    Admission, FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise,
-    advertise_peeled, upload_pack,
+    Admission, FetchError, FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise,
+    advertise_peeled, pkt, upload_pack,
 };
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
 };
 use tokio::io::AsyncWriteExt;
+use tokio::runtime::Handle;
+use tokio_util::io::SyncIoBridge;
 
 use crate::admission::Admitted;
 use crate::catalogue::{Freshness, QUORUM_WAIT, Reader};
 use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
 use crate::metrics;
+use crate::push::input::Impatient;
 use crate::readers::Reading;
+use crate::reads::held::Held;
 use crate::refs::StateRefs;
 use crate::repos::Inner;
 
@@ -38,6 +43,9 @@ const TURN_WAIT_MS: u64 = 3000;
 /// How long a holder may take to say whether it serves: it waits for a place and for a quorum itself.
 const ANSWER_TIMEOUT: Duration =
     Duration::from_millis(limits::QUORUM_WAIT_MS + TURN_WAIT_MS + 1000);
+/// How long a node that answers a fetch for this one may be silent: it waits there for its turn, or for whoever makes the
+/// same answer. That the node is lost shows sooner, as connections between nodes are kept alive.
+pub(crate) const ANSWER_REST_MAX: Duration = Duration::from_secs(5 * 60);
 /// How long a request's body may take between two nodes.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -68,6 +76,15 @@ pub(crate) struct Target {
     pub repo: RepoId,
     pub network: NetworkId,
     pub generation: Generation,
+}
+
+/// What became of a fetch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// The client has an answer, perhaps that it failed.
+    Here,
+    /// Something cannot be read here, and nothing has left: another node may answer.
+    Elsewhere,
 }
 
 /// A read that came to a node that serves it.
@@ -240,7 +257,7 @@ impl Inner {
     /// # Errors
     /// When its objects cannot be read.
     pub(crate) async fn advertise(
-        &self,
+        self: &Arc<Self>,
         local: Local,
         service: Service,
         protocol: Protocol,
@@ -251,10 +268,11 @@ impl Inner {
         };
         let repo = local.refs.repo();
         let objects = self.opened(&repo.network, repo.object_format);
+        let inner = Arc::clone(self);
         let listing = self.work.blocking("advertise", move || {
             let mut listing = Vec::new();
-            match service {
-                Service::ReceivePack => advertise(&local.refs, service, protocol, &mut listing)?,
+            let listed = match service {
+                Service::ReceivePack => advertise(&local.refs, service, protocol, &mut listing),
                 Service::UploadPack => {
                     let policy = FetchPolicy::default();
                     advertise_peeled(
@@ -264,11 +282,17 @@ impl Inner {
                         protocol,
                         policy,
                         &mut listing,
-                    )?;
+                    )
+                }
+            };
+            if let Err(error) = &listed {
+                let fault = error.get_ref().and_then(|inner| inner.downcast_ref());
+                if let Some(fault) = fault {
+                    inner.object_failed(inner.store_of(&local), fault);
                 }
             }
             drop(local);
-            io::Result::Ok(listing.into())
+            listed.map(|()| listing.into())
         });
         listing.await?
     }
@@ -282,6 +306,24 @@ impl Inner {
         }
     }
 
+    /// The life of a repository that is served here.
+    pub(crate) fn target_of(&self, local: &Local) -> Target {
+        let (group, network) = self.store_of(local);
+        let repo = local.refs.repo();
+        Target {
+            group,
+            repo: repo.repo,
+            network,
+            generation: repo.generation,
+        }
+    }
+
+    /// Whose store a repository lies in.
+    fn store_of(&self, local: &Local) -> (GroupId, NetworkId) {
+        let network = local.refs.repo().network;
+        (network.shard(self.cluster.shards()), network)
+    }
+
     /// Answers one upload-pack request of a repository that is served here. Blocking.
     ///
     /// # Errors
@@ -293,37 +335,77 @@ impl Inner {
         mut request: &[u8],
         output: &mut dyn Output,
         mut limits: FetchLimits,
-    ) -> io::Result<()> {
+    ) -> io::Result<Answered> {
         let repo = local.refs.repo();
         let objects = self.opened(&repo.network, repo.object_format);
         let responses = self.responses.of(local.refs.repo().repo.as_bytes());
         limits.responses = Some(responses);
         limits.bundles = self.bundle_list(&local.refs);
+        let store = self.store_of(&local);
+        let now = || self.clock.instant();
+        let mut held = Held::new(output, &now);
         let outcome = upload_pack(
             &local.refs,
             &objects,
             protocol,
             &mut request,
-            output,
+            &mut held,
             &limits,
         );
         drop(local);
-        match outcome {
+        let error = match outcome {
             Ok(summary) => {
+                held.finish()?;
                 metrics::fetch_answered(&summary);
-                Ok(())
+                return Ok(Answered::Here);
             }
-            Err(henge_git::FetchError::Output(error)) => Err(error),
-            // The client has been told within the protocol.
-            Err(error @ henge_git::FetchError::Store(_)) => {
+            Err(error) => error,
+        };
+        let is_parked = match (&error, error.damaged_pack()) {
+            (FetchError::Store(fault), _) => {
                 tracing::error!(%error, "a repository cannot be read");
-                Ok(())
+                self.object_failed(store, fault)
             }
-            Err(error) => {
+            (_, Some(damaged)) => self.store_failed(store, Some(damaged), &error.to_string()),
+            (_, None) => {
                 tracing::debug!(%error, "fetch refused");
-                Ok(())
+                false
+            }
+        };
+        if is_parked && !held.has_left() {
+            return Ok(Answered::Elsewhere);
+        }
+        if let FetchError::Output(error) = error {
+            return Err(error);
+        }
+        // The client is told within the protocol.
+        held.finish().map(|()| Answered::Here)
+    }
+
+    /// Has another node answer a fetch of which nothing has left here. Blocking.
+    ///
+    /// # Errors
+    /// When the answer could not be finished: it must break off.
+    pub(crate) fn answer_elsewhere(
+        &self,
+        target: &Target,
+        verb: &ReadVerb,
+        body: &Bytes,
+        output: &mut dyn Output,
+    ) -> io::Result<()> {
+        match Handle::current().block_on(self.forward(target, verb, body)) {
+            Ok(stream) => {
+                metrics::read_forwarded(verb.name());
+                let stream = Impatient::for_at_most(ANSWER_REST_MAX, stream);
+                io::copy(&mut SyncIoBridge::new(stream), output)?;
+            }
+            Err(not_served) => {
+                tracing::error!(group = %target.group, network = %target.network, ?not_served, "a store is damaged here and no other node serves it");
+                let message = "the repository cannot be read here, and no other node serves it now: try again";
+                pkt::write_error(output, message)?;
             }
         }
+        output.flush()
     }
 }
 

@@ -9,16 +9,20 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, Effects};
 use henge_state::ShardView;
+use henge_storage::objects::blocks::{BLOCK_BYTES, BlockMismatch, BlockSums, FileSums};
 use henge_storage::objects::{ObjectError, ObjectStore, Quarantine};
 use henge_types::{LogIndex, NetworkId, NodeId, PackId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::frames::{self, PackAnswer, PackRequest, ReleaseRequest, StageAnswer, StageRequest};
 use crate::parking::Missing;
+use crate::push::input::IDLE_TIMEOUT;
 use crate::push::replicate::copy;
 use crate::repos::{Inner, still_there};
 use crate::staging::Trust;
 
+/// Blocks that are compared and sent at once.
+const SENT_BLOCKS: usize = 16;
 /// How long the far side may take to read the last bytes.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -42,6 +46,8 @@ impl Inner {
             quarantine.path().join("pack"),
             quarantine.path().join("idx"),
         );
+        // An entry that names it while it comes in waits for it.
+        let arriving = self.arrivals.begin(stage.network, stage.pack);
         receive_file(stream, stage.pack_bytes, &pack).await?;
         receive_file(stream, stage.idx_bytes, &idx).await?;
         let (effects, request) = (Arc::clone(&self.effects), stage.clone());
@@ -75,6 +81,7 @@ impl Inner {
         } else {
             self.promote_if_missing(stage).await?;
         }
+        drop(arriving);
         Ok(StageAnswer::Durable {
             pack: stage.pack,
             term: stage.claim.term,
@@ -140,11 +147,30 @@ impl Inner {
     async fn hand_out(&self, request: PackRequest, stream: &mut BulkStream) -> io::Result<()> {
         let objects = self.objects().clone();
         let _reading = self.effects.readers().enter(request.network);
-        let (network, pack) = (request.network, request.pack);
-        let opened = self
-            .work_of_replica
-            .blocking("open pack", move || open_pack(&objects, &network, &pack));
-        let Some((pack, idx)) = opened.await?? else {
+        let of = Missing {
+            group: request.network.shard(self.cluster.shards()),
+            network: request.network,
+            pack: request.pack,
+        };
+        let is_parked = self.effects.parking().contains(&of);
+        let effects = Arc::clone(&self.effects);
+        let opened = self.work_of_replica.blocking("open pack", move || {
+            if !is_parked && objects.has_pack(&of.network, &of.pack) {
+                return open_pack(&objects, &of.network, &of.pack);
+            }
+            // Named by an entry that is not applied here yet.
+            let staged = effects.staging().holds(&of.network, &of.pack);
+            Ok(staged.then(|| open_staged(&objects, &of.pack)).flatten())
+        });
+        let opened = match opened.await? {
+            Ok(opened) => opened,
+            Err(error @ ObjectError::BrokenPack { .. }) => {
+                self.found_damaged(of, &error.to_string());
+                None
+            }
+            Err(error) => return Err(io::Error::other(error)),
+        };
+        let Some(Opened { pack, idx, sums }) = opened else {
             frames::write(stream, &PackAnswer::Missing).await?;
             return stream.shutdown().await;
         };
@@ -153,30 +179,97 @@ impl Inner {
             idx_bytes: idx.1,
         };
         frames::write(stream, &answer).await?;
-        copy(tokio::fs::File::from_std(pack.0).take(pack.1), stream).await?;
-        copy(tokio::fs::File::from_std(idx.0).take(idx.1), stream).await?;
+        let (pack_sums, idx_sums) = match &sums {
+            Some(sums) => (Some(&sums.pack), Some(&sums.idx)),
+            None => (None, None),
+        };
+        for (file, sums) in [(pack, pack_sums), (idx, idx_sums)] {
+            if let Some(mismatch) = send_compared(file, sums, stream).await? {
+                // The other side notices that the file is not whole.
+                self.found_damaged(of, &mismatch.to_string());
+                return Err(io::Error::other(mismatch));
+            }
+        }
         stream.shutdown().await
     }
 }
 
-type Opened = (std::fs::File, u64);
+type FileOf = (std::fs::File, u64);
+
+/// A pack that is here.
+struct Opened {
+    pack: FileOf,
+    idx: FileOf,
+    /// Where there are any: the other side compares the whole in any case.
+    sums: Option<BlockSums>,
+}
 
 /// Pack and index, if both are here.
 fn open_pack(
     objects: &ObjectStore,
     network: &NetworkId,
     pack: &PackId,
-) -> io::Result<Option<(Opened, Opened)>> {
+) -> Result<Option<Opened>, ObjectError> {
     let sized = |opened: Result<std::fs::File, ObjectError>| match opened {
         Ok(file) => {
-            let bytes = file.metadata()?.len();
-            Ok(Some((file, bytes)))
+            let bytes = file.metadata().map(|file| file.len());
+            Ok(bytes.ok().map(|bytes| (file, bytes)))
         }
         Err(ObjectError::MissingPack(_)) => Ok(None),
-        Err(error) => Err(io::Error::other(error)),
+        Err(error) => Err(error),
     };
-    let pack_file = sized(objects.open_pack(network, pack))?;
-    Ok(pack_file.zip(sized(objects.open_idx(network, pack))?))
+    let files = sized(objects.open_pack(network, pack))?;
+    let files = files.zip(sized(objects.open_idx(network, pack))?);
+    let Some((pack_file, idx_file)) = files else {
+        return Ok(None);
+    };
+    Ok(Some(Opened {
+        pack: pack_file,
+        idx: idx_file,
+        sums: objects.block_sums(network, pack)?,
+    }))
+}
+
+/// A pack that is staged here: the other side compares it. `None` when it has gone on meanwhile.
+fn open_staged(objects: &ObjectStore, pack: &PackId) -> Option<Opened> {
+    let (pack_path, idx_path) = objects.staged_paths(pack);
+    let sized = |path: &Path| {
+        let file = std::fs::File::open(path).ok()?;
+        let bytes = file.metadata().ok()?.len();
+        Some((file, bytes))
+    };
+    let (pack, idx) = sized(&pack_path).zip(sized(&idx_path))?;
+    Some(Opened {
+        pack,
+        idx,
+        sums: None,
+    })
+}
+
+/// Sends a file, each piece of it once it was compared. The block that differs, if one does: then it did not leave.
+async fn send_compared(
+    (file, bytes): FileOf,
+    sums: Option<&FileSums>,
+    stream: &mut BulkStream,
+) -> io::Result<Option<BlockMismatch>> {
+    let mut file = tokio::fs::File::from_std(file);
+    let Some(sums) = sums else {
+        copy(file.take(bytes), stream).await?;
+        return Ok(None);
+    };
+    let mut piece = vec![0; SENT_BLOCKS * BLOCK_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let length = usize::try_from(bytes - at).map_or(piece.len(), |left| left.min(piece.len()));
+        let piece = piece.get_mut(..length).unwrap_or_default();
+        file.read_exact(piece).await?;
+        if let Err(mismatch) = sums.check_piece(at, piece) {
+            return Ok(Some(mismatch));
+        }
+        tokio::time::timeout(IDLE_TIMEOUT, stream.write_all(piece)).await??;
+        at += length as u64;
+    }
+    Ok(None)
 }
 
 /// A quarantine of its own: two attempts at one push must not empty each other's. Blocking.

@@ -23,7 +23,9 @@ use tokio::sync::Semaphore;
 
 use crate::access::allow;
 use crate::admission::Admissions;
+use crate::arriving::Arrivals;
 use crate::catalogue::{Catalogue, CreateOptions, Freshness, Reader};
+use crate::damage::FoundSound;
 use crate::effects::PackEffects;
 use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
 use crate::maintain::Maintenance;
@@ -35,7 +37,7 @@ use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
 use crate::replica::{PackService, ReleaseService, StageService};
 use crate::space::Space;
-use crate::{fetcher, freshen, maintain, ref_updates};
+use crate::{damage, fetcher, freshen, maintain, ref_updates};
 
 mod settings;
 
@@ -90,6 +92,8 @@ pub(crate) struct Inner {
     /// The starts of clones; none where they are switched off.
     pub(crate) bundles: OnceLock<Bundles>,
     scanned: RwLock<BTreeSet<GroupId>>,
+    pub(crate) found_sound: FoundSound,
+    pub(crate) arrivals: Arrivals,
 }
 
 impl Inner {
@@ -191,6 +195,8 @@ impl Repos {
             opened: ObjectsPool::default(),
             bundles: OnceLock::new(),
             scanned: RwLock::default(),
+            found_sound: FoundSound::default(),
+            arrivals: Arrivals::default(),
             scope: scope.clone(),
         });
         inner.scan_all().await?;
@@ -215,6 +221,7 @@ impl Repos {
         );
         bulk.serve(frames::GIT, Arc::new(ReadService(Arc::downgrade(&inner))));
         fetcher::start(&inner);
+        damage::start(&inner);
         maintain::start(&inner);
         freshen::start(&inner);
         inner.space.watch(cluster.clone(), &scope);

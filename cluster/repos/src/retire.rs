@@ -21,6 +21,7 @@ use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 use crate::effects::PackEffects;
 use crate::fetcher::SWEEP_BARRIER;
 use crate::metrics;
+use crate::parking::Missing;
 use crate::repos::Inner;
 use crate::retiring::Retired;
 use crate::staging::end_after_failed_sync;
@@ -266,7 +267,16 @@ impl Inner {
         let retired = self.work_of_replica.blocking("retire packs", move || {
             effects.retire(group, network, (&at.state, at.applied))
         });
-        if retired.await?.map_err(io::Error::other)? > 0 {
+        let retired = retired.await?;
+        if let Err(error @ ObjectError::BrokenPack { pack, .. }) = &retired {
+            let damaged = Missing {
+                group,
+                network,
+                pack: *pack,
+            };
+            self.found_damaged(damaged, &error.to_string());
+        }
+        if retired.map_err(io::Error::other)? > 0 {
             // Their space is free when nobody has them open any more.
             self.close(&network);
         }

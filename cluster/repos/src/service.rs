@@ -24,14 +24,11 @@ use crate::frames::ReadVerb;
 use crate::metrics;
 use crate::push::input::Impatient;
 use crate::push::receive::{Prepared, Receiving, Verdict, prepare};
-use crate::reads::{Found, broke_off, version};
+use crate::reads::{ANSWER_REST_MAX, Answered, Found, broke_off, version};
 use crate::repos::{Inner, Repos};
 
 /// How long a fetch waits for its turn.
 const TURN_WAIT: Duration = Duration::from_secs(5);
-/// How long a node that answers a fetch for this one may be silent: it waits there for its turn, or for whoever makes the
-/// same answer. That the node is lost shows sooner, as connections between nodes are kept alive.
-const ANSWER_REST_MAX: Duration = Duration::from_secs(5 * 60);
 /// The advertisement of another node, at most.
 const ADVERTISEMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Lives of a repository that one push is resolved to, at most.
@@ -105,13 +102,21 @@ impl GitService for Repos {
         match Box::pin(self.inner.find_reader(reader, &path, &verb, &request)).await? {
             Found::Here(local) => {
                 let inner = Arc::clone(&self.inner);
+                let target = inner.target_of(&local);
                 let stop = inner.deadline();
                 Ok(stream_blocking(
                     &self.inner.work,
                     &stop.clone(),
                     move |output| {
                         let limits = Inner::fetch_limits(stop, Some(admitted));
-                        let outcome = inner.upload_pack(local, protocol, &request, output, limits);
+                        let answered = inner.upload_pack(local, protocol, &request, output, limits);
+                        let outcome = match answered {
+                            Ok(Answered::Elsewhere) => {
+                                inner.answer_elsewhere(&target, &verb, &request, output)
+                            }
+                            Ok(Answered::Here) => Ok(()),
+                            Err(error) => Err(error),
+                        };
                         drop(anonymous);
                         outcome
                     },
@@ -323,14 +328,26 @@ impl Repos {
             version: version(protocol),
         };
         let body = Bytes::new();
-        match self.inner.find_reader(reader, path, &verb, &body).await? {
-            Found::Here(local) => {
-                let listing = self.inner.advertise(local, service, protocol).await;
-                listing.map_err(|error| {
-                    tracing::error!(%error, "an advertisement cannot be made");
-                    error::internal("the repository cannot be read: tell its operator")
-                })
+        let mut found = self.inner.find_reader(reader, path, &verb, &body).await?;
+        if let Found::Here(local) = found {
+            let network = local.refs.repo().network;
+            let error = match self.inner.advertise(local, service, protocol).await {
+                Ok(listing) => return Ok(listing),
+                Err(error) => error,
+            };
+            tracing::error!(%error, "an advertisement cannot be made");
+            let unreadable = || error::internal("the repository cannot be read: tell its operator");
+            if !self.inner.effects.parking().is_parked(&network) {
+                return Err(unreadable());
             }
+            // Damaged here: another node has it.
+            found = self.inner.find_reader(reader, path, &verb, &body).await?;
+            if matches!(found, Found::Here(_)) {
+                return Err(unreadable());
+            }
+        }
+        match found {
+            Found::Here(_) => Err(error::internal("the repository cannot be read: try again")),
             Found::There(stream) => {
                 let mut listing = Vec::new();
                 let mut stream = Impatient::new(stream).take(ADVERTISEMENT_BYTES_MAX);

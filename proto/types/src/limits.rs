@@ -121,6 +121,12 @@ pub const FETCH_REQUEST_MS_MAX: u64 = 5 * 60 * 1000;
 pub const CHECK_MS_MAX: u64 = 6 * 60 * 60 * 1000;
 /// Checks of stores that wait on a node.
 pub const CHECKS_ASKED_MAX: usize = 256;
+/// The first bytes of an answer to a fetch that are held back: until they leave, another node can answer instead.
+pub const ANSWER_HELD_BYTES_MAX: u64 = 1024 * 1024;
+/// How long a store that was read through because of an error, and found sound, is not read through again, milliseconds.
+pub const STORE_SOUND_MS: u64 = 10 * 60 * 1000;
+/// Packs that a node looks at in one step of its round over all of them; a step a second.
+pub const PACKS_LOOKED_AT_PER_STEP: usize = 100;
 /// Problems of a store that are named one by one.
 pub const CHECK_PROBLEMS_MAX: usize = 100;
 /// Fetches that a node handles at once.

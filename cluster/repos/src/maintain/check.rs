@@ -267,6 +267,17 @@ impl Inner {
         let (group, network) = (asked.group, asked.network);
         let mut checked = self.check_store(group, network, stop).await?;
         let mut repaired = Vec::new();
+        if !asked.repair {
+            // Reads are passed on from here on, and the fetcher asks for what is damaged.
+            for pack in &checked.damaged {
+                let missing = Missing {
+                    group,
+                    network,
+                    pack: *pack,
+                };
+                self.found_damaged(missing, "a check found it damaged");
+            }
+        }
         if !asked.repair || checked.damaged.is_empty() {
             return Ok((checked, repaired));
         }

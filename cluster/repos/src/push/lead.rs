@@ -9,17 +9,21 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream, ClusterError, Effects, StateAt};
-use henge_git::{Objects, PushLimits, PushSummary, ReceiveError, parse_push, receive_pack, report};
+use henge_git::{
+    Objects, PushLimits, PushSummary, ReachError, ReceiveError, StoreError, parse_push,
+    receive_pack, report,
+};
 use henge_runtime::failpoint;
 use henge_state::{RequestRecord, ShardView};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
-    ErrorCode, NodeId, ObjectFormat, RefVerdict, Refusal, Reply, RequestBinding, limits,
+    ErrorCode, NodeId, ObjectFormat, PackRecord, RefVerdict, Refusal, Reply, RequestBinding, limits,
 };
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
 
 use crate::catalogue::QUORUM_WAIT;
+use crate::damage::lengths_of;
 use crate::frames::{self, PushAnswer, PushRequest};
 use crate::metrics::{self, PackPath, PushResult};
 use crate::push::commit::{Commit, LeaderRefs};
@@ -131,6 +135,7 @@ impl Inner {
         source: Source,
     ) -> PushAnswer {
         let now_ms = self.clock.unix_ms();
+        let state = at.state.clone();
         let refs = match StateRefs::open(at, &request.repo, request.generation, now_ms) {
             Ok(refs) => refs,
             Err(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
@@ -141,6 +146,7 @@ impl Inner {
             }
         };
         let (network, format) = (refs.repo().network, refs.repo().object_format);
+        let group = request.group;
         let reading = self.effects.readers().enter(network);
         let served = self.effects.parking().wait_until_served(&network);
         if tokio::time::timeout(PARKED_WAIT, served).await.is_err() {
@@ -157,8 +163,25 @@ impl Inner {
         let store = self.objects().clone();
         let objects = self.opened(&network, format);
         let leader = LeaderRefs::new(refs, commit, Handle::current());
+        let inner = Arc::clone(self);
         let job = move || {
-            let answer = receive(&store, &objects, &leader, &limits, (source, bytes));
+            // What is gone would look like objects that the push forgot.
+            let packs = ShardView::new(&state).packs(&network);
+            let gone = |record: &PackRecord| {
+                !store.has_lengths(&network, &record.pack, lengths_of(record))
+            };
+            let on_fault = |error: &StoreError| inner.object_failed((group, network), error);
+            if packs.into_iter().any(|record| gone(&record)) && inner.park_faults(group, network) {
+                return damaged_at_leader();
+            }
+            let answer = receive(
+                &store,
+                &objects,
+                &leader,
+                &limits,
+                (source, bytes),
+                &on_fault,
+            );
             drop(reading);
             answer
         };
@@ -196,6 +219,7 @@ fn receive(
     leader: &LeaderRefs,
     limits: &PushLimits,
     (mut source, bytes): (Source, u64),
+    on_fault: &dyn Fn(&StoreError) -> bool,
 ) -> PushAnswer {
     let quarantine = OwnQuarantine {
         store,
@@ -230,7 +254,10 @@ fn receive(
             PushAnswer::Report(report.into())
         }
         Err(_) if broken.is_set() => broke_off(),
-        Err(error) => failed(&error),
+        Err(error) => match store_fault(&error) {
+            Some(fault) if on_fault(fault) => damaged_at_leader(),
+            Some(_) | None => failed(&error),
+        },
     }
 }
 
@@ -252,6 +279,18 @@ impl henge_git::Quarantine for OwnQuarantine<'_> {
     fn memory_bytes_max(&self) -> u64 {
         limits::INLINE_PACK_BYTES_MAX as u64
     }
+}
+
+/// What of this repository's store could not be read, if that is why a push failed.
+fn store_fault(error: &ReceiveError) -> Option<&StoreError> {
+    if let ReceiveError::Store(error) | ReceiveError::Check(ReachError::Store(error)) = error {
+        return Some(error);
+    }
+    None
+}
+
+fn damaged_at_leader() -> PushAnswer {
+    PushAnswer::Again("the leader fetches damaged packs of this repository again".to_owned())
 }
 
 fn broke_off() -> PushAnswer {

@@ -19,7 +19,9 @@ use crate::certificates::wire_certificates;
 use crate::error;
 use crate::frames::{self, ReadAnswer, ReadRequest, ReadVerb};
 use crate::metrics;
-use crate::reads::{BODY_TIMEOUT, NotServed, TURN_WAIT_MS, Target, protocol, timed, wire_refs};
+use crate::reads::{
+    Answered, BODY_TIMEOUT, Local, NotServed, TURN_WAIT_MS, Target, protocol, timed, wire_refs,
+};
 use crate::repos::{Inner, still_there};
 
 impl Inner {
@@ -54,7 +56,11 @@ impl Inner {
                 .await;
         }
         metrics::read_served(request.verb.name());
+        if let ReadVerb::InfoRefs { service, version } = &request.verb {
+            return self.serve_info_refs(local, service, *version, stream).await;
+        }
         frames::write(&mut stream, &ReadAnswer::Serving).await?;
+        let verb = request.verb.clone();
         match request.verb {
             ReadVerb::Refs { prefix } => end_with(stream, &wire_refs(&local, &prefix)).await,
             ReadVerb::Protected => {
@@ -70,15 +76,8 @@ impl Inner {
                 let page = wire_certificates(&local, reference.as_ref(), skip, limit);
                 end_with(stream, &page).await
             }
-            ReadVerb::InfoRefs { service, version } => {
-                let service = Service::parse(&service)
-                    .ok_or_else(|| io::Error::other(format!("unknown git service {service:?}")))?;
-                let listing = self.advertise(local, service, protocol(version)).await?;
-                stream.write_all(&listing).await?;
-                stream.shutdown().await
-            }
             // Answered above: it may be that it is not here.
-            ReadVerb::Bundle { .. } => Ok(()),
+            ReadVerb::Bundle { .. } | ReadVerb::InfoRefs { .. } => Ok(()),
             ReadVerb::UploadPack { version } => {
                 let inner = Arc::clone(self);
                 let served = self.work.blocking("git for another node", move || {
@@ -86,12 +85,42 @@ impl Inner {
                     let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
                     let stop = inner.deadline();
                     let limits = Self::fetch_limits(stop, place);
-                    inner.upload_pack(local, protocol(version), &body, &mut output, limits)?;
+                    let protocol = protocol(version);
+                    let answered =
+                        inner.upload_pack(local, protocol, &body, &mut output, limits)?;
+                    if answered == Answered::Elsewhere {
+                        // The node that asked was told that this one serves.
+                        inner.answer_elsewhere(&target, &verb, &body.into(), &mut output)?;
+                    }
                     output.flush()?;
                     drop(output);
                     bridge.shutdown()
                 });
                 served.await?
+            }
+        }
+    }
+
+    /// The listing is made before it is said that this node serves: it may turn out that it cannot.
+    async fn serve_info_refs(
+        self: &Arc<Self>,
+        local: Local,
+        service: &str,
+        version: u8,
+        mut stream: BulkStream,
+    ) -> io::Result<()> {
+        let service = Service::parse(service)
+            .ok_or_else(|| io::Error::other(format!("unknown git service {service:?}")))?;
+        match self.advertise(local, service, protocol(version)).await {
+            Ok(listing) => {
+                frames::write(&mut stream, &ReadAnswer::Serving).await?;
+                stream.write_all(&listing).await?;
+                stream.shutdown().await
+            }
+            Err(error) => {
+                tracing::error!(%error, "an advertisement cannot be made");
+                let answer = ReadAnswer::Elsewhere("it cannot read the repository".to_owned());
+                end_with(stream, &answer).await
             }
         }
     }

@@ -10,6 +10,7 @@ mod bundles;
 mod catalogue;
 mod checks;
 mod compaction;
+mod damage;
 mod failures;
 mod forks;
 mod levels;

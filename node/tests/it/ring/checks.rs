@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::harness::{Ring, clone_checked, commit, commit_large, git, work_tree};
+use super::harness::{Ring, clone_checked, commit, commit_large, git, wait, work_tree};
 use crate::process::{command, text};
 
 const REPO: &str = "admin/demo";
@@ -50,8 +50,13 @@ fn a_flipped_byte_on_one_disk_is_found_named_and_mended() {
     let whole = fs::read(&pack).expect("readable");
     let mut bytes = whole.clone();
     bytes[150_000] ^= 1;
-    fs::remove_file(&pack).expect("removed");
-    fs::write(&pack, &bytes).expect("written");
+    // A new file, in one step: that one was missing would be noticed.
+    let damage = || {
+        let aside = ring.dir.path().join("aside");
+        fs::write(&aside, &bytes).expect("written");
+        fs::rename(&aside, &pack).expect("renamed");
+    };
+    damage();
     let name = pack.file_stem().expect("a name").to_str().expect("text");
     let id = name.strip_prefix("pack-").expect("a pack's name");
     let (code, said) = henge(&ring, &fsck);
@@ -74,6 +79,11 @@ fn a_flipped_byte_on_one_disk_is_found_named_and_mended() {
         nodes.len() - 1,
         "{said}"
     );
+    // What is known to be damaged is fetched again without being asked to.
+    wait("the pack is fetched again", || {
+        fs::read(&pack).is_ok_and(|bytes| bytes == whole)
+    });
+    damage();
     let node = sick.to_string();
     let repair = ["repo", "fsck", REPO, "--node", &node, "--repair"];
     let (code, said) = henge(&ring, &repair);

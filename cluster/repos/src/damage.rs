@@ -1,0 +1,394 @@
+//! Damaged packs: how a running node notices them, and what follows.
+//!
+//! A pack that is found damaged parks its network at once: reads are passed to another replica and the fetcher asks for the
+//! pack. Nothing opened before is used again. The scan at start looks at all packs; from then on a slow round over them
+//! finds files that were removed, truncated or replaced under the node, and reads report what they could not read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use henge_git::StoreError;
+use henge_runtime::tasks::OnPanic;
+use henge_state::ShardView;
+use henge_storage::objects::{ObjectError, ObjectStore, PackLengths, Presence};
+use henge_types::{ConditionKind, GroupId, NetworkId, PackId, PackRecord, limits};
+
+use crate::parking::{Cause, Missing};
+use crate::repos::Inner;
+
+/// Pause after [`limits::PACKS_LOOKED_AT_PER_STEP`] packs were looked at, and at the end of a round.
+const STEP_PAUSE: Duration = Duration::from_secs(1);
+
+/// The lengths that a manifest names.
+pub(crate) const fn lengths_of(record: &PackRecord) -> PackLengths {
+    PackLengths {
+        pack: record.pack_bytes,
+        idx: record.idx_bytes,
+    }
+}
+
+/// Starts the round over all packs.
+pub(crate) fn start(inner: &Arc<Inner>) {
+    let looking = Arc::clone(inner);
+    inner
+        .scope
+        .spawn("pack rounds", OnPanic::EndProcess, async move {
+            loop {
+                looking.round().await;
+                tokio::time::sleep(STEP_PAUSE).await;
+            }
+        });
+}
+
+impl Inner {
+    /// Looks at every pack of every manifest once, a step of them at a time.
+    async fn round(&self) {
+        let mut looked = 0;
+        for group in self.cluster.local_groups() {
+            if group.is_meta() {
+                continue;
+            }
+            // A group that came later: before its scan its missing packs are not known.
+            if let Err(error) = self.scan(group).await {
+                tracing::error!(%group, %error, "cannot look for missing packs");
+                continue;
+            }
+            let Some(at) = self.cluster.state(group) else {
+                continue;
+            };
+            for network in ShardView::new(&at.state).networks() {
+                let packs: Vec<_> = ShardView::new(&at.state).packs(&network).collect();
+                for step in packs.chunks(limits::PACKS_LOOKED_AT_PER_STEP) {
+                    looked += step.len();
+                    if looked > limits::PACKS_LOOKED_AT_PER_STEP {
+                        tokio::time::sleep(STEP_PAUSE).await;
+                        looked = step.len();
+                    }
+                    self.look_at(group, network, step.to_vec()).await;
+                }
+            }
+        }
+    }
+
+    /// Parks those of the packs that are not as the manifest says.
+    async fn look_at(&self, group: GroupId, network: NetworkId, packs: Vec<PackRecord>) {
+        let effects = Arc::clone(&self.effects);
+        let looked = self.work_of_replica.blocking("look at packs", move || {
+            let not_whole = |record: &PackRecord| {
+                let missing = Missing {
+                    group,
+                    network,
+                    pack: record.pack,
+                };
+                let known = effects.parking().contains(&missing);
+                (!known).then(|| fault_of(effects.objects(), &network, record))?
+            };
+            let faults = packs.iter().filter_map(|record| {
+                let why = not_whole(record)?;
+                Some((record.pack, why))
+            });
+            let faults: Vec<_> = faults.collect();
+            let without_sums = packs.iter().filter(|record| {
+                effects
+                    .objects()
+                    .lacks_sums(&network, &record.pack, lengths_of(record))
+            });
+            let without_sums: Vec<_> = without_sums.map(|record| record.pack).collect();
+            (faults, without_sums)
+        });
+        match looked.await {
+            Ok((faults, without_sums)) => {
+                for pack in without_sums {
+                    self.sum(Missing {
+                        group,
+                        network,
+                        pack,
+                    })
+                    .await;
+                }
+                for (pack, why) in faults {
+                    let missing = Missing {
+                        group,
+                        network,
+                        pack,
+                    };
+                    self.found_damaged(missing, &why);
+                }
+            }
+            Err(error) => tracing::warn!(%group, %network, %error, "cannot look at packs"),
+        }
+    }
+
+    /// Reads a pack of an earlier release through and keeps checksums of its blocks, or of one whose checksums are gone.
+    async fn sum(&self, of: Missing) {
+        if self.effects.parking().contains(&of) {
+            return;
+        }
+        let objects = self.objects().clone();
+        let summed = self
+            .work_of_replica
+            .blocking("sum pack", move || objects.make_sums(&of.network, &of.pack));
+        match summed.await {
+            Ok(Ok(())) => self.close(&of.network),
+            Ok(Err(error @ (ObjectError::BrokenPack { .. } | ObjectError::MissingPack(_)))) => {
+                self.found_damaged(of, &error.to_string());
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(pack = %of.pack, %error, "no checksums of a pack's blocks");
+            }
+            Err(error) => {
+                tracing::warn!(pack = %of.pack, %error, "no checksums of a pack's blocks");
+            }
+        }
+    }
+
+    /// A pack of the manifest cannot be read: its network is parked until another replica's copy is here.
+    pub(crate) fn found_damaged(&self, missing: Missing, why: &str) {
+        let Missing {
+            group,
+            network,
+            pack,
+        } = missing;
+        // Looked up after the files were looked at: a replaced pack is removed only once its entry is in the state.
+        if !self.is_named(&missing) {
+            return;
+        }
+        if self.effects.parking().park(missing, Cause::Damaged) {
+            tracing::error!(%group, %network, %pack, why, "a pack is damaged: reads are passed on and it is fetched again");
+        }
+        self.drop_opened(&network);
+    }
+
+    /// Drops what was opened or made of a network's files.
+    pub(crate) fn drop_opened(&self, network: &NetworkId) {
+        self.close(network);
+        self.forget_bundles(network);
+    }
+}
+
+/// What is wrong with a pack's files from outside; `None` when nothing is.
+pub(crate) fn fault_of(
+    objects: &ObjectStore,
+    network: &NetworkId,
+    record: &PackRecord,
+) -> Option<String> {
+    match objects.presence(network, &record.pack, Some(lengths_of(record))) {
+        Presence::Whole => None,
+        Presence::Missing => Some("it is not there".to_owned()),
+        Presence::Damaged(fault) => Some(fault.to_string()),
+    }
+}
+
+/// Networks whose stores were read through because a read failed, and found sound, and when.
+#[derive(Debug, Default)]
+pub(crate) struct FoundSound(Mutex<BTreeMap<NetworkId, Instant>>);
+
+impl FoundSound {
+    fn note(&self, network: NetworkId, now: Instant) {
+        let mut all = self.lock();
+        let sound = Duration::from_millis(limits::STORE_SOUND_MS);
+        all.retain(|_, at| now.saturating_duration_since(*at) < sound);
+        all.insert(network, now);
+    }
+
+    fn is_sound(&self, network: &NetworkId, now: Instant) -> bool {
+        let sound = Duration::from_millis(limits::STORE_SOUND_MS);
+        let all = self.lock();
+        let found = all.get(network);
+        found.is_some_and(|at| now.saturating_duration_since(*at) < sound)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<NetworkId, Instant>> {
+        self.0.lock().expect("invariant: noting does not panic")
+    }
+}
+
+fn subject_of(missing: &Missing) -> String {
+    format!("pack {} of network {}", missing.pack, missing.network)
+}
+
+/// The pack that a file belongs to.
+fn pack_of(path: &Path) -> Option<PackId> {
+    let name = path.file_stem()?.to_str()?;
+    name.strip_prefix("pack-")?.parse().ok()
+}
+
+impl Inner {
+    /// The store of a network could not be read, perhaps because of the pack at `damaged`. Parks the network where a pack
+    /// is damaged, and until it is known where that is possible. Whether it is parked: then another replica answers.
+    /// Blocking.
+    pub(crate) fn store_failed(
+        self: &Arc<Self>,
+        (group, network): (GroupId, NetworkId),
+        damaged: Option<&Path>,
+        why: &str,
+    ) -> bool {
+        if let Some(pack) = damaged.and_then(pack_of) {
+            let missing = Missing {
+                group,
+                network,
+                pack,
+            };
+            self.found_damaged(missing, why);
+            self.set_aside_unnamed(missing);
+        }
+        if self.park_faults(group, network) {
+            return true;
+        }
+        let parking = self.effects.parking();
+        let now = self.clock.instant();
+        if damaged.and_then(pack_of).is_some() || self.found_sound.is_sound(&network, now) {
+            return false;
+        }
+        if parking.suspect(group, network) {
+            tracing::warn!(%group, %network, why, "a store cannot be read: reads are passed on while its packs are read through");
+            let reading = Arc::clone(self);
+            self.scope
+                .spawn("suspected store", OnPanic::EndProcess, async move {
+                    reading.read_through(group, network).await;
+                });
+        }
+        true
+    }
+
+    /// [`Inner::store_failed`] for what reading an object said. An object that is missing is not damage by itself: indexes
+    /// are compared when they are opened, so only files that are gone explain it. Blocking.
+    pub(crate) fn object_failed(
+        self: &Arc<Self>,
+        (group, network): (GroupId, NetworkId),
+        error: &StoreError,
+    ) -> bool {
+        match error {
+            StoreError::Missing { .. } => self.park_faults(group, network),
+            StoreError::Open { .. }
+            | StoreError::Pack { .. }
+            | StoreError::Damaged(_)
+            | StoreError::Object { .. }
+            | StoreError::Malformed { .. } => {
+                let damaged = error.damaged_pack();
+                self.store_failed((group, network), damaged, &error.to_string())
+            }
+        }
+    }
+
+    /// Parks the network when the files of a pack of its manifest are not as they must look. Whether it is parked. Blocking.
+    pub(crate) fn park_faults(&self, group: GroupId, network: NetworkId) -> bool {
+        for record in self.manifest(group, network) {
+            if let Some(why) = fault_of(self.objects(), &network, &record) {
+                let missing = Missing {
+                    group,
+                    network,
+                    pack: record.pack,
+                };
+                self.found_damaged(missing, &why);
+            }
+        }
+        self.effects.parking().is_parked(&network)
+    }
+
+    /// [`Inner::store_failed`] for callers that must not block.
+    pub(crate) async fn suspect_store(
+        self: &Arc<Self>,
+        group: GroupId,
+        network: NetworkId,
+        why: String,
+    ) {
+        let inner = Arc::clone(self);
+        let asked = self.work_of_replica.blocking("suspect store", move || {
+            inner.store_failed((group, network), None, &why)
+        });
+        if let Err(error) = asked.await {
+            tracing::warn!(%group, %network, %error, "cannot look at a store");
+        }
+    }
+
+    fn manifest(&self, group: GroupId, network: NetworkId) -> Vec<PackRecord> {
+        let view = self.cluster.view(group);
+        view.map(|view| view.with(|state, _| ShardView::new(state).packs(&network).collect()))
+            .unwrap_or_default()
+    }
+
+    /// Reads every pack of a network through; the gate opens for it when none is damaged.
+    async fn read_through(&self, group: GroupId, network: NetworkId) {
+        let mut is_sound = true;
+        for record in self.manifest(group, network) {
+            let (objects, pack) = (self.objects().clone(), record.pack);
+            let verified = self
+                .work_of_replica
+                .blocking("read pack", move || objects.verify_pack(&network, &pack));
+            let why = match verified.await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => {
+                    tracing::warn!(%group, %network, %error, "a suspected store was not read through");
+                    is_sound = false;
+                    break;
+                }
+            };
+            is_sound = false;
+            let missing = Missing {
+                group,
+                network,
+                pack,
+            };
+            self.found_damaged(missing, &why);
+        }
+        if is_sound {
+            self.found_sound.note(network, self.clock.instant());
+            tracing::warn!(%group, %network, "every pack of a store that could not be read is sound: look at the error before");
+        }
+        self.effects.parking().cleared(group, network);
+    }
+
+    /// A damaged pack that the manifest does not name is in the way of all others: it is kept where it is not looked for.
+    fn set_aside_unnamed(&self, missing: Missing) {
+        let Missing {
+            group,
+            network,
+            pack,
+        } = missing;
+        if self.is_named(&missing) {
+            return;
+        }
+        match self.objects().set_aside(&network, &pack) {
+            Ok(()) => {
+                tracing::warn!(%group, %network, %pack, "a damaged pack that no manifest names is set aside");
+            }
+            Err(error) => {
+                tracing::warn!(%group, %network, %pack, %error, "cannot set a damaged pack aside");
+            }
+        }
+        self.drop_opened(&network);
+    }
+
+    /// Shows which packs are damaged in the node's conditions.
+    pub(crate) fn show_damaged(&self) {
+        let damaged = self.effects.parking().damaged();
+        let found = damaged.iter().map(subject_of);
+        let found = found.map(|of| (of, "its files are damaged or gone".to_owned()));
+        let conditions = self.effects.conditions();
+        conditions.replace(ConditionKind::PacksDamaged, &found.collect());
+    }
+
+    /// Shows which packs no replica has in the node's conditions.
+    pub(crate) fn show_lost(&self, lost: &[Missing]) {
+        let found = lost.iter().map(subject_of);
+        let found = found.map(|of| (of, "every replica answered that it lacks it".to_owned()));
+        let conditions = self.effects.conditions();
+        conditions.replace(ConditionKind::PackLost, &found.collect());
+    }
+
+    /// Whether the manifest names the pack.
+    fn is_named(&self, missing: &Missing) -> bool {
+        let view = self.cluster.view(missing.group);
+        view.is_some_and(|view| {
+            view.with(|state, _| {
+                let shard = ShardView::new(state);
+                let record = shard.pack(&missing.network, &missing.pack);
+                record.is_some() && shard.network_is_live(&missing.network)
+            })
+        })
+    }
+}
