@@ -1,0 +1,18 @@
+//! A file or a folder is gone.
+
+use std::path::Path;
+
+use rand::rngs::StdRng;
+
+use super::damage::Wound;
+use super::files::FileKind;
+
+/// Moves it out of the data directory, so that it can come back as it was.
+pub(super) fn wound(
+    _rng: &mut StdRng,
+    path: &Path,
+    _kind: FileKind,
+    aside: &Path,
+) -> anyhow::Result<Option<Wound>> {
+    Wound::remove(path, aside).map(Some)
+}

@@ -1,0 +1,27 @@
+//! A file ends too early, or is empty.
+
+use std::path::Path;
+
+use rand::Rng as _;
+use rand::rngs::StdRng;
+
+use super::damage::Wound;
+use super::files::FileKind;
+
+/// Cuts a file anywhere, or at its beginning.
+pub(super) fn wound(
+    rng: &mut StdRng,
+    path: &Path,
+    _kind: FileKind,
+    _aside: &Path,
+) -> anyhow::Result<Option<Wound>> {
+    let length = std::fs::metadata(path)?.len();
+    if length == 0 {
+        return Ok(None);
+    }
+    let left = match rng.random_range(0..3) {
+        0 => 0,
+        _ => rng.random_range(0..length),
+    };
+    Wound::cut(path, left).map(Some)
+}

@@ -1,0 +1,173 @@
+//! Whether the cluster's words agree with the truth while something is wrong, and when nothing is.
+//!
+//! It is pure: samples in, complaints out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use crate::probe::Status;
+
+/// A node that is gone must be missed after this.
+const NOTICE: Duration = Duration::from_secs(10);
+
+/// One look at the cluster.
+#[derive(Debug, Clone)]
+pub struct Sample {
+    /// Since the fault.
+    pub at: Duration,
+    /// What it says, when a node was there to ask.
+    pub status: Option<Status>,
+    /// Which nodes serve, as each says itself.
+    pub ready: BTreeMap<u64, Result<(), String>>,
+    /// For how long each node that does not run has not.
+    pub down: BTreeMap<u64, Duration>,
+}
+
+/// All samples of a step so far.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    previous: Option<Sample>,
+    first_problem: Option<Duration>,
+    worst: String,
+    complaints: BTreeMap<&'static str, String>,
+}
+
+impl Watch {
+    /// Looks at a sample of a cluster of `nodes`.
+    pub fn add(&mut self, sample: Sample, nodes: usize) {
+        if let Some(status) = &sample.status {
+            if !status.is_ok() && self.first_problem.is_none() {
+                self.first_problem = Some(sample.at);
+                self.worst = status.to_string();
+            }
+            if status.health == "failing" && !self.worst.starts_with("failing") {
+                self.worst = status.to_string();
+            }
+            self.check(status, &sample, nodes);
+        }
+        self.previous = Some(sample);
+    }
+
+    fn check(&mut self, status: &Status, sample: &Sample, nodes: usize) {
+        if !status.is_consistent() {
+            let (health, exit) = (&status.health, status.exit);
+            let text = format!("health {health:?} with exit code {exit} of --check");
+            self.complaints.entry("exit").or_insert(text);
+        }
+        let missing: BTreeSet<u64> = sample
+            .down
+            .iter()
+            .filter(|(_, since)| **since > NOTICE)
+            .map(|(node, _)| *node)
+            .collect();
+        if status.is_ok() && !missing.is_empty() {
+            let text = format!("status ok while nodes {missing:?} are not running");
+            self.complaints.entry("down").or_insert(text);
+        }
+        if missing.len() > nodes / 2 && status.health != "failing" && !status.health.is_empty() {
+            let text = format!("{status} while nodes {missing:?}, a majority, are not running");
+            self.complaints.entry("majority").or_insert(text);
+        }
+        let Some(previous) = &self.previous else {
+            return;
+        };
+        let was_ok = previous.status.as_ref().is_some_and(Status::is_ok);
+        for (node, ready) in &sample.ready {
+            let before = previous.ready.get(node);
+            match (ready, before) {
+                (Err(now), Some(Err(_))) if status.is_ok() && was_ok => {
+                    let text = format!("status ok while node {node} is not ready: {now}");
+                    self.complaints.entry("ready").or_insert(text);
+                }
+                (Ok(()), Some(Ok(())))
+                    if status.silent.contains(node)
+                        && previous
+                            .status
+                            .as_ref()
+                            .is_some_and(|status| status.silent.contains(node)) =>
+                {
+                    let text = format!("node {node} is ready, and has no report in the status");
+                    self.complaints.entry("silent").or_insert(text);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// When the status first said that something is wrong.
+    pub const fn first_problem(&self) -> Option<Duration> {
+        self.first_problem
+    }
+
+    /// The first or the worst that it said.
+    pub fn worst(&self) -> &str {
+        match self.worst.as_str() {
+            "" => "ok",
+            worst => worst,
+        }
+    }
+
+    /// What disagreed with the truth.
+    pub fn complaints(&self) -> Vec<String> {
+        self.complaints.values().cloned().collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample(health: &str, ready: bool, down_s: Option<u64>) -> Sample {
+        Sample {
+            at: Duration::from_secs(1),
+            status: Some(Status {
+                health: health.to_owned(),
+                problems: Vec::new(),
+                exit: i32::from(health != "ok") * 6,
+                silent: BTreeSet::new(),
+            }),
+            ready: BTreeMap::from([(1, if ready { Ok(()) } else { Err("no".to_owned()) })]),
+            down: down_s
+                .map(|s| BTreeMap::from([(2, Duration::from_secs(s)), (3, Duration::ZERO)]))
+                .unwrap_or_default(),
+        }
+    }
+
+    fn complaints(samples: &[Sample]) -> usize {
+        let mut watch = Watch::default();
+        for sample in samples {
+            watch.add(sample.clone(), 3);
+        }
+        watch.complaints().len()
+    }
+
+    #[test]
+    fn ok_while_a_node_is_down_is_wrong_after_a_while() {
+        assert_eq!(complaints(&[sample("ok", true, Some(1))]), 0);
+        assert_eq!(complaints(&[sample("ok", true, Some(30))]), 1);
+        assert_eq!(complaints(&[sample("degraded", true, Some(30))]), 0);
+    }
+
+    #[test]
+    fn a_majority_down_is_failing() {
+        let mut lost = sample("degraded", true, Some(30));
+        lost.down.insert(3, Duration::from_secs(30));
+        assert_eq!(complaints(&[lost.clone()]), 1);
+        lost.status = sample("failing", true, None).status;
+        assert_eq!(complaints(&[lost]), 0);
+    }
+
+    #[test]
+    fn ok_while_a_node_is_not_ready_is_wrong_when_it_lasts() {
+        let (odd, even) = (sample("ok", false, None), sample("ok", true, None));
+        assert_eq!(complaints(&[even, odd.clone()]), 0);
+        assert_eq!(complaints(&[odd.clone(), odd]), 1);
+    }
+
+    #[test]
+    fn words_and_exit_code_must_agree() {
+        let mut odd = sample("ok", true, None);
+        odd.status.as_mut().unwrap().exit = 6;
+        assert_eq!(complaints(&[odd]), 1);
+    }
+}
