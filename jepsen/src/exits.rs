@@ -19,7 +19,9 @@ pub enum Exit {
 
 /// The lines that say why.
 pub fn reason(log: &str) -> String {
-    let plain = |line: &&str| line.contains("ERROR") || line.contains("panicked at");
+    // The Raft library complains about its own end as well.
+    let ours = |line: &str| line.contains("ERROR") && !line.contains(" openraft::");
+    let plain = |line: &&str| ours(line) || line.contains("panicked at");
     let errors: Vec<&str> = log.lines().filter(plain).collect();
     let lines: Vec<&str> = match errors.is_empty() {
         true => log.lines().filter(|line| !line.is_empty()).collect(),

@@ -18,7 +18,7 @@ use crate::truth::{Book, BranchName, Judgement, Outcome, Value};
 /// A push or a listing that takes longer has an unknown outcome.
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
 /// Between two pushes of one writer, at most: the machine has other work.
-const REST_MS_MAX: u64 = 300;
+const REST_MS_MAX: u64 = 150;
 /// After a failure.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(250);
 /// Commits on one branch before it begins anew: bounds what a clone is.

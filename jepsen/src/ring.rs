@@ -11,6 +11,7 @@
 //! DIR/log/n1.log    node 1's log
 //! ```
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, Permissions};
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::PermissionsExt as _;
@@ -267,7 +268,7 @@ impl Ring {
     ///
     /// # Errors
     /// When there is no such node.
-    pub fn signal(&self, id: u64, ending: Ending) -> anyhow::Result<()> {
+    fn signal(&self, id: u64, ending: Ending) -> anyhow::Result<()> {
         if let Some(child) = &self.node(id)?.child {
             let which = match ending {
                 Ending::Stop => Signal::TERM,
@@ -284,6 +285,28 @@ impl Ring {
     /// When it cannot be waited for.
     pub fn end(&mut self, id: u64, ending: Ending) -> anyhow::Result<String> {
         self.signal(id, ending)?;
+        self.wait_end(id, ending)
+    }
+
+    /// Ends nodes at the same time: one by one they would hand their leaders over.
+    ///
+    /// # Errors
+    /// When one cannot be waited for.
+    pub fn end_together(
+        &mut self,
+        ids: &BTreeSet<u64>,
+        ending: Ending,
+    ) -> anyhow::Result<Vec<(u64, String)>> {
+        for id in ids {
+            self.signal(*id, ending)?;
+        }
+        ids.iter()
+            .map(|id| Ok((*id, self.wait_end(*id, ending)?)))
+            .collect()
+    }
+
+    /// Waits for the end of a node that has its signal: a second one would end it without order.
+    fn wait_end(&mut self, id: u64, ending: Ending) -> anyhow::Result<String> {
         let node = self.node_mut(id)?;
         let Some(mut child) = node.child.take() else {
             return Ok("was not running".to_owned());

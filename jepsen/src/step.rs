@@ -277,7 +277,11 @@ impl Runner<'_> {
             .into_iter()
             .filter(|id| self.ring.runs(*id))
             .collect();
-        let left = self.checker().everything(&running, Duration::ZERO);
+        // Without a majority each question takes until its deadline: one repository is enough.
+        let at = usize::try_from(scene.step.seed).unwrap_or(0) % self.repos.len().max(1);
+        let mut checker = self.checker();
+        checker.repos = self.repos.get(at..=at).unwrap_or_default();
+        let left = checker.everything(&running, Duration::ZERO);
         for served in left.into_values().flatten() {
             if let Served::Wrong(texts) = served {
                 wrong(scene, texts);

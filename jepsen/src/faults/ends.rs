@@ -39,22 +39,18 @@ impl Fault for Ends {
             .iter()
             .map(|node| (*node, field.ring.log_position(*node)))
             .collect();
-        // All at once: a majority that goes one by one hands its leaders over.
-        for node in &self.nodes {
-            field.ring.signal(*node, self.ending)?;
-        }
+        let ended = field.ring.end_together(&self.nodes, self.ending)?;
         let mut proof = Vec::new();
         let mut complaints = Vec::new();
-        for (node, mark) in marks {
-            let how = field.ring.end(node, self.ending)?;
+        for ((node, how), (_, mark)) in ended.into_iter().zip(marks) {
             if self.ending == Ending::Stop {
                 if !how.contains("exit status: 0") {
-                    complaints.push(format!("noise: node {node} {how} after SIGTERM"));
+                    complaints.push(format!("node {node} {how} after SIGTERM"));
                 }
                 let log = field.ring.log_since(node, mark);
                 let error = log.lines().find(|line| line.contains(" ERROR "));
                 complaints.extend(error.map(|line| {
-                    format!("noise: an ordinary stop of node {node} logged an error: {line}")
+                    format!("an ordinary stop of node {node} logged an error: {line}")
                 }));
             }
             proof.push(format!("n{node} {how}"));

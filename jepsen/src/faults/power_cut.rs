@@ -27,12 +27,7 @@ impl Fault for PowerCut {
         // What a clean stop left in the page cache is lost as well.
         let after_stop = field.rng.random_range(0..2) == 0;
         if after_stop {
-            for node in &self.nodes {
-                field.ring.signal(*node, Ending::Stop)?;
-            }
-            for node in &self.nodes {
-                field.ring.end(*node, Ending::Stop)?;
-            }
+            field.ring.end_together(&self.nodes, Ending::Stop)?;
         }
         let mut refused = 0_u32;
         for node in &self.nodes {

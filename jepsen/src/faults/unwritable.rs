@@ -78,12 +78,7 @@ impl Fault for Unwritable {
 
     fn heal(&mut self, field: &mut Field<'_>) -> anyhow::Result<()> {
         if let Some(ending) = self.ending {
-            for node in &self.nodes {
-                field.ring.signal(*node, ending)?;
-            }
-            for node in &self.nodes {
-                field.ring.end(*node, ending)?;
-            }
+            field.ring.end_together(&self.nodes, ending)?;
         }
         set_immutable(&self.folders, "-i")?;
         for node in &self.nodes {
