@@ -114,6 +114,8 @@ impl Ring {
             let node = ring.prepare(shape, id, &layout)?;
             ring.nodes.push(node);
         }
+        // What an operator laid out has long been on the disk when the power goes.
+        rustix::fs::sync();
         Ok(ring)
     }
 

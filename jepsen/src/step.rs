@@ -73,6 +73,12 @@ struct Scene {
 impl Scene {
     fn found(&mut self, sort: Sort, text: String) {
         let step = self.step.number;
+        // A node that is started again says the same again, with another time in front.
+        let words = |text: &str| text.split(": ").take(2).map(str::len).sum::<usize>();
+        let same = |f: &Finding| f.sort == sort && words(&f.text) == words(&text);
+        if matches!(sort, Sort::Words | Sort::Panic) && self.findings.iter().any(same) {
+            return;
+        }
         self.findings.push(Finding { sort, step, text });
     }
 

@@ -310,10 +310,15 @@ impl Fault for Damage {
         Ok(())
     }
 
-    fn undo(&mut self, _field: &mut Field<'_>) -> anyhow::Result<Option<String>> {
+    fn undo(&mut self, field: &mut Field<'_>) -> anyhow::Result<Option<String>> {
         let Some((wound, kind)) = self.done.take() else {
             return Ok(None);
         };
+        // A log that its node took as it is has gone on, and an older part does not fit into it any more.
+        let taken = kind == FileKind::Wal && field.ring.runs(field.node);
+        if taken && !matches!(wound, Wound::Flip { .. }) {
+            return Ok(None);
+        }
         if !kind.immutable() || !wound.undo()? {
             return Ok(None);
         }

