@@ -134,7 +134,10 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
             ErrorCode::Conflict,
             format!("the packs of repository {path} changed meanwhile: look again"),
         ),
-        Refusal::AlreadyFormed | Refusal::UnknownNode | Refusal::Invalid => {
+        Refusal::AlreadyFormed
+        | Refusal::UnknownNode
+        | Refusal::Invalid
+        | Refusal::LaterStart { .. } => {
             invalid("the request breaks a limit or makes no sense")
         }
     }

@@ -9,6 +9,7 @@ use henge_types::{
 const VERSION: u8 = 0x01;
 const REQUEST: u8 = 0x02;
 const REQUEST_FLOOR: u8 = 0x03;
+const START: u8 = 0x05;
 
 const CLUSTER: u8 = 0x10;
 const NODE: u8 = 0x11;
@@ -102,6 +103,22 @@ pub(crate) fn node(node: NodeId) -> Bytes {
 /// All node records.
 pub(crate) fn nodes() -> Bytes {
     join(NODE, &[])
+}
+
+/// The last registered start of a member; they sort by number.
+pub(crate) fn start(node: NodeId) -> Bytes {
+    join(START, &[&node.get().to_be_bytes()])
+}
+
+/// All of those.
+pub(crate) fn starts() -> Bytes {
+    join(START, &[])
+}
+
+/// The member of such a key.
+pub(crate) fn start_node(key: &[u8]) -> Option<NodeId> {
+    let (node, _) = take::<8>(after_tag(START, key)?)?;
+    Some(NodeId::new(u64::from_be_bytes(node)))
 }
 
 /// A shard's placement; they sort by group.

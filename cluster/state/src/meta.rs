@@ -4,12 +4,13 @@ mod catalogue;
 mod edit;
 mod membership;
 mod naming;
+mod starts;
 
 use bytes::Bytes;
 use henge_types::stored::number;
 use henge_types::{
     ClusterRecord, GroupId, MetaCommand, NodeId, NodeRecord, OwnerName, RepoId, RepoPath,
-    RepoRecord, RepoState, RequestId, ShardPlacement, UntoldRecord,
+    RepoRecord, RepoState, RequestId, ShardPlacement, StartRecord, UntoldRecord,
 };
 
 use crate::apply::Header;
@@ -58,6 +59,23 @@ impl<'v, V: View> MetaView<'v, V> {
         let all = keys::nodes();
         let pairs = self.view.range(&all, &all);
         pairs.map(|(key, bytes)| decode(number::NODE_RECORD, key, bytes))
+    }
+
+    /// The last registered start of a member.
+    pub fn start(self, node: NodeId) -> Option<StartRecord> {
+        let key = keys::start(node);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::START_RECORD, &key, &bytes))
+    }
+
+    /// The last registered start of every member that has one, by number.
+    pub fn starts(self) -> impl Iterator<Item = (NodeId, StartRecord)> + use<'v, V> {
+        let all = keys::starts();
+        let pairs = self.view.range(&all, &all);
+        pairs.filter_map(|(key, bytes)| {
+            let node = keys::start_node(key)?;
+            Some((node, decode(number::START_RECORD, key, bytes)))
+        })
     }
 
     /// Where a shard lives.
@@ -215,5 +233,6 @@ pub(crate) fn execute(
         MetaCommand::MarkRepoDropped { repo } => catalogue::mark_dropped(changes, repo),
         MetaCommand::EditRepo(edit) => edit::edit(changes, header, edit),
         MetaCommand::MarkRepoTold { repo, revision } => edit::mark_told(changes, repo, *revision),
+        MetaCommand::RegisterStart(register) => starts::register(changes, header, register),
     }
 }

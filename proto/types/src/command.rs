@@ -9,6 +9,7 @@ use crate::mirrors::{BeginMirror, ChangeMirror, EditMirror, RecordMirror, SetMir
 use crate::names::{RefName, RefPattern, RepoPath, Topic};
 use crate::object::{ObjectFormat, ObjectId, PackId};
 use crate::records::{NodeRecord, RepoLimits, ShardPlacement};
+use crate::starts::RegisterStart;
 
 mod encoding;
 mod level;
@@ -111,6 +112,8 @@ pub enum MetaCommand {
         /// The entry that changed them.
         revision: LogIndex,
     },
+    /// A process of a member has started. Number 38; needs release level [`VERSION_STARTS_AND_TIME`].
+    RegisterStart(RegisterStart),
 }
 
 /// Changes of a repository; what is `None` stays.

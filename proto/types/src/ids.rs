@@ -165,6 +165,11 @@ random_id!(
     "an incarnation (32 lower-case hex digits)"
 );
 random_id!(
+    /// One start of a node's process.
+    StartId,
+    "a start's id (32 lower-case hex digits)"
+);
+random_id!(
     /// A repository. Never used twice.
     RepoId,
     "a repository id (32 lower-case hex digits)"

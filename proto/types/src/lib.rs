@@ -8,7 +8,7 @@
 //! - [`mirrors`]: repositories that follow others on a schedule.
 //! - [`certificates`]: signed pushes.
 //! - [`conditions`]: what is wrong on a node, since when, and what to do about it.
-//! - [`records`]: what the state machines keep.
+//! - [`records`]: what the state machines keep. [`starts`]: the starts of a node, one after the other.
 //! - [`status`]: what a cluster says of itself.
 //! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
 //! - [`error`]: the one list of error codes.
@@ -26,6 +26,7 @@ pub mod names;
 pub mod object;
 pub mod records;
 pub mod reply;
+pub mod starts;
 pub mod status;
 pub mod stored;
 
@@ -42,7 +43,7 @@ pub use conditions::{Condition, ConditionKind, Severity};
 pub use error::ErrorCode;
 pub use ids::{
     ClusterId, Generation, GroupId, Incarnation, LogIndex, MirrorId, NetworkId, NodeId, RepoId,
-    RequestId,
+    RequestId, StartId,
 };
 pub use mirrors::{
     BeginMirror, ChangeMirror, EditMirror, Mirror, MirrorChange, MirrorKind, MirrorLast,
@@ -56,3 +57,4 @@ pub use records::{
     RepoRecord, RepoState, ShardPlacement, ShardRepo, ShardRepoState, UntoldRecord,
 };
 pub use reply::{RefRefusal, RefVerdict, Refusal, Reply};
+pub use starts::{KnownStart, RegisterStart, RegisteredStart, StartClaim, StartPlace, StartRecord};

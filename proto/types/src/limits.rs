@@ -196,3 +196,7 @@ pub const CONDITIONS_REPORTED_MAX: usize = 100;
 pub const CONDITION_SUBJECT_BYTES_MAX: usize = 256;
 /// The detail of a condition.
 pub const CONDITION_DETAIL_BYTES_MAX: usize = 512;
+
+/// Starts of a node that its data directory remembers beside the last registered one. At the bound a start uses the last
+/// drawn id again.
+pub const STARTS_DRAWN_MAX: usize = 64;

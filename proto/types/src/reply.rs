@@ -8,6 +8,7 @@ use crate::ids::{Generation, NetworkId, RepoId};
 use crate::names::{RefName, RefPattern, RepoPath};
 use crate::object::{ObjectId, PackId};
 use crate::records::RepoRecord;
+use crate::starts::RegisteredStart;
 
 /// The answer of `apply`. Recorded with the request id, so its encoding only grows at the end: see `encoding`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,6 +86,11 @@ pub enum Refusal {
     NoSuchProtection,
     /// The repository has as many of these as it may have.
     TooMany,
+    /// A later start of the node is registered than any that its data directory knows.
+    LaterStart {
+        /// The registered one.
+        registered: RegisteredStart,
+    },
 }
 
 /// What became of one ref update.

@@ -21,6 +21,8 @@ pub mod number {
     pub const REPO_RECORD: u16 = 1013;
     /// What a repository's shard has still to be told.
     pub const UNTOLD_RECORD: u16 = 1014;
+    /// The last registered start of a member, in the meta group's state.
+    pub const START_RECORD: u16 = 1015;
     /// A repository in its shard.
     pub const SHARD_REPO: u16 = 1020;
     /// A pack in a shard's manifest.

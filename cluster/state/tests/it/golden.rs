@@ -77,6 +77,8 @@ fn next(command: &Command) -> Option<Command> {
             MetaCommand::MarkRepoDropped { .. } => create_in(1, 2),
             // Those of release level 3: `golden_3`.
             MetaCommand::EditRepo(_) | MetaCommand::MarkRepoTold { .. } => return None,
+            // That of starts is in `starts`.
+            MetaCommand::RegisterStart(_) => return None,
         },
         Command::Shard(command) => match command {
             ShardCommand::CreateRepo { .. } => drop_repo(1),
@@ -361,7 +363,8 @@ fn next_reply(reply: &Reply) -> Option<Reply> {
             Refusal::NoSuchPack { .. }
             | Refusal::ProtectionExists
             | Refusal::NoSuchProtection
-            | Refusal::TooMany => return None,
+            | Refusal::TooMany
+            | Refusal::LaterStart { .. } => return None,
         },
     };
     Some(Reply::Refused(refusal))

@@ -18,5 +18,6 @@ mod push;
 mod quota;
 mod requests;
 mod shard;
+mod starts;
 mod state;
 mod version;

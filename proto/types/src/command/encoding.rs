@@ -158,6 +158,7 @@ impl MetaCommand {
             Self::MarkRepoDropped { .. } => 22,
             Self::EditRepo(_) => 24,
             Self::MarkRepoTold { .. } => 25,
+            Self::RegisterStart(_) => 38,
         }
     }
 
@@ -172,6 +173,7 @@ impl MetaCommand {
             Self::MarkRepoDropped { .. } => "mark_repo_dropped",
             Self::EditRepo(_) => "edit_repo",
             Self::MarkRepoTold { .. } => "mark_repo_told",
+            Self::RegisterStart(_) => "register_start",
         }
     }
 
@@ -198,6 +200,7 @@ impl MetaCommand {
             | Self::MarkRepoDropped { repo } => stored::encode(number, 1, repo),
             Self::EditRepo(edit) => stored::encode(number, 1, edit),
             Self::MarkRepoTold { repo, revision } => stored::encode(number, 1, &(repo, revision)),
+            Self::RegisterStart(register) => stored::encode(number, 1, register),
         }
     }
 
@@ -226,6 +229,7 @@ impl MetaCommand {
             24 => stored::body(number, version, bytes).map(Self::EditRepo),
             25 => stored::body(number, version, bytes)
                 .map(|(repo, revision)| Self::MarkRepoTold { repo, revision }),
+            38 => stored::body(number, version, bytes).map(Self::RegisterStart),
             _ => Err(DecodeError::Number {
                 expected: *META.start(),
                 found: number,

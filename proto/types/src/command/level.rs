@@ -1,6 +1,9 @@
 //! Which release understands a command.
 
-use super::{Command, CreateRepo, MetaCommand, ShardCommand, VERSION_REPLACE_PACKS, VERSION_REPOS};
+use super::{
+    Command, CreateRepo, MetaCommand, ShardCommand, VERSION_REPLACE_PACKS, VERSION_REPOS,
+    VERSION_STARTS_AND_TIME,
+};
 use crate::object::ObjectFormat;
 
 /// What every release understands.
@@ -24,6 +27,7 @@ impl MetaCommand {
         match self {
             Self::ReserveRepo(create) if !create.is_of_level_1() => VERSION_REPOS,
             Self::EditRepo(_) | Self::MarkRepoTold { .. } => VERSION_REPOS,
+            Self::RegisterStart(_) => VERSION_STARTS_AND_TIME,
             Self::FormCluster { .. }
             | Self::RegisterNode(_)
             | Self::ReserveRepo(_)

@@ -1,0 +1,51 @@
+//! The starts of members, one after the other.
+
+use henge_types::limits::STARTS_DRAWN_MAX;
+use henge_types::stored::{self, number};
+use henge_types::{Refusal, RegisterStart, RegisteredStart, Reply, StartRecord};
+
+use super::MetaView;
+use crate::apply::Header;
+use crate::changes::Changes;
+use crate::keys;
+use crate::outcome::Outcome;
+use crate::view::View;
+
+/// Registers a start that follows the registered one. The registered one again changes nothing, so a proposer whose answer
+/// was lost proposes once more.
+pub(super) fn register(
+    changes: &mut Changes<'_, impl View>,
+    header: &Header,
+    command: &RegisterStart,
+) -> Outcome {
+    let refused = |refusal| Outcome::reply(Reply::Refused(refusal));
+    let meta = MetaView::new(changes.before());
+    let member = meta.node(command.node);
+    if member.is_none_or(|member| member.incarnation != command.incarnation) {
+        return refused(Refusal::UnknownNode);
+    }
+    if command.claim.drawn.len() > STARTS_DRAWN_MAX {
+        return refused(Refusal::Invalid);
+    }
+    // A record of another data directory says nothing of this one.
+    let before = meta.start(command.node);
+    let before = before.filter(|record| record.incarnation == command.incarnation);
+    if let Some(StartRecord { registered, .. }) = before {
+        if registered.start == command.claim.start {
+            return Outcome::reply(Reply::Done);
+        }
+        if !command.claim.follows(&registered.into()) {
+            return refused(Refusal::LaterStart { registered });
+        }
+    }
+    let record = StartRecord {
+        incarnation: command.incarnation,
+        registered: RegisteredStart {
+            start: command.claim.start,
+            index: header.index,
+        },
+    };
+    let bytes = stored::encode(number::START_RECORD, 1, &record);
+    changes.put(keys::start(command.node), bytes);
+    Outcome::reply(Reply::Done)
+}
