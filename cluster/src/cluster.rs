@@ -16,10 +16,11 @@ use henge_storage::disk::OsDisk;
 use henge_storage::kv::{SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{Wal, WalConfig};
-use henge_types::{GroupId, NodeId, NodeRecord, limits};
+use henge_types::{GroupId, NodeId, NodeRecord, StartId, limits};
 use thiserror::Error;
 use tokio::sync::watch;
 
+use crate::acknowledged::Followed;
 use crate::conditions::Conditions;
 use crate::config::{ClusterConfig, raft_config};
 use crate::effects::Effects;
@@ -31,6 +32,7 @@ use crate::network::SNAPSHOT_SERVICE;
 use crate::server::{ClusterServer, RaftServer};
 use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
+use crate::starts::{Starts, registration};
 use crate::transport::bulk::Bulk;
 use crate::transport::listener;
 use crate::transport::members::{Identity, Members};
@@ -92,6 +94,8 @@ pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) started: Instant,
     pub(crate) members: Members,
+    pub(crate) starts: Starts,
+    pub(crate) followed: Followed,
     pub(crate) groups: Groups,
     pub(crate) peers: Peers,
     pub(crate) bulk: Bulk,
@@ -134,9 +138,15 @@ impl Cluster {
         let raft = raft_config(&config.timings)?;
         let tls = Tls::load(config.identity.cluster, &config.tls)?;
         let members = Members::new(config.identity, &config.founders);
+        let starts = draw_start(&config, &scope).await?;
         let quic = Quic::bind(config.listen, &tls)
             .map_err(StartError::io(format!("cannot bind UDP {}", config.listen)))?;
-        let bulk = Bulk::new(members.clone(), &tls, quic.clone(), scope.child("bulk"));
+        let bulk = Bulk::new(
+            (members.clone(), starts.clone()),
+            &tls,
+            quic.clone(),
+            scope.child("bulk"),
+        );
         let incoming = listener::listen(config.listen, &tls, bulk.clone(), &scope).await;
         let incoming =
             incoming.map_err(StartError::io(format!("cannot bind TCP {}", config.listen)))?;
@@ -152,12 +162,14 @@ impl Cluster {
         let cluster = Self {
             shared: Arc::new(Shared {
                 started: clock.instant(),
-                peers: Peers::new(members.clone(), tls),
+                peers: Peers::new(members.clone(), starts.clone(), tls),
                 // The high half tells this run's request ids from those of earlier ones.
                 counter: AtomicU64::new(u64::from(rand::random::<u32>()) << 32),
                 config,
                 clock,
                 members,
+                starts,
+                followed: Followed::default(),
                 groups,
                 bulk,
                 wal: opened.wal,
@@ -175,6 +187,7 @@ impl Cluster {
         quic.serve(shared.bulk.clone(), &scope);
         cluster.serve_grpc(incoming);
         Formation::start(&cluster, raft, opened.kv).await?;
+        registration::spawn(&cluster);
         upkeep::start(&cluster);
         Ok(cluster)
     }
@@ -185,7 +198,7 @@ impl Cluster {
     ) {
         let shared = &self.shared;
         let raft = RaftServer::new(
-            shared.members.clone(),
+            (shared.members.clone(), shared.starts.clone()),
             shared.groups.clone(),
             Arc::clone(&shared.clock),
         );
@@ -413,6 +426,21 @@ impl Cluster {
     pub(crate) fn next_count(&self) -> u64 {
         self.shared.counter.fetch_add(1, Ordering::Relaxed)
     }
+}
+
+/// Draws this process's start: durable before anything is heard or said.
+async fn draw_start(config: &ClusterConfig, scope: &Scope) -> Result<Starts, StartError> {
+    let identity = config.identity;
+    let dir = config.data_dir.clone();
+    let start = StartId::from_bytes(henge_runtime::random_bytes());
+    let what = "cannot write the starts of this node to its data directory";
+    let drawing = scope.blocking("draw start", move || {
+        Starts::draw(identity.node, identity.incarnation, &dir, start)
+    });
+    drawing
+        .await
+        .map_err(StartError::io(what))?
+        .map_err(StartError::io(what))
 }
 
 struct Opened {

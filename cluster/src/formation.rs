@@ -17,11 +17,12 @@ use henge_state::{MetaView, State};
 use henge_storage::kv::{Kv, SledKv};
 use henge_storage::wal::GroupLog;
 use henge_types::command::VERSION_KNOWN;
-use henge_types::{Command, GroupId, MetaCommand, NodeId};
+use henge_types::{Command, GroupId, MetaCommand, NodeId, NodeRecord};
 use openraft::Config;
 use openraft::errors::{InitializeError, RaftError};
 
 use crate::cluster::{Cluster, StartError};
+use crate::config::ClusterConfig;
 use crate::group::Group;
 use crate::levels::LevelError;
 use crate::log_store::LogStore;
@@ -37,6 +38,8 @@ const FORM_TIMEOUT: Duration = Duration::from_secs(5);
 const FOUNDERS_WAIT: Duration = Duration::from_secs(2);
 /// When a group that could not start is tried again.
 const RUN_AGAIN: Duration = Duration::from_secs(5);
+/// How long a replica of a shard leaves it to each replica before it in the table to begin the group.
+const BEGIN_INSTEAD: Duration = Duration::from_secs(3);
 /// Between two looks at a meta group that is not formed yet.
 const FORM_PAUSE: Duration = Duration::from_millis(25);
 
@@ -122,8 +125,10 @@ impl Formation {
             return Ok(());
         };
         if !nodes.is_empty() {
+            self.check_configuration(&nodes);
             self.cluster.members().replace(nodes);
         }
+        self.cluster.follow_starts();
         let own = self.cluster.node();
         let mut failed = None;
         for placement in placements
@@ -139,6 +144,17 @@ impl Formation {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// A node whose configuration names another cluster than the one it is in ends: it would route by it.
+    fn check_configuration(&self, nodes: &[NodeRecord]) {
+        let config = &self.cluster.shared.config;
+        let shards = self.meta(|meta| meta.cluster().map(|cluster| cluster.shards));
+        if let Some(shards) = shards.flatten()
+            && let Some(reason) = mismatch(config, shards, nodes)
+        {
+            self.cluster.shared.starts.end(&reason);
+        }
     }
 
     /// Whether this node leads the meta group and nothing is to be waited for: the meta group is at this release's level,
@@ -196,7 +212,12 @@ impl Formation {
         let (state, position) = self.believed(group, &log).await?;
         let (machine, view) = Machine::new(group, state, position, shared.deps.clone());
         let own = self.cluster.node();
-        let network = Network::new(own, group, shared.peers.clone(), shared.bulk.clone());
+        let network = Network::new(
+            own,
+            group,
+            (shared.peers.clone(), shared.bulk.clone()),
+            (shared.starts.clone(), shared.followed.clone()),
+        );
         let store = LogStore::new(group, shared.wal.clone());
         let raft = Raft::new(own.get(), Arc::clone(&self.raft), network, store, machine).await;
         let raft = raft.map_err(|error| refused(error.to_string()))?;
@@ -205,18 +226,9 @@ impl Formation {
             had_log,
             shared.config.timings.lease_max(),
         );
-        if let Some(until) = quiet_until {
-            self.stay_quiet(&raft, until);
-        }
-        // Exactly one node starts a group, and only one that has never had a log of it: the first
-        // founder the meta group, the first replica of the table a shard.
-        let first = if group.is_meta() {
-            replicas.iter().min()
-        } else {
-            replicas.first()
-        };
-        if !had_log && first == Some(&own) {
-            initialise(&raft, replicas).await.map_err(refused)?;
+        self.stay_quiet(&raft, quiet_until);
+        if !had_log {
+            self.begin(group, &raft, replicas).await.map_err(refused)?;
         }
         shared.groups.insert(Group {
             id: group,
@@ -227,17 +239,64 @@ impl Formation {
         Ok(())
     }
 
-    /// No election of its own until the leases this replica may have granted before have run out.
-    fn stay_quiet(&self, raft: &Raft, until: Instant) {
+    /// No election of its own until the leases this replica may have granted before have run out, nor while a directory
+    /// that was moved is not answered for.
+    fn stay_quiet(&self, raft: &Raft, until: Option<Instant>) {
+        let mut moved = self.cluster.shared.starts.moved();
+        if until.is_none() && !*moved.borrow() {
+            return;
+        }
         raft.runtime_config().elect(false);
         let raft = raft.clone();
         self.cluster
             .shared
             .scope
             .spawn("quiet", OnPanic::EndProcess, async move {
-                tokio::time::sleep_until(until.into()).await;
-                raft.runtime_config().elect(true);
+                if let Some(until) = until {
+                    tokio::time::sleep_until(until.into()).await;
+                }
+                if moved.wait_for(|moved| !moved).await.is_ok() {
+                    raft.runtime_config().elect(true);
+                }
             });
+    }
+
+    /// Starts a group that has never had a log here. The first founder starts the meta group, the first replica of the
+    /// table a shard. Any other replica of a shard starts it, too, where that one has not after a while: all of them write
+    /// the same first entry, as the table says, so that several may. The founders of the meta group have no table.
+    async fn begin(&self, group: GroupId, raft: &Raft, replicas: &[NodeId]) -> Result<(), String> {
+        let own = self.cluster.node();
+        if group.is_meta() {
+            return match replicas.iter().min() == Some(&own) {
+                true => initialise(raft, replicas).await,
+                false => Ok(()),
+            };
+        }
+        let place = replicas.iter().position(|replica| *replica == own);
+        let Some(before) = place.and_then(|place| u32::try_from(place).ok()) else {
+            return Ok(());
+        };
+        if before == 0 {
+            return initialise(raft, replicas).await;
+        }
+        // Replicas that are not the first ones of the table get the log of those that are.
+        let placement = self.meta(|meta| meta.placement(group)).flatten();
+        if placement.is_none_or(|placement| placement.epoch > 0) {
+            return Ok(());
+        }
+        let (raft, replicas) = (raft.clone(), replicas.to_vec());
+        let scope = &self.cluster.shared.scope;
+        scope.spawn("begin shard", OnPanic::EndProcess, async move {
+            tokio::time::sleep(BEGIN_INSTEAD * before).await;
+            if !matches!(raft.is_initialized().await, Ok(false)) {
+                return;
+            }
+            tracing::info!(%group, "the replicas before this one have not begun the group: begun here");
+            if let Err(error) = initialise(&raft, &replicas).await {
+                tracing::warn!(%group, %error, "the group was not begun");
+            }
+        });
+        Ok(())
     }
 
     /// The state a clean stop left for a group, unless it is ahead of what the log or a snapshot proves:
@@ -305,6 +364,38 @@ fn wipe(kv: &dyn Kv, group: GroupId) {
     if let Err(error) = kv.wipe(group) {
         tracing::warn!(%group, %error, "the kv is not written to until the next start, which builds it again");
     }
+}
+
+/// What of a node's configuration differs from the cluster that it is in; `None` where nothing does.
+fn mismatch(config: &ClusterConfig, shards: u32, nodes: &[NodeRecord]) -> Option<String> {
+    let advice = "the shards and founders of a cluster are fixed when it is formed: set them in node.toml as they were";
+    if config.shards != shards {
+        let said = config.shards;
+        return Some(format!(
+            "node.toml says {said} shards, the cluster was formed with {shards}: {advice}"
+        ));
+    }
+    let differs = |node: &&NodeRecord| !nodes.contains(node);
+    if let Some(founder) = config.founders.iter().find(differs) {
+        let member = nodes.iter().find(|node| node.node == founder.node);
+        let known = member.map_or_else(|| "no such node".to_owned(), describe);
+        return Some(format!(
+            "node.toml names as a founder {}, the cluster knows {known}: {advice}",
+            describe(founder)
+        ));
+    }
+    let missing = nodes.iter().find(|node| !config.founders.contains(node))?;
+    Some(format!(
+        "node.toml does not name {}, which founded the cluster: {advice}",
+        describe(missing)
+    ))
+}
+
+fn describe(node: &NodeRecord) -> String {
+    format!(
+        "node {} (incarnation {}, rpc {}, http {})",
+        node.node, node.incarnation, node.rpc, node.http
+    )
 }
 
 fn decode_position(group: GroupId, bytes: &Bytes) -> Result<Position, StartError> {

@@ -74,6 +74,13 @@ impl Group {
             .term
     }
 
+    /// The voters, as this replica knows them.
+    pub fn voters(&self) -> BTreeSet<NodeId> {
+        let metrics = self.raft.metrics().borrow_watched().clone();
+        let voters = metrics.membership_config.voter_ids();
+        voters.map(NodeId::new).collect()
+    }
+
     /// The term and voters, while `own` leads.
     pub fn leadership(&self, own: NodeId) -> Option<Leadership> {
         let receiver = self.raft.server_metrics();

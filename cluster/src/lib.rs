@@ -12,8 +12,11 @@
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
 //! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
+//! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused; `acknowledged`: what followers
+//!   must still have.
 //! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
 
+mod acknowledged;
 pub mod cluster;
 pub mod conditions;
 pub mod config;
@@ -37,6 +40,7 @@ mod snapshot_file;
 mod snapshot_service;
 #[cfg(test)]
 mod snapshot_tests;
+pub mod starts;
 mod status;
 #[cfg(test)]
 mod suite;
@@ -53,6 +57,7 @@ pub use levels::LevelError;
 pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;
+pub use starts::adopt_moved;
 pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};
 pub use transport::members::Identity;
 pub use transport::tls::{ALPN_BULK, TlsFiles};

@@ -18,7 +18,7 @@ pub fn describe() {
     );
     describe_counter!(
         "henge_cluster_calls_refused_total",
-        "Calls of other nodes refused: certificate, cluster, number or incarnation."
+        "Calls of other nodes refused: certificate, cluster, number, incarnation or start."
     );
     describe_gauge!(
         "henge_cluster_applied_lag_entries",

@@ -1,14 +1,17 @@
 //! openraft's way out: one client per group and target, over the shared gRPC channels and bulk streams.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
+use henge_proto::cluster::raft_client::RaftClient;
 use henge_runtime::failpoint;
 use henge_storage::snapshots::SnapshotFile;
-use henge_types::{GroupId, NodeId};
+use henge_types::{GroupId, Incarnation, NodeId};
 use openraft::OptionalSend;
 use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{
@@ -18,8 +21,8 @@ use openraft::impls::EmptyNode;
 use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2};
 use openraft::raft::TransferLeaderError;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use serde::{Deserialize, Serialize};
@@ -27,10 +30,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tonic::Request;
 use tonic::metadata::MetadataValue;
 
-use crate::raft::{Position, TypeConfig, decode_vote, encode_vote};
+use crate::acknowledged::Followed;
+use crate::raft::{LogId, Position, TypeConfig, decode_vote, encode_vote};
+use crate::starts::{StartRefusal, Starts};
 use crate::transport::CUT_OFF;
 use crate::transport::bulk::Bulk;
-use crate::transport::peers::Peers;
+use crate::transport::peers::{PeerChannel, Peers};
 use crate::wire::{self, VoteKind};
 
 /// Metadata of an append stream: its group, known before the first message.
@@ -62,16 +67,25 @@ pub(crate) struct Network {
     group: GroupId,
     peers: Peers,
     bulk: Bulk,
+    starts: Starts,
+    followed: Followed,
 }
 
 impl Network {
     /// Clients of `group` over the node's channels.
-    pub(crate) fn new(own: NodeId, group: GroupId, peers: Peers, bulk: Bulk) -> Self {
+    pub(crate) fn new(
+        own: NodeId,
+        group: GroupId,
+        (peers, bulk): (Peers, Bulk),
+        (starts, followed): (Starts, Followed),
+    ) -> Self {
         Self {
             own,
             group,
             peers,
             bulk,
+            starts,
+            followed,
         }
     }
 }
@@ -111,6 +125,58 @@ fn broken(error: impl fmt::Display) -> Failure {
     NetworkError::from_string(error).into()
 }
 
+/// A follower's part of one append stream: what it must have when each request reaches it.
+#[derive(Debug, Clone)]
+struct Replica {
+    node: NodeId,
+    incarnation: Incarnation,
+    group: GroupId,
+    starts: Starts,
+    followed: Followed,
+    /// Term and last entry that the follower must have, of the requests without an answer; answers come in their order.
+    sent: Arc<Mutex<VecDeque<(u64, u64)>>>,
+}
+
+impl Replica {
+    fn sent(&self, append: &AppendEntriesRequest<TypeConfig>) {
+        let term = append.vote.leader_id.term;
+        let committed = append.leader_commit.as_ref().map_or(0, LogId::index);
+        let follower = (self.node, self.incarnation);
+        let kept = self.followed.sent(follower, self.group, term, committed);
+        self.lock().push_back((term, kept));
+    }
+
+    /// Takes an answer. A follower that lacks an entry which it had acknowledged before the request went out is refused.
+    fn answered(&self, answer: &wire::AppendResult) -> Result<(), StartRefusal> {
+        let Some((term, kept)) = self.lock().pop_front() else {
+            return Ok(());
+        };
+        match answer {
+            Ok(upto) => {
+                let index = upto.as_ref().map_or(0, LogId::index);
+                let follower = (self.node, self.incarnation);
+                self.followed.flushed(follower, self.group, term, index);
+                Ok(())
+            }
+            Err(StreamAppendError::Conflict(id)) if id.index() <= kept && kept > 0 => {
+                let refusal = StartRefusal::LogWentBack {
+                    node: self.node,
+                    group: self.group,
+                    acknowledged: kept,
+                    shown: id.index(),
+                };
+                self.starts.went_back(self.node, &refusal);
+                Err(refusal)
+            }
+            Err(StreamAppendError::Conflict(_) | StreamAppendError::HigherVote(_)) => Ok(()),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, VecDeque<(u64, u64)>> {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What a gRPC status means to openraft: a peer that is down gets a pause, anything else is tried again.
 fn failed(status: &tonic::Status) -> Failure {
     if status.code() == tonic::Code::Unavailable {
@@ -132,13 +198,34 @@ impl Client {
         .into()
     }
 
+    /// A client for the target, unless its start is refused: openraft then pauses as for a node that is down.
+    fn client(&self) -> Result<RaftClient<PeerChannel>, Failure> {
+        if let Some(refusal) = self.network.starts.refused(self.target) {
+            return Err(unreachable(refusal));
+        }
+        self.network.peers.raft(self.target).map_err(unreachable)
+    }
+
+    /// What is remembered of the target's log.
+    fn followed(&self) -> Result<Replica, Failure> {
+        let incarnation = self.network.peers.incarnation(self.target);
+        Ok(Replica {
+            node: self.target,
+            incarnation: incarnation.map_err(unreachable)?,
+            group: self.network.group,
+            starts: self.network.starts.clone(),
+            followed: self.network.followed.clone(),
+            sent: Arc::default(),
+        })
+    }
+
     async fn ask(
         &self,
         request: VoteRequest<TypeConfig>,
         kind: VoteKind,
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, Failure> {
-        let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
+        let mut client = self.client()?;
         let message = wire::vote_out(self.network.group, &request, kind);
         let deadline = option.hard_ttl().max(ANSWER_TIMEOUT_MIN);
         let reply = tokio::time::timeout(deadline, client.vote(message))
@@ -162,13 +249,19 @@ impl Client {
             return Ok(futures::stream::empty().boxed());
         };
         let group = self.network.group;
-        let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
+        let mut client = self.client()?;
+        let replica = self.followed()?;
         let connected = |_: &_| std::future::ready(!failpoint::is_armed(CUT_OFF));
         let requests = futures::stream::iter([first])
             .chain(input)
             .take_while(connected);
-        let mut request =
-            Request::new(requests.map(move |append| wire::append_out(group, &append)));
+        let mut request = Request::new(requests.map({
+            let replica = replica.clone();
+            move |append| {
+                replica.sent(&append);
+                wire::append_out(group, &append)
+            }
+        }));
         request
             .metadata_mut()
             .insert(GROUP, MetadataValue::from(group.get()));
@@ -179,8 +272,12 @@ impl Client {
             .map_err(|status| failed(&status))?
             .into_inner();
         Ok(replies
-            .map(|reply| match reply {
-                Ok(reply) => wire::reply_in(reply).map_err(broken),
+            .map(move |reply| match reply {
+                Ok(reply) => {
+                    let reply = wire::reply_in(reply).map_err(broken)?;
+                    replica.answered(&reply).map_err(unreachable)?;
+                    Ok(reply)
+                }
                 Err(status) => Err(failed(&status)),
             })
             .boxed())
@@ -191,6 +288,9 @@ impl Client {
         head: Bytes,
         file: SnapshotFile,
     ) -> io::Result<VoteOf<TypeConfig>> {
+        if let Some(refusal) = self.network.starts.refused(self.target) {
+            return Err(io::Error::other(refusal));
+        }
         let opened = self
             .network
             .bulk
@@ -291,7 +391,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         request: TransferLeaderRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, Failure> {
-        let mut client = self.network.peers.raft(self.target).map_err(unreachable)?;
+        let mut client = self.client()?;
         let message = henge_proto::cluster::TransferLeaderRequest {
             group: self.network.group.get(),
             ballot: Some(wire::ballot(request.from_leader())),
@@ -311,5 +411,79 @@ impl RaftNetworkV2<TypeConfig> for Client {
             expected,
             actual: expected,
         }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::raft::{Vote, log_id};
+    use henge_types::StartId;
+
+    const FOLLOWER: NodeId = NodeId::new(2);
+    const LIFE: Incarnation = Incarnation::from_bytes([2; 16]);
+
+    fn replica(dir: &std::path::Path) -> Replica {
+        let start = StartId::from_bytes([1; 16]);
+        Replica {
+            node: FOLLOWER,
+            incarnation: LIFE,
+            group: GroupId::META,
+            starts: Starts::draw(NodeId::new(1), LIFE, dir, start).expect("drawn"),
+            followed: Followed::default(),
+            sent: Arc::default(),
+        }
+    }
+
+    fn append(committed: u64) -> AppendEntriesRequest<TypeConfig> {
+        AppendEntriesRequest {
+            vote: Vote::new_committed(3, 1),
+            prev_log_id: None,
+            entries: Vec::new(),
+            leader_commit: Some(log_id(3, committed)),
+        }
+    }
+
+    fn conflict(index: u64) -> wire::AppendResult {
+        Err(StreamAppendError::Conflict(log_id(3, index)))
+    }
+
+    /// An old copy of a follower's disk: the leader probed its log for ever.
+    #[test]
+    fn a_follower_that_lacks_what_it_acknowledged_is_refused() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let replica = replica(dir.path());
+        replica.sent(&append(8));
+        assert_eq!(replica.answered(&Ok(Some(log_id(3, 10)))), Ok(()));
+        replica.sent(&append(8));
+        assert_eq!(replica.answered(&conflict(11)), Ok(()), "not acknowledged");
+        replica.sent(&append(8));
+        let refused = replica.answered(&conflict(9));
+        assert!(
+            matches!(
+                refused,
+                Err(StartRefusal::LogWentBack {
+                    acknowledged: 10,
+                    ..
+                })
+            ),
+            "{refused:?}"
+        );
+        assert!(replica.starts.refused(FOLLOWER).is_some());
+        assert_eq!(
+            replica.followed.kept((FOLLOWER, LIFE)),
+            [(GroupId::META, 8)]
+        );
+    }
+
+    /// A probe that was on its way when the follower caught up says nothing of what it holds now.
+    #[test]
+    fn a_conflict_counts_only_against_earlier_answers() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let replica = replica(dir.path());
+        replica.sent(&append(8));
+        replica.sent(&append(8));
+        assert_eq!(replica.answered(&Ok(Some(log_id(3, 10)))), Ok(()));
+        assert_eq!(replica.answered(&conflict(7)), Ok(()));
     }
 }

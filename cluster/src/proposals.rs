@@ -84,9 +84,13 @@ pub enum ClusterError {
 }
 
 /// What one try through the leader came to.
-enum Try {
+#[derive(Debug)]
+pub(crate) enum Try {
+    /// It is applied.
     Applied(Box<Applied>),
+    /// No leader took it.
     NothingDone,
+    /// It may or may not have been done.
     Unknown,
 }
 
@@ -181,7 +185,7 @@ impl Cluster {
                 });
             }
             match self
-                .call_once(group, command.clone(), request.clone(), left)
+                .call_once(group, command.clone(), Some(request.clone()), left)
                 .await?
             {
                 Try::Applied(applied) => return Ok(*applied),
@@ -192,11 +196,12 @@ impl Cluster {
         }
     }
 
-    async fn call_once(
+    /// Proposes from any node, once. A command without a request id must be one that changes nothing when it is applied again.
+    pub(crate) async fn call_once(
         &self,
         group: GroupId,
         command: Command,
-        request: RequestBinding,
+        request: Option<RequestBinding>,
         left: Duration,
     ) -> Result<Try, ClusterError> {
         let Some(leader) = self.leader(group).await else {
@@ -207,7 +212,7 @@ impl Cluster {
                 .call_remote(leader, group, command, request, left)
                 .await;
         }
-        match self.propose(group, command, Some(request), left).await {
+        match self.propose(group, command, request, left).await {
             Ok(applied) => Ok(Try::Applied(Box::new(applied))),
             // A core that stops may have appended and replicated the entry before.
             Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_)) => Ok(Try::Unknown),
@@ -227,7 +232,7 @@ impl Cluster {
         leader: NodeId,
         group: GroupId,
         command: Command,
-        request: RequestBinding,
+        request: Option<RequestBinding>,
         left: Duration,
     ) -> Result<Try, ClusterError> {
         use pb::call_reply::Result as Answer;
@@ -235,7 +240,7 @@ impl Cluster {
             return Ok(Try::NothingDone);
         };
         let proposal = Proposal {
-            request: Some(request),
+            request,
             proposed_at_ms: 0,
             seed: 0,
             command,
@@ -254,6 +259,7 @@ impl Cluster {
             }
             // The connection may have broken before or after the leader read the call.
             Ok(Err(status)) => {
+                self.shared.starts.heard(&status);
                 tracing::debug!(%group, %leader, %status, "call failed");
                 return Ok(Try::Unknown);
             }

@@ -21,9 +21,11 @@ use crate::group::{Group, Groups};
 use crate::network::GROUP;
 use crate::proposals::ProposeError;
 use crate::raft::{REPLY, TypeConfig};
+use crate::starts::headers::{self, StartHeader};
+use crate::starts::{StartRefusal, Starts};
 use crate::transport::CUT_OFF;
 use crate::transport::listener::Peer;
-use crate::transport::members::{Members, Stranger};
+use crate::transport::members::{Identity, Members, Stranger};
 use crate::transport::peers::introduced;
 use crate::wire::{self, VoteKind};
 
@@ -34,18 +36,32 @@ const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub(crate) struct RaftServer {
     members: Members,
+    starts: Starts,
     groups: Groups,
     clock: Arc<dyn Clock>,
 }
 
 impl RaftServer {
     /// Serves `groups` to `members`.
-    pub(crate) fn new(members: Members, groups: Groups, clock: Arc<dyn Clock>) -> Self {
+    pub(crate) fn new(
+        (members, starts): (Members, Starts),
+        groups: Groups,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
         Self {
             members,
+            starts,
             groups,
             clock,
         }
+    }
+
+    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        let caller = admit(&self.members, &self.starts, request)?;
+        self.starts
+            .may_take_part()
+            .map_err(|refusal| Status::unavailable(refusal.to_string()))?;
+        Ok(caller)
     }
 
     fn group(&self, group: u32) -> Result<Group, Status> {
@@ -70,18 +86,53 @@ impl RaftServer {
     clippy::result_large_err,
     reason = "tonic's Status is what a gRPC service answers"
 )]
-fn admit<T>(members: &Members, request: &Request<T>) -> Result<NodeId, Status> {
+fn admit<T>(members: &Members, starts: &Starts, request: &Request<T>) -> Result<Caller, Status> {
     if failpoint::is_armed(CUT_OFF) {
         return Err(Status::unavailable("cut off"));
     }
     let certificate = request.extensions().get::<Peer>().and_then(|peer| peer.0);
     let said = introduced(request.metadata()).ok_or(Stranger::Silent);
-    said.and_then(|said| members.admit(&said, certificate))
-        .map_err(|stranger| {
-            tracing::warn!(%stranger, "call refused");
-            metrics::counter!("henge_cluster_calls_refused_total").increment(1);
-            Status::permission_denied(stranger.to_string())
-        })
+    let admitted = said.and_then(|said| members.admit(&said, certificate).map(|_| said));
+    let said = admitted.map_err(|stranger| {
+        tracing::warn!(%stranger, "call refused");
+        metrics::counter!("henge_cluster_calls_refused_total").increment(1);
+        Status::permission_denied(stranger.to_string())
+    })?;
+    let header = StartHeader::of(request.metadata());
+    let caller = Caller { said, header };
+    caller.admit_start(starts).map_err(|refusal| {
+        tracing::warn!(%refusal, "call refused");
+        metrics::counter!("henge_cluster_calls_refused_total").increment(1);
+        match refusal {
+            StartRefusal::LaterStart { .. } | StartRefusal::LogWentBack { .. } => {
+                headers::refusal(&refusal.to_string())
+            }
+            StartRefusal::Missing(_) => Status::permission_denied(refusal.to_string()),
+            StartRefusal::SelfRefused | StartRefusal::Moved => {
+                Status::unavailable(refusal.to_string())
+            }
+        }
+    })?;
+    Ok(caller)
+}
+
+/// Who calls, and what the call says of starts.
+#[derive(Debug, Clone)]
+struct Caller {
+    said: Identity,
+    header: Option<StartHeader>,
+}
+
+impl Caller {
+    /// Whether the caller follows what is known of it by now.
+    fn admit_start(&self, starts: &Starts) -> Result<(), StartRefusal> {
+        let claim = self.header.as_ref().map(|header| &header.claim);
+        let known = self
+            .header
+            .as_ref()
+            .and_then(|header| header.known.as_ref());
+        starts.admit(self.said.node, self.said.incarnation, claim, known)
+    }
 }
 
 /// The request in a message; nothing ends the stream, which openraft takes for a lost connection.
@@ -115,7 +166,7 @@ impl RaftService for RaftServer {
         &self,
         request: Request<Streaming<pb::AppendRequest>>,
     ) -> Result<Response<Replies>, Status> {
-        admit(&self.members, &request)?;
+        let caller = self.admit(&request)?;
         let number = request
             .metadata()
             .get(GROUP)
@@ -123,7 +174,10 @@ impl RaftService for RaftServer {
         let number: u32 =
             number.ok_or_else(|| Status::invalid_argument("the stream names no group"))?;
         let group = self.group(number)?;
+        let starts = self.starts.clone();
         let input = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
+            // A stream outlives what was known when it opened.
+            caller.admit_start(&starts).ok()?;
             read_append(number, message)
         });
         let replies = group.raft.stream_append(input).map(|reply| match reply {
@@ -137,7 +191,7 @@ impl RaftService for RaftServer {
         &self,
         request: Request<pb::VoteRequest>,
     ) -> Result<Response<pb::VoteReply>, Status> {
-        admit(&self.members, &request)?;
+        self.admit(&request)?;
         let message = request.into_inner();
         let group = self.group(message.group)?;
         self.refuse_while_quiet(&group)?;
@@ -155,7 +209,7 @@ impl RaftService for RaftServer {
         &self,
         request: Request<pb::TransferLeaderRequest>,
     ) -> Result<Response<pb::TransferLeaderReply>, Status> {
-        admit(&self.members, &request)?;
+        self.admit(&request)?;
         let message = request.into_inner();
         let group = self.group(message.group)?;
         self.refuse_while_quiet(&group)?;
@@ -181,6 +235,10 @@ impl ClusterServer {
     pub(crate) fn new(cluster: Cluster) -> Self {
         Self { cluster }
     }
+
+    fn admit<T>(&self, request: &Request<T>) -> Result<Caller, Status> {
+        admit(self.cluster.members(), &self.cluster.shared.starts, request)
+    }
 }
 
 #[tonic::async_trait]
@@ -189,7 +247,7 @@ impl ClusterService for ClusterServer {
         &self,
         request: Request<pb::ReadIndexRequest>,
     ) -> Result<Response<pb::ReadIndexReply>, Status> {
-        admit(self.cluster.members(), &request)?;
+        self.admit(&request)?;
         let group = GroupId::new(request.into_inner().group);
         let index = self.cluster.leader_read_index(group).await;
         let index = index.map_err(|error| Status::failed_precondition(error.to_string()))?;
@@ -201,7 +259,7 @@ impl ClusterService for ClusterServer {
         request: Request<pb::CallRequest>,
     ) -> Result<Response<pb::CallReply>, Status> {
         use pb::call_reply::Result as Answer;
-        admit(self.cluster.members(), &request)?;
+        self.admit(&request)?;
         let message = request.into_inner();
         let proposal = Proposal::decode(&message.proposal)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
@@ -237,11 +295,19 @@ impl ClusterService for ClusterServer {
         }))
     }
 
+    async fn start(
+        &self,
+        request: Request<pb::StartRequest>,
+    ) -> Result<Response<pb::StartReply>, Status> {
+        let caller = self.admit(&request)?;
+        Ok(Response::new(self.cluster.answer_for(caller.said.node)))
+    }
+
     async fn report(
         &self,
         request: Request<pb::ReportRequest>,
     ) -> Result<Response<pb::ReportReply>, Status> {
-        admit(self.cluster.members(), &request)?;
+        self.admit(&request)?;
         let report = serde_json::to_vec(&self.cluster.report())
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pb::ReportReply {

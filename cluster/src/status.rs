@@ -75,6 +75,7 @@ impl Cluster {
         let reply = tokio::time::timeout(REPORT_TIMEOUT, client.report(pb::ReportRequest {}))
             .await
             .ok()?
+            .inspect_err(|status| self.shared.starts.heard(status))
             .ok()?;
         serde_json::from_slice(&reply.into_inner().report).ok()
     }
@@ -84,6 +85,7 @@ impl Cluster {
     /// # Errors
     /// With the reason it does not, for `/readyz`.
     pub fn is_ready(&self) -> Result<(), String> {
+        self.serving()?;
         let Some(meta) = self.view(GroupId::META) else {
             return Err("the meta group is not running".to_owned());
         };

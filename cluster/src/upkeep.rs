@@ -1,15 +1,17 @@
 //! What a node does for its groups by itself: snapshots by bytes of log, freeing the log, release levels, gauges.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use henge_runtime::tasks::OnPanic;
-use henge_types::limits;
+use henge_types::{ConditionKind, limits};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::log_store::slot;
 use crate::metrics;
+use crate::starts::StartRefusal;
 
 /// Between two looks at every group.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -45,7 +47,7 @@ pub(crate) fn start(cluster: &Cluster) {
 }
 
 async fn look(cluster: &Cluster) {
-    let mut leaders = std::collections::BTreeMap::new();
+    let mut leaders = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         for group in cluster.groups().all() {
@@ -55,8 +57,27 @@ async fn look(cluster: &Cluster) {
                 metrics::leader_changed(group.id);
             }
         }
+        note_refused_starts(cluster);
         metrics::observe(cluster);
     }
+}
+
+/// A refused start is a condition until the node starts anew.
+fn note_refused_starts(cluster: &Cluster) {
+    let (mut old_copies, mut went_back) = (BTreeMap::new(), BTreeMap::new());
+    for (node, refusal) in cluster.shared.starts.refusals() {
+        let found = match refusal {
+            StartRefusal::LogWentBack { .. } => &mut went_back,
+            StartRefusal::LaterStart { .. }
+            | StartRefusal::Missing(_)
+            | StartRefusal::SelfRefused
+            | StartRefusal::Moved => &mut old_copies,
+        };
+        found.insert(format!("node {node}"), refusal.to_string());
+    }
+    let conditions = cluster.conditions();
+    conditions.replace(ConditionKind::OldCopy, &old_copies);
+    conditions.replace(ConditionKind::ReplicaLogWentBack, &went_back);
 }
 
 async fn ask(cluster: &Cluster) {

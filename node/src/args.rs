@@ -103,6 +103,10 @@ pub(crate) struct Run {
     /// Instead of `[log] filter`
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
+    /// The data directory was moved to another disk, and no other copy of it is used: take it over. The node serves once
+    /// every member has answered that it knows nothing newer
+    #[arg(long)]
+    pub(crate) moved: bool,
 }
 
 const SERVE_BARE_HELP: &str = "\

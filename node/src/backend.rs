@@ -273,4 +273,8 @@ impl Backend for NodeBackend {
     fn ready(&self) -> Result<(), String> {
         self.cluster.is_ready()
     }
+
+    fn serving(&self) -> Result<(), String> {
+        self.cluster.serving()
+    }
 }

@@ -101,6 +101,11 @@ impl Node {
         })
     }
 
+    /// Waits until the node must not go on, for the reason returned.
+    pub(crate) async fn ended(&self) -> String {
+        self.cluster.ended().await
+    }
+
     /// Stops the parts in the reverse order of their start, each within its share of `deadline`.
     pub(crate) async fn stop(self, deadline: Duration) -> anyhow::Result<()> {
         let share = deadline / 4;

@@ -28,8 +28,9 @@ pub(crate) enum DataDirError {
     /// The log is gone: votes and acknowledged data with it.
     #[error(
         "{path} is missing or empty, but {identity} says that this node has started before: \
-         its log is lost, and with it votes and data that others count on. Restore the whole directory \
-         as it was when the node last ran, or give the node a new one with a new identity"
+         its log is lost, and with it votes and data that others count on. Put back the log of the node's last \
+         run; an older copy is refused. Where there is none, leave the node stopped: the other nodes have everything \
+         that was acknowledged"
     )]
     LogLost { path: PathBuf, identity: PathBuf },
     /// A log that is not this identity's.

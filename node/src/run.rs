@@ -25,13 +25,26 @@ const STOP_DEADLINE: Duration = Duration::from_secs(8);
 /// Threads that do nothing but Raft: requests on the other runtime never delay a heartbeat.
 const RAFT_THREADS: usize = 2;
 
+/// Where the data directory is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// Where it was written, as far as the operator knows.
+    AsIs,
+    /// It was copied from there, and the operator says that it is the only one.
+    Moved,
+}
+
 /// Runs a node until a signal ends it.
 pub(crate) fn run(args: Run) -> ExitCode {
+    let place = match args.moved {
+        true => Place::Moved,
+        false => Place::AsIs,
+    };
     let config = match configuration(args) {
         Ok(config) => config,
         Err(error) => return crate::complain(&error, ExitCode::from(2)),
     };
-    match serve(&config) {
+    match serve(&config, place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log is on standard error too: said once, in the form that the operator chose.
@@ -57,7 +70,7 @@ fn configuration(args: Run) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn serve(config: &Config) -> anyhow::Result<()> {
+fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     let raft = runtime("raft", Some(RAFT_THREADS))?;
     let serving = runtime("serve", None)?;
     // Before anything is begun: from here on a signal ends the node in order.
@@ -67,6 +80,11 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     };
     let mut data_dir = DataDir::open(&config.data_dir)?;
     check_membership(config, &data_dir)?;
+    if place == Place::Moved {
+        tracing::info!("the data directory is taken over as one that was moved");
+        henge_cluster::adopt_moved(data_dir.path())
+            .context("cannot take over the moved data directory")?;
+    }
     let tls = TlsPaths::in_dir(data_dir.path());
     tls.check()?;
     let token = Secret::new(&private_file::read(&config.admin_token_file)?);
@@ -107,13 +125,7 @@ fn serve(config: &Config) -> anyhow::Result<()> {
         };
         data_dir.started()?;
         tracing::info!("started");
-        let signal = signals.next().await;
-        tracing::info!(signal, "stopping");
-        tokio::select! {
-            biased;
-            signal = signals.next() => bail!("ended by a second {signal} without waiting"),
-            stopped = Box::pin(node.stop(STOP_DEADLINE)) => stopped,
-        }
+        until_stopped(node, &mut signals).await
     });
     scope.cancel();
     serving.shutdown_timeout(Duration::from_secs(1));
@@ -122,6 +134,27 @@ fn serve(config: &Config) -> anyhow::Result<()> {
     data_dir.close().context("cannot remove the pid file")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Runs a node until a signal comes or it must not go on, and stops it.
+async fn until_stopped(node: Node, signals: &mut StopSignals) -> anyhow::Result<()> {
+    let ended = tokio::select! {
+        biased;
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping");
+            None
+        }
+        reason = node.ended() => Some(reason),
+    };
+    tokio::select! {
+        biased;
+        signal = signals.next() => bail!("ended by a second {signal} without waiting"),
+        stopped = Box::pin(node.stop(STOP_DEADLINE)) => stopped?,
+    }
+    match ended {
+        Some(reason) => bail!(reason),
+        None => Ok(()),
+    }
 }
 
 /// Connections, segments and packs are all open files, and the usual soft limit is from a time of fewer.

@@ -146,7 +146,8 @@ pub enum WalError {
     /// The directory is a copy: what the original acknowledged after the copy was made may be missing.
     #[error(
         "{path:?} is a copy: it was written as {written} and is {found} now. A copy may lack votes and pushes that \
-         others count on: start the original directory. A rename within one file system is no copy"
+         others count on: start the original directory. Where this one is the newest and was only moved to another disk, \
+         start it once with `henge node run --moved`. A rename within one file system is no copy"
     )]
     Copied {
         /// The segment's file.

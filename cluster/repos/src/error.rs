@@ -137,9 +137,7 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
         Refusal::AlreadyFormed
         | Refusal::UnknownNode
         | Refusal::Invalid
-        | Refusal::LaterStart { .. } => {
-            invalid("the request breaks a limit or makes no sense")
-        }
+        | Refusal::LaterStart { .. } => invalid("the request breaks a limit or makes no sense"),
     }
 }
 

@@ -27,6 +27,8 @@ use super::CUT_OFF;
 use super::members::{Identity, Members};
 use super::quic::Quic;
 use super::tls::{ALPN_BULK, Tls};
+use crate::starts::headers::StartHeader;
+use crate::starts::{StartRefusal, Starts};
 
 /// The preamble: bounds what a stranger can make us read.
 const PREAMBLE_BYTES_MAX: u32 = 256 * 1024;
@@ -137,6 +139,7 @@ struct Preamble {
 #[derive(Clone)]
 pub struct Bulk {
     members: Members,
+    starts: Starts,
     quic: Arc<dyn BulkTransport>,
     tcp: Arc<dyn BulkTransport>,
     handlers: Arc<RwLock<BTreeMap<&'static str, Arc<dyn BulkHandler>>>>,
@@ -153,10 +156,11 @@ impl fmt::Debug for Bulk {
 
 impl Bulk {
     /// Streams over `quic`, with TCP behind it.
-    pub fn new(members: Members, tls: &Tls, quic: Quic, scope: Scope) -> Self {
+    pub fn new((members, starts): (Members, Starts), tls: &Tls, quic: Quic, scope: Scope) -> Self {
         let tcp = Arc::new(Tcp { tls: tls.clone() });
         Self {
             members,
+            starts,
             quic: Arc::new(quic),
             tcp,
             handlers: Arc::default(),
@@ -200,7 +204,7 @@ impl Bulk {
             return Err(BulkError::UnknownPeer(node));
         }
         let record = self.members.get(node).ok_or(BulkError::UnknownPeer(node))?;
-        let preamble = self.preamble(service, head);
+        let preamble = self.preamble(node, service, head);
         // A kept connection may lead to a process that is gone; a fresh one may meet a blocked UDP.
         let mut last = io::Error::from(io::ErrorKind::TimedOut);
         for transport in [&self.quic, &self.quic, &self.tcp] {
@@ -221,7 +225,7 @@ impl Bulk {
         Err(BulkError::Unreachable { node, source: last })
     }
 
-    fn preamble(&self, service: &'static str, head: Bytes) -> Vec<u8> {
+    fn preamble(&self, callee: NodeId, service: &'static str, head: Bytes) -> Vec<u8> {
         let own = self.members.own();
         let preamble = Preamble {
             cluster: own.cluster,
@@ -230,7 +234,15 @@ impl Bulk {
             service: service.to_owned(),
             head,
         };
-        postcard::to_stdvec(&preamble).expect("invariant: a preamble is representable in postcard")
+        let header = StartHeader {
+            claim: self.starts.claim(),
+            known: self.starts.known(callee),
+        };
+        // A release without starts reads the preamble and skips what follows it.
+        let mut bytes = postcard::to_stdvec(&preamble)
+            .expect("invariant: a preamble is representable in postcard");
+        bytes.extend_from_slice(&header.encode());
+        bytes
     }
 
     /// Serves one stream that a verified peer opened, in a task of its own.
@@ -253,7 +265,8 @@ impl Bulk {
         certificate: Option<NodeId>,
         mut stream: BulkStream,
     ) -> io::Result<()> {
-        let preamble = tokio::time::timeout(PREAMBLE_TIMEOUT, read_preamble(&mut stream)).await??;
+        let (preamble, header) =
+            tokio::time::timeout(PREAMBLE_TIMEOUT, read_preamble(&mut stream)).await??;
         let said = Identity {
             cluster: preamble.cluster,
             node: preamble.node,
@@ -266,6 +279,9 @@ impl Bulk {
             Ok(peer) => peer,
             Err(stranger) => return refuse(&mut stream, &stranger.to_string()).await,
         };
+        if let Err(refusal) = self.admit_start(&said, header.as_ref()) {
+            return refuse(&mut stream, &refusal.to_string()).await;
+        }
         let handler = {
             let handlers = self
                 .handlers
@@ -286,6 +302,20 @@ impl Bulk {
     }
 }
 
+impl Bulk {
+    fn admit_start(
+        &self,
+        said: &Identity,
+        header: Option<&StartHeader>,
+    ) -> Result<(), StartRefusal> {
+        let claim = header.map(|header| &header.claim);
+        let known = header.and_then(|header| header.known.as_ref());
+        self.starts
+            .admit(said.node, said.incarnation, claim, known)?;
+        self.starts.may_take_part()
+    }
+}
+
 /// Says who calls and reads the answer byte.
 async fn introduce(
     opening: BoxFuture<'static, io::Result<BulkStream>>,
@@ -300,14 +330,15 @@ async fn introduce(
     Ok((answer, stream))
 }
 
-async fn read_preamble(stream: &mut BulkStream) -> io::Result<Preamble> {
+async fn read_preamble(stream: &mut BulkStream) -> io::Result<(Preamble, Option<StartHeader>)> {
     let len = stream.read_u32().await?;
     if len > PREAMBLE_BYTES_MAX {
         return Err(io::Error::other(format!("a preamble of {len} bytes")));
     }
     let mut bytes = vec![0; usize::try_from(len).map_err(io::Error::other)?];
     stream.read_exact(&mut bytes).await?;
-    postcard::from_bytes(&bytes).map_err(io::Error::other)
+    let (preamble, rest) = postcard::take_from_bytes(&bytes).map_err(io::Error::other)?;
+    Ok((preamble, StartHeader::decode(rest)))
 }
 
 async fn refuse(stream: &mut BulkStream, reason: &str) -> io::Result<()> {

@@ -22,6 +22,8 @@ use tonic::{Request, Status};
 use super::CUT_OFF;
 use super::members::{Identity, Members};
 use super::tls::{ALPN_GRPC, Tls};
+use crate::starts::Starts;
+use crate::starts::headers::StartHeader;
 
 /// Metadata: the caller's cluster.
 pub const CLUSTER: &str = "henge-cluster";
@@ -46,10 +48,13 @@ pub struct Introduce {
     cluster: MetadataValue<Ascii>,
     node: MetadataValue<Ascii>,
     incarnation: MetadataValue<Ascii>,
+    starts: Starts,
+    /// Who is called.
+    callee: NodeId,
 }
 
 impl Introduce {
-    fn new(own: &Identity) -> Self {
+    fn new(own: &Identity, starts: Starts, callee: NodeId) -> Self {
         let value = |text: String| {
             MetadataValue::try_from(text).expect("invariant: ids are digits and letters")
         };
@@ -57,6 +62,8 @@ impl Introduce {
             cluster: value(own.cluster.to_string()),
             node: value(own.node.to_string()),
             incarnation: value(own.incarnation.to_string()),
+            starts,
+            callee,
         }
     }
 }
@@ -67,6 +74,11 @@ impl Interceptor for Introduce {
         metadata.insert(CLUSTER, self.cluster.clone());
         metadata.insert(NODE, self.node.clone());
         metadata.insert(INCARNATION, self.incarnation.clone());
+        let header = StartHeader {
+            claim: self.starts.claim(),
+            known: self.starts.known(self.callee),
+        };
+        header.insert(metadata);
         Ok(request)
     }
 }
@@ -101,8 +113,9 @@ pub struct Peers {
 
 impl Peers {
     /// No channel yet.
-    pub fn new(members: Members, tls: Tls) -> Self {
-        let introduce = Introduce::new(&members.own());
+    pub fn new(members: Members, starts: Starts, tls: Tls) -> Self {
+        let own = members.own();
+        let introduce = Introduce::new(&own, starts, own.node);
         Self {
             members,
             tls,
@@ -116,7 +129,7 @@ impl Peers {
     /// # Errors
     /// When it is no member.
     pub fn raft(&self, node: NodeId) -> Result<RaftClient<PeerChannel>, UnknownPeer> {
-        let client = RaftClient::with_interceptor(self.channel(node)?, self.introduce.clone());
+        let client = RaftClient::with_interceptor(self.channel(node)?, self.introduce(node));
         Ok(client
             .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX))
@@ -127,10 +140,26 @@ impl Peers {
     /// # Errors
     /// When it is no member.
     pub fn cluster(&self, node: NodeId) -> Result<ClusterClient<PeerChannel>, UnknownPeer> {
-        let client = ClusterClient::with_interceptor(self.channel(node)?, self.introduce.clone());
+        let client = ClusterClient::with_interceptor(self.channel(node)?, self.introduce(node));
         Ok(client
             .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)
             .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX))
+    }
+
+    /// The member's data directory.
+    ///
+    /// # Errors
+    /// When it is no member.
+    pub fn incarnation(&self, node: NodeId) -> Result<Incarnation, UnknownPeer> {
+        let member = self.members.get(node).ok_or(UnknownPeer(node))?;
+        Ok(member.incarnation)
+    }
+
+    fn introduce(&self, callee: NodeId) -> Introduce {
+        Introduce {
+            callee,
+            ..self.introduce.clone()
+        }
     }
 
     fn channel(&self, node: NodeId) -> Result<Channel, UnknownPeer> {

@@ -296,4 +296,12 @@ pub trait Backend: Send + Sync + 'static {
     /// # Errors
     /// The reason, for a person.
     fn ready(&self) -> Result<(), String>;
+
+    /// Whether the node may serve clients at all: its start is registered with the cluster.
+    ///
+    /// # Errors
+    /// The reason, for a person.
+    fn serving(&self) -> Result<(), String> {
+        Ok(())
+    }
 }

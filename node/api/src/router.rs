@@ -3,9 +3,13 @@
 use std::fmt;
 use std::sync::Arc;
 
+use axum::extract::{Request, State};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use axum::{Router, middleware};
 use henge_runtime::Clock;
+use henge_types::ErrorCode;
 use http::{Method, StatusCode, Uri};
 
 use crate::auth::{self, AdminToken, AnonymousReads, Gate};
@@ -48,6 +52,19 @@ pub(crate) struct Api {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) metrics: MetricsHandle,
     pub(crate) version: &'static str,
+}
+
+/// What tells how a node stands is answered also while it may not serve.
+const ALWAYS: [&str; 3] = ["/metrics", "/api/henge/v1/cluster", "/api/henge/v1/node"];
+
+/// A node that may not serve answers nothing about repositories: it may show what the cluster has left behind.
+async fn while_serving(State(api): State<Api>, request: Request, next: Next) -> Response {
+    match api.backend.serving() {
+        Err(reason) if !ALWAYS.contains(&request.uri().path()) => {
+            ApiError::new(ErrorCode::Unavailable, reason).into_response()
+        }
+        Ok(()) | Err(_) => next.run(request).await,
+    }
 }
 
 async fn no_such_route(uri: Uri) -> ApiError {
@@ -197,6 +214,7 @@ pub fn router(deps: ApiDeps) -> Router {
     api_routes()
         .route("/metrics", get(health::metrics))
         .fallback_service(deps.git)
+        .layer(middleware::from_fn_with_state(api.clone(), while_serving))
         .layer(middleware::from_fn_with_state(gate, auth::authenticate))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))

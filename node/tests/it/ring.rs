@@ -19,3 +19,4 @@ mod refusals;
 mod repositories;
 mod settings;
 mod signed;
+mod starts;

@@ -103,6 +103,16 @@ impl Ring {
         }
     }
 
+    /// Stops a node in order.
+    pub(super) fn stop(&mut self, node: u64) {
+        let pid = self.pid(node).expect("a running node has a pid file");
+        signal(pid, "TERM");
+        wait("the stopped process to be gone", || !alive(pid));
+        for child in &mut self.restarted {
+            child.try_wait().expect("a child's state");
+        }
+    }
+
     /// The node ends when it next comes to this failpoint.
     pub(super) fn arm(&self, node: u64, failpoint: &str) {
         let dir = self.node_dir(node).join("failpoints");
@@ -145,6 +155,15 @@ impl Ring {
 
     /// Brings a killed node back as its operator would, with variables of its own.
     pub(super) fn restart_with(&mut self, node: u64, variables: &[(&str, &str)]) {
+        self.run_node(node, &[], variables);
+    }
+
+    /// Starts a stopped node in a directory that was moved.
+    pub(super) fn restart_moved(&mut self, node: u64) {
+        self.run_node(node, &["--moved"], &[]);
+    }
+
+    fn run_node(&mut self, node: u64, arguments: &[&str], variables: &[(&str, &str)]) {
         let log = self.node_dir(node).join("henge.log");
         let log = std::fs::OpenOptions::new()
             .create(true)
@@ -154,6 +173,7 @@ impl Ring {
         let child = henge()
             .args(["node", "run", "--config"])
             .arg(self.node_dir(node).join("node.toml"))
+            .args(arguments)
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a log"))

@@ -1,0 +1,436 @@
+//! The starts of this node and of its peers: an old copy of a data directory is refused before Raft sees it.
+//!
+//! Every call carries the caller's claim ([`StartClaim`]) and the last start of the callee that the caller knows
+//! ([`KnownStart`]). The callee refuses a caller that does not follow the starts it knows of that node, and a callee that
+//! does not follow what the caller knows has itself been replaced: it ends. What a node knows comes from the meta group's
+//! state, and until a start is registered there from the calls it heard.
+//!
+//! - `file`: what the data directory remembers.
+//! - `registration`: how this process's start is registered, and what the members answer for it.
+//! - `headers`: how claims travel.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use henge_state::MetaView;
+use henge_storage::disk::OsDisk;
+use henge_storage::wal;
+use henge_types::command::VERSION_STARTS_AND_TIME;
+use henge_types::{
+    GroupId, Incarnation, KnownStart, NodeId, RegisteredStart, StartClaim, StartId, StartRecord,
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+mod file;
+pub(crate) mod headers;
+pub(crate) mod registration;
+
+use file::{Place, StartsFile};
+
+/// Why a call is refused for its start.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StartRefusal {
+    /// The caller's data directory is older than a start of the node that is known here.
+    #[error(
+        "node {node} has started later than this data directory knows (start {known}): it is an old copy, which lacks \
+         votes and pushes that the node has acknowledged since. Start the node with its newest data directory; where there is \
+         none, leave the node stopped: the other nodes have everything that was acknowledged"
+    )]
+    LaterStart {
+        /// The node.
+        node: NodeId,
+        /// The later start.
+        known: StartId,
+    },
+    /// The caller shows less of a log than it has acknowledged.
+    #[error(
+        "node {node} has acknowledged entry {acknowledged} of group {group} and shows the log only up to before \
+         {shown}: its data directory is an old copy, or its disk lost what it had flushed. Start the node with its newest data \
+         directory; where there is none, leave the node stopped: the other nodes have everything that was acknowledged"
+    )]
+    LogWentBack {
+        /// The node.
+        node: NodeId,
+        /// The group.
+        group: GroupId,
+        /// What it acknowledged.
+        acknowledged: u64,
+        /// An entry that it does not have.
+        shown: u64,
+    },
+    /// The call carries no start although every member knows that it has to.
+    #[error(
+        "the call carries no start: node {0} runs an older release than the cluster, upgrade it"
+    )]
+    Missing(NodeId),
+    /// This process is itself refused, and ends.
+    #[error("this node's start is refused by another member: it ends")]
+    SelfRefused,
+    /// This process has not been answered for since its data directory was moved.
+    #[error("this node was started with --moved, and not every member has answered for it yet")]
+    Moved,
+}
+
+/// Whether this process may serve clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Its start is not registered yet, for this reason.
+    Waiting(String),
+    /// Its start is registered.
+    Registered,
+}
+
+#[derive(Debug, Default)]
+struct Peer {
+    registered: Option<StartRecord>,
+    noted: Option<(Incarnation, StartClaim)>,
+    /// A start that was refused as older, until the node starts anew.
+    old_copy: Option<StartRefusal>,
+    /// A start that was found to show less than was acknowledged.
+    went_back: Option<(Option<StartId>, StartRefusal)>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: StartsFile,
+    claim: StartClaim,
+    incarnation: Incarnation,
+    peers: BTreeMap<NodeId, Peer>,
+    /// The meta group is at the level from which every call carries a start.
+    start_required: bool,
+}
+
+#[derive(Debug)]
+struct Inner {
+    node: NodeId,
+    data_dir: PathBuf,
+    state: Mutex<State>,
+    standing: watch::Sender<Standing>,
+    moved: watch::Sender<bool>,
+    ended: watch::Sender<Option<String>>,
+}
+
+/// The starts that this process knows, its own among them; clones share them.
+#[derive(Debug, Clone)]
+pub struct Starts(Arc<Inner>);
+
+/// Takes a data directory over that was copied to another place: the log is marked as the files it is now, and the node
+/// neither votes nor serves until every member has answered for it.
+///
+/// # Errors
+/// When the directory cannot be read or written.
+pub fn adopt_moved(data_dir: &Path) -> io::Result<()> {
+    let disk = OsDisk;
+    let mut file = StartsFile::read(&disk, data_dir)?;
+    file.place = Place::Moved;
+    // The mark comes first: a log that is adopted without it would be served.
+    file.write(&disk, data_dir)?;
+    let log = data_dir.join("wal");
+    if log.is_dir() {
+        wal::adopt(&disk, &log).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+impl Starts {
+    /// Draws the start of this process and writes it to the data directory, durably. Blocking.
+    ///
+    /// # Errors
+    /// When the directory's memory of its starts does not read, or cannot be written.
+    pub fn draw(
+        node: NodeId,
+        incarnation: Incarnation,
+        data_dir: &Path,
+        start: StartId,
+    ) -> io::Result<Self> {
+        let mut file = StartsFile::read(&OsDisk, data_dir)?;
+        let claim = file.draw(start);
+        file.write(&OsDisk, data_dir)?;
+        let moved = file.place == Place::Moved;
+        let reason = "this node's start is not registered yet".to_owned();
+        Ok(Self(Arc::new(Inner {
+            node,
+            data_dir: data_dir.to_owned(),
+            state: Mutex::new(State {
+                file,
+                claim,
+                incarnation,
+                peers: BTreeMap::new(),
+                start_required: false,
+            }),
+            standing: watch::Sender::new(Standing::Waiting(reason)),
+            moved: watch::Sender::new(moved),
+            ended: watch::Sender::new(None),
+        })))
+    }
+
+    /// What this process claims.
+    pub(crate) fn claim(&self) -> StartClaim {
+        self.lock().claim.clone()
+    }
+
+    /// The last start of a peer that is known here.
+    pub(crate) fn known(&self, node: NodeId) -> Option<KnownStart> {
+        let state = self.lock();
+        let peer = state.peers.get(&node)?;
+        let registered: Option<KnownStart> = peer.registered.map(|record| record.registered.into());
+        let noted = peer.noted.as_ref().map(|(_, claim)| claim);
+        let noted = noted.filter(|claim| registered.is_none_or(|known| claim.follows(&known)));
+        noted.map(StartClaim::known).or(registered)
+    }
+
+    /// Whether a call may be heard: the caller follows what is known of it, and this process follows what the caller knows
+    /// of it. The caller's start is noted.
+    ///
+    /// # Errors
+    /// With the reason it may not.
+    pub(crate) fn admit(
+        &self,
+        node: NodeId,
+        incarnation: Incarnation,
+        claim: Option<&StartClaim>,
+        known_of_this: Option<&KnownStart>,
+    ) -> Result<(), StartRefusal> {
+        if self.0.ended.borrow().is_some() {
+            return Err(StartRefusal::SelfRefused);
+        }
+        let mut state = self.lock();
+        state.check(node, incarnation, claim)?;
+        if let Some(known) = known_of_this
+            && node != self.0.node
+            && !state.claim.follows(known)
+        {
+            drop(state);
+            let refusal = StartRefusal::LaterStart {
+                node: self.0.node,
+                known: known.start,
+            };
+            self.end(&refusal.to_string());
+            return Err(StartRefusal::SelfRefused);
+        }
+        Ok(())
+    }
+
+    /// Whether this process may vote and take entries.
+    ///
+    /// # Errors
+    /// While it may not.
+    pub(crate) fn may_take_part(&self) -> Result<(), StartRefusal> {
+        if *self.0.moved.borrow() {
+            return Err(StartRefusal::Moved);
+        }
+        match &*self.0.ended.borrow() {
+            Some(_) => Err(StartRefusal::SelfRefused),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether this process was started with `--moved` and has not been answered for.
+    pub(crate) fn moved(&self) -> watch::Receiver<bool> {
+        self.0.moved.subscribe()
+    }
+
+    /// A follower shows less of a group's log than it acknowledged: its start is refused from here on.
+    pub(crate) fn went_back(&self, node: NodeId, refusal: &StartRefusal) {
+        let mut state = self.lock();
+        let peer = state.peers.entry(node).or_default();
+        let start = peer.noted.as_ref().map(|(_, claim)| claim.start);
+        if peer.went_back.is_none() {
+            tracing::error!(%node, "{refusal}");
+        }
+        peer.went_back = Some((start, refusal.clone()));
+    }
+
+    /// Why a peer's start is refused, where it is.
+    pub(crate) fn refused(&self, node: NodeId) -> Option<StartRefusal> {
+        let state = self.lock();
+        let peer = state.peers.get(&node)?;
+        peer.went_back.as_ref().map(|(_, refusal)| refusal.clone())
+    }
+
+    /// The starts that are refused now, by node, and why.
+    pub(crate) fn refusals(&self) -> Vec<(NodeId, StartRefusal)> {
+        let state = self.lock();
+        let of_peer = |(node, peer): (&NodeId, &Peer)| -> Vec<_> {
+            let went_back = peer.went_back.as_ref().map(|(_, refusal)| refusal);
+            let all = [peer.old_copy.as_ref(), went_back].into_iter().flatten();
+            all.map(|refusal| (*node, refusal.clone())).collect()
+        };
+        state.peers.iter().flat_map(of_peer).collect()
+    }
+
+    /// Takes over what the meta group's state says.
+    pub(crate) fn follow<V: henge_state::View>(&self, meta: MetaView<'_, V>, level: u32) {
+        let mut state = self.lock();
+        state.start_required = level >= VERSION_STARTS_AND_TIME;
+        for (node, record) in meta.starts() {
+            state.peers.entry(node).or_default().registered = Some(record);
+        }
+        let own = state.peers.get(&self.0.node).and_then(|own| own.registered);
+        let own = own.filter(|record| record.incarnation == state.incarnation);
+        if let Some(record) = own
+            && !state.claim.follows(&record.registered.into())
+        {
+            drop(state);
+            let refusal = StartRefusal::LaterStart {
+                node: self.0.node,
+                known: record.registered.start,
+            };
+            self.end(&refusal.to_string());
+        }
+    }
+
+    /// This process's registration in the meta group's state, once it is there.
+    pub(crate) fn registration(&self) -> Option<RegisteredStart> {
+        let state = self.lock();
+        let record = state.peers.get(&self.0.node)?.registered?;
+        let own =
+            record.incarnation == state.incarnation && record.registered.start == state.claim.start;
+        own.then_some(record.registered)
+    }
+
+    /// Notes in the data directory that this process's start is registered. Blocking.
+    pub(crate) fn write_registration(&self, registered: RegisteredStart) -> io::Result<()> {
+        let file = {
+            let mut state = self.lock();
+            state.file.register(registered);
+            state.claim = StartClaim {
+                start: registered.start,
+                last: Some(registered),
+                drawn: Vec::new(),
+            };
+            state.file.clone()
+        };
+        file.write(&OsDisk, &self.0.data_dir)
+    }
+
+    /// Notes in the data directory that every member has answered for it. Blocking.
+    pub(crate) fn write_answered_for(&self) -> io::Result<()> {
+        let file = {
+            let mut state = self.lock();
+            state.file.place = Place::Known;
+            state.file.clone()
+        };
+        file.write(&OsDisk, &self.0.data_dir)?;
+        self.0.moved.send_replace(false);
+        Ok(())
+    }
+
+    /// What is waited for before clients are served. A process that serves goes on: below the command's release level it was
+    /// registered by notes, and registers once more when the meta group is at it.
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        self.0.standing.send_if_modified(|before| {
+            let changed = *before != standing && *before != Standing::Registered;
+            if changed {
+                *before = standing;
+            }
+            changed
+        });
+    }
+
+    /// Whether this process may serve clients.
+    ///
+    /// # Errors
+    /// With the reason it may not.
+    pub(crate) fn serving(&self) -> Result<(), String> {
+        if *self.0.moved.borrow()
+            && let Standing::Registered = &*self.0.standing.borrow()
+        {
+            return Err(StartRefusal::Moved.to_string());
+        }
+        if let Some(reason) = &*self.0.ended.borrow() {
+            return Err(reason.clone());
+        }
+        match &*self.0.standing.borrow() {
+            Standing::Waiting(reason) => Err(reason.clone()),
+            Standing::Registered => Ok(()),
+        }
+    }
+
+    /// This process must not go on, for this reason. The first reason stays.
+    pub(crate) fn end(&self, reason: &str) {
+        self.0.ended.send_if_modified(|ended| {
+            if ended.is_some() {
+                return false;
+            }
+            tracing::error!("this node ends: {reason}");
+            *ended = Some(reason.to_owned());
+            true
+        });
+    }
+
+    /// A call of this process came back: a refused start ends it.
+    pub(crate) fn heard(&self, status: &tonic::Status) {
+        if let Some(reason) = headers::refused(status) {
+            self.end(reason);
+        }
+    }
+
+    /// Waits until this process must not go on: with the reason.
+    pub(crate) async fn ended(&self) -> String {
+        let mut receiver = self.0.ended.subscribe();
+        loop {
+            if let Some(reason) = receiver.borrow_and_update().clone() {
+                return reason;
+            }
+            if receiver.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    /// Whether a caller follows what is known of it; its start is noted then.
+    fn check(
+        &mut self,
+        node: NodeId,
+        incarnation: Incarnation,
+        claim: Option<&StartClaim>,
+    ) -> Result<(), StartRefusal> {
+        let Some(claim) = claim else {
+            return match self.start_required {
+                true => Err(StartRefusal::Missing(node)),
+                false => Ok(()),
+            };
+        };
+        let peer = self.peers.entry(node).or_default();
+        let registered = peer
+            .registered
+            .filter(|record| record.incarnation == incarnation)
+            .map(|record| record.registered.into());
+        let noted = peer.noted.as_ref();
+        let noted = noted.filter(|(noted, _)| *noted == incarnation);
+        let noted = noted.map(|(_, claim)| claim.known());
+        let later = |known: &KnownStart| !claim.follows(known);
+        if let Some(known) = [registered, noted].into_iter().flatten().find(later) {
+            let refusal = StartRefusal::LaterStart {
+                node,
+                known: known.start,
+            };
+            peer.old_copy = Some(refusal.clone());
+            return Err(refusal);
+        }
+        if let Some((start, refusal)) = &peer.went_back {
+            if *start == Some(claim.start) {
+                return Err(refusal.clone());
+            }
+            peer.went_back = None;
+        }
+        if peer.noted.as_ref().is_none_or(|(_, noted)| noted != claim) {
+            peer.noted = Some((incarnation, claim.clone()));
+            peer.old_copy = None;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

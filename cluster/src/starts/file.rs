@@ -1,0 +1,156 @@
+//! `starts.json`: what a data directory knows of the starts of its node. Written durably before a start is named to anybody.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use henge_storage::disk::{Disk, OpenMode};
+use henge_types::limits::STARTS_DRAWN_MAX;
+use henge_types::{RegisteredStart, StartClaim, StartId};
+use serde::{Deserialize, Serialize};
+
+/// The file's name in the data directory.
+const FILE: &str = "starts.json";
+/// Read at most: the file has a bounded number of ids.
+const BYTES_MAX: usize = 64 * 1024;
+
+/// Whether the directory was moved, as far as the members have answered for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Place {
+    /// It is where it was, or every member has answered for it.
+    #[default]
+    Known,
+    /// It was started with `--moved`, and a member has still to answer for it.
+    Moved,
+}
+
+/// What a data directory knows of the starts of its node.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct StartsFile {
+    /// The last start that is known to be registered.
+    #[serde(default)]
+    pub(super) registered: Option<RegisteredStart>,
+    /// Those drawn since then; the last one is the newest.
+    #[serde(default)]
+    pub(super) drawn: Vec<StartId>,
+    /// Whether the directory was moved.
+    #[serde(default)]
+    pub(super) place: Place,
+}
+
+impl StartsFile {
+    /// Reads it; a directory of an older release has none.
+    pub(super) fn read(disk: &dyn Disk, data_dir: &Path) -> io::Result<Self> {
+        let path = data_dir.join(FILE);
+        if disk.file_len(&path)?.is_none() {
+            return Ok(Self::default());
+        }
+        let file = disk.open(&path, OpenMode::Read)?;
+        let mut bytes = vec![0; BYTES_MAX];
+        let len = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(len);
+        serde_json::from_slice(&bytes).map_err(io::Error::other)
+    }
+
+    /// Replaces it, durably.
+    pub(super) fn write(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+        let path: PathBuf = data_dir.join(FILE);
+        let unfinished = data_dir.join("starts.json.new");
+        let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let file = disk.open(&unfinished, OpenMode::Create)?;
+        file.write_at(&bytes, 0)?;
+        file.sync_all()?;
+        disk.rename(&unfinished, &path)?;
+        disk.sync_dir(data_dir)
+    }
+
+    /// Draws one more start, and what the process claims from then on.
+    pub(super) fn draw(&mut self, start: StartId) -> StartClaim {
+        if self.drawn.len() < STARTS_DRAWN_MAX {
+            self.drawn.push(start);
+        }
+        self.claim()
+    }
+
+    /// What the process claims: its start is the newest one.
+    pub(super) fn claim(&self) -> StartClaim {
+        let (newest, before) = match (self.drawn.split_last(), self.registered) {
+            (Some((newest, before)), _) => (*newest, before.to_vec()),
+            (None, Some(registered)) => (registered.start, Vec::new()),
+            (None, None) => (StartId::from_bytes([0; 16]), Vec::new()),
+        };
+        StartClaim {
+            start: newest,
+            last: self.registered,
+            drawn: before,
+        }
+    }
+
+    /// Notes that a start was registered: those drawn up to it are forgotten.
+    pub(super) fn register(&mut self, registered: RegisteredStart) {
+        let at = self
+            .drawn
+            .iter()
+            .position(|start| *start == registered.start);
+        if let Some(at) = at {
+            self.drawn.drain(..=at);
+        }
+        self.registered = Some(registered);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_storage::disk::OsDisk;
+    use henge_types::LogIndex;
+
+    fn start(number: u8) -> StartId {
+        StartId::from_bytes([number; 16])
+    }
+
+    #[test]
+    fn the_file_comes_back_and_a_directory_without_one_is_empty() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut file = StartsFile::read(&OsDisk, dir.path()).expect("reads");
+        assert_eq!(file, StartsFile::default());
+        let claim = file.draw(start(1));
+        assert_eq!((claim.start, claim.last), (start(1), None));
+        file.place = Place::Moved;
+        file.write(&OsDisk, dir.path()).expect("written");
+        assert_eq!(StartsFile::read(&OsDisk, dir.path()).expect("reads"), file);
+        std::fs::write(dir.path().join(FILE), "{").expect("written");
+        assert!(StartsFile::read(&OsDisk, dir.path()).is_err());
+    }
+
+    #[test]
+    fn a_registration_forgets_the_starts_up_to_it() {
+        let mut file = StartsFile::default();
+        for number in 1..=3 {
+            file.draw(start(number));
+        }
+        let registered = RegisteredStart {
+            start: start(2),
+            index: LogIndex::new(7),
+        };
+        file.register(registered);
+        assert_eq!(file.drawn, [start(3)]);
+        let claim = file.draw(start(4));
+        assert_eq!(claim.start, start(4));
+        assert_eq!(claim.drawn, [start(3)]);
+        assert_eq!(claim.last, Some(registered));
+    }
+
+    /// A node that finds no quorum for days and is started again and again must still start.
+    #[test]
+    fn drawn_starts_are_bounded() {
+        let mut file = StartsFile::default();
+        for number in 0..=255 {
+            file.draw(start(number));
+        }
+        assert_eq!(file.drawn.len(), STARTS_DRAWN_MAX);
+        let claim = file.claim();
+        assert_eq!(Some(&claim.start), file.drawn.last());
+    }
+}

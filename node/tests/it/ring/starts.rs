@@ -1,0 +1,261 @@
+//! Old copies of a data directory, moved directories, and configurations of another cluster.
+//!
+//! The story: a node was stopped, its directory copied, the node started again and pushed to; then the copy took the
+//! directory's place. The node was ready and answered every fetch with 503 for ever, or, after the next failover,
+//! acknowledged pushes were gone and two nodes showed different values of one ref.
+
+use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+use super::harness::{PATIENCE, Ring, clone_checked, commit, git, henge, wait, work_tree};
+
+/// How a node ended that had to end by itself: its exit code and what it said.
+fn run_to_its_end(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let mut child = henge()
+        .args(["node", "run", "--config"])
+        .arg(dir.join("node.toml"))
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("henge starts");
+    let mut stderr = child.stderr.take().expect("piped");
+    let reader = std::thread::spawn(move || {
+        let mut said = String::new();
+        stderr.read_to_string(&mut said).expect("text");
+        said
+    });
+    let started = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("a child's state") {
+            break status;
+        }
+        if started.elapsed() > PATIENCE {
+            child.kill().expect("killed");
+            panic!("not refused:\n{}", reader.join().expect("read"));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    };
+    (status.code(), reader.join().expect("read"))
+}
+
+fn shell(program: &str, arguments: &[&str]) {
+    let status = Command::new(program).args(arguments).status();
+    assert!(
+        status.expect("runs").success(),
+        "{program} {arguments:?} failed"
+    );
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().expect("a path")
+}
+
+fn copy(from: &Path, to: &Path) {
+    shell("cp", &["-a", text(from), text(to)]);
+}
+
+/// Puts a copy's bytes into the files of the directory, as a disk that is rolled back does: no inode changes.
+fn roll_back(dir: &Path, copy: &Path) {
+    for entry in fs::read_dir(dir).expect("listed") {
+        let path = entry.expect("an entry").path();
+        match path.file_name().and_then(|name| name.to_str()) {
+            Some("wal") => {}
+            _ if path.is_dir() => fs::remove_dir_all(&path).expect("removed"),
+            _ => fs::remove_file(&path).expect("removed"),
+        }
+    }
+    for entry in fs::read_dir(dir.join("wal")).expect("listed") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().expect("a name");
+        if !copy.join("wal").join(name).is_file() {
+            fs::remove_file(&path).expect("removed");
+        }
+    }
+    shell("cp", &["-a", text(&copy.join(".")), text(dir)]);
+}
+
+fn tip(ring: &Ring, tree: &Path, node: u64) -> String {
+    let url = ring.url(node, "admin/demo");
+    let line = git(tree, &["ls-remote", &url, "refs/heads/main"]);
+    line.split_whitespace().next().unwrap_or("none").to_owned()
+}
+
+#[test]
+fn an_old_copy_of_a_data_directory_is_refused() {
+    let mut ring = Ring::start(2);
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(&tree, &["push", "-q", &ring.url(2, "admin/demo"), "main"]);
+    let (dir, aside) = (ring.node_dir(1), ring.dir.path().join("aside"));
+    ring.stop(1);
+    copy(&dir, &aside);
+    ring.restart(1);
+    ring.wait_ready(1);
+    let newest = commit(&tree, "after the copy");
+    git(&tree, &["push", "-q", &ring.url(1, "admin/demo"), "main"]);
+    assert_eq!(tip(&ring, &tree, 1), newest);
+    ring.stop(1);
+    let starts = fs::read(dir.join("starts.json")).expect("read");
+
+    // The copy's files lie in the original's inodes: only the members know better. With --moved they are asked, too.
+    for arguments in [&[][..], &["--moved"][..]] {
+        roll_back(&dir, &aside);
+        let (code, said) = run_to_its_end(&dir, arguments);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("it is an old copy"), "{said}");
+    }
+
+    // A disk that lost what it had flushed, and not the memory of its starts: the leaders know what was acknowledged.
+    roll_back(&dir, &aside);
+    fs::write(dir.join("starts.json"), starts).expect("written");
+    let (code, said) = run_to_its_end(&dir, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("has acknowledged entry"), "{said}");
+
+    // The copy itself.
+    fs::remove_dir_all(&dir).expect("removed");
+    copy(&aside, &dir);
+    let (code, said) = run_to_its_end(&dir, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("is a copy"), "{said}");
+
+    for node in [2, 3] {
+        assert_eq!(tip(&ring, &tree, node), newest);
+        clone_checked(&ring, node, "admin/demo", &format!("clone-{node}"));
+    }
+    let last = commit(&tree, "without the copy");
+    git(&tree, &["push", "-q", &ring.url(3, "admin/demo"), "main"]);
+    assert_eq!(tip(&ring, &tree, 2), last);
+}
+
+#[test]
+fn a_moved_directory_serves_once_it_is_answered_for() {
+    let mut ring = Ring::start(2);
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(&tree, &["push", "-q", &ring.url(2, "admin/demo"), "main"]);
+    let (dir, elsewhere) = (ring.node_dir(1), ring.dir.path().join("elsewhere"));
+    ring.stop(1);
+    copy(&dir, &elsewhere);
+    fs::remove_dir_all(&dir).expect("removed");
+    fs::rename(&elsewhere, &dir).expect("renamed");
+    let (code, said) = run_to_its_end(&dir, &[]);
+    assert_eq!(code, Some(1), "{said}");
+    assert!(said.contains("--moved"), "{said}");
+
+    ring.restart_moved(1);
+    ring.wait_ready(1);
+    let newest = commit(&tree, "through the moved one");
+    git(&tree, &["push", "-q", &ring.url(1, "admin/demo"), "main"]);
+    assert_eq!(tip(&ring, &tree, 1), newest);
+
+    // From here on it is where it is: renamed within the file system, it starts like any other.
+    ring.stop(1);
+    fs::rename(&dir, &elsewhere).expect("renamed");
+    fs::rename(&elsewhere, &dir).expect("renamed");
+    ring.restart(1);
+    ring.wait_ready(1);
+}
+
+/// Votes and entries flow before a start is registered: else nothing could register one.
+#[test]
+fn a_cluster_that_stops_as_a_whole_starts_again() {
+    let mut ring = Ring::start(4);
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(&tree, &["push", "-q", &ring.url(1, "admin/demo"), "main"]);
+    for round in 0..2 {
+        let nodes = ring.nodes();
+        for node in &nodes {
+            ring.stop(*node);
+        }
+        for node in &nodes {
+            ring.restart(*node);
+        }
+        for node in &nodes {
+            ring.wait_ready(*node);
+        }
+        let newest = commit(&tree, &format!("after stop {round}"));
+        git(&tree, &["push", "-q", &ring.url(2, "admin/demo"), "main"]);
+        assert_eq!(tip(&ring, &tree, 3), newest);
+    }
+}
+
+/// A node whose configuration said another number of shards looked for repositories where they were not.
+#[test]
+fn a_configuration_of_another_cluster_is_refused() {
+    let mut ring = Ring::start(8);
+    let tree = work_tree(ring.dir.path(), "tree");
+    git(&tree, &["push", "-q", &ring.url(1, "admin/demo"), "main"]);
+    ring.stop(1);
+    let path = ring.node_dir(1).join("node.toml");
+    let right = fs::read_to_string(&path).expect("read");
+    let third = right.rfind("http = \"").expect("the last founder");
+    let (head, tail) = right.split_at(third);
+    let moved = format!("{head}{}", tail.replacen("127.0.0.1:", "localhost:", 1));
+    for (wrong, words) in [
+        (right.replace("shards = 8", "shards = 4"), "formed with 8"),
+        (moved, "names as a founder node 3"),
+    ] {
+        assert_ne!(wrong, right);
+        fs::write(&path, wrong).expect("written");
+        let (code, said) = run_to_its_end(&ring.node_dir(1), &[]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    fs::write(&path, right).expect("written");
+    ring.restart(1);
+    ring.wait_ready(1);
+    assert_eq!(tip(&ring, &tree, 1), git(&tree, &["rev-parse", "HEAD"]));
+}
+
+/// A shard was begun by the first of its replicas and by no other: one that was down when the cluster was formed kept its
+/// shards from ever having a leader.
+#[test]
+fn shards_begin_without_their_first_replica() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let place = dir.path().join("ring");
+    let base = crate::process::base_port();
+    // A cluster that was made and never got to start: a port is taken.
+    let taken = std::net::TcpListener::bind(("127.0.0.1", base + 1)).expect("a port");
+    let made = henge()
+        .args(["dev", "--shards", "8", "--base-port", &base.to_string()])
+        .arg("--dir")
+        .arg(&place)
+        .output()
+        .expect("henge runs");
+    assert!(!made.status.success());
+    drop(taken);
+    let mut nodes: Vec<_> = [1, 2]
+        .iter()
+        .map(|node| {
+            let config = place.join(format!("n{node}/node.toml"));
+            let log = fs::File::create(dir.path().join(format!("log-{node}"))).expect("a log");
+            henge()
+                .args(["node", "run", "--config"])
+                .arg(config)
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(log)
+                .spawn()
+                .expect("henge starts")
+        })
+        .collect();
+    let ready = |node: u16| {
+        let mut stream = std::net::TcpStream::connect(("127.0.0.1", base + node)).ok()?;
+        let request = "GET /readyz HTTP/1.1\r\nHost: henge\r\nConnection: close\r\n\r\n";
+        std::io::Write::write_all(&mut stream, request.as_bytes()).ok()?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).ok()?;
+        answer.starts_with("HTTP/1.1 200").then_some(())
+    };
+    wait("two of three to serve every shard", || {
+        ready(1).is_some() && ready(2).is_some()
+    });
+    for node in &mut nodes {
+        node.kill().expect("killed");
+        node.wait().expect("ended");
+    }
+}
