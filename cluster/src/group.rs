@@ -9,6 +9,9 @@ use henge_types::{GroupId, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use thiserror::Error;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::machine::View;
 use crate::raft::{Raft, term_of};
@@ -142,32 +145,84 @@ impl Group {
 }
 
 /// The replicas of this node; clones share them.
+///
+/// When the node stops, they are closed before openraft is: openraft reports every call on a core that has stopped as an
+/// error, and so would every stop under load.
 #[derive(Debug, Clone, Default)]
-pub struct Groups(Arc<RwLock<BTreeMap<GroupId, Group>>>);
+pub struct Groups {
+    replicas: Arc<RwLock<BTreeMap<GroupId, Group>>>,
+    closing: CancellationToken,
+    calls: TaskTracker,
+}
 
 impl Groups {
     /// The replica of `group`.
     ///
     /// # Errors
-    /// When there is none here.
+    /// When there is none here, or the node stops.
     pub fn get(&self, group: GroupId) -> Result<Group, NoReplica> {
+        if self.closing.is_cancelled() {
+            return Err(NoReplica(group));
+        }
         self.read().get(&group).cloned().ok_or(NoReplica(group))
     }
 
-    /// All of them, meta first.
+    /// All of them, meta first; none when the node stops.
     pub fn all(&self) -> Vec<Group> {
+        if self.closing.is_cancelled() {
+            return Vec::new();
+        }
         self.read().values().cloned().collect()
+    }
+
+    /// Runs a call on a replica; none when the node stops first. The outcome of the call is unknown then.
+    pub(crate) async fn while_open<F: Future>(&self, call: F) -> Option<F::Output> {
+        let _running = self.calls.token();
+        tokio::select! {
+            biased;
+            () = self.closing.cancelled() => None,
+            output = call => Some(output),
+        }
+    }
+
+    /// Counts as a call until it is dropped.
+    pub(crate) fn running(&self) -> TaskTrackerToken {
+        self.calls.token()
+    }
+
+    /// Cancelled when the node stops.
+    pub(crate) fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Lets no new call in, ends those that wait and returns the replicas. Calls that do not end by `deadline` are left.
+    pub(crate) async fn close(&self, deadline: Duration) -> Vec<Group> {
+        let groups = self.all();
+        self.closing.cancel();
+        self.calls.close();
+        if tokio::time::timeout(deadline, self.calls.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                calls = self.calls.len(),
+                "calls on groups did not end in time"
+            );
+        }
+        groups
     }
 
     /// Adds one.
     pub fn insert(&self, group: Group) {
-        self.0
+        self.replicas
             .write()
             .expect("invariant: inserting does not panic")
             .insert(group.id, group);
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<GroupId, Group>> {
-        self.0.read().expect("invariant: inserting does not panic")
+        self.replicas
+            .read()
+            .expect("invariant: inserting does not panic")
     }
 }

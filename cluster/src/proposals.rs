@@ -146,13 +146,14 @@ impl Cluster {
             });
         }
         let started = self.clock().instant();
-        let written =
-            tokio::time::timeout(deadline, replica.raft.client_write(Proposed(bytes.into()))).await;
+        let write = replica.raft.client_write(Proposed(bytes.into()));
+        let written = tokio::time::timeout(deadline, self.groups().while_open(write)).await;
         let result = match written {
-            Err(_) => Err(ProposeError::UnknownOutcome),
-            Ok(Ok(response)) => Ok(response.data),
-            Ok(Err(RaftError::APIError(error))) => Err(refused(error)),
-            Ok(Err(RaftError::Fatal(fatal))) => Err(ProposeError::Stopped(fatal.to_string())),
+            // Out of time, or this node stops: the entry may be committed all the same.
+            Err(_) | Ok(None) => Err(ProposeError::UnknownOutcome),
+            Ok(Some(Ok(response))) => Ok(response.data),
+            Ok(Some(Err(RaftError::APIError(error)))) => Err(refused(error)),
+            Ok(Some(Err(RaftError::Fatal(fatal)))) => Err(ProposeError::Stopped(fatal.to_string())),
         };
         if result.is_ok() {
             let seconds = self.clock().instant().duration_since(started).as_secs_f64();

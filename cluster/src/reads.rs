@@ -101,20 +101,18 @@ impl Cluster {
     /// See [`NoReadIndex`].
     pub(crate) async fn leader_read_index(&self, group: GroupId) -> Result<LogIndex, NoReadIndex> {
         let replica = self.groups().get(group)?;
-        let mut result = replica
-            .raft
-            .get_read_linearizer(ReadPolicy::LeaseRead)
-            .await;
+        let stopping = || NoReadIndex::NotHere("this node is stopping".to_owned());
+        let groups = self.groups();
+        let lease = replica.raft.get_read_linearizer(ReadPolicy::LeaseRead);
+        let mut result = groups.while_open(lease).await.ok_or_else(stopping)?;
         if matches!(
             &result,
             Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(
                 _
             )))
         ) {
-            result = replica
-                .raft
-                .get_read_linearizer(ReadPolicy::ReadIndex)
-                .await;
+            let confirmed = replica.raft.get_read_linearizer(ReadPolicy::ReadIndex);
+            result = groups.while_open(confirmed).await.ok_or_else(stopping)?;
         }
         match result {
             Ok(linearizer) => Ok(LogIndex::new(linearizer.read_log_id().index())),

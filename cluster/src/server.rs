@@ -135,6 +135,10 @@ impl Caller {
     }
 }
 
+fn stopping() -> Status {
+    Status::unavailable("this node is stopping")
+}
+
 /// The request in a message; nothing ends the stream, which openraft takes for a lost connection.
 fn read_append(
     group: u32,
@@ -180,9 +184,15 @@ impl RaftService for RaftServer {
             caller.admit_start(&starts).ok()?;
             read_append(number, message)
         });
-        let replies = group.raft.stream_append(input).map(|reply| match reply {
-            Ok(result) => Ok(wire::reply_out(&result)),
-            Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+        let input = input.take_until(self.groups.closing().clone().cancelled_owned());
+        // The call runs until its last answer was taken or the stream is dropped.
+        let running = self.groups.running();
+        let replies = group.raft.stream_append(input).map(move |reply| {
+            let _running = &running;
+            match reply {
+                Ok(result) => Ok(wire::reply_out(&result)),
+                Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+            }
         });
         Ok(Response::new(Box::pin(replies)))
     }
@@ -197,10 +207,13 @@ impl RaftService for RaftServer {
         self.refuse_while_quiet(&group)?;
         let (request, kind) =
             wire::vote_in(message).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let response = match kind {
-            VoteKind::Real => group.raft.vote(request).await,
-            VoteKind::DryRun => group.raft.pre_vote(request).await,
-        };
+        let response = self.groups.while_open(async {
+            match kind {
+                VoteKind::Real => group.raft.vote(request).await,
+                VoteKind::DryRun => group.raft.pre_vote(request).await,
+            }
+        });
+        let response = response.await.ok_or_else(stopping)?;
         let response = response.map_err(|error| Status::unavailable(error.to_string()))?;
         Ok(Response::new(wire::voted_out(&response)))
     }
@@ -216,7 +229,8 @@ impl RaftService for RaftServer {
         let from = wire::vote(message.ballot)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let request = TransferLeaderRequest::new(from, message.to, message.last.map(wire::id_in));
-        let answer = group.raft.handle_transfer_leader(request).await;
+        let answer = group.raft.handle_transfer_leader(request);
+        let answer = self.groups.while_open(answer).await.ok_or_else(stopping)?;
         let answer = answer.map_err(|fatal| Status::unavailable(fatal.to_string()))?;
         Ok(Response::new(pb::TransferLeaderReply {
             accepted: answer.is_ok(),
@@ -308,6 +322,9 @@ impl ClusterService for ClusterServer {
         request: Request<pb::ReportRequest>,
     ) -> Result<Response<pb::ReportReply>, Status> {
         self.admit(&request)?;
+        if self.cluster.groups().closing().is_cancelled() {
+            return Err(stopping());
+        }
         let report = serde_json::to_vec(&self.cluster.report())
             .map_err(|error| Status::internal(error.to_string()))?;
         Ok(Response::new(pb::ReportReply {

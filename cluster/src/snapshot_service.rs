@@ -77,10 +77,10 @@ impl SnapshotService {
             meta: meta_of(&position),
             snapshot: file,
         };
-        let answer = group
-            .raft
-            .install_full_snapshot(vote, snapshot)
-            .await
+        let install = group.raft.install_full_snapshot(vote, snapshot);
+        let installed = self.groups.while_open(install).await;
+        let answer = installed
+            .ok_or_else(|| io::Error::other("this node is stopping"))?
             .map_err(io::Error::other)?;
         stream.write_all(&encode_vote(&answer.vote)).await?;
         stream.shutdown().await

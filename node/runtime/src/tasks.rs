@@ -109,8 +109,16 @@ impl Scope {
             drop(permit);
             result
         });
-        job.await
-            .map_err(|error| io::Error::other(format!("blocking job {name} died: {error}")))
+        match job.await {
+            Ok(result) => Ok(result),
+            // The runtime goes away and the caller with it. An error would be taken for one of the disk.
+            Err(error) if error.is_cancelled() && self.cancel.is_cancelled() => {
+                std::future::pending().await
+            }
+            Err(error) => Err(io::Error::other(format!(
+                "blocking job {name} died: {error}"
+            ))),
+        }
     }
 
     /// Runs `future` on this scope's runtime, wherever the caller runs, and waits for its result.
