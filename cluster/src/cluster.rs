@@ -1,6 +1,5 @@
 //! The handle on a node's part in the cluster: start, stop, and what the layers above ask of it.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +15,7 @@ use henge_storage::disk::OsDisk;
 use henge_storage::kv::{SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{Wal, WalConfig};
+use henge_types::status::ClusterStatus;
 use henge_types::{GroupId, NodeId, NodeRecord, StartId, limits};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -32,6 +32,7 @@ use crate::network::SNAPSHOT_SERVICE;
 use crate::server::{ClusterServer, RaftServer};
 use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
+use crate::start_progress::StartProgress;
 use crate::starts::{Starts, registration};
 use crate::transport::bulk::Bulk;
 use crate::transport::listener;
@@ -43,6 +44,8 @@ use crate::upkeep;
 
 /// How long a leader that shuts down tries to hand a group over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a stop waits for calls on groups to end.
+const CALLS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -88,6 +91,25 @@ impl StartError {
     }
 }
 
+/// Where a node's part in the cluster writes what is to be known of it while it starts and runs.
+#[derive(Debug, Clone)]
+pub struct Reporting {
+    /// What is wrong.
+    pub conditions: Conditions,
+    /// How far the start is.
+    pub progress: StartProgress,
+}
+
+impl Reporting {
+    /// Nothing is wrong, and the start has not begun.
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self {
+            conditions: Conditions::new(clock),
+            progress: StartProgress::default(),
+        }
+    }
+}
+
 /// What every part of the cluster layer shares.
 pub(crate) struct Shared {
     pub(crate) config: ClusterConfig,
@@ -103,8 +125,10 @@ pub(crate) struct Shared {
     pub(crate) deps: MachineDeps,
     pub(crate) scope: Scope,
     pub(crate) conditions: Conditions,
-    /// Groups whose leader said so when the members were last asked.
-    pub(crate) led: Mutex<BTreeSet<GroupId>>,
+    /// How far the start is.
+    pub(crate) progress: StartProgress,
+    /// The cluster as the members told it when they were last asked.
+    pub(crate) heard: Mutex<Option<ClusterStatus>>,
     counter: AtomicU64,
 }
 
@@ -131,7 +155,7 @@ impl Cluster {
         config: ClusterConfig,
         scope: &Scope,
         clock: Arc<dyn Clock>,
-        conditions: Conditions,
+        reporting: Reporting,
         effects: Arc<dyn Effects>,
     ) -> Result<Self, StartError> {
         let scope = scope.child("cluster");
@@ -151,6 +175,7 @@ impl Cluster {
         let incoming =
             incoming.map_err(StartError::io(format!("cannot bind TCP {}", config.listen)))?;
 
+        reporting.progress.stage("reading the write-ahead log");
         let opened = open_storage(&config, &clock, &scope).await?;
         let deps = MachineDeps {
             effects,
@@ -175,8 +200,9 @@ impl Cluster {
                 wal: opened.wal,
                 deps,
                 scope: scope.clone(),
-                conditions,
-                led: Mutex::default(),
+                conditions: reporting.conditions,
+                progress: reporting.progress,
+                heard: Mutex::default(),
             }),
         };
         let shared = &cluster.shared;
@@ -187,6 +213,7 @@ impl Cluster {
         quic.serve(shared.bulk.clone(), &scope);
         cluster.serve_grpc(incoming);
         Formation::start(&cluster, raft, opened.kv).await?;
+        cluster.shared.progress.done();
         registration::spawn(&cluster);
         upkeep::start(&cluster);
         Ok(cluster)
@@ -342,6 +369,7 @@ impl Cluster {
         let groups = self.shared.groups.all();
         let handovers = groups.iter().map(|group| self.hand_over(group));
         futures::future::join_all(handovers).await;
+        let groups = self.shared.groups.close(CALLS_TIMEOUT).await;
         let stops = futures::stream::iter(&groups).for_each_concurrent(None, |group| async move {
             if let Err(error) = group.raft.shutdown().await {
                 tracing::warn!(group = %group.id, %error, "group did not stop cleanly");
@@ -469,7 +497,10 @@ async fn open_storage(
         match trust {
             Trust::Clean => tracing::info!("kv kept: the last stop was clean"),
             Trust::Wiped { reason } => {
-                tracing::info!(?reason, "kv wiped: it is rebuilt from snapshots and log");
+                tracing::info!(
+                    ?reason,
+                    "the kv is built again from snapshots and log, which have all of it: nothing is lost"
+                );
             }
         }
         let snapshots = SnapshotStore::open(&dir.join("snapshots"), snapshot_file::index_of)?;

@@ -17,7 +17,8 @@ use henge_state::{MetaView, State};
 use henge_storage::kv::{Kv, SledKv};
 use henge_storage::wal::GroupLog;
 use henge_types::command::VERSION_KNOWN;
-use henge_types::{Command, GroupId, MetaCommand, NodeId, NodeRecord};
+use henge_types::health::group_name;
+use henge_types::{Command, ConditionKind, GroupId, MetaCommand, NodeId, NodeRecord};
 use openraft::Config;
 use openraft::errors::{InitializeError, RaftError};
 
@@ -73,7 +74,7 @@ impl Formation {
             .iter()
             .map(|node| node.node)
             .collect();
-        formation.run_group(GroupId::META, &founders).await?;
+        formation.run_group(GroupId::META, &founders, 1).await?;
         // One shard that cannot start does not keep the others from it: it is tried again.
         formation.follow_table().await.ok();
         let scope = cluster.shared.scope.clone();
@@ -131,15 +132,27 @@ impl Formation {
         self.cluster.follow_starts();
         let own = self.cluster.node();
         let mut failed = None;
-        for placement in placements
+        let mine: Vec<_> = placements
             .iter()
             .filter(|placement| placement.replicas.contains(&own))
-        {
+            .collect();
+        let (conditions, missing) = (self.cluster.conditions(), ConditionKind::ReplicaMissing);
+        for placement in &mine {
+            if self.cluster.groups().closing().is_cancelled() {
+                return Ok(());
+            }
             if self.cluster.groups().get(placement.group).is_err() {
-                let run = self.run_group(placement.group, &placement.replicas).await;
+                let of = mine.len() + 1;
+                let run = self
+                    .run_group(placement.group, &placement.replicas, of)
+                    .await;
+                let subject = group_name(placement.group);
                 if let Err(error) = run {
                     tracing::error!(group = %placement.group, %error, "a group does not run on this node");
+                    conditions.raise(missing, subject, error.to_string());
                     failed = Some(error);
+                } else {
+                    conditions.clear(missing, &subject);
                 }
             }
         }
@@ -204,13 +217,24 @@ impl Formation {
         }
     }
 
-    async fn run_group(&self, group: GroupId, replicas: &[NodeId]) -> Result<(), StartError> {
+    /// Runs a group, one of `of` that this node should run.
+    async fn run_group(
+        &self,
+        group: GroupId,
+        replicas: &[NodeId],
+        of: usize,
+    ) -> Result<(), StartError> {
         let shared = &self.cluster.shared;
         let refused = |reason: String| StartError::Group { group, reason };
         let log = shared.wal.group(group);
         let had_log = log.vote.is_some() || log.last_index.is_some();
         let (state, position) = self.believed(group, &log).await?;
         let (machine, view) = Machine::new(group, state, position, shared.deps.clone());
+        let opened = shared.groups.all().len();
+        let last = log.last_index.unwrap_or(0).saturating_sub(1);
+        shared
+            .progress
+            .group(group, (opened, of), view.applied(), last);
         let own = self.cluster.node();
         let network = Network::new(
             own,
@@ -322,7 +346,7 @@ impl Formation {
             };
             let proven = log_end.map(|slot| slot.saturating_sub(1)).max(snapshot_end);
             if position.applied.is_some() && proven.is_none_or(|proven| position.index() > proven) {
-                tracing::warn!(%group, applied = position.index(), ?proven, "kv is ahead of the log: wiped");
+                tracing::warn!(%group, applied = position.index(), ?proven, "the kv is ahead of the log: it is built again from snapshot and log");
                 wipe(kv.as_ref(), group);
                 return Ok((State::empty(), Position::default()));
             }

@@ -8,6 +8,7 @@
 //! - [`cluster`]: the handle, start and stop.
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
 //! - [`conditions`]: what is wrong on this node, since when.
+//! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
 //! - `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
@@ -40,15 +41,17 @@ mod snapshot_file;
 mod snapshot_service;
 #[cfg(test)]
 mod snapshot_tests;
+pub mod start_progress;
 pub mod starts;
 mod status;
 #[cfg(test)]
 mod suite;
 pub mod transport;
 mod upkeep;
+mod watch;
 mod wire;
 
-pub use cluster::{Cluster, StartError};
+pub use cluster::{Cluster, Reporting, StartError};
 pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
 pub use effects::Effects;
@@ -57,6 +60,7 @@ pub use levels::LevelError;
 pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;
+pub use start_progress::StartProgress;
 pub use starts::adopt_moved;
 pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};
 pub use transport::members::Identity;

@@ -1,21 +1,31 @@
 //! How the cluster stands, as far as this node hears: reports, readiness, signs of life.
+//!
+//! The facts are a [`ClusterStatus`]; what they mean is judged by [`henge_types::health`] alone, for `cluster status` and
+//! for `/readyz` alike.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use henge_proto::cluster as pb;
 use henge_state::MetaView;
 use henge_types::command::VERSION_KNOWN;
-use henge_types::status::{ClusterStatus, NodeReport, NodeStatus, Role};
-use henge_types::{GroupId, NodeId};
+use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
+use henge_types::{GroupId, NodeId, ShardPlacement, health};
 
 use crate::cluster::Cluster;
 
 /// How long a member gets to report for `cluster status`.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
+
 impl Cluster {
     /// What this node says of itself.
     pub fn report(&self) -> NodeReport {
+        let mut report = self.facts();
+        report.not_ready = self.judge_readiness(report.clone()).err();
+        report
+    }
+
+    /// The report without the node's judgement on itself.
+    fn facts(&self) -> NodeReport {
         let shared = &self.shared;
         let replicas = shared.groups.all();
         let listed = shared.conditions.list();
@@ -24,6 +34,9 @@ impl Cluster {
             level: VERSION_KNOWN,
             uptime_ms: millis(shared.clock.instant().duration_since(shared.started)),
             low_space: shared.deps.effects.low_space(),
+            not_ready: None,
+            starting: !shared.progress.is_done(),
+            now_ms: shared.clock.unix_ms(),
             replicas: replicas
                 .iter()
                 .map(|replica| {
@@ -58,13 +71,38 @@ impl Cluster {
                 report,
             })
             .collect();
-        ClusterStatus {
+        let mut status = ClusterStatus {
             cluster_id: self.identity().cluster,
             asked: self.node(),
-            healthy: all_led(self.shards(), &nodes),
+            healthy: false,
             shards: self.shards(),
             nodes,
-        }
+            placements: self.placements(),
+        };
+        status.healthy = health::groups(&status)
+            .iter()
+            .all(|group| group.served.is_ok());
+        *self.lock_heard() = Some(status.clone());
+        status
+    }
+
+    fn placements(&self) -> Vec<ShardPlacement> {
+        let meta = self.view(GroupId::META);
+        meta.map_or_else(Vec::new, |meta| {
+            meta.with(|state, _| MetaView::new(state).placements().collect())
+        })
+    }
+
+    fn lock_heard(&self) -> std::sync::MutexGuard<'_, Option<ClusterStatus>> {
+        self.shared
+            .heard
+            .lock()
+            .expect("invariant: the status is only read and replaced")
+    }
+
+    /// The cluster as this node heard it last; none before the first time.
+    pub(crate) fn heard(&self) -> Option<ClusterStatus> {
+        self.lock_heard().clone()
     }
 
     pub(crate) async fn ask_report(&self, node: NodeId) -> Option<NodeReport> {
@@ -80,79 +118,39 @@ impl Cluster {
         serde_json::from_slice(&reply.into_inner().report).ok()
     }
 
-    /// Whether this node serves: every group it should hold runs here, and its leader said so a moment ago.
+    /// Whether this node serves: every group it should hold runs here, is served and is not behind.
     ///
     /// # Errors
     /// With the reason it does not, for `/readyz`.
     pub fn is_ready(&self) -> Result<(), String> {
+        self.judge_readiness(self.facts())
+    }
+
+    /// What the members said a moment ago, and what this node knows of itself now.
+    fn judge_readiness(&self, own: NodeReport) -> Result<(), String> {
+        if let Some(text) = self.shared.progress.text() {
+            return Err(text);
+        }
         self.serving()?;
-        let Some(meta) = self.view(GroupId::META) else {
+        if self.view(GroupId::META).is_none() {
             return Err("the meta group is not running".to_owned());
-        };
-        let placements =
-            meta.with(|state, _| MetaView::new(state).placements().collect::<Vec<_>>());
+        }
+        let placements = self.placements();
         if placements.is_empty() {
             return Err("the cluster is not formed yet".to_owned());
         }
-        let led = self
-            .shared
-            .led
-            .lock()
-            .expect("invariant: the set is only read and replaced")
-            .clone();
-        let mine = placements
-            .iter()
-            .filter(|placement| placement.replicas.contains(&self.node()));
-        for group in std::iter::once(GroupId::META).chain(mine.map(|placement| placement.group)) {
-            let replica = self
-                .shared
-                .groups
-                .get(group)
-                .map_err(|error| error.to_string())?;
-            if replica.leader_heard(self.node(), self.patience()).is_none() || !led.contains(&group)
-            {
-                return Err(format!("group {group} has no leader"));
-            }
-        }
-        Ok(())
+        let Some(mut status) = self.heard() else {
+            return Err("the other members were not asked yet".to_owned());
+        };
+        status.placements = placements;
+        let own_number = self.node();
+        let mine = status.nodes.iter_mut().find(|node| node.node == own_number);
+        let Some(mine) = mine else {
+            return Err("this node is not among the members".to_owned());
+        };
+        mine.report = Some(own);
+        health::readiness(&status, own_number)
     }
-
-    /// Asks every member what it leads and remembers it. A leader's own word counts: what a follower
-    /// believes may be the leader of an earlier life.
-    pub(crate) async fn listen_for_leaders(&self) {
-        let members = self.shared.members.all();
-        let reports = members
-            .iter()
-            .map(|member| async move { Some((member.node, self.ask_report(member.node).await?)) });
-        let reports: Vec<_> = futures::future::join_all(reports)
-            .await
-            .into_iter()
-            .flatten()
-            .collect();
-        let led = led(reports.iter().map(|(node, report)| (*node, report)));
-        *self
-            .shared
-            .led
-            .lock()
-            .expect("invariant: the set is only read and replaced") = led;
-    }
-}
-
-/// The groups that a member says it leads, with a quorum behind it.
-fn led<'a>(reports: impl Iterator<Item = (NodeId, &'a NodeReport)>) -> BTreeSet<GroupId> {
-    reports
-        .flat_map(|(node, report)| report.replicas.iter().map(move |replica| (node, replica)))
-        .filter(|(node, replica)| replica.role == Role::Leader && replica.leader == Some(*node))
-        .map(|(_, replica)| replica.group)
-        .collect()
-}
-
-/// Whether every group is led.
-fn all_led(shards: u32, nodes: &[NodeStatus]) -> bool {
-    let led = led(nodes
-        .iter()
-        .filter_map(|node| Some((node.node, node.report.as_ref()?))));
-    (0..=shards).all(|group| led.contains(&GroupId::new(group)))
 }
 
 fn millis(duration: Duration) -> u64 {

@@ -1,4 +1,5 @@
-//! What a node does for its groups by itself: snapshots by bytes of log, freeing the log, release levels, gauges.
+//! What a node does for its groups by itself: snapshots by bytes of log, freeing the log, release levels, gauges, looking
+//! for what is wrong.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::group::Group;
 use crate::log_store::slot;
 use crate::metrics;
 use crate::starts::StartRefusal;
+use crate::watch::Watch;
 
 /// Between two looks at every group.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
@@ -48,10 +50,13 @@ pub(crate) fn start(cluster: &Cluster) {
 
 async fn look(cluster: &Cluster) {
     let mut leaders = BTreeMap::new();
+    let mut watch = Watch::default();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
+        watch.look(cluster);
         for group in cluster.groups().all() {
-            snapshot_if_due(cluster, &group).await;
+            let due = snapshot_if_due(cluster, &group);
+            cluster.groups().while_open(due).await;
             let leader = group.leader();
             if leaders.insert(group.id, leader) != Some(leader) && leader.is_some() {
                 metrics::leader_changed(group.id);
@@ -82,7 +87,8 @@ fn note_refused_starts(cluster: &Cluster) {
 
 async fn ask(cluster: &Cluster) {
     loop {
-        cluster.listen_for_leaders().await;
+        // Asking is what keeps the facts fresh that readiness is judged by.
+        drop(cluster.status().await);
         let pause = match cluster.is_ready() {
             Ok(()) => ASK_EVERY,
             Err(_) => ASK_EVERY_WHILE_NOT_READY,
@@ -109,7 +115,7 @@ async fn relieve(cluster: &Cluster) {
         let pinning = *pressure.borrow_and_update();
         if let Some(group) = pinning.and_then(|group| cluster.groups().get(group).ok()) {
             tracing::info!(group = %group.id, "the write-ahead log is nearly full: snapshot and purge");
-            free(&group).await;
+            cluster.groups().while_open(free(&group)).await;
         }
         // The same group may still pin the log: the value does not change then.
         let again = async {

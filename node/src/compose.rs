@@ -6,7 +6,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use henge_api::{AdminToken, AnonymousReads, ApiDeps, MetricsHandle};
 use henge_client::Secret;
-use henge_cluster::{Cluster, ClusterConfig, Conditions, Effects, Timings, TlsFiles};
+use henge_cluster::{
+    Cluster, ClusterConfig, Conditions, Effects, Reporting, StartProgress, Timings, TlsFiles,
+};
 use henge_git_client::{AddressPolicy, Trust};
 use henge_repos::{BundlesConfig, MirrorsConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
@@ -20,6 +22,7 @@ use crate::data_dir::TlsPaths;
 use crate::environment;
 use crate::http_server::HttpServer;
 use crate::identity::Identity;
+use crate::start_gate::StartGate;
 
 /// Between two rounds of the metrics' own housekeeping.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
@@ -53,9 +56,13 @@ impl Node {
         if environment::text("HENGE_FAILPOINTS").is_some() {
             failpoint::arm_from(config.data_dir.join("failpoints"));
         }
-        let conditions = Conditions::new(Arc::clone(&clock));
-        let effects = open_objects(&parts, &clock, conditions.clone()).await?;
-        let cluster = start_cluster(&parts, &clock, conditions, Arc::clone(&effects)).await?;
+        let reporting = Reporting::new(Arc::clone(&clock));
+        // Before anything that takes long: a replay of a log is seen from outside.
+        let (http, gate) = listen(&parts, reporting.progress.clone()).await?;
+        reporting.progress.stage("opening the object stores");
+        let conditions = reporting.conditions.clone();
+        let effects = open_objects(&parts, &clock, conditions).await?;
+        let cluster = start_cluster(&parts, &clock, reporting, Arc::clone(&effects)).await?;
         let repos = Repos::start(cluster.clone(), effects, &parts.scope, Arc::clone(&clock))
             .await
             .context("cannot open the repositories")?;
@@ -91,9 +98,7 @@ impl Node {
                 metrics.upkeep();
             }
         });
-        let http = HttpServer::start(config.http_listen, henge_api::router(deps), &parts.scope)
-            .await
-            .with_context(|| format!("cannot listen on {}", config.http_listen))?;
+        gate.open(henge_api::router(deps));
         Ok(Self {
             scope: parts.scope,
             http,
@@ -107,19 +112,33 @@ impl Node {
     }
 
     /// Stops the parts in the reverse order of their start, each within its share of `deadline`.
-    pub(crate) async fn stop(self, deadline: Duration) -> anyhow::Result<()> {
+    pub(crate) async fn stop(self, deadline: Duration) {
         let share = deadline / 4;
-        let ended = self.http.stop(share).await;
+        if !self.http.stop(share).await {
+            // Their clients ask again, or saw a broken connection: no answer was given that is not kept.
+            tracing::warn!("requests that did not end in time are cut off");
+        }
         self.cluster.shutdown(share * 2).await;
-        let stopped = self.scope.shutdown(share).await;
-        anyhow::ensure!(ended, "requests were cut off");
-        anyhow::ensure!(
-            stopped,
-            "not everything stopped within {} s",
-            deadline.as_secs()
-        );
-        Ok(())
+        if !self.scope.shutdown(share).await {
+            tracing::warn!(
+                seconds = deadline.as_secs(),
+                "tasks that did not end in time are cut off"
+            );
+        }
     }
+}
+
+/// Listens at once; what is not about the start is answered once the gate is open.
+async fn listen(
+    parts: &Parts<'_>,
+    progress: StartProgress,
+) -> anyhow::Result<(HttpServer, StartGate)> {
+    let listen = parts.config.http_listen;
+    let gate = StartGate::new(progress);
+    let http = HttpServer::start(listen, gate.router(), &parts.scope)
+        .await
+        .with_context(|| format!("cannot listen on {listen}"))?;
+    Ok((http, gate))
 }
 
 fn mirrors_config(config: &Config) -> MirrorsConfig {
@@ -174,21 +193,15 @@ async fn open_objects(
 async fn start_cluster(
     parts: &Parts<'_>,
     clock: &Arc<dyn Clock>,
-    conditions: Conditions,
+    reporting: Reporting,
     effects: Arc<PackEffects>,
 ) -> anyhow::Result<Cluster> {
     let config = cluster_config(parts);
     let scope = parts.scope.on("raft", parts.raft.clone());
     let (starter, clock) = (scope.clone(), Arc::clone(clock));
     let start = async move {
-        Cluster::start(
-            config,
-            &starter,
-            clock,
-            conditions,
-            effects as Arc<dyn Effects>,
-        )
-        .await
+        let effects = effects as Arc<dyn Effects>;
+        Cluster::start(config, &starter, clock, reporting, effects).await
     };
     let cluster = scope.run("cluster start", start).await?;
     cluster.context("cannot join the cluster")

@@ -4,7 +4,7 @@
 //! - `config`, `identity`, `data_dir`: what a node is before it starts.
 //! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all. `allocator`: how
 //!   little memory it keeps.
-//! - `http_server`: the listener. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
+//! - `http_server`: the listener. `start_gate`: what it answers while the node starts. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
 //!   for one conversation on standard input and output.
 //! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
 //!
@@ -25,6 +25,7 @@ mod logging;
 mod run;
 mod serve_bare;
 mod signals;
+mod start_gate;
 mod stdio;
 
 use std::io::{self, IsTerminal as _, Write as _};

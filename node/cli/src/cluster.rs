@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use henge_types::health::{self, Agreement, GroupView, Problem, Verdict};
 use henge_types::status::{ClusterStatus, NodeStatus, ReplicaStatus, Role};
 use serde::Serialize;
 
@@ -11,36 +12,12 @@ use crate::context::{self, Environment};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::table::Table;
-use crate::view::{self, Agreement, GroupView};
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-enum Health {
-    /// Nothing is wrong.
-    Ok,
-    /// Every group is served, and something is wrong.
-    Degraded,
-    /// Some group is not served.
-    Failing,
-}
-
-impl Health {
-    fn of(groups: &[GroupView], problems: &[String]) -> Self {
-        if groups.iter().any(|group| group.leader.is_none()) {
-            Self::Failing
-        } else if problems.is_empty() {
-            Self::Ok
-        } else {
-            Self::Degraded
-        }
-    }
-
-    const fn text(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Degraded => "degraded: every group is served",
-            Self::Failing => "failing: not every group is served",
-        }
+const fn verdict(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Degraded => "degraded: every group is served",
+        Verdict::Failing => "failing",
     }
 }
 
@@ -58,14 +35,14 @@ pub(crate) async fn run(
     match command.verb {
         ClusterVerb::Status { check } => {
             let health = write_status(&status, json, console.out)?;
-            Ok(if check && health != Health::Ok {
-                Exit::Unavailable
-            } else {
-                Exit::Ok
+            Ok(match (check, health) {
+                (false, _) | (true, Verdict::Ok) => Exit::Ok,
+                (true, Verdict::Degraded) => Exit::Degraded,
+                (true, Verdict::Failing) => Exit::Unavailable,
             })
         }
         ClusterVerb::Shards => {
-            write_shards(&view::groups(&status), json, console.out)?;
+            write_shards(&health::groups(&status), json, console.out)?;
             Ok(Exit::Ok)
         }
     }
@@ -73,22 +50,27 @@ pub(crate) async fn run(
 
 #[derive(Serialize)]
 struct StatusAnswer<'a> {
-    health: Health,
-    problems: &'a [String],
+    health: Verdict,
+    /// One sentence each.
+    problems: Vec<String>,
+    /// The same, part by part.
+    findings: &'a [Problem],
     #[serde(flatten)]
     status: &'a ClusterStatus,
 }
 
-fn write_status(status: &ClusterStatus, json: bool, out: &mut dyn Write) -> io::Result<Health> {
-    let groups = view::groups(status);
-    let problems = view::problems(status, &groups);
-    let health = Health::of(&groups, &problems);
+fn write_status(status: &ClusterStatus, json: bool, out: &mut dyn Write) -> io::Result<Verdict> {
+    let health::Health {
+        verdict: health,
+        groups,
+        problems,
+    } = health::judge(status);
     if json {
-        let problems = &problems;
         write_json(
             &StatusAnswer {
                 health,
-                problems,
+                problems: problems.iter().map(Problem::sentence).collect(),
+                findings: &problems,
                 status,
             },
             out,
@@ -98,7 +80,7 @@ fn write_status(status: &ClusterStatus, json: bool, out: &mut dyn Write) -> io::
     writeln!(out, "cluster  {}", status.cluster_id)?;
     writeln!(out, "asked    node {}", status.asked)?;
     writeln!(out, "shards   {}", status.shards)?;
-    writeln!(out, "health   {}", health.text())?;
+    writeln!(out, "health   {}", verdict(health))?;
     writeln!(out)?;
     let mut table = Table::new(&[
         "NODE", "HTTP", "VERSION", "UPTIME", "ROLES", "TERM", "LAST", "APPLIED", "LAG", "HEALTH",
@@ -111,7 +93,11 @@ fn write_status(status: &ClusterStatus, json: bool, out: &mut dyn Write) -> io::
         writeln!(out)?;
     }
     for problem in &problems {
-        writeln!(out, "problem: {problem}")?;
+        writeln!(out, "problem: {}", problem.sentence())?;
+        match problem.for_ms {
+            Some(ms) => writeln!(out, "         for {}; {}", uptime(ms), problem.advice)?,
+            None => writeln!(out, "         {}", problem.advice)?,
+        }
     }
     Ok(health)
 }
@@ -146,6 +132,8 @@ fn node_row(node: &NodeStatus, groups: &[GroupView]) -> [String; 10] {
     let parked = report.replicas.iter().any(|replica| replica.parked > 0);
     let stopped = report.replicas.iter().any(|r| r.role == Role::Stopped);
     let health = [
+        (report.starting, "starting"),
+        (report.not_ready.is_some() && !report.starting, "not ready"),
         (stopped, "stopped groups"),
         (report.low_space, "low space"),
         (parked, "fetching packs"),

@@ -21,6 +21,8 @@ pub enum Exit {
     Unavailable,
     /// The deadline passed or the connection broke: the outcome is unknown.
     Unknown,
+    /// Everything is served, and something is wrong (`henge cluster status --check`).
+    Degraded,
 }
 
 /// The table of exit codes as `--help` shows it.
@@ -32,7 +34,8 @@ pub const EXIT_CODES_HELP: &str = "Exit codes:
   4  exists already, or conflicts with what happened meanwhile
   5  no token, a wrong token, or not allowed
   6  unavailable: no node answers, no leader, no quorum, too busy; nothing was done
-  7  no answer in time: the outcome is unknown";
+  7  no answer in time: the outcome is unknown
+  8  cluster status --check: everything is served, and something is wrong";
 
 impl Exit {
     /// The number.
@@ -46,6 +49,7 @@ impl Exit {
             Self::Denied => 5,
             Self::Unavailable => 6,
             Self::Unknown => 7,
+            Self::Degraded => 8,
         }
     }
 }
@@ -86,5 +90,6 @@ mod tests {
             assert_eq!(Exit::from(code).code(), number, "{code:?}");
         }
         assert_eq!(Exit::Ok.code(), 0);
+        assert_eq!(Exit::Degraded.code(), 8);
     }
 }

@@ -27,7 +27,6 @@ mod progress;
 mod repo;
 mod settings;
 mod table;
-pub mod view;
 
 pub use args::Command;
 pub use cluster_file::{ClusterFile, ClusterFileNode};

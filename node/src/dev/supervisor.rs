@@ -6,12 +6,14 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use futures::future::select_all;
 use henge_cli::{ClusterFile, ClusterFileNode, private_file};
 use henge_client::{Client, Deadlines, Readiness, Secret};
+use henge_cluster::start_progress::STARTING;
+use henge_runtime::{Clock as _, SystemClock};
 use henge_types::NodeId;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
@@ -23,10 +25,13 @@ use crate::data_dir;
 use crate::say;
 use crate::signals::StopSignals;
 
-/// For a node to say that it is ready. Generous: a debug build on a busy machine elects slowly.
+/// For a node to say that it is ready, counted from the last sign of progress. Generous: a debug build on a busy machine
+/// elects slowly.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
 /// For a node to stop after it was asked to.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// Between two lines about the same node's start.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Between two looks at something that cannot be waited for.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Of a log, to explain why its node failed.
@@ -80,13 +85,12 @@ impl Supervisor {
             let child = self.spawn(node)?;
             self.children.insert(node, child);
         }
-        match tokio::time::timeout(READY_DEADLINE, self.wait_until_ready()).await {
-            Ok(ready) => ready?,
-            Err(_) => bail!(
-                "not every node was ready within {} s; logs:\n{}",
+        if !self.wait_until_ready().await? {
+            bail!(
+                "not every node was ready, and none made progress for {} s; logs:\n{}",
                 READY_DEADLINE.as_secs(),
                 self.tails()
-            ),
+            );
         }
         self.write_cluster_file()?;
         self.tell();
@@ -132,7 +136,11 @@ impl Supervisor {
             .with_context(|| format!("cannot start node {node}"))
     }
 
-    async fn wait_until_ready(&mut self) -> anyhow::Result<()> {
+    /// Whether all became ready; `false` when none made progress for too long.
+    async fn wait_until_ready(&mut self) -> anyhow::Result<bool> {
+        let clock = SystemClock;
+        let mut progress_at = clock.instant();
+        let mut said: BTreeMap<NodeId, Instant> = BTreeMap::new();
         let client = Client::with_deadlines(Vec::new(), None, Deadlines::default());
         let mut look = tokio::time::interval(LOOK_INTERVAL);
         let mut told: BTreeMap<NodeId, Readiness> = BTreeMap::new();
@@ -159,18 +167,20 @@ impl Supervisor {
                 let address = format!("http://{}", ports::http(base, node)).parse()?;
                 let readiness = client.readiness(&address).await;
                 if told.get(&node) != Some(&readiness) {
-                    match &readiness {
-                        Readiness::Ready => say(&format!("node {node} is ready")),
-                        Readiness::NotYet(why) => say(&format!("node {node} waits: {why}")),
-                        // It has not come to its listener yet, and how it says so is no news.
-                        Readiness::Silent(_) => {}
+                    let now = clock.instant();
+                    if is_progress(&readiness) {
+                        progress_at = now;
                     }
+                    say_change(node, &readiness, &mut said, now);
                 }
                 told.insert(node, readiness);
             }
             let ready = |node| told.get(&node) == Some(&Readiness::Ready);
             if self.layout.settings.nodes().all(ready) {
-                return Ok(());
+                return Ok(true);
+            }
+            if clock.instant().duration_since(progress_at) > READY_DEADLINE {
+                return Ok(false);
             }
         }
     }
@@ -335,6 +345,37 @@ ready",
             format!("{}:\n{}", log.display(), tail(&log))
         });
         tails.collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// Whether a node did something since it was looked at last: it is ready, or its start moved. Reasons that come and go,
+/// such as elections, are no progress.
+fn is_progress(readiness: &Readiness) -> bool {
+    match readiness {
+        Readiness::Ready => true,
+        Readiness::NotYet(why) => why.starts_with(STARTING),
+        Readiness::Silent(_) => false,
+    }
+}
+
+/// Says how a node's start stands; one that moves says something new at every look, and is told of now and then.
+fn say_change(
+    node: NodeId,
+    readiness: &Readiness,
+    said: &mut BTreeMap<NodeId, Instant>,
+    now: Instant,
+) {
+    let why = match readiness {
+        Readiness::Ready => return say(&format!("node {node} is ready")),
+        Readiness::NotYet(why) => why,
+        // It has not come to its listener yet, and how it says so is no news.
+        Readiness::Silent(_) => return,
+    };
+    let last = said.get(&node);
+    let recent = last.is_some_and(|last| now.duration_since(*last) < PROGRESS_INTERVAL);
+    if !(recent && is_progress(readiness)) {
+        say(&format!("node {node} waits: {why}"));
+        said.insert(node, now);
     }
 }
 

@@ -12,6 +12,7 @@ mod crash;
 mod disk;
 mod failover;
 pub(crate) mod harness;
+mod health;
 mod mirrors;
 mod power;
 mod pruning;

@@ -36,6 +36,8 @@ pub enum ConditionKind {
     MetaUnreachable,
     /// A member does not answer.
     NodeSilent,
+    /// A member answers and does not serve: `/readyz` gives the reason.
+    NodeNotReady,
     /// A group's replica ended on this node.
     GroupStopped,
     /// A node that should hold a replica of a group does not run one.
@@ -71,12 +73,13 @@ pub enum ConditionKind {
 
 impl ConditionKind {
     /// All that this release raises.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::GroupNotServed,
         Self::StatesDiffer,
         Self::PackLost,
         Self::MetaUnreachable,
         Self::NodeSilent,
+        Self::NodeNotReady,
         Self::GroupStopped,
         Self::ReplicaMissing,
         Self::ReplicaLags,
@@ -101,6 +104,7 @@ impl ConditionKind {
             Self::PackLost => "pack_lost",
             Self::MetaUnreachable => "meta_unreachable",
             Self::NodeSilent => "node_silent",
+            Self::NodeNotReady => "node_not_ready",
             Self::GroupStopped => "group_stopped",
             Self::ReplicaMissing => "replica_missing",
             Self::ReplicaLags => "replica_lags",
@@ -127,6 +131,7 @@ impl ConditionKind {
             Self::PackLost => "a pack is lost",
             Self::MetaUnreachable => "the meta group is not reached",
             Self::NodeSilent => "does not answer",
+            Self::NodeNotReady => "not ready",
             Self::GroupStopped => "the replica has stopped",
             Self::ReplicaMissing => "the replica is missing",
             Self::ReplicaLags => "the replica lags and does not catch up",
@@ -141,7 +146,7 @@ impl ConditionKind {
             Self::LowSpace => "free disk space is low",
             Self::LogNearCap => "the write-ahead log is near its cap",
             Self::ClockSkew => "the clock is wrong",
-            Self::Other => "a condition that this release does not know",
+            Self::Other => "something else is wrong",
         }
     }
 
@@ -152,6 +157,7 @@ impl ConditionKind {
                 Severity::Failing
             }
             Self::NodeSilent
+            | Self::NodeNotReady
             | Self::GroupStopped
             | Self::ReplicaMissing
             | Self::ReplicaLags
@@ -180,6 +186,7 @@ impl ConditionKind {
             }
             Self::MetaUnreachable => "bring nodes back, and look at the network between them",
             Self::NodeSilent => "start the node, and look at the network between the nodes",
+            Self::NodeNotReady => "wait while the reason moves; else read the node's log",
             Self::GroupStopped => {
                 "read the node's log for the reason, mend it, restart the node if it does not start again by itself"
             }

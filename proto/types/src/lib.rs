@@ -8,6 +8,7 @@
 //! - [`mirrors`]: repositories that follow others on a schedule.
 //! - [`certificates`]: signed pushes.
 //! - [`conditions`]: what is wrong on a node, since when, and what to do about it.
+//! - [`health`]: how a status is judged, for `cluster status` and for readiness.
 //! - [`records`]: what the state machines keep. [`starts`]: the starts of a node, one after the other.
 //! - [`status`]: what a cluster says of itself.
 //! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
@@ -19,6 +20,7 @@ pub mod certificates;
 pub mod command;
 pub mod conditions;
 pub mod error;
+pub mod health;
 pub mod ids;
 pub mod limits;
 pub mod mirrors;

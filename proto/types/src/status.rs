@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::conditions::Condition;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId};
+use crate::records::ShardPlacement;
 
 /// The cluster as one node sees it; also answered without a quorum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -12,12 +13,15 @@ pub struct ClusterStatus {
     pub cluster_id: ClusterId,
     /// Who answers.
     pub asked: NodeId,
-    /// Whether every group has a leader that this node hears.
+    /// Whether every group is served.
     pub healthy: bool,
     /// Shards of the cluster.
     pub shards: u32,
     /// Its members, by number.
     pub nodes: Vec<NodeStatus>,
+    /// Where the shards should live; none from releases that did not say, and before the cluster is formed.
+    #[serde(default)]
+    pub placements: Vec<ShardPlacement>,
 }
 
 /// One member.
@@ -47,6 +51,15 @@ pub struct NodeReport {
     pub uptime_ms: u64,
     /// Free space is below the watermark: pushes are refused.
     pub low_space: bool,
+    /// Why the node does not serve, as its `/readyz` says; none when it does.
+    #[serde(default)]
+    pub not_ready: Option<String>,
+    /// Whether it still opens its groups: those that are not listed yet are not missing.
+    #[serde(default)]
+    pub starting: bool,
+    /// Its clock, milliseconds since the Unix epoch: what its conditions' times are counted against.
+    #[serde(default)]
+    pub now_ms: u64,
     /// Its replicas, by group.
     pub replicas: Vec<ReplicaStatus>,
     /// What is wrong there, by kind and subject; none from releases that did not say.

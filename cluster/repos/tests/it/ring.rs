@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_cluster::{Cluster, ClusterConfig, Conditions, Effects, Identity, Timings, TlsFiles};
+use henge_cluster::{Cluster, ClusterConfig, Effects, Identity, Reporting, Timings, TlsFiles};
 use henge_git::http::{Caller, router};
 use henge_repos::{BundlesConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
@@ -95,12 +95,12 @@ async fn compose(
     };
     let objects = ObjectStore::open_with(&config.data_dir, watermark).unwrap();
     let claims = config.data_dir.join("claims");
-    let conditions = Conditions::new(Arc::clone(&clock));
+    let reporting = Reporting::new(Arc::clone(&clock));
     let effects = PackEffects::new(
         objects.clone(),
         claims,
         Arc::clone(&clock),
-        conditions.clone(),
+        reporting.conditions.clone(),
     )
     .unwrap();
     let shared: Arc<dyn Effects> = Arc::<PackEffects>::clone(&effects);
@@ -108,7 +108,7 @@ async fn compose(
         config,
         &scope,
         Arc::clone(&clock),
-        conditions,
+        reporting,
         shared,
     ))
     .await

@@ -662,6 +662,7 @@ impl Backend for Memory {
                     rpc: "127.0.0.1:7441".to_owned(),
                     report: Some(report),
                 }],
+                placements: Vec::new(),
             }
         }
         .boxed()
@@ -673,6 +674,9 @@ impl Backend for Memory {
             level: 3,
             uptime_ms: 5,
             low_space: false,
+            not_ready: None,
+            starting: false,
+            now_ms: 7,
             replicas: Vec::new(),
             conditions: Vec::new(),
             conditions_left_out: 0,

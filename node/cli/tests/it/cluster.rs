@@ -5,6 +5,7 @@ use axum::routing::get;
 use axum::{Json, Router};
 use henge_cli::Exit;
 use henge_types::status::ClusterStatus;
+use henge_types::{Condition, ConditionKind};
 
 use crate::fixtures;
 use crate::run::{Done, Server, henge};
@@ -45,16 +46,19 @@ async fn status_without_a_quorum_says_what_is_wrong() {
 cluster  c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1
 asked    node 2
 shards   2
-health   failing: not every group is served
+health   failing
 
 NODE  HTTP            VERSION  UPTIME  ROLES                           TERM  LAST  APPLIED  LAG  HEALTH
 1     127.0.0.1:7401  -        -       -                               -     -     -        -    no answer
 2     127.0.0.1:7402  0.1.0    2m2s    meta candidate, leads 0 groups  9     12    11       0    ok
 3     127.0.0.1:7403  -        -       -                               -     -     -        -    no answer
 
-problem: meta, shards 1-2: no quorum: 1 of 3 voters answer
-problem: node 1 (127.0.0.1:7401) does not answer
-problem: node 3 (127.0.0.1:7403) does not answer
+problem: meta, shards 1-2: not served: no quorum: 1 of 3 voters answer
+         bring nodes back until a majority of the voters answers
+problem: node 1: does not answer: 127.0.0.1:7401
+         start the node, and look at the network between the nodes
+problem: node 3: does not answer: 127.0.0.1:7403
+         start the node, and look at the network between the nodes
 "
     );
     let done = against(fixtures::one_left(), &["cluster", "status", "--check"]).await;
@@ -75,8 +79,10 @@ async fn a_dead_node_degrades_and_a_deposed_leader_does_not_count() {
     );
     assert!(
         done.out
-            .ends_with("problem: node 3 (127.0.0.1:7403) does not answer\n")
+            .contains("problem: node 3: does not answer: 127.0.0.1:7403\n")
     );
+    let done = against(fixtures::one_dead(), &["cluster", "status", "--check"]).await;
+    assert_eq!(done.exit, Exit::Degraded, "scripts tell it from failing");
 
     let mut status = fixtures::well();
     let first = status.nodes.first_mut().expect("three nodes");
@@ -87,7 +93,7 @@ async fn a_dead_node_degrades_and_a_deposed_leader_does_not_count() {
     let done = against(status, &["cluster", "status"]).await;
     assert!(
         done.out
-            .contains("problem: meta, shards 1-2: no leader yet\n"),
+            .contains("problem: meta, shards 1-2: not served: no leader yet\n"),
         "{}",
         done.out
     );
@@ -98,17 +104,47 @@ async fn status_in_json_is_the_nodes_answer_and_the_verdict() {
     let status = fixtures::troubled();
     let done = against(status.clone(), &["cluster", "--output", "json", "status"]).await;
     let value: serde_json::Value = serde_json::from_str(&done.out).expect("JSON");
-    assert_eq!(value["health"], "degraded");
+    assert_eq!(value["health"], "failing");
     assert_eq!(
         value["problems"],
         serde_json::json!([
-            "meta: replicas at the same entry differ in their state; keep the data directories and report this",
-            "node 3 is low on disk space: pushes are refused",
-            "node 3 still fetches packs of 2 repositories",
+            "meta: replicas at the same entry differ in their state",
+            "node 3: packs are still being fetched: 2 repositories",
+            "node 3: free disk space is low",
         ])
     );
+    assert_eq!(value["findings"][1]["kind"], "packs_missing");
+    assert_eq!(value["findings"][1]["node"], 3);
     let back: ClusterStatus = serde_json::from_value(value).expect("a status");
     assert_eq!(back, status);
+}
+
+/// Each line says since when and what to do: a status that only names a fault sends its reader to the logs of every node.
+#[tokio::test]
+async fn a_condition_shows_its_time_and_what_to_do() {
+    let mut status = fixtures::well();
+    let report = status
+        .nodes
+        .last_mut()
+        .and_then(|node| node.report.as_mut());
+    report.expect("it answers").conditions = vec![Condition {
+        kind: ConditionKind::ClockSkew,
+        subject: "clock".to_owned(),
+        since_ms: 1_000_000 - 130_000,
+        detail: "1 d ahead".to_owned(),
+    }];
+    let done = against(status, &["cluster", "status", "--check"]).await;
+    assert_eq!(done.exit, Exit::Degraded);
+    assert!(
+        done.out.ends_with(
+            "\
+problem: node 3, clock: the clock is wrong: 1 d ahead
+         for 2m10s; set the clock, and keep it set with NTP
+"
+        ),
+        "{}",
+        done.out
+    );
 }
 
 #[tokio::test]

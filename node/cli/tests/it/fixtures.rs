@@ -1,7 +1,7 @@
 //! Clusters in fixed states.
 
 use henge_types::status::{ClusterStatus, NodeReport, NodeStatus, ReplicaStatus, Role};
-use henge_types::{ClusterId, GroupId, Incarnation, NodeId};
+use henge_types::{ClusterId, GroupId, Incarnation, NodeId, ShardPlacement};
 
 /// Three nodes, two shards, all well: node 1 leads meta, node 2 shard 1, node 3 shard 2.
 pub(crate) fn well() -> ClusterStatus {
@@ -11,6 +11,7 @@ pub(crate) fn well() -> ClusterStatus {
         healthy: true,
         shards: 2,
         nodes: (1..=3).map(node).collect(),
+        placements: (1..=2).map(placement).collect(),
     }
 }
 
@@ -59,9 +60,18 @@ pub(crate) fn one_dead() -> ClusterStatus {
     let first = status.nodes.first_mut().expect("three nodes");
     for replica in replicas(first).iter_mut().filter(|r| r.group.get() == 2) {
         replica.role = Role::Leader;
+        replica.leader = Some(NodeId::new(1));
         replica.term = 8;
     }
     status
+}
+
+fn placement(group: u32) -> ShardPlacement {
+    ShardPlacement {
+        group: GroupId::new(group),
+        replicas: (1..=3).map(NodeId::new).collect(),
+        epoch: 0,
+    }
 }
 
 fn replicas(node: &mut NodeStatus) -> &mut Vec<ReplicaStatus> {
@@ -99,6 +109,9 @@ fn node(number: u64) -> NodeStatus {
             level: 3,
             uptime_ms: 61_000 * number,
             low_space: false,
+            not_ready: None,
+            starting: false,
+            now_ms: 1_000_000,
             replicas: (0..=2).map(replica).collect(),
             conditions: Vec::new(),
             conditions_left_out: 0,

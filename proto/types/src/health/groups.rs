@@ -1,14 +1,11 @@
-//! What a cluster's status means: who leads what, who lags, what is wrong. Pure: status in, view out.
+//! Every group of a cluster as all its replicas together tell it: who leads it, whether it is served, who lags.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use henge_types::status::{ClusterStatus, NodeReport, ReplicaStatus, Role};
-use henge_types::{GroupId, NodeId};
 use serde::Serialize;
 
-mod problems;
-
-pub use problems::problems;
+use crate::ids::{GroupId, NodeId};
+use crate::status::{ClusterStatus, NodeReport, ReplicaStatus, Role};
 
 /// Whether the states of a group's replicas agree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -42,8 +39,11 @@ pub struct ReplicaView {
 pub struct GroupView {
     /// The group.
     pub group: GroupId,
-    /// Who leads it, as that node itself says.
+    /// Who leads it, as that node itself says, while a quorum confirms it.
     pub leader: Option<NodeId>,
+    /// Nothing where it is served, else why it is not.
+    #[serde(skip)]
+    pub served: Result<(), String>,
     /// The highest term heard.
     pub term: u64,
     /// Its voters, as the leader or the replica of the highest term knows them.
@@ -52,6 +52,9 @@ pub struct GroupView {
     pub last_index: u64,
     /// The last entry that any replica knows committed.
     pub committed_index: u64,
+    /// The nodes that should hold it; none where the status does not say.
+    #[serde(skip)]
+    pub placed: BTreeSet<NodeId>,
     /// Its voters and whoever else has a replica, by node.
     pub replicas: Vec<ReplicaView>,
     /// Whether their states agree.
@@ -64,13 +67,9 @@ impl GroupView {
         self.replicas.iter().filter_map(|replica| replica.lag).max()
     }
 
-    /// Voters whose node answered, and that did not stop.
-    pub(crate) fn voters_alive(&self) -> usize {
-        let alive = |replica: &&ReplicaView| {
-            self.voters.contains(&replica.node)
-                && replica.role.is_some_and(|role| role != Role::Stopped)
-        };
-        self.replicas.iter().filter(alive).count()
+    /// Whether a node should hold a replica of it.
+    pub fn should_be_on(&self, node: NodeId) -> bool {
+        self.placed.contains(&node)
     }
 }
 
@@ -85,27 +84,46 @@ pub fn groups(status: &ClusterStatus) -> Vec<GroupView> {
         }
     }
     told.into_iter()
-        .map(|(group, replicas)| group_view(group, &replicas))
+        .map(|(group, replicas)| {
+            let placed = placed(status, group);
+            group_view(group, placed, &replicas)
+        })
+        .collect()
+}
+
+/// The nodes that should hold a group: all members the meta group, those of the table a shard.
+fn placed(status: &ClusterStatus, group: GroupId) -> BTreeSet<NodeId> {
+    if group.is_meta() {
+        return status.nodes.iter().map(|node| node.node).collect();
+    }
+    let placements = status.placements.iter();
+    placements
+        .filter(|placement| placement.group == group)
+        .flat_map(|placement| placement.replicas.iter().copied())
         .collect()
 }
 
 /// The nodes that answered, with what they said.
-pub(crate) fn reports(status: &ClusterStatus) -> impl Iterator<Item = (NodeId, &NodeReport)> {
+pub(super) fn reports(status: &ClusterStatus) -> impl Iterator<Item = (NodeId, &NodeReport)> {
     status
         .nodes
         .iter()
         .filter_map(|node| node.report.as_ref().map(|report| (node.node, report)))
 }
 
-fn group_view(group: GroupId, told: &[(NodeId, &ReplicaStatus)]) -> GroupView {
+fn group_view(
+    group: GroupId,
+    placed: BTreeSet<NodeId>,
+    told: &[(NodeId, &ReplicaStatus)],
+) -> GroupView {
     let by_term = |(_, replica): &&(NodeId, &ReplicaStatus)| replica.term;
-    let leader = told
-        .iter()
-        .filter(|(_, replica)| replica.role == Role::Leader)
-        .max_by_key(by_term);
     let term = told.iter().map(|(_, replica)| replica.term).max();
+    let claims = told.iter().filter(|(_, r)| r.role == Role::Leader);
+    let claim = claims.max_by_key(by_term);
     // A leader of an older term was deposed and has not noticed yet.
-    let leader = leader.filter(|(_, replica)| Some(replica.term) == term);
+    let claim = claim.filter(|(_, replica)| Some(replica.term) == term);
+    // A leader that no quorum answers any more goes on calling itself one; it does not name itself then.
+    let leader = claim.filter(|(node, replica)| replica.leader == Some(*node));
     let knows_voters = leader.or_else(|| told.iter().max_by_key(by_term));
     let voters: BTreeSet<NodeId> = knows_voters
         .map(|(_, replica)| replica.voters.iter().copied().collect())
@@ -120,12 +138,41 @@ fn group_view(group: GroupId, told: &[(NodeId, &ReplicaStatus)]) -> GroupView {
     GroupView {
         group,
         leader: leader.map(|(node, _)| *node),
+        served: served(leader.is_some(), claim.is_some(), &voters, told),
         term: term.unwrap_or(0),
         last_index: highest(|replica| replica.last_index),
         committed_index,
         replicas: replica_views(&voters, told, committed_index),
+        placed,
         voters,
         state: agreement(told),
+    }
+}
+
+/// A group is served when its leader's lease holds and a majority of its voters answers.
+fn served(
+    is_led: bool,
+    is_claimed: bool,
+    voters: &BTreeSet<NodeId>,
+    told: &[(NodeId, &ReplicaStatus)],
+) -> Result<(), String> {
+    let alive = told
+        .iter()
+        .filter(|(node, replica)| voters.contains(node) && replica.role != Role::Stopped)
+        .count();
+    if voters.is_empty() {
+        return Err("no replica answers".to_owned());
+    }
+    if alive * 2 <= voters.len() {
+        return Err(format!(
+            "no quorum: {alive} of {} voters answer",
+            voters.len()
+        ));
+    }
+    match (is_led, is_claimed) {
+        (true, _) => Ok(()),
+        (false, true) => Err("the leader's lease ran out: no quorum confirms it".to_owned()),
+        (false, false) => Err("no leader yet".to_owned()),
     }
 }
 
