@@ -8,7 +8,7 @@
 //! - [`schedule`]: when the latter is done by itself.
 //! - [`ask`]: `gc` and `stats`, from any node.
 //! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node;
-//!   `last_check`: what one found, kept over restarts.
+//!   `last_check`: what one found, kept over restarts. `findings`: what fails, for the status.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -28,6 +28,7 @@ pub(crate) mod ask;
 pub(crate) mod check;
 pub(crate) mod check_ask;
 pub(crate) mod compact;
+mod findings;
 mod last_check;
 pub(crate) mod prune;
 pub(crate) mod schedule;
@@ -49,6 +50,8 @@ pub(crate) struct Maintenance {
     told: Notify,
     running: Mutex<Option<NetworkId>>,
     last: Mutex<BTreeMap<NetworkId, LastCompaction>>,
+    /// Networks of groups led here whose last compactions failed, and how many in a row: at most as many as there are.
+    failing: Mutex<BTreeMap<NetworkId, (GroupId, u32)>>,
     /// Those that ended.
     runs: AtomicU64,
     /// How long nobody must have pushed before all packs become one.
@@ -127,6 +130,7 @@ impl Inner {
         loop {
             let told = self.maintenance.told.notified();
             drop(tokio::time::timeout(LOOK_EVERY, told).await);
+            self.forget_failures_elsewhere();
             while let Some(due) = self.look(&mut watch) {
                 self.run(&mut watch, due).await;
             }
@@ -200,6 +204,12 @@ impl Inner {
             Err(error) => {
                 tracing::warn!(%group, %network, %error, "compaction failed: it is tried again later");
                 metrics::compaction_failed();
+            }
+        }
+        match &outcome {
+            Ok(_) => self.compaction_works(&network),
+            Err(error) => {
+                self.compaction_failed(group, network, error.is_defect(), &error.to_string());
             }
         }
         watch.ended(due, now, outcome.as_ref().map(Option::is_some));

@@ -210,6 +210,7 @@ impl Inner {
         outcome.run = run;
         outcome.took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         outcome.ended_at_ms = self.clock.unix_ms();
+        self.check_ended(group, &network, outcome.failed.as_deref());
         if let Some(failed) = &outcome.failed {
             tracing::warn!(%group, %network, failed, "the check of a store was not finished");
         } else if outcome.is_clean() {

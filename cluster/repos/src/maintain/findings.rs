@@ -1,0 +1,93 @@
+//! What goes wrong in the upkeep of object stores, as conditions that `cluster status` shows.
+
+use henge_state::{MetaView, ShardView};
+use henge_types::{ConditionKind, GroupId, NetworkId};
+
+use super::lock;
+use crate::repos::Inner;
+
+/// Compactions that must fail one after another before it is a condition: a leader that changes ends one, too.
+const FAILURES_MIN: u32 = 2;
+
+impl Inner {
+    /// A compaction failed; `is_defect` when trying again will not help.
+    pub(super) fn compaction_failed(
+        &self,
+        group: GroupId,
+        network: NetworkId,
+        is_defect: bool,
+        why: &str,
+    ) {
+        let failures = {
+            let mut failing = lock(&self.maintenance.failing);
+            let known = failing.entry(network).or_insert((group, 0));
+            *known = (group, known.1.saturating_add(1));
+            known.1
+        };
+        if is_defect || failures >= FAILURES_MIN {
+            let detail = format!("{}: {why}", self.name_of(group, &network));
+            self.cluster.conditions().raise(
+                ConditionKind::CompactionFailing,
+                subject(&network),
+                detail,
+            );
+        }
+    }
+
+    /// A compaction went well, or there was nothing to do.
+    pub(super) fn compaction_works(&self, network: &NetworkId) {
+        if lock(&self.maintenance.failing).remove(network).is_some() {
+            let conditions = self.cluster.conditions();
+            conditions.clear(ConditionKind::CompactionFailing, &subject(network));
+        }
+    }
+
+    /// Another node leads a group now: what fails there is its finding.
+    pub(super) fn forget_failures_elsewhere(&self) {
+        let mut failing = lock(&self.maintenance.failing);
+        failing.retain(|network, (group, _)| {
+            let led_here = self.cluster.leadership(*group).is_some();
+            if !led_here {
+                let conditions = self.cluster.conditions();
+                conditions.clear(ConditionKind::CompactionFailing, &subject(network));
+            }
+            led_here
+        });
+    }
+
+    /// How a check of a store ended: `unfinished` says why it did not come to its end.
+    pub(super) fn check_ended(
+        &self,
+        group: GroupId,
+        network: &NetworkId,
+        unfinished: Option<&str>,
+    ) {
+        let (conditions, kind) = (self.cluster.conditions(), ConditionKind::CheckUnfinished);
+        match unfinished {
+            None => conditions.clear(kind, &subject(network)),
+            Some(why) => {
+                let detail = format!("{}: {why}", self.name_of(group, network));
+                conditions.raise(kind, subject(network), detail);
+            }
+        }
+    }
+
+    /// A repository of the network, for a person.
+    fn name_of(&self, group: GroupId, network: &NetworkId) -> String {
+        let shard = self.cluster.view(group);
+        let repo =
+            shard.and_then(|view| view.with(|state, _| ShardView::new(state).any_repo_of(network)));
+        let meta = self.cluster.view(GroupId::META);
+        let record = repo
+            .zip(meta)
+            .and_then(|(repo, meta)| meta.with(|state, _| MetaView::new(state).repo(&repo.repo)));
+        record.map_or_else(
+            || "a repository without a name".to_owned(),
+            |record| record.path.to_string(),
+        )
+    }
+}
+
+fn subject(network: &NetworkId) -> String {
+    format!("network {network}")
+}
