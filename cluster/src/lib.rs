@@ -12,6 +12,7 @@
 //! - `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
+//! - [`offline`]: the groups of a node that does not run.
 //! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
 //! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused; `acknowledged`: what followers
 //!   must still have.
@@ -32,6 +33,7 @@ mod lone_replica;
 pub mod machine;
 pub mod metrics;
 mod network;
+pub mod offline;
 pub mod placement;
 pub mod proposals;
 mod raft;

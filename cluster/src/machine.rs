@@ -235,7 +235,7 @@ impl Machine {
     }
 }
 
-fn header(group: GroupId, id: &LogId, proposal: &Proposal) -> Header {
+pub(crate) fn header(group: GroupId, id: &LogId, proposal: &Proposal) -> Header {
     Header {
         group,
         index: LogIndex::new(id.index()),

@@ -76,6 +76,31 @@ pub(crate) enum NodeVerb {
     /// Run a node in the foreground until SIGTERM or SIGINT
     #[command(after_help = RUN_HELP)]
     Run(Run),
+    /// Write every repository of a node that does not run as a plain bare repository
+    #[command(after_help = EXPORT_HELP)]
+    Export(Export),
+}
+
+const EXPORT_HELP: &str = "\
+Reads the node's newest state from its log, snapshots and kv, without any other node, and changes nothing in the data
+directory. Repositories are written as DEST/OWNER/NAME.git with names, refs and HEAD; stock git opens them. What is
+missing is said on standard output, a line per repository. DEST must be empty, and needs room for copies of the log and
+the kv beside the packs; these copies are removed at the end.
+
+Exit codes: 0 everything was written, 1 something is missing or failed, 2 wrong usage";
+
+/// `henge node export`
+#[derive(Debug, Args)]
+pub(crate) struct Export {
+    /// The data directory of a stopped node, or a copy of one
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: PathBuf,
+    /// Read the directory itself: no node is asked
+    #[arg(long, required = true)]
+    pub(crate) offline: bool,
+    /// Where to write to
+    #[arg(value_name = "DEST")]
+    pub(crate) dest: PathBuf,
 }
 
 const RUN_HELP: &str = "\

@@ -141,6 +141,28 @@ pub(crate) fn in_use(path: &Path) -> bool {
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
+/// Keeps a node from starting in a data directory that is only read. Nothing is written: a copy without a lock file has no
+/// node.
+pub(crate) fn hold(path: &Path) -> Result<Option<File>, DataDirError> {
+    let io = |source| DataDirError::Io {
+        path: path.to_owned(),
+        source,
+    };
+    let lock = match File::open(path.join(LOCK_FILE)) {
+        Ok(lock) => lock,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    match lock.try_lock() {
+        Ok(()) => Ok(Some(lock)),
+        Err(TryLockError::WouldBlock) => Err(DataDirError::InUse {
+            path: path.to_owned(),
+            pid: pid(path),
+        }),
+        Err(TryLockError::Error(source)) => Err(io(source)),
+    }
+}
+
 /// Whether there is anything in the log's folder; `None` where there is no such folder.
 fn log_entries(path: &Path) -> Result<Option<bool>, DataDirError> {
     let path = path.join(LOG_FOLDER);

@@ -404,11 +404,11 @@ mod tests {
                 let mut client = two(server.address()).await;
                 for _ in 0..3 {
                     let uri = format!("http://{}/api/v1/version", server.address());
-                    let request = axum::http::Request::get(uri).body(Body::empty());
+                    let request = http::Request::get(uri).body(Body::empty());
                     let answer = client.send_request(request.expect("valid")).await;
                     let answer = answer.expect("answered");
                     assert_eq!(answer.status(), 200);
-                    assert_eq!(answer.version(), axum::http::Version::HTTP_2);
+                    assert_eq!(answer.version(), http::Version::HTTP_2);
                 }
                 assert_eq!(one.version().await.expect("answered"), "1");
                 assert!(

@@ -6,6 +6,7 @@
 //!   little memory it keeps.
 //! - `http_server`: the listener. `start_gate`: what it answers while the node starts. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
 //!   for one conversation on standard input and output.
+//! - `export`: the repositories of a stopped node as plain ones.
 //! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
 //!
 //! Nobody depends on this crate.
@@ -19,6 +20,7 @@ mod config;
 mod data_dir;
 mod dev;
 mod environment;
+mod export;
 mod http_server;
 mod identity;
 mod logging;
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
                 allocator::settle();
                 run::run(args)
             }
+            NodeVerb::Export(args) => export::run(&args),
         },
         Command::ServeBare(args) => {
             allocator::settle();

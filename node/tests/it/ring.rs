@@ -10,6 +10,7 @@ mod compaction;
 mod compatibility;
 mod crash;
 mod disk;
+mod export;
 mod failover;
 pub(crate) mod harness;
 mod health;

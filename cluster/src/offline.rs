@@ -1,0 +1,285 @@
+//! The state of a node that does not run, read from its log, its snapshots and its kv: for getting everything out of it,
+//! with or without the other nodes.
+//!
+//! The directories must be copies: opening a log and a kv writes to them. Every entry that the log holds is applied, also
+//! those that are not known to be committed: an entry that a majority has was acknowledged, and one node cannot tell. What
+//! was replaced by a later leader was cut from the log then.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use henge_runtime::Clock;
+use henge_state::State;
+use henge_storage::disk::OsDisk;
+use henge_storage::kv::{Kv, SledKv, Trust};
+use henge_storage::snapshots::SnapshotStore;
+use henge_storage::wal::{self, Wal, WalConfig};
+use henge_types::{Command, GroupId, PackRef, Proposal, ShardCommand, limits};
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
+
+use crate::log_store::slot;
+use crate::machine::header;
+use crate::raft::{self, Entry, Position};
+use crate::snapshot_file;
+
+/// What is read from.
+#[derive(Debug, Clone, Copy)]
+pub struct OfflineDirs<'a> {
+    /// A copy of the write-ahead log.
+    pub wal: &'a Path,
+    /// A copy of the kv.
+    pub kv: &'a Path,
+    /// A copy of the snapshots.
+    pub snapshots: &'a Path,
+}
+
+/// A group as the node had it last.
+#[derive(Debug, Clone)]
+pub struct OfflineGroup {
+    /// Its state.
+    pub state: State,
+    /// The last entry that is in it.
+    pub applied: u64,
+    /// How many of the applied entries are not known to be committed.
+    pub uncommitted: u64,
+}
+
+/// Everything that could be read, and what could not.
+#[derive(Debug, Default)]
+pub struct Offline {
+    /// By group.
+    pub groups: BTreeMap<GroupId, OfflineGroup>,
+    /// What could not be read, one sentence each.
+    pub missing: Vec<String>,
+}
+
+struct Sources {
+    wal: Option<Wal>,
+    kv: Option<SledKv>,
+    snapshots: SnapshotStore,
+}
+
+/// Reads the groups 0 to `shards` (all that there are when the meta group says how many). `inline` is called with every
+/// small pack that rides in an entry of the log. Blocking.
+///
+/// # Errors
+/// When the snapshots' directory cannot be read, or `inline` fails: everything else is in [`Offline::missing`].
+pub fn read(
+    dirs: OfflineDirs<'_>,
+    clock: Arc<dyn Clock>,
+    inline: &mut dyn FnMut(&PackRef) -> io::Result<()>,
+) -> io::Result<Offline> {
+    let mut offline = Offline::default();
+    let sources = open(dirs, clock, &mut offline)?;
+    let mut groups: Vec<GroupId> = (0..=limits::SHARDS_MAX).map(GroupId::new).collect();
+    if let Some(wal) = &sources.wal {
+        groups.extend(wal.recovered_groups());
+        groups.sort_unstable();
+        groups.dedup();
+    }
+    for group in groups {
+        match sources.group(group, inline)? {
+            Ok(Some(read)) => {
+                offline.groups.insert(group, read);
+            }
+            Ok(None) => {}
+            Err(reason) => offline.missing.push(format!("group {group}: {reason}")),
+        }
+    }
+    if let Some(wal) = &sources.wal
+        && let Err(error) = wal.close()
+    {
+        tracing::debug!(%error, "the copy of the log was not closed cleanly");
+    }
+    Ok(offline)
+}
+
+fn open(
+    dirs: OfflineDirs<'_>,
+    clock: Arc<dyn Clock>,
+    offline: &mut Offline,
+) -> io::Result<Sources> {
+    let config = WalConfig {
+        // The node's own cap may have been higher than the product's: a copy is only read.
+        bytes_max: u64::MAX / 2,
+        ..WalConfig::new(dirs.wal.to_owned())
+    };
+    // A log knows the files that it was written as, and refuses a copy; this one serves nobody.
+    let adopted = wal::adopt(&OsDisk, dirs.wal).map(|_| ());
+    let opened = adopted.and_then(|()| Wal::open(Arc::new(OsDisk), clock, config));
+    let wal = match opened {
+        Ok(wal) => Some(wal),
+        Err(error) => {
+            let text = format!("the log cannot be read, what is only in it is missing: {error}");
+            offline.missing.push(text);
+            None
+        }
+    };
+    let kv = match SledKv::open(dirs.kv) {
+        Ok((kv, Trust::Clean)) => Some(kv),
+        // The node did not stop cleanly: snapshots and log have all of it.
+        Ok((_, Trust::Wiped { .. })) => None,
+        Err(error) => {
+            tracing::warn!(%error, "the kv cannot be read: snapshots and log are used");
+            None
+        }
+    };
+    Ok(Sources {
+        wal,
+        kv,
+        snapshots: SnapshotStore::open(dirs.snapshots, snapshot_file::index_of)
+            .map_err(io::Error::other)?,
+    })
+}
+
+impl Sources {
+    /// The group's newest state; the outer error is that of `inline`.
+    fn group(
+        &self,
+        group: GroupId,
+        inline: &mut dyn FnMut(&PackRef) -> io::Result<()>,
+    ) -> io::Result<Result<Option<OfflineGroup>, String>> {
+        let (mut state, mut applied) = match self.base(group) {
+            Ok(base) => base.unwrap_or_else(|| (State::empty(), 0)),
+            Err(reason) => return Ok(Err(reason)),
+        };
+        let known = applied;
+        let Some(wal) = &self.wal else {
+            return Ok(Ok(found(state, applied, 0)));
+        };
+        let log = wal.group(group);
+        let committed = log.committed.as_deref().map(raft::decode_log_id);
+        let committed = committed.and_then(Result::ok).map_or(0, |id| id.index());
+        let purged = log.purged.as_ref().map_or(0, |purged| purged.index);
+        let first = log.first_index.unwrap_or(0);
+        let last = log.last_index.unwrap_or(0);
+        if purged > slot(applied) {
+            return Ok(Err(format!(
+                "the log begins behind entry {}, and no snapshot or kv reaches it: entries are missing",
+                purged.saturating_sub(1)
+            )));
+        }
+        let mut next = first.max(1);
+        while first > 0 && next <= last {
+            let records = wal.read(group, next..=last, limits::APPEND_BYTES_MAX);
+            let records = match records {
+                Ok(records) if records.is_empty() => break,
+                Ok(records) => records,
+                Err(error) => return Ok(Err(format!("entry {} of its log: {error}", next - 1))),
+            };
+            for record in &records {
+                let entry = match raft::decode_entry(&record.payload) {
+                    Ok(entry) => entry,
+                    Err(error) => {
+                        return Ok(Err(format!(
+                            "entry {} of its log: {error}",
+                            record.index - 1
+                        )));
+                    }
+                };
+                let index = entry.log_id().index();
+                if let Err(reason) = one(group, &mut state, entry, index > applied, inline)? {
+                    return Ok(Err(reason));
+                }
+                applied = applied.max(index);
+                next = record.index + 1;
+            }
+        }
+        let uncommitted = applied.saturating_sub(committed.max(known));
+        Ok(Ok(found(state, applied, uncommitted)))
+    }
+
+    /// What a clean stop left, or the newest snapshot: whichever is newer.
+    fn base(&self, group: GroupId) -> Result<Option<(State, u64)>, String> {
+        let mut base = None;
+        let snapshot = self.snapshots.latest(group).map_err(|e| e.to_string())?;
+        if let Some(file) = snapshot {
+            let position = Position::decode(&file.meta).map_err(|error| error.to_string())?;
+            let state = snapshot_file::load(&self.snapshots, &file);
+            base = Some((state.map_err(|error| error.to_string())?, position.index()));
+        }
+        let image = match &self.kv {
+            Some(kv) => kv.load(group).map_err(|error| error.to_string())?,
+            None => None,
+        };
+        if let Some(image) = image {
+            let position = Position::decode(&image.meta).map_err(|error| error.to_string())?;
+            let is_newer = base.as_ref().is_none_or(|(_, at)| position.index() >= *at);
+            if is_newer {
+                base = Some((State::from_pairs(image.pairs), position.index()));
+            }
+        }
+        if let Some((state, _)) = &base {
+            henge_state::check_version(state).map_err(|error| error.to_string())?;
+        }
+        Ok(base)
+    }
+}
+
+fn found(state: State, applied: u64, uncommitted: u64) -> Option<OfflineGroup> {
+    (applied > 0).then_some(OfflineGroup {
+        state,
+        applied,
+        uncommitted,
+    })
+}
+
+/// Hands out the small packs of an entry and, where it is `new`, applies it.
+fn one(
+    group: GroupId,
+    state: &mut State,
+    entry: Entry,
+    is_new: bool,
+    inline: &mut dyn FnMut(&PackRef) -> io::Result<()>,
+) -> io::Result<Result<(), String>> {
+    let id = entry.log_id();
+    let EntryPayload::Normal(proposed) = entry.payload else {
+        return Ok(Ok(()));
+    };
+    let proposal = match Proposal::decode(&proposed.0) {
+        Ok(proposal) => proposal,
+        Err(error) => return Ok(Err(format!("entry {} of its log: {error}", id.index()))),
+    };
+    for pack in packs(&proposal.command) {
+        if pack.inline.is_some() {
+            inline(pack)?;
+        }
+    }
+    if is_new {
+        let header = header(group, &id, &proposal);
+        let outcome = henge_state::apply(state, &header, &proposal.command);
+        state.commit(&outcome.writes);
+    }
+    Ok(Ok(()))
+}
+
+/// The packs that a command names anew.
+fn packs(command: &Command) -> Vec<&PackRef> {
+    let Command::Shard(command) = command else {
+        return Vec::new();
+    };
+    match command {
+        ShardCommand::UpdateRefs(push) => push.packs.iter().collect(),
+        ShardCommand::UpdateSignedRefs(signed) => signed.push.packs.iter().collect(),
+        ShardCommand::ReplacePacks(replaced) => vec![&replaced.new],
+        ShardCommand::PrunePacks(pruned) => pruned.new.iter().collect(),
+        ShardCommand::CreateRepo { .. }
+        | ShardCommand::DropRepo { .. }
+        | ShardCommand::SetHead { .. }
+        | ShardCommand::MarkUnreachable { .. }
+        | ShardCommand::ForkRepo(_)
+        | ShardCommand::SetLimits { .. }
+        | ShardCommand::ConfigureRepo(_)
+        | ShardCommand::ProtectRefs { .. }
+        | ShardCommand::UnprotectRefs { .. }
+        | ShardCommand::SetMirror(_)
+        | ShardCommand::ChangeMirror(_)
+        | ShardCommand::BeginMirror(_)
+        | ShardCommand::RecordMirror(_)
+        | ShardCommand::SetNonceSeed(_)
+        | ShardCommand::EditMirror(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,285 @@
+//! One plain bare repository out of a shard's state and the packs on the disk.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use henge_state::{ShardView, State};
+use henge_storage::objects::{ObjectError, ObjectStore};
+use henge_types::{NetworkId, ObjectFormat, ObjectId, PackId, ShardRepo};
+
+/// Refs without an object that a report names before it only counts them.
+const REFS_NAMED_MAX: usize = 20;
+/// A version 2 index: signature and version, then 256 counts of four bytes, then the object ids.
+const IDX_SIGNATURE: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
+const IDX_NAMES_AT: usize = 8 + 256 * 4;
+
+/// Where packs may lie.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The object stores of the fork networks.
+    Networks(PathBuf),
+    /// A directory of packs.
+    Flat(PathBuf),
+}
+
+impl Source {
+    fn dir(&self, network: &NetworkId) -> PathBuf {
+        match self {
+            Self::Flat(dir) => dir.clone(),
+            Self::Networks(root) => {
+                let name = network.to_string();
+                let (fan, _) = name.split_at(2);
+                root.join(fan).join(&name).join("objects").join("pack")
+            }
+        }
+    }
+}
+
+/// What repositories are written from.
+#[derive(Debug)]
+pub(super) struct Work {
+    /// In the order in which they are tried.
+    pub(super) sources: Vec<Source>,
+    /// Reads packs through.
+    pub(super) store: ObjectStore,
+}
+
+/// What became of one repository.
+#[derive(Debug, Default)]
+pub(super) struct Report {
+    refs: usize,
+    packs: usize,
+    bytes: u64,
+    /// What is missing, one sentence each; none where it is whole.
+    pub(super) missing: Vec<String>,
+}
+
+impl Report {
+    /// A repository of which there is nothing.
+    pub(super) fn absent(reason: String) -> Self {
+        Self {
+            missing: vec![reason],
+            ..Self::default()
+        }
+    }
+
+    /// The repository's line.
+    pub(super) fn line(&self, name: &str) -> String {
+        let state = if self.missing.is_empty() {
+            "whole"
+        } else {
+            "INCOMPLETE"
+        };
+        format!(
+            "{name}: {state}, {} refs, {} packs, {} bytes",
+            self.refs, self.packs, self.bytes
+        )
+    }
+}
+
+impl Work {
+    /// Writes the repository; what is missing is in the report.
+    ///
+    /// # Errors
+    /// When `path` cannot be written.
+    pub(super) fn write(
+        &self,
+        path: &Path,
+        shard: ShardView<'_, State>,
+        repo: &ShardRepo,
+    ) -> anyhow::Result<Report> {
+        let packs_dir = path.join("objects").join("pack");
+        for name in ["objects/pack", "objects/info", "refs/heads", "refs/tags"] {
+            fs::create_dir_all(path.join(name)).context("cannot make its directories")?;
+        }
+        let mut report = Report::default();
+        for record in shard.packs(&repo.network) {
+            match self.copy_pack(&repo.network, &record.pack, &packs_dir)? {
+                Ok(bytes) => {
+                    report.packs += 1;
+                    report.bytes += bytes;
+                }
+                Err(reason) => report
+                    .missing
+                    .push(format!("pack {}: {reason}", record.pack)),
+            }
+        }
+        let refs: BTreeMap<&str, ObjectId> = shard.ref_texts(&repo.repo, "").collect();
+        report.refs = refs.len();
+        without_object(&packs_dir, &refs, &mut report)?;
+        write_refs(path, &refs, repo).context("cannot write its refs")?;
+        Ok(report)
+    }
+
+    /// Copies a pack and reads the copy through: the inner error says why no source has it whole.
+    fn copy_pack(
+        &self,
+        network: &NetworkId,
+        pack: &PackId,
+        to: &Path,
+    ) -> anyhow::Result<Result<u64, String>> {
+        let name = |extension: &str| format!("pack-{pack}.{extension}");
+        let files = |extension: &str| {
+            let paths = self
+                .sources
+                .iter()
+                .map(|s| s.dir(network).join(name(extension)));
+            paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+        };
+        let (packs, indexes) = (files("pack"), files("idx"));
+        if packs.is_empty() || indexes.is_empty() {
+            return Ok(Err("it is not on this disk".to_owned()));
+        }
+        let (pack_to, idx_to) = (to.join(name("pack")), to.join(name("idx")));
+        let mut reason = String::new();
+        // A crash in a promotion leaves a pack in one place and its index in another.
+        for (pack_from, idx_from) in packs
+            .iter()
+            .flat_map(|pack| indexes.iter().map(move |idx| (pack, idx)))
+        {
+            let bytes = copy(pack_from, &pack_to)? + copy(idx_from, &idx_to)?;
+            match self.store.verify_files(pack, &pack_to, &idx_to) {
+                Ok(()) => return Ok(Ok(bytes)),
+                Err(error @ (ObjectError::BrokenPack { .. } | ObjectError::MissingPack(_))) => {
+                    reason = error.to_string();
+                }
+                Err(error @ (ObjectError::Io { .. } | ObjectError::InvalidName(_))) => {
+                    return Err(error.into());
+                }
+            }
+        }
+        fs::remove_file(&pack_to).context("cannot remove a damaged copy")?;
+        fs::remove_file(&idx_to).context("cannot remove a damaged copy")?;
+        Ok(Err(reason))
+    }
+}
+
+/// Copies a file, durably.
+fn copy(from: &Path, to: &Path) -> anyhow::Result<u64> {
+    let copied = || -> io::Result<u64> {
+        let (mut source, mut target) = (File::open(from)?, File::create(to)?);
+        let bytes = io::copy(&mut source, &mut target)?;
+        target.sync_all()?;
+        Ok(bytes)
+    };
+    copied().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+/// Notes the refs whose object is in none of the packs.
+fn without_object(
+    packs: &Path,
+    refs: &BTreeMap<&str, ObjectId>,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut left = refs.clone();
+    for entry in fs::read_dir(packs).context("cannot list its packs")? {
+        let path = entry.context("cannot list its packs")?.path();
+        if path.extension().is_some_and(|extension| extension == "idx") {
+            let idx = fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            left.retain(|_, object| !has_object(&idx, object));
+        }
+    }
+    for (name, object) in left.iter().take(REFS_NAMED_MAX) {
+        let text = format!("{name} is at {object}, which is in none of its packs");
+        report.missing.push(text);
+    }
+    if left.len() > REFS_NAMED_MAX {
+        let more = left.len() - REFS_NAMED_MAX;
+        report.missing.push(format!("{more} more such refs"));
+    }
+    Ok(())
+}
+
+/// Whether an index of version 2 names the object.
+fn has_object(idx: &[u8], object: &ObjectId) -> bool {
+    let id = object.as_bytes();
+    let count_at = |place: usize| {
+        let at = 8 + place * 4;
+        let bytes = idx.get(at..at + 4)?.try_into().ok()?;
+        usize::try_from(u32::from_be_bytes(bytes)).ok()
+    };
+    if !idx.starts_with(&IDX_SIGNATURE) {
+        return false;
+    }
+    let first = usize::from(id.first().copied().unwrap_or(0));
+    let mut low = match first {
+        0 => 0,
+        _ => count_at(first - 1).unwrap_or(0),
+    };
+    let mut high = count_at(first).unwrap_or(0);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        let at = IDX_NAMES_AT + middle * id.len();
+        let Some(name) = idx.get(at..at + id.len()) else {
+            return false;
+        };
+        match name.cmp(id) {
+            std::cmp::Ordering::Less => low = middle + 1,
+            std::cmp::Ordering::Greater => high = middle,
+            std::cmp::Ordering::Equal => return true,
+        }
+    }
+    false
+}
+
+fn write_refs(path: &Path, refs: &BTreeMap<&str, ObjectId>, repo: &ShardRepo) -> io::Result<()> {
+    let mut packed = String::from("# pack-refs with: sorted \n");
+    for (name, object) in refs {
+        packed.push_str(&format!("{object} {name}\n"));
+    }
+    let head = format!("ref: {}\n", repo.head.as_str());
+    let config = match repo.object_format {
+        ObjectFormat::Sha1 => {
+            "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
+        }
+        ObjectFormat::Sha256 => {
+            "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n[extensions]\n\tobjectformat = sha256\n"
+        }
+    };
+    for (name, text) in [
+        ("packed-refs", packed.as_str()),
+        ("config", config),
+        // HEAD comes last: with it the directory is a repository.
+        ("HEAD", head.as_str()),
+    ] {
+        let mut file = File::create(path.join(name))?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+    }
+    for name in ["objects/pack", "objects", "refs", ""] {
+        File::open(path.join(name))?.sync_all()?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_is_searched() {
+        let ids: Vec<[u8; 20]> = [3_u8, 3, 7, 200].map(|first| [first; 20]).to_vec();
+        let mut idx = IDX_SIGNATURE.to_vec();
+        for byte in 0..=255_u8 {
+            let count = ids.iter().filter(|id| id.first() <= Some(&byte)).count();
+            idx.extend(u32::try_from(count).expect("small").to_be_bytes());
+        }
+        idx.extend(ids.iter().flatten());
+        let object = |byte| ObjectId::from_bytes(&[byte; 20]).expect("an id");
+        for (byte, found) in [
+            (3, true),
+            (7, true),
+            (200, true),
+            (0, false),
+            (8, false),
+            (255, false),
+        ] {
+            assert_eq!(has_object(&idx, &object(byte)), found, "{byte}");
+        }
+        assert!(!has_object(b"short", &object(3)));
+        assert!(!has_object(&idx[..IDX_NAMES_AT + 5], &object(3)));
+    }
+}
