@@ -18,6 +18,9 @@ use henge_types::ObjectFormat;
 
 use crate::oid::Checksum;
 
+/// So often the length of a pack that is being sent is looked at.
+const LOOK_BYTES: u64 = 1024 * 1024;
+
 /// A pack cannot be used: its bytes, or those of its index, are not what they were.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path} is damaged: {what}", path = path.display())]
@@ -74,7 +77,7 @@ impl PackStamp {
         })
     }
 
-    /// Whether the file at `path` is the pack, cut short since: reading the end of what was mapped would end the process.
+    /// Whether the file at `path` is the pack, cut short since.
     fn is_cut(&self, path: &Path) -> bool {
         FileStamp::of(path).is_ok_and(|now| {
             (now.device, now.inode) == (self.pack.device, self.pack.inode)
@@ -174,14 +177,22 @@ impl Sound {
         data: &gix_pack::data::File,
         range: Range<u64>,
     ) -> Result<(), DamagedPack> {
-        if self.stamp.is_cut(data.path()) {
-            return Err(DamagedPack::new(data.path(), "it was cut short"));
+        if range.start == 0 || range.start / LOOK_BYTES != range.end / LOOK_BYTES {
+            self.check_length(data)?;
         }
         let Some(sums) = &self.sums else {
             return Ok(());
         };
         let checked = sums.check(whole(data), range);
         checked.map_err(|mismatch| damaged(data, mismatch))
+    }
+
+    /// Reading the end of what was mapped and cut short since would end the process.
+    fn check_length(&self, data: &gix_pack::data::File) -> Result<(), DamagedPack> {
+        if self.stamp.is_cut(data.path()) {
+            return Err(DamagedPack::new(data.path(), "it was cut short"));
+        }
+        Ok(())
     }
 
     /// Compares blocks of bytes that are decoded, unless that was done since the pack was opened.
