@@ -354,7 +354,7 @@ impl Inner {
 
     /// Gives another node a part of a bundle, if this one has it.
     pub(crate) async fn serve_bundle(
-        &self,
+        self: &Arc<Self>,
         (local, place): (Local, Option<Arc<Admitted>>),
         id: BundleId,
         range: ByteRange,
@@ -370,11 +370,14 @@ impl Inner {
         metrics::read_served("bundle");
         frames::write(&mut stream, &ReadAnswer::Serving).await?;
         frames::write(&mut stream, &bundle.bytes()).await?;
+        let (inner, store) = (Arc::clone(self), self.store_of(&local));
         let served = self.work.blocking("bundle for another node", move || {
             let mut bridge = SyncIoBridge::new(stream);
             let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
             let part = range.of(bundle.bytes()).unwrap_or(0..0);
-            bundle.write(part, &mut output)?;
+            let written = bundle.write(part, &mut output);
+            inner.note_damage(store, &written);
+            written?;
             output.flush()?;
             drop((output, local, place));
             bridge.shutdown()
@@ -384,7 +387,7 @@ impl Inner {
 
     /// Sends what was found to a client, which keeps its place meanwhile.
     pub(crate) fn send_bundle(
-        &self,
+        self: &Arc<Self>,
         found: FoundBundle,
         range: ByteRange,
         place: Place,
@@ -402,8 +405,10 @@ impl Inner {
                     let body = Body::empty();
                     return BundleAnswer { bytes, body };
                 };
+                let (inner, store) = (Arc::clone(self), self.store_of(&local));
                 let body = stream_blocking(&self.work, &self.deadline(), move |output| {
                     let written = bundle.write(part, output);
+                    inner.note_damage(store, &written);
                     drop((local, place));
                     written
                 });

@@ -5,11 +5,12 @@
 //! finds files that were removed, truncated or replaced under the node, and reads report what they could not read.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use henge_git::StoreError;
+use henge_git::{DamagedPack, StoreError};
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
 use henge_storage::objects::{ObjectError, ObjectStore, PackLengths, Presence};
@@ -270,6 +271,22 @@ impl Inner {
                 let damaged = error.damaged_pack();
                 self.store_failed((group, network), damaged, &error.to_string())
             }
+        }
+    }
+
+    /// Parks the network when what was written broke off because a pack is damaged. Blocking.
+    pub(crate) fn note_damage(
+        self: &Arc<Self>,
+        store: (GroupId, NetworkId),
+        written: &io::Result<()>,
+    ) {
+        let Err(error) = written else {
+            return;
+        };
+        let inner = error.get_ref();
+        let damaged = inner.and_then(|inner| inner.downcast_ref::<DamagedPack>());
+        if let Some(damaged) = damaged {
+            self.store_failed(store, Some(&damaged.path), &damaged.what);
         }
     }
 

@@ -119,11 +119,17 @@ impl Inner {
         let _stopped = StopOnDrop(stop.clone());
         let objects = self.opened(&network, pack.checksum().format());
         let started = self.clock.instant();
+        let inner = Arc::clone(self);
         let made = self.work_of_freshening.blocking("bitmaps", move || {
             let bitmaps = write_bitmap(&objects, pack, &tips, &stop);
             let graph = write_commit_graph(&objects, &tips, &stop);
             let rehearsed = rehearse(&objects, &heads, &tips, &stop);
             drop(reading);
+            if let Err(BitmapError::Store(fault)) = &bitmaps {
+                inner.object_failed((group, network), fault);
+            } else if let Err(FetchError::Store(fault)) = &rehearsed {
+                inner.object_failed((group, network), fault);
+            }
             (bitmaps, graph, rehearsed)
         });
         let made = made.await;
@@ -149,9 +155,13 @@ impl Inner {
         let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), TIME_MAX));
         let _stopped = StopOnDrop(stop.clone());
         let objects = self.opened(&network, dealt.pack.checksum().format());
+        let inner = Arc::clone(self);
         let done = self.work_of_freshening.blocking("rehearsal", move || {
             let rehearsed = rehearse(&objects, &heads, &tips, &stop);
             drop(reading);
+            if let Err(FetchError::Store(fault)) = &rehearsed {
+                inner.object_failed((group, network), fault);
+            }
             rehearsed
         });
         match done.await {

@@ -319,7 +319,7 @@ impl Inner {
     }
 
     /// Whose store a repository lies in.
-    fn store_of(&self, local: &Local) -> (GroupId, NetworkId) {
+    pub(crate) fn store_of(&self, local: &Local) -> (GroupId, NetworkId) {
         let network = local.refs.repo().network;
         (network.shard(self.cluster.shards()), network)
     }

@@ -251,3 +251,18 @@ async fn a_damaged_pack_without_another_replica_is_not_served() {
     })
     .await;
 }
+
+/// Packs of earlier releases have no checksums of their blocks: they are made in the background.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_pack_without_checksums_gets_them() {
+    let ring = Ring::start().await;
+    let repository = Repository::push_of(&ring, "older", 3_000_000).await;
+    let sums = repository.pack.with_extension("crc");
+    fs::remove_file(&sums).unwrap();
+    repository.clones(&ring, "older-1").await;
+    eventually("the checksums are made", async || {
+        sums.is_file().then_some(())
+    })
+    .await;
+    repository.clones(&ring, "older-2").await;
+}
