@@ -79,7 +79,7 @@ fn a_copy_from_before_a_start_is_refused() {
     let refused = Reply::Refused(Refusal::LaterStart { registered: second });
     // Copied before the second start was drawn, and from a release that knew no starts.
     meta.nothing_but(register(claim(3, Some(first), &[])), refused.clone());
-    meta.nothing_but(register(claim(4, None, &[])), refused.clone());
+    meta.nothing_but(register(claim(4, None, &[])), refused);
     // A directory whose registration was applied and not written down knows the start that it drew.
     let own = register(claim(5, Some(first), &[2]));
     assert_eq!(meta.reply(own), Reply::Done);
