@@ -206,9 +206,11 @@ impl Cluster {
             }),
         };
         let shared = &cluster.shared;
-        let snapshots = shared.deps.snapshots.clone();
-        let service =
-            SnapshotService::new(shared.groups.clone(), snapshots, scope.child("snapshots"));
+        let service = SnapshotService::new(
+            shared.groups.clone(),
+            &shared.deps,
+            scope.child("snapshots"),
+        );
         shared.bulk.serve(SNAPSHOT_SERVICE, Arc::new(service));
         quic.serve(shared.bulk.clone(), &scope);
         cluster.serve_grpc(incoming);
@@ -381,8 +383,8 @@ impl Cluster {
             );
             return;
         }
-        if let Err(error) = self.shared.deps.kv.close().await {
-            tracing::warn!(%error, "kv not closed cleanly: the next start rebuilds it");
+        if let Err(error) = self.close_kv().await {
+            tracing::warn!(%error, "the stop is not a clean one: the next start replays the log");
         }
         let wal = self.shared.wal.clone();
         let closed = self
@@ -394,6 +396,17 @@ impl Cluster {
             tracing::warn!(%error, "write-ahead log not closed cleanly");
         }
         self.shared.scope.cancel();
+    }
+
+    /// Leaves the mark of a clean stop, after everything that the kv says is here was made durable: the next start
+    /// believes the kv and replays nothing that it covers.
+    async fn close_kv(&self) -> io::Result<()> {
+        let effects = Arc::clone(&self.shared.deps.effects);
+        let scope = &self.shared.scope;
+        scope
+            .blocking("sync packs", move || effects.before_clean_stop())
+            .await??;
+        self.shared.deps.kv.close().await
     }
 
     /// Asks the voter heard last to take a group over, and waits a moment for it to happen.

@@ -18,16 +18,18 @@ use henge_storage::kv::{Kv, SledKv};
 use henge_storage::wal::GroupLog;
 use henge_types::command::VERSION_KNOWN;
 use henge_types::health::group_name;
-use henge_types::{Command, ConditionKind, GroupId, MetaCommand, NodeId, NodeRecord};
+use henge_types::{Command, ConditionKind, GroupId, LogIndex, MetaCommand, NodeId, NodeRecord};
 use openraft::Config;
 use openraft::errors::{InitializeError, RaftError};
 
 use crate::cluster::{Cluster, StartError};
 use crate::config::ClusterConfig;
+use crate::effects::StartedFrom;
 use crate::group::Group;
 use crate::levels::LevelError;
 use crate::log_store::LogStore;
-use crate::machine::Machine;
+use crate::logged::LoggedEntries;
+use crate::machine::{Machine, View};
 use crate::network::Network;
 use crate::placement;
 use crate::raft::{Position, Raft};
@@ -243,6 +245,9 @@ impl Formation {
             (shared.starts.clone(), shared.followed.clone()),
         );
         let store = LogStore::new(group, shared.wal.clone());
+        let snapshot = self.newest_snapshot(group).await?;
+        let effects = &shared.deps.effects;
+        effects.replay_begins(group, LoggedEntries::new(shared.wal.clone()));
         let raft = Raft::new(own.get(), Arc::clone(&self.raft), network, store, machine).await;
         let raft = raft.map_err(|error| refused(error.to_string()))?;
         let quiet_until = quiet_until(
@@ -250,6 +255,9 @@ impl Formation {
             had_log,
             shared.config.timings.lease_max(),
         );
+        // Nothing is applied meanwhile: this replica is in no group's registry yet and does not stand for election.
+        raft.runtime_config().elect(false);
+        self.replay_ends(group, &view, snapshot).await?;
         self.stay_quiet(&raft, quiet_until);
         if !had_log {
             self.begin(group, &raft, replicas).await.map_err(refused)?;
@@ -263,11 +271,46 @@ impl Formation {
         Ok(())
     }
 
+    /// Nothing of the group is served or snapshotted before the packs of its state are here or known to be missing.
+    async fn replay_ends(
+        &self,
+        group: GroupId,
+        view: &View,
+        snapshot: LogIndex,
+    ) -> Result<(), StartError> {
+        let effects = Arc::clone(&self.cluster.shared.deps.effects);
+        let at = view.now();
+        let from = StartedFrom {
+            applied: at.applied,
+            snapshot,
+        };
+        let scope = &self.cluster.shared.scope;
+        let ended = scope.blocking("look for packs", move || {
+            effects.started(group, &at.state, from);
+        });
+        ended.await.map_err(StartError::io("cannot look for packs"))
+    }
+
+    /// The last entry that a group's newest snapshot covers; 0 without one.
+    async fn newest_snapshot(&self, group: GroupId) -> Result<LogIndex, StartError> {
+        let snapshots = self.cluster.shared.deps.snapshots.clone();
+        let scope = &self.cluster.shared.scope;
+        let newest = scope.blocking("find snapshot", move || match snapshots.latest(group)? {
+            Some(file) => Ok(decode_position(group, &file.meta)?.index()),
+            None => Ok(0),
+        });
+        let newest = newest
+            .await
+            .map_err(StartError::io("cannot look for a snapshot"))?;
+        newest.map(LogIndex::new)
+    }
+
     /// No election of its own until the leases this replica may have granted before have run out, nor while a directory
     /// that was moved is not answered for.
     fn stay_quiet(&self, raft: &Raft, until: Option<Instant>) {
         let mut moved = self.cluster.shared.starts.moved();
         if until.is_none() && !*moved.borrow() {
+            raft.runtime_config().elect(true);
             return;
         }
         raft.runtime_config().elect(false);

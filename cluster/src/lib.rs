@@ -13,6 +13,7 @@
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
 //! - [`offline`]: the groups of a node that does not run.
+//! - [`logged`]: single entries of the log, for the layer above.
 //! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
 //! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused; `acknowledged`: what followers
 //!   must still have.
@@ -28,6 +29,7 @@ pub mod group;
 mod kv_writer;
 pub mod levels;
 mod log_store;
+pub mod logged;
 #[cfg(test)]
 mod lone_replica;
 pub mod machine;
@@ -56,9 +58,10 @@ mod wire;
 pub use cluster::{Cluster, Reporting, StartError};
 pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
-pub use effects::Effects;
+pub use effects::{AppliedEntry, Effects, StartedFrom};
 pub use group::Leadership;
 pub use levels::LevelError;
+pub use logged::LoggedEntries;
 pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;

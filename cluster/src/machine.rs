@@ -19,7 +19,7 @@ use openraft::storage::{
 use openraft::{EntryPayload, OptionalSend, StoredMembership};
 use tokio::sync::watch;
 
-use crate::effects::Effects;
+use crate::effects::{AppliedEntry, Effects};
 use crate::kv_writer::KvWriter;
 use crate::raft::{Applied, Entry, LogId, Members, Position, TypeConfig, term_of};
 use crate::snapshot_file;
@@ -218,13 +218,17 @@ impl Machine {
                     &proposal.command,
                 );
                 if !outcome.effects.is_empty() {
-                    let (effects, group) = (Arc::clone(&self.deps.effects), self.group);
-                    let index = LogIndex::new(id.index());
+                    let effects = Arc::clone(&self.deps.effects);
+                    let entry = AppliedEntry {
+                        group: self.group,
+                        index: LogIndex::new(id.index()),
+                        request: proposal.request.as_ref().map(|request| request.id),
+                    };
                     let list = outcome.effects;
                     self.deps
                         .kv
                         .scope()
-                        .blocking("effects", move || effects.apply(group, index, &list))
+                        .blocking("effects", move || effects.apply(&entry, &list))
                         .await?;
                 }
                 state.commit(&outcome.writes);
@@ -292,6 +296,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             members: meta.last_membership.clone(),
         };
         let (deps, group) = (self.deps.clone(), self.group);
+        let applied = LogIndex::new(read(&self.published).position.index());
         let state = self
             .deps
             .kv
@@ -299,7 +304,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .blocking("install snapshot", move || {
                 let state = snapshot_file::load(&deps.snapshots, &snapshot)?;
                 henge_state::check_version(&state).map_err(io::Error::other)?;
-                deps.effects.snapshot_installed(group, &state)?;
+                // Before the name: from then on the log forgets the entries that brought these packs.
+                deps.effects.before_install(group, applied, &state)?;
                 // Only here: this replica's log has accepted it, and what it needs beside it is there.
                 let named = deps.snapshots.name(group, &snapshot);
                 named.map_err(io::Error::other)?;

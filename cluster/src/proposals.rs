@@ -5,12 +5,14 @@ use std::time::Duration;
 use henge_proto::cluster as pb;
 use henge_types::{Command, GroupId, NodeId, Proposal, RequestBinding, RequestId, limits, stored};
 use openraft::errors::{ClientWriteError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::vote::leader_id_std::CommittedLeaderId;
 use thiserror::Error;
 
 use crate::cluster::Cluster;
 use crate::group::NoReplica;
 use crate::levels::LevelError;
-use crate::raft::{Applied, Proposed, REPLY};
+use crate::raft::{Applied, Proposed, REPLY, Raft};
 
 /// How long to wait before asking again who leads.
 const RETRY_PAUSE_MS: std::ops::Range<u64> = 15..60;
@@ -83,6 +85,15 @@ pub enum ClusterError {
     NoReplica(#[from] NoReplica),
 }
 
+/// As the leader of which term an entry may be appended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Term {
+    /// Whatever term this node leads in.
+    Any,
+    /// This one and no other.
+    Only(u64),
+}
+
 /// What one try through the leader came to.
 #[derive(Debug)]
 pub(crate) enum Try {
@@ -107,6 +118,35 @@ impl Cluster {
         request: Option<RequestBinding>,
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
+        self.propose_at(group, Term::Any, command, request, deadline)
+            .await
+    }
+
+    /// The same for a command that rests on what was promised to the leader of `term`: only as that leader is the entry
+    /// appended, also when this node lost the group and leads it again.
+    ///
+    /// # Errors
+    /// As [`Cluster::propose`]; `NotLeader` when the term is over.
+    pub async fn propose_in_term(
+        &self,
+        group: GroupId,
+        term: u64,
+        command: Command,
+        request: Option<RequestBinding>,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        self.propose_at(group, Term::Only(term), command, request, deadline)
+            .await
+    }
+
+    async fn propose_at(
+        &self,
+        group: GroupId,
+        term: Term,
+        command: Command,
+        request: Option<RequestBinding>,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
         self.groups().get(group)?;
         let until = self.clock().instant() + deadline;
         match self.raise_level(group, command.level(), deadline).await {
@@ -119,13 +159,25 @@ impl Cluster {
             Err(LevelError::Propose(error)) => return Err(error),
         }
         let left = until.saturating_duration_since(self.clock().instant());
-        self.write(group, command, request, left).await
+        self.write_at(group, term, command, request, left).await
     }
 
     /// Proposes, whatever level the command is of.
     pub(crate) async fn write(
         &self,
         group: GroupId,
+        command: Command,
+        request: Option<RequestBinding>,
+        deadline: Duration,
+    ) -> Result<Applied, ProposeError> {
+        self.write_at(group, Term::Any, command, request, deadline)
+            .await
+    }
+
+    async fn write_at(
+        &self,
+        group: GroupId,
+        term: Term,
         command: Command,
         request: Option<RequestBinding>,
         deadline: Duration,
@@ -146,14 +198,12 @@ impl Cluster {
             });
         }
         let started = self.clock().instant();
-        let write = replica.raft.client_write(Proposed(bytes.into()));
-        let written = tokio::time::timeout(deadline, self.groups().while_open(write)).await;
-        let result = match written {
+        let submitted = submit(&replica.raft, term, Proposed(bytes.into()));
+        let submitted = tokio::time::timeout(deadline, self.groups().while_open(submitted)).await;
+        let result = match submitted {
             // Out of time, or this node stops: the entry may be committed all the same.
             Err(_) | Ok(None) => Err(ProposeError::UnknownOutcome),
-            Ok(Some(Ok(response))) => Ok(response.data),
-            Ok(Some(Err(RaftError::APIError(error)))) => Err(refused(error)),
-            Ok(Some(Err(RaftError::Fatal(fatal)))) => Err(ProposeError::Stopped(fatal.to_string())),
+            Ok(Some(result)) => result,
         };
         if result.is_ok() {
             let seconds = self.clock().instant().duration_since(started).as_secs_f64();
@@ -293,6 +343,32 @@ impl Cluster {
             made_at_ms: self.clock().unix_ms(),
             incarnation: self.identity().incarnation,
             counter: self.next_count(),
+        }
+    }
+}
+
+/// Appends a proposal and waits until it is applied.
+async fn submit(raft: &Raft, term: Term, proposed: Proposed) -> Result<Applied, ProposeError> {
+    let stopped = |fatal: &dyn std::fmt::Display| ProposeError::Stopped(fatal.to_string());
+    match term {
+        Term::Any => match raft.client_write(proposed).await {
+            Ok(response) => Ok(response.data),
+            Err(RaftError::APIError(error)) => Err(refused(error)),
+            Err(RaftError::Fatal(fatal)) => Err(stopped(&fatal)),
+        },
+        Term::Only(term) => {
+            let (responder, outcome) = ProgressResponder::complete_only();
+            // openraft compares the term when it appends: nothing can come in between.
+            let write = raft
+                .write(proposed)
+                .with_leader(CommittedLeaderId::new(term));
+            let sent = write.responder(responder).await;
+            sent.map_err(|fatal| stopped(&fatal))?;
+            match outcome.await {
+                Ok(Ok(response)) => Ok(response.data),
+                Ok(Err(error)) => Err(refused(error)),
+                Err(dropped) => Err(stopped(&dropped)),
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Takes snapshots that a leader sends over a bulk stream, verifies, stores and installs them.
 
 use std::io;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -10,6 +11,7 @@ use henge_types::NodeId;
 use openraft::storage::Snapshot;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::effects::Effects;
 use crate::group::Groups;
 use crate::machine::meta_of;
 use crate::network::SnapshotHead;
@@ -20,19 +22,32 @@ use crate::transport::bulk::{BulkHandler, BulkStream};
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Serves [`crate::network::SNAPSHOT_SERVICE`].
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct SnapshotService {
     groups: Groups,
     snapshots: SnapshotStore,
+    effects: Arc<dyn Effects>,
     scope: Scope,
+}
+
+impl std::fmt::Debug for SnapshotService {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SnapshotService").finish_non_exhaustive()
+    }
 }
 
 impl SnapshotService {
     /// Installs into `groups` through `snapshots`.
-    pub(crate) fn new(groups: Groups, snapshots: SnapshotStore, scope: Scope) -> Self {
+    pub(crate) fn new(
+        groups: Groups,
+        snapshots: SnapshotStore,
+        effects: Arc<dyn Effects>,
+        scope: Scope,
+    ) -> Self {
         Self {
             groups,
             snapshots,
+            effects,
             scope,
         }
     }
@@ -41,6 +56,14 @@ impl SnapshotService {
         let head: SnapshotHead = postcard::from_bytes(&head).map_err(io::Error::other)?;
         let group = self.groups.get(head.group).map_err(io::Error::other)?;
         let vote = decode_vote(&head.vote).map_err(io::Error::other)?;
+        // The log goes behind a snapshot, and may hold what no other replica has written either.
+        let in_log_only = self.effects.in_log_only(head.group);
+        if in_log_only > 0 {
+            return Err(io::Error::other(format!(
+                "the log of group {} holds the only copy of {in_log_only} packs here: make their folder writable or free disk space, then the snapshot is taken",
+                head.group
+            )));
+        }
         let (snapshots, id) = (self.snapshots.clone(), head.group);
         let mut receiver = self
             .scope

@@ -1,6 +1,7 @@
 //! What a replica makes of snapshots that it is sent.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use henge_state::State;
@@ -16,6 +17,7 @@ use crate::network::SnapshotHead;
 use crate::raft::{Vote, decode_vote, encode_vote};
 use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
+use crate::suite::NoPacks;
 use crate::transport::bulk::{BulkHandler, BulkStream};
 
 /// A peer's snapshot behind entry `index` of `term`.
@@ -33,7 +35,12 @@ async fn send(replica: &LoneReplica, vote: &Vote, file: &SnapshotFile) -> Vote {
         view: replica.view.clone(),
         quiet_until: None,
     });
-    let service = SnapshotService::new(groups, replica.snapshots.clone(), replica.scope.clone());
+    let service = SnapshotService::new(
+        groups,
+        replica.snapshots.clone(),
+        Arc::new(NoPacks),
+        replica.scope.clone(),
+    );
     let head = SnapshotHead {
         group: GROUP,
         vote: encode_vote(vote),

@@ -14,9 +14,10 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::runtime::Handle;
 
-use crate::effects::Effects;
+use crate::effects::{AppliedEntry, Effects, StartedFrom};
 use crate::kv_writer::KvWriter;
 use crate::log_store::LogStore;
+use crate::logged::LoggedEntries;
 use crate::machine::{Machine, MachineDeps};
 use crate::raft::{Position, TypeConfig};
 use crate::snapshot_file;
@@ -25,13 +26,30 @@ use crate::snapshot_file;
 pub(crate) struct NoPacks;
 
 impl Effects for NoPacks {
-    fn apply(&self, _group: GroupId, _index: LogIndex, _effects: &[Effect]) {}
+    fn replay_begins(&self, _group: GroupId, _log: LoggedEntries) {}
+
+    fn started(&self, _group: GroupId, _state: &State, _from: StartedFrom) {}
+
+    fn apply(&self, _entry: &AppliedEntry, _effects: &[Effect]) {}
+
+    fn in_log_only(&self, _group: GroupId) -> usize {
+        0
+    }
 
     fn before_snapshot(&self, _group: GroupId, _state: &State) -> io::Result<()> {
         Ok(())
     }
 
-    fn snapshot_installed(&self, _group: GroupId, _state: &State) -> io::Result<()> {
+    fn before_install(
+        &self,
+        _group: GroupId,
+        _applied: LogIndex,
+        _state: &State,
+    ) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn before_clean_stop(&self) -> io::Result<()> {
         Ok(())
     }
 

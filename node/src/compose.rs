@@ -64,7 +64,6 @@ impl Node {
         let effects = open_objects(&parts, &clock, conditions).await?;
         let cluster = start_cluster(&parts, &clock, reporting, Arc::clone(&effects)).await?;
         let repos = Repos::start(cluster.clone(), effects, &parts.scope, Arc::clone(&clock))
-            .await
             .context("cannot open the repositories")?;
         repos.start_mirrors(mirrors_config(config));
         if let Some(schedule) = config.prune {

@@ -51,11 +51,6 @@ impl Inner {
             if group.is_meta() {
                 continue;
             }
-            // A group that came later: before its scan its missing packs are not known.
-            if let Err(error) = self.scan(group).await {
-                tracing::error!(%group, %error, "cannot look for missing packs");
-                continue;
-            }
             let Some(at) = self.cluster.state(group) else {
                 continue;
             };

@@ -2,23 +2,23 @@
 //!
 //! Nothing here stops applying. A pack that is not here parks its network; a background task fetches it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use henge_cluster::{Conditions, Effects};
+use henge_cluster::{AppliedEntry, Conditions, Effects, LoggedEntries, StartedFrom};
 use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
-use henge_storage::objects::{ObjectStore, Presence};
-use henge_types::{GroupId, LogIndex, NetworkId, PackId, PackRef, ShardRepoState};
+use henge_storage::objects::ObjectStore;
+use henge_types::{GroupId, LogIndex, NetworkId, PackId, PackRef, RequestId};
 use tokio::sync::Notify;
 
-use crate::damage::lengths_of;
 use crate::parking::{Cause, Missing, Parking};
 use crate::readers::Readers;
+use crate::replaying::Replaying;
 use crate::retiring::{Retired, Retiring};
 use crate::staging::{KeepError, Staging, end_after_failed_sync};
 
@@ -33,6 +33,8 @@ pub struct PackEffects {
     parking: Parking,
     readers: Readers,
     retiring: Retiring,
+    replaying: Replaying,
+    log: OnceLock<LoggedEntries>,
     /// The last entry of each group whose effects were begun.
     reached: Mutex<BTreeMap<GroupId, LogIndex>>,
     /// Networks that got a pack, and when: for whoever looks after them.
@@ -65,6 +67,8 @@ impl PackEffects {
             parking: Parking::default(),
             readers: Readers::default(),
             retiring: Retiring::default(),
+            replaying: Replaying::default(),
+            log: OnceLock::new(),
             reached: Mutex::default(),
             grown: Mutex::default(),
             bereaved: Mutex::default(),
@@ -119,6 +123,15 @@ impl PackEffects {
         reached.get(&group).copied().unwrap_or(LogIndex::new(0))
     }
 
+    fn note_reached(&self, group: GroupId, index: LogIndex) {
+        self.reached
+            .lock()
+            .expect("invariant: counting does not panic")
+            .entry(group)
+            .and_modify(|reached| *reached = index.max(*reached))
+            .or_insert(index);
+    }
+
     /// The networks that got a pack since they were last asked for here, and when.
     pub(crate) fn take_grown(&self) -> BTreeMap<(GroupId, NetworkId), Instant> {
         std::mem::take(&mut *self.lock_grown())
@@ -128,59 +141,28 @@ impl PackEffects {
         self.grown.lock().expect("invariant: noting does not panic")
     }
 
-    /// Finds in a state what is to be done on this disk: parks every network that lacks a pack of its
-    /// manifest, and notes the networks of dropped repositories. The state alone says so; nothing about
-    /// missing packs is kept on disk.
-    pub(crate) fn scan(&self, group: GroupId, state: &State) {
-        let view = ShardView::new(state);
-        for repo in view
-            .repos()
-            .filter(|repo| repo.state == ShardRepoState::Deleted)
-        {
-            self.bereave(group, repo.network, repo.updated_at);
-        }
-        for network in view.networks() {
-            let mut manifest = BTreeSet::new();
-            for record in view.packs(&network) {
-                let pack = record.pack;
-                manifest.insert(pack);
-                let lengths = Some(lengths_of(&record));
-                let cause = match self.objects.presence(&network, &pack, lengths) {
-                    Presence::Whole => continue,
-                    Presence::Missing => {
-                        tracing::warn!(%group, %network, %pack, "a pack is missing here and will be fetched");
-                        Cause::Elsewhere
-                    }
-                    Presence::Damaged(fault) => {
-                        tracing::error!(%group, %network, %pack, %fault, "a pack is damaged and will be fetched again");
-                        Cause::Damaged
-                    }
-                };
-                let missing = Missing {
-                    group,
-                    network,
-                    pack,
-                };
-                self.parking.park(missing, cause);
-            }
-            self.note_leftovers(group, network, &manifest);
-        }
+    /// The log of this node; none before the first group starts.
+    pub(crate) fn log(&self) -> Option<&LoggedEntries> {
+        self.log.get()
     }
 
-    /// A missing pack is staged here now: it goes into the store.
+    /// Whether the group's log is being replayed at its start.
+    pub(crate) fn is_replaying(&self, group: GroupId) -> bool {
+        self.replaying.has(group)
+    }
+
+    /// A missing pack is staged here now: it goes into the store. It was named for `request` where that is known.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn promote_missing(&self, missing: &Missing) -> Result<(), KeepError> {
-        if self.staging.promote(&missing.network, &missing.pack)? && !self.parking.arrived(missing)
-        {
-            // Replaced while it was on its way.
-            let retired = Retired {
-                group: missing.group,
-                by: None,
-                after: self.reached(missing.group),
-            };
-            self.retiring.note(missing.network, missing.pack, retired);
+    pub(crate) fn promote_missing(
+        &self,
+        missing: &Missing,
+        request: Option<RequestId>,
+    ) -> Result<(), KeepError> {
+        let (network, pack) = (&missing.network, &missing.pack);
+        if self.staging.promote(network, pack, request)? {
+            self.is_here(missing);
         }
         Ok(())
     }
@@ -190,13 +172,15 @@ impl PackEffects {
     /// # Errors
     /// When the disk fails.
     pub(crate) fn promote_over(&self, missing: &Missing) -> Result<(), KeepError> {
-        if self.staging.promote(&missing.network, &missing.pack)? {
+        let (network, pack) = (&missing.network, &missing.pack);
+        if self.staging.promote(network, pack, None)? {
             self.parking.arrived(missing);
         }
         Ok(())
     }
 
-    fn install(&self, group: GroupId, network: NetworkId, pack: &PackRef) {
+    fn install(&self, entry: &AppliedEntry, network: NetworkId, pack: &PackRef) {
+        let (group, index) = (entry.group, entry.index);
         let missing = Missing {
             group,
             network,
@@ -205,6 +189,9 @@ impl PackEffects {
         self.retiring.named(&network, &pack.pack);
         let now = self.clock.instant();
         self.lock_grown().insert((group, network), now);
+        if self.replaying.named(missing, index) {
+            return;
+        }
         let (installed, cause) = match &pack.inline {
             // Also over a file of that name: what a crash left under it may be torn.
             Some(inline) => {
@@ -215,7 +202,7 @@ impl PackEffects {
                     written
                         .map(|()| true)
                         .map_err(|error| end_after_failed_sync(error).into()),
-                    Cause::NotWritten,
+                    Cause::NotWritten { named_at: index },
                 )
             }
             // The files that are here are known to be damaged, and no others have come.
@@ -224,7 +211,10 @@ impl PackEffects {
             {
                 (Ok(false), Cause::Damaged)
             }
-            None => (self.staging.promote(&network, &pack.pack), Cause::Elsewhere),
+            None => (
+                self.staging.promote(&network, &pack.pack, entry.request),
+                Cause::Elsewhere,
+            ),
         };
         match installed {
             Ok(true) => {
@@ -244,15 +234,15 @@ impl PackEffects {
     /// What `new` replaces goes in the background, once `new` is known to be whole: applying does not read packs.
     fn replace(
         &self,
-        group: GroupId,
-        index: LogIndex,
+        entry: &AppliedEntry,
         network: NetworkId,
         old: &[PackId],
         new: Option<&PackRef>,
     ) {
+        let (group, index) = (entry.group, entry.index);
         // First: a network that lacks an old pack must not look complete before the new one is here.
         if let Some(new) = new {
-            self.install(group, network, new);
+            self.install(entry, network, new);
         }
         for pack in old {
             let missing = Missing {
@@ -260,6 +250,7 @@ impl PackEffects {
                 network,
                 pack: *pack,
             };
+            self.replaying.replaced(&missing);
             self.parking.replaced(&missing);
             let retired = Retired {
                 group,
@@ -272,7 +263,7 @@ impl PackEffects {
     }
 
     /// Notes that a repository of the network is dropped by the entry `at`: its store may have to go.
-    fn bereave(&self, group: GroupId, network: NetworkId, at: LogIndex) {
+    pub(crate) fn bereave(&self, group: GroupId, network: NetworkId, at: LogIndex) {
         let mut bereaved = self
             .bereaved
             .lock()
@@ -324,19 +315,30 @@ impl PackEffects {
 }
 
 impl Effects for PackEffects {
-    fn apply(&self, group: GroupId, index: LogIndex, effects: &[Effect]) {
-        self.reached
-            .lock()
-            .expect("invariant: counting does not panic")
-            .insert(group, index);
+    fn replay_begins(&self, group: GroupId, log: LoggedEntries) {
+        self.log.get_or_init(|| log);
+        self.replaying.begin(group);
+    }
+
+    fn started(&self, group: GroupId, state: &State, from: StartedFrom) {
+        self.note_reached(group, from.applied);
+        self.install_replayed(&self.replaying.take(group));
+        self.scan(group, state, from);
+        self.replaying.end(group);
+        self.parking.look_again();
+    }
+
+    fn apply(&self, entry: &AppliedEntry, effects: &[Effect]) {
+        let (group, index) = (entry.group, entry.index);
+        self.note_reached(group, index);
         for effect in effects {
             match effect {
-                Effect::InstallPack { network, pack } => self.install(group, *network, pack),
+                Effect::InstallPack { network, pack } => self.install(entry, *network, pack),
                 Effect::ReplacePacks { network, old, new } => {
-                    self.replace(group, index, *network, old, Some(new));
+                    self.replace(entry, *network, old, Some(new));
                 }
                 Effect::PrunePacks { network, old, new } => {
-                    self.replace(group, index, *network, old, new.as_ref());
+                    self.replace(entry, *network, old, new.as_ref());
                 }
                 // Whether the network is still used is asked of the state once this entry is in it.
                 Effect::DropRepo { network, .. } => self.bereave(group, *network, index),
@@ -344,11 +346,17 @@ impl Effects for PackEffects {
         }
     }
 
+    fn in_log_only(&self, group: GroupId) -> usize {
+        self.parking.not_written(group)
+    }
+
     fn before_snapshot(&self, group: GroupId, state: &State) -> io::Result<()> {
+        // openraft takes one within the replay where the log was purged and its snapshot is gone.
+        self.install_replayed(&self.replaying.take(group));
         let not_written = self.parking.not_written(group);
         if not_written > 0 {
             return Err(io::Error::other(format!(
-                "{not_written} packs of group {group} are in its log only: free disk space so that they can be fetched"
+                "{not_written} packs of group {group} are in its log only: make their folders writable or free disk space"
             )));
         }
         let networks = ShardView::new(state).networks();
@@ -356,9 +364,35 @@ impl Effects for PackEffects {
         synced.map_err(|error| io::Error::other(end_after_failed_sync(error)))
     }
 
-    fn snapshot_installed(&self, group: GroupId, state: &State) -> io::Result<()> {
-        self.scan(group, state);
+    fn before_install(&self, group: GroupId, applied: LogIndex, state: &State) -> io::Result<()> {
+        // At a start the replica installs its own newest snapshot: all of that was durable before it was named, and
+        // the scan behind the replay looks for what is missing.
+        if self.replaying.has(group) {
+            return Ok(());
+        }
+        let settled = self.settle(group, applied, state);
+        settled.map_err(|error| io::Error::other(end_after_failed_sync(error)))?;
+        let view = ShardView::new(state);
+        self.parking.retain_named(group, |missing| {
+            view.pack(&missing.network, &missing.pack).is_some()
+        });
+        let from = StartedFrom {
+            applied,
+            snapshot: LogIndex::new(u64::MAX),
+        };
+        self.scan(group, state, from);
         Ok(())
+    }
+
+    fn before_clean_stop(&self) -> io::Result<()> {
+        let not_written = self.parking.all_not_written();
+        if not_written > 0 {
+            return Err(io::Error::other(format!(
+                "{not_written} packs are in the log only: make their folders writable or free disk space"
+            )));
+        }
+        let synced = self.objects.sync_all_dirty();
+        synced.map_err(|error| io::Error::other(end_after_failed_sync(error)))
     }
 
     fn parked(&self, group: GroupId) -> u32 {

@@ -1,26 +1,27 @@
 //! The background of a replica: missing packs fetched from others, claims of past terms dropped, replaced packs
 //! and stores of deleted networks removed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use henge_cluster::BulkStream;
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
-use henge_types::{GroupId, LogIndex, NetworkId, NodeId, RequestId};
+use henge_types::{ConditionKind, GroupId, LogIndex, NetworkId, NodeId};
 use thiserror::Error;
 
 use crate::frames::{self, Claim, PACK, PackAnswer, PackRequest, StageRequest};
+use crate::from_log::FromLog;
 use crate::lacking::Lacking;
 use crate::metrics;
 use crate::parking::{Cause, Missing};
 use crate::push::input::IDLE_TIMEOUT;
 use crate::replica::{quarantine, receive_file};
 use crate::repos::Inner;
-use crate::staging::Trust;
+use crate::staging::{KeepError, Trust};
 
 /// Packs fetched at once.
 const FETCHES_AT_ONCE: usize = 4;
@@ -55,6 +56,73 @@ pub(crate) enum NotFetched {
     Alone,
 }
 
+/// What a try to get a missing pack came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// The pack is here.
+    Over,
+    /// It is to be tried again.
+    Again,
+    /// The same, and every replica answered that it lacks the pack.
+    Lacked,
+}
+
+/// When a missing pack is tried again.
+#[derive(Debug, Clone, Copy)]
+struct Retry {
+    at: Instant,
+    backoff: Duration,
+    is_lacked: bool,
+}
+
+/// The missing packs that were tried in vain.
+#[derive(Debug, Default)]
+struct Retries(BTreeMap<Missing, Retry>);
+
+impl Retries {
+    fn retain(&mut self, missing: &[Missing]) {
+        let missing: BTreeSet<_> = missing.iter().collect();
+        self.0.retain(|known, _| missing.contains(known));
+    }
+
+    /// The packs that every replica lacked when it was asked last.
+    fn lacked(&self) -> BTreeSet<Missing> {
+        let lacked = self.0.iter().filter(|(_, retry)| retry.is_lacked);
+        lacked.map(|(missing, _)| *missing).collect()
+    }
+
+    fn due(&self, mut missing: Vec<Missing>, now: Instant) -> Vec<Missing> {
+        missing.retain(|missing| self.0.get(missing).is_none_or(|retry| retry.at <= now));
+        missing
+    }
+
+    /// How long until the next one is due; `None` without one.
+    fn next_in(&self, now: Instant) -> Option<Duration> {
+        let next = self.0.values().map(|retry| retry.at).min()?;
+        Some(next.saturating_duration_since(now))
+    }
+
+    /// A pack that arrives proves that the disk or the holders are back: the others are tried again soon.
+    fn note(&mut self, missing: Missing, outcome: Outcome, now: Instant) {
+        if outcome == Outcome::Over {
+            self.0.remove(&missing);
+            for retry in self.0.values_mut() {
+                retry.backoff = BACKOFF_MIN;
+                retry.at = retry.at.min(now + BACKOFF_MIN);
+            }
+            return;
+        }
+        let before = self.0.get(&missing).map(|retry| retry.backoff * 2);
+        let backoff = before.unwrap_or(BACKOFF_MIN).min(BACKOFF_MAX);
+        let retry = Retry {
+            at: now + backoff.mul_f64(rand::random_range(0.5..1.0)),
+            backoff,
+            is_lacked: outcome == Outcome::Lacked,
+        };
+        self.0.insert(missing, retry);
+    }
+}
+
 /// What a fetched pack takes the place of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InPlaceOf {
@@ -82,46 +150,129 @@ pub(crate) fn start(inner: &Arc<Inner>) {
 
 impl Inner {
     async fn fetch_missing(self: Arc<Self>) {
-        let mut backoff = BACKOFF_MIN;
+        let mut retries = Retries::default();
         let mut lacking = Lacking::default();
         loop {
-            let missing = self.effects.parking().all();
+            let mut missing = self.effects.parking().all();
+            missing.retain(|missing| !self.effects.is_replaying(missing.group));
             self.show_damaged();
-            if missing.is_empty() {
-                metrics::orphaned_packs(0);
-                self.show_lost(&[]);
-                lacking = Lacking::default();
-                backoff = BACKOFF_MIN;
-                self.effects.parking().wait_for_more().await;
-                continue;
-            }
-            let total = missing.len();
-            let this = &self;
-            let lacked: BTreeSet<Missing> = futures::stream::iter(missing)
-                .map(|missing| async move { this.fetch_one(missing).await.then_some(missing) })
-                .buffer_unordered(FETCHES_AT_ONCE)
-                .filter_map(futures::future::ready)
-                .collect()
-                .await;
-            let lost = lacking.round(&lacked, self.clock.instant());
+            retries.retain(&missing);
+            let now = self.clock.instant();
+            let lost = lacking.round(&retries.lacked(), now);
             metrics::orphaned_packs(lost.packs.len());
             self.show_lost(&lost.packs);
             for missing in lost.to_say {
                 say_lost(missing);
             }
-            if self.effects.parking().all().len() < total {
-                backoff = BACKOFF_MIN;
+            let due = retries.due(missing, now);
+            if due.is_empty() {
+                self.report_unwritten();
+                // What becomes missing is tried at once, the rest after its pause.
+                let more = self.effects.parking().wait_for_more();
+                match retries.next_in(self.clock.instant()) {
+                    Some(pause) => drop(tokio::time::timeout(pause, more).await),
+                    None => more.await,
+                }
                 continue;
             }
-            // Something new is tried at once, the rest after a pause.
-            let pause = backoff.mul_f64(rand::random_range(0.5..1.0));
-            drop(tokio::time::timeout(pause, self.effects.parking().wait_for_more()).await);
-            backoff = (backoff * 2).min(BACKOFF_MAX);
+            let this = &self;
+            let outcomes: Vec<_> = futures::stream::iter(due)
+                .map(|missing| async move { (missing, this.fetch_one(missing).await) })
+                .buffer_unordered(FETCHES_AT_ONCE)
+                .collect()
+                .await;
+            let now = self.clock.instant();
+            for (missing, outcome) in outcomes {
+                retries.note(missing, outcome, now);
+            }
         }
     }
 
-    /// Whether every other replica answered that it lacks the pack.
-    async fn fetch_one(&self, missing: Missing) -> bool {
+    /// Shows the operator what could not be written: each such pack was tried at least once.
+    fn report_unwritten(&self) {
+        let unwritten = self.effects.parking().unwritten().into_iter();
+        let unwritten = unwritten.map(|(group, packs)| {
+            let detail = format!("{packs} packs are in the log only, which keeps them");
+            (format!("group {group}"), detail)
+        });
+        let conditions = self.effects.conditions();
+        conditions.replace(ConditionKind::PacksUnwritten, &unwritten.collect());
+    }
+
+    /// Moves a missing pack into its store that is staged here: it could not be moved when its entry came. `false` when
+    /// it is not staged for its network, or still cannot be moved.
+    async fn promote_staged(&self, missing: Missing) -> bool {
+        let named_at = self.named_at(&missing);
+        let effects = Arc::clone(&self.effects);
+        let promoted = self.work_of_replica.blocking("promote", move || {
+            let (network, pack) = (&missing.network, &missing.pack);
+            if !effects.staging().is_staged_for(network, pack) {
+                return Ok(false);
+            }
+            // Where the log does not tell for which push, the pack stays staged until the term ends.
+            let logged = match named_at {
+                Some(named_at) => effects.logged_pack(missing.group, named_at, pack)?,
+                None => None,
+            };
+            let request = logged.and_then(|named| named.request);
+            effects.promote_missing(&missing, request)?;
+            Ok::<_, KeepError>(!effects.parking().contains(&missing))
+        });
+        match promoted
+            .await
+            .and_then(|promoted| promoted.map_err(io::Error::other))
+        {
+            Ok(is_here) => is_here,
+            Err(error) => {
+                tracing::warn!(group = %missing.group, network = %missing.network, pack = %missing.pack, %error, "a staged pack cannot be put in place: tried again");
+                false
+            }
+        }
+    }
+
+    /// Writes a missing pack from this node's own log. `false` when the log does not hold it, or it cannot be written.
+    async fn install_logged(&self, missing: Missing) -> bool {
+        let named_at = match self.effects.parking().cause(&missing) {
+            None => return false,
+            Some(Cause::NotWritten { named_at }) => Some(named_at),
+            Some(Cause::Elsewhere | Cause::Damaged) => self.named_at(&missing),
+        };
+        let Some(named_at) = named_at else {
+            return false;
+        };
+        let effects = Arc::clone(&self.effects);
+        let installed = self.work_of_replica.blocking("pack from the log", move || {
+            effects.install_from_log(&missing, named_at)
+        });
+        match installed
+            .await
+            .and_then(|installed| installed.map_err(io::Error::other))
+        {
+            Ok(from_log) => from_log == FromLog::Installed,
+            Err(error) => {
+                tracing::warn!(group = %missing.group, network = %missing.network, pack = %missing.pack, %error, "a pack cannot be written from the log: tried again");
+                false
+            }
+        }
+    }
+
+    /// Readers open the new files from here on.
+    fn reopen_repaired(&self, network: &NetworkId, cause: Option<Cause>) {
+        if cause == Some(Cause::Damaged) {
+            self.drop_opened(network);
+        }
+    }
+
+    /// The entry that named a pack of the manifest first.
+    pub(crate) fn named_at(&self, missing: &Missing) -> Option<LogIndex> {
+        let view = self.cluster.view(missing.group)?;
+        view.with(|state, _| {
+            let record = ShardView::new(state).pack(&missing.network, &missing.pack);
+            record.map(|record| record.named_at)
+        })
+    }
+
+    async fn fetch_one(&self, missing: Missing) -> Outcome {
         let Missing {
             group,
             network,
@@ -129,28 +280,29 @@ impl Inner {
         } = missing;
         if self.arrivals.has(&network, &pack) {
             // A leader is sending it: then it takes its place, or else the next round asks for it.
-            return false;
+            return Outcome::Again;
         }
         let cause = self.effects.parking().cause(&missing);
+        if self.promote_staged(missing).await || self.install_logged(missing).await {
+            self.reopen_repaired(&network, cause);
+            return Outcome::Over;
+        }
         match self.fetch_from_anybody(missing, InPlaceOf::Nothing).await {
             Ok(()) => {
                 metrics::pack_fetched();
-                if cause == Some(Cause::Damaged) {
-                    // Readers from here on open the new files.
-                    self.drop_opened(&network);
-                }
-                false
+                self.reopen_repaired(&network, cause);
+                Outcome::Over
             }
             Err(NotFetched::Nobody | NotFetched::Alone) if self.is_replaced(&missing).await => {
-                false
+                Outcome::Again
             }
             Err(error @ (NotFetched::Nobody | NotFetched::Alone)) => {
                 tracing::debug!(%group, %network, %pack, %error, "missing pack not found on any replica yet");
-                true
+                Outcome::Lacked
             }
             Err(error @ NotFetched::Failed { .. }) => {
                 tracing::debug!(%group, %network, %pack, %error, "missing pack not fetched yet");
-                false
+                Outcome::Again
             }
         }
     }
@@ -240,7 +392,7 @@ impl Inner {
             pack: missing.pack,
             pack_bytes,
             idx_bytes,
-            claim: own_claim(missing.group, u64::MAX),
+            claim: Claim::of_no_request(missing.group, u64::MAX),
         };
         let kept = self.work_of_replica.blocking("keep fetched pack", move || {
             effects
@@ -248,7 +400,7 @@ impl Inner {
                 .keep(&stage, (&pack, &idx), Trust::Received)?;
             drop(quarantine);
             match in_place_of {
-                InPlaceOf::Nothing => effects.promote_missing(&missing),
+                InPlaceOf::Nothing => effects.promote_missing(&missing, None),
                 InPlaceOf::Damaged => effects.promote_over(&missing),
             }
         });
@@ -315,7 +467,8 @@ impl Inner {
             };
             let effects = Arc::clone(&self.effects);
             let swept = self.work_of_replica.blocking("sweep staged", move || {
-                effects.staging().term_applied(group, term)
+                let (staging, parking) = (effects.staging(), effects.parking());
+                staging.term_applied(group, term, |pack| parking.contains(pack))
             });
             if let Err(error) = swept
                 .await
@@ -337,36 +490,6 @@ impl Inner {
             self.cluster.term(group) == term && self.cluster.leader(group).await == Some(leader);
         same.then_some(term)
     }
-
-    /// Parks what the manifests of this node's groups name and its disk lacks. Groups looked at before are
-    /// not looked at again: from then on effects say what is missing.
-    ///
-    /// # Errors
-    /// When the store cannot be looked into.
-    pub(crate) async fn scan(&self, group: GroupId) -> io::Result<()> {
-        if self.is_scanned(group) {
-            return Ok(());
-        }
-        let Some(at) = self.cluster.state(group) else {
-            return Ok(());
-        };
-        let effects = Arc::clone(&self.effects);
-        let scanned = self.work_of_replica.blocking("scan packs", move || {
-            effects.scan(group, &at.state);
-        });
-        scanned.await?;
-        self.mark_scanned(group);
-        Ok(())
-    }
-
-    /// Looks at all groups that run here.
-    pub(crate) async fn scan_all(&self) -> io::Result<()> {
-        let groups: BTreeSet<_> = self.cluster.local_groups().into_iter().collect();
-        for group in groups.into_iter().filter(|group| !group.is_meta()) {
-            self.scan(group).await?;
-        }
-        Ok(())
-    }
 }
 
 /// What only an operator can mend.
@@ -377,18 +500,4 @@ fn say_lost(missing: Missing) {
         pack,
     } = missing;
     tracing::error!(%group, %network, %pack, "a pack is lost: every replica answered, and has it neither in its store nor staged nor in its log: restore it from a copy of the repository");
-}
-
-/// A claim of this node's own: made for no push.
-fn own_claim(group: GroupId, term: u64) -> Claim {
-    let nobody = henge_types::Incarnation::from_bytes([0; 16]);
-    Claim {
-        group,
-        term,
-        request: RequestId {
-            made_at_ms: 0,
-            incarnation: nobody,
-            counter: 0,
-        },
-    }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use henge_git::http::ByteRange;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
-    ErrorCode, Generation, GroupId, Mirror, NetworkId, NodeId, ObjectId, PackId,
+    ErrorCode, Generation, GroupId, Incarnation, Mirror, NetworkId, NodeId, ObjectId, PackId,
     PushCertificateRecord, RefName, RefProtections, RepoId, RepoLimits, RequestId,
 };
 use serde::de::DeserializeOwned;
@@ -98,6 +98,29 @@ pub(crate) struct Claim {
     pub term: u64,
     /// The push.
     pub request: RequestId,
+}
+
+impl Claim {
+    /// A claim for what no request asked for: a compaction, or a pack that this node fetched. It ends with an entry that
+    /// answers no request.
+    pub(crate) const fn of_no_request(group: GroupId, term: u64) -> Self {
+        let request = RequestId {
+            made_at_ms: 0,
+            incarnation: Incarnation::from_bytes([0; 16]),
+            counter: 0,
+        };
+        Self {
+            group,
+            term,
+            request,
+        }
+    }
+
+    /// Whether an entry that answers `request` is what this claim was made for.
+    pub(crate) fn is_for(&self, request: Option<RequestId>) -> bool {
+        let none = Self::of_no_request(self.group, self.term).request;
+        self.request == request.unwrap_or(none)
+    }
 }
 
 /// The answer on a [`STAGE`] stream.

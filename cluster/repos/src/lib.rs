@@ -13,7 +13,8 @@
 //! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
 //! - `bundles`: what clones may begin with and go on with after they broke off.
 //! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
-//!   durable; `parking`: networks that lack a pack; `fetcher`: the background that mends it; `damage`: packs whose files
+//!   durable; `parking`: networks that lack a pack; `from_log`: packs from the replica's own log; `replaying`: packs
+//!   named while it is replayed; `fetcher`: the background that mends it; `damage`: packs whose files
 //!   are damaged or gone; `arriving` and `lacking`: packs on their way, and those that no replica has;
 //!   `retiring` and `retire`: packs that were replaced; `replica`: what
 //!   other nodes ask of this one; `readers`: who reads a store.
@@ -36,6 +37,7 @@ mod error;
 mod fetcher;
 mod frames;
 mod freshen;
+mod from_log;
 mod lacking;
 mod maintain;
 pub mod metrics;
@@ -49,6 +51,7 @@ mod reads;
 mod reconcile;
 mod ref_updates;
 mod refs;
+mod replaying;
 mod replica;
 mod repo_limits;
 pub mod repos;

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
 
-use henge_types::{GroupId, NetworkId, PackId};
+use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 use tokio::sync::Notify;
 
 use crate::metrics;
@@ -28,7 +28,19 @@ pub(crate) enum Cause {
     Damaged,
     /// It came in an entry and could not be written: until it is here again, this replica's only copy is
     /// the log.
-    NotWritten,
+    NotWritten {
+        /// The entry.
+        named_at: LogIndex,
+    },
+}
+
+impl Cause {
+    const fn is_in_log_only(self) -> bool {
+        match self {
+            Self::NotWritten { .. } => true,
+            Self::Elsewhere | Self::Damaged => false,
+        }
+    }
 }
 
 /// What is missing on this node.
@@ -59,7 +71,27 @@ impl Parking {
         known.is_none()
     }
 
-    /// The pack is here, durably. Whether it was missing.
+    /// The log does not hold the pack's bytes: it is missing for another `cause`.
+    pub(crate) fn is_not_logged(&self, missing: &Missing, cause: Cause) {
+        let mut all = self.lock();
+        if let Some(known) = all.get_mut(missing)
+            && known.is_in_log_only()
+        {
+            *known = cause;
+        }
+        observe(&all);
+    }
+
+    /// A snapshot took the place of the group's state: what it does not name is not missing any more.
+    pub(crate) fn retain_named(&self, group: GroupId, is_named: impl Fn(&Missing) -> bool) {
+        let mut all = self.lock();
+        all.retain(|missing, _| missing.group != group || is_named(missing));
+        observe(&all);
+        drop(all);
+        self.less.notify_waiters();
+    }
+
+    /// The pack is here. Whether it was missing.
     pub(crate) fn arrived(&self, missing: &Missing) -> bool {
         let cause = self.remove(missing);
         if cause.is_some() {
@@ -145,6 +177,11 @@ impl Parking {
         }
     }
 
+    /// Has the list looked through again although nothing became missing.
+    pub(crate) fn look_again(&self) {
+        self.more.notify_one();
+    }
+
     /// Waits until something becomes missing.
     pub(crate) async fn wait_for_more(&self) {
         self.more.notified().await;
@@ -166,9 +203,24 @@ impl Parking {
     pub(crate) fn not_written(&self, group: GroupId) -> usize {
         let all = self.lock();
         let of_group = all.iter().filter(|(missing, _)| missing.group == group);
-        of_group
-            .filter(|(_, cause)| **cause == Cause::NotWritten)
-            .count()
+        of_group.filter(|(_, cause)| cause.is_in_log_only()).count()
+    }
+
+    /// How many packs of each group are in the log only.
+    pub(crate) fn unwritten(&self) -> BTreeMap<GroupId, usize> {
+        let mut groups = BTreeMap::new();
+        for (missing, cause) in &*self.lock() {
+            if cause.is_in_log_only() {
+                *groups.entry(missing.group).or_default() += 1;
+            }
+        }
+        groups
+    }
+
+    /// Packs of all groups that are in the log only.
+    pub(crate) fn all_not_written(&self) -> usize {
+        let all = self.lock();
+        all.values().filter(|cause| cause.is_in_log_only()).count()
     }
 
     /// Everything that is missing.
@@ -226,9 +278,11 @@ mod tests {
     #[test]
     fn a_pack_that_only_the_log_holds_stays_one() {
         let parking = Parking::default();
-        parking.park(missing(1, 1, 1), Cause::NotWritten);
+        let named_at = LogIndex::new(7);
+        parking.park(missing(1, 1, 1), Cause::NotWritten { named_at });
         parking.park(missing(1, 1, 1), Cause::Elsewhere);
         assert_eq!(parking.not_written(GroupId::new(1)), 1);
+        assert_eq!(parking.all_not_written(), 1);
         parking.forget(&NetworkId::from_bytes([1; 16]));
         assert_eq!(parking.not_written(GroupId::new(1)), 0);
     }

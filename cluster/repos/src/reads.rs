@@ -114,10 +114,6 @@ impl Inner {
         if self.cluster.view(target.group).is_none() {
             return Err(elsewhere("it holds no replica of the shard"));
         }
-        if let Err(error) = self.scan(target.group).await {
-            tracing::error!(group = %target.group, %error, "cannot look for missing packs");
-            return Err(elsewhere("it cannot read its disk"));
-        }
         // Before the state is looked at: a store found unread later belongs to no live repository.
         let reading = self.effects.readers().enter(target.network);
         match self.cluster.read_barrier(target.group, QUORUM_WAIT).await {

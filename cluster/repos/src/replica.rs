@@ -72,14 +72,13 @@ impl Inner {
             self.release_here(release).await;
             return Ok(refusal);
         }
-        if self.objects().has_pack(&stage.network, &stage.pack)
-            && self.is_named_since(stage, begun_at)
-        {
-            // The entry was quicker and the pack was fetched: one copy is enough. One that was there before may have been
-            // replaced, and be on its way out.
+        let is_decided = self.is_named_since(stage, begun_at);
+        if is_decided && self.objects().has_pack(&stage.network, &stage.pack) {
+            // The entry was quicker and the pack was fetched: one copy is enough. One that was there before, or that
+            // another push brought, may be replaced before the entry of this one comes.
             self.release_here(release).await;
         } else {
-            self.promote_if_missing(stage).await?;
+            self.promote_if_missing(stage, is_decided).await?;
         }
         drop(arriving);
         Ok(StageAnswer::Durable {
@@ -94,10 +93,11 @@ impl Inner {
             return false;
         };
         let view = ShardView::new(&at.state);
+        if !stage.claim.is_for(None) {
+            return view.request(&stage.claim.request).is_some();
+        }
         let named = view.pack(&stage.network, &stage.pack);
-        named.is_some_and(|named| {
-            Some(named.named_at) > begun_at || view.request(&stage.claim.request).is_some()
-        })
+        named.is_some_and(|named| Some(named.named_at) > begun_at)
     }
 
     fn refuse_stage(&self, stage: &StageRequest) -> Option<StageAnswer> {
@@ -115,7 +115,7 @@ impl Inner {
     }
 
     /// The entry came before the pack: it is waited for.
-    async fn promote_if_missing(&self, stage: &StageRequest) -> io::Result<()> {
+    async fn promote_if_missing(&self, stage: &StageRequest, is_decided: bool) -> io::Result<()> {
         let missing = Missing {
             group: stage.claim.group,
             network: stage.network,
@@ -125,9 +125,10 @@ impl Inner {
             return Ok(());
         }
         let effects = Arc::clone(&self.effects);
-        let promoted = self
-            .work_of_replica
-            .blocking("promote", move || effects.promote_missing(&missing));
+        let request = is_decided.then_some(stage.claim.request);
+        let promoted = self.work_of_replica.blocking("promote", move || {
+            effects.promote_missing(&missing, request)
+        });
         promoted.await?.map_err(io::Error::other)
     }
 
@@ -135,7 +136,8 @@ impl Inner {
     pub(crate) async fn release_here(&self, request: ReleaseRequest) {
         let effects = Arc::clone(&self.effects);
         let released = self.work_of_replica.blocking("release", move || {
-            effects.staging().release(&request.pack, &request.claim)
+            let (staging, parking) = (effects.staging(), effects.parking());
+            staging.release(&request.pack, &request.claim, |pack| parking.contains(pack))
         });
         match released.await {
             Ok(Ok(())) => {}
@@ -145,7 +147,7 @@ impl Inner {
     }
 
     async fn hand_out(&self, request: PackRequest, stream: &mut BulkStream) -> io::Result<()> {
-        let objects = self.objects().clone();
+        let effects = Arc::clone(&self.effects);
         let _reading = self.effects.readers().enter(request.network);
         let of = Missing {
             group: request.network.shard(self.cluster.shards()),
@@ -153,7 +155,7 @@ impl Inner {
             pack: request.pack,
         };
         let is_parked = self.effects.parking().contains(&of);
-        let effects = Arc::clone(&self.effects);
+        let objects = self.objects().clone();
         let opened = self.work_of_replica.blocking("open pack", move || {
             if !is_parked && objects.has_pack(&of.network, &of.pack) {
                 return open_pack(&objects, &of.network, &of.pack);
@@ -171,8 +173,7 @@ impl Inner {
             Err(error) => return Err(io::Error::other(error)),
         };
         let Some(Opened { pack, idx, sums }) = opened else {
-            frames::write(stream, &PackAnswer::Missing).await?;
-            return stream.shutdown().await;
+            return self.hand_out_logged(of, stream).await;
         };
         let answer = PackAnswer::Here {
             pack_bytes: pack.1,
@@ -190,6 +191,33 @@ impl Inner {
                 return Err(io::Error::other(mismatch));
             }
         }
+        stream.shutdown().await
+    }
+}
+
+impl Inner {
+    /// A small pack that this replica has not written is in its log, and perhaps nowhere else.
+    async fn hand_out_logged(&self, missing: Missing, stream: &mut BulkStream) -> io::Result<()> {
+        let named_at = self.named_at(&missing);
+        let effects = Arc::clone(&self.effects);
+        let logged = self.work_of_replica.blocking("read logged pack", move || {
+            let Some(named_at) = named_at else {
+                return Ok(None);
+            };
+            effects.logged_pack(missing.group, named_at, &missing.pack)
+        });
+        let Some(inline) = logged.await??.and_then(|named| named.inline) else {
+            frames::write(stream, &PackAnswer::Missing).await?;
+            return stream.shutdown().await;
+        };
+        let bytes = |part: &Bytes| u64::try_from(part.len()).unwrap_or(u64::MAX);
+        let answer = PackAnswer::Here {
+            pack_bytes: bytes(&inline.pack),
+            idx_bytes: bytes(&inline.idx),
+        };
+        frames::write(stream, &answer).await?;
+        copy(inline.pack.as_ref(), stream).await?;
+        copy(inline.idx.as_ref(), stream).await?;
         stream.shutdown().await
     }
 }

@@ -1,9 +1,8 @@
 //! The handle on a node's repositories, and what all parts of it share.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,8 +13,8 @@ use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict,
-    RepoPath, RepoRecord, RepoState, limits,
+    NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
+    RepoRecord, RepoState, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -91,7 +90,6 @@ pub(crate) struct Inner {
     pub(crate) responses: Responses,
     /// The starts of clones; none where they are switched off.
     pub(crate) bundles: OnceLock<Bundles>,
-    scanned: RwLock<BTreeSet<GroupId>>,
     pub(crate) found_sound: FoundSound,
     pub(crate) arrivals: Arrivals,
 }
@@ -122,20 +120,6 @@ impl Inner {
     pub(crate) fn close(&self, network: &NetworkId) {
         self.opened.forget(&self.objects().objects_dir(network));
     }
-
-    pub(crate) fn is_scanned(&self, group: GroupId) -> bool {
-        self.scanned
-            .read()
-            .expect("invariant: noting does not panic")
-            .contains(&group)
-    }
-
-    pub(crate) fn mark_scanned(&self, group: GroupId) {
-        self.scanned
-            .write()
-            .expect("invariant: noting does not panic")
-            .insert(group);
-    }
 }
 
 /// What a stream is served with. Handlers live as long as the cluster, which must not keep what is above it.
@@ -160,7 +144,7 @@ impl Repos {
     ///
     /// # Errors
     /// When the disk cannot be read.
-    pub async fn start(
+    pub fn start(
         cluster: Cluster,
         effects: Arc<PackEffects>,
         scope: &Scope,
@@ -194,12 +178,10 @@ impl Repos {
             space: Space::default(),
             opened: ObjectsPool::default(),
             bundles: OnceLock::new(),
-            scanned: RwLock::default(),
             found_sound: FoundSound::default(),
             arrivals: Arrivals::default(),
             scope: scope.clone(),
         });
-        inner.scan_all().await?;
         let bulk = cluster.bulk();
         bulk.serve(frames::PUSH, Arc::new(PushService(Arc::downgrade(&inner))));
         bulk.serve(

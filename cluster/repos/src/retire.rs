@@ -108,7 +108,10 @@ impl PackEffects {
         let (here, gone): (Vec<&(PackId, Retired)>, Vec<_>) = old.iter().partition(is_here);
         // Entries are replayed after a crash: most of what they replaced went long ago.
         for (pack, judged) in gone {
-            self.retiring().remove(&network, pack, judged, || Ok(()))?;
+            self.retiring().remove(&network, pack, judged, || {
+                self.objects().forget_dirty(&network, pack);
+                Ok(())
+            })?;
         }
         if here.is_empty() {
             return Ok(0);

@@ -1,7 +1,7 @@
 //! Packs kept durable for a leader that has not proposed them yet.
 //!
-//! A pack stays while anybody claims it. A claim ends when its leader releases it, when an entry names the
-//! pack, or when its term is over here: when an entry of a higher term was applied, no entry of that
+//! A pack stays while anybody claims it. A claim ends when its leader releases it, when the entry comes that it
+//! was made for, or when its term is over here: when an entry of a higher term was applied, no entry of that
 //! leader can name it any more. Claims are on disk before their pack is, so that a restart forgets no
 //! promise.
 
@@ -13,12 +13,13 @@ use std::sync::{Mutex, MutexGuard};
 
 use henge_storage::objects::blocks::{BlockSums, SMALL_PACK_BYTES_MAX};
 use henge_storage::objects::{ObjectError, ObjectStore};
-use henge_types::{GroupId, NetworkId, PackId, stored};
+use henge_types::{GroupId, NetworkId, PackId, RequestId, stored};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::frames::{Claim, StageRequest};
 use crate::metrics;
+use crate::parking::Missing;
 
 /// Number of the stored form of a pack's claims.
 const CLAIMS: u16 = 1060;
@@ -147,15 +148,26 @@ impl Staging {
     }
 
     /// An entry names the pack: it goes to its network's store, if it is not there. `false` when it is
-    /// neither there nor staged for it.
+    /// neither there nor staged for it. The claims made for the `request` that the entry answers are over; while others
+    /// claim the pack it stays staged for them: what this entry named may be replaced before theirs come.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn promote(&self, network: &NetworkId, pack: &PackId) -> Result<bool, KeepError> {
+    pub(crate) fn promote(
+        &self,
+        network: &NetworkId,
+        pack: &PackId,
+        request: Option<RequestId>,
+    ) -> Result<bool, KeepError> {
         let mut kept = self.lock();
-        if kept.get(pack).is_some_and(|kept| kept.network != *network) {
-            // Promised to another network, which must find it.
-            return Ok(self.objects.has_pack(network, pack));
+        if let Some(entry) = kept.get_mut(pack) {
+            if entry.network != *network {
+                // Promised to another network, which must find it.
+                return Ok(self.objects.has_pack(network, pack));
+            }
+            if entry.claims.iter().any(|claim| !claim.is_for(request)) {
+                return self.promote_shared(network, pack, request, entry);
+            }
         }
         match self.objects.promote(network, pack) {
             Ok(()) => {}
@@ -171,12 +183,59 @@ impl Staging {
         Ok(true)
     }
 
-    /// Nobody will propose the pack for this claim any more. It goes when nobody else claims it.
+    fn promote_shared(
+        &self,
+        network: &NetworkId,
+        pack: &PackId,
+        request: Option<RequestId>,
+        entry: &mut Kept,
+    ) -> Result<bool, KeepError> {
+        match self.objects.share_staged(network, pack) {
+            Ok(()) => {}
+            // Its claims are written before it comes.
+            Err(ObjectError::MissingPack(_)) => return Ok(self.objects.has_pack(network, pack)),
+            Err(error) => return Err(end_after_failed_sync(error).into()),
+        }
+        let before = entry.claims.len();
+        entry.claims.retain(|claim| !claim.is_for(request));
+        if entry.claims.len() < before {
+            self.write_claims(pack, entry)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the pack is staged here for this claim, whole as far as its files' lengths tell. What is staged was
+    /// flushed before its claim counted.
+    pub(crate) fn holds_for(&self, stage: &StageRequest) -> bool {
+        let kept = self.lock();
+        let claimed = kept.get(&stage.pack);
+        claimed.is_some_and(|kept| kept.claims.contains(&stage.claim))
+            && self
+                .objects
+                .is_staged(&stage.pack, stage.pack_bytes, stage.idx_bytes)
+    }
+
+    /// Whether the pack, or the half of it that an interrupted promotion left, is staged for this network.
+    pub(crate) fn is_staged_for(&self, network: &NetworkId, pack: &PackId) -> bool {
+        let kept = self.lock();
+        match kept.get(pack) {
+            Some(kept) => kept.network == *network,
+            None => self.objects.staged_paths(pack).1.is_file(),
+        }
+    }
+
+    /// Nobody will propose the pack for this claim any more. It goes when nobody else claims it, unless `is_needed`
+    /// says that its network lacks it: an entry may name it and its promotion have failed.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn release(&self, pack: &PackId, claim: &Claim) -> Result<(), KeepError> {
-        self.retain(&[*pack], |known| known != claim)
+    pub(crate) fn release(
+        &self,
+        pack: &PackId,
+        claim: &Claim,
+        is_needed: impl Fn(&Missing) -> bool,
+    ) -> Result<(), KeepError> {
+        self.retain(&[*pack], |known| known != claim, is_needed)
     }
 
     /// Groups with claims of terms below what `term_of` says.
@@ -189,21 +248,44 @@ impl Staging {
             .collect()
     }
 
-    /// An entry of `term` was applied in the group: every claim of a lower term is over.
+    /// An entry of `term` was applied in the group: every claim of a lower term is over, but for packs that
+    /// `is_needed` says their network lacks.
     ///
     /// # Errors
     /// When the disk fails.
-    pub(crate) fn term_applied(&self, group: GroupId, term: u64) -> Result<(), KeepError> {
+    pub(crate) fn term_applied(
+        &self,
+        group: GroupId,
+        term: u64,
+        is_needed: impl Fn(&Missing) -> bool,
+    ) -> Result<(), KeepError> {
         let all: Vec<_> = self.lock().keys().copied().collect();
-        self.retain(&all, |claim| claim.group != group || claim.term >= term)
+        let keep = |claim: &Claim| claim.group != group || claim.term >= term;
+        self.retain(&all, keep, is_needed)
     }
 
-    fn retain(&self, packs: &[PackId], keep: impl Fn(&Claim) -> bool) -> Result<(), KeepError> {
+    fn retain(
+        &self,
+        packs: &[PackId],
+        keep: impl Fn(&Claim) -> bool,
+        is_needed: impl Fn(&Missing) -> bool,
+    ) -> Result<(), KeepError> {
         let mut kept = self.lock();
         for pack in packs {
             let Some(entry) = kept.get_mut(pack) else {
                 continue;
             };
+            let network = entry.network;
+            let lacks = |claim: &Claim| {
+                is_needed(&Missing {
+                    group: claim.group,
+                    network,
+                    pack: *pack,
+                })
+            };
+            if entry.claims.iter().any(lacks) {
+                continue;
+            }
             let before = entry.claims.len();
             entry.claims.retain(&keep);
             if entry.claims.is_empty() {
@@ -327,12 +409,15 @@ mod tests {
         }
 
         fn keep(&self, network: u8, term: u64, counter: u64) -> Result<(), KeepError> {
+            self.keep_for(&stage(network, term, counter))
+        }
+
+        fn keep_for(&self, stage: &StageRequest) -> Result<(), KeepError> {
             let (pack, idx) = (self.dir.path().join("p"), self.dir.path().join("i"));
             let (_, pack_bytes, idx_bytes) = empty_pack();
             fs::write(&pack, pack_bytes).unwrap();
             fs::write(&idx, idx_bytes).unwrap();
-            self.staging
-                .keep(&stage(network, term, counter), (&pack, &idx), Trust::Made)
+            self.staging.keep(stage, (&pack, &idx), Trust::Made)
         }
 
         fn is_staged(&self) -> bool {
@@ -383,11 +468,17 @@ mod tests {
         fixture.keep(1, 3, 1).unwrap();
         fixture.keep(1, 3, 2).unwrap();
         let one = stage(1, 3, 1);
-        fixture.staging.release(&one.pack, &one.claim).unwrap();
+        fixture
+            .staging
+            .release(&one.pack, &one.claim, |_| false)
+            .unwrap();
         let fixture = fixture.restart();
         assert!(fixture.is_staged());
         let two = stage(1, 3, 2);
-        fixture.staging.release(&two.pack, &two.claim).unwrap();
+        fixture
+            .staging
+            .release(&two.pack, &two.claim, |_| false)
+            .unwrap();
         assert!(!fixture.is_staged());
     }
 
@@ -398,10 +489,30 @@ mod tests {
         let group = GroupId::new(1);
         assert!(fixture.staging.doubtful(|_| 3).is_empty());
         assert_eq!(fixture.staging.doubtful(|_| 4), BTreeSet::from([group]));
-        fixture.staging.term_applied(GroupId::new(2), 9).unwrap();
-        fixture.staging.term_applied(group, 3).unwrap();
+        fixture
+            .staging
+            .term_applied(GroupId::new(2), 9, |_| false)
+            .unwrap();
+        fixture.staging.term_applied(group, 3, |_| false).unwrap();
         assert!(fixture.is_staged());
-        fixture.staging.term_applied(group, 4).unwrap();
+        fixture.staging.term_applied(group, 4, |_| false).unwrap();
+        assert!(!fixture.is_staged());
+    }
+
+    /// An entry named a large pack and no replica could move it into its store. The next term ended the claims, and with
+    /// them went the only copies of an acknowledged push.
+    #[test]
+    fn a_staged_pack_that_its_network_lacks_outlives_its_term() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        let (group, one) = (GroupId::new(1), stage(1, 3, 1));
+        let lacks = |missing: &Missing| missing.pack == one.pack && missing.network == network(1);
+        fixture.staging.term_applied(group, 4, lacks).unwrap();
+        let released = fixture.staging.release(&one.pack, &one.claim, lacks);
+        released.unwrap();
+        assert!(fixture.staging.is_staged_for(&network(1), &one.pack));
+        assert!(!fixture.staging.is_staged_for(&network(2), &one.pack));
+        fixture.staging.term_applied(group, 4, |_| false).unwrap();
         assert!(!fixture.is_staged());
     }
 
@@ -409,15 +520,74 @@ mod tests {
     fn an_entry_takes_the_pack_and_ends_its_claims() {
         let fixture = Fixture::new();
         let pack = stage(1, 3, 1).pack;
-        assert!(!fixture.staging.promote(&network(1), &pack).unwrap());
+        let request = Some(stage(1, 3, 1).claim.request);
+        let promote = |fixture: &Fixture| fixture.staging.promote(&network(1), &pack, request);
+        assert!(!promote(&fixture).unwrap());
         fixture.keep(1, 3, 1).unwrap();
-        assert!(fixture.staging.promote(&network(1), &pack).unwrap());
+        assert!(fixture.staging.holds_for(&stage(1, 3, 1)));
+        assert!(promote(&fixture).unwrap());
         assert!(fixture.objects.has_pack(&network(1), &pack));
-        assert!(
-            fixture.staging.promote(&network(1), &pack).unwrap(),
-            "again is no failure"
-        );
+        assert!(!fixture.staging.holds_for(&stage(1, 3, 1)));
+        assert!(promote(&fixture).unwrap(), "again is no failure");
         assert!(!fixture.restart().is_staged());
+    }
+
+    /// Two pushes of one pack to one network were staged. The entry of the first took the pack and ended the claims of
+    /// both; a compaction replaced it and removed its files; then the entry of the second named a pack that no replica
+    /// had any more.
+    #[test]
+    fn an_entry_ends_no_claim_of_another_push() {
+        let fixture = Fixture::new();
+        let (first, second) = (stage(1, 3, 1), stage(1, 3, 2));
+        let (pack, request) = (first.pack, |of: &StageRequest| Some(of.claim.request));
+        fixture.keep(1, 3, 1).unwrap();
+        fixture.keep(1, 3, 2).unwrap();
+        for _ in ["once", "replayed"] {
+            let promoted = fixture.staging.promote(&network(1), &pack, request(&first));
+            assert!(promoted.unwrap());
+            assert!(fixture.objects.has_pack(&network(1), &pack));
+            assert!(fixture.staging.holds_for(&second) && !fixture.staging.holds_for(&first));
+        }
+        let fixture = fixture.restart();
+        fixture.objects.remove_pack(&network(1), &pack).unwrap();
+        assert!(
+            fixture.staging.holds_for(&second),
+            "promised, and still there"
+        );
+        let promoted = fixture
+            .staging
+            .promote(&network(1), &pack, request(&second));
+        assert!(promoted.unwrap());
+        assert!(fixture.objects.has_pack(&network(1), &pack));
+        assert!(!fixture.is_staged());
+    }
+
+    /// An entry that came from elsewhere must not take what is promised to another one, also if that is the only claim.
+    #[test]
+    fn a_compaction_s_entry_ends_only_claims_of_no_request() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        let pack = stage(1, 3, 1).pack;
+        assert!(fixture.staging.promote(&network(1), &pack, None).unwrap());
+        assert!(fixture.staging.holds_for(&stage(1, 3, 1)));
+        let own = StageRequest {
+            claim: Claim::of_no_request(GroupId::new(1), 3),
+            ..stage(1, 3, 1)
+        };
+        fixture.keep_for(&own).unwrap();
+        assert!(fixture.staging.holds_for(&own));
+        assert!(fixture.staging.promote(&network(1), &pack, None).unwrap());
+        assert!(!fixture.staging.holds_for(&own));
+        assert!(fixture.staging.holds_for(&stage(1, 3, 1)));
+    }
+
+    #[test]
+    fn a_staged_pack_that_lost_a_file_is_not_held() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 3, 1).unwrap();
+        let (pack, _) = fixture.staging.paths(&stage(1, 3, 1).pack);
+        fs::write(pack, b"").unwrap();
+        assert!(!fixture.staging.holds_for(&stage(1, 3, 1)));
     }
 
     #[test]
@@ -426,8 +596,10 @@ mod tests {
         fixture.keep(1, 3, 1).unwrap();
         assert!(matches!(fixture.keep(2, 3, 2), Err(KeepError::Busy)));
         let pack = stage(1, 3, 1).pack;
-        assert!(!fixture.staging.promote(&network(2), &pack).unwrap());
-        assert!(fixture.staging.promote(&network(1), &pack).unwrap());
+        let request = Some(stage(1, 3, 1).claim.request);
+        let promote = |of| fixture.staging.promote(&network(of), &pack, request);
+        assert!(!promote(2).unwrap());
+        assert!(promote(1).unwrap());
         fixture.keep(2, 3, 2).unwrap();
     }
 

@@ -40,6 +40,11 @@ impl Dirty {
             .collect()
     }
 
+    /// The networks with packs that are to be synced.
+    pub(super) fn networks(&self) -> Vec<NetworkId> {
+        self.packs.keys().copied().collect()
+    }
+
     /// A network goes with all its packs.
     pub(super) fn forget(&mut self, network: &NetworkId) {
         self.packs.remove(network);

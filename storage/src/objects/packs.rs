@@ -45,8 +45,8 @@ impl ObjectStore {
         self.objects_dir(network).join("pack")
     }
 
-    /// Installs a pack and its index over whatever has their names. Not durable before
-    /// [`ObjectStore::sync_packs`]. The contents are not looked at.
+    /// Installs a pack and its index over whatever has their names, unless that holds these very bytes. Not durable
+    /// before [`ObjectStore::sync_packs`]. The contents are not looked at.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -62,9 +62,20 @@ impl ObjectStore {
         let (pack_path, idx_path) = names(&dir, pack);
         // Before the files change: a sync between the two renames must not take them for synced.
         self.mark_dirty(network, pack);
+        // A replay meets most of its packs where they were: reading them costs a tenth of writing them, and a copy that is
+        // durable is not replaced by one that is not.
+        if holds(&pack_path, pack_bytes) && holds(&idx_path, idx_bytes) {
+            return Ok(());
+        }
         // The index comes last: with it git sees the pack.
-        self.replace(&dir, &pack_path, pack_bytes)?;
-        self.replace(&dir, &idx_path, idx_bytes)
+        let written = self
+            .replace(&dir, &pack_path, pack_bytes)
+            .and_then(|()| self.replace(&dir, &idx_path, idx_bytes));
+        // A pack that never came must not be synced: every later sync of the network would fail.
+        if written.is_err() && !self.has_pack(network, pack) {
+            self.dirty().take(network, pack);
+        }
+        written
     }
 
     fn replace(&self, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), ObjectError> {
@@ -76,6 +87,16 @@ impl ObjectStore {
             return Err(failed("write", path)(error));
         }
         fs::rename(&unfinished, path).map_err(failed("name", path))
+    }
+
+    /// Has the next sync of the network include this pack, which an earlier process may have left unsynced.
+    pub fn presume_dirty(&self, network: &NetworkId, pack: &PackId) {
+        self.mark_dirty(network, pack);
+    }
+
+    /// Has no later sync look for this pack, whose files are gone.
+    pub fn forget_dirty(&self, network: &NetworkId, pack: &PackId) {
+        self.dirty().remove(network, pack);
     }
 
     pub(super) fn mark_dirty(&self, network: &NetworkId, pack: &PackId) {
@@ -155,6 +176,15 @@ impl ObjectStore {
             result?;
         }
         Ok(())
+    }
+
+    /// Syncs every dirty pack of the node.
+    ///
+    /// # Errors
+    /// As [`ObjectStore::sync_packs`].
+    pub fn sync_all_dirty(&self) -> Result<(), ObjectError> {
+        let networks = self.dirty().networks();
+        self.sync_dirty(&networks)
     }
 
     /// The packs of a network, by name.
@@ -296,6 +326,21 @@ impl ObjectStore {
         }
         Ok(broken)
     }
+}
+
+/// Whether the file is there with just these bytes.
+fn holds(path: &Path, bytes: &[u8]) -> bool {
+    let compare = || -> io::Result<bool> {
+        let mut file = File::open(path)?;
+        // From the disk: after a flush that failed, memory holds what the disk does not.
+        rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+        let mut found = Vec::new();
+        Ok(usize::try_from(file.metadata()?.len()) == Ok(bytes.len())
+            && file.read_to_end(&mut found)? == bytes.len()
+            && found == bytes)
+    };
+    // One that cannot be read is written again.
+    compare().unwrap_or(false)
 }
 
 /// The packs of which there is at least one file.

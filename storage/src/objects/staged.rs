@@ -114,6 +114,56 @@ impl ObjectStore {
         self.sync_network(network)
     }
 
+    /// Gives a staged pack to its network as well, durably, and keeps it staged: the files are the same ones.
+    ///
+    /// # Errors
+    /// [`ObjectError::MissingPack`] when it is not staged; [`ObjectError::Io`].
+    pub fn share_staged(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        self.ensure_network(network, pack.checksum().format())?;
+        let dir = self.objects_dir(network).join("pack");
+        let (staged_pack, staged_idx) = self.staged_paths(pack);
+        let (pack_path, idx_path) = names(&dir, pack);
+        let (staged_sums, sums) = (
+            BlockSums::path_of(&staged_pack),
+            BlockSums::path_of(&pack_path),
+        );
+        let files = [
+            (&staged_pack, &pack_path),
+            (&staged_sums, &sums),
+            (&staged_idx, &idx_path),
+        ];
+        for (from, to) in files {
+            let unfinished = dir.join(format!("tmp_henge_{}", self.scratch_number()));
+            match fs::hard_link(from, &unfinished) {
+                Ok(()) => {}
+                // A small pack has no checksums of its blocks.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && from == &staged_sums => {
+                    continue;
+                }
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    return Err(ObjectError::MissingPack(*pack));
+                }
+                Err(error) if error.kind() == io::ErrorKind::CrossesDevices => {
+                    fs::copy(from, &unfinished).map_err(failed("copy", from))?;
+                    sync_file(&unfinished)?;
+                }
+                Err(error) => return Err(failed("link", from)(error)),
+            }
+            fs::rename(&unfinished, to).map_err(failed("name", to))?;
+            // Renaming a file over itself leaves both names.
+            remove_file(&unfinished)?;
+        }
+        sync_dir(&dir)?;
+        self.sync_network(network)
+    }
+
+    /// Whether a pack is staged with an index, each of this many bytes.
+    pub fn is_staged(&self, pack: &PackId, pack_bytes: u64, idx_bytes: u64) -> bool {
+        let (pack_path, idx_path) = self.staged_paths(pack);
+        let has = |path: &Path, bytes| fs::metadata(path).is_ok_and(|file| file.len() == bytes);
+        has(&pack_path, pack_bytes) && has(&idx_path, idx_bytes)
+    }
+
     /// Gives up a staged pack.
     ///
     /// # Errors

@@ -390,11 +390,7 @@ impl Inner {
             pack: pack.id,
             pack_bytes: pack.pack_bytes,
             idx_bytes: pack.idx_bytes,
-            claim: Claim {
-                group,
-                term,
-                request: self.cluster.next_request_id(),
-            },
+            claim: Claim::of_no_request(group, term),
         }
     }
 
@@ -431,7 +427,13 @@ impl Inner {
         }
         let applied = self
             .cluster
-            .propose(led.group, Command::Shard(command), None, PROPOSE_WAIT)
+            .propose_in_term(
+                led.group,
+                led.term,
+                Command::Shard(command),
+                None,
+                PROPOSE_WAIT,
+            )
             .await?;
         failpoint::hit("compaction.committed");
         Ok(match applied.reply {

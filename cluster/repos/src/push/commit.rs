@@ -157,7 +157,7 @@ impl Commit {
         let proposed = self
             .inner
             .cluster
-            .propose(group, command, binding, PROPOSE_WAIT)
+            .propose_in_term(group, self.term, command, binding, PROPOSE_WAIT)
             .await;
         let applied = proposed.map_err(|error| Box::new(not_proposed(&error)))?;
         failpoint::hit("push.committed");

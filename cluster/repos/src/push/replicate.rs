@@ -40,7 +40,8 @@ pub(crate) enum NotDurable {
 }
 
 /// Sends the pack, staged here already, to every other voter, and returns when a quorum of every voter
-/// set in force holds it durably. The others go on receiving it in the background.
+/// set in force holds it durably. The others go on receiving it in the background. This node counts as long as it finds
+/// the pack staged here, as the others count by their answers.
 ///
 /// # Errors
 /// When leadership in the claim's term is lost, or too few voters can hold it.
@@ -51,13 +52,19 @@ pub(crate) async fn make_durable(
     let own = inner.cluster.node();
     let (sender, mut answers) = mpsc::channel(ANSWERS_MAX);
     let mut asked = BTreeSet::from([own]);
-    let mut durable = BTreeSet::from([own]);
+    let mut durable = BTreeSet::new();
     let mut waiting = 0_usize;
     let mut last = "no other voter answers".to_owned();
     loop {
         let leadership = inner.cluster.leadership(stage.claim.group);
         let leadership = leadership.filter(|leads| leads.term == stage.claim.term);
         let voters = leadership.ok_or(NotDurable::NotLeader)?.voters;
+        if holds(inner, stage).await {
+            durable.insert(own);
+        } else {
+            durable.remove(&own);
+            tracing::warn!(pack = %stage.pack, "a staged pack is not here any more: another voter must hold it");
+        }
         if is_quorum(&voters, &durable) {
             return Ok(());
         }
@@ -90,6 +97,16 @@ pub(crate) async fn make_durable(
             Ok(None) | Err(_) => {}
         }
     }
+}
+
+async fn holds(inner: &Inner, stage: &StageRequest) -> bool {
+    let (effects, stage) = (Arc::clone(&inner.effects), stage.clone());
+    let looked = inner
+        .work_of_replica
+        .blocking("look for staged pack", move || {
+            effects.staging().holds_for(&stage)
+        });
+    looked.await.unwrap_or(false)
 }
 
 type Answer = (NodeId, Result<(), String>);

@@ -22,3 +22,4 @@ mod replay;
 mod ring;
 mod settings;
 mod sha256;
+mod unwritten;

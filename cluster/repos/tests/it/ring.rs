@@ -41,6 +41,7 @@ pub(crate) struct Node {
     pub(crate) cluster: Cluster,
     pub(crate) repos: Repos,
     pub(crate) objects: ObjectStore,
+    pub(crate) effects: Arc<PackEffects>,
     scope: Scope,
     http: SocketAddr,
     runtime: Option<Runtime>,
@@ -87,7 +88,7 @@ async fn compose(
     http: SocketAddr,
     scope: Scope,
     clock: Arc<dyn Clock>,
-) -> (Cluster, Repos, ObjectStore) {
+) -> (Cluster, Repos, Arc<PackEffects>, ObjectStore) {
     // The disk of a test machine may be nearly full: that is not what is tested here.
     let watermark = Watermark {
         bytes: 0,
@@ -113,9 +114,7 @@ async fn compose(
     ))
     .await
     .unwrap();
-    let repos = Repos::start(cluster.clone(), effects, &scope, clock)
-        .await
-        .unwrap();
+    let repos = Repos::start(cluster.clone(), Arc::clone(&effects), &scope, clock).unwrap();
     repos.offer_bundles(BundlesConfig {
         bytes_min: crate::bundles::BYTES_MIN,
     });
@@ -127,7 +126,7 @@ async fn compose(
     scope.spawn("http", OnPanic::Log, async move {
         axum::serve(listener, routes).await.unwrap();
     });
-    (cluster, repos, objects)
+    (cluster, repos, effects, objects)
 }
 
 /// Below the ports that the system hands out for outgoing connections: one of those may be taken again
@@ -275,11 +274,12 @@ impl Ring {
         let http: SocketAddr = record.http.parse().unwrap();
         let clock: Arc<dyn Clock> = Arc::<AheadClock>::clone(&self.clock);
         let start = compose(config, http, scope.clone(), clock);
-        let (cluster, repos, objects) = scope.run("start", start).await.unwrap();
+        let (cluster, repos, effects, objects) = scope.run("start", start).await.unwrap();
         self.nodes[node - 1] = Some(Node {
             cluster,
             repos,
             objects,
+            effects,
             scope,
             http,
             runtime: Some(runtime),
@@ -294,6 +294,16 @@ impl Ring {
         stopped.scope.run("stop", stop).await.unwrap();
         stopped.scope.shutdown(Duration::from_secs(20)).await;
         drop(stopped);
+        self.wait_until_closed(node).await;
+    }
+
+    /// Takes a node out as `kill -9` does, as far as files tell: nothing is drained, flushed or marked.
+    pub(crate) async fn kill_node(&mut self, node: usize) {
+        drop(self.nodes[node - 1].take().expect("the node runs"));
+        self.wait_until_closed(node).await;
+    }
+
+    async fn wait_until_closed(&self, node: usize) {
         let address: SocketAddr = self.records[node - 1].rpc.parse().unwrap();
         eventually("the stopped node's sockets are closed", async || {
             (UdpSocket::bind(address).is_ok() && TcpListener::bind(address).is_ok()).then_some(())

@@ -82,3 +82,47 @@ fn power_cut_of_all_nodes_ten_times_loses_nothing_acknowledged() {
     }
     ring.wait_equal_hashes();
 }
+
+/// Repositories with one small push each.
+const REPOS: u32 = 6;
+
+/// A clean stop flushed the state and not the small packs: after a power cut 0.1 s later 18 of 18 repositories could not
+/// be cloned from any node, and no start looked for what was missing.
+#[test]
+fn power_cut_after_a_clean_stop_keeps_every_pack() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let disk = match Disk::make(place.path()) {
+        Ok(disk) => disk,
+        Err(why) => {
+            eprintln!("NOT CHECKED: a power cut after a clean stop ({why})");
+            return;
+        }
+    };
+    let mut ring = Ring::start_at(&disk.point().join("ring"), 2);
+    let nodes = ring.nodes();
+    let tree = work_tree(ring.dir.path(), "tree");
+    let mut tips = Vec::new();
+    for number in 0..REPOS {
+        tips.push(commit(&tree, &format!("push {number}")));
+        let url = ring.url(nodes[0], &format!("admin/demo-{number}"));
+        git(&tree, &["push", "-q", &url, "main"]);
+    }
+    ring.wait_equal_hashes();
+    for node in &nodes {
+        ring.stop(*node);
+    }
+    ring.cut_power(&disk);
+    for node in &nodes {
+        ring.restart(*node);
+    }
+    for node in &nodes {
+        ring.wait_ready(*node);
+    }
+    for node in &nodes {
+        for (number, tip) in tips.iter().enumerate() {
+            let name = format!("clone-{number}-{node}");
+            let clone = clone_checked(&ring, *node, &format!("admin/demo-{number}"), &name);
+            assert_eq!(git(&clone, &["rev-parse", "main"]), *tip);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Pushes whose small packs could not be written: only the logs have them until they can.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Duration;
+
+use henge_cluster::{Effects, ProposeError};
+use henge_repos::CreateOptions;
+use henge_types::{
+    Command, ConditionKind, GroupId, NetworkId, NodeId, ObjectFormat, PackId, RepoPath,
+};
+use serde::{Deserialize, Serialize};
+use tokio::io::AsyncReadExt;
+
+use crate::compaction::{compact, manifest, network, settled};
+use crate::ring::{Ring, Work, eventually};
+use henge_types::status::CompactionDepth;
+
+const TWIN: &str = "admin/twin";
+const BLOCKED: &str = "admin/blocked";
+
+/// What is pushed to the twin makes the pack that the blocked repository will get.
+async fn pack_of_twin(ring: &Ring, work: &Work) -> PackId {
+    work.git(&["push", "-q", &ring.url(1, TWIN), "main"]).await;
+    let twin = network(ring, TWIN).await;
+    let group = ring.shard(TWIN).await;
+    let packs: BTreeSet<_> = manifest(ring, ring.leader(group).await, group, &twin);
+    assert_eq!(packs.len(), 1);
+    *packs.first().unwrap()
+}
+
+/// No file can get the name of a folder that is not empty, not even as root.
+fn block(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
+    let objects = &ring.node(node).objects;
+    objects.ensure_network(network, ObjectFormat::Sha1).unwrap();
+    let packs = objects.objects_dir(network).join("pack");
+    fs::create_dir_all(packs.join(format!("pack-{pack}.pack/in the way"))).unwrap();
+}
+
+fn unblock(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
+    let packs = ring.node(node).objects.objects_dir(network).join("pack");
+    fs::remove_dir_all(packs.join(format!("pack-{pack}.pack"))).unwrap();
+}
+
+/// A push of what was committed is acknowledged, and no replica has put its pack in place.
+async fn push_blocked(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) {
+    let pack = pack_of_twin(ring, work).await;
+    let path: RepoPath = BLOCKED.parse().unwrap();
+    let repos = &ring.node(1).repos;
+    let created = repos.create("admin", path, CreateOptions::default()).await;
+    let network = created.unwrap().network;
+    for node in ring.live() {
+        block(ring, node, &network, &pack);
+    }
+    work.git(&["push", "-q", &ring.url(1, BLOCKED), "main"])
+        .await;
+    let group = ring.shard(BLOCKED).await;
+    for node in ring.live() {
+        eventually("the push is applied everywhere", async || {
+            manifest(ring, node, group, &network)
+                .contains(&pack)
+                .then_some(())
+        })
+        .await;
+        assert!(!ring.node(node).objects.has_pack(&network, &pack));
+        assert_eq!(ring.node(node).effects.parked(group), 1);
+    }
+    (group, network, pack)
+}
+
+/// The same for a small push: its pack is in the logs only.
+async fn push_unwritten(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) {
+    work.commit("only", b"only\n");
+    let (group, network, pack) = push_blocked(ring, work).await;
+    for node in ring.live() {
+        assert_eq!(ring.node(node).effects.in_log_only(group), 1);
+    }
+    (group, network, pack)
+}
+
+async fn is_written(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
+    eventually("the pack is written from the log", async || {
+        let objects = &ring.node(node).objects;
+        objects.has_pack(network, pack).then_some(())
+    })
+    .await;
+}
+
+fn may_snapshot(ring: &Ring, node: usize, group: GroupId) -> bool {
+    let node = ring.node(node);
+    let at = node.cluster.state(group).unwrap();
+    node.effects.before_snapshot(group, &at.state).is_ok()
+}
+
+fn shows_unwritten(ring: &Ring, node: usize) -> bool {
+    let listed = ring.node(node).effects.conditions().list();
+    let mut conditions = listed.conditions.iter();
+    conditions.any(|condition| condition.kind == ConditionKind::PacksUnwritten)
+}
+
+/// The pack of a push could not be written on any of three nodes, and the push was acknowledged. All nodes were then
+/// stopped with SIGTERM. The start took the pack for one that others have, the next snapshot was taken, the logs forgot
+/// the entry, and the push was gone everywhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_unwritten_pack_survives_clean_stops() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    let (group, network, pack) = push_unwritten(&ring, &work).await;
+    for node in [1, 2, 3] {
+        ring.stop_node(node).await;
+    }
+    for node in [1, 2, 3] {
+        ring.start_node(node).await;
+    }
+    for node in [1, 2, 3] {
+        ring.wait_until_ready(node).await;
+        assert_eq!(ring.node(node).effects.in_log_only(group), 1);
+        assert!(
+            !may_snapshot(&ring, node, group),
+            "the log is the only copy"
+        );
+        eventually("the operator is shown", async || {
+            shows_unwritten(&ring, node).then_some(())
+        })
+        .await;
+    }
+    for node in [1, 2, 3] {
+        unblock(&ring, node, &network, &pack);
+        is_written(&ring, node, &network, &pack).await;
+    }
+    for node in [1, 2, 3] {
+        let (url, name) = (ring.url(node, BLOCKED), format!("clone-{node}"));
+        let clone = ring.clone(&url, &name).await;
+        clone.git(&["fsck", "--full", "--strict"]).await;
+        assert_eq!(clone.read("only"), work.read("only"));
+        assert!(may_snapshot(&ring, node, group));
+        assert_eq!(ring.node(node).objects.dirty_packs(&network), []);
+        eventually("the condition is over", async || {
+            (!shows_unwritten(&ring, node)).then_some(())
+        })
+        .await;
+    }
+}
+
+/// With one node there is no other replica to ask: one failure that passed was enough to lose the push.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_single_node_writes_a_pack_from_its_log() {
+    let ring = Ring::of(1, 1).await;
+    let work = ring.work_dir("work");
+    let (_, network, pack) = push_unwritten(&ring, &work).await;
+    unblock(&ring, 1, &network, &pack);
+    is_written(&ring, 1, &network, &pack).await;
+    let clone = ring.clone(&ring.url(1, BLOCKED), "clone").await;
+    assert_eq!(clone.read("only"), work.read("only"));
+}
+
+/// A large pack lay flushed in `staged/` on every replica and could not be moved into a store. Replicas looked for it in
+/// each other's stores only, and the next term's sweep removed what was staged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_staged_pack_that_cannot_be_moved_survives_a_restart() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit_large("only");
+    let (_, network, pack) = push_blocked(&ring, &work).await;
+    for node in [1, 2, 3] {
+        ring.stop_node(node).await;
+    }
+    for node in [1, 2, 3] {
+        ring.start_node(node).await;
+    }
+    for node in [1, 2, 3] {
+        ring.wait_until_ready(node).await;
+    }
+    for node in [1, 2, 3] {
+        unblock(&ring, node, &network, &pack);
+        is_written(&ring, node, &network, &pack).await;
+        let (url, name) = (ring.url(node, BLOCKED), format!("clone-{node}"));
+        let clone = ring.clone(&url, &name).await;
+        assert_eq!(clone.read("only"), work.read("only"));
+    }
+}
+
+/// Head of a stream that asks for a pack, field by field: nodes of two releases must agree on it.
+#[derive(Serialize)]
+struct Head {
+    network: NetworkId,
+    pack: PackId,
+}
+
+#[derive(Debug, PartialEq, Eq, Deserialize)]
+enum Answer {
+    Here { pack_bytes: u64, idx_bytes: u64 },
+    Missing,
+}
+
+/// A replica without the entry in its log can get the pack from one that has only the entry.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn others_get_an_unwritten_pack_from_the_log() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    let (_, network, pack) = push_unwritten(&ring, &work).await;
+    let twin = crate::compaction::network(&ring, TWIN).await;
+    let written = ring.node(2).objects.open_pack(&twin, &pack).unwrap();
+    let head = postcard::to_stdvec(&Head { network, pack }).unwrap();
+    let bulk = ring.node(1).cluster.bulk();
+    let wait = Duration::from_secs(10);
+    let opened = bulk.open(NodeId::new(2), "pack", head.into(), wait).await;
+    let mut stream = opened.unwrap();
+    let length = stream.read_u32().await.unwrap();
+    let mut frame = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut frame).await.unwrap();
+    let Answer::Here { pack_bytes, .. } = postcard::from_bytes(&frame).unwrap() else {
+        panic!("the log has it")
+    };
+    let mut bytes = vec![0; usize::try_from(pack_bytes).unwrap()];
+    stream.read_exact(&mut bytes).await.unwrap();
+    let expected = std::io::Read::bytes(written).map(Result::unwrap);
+    assert_eq!(bytes, expected.collect::<Vec<_>>());
+}
+
+/// The packs of the last pushes lay unflushed when a node was stopped cleanly, and the list of them died with it: a
+/// power cut after that left empty files under their names, which no start looked into.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_clean_stop_leaves_no_unflushed_pack() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    for number in 0..3 {
+        work.commit("file", format!("{number}\n").as_bytes());
+        let url = ring.url(1, "admin/flushed");
+        work.git(&["push", "-q", &url, "main"]).await;
+    }
+    let network = network(&ring, "admin/flushed").await;
+    for node in [1, 2, 3] {
+        let objects = ring.node(node).objects.clone();
+        let packs = async || (!objects.dirty_packs(&network).is_empty()).then_some(());
+        eventually("pushes leave packs to flush", packs).await;
+        ring.stop_node(node).await;
+        assert_eq!(objects.dirty_packs(&network), [], "node {node}");
+    }
+}
+
+/// A restart after kill -9 wrote every pack of the log again, also those that had been compacted long ago: 51,200
+/// pushes took it 129 s. Now the folder is as the replay found it: what is named was compared with the log, what was
+/// replaced was not looked at.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_replay_writes_no_replaced_pack() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    let url = ring.url(1, "admin/replayed");
+    for number in 0..6 {
+        work.commit("file", format!("{number}\n").as_bytes());
+        work.git(&["push", "-q", &url, "main"]).await;
+    }
+    compact(&ring, "admin/replayed", CompactionDepth::Everything).await;
+    work.commit("last", b"last\n");
+    work.git(&["push", "-q", &url, "main"]).await;
+    let network = network(&ring, "admin/replayed").await;
+    let group = ring.shard("admin/replayed").await;
+    let named = settled(&ring, group, &network, 2).await;
+    let node = 3;
+    let packs = ring.node(node).objects.objects_dir(&network).join("pack");
+    ring.kill_node(node).await;
+    let changed = || fs::metadata(&packs).unwrap().modified().unwrap();
+    let before = changed();
+    // A file that a power cut left empty is written again, whatever its name says.
+    let torn = named.first().unwrap();
+    fs::write(packs.join(format!("pack-{torn}.pack")), b"").unwrap();
+    ring.start_node(node).await;
+    ring.wait_until_ready(node).await;
+    assert_eq!(settled(&ring, group, &network, 2).await, named);
+    assert_eq!(ring.node(node).objects.verify_all(&network).unwrap(), []);
+    assert!(changed() > before, "one pack was written");
+    ring.kill_node(node).await;
+    let before = changed();
+    ring.start_node(node).await;
+    ring.wait_until_ready(node).await;
+    assert_eq!(settled(&ring, group, &network, 2).await, named);
+    assert_eq!(changed(), before, "nothing was written");
+}
+
+/// The leader of one term lost the group and led it again. Staged packs that had been promised to the first term may be
+/// gone: an entry that rests on them must not be appended in the second.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_entry_of_another_term_is_not_appended() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit("only", b"only\n");
+    work.git(&["push", "-q", &ring.url(1, "admin/term"), "main"])
+        .await;
+    let group = ring.shard("admin/term").await;
+    let leader = &ring.node(ring.leader(group).await).cluster;
+    let term = leader.leadership(group).unwrap().term;
+    let barrier = || Command::VersionBarrier { version: 1 };
+    let wait = Duration::from_secs(10);
+    let before = leader.read_barrier(group, wait).await.unwrap();
+    for other in [term - 1, term + 1] {
+        let refused = leader.propose_in_term(group, other, barrier(), None, wait);
+        let refused = refused.await;
+        assert!(
+            matches!(refused, Err(ProposeError::NotLeader { .. })),
+            "{refused:?}"
+        );
+    }
+    let appended = leader.propose_in_term(group, term, barrier(), None, wait);
+    let appended = appended.await.unwrap();
+    assert_eq!(appended.index.get(), before.get() + 1, "nothing in between");
+}
