@@ -208,7 +208,8 @@ impl Cluster {
         let shared = &cluster.shared;
         let service = SnapshotService::new(
             shared.groups.clone(),
-            &shared.deps,
+            shared.deps.snapshots.clone(),
+            Arc::clone(&shared.deps.effects),
             scope.child("snapshots"),
         );
         shared.bulk.serve(SNAPSHOT_SERVICE, Arc::new(service));
