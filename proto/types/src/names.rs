@@ -1,5 +1,6 @@
 //! Names that people choose, validated once at the edge.
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -246,6 +247,13 @@ impl FromStr for RepoPath {
             owner: owner.parse()?,
             name: name.parse()?,
         })
+    }
+}
+
+/// Names compare and hash as their text does: a map of refs is searched by a prefix that is no name.
+impl Borrow<str> for RefName {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

@@ -3,14 +3,16 @@
 mod certificate;
 mod config;
 mod open;
+mod ref_files;
 mod refuse;
 mod root;
 mod visible;
 
 use std::fs::{self, File};
 use std::io;
+use std::ops::Bound;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use gix_lock::acquire::Fail;
 use gix_ref::transaction::{PreviousValue as GixPrevious, RefEdit};
@@ -19,29 +21,31 @@ use henge_types::{
     ObjectFormat, ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict,
 };
 
-use crate::oid::{from_gix, to_gix};
+use crate::oid::to_gix;
 use crate::protocol::{BundleList, PushLimits, Stop};
 use crate::push::{PushPolicy, Rule};
 use crate::refs::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
 use crate::store::Objects;
 pub use config::{Config, ConfigError, NonceSeed};
 pub use open::OpenError;
+use ref_files::RefTable;
+pub use ref_files::{RefProblem, UnreadableRef};
 pub use root::{BareRoot, Pushes};
 pub use visible::VisibleRefs;
 
-/// Symbolic refs followed one after the other.
-const SYMREFS_MAX: usize = 5;
 /// How long a ref's lock file is waited for.
 const LOCK_WAIT: Fail = Fail::AfterDurationWithBackoff(std::time::Duration::from_secs(2));
 
 /// A bare repository whose refs are files.
 ///
-/// A detached HEAD is shown as `refs/heads/main`. Refs whose names are not valid are not shown.
+/// Its refs are those that its files had when it was opened, or when a push began to write. A detached HEAD is shown as
+/// `refs/heads/main`. Refs whose names are not valid are not shown; a ref that cannot be read fails the whole.
 #[derive(Debug)]
 pub struct BareRepository {
     path: PathBuf,
     config: Config,
     refs: file::Store,
+    table: Mutex<Arc<RefTable>>,
     /// One push of this value at a time; other processes are kept out by the lock files.
     writing: Mutex<()>,
 }
@@ -112,60 +116,24 @@ impl BareRepository {
             .tempdir_in(self.objects())
     }
 
-    fn resolve(&self, name: &str) -> Option<ObjectId> {
-        let mut name = name.to_owned();
-        for _ in 0..SYMREFS_MAX {
-            let found = match self.refs.try_find(name.as_str()) {
-                Ok(found) => found?,
-                Err(error) => {
-                    tracing::warn!(repository = %self.path.display(), name, %error, "ref cannot be read");
-                    return None;
-                }
-            };
-            // The search also tries refs/tags/NAME and the like.
-            if found.name.as_bstr() != name.as_str() {
-                return None;
-            }
-            match found.target {
-                Target::Object(id) => return Some(from_gix(&id)),
-                Target::Symbolic(target) => name = target.as_bstr().to_string(),
-            }
-        }
-        None
+    /// Reads the refs again.
+    ///
+    /// # Errors
+    /// When one of them cannot be read; those that were read before stay.
+    pub fn reread(&self) -> Result<(), UnreadableRef> {
+        let table = RefTable::read(&self.path, self.object_format())?;
+        *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
+        Ok(())
     }
 
-    fn collect(&self, prefix: &str) -> Result<Vec<(RefName, ObjectId)>, gix_error::Error> {
-        let platform = self.refs.iter()?;
-        let below = prefix.rfind('/').map_or("", |end| &prefix[..=end]);
-        let listing = match <&gix_ref::bstr::BStr>::from(below).try_into() {
-            Ok(relative) if below.starts_with("refs/") => platform.prefixed(relative),
-            Ok(_) | Err(_) => platform.all(),
-        };
-        let mut found = Vec::new();
-        for reference in listing.map_err(gix_error::Error::from_error)? {
-            let reference = match reference {
-                Ok(reference) => reference,
-                Err(error) => {
-                    tracing::warn!(repository = %self.path.display(), %error, "ref cannot be read");
-                    continue;
-                }
-            };
-            let name = reference.name.as_bstr().to_string();
-            if !name.starts_with(prefix) {
-                continue;
-            }
-            let Ok(valid) = name.parse::<RefName>() else {
-                continue;
-            };
-            let id = match reference.target {
-                Target::Object(id) => Some(from_gix(&id)),
-                Target::Symbolic(target) => self.resolve(&target.as_bstr().to_string()),
-            };
-            found.extend(id.map(|id| (valid, id)));
-        }
-        found.sort();
-        found.dedup_by(|left, right| left.0 == right.0);
-        Ok(found)
+    /// Refs whose names are not valid here: they are not shown.
+    pub fn unnameable_refs(&self) -> u64 {
+        self.table().unnameable
+    }
+
+    fn table(&self) -> Arc<RefTable> {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&table)
     }
 
     /// Branches that a work tree has checked out: this repository's own and those that `git worktree` added.
@@ -226,7 +194,8 @@ impl BareRepository {
         })
     }
 
-    /// One transaction for `updates`; `false` when something changed since they were checked.
+    /// One transaction for `updates`; `false` when something changed since they were checked: the refs were read again
+    /// then.
     fn apply(&self, updates: &[&RefUpdate]) -> io::Result<bool> {
         let edits = updates
             .iter()
@@ -236,11 +205,20 @@ impl BareRepository {
             Ok(prepared) => prepared,
             Err(error) => {
                 tracing::info!(repository = %self.path.display(), %error, "push lost a race for its refs");
+                self.reread().map_err(io::Error::other)?;
                 return Ok(false);
             }
         };
         prepared.commit(None).map_err(io::Error::other)?;
         self.sync_refs(updates)?;
+        let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let table = Arc::make_mut(&mut table);
+        for update in updates {
+            match update.new {
+                Some(new) => table.refs.insert(update.name.clone(), new),
+                None => table.refs.remove(&update.name),
+            };
+        }
         Ok(true)
     }
 
@@ -322,21 +300,12 @@ impl BundleList for Configured {
 
 impl RefStore for BareRepository {
     fn head(&self) -> RefName {
-        let target = match self.refs.try_find("HEAD") {
-            Ok(Some(head)) => head
-                .target
-                .try_name()
-                .map(|name| name.as_bstr().to_string()),
-            Ok(None) | Err(_) => None,
-        };
         let main = || {
             "refs/heads/main"
                 .parse()
                 .expect("invariant: a valid ref name")
         };
-        target
-            .and_then(|target| target.parse().ok())
-            .unwrap_or_else(main)
+        self.table().head.clone().unwrap_or_else(main)
     }
 
     fn object_format(&self) -> ObjectFormat {
@@ -344,19 +313,16 @@ impl RefStore for BareRepository {
     }
 
     fn get(&self, name: &RefName) -> Option<ObjectId> {
-        self.resolve(name.as_str())
+        self.table().refs.get(name).copied()
     }
 
     fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId)) {
-        match self.collect(prefix) {
-            Ok(found) => {
-                for (name, id) in found {
-                    visit(&name, id);
-                }
-            }
-            Err(error) => {
-                tracing::error!(repository = %self.path.display(), %error, "refs cannot be listed");
-            }
+        let table = self.table();
+        let from = table
+            .refs
+            .range::<str, _>((Bound::Included(prefix), Bound::Unbounded));
+        for (name, id) in from.take_while(|(name, _)| name.as_str().starts_with(prefix)) {
+            visit(name, *id);
         }
     }
 
@@ -392,6 +358,9 @@ impl RefStore for BareRepository {
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {
         let _guard = self.writing.lock().map_err(|_| CommitError::Unavailable {
             message: "an earlier push failed in the middle: restart the server".to_owned(),
+        })?;
+        self.reread().map_err(|error| CommitError::Unavailable {
+            message: error.to_string(),
         })?;
         let old: Vec<_> = push
             .updates

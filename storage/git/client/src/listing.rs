@@ -84,12 +84,19 @@ impl Listing {
     /// Adds a ref, or counts it among those that cannot be named here.
     ///
     /// # Errors
-    /// When there are too many.
+    /// When there are too many, or it has no value.
     pub fn add(&mut self, name: &str, id: ObjectId) -> Result<(), Error> {
         if self.refs.len() == REFS_MAX {
             return Err(Error::protocol(format!("it has more than {REFS_MAX} refs")));
         }
         match name.parse() {
+            // How git shows a ref that it cannot read.
+            Ok(_) if id.as_bytes().iter().all(|byte| *byte == 0) => {
+                let name = printable(name.as_bytes());
+                return Err(Error::protocol(format!(
+                    "{name} is there without a value: the remote cannot read it"
+                )));
+            }
             Ok(name) => self.refs.push(RemoteRef { name, id }),
             Err(_) => self.unnameable += 1,
         }
@@ -373,6 +380,38 @@ mod tests {
         ]);
         let branch = listing.unwrap().default_branch().unwrap();
         assert_eq!(branch.as_str(), "refs/heads/master");
+    }
+
+    /// A listing that breaks off has fewer refs than the remote: a copy that prunes would lose the others.
+    #[test]
+    fn a_listing_that_ends_early_is_an_error() {
+        let (main, next) = (format!("{A} refs/heads/main"), format!("{B} refs/heads/x"));
+        let words = ["version 2", "ls-refs", "fetch", ""];
+        let first = format!("{A} HEAD\0agent=x");
+        let advertised = lines(&[&first, &main, &next, ""]);
+        let listed = lines(&[&main, &next, ""]);
+        for cut in 0..advertised.len() {
+            let read = read_advertisement(&mut &advertised[..cut], Service::UploadPack);
+            assert!(read.is_err(), "{cut}");
+        }
+        for cut in 0..listed.len() {
+            let mut listing = read(&words).unwrap();
+            assert!(read_ls_refs(&mut &listed[..cut], &mut listing).is_err(), "{cut}");
+        }
+        let mut listing = read(&words).unwrap();
+        read_ls_refs(&mut &listed[..], &mut listing).unwrap();
+        assert_eq!(listing.refs.len(), 2);
+    }
+
+    /// Stock git lists a ref whose file it cannot read with the null id.
+    #[test]
+    fn a_ref_without_a_value_fails_the_listing() {
+        let null = format!("{} refs/heads/lost", "0".repeat(40));
+        let mut listing = read(&["version 2", "ls-refs", "fetch", ""]).unwrap();
+        let listed = lines(&[&null, ""]);
+        let error = read_ls_refs(&mut &listed[..], &mut listing).unwrap_err();
+        assert!(error.to_string().contains("refs/heads/lost"), "{error}");
+        assert!(read(&[&format!("{A} HEAD\0agent=x"), &null, ""]).is_err());
     }
 
     #[test]

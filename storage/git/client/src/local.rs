@@ -126,8 +126,14 @@ impl Directory {
 
 impl Source for Directory {
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error> {
+        // A ref that is left out of a listing is one that a copy deletes: any that cannot be read fails it.
+        self.repository.reread().map_err(|error| Error::Local {
+            message: error.to_string(),
+        })?;
         let objects = self.objects();
-        Local::new(&self.repository, &objects, self.pack_bytes_max).list(watch)
+        let mut listing = Local::new(&self.repository, &objects, self.pack_bytes_max).list(watch)?;
+        listing.unnameable = self.repository.unnameable_refs();
+        Ok(listing)
     }
 
     fn fetch(

@@ -4,12 +4,13 @@ use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use gix_ref::file;
 
 use crate::bare::BareRepository;
 use crate::bare::config::{Config, ConfigError};
+use crate::bare::ref_files::{RefTable, UnreadableRef};
 use crate::oid::hash_kind;
 
 /// Why a directory cannot be served.
@@ -36,6 +37,15 @@ pub enum OpenError {
         #[source]
         source: ConfigError,
     },
+    /// One of its refs cannot be read.
+    #[error("{path} is not listed: {source}")]
+    Ref {
+        /// The directory.
+        path: PathBuf,
+        /// Which one, and why.
+        #[source]
+        source: UnreadableRef,
+    },
     /// It cannot be read.
     #[error("cannot read {path}: {source}")]
     Io {
@@ -51,12 +61,10 @@ impl BareRepository {
     /// Opens the bare repository at `path`.
     ///
     /// # Errors
-    /// When it is none, its configuration is malformed, or it uses reftables or another extension.
+    /// When it is none, its configuration is malformed, it uses reftables or another extension, or one of its refs
+    /// cannot be read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let is_repository = path.join("HEAD").is_file()
-            && path.join("objects").is_dir()
-            && path.join("refs").is_dir();
-        if !is_repository {
+        if !is_repository(path)? {
             return Err(OpenError::NotARepository {
                 path: path.to_owned(),
             });
@@ -86,7 +94,13 @@ impl BareRepository {
             ..Default::default()
         };
         let kind = hash_kind(config.object_format);
+        let table = RefTable::read(path, config.object_format);
+        let table = table.map_err(|source| OpenError::Ref {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Self {
+            table: Mutex::new(Arc::new(table)),
             path: path.to_owned(),
             config,
             refs: file::Store::at_opts(path.to_owned(), kind, options),
@@ -120,4 +134,31 @@ impl BareRepository {
             path: path.to_owned(),
         })
     }
+}
+
+/// Whether HEAD, `objects` and `refs` are there, as git asks. What cannot be looked at is not called absent.
+fn is_repository(path: &Path) -> Result<bool, OpenError> {
+    let look = |name: &str, look: fn(PathBuf) -> io::Result<fs::Metadata>| {
+        let path = path.join(name);
+        match look(path.clone()) {
+            Ok(found) => Ok(Some(found)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(source) => Err(OpenError::Io { path, source }),
+        }
+    };
+    for name in ["objects", "refs"] {
+        let found = look(name, fs::metadata::<PathBuf>)?;
+        if !found.is_some_and(|found| found.is_dir()) {
+            return Ok(false);
+        }
+    }
+    // A link to a branch that does not exist yet is a HEAD too.
+    Ok(look("HEAD", fs::symlink_metadata::<PathBuf>)?.is_some())
 }

@@ -9,6 +9,7 @@
 )]
 
 mod copies;
+mod damaged_sources;
 mod fuzz;
 mod hostile;
 #[path = "../../fuzz/inputs.rs"]

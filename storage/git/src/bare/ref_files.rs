@@ -1,0 +1,359 @@
+//! The refs of a repository as its files have them: all of them, or an error (gitrepository-layout(5),
+//! git-pack-refs(1)).
+//!
+//! A listing without a ref that is there is worse than none: a mirror that prunes deletes its copy of it. Stock git
+//! skips a loose ref that it cannot read with a warning that only the server sees; nothing is skipped here but the
+//! names that git itself never takes for refs (`*.lock`, names with a dot in front, invalid names).
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use gix_ref::FullName;
+use henge_types::{ObjectFormat, ObjectId, RefName};
+
+use crate::oid::{from_gix, parse_hex};
+
+/// Symbolic refs followed one after the other.
+const SYMREFS_MAX: usize = 5;
+/// Bytes of a loose ref: an id or a name, and a line's end.
+const LOOSE_BYTES_MAX: u64 = 16 * 1024;
+/// Bytes of a line of packed-refs.
+const PACKED_LINE_BYTES_MAX: u64 = 16 * 1024;
+
+/// A file of a repository from which a ref cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{} {problem}: repair or remove it, no ref is listed until then", file.display())]
+pub struct UnreadableRef {
+    /// The file, below the repository.
+    pub file: PathBuf,
+    /// What is wrong with it.
+    #[source]
+    pub problem: RefProblem,
+}
+
+/// Why a ref cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RefProblem {
+    /// The system says no.
+    #[error("cannot be read ({0})")]
+    Io(#[source] io::Error),
+    /// An empty file, as a crash leaves it.
+    #[error("is empty")]
+    Empty,
+    /// Neither an object id nor the name of another ref.
+    #[error("holds neither an object id nor the name of a ref")]
+    Malformed,
+    /// The id that stands for none.
+    #[error("holds the null object id")]
+    Null,
+    /// Symbolic refs without an end.
+    #[error("leads in a circle, or through more than {SYMREFS_MAX} names")]
+    Circle,
+    /// A line that git did not write.
+    #[error("is damaged in line {line} ({what})")]
+    Line {
+        /// Counted from 1.
+        line: u64,
+        /// What is wrong with it.
+        what: &'static str,
+    },
+}
+
+/// What a file says of one ref.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Value {
+    Id(ObjectId),
+    /// The name of another one.
+    Symbolic(String),
+}
+
+/// The refs of a repository at one time.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RefTable {
+    /// What HEAD names; `None` where it is detached, or names what cannot be a ref here.
+    pub(super) head: Option<RefName>,
+    pub(super) refs: BTreeMap<RefName, ObjectId>,
+    /// Refs whose names are not valid here.
+    pub(super) unnameable: u64,
+}
+
+impl RefTable {
+    /// Reads HEAD, the loose refs and packed-refs of the repository at `root`.
+    ///
+    /// # Errors
+    /// When one of them is there and cannot be read.
+    pub(super) fn read(root: &Path, format: ObjectFormat) -> Result<Self, UnreadableRef> {
+        let mut files = RefFiles {
+            root,
+            format,
+            values: BTreeMap::new(),
+            unnameable: 0,
+        };
+        let head = files.value_of("HEAD")?;
+        // In this order: a ref that is packed meanwhile is in packed-refs before its own file goes.
+        let loose = files.read_loose()?;
+        files.read_packed()?;
+        files.values.extend(loose);
+        let mut table = Self {
+            head: match head {
+                Some(Value::Symbolic(target)) => target.parse().ok(),
+                Some(Value::Id(_)) | None => None,
+            },
+            refs: BTreeMap::new(),
+            unnameable: files.unnameable,
+        };
+        for (name, value) in &files.values {
+            let id = match value {
+                Value::Id(id) => Some(*id),
+                Value::Symbolic(target) => files.follow(name, target)?,
+            };
+            match name.parse() {
+                Ok(name) => table.refs.extend(id.map(|id| (name, id))),
+                Err(_) => table.unnameable += 1,
+            }
+        }
+        Ok(table)
+    }
+}
+
+fn unreadable(file: impl Into<PathBuf>) -> impl FnOnce(RefProblem) -> UnreadableRef {
+    let file = file.into();
+    move |problem| UnreadableRef { file, problem }
+}
+
+fn is_ref_name(name: &str) -> bool {
+    FullName::try_from(name).is_ok()
+}
+
+struct RefFiles<'a> {
+    root: &'a Path,
+    format: ObjectFormat,
+    values: BTreeMap<String, Value>,
+    unnameable: u64,
+}
+
+impl RefFiles<'_> {
+    /// What the file of a ref says; `None` where there is none.
+    fn value_of(&self, name: &str) -> Result<Option<Value>, UnreadableRef> {
+        let path = self.root.join(name);
+        // A symbolic link to a name is how symbolic refs once looked. Others are followed.
+        if let Ok(target) = fs::read_link(&path)
+            && let Some(target) = target.to_str()
+            && target.starts_with("refs/")
+            && is_ref_name(target)
+        {
+            return Ok(Some(Value::Symbolic(target.to_owned())));
+        }
+        let read = || -> io::Result<Vec<u8>> {
+            let mut content = Vec::new();
+            File::open(&path)?
+                .take(LOOSE_BYTES_MAX)
+                .read_to_end(&mut content)?;
+            Ok(content)
+        };
+        match read() {
+            Ok(content) => self.parse(&content).map(Some).map_err(unreadable(name)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // A link that leads nowhere is there; a file that was removed meanwhile is not.
+                match fs::symlink_metadata(&path) {
+                    Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Ok(found) if !found.is_symlink() => self.value_of(name),
+                    Ok(_) | Err(_) => Err(unreadable(name)(RefProblem::Io(error))),
+                }
+            }
+            Err(error) => Err(unreadable(name)(RefProblem::Io(error))),
+        }
+    }
+
+    fn parse(&self, content: &[u8]) -> Result<Value, RefProblem> {
+        if content.is_empty() {
+            return Err(RefProblem::Empty);
+        }
+        if let Some(target) = content.strip_prefix(b"ref:") {
+            let target = std::str::from_utf8(target.trim_ascii());
+            let target = target.map_err(|_| RefProblem::Malformed)?;
+            if !is_ref_name(target) {
+                return Err(RefProblem::Malformed);
+            }
+            return Ok(Value::Symbolic(target.to_owned()));
+        }
+        let (digits, rest) = content
+            .split_at_checked(self.format.hex_bytes())
+            .ok_or(RefProblem::Malformed)?;
+        // git reads no further than a blank or the end of a text behind the id.
+        let is_end = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
+        let ends = rest.first().is_none_or(is_end);
+        let id = parse_hex(digits, self.format).filter(|_| ends);
+        let id = id.ok_or(RefProblem::Malformed)?;
+        if id.is_null() {
+            return Err(RefProblem::Null);
+        }
+        Ok(Value::Id(from_gix(&id)))
+    }
+
+    /// The refs that have a file each.
+    fn read_loose(&mut self) -> Result<BTreeMap<String, Value>, UnreadableRef> {
+        let mut found = BTreeMap::new();
+        let mut directories = vec!["refs".to_owned()];
+        while let Some(directory) = directories.pop() {
+            let failed = |error| unreadable(&directory)(RefProblem::Io(error));
+            let entries = match fs::read_dir(self.root.join(&directory)) {
+                Ok(entries) => entries,
+                // Removed when its last ref was.
+                Err(error) if error.kind() == io::ErrorKind::NotFound && directory != "refs" => {
+                    continue;
+                }
+                Err(error) => return Err(failed(error)),
+            };
+            for entry in entries {
+                let entry = entry.map_err(failed)?;
+                let Ok(name) = entry.file_name().into_string() else {
+                    self.unnameable += 1;
+                    continue;
+                };
+                if name.starts_with('.') || name.ends_with(".lock") {
+                    continue;
+                }
+                let full = format!("{directory}/{name}");
+                if self.is_directory(&full)? {
+                    directories.push(full);
+                } else if is_ref_name(&full) {
+                    let value = self.value_of(&full)?;
+                    found.extend(value.map(|value| (full, value)));
+                } else {
+                    // What an editor or a file system left there: git takes it for no ref either.
+                    self.unnameable += 1;
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn is_directory(&self, name: &str) -> Result<bool, UnreadableRef> {
+        let path = self.root.join(name);
+        let found = fs::symlink_metadata(&path).map(|found| {
+            if found.is_symlink() {
+                // Where it leads nowhere, reading it says so.
+                return fs::metadata(&path).is_ok_and(|found| found.is_dir());
+            }
+            found.is_dir()
+        });
+        match found {
+            Ok(is_directory) => Ok(is_directory),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(unreadable(name)(RefProblem::Io(error))),
+        }
+    }
+
+    /// The refs that share a file.
+    fn read_packed(&mut self) -> Result<(), UnreadableRef> {
+        let name = "packed-refs";
+        let failed = |error| unreadable(name)(RefProblem::Io(error));
+        let file = match File::open(self.root.join(name)) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return match fs::symlink_metadata(self.root.join(name)) {
+                    Ok(found) if found.is_symlink() => Err(failed(error)),
+                    Ok(_) | Err(_) => Ok(()),
+                };
+            }
+            Err(error) => return Err(failed(error)),
+        };
+        let mut input = BufReader::with_capacity(64 * 1024, file);
+        let mut packed = PackedRefs::default();
+        let mut line = Vec::new();
+        loop {
+            line.clear();
+            let read = (&mut input)
+                .take(PACKED_LINE_BYTES_MAX)
+                .read_until(b'\n', &mut line);
+            if read.map_err(failed)? == 0 {
+                break;
+            }
+            packed.line += 1;
+            let entry = packed.take(&line, self.format).map_err(|what| {
+                let line = packed.line;
+                unreadable(name)(RefProblem::Line { line, what })
+            })?;
+            self.values
+                .extend(entry.map(|(name, id)| (name, Value::Id(id))));
+        }
+        // Everything that writes this file writes its first line: without one it was cut.
+        if packed.line == 0 {
+            return Err(unreadable(name)(RefProblem::Empty));
+        }
+        Ok(())
+    }
+
+    /// The value of the ref that the symbolic ref `name` leads to; `None` where that does not exist.
+    fn follow(&self, name: &str, target: &str) -> Result<Option<ObjectId>, UnreadableRef> {
+        let mut target = target.to_owned();
+        for _ in 0..SYMREFS_MAX {
+            let value = match self.values.get(&target) {
+                Some(value) => Some(value.clone()),
+                None if target.starts_with("refs/") => None,
+                None => self.value_of(&target)?,
+            };
+            match value {
+                None => return Ok(None),
+                Some(Value::Id(id)) => return Ok(Some(id)),
+                Some(Value::Symbolic(next)) => target = next,
+            }
+        }
+        Err(unreadable(name)(RefProblem::Circle))
+    }
+}
+
+/// packed-refs, line by line.
+#[derive(Debug, Default)]
+struct PackedRefs {
+    /// Lines so far.
+    line: u64,
+    /// Whether the first line says that the refs come in the order of their names.
+    is_sorted: bool,
+    last: Option<String>,
+    /// Whether the line before was a ref, and may be followed by what its tag stands for.
+    takes_peeled: bool,
+}
+
+impl PackedRefs {
+    /// The ref of a line, if it has one; else what is wrong with it.
+    fn take(
+        &mut self,
+        line: &[u8],
+        format: ObjectFormat,
+    ) -> Result<Option<(String, ObjectId)>, &'static str> {
+        let line = line.strip_suffix(b"\n").ok_or("it has no end")?;
+        if self.line == 1
+            && let Some(traits) = line.strip_prefix(b"# pack-refs with:")
+        {
+            let mut words = traits.split(u8::is_ascii_whitespace);
+            self.is_sorted = words.any(|word| word == b"sorted");
+            return Ok(None);
+        }
+        if let Some(peeled) = line.strip_prefix(b"^") {
+            if !std::mem::take(&mut self.takes_peeled) || parse_hex(peeled, format).is_none() {
+                return Err("it is no value of a tag");
+            }
+            return Ok(None);
+        }
+        let (digits, name) = line
+            .split_at_checked(format.hex_bytes())
+            .ok_or("it is too short for a ref")?;
+        let id = parse_hex(digits, format).filter(|id| !id.is_null());
+        let id = id.ok_or("it does not start with an object id")?;
+        let name = name.strip_prefix(b" ").ok_or("a blank is missing")?;
+        // Only programs write this file: a name that is none was one before.
+        let name = std::str::from_utf8(name).ok();
+        let name = name.filter(|name| is_ref_name(name));
+        let name = name.ok_or("it has no name of a ref")?;
+        if self.is_sorted && self.last.as_deref().is_some_and(|last| last >= name) {
+            return Err("its name is out of order");
+        }
+        self.takes_peeled = true;
+        self.last = Some(name.to_owned());
+        Ok(Some((name.to_owned(), from_gix(&id))))
+    }
+}
