@@ -1,5 +1,6 @@
 //! The repositories as the smart-HTTP router serves them.
 
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,6 +60,10 @@ impl GitService for Repos {
         let found = self.inner.catalogue.find(&path, Freshness::Local).await;
         if service == Service::ReceivePack && found.as_ref().is_ok_and(|record| record.archived) {
             self.refuse_archived(&path).await?;
+        }
+        if let (Service::ReceivePack, Ok(record)) = (service, &found) {
+            let group = record.network.shard(self.inner.cluster.shards());
+            self.inner.refuse_without_room(group)?;
         }
         match (found, service) {
             // The capabilities say nothing of the repository but that it is there.
@@ -140,14 +145,14 @@ impl GitService for Repos {
         caller: Caller,
         repo: &str,
         _protocol: Protocol,
-        request: Spool,
+        request: Arc<Spool>,
     ) -> Result<Body, ServiceError> {
         let principal = allow(caller.name.as_deref())?;
         let path = parse(repo)?;
         let format = self.format_of(principal, &path).await?;
         metrics::push_received(request.bytes());
         let started = self.inner.clock.instant();
-        let spool = Arc::new(request);
+        let spool = request;
         let reading = Arc::clone(&spool);
         let prepared = self
             .inner
@@ -185,6 +190,11 @@ impl GitService for Repos {
 
     fn spool_dir(&self) -> &Path {
         &self.inner.spool_dir
+    }
+
+    fn spool_room(&self) -> io::Result<u64> {
+        let space = self.inner.objects().space().map_err(io::Error::other)?;
+        Ok(space.room)
     }
 }
 

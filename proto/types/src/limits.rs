@@ -29,6 +29,10 @@ pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
 pub const RPC_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// One push, as it comes over the wire; the spool's bound.
 pub const PUSH_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024;
+/// What is read of a push that is refused, so that its client listens to the refusal.
+pub const REFUSED_PUSH_BYTES_MAX: u64 = 16 * 1024 * 1024 * 1024;
+/// Free space that the spool of pushes leaves on its disk, where no watermark is configured.
+pub const SPOOL_FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// The body of a fetch or ls-refs request after inflating.
 pub const FETCH_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The body of an API request.

@@ -4,11 +4,14 @@
 //! `GET /PATH/bundles/ID.bundle`, in ranges too; a path may have any number of components. Request bodies may be chunked and gzipped; answers are streamed with back-pressure.
 
 mod bundle;
+mod refusal;
 mod spool;
 mod stream;
 
 use std::future::Future;
+use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,6 +27,8 @@ pub use spool::{Spool, SpoolError};
 pub use stream::stream_blocking;
 
 use crate::bundle::BundleId;
+use crate::http::refusal::Extent;
+use crate::http::spool::{NotSpooled, SpoolDir};
 use crate::pkt;
 use crate::protocol::{Protocol, Service};
 
@@ -126,7 +131,7 @@ pub trait GitService: Send + Sync + Clone + 'static {
         caller: Caller,
         repo: &str,
         protocol: Protocol,
-        request: Spool,
+        request: Arc<Spool>,
     ) -> impl Future<Output = Result<Body, ServiceError>> + Send;
 
     /// A part of a bundle that the answer to `bundle-uri` named. There are none, unless a service has some.
@@ -143,6 +148,16 @@ pub trait GitService: Send + Sync + Clone + 'static {
 
     /// An existing directory for the bodies of pushes; what a crash leaves there may be removed.
     fn spool_dir(&self) -> &Path;
+
+    /// Bytes that the bodies of pushes may still take there. Blocking, for as long as a file system is asked.
+    ///
+    /// # Errors
+    /// When it cannot be asked.
+    fn spool_room(&self) -> io::Result<u64> {
+        let free = rustix::fs::statvfs(self.spool_dir())?;
+        let free = free.f_bavail.saturating_mul(free.f_frsize);
+        Ok(free.saturating_sub(limits::SPOOL_FREE_BYTES_MIN))
+    }
 }
 
 /// The routes of smart HTTP. They match every path that no other route does.
@@ -271,7 +286,7 @@ async fn rpc<S: GitService>(
     let body = match wanted {
         Service::UploadPack => {
             let max = limits::FETCH_REQUEST_BYTES_MAX as u64;
-            let request = Spool::receive(request.into_body(), encoding, max, None)
+            let request = Spool::receive(request.into_body(), encoding, max)
                 .await
                 .map_err(|error| ServiceError::from(error).into_response())?;
             service
@@ -279,21 +294,45 @@ async fn rpc<S: GitService>(
                 .await
         }
         Service::ReceivePack => {
-            let directory = Some(service.spool_dir());
-            let request = Spool::receive(
-                request.into_body(),
-                encoding,
-                limits::PUSH_BYTES_MAX,
-                directory,
-            )
-            .await
-            .map_err(|error| ServiceError::from(error).into_response())?;
-            service.receive_pack(caller, repo, protocol, request).await
+            let room = || service.spool_room();
+            let directory = SpoolDir {
+                path: service.spool_dir(),
+                room: &room,
+            };
+            let max = limits::PUSH_BYTES_MAX;
+            let body = request.into_body();
+            match Spool::receive_push(body, encoding, max, directory).await {
+                Ok(spool) => {
+                    let spool = Arc::new(spool);
+                    let pushed = service.receive_pack(caller, repo, protocol, Arc::clone(&spool));
+                    pushed
+                        .await
+                        .or_else(|error| refused(Some((&spool, Extent::Whole)), error))
+                }
+                Err(NotSpooled { error, begun }) => {
+                    let begun = begun.as_ref().map(|spool| (spool, Extent::Beginning));
+                    refused(begun, error.into())
+                }
+            }
         }
     }
     .map_err(IntoResponse::into_response)?;
     let content_type = format!("application/x-{}-result", wanted.name());
     Ok(answer(&content_type, body))
+}
+
+/// A push that was not done, in words that git shows. Reading the beginning of what lies in the spool waits for nothing.
+fn refused(begun: Option<(&Spool, Extent)>, error: ServiceError) -> Result<Body, ServiceError> {
+    let told = begun
+        .and_then(|(spool, extent)| Some((spool.reader().ok()?, extent)))
+        .and_then(|(mut reader, extent)| refusal::answer(&mut *reader, extent, &error));
+    match told {
+        Some(told) => {
+            tracing::info!(code = ?error.code, reason = error.message, "push refused");
+            Ok(Body::from(told))
+        }
+        None => Err(error),
+    }
 }
 
 fn wrong_content_type(service: Service, headers: &HeaderMap) -> Option<Response> {

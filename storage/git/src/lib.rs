@@ -60,8 +60,8 @@ pub use protocol::{
     Quota, Service, Stop,
 };
 pub use push::{
-    Nonces, PushHead, PushPolicy, PushSummary, Quarantine, ReceiveError, Rule, keeps_history,
-    parse_push, receive_pack, refusal_text, report,
+    IngestError, Nonces, OversizedObject, PushHead, PushPolicy, PushSummary, Quarantine,
+    ReceiveError, Rule, keeps_history, parse_push, receive_pack, refusal_text, report,
 };
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};

@@ -7,6 +7,7 @@ mod commands;
 mod depth;
 mod ingest;
 mod nonce;
+mod oversize;
 mod policy;
 mod quarantine;
 mod receive;
@@ -21,6 +22,7 @@ pub use certificate::Certificate;
 pub use commands::{Capabilities, Command, PushHead, parse_push};
 pub use ingest::IngestError;
 pub use nonce::Nonces;
+pub use oversize::OversizedObject;
 pub use policy::{PushPolicy, Rule, keeps_history};
 pub use quarantine::Quarantine;
 pub(crate) use receive::{Place, Transport, receive};
@@ -42,7 +44,7 @@ pub enum ReceiveError {
     #[error("the push ends in the middle of its commands")]
     Truncated,
     /// More ref updates than allowed.
-    #[error("a push may update {max} refs: push in smaller steps")]
+    #[error("a push may update {max} refs: push them in smaller steps")]
     TooManyUpdates {
         /// How many are allowed.
         max: usize,

@@ -222,7 +222,7 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
         // The group stops when applying fails: the entry may be in the log.
         ProposeError::Stopped(_) => PushAnswer::InDoubt(error.to_string()),
         ProposeError::TooLarge { .. } => PushAnswer::Refused(
-            ErrorCode::Invalid,
+            ErrorCode::Forbidden,
             "the push is larger than one change may be: push in smaller steps".to_owned(),
         ),
     }

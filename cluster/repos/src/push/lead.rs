@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream, ClusterError, Effects, StateAt};
+use henge_cluster::{BulkHandler, BulkStream, ClusterError, StateAt};
 use henge_git::{
-    Objects, PushLimits, PushSummary, ReachError, ReceiveError, StoreError, parse_push,
-    receive_pack, report,
+    IngestError, Objects, PushLimits, PushSummary, ReachError, ReceiveError, StoreError,
+    parse_push, receive_pack, report,
 };
 use henge_runtime::failpoint;
 use henge_state::{RequestRecord, ShardView};
@@ -31,6 +31,7 @@ use crate::push::input::{Lent, Source};
 use crate::refs::StateRefs;
 use crate::replica::quarantine;
 use crate::repos::{Inner, still_there};
+use crate::space::Room;
 
 /// How often a leader says that it is still at work.
 const WORKING_EVERY: Duration = Duration::from_secs(1);
@@ -82,12 +83,19 @@ impl Inner {
             let format = repo.map(|repo| repo.object_format).unwrap_or_default();
             return self.answer_again(&request, format, record, source).await;
         }
-        let voters: Vec<_> = leadership.voters.iter().flatten().copied().collect();
-        let own = self.effects.low_space().then(|| self.cluster.node());
-        if let Some(node) = own.or_else(|| self.space.low_among(&voters)) {
-            let message =
-                format!("disk space is low on node {node}: pushes are refused, reads go on");
-            return PushAnswer::Refused(ErrorCode::Unavailable, message);
+        match self
+            .room_to_lead(group, &leadership.voters, request.bytes)
+            .await
+        {
+            Room::Here => {}
+            Room::Elsewhere => {
+                let own = self.cluster.node();
+                let why = format!("disk space is low on node {own}: another node takes the lead");
+                return PushAnswer::Again(why);
+            }
+            Room::Nowhere(message) => {
+                return PushAnswer::Refused(ErrorCode::Unavailable, message);
+            }
         }
         Box::pin(self.lead_new(request, leadership.term, at, source)).await
     }
@@ -323,6 +331,10 @@ fn failed(error: &ReceiveError) -> PushAnswer {
         | ReceiveError::UnsignedCommands
         | ReceiveError::ObjectFormat { .. }
         | ReceiveError::Pkt(_) => PushAnswer::Refused(ErrorCode::Invalid, error.to_string()),
+        ReceiveError::Ingest(IngestError::Disk(_)) => {
+            tracing::error!(%error, "push failed at its leader");
+            PushAnswer::Refused(ErrorCode::Unavailable, error.to_string())
+        }
         ReceiveError::Store(_)
         | ReceiveError::Check(_)
         | ReceiveError::Ingest(_)

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use henge_cluster::BulkStream;
 use henge_git::http::{ServiceError, Spool};
-use henge_git::{PushHead, PushLimits, parse_push};
+use henge_git::{PushHead, PushLimits, ReceiveError, parse_push};
 use henge_types::{ErrorCode, NodeId, ObjectFormat, RepoRecord, RequestId, limits};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
@@ -56,8 +56,16 @@ pub(crate) fn prepare(spool: &Spool, format: ObjectFormat) -> Result<Prepared, S
         inner: spool.reader().map_err(|error| unreadable(&error))?,
         hasher: Sha256::new(),
     };
-    let head = parse_push(&mut reader, format, &PushLimits::default())
-        .map_err(|error| error::invalid(error.to_string()))?;
+    let head = parse_push(&mut reader, format, &PushLimits::default()).map_err(|error| {
+        // A push like any other, which git is to show the reason of.
+        let is_a_push = matches!(error, ReceiveError::TooManyUpdates { .. });
+        let code = if is_a_push {
+            ErrorCode::Forbidden
+        } else {
+            ErrorCode::Invalid
+        };
+        failed(code, error.to_string())
+    })?;
     check_entry_size(&head)?;
     Ok(Prepared {
         head,
@@ -115,7 +123,8 @@ fn check_entry_size(head: &PushHead) -> Result<(), ServiceError> {
     if bytes <= limits::ENTRY_BYTES_MAX - 2 * limits::INLINE_PACK_BYTES_MAX {
         return Ok(());
     }
-    Err(error::invalid(
+    Err(failed(
+        ErrorCode::Forbidden,
         "the ref names and options of this push are too long together: push in smaller steps",
     ))
 }

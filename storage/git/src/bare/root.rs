@@ -16,7 +16,7 @@ use crate::bare::{BareRepository, OpenError};
 use crate::fetch::{FetchError, upload_pack};
 use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
 use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
-use crate::push::{ReceiveError, receive_pack};
+use crate::push::{IngestError, ReceiveError, receive_pack};
 use crate::refs::CommitError;
 use crate::responses::Responses;
 use crate::store::ObjectsPool;
@@ -123,6 +123,11 @@ impl Shared {
                     let message = format!("{repo:?} cannot be served: the server's log says why");
                     return Err(ServiceError::new(ErrorCode::Invalid, message));
                 }
+                Err(OpenError::Ref { path, source }) => {
+                    tracing::error!(repository = %path.display(), error = %source, "a repository is not listed");
+                    let message = format!("the refs of {repo:?} cannot be listed: {source}");
+                    return Err(ServiceError::new(ErrorCode::Internal, message));
+                }
                 Err(error @ OpenError::Io { .. }) => return Err(internal(&error)),
             }
         }
@@ -197,7 +202,6 @@ fn push_error(error: &ReceiveError) -> ServiceError {
     let code = match error {
         ReceiveError::NotAPush
         | ReceiveError::Truncated
-        | ReceiveError::TooManyUpdates { .. }
         | ReceiveError::TooManyOptions { .. }
         | ReceiveError::TooManyShallow { .. }
         | ReceiveError::NameEncoding
@@ -206,10 +210,16 @@ fn push_error(error: &ReceiveError) -> ServiceError {
         | ReceiveError::UnsignedCommands
         | ReceiveError::ObjectFormat { .. }
         | ReceiveError::Pkt(_) => ErrorCode::Invalid,
+        // A push like any other, which git is to show the reason of.
+        ReceiveError::TooManyUpdates { .. } => ErrorCode::Forbidden,
         ReceiveError::Commit(CommitError::Unavailable { .. }) => ErrorCode::Unavailable,
         ReceiveError::Commit(CommitError::UnknownOutcome { .. }) => ErrorCode::Timeout,
         ReceiveError::Commit(CommitError::NotFound) => ErrorCode::NotFound,
         ReceiveError::Check(crate::ReachError::Stopped) => ErrorCode::Timeout,
+        ReceiveError::Ingest(IngestError::Disk(_)) => {
+            tracing::error!(error = %error, "request failed");
+            ErrorCode::Unavailable
+        }
         ReceiveError::Store(_)
         | ReceiveError::Check(_)
         | ReceiveError::Ingest(_)
@@ -301,7 +311,7 @@ impl GitService for BareRoot {
         _caller: Caller,
         repo: &str,
         _protocol: Protocol,
-        request: Spool,
+        request: Arc<Spool>,
     ) -> Result<Body, ServiceError> {
         let repo = repo.to_owned();
         let report = self

@@ -4,7 +4,7 @@ use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
 use std::time::Duration;
 
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::http::{HeaderMap, header};
 use bytes::Bytes;
 use flate2::write::MultiGzDecoder;
@@ -16,6 +16,8 @@ use crate::http::ServiceError;
 
 /// Bodies up to this stay in memory.
 const MEMORY_BYTES_MAX: usize = 256 * 1024;
+/// Free space is looked at whenever so many bytes more were taken.
+const ROOM_STEP_BYTES: u64 = 8 * 1024 * 1024;
 /// Compressed bytes inflated at once: they become at most about a thousand times as many.
 const INFLATE_STEP_BYTES: usize = 4096;
 
@@ -24,11 +26,19 @@ const INFLATE_STEP_BYTES: usize = 4096;
 pub enum SpoolError {
     /// It is larger than allowed, after inflating.
     #[error(
-        "the request is larger than {max} bytes, the most this server accepts: push in smaller steps"
+        "the request is larger than {max} bytes, the most this server accepts: push in smaller steps, older commits first (git push REMOTE COMMIT:BRANCH)"
     )]
     TooLarge {
         /// What is allowed.
         max: u64,
+    },
+    /// The disk has no room for it.
+    #[error(
+        "the disk of this server has no room for the push ({room} bytes may be taken now): push to another node, or ask the operator to free disk space"
+    )]
+    NoRoom {
+        /// Bytes that might be taken when it was looked at last.
+        room: u64,
     },
     /// An encoding that is not known.
     #[error("content encoding {encoding:?} is not supported: use gzip or none")]
@@ -50,6 +60,43 @@ pub enum SpoolError {
     Io(#[source] io::Error),
 }
 
+impl SpoolError {
+    /// What a failed write to the spool is.
+    fn writing(error: io::Error) -> Self {
+        let is_full = matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        );
+        if is_full {
+            Self::NoRoom { room: 0 }
+        } else {
+            Self::Io(error)
+        }
+    }
+
+    /// Whether the client goes on sending and can be answered all the same.
+    const fn leaves_the_client_sending(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Io(_) => true,
+            Self::Encoding { .. } | Self::Gzip(_) | Self::Body(_) | Self::Late => false,
+        }
+    }
+}
+
+/// Where the body of a push lies until it is answered.
+pub(super) struct SpoolDir<'a> {
+    /// An existing directory.
+    pub(super) path: &'a Path,
+    /// Bytes that may still be taken there, asked again and again.
+    pub(super) room: &'a (dyn Fn() -> io::Result<u64> + Sync),
+}
+
+/// A push that was not taken, and its beginning.
+pub(super) struct NotSpooled {
+    pub(super) error: SpoolError,
+    pub(super) begun: Option<Spool>,
+}
+
 impl From<SpoolError> for ServiceError {
     fn from(error: SpoolError) -> Self {
         let code = match error {
@@ -58,7 +105,7 @@ impl From<SpoolError> for ServiceError {
             | SpoolError::Gzip(_)
             | SpoolError::Body(_)
             | SpoolError::Late => ErrorCode::Invalid,
-            SpoolError::Io(_) => ErrorCode::Unavailable,
+            SpoolError::NoRoom { .. } | SpoolError::Io(_) => ErrorCode::Unavailable,
         };
         Self::new(code, error.to_string())
     }
@@ -145,69 +192,122 @@ impl Spool {
         }
     }
 
-    /// Takes a body of at most `bytes_max` bytes (inflated). It stays in memory if there is no `directory` for it, and has
-    /// less time to arrive then. Whoever sends it holds places that others wait for.
+    /// Takes a body of at most `bytes_max` bytes (inflated) into memory. Whoever sends it holds places that others wait for.
     pub(super) async fn receive(
         body: Body,
         encoding: Encoding,
         bytes_max: u64,
-        directory: Option<&Path>,
     ) -> Result<Self, SpoolError> {
-        let within_ms = match directory {
-            None => limits::FETCH_REQUEST_MS_MAX,
-            Some(_) => limits::GIT_REQUEST_MS_MAX,
-        };
-        let taken = Self::take(body, encoding, bytes_max, directory);
-        tokio::time::timeout(Duration::from_millis(within_ms), taken)
+        let mut sink = Sink::new(None, bytes_max);
+        let within = Duration::from_millis(limits::FETCH_REQUEST_MS_MAX);
+        let taken = take(body, encoding, &mut sink);
+        let (_, taken) = tokio::time::timeout(within, taken)
             .await
-            .map_err(|_| SpoolError::Late)?
+            .map_err(|_| SpoolError::Late)?;
+        taken?;
+        sink.finish().await
     }
 
-    async fn take(
-        mut body: Body,
+    /// Takes the body of a push, of at most `bytes_max` bytes (inflated); what is large goes into `directory`.
+    ///
+    /// A client listens only after it has sent everything. So what is too large is read to its end, up to
+    /// [`limits::REFUSED_PUSH_BYTES_MAX`], before it is refused.
+    pub(super) async fn receive_push(
+        body: Body,
         encoding: Encoding,
         bytes_max: u64,
-        directory: Option<&Path>,
-    ) -> Result<Self, SpoolError> {
-        let mut sink = Sink {
-            memory: Vec::new(),
-            file: None,
-            directory,
-            bytes: 0,
-            bytes_max,
-        };
-        let mut gzip = match encoding {
-            Encoding::Plain => None,
-            Encoding::Gzip => Some(MultiGzDecoder::new(Vec::new())),
-        };
-        let too_large = || SpoolError::TooLarge { max: bytes_max };
-        let mut left = deflated_max(bytes_max);
-        let rest = Duration::from_millis(limits::CLIENT_REST_MS_MAX);
-        loop {
-            let frame = tokio::time::timeout(rest, body.frame()).await;
-            let Some(frame) = frame.map_err(|_| SpoolError::Late)? else {
-                break;
-            };
-            let Ok(data) = frame.map_err(SpoolError::Body)?.into_data() else {
-                continue;
-            };
-            // What inflates to nothing has no end either.
-            left = left.checked_sub(data.len() as u64).ok_or_else(too_large)?;
-            let Some(decoder) = &mut gzip else {
-                sink.take(&data).await?;
-                continue;
-            };
-            for step in data.chunks(INFLATE_STEP_BYTES) {
-                decoder.write_all(step).map_err(SpoolError::Gzip)?;
-                let inflated = std::mem::take(decoder.get_mut());
-                sink.take(&inflated).await?;
+        directory: SpoolDir<'_>,
+    ) -> Result<Self, NotSpooled> {
+        let mut sink = Sink::new(Some(directory), bytes_max);
+        sink.announced = HttpBody::size_hint(&body).exact().unwrap_or_default();
+        let within = Duration::from_millis(limits::GIT_REQUEST_MS_MAX);
+        let taken = async {
+            let (body, taken) = take(body, encoding, &mut sink).await;
+            match taken {
+                Err(error) if error.leaves_the_client_sending() => {
+                    drain(body).await;
+                    Err(error)
+                }
+                taken => taken,
             }
+        };
+        let taken = tokio::time::timeout(within, taken).await;
+        let error = match taken.unwrap_or(Err(SpoolError::Late)) {
+            Ok(()) => match sink.finish().await {
+                Ok(spool) => return Ok(spool),
+                Err(error) => return Err(NotSpooled { error, begun: None }),
+            },
+            Err(error) => error,
+        };
+        let begun = sink.finish().await.ok();
+        Err(NotSpooled { error, begun })
+    }
+}
+
+/// Reads a body into `sink`; what is left of it, and how that went.
+async fn take(
+    mut body: Body,
+    encoding: Encoding,
+    sink: &mut Sink<'_>,
+) -> (Body, Result<(), SpoolError>) {
+    let taken = take_from(&mut body, encoding, sink).await;
+    (body, taken)
+}
+
+async fn take_from(
+    body: &mut Body,
+    encoding: Encoding,
+    sink: &mut Sink<'_>,
+) -> Result<(), SpoolError> {
+    let mut gzip = match encoding {
+        Encoding::Plain => None,
+        Encoding::Gzip => Some(MultiGzDecoder::new(Vec::new())),
+    };
+    let bytes_max = sink.bytes_max;
+    let too_large = || SpoolError::TooLarge { max: bytes_max };
+    let mut left = deflated_max(bytes_max);
+    while let Some(data) = next(body).await? {
+        // What inflates to nothing has no end either.
+        left = left.checked_sub(data.len() as u64).ok_or_else(too_large)?;
+        let Some(decoder) = &mut gzip else {
+            sink.take(&data).await?;
+            continue;
+        };
+        for step in data.chunks(INFLATE_STEP_BYTES) {
+            decoder.write_all(step).map_err(SpoolError::Gzip)?;
+            let inflated = std::mem::take(decoder.get_mut());
+            sink.take(&inflated).await?;
         }
-        if let Some(decoder) = gzip {
-            let rest = decoder.finish().map_err(SpoolError::Gzip)?;
-            sink.take(&rest).await?;
+    }
+    if let Some(decoder) = gzip {
+        let rest = decoder.finish().map_err(SpoolError::Gzip)?;
+        sink.take(&rest).await?;
+    }
+    Ok(())
+}
+
+/// The next bytes of a body; none at its end.
+async fn next(body: &mut Body) -> Result<Option<Bytes>, SpoolError> {
+    let rest = Duration::from_millis(limits::CLIENT_REST_MS_MAX);
+    loop {
+        let frame = tokio::time::timeout(rest, body.frame()).await;
+        let Some(frame) = frame.map_err(|_| SpoolError::Late)? else {
+            return Ok(None);
+        };
+        if let Ok(data) = frame.map_err(SpoolError::Body)?.into_data() {
+            return Ok(Some(data));
         }
-        sink.finish().await
+    }
+}
+
+/// Reads on to the end of a body that is not wanted, within the bound.
+async fn drain(mut body: Body) {
+    let mut left = limits::REFUSED_PUSH_BYTES_MAX;
+    while let Ok(Some(data)) = next(&mut body).await {
+        match left.checked_sub(data.len() as u64) {
+            Some(less) => left = less,
+            None => return,
+        }
     }
 }
 
@@ -219,37 +319,80 @@ const fn deflated_max(bytes: u64) -> u64 {
 struct Sink<'a> {
     memory: Vec<u8>,
     file: Option<(tokio::fs::File, tempfile::TempPath)>,
-    directory: Option<&'a Path>,
+    directory: Option<SpoolDir<'a>>,
     bytes: u64,
     bytes_max: u64,
+    /// Bytes that were announced; 0 where they were not.
+    announced: u64,
+    /// Bytes in all at which free space is looked at again.
+    look_at: u64,
 }
 
-impl Sink<'_> {
+impl<'a> Sink<'a> {
+    fn new(directory: Option<SpoolDir<'a>>, bytes_max: u64) -> Self {
+        Self {
+            memory: Vec::new(),
+            file: None,
+            directory,
+            bytes: 0,
+            bytes_max,
+            announced: 0,
+            look_at: MEMORY_BYTES_MAX as u64,
+        }
+    }
+
+    /// Refuses what the disk has no room for.
+    fn make_room(&self, bytes: u64) -> Result<(), SpoolError> {
+        let Some(directory) = &self.directory else {
+            return Ok(());
+        };
+        let room = (directory.room)().map_err(SpoolError::Io)?;
+        if bytes > room {
+            return Err(SpoolError::NoRoom { room });
+        }
+        Ok(())
+    }
+
     async fn take(&mut self, data: &[u8]) -> Result<(), SpoolError> {
         self.bytes += data.len() as u64;
+        if self.file.is_none() && self.directory.is_some() {
+            // Also of a push that is refused right here: its beginning says how it is answered.
+            self.memory.extend_from_slice(data);
+        }
         if self.bytes > self.bytes_max {
             return Err(SpoolError::TooLarge {
                 max: self.bytes_max,
             });
         }
-        if let Some((file, _)) = &mut self.file {
-            return file.write_all(data).await.map_err(SpoolError::Io);
+        if self.bytes > self.look_at && self.directory.is_some() {
+            let more = self.announced.saturating_sub(self.bytes);
+            self.make_room(more.max(ROOM_STEP_BYTES))?;
+            self.look_at = self.bytes + ROOM_STEP_BYTES;
         }
-        self.memory.extend_from_slice(data);
-        match self.directory {
+        if let Some((file, _)) = &mut self.file {
+            return file.write_all(data).await.map_err(SpoolError::writing);
+        }
+        match &self.directory {
+            None => {
+                self.memory.extend_from_slice(data);
+                Ok(())
+            }
             Some(directory) if self.memory.len() > MEMORY_BYTES_MAX => {
                 let (file, path) = tempfile::Builder::new()
                     .prefix("push-")
-                    .tempfile_in(directory)
-                    .map_err(SpoolError::Io)?
+                    .tempfile_in(directory.path)
+                    .map_err(SpoolError::writing)?
                     .into_parts();
                 let mut file = tokio::fs::File::from_std(file);
-                let memory = std::mem::take(&mut self.memory);
-                file.write_all(&memory).await.map_err(SpoolError::Io)?;
+                file.write_all(&self.memory)
+                    .await
+                    .map_err(SpoolError::writing)?;
+                // Only then: the beginning of a push that cannot be written is answered from memory.
+                self.memory = Vec::new();
                 self.file = Some((file, path));
                 Ok(())
             }
-            Some(_) | None => Ok(()),
+            Some(_) => Ok(()),
         }
     }
 
@@ -257,7 +400,7 @@ impl Sink<'_> {
         let content = match self.file {
             None => Content::Memory(self.memory.into()),
             Some((mut file, path)) => {
-                file.flush().await.map_err(SpoolError::Io)?;
+                file.flush().await.map_err(SpoolError::writing)?;
                 Content::File(path)
             }
         };
@@ -271,7 +414,7 @@ impl Sink<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures::stream;
+    use futures::{StreamExt, stream};
     use std::io::Read;
 
     fn gzip(data: &[u8]) -> Vec<u8> {
@@ -286,6 +429,70 @@ mod tests {
         data
     }
 
+    /// Into memory, or into a directory that has room for everything.
+    async fn receive(
+        body: Body,
+        encoding: Encoding,
+        bytes_max: u64,
+        directory: Option<&Path>,
+    ) -> Result<Spool, SpoolError> {
+        let Some(path) = directory else {
+            return Spool::receive(body, encoding, bytes_max).await;
+        };
+        let room = || Ok(u64::MAX);
+        let directory = SpoolDir { path, room: &room };
+        let received = Spool::receive_push(body, encoding, bytes_max, directory).await;
+        received.map_err(|refused| refused.error)
+    }
+
+    /// A full disk was met in the middle of a push, whose connection was then closed: git said "Broken pipe" and
+    /// "Everything up-to-date".
+    #[tokio::test]
+    async fn a_push_without_room_is_read_to_its_end_and_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let chunk = Bytes::from(vec![b'x'; 1 << 20]);
+        for (bytes_max, chunks, room) in [
+            // No room from the start, room that goes while it comes, and more than a push may have.
+            (1_u64 << 30, 4_u64, vec![0_u64]),
+            (1 << 30, 40, vec![1 << 30, 1 << 30, 1 << 20]),
+            (2 << 20, 8, vec![1 << 30]),
+        ] {
+            let sent = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
+            let counted = std::sync::Arc::clone(&sent);
+            let one = chunk.clone();
+            let body = stream::iter(0..chunks).map(move |_| {
+                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                io::Result::Ok(one.clone())
+            });
+            let asked = std::sync::Mutex::new(room.into_iter());
+            let last = std::sync::Mutex::new(0);
+            let room = || {
+                let mut last = last.lock().unwrap();
+                *last = asked.lock().unwrap().next().unwrap_or(*last);
+                Ok(*last)
+            };
+            let place = SpoolDir {
+                path: directory.path(),
+                room: &room,
+            };
+            let body = Body::from_stream(body);
+            let taken = Spool::receive_push(body, Encoding::Plain, bytes_max, place).await;
+            let refused = taken.err().expect("refused");
+            assert!(
+                matches!(
+                    refused.error,
+                    SpoolError::NoRoom { .. } | SpoolError::TooLarge { .. }
+                ),
+                "{}",
+                refused.error
+            );
+            let begun = content(&refused.begun.expect("its beginning"));
+            assert!(begun.starts_with(b"xxxx"));
+            assert_eq!(sent.load(std::sync::atomic::Ordering::Relaxed), chunks);
+        }
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
+    }
+
     #[tokio::test]
     async fn small_bodies_stay_in_memory_and_large_ones_go_to_a_file() {
         let directory = tempfile::tempdir().unwrap();
@@ -297,10 +504,9 @@ mod tests {
                 } else {
                     data.clone()
                 };
-                let spool =
-                    Spool::receive(Body::from(body), encoding, 1 << 30, Some(directory.path()))
-                        .await
-                        .unwrap();
+                let spool = receive(Body::from(body), encoding, 1 << 30, Some(directory.path()))
+                    .await
+                    .unwrap();
                 assert_eq!(content(&spool), data);
                 assert_eq!(spool.bytes(), size as u64);
                 assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), files);
@@ -313,7 +519,7 @@ mod tests {
     async fn a_bomb_is_refused_before_it_is_inflated() {
         let body = gzip(&vec![0; 64 * 1024 * 1024]);
         assert!(body.len() < 1024 * 1024);
-        let outcome = Spool::receive(Body::from(body), Encoding::Gzip, 1024 * 1024, None).await;
+        let outcome = receive(Body::from(body), Encoding::Gzip, 1024 * 1024, None).await;
         assert!(matches!(
             outcome,
             Err(SpoolError::TooLarge { max: 1_048_576 })
@@ -324,17 +530,17 @@ mod tests {
     async fn a_body_that_inflates_to_nothing_ends() {
         let body = gzip(b"").repeat(10_000);
         assert!(body.len() > 100_000);
-        let outcome = Spool::receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
+        let outcome = receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
         assert!(matches!(outcome, Err(SpoolError::TooLarge { .. })));
         let several = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
-        let spool = Spool::receive(Body::from(several), Encoding::Gzip, 100, None)
+        let spool = receive(Body::from(several), Encoding::Gzip, 100, None)
             .await
             .unwrap();
         assert_eq!(content(&spool), b"one two");
         // A name of a file that does not end, in the head.
         let mut head = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff".to_vec();
         head.resize(10_000_000, b'n');
-        let outcome = Spool::receive(Body::from(head), Encoding::Gzip, 1 << 30, None).await;
+        let outcome = receive(Body::from(head), Encoding::Gzip, 1 << 30, None).await;
         assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
     }
 
@@ -349,7 +555,7 @@ mod tests {
         .collect();
         let body = gzip(&noise);
         assert!(body.len() > noise.len());
-        let spool = Spool::receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
+        let spool = receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
         assert_eq!(content(&spool.unwrap()), noise);
     }
 
@@ -361,7 +567,7 @@ mod tests {
         let pause = Duration::from_millis(limits::CLIENT_REST_MS_MAX / 2);
         for directory in [None, Some(directory.path())] {
             let still = Body::from_stream(stream::pending::<io::Result<Bytes>>());
-            let taken = Spool::receive(still, Encoding::Plain, 1000, directory);
+            let taken = receive(still, Encoding::Plain, 1000, directory);
             let taken = tokio::time::timeout(day, taken).await.expect("given up");
             assert!(matches!(taken, Err(SpoolError::Late)), "{taken:?}");
 
@@ -369,7 +575,7 @@ mod tests {
                 tokio::time::sleep(pause).await;
                 Some((io::Result::Ok(Bytes::from_static(b"x")), ()))
             });
-            let taken = Spool::receive(Body::from_stream(drips), Encoding::Plain, 1000, directory);
+            let taken = receive(Body::from_stream(drips), Encoding::Plain, 1000, directory);
             let taken = tokio::time::timeout(day, taken).await.expect("given up");
             assert!(matches!(taken, Err(SpoolError::Late)), "{taken:?}");
 
@@ -377,18 +583,18 @@ mod tests {
                 tokio::time::sleep(pause / 4).await;
                 (sent < 3).then(|| (io::Result::Ok(Bytes::from_static(b"x")), sent + 1))
             });
-            let taken = Spool::receive(Body::from_stream(slow), Encoding::Plain, 1000, directory);
+            let taken = receive(Body::from_stream(slow), Encoding::Plain, 1000, directory);
             assert_eq!(content(&taken.await.unwrap()), b"xxx");
         }
     }
 
     #[tokio::test]
     async fn what_is_not_gzip_is_refused() {
-        let outcome = Spool::receive(Body::from("hello"), Encoding::Gzip, 1000, None).await;
+        let outcome = receive(Body::from("hello"), Encoding::Gzip, 1000, None).await;
         assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
         let mut cut = gzip(b"hello");
         cut.truncate(cut.len() - 3);
-        let outcome = Spool::receive(Body::from(cut), Encoding::Gzip, 1000, None).await;
+        let outcome = receive(Body::from(cut), Encoding::Gzip, 1000, None).await;
         assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
     }
 }

@@ -15,6 +15,7 @@ use henge_types::ObjectFormat;
 use crate::oid::{HashKind, Oid, hash_kind};
 use crate::protocol::PushLimits;
 use crate::push::IngestError;
+use crate::push::oversize::{OversizedObject, oversized};
 
 /// The shortest delta that git reads (`DELTA_SIZE_MIN`); a shorter one makes an empty object.
 const DELTA_BYTES_MIN: u64 = 4;
@@ -51,6 +52,8 @@ struct State {
     shared: BTreeMap<Base, Shared>,
     /// Bytes of the shared bases that are kept now.
     kept: u64,
+    /// Entries so far.
+    objects: u64,
     /// Bytes of all objects so far.
     inflated: u64,
     inflated_max: u64,
@@ -73,6 +76,7 @@ impl<'a> Budget<'a> {
                 ids: Vec::new(),
                 shared: BTreeMap::new(),
                 kept: 0,
+                objects: 0,
                 inflated: 0,
                 inflated_max: 0,
                 deltas: 0,
@@ -82,19 +86,50 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// Notes the base of an entry that was read.
+    /// Notes an entry that was read: its base, and whether it is too large.
     pub(super) fn note(&self, entry: &gix_pack::data::input::Entry) {
-        self.with(|state| match entry.header {
-            Header::OfsDelta { base_distance } => {
-                let base = entry.pack_offset.checked_sub(base_distance);
-                state.offsets.extend(base);
+        let max = self.limits.object_bytes_max;
+        let (place, kind) = self.with(|state| {
+            state.objects += 1;
+            match entry.header {
+                Header::OfsDelta { base_distance } => {
+                    let base = entry.pack_offset.checked_sub(base_distance);
+                    state.offsets.extend(base);
+                }
+                Header::RefDelta { base_id } => {
+                    state.has_ref_deltas = true;
+                    state.ids.push(base_id);
+                }
+                Header::Commit | Header::Tree | Header::Blob | Header::Tag => {}
             }
-            Header::RefDelta { base_id } => {
-                state.has_ref_deltas = true;
-                state.ids.push(base_id);
-            }
-            Header::Commit | Header::Tree | Header::Blob | Header::Tag => {}
+            (state.objects, state.kind)
         });
+        if let Some(object) = oversized(entry, place, max, kind) {
+            self.refuse(IngestError::ObjectTooLarge { object, max });
+        }
+    }
+
+    /// The entry behind those that were noted is larger than an object may be, and is not read to its end.
+    pub(super) fn refuse_next_object(&self) {
+        let place = self.with(|state| state.objects + 1);
+        let object = OversizedObject {
+            id: None,
+            place,
+            bytes: 0,
+        };
+        let max = self.limits.object_bytes_max;
+        self.refuse(IngestError::ObjectTooLarge { object, max });
+    }
+
+    fn refuse(&self, why: IngestError) {
+        self.with(|state| {
+            state.refused.get_or_insert(why);
+        });
+    }
+
+    /// Whether the pack is refused already: nothing more of it is read.
+    pub(super) fn has_refused(&self) -> bool {
+        self.with(|state| state.refused.is_some())
     }
 
     /// All entries were read, `pack_bytes` of them; what follows resolves them.

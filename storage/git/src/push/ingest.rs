@@ -12,6 +12,7 @@ use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
 use crate::push::budget::Budget;
 use crate::push::depth::check_delta_depth;
+use crate::push::oversize::OversizedObject;
 use crate::push::quarantine::{Finished, Held, Incoming, Quarantine};
 use crate::push::report::refusal_text;
 use crate::refs::QuarantinedPack;
@@ -95,9 +96,30 @@ pub enum IngestError {
     /// The time for it is over.
     #[error("the push took too long")]
     Stopped,
-    /// It is cut off, damaged, refers to what is not there, or is too large.
+    /// It has more bytes than allowed.
+    #[error(
+        "the push is larger than {max} bytes, the most that is taken: push in smaller steps, older commits first (git push REMOTE COMMIT:BRANCH)"
+    )]
+    PackTooLarge {
+        /// How many are allowed.
+        max: u64,
+    },
+    /// It holds an object with more bytes than allowed.
+    #[error(
+        "{object}, {max} are allowed: keep files of that size elsewhere (git lfs migrate import --above=400MB takes them out of the history)"
+    )]
+    ObjectTooLarge {
+        /// Which.
+        object: OversizedObject,
+        /// How many bytes are allowed.
+        max: u64,
+    },
+    /// It is cut off, damaged, or refers to what is not there.
     #[error("{}", reason(.0))]
     Broken(gix_error::Error),
+    /// The server's disk did not take it.
+    #[error("the server's disk did not take the pack: {0}")]
+    Disk(#[source] io::Error),
     /// The stream or the disk failed.
     #[error("the pack could not be read: {0}")]
     Io(#[source] io::Error),
@@ -126,8 +148,13 @@ fn reason(error: &gix_error::Error) -> String {
 impl IngestError {
     /// Whether the fault is the server's, not the pack's.
     pub(crate) fn is_internal(&self) -> bool {
-        let io_kind = match self {
-            Self::Io(error) => Some(error.kind()),
+        matches!(self, Self::Disk(_)) || self.io_kind().is_some_and(is_of_the_disk)
+    }
+
+    /// What the system said, where it said something.
+    fn io_kind(&self) -> Option<io::ErrorKind> {
+        match self {
+            Self::Io(error) | Self::Disk(error) => Some(error.kind()),
             Self::Broken(error) => error.downcast_any_ref::<io::Error>().map(io::Error::kind),
             Self::NotAPack
             | Self::Truncated
@@ -138,19 +165,22 @@ impl IngestError {
             | Self::Inflated { .. }
             | Self::Resolved { .. }
             | Self::ShortDelta { .. }
+            | Self::PackTooLarge { .. }
+            | Self::ObjectTooLarge { .. }
             | Self::Stopped => None,
-        };
-        matches!(
-            io_kind,
-            Some(
-                io::ErrorKind::StorageFull
-                    | io::ErrorKind::QuotaExceeded
-                    | io::ErrorKind::ReadOnlyFilesystem
-                    | io::ErrorKind::PermissionDenied
-                    | io::ErrorKind::OutOfMemory
-            )
-        )
+        }
     }
+}
+
+const fn is_of_the_disk(kind: io::ErrorKind) -> bool {
+    matches!(
+        kind,
+        io::ErrorKind::StorageFull
+            | io::ErrorKind::QuotaExceeded
+            | io::ErrorKind::ReadOnlyFilesystem
+            | io::ErrorKind::PermissionDenied
+            | io::ErrorKind::OutOfMemory
+    )
 }
 
 /// A pack in the quarantine.
@@ -193,14 +223,13 @@ pub(crate) fn ingest(
     };
     let budget = Budget::new(limits, store.format());
     let input = (&header[..]).chain(bounded);
-    let pack =
-        index(input, objects, &bases, &budget, quarantine, limits).map_err(|error| match budget
-            .refusal()
-        {
-            Some(refusal) => refusal,
-            None if limits.stop.is_set() => IngestError::Stopped,
-            None => error,
-        })?;
+    let indexed = index(input, objects, &bases, &budget, quarantine, limits);
+    let pack = match (budget.refusal(), indexed) {
+        (Some(refusal), _) => return Err(refusal),
+        (None, Ok(pack)) => pack,
+        (None, Err(_)) if limits.stop.is_set() => return Err(IngestError::Stopped),
+        (None, Err(error)) => return Err(explained(error, limits)),
+    };
     let bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
     if let Some(quota) = limits.quota.filter(|quota| quota.is_exceeded_by(bytes)) {
         let (used, max) = (quota.used, quota.max);
@@ -213,6 +242,18 @@ pub(crate) fn ingest(
         pack: Some(pack),
         external: bases.used.into_inner(),
     })
+}
+
+/// What a failed read or write was, where the pack is not to blame for it.
+fn explained(error: IngestError, limits: &PushLimits) -> IngestError {
+    match error.io_kind() {
+        // Only the bound on the whole request fails like this: an object's own is told by the budget.
+        Some(io::ErrorKind::FileTooLarge) => IngestError::PackTooLarge {
+            max: limits.pack_bytes_max,
+        },
+        Some(kind) if is_of_the_disk(kind) => IngestError::Disk(kind.into()),
+        Some(_) | None => error,
+    }
 }
 
 /// Writes the pack and its index below `quarantine`, completed where it is thin.
@@ -233,6 +274,7 @@ fn index(
         ended: false,
         entry_bytes: &entry_bytes,
         entry_bytes_max: deflated_max(limits.object_bytes_max),
+        too_large: &|| budget.refuse_next_object(),
     };
     let entries = input::BytesToEntriesIter::new_from_header(
         BufReader::with_capacity(BUFFER_BYTES, input),
@@ -247,11 +289,13 @@ fn index(
     let entries = input::LookupRefDeltaObjectsIter::new(entries, bases, compression);
     let output = incoming.begin()?;
     let entries = input::EntriesToBytesIter::new(entries, output, version, kind);
-    let mut entries = entries.inspect(|entry| {
-        if let Ok(entry) = entry {
-            budget.note(entry);
-        }
-    });
+    let mut entries = entries
+        .inspect(|entry| {
+            if let Ok(entry) = entry {
+                budget.note(entry);
+            }
+        })
+        .take_while(|_| !budget.has_refused());
     // gix makes room for all entries that may come at once, and refuses a pack when that room is larger than an object
     // may be: with 512 MiB, from 7,456,541 objects on. What does not say how many come is given room as they come.
     let mut entries = std::iter::from_fn(|| entries.next());
@@ -379,6 +423,8 @@ struct GuardedRead<'a, R> {
     /// Bytes since the last whole entry.
     entry_bytes: &'a Cell<u64>,
     entry_bytes_max: u64,
+    /// Told that the entry is larger than that.
+    too_large: &'a dyn Fn(),
 }
 
 impl<R: Read> Read for GuardedRead<'_, R> {
@@ -390,6 +436,7 @@ impl<R: Read> Read for GuardedRead<'_, R> {
             return Err(too_long());
         }
         if self.entry_bytes.get() > self.entry_bytes_max {
+            (self.too_large)();
             return Err(io::Error::new(
                 io::ErrorKind::FileTooLarge,
                 "an object of the pack is too large",

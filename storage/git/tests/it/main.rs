@@ -34,6 +34,7 @@ mod partial;
 mod policy;
 mod random;
 mod raw;
+mod refusals;
 mod rehearsal;
 mod repack;
 mod server;

@@ -1,0 +1,248 @@
+//! A push that was not done, in words that git shows.
+//!
+//! git prints nothing of an answer to a push whose status is an error, and then "Everything up-to-date". It prints the
+//! reasons of a report, and what comes in the third side-band. So a refusal is a report like any other; a push whose
+//! outcome is not known has no report: its answer breaks off behind the words.
+
+use std::io::{self, BufRead};
+
+use henge_types::ErrorCode;
+
+use crate::http::ServiceError;
+use crate::pkt::{self, Band, Packet};
+
+/// Refs that are each told the reason: with more of them the reason stands in front, once.
+const REASONS_MAX: usize = 20;
+/// Refs that are named in the answer.
+const NAMES_MAX: usize = 100_000;
+/// Bytes of a reason: a line of the protocol holds it with a name.
+const REASON_BYTES_MAX: usize = 1000;
+
+/// How much of a push is there to be answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Extent {
+    /// All that the client sent.
+    Whole,
+    /// What was kept of it: its commands may be cut off.
+    Beginning,
+}
+
+/// What was asked, as far as an answer needs it.
+#[derive(Debug, Default)]
+struct Asked {
+    names: Vec<Vec<u8>>,
+    report_status: bool,
+    side_band: bool,
+}
+
+impl Asked {
+    /// Reads the head of a push; `None` for what is none, or was sent without the end of its commands.
+    fn read(input: &mut dyn BufRead, extent: Extent) -> io::Result<Option<Self>> {
+        let mut asked = Self::default();
+        let mut buffer = Vec::new();
+        let mut is_first = true;
+        loop {
+            let line = match pkt::read(input, &mut buffer) {
+                Ok(Some(Packet::Flush)) => return Ok((!is_first).then_some(asked)),
+                Ok(Some(packet)) => packet.line(),
+                Ok(None) | Err(_) if extent == Extent::Beginning && !is_first => {
+                    return Ok(Some(asked));
+                }
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(io::Error::other(error)),
+            };
+            let Some(line) = line else {
+                return Ok(None);
+            };
+            let end = line.iter().position(|byte| *byte == 0);
+            let (command, words) = line.split_at(end.unwrap_or(line.len()));
+            if is_first {
+                let words = words.split(|byte| matches!(byte, 0 | b' '));
+                for word in words {
+                    asked.report_status |= word.starts_with(b"report-status");
+                    asked.side_band |= word == b"side-band-64k";
+                }
+                is_first = false;
+            }
+            // The commands of a signed push stand in its certificate, a line each.
+            if let Some(name) = name_of(command).filter(|_| asked.names.len() < NAMES_MAX) {
+                asked.names.push(name.to_owned());
+            }
+        }
+    }
+}
+
+/// The ref of a command: `OLD NEW NAME`.
+fn name_of(command: &[u8]) -> Option<&[u8]> {
+    let mut words = command.splitn(3, |byte| *byte == b' ');
+    let (old, new, name) = (words.next()?, words.next()?, words.next()?);
+    let is_id = |word: &[u8]| word.len() >= 40 && word.iter().all(u8::is_ascii_hexdigit);
+    (is_id(old) && is_id(new) && name.starts_with(b"refs/")).then_some(name)
+}
+
+/// The answer to a push that failed with `error`, whose request begins with `input`; `None` where its status has to say
+/// it: to a client that takes no report, for what is asked before a push is looked at, and for what no git sends.
+pub(super) fn answer(
+    input: &mut dyn BufRead,
+    extent: Extent,
+    error: &ServiceError,
+) -> Option<Vec<u8>> {
+    match error.code {
+        ErrorCode::Unauthenticated | ErrorCode::NotFound => return None,
+        ErrorCode::Invalid if extent == Extent::Whole => return None,
+        ErrorCode::AlreadyExists
+        | ErrorCode::Conflict
+        | ErrorCode::Invalid
+        | ErrorCode::Forbidden
+        | ErrorCode::Throttled
+        | ErrorCode::Unavailable
+        | ErrorCode::Timeout
+        | ErrorCode::Internal => {}
+    }
+    let asked = Asked::read(input, extent).ok()??;
+    let mut output = Vec::new();
+    let written = if error.code == ErrorCode::Timeout {
+        in_doubt(&asked, &error.message, &mut output)
+    } else {
+        refused(&asked, &error.message, &mut output)
+    };
+    written.ok()?.then_some(output)
+}
+
+/// It may have been done: nothing is said of any ref.
+fn in_doubt(asked: &Asked, message: &str, output: &mut Vec<u8>) -> io::Result<bool> {
+    if !asked.side_band {
+        return Ok(false);
+    }
+    let text = format!("{}\n", line(message));
+    pkt::write_band(output, Band::Error, text.as_bytes())?;
+    Ok(true)
+}
+
+fn refused(asked: &Asked, message: &str, output: &mut Vec<u8>) -> io::Result<bool> {
+    if !asked.report_status {
+        return Ok(false);
+    }
+    let reason = line(message);
+    let each = if asked.names.len() > REASONS_MAX {
+        "refused with the whole push"
+    } else {
+        reason.as_str()
+    };
+    let mut lines = Vec::new();
+    pkt::write(&mut lines, format!("unpack {reason}\n").as_bytes())?;
+    for name in &asked.names {
+        let text = [b"ng ", &name[..], b" ", each.as_bytes(), b"\n"].concat();
+        pkt::write(&mut lines, &text)?;
+    }
+    pkt::write_flush(&mut lines)?;
+    if asked.side_band {
+        pkt::write_band(output, Band::Data, &lines)?;
+        pkt::write_flush(output)?;
+    } else {
+        output.extend_from_slice(&lines);
+    }
+    Ok(true)
+}
+
+/// A reason as one line.
+fn line(message: &str) -> String {
+    let mut line: String = message
+        .trim()
+        .chars()
+        .map(|c| if c.is_control() { ' ' } else { c })
+        .collect();
+    let mut end = REASON_BYTES_MAX.min(line.len());
+    while !line.is_char_boundary(end) {
+        end -= 1;
+    }
+    line.truncate(end);
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(words: &str, refs: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let (old, new) = ("0".repeat(40), "1".repeat(40));
+        for number in 0..refs {
+            let words = if number == 0 { words } else { "" };
+            let command = format!("{old} {new} refs/heads/b{number}{words}\n");
+            pkt::write(&mut bytes, command.as_bytes()).unwrap();
+        }
+        pkt::write_flush(&mut bytes).unwrap();
+        bytes.extend(b"PACK and so on");
+        bytes
+    }
+
+    fn text(error: &ServiceError, request: &[u8]) -> Option<String> {
+        let bytes = answer(&mut &request[..], Extent::Whole, error)?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    const WORDS: &str = "\0report-status-v2 side-band-64k object-format=sha1 agent=x";
+
+    #[test]
+    fn a_refusal_is_a_report_with_its_reason() {
+        let full = ServiceError::new(ErrorCode::Unavailable, "the disk is\nfull".to_owned());
+        let told = text(&full, &request(WORDS, 2)).unwrap();
+        assert!(told.contains("unpack the disk is full\n"), "{told}");
+        for name in ["refs/heads/b0", "refs/heads/b1"] {
+            assert!(
+                told.contains(&format!("ng {name} the disk is full\n")),
+                "{told}"
+            );
+        }
+        let told = text(&full, &request("\0report-status", 1)).unwrap();
+        assert!(told.starts_with("001cunpack the disk is full\n"), "{told}");
+        // Very many refs are not told the same thing each.
+        let told = text(&full, &request("\0report-status", 11_000)).unwrap();
+        assert_eq!(told.matches("the disk is full").count(), 1);
+        assert_eq!(told.matches("ng refs/heads/b").count(), 11_000);
+    }
+
+    #[test]
+    fn what_is_not_known_is_never_called_refused() {
+        let doubt = ServiceError::new(ErrorCode::Timeout, "it may be in".to_owned());
+        let told = text(&doubt, &request(WORDS, 2)).unwrap();
+        assert!(told.contains("\u{3}it may be in\n"), "{told}");
+        assert!(!told.contains("ng ") && !told.contains("unpack"), "{told}");
+        assert_eq!(text(&doubt, &request("\0report-status", 1)), None);
+    }
+
+    #[test]
+    fn who_takes_no_report_gets_a_status() {
+        let full = ServiceError::new(ErrorCode::Unavailable, "the disk is full".to_owned());
+        assert_eq!(text(&full, &request("\0side-band-64k", 1)), None);
+        let malformed = ServiceError::new(ErrorCode::Invalid, "what is this".to_owned());
+        assert_eq!(text(&malformed, &request(WORDS, 1)), None);
+        assert_eq!(text(&full, b"0000"), None);
+        assert_eq!(text(&full, b"this is not a push"), None);
+        let cut = &request(WORDS, 100)[..2_000];
+        assert_eq!(text(&full, cut), None);
+        let told = answer(&mut &cut[..], Extent::Beginning, &full).unwrap();
+        assert!(String::from_utf8_lossy(&told).contains("unpack the disk is full\n"));
+        let missing = ServiceError::new(ErrorCode::NotFound, "no such thing".to_owned());
+        assert_eq!(text(&missing, &request(WORDS, 1)), None);
+    }
+
+    #[test]
+    fn the_refs_of_a_signed_push_are_named() {
+        let mut signed = Vec::new();
+        let command = format!("{} {} refs/heads/x\n", "0".repeat(40), "1".repeat(40));
+        for line in [
+            format!("push-cert{WORDS}\n"),
+            "certificate version 0.1\n".to_owned(),
+            command,
+            "push-cert-end\n".to_owned(),
+        ] {
+            pkt::write(&mut signed, line.as_bytes()).unwrap();
+        }
+        pkt::write_flush(&mut signed).unwrap();
+        let refusal = ServiceError::new(ErrorCode::Forbidden, "too much".to_owned());
+        let told = text(&refusal, &signed).unwrap();
+        assert!(told.contains("ng refs/heads/x too much\n"), "{told}");
+    }
+}
