@@ -15,7 +15,7 @@ use henge_storage::disk::OsDisk;
 use henge_storage::kv::{SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{Wal, WalConfig};
-use henge_types::status::ClusterStatus;
+use henge_types::status::{ClusterStatus, Role};
 use henge_types::{GroupId, NodeId, NodeRecord, StartId, limits};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -302,10 +302,12 @@ impl Cluster {
 
     /// Who leads a group, as far as is known here; asks its replicas when there is none here.
     pub async fn leader(&self, group: GroupId) -> Option<NodeId> {
-        if let Ok(replica) = self.shared.groups.get(group) {
+        if let Ok(replica) = self.shared.groups.get(group)
+            && replica.is_running()
+        {
             return replica.leader();
         }
-        // Without a replica: ask those that have one.
+        // Without a replica, or with one that has stopped: ask those that have one.
         let replicas = self.replicas(group);
         let reports = replicas.iter().map(|node| self.ask_report(*node));
         let reports = futures::future::join_all(reports).await;
@@ -314,7 +316,7 @@ impl Cluster {
             .flatten()
             .flat_map(|report| report.replicas);
         known
-            .filter(|replica| replica.group == group)
+            .filter(|replica| replica.group == group && replica.role != Role::Stopped)
             .max_by_key(|replica| replica.term)?
             .leader
     }
@@ -370,7 +372,7 @@ impl Cluster {
     /// Hands leadership over, stops the groups, drains the kv and leaves it believed by the next start.
     pub async fn shutdown(&self, deadline: Duration) {
         let groups = self.shared.groups.all();
-        let handovers = groups.iter().map(|group| self.hand_over(group));
+        let handovers = groups.iter().map(|group| self.hand_over(group, |_| true));
         futures::future::join_all(handovers).await;
         let groups = self.shared.groups.close(CALLS_TIMEOUT).await;
         let stops = futures::stream::iter(&groups).for_each_concurrent(None, |group| async move {
@@ -410,8 +412,17 @@ impl Cluster {
         self.shared.deps.kv.close().await
     }
 
-    /// Asks the voter heard last to take a group over, and waits a moment for it to happen.
-    async fn hand_over(&self, group: &crate::group::Group) {
+    /// Asks one of `to` to take over a group that this node leads, and waits a moment for it to happen. A leader that
+    /// handed over proposes nothing more; where its successor is not elected in time, the voters elect another one.
+    pub async fn yield_leadership(&self, group: GroupId, to: &BTreeSet<NodeId>) {
+        if let Ok(group) = self.shared.groups.get(group) {
+            let is_allowed = |node: u64| to.contains(&NodeId::new(node));
+            self.hand_over(&group, is_allowed).await;
+        }
+    }
+
+    /// Asks the voter heard last, of those that are allowed, to take a group over, and waits a moment for it to happen.
+    async fn hand_over(&self, group: &crate::group::Group, is_allowed: impl Fn(u64) -> bool) {
         use openraft::async_runtime::watch::WatchReceiver;
         let own = self.node().get();
         let target = {
@@ -422,7 +433,7 @@ impl Cluster {
             let heard = metrics.heartbeat.unwrap_or_default();
             heard
                 .into_iter()
-                .filter(|(node, _)| *node != own)
+                .filter(|(node, _)| *node != own && is_allowed(*node))
                 .max_by_key(|(_, at)| at.map(|at| *at))
                 .map(|(node, _)| node)
         };
@@ -440,6 +451,14 @@ impl Cluster {
         };
         if tokio::time::timeout(HANDOVER_TIMEOUT, moved).await.is_err() {
             tracing::info!(group = %group.id, target, "leadership not taken over in time: the others will elect");
+        }
+    }
+
+    /// Stops this node's replica of a group as a failure of its storage does. For tests of what the others do then.
+    #[doc(hidden)]
+    pub async fn stop_replica(&self, group: GroupId) {
+        if let Ok(replica) = self.shared.groups.get(group) {
+            replica.raft.shutdown().await.ok();
         }
     }
 

@@ -84,8 +84,18 @@ impl Group {
         voters.map(NodeId::new).collect()
     }
 
+    /// Whether the replica runs: one whose storage failed, or that was shut down, knows nothing new any more.
+    pub fn is_running(&self) -> bool {
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        metrics.running_state.is_ok() && metrics.state != ServerState::Shutdown
+    }
+
     /// The term and voters, while `own` leads.
     pub fn leadership(&self, own: NodeId) -> Option<Leadership> {
+        if !self.is_running() {
+            return None;
+        }
         let receiver = self.raft.server_metrics();
         let metrics = receiver.borrow_watched();
         if metrics.state != ServerState::Leader || metrics.current_leader != Some(own.get()) {

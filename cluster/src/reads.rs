@@ -54,6 +54,10 @@ impl Cluster {
         let until = self.clock().instant() + deadline;
         loop {
             let left = until.saturating_duration_since(self.clock().instant());
+            // What a replica that has stopped shows grows older: another node answers.
+            if !replica.is_running() {
+                return Err(ClusterError::NoReplica(NoReplica(group)));
+            }
             if left.is_zero() {
                 return Err(ClusterError::NoQuorum { group });
             }
