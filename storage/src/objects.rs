@@ -103,7 +103,7 @@ pub enum PackFault {
     Unreadable,
 }
 
-/// Below which free space pushes are refused: the larger of the two.
+/// Below which free space a node takes nothing large: the larger of the two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
     /// Bytes.
@@ -128,8 +128,10 @@ pub struct Space {
     pub free: u64,
     /// The file system's size.
     pub total: u64,
-    /// Whether pushes are to be refused.
+    /// Whether it is below the watermark: nothing large is taken then.
     pub low: bool,
+    /// What one more file may take: half of the watermark stays free for the log and for small packs.
+    pub room: u64,
 }
 
 /// The object stores of a node. Clones share it. All of it blocks.
@@ -141,7 +143,7 @@ pub struct ObjectStore {
 #[derive(Debug)]
 struct Shared {
     root: PathBuf,
-    watermark: Watermark,
+    watermark: Mutex<Watermark>,
     /// Packs installed since the start and not synced yet.
     dirty: Mutex<Dirty>,
     scratch: AtomicU64,
@@ -173,7 +175,7 @@ impl ObjectStore {
         let store = Self {
             shared: Arc::new(Shared {
                 root: root.to_owned(),
-                watermark,
+                watermark: Mutex::new(watermark),
                 dirty: Mutex::default(),
                 scratch: AtomicU64::new(0),
                 durable: Mutex::default(),
@@ -263,13 +265,19 @@ impl ObjectStore {
     pub fn space(&self) -> Result<Space, ObjectError> {
         let root = &self.shared.root;
         let space = OsDisk.space(root).map_err(failed("measure", root))?;
-        let Watermark { bytes, percent } = self.shared.watermark;
+        let Watermark { bytes, percent } = *lock(&self.shared.watermark);
         let least = bytes.max(space.total / 100 * percent);
         Ok(Space {
             free: space.free,
             total: space.total,
             low: space.free < least,
+            room: space.free.saturating_sub(least / 2),
         })
+    }
+
+    /// From now on space is low below this.
+    pub fn set_watermark(&self, watermark: Watermark) {
+        *lock(&self.shared.watermark) = watermark;
     }
 
     fn dirty(&self) -> MutexGuard<'_, Dirty> {

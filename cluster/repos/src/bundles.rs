@@ -160,7 +160,7 @@ impl Inner {
 
     /// Has a bundle made in the background, unless somebody is at it.
     fn begin_bundle(self: &Arc<Self>, bundles: &Bundles, target: Target, name: &[u8]) {
-        if self.space.low_among(&[self.cluster.node()]).is_some() {
+        if self.space.is_low(self.cluster.node()) {
             return;
         }
         let Some(making) = bundles.begin(name) else {
@@ -215,7 +215,7 @@ impl Inner {
         let Some(bundles) = self.bundles.get().cloned() else {
             return;
         };
-        if self.space.low_among(&[self.cluster.node()]).is_some() {
+        if self.space.is_low(self.cluster.node()) {
             bundles.forget(&[]);
         }
         let swept = self

@@ -12,10 +12,11 @@ use henge_cluster::{AppliedEntry, Conditions, Effects, LoggedEntries, StartedFro
 use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
-use henge_storage::objects::ObjectStore;
+use henge_storage::objects::{ObjectStore, Space};
 use henge_types::{GroupId, LogIndex, NetworkId, PackId, PackRef, RequestId};
 use tokio::sync::Notify;
 
+use crate::metrics;
 use crate::parking::{Cause, Missing, Parking};
 use crate::readers::Readers;
 use crate::replaying::Replaying;
@@ -43,7 +44,7 @@ pub struct PackEffects {
     bereaved: Mutex<BTreeMap<(GroupId, NetworkId), LogIndex>>,
     /// Told when something is to be removed.
     less: Notify,
-    space: Mutex<Option<(Instant, bool)>>,
+    space: Mutex<Option<(Instant, Option<Space>)>>,
     clock: Arc<dyn Clock>,
     conditions: Conditions,
 }
@@ -400,24 +401,40 @@ impl Effects for PackEffects {
     }
 
     fn low_space(&self) -> bool {
+        self.space().is_none_or(|space| space.low)
+    }
+}
+
+impl PackEffects {
+    /// Free space as it was a moment ago; `None` where the file system does not say.
+    pub(crate) fn space(&self) -> Option<Space> {
         let now = self.clock.instant();
         let mut space = self
             .space
             .lock()
             .expect("invariant: looking at free space does not panic");
-        if let Some((at, low)) = *space
+        if let Some((at, known)) = *space
             && now.duration_since(at) < SPACE_BELIEVED
         {
-            return low;
+            return known;
         }
-        let low = self.objects.space().map_or_else(
-            |error| {
+        let found = match self.objects.space() {
+            Ok(found) => Some(found),
+            Err(error) => {
                 tracing::error!(%error, "cannot tell how much disk space is free");
-                true
-            },
-            |space| space.low,
+                None
+            }
+        };
+        metrics::disk_space(
+            found.map_or(0, |found| found.free),
+            found.is_none_or(|found| found.low),
         );
-        *space = Some((now, low));
-        low
+        *space = Some((now, found));
+        found
+    }
+
+    /// Whether a file of this size may be written.
+    pub(crate) fn has_room_for(&self, bytes: u64) -> bool {
+        self.space().is_some_and(|space| bytes <= space.room)
     }
 }

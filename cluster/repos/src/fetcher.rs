@@ -374,6 +374,13 @@ impl Inner {
                     idx_bytes,
                 } => (pack_bytes, idx_bytes),
             };
+        if !self
+            .effects
+            .has_room_for(pack_bytes.saturating_add(idx_bytes))
+        {
+            let message = "disk space is low here: the pack is fetched when there is room";
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
         let objects = self.objects().clone();
         let quarantine = self
             .work_of_replica

@@ -38,6 +38,8 @@ const BUNDLE_DISK_BYTES: &str = "henge_repos_bundles_disk_bytes";
 const BUNDLE_OFFERS: &str = "henge_repos_bundle_offers_total";
 const BUNDLE_READS: &str = "henge_repos_bundle_reads_total";
 const FORWARDED: &str = "henge_repos_forwarded_total";
+const FREE_BYTES: &str = "henge_repos_disk_free_bytes";
+const LOW_SPACE: &str = "henge_repos_low_space";
 
 /// Registers help texts; once a process.
 pub fn describe() {
@@ -143,6 +145,14 @@ fn describe_bundles() {
         "Bundles that this node made, by result (ok, small, failed)"
     );
     describe_histogram!(BUNDLE_SECONDS, "Seconds that making a bundle took");
+    describe_gauge!(
+        FREE_BYTES,
+        "Free bytes of the file system that holds the data directory"
+    );
+    describe_gauge!(
+        LOW_SPACE,
+        "1 while free space is below the watermark ([storage] low_space): this node takes no large packs"
+    );
     describe_gauge!(BUNDLES, "Bundles that this node keeps");
     describe_gauge!(
         BUNDLE_DISK_BYTES,
@@ -353,4 +363,11 @@ pub(crate) fn mirror_ran(kind: MirrorKind, done: bool, seconds: f64) {
 
 pub(crate) fn mirrors_due(mirrors: usize) {
     gauge!(MIRRORS_DUE).set(count(mirrors));
+}
+
+/// Free space of the data directory's file system.
+#[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+pub(crate) fn disk_space(free: u64, low: bool) {
+    gauge!(FREE_BYTES).set(free as f64);
+    gauge!(LOW_SPACE).set(f64::from(u8::from(low)));
 }

@@ -109,9 +109,9 @@ impl Inner {
             );
             return Some(StageAnswer::Refused(why));
         }
-        self.effects
-            .low_space()
-            .then(|| StageAnswer::Refused("disk space is low".to_owned()))
+        let bytes = stage.pack_bytes.saturating_add(stage.idx_bytes);
+        let takes = !self.effects.low_space() && self.effects.has_room_for(bytes);
+        (!takes).then(|| StageAnswer::Refused("disk space is low".to_owned()))
     }
 
     /// The entry came before the pack: it is waited for.

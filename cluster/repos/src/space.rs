@@ -1,13 +1,21 @@
-//! Free space: below the watermark pushes are refused, before the disk is full and the log meets it.
+//! Free space: a node whose disk is nearly full takes no large packs, before the log meets the full disk.
+//!
+//! A majority of voters with room is enough for a push. A voter without room falls behind in packs: what it lacks is
+//! parked, passed on to others, and fetched when there is room again. A leader without room hands over.
 
 use std::collections::BTreeSet;
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use henge_cluster::Cluster;
+use henge_cluster::{Cluster, Effects};
+use henge_git::http::ServiceError;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
-use henge_types::NodeId;
+use henge_types::{GroupId, NodeId};
+
+use crate::error;
+use crate::quorum::is_quorum;
+use crate::repos::Inner;
 
 /// How often the nodes are asked for their free space.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
@@ -17,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Space(Arc<RwLock<BTreeSet<NodeId>>>);
 
 impl Space {
-    /// Asks all nodes now and then: a replica without space asks its leaders this way to refuse.
+    /// Asks all nodes now and then. A leader without room hands its shards to voters that have some.
     pub(crate) fn watch(&self, cluster: Cluster, scope: &Scope) {
         let space = self.clone();
         scope.spawn("free space", OnPanic::EndProcess, async move {
@@ -30,30 +38,143 @@ impl Space {
                 let low = reports
                     .filter(|(_, report)| report.low_space)
                     .map(|(node, _)| node);
-                space.set(low.collect());
+                let low: BTreeSet<_> = low.collect();
+                space.set(low.clone());
+                if low.contains(&cluster.node()) {
+                    for group in cluster.local_groups() {
+                        hand_over(&cluster, group, &low).await;
+                    }
+                }
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         });
     }
 
     fn set(&self, low: BTreeSet<NodeId>) {
-        let mut known = self
-            .0
-            .write()
-            .expect("invariant: replacing a set does not panic");
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         for node in low.difference(&known) {
-            tracing::warn!(%node, "disk space is low: pushes are refused");
+            tracing::warn!(%node, "disk space is low: the node takes no large packs until there is room");
+        }
+        for node in known.difference(&low) {
+            tracing::info!(%node, "disk space is no longer low");
         }
         *known = low;
     }
 
-    /// One of the nodes among `nodes` whose space is low.
-    pub(crate) fn low_among(&self, nodes: &[NodeId]) -> Option<NodeId> {
-        let known = self
-            .0
-            .read()
-            .expect("invariant: replacing a set does not panic");
-        nodes.iter().find(|node| known.contains(node)).copied()
+    /// The nodes whose space is low.
+    pub(crate) fn low(&self) -> BTreeSet<NodeId> {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.clone()
+    }
+
+    /// Whether the space of a node is low.
+    pub(crate) fn is_low(&self, node: NodeId) -> bool {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.contains(&node)
+    }
+}
+
+/// Hands a shard that is led here to a voter with room, where a majority has some.
+async fn hand_over(cluster: &Cluster, group: GroupId, low: &BTreeSet<NodeId>) {
+    let Some(leadership) = cluster.leadership(group).filter(|_| !group.is_meta()) else {
+        return;
+    };
+    if let Ok(with_room) = with_room(&leadership.voters, low) {
+        cluster.yield_leadership(group, &with_room).await;
+    }
+}
+
+/// The voters with room, where they are a majority of every voter set; else those without.
+fn with_room(
+    voters: &[BTreeSet<NodeId>],
+    low: &BTreeSet<NodeId>,
+) -> Result<BTreeSet<NodeId>, BTreeSet<NodeId>> {
+    let all: BTreeSet<_> = voters.iter().flatten().copied().collect();
+    let with_room: BTreeSet<_> = all.difference(low).copied().collect();
+    if is_quorum(voters, &with_room) {
+        return Ok(with_room);
+    }
+    Err(all.intersection(low).copied().collect())
+}
+
+/// Why no push is taken, for the person who pushes.
+fn no_majority(low: &BTreeSet<NodeId>) -> String {
+    let nodes: Vec<_> = low.iter().map(ToString::to_string).collect();
+    let nodes = nodes.join(", ");
+    format!(
+        "disk space is low on node {nodes}: no majority has room for a push. Nothing was changed, fetches go on. Ask the operator to free disk space, then push again"
+    )
+}
+
+/// What a leader does with a push for want of space.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// There is room on a majority, this node included.
+    Here,
+    /// There is room on a majority, but not here: another node leads in a moment.
+    Elsewhere,
+    /// There is none.
+    Nowhere(String),
+}
+
+impl Inner {
+    /// The nodes without room; of this one it is known best.
+    fn without_room(&self) -> BTreeSet<NodeId> {
+        let mut low = self.space.low();
+        let own = self.cluster.node();
+        if self.effects.low_space() {
+            low.insert(own);
+        } else {
+            low.remove(&own);
+        }
+        low
+    }
+
+    /// Whether a push of so many bytes to a shard that is led here can be taken. Where others have room, they are asked
+    /// to lead.
+    pub(crate) async fn room_to_lead(
+        &self,
+        group: GroupId,
+        voters: &[BTreeSet<NodeId>],
+        bytes: u64,
+    ) -> Room {
+        let low = self.without_room();
+        let own = self.cluster.node();
+        match with_room(voters, &low) {
+            Err(low) => Room::Nowhere(no_majority(&low)),
+            Ok(with_room) if low.contains(&own) => {
+                self.cluster.yield_leadership(group, &with_room).await;
+                Room::Elsewhere
+            }
+            Ok(_) if !self.effects.has_room_for(bytes) => Room::Nowhere(format!(
+                "node {own}, which leads the repository's shard, has no room for a push of {bytes} bytes. Nothing was changed. Push in smaller steps, or ask the operator to free disk space"
+            )),
+            Ok(_) => Room::Here,
+        }
+    }
+
+    /// Whether there is room to merge packs: on a majority, this node included.
+    pub(crate) fn has_room_to_merge(&self, voters: &[BTreeSet<NodeId>]) -> Result<(), NodeId> {
+        let low = self.without_room();
+        let own = self.cluster.node();
+        if low.contains(&own) {
+            return Err(own);
+        }
+        with_room(voters, &low)
+            .map(drop)
+            .map_err(|low| low.first().copied().unwrap_or(own))
+    }
+
+    /// Refuses a push before it is sent: no majority of the shard's replicas has room for it.
+    pub(crate) fn refuse_without_room(&self, group: GroupId) -> Result<(), ServiceError> {
+        let replicas: BTreeSet<_> = self.cluster.replicas(group).into_iter().collect();
+        if replicas.is_empty() {
+            return Ok(());
+        }
+        match with_room(&[replicas], &self.without_room()) {
+            Ok(_) => Ok(()),
+            Err(low) => Err(error::unavailable(no_majority(&low))),
+        }
     }
 }
 
@@ -61,14 +182,30 @@ impl Space {
 mod tests {
     use super::*;
 
+    fn nodes(numbers: &[u64]) -> BTreeSet<NodeId> {
+        numbers.iter().copied().map(NodeId::new).collect()
+    }
+
+    /// One full disk among three refused all pushes of the cluster.
     #[test]
-    fn a_node_counts_only_among_those_asked_about() {
+    fn a_majority_with_room_is_enough() {
+        let three = [nodes(&[1, 2, 3])];
+        assert_eq!(with_room(&three, &nodes(&[2])), Ok(nodes(&[1, 3])));
+        assert_eq!(with_room(&three, &nodes(&[2, 3])), Err(nodes(&[2, 3])));
+        // Of a node that does not vote nothing depends.
+        assert_eq!(with_room(&three, &nodes(&[4, 5])), Ok(nodes(&[1, 2, 3])));
+        assert_eq!(with_room(&[nodes(&[1])], &nodes(&[1])), Err(nodes(&[1])));
+        let joint = [nodes(&[1, 2, 3]), nodes(&[3, 4, 5])];
+        assert_eq!(with_room(&joint, &nodes(&[4, 5])), Err(nodes(&[4, 5])));
+        assert_eq!(with_room(&joint, &nodes(&[1, 4])), Ok(nodes(&[2, 3, 5])));
+    }
+
+    #[test]
+    fn what_is_low_is_what_was_heard_last() {
         let space = Space::default();
-        let node = NodeId::new;
-        space.set(BTreeSet::from([node(2)]));
-        assert_eq!(space.low_among(&[node(1), node(2)]), Some(node(2)));
-        assert_eq!(space.low_among(&[node(1), node(3)]), None);
-        space.set(BTreeSet::new());
-        assert_eq!(space.low_among(&[node(2)]), None);
+        space.set(nodes(&[2]));
+        assert!(space.is_low(NodeId::new(2)) && !space.is_low(NodeId::new(1)));
+        space.set(nodes(&[]));
+        assert_eq!(space.low(), nodes(&[]));
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use henge_cluster::{Effects, Leadership, LevelError, ProposeError, StateAt};
+use henge_cluster::{Leadership, LevelError, ProposeError, StateAt};
 use henge_git::fsck::{Finding, FsckError, fsck_pack};
 use henge_git::repack::{
     self, CoverError, PackSize, PlanLimits, RepackError, RepackOptions, ReverseIndex,
@@ -242,12 +242,8 @@ impl Inner {
         if self.effects.parking().is_parked(&network) {
             return Err(CompactError::Parked);
         }
-        let voters: Vec<_> = leadership.voters.iter().flatten().copied().collect();
-        let own = self.effects.low_space().then(|| self.cluster.node());
-        match own.or_else(|| self.space.low_among(&voters)) {
-            Some(node) => Err(CompactError::LowSpace(node)),
-            None => Ok(()),
-        }
+        self.has_room_to_merge(&leadership.voters)
+            .map_err(CompactError::LowSpace)
     }
 
     /// Writes the new pack into a quarantine and makes sure that it holds what the old ones do.

@@ -22,4 +22,5 @@ mod replay;
 mod ring;
 mod settings;
 mod sha256;
+mod space;
 mod unwritten;
