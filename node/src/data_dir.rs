@@ -8,6 +8,7 @@ use henge_cli::private_file::{self, PrivateFileError};
 use thiserror::Error;
 
 use crate::identity::{IDENTITY_FILE, Identity, Life};
+use crate::reserve;
 
 const LOCK_FILE: &str = "henge.lock";
 const PID_FILE: &str = "henge.pid";
@@ -19,6 +20,9 @@ pub(crate) enum DataDirError {
     /// It is not there, or cannot be used.
     #[error("cannot use the data directory {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
+    /// A file of it cannot be written.
+    #[error("cannot write {path}: {source}: free disk space and start the node again")]
+    Write { path: PathBuf, source: io::Error },
     /// Another process lives in it.
     #[error("the data directory {path} is in use by another process{}", by(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
@@ -81,6 +85,7 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
+        reserve::release_if_full(path).map_err(failed)?;
         let mut identity =
             Identity::read(path).map_err(|detail| DataDirError::Identity { detail })?;
         check_log(path, identity.life)?;
@@ -92,7 +97,7 @@ impl DataDir {
             identity.life = Life::Starting;
             identity.write(path)?;
         }
-        write_pid(path).map_err(failed)?;
+        write_pid(path)?;
         Ok(Self {
             path: path.to_owned(),
             identity,
@@ -108,6 +113,7 @@ impl DataDir {
             self.identity.life = Life::Started;
             self.identity.write(&self.path)?;
         }
+        reserve::keep(&self.path);
         Ok(())
     }
 
@@ -201,12 +207,40 @@ fn make_folder(path: &Path) -> io::Result<()> {
 }
 
 /// Readable by everybody, replaced as a whole: whoever waits for it never reads half a number.
-fn write_pid(path: &Path) -> io::Result<()> {
+fn write_pid(path: &Path) -> Result<(), DataDirError> {
     let target = path.join(PID_FILE);
     let unfinished = path.join("henge.pid.new");
-    let mut file = File::create(&unfinished)?;
-    writeln!(file, "{}", std::process::id())?;
-    fs::rename(unfinished, target)
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&unfinished)?;
+        writeln!(file, "{}", std::process::id())?;
+        fs::rename(&unfinished, &target)
+    };
+    match write() {
+        Ok(()) => Ok(()),
+        // The one that a killed process left has its block already.
+        Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            fs::remove_file(&unfinished).ok();
+            overwrite_pid(&target).map_err(|source| DataDirError::Write {
+                path: target.clone(),
+                source,
+            })
+        }
+        Err(source) => Err(DataDirError::Write {
+            path: unfinished.clone(),
+            source,
+        }),
+    }
+}
+
+fn overwrite_pid(target: &Path) -> io::Result<()> {
+    let text = format!("{}\n", std::process::id());
+    let mut file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(target)?;
+    file.write_all(text.as_bytes())?;
+    file.set_len(text.len() as u64)
 }
 
 /// The node's certificate, its key and the cluster's authority, as the transport wants them.

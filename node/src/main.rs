@@ -24,6 +24,7 @@ mod export;
 mod http_server;
 mod identity;
 mod logging;
+mod reserve;
 mod run;
 mod serve_bare;
 mod signals;
