@@ -13,6 +13,7 @@ use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 use henge_state::{Effect, ShardView, State};
 use henge_storage::objects::{ObjectStore, Space};
+use henge_types::conditions::ConditionKind;
 use henge_types::{GroupId, LogIndex, NetworkId, PackId, PackRef, RequestId};
 use tokio::sync::Notify;
 
@@ -23,6 +24,8 @@ use crate::replaying::Replaying;
 use crate::retiring::{Retired, Retiring};
 use crate::staging::{KeepError, Staging, end_after_failed_sync};
 
+/// What the condition of low space is about.
+const LOW_SPACE_SUBJECT: &str = "data directory";
 /// How long the answer of the file system about free space is believed.
 const SPACE_BELIEVED: Duration = Duration::from_secs(1);
 
@@ -430,7 +433,23 @@ impl PackEffects {
             found.is_none_or(|found| found.low),
         );
         *space = Some((now, found));
+        drop(space);
+        self.tell_space(found);
         found
+    }
+
+    fn tell_space(&self, found: Option<Space>) {
+        let low = match found {
+            Some(found) if !found.low => {
+                self.conditions
+                    .clear(ConditionKind::LowSpace, LOW_SPACE_SUBJECT);
+                return;
+            }
+            Some(found) => format!("{} of {} bytes are free", found.free, found.total),
+            None => "the file system does not say how much is free".to_owned(),
+        };
+        self.conditions
+            .raise(ConditionKind::LowSpace, LOW_SPACE_SUBJECT, low);
     }
 
     /// Whether a file of this size may be written.
