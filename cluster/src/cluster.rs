@@ -42,8 +42,6 @@ use crate::transport::quic::Quic;
 use crate::transport::tls::{Tls, TlsError};
 use crate::upkeep;
 
-/// How long a leader that shuts down tries to hand a group over.
-const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a stop waits for calls on groups to end.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -410,48 +408,6 @@ impl Cluster {
             .blocking("sync packs", move || effects.before_clean_stop())
             .await??;
         self.shared.deps.kv.close().await
-    }
-
-    /// Asks one of `to` to take over a group that this node leads, and waits a moment for it to happen. A leader that
-    /// handed over proposes nothing more; where its successor is not elected in time, the voters elect another one.
-    pub async fn yield_leadership(&self, group: GroupId, to: &BTreeSet<NodeId>) {
-        if let Ok(group) = self.shared.groups.get(group) {
-            let is_allowed = |node: u64| to.contains(&NodeId::new(node));
-            self.hand_over(&group, is_allowed).await;
-        }
-    }
-
-    /// Asks the voter heard last, of those that are allowed, to take a group over, and waits a moment for it to happen.
-    async fn hand_over(&self, group: &crate::group::Group, is_allowed: impl Fn(u64) -> bool) {
-        use openraft::async_runtime::watch::WatchReceiver;
-        let own = self.node().get();
-        let target = {
-            let metrics = group.raft.metrics().borrow_watched().clone();
-            if metrics.current_leader != Some(own) {
-                return;
-            }
-            let heard = metrics.heartbeat.unwrap_or_default();
-            heard
-                .into_iter()
-                .filter(|(node, _)| *node != own && is_allowed(*node))
-                .max_by_key(|(_, at)| at.map(|at| *at))
-                .map(|(node, _)| node)
-        };
-        let Some(target) = target else { return };
-        if group.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
-        }
-        let mut metrics = group.raft.server_metrics();
-        let moved = async {
-            while metrics.borrow_watched().current_leader == Some(own) {
-                if metrics.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        if tokio::time::timeout(HANDOVER_TIMEOUT, moved).await.is_err() {
-            tracing::info!(group = %group.id, target, "leadership not taken over in time: the others will elect");
-        }
     }
 
     /// Stops this node's replica of a group as a failure of its storage does. For tests of what the others do then.

@@ -9,7 +9,7 @@
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
 //! - [`conditions`]: what is wrong on this node, since when.
 //! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
-//! - `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
+//! - `handover`: leadership that is handed over. `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
 //! - [`offline`]: the groups of a node that does not run.
@@ -26,6 +26,7 @@ pub mod config;
 pub mod effects;
 mod formation;
 pub mod group;
+mod handover;
 mod kv_writer;
 pub mod levels;
 mod log_store;
