@@ -396,7 +396,10 @@ mod tests {
         }
         for cut in 0..listed.len() {
             let mut listing = read(&words).unwrap();
-            assert!(read_ls_refs(&mut &listed[..cut], &mut listing).is_err(), "{cut}");
+            assert!(
+                read_ls_refs(&mut &listed[..cut], &mut listing).is_err(),
+                "{cut}"
+            );
         }
         let mut listing = read(&words).unwrap();
         read_ls_refs(&mut &listed[..], &mut listing).unwrap();

@@ -131,7 +131,8 @@ impl Source for Directory {
             message: error.to_string(),
         })?;
         let objects = self.objects();
-        let mut listing = Local::new(&self.repository, &objects, self.pack_bytes_max).list(watch)?;
+        let mut listing =
+            Local::new(&self.repository, &objects, self.pack_bytes_max).list(watch)?;
         listing.unnameable = self.repository.unnameable_refs();
         Ok(listing)
     }
