@@ -328,7 +328,7 @@ impl Runner<'_> {
             match served {
                 Served::Wrong(texts) => wrong(scene, texts),
                 Served::Refused(text) => {
-                    scene.found(Sort::Unserved, format!("after a restart: {text}"))
+                    scene.found(Sort::Unserved, format!("after a restart: {text}"));
                 }
                 Served::Right => {}
             }
