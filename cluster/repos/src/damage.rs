@@ -48,7 +48,8 @@ impl Inner {
     async fn round(&self) {
         let mut looked = 0;
         for group in self.cluster.local_groups() {
-            if group.is_meta() {
+            // A replay writes no packs: what is missing is looked for when it has ended.
+            if group.is_meta() || self.effects.is_replaying(group) {
                 continue;
             }
             let Some(at) = self.cluster.state(group) else {
@@ -148,7 +149,7 @@ impl Inner {
             pack,
         } = missing;
         // Looked up after the files were looked at: a replaced pack is removed only once its entry is in the state.
-        if !self.is_named(&missing) {
+        if !self.is_named(&missing) || self.effects.is_replaying(group) {
             return;
         }
         if self.effects.parking().park(missing, Cause::Damaged) {
