@@ -8,7 +8,7 @@ use super::{Bite, Ends, Fault, Field, Injected, Shows};
 use crate::ring::Ending;
 
 /// A node that ends for it says so with one of these.
-const WORDS: &[&str] = &["data directory", "removed", "gone", "moved", "replaced"];
+const WORDS: &[&str] = &["data directory", "removed", "gone", "moved", "No such file"];
 
 /// Where it is meanwhile.
 #[derive(Debug, Default)]
