@@ -199,11 +199,12 @@ fn write_all(offline: &Offline, work: &bare::Work, dest: &Path) -> anyhow::Resul
             crate::say(&format!("  MISSING {reason}"));
         }
     }
-    crate::say(&format!(
-        "{} repositories in {}, {missing} of them or of the node's state incomplete",
-        wanted.len(),
-        dest.display()
-    ));
+    let found = match missing {
+        0 => "nothing is missing".to_owned(),
+        count => format!("{count} repositories or groups are incomplete"),
+    };
+    let (count, dest) = (wanted.len(), dest.display());
+    crate::say(&format!("{count} repositories in {dest}: {found}"));
     Ok(if missing == 0 {
         Outcome::Whole
     } else {

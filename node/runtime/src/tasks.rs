@@ -90,7 +90,7 @@ impl Scope {
     /// Runs blocking work on the bounded pool and waits for its result.
     ///
     /// # Errors
-    /// When the job panicked or the runtime is going away; the job's own result is returned as it is.
+    /// When the job panicked; the job's own result is returned as it is. Never returns when the runtime goes away.
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the one place that starts blocking jobs"
@@ -111,10 +111,9 @@ impl Scope {
         });
         match job.await {
             Ok(result) => Ok(result),
-            // The runtime goes away and the caller with it. An error would be taken for one of the disk.
-            Err(error) if error.is_cancelled() && self.cancel.is_cancelled() => {
-                std::future::pending().await
-            }
+            // Only a runtime that goes away drops a job, and the caller goes with it: an error would be taken for one of
+            // the disk.
+            Err(error) if error.is_cancelled() => std::future::pending().await,
             Err(error) => Err(io::Error::other(format!(
                 "blocking job {name} died: {error}"
             ))),
