@@ -97,9 +97,9 @@ pub const SNAPSHOT_LOG_ENTRIES: u64 = 500_000;
 /// Log entries kept behind a snapshot, so that a follower a little behind needs none.
 pub const LOG_ENTRIES_KEPT: u64 = 1_000;
 
-/// Free space below which pushes are refused: the larger of this and [`LOW_SPACE_PERCENT`].
+/// Free space below which a node takes no large packs: the larger of this and [`LOW_SPACE_PERCENT`].
 pub const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
-/// Free space below which pushes are refused, in percent of the file system.
+/// The same in percent of the file system.
 pub const LOW_SPACE_PERCENT: u64 = 5;
 
 /// How long the record of a request lives at least, milliseconds.

@@ -49,7 +49,7 @@ pub struct NodeReport {
     pub level: u32,
     /// Milliseconds since its process started.
     pub uptime_ms: u64,
-    /// Free space is below the watermark: pushes are refused.
+    /// Free space is below the watermark: the node takes no large packs.
     pub low_space: bool,
     /// Why the node does not serve, as its `/readyz` says; none when it does.
     #[serde(default)]
