@@ -300,7 +300,15 @@ impl Runner<'_> {
             healthy = self.check_everything(scene);
         } else {
             let text = self.describe();
-            scene.found(Sort::Stuck, text);
+            let lower = text.to_lowercase();
+            let told = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+            // A node may also refuse to run one group, and say so in the status.
+            match scene.ends(scene.step.node) {
+                Some(Ends::MayRefuse(words)) if told(words) => {
+                    scene.notes.push(format!("refused in the status: {text}"));
+                }
+                _ => scene.found(Sort::Stuck, text),
+            }
         }
         let mut field = self.field(scene, rng);
         if let Some(note) = fault.undo(&mut field)? {
