@@ -7,6 +7,7 @@ mod fixtures;
 mod forks;
 mod golden;
 mod golden_3;
+mod golden_log;
 mod golden_network;
 mod meta;
 mod mirrors;
