@@ -1,8 +1,9 @@
 //! The handle on a node's part in the cluster: start, stop, and what the layers above ask of it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
@@ -21,6 +22,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::acknowledged::Followed;
+use crate::clocks::Clocks;
 use crate::conditions::Conditions;
 use crate::config::{ClusterConfig, raft_config};
 use crate::effects::Effects;
@@ -29,6 +31,7 @@ use crate::group::{Groups, Leadership};
 use crate::kv_writer::KvWriter;
 use crate::machine::{MachineDeps, StateAt, View};
 use crate::network::SNAPSHOT_SERVICE;
+use crate::renewal::InDoubt;
 use crate::server::{ClusterServer, RaftServer};
 use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
@@ -127,7 +130,21 @@ pub(crate) struct Shared {
     pub(crate) progress: StartProgress,
     /// The cluster as the members told it when they were last asked.
     pub(crate) heard: Mutex<Option<ClusterStatus>>,
+    /// The generations of request records that the members' replicas were last heard to fill.
+    pub(crate) generations: Mutex<BTreeMap<GroupId, u64>>,
+    /// The members' clocks.
+    pub(crate) clocks: Clocks,
+    /// Requests that this node proposed without knowing yet what became of them.
+    pub(crate) in_doubt: InDoubt,
     counter: AtomicU64,
+}
+
+impl Shared {
+    pub(crate) fn heard_generations(&self) -> MutexGuard<'_, BTreeMap<GroupId, u64>> {
+        self.generations
+            .lock()
+            .expect("invariant: the generations are only read and replaced")
+    }
 }
 
 /// A node's part in the cluster; clones share it.
@@ -185,6 +202,9 @@ impl Cluster {
         let cluster = Self {
             shared: Arc::new(Shared {
                 started: clock.instant(),
+                clocks: Clocks::new(config.identity.node, Arc::clone(&clock)),
+                generations: Mutex::default(),
+                in_doubt: InDoubt::default(),
                 peers: Peers::new(members.clone(), starts.clone(), tls),
                 // The high half tells this run's request ids from those of earlier ones.
                 counter: AtomicU64::new(u64::from(rand::random::<u32>()) << 32),
@@ -229,6 +249,7 @@ impl Cluster {
             (shared.members.clone(), shared.starts.clone()),
             shared.groups.clone(),
             Arc::clone(&shared.clock),
+            shared.clocks.clone(),
         );
         let raft = RaftServiceServer::new(raft)
             .max_decoding_message_size(limits::RPC_MESSAGE_BYTES_MAX)

@@ -139,6 +139,9 @@ impl Group {
             snapshot_index: metrics.snapshot.map_or(0, |id| id.index()),
             state_hash,
             parked,
+            request_generation: self
+                .view
+                .with(|state, _| henge_state::request_generation(state)),
             voters: metrics
                 .membership_config
                 .voter_ids()

@@ -13,10 +13,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use henge_types::command::VERSION_KNOWN;
+use henge_types::command::{VERSION_KNOWN, VERSION_STARTS_AND_TIME};
 use henge_types::{Command, GroupId, NodeId};
 use thiserror::Error;
 
+use crate::clocks::ClockState;
 use crate::cluster::Cluster;
 use crate::proposals::ProposeError;
 
@@ -87,6 +88,10 @@ impl Cluster {
         version: u32,
         deadline: Duration,
     ) -> Result<(), LevelError> {
+        // The barrier sets the group's time: not by a clock that may be wrong.
+        if version >= VERSION_STARTS_AND_TIME && self.clock_state() != ClockState::Right {
+            return Err(ProposeError::NotLeader { leader: None }.into());
+        }
         let barrier = Command::VersionBarrier { version };
         self.write(group, barrier, None, deadline).await?;
         tracing::info!(%group, level = version, "every replica understands this release level from here on");

@@ -11,6 +11,7 @@
 //! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
 //! - `handover`: leadership that is handed over. `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
 //! - [`levels`]: what a release brings begins when every replica has it.
+//! - `clocks`: how far this node's clock is from the others'; `time`: the time of groups; `renewal`: ids of long pushes.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
 //! - [`offline`]: the groups of a node that does not run.
 //! - [`logged`]: single entries of the log, for the layer above.
@@ -20,6 +21,7 @@
 //! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
 
 mod acknowledged;
+mod clocks;
 pub mod cluster;
 pub mod conditions;
 pub mod config;
@@ -41,6 +43,7 @@ pub mod placement;
 pub mod proposals;
 mod raft;
 pub mod reads;
+mod renewal;
 mod server;
 mod snapshot_file;
 mod snapshot_service;
@@ -51,11 +54,13 @@ pub mod starts;
 mod status;
 #[cfg(test)]
 mod suite;
+mod time;
 pub mod transport;
 mod upkeep;
 mod watch;
 mod wire;
 
+pub use clocks::ClockState;
 pub use cluster::{Cluster, Reporting, StartError};
 pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
@@ -66,6 +71,7 @@ pub use logged::LoggedEntries;
 pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;
+pub use renewal::Renewed;
 pub use start_progress::StartProgress;
 pub use starts::adopt_moved;
 pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};

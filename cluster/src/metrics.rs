@@ -1,5 +1,7 @@
 //! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, and the kind of a condition.
 
+use std::time::Duration;
+
 use henge_types::GroupId;
 use henge_types::status::Role;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
@@ -24,6 +26,10 @@ pub fn describe() {
         "henge_cluster_applied_lag_entries",
         "Entries that this replica knows committed and has not applied, by group."
     );
+    describe_gauge!(
+        "henge_cluster_clock_skew_seconds",
+        "How far this node's clock is ahead of the median of the members' clocks; negative when it is behind."
+    );
     describe_gauge!("henge_cluster_groups_led", "Groups that this node leads.");
     describe_gauge!(
         "henge_cluster_groups_stopped",
@@ -41,6 +47,12 @@ pub fn describe() {
 
 pub(crate) fn leader_changed(group: GroupId) {
     counter!("henge_cluster_leader_changes_total", "group" => group.to_string()).increment(1);
+}
+
+pub(crate) fn clock_skew(ahead_ms: i64) {
+    let seconds = Duration::from_millis(ahead_ms.unsigned_abs()).as_secs_f64();
+    let signed = if ahead_ms < 0 { -seconds } else { seconds };
+    gauge!("henge_cluster_clock_skew_seconds").set(signed);
 }
 
 pub(crate) fn observe(cluster: &Cluster) {

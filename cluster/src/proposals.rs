@@ -158,6 +158,7 @@ impl Cluster {
             }
             Err(LevelError::Propose(error)) => return Err(error),
         }
+        self.keep_time(group, deadline).await;
         let left = until.saturating_duration_since(self.clock().instant());
         self.write_at(group, term, command, request, left).await
     }
@@ -184,9 +185,12 @@ impl Cluster {
     ) -> Result<Applied, ProposeError> {
         let replica = self.groups().get(group)?;
         let name = command.name();
+        // Whatever this node's clock may be now, another one leads soon.
+        let stamp = self.stamp(&replica).await;
+        let proposed_at_ms = stamp.ok_or(ProposeError::NotLeader { leader: None })?;
         let proposal = Proposal {
             request,
-            proposed_at_ms: self.clock().unix_ms(),
+            proposed_at_ms,
             seed: rand::random(),
             command,
         };
@@ -337,12 +341,16 @@ impl Cluster {
         tokio::time::sleep(pause.min(left)).await;
     }
 
-    /// A new request id of this node.
-    pub fn next_request_id(&self) -> RequestId {
-        RequestId {
-            made_at_ms: self.clock().unix_ms(),
+    /// A new request id of this node, for a request to this group.
+    pub fn next_request_id(&self, group: GroupId) -> RequestId {
+        let id = RequestId {
+            made_at_ms: self.shared.clocks.corrected_ms(),
             incarnation: self.identity().incarnation,
             counter: self.next_count(),
+        };
+        match self.request_generation(group) {
+            Some(generation) => id.in_generation(generation),
+            None => id,
         }
     }
 }

@@ -16,6 +16,7 @@ use henge_types::{GroupId, NodeId, Proposal};
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::clocks::{ClockState, Clocks};
 use crate::cluster::Cluster;
 use crate::group::{Group, Groups};
 use crate::network::GROUP;
@@ -39,6 +40,7 @@ pub(crate) struct RaftServer {
     starts: Starts,
     groups: Groups,
     clock: Arc<dyn Clock>,
+    clocks: Clocks,
 }
 
 impl RaftServer {
@@ -47,12 +49,14 @@ impl RaftServer {
         (members, starts): (Members, Starts),
         groups: Groups,
         clock: Arc<dyn Clock>,
+        clocks: Clocks,
     ) -> Self {
         Self {
             members,
             starts,
             groups,
             clock,
+            clocks,
         }
     }
 
@@ -226,6 +230,11 @@ impl RaftService for RaftServer {
         let message = request.into_inner();
         let group = self.group(message.group)?;
         self.refuse_while_quiet(&group)?;
+        if let (ClockState::Wrong { .. }, _) = self.clocks.judge() {
+            return Err(Status::unavailable(
+                "this node's clock is wrong: it leads nothing",
+            ));
+        }
         let from = wire::vote(message.ballot)
             .map_err(|error| Status::invalid_argument(error.to_string()))?;
         let request = TransferLeaderRequest::new(from, message.to, message.last.map(wire::id_in));

@@ -3,6 +3,7 @@
 //! The facts are a [`ClusterStatus`]; what they mean is judged by [`henge_types::health`] alone, for `cluster status` and
 //! for `/readyz` alike.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use henge_proto::cluster as pb;
@@ -11,6 +12,7 @@ use henge_types::command::VERSION_KNOWN;
 use henge_types::status::{ClusterStatus, NodeReport, NodeStatus};
 use henge_types::{GroupId, NodeId, ShardPlacement, health};
 
+use crate::clocks::Reading;
 use crate::cluster::Cluster;
 
 /// How long a member gets to report for `cluster status`.
@@ -37,6 +39,7 @@ impl Cluster {
             not_ready: None,
             starting: !shared.progress.is_done(),
             now_ms: shared.clock.unix_ms(),
+            clock: Some(self.clock_report()),
             replicas: replicas
                 .iter()
                 .map(|replica| {
@@ -57,9 +60,13 @@ impl Cluster {
     /// The cluster as this node sees it; members that do not answer in a second have no report.
     pub async fn status(&self) -> ClusterStatus {
         let members = self.shared.members.all();
-        let reports =
-            futures::future::join_all(members.iter().map(|member| self.ask_report(member.node)))
-                .await;
+        let asked = members.iter();
+        let asked = asked.map(|member| self.ask_report_and_clock(member.node));
+        let answers = futures::future::join_all(asked).await;
+        self.heard_clocks(&members, &answers);
+        let reports = answers
+            .into_iter()
+            .map(|answer| answer.map(|(report, _)| report));
         let nodes: Vec<NodeStatus> = members
             .into_iter()
             .zip(reports)
@@ -82,6 +89,7 @@ impl Cluster {
         status.healthy = health::groups(&status)
             .iter()
             .all(|group| group.served.is_ok());
+        *self.shared.heard_generations() = generations(&status);
         *self.lock_heard() = Some(status.clone());
         status
     }
@@ -106,16 +114,26 @@ impl Cluster {
     }
 
     pub(crate) async fn ask_report(&self, node: NodeId) -> Option<NodeReport> {
+        Some(self.ask_report_and_clock(node).await?.0)
+    }
+
+    /// The same, and what the member's clock shows beside this node's.
+    async fn ask_report_and_clock(&self, node: NodeId) -> Option<(NodeReport, Option<Reading>)> {
         if node == self.node() {
-            return Some(self.report());
+            return Some((self.report(), None));
         }
+        let asked = self.asked_now();
         let mut client = self.shared.peers.cluster(node).ok()?;
         let reply = tokio::time::timeout(REPORT_TIMEOUT, client.report(pb::ReportRequest {}))
             .await
             .ok()?
             .inspect_err(|status| self.shared.starts.heard(status))
             .ok()?;
-        serde_json::from_slice(&reply.into_inner().report).ok()
+        let report: NodeReport = serde_json::from_slice(&reply.into_inner().report).ok()?;
+        // A release that does not say has none.
+        let theirs = Some(report.now_ms).filter(|now_ms| *now_ms > 0);
+        let reading = theirs.map(|theirs| asked.reading(theirs, self.clock().as_ref()));
+        Some((report, reading))
     }
 
     /// Whether this node serves: every group it should hold runs here, is served and is not behind.
@@ -151,6 +169,19 @@ impl Cluster {
         mine.report = Some(own);
         health::readiness(&status, own_number)
     }
+}
+
+/// The highest generation of request records that a replica of each group fills.
+fn generations(status: &ClusterStatus) -> BTreeMap<GroupId, u64> {
+    let mut highest = BTreeMap::new();
+    let reports = status.nodes.iter().filter_map(|node| node.report.as_ref());
+    for replica in reports.flat_map(|report| &report.replicas) {
+        if let Some(generation) = replica.request_generation {
+            let known = highest.entry(replica.group).or_insert(generation);
+            *known = generation.max(*known);
+        }
+    }
+    highest
 }
 
 fn millis(duration: Duration) -> u64 {

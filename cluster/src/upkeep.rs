@@ -13,6 +13,7 @@ use crate::group::Group;
 use crate::log_store::slot;
 use crate::metrics;
 use crate::starts::StartRefusal;
+use crate::time::ClockSeen;
 use crate::watch::Watch;
 
 /// Between two looks at every group.
@@ -63,6 +64,7 @@ async fn look(cluster: &Cluster) {
             }
         }
         note_refused_starts(cluster);
+        cluster.tend_time().await;
         metrics::observe(cluster);
     }
 }
@@ -86,9 +88,11 @@ fn note_refused_starts(cluster: &Cluster) {
 }
 
 async fn ask(cluster: &Cluster) {
+    let mut clock_seen = ClockSeen::default();
     loop {
         // Asking is what keeps the facts fresh that readiness is judged by.
         drop(cluster.status().await);
+        cluster.mind_clock(&mut clock_seen).await;
         let pause = match cluster.is_ready() {
             Ok(()) => ASK_EVERY,
             Err(_) => ASK_EVERY_WHILE_NOT_READY,

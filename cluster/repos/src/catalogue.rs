@@ -410,7 +410,7 @@ impl Catalogue {
         principal: &str,
         repo: RepoId,
     ) -> Result<Applied, ServiceError> {
-        let request = self.binding(&command, principal, repo);
+        let request = self.binding(group, &command, principal, repo);
         let called = self
             .cluster
             .call(group, command, request, QUORUM_WAIT)
@@ -425,15 +425,16 @@ impl Catalogue {
         Ok(applied)
     }
 
-    /// Binds a new request id to this command.
+    /// Binds a new request id for this group to this command.
     pub(crate) fn binding(
         &self,
+        group: GroupId,
         command: &Command,
         principal: &str,
         repo: RepoId,
     ) -> RequestBinding {
         RequestBinding {
-            id: self.cluster.next_request_id(),
+            id: self.cluster.next_request_id(group),
             principal: principal.to_owned(),
             repo: Some(repo),
             digest: Sha256::digest(command.encode()).into(),

@@ -119,7 +119,7 @@ impl Inner {
         }
         let command = ShardCommand::SetNonceSeed(NonceSeed::from_bytes(bytes));
         let command = Command::Shard(command);
-        let request = self.catalogue.binding(&command, PRINCIPAL, repo);
+        let request = self.catalogue.binding(group, &command, PRINCIPAL, repo);
         let given = async {
             let called = self.cluster.call(group, command, request, SEED_WAIT).await;
             called.map_err(|error| error.to_string())?;

@@ -119,7 +119,7 @@ impl Claim {
     /// Whether an entry that answers `request` is what this claim was made for.
     pub(crate) fn is_for(&self, request: Option<RequestId>) -> bool {
         let none = Self::of_no_request(self.group, self.term).request;
-        self.request == request.unwrap_or(none)
+        self.request.is_same(&request.unwrap_or(none))
     }
 }
 

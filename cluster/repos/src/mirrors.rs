@@ -109,7 +109,6 @@ impl Runner {
     /// The mirrors that are due in the shards that this node leads, the most overdue first.
     fn due(&self) -> Vec<(GroupId, u64, Mirror)> {
         let cluster = &self.inner.cluster;
-        let now_ms = self.inner.clock.unix_ms();
         let mut due = Vec::new();
         for group in cluster.local_groups() {
             let Some(leadership) = cluster.leadership(group).filter(|_| !group.is_meta()) else {
@@ -118,11 +117,16 @@ impl Runner {
             let Some(view) = cluster.view(group) else {
                 continue;
             };
+            let now_ms = cluster.now_ms(group);
+            let is_due = match cluster.keeps_time(group) {
+                true => Mirror::is_due_in_group,
+                false => Mirror::is_due,
+            };
             view.with(|state, _| {
                 let shard = ShardView::new(state);
                 let mirrors = shard.mirrors();
                 let mirrors =
-                    mirrors.filter(|mirror| mirror.is_due(now_ms) && !rests(shard, mirror));
+                    mirrors.filter(|mirror| is_due(mirror, now_ms) && !rests(shard, mirror));
                 due.extend(mirrors.map(|mirror| (group, leadership.term, mirror)));
             });
         }

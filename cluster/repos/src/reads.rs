@@ -125,7 +125,7 @@ impl Inner {
             .cluster
             .state(target.group)
             .ok_or_else(|| elsewhere("its replica has gone"))?;
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.cluster.now_ms(target.group);
         let refs = StateRefs::open(at, &target.repo, target.generation, now_ms)
             .map_err(|_| NotServed::WrongGeneration)?;
         // After the state was taken: what it names is here or parked by now.

@@ -60,7 +60,9 @@ impl Inner {
                 principal,
                 looked.checked_at,
             );
-            let request = self.catalogue.binding(&command, principal, target.repo);
+            let request = self
+                .catalogue
+                .binding(target.group, &command, principal, target.repo);
             let called = self
                 .cluster
                 .call(target.group, command, request, QUORUM_WAIT)

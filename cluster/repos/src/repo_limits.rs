@@ -40,7 +40,9 @@ impl Inner {
                 generation: target.generation,
                 limits,
             });
-            let request = self.catalogue.binding(&command, principal, target.repo);
+            let request = self
+                .catalogue
+                .binding(target.group, &command, principal, target.repo);
             let called = self
                 .cluster
                 .call(target.group, command, request, QUORUM_WAIT)

@@ -211,7 +211,8 @@ impl<'a> KeptTips<'a> {
             path: objects.objects_dir(&network),
             source: io::Error::other(error),
         };
-        let since_ms = self.effects.unix_ms().saturating_sub(FORMER_TIP_MS);
+        let now_ms = view.now_ms(self.effects.unix_ms());
+        let since_ms = now_ms.saturating_sub(FORMER_TIP_MS);
         let tips = view.kept_tips(&network, since_ms);
         let walked = reach_from(&indexes, format, &tips, &stop);
         let (_, report) = walked.map_err(failed)?;

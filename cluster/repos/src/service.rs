@@ -381,8 +381,9 @@ impl Repos {
         let mut freshness = Freshness::Local;
         for _ in 0..LIVES_MAX {
             let record = self.find_or_create(principal, path, freshness).await?;
+            let cluster = &self.inner.cluster;
             // One id for one life: a refusal by an earlier life must not be taken for this one's.
-            let id = self.inner.cluster.next_request_id();
+            let id = cluster.next_request_id(record.network.shard(cluster.shards()));
             let spool = Arc::clone(spool);
             let push = Receiving::new(&self.inner, spool, &record, id, principal, prepared.digest);
             match push.run().await? {

@@ -10,6 +10,9 @@ const VERSION: u8 = 0x01;
 const REQUEST: u8 = 0x02;
 const REQUEST_FLOOR: u8 = 0x03;
 const START: u8 = 0x05;
+const COMPACT_REQUEST: u8 = 0x0d;
+const REQUEST_GENERATION: u8 = 0x0e;
+const TIME: u8 = 0x0f;
 
 const CLUSTER: u8 = 0x10;
 const NODE: u8 = 0x11;
@@ -88,6 +91,34 @@ pub(crate) fn request_made_at_ms(key: &[u8]) -> Option<u64> {
 /// Records of requests made at or before this have been removed.
 pub(crate) fn request_floor() -> Bytes {
     join(REQUEST_FLOOR, &[])
+}
+
+/// The compact record of a request; they sort by the generation of records that it was executed in.
+pub(crate) fn compact_request(generation: u64, id: &RequestId) -> Bytes {
+    let (generation, counter) = (generation.to_be_bytes(), id.counter.to_be_bytes());
+    let parts: [&[u8]; 3] = [&generation, id.incarnation.as_bytes(), &counter];
+    join(COMPACT_REQUEST, &parts)
+}
+
+/// All compact request records.
+pub(crate) fn compact_requests() -> Bytes {
+    join(COMPACT_REQUEST, &[])
+}
+
+/// The generation of the compact record with this key.
+pub(crate) fn compact_request_generation(key: &[u8]) -> Option<u64> {
+    let (generation, _) = take::<8>(after_tag(COMPACT_REQUEST, key)?)?;
+    Some(u64::from_be_bytes(generation))
+}
+
+/// Which generation of request records is being filled, and how full it is.
+pub(crate) fn request_generation() -> Bytes {
+    join(REQUEST_GENERATION, &[])
+}
+
+/// The group's time.
+pub(crate) fn time() -> Bytes {
+    join(TIME, &[])
 }
 
 /// The cluster record.
@@ -427,6 +458,19 @@ mod tests {
     }
 
     #[test]
+    fn compact_requests_sort_by_generation_and_forget_when_they_were_made() {
+        sorted(&[
+            compact_request(255, &request_of(9, 9, 9)),
+            compact_request(256, &request_of(8, 1, 256)),
+            compact_request(256, &request_of(7, 2, 255)),
+        ]);
+        let key = compact_request(256, &request_of(1, 2, 3));
+        assert_eq!(key, compact_request(256, &request_of(2, 2, 3)));
+        assert_eq!(compact_request_generation(&key), Some(256));
+        assert_eq!(compact_request_generation(b"\x0dshort"), None);
+    }
+
+    #[test]
     fn numbers_sort_as_numbers() {
         sorted(&[9, 10, 255, 256, 70_000].map(|number| node(NodeId::new(number))));
         sorted(&[1, 9, 10, 255, 256].map(|number| placement(GroupId::new(number))));
@@ -526,11 +570,15 @@ mod tests {
             push_certificate(&repo_of(1), LogIndex::new(1)),
             nonce_seed(),
             fork(&repo_of(1), &repo_of(2)),
+            compact_request(1, &request_of(1, 1, 1)),
+            request_generation(),
+            time(),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
             0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28, 0x2c, 0x2d, 0x19,
+            0x0d, 0x0e, 0x0f,
         ];
         assert_eq!(tags, expected);
     }

@@ -22,14 +22,16 @@ mod outcome;
 mod requests;
 pub mod shard;
 mod state;
+mod time;
 mod version;
 mod view;
 
 pub use apply::{Header, apply};
 pub use meta::{MetaView, pending_actions};
 pub use outcome::{Action, Effect, Outcome};
-pub use requests::RequestRecord;
+pub use requests::{RecordedRequest, RequestRecord, request_generation, wants_tending};
 pub use shard::{ShardView, protecting};
 pub use state::State;
+pub use time::time_ms;
 pub use version::{NewerRelease, check_version, version};
 pub use view::{View, Write};

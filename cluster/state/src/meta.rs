@@ -13,11 +13,11 @@ use henge_types::{
     RepoRecord, RepoState, RequestId, ShardPlacement, StartRecord, UntoldRecord,
 };
 
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Action, Outcome};
-use crate::requests::{self, RequestRecord};
+use crate::requests::{self, RecordedRequest};
 use crate::view::{View, decode, decode_by};
 
 /// Reads the meta group's state.
@@ -177,7 +177,7 @@ impl<'v, V: View> MetaView<'v, V> {
     }
 
     /// The record of a request, while it is kept.
-    pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
+    pub fn request(self, id: &RequestId) -> Option<RecordedRequest> {
         requests::find(self.view, id)
     }
 
@@ -206,7 +206,7 @@ pub fn pending_actions(view: &impl View) -> Vec<Action> {
 
 pub(crate) fn execute(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     command: &MetaCommand,
 ) -> Outcome {
     match command {
@@ -220,19 +220,19 @@ pub(crate) fn execute(
                 cluster: *cluster,
                 shards: u32::try_from(placements.len()).unwrap_or(u32::MAX),
                 replication: *replication,
-                formed_at_ms: header.proposed_at_ms,
+                formed_at_ms: entry.now_ms,
                 version: crate::version(changes.before()),
             };
             membership::form(changes, &cluster, nodes, placements)
         }
         MetaCommand::RegisterNode(node) => membership::register(changes, node),
-        MetaCommand::ReserveRepo(create) => catalogue::reserve(changes, header, create),
+        MetaCommand::ReserveRepo(create) => catalogue::reserve(changes, entry, create),
         MetaCommand::MarkRepoReady { repo } => catalogue::mark_ready(changes, repo),
         MetaCommand::AbandonRepo { repo } => catalogue::abandon(changes, repo),
         MetaCommand::DeleteRepo { repo } => catalogue::delete(changes, repo),
         MetaCommand::MarkRepoDropped { repo } => catalogue::mark_dropped(changes, repo),
-        MetaCommand::EditRepo(edit) => edit::edit(changes, header, edit),
+        MetaCommand::EditRepo(edit) => edit::edit(changes, entry, edit),
         MetaCommand::MarkRepoTold { repo, revision } => edit::mark_told(changes, repo, *revision),
-        MetaCommand::RegisterStart(register) => starts::register(changes, header, register),
+        MetaCommand::RegisterStart(register) => starts::register(changes, entry, register),
     }
 }

@@ -1,105 +1,77 @@
 //! Requests: every one is executed at most once, and a repeated one gets the answer of the first time.
+//!
+//! - `compact`: the records of a group that keeps its own time.
+//! - `full`: those of release levels before that.
 
-use henge_types::limits::{REQUEST_RECORD_MS_MIN, REQUEST_RECORDS_EXPIRED_PER_APPLY};
-use henge_types::stored::{self, number};
-use henge_types::{Refusal, Reply, RepoId, RequestBinding, RequestId};
-use serde::{Deserialize, Serialize};
+use henge_types::{Reply, RequestBinding, RequestId};
 
+use crate::apply::Entry;
 use crate::changes::Changes;
-use crate::keys;
 use crate::view::View;
 
-/// What was asked under a request id, and the answer.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct RequestRecord {
-    /// Who asked.
-    pub principal: String,
-    /// About which repository.
-    pub repo: Option<RepoId>,
-    /// SHA-256 of the commands as the client sent them.
-    pub digest: [u8; 32],
-    /// The answer.
+mod compact;
+mod full;
+
+pub(crate) use compact::tend;
+pub use compact::{request_generation, wants_tending};
+pub use full::RequestRecord;
+
+/// What is kept of a request, and the answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedRequest {
+    bound: Bound,
+    /// The answer. Of a push that is recorded compactly, without the values before.
     pub reply: Reply,
 }
 
-impl RequestRecord {
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Bound {
+    Whole(Box<RequestRecord>),
+    Digest(compact::Digest),
+}
+
+impl RecordedRequest {
     /// Whether the request is the recorded one: same principal, repository and commands.
     pub fn binds(&self, request: &RequestBinding) -> bool {
-        self.principal == request.principal
-            && self.repo == request.repo
-            && self.digest == request.digest
+        match &self.bound {
+            Bound::Whole(record) => record.binds(request),
+            Bound::Digest(digest) => *digest == compact::digest(request),
+        }
     }
 }
 
 /// The record of a request, while it is kept.
-pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RequestRecord> {
-    let key = keys::request(id);
-    let bytes = view.get(&key)?;
-    Some(crate::view::decode(number::REQUEST_RECORD, &key, &bytes))
+pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RecordedRequest> {
+    let compact = compact::find(view, id).map(|record| RecordedRequest {
+        bound: Bound::Digest(record.binding),
+        reply: record.reply,
+    });
+    compact.or_else(|| {
+        let record = full::find(view, id)?;
+        Some(RecordedRequest {
+            reply: record.reply.clone(),
+            bound: Bound::Whole(Box::new(record)),
+        })
+    })
 }
 
 /// The answer to a request that must not be executed: known already, or so old that it may have been.
-pub(crate) fn answered(
-    view: &impl View,
-    request: &RequestBinding,
-    proposed_at_ms: u64,
-) -> Option<Reply> {
-    let made_at_ms = request.id.made_at_ms;
-    // The floor makes it hold also when the next proposer's clock is behind the last one's.
-    let forgotten = floor(view).is_some_and(|floor| made_at_ms <= floor);
-    if forgotten || is_old(made_at_ms, proposed_at_ms) {
-        return Some(Reply::UnknownOutcome);
-    }
-    let record = find(view, &request.id)?;
-    if record.binds(request) {
-        Some(record.reply)
-    } else {
-        Some(Reply::Refused(Refusal::RequestMismatch))
+pub(crate) fn answered(view: &impl View, request: &RequestBinding, entry: &Entry) -> Option<Reply> {
+    match entry.time_is_replicated {
+        true => compact::answered(view, request),
+        false => full::answered(view, request, entry.now_ms),
     }
 }
 
-/// Records the answer, and removes a few records that are too old to be asked for.
+/// Records the answer, and removes a few records that nothing asks for any more.
 pub(crate) fn record(
     changes: &mut Changes<'_, impl View>,
     request: &RequestBinding,
-    proposed_at_ms: u64,
+    entry: &Entry,
     reply: &Reply,
 ) {
-    let record = RequestRecord {
-        principal: request.principal.clone(),
-        repo: request.repo,
-        digest: request.digest,
-        reply: reply.clone(),
-    };
-    let bytes = stored::encode(number::REQUEST_RECORD, 1, &record);
-    changes.put(keys::request(&request.id), bytes);
-    expire(changes, proposed_at_ms);
-}
-
-fn expire(changes: &mut Changes<'_, impl View>, proposed_at_ms: u64) {
-    let all = keys::requests();
-    let mut floor = None;
-    let oldest = changes.before().range(&all, &all);
-    for (key, _) in oldest.take(REQUEST_RECORDS_EXPIRED_PER_APPLY) {
-        let made_at_ms = keys::request_made_at_ms(key)
-            .unwrap_or_else(|| panic!("request record with a broken key {key:?}: state damaged"));
-        if !is_old(made_at_ms, proposed_at_ms) {
-            break;
-        }
-        floor = Some(made_at_ms);
-        changes.delete(key.clone());
+    match entry.time_is_replicated {
+        true => compact::record(changes, request, entry.now_ms, reply),
+        false => full::record(changes, request, entry.now_ms, reply),
     }
-    if let Some(floor) = floor {
-        changes.put(keys::request_floor(), floor.to_be_bytes().to_vec());
-    }
-}
-
-fn floor(view: &impl View) -> Option<u64> {
-    let key = keys::request_floor();
-    view.get(&key)
-        .map(|bytes| crate::view::decode_u64(&key, &bytes))
-}
-
-const fn is_old(made_at_ms: u64, proposed_at_ms: u64) -> bool {
-    proposed_at_ms.saturating_sub(made_at_ms) > REQUEST_RECORD_MS_MIN
 }

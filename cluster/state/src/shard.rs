@@ -14,7 +14,7 @@ mod quota;
 
 pub use protection::protecting;
 
-use henge_types::limits::FORMER_TIP_MS;
+use henge_types::limits::{FORMER_TIP_MS, TIME_STEP_MS_MAX};
 use henge_types::stored::number;
 use henge_types::{
     Generation, LogIndex, Mirror, MirrorId, MirrorKind, NetworkId, NonceSeed, ObjectId, PackId,
@@ -22,11 +22,11 @@ use henge_types::{
     RepoLimits, RequestId, ShardCommand, ShardRepo, ShardRepoState,
 };
 
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
-use crate::requests::{self, RequestRecord};
+use crate::requests::{self, RecordedRequest};
 use crate::view::{View, decode, decode_by, decode_u64};
 
 /// Reads a shard's state.
@@ -218,6 +218,14 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
+    /// The time to look at the state at when a clock shows this, milliseconds since the Unix epoch: as near to the group's own
+    /// time as an entry would be.
+    pub fn now_ms(self, clock_ms: u64) -> u64 {
+        crate::time_ms(self.view).map_or(clock_ms, |last| {
+            clock_ms.clamp(last, last.saturating_add(TIME_STEP_MS_MAX))
+        })
+    }
+
     /// The values that refs of the repository lost lately and when, milliseconds since the Unix epoch, as long as they
     /// are noted.
     pub fn former_tips(self, repo: &RepoId) -> impl Iterator<Item = (ObjectId, u64)> + use<'v, V> {
@@ -300,7 +308,7 @@ impl<'v, V: View> ShardView<'v, V> {
     }
 
     /// The record of a request, while it is kept.
-    pub fn request(self, id: &RequestId) -> Option<RequestRecord> {
+    pub fn request(self, id: &RequestId) -> Option<RecordedRequest> {
         requests::find(self.view, id)
     }
 }
@@ -314,7 +322,7 @@ fn object(key: &[u8], bytes: &[u8]) -> ObjectId {
 
 pub(crate) fn execute(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     command: &ShardCommand,
 ) -> Outcome {
     match command {
@@ -331,54 +339,52 @@ pub(crate) fn execute(
                 generation: *generation,
                 state: ShardRepoState::Live,
                 head: head.clone(),
-                updated_at: header.index,
-                updated_at_ms: header.proposed_at_ms,
+                updated_at: entry.index,
+                updated_at_ms: entry.now_ms,
                 revision: LogIndex::new(0),
                 archived: false,
                 object_format: *object_format,
             };
             lifecycle::create(changes, &made)
         }
-        ShardCommand::DropRepo { repo } => lifecycle::drop_repo(changes, header, repo),
-        ShardCommand::UpdateRefs(push) => push::update_refs(changes, header, push),
+        ShardCommand::DropRepo { repo } => lifecycle::drop_repo(changes, entry, repo),
+        ShardCommand::UpdateRefs(push) => push::update_refs(changes, entry, push),
         ShardCommand::SetHead {
             repo,
             generation,
             head,
-        } => lifecycle::set_head(changes, header, repo, *generation, head),
-        ShardCommand::ReplacePacks(replace) => compaction::replace_packs(changes, header, replace),
+        } => lifecycle::set_head(changes, entry, repo, *generation, head),
+        ShardCommand::ReplacePacks(replace) => compaction::replace_packs(changes, entry, replace),
         ShardCommand::MarkUnreachable {
             network,
             instead_of,
             found,
-        } => pruning::mark(changes, header, network, (*instead_of, *found)),
-        ShardCommand::PrunePacks(prune) => pruning::prune_packs(changes, header, prune),
-        ShardCommand::ForkRepo(fork) => forks::fork(changes, header, fork),
+        } => pruning::mark(changes, entry, network, (*instead_of, *found)),
+        ShardCommand::PrunePacks(prune) => pruning::prune_packs(changes, entry, prune),
+        ShardCommand::ForkRepo(fork) => forks::fork(changes, entry, fork),
         ShardCommand::SetLimits {
             repo,
             generation,
             limits,
         } => lifecycle::set_limits(changes, repo, *generation, limits),
-        ShardCommand::ConfigureRepo(settings) => lifecycle::configure(changes, header, settings),
+        ShardCommand::ConfigureRepo(settings) => lifecycle::configure(changes, entry, settings),
         ShardCommand::ProtectRefs {
             repo,
             generation,
             pattern,
-        } => protection::protect(changes, header, (repo, *generation), pattern),
+        } => protection::protect(changes, entry, (repo, *generation), pattern),
         ShardCommand::UnprotectRefs {
             repo,
             generation,
             pattern,
-        } => protection::unprotect(changes, header, (repo, *generation), pattern),
-        ShardCommand::SetMirror(set) => mirrors::set(changes, header, set),
-        ShardCommand::ChangeMirror(change) => mirrors::change(changes, header, change),
-        ShardCommand::BeginMirror(begin) => mirrors::begin(changes, header, begin),
-        ShardCommand::RecordMirror(record) => mirrors::record(changes, header, record),
-        ShardCommand::UpdateSignedRefs(signed) => {
-            certificates::update_refs(changes, header, signed)
-        }
+        } => protection::unprotect(changes, entry, (repo, *generation), pattern),
+        ShardCommand::SetMirror(set) => mirrors::set(changes, entry, set),
+        ShardCommand::ChangeMirror(change) => mirrors::change(changes, entry, change),
+        ShardCommand::BeginMirror(begin) => mirrors::begin(changes, entry, begin),
+        ShardCommand::RecordMirror(record) => mirrors::record(changes, entry, record),
+        ShardCommand::UpdateSignedRefs(signed) => certificates::update_refs(changes, entry, signed),
         ShardCommand::SetNonceSeed(seed) => certificates::set_nonce_seed(changes, seed),
-        ShardCommand::EditMirror(edit) => mirrors::edit(changes, header, edit),
+        ShardCommand::EditMirror(edit) => mirrors::edit(changes, entry, edit),
     }
 }
 

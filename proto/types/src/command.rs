@@ -4,7 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::certificates::{NonceSeed, PushCertificate};
-use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, RepoId, RequestId};
+use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, NodeId, RepoId, RequestId};
 use crate::mirrors::{BeginMirror, ChangeMirror, EditMirror, RecordMirror, SetMirror};
 use crate::names::{RefName, RefPattern, RepoPath, Topic};
 use crate::object::{ObjectFormat, ObjectId, PackId};
@@ -60,10 +60,25 @@ pub enum Command {
         /// The level.
         version: u32,
     },
+    /// Moves the group's time to the smallest of these clocks, forward or back, further than an entry does. Number 3; needs
+    /// release level [`VERSION_STARTS_AND_TIME`].
+    MoveTime {
+        /// The clocks of a majority of the group's voters, read within [`crate::limits::CLOCK_READING_MS_MAX`].
+        clocks: Vec<VoterClock>,
+    },
     /// For the meta group.
     Meta(MetaCommand),
     /// For a shard.
     Shard(ShardCommand),
+}
+
+/// The clock of a voter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VoterClock {
+    /// Whose.
+    pub node: NodeId,
+    /// What it showed, milliseconds since the Unix epoch.
+    pub unix_ms: u64,
 }
 
 /// Commands of the meta group (numbers 16 to 63).

@@ -209,7 +209,9 @@ impl NetworkId {
 /// id is answered *unknown outcome* and never executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId {
-    /// When it was made, milliseconds since the Unix epoch, by its maker's clock.
+    /// In a group that keeps its own time: the generation of request records that its maker had applied, with the highest
+    /// bit set, see [`Self::generation`]. Before that release level: when it was made, milliseconds since the Unix epoch, by
+    /// its maker's clock.
     pub made_at_ms: u64,
     /// The data directory that made it.
     pub incarnation: Incarnation,
@@ -217,13 +219,41 @@ pub struct RequestId {
     pub counter: u64,
 }
 
+/// Tells a generation of request records from a time: no clock points there.
+const GENERATION: u64 = 1 << 63;
+
+impl RequestId {
+    /// An id that cannot have been executed before this generation of request records.
+    #[must_use]
+    pub const fn in_generation(self, generation: u64) -> Self {
+        Self {
+            made_at_ms: generation | GENERATION,
+            ..self
+        }
+    }
+
+    /// Whether it is the same request, whatever generation either id names: a leader may let it name a later one.
+    pub fn is_same(&self, other: &Self) -> bool {
+        (self.incarnation, self.counter) == (other.incarnation, other.counter)
+    }
+
+    /// The generation of request records before which it cannot have been executed; `None` of one that carries its maker's
+    /// clock.
+    pub const fn generation(&self) -> Option<u64> {
+        match self.made_at_ms & GENERATION {
+            0 => None,
+            _ => Some(self.made_at_ms & !GENERATION),
+        }
+    }
+}
+
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{}-{}-{:016x}",
-            self.made_at_ms, self.incarnation, self.counter
-        )
+        match self.generation() {
+            Some(generation) => write!(f, "g{generation}")?,
+            None => write!(f, "{}", self.made_at_ms)?,
+        }
+        write!(f, "-{}-{:016x}", self.incarnation, self.counter)
     }
 }
 

@@ -39,7 +39,7 @@ pub use certificates::{
 pub use command::{
     Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, InlinePack, MarkFound, MetaCommand,
     PackRef, PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding,
-    ShardCommand, SignedUpdate, TopicsEdit, UpdateRefs,
+    ShardCommand, SignedUpdate, TopicsEdit, UpdateRefs, VoterClock,
 };
 pub use conditions::{Condition, ConditionKind, Severity};
 pub use error::ErrorCode;

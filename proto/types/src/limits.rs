@@ -102,10 +102,34 @@ pub const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;
 /// The same in percent of the file system.
 pub const LOW_SPACE_PERCENT: u64 = 5;
 
-/// How long the record of a request lives at least, milliseconds.
+/// How long the record of a request lives at least, milliseconds, below the release level of replicated time.
 pub const REQUEST_RECORD_MS_MIN: u64 = 24 * 60 * 60 * 1000;
 /// Expired request records removed by one apply.
 pub const REQUEST_RECORDS_EXPIRED_PER_APPLY: usize = 8;
+/// How long records of requests are put into one generation, milliseconds of the group's time: a record is found for at least
+/// as long, unless [`REQUEST_GENERATION_BYTES_MAX`] ends its generation earlier. Longer than a receiving node goes on
+/// trying, by far.
+pub const REQUEST_GENERATION_MS: u64 = 15 * 60 * 1000;
+/// Keys and values of request records in one generation of a group: about 40,000 pushes of one ref. A group keeps two
+/// generations and, for a while, what is left of the one before: 12 MiB at most. At the 6,000 small writes a second
+/// that one group takes at best, a record is found for at least 7 s, as long as a node tries again without a leader.
+pub const REQUEST_GENERATION_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Request records that no request asks for any more, removed by one apply at least; and twice the bytes that come.
+pub const REQUEST_RECORDS_DRAINED_PER_APPLY: usize = 4;
+/// The same, by one step of the group's time.
+pub const REQUEST_RECORDS_DRAINED_PER_STEP: usize = 256;
+
+/// How far one entry moves its group's time, milliseconds.
+pub const TIME_STEP_MS_MAX: u64 = 60 * 60 * 1000;
+/// To what a group's time is kept, milliseconds.
+pub const TIME_KEPT_MS: u64 = 1000;
+/// How far a node's clock may be from the median of all members' clocks, milliseconds: beyond it the node proposes nothing.
+pub const CLOCK_SKEW_MS_MAX: u64 = 5 * 60 * 1000;
+/// How old a reading of another node's clock may be to move a group's time by it, milliseconds.
+pub const CLOCK_READING_MS_MAX: u64 = 5 * 1000;
+/// Clocks in one step of a group's time.
+pub const CLOCKS_MAX: usize = 64;
+
 /// How long a former tip may still be wanted, milliseconds.
 pub const FORMER_TIP_MS: u64 = 10 * 60 * 1000;
 /// Former tips removed by one apply.

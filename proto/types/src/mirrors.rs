@@ -102,6 +102,14 @@ pub struct MirrorRun {
     pub until_ms: u64,
 }
 
+impl MirrorRun {
+    /// Whether another one may take its place, in a group that keeps its own time: see [`Mirror::is_due_in_group`].
+    pub const fn is_over_in_group(&self, now_ms: u64) -> bool {
+        let left_ms = self.until_ms.saturating_sub(now_ms);
+        left_ms == 0 || left_ms > MIRROR_LEASE_MS_MAX
+    }
+}
+
 /// A run that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorLast {
@@ -134,6 +142,14 @@ impl Mirror {
     /// Whether a run may begin at this time: a firing has come, and no other run is heard of.
     pub fn is_due(&self, now_ms: u64) -> bool {
         now_ms >= self.next_due_ms && self.run.is_none_or(|run| now_ms >= run.until_ms)
+    }
+
+    /// The same in a group that keeps its own time. A firing further ahead than the mirror's interval, or a run that may
+    /// go unheard for longer than any lease, was set by a clock that pointed to another time: neither holds the mirror up.
+    pub fn is_due_in_group(&self, now_ms: u64) -> bool {
+        let ahead_ms = self.next_due_ms.saturating_sub(now_ms);
+        let fires = ahead_ms == 0 || ahead_ms > self.settings.interval_ms;
+        fires && self.run.is_none_or(|run| run.is_over_in_group(now_ms))
     }
 }
 

@@ -60,6 +60,9 @@ pub struct NodeReport {
     /// Its clock, milliseconds since the Unix epoch: what its conditions' times are counted against.
     #[serde(default)]
     pub now_ms: u64,
+    /// Its clock; none from releases that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<NodeClock>,
     /// Its replicas, by group.
     pub replicas: Vec<ReplicaStatus>,
     /// What is wrong there, by kind and subject; none from releases that did not say.
@@ -68,6 +71,15 @@ pub struct NodeReport {
     /// At least so many conditions more than those listed.
     #[serde(default)]
     pub conditions_left_out: u32,
+}
+
+/// A node's clock beside those of the other members.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeClock {
+    /// How far it was ahead of the median of the members' clocks, milliseconds; negative when it was behind.
+    pub ahead_ms: i64,
+    /// What is wrong with it and what to do; none when nothing is.
+    pub fault: Option<String>,
 }
 
 /// What a replica is in its group.
@@ -109,6 +121,9 @@ pub struct ReplicaStatus {
     pub state_hash: String,
     /// Repositories whose packs it still lacks.
     pub parked: u32,
+    /// The generation of request records that it fills; none below the release level of replicated time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_generation: Option<u64>,
     /// The voters it knows.
     pub voters: Vec<NodeId>,
 }

@@ -39,8 +39,10 @@ pub mod number {
     pub const PUSH_CERTIFICATE: u16 = 1040;
     /// What a shard's nonces are made with.
     pub const NONCE_SEED: u16 = 1041;
-    /// The record of a request and its reply.
+    /// The record of a request and its reply; version 2 is the compact one.
     pub const REQUEST_RECORD: u16 = 1030;
+    /// Which generation of request records is being filled.
+    pub const REQUEST_GENERATION: u16 = 1031;
 }
 
 /// Stored bytes that cannot be read.

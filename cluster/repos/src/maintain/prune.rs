@@ -13,7 +13,7 @@ use henge_git::{QuarantinedPack, repack};
 use henge_state::ShardView;
 use henge_storage::objects::Quarantine;
 use henge_types::command::VERSION_REPOS;
-use henge_types::limits::{FORMER_TIP_MS, PACKS_REPLACED_MAX};
+use henge_types::limits::{FORMER_TIP_MS, PACKS_REPLACED_MAX, TIME_STEP_MS_MAX};
 use henge_types::{
     GroupId, LogIndex, MarkFound, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark,
     PrunePacks, Refusal, Reply, ShardCommand,
@@ -114,12 +114,14 @@ impl Inner {
     ) -> Result<Option<PruneMark>, CompactError> {
         let look = |at: &StateAt| ShardView::new(&at.state).prune_mark(&led.network);
         let mut mark = look(&self.latest(led.group).await?);
-        if mark.is_none_or(|mark| mark.is_full) {
+        let now_ms = self.cluster.now_ms(led.group);
+        if mark.is_none_or(|mark| mark.is_full || is_ahead(&mark, now_ms)) {
             let instead_of = mark.map(|mark| mark.at);
             self.mark(led, instead_of, MarkFound::Unknown).await?;
             mark = look(&self.latest(led.group).await?);
         }
-        let age_ms = |mark: &PruneMark| self.clock.unix_ms().saturating_sub(mark.at_ms);
+        let now_ms = self.cluster.now_ms(led.group);
+        let age_ms = |mark: &PruneMark| now_ms.saturating_sub(mark.at_ms);
         Ok(mark.filter(|mark| age_ms(mark) >= grace_ms))
     }
 
@@ -198,8 +200,11 @@ impl Inner {
 
     /// Everything to walk from. Replicas that serve for longer, because their clocks are behind, have time.
     fn kept_tips(&self, at: &StateAt, network: &NetworkId) -> Vec<ObjectId> {
-        let since_ms = self.clock.unix_ms().saturating_sub(2 * FORMER_TIP_MS);
-        ShardView::new(&at.state).kept_tips(network, since_ms)
+        let view = ShardView::new(&at.state);
+        let since_ms = view
+            .now_ms(self.clock.unix_ms())
+            .saturating_sub(2 * FORMER_TIP_MS);
+        view.kept_tips(network, since_ms)
     }
 
     /// Proposes the exchange at a state whose refs reach nothing that would go, as often as one moves in between.
@@ -267,6 +272,11 @@ impl Inner {
         });
         self.while_leading(led.group, led.term, stop, walking).await
     }
+}
+
+/// Whether a mark was made by a clock that pointed to a later time: its age would never be told.
+pub(super) const fn is_ahead(mark: &PruneMark, now_ms: u64) -> bool {
+    mark.at_ms > now_ms.saturating_add(TIME_STEP_MS_MAX)
 }
 
 fn manifest(at: &StateAt, network: &NetworkId) -> Vec<PackId> {

@@ -16,7 +16,7 @@ use henge_types::status::CompactionDepth as Depth;
 use henge_types::{MarkFound, NetworkId, PruneMark};
 
 use crate::maintain::compact::{CompactError, Led, PROPOSE_WAIT};
-use crate::maintain::prune::object_format;
+use crate::maintain::prune::{is_ahead, object_format};
 use crate::metrics;
 use crate::repos::{Inner, Repos};
 
@@ -53,7 +53,9 @@ enum Step {
 
 impl PruneSchedule {
     fn step(&self, mark: Option<&PruneMark>, now_ms: u64) -> Step {
-        let Some(mark) = mark else { return Step::Mark };
+        let Some(mark) = mark.filter(|mark| !is_ahead(mark, now_ms)) else {
+            return Step::Mark;
+        };
         let age_ms = now_ms.saturating_sub(mark.at_ms);
         if age_ms < millis(self.every) {
             Step::Wait
@@ -94,14 +96,16 @@ impl Repos {
 
 impl Inner {
     async fn prune_on(self: &Arc<Self>, schedule: &PruneSchedule) {
-        let mut next_ms = 0;
+        let mut looked_ms = None;
         loop {
             tokio::time::sleep(LOOK_EVERY).await;
             let now_ms = self.clock.unix_ms();
-            if now_ms < next_ms {
+            // Also a clock that was set back is looked by again.
+            let pauses = |looked_ms: u64| now_ms.abs_diff(looked_ms) < schedule.pause_ms();
+            if looked_ms.is_some_and(pauses) {
                 continue;
             }
-            next_ms = now_ms.saturating_add(schedule.pause_ms());
+            looked_ms = Some(now_ms);
             let steps = self.steps(schedule, now_ms);
             for (led, step, mark) in steps.into_iter().take(STEPS_PER_LOOK) {
                 let (group, network) = (led.group, led.network);
@@ -138,11 +142,12 @@ impl Inner {
                 term: leadership.term,
                 network,
             };
+            let group_ms = self.cluster.now_ms(group);
             view.with(|state, _| {
                 let shard = ShardView::new(state);
                 for network in shard.networks() {
                     let mark = shard.prune_mark(&network);
-                    let step = schedule.step(mark.as_ref(), now_ms);
+                    let step = schedule.step(mark.as_ref(), group_ms);
                     let has_packs = shard.packs(&network).next().is_some();
                     if step != Step::Wait && has_packs && !self.failed_lately(&network, now_ms) {
                         steps.push((led(network), step, mark));
@@ -225,9 +230,7 @@ impl Inner {
     fn failed_lately(&self, network: &NetworkId, now_ms: u64) -> bool {
         const REST_MS: u64 = 60 * 60 * 1000;
         let last = self.maintenance.last(network);
-        last.is_some_and(|last| {
-            last.failed.is_some() && now_ms < last.at_ms.saturating_add(REST_MS)
-        })
+        last.is_some_and(|last| last.failed.is_some() && now_ms.abs_diff(last.at_ms) < REST_MS)
     }
 }
 
@@ -284,7 +287,12 @@ mod tests {
         };
         assert_eq!(often.step(Some(&suspected), 1049), Step::Wait);
         assert_eq!(often.step(Some(&suspected), 1050), Step::Drop);
-        // A clock that is behind the one that made the mark.
+        // A clock that is behind the one that made the mark, and one that was made in another time.
+        let ahead = PruneMark {
+            at_ms: 400 * 24 * 3_600_000,
+            ..suspected
+        };
+        assert_eq!(SCHEDULE.step(Some(&ahead), 1030), Step::Mark);
         assert_eq!(SCHEDULE.step(Some(&suspected), 5), Step::Wait);
     }
 }

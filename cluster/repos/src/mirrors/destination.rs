@@ -97,7 +97,7 @@ impl Destination for Shard<'_> {
             group: self.group,
             repo,
             generation,
-            request: self.inner.cluster.next_request_id(),
+            request: self.inner.cluster.next_request_id(self.group),
             principal: self.pusher.to_string(),
             digest: prepared.digest,
             bytes: spool.bytes(),

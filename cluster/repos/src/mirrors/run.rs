@@ -244,7 +244,7 @@ impl Run {
         let at = self.inner.cluster.state(self.group).ok_or_else(gone)?;
         let repo = ShardView::new(&at.state).repo(&self.mirror.repo);
         let generation = repo.ok_or_else(gone)?.generation;
-        let now_ms = self.inner.clock.unix_ms();
+        let now_ms = self.inner.cluster.now_ms(self.group);
         StateRefs::open(at, &self.mirror.repo, generation, now_ms).map_err(|_| gone())
     }
 

@@ -186,10 +186,10 @@ impl Repos {
             let record = self.inner.catalogue.find(path, freshness).await?;
             let target = self.inner.target(&record);
             let command = Command::Shard(make(target.repo, target.generation));
-            let binding = self
-                .inner
-                .catalogue
-                .binding(&command, principal, target.repo);
+            let binding =
+                self.inner
+                    .catalogue
+                    .binding(target.group, &command, principal, target.repo);
             let called = self
                 .inner
                 .cluster

@@ -153,12 +153,18 @@ impl Commit {
             None => ShardCommand::UpdateRefs(push),
             Some(certificate) => ShardCommand::UpdateSignedRefs(SignedUpdate { push, certificate }),
         });
-        let binding = Some(self.request.binding());
-        let proposed = self
-            .inner
-            .cluster
-            .propose_in_term(group, self.term, command, binding, PROPOSE_WAIT)
+        let cluster = &self.inner.cluster;
+        let renewed = cluster.renew(group, self.term, self.request.binding());
+        let request = Some(renewed.request.clone());
+        let proposed = cluster
+            .propose_in_term(group, self.term, command, request, PROPOSE_WAIT)
             .await;
+        if !matches!(
+            proposed,
+            Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_))
+        ) {
+            cluster.settle(&renewed);
+        }
         let applied = proposed.map_err(|error| Box::new(not_proposed(&error)))?;
         failpoint::hit("push.committed");
         judge(applied.reply).map_err(Box::new)

@@ -14,7 +14,7 @@ use henge_git::{
     parse_push, receive_pack, report,
 };
 use henge_runtime::failpoint;
-use henge_state::{RequestRecord, ShardView};
+use henge_state::{RecordedRequest, ShardView};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
     ErrorCode, NodeId, ObjectFormat, PackRecord, RefVerdict, Refusal, Reply, RequestBinding, limits,
@@ -105,7 +105,7 @@ impl Inner {
         &self,
         request: &PushRequest,
         format: ObjectFormat,
-        record: RequestRecord,
+        record: RecordedRequest,
         mut source: Source,
     ) -> PushAnswer {
         if !record.binds(&request.binding()) {
@@ -142,7 +142,7 @@ impl Inner {
         at: StateAt,
         source: Source,
     ) -> PushAnswer {
-        let now_ms = self.clock.unix_ms();
+        let now_ms = self.cluster.now_ms(request.group);
         let state = at.state.clone();
         let refs = match StateRefs::open(at, &request.repo, request.generation, now_ms) {
             Ok(refs) => refs,

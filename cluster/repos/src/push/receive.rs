@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use henge_cluster::BulkStream;
+use henge_cluster::{BulkStream, ClockState};
 use henge_git::http::{ServiceError, Spool};
 use henge_git::{PushHead, PushLimits, ReceiveError, parse_push};
 use henge_types::{ErrorCode, NodeId, ObjectFormat, RepoRecord, RequestId, limits};
@@ -238,6 +238,11 @@ impl Receiving {
     }
 
     fn gave_up(&self, why: &str) -> ServiceError {
+        // A node that leads nothing because of its clock says so, where no other one takes the push.
+        let clock = self.inner.cluster.clock_state();
+        let is_wrong = matches!(clock, ClockState::Wrong { .. });
+        let clock = clock.fault().filter(|_| is_wrong);
+        let why = clock.as_deref().unwrap_or(why);
         let group = self.request.group;
         tracing::warn!(%group, why, doubt = self.doubt, "push given up");
         let nothing = error::no_quorum(group);

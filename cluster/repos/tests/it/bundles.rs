@@ -205,7 +205,7 @@ async fn a_clone_begins_with_the_bundle_and_fetches_what_came_since() {
     work.git(&["push", "-q", "-f", &url, "other:main"]).await;
     let (_, urls) = bundle_of(&ring, 2, REPO).expect("it may be given for a while");
     assert_eq!(curl(&["-r", "0-9", &urls[1]]).0, 206);
-    ring.jump(Duration::from_secs(11 * 60));
+    ring.jump(Duration::from_secs(11 * 60)).await;
     assert_eq!(curl(&["-r", "0-9", &urls[1]]).0, 404);
     let now = bundle_of(&ring, 2, REPO).expect("another one").0;
     assert_ne!(now, id);

@@ -9,6 +9,7 @@
 mod bundles;
 mod catalogue;
 mod checks;
+mod clocks;
 mod compaction;
 mod damage;
 mod failures;

@@ -75,12 +75,12 @@ async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
     let grace_ms = 3_600_000;
     // The first one only begins to watch.
     assert_eq!(prune(&ring, grace_ms).await.dropped, None);
-    ring.jump(grace / 2);
+    ring.jump(grace / 2).await;
     assert_eq!(prune(&ring, grace_ms).await.dropped, None);
     for node in ring.live() {
         assert!(holds(&ring, node, &side).await);
     }
-    ring.jump(grace / 2);
+    ring.jump(grace / 2).await;
     // Deleted after the mark: not out of reach for so long yet.
     work.now(&["switch", "-q", "-c", "later", "main"]);
     let later = work.commit("later", b"not so fast\n");
@@ -88,7 +88,7 @@ async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
     work.git(&["push", "-q", &url, "later"]).await;
     work.git(&["push", "-q", &url, ":later"]).await;
     work.now(&["switch", "-q", "main"]);
-    ring.jump(LONG);
+    ring.jump(LONG).await;
     let dropped = prune(&ring, grace_ms).await.dropped;
     assert_eq!(dropped, Some(3), "a commit, a tree, a file");
     settled(&ring, group, &network, 1).await;
@@ -104,7 +104,7 @@ async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
     ring.wait_until_ready(3).await;
     settled(&ring, group, &network, 1).await;
     // The next one counts from that one.
-    ring.jump(grace + LONG);
+    ring.jump(grace + LONG).await;
     assert_eq!(prune(&ring, grace_ms).await.dropped, Some(3));
     let url = ring.url(3, REPO);
     work.commit("after", b"after\n");
@@ -127,7 +127,7 @@ async fn a_replica_that_was_away_while_objects_went_lets_them_go_too() {
     assert_eq!(prune(&ring, 3_600_000).await.dropped, None);
     let away = 1 + ring.leader(group).await % 3;
     ring.stop_node(away).await;
-    ring.jump(LONG);
+    ring.jump(LONG).await;
     assert_eq!(prune(&ring, 0).await.dropped, Some(3));
     work.commit("more", b"more\n");
     let url = ring.url(ring.live()[0], REPO);
@@ -170,7 +170,7 @@ async fn pushes_go_on_while_objects_are_dropped_again_and_again() {
     };
     let prunes = async {
         for _ in 0..6 {
-            ring.jump(LONG);
+            ring.jump(LONG).await;
             prune(&ring, 0).await;
         }
     };
@@ -181,7 +181,7 @@ async fn pushes_go_on_while_objects_are_dropped_again_and_again() {
     }
     let network = network(&ring, REPO).await;
     prune(&ring, 0).await;
-    ring.jump(LONG);
+    ring.jump(LONG).await;
     prune(&ring, 0).await;
     compact(&ring, REPO, Depth::Everything).await;
     settled(&ring, group, &network, 1).await;
@@ -215,7 +215,7 @@ async fn a_network_of_sha256_is_forked_pruned_and_checked() {
     let forked = ring.node(2).repos.fork("admin", &path, fork, None).await;
     assert_eq!(forked.unwrap().object_format, ObjectFormat::Sha256);
     prune(&ring, 3_600_000).await;
-    ring.jump(LONG);
+    ring.jump(LONG).await;
     assert_eq!(prune(&ring, 0).await.dropped, Some(3));
     settled(
         &ring,
@@ -246,15 +246,15 @@ fn schedule(ring: &Ring) {
     }
 }
 
-/// The mark, once it is as it should be; an hour passes with every look.
+/// The mark, once it is as it should be; six hours pass with every look.
 async fn marked(
     ring: &Ring,
     (group, network): (GroupId, NetworkId),
     is_so: impl Fn(&PruneMark) -> bool,
 ) -> PruneMark {
-    let hour = Duration::from_secs(60 * 60);
+    let hours = Duration::from_secs(6 * 60 * 60);
     eventually("the mark is as it should be", async || {
-        ring.jump(hour);
+        ring.jump(hours).await;
         let cluster = &ring.node(ring.live()[0]).cluster;
         let view = cluster.view(group).unwrap();
         let mark = view.with(|state, _| ShardView::new(state).prune_mark(&network));

@@ -82,7 +82,7 @@ async fn a_known_request_gets_its_answer_again_and_a_borrowed_one_does_not() {
         group,
         repo: record.repo,
         generation: record.generation,
-        request: node.cluster.next_request_id(),
+        request: node.cluster.next_request_id(group),
         principal: "admin".to_owned(),
         digest: [1; 32],
         bytes: push.len() as u64,
@@ -102,7 +102,7 @@ async fn a_known_request_gets_its_answer_again_and_a_borrowed_one_does_not() {
         "{borrowed:?}"
     );
 
-    head.request = node.cluster.next_request_id();
+    head.request = node.cluster.next_request_id(group);
     let new = ask(node, leader, &head, &push).await;
     let Answer::Report(report) = new else {
         panic!("a report: {new:?}")
@@ -111,7 +111,7 @@ async fn a_known_request_gets_its_answer_again_and_a_borrowed_one_does_not() {
 
     // Older than what the shard has: the name that was resolved may lead elsewhere by now.
     head.generation = Generation::new(0);
-    head.request = node.cluster.next_request_id();
+    head.request = node.cluster.next_request_id(group);
     assert_eq!(
         ask(node, leader, &head, &push).await,
         Answer::WrongGeneration

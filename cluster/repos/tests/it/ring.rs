@@ -5,10 +5,12 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use henge_cluster::{Cluster, ClusterConfig, Effects, Identity, Reporting, Timings, TlsFiles};
+use henge_cluster::{
+    ClockState, Cluster, ClusterConfig, Effects, Identity, Reporting, Timings, TlsFiles,
+};
 use henge_git::http::{Caller, router};
 use henge_repos::{BundlesConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
@@ -65,16 +67,18 @@ pub(crate) struct Ring {
     cluster: ClusterId,
     records: Vec<NodeRecord>,
     replication: u32,
-    clock: Arc<AheadClock>,
+    clocks: Vec<Arc<AheadClock>>,
 }
 
-/// The machine's clocks, and so many milliseconds more of the one on the wall.
+/// The machine's clocks, and so many milliseconds more or less of the one on the wall.
 #[derive(Debug, Default)]
-struct AheadClock(AtomicU64);
+struct AheadClock(AtomicI64);
 
 impl Clock for AheadClock {
     fn unix_ms(&self) -> u64 {
-        SystemClock.unix_ms() + self.0.load(Ordering::Relaxed)
+        SystemClock
+            .unix_ms()
+            .saturating_add_signed(self.0.load(Ordering::Relaxed))
     }
 
     fn instant(&self) -> Instant {
@@ -203,7 +207,7 @@ impl Ring {
             dir,
             cluster,
             replication,
-            clock: Arc::default(),
+            clocks: (0..nodes).map(|_| Arc::default()).collect(),
             nodes: (0..nodes).map(|_| None).collect(),
         }
     }
@@ -213,10 +217,24 @@ impl Ring {
         eventually("a node is ready", async || cluster.is_ready().ok()).await;
     }
 
-    /// The clocks on the walls of all nodes jump.
-    pub(crate) fn jump(&self, by: Duration) {
-        let by = u64::try_from(by.as_millis()).unwrap();
-        self.clock.0.fetch_add(by, Ordering::Relaxed);
+    /// The clocks on the walls of all nodes jump, and all nodes know it of all others.
+    pub(crate) async fn jump(&self, by: Duration) {
+        let by = i64::try_from(by.as_millis()).unwrap();
+        for node in 1..=self.clocks.len() {
+            self.set_clock(node, by);
+        }
+        for node in self.live() {
+            let cluster = &self.node(node).cluster;
+            eventually("the clocks are read again", async || {
+                (cluster.clock_state() == ClockState::Right).then_some(())
+            })
+            .await;
+        }
+    }
+
+    /// The clock on the wall of one node is set, by so many milliseconds.
+    pub(crate) fn set_clock(&self, node: usize, by_ms: i64) {
+        self.clocks[node - 1].0.fetch_add(by_ms, Ordering::Relaxed);
     }
 
     pub(crate) fn data_dir(&self, node: usize) -> PathBuf {
@@ -272,7 +290,7 @@ impl Ring {
             .unwrap();
         let scope = Scope::root("node", runtime.handle().clone(), 64);
         let http: SocketAddr = record.http.parse().unwrap();
-        let clock: Arc<dyn Clock> = Arc::<AheadClock>::clone(&self.clock);
+        let clock: Arc<dyn Clock> = Arc::<AheadClock>::clone(&self.clocks[node - 1]);
         let start = compose(config, http, scope.clone(), clock);
         let (cluster, repos, effects, objects) = scope.run("start", start).await.unwrap();
         self.nodes[node - 1] = Some(Node {

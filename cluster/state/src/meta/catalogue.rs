@@ -3,7 +3,7 @@
 use henge_types::{CreateRepo, Refusal, Reply, RepoId, RepoRecord, RepoState};
 
 use super::{MetaView, naming};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Action, Outcome};
@@ -12,7 +12,7 @@ use crate::view::View;
 /// Takes a name and an id. Again for the same repository is answered with its record.
 pub(super) fn reserve(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     create: &CreateRepo,
 ) -> Outcome {
     let catalogue = MetaView::new(changes.before());
@@ -43,7 +43,7 @@ pub(super) fn reserve(
             return refused(Refusal::NoSuchRepo { repo: parent });
         }
     }
-    let now_ms = header.proposed_at_ms;
+    let now_ms = entry.now_ms;
     let path_key = create.path.key();
     let record = RepoRecord {
         repo: create.repo,
@@ -62,7 +62,7 @@ pub(super) fn reserve(
         forked_from: create.forked_from,
         former_paths: Vec::new(),
     };
-    let mut actions = naming::take(changes, header, &record);
+    let mut actions = naming::take(changes, entry, &record);
     put(changes, &record);
     actions.push(Action::FinishCreate { repo: record.repo });
     Outcome {

@@ -10,7 +10,7 @@ use henge_types::{
 
 use super::naming::{self, Head};
 use super::{MetaView, catalogue};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
@@ -19,7 +19,7 @@ use crate::view::View;
 /// All or nothing. Answered with the record as it is then.
 pub(super) fn edit(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     edit: &EditRepo,
 ) -> Outcome {
     let before = MetaView::new(changes.before());
@@ -62,7 +62,7 @@ pub(super) fn edit(
         ..known.clone()
     };
     let mut actions = match &edit.path {
-        Some(to) => naming::rename(changes, header, &mut record, to),
+        Some(to) => naming::rename(changes, entry, &mut record, to),
         None => Vec::new(),
     };
     let head = match edit.default_branch {
@@ -71,13 +71,11 @@ pub(super) fn edit(
         None => Head::AsItIs,
     };
     if head == Head::Changed || record.archived != known.archived {
-        actions.push(naming::untold(changes, header, &record, head));
+        actions.push(naming::untold(changes, entry, &record, head));
     }
     if record != known {
         // Also where the clock stepped back: the record must show that it was changed.
-        record.updated_at_ms = header
-            .proposed_at_ms
-            .max(known.updated_at_ms.saturating_add(1));
+        record.updated_at_ms = entry.now_ms.max(known.updated_at_ms.saturating_add(1));
         catalogue::put(changes, &record);
     }
     actions.sort_unstable();

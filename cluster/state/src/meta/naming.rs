@@ -9,7 +9,7 @@ use henge_types::stored::{self, number};
 use henge_types::{Generation, RepoPath, RepoRecord, UntoldRecord};
 
 use super::{MetaView, catalogue};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Action;
@@ -18,7 +18,7 @@ use crate::view::{View, decode, decode_u64};
 /// Gives the repository the name in its record, which nobody has. Whoever was still found under it is not any more.
 pub(super) fn take(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     record: &RepoRecord,
 ) -> Vec<Action> {
     let key = record.path.key();
@@ -32,13 +32,13 @@ pub(super) fn take(
     before.former_paths.retain(|path| path.key() != key);
     fence(changes, &mut before);
     catalogue::put(changes, &before);
-    vec![untold(changes, header, &before, Head::AsItIs)]
+    vec![untold(changes, entry, &before, Head::AsItIs)]
 }
 
 /// Moves a repository to a name that nobody else has. It goes on being found under the one it had.
 pub(super) fn rename(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     record: &mut RepoRecord,
     to: &RepoPath,
 ) -> Vec<Action> {
@@ -61,9 +61,9 @@ pub(super) fn rename(
         let oldest = record.former_paths.remove(0);
         changes.delete(keys::former_path(&oldest.key()));
         fence(changes, record);
-        actions.push(untold(changes, header, record, Head::AsItIs));
+        actions.push(untold(changes, entry, record, Head::AsItIs));
     }
-    actions.extend(take(changes, header, record));
+    actions.extend(take(changes, entry, record));
     actions
 }
 
@@ -95,7 +95,7 @@ pub(super) enum Head {
 /// Marks that the shard has to be told of the settings as this entry leaves them.
 pub(super) fn untold(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     record: &RepoRecord,
     head: Head,
 ) -> Action {
@@ -103,7 +103,7 @@ pub(super) fn untold(
     let known = changes.get(&key);
     let known = known.map(|bytes| decode::<UntoldRecord>(number::UNTOLD_RECORD, &key, &bytes));
     let mark = UntoldRecord {
-        revision: header.index,
+        revision: entry.index,
         head: head == Head::Changed || known.is_some_and(|known| known.head),
     };
     changes.put(key, stored::encode(number::UNTOLD_RECORD, 1, &mark));

@@ -5,7 +5,7 @@ use henge_types::stored::{self, number};
 use henge_types::{Refusal, RegisterStart, RegisteredStart, Reply, StartRecord};
 
 use super::MetaView;
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
@@ -15,7 +15,7 @@ use crate::view::View;
 /// was lost proposes once more.
 pub(super) fn register(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     command: &RegisterStart,
 ) -> Outcome {
     let refused = |refusal| Outcome::reply(Reply::Refused(refusal));
@@ -42,7 +42,7 @@ pub(super) fn register(
         incarnation: command.incarnation,
         registered: RegisteredStart {
             start: command.claim.start,
-            index: header.index,
+            index: entry.index,
         },
     };
     let bytes = stored::encode(number::START_RECORD, 1, &record);

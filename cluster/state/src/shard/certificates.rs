@@ -9,7 +9,7 @@ use henge_types::{
 };
 
 use super::{ShardView, push};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
@@ -19,27 +19,23 @@ use crate::view::View;
 /// the records of what did.
 pub(super) fn update_refs(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     signed: &SignedUpdate,
 ) -> Outcome {
     if !signed.certificate.is_well_formed() {
         return Outcome::reply(Reply::Refused(Refusal::Invalid));
     }
-    let outcome = push::update_refs(changes, header, &signed.push);
+    let outcome = push::update_refs(changes, entry, &signed.push);
     if let Reply::RefsUpdated { verdicts } = &outcome.reply
         && verdicts.iter().any(|verdict| verdict.result.is_ok())
     {
-        let record = record(header, signed, verdicts);
+        let record = record(entry, signed, verdicts);
         keep(changes, &signed.push.repo, &record);
     }
     outcome
 }
 
-fn record(
-    header: &Header,
-    signed: &SignedUpdate,
-    verdicts: &[RefVerdict],
-) -> PushCertificateRecord {
+fn record(entry: &Entry, signed: &SignedUpdate, verdicts: &[RefVerdict]) -> PushCertificateRecord {
     let certificate = &signed.certificate;
     let accepted = verdicts.iter().filter(|verdict| verdict.result.is_ok());
     let accepted: BTreeSet<_> = accepted.map(|verdict| &verdict.name).collect();
@@ -48,8 +44,8 @@ fn record(
         accepted: accepted.contains(&certified.name),
     });
     PushCertificateRecord {
-        at: header.index,
-        at_ms: header.proposed_at_ms,
+        at: entry.index,
+        at_ms: entry.now_ms,
         account: signed.push.pusher.clone(),
         pusher: certificate.pusher.clone(),
         pushee: certificate.pushee.clone(),

@@ -9,7 +9,7 @@ use henge_types::limits::PACKS_REPLACED_MAX;
 use henge_types::{Refusal, ReplacePacks, Reply};
 
 use super::{ShardView, packs};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Effect, Outcome};
@@ -18,7 +18,7 @@ use crate::view::View;
 /// Puts one pack in the place of others, all or nothing. Refs and repositories stay as they are.
 pub(super) fn replace_packs(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     replace: &ReplacePacks,
 ) -> Outcome {
     let before = ShardView::new(changes.before());
@@ -36,7 +36,7 @@ pub(super) fn replace_packs(
     for pack in &replace.old {
         changes.delete(keys::pack(&network, pack));
     }
-    packs::name(changes, header, &network, &replace.new);
+    packs::name(changes, entry, &network, &replace.new);
     Outcome {
         effects: vec![Effect::ReplacePacks {
             network,

@@ -5,7 +5,7 @@ use henge_types::stored::{self, number};
 use henge_types::{ForkRepo, LogIndex, Refusal, Reply, ShardRepo, ShardRepoState};
 
 use super::{ShardView, put};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
@@ -15,7 +15,7 @@ use crate::view::View;
 /// has refs.
 pub(super) fn fork(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     fork: &ForkRepo,
 ) -> Outcome {
     let before = ShardView::new(changes.before());
@@ -47,8 +47,8 @@ pub(super) fn fork(
     let made = ShardRepo {
         repo: fork.repo,
         generation: fork.generation,
-        updated_at: header.index,
-        updated_at_ms: header.proposed_at_ms,
+        updated_at: entry.index,
+        updated_at_ms: entry.now_ms,
         // What the catalogue says of the parent is not said of the fork.
         revision: LogIndex::new(0),
         archived: false,

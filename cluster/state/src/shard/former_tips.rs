@@ -1,7 +1,7 @@
 //! Former tips: values that refs lost a short while ago. A client that was told of one by another node may
 //! still ask for it.
 
-use henge_types::limits::{FORMER_TIP_MS, FORMER_TIPS_EXPIRED_PER_APPLY};
+use henge_types::limits::{FORMER_TIP_MS, FORMER_TIPS_EXPIRED_PER_APPLY, TIME_KEPT_MS};
 use henge_types::{ObjectId, RepoId};
 
 use crate::changes::Changes;
@@ -39,6 +39,25 @@ pub(super) fn expire(changes: &mut Changes<'_, impl View>, now_ms: u64) {
         }
         changes.delete(age_key.clone());
         changes.delete(keys::former_tip(&repo, &tip));
+    }
+}
+
+/// Takes now for when a few of those were lost that were noted by a clock which pointed to a later time, so that they
+/// expire as well. For groups that keep their own time.
+pub(super) fn set_anew(changes: &mut Changes<'_, impl View>, now_ms: u64) {
+    let all = keys::former_tip_ages();
+    let later = now_ms
+        .saturating_add(TIME_KEPT_MS)
+        .saturating_add(1)
+        .to_be_bytes();
+    let ahead = changes.before().range(&[&all[..], &later].concat(), &all);
+    for (age_key, _) in ahead.take(FORMER_TIPS_EXPIRED_PER_APPLY) {
+        let (_, repo, tip) = keys::former_tip_age_of(age_key)
+            .unwrap_or_else(|| panic!("former tip with a broken key {age_key:?}: state damaged"));
+        changes.delete(age_key.clone());
+        changes.put(keys::former_tip_age(now_ms, &repo, &tip), Vec::new());
+        let at = now_ms.to_be_bytes().to_vec();
+        changes.put(keys::former_tip(&repo, &tip), at);
     }
 }
 

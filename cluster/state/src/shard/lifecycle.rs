@@ -7,7 +7,7 @@ use henge_types::{
 };
 
 use super::{ShardView, former_tips, pruning, put, put_updated};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Effect, Outcome};
@@ -42,12 +42,12 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
 /// One apply removes all of it, so it costs as many writes as the repository has refs and former tips.
 pub(super) fn drop_repo(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     id: &RepoId,
 ) -> Outcome {
     let Some(repo) = ShardView::new(changes.before()).repo(id) else {
         // A create may still be on its way: the tombstone stops it.
-        put(changes, &unknown(header, id));
+        put(changes, &unknown(entry, id));
         return Outcome::reply(Reply::Done);
     };
     if repo.state == ShardRepoState::Deleted {
@@ -75,7 +75,7 @@ pub(super) fn drop_repo(
         state: ShardRepoState::Deleted,
         ..repo
     };
-    put_updated(changes, dropped, header.index, header.proposed_at_ms);
+    put_updated(changes, dropped, entry.index, entry.now_ms);
     Outcome {
         effects: vec![Effect::DropRepo { network, repo: *id }],
         ..Outcome::reply(Reply::Done)
@@ -85,7 +85,7 @@ pub(super) fn drop_repo(
 /// Points HEAD elsewhere; the branch need not exist.
 pub(super) fn set_head(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     repo: &RepoId,
     generation: Generation,
     head: &RefName,
@@ -99,7 +99,7 @@ pub(super) fn set_head(
     }
     if repo.head != *head {
         repo.head = head.clone();
-        put_updated(changes, repo, header.index, header.proposed_at_ms);
+        put_updated(changes, repo, entry.index, entry.now_ms);
     }
     Outcome::reply(Reply::Done)
 }
@@ -126,7 +126,7 @@ pub(super) fn set_limits(
 /// Takes the catalogue's settings over, unless later ones are known.
 pub(super) fn configure(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     settings: &ConfigureRepo,
 ) -> Outcome {
     let known = ShardView::new(changes.before()).repo(&settings.repo);
@@ -154,7 +154,7 @@ pub(super) fn configure(
         ..known
     };
     if moved {
-        put_updated(changes, repo, header.index, header.proposed_at_ms);
+        put_updated(changes, repo, entry.index, entry.now_ms);
     } else {
         put(changes, &repo);
     }
@@ -163,15 +163,15 @@ pub(super) fn configure(
 
 /// The tombstone of a repository that was never made here: only its id and that it is deleted mean anything.
 /// Lives of a name count from 1, so generation 0 is nobody's.
-fn unknown(header: &Header, repo: &RepoId) -> ShardRepo {
+fn unknown(entry: &Entry, repo: &RepoId) -> ShardRepo {
     ShardRepo {
         repo: *repo,
         network: repo.root_network(),
         generation: Generation::new(0),
         state: ShardRepoState::Deleted,
         head: RefName::branch("main").expect("invariant: main is a valid branch name"),
-        updated_at: header.index,
-        updated_at_ms: header.proposed_at_ms,
+        updated_at: entry.index,
+        updated_at_ms: entry.now_ms,
         revision: LogIndex::new(0),
         archived: false,
         object_format: ObjectFormat::Sha1,

@@ -9,7 +9,7 @@ use henge_types::{
 };
 
 use super::ShardView;
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
@@ -21,11 +21,7 @@ const BACKOFF_MS_MIN: u64 = 60_000;
 const DOUBLINGS_MAX: u32 = 20;
 
 /// Makes a mirror, due at once, or changes what one is told. A repository follows one other at most.
-pub(super) fn set(
-    changes: &mut Changes<'_, impl View>,
-    header: &Header,
-    set: &SetMirror,
-) -> Outcome {
+pub(super) fn set(changes: &mut Changes<'_, impl View>, entry: &Entry, set: &SetMirror) -> Outcome {
     let before = ShardView::new(changes.before());
     if let Err(refusal) = before.live_repo(&set.repo, set.generation) {
         return refused(refusal);
@@ -49,7 +45,7 @@ pub(super) fn set(
             settings: set.settings.clone(),
             next_due_ms: match known.run {
                 Some(_) => known.next_due_ms,
-                None => known.next_due_ms.min(header.proposed_at_ms),
+                None => known.next_due_ms.min(entry.now_ms),
             },
             ..known
         },
@@ -57,9 +53,9 @@ pub(super) fn set(
             id: set.mirror,
             repo: set.repo,
             settings: set.settings.clone(),
-            made_ms: header.proposed_at_ms,
-            next_due_ms: header.proposed_at_ms,
-            fence: header.index,
+            made_ms: entry.now_ms,
+            next_due_ms: entry.now_ms,
+            fence: entry.index,
             run: None,
             failures: 0,
             last: None,
@@ -72,7 +68,7 @@ pub(super) fn set(
 /// Changes what a mirror is told, and makes it due: nobody changes one that does what it should.
 pub(super) fn edit(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     edit: &EditMirror,
 ) -> Outcome {
     let before = ShardView::new(changes.before());
@@ -98,7 +94,7 @@ pub(super) fn edit(
     // A run under way goes by what it was told; the next one by this.
     if mirror.run.is_none() {
         mirror.failures = 0;
-        mirror.next_due_ms = mirror.next_due_ms.min(header.proposed_at_ms);
+        mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
     }
     put(changes, &mirror);
     Outcome::reply(Reply::Done)
@@ -106,16 +102,16 @@ pub(super) fn edit(
 
 /// A ref of the repository changed: mirrors that follow every push are due. One that failed keeps its pause, and one
 /// that runs is due when its run has ended.
-pub(super) fn refs_changed(changes: &mut Changes<'_, impl View>, header: &Header, repo: &RepoId) {
+pub(super) fn refs_changed(changes: &mut Changes<'_, impl View>, entry: &Entry, repo: &RepoId) {
     let mirrors = ShardView::new(changes.before()).mirrors_of(repo);
     let late = mirrors.filter(|mirror| {
         mirror.settings.on_push
             && mirror.run.is_none()
             && mirror.failures == 0
-            && mirror.next_due_ms > header.proposed_at_ms
+            && mirror.next_due_ms > entry.now_ms
     });
     for mut mirror in late {
-        mirror.next_due_ms = header.proposed_at_ms;
+        mirror.next_due_ms = entry.now_ms;
         put(changes, &mirror);
     }
 }
@@ -123,7 +119,7 @@ pub(super) fn refs_changed(changes: &mut Changes<'_, impl View>, header: &Header
 /// Removes a mirror, or makes it due now.
 pub(super) fn change(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     change: &ChangeMirror,
 ) -> Outcome {
     let before = ShardView::new(changes.before());
@@ -136,7 +132,7 @@ pub(super) fn change(
     match change.change {
         MirrorChange::Remove => changes.delete(keys::mirror(&change.repo, &change.mirror)),
         MirrorChange::Due if mirror.run.is_none() => {
-            mirror.next_due_ms = mirror.next_due_ms.min(header.proposed_at_ms);
+            mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
             put(changes, &mirror);
         }
         MirrorChange::Due => {}
@@ -147,14 +143,18 @@ pub(super) fn change(
 /// Gives a firing to one run: to the first that asks, and again only when that one was not heard of for its lease.
 pub(super) fn begin(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     begin: &BeginMirror,
 ) -> Outcome {
     let mirror = ShardView::new(changes.before()).mirror(&begin.repo, &begin.mirror);
-    let now_ms = header.proposed_at_ms;
+    let now_ms = entry.now_ms;
+    let is_due = |mirror: &Mirror| match entry.time_is_replicated {
+        true => mirror.is_due_in_group(now_ms),
+        false => mirror.is_due(now_ms),
+    };
     let Some(mirror) = mirror.filter(|mirror| {
         mirror.next_due_ms == begin.scheduled_at_ms
-            && mirror.is_due(now_ms)
+            && is_due(mirror)
             && begin.lease_ms <= MIRROR_LEASE_MS_MAX
     }) else {
         return wrong_state(&begin.repo);
@@ -164,7 +164,7 @@ pub(super) fn begin(
         until_ms: now_ms.saturating_add(begin.lease_ms),
     };
     let begun = Mirror {
-        fence: header.index,
+        fence: entry.index,
         run: Some(run),
         ..mirror
     };
@@ -175,7 +175,7 @@ pub(super) fn begin(
 /// A word of the run that has the fence.
 pub(super) fn record(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     record: &RecordMirror,
 ) -> Outcome {
     let mirror = ShardView::new(changes.before()).mirror(&record.repo, &record.mirror);
@@ -185,14 +185,17 @@ pub(super) fn record(
     else {
         return wrong_state(&record.repo);
     };
-    let now_ms = header.proposed_at_ms;
+    let now_ms = entry.now_ms;
+    if entry.time_is_replicated {
+        set_anew(&mut mirror, &mut run, now_ms);
+    }
     match &record.word {
         MirrorWord::Working { lease_ms } => {
             run.until_ms = run.until_ms.max(now_ms.saturating_add(*lease_ms));
             mirror.run = Some(run);
         }
         MirrorWord::Ended(outcome) => {
-            end(&mut mirror, outcome, now_ms, header.seed);
+            end(&mut mirror, outcome, now_ms, entry.seed);
             let repo = ShardView::new(changes.before()).repo(&record.repo);
             let moved = repo.is_some_and(|repo| repo.updated_at > mirror.fence);
             if mirror.settings.on_push && mirror.failures == 0 && moved {
@@ -202,6 +205,14 @@ pub(super) fn record(
     }
     put(changes, &mirror);
     Outcome::reply(Reply::Done)
+}
+
+/// Takes for now what a clock set that pointed to another time: else the next firing would be counted from there.
+fn set_anew(mirror: &mut Mirror, run: &mut MirrorRun, now_ms: u64) {
+    mirror.next_due_ms = mirror.next_due_ms.min(now_ms);
+    if run.is_over_in_group(now_ms) {
+        run.until_ms = run.until_ms.min(now_ms);
+    }
 }
 
 fn end(mirror: &mut Mirror, outcome: &MirrorOutcome, now_ms: u64, seed: u64) {

@@ -5,7 +5,7 @@ use henge_types::stored::{self, number};
 use henge_types::{NetworkId, PackRecord, PackRef};
 
 use super::ShardView;
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::view::View;
@@ -23,7 +23,7 @@ pub(super) fn inline_fits(pack: &PackRef) -> bool {
 /// Puts a pack into the manifest. One that is there keeps its record.
 pub(super) fn name(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     network: &NetworkId,
     pack: &PackRef,
 ) {
@@ -36,7 +36,7 @@ pub(super) fn name(
         pack_bytes: pack.pack_bytes,
         idx_bytes: pack.idx_bytes,
         objects: pack.objects,
-        named_at: header.index,
+        named_at: entry.index,
     };
     let bytes = stored::encode(number::PACK_RECORD, 1, &record);
     changes.put(keys::pack(network, &pack.pack), bytes);

@@ -11,7 +11,7 @@ use henge_types::{
 };
 
 use super::ShardView;
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
@@ -20,7 +20,7 @@ use crate::view::View;
 /// One more pattern.
 pub(super) fn protect(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     (repo, generation): (&RepoId, Generation),
     pattern: &RefPattern,
 ) -> Outcome {
@@ -40,16 +40,16 @@ pub(super) fn protect(
     }
     let rule = RefProtection {
         pattern: pattern.clone(),
-        created_at_ms: header.proposed_at_ms,
+        created_at_ms: entry.now_ms,
     };
     known.rules.insert(at, rule);
-    put(changes, header, repo, known)
+    put(changes, entry, repo, known)
 }
 
 /// One pattern less.
 pub(super) fn unprotect(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     (repo, generation): (&RepoId, Generation),
     pattern: &RefPattern,
 ) -> Outcome {
@@ -65,16 +65,16 @@ pub(super) fn unprotect(
         return Outcome::reply(Reply::Refused(Refusal::NoSuchProtection));
     };
     known.rules.remove(at);
-    put(changes, header, repo, known)
+    put(changes, entry, repo, known)
 }
 
 fn put(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     repo: &RepoId,
     mut changed: RefProtections,
 ) -> Outcome {
-    changed.changed_at = header.index;
+    changed.changed_at = entry.index;
     let bytes = stored::encode(number::REF_PROTECTIONS, 1, &changed);
     changes.put(keys::protections(repo), bytes);
     Outcome::reply(Reply::Done)

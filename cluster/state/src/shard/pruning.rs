@@ -15,7 +15,7 @@ use henge_types::{
 
 use super::lifecycle::delete_all;
 use super::{ShardView, packs};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Effect, Outcome};
@@ -24,7 +24,7 @@ use crate::view::{View, decode};
 /// Sets the mark, unless another one stands than the one named.
 pub(super) fn mark(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     network: &NetworkId,
     (instead_of, found): (Option<LogIndex>, MarkFound),
 ) -> Outcome {
@@ -33,7 +33,7 @@ pub(super) fn mark(
         return refused(Refusal::NoSuchNetwork { network: *network });
     }
     match before.prune_mark(network) {
-        None => begin(changes, header, network, true),
+        None => begin(changes, entry, network, true),
         Some(known) if instead_of == Some(known.at) => {
             let may_hold_unreached = match found {
                 MarkFound::Unknown => known.may_hold_unreached || lost_tips(&known),
@@ -42,7 +42,7 @@ pub(super) fn mark(
                 }
                 MarkFound::AllReached => lost_tips(&known),
             };
-            begin(changes, header, network, may_hold_unreached);
+            begin(changes, entry, network, may_hold_unreached);
         }
         Some(_) => {}
     }
@@ -56,14 +56,14 @@ const fn lost_tips(mark: &PruneMark) -> bool {
 
 fn begin(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     network: &NetworkId,
     may_hold_unreached: bool,
 ) {
     delete_all(changes, &keys::lost_tips(network));
     let mark = PruneMark {
-        at: header.index,
-        at_ms: header.proposed_at_ms,
+        at: entry.index,
+        at_ms: entry.now_ms,
         lost_tips: 0,
         is_full: false,
         may_hold_unreached,
@@ -123,7 +123,7 @@ pub(super) fn forget(changes: &mut Changes<'_, impl View>, network: &NetworkId) 
 /// Puts one pack, or none, in the place of others, all or nothing, and sets the next mark.
 pub(super) fn prune_packs(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     prune: &PrunePacks,
 ) -> Outcome {
     let before = ShardView::new(changes.before());
@@ -135,7 +135,7 @@ pub(super) fn prune_packs(
         return refused(Refusal::NoSuchNetwork { network });
     }
     let mark = before.prune_mark(&network).filter(|mark| {
-        let age_ms = header.proposed_at_ms.saturating_sub(mark.at_ms);
+        let age_ms = entry.now_ms.saturating_sub(mark.at_ms);
         mark.at == prune.marked_at && !mark.is_full && age_ms >= prune.grace_ms
     });
     let Some(mark) = mark else {
@@ -158,11 +158,11 @@ pub(super) fn prune_packs(
         changes.delete(keys::pack(&network, pack));
     }
     if let Some(new) = &prune.new {
-        packs::name(changes, header, &network, new);
+        packs::name(changes, entry, &network, new);
     }
-    let at = header.index.get().to_be_bytes().to_vec();
+    let at = entry.index.get().to_be_bytes().to_vec();
     changes.put(keys::pruned_at(&network), at);
-    begin(changes, header, &network, lost_tips(&mark));
+    begin(changes, entry, &network, lost_tips(&mark));
     Outcome {
         effects: vec![Effect::PrunePacks {
             network,

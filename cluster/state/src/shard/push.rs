@@ -11,7 +11,7 @@ use henge_types::{
 
 use super::protection::{self, Outdated};
 use super::{ShardView, former_tips, mirrors, packs, pruning, put_updated, quota};
-use crate::apply::Header;
+use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Effect, Outcome};
@@ -21,7 +21,7 @@ use crate::view::View;
 /// Takes the updates that fit the refs as they are, all or nothing where the push says so.
 pub(super) fn update_refs(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     push: &UpdateRefs,
 ) -> Outcome {
     let before = ShardView::new(changes.before());
@@ -52,13 +52,16 @@ pub(super) fn update_refs(
     let mut effects = Vec::new();
     if verdicts.iter().any(|verdict| verdict.result.is_ok()) {
         if !quota::refuses_packs(&verdicts) {
-            effects = name_packs(changes, header, &repo.network, &push.packs);
+            effects = name_packs(changes, entry, &repo.network, &push.packs);
             if verdicts.iter().any(|verdict| verdict.result.is_err()) {
                 pruning::suspect(changes, &repo.network);
             }
         }
-        former_tips::expire(changes, header.proposed_at_ms);
-        take(changes, header, repo, &push.updates, &verdicts);
+        if entry.time_is_replicated {
+            former_tips::set_anew(changes, entry.now_ms);
+        }
+        former_tips::expire(changes, entry.now_ms);
+        take(changes, entry, repo, &push.updates, &verdicts);
     }
     Outcome {
         effects,
@@ -237,12 +240,12 @@ impl<V: View> Names<'_, '_, V> {
 /// already: a file that is there under the name may be broken.
 fn name_packs(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     network: &NetworkId,
     named: &[PackRef],
 ) -> Vec<Effect> {
     for pack in named {
-        packs::name(changes, header, network, pack);
+        packs::name(changes, entry, network, pack);
     }
     let install = |pack: &PackRef| Effect::InstallPack {
         network: *network,
@@ -254,7 +257,7 @@ fn name_packs(
 /// Writes the accepted updates, the values that they end, and the repository.
 fn take(
     changes: &mut Changes<'_, impl View>,
-    header: &Header,
+    entry: &Entry,
     mut repo: ShardRepo,
     updates: &[RefUpdate],
     verdicts: &[RefVerdict],
@@ -271,18 +274,18 @@ fn take(
             None => changes.delete(key),
         }
         if let Some(old) = &verdict.old {
-            former_tips::remember(changes, &repo.repo, old, header.proposed_at_ms);
+            former_tips::remember(changes, &repo.repo, old, entry.now_ms);
             pruning::remember(changes, &repo.network, old);
         }
     }
     if !changed {
         return;
     }
-    mirrors::refs_changed(changes, header, &repo.repo);
+    mirrors::refs_changed(changes, entry, &repo.repo);
     if let Some(head) = first_branch(changes, &repo, updates, verdicts) {
         repo.head = head;
     }
-    put_updated(changes, repo, header.index, header.proposed_at_ms);
+    put_updated(changes, repo, entry.index, entry.now_ms);
 }
 
 /// What HEAD becomes when the push is the first that brings branches and none of them is HEAD's.

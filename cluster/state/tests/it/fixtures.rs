@@ -1,7 +1,9 @@
 //! A group without its shell, and short ways to write ids and commands.
 
 use bytes::Bytes;
-use henge_state::{Action, Effect, Header, MetaView, Outcome, ShardView, State, apply};
+use henge_state::{Action, Effect, Header, MetaView, Outcome, ShardView, State, apply, time_ms};
+use henge_types::command::VERSION_STARTS_AND_TIME;
+use henge_types::limits::TIME_STEP_MS_MAX;
 use henge_types::{
     ClusterId, Command, ConfigureRepo, CreateRepo, EditRepo, Generation, GroupId, Incarnation,
     InlinePack, LogIndex, MetaCommand, NetworkId, NodeId, NodeRecord, ObjectFormat, ObjectId,
@@ -31,6 +33,13 @@ impl Group {
         Self::new(GroupId::new(1))
     }
 
+    /// A group that keeps its own time from its first entry on.
+    pub(crate) fn keeping_time(mut self) -> Self {
+        let version = VERSION_STARTS_AND_TIME;
+        assert_eq!(self.reply(Command::VersionBarrier { version }), Reply::Done);
+        self
+    }
+
     fn new(group: GroupId) -> Self {
         Self {
             group,
@@ -52,15 +61,7 @@ impl Group {
         command: impl Into<Command>,
     ) -> Outcome {
         let command = command.into();
-        self.index += 1;
-        let header = Header {
-            group: self.group,
-            index: LogIndex::new(self.index),
-            term: 3,
-            proposed_at_ms: self.now_ms,
-            seed: 99,
-            request,
-        };
+        let header = self.header(request);
         let outcome = apply(&self.state, &header, &command);
         assert_eq!(outcome, apply(&self.state, &header, &command));
         let keys: Vec<_> = outcome.writes.iter().map(|write| &write.key).collect();
@@ -68,6 +69,27 @@ impl Group {
         self.state.commit(&outcome.writes);
         assert_eq!(self.state.hash(), self.state.recompute_hash());
         outcome
+    }
+
+    /// What the next entry takes for now.
+    pub(crate) fn entry_ms(&self) -> u64 {
+        let last = time_ms(&self.state);
+        last.map_or(self.now_ms, |last| {
+            self.now_ms.clamp(last, last + TIME_STEP_MS_MAX)
+        })
+    }
+
+    /// The header of the next entry.
+    pub(crate) fn header(&mut self, request: Option<RequestBinding>) -> Header {
+        self.index += 1;
+        Header {
+            group: self.group,
+            index: LogIndex::new(self.index),
+            term: 3,
+            proposed_at_ms: self.now_ms,
+            seed: 99,
+            request,
+        }
     }
 
     pub(crate) fn reply(&mut self, command: impl Into<Command>) -> Reply {
@@ -349,6 +371,15 @@ pub(crate) fn verdict(at: &str, old: Option<u8>, result: Result<(), RefRefusal>)
 
 pub(crate) fn verdicts(verdicts: Vec<RefVerdict>) -> Reply {
     Reply::RefsUpdated { verdicts }
+}
+
+/// A request of a group that keeps its own time, whose id names this generation.
+pub(crate) fn binding_in(generation: u64, counter: u64) -> RequestBinding {
+    let request = binding(0, counter);
+    RequestBinding {
+        id: request.id.in_generation(generation),
+        ..request
+    }
 }
 
 pub(crate) fn binding(made_at_ms: u64, counter: u64) -> RequestBinding {

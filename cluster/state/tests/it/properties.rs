@@ -211,6 +211,14 @@ fn any_request() -> impl Strategy<Value = Option<RequestBinding>> {
     option::weighted(0.5, request)
 }
 
+/// A shard of this release's level, or of the first.
+fn shard_that(keeps_time: bool) -> Group {
+    match keeps_time {
+        true => Group::shard().keeping_time(),
+        false => Group::shard(),
+    }
+}
+
 fn advance(group: &mut Group, step: i64) {
     group.now_ms = group.now_ms.saturating_add_signed(step);
 }
@@ -236,7 +244,7 @@ fn compare_replies(real: Reply, model: Reply) {
 }
 
 /// Everything that readers see is as the model has it.
-fn compare_states(shard: &Group, model: &Model) {
+fn compare_states(shard: &Group, model: &Model, now_ms: u64) {
     let view = shard.view();
     let live: BTreeSet<_> = model
         .repos
@@ -269,12 +277,8 @@ fn compare_states(shard: &Group, model: &Model) {
         let wanted: Vec<_> = expected.into_iter().flat_map(|repo| repo.refs).collect();
         assert_eq!(refs, wanted);
         for tip in 1..5 {
-            let recently = view.was_tip_recently(&id, &oid(tip), shard.now_ms);
-            assert_eq!(
-                recently,
-                model.was_tip(&id, &oid(tip), shard.now_ms),
-                "tip {tip}"
-            );
+            let recently = view.was_tip_recently(&id, &oid(tip), now_ms);
+            assert_eq!(recently, model.was_tip(&id, &oid(tip), now_ms), "tip {tip}");
         }
         let packs: Vec<_> = view.packs(&network(number)).map(|pack| pack.pack).collect();
         let wanted = model.packs.get(&network(number));
@@ -314,21 +318,23 @@ proptest! {
 
     #[test]
     fn a_shard_does_what_the_naive_model_does(
+        keeps_time in any::<bool>(),
         commands in vec((any_step(), any_shard_command()), 1..60)
     ) {
-        let mut shard = Group::shard();
+        let mut shard = shard_that(keeps_time);
         let mut model = Model::default();
         for (step, command) in commands {
             advance(&mut shard, step);
+            let now_ms = shard.entry_ms();
             let outcome = shard.run(Command::Shard(command.clone()));
             let before = model.clone();
-            let reply = model.run(&command, shard.now_ms);
+            let reply = model.run(&command, now_ms);
             let accepted = matches!(
                 &reply,
                 Reply::RefsUpdated { verdicts } if verdicts.iter().any(|one| one.result.is_ok())
             );
             compare_replies(outcome.reply, reply.clone());
-            compare_states(&shard, &model);
+            compare_states(&shard, &model, now_ms);
             no_ref_lies_below_another(&shard);
             match command {
                 ShardCommand::UpdateRefs(push) if accepted => {
@@ -371,11 +377,12 @@ proptest! {
     /// A replica that starts from a snapshot in the middle ends where one ends that applied everything.
     #[test]
     fn a_snapshot_in_the_middle_changes_nothing(
+        keeps_time in any::<bool>(),
         commands in vec((any_step(), any_request(), any_shard_command()), 1..60),
         middle in 0..60_usize,
     ) {
-        let mut whole = Group::shard();
-        let mut restored = Group::shard();
+        let mut whole = shard_that(keeps_time);
+        let mut restored = shard_that(keeps_time);
         for (number, (step, request, command)) in commands.into_iter().enumerate() {
             if number == middle {
                 let pairs = whole.state.iter();

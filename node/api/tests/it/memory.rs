@@ -677,6 +677,7 @@ impl Backend for Memory {
             not_ready: None,
             starting: false,
             now_ms: 7,
+            clock: None,
             replicas: Vec::new(),
             conditions: Vec::new(),
             conditions_left_out: 0,

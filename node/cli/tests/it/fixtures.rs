@@ -96,6 +96,7 @@ fn node(number: u64) -> NodeStatus {
             snapshot_index: 0,
             state_hash: "aa".repeat(32),
             parked: 0,
+            request_generation: None,
             voters: (1..=3).map(NodeId::new).collect(),
         }
     };
@@ -112,6 +113,7 @@ fn node(number: u64) -> NodeStatus {
             not_ready: None,
             starting: false,
             now_ms: 1_000_000,
+            clock: None,
             replicas: (0..=2).map(replica).collect(),
             conditions: Vec::new(),
             conditions_left_out: 0,

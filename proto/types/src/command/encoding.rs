@@ -45,6 +45,7 @@ impl Proposal {
 }
 
 const VERSION_BARRIER: u16 = 1;
+const MOVE_TIME: u16 = 3;
 const META: std::ops::RangeInclusive<u16> = 16..=63;
 const SHARD: std::ops::RangeInclusive<u16> = 64..=127;
 
@@ -53,6 +54,7 @@ impl Command {
     pub const fn number(&self) -> u16 {
         match self {
             Self::VersionBarrier { .. } => VERSION_BARRIER,
+            Self::MoveTime { .. } => MOVE_TIME,
             Self::Meta(command) => command.number(),
             Self::Shard(command) => command.number(),
         }
@@ -62,6 +64,7 @@ impl Command {
     pub const fn name(&self) -> &'static str {
         match self {
             Self::VersionBarrier { .. } => "version_barrier",
+            Self::MoveTime { .. } => "move_time",
             Self::Meta(command) => command.name(),
             Self::Shard(command) => command.name(),
         }
@@ -71,6 +74,7 @@ impl Command {
     pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::VersionBarrier { version } => stored::encode(VERSION_BARRIER, 1, version),
+            Self::MoveTime { clocks } => stored::encode(MOVE_TIME, 1, clocks),
             Self::Meta(command) => command.encode(),
             Self::Shard(command) => command.encode(),
         }
@@ -92,6 +96,9 @@ impl Command {
         if number == VERSION_BARRIER {
             return stored::body(number, version, body)
                 .map(|version| Self::VersionBarrier { version });
+        }
+        if number == MOVE_TIME {
+            return stored::body(number, version, body).map(|clocks| Self::MoveTime { clocks });
         }
         if META.contains(&number) {
             return MetaCommand::decode(number, version, body).map(Self::Meta);

@@ -16,6 +16,7 @@ impl Command {
         match self {
             // It says so itself, to those who must stop at it.
             Self::VersionBarrier { .. } => FIRST,
+            Self::MoveTime { .. } => VERSION_STARTS_AND_TIME,
             Self::Meta(command) => command.level(),
             Self::Shard(command) => command.level(),
         }

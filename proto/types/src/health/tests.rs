@@ -42,6 +42,7 @@ fn node(node: NodeId) -> NodeStatus {
             snapshot_index: 0,
             state_hash: "aa".to_owned(),
             parked: 0,
+            request_generation: None,
             voters: (1..=3).map(NodeId::new).collect(),
         }
     };
@@ -55,6 +56,7 @@ fn node(node: NodeId) -> NodeStatus {
             level: 3,
             uptime_ms: 5,
             low_space: false,
+            clock: None,
             not_ready: None,
             starting: false,
             now_ms: 100_000,

@@ -1,0 +1,212 @@
+//! The time of groups: what a proposal is stamped with, and larger steps of a group's own time.
+
+use std::time::Duration;
+
+use henge_state::{request_generation, time_ms, wants_tending};
+use henge_types::limits::{CLOCK_SKEW_MS_MAX, TIME_STEP_MS_MAX};
+use henge_types::status::{NodeClock, NodeReport};
+use henge_types::{Command, ConditionKind, GroupId, NodeId, NodeRecord};
+
+use crate::clocks::{ClockState, Moment, Reading};
+use crate::cluster::Cluster;
+use crate::group::Group;
+use crate::metrics;
+
+/// How long one step of a group's time may take; it is tried again.
+const STEP_TIMEOUT: Duration = Duration::from_secs(5);
+/// What the condition of a wrong clock is about.
+const CLOCK: &str = "clock";
+/// How far a group's time may be ahead of its leader's clock, milliseconds: two right clocks are never further apart.
+const AHEAD_MS_MAX: u64 = 2 * CLOCK_SKEW_MS_MAX;
+
+/// What the looks at this node's clock have come to.
+#[derive(Debug, Default)]
+pub(crate) struct ClockSeen {
+    /// The last reading said that it is wrong.
+    was_wrong: bool,
+    /// The node leads nothing and stands for no election.
+    stepped_aside: bool,
+}
+
+impl Cluster {
+    /// What this node's clock is beside the other members'.
+    pub fn clock_state(&self) -> ClockState {
+        self.shared.clocks.judge().0
+    }
+
+    /// The time of a group for what its leader does with it: when mirrors are due, how old marks and former tips are.
+    /// Milliseconds since the Unix epoch; never behind the group's own time.
+    pub fn now_ms(&self, group: GroupId) -> u64 {
+        let corrected = self.shared.clocks.corrected_ms();
+        let last = self
+            .view(group)
+            .and_then(|view| view.with(|state, _| time_ms(state)));
+        last.map_or(corrected, |last| last.max(corrected))
+    }
+
+    /// Whether a group keeps its own time.
+    pub fn keeps_time(&self, group: GroupId) -> bool {
+        let view = self.view(group);
+        view.is_some_and(|view| view.with(|state, _| time_ms(state).is_some()))
+    }
+
+    /// What a proposal to a group is stamped with; `None` while this node's clock must not be used.
+    pub(crate) async fn stamp(&self, group: &Group) -> Option<u64> {
+        let clocks = &self.shared.clocks;
+        if clocks.was_set() {
+            drop(Box::pin(self.status()).await);
+        }
+        let own = self.clock().unix_ms();
+        match clocks.judge().0 {
+            ClockState::Right => Some(own),
+            // The group's time stands still until it is known which clock is right.
+            ClockState::Undecided { .. } => {
+                Some(group.view.with(|state, _| time_ms(state)).unwrap_or(own))
+            }
+            ClockState::Unknown | ClockState::Wrong { .. } => None,
+        }
+    }
+
+    /// Moves a group's time before a proposal, where one entry could not: it rested for longer than an entry moves it.
+    pub(crate) async fn keep_time(&self, group: GroupId, deadline: Duration) {
+        let own = self.clock().unix_ms();
+        let rested = |last: u64| own > last.saturating_add(TIME_STEP_MS_MAX);
+        let last = self
+            .view(group)
+            .and_then(|view| view.with(|state, _| time_ms(state)));
+        if last.is_some_and(rested) {
+            self.move_time(group, deadline).await;
+        }
+    }
+
+    /// Looks after the time of the groups that this node leads: one that is ahead of the clocks is moved back, and one that
+    /// keeps records of an earlier release gives them back.
+    pub(crate) async fn tend_time(&self) {
+        for group in self.local_groups() {
+            let Some(view) = self
+                .view(group)
+                .filter(|_| self.leadership(group).is_some())
+            else {
+                continue;
+            };
+            let own = self.clock().unix_ms();
+            let is_due = view.with(|state, _| {
+                let ahead = |last: u64| last > own.saturating_add(AHEAD_MS_MAX);
+                time_ms(state).is_some_and(ahead) || wants_tending(state, own)
+            });
+            if is_due {
+                self.move_time(group, STEP_TIMEOUT).await;
+            }
+        }
+    }
+
+    async fn move_time(&self, group: GroupId, deadline: Duration) {
+        let Some(leadership) = self.leadership(group) else {
+            return;
+        };
+        // Of clocks that are far apart none is known to be right.
+        if self.clock_state() != ClockState::Right {
+            return;
+        }
+        let Some(clocks) = self.shared.clocks.majority(&leadership.voters) else {
+            return;
+        };
+        let command = Command::MoveTime { clocks };
+        match self.write(group, command, None, deadline).await {
+            Ok(applied) => {
+                tracing::debug!(%group, index = %applied.index, "the group's time was moved by the clocks of a majority");
+            }
+            Err(error) => tracing::debug!(%group, %error, "the group's time was not moved"),
+        }
+    }
+
+    /// The generation of request records that a new id of a group names: as its replica here has it, or as the members'
+    /// replicas were last heard to have it.
+    pub(crate) fn request_generation(&self, group: GroupId) -> Option<u64> {
+        match self.view(group) {
+            Some(view) => view.with(|state, _| request_generation(state)),
+            None => self.shared.heard_generations().get(&group).copied(),
+        }
+    }
+
+    /// What this node says of its clock.
+    pub(crate) fn clock_report(&self) -> NodeClock {
+        let (state, ahead_ms) = self.shared.clocks.judge();
+        NodeClock {
+            ahead_ms,
+            fault: state.fault(),
+        }
+    }
+
+    /// Hands over what this node leads, and stands for no election, for as long as its clock is wrong.
+    ///
+    /// Only when two readings in a row say so: one may have been under way while a clock was set.
+    pub(crate) async fn mind_clock(&self, seen: &mut ClockSeen) {
+        let (state, ahead_ms) = self.shared.clocks.judge();
+        metrics::clock_skew(ahead_ms);
+        let conditions = self.conditions();
+        match state.fault() {
+            Some(fault) => conditions.raise(ConditionKind::ClockSkew, CLOCK, fault),
+            None => conditions.clear(ConditionKind::ClockSkew, CLOCK),
+        }
+        let is_wrong = matches!(state, ClockState::Wrong { .. });
+        let wrong = is_wrong && seen.was_wrong;
+        seen.was_wrong = is_wrong;
+        if wrong != seen.stepped_aside {
+            match state.fault() {
+                Some(fault) => tracing::error!(ahead_ms, "{fault}"),
+                None => tracing::info!(ahead_ms, "this node's clock is right again"),
+            }
+        }
+        if !wrong && !seen.stepped_aside {
+            return;
+        }
+        seen.stepped_aside = wrong;
+        let now = self.clock().instant();
+        let groups = self.groups().all();
+        for group in &groups {
+            let quiet = group.quiet_until.is_some_and(|until| now < until);
+            let config = group.raft.runtime_config();
+            config.elect(!wrong && !quiet);
+            config.heartbeat(true);
+        }
+        if !wrong {
+            return;
+        }
+        let handovers = groups.iter().map(|group| self.step_aside(group));
+        futures::future::join_all(handovers).await;
+    }
+
+    /// Has another voter lead the group; without heartbeats the others elect one where none takes it over.
+    async fn step_aside(&self, group: &Group) {
+        let right = |node: u64| self.shared.clocks.is_right(NodeId::new(node));
+        self.hand_over(group, right).await;
+        if self.leadership(group.id).is_some() {
+            group.raft.runtime_config().heartbeat(false);
+        }
+    }
+
+    /// When a member is asked now.
+    pub(crate) fn asked_now(&self) -> Moment {
+        Moment::now(self.clock().as_ref())
+    }
+
+    /// Takes the clocks of the members that were just asked.
+    pub(crate) fn heard_clocks(
+        &self,
+        members: &[NodeRecord],
+        answers: &[Option<(NodeReport, Option<Reading>)>],
+    ) {
+        let others = members.iter().zip(answers);
+        let others = others.filter(|(member, _)| member.node != self.node());
+        let heard: Vec<_> = others
+            .filter_map(|(member, answer)| Some((member.node, answer.as_ref()?.1)))
+            .collect();
+        let is_other = |member: &&NodeRecord| member.node != self.node();
+        let others = members.iter().filter(is_other).count();
+        let count = heard.len();
+        let readings = heard.into_iter();
+        let readings = readings.filter_map(|(node, reading)| Some((node, reading?)));
+        self.shared.clocks.heard(others, count, readings.collect());
+    }
+}

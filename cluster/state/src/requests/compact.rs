@@ -1,0 +1,256 @@
+//! Records of requests in two generations: the one that is filled, and the one before it.
+//!
+//! A generation ends when it is [`REQUEST_GENERATION_MS`] old in replicated time or holds [`REQUEST_GENERATION_BYTES_MAX`];
+//! with that the one before it is forgotten, and given back a few records at a time, more of them than come. So a record
+//! is found for at least one whole generation, and a group's records take a bounded number of bytes, however fast it is
+//! written to.
+//!
+//! A request id names the generation that its maker had applied: it cannot have been executed in an earlier one. So one that
+//! has no record was never executed as long as its generation is kept, and one of an earlier generation may have been: its
+//! outcome is unknown, and it is never executed. Generations are counted and no times: they only grow, also where the
+//! group's time is moved back, and a group that rested for days does not forget the ids that were made meanwhile.
+
+use henge_types::limits::{
+    REQUEST_GENERATION_BYTES_MAX, REQUEST_GENERATION_MS, REQUEST_RECORDS_DRAINED_PER_APPLY,
+    REQUEST_RECORDS_DRAINED_PER_STEP,
+};
+use henge_types::stored::{self, number};
+use henge_types::{RefVerdict, Refusal, Reply, RequestBinding, RequestId};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use super::full;
+use crate::changes::Changes;
+use crate::view::{View, decode, decode_by};
+use crate::{keys, time};
+
+/// The first generation.
+const FIRST: u64 = 1;
+/// Bytes of the digest that binds an id.
+const DIGEST_BYTES: usize = 16;
+
+/// What binds an id to who asked for what.
+pub(super) type Digest = [u8; DIGEST_BYTES];
+
+/// The stored form, version 2 of a request's record.
+#[derive(Serialize, Deserialize)]
+pub(super) struct CompactRecord {
+    pub(super) binding: Digest,
+    pub(super) reply: Reply,
+}
+
+/// The generation that is being filled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Filling {
+    generation: u64,
+    /// When its first record came, in the group's time.
+    since_ms: u64,
+    /// Of keys and values in it.
+    bytes: u64,
+}
+
+impl Filling {
+    fn of(view: &impl View) -> Option<Self> {
+        let key = keys::request_generation();
+        let bytes = view.get(&key)?;
+        Some(decode(number::REQUEST_GENERATION, &key, &bytes))
+    }
+
+    const fn first(now_ms: u64) -> Self {
+        Self {
+            generation: FIRST,
+            since_ms: now_ms,
+            bytes: 0,
+        }
+    }
+
+    const fn is_over(&self, now_ms: u64) -> bool {
+        now_ms.saturating_sub(self.since_ms) >= REQUEST_GENERATION_MS
+    }
+
+    /// This one, or the next one where this one is over or `bytes` more would be too many.
+    fn with(self, bytes: u64, now_ms: u64) -> Self {
+        let full = self.bytes.saturating_add(bytes) > REQUEST_GENERATION_BYTES_MAX;
+        if self.is_over(now_ms) || (full && self.bytes > 0) {
+            return Self {
+                generation: self.generation.saturating_add(1),
+                since_ms: now_ms,
+                bytes,
+            };
+        }
+        Self {
+            // The time was moved back since.
+            since_ms: self.since_ms.min(now_ms),
+            bytes: self.bytes.saturating_add(bytes),
+            ..self
+        }
+    }
+
+    /// Whether what is found of an earlier release's records is all that can be asked of them.
+    const fn has_outlived_full_records(&self) -> bool {
+        self.generation >= FIRST + 2
+    }
+
+    fn put(&self, changes: &mut Changes<'_, impl View>) {
+        let bytes = stored::encode(number::REQUEST_GENERATION, 1, self);
+        changes.put(keys::request_generation(), bytes);
+    }
+}
+
+/// The generation that a new request id names; `None` below the release level of replicated time.
+pub fn request_generation(view: &impl View) -> Option<u64> {
+    time::time_ms(view)?;
+    Some(Filling::of(view).map_or(FIRST, |filling| filling.generation))
+}
+
+/// Whether records of an earlier release are left that a step of the group's time would give back: a group that nothing
+/// writes to would keep them for ever.
+pub fn wants_tending(view: &impl View, now_ms: u64) -> bool {
+    let Some(last_ms) = time::time_ms(view).filter(|_| full::any(view)) else {
+        return false;
+    };
+    let filling = Filling::of(view).unwrap_or_else(|| Filling::first(last_ms));
+    filling.has_outlived_full_records() || filling.is_over(now_ms)
+}
+
+/// What binds an id: 128 bits of SHA-256 over who asked, about what, and for what.
+pub(super) fn digest(request: &RequestBinding) -> Digest {
+    let mut hasher = Sha256::new();
+    let length = u32::try_from(request.principal.len()).unwrap_or(u32::MAX);
+    hasher.update(length.to_be_bytes());
+    hasher.update(request.principal.as_bytes());
+    match &request.repo {
+        Some(repo) => {
+            hasher.update([1]);
+            hasher.update(repo.as_bytes());
+        }
+        None => hasher.update([0]),
+    }
+    hasher.update(request.digest);
+    let digest: [u8; 32] = hasher.finalize().into();
+    let (first, _) = digest
+        .split_first_chunk::<DIGEST_BYTES>()
+        .expect("invariant: SHA-256 is longer");
+    *first
+}
+
+pub(super) fn find(view: &impl View, id: &RequestId) -> Option<CompactRecord> {
+    let generation = Filling::of(view)?.generation;
+    [generation, generation.saturating_sub(1)]
+        .into_iter()
+        .find_map(|generation| {
+            let key = keys::compact_request(generation, id);
+            let bytes = view.get(&key)?;
+            let read = |bytes: &[u8]| {
+                let (version, body) = stored::open_record(number::REQUEST_RECORD, 2, bytes)?;
+                stored::body(number::REQUEST_RECORD, version, body)
+            };
+            Some(decode_by(read, &key, &bytes))
+        })
+}
+
+pub(super) fn answered(view: &impl View, request: &RequestBinding) -> Option<Reply> {
+    if let Some(record) = super::find(view, &request.id) {
+        return Some(match record.binds(request) {
+            true => record.reply,
+            false => Reply::Refused(Refusal::RequestMismatch),
+        });
+    }
+    let filling = Filling::of(view);
+    let forgotten = match request.id.generation() {
+        Some(named) => {
+            let current = filling.map_or(FIRST, |filling| filling.generation);
+            // One that is still to come was not made of this group's state.
+            named.saturating_add(1) < current || named > current
+        }
+        // An id of an earlier release, which carries the clock of its maker.
+        None => {
+            filling.is_some_and(|filling| filling.has_outlived_full_records())
+                || full::is_forgotten(view, &request.id)
+        }
+    };
+    forgotten.then_some(Reply::UnknownOutcome)
+}
+
+pub(super) fn record(
+    changes: &mut Changes<'_, impl View>,
+    request: &RequestBinding,
+    now_ms: u64,
+    reply: &Reply,
+) {
+    let record = CompactRecord {
+        binding: digest(request),
+        reply: compacted(reply),
+    };
+    let value = stored::encode(number::REQUEST_RECORD, 2, &record);
+    let key_bytes = keys::compact_request(FIRST, &request.id).len();
+    let bytes = size(key_bytes, value.len());
+    let filling = Filling::of(changes.before()).unwrap_or_else(|| Filling::first(now_ms));
+    let filling = filling.with(bytes, now_ms);
+    filling.put(changes);
+    changes.put(
+        keys::compact_request(filling.generation, &request.id),
+        value,
+    );
+    drain(changes, &filling, REQUEST_RECORDS_DRAINED_PER_APPLY, bytes);
+}
+
+/// Ends a generation that is over, and gives records back that are found no more.
+pub(crate) fn tend(changes: &mut Changes<'_, impl View>, now_ms: u64) {
+    let known = Filling::of(changes.before());
+    let filling = known
+        .unwrap_or_else(|| Filling::first(now_ms))
+        .with(0, now_ms);
+    if known != Some(filling) {
+        filling.put(changes);
+    }
+    drain(changes, &filling, REQUEST_RECORDS_DRAINED_PER_STEP, 0);
+}
+
+/// Gives back at least so many records, and twice as many bytes as came: what is left of earlier generations is gone before
+/// the one that is filled is full.
+fn drain(changes: &mut Changes<'_, impl View>, filling: &Filling, records: usize, came: u64) {
+    let all = keys::compact_requests();
+    let first = changes.before().range(&all, &all);
+    let mut given_back = 0_u64;
+    for (count, (key, value)) in first.enumerate() {
+        if count >= records && given_back >= came.saturating_mul(2) {
+            break;
+        }
+        let generation = keys::compact_request_generation(key)
+            .unwrap_or_else(|| panic!("request record with a broken key {key:?}: state damaged"));
+        if generation.saturating_add(1) >= filling.generation {
+            break;
+        }
+        given_back = given_back.saturating_add(size(key.len(), value.len()));
+        changes.delete(key.clone());
+    }
+    if filling.has_outlived_full_records() {
+        full::drain(changes, records);
+    }
+}
+
+fn size(key_bytes: usize, value_bytes: usize) -> u64 {
+    u64::try_from(key_bytes.saturating_add(value_bytes)).unwrap_or(u64::MAX)
+}
+
+/// What a repeated request is answered with: the verdicts say of every ref what became of it, and not what it was before.
+fn compacted(reply: &Reply) -> Reply {
+    match reply {
+        Reply::RefsUpdated { verdicts } => {
+            let verdicts = verdicts.iter().map(|verdict| RefVerdict {
+                name: verdict.name.clone(),
+                old: None,
+                result: verdict.result.clone(),
+            });
+            Reply::RefsUpdated {
+                verdicts: verdicts.collect(),
+            }
+        }
+        Reply::Done
+        | Reply::Repo(_)
+        | Reply::Refused(_)
+        | Reply::UnknownOutcome
+        | Reply::Recheck => reply.clone(),
+    }
+}

@@ -1,0 +1,124 @@
+//! Records of requests as they were before replicated time: whole, for a day by the clocks of proposers.
+//!
+//! A group that keeps its own time makes none any more. Those it has go on being found until there are two generations of
+//! compact ones, and are then given back a few at a time.
+
+use henge_types::limits::{REQUEST_RECORD_MS_MIN, REQUEST_RECORDS_EXPIRED_PER_APPLY};
+use henge_types::stored::{self, number};
+use henge_types::{Refusal, Reply, RepoId, RequestBinding, RequestId};
+use serde::{Deserialize, Serialize};
+
+use crate::changes::Changes;
+use crate::keys;
+use crate::view::View;
+
+/// What was asked under a request id, and the answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    /// Who asked.
+    pub principal: String,
+    /// About which repository.
+    pub repo: Option<RepoId>,
+    /// SHA-256 of the commands as the client sent them.
+    pub digest: [u8; 32],
+    /// The answer.
+    pub reply: Reply,
+}
+
+impl RequestRecord {
+    /// Whether the request is the recorded one: same principal, repository and commands.
+    pub fn binds(&self, request: &RequestBinding) -> bool {
+        // All of it: the id alone says nothing of what it was used for.
+        self.principal == request.principal
+            && self.repo == request.repo
+            && self.digest == request.digest
+    }
+}
+
+/// The record of a request, while it is kept.
+pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RequestRecord> {
+    let key = keys::request(id);
+    let bytes = view.get(&key)?;
+    Some(crate::view::decode(number::REQUEST_RECORD, &key, &bytes))
+}
+
+/// The answer to a request that must not be executed: known already, or so old that it may have been.
+pub(crate) fn answered(view: &impl View, request: &RequestBinding, now_ms: u64) -> Option<Reply> {
+    let made_at_ms = request.id.made_at_ms;
+    // The floor makes it hold also when the next proposer's clock is behind the last one's.
+    if is_forgotten(view, &request.id) || is_old(made_at_ms, now_ms) {
+        return Some(Reply::UnknownOutcome);
+    }
+    let record = find(view, &request.id)?;
+    if record.binds(request) {
+        Some(record.reply)
+    } else {
+        Some(Reply::Refused(Refusal::RequestMismatch))
+    }
+}
+
+/// Records the answer, and removes a few records that are too old to be asked for.
+pub(crate) fn record(
+    changes: &mut Changes<'_, impl View>,
+    request: &RequestBinding,
+    now_ms: u64,
+    reply: &Reply,
+) {
+    let record = RequestRecord {
+        principal: request.principal.clone(),
+        repo: request.repo,
+        digest: request.digest,
+        reply: reply.clone(),
+    };
+    let bytes = stored::encode(number::REQUEST_RECORD, 1, &record);
+    changes.put(keys::request(&request.id), bytes);
+    expire(changes, now_ms);
+}
+
+fn expire(changes: &mut Changes<'_, impl View>, now_ms: u64) {
+    let all = keys::requests();
+    let mut floor = None;
+    let oldest = changes.before().range(&all, &all);
+    for (key, _) in oldest.take(REQUEST_RECORDS_EXPIRED_PER_APPLY) {
+        let made_at_ms = keys::request_made_at_ms(key)
+            .unwrap_or_else(|| panic!("request record with a broken key {key:?}: state damaged"));
+        if !is_old(made_at_ms, now_ms) {
+            break;
+        }
+        floor = Some(made_at_ms);
+        changes.delete(key.clone());
+    }
+    if let Some(floor) = floor {
+        changes.put(keys::request_floor(), floor.to_be_bytes().to_vec());
+    }
+}
+
+/// Whether the record of such a request may have been removed.
+pub(crate) fn is_forgotten(view: &impl View, id: &RequestId) -> bool {
+    floor(view).is_some_and(|floor| id.made_at_ms <= floor)
+}
+
+/// Whether there is a record.
+pub(crate) fn any(view: &impl View) -> bool {
+    let all = keys::requests();
+    view.range(&all, &all).next().is_some()
+}
+
+/// Removes the first records, however old.
+pub(crate) fn drain(changes: &mut Changes<'_, impl View>, records: usize) {
+    let all = keys::requests();
+    let first = changes.before().range(&all, &all);
+    for (key, _) in first.take(records) {
+        changes.delete(key.clone());
+    }
+}
+
+fn floor(view: &impl View) -> Option<u64> {
+    let key = keys::request_floor();
+    view.get(&key)
+        .map(|bytes| crate::view::decode_u64(&key, &bytes))
+}
+
+const fn is_old(made_at_ms: u64, now_ms: u64) -> bool {
+    now_ms.saturating_sub(made_at_ms) > REQUEST_RECORD_MS_MIN
+}
