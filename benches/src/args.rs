@@ -38,6 +38,8 @@ pub(crate) enum Which {
     Storm,
     /// Start, memory and processor time of an idle cluster, beside etcd
     Idle,
+    /// What one group's state takes while a million small writes go on, beside the release level before
+    State,
     /// All of them
     All,
 }

@@ -10,6 +10,7 @@
 //! - `refs`: listing 1,000 and 100,000 refs, pushing 1,000 at once, beside git's http-backend.
 //! - `storm`: many small pushes while clones run, and what compaction makes of them.
 //! - `idle`: start, memory and processor time, beside etcd.
+//! - `state`: what the state of one group takes while small writes go on, beside the release level before.
 //!
 //! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
 //! what a process took; `commits` is what is pushed, `repository` what is fetched; `samples`, `report` and `machine` make the output.
@@ -34,6 +35,7 @@ mod report;
 mod repository;
 mod requests;
 mod samples;
+mod state;
 mod storm;
 mod usage;
 mod writes;
@@ -95,6 +97,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Which::Writes,
             Which::Gap,
             Which::Idle,
+            Which::State,
         ],
         one @ (Which::Push
         | Which::Fetch
@@ -102,7 +105,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         | Which::Storm
         | Which::Writes
         | Which::Gap
-        | Which::Idle) => vec![one],
+        | Which::Idle
+        | Which::State) => vec![one],
     };
     let mut failed = Vec::new();
     for one in which {
@@ -127,6 +131,7 @@ async fn measure(bench: &Bench, which: Which) -> anyhow::Result<Section> {
         Which::Writes => writes::run(bench).await,
         Which::Gap => gap::run(bench).await,
         Which::Idle => idle::run(bench).await,
+        Which::State => state::run(bench).await,
         Which::All => bail!("it is taken apart before"),
     }
 }
