@@ -1,5 +1,6 @@
-//! How groups come to be: the first founder initialises the meta group, its leader writes down who is in
-//! the cluster and where the shards live, and every node then runs the groups the table gives it.
+//! How groups come to be: a founder begins the meta group (`begin`), its leader writes down who is in the cluster and where
+//! the shards live, and every node then runs the groups the table gives it. A node whose `configuration` names another
+//! cluster ends.
 //!
 //! Nothing here decides twice: the table in the meta group's state is followed, never computed again.
 //!
@@ -7,7 +8,6 @@
 //! the cluster begins at its release level ([`crate::levels`]); where one is older or silent, at the first, as what an
 //! older node would stop at must not be in its way.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,12 +18,10 @@ use henge_storage::kv::{Kv, SledKv};
 use henge_storage::wal::GroupLog;
 use henge_types::command::VERSION_KNOWN;
 use henge_types::health::group_name;
-use henge_types::{Command, ConditionKind, GroupId, LogIndex, MetaCommand, NodeId, NodeRecord};
+use henge_types::{Command, ConditionKind, GroupId, LogIndex, MetaCommand, NodeId};
 use openraft::Config;
-use openraft::errors::{InitializeError, RaftError};
 
 use crate::cluster::{Cluster, StartError};
-use crate::config::ClusterConfig;
 use crate::effects::StartedFrom;
 use crate::group::Group;
 use crate::levels::LevelError;
@@ -35,14 +33,15 @@ use crate::placement;
 use crate::raft::{Position, Raft};
 use crate::server::quiet_until;
 
+mod begin;
+pub(crate) mod configuration;
+
 /// How long the proposal that forms the cluster may take before it is tried again.
 const FORM_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a cluster that could be formed waits for founders that have not said what release they run.
 const FOUNDERS_WAIT: Duration = Duration::from_secs(2);
 /// When a group that could not start is tried again.
 const RUN_AGAIN: Duration = Duration::from_secs(5);
-/// How long a replica of a shard leaves it to each replica before it in the table to begin the group.
-const BEGIN_INSTEAD: Duration = Duration::from_secs(3);
 /// Between two looks at a meta group that is not formed yet.
 const FORM_PAUSE: Duration = Duration::from_millis(25);
 
@@ -159,17 +158,6 @@ impl Formation {
             }
         }
         failed.map_or(Ok(()), Err)
-    }
-
-    /// A node whose configuration names another cluster than the one it is in ends: it would route by it.
-    fn check_configuration(&self, nodes: &[NodeRecord]) {
-        let config = &self.cluster.shared.config;
-        let shards = self.meta(|meta| meta.cluster().map(|cluster| cluster.shards));
-        if let Some(shards) = shards.flatten()
-            && let Some(reason) = mismatch(config, shards, nodes)
-        {
-            self.cluster.shared.starts.end(&reason);
-        }
     }
 
     /// Whether this node leads the meta group and nothing is to be waited for: the meta group is at this release's level,
@@ -328,44 +316,6 @@ impl Formation {
             });
     }
 
-    /// Starts a group that has never had a log here. The first founder starts the meta group, the first replica of the
-    /// table a shard. Any other replica of a shard starts it, too, where that one has not after a while: all of them write
-    /// the same first entry, as the table says, so that several may. The founders of the meta group have no table.
-    async fn begin(&self, group: GroupId, raft: &Raft, replicas: &[NodeId]) -> Result<(), String> {
-        let own = self.cluster.node();
-        if group.is_meta() {
-            return match replicas.iter().min() == Some(&own) {
-                true => initialise(raft, replicas).await,
-                false => Ok(()),
-            };
-        }
-        let place = replicas.iter().position(|replica| *replica == own);
-        let Some(before) = place.and_then(|place| u32::try_from(place).ok()) else {
-            return Ok(());
-        };
-        if before == 0 {
-            return initialise(raft, replicas).await;
-        }
-        // Replicas that are not the first ones of the table get the log of those that are.
-        let placement = self.meta(|meta| meta.placement(group)).flatten();
-        if placement.is_none_or(|placement| placement.epoch > 0) {
-            return Ok(());
-        }
-        let (raft, replicas) = (raft.clone(), replicas.to_vec());
-        let scope = &self.cluster.shared.scope;
-        scope.spawn("begin shard", OnPanic::EndProcess, async move {
-            tokio::time::sleep(BEGIN_INSTEAD * before).await;
-            if !matches!(raft.is_initialized().await, Ok(false)) {
-                return;
-            }
-            tracing::info!(%group, "the replicas before this one have not begun the group: begun here");
-            if let Err(error) = initialise(&raft, &replicas).await {
-                tracing::warn!(%group, %error, "the group was not begun");
-            }
-        });
-        Ok(())
-    }
-
     /// The state a clean stop left for a group, unless it is ahead of what the log or a snapshot proves:
     /// openraft would adopt it and vote with a log it does not have.
     async fn believed(
@@ -433,51 +383,11 @@ fn wipe(kv: &dyn Kv, group: GroupId) {
     }
 }
 
-/// What of a node's configuration differs from the cluster that it is in; `None` where nothing does.
-fn mismatch(config: &ClusterConfig, shards: u32, nodes: &[NodeRecord]) -> Option<String> {
-    let advice = "the shards and founders of a cluster are fixed when it is formed: set them in node.toml as they were";
-    if config.shards != shards {
-        let said = config.shards;
-        return Some(format!(
-            "node.toml says {said} shards, the cluster was formed with {shards}: {advice}"
-        ));
-    }
-    let differs = |node: &&NodeRecord| !nodes.contains(node);
-    if let Some(founder) = config.founders.iter().find(differs) {
-        let member = nodes.iter().find(|node| node.node == founder.node);
-        let known = member.map_or_else(|| "no such node".to_owned(), describe);
-        return Some(format!(
-            "node.toml names as a founder {}, the cluster knows {known}: {advice}",
-            describe(founder)
-        ));
-    }
-    let missing = nodes.iter().find(|node| !config.founders.contains(node))?;
-    Some(format!(
-        "node.toml does not name {}, which founded the cluster: {advice}",
-        describe(missing)
-    ))
-}
-
-fn describe(node: &NodeRecord) -> String {
-    format!(
-        "node {} (incarnation {}, rpc {}, http {})",
-        node.node, node.incarnation, node.rpc, node.http
-    )
-}
-
 fn decode_position(group: GroupId, bytes: &Bytes) -> Result<Position, StartError> {
     Position::decode(bytes).map_err(|error| StartError::Group {
         group,
         reason: error.to_string(),
     })
-}
-
-async fn initialise(raft: &Raft, replicas: &[NodeId]) -> Result<(), String> {
-    let members: BTreeSet<u64> = replicas.iter().map(|node| node.get()).collect();
-    match raft.initialize(members).await {
-        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-        Err(error) => Err(error.to_string()),
-    }
 }
 
 #[cfg(test)]

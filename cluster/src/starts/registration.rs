@@ -16,6 +16,7 @@ use henge_types::{Command, GroupId, MetaCommand, NodeId, Refusal, RegisterStart,
 
 use super::{Standing, StartRefusal};
 use crate::cluster::Cluster;
+use crate::formation::configuration;
 use crate::log_store::slot;
 use crate::proposals::Try;
 
@@ -35,6 +36,8 @@ enum Answer {
     Noted {
         /// The meta group's release level there.
         level: u32,
+        /// What founders must agree on, as its configuration has it.
+        founders: Vec<u8>,
     },
     /// Its release notes none.
     Older,
@@ -137,7 +140,10 @@ async fn ask_one(cluster: &Cluster, node: NodeId) -> Answer {
             if let Some(refusal) = gone_back(cluster, &acknowledged) {
                 cluster.shared.starts.end(&refusal.to_string());
             }
-            Answer::Noted { level: reply.level }
+            Answer::Noted {
+                level: reply.level,
+                founders: reply.founders.to_vec(),
+            }
         }
         Ok(Err(status)) => {
             cluster.shared.starts.heard(&status);
@@ -148,6 +154,16 @@ async fn ask_one(cluster: &Cluster, node: NodeId) -> Answer {
         }
         Err(_) => Answer::Silent,
     }
+}
+
+/// What the other founders say of their configuration, of those that answer.
+pub(crate) async fn founders_said(cluster: &Cluster) -> Vec<(NodeId, Vec<u8>)> {
+    let answers = ask(cluster).await.into_iter();
+    let said = answers.filter_map(|(node, answer)| match answer {
+        Answer::Noted { founders, .. } => Some((node, founders)),
+        Answer::Older | Answer::Silent => None,
+    });
+    said.collect()
 }
 
 /// The first group of which this node has acknowledged more than its log holds.
@@ -204,7 +220,7 @@ async fn register(cluster: &Cluster, answers: &[(NodeId, Answer)]) {
         return;
     }
     let elsewhere = answers.iter().map(|(_, answer)| match answer {
-        Answer::Noted { level } => *level,
+        Answer::Noted { level, .. } => *level,
         Answer::Older | Answer::Silent => 0,
     });
     let known = elsewhere.max().unwrap_or(0);
@@ -281,6 +297,7 @@ impl Cluster {
         pb::StartReply {
             level: self.level(GroupId::META).unwrap_or(0),
             acknowledged: kept.unwrap_or_default().into_iter().map(entry).collect(),
+            founders: configuration::digest(&self.shared.config).to_vec().into(),
         }
     }
 
@@ -328,7 +345,10 @@ mod tests {
     #[test]
     fn a_majority_of_voters_notes_a_start() {
         let own = NodeId::new(1);
-        let noted = Answer::Noted { level: 3 };
+        let noted = Answer::Noted {
+            level: 3,
+            founders: Vec::new(),
+        };
         let three = nodes(&[1, 2, 3]);
         let older = answers(&[(2, Answer::Older), (3, Answer::Silent)]);
         assert!(is_noted(&three, own, &older));

@@ -215,6 +215,17 @@ fn a_configuration_of_another_cluster_is_refused() {
 /// shards from ever having a leader.
 #[test]
 fn shards_begin_without_their_first_replica() {
+    serves_with(&[1, 2]);
+}
+
+/// The same for the meta group and the first founder.
+#[test]
+fn a_cluster_begins_without_its_first_founder() {
+    serves_with(&[2, 3]);
+}
+
+/// A new cluster of three of which only these nodes are started.
+fn serves_with(started: &[u16]) {
     let dir = tempfile::tempdir().expect("a folder");
     let place = dir.path().join("ring");
     let base = crate::process::base_port();
@@ -228,7 +239,7 @@ fn shards_begin_without_their_first_replica() {
         .expect("henge runs");
     assert!(!made.status.success());
     drop(taken);
-    let mut nodes: Vec<_> = [1, 2]
+    let mut nodes: Vec<_> = started
         .iter()
         .map(|node| {
             let config = place.join(format!("n{node}/node.toml"));
@@ -252,7 +263,7 @@ fn shards_begin_without_their_first_replica() {
         answer.starts_with("HTTP/1.1 200").then_some(())
     };
     wait("two of three to serve every shard", || {
-        ready(1).is_some() && ready(2).is_some()
+        started.iter().all(|node| ready(*node).is_some())
     });
     for node in &mut nodes {
         node.kill().expect("killed");

@@ -1,0 +1,85 @@
+//! How a group gets its first entry.
+//!
+//! The first founder begins the meta group, the first replica of the table a shard. Where that one is down, the next one
+//! begins after a while. All of them write the same first entry, so that several may: for a shard it follows from the table,
+//! for the meta group from the founders, which a majority of them must have agreed on.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use henge_runtime::tasks::OnPanic;
+use henge_types::{GroupId, NodeId};
+use openraft::errors::{InitializeError, RaftError};
+
+use super::{Formation, configuration};
+use crate::cluster::Cluster;
+use crate::raft::Raft;
+use crate::starts::registration;
+
+/// How long a replica leaves it to each replica before it to begin the group.
+const BEGIN_INSTEAD: Duration = Duration::from_secs(3);
+
+impl Formation {
+    /// Begins a group that has never had a log here: now, or when the replicas before this one have not.
+    pub(super) async fn begin(
+        &self,
+        group: GroupId,
+        raft: &Raft,
+        replicas: &[NodeId],
+    ) -> Result<(), String> {
+        let own = self.cluster.node();
+        let mut order = replicas.to_vec();
+        if group.is_meta() {
+            order.sort_unstable();
+        }
+        let place = order.iter().position(|replica| *replica == own);
+        let Some(before) = place.and_then(|place| u32::try_from(place).ok()) else {
+            return Ok(());
+        };
+        if before == 0 {
+            return initialise(raft, replicas).await;
+        }
+        // Replicas that are not the first ones of the table get the log of those that are.
+        let placement = self.meta(|meta| meta.placement(group)).flatten();
+        if !group.is_meta() && placement.is_none_or(|placement| placement.epoch > 0) {
+            return Ok(());
+        }
+        let (cluster, raft, replicas) = (self.cluster.clone(), raft.clone(), replicas.to_vec());
+        let scope = &self.cluster.shared.scope;
+        scope.spawn("begin group", OnPanic::EndProcess, async move {
+            loop {
+                tokio::time::sleep(BEGIN_INSTEAD * before).await;
+                if !matches!(raft.is_initialized().await, Ok(false)) {
+                    return;
+                }
+                if !group.is_meta() || founders_agree(&cluster).await {
+                    break;
+                }
+            }
+            tracing::info!(%group, "the replicas before this one have not begun the group: begun here");
+            if let Err(error) = initialise(&raft, &replicas).await {
+                tracing::warn!(%group, %error, "the group was not begun");
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Whether a majority of the founders has the same configuration as this one, and none that answers has another.
+async fn founders_agree(cluster: &Cluster) -> bool {
+    let own = configuration::digest(&cluster.shared.config);
+    let said = registration::founders_said(cluster).await;
+    if let Some((node, _)) = said.iter().find(|(_, digest)| *digest != own) {
+        tracing::warn!(%node, "the cluster is not begun: this founder has other founders, shards or replicas in its node.toml");
+        return false;
+    }
+    said.len() + 1 > cluster.shared.config.founders.len() / 2
+}
+
+async fn initialise(raft: &Raft, replicas: &[NodeId]) -> Result<(), String> {
+    let members: BTreeSet<u64> = replicas.iter().map(|node| node.get()).collect();
+    match raft.initialize(members).await {
+        Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+        Err(error) => Err(error.to_string()),
+    }
+}
