@@ -8,7 +8,7 @@ impl Command {
     /// The packs that the manifest names once the command is accepted, in the order of the command.
     pub fn packs(&self) -> &[PackRef] {
         match self {
-            Self::VersionBarrier { .. } | Self::Meta(_) => &[],
+            Self::VersionBarrier { .. } | Self::MoveTime { .. } | Self::Meta(_) => &[],
             Self::Shard(command) => command.packs(),
         }
     }
