@@ -374,9 +374,17 @@ impl Effects for PackEffects {
         if self.replaying.has(group) {
             return Ok(());
         }
+        // First: until the state is this one, what is parked for it must not look like what no state names.
+        let view = ShardView::new(state);
+        let mut newest = applied;
+        for network in view.networks() {
+            for record in view.packs(&network) {
+                newest = newest.max(record.named_at);
+            }
+        }
+        self.note_reached(group, newest);
         let settled = self.settle(group, applied, state);
         settled.map_err(|error| io::Error::other(end_after_failed_sync(error)))?;
-        let view = ShardView::new(state);
         self.parking.retain_named(group, |missing| {
             view.pack(&missing.network, &missing.pack).is_some()
         });

@@ -1,10 +1,9 @@
 //! The background of a replica: missing packs fetched from others, claims of past terms dropped, replaced packs
 //! and stores of deleted networks removed.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures::StreamExt;
 use henge_cluster::BulkStream;
@@ -21,14 +20,11 @@ use crate::parking::{Cause, Missing};
 use crate::push::input::IDLE_TIMEOUT;
 use crate::replica::{quarantine, receive_file};
 use crate::repos::Inner;
+use crate::retries::{Outcome, Retries};
 use crate::staging::{KeepError, Trust};
 
 /// Packs fetched at once.
 const FETCHES_AT_ONCE: usize = 4;
-/// The first pause after a pack could not be fetched.
-const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest.
-const BACKOFF_MAX: Duration = Duration::from_secs(10);
 /// How long opening a stream to a holder may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often staged packs and dead networks are looked at.
@@ -54,73 +50,6 @@ pub(crate) enum NotFetched {
     /// There is no other replica.
     #[error("the group has no other replica")]
     Alone,
-}
-
-/// What a try to get a missing pack came to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// The pack is here.
-    Over,
-    /// It is to be tried again.
-    Again,
-    /// The same, and every replica answered that it lacks the pack.
-    Lacked,
-}
-
-/// When a missing pack is tried again.
-#[derive(Debug, Clone, Copy)]
-struct Retry {
-    at: Instant,
-    backoff: Duration,
-    is_lacked: bool,
-}
-
-/// The missing packs that were tried in vain.
-#[derive(Debug, Default)]
-struct Retries(BTreeMap<Missing, Retry>);
-
-impl Retries {
-    fn retain(&mut self, missing: &[Missing]) {
-        let missing: BTreeSet<_> = missing.iter().collect();
-        self.0.retain(|known, _| missing.contains(known));
-    }
-
-    /// The packs that every replica lacked when it was asked last.
-    fn lacked(&self) -> BTreeSet<Missing> {
-        let lacked = self.0.iter().filter(|(_, retry)| retry.is_lacked);
-        lacked.map(|(missing, _)| *missing).collect()
-    }
-
-    fn due(&self, mut missing: Vec<Missing>, now: Instant) -> Vec<Missing> {
-        missing.retain(|missing| self.0.get(missing).is_none_or(|retry| retry.at <= now));
-        missing
-    }
-
-    /// How long until the next one is due; `None` without one.
-    fn next_in(&self, now: Instant) -> Option<Duration> {
-        let next = self.0.values().map(|retry| retry.at).min()?;
-        Some(next.saturating_duration_since(now))
-    }
-
-    /// A pack that arrives proves that the disk or the holders are back: the others are tried again soon.
-    fn note(&mut self, missing: Missing, outcome: Outcome, now: Instant) {
-        if outcome == Outcome::Over {
-            self.0.remove(&missing);
-            for retry in self.0.values_mut() {
-                retry.backoff = BACKOFF_MIN;
-                retry.at = retry.at.min(now + BACKOFF_MIN);
-            }
-            return;
-        }
-        let before = self.0.get(&missing).map(|retry| retry.backoff * 2);
-        let backoff = before.unwrap_or(BACKOFF_MIN).min(BACKOFF_MAX);
-        let retry = Retry {
-            at: now + backoff.mul_f64(rand::random_range(0.5..1.0)),
-            backoff,
-            is_lacked: outcome == Outcome::Lacked,
-        };
-        self.0.insert(missing, retry);
-    }
 }
 
 /// What a fetched pack takes the place of.
@@ -263,6 +192,25 @@ impl Inner {
         }
     }
 
+    /// A pack that the state does not name is missing no more: a look at an older state may have parked it behind the
+    /// entry that replaced it. Whether that was so.
+    fn drop_if_unnamed(&self, missing: &Missing) -> bool {
+        let Some(view) = self.cluster.view(missing.group) else {
+            return false;
+        };
+        let reached = self.effects.reached(missing.group);
+        let is_named = view.with(|state, applied| {
+            // Effects come before their entry is in the state.
+            applied < reached
+                || ShardView::new(state)
+                    .pack(&missing.network, &missing.pack)
+                    .is_some()
+        });
+        // No entry has begun since: none has named it again.
+        let parking = self.effects.parking();
+        !is_named && parking.remove_if(missing, || self.effects.reached(missing.group) == reached)
+    }
+
     /// The entry that named a pack of the manifest first.
     pub(crate) fn named_at(&self, missing: &Missing) -> Option<LogIndex> {
         let view = self.cluster.view(missing.group)?;
@@ -278,6 +226,9 @@ impl Inner {
             network,
             pack,
         } = missing;
+        if self.drop_if_unnamed(&missing) {
+            return Outcome::Over;
+        }
         if self.arrivals.has(&network, &pack) {
             // A leader is sending it: then it takes its place, or else the next round asks for it.
             return Outcome::Again;

@@ -14,7 +14,7 @@
 //! - `bundles`: what clones may begin with and go on with after they broke off.
 //! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
 //!   durable; `parking`: networks that lack a pack; `from_log`: packs from the replica's own log; `replaying`: packs
-//!   named while it is replayed; `fetcher`: the background that mends it; `damage`: packs whose files
+//!   named while it is replayed; `fetcher` and `retries`: the background that mends it; `damage`: packs whose files
 //!   are damaged or gone; `arriving` and `lacking`: packs on their way, and those that no replica has;
 //!   `retiring` and `retire`: packs that were replaced; `replica`: what
 //!   other nodes ask of this one; `readers`: who reads a store.
@@ -57,6 +57,7 @@ mod repo_limits;
 pub mod repos;
 mod retire;
 mod retiring;
+mod retries;
 pub mod service;
 mod settings;
 mod space;

@@ -108,6 +108,19 @@ impl Parking {
         self.remove(missing);
     }
 
+    /// The pack is not missing any more if `holds`, which is asked while nothing can be parked. Whether it held.
+    pub(crate) fn remove_if(&self, missing: &Missing, holds: impl FnOnce() -> bool) -> bool {
+        let mut all = self.lock();
+        if !holds() {
+            return false;
+        }
+        all.remove(missing);
+        observe(&all);
+        drop(all);
+        self.less.notify_waiters();
+        true
+    }
+
     fn remove(&self, missing: &Missing) -> Option<Cause> {
         let mut all = self.lock();
         let cause = all.remove(missing);
@@ -309,6 +322,19 @@ mod tests {
         assert_eq!(parking.cause(&one), Some(Cause::Damaged));
         assert!(parking.arrived(&one));
         assert_eq!(parking.cause(&one), None);
+    }
+
+    /// A round over packs looked at a state in which a pack was named, and parked it after the entry that replaced it: the
+    /// repository was parked until the node started again.
+    #[test]
+    fn a_pack_that_is_not_named_any_more_is_dropped() {
+        let parking = Parking::default();
+        let one = missing(1, 1, 1);
+        parking.park(one, Cause::Damaged);
+        assert!(!parking.remove_if(&one, || false));
+        assert!(parking.is_parked(&one.network));
+        assert!(parking.remove_if(&one, || true));
+        assert!(!parking.is_parked(&one.network));
     }
 
     #[tokio::test]
