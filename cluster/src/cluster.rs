@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use futures::StreamExt;
 use henge_proto::cluster::cluster_server::ClusterServer as ClusterServiceServer;
 use henge_proto::cluster::raft_server::RaftServer as RaftServiceServer;
 use henge_runtime::tasks::OnPanic;
@@ -44,9 +43,6 @@ use crate::transport::peers::Peers;
 use crate::transport::quic::Quic;
 use crate::transport::tls::{Tls, TlsError};
 use crate::upkeep;
-
-/// How long a stop waits for calls on groups to end.
-const CALLS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Why a node did not start.
 #[derive(Debug, Error)]
@@ -386,49 +382,6 @@ impl Cluster {
             .into_iter()
             .map(|group| group.id)
             .collect()
-    }
-
-    /// Hands leadership over, stops the groups, drains the kv and leaves it believed by the next start.
-    pub async fn shutdown(&self, deadline: Duration) {
-        let groups = self.shared.groups.all();
-        let handovers = groups.iter().map(|group| self.hand_over(group, |_| true));
-        futures::future::join_all(handovers).await;
-        let groups = self.shared.groups.close(CALLS_TIMEOUT).await;
-        let stops = futures::stream::iter(&groups).for_each_concurrent(None, |group| async move {
-            if let Err(error) = group.raft.shutdown().await {
-                tracing::warn!(group = %group.id, %error, "group did not stop cleanly");
-            }
-        });
-        if tokio::time::timeout(deadline, stops).await.is_err() {
-            tracing::warn!(
-                "groups did not stop in time: the next start rebuilds from snapshot and log"
-            );
-            return;
-        }
-        if let Err(error) = self.close_kv().await {
-            tracing::warn!(%error, "the stop is not a clean one: the next start replays the log");
-        }
-        let wal = self.shared.wal.clone();
-        let closed = self
-            .shared
-            .scope
-            .blocking("close wal", move || wal.close())
-            .await;
-        if let Ok(Err(error)) | Err(error) = closed {
-            tracing::warn!(%error, "write-ahead log not closed cleanly");
-        }
-        self.shared.scope.cancel();
-    }
-
-    /// Leaves the mark of a clean stop, after everything that the kv says is here was made durable: the next start
-    /// believes the kv and replays nothing that it covers.
-    async fn close_kv(&self) -> io::Result<()> {
-        let effects = Arc::clone(&self.shared.deps.effects);
-        let scope = &self.shared.scope;
-        scope
-            .blocking("sync packs", move || effects.before_clean_stop())
-            .await??;
-        self.shared.deps.kv.close().await
     }
 
     /// Stops this node's replica of a group as a failure of its storage does. For tests of what the others do then.

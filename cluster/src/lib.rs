@@ -5,7 +5,7 @@
 //! not: anything that knows what a repository is. Packs and pushes live above it (henge-repos), which it
 //! calls through [`Effects`].
 //!
-//! - [`cluster`]: the handle, start and stop.
+//! - [`cluster`]: the handle, and its start; `stopping`: its stop.
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
 //! - [`conditions`]: what is wrong on this node, since when.
 //! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
@@ -52,6 +52,7 @@ mod snapshot_tests;
 pub mod start_progress;
 pub mod starts;
 mod status;
+mod stopping;
 #[cfg(test)]
 mod suite;
 mod time;
