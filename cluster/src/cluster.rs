@@ -424,7 +424,7 @@ async fn draw_start(config: &ClusterConfig, scope: &Scope) -> Result<Starts, Sta
     let identity = config.identity;
     let dir = config.data_dir.clone();
     let start = StartId::from_bytes(henge_runtime::random_bytes());
-    let what = "cannot write the starts of this node to its data directory";
+    let what = "cannot use the starts of this node in its data directory";
     let drawing = scope.blocking("draw start", move || {
         Starts::draw(identity.node, identity.incarnation, &dir, start)
     });

@@ -7,6 +7,7 @@ use henge_storage::disk::{Disk, OpenMode};
 use henge_types::limits::STARTS_DRAWN_MAX;
 use henge_types::{RegisteredStart, StartClaim, StartId};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 /// The file's name in the data directory.
 const FILE: &str = "starts.json";
@@ -37,6 +38,9 @@ pub(super) struct StartsFile {
     /// Whether the directory was moved.
     #[serde(default)]
     pub(super) place: Place,
+    /// On disk: SHA-256 of the file without this field. A flipped bit in an id would make the node an old copy of itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    sum: Option<String>,
 }
 
 impl StartsFile {
@@ -50,14 +54,42 @@ impl StartsFile {
         let mut bytes = vec![0; BYTES_MAX];
         let len = file.read_at(&mut bytes, 0)?;
         bytes.truncate(len);
-        serde_json::from_slice(&bytes).map_err(io::Error::other)
+        let damaged = |why: String| {
+            let path = path.display();
+            io::Error::other(format!(
+                "{path} is damaged: {why}. Put it back as the node wrote it; where it cannot be, leave the node \
+                 stopped: the other nodes have everything that was acknowledged"
+            ))
+        };
+        let mut file: Self =
+            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+        if let Some(sum) = file.sum.take()
+            && sum != file.digest()
+        {
+            return Err(damaged("its checksum does not match".to_owned()));
+        }
+        Ok(file)
+    }
+
+    /// SHA-256 of the file without its checksum.
+    fn digest(&self) -> String {
+        let bare = Self {
+            sum: None,
+            ..self.clone()
+        };
+        let bytes = serde_json::to_vec(&bare).expect("invariant: plain fields are representable");
+        hex::encode(Sha256::digest(bytes))
     }
 
     /// Replaces it, durably.
     pub(super) fn write(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         let path: PathBuf = data_dir.join(FILE);
         let unfinished = data_dir.join("starts.json.new");
-        let bytes = serde_json::to_vec(self).map_err(io::Error::other)?;
+        let stored = Self {
+            sum: Some(self.digest()),
+            ..self.clone()
+        };
+        let bytes = serde_json::to_vec(&stored).map_err(io::Error::other)?;
         let file = disk.open(&unfinished, OpenMode::Create)?;
         file.write_at(&bytes, 0)?;
         file.sync_all()?;
@@ -122,6 +154,23 @@ mod tests {
         assert_eq!(StartsFile::read(&OsDisk, dir.path()).expect("reads"), file);
         std::fs::write(dir.path().join(FILE), "{").expect("written");
         assert!(StartsFile::read(&OsDisk, dir.path()).is_err());
+    }
+
+    /// A bit flipped in the id of the registered start: the node was refused as an old copy of itself.
+    #[test]
+    fn a_flipped_bit_is_found() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut file = StartsFile::default();
+        file.draw(start(1));
+        file.write(&OsDisk, dir.path()).expect("written");
+        let path = dir.path().join(FILE);
+        let bytes = std::fs::read(&path).expect("read");
+        for at in 0..bytes.len() {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 1;
+            std::fs::write(&path, &damaged).expect("written");
+            assert!(StartsFile::read(&OsDisk, dir.path()).is_err(), "byte {at}");
+        }
     }
 
     #[test]
