@@ -22,6 +22,7 @@ use crate::data_dir::TlsPaths;
 use crate::environment;
 use crate::http_server::HttpServer;
 use crate::identity::Identity;
+use crate::logging;
 use crate::start_gate::StartGate;
 
 /// Between two rounds of the metrics' own housekeeping.
@@ -117,6 +118,7 @@ impl Node {
             // Their clients ask again, or saw a broken connection: no answer was given that is not kept.
             tracing::warn!("requests that did not end in time are cut off");
         }
+        logging::stopping();
         self.cluster.shutdown(share * 2).await;
         if !self.scope.shutdown(share).await {
             tracing::warn!(

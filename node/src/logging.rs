@@ -1,11 +1,19 @@
 //! The node's log: to standard error, in the format and with the filter that its configuration says.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anyhow::Context as _;
+use tracing::Metadata;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::fmt::writer::MakeWriterExt as _;
 
 use crate::config::LogFormat;
+
+/// Whether this process shuts its groups down.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+/// A group's heartbeats outlive its core for a moment at every stop, and say so at ERROR.
+const HEARTBEATS: &str = "openraft::core::heartbeat";
 
 /// Installs the log for the rest of the process.
 pub(crate) fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
@@ -13,10 +21,19 @@ pub(crate) fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         .with_context(|| format!("[log] filter: {filter:?} is not a filter"))?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(io::stderr);
+        .with_writer(io::stderr.with_filter(is_written));
     let installed = match format {
         LogFormat::Text => log.with_ansi(false).try_init(),
         LogFormat::Json => log.json().try_init(),
     };
     installed.map_err(|error| anyhow::anyhow!("cannot install the log: {error}"))
+}
+
+/// From here on the groups of this process are shut down: heartbeats that find no core are no error.
+pub(crate) fn stopping() {
+    STOPPING.store(true, Ordering::Relaxed);
+}
+
+fn is_written(metadata: &Metadata<'_>) -> bool {
+    !(STOPPING.load(Ordering::Relaxed) && metadata.target().starts_with(HEARTBEATS))
 }
