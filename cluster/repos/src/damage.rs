@@ -4,7 +4,7 @@
 //! pack. Nothing opened before is used again. The scan at start looks at all packs; from then on a slow round over them
 //! finds files that were removed, truncated or replaced under the node, and reads report what they could not read.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -156,6 +156,23 @@ impl Inner {
             tracing::error!(%group, %network, %pack, why, "a pack is damaged: reads are passed on and it is fetched again");
         }
         self.drop_opened(&network);
+    }
+
+    /// The same for what a check found.
+    pub(crate) fn check_found(
+        &self,
+        group: GroupId,
+        network: NetworkId,
+        damaged: &BTreeSet<PackId>,
+    ) {
+        for pack in damaged {
+            let missing = Missing {
+                group,
+                network,
+                pack: *pack,
+            };
+            self.found_damaged(missing, "a check found it damaged");
+        }
     }
 
     /// Drops what was opened or made of a network's files.

@@ -270,14 +270,7 @@ impl Inner {
         let mut repaired = Vec::new();
         if !asked.repair {
             // Reads are passed on from here on, and the fetcher asks for what is damaged.
-            for pack in &checked.damaged {
-                let missing = Missing {
-                    group,
-                    network,
-                    pack: *pack,
-                };
-                self.found_damaged(missing, "a check found it damaged");
-            }
+            self.check_found(group, network, &checked.damaged);
         }
         if !asked.repair || checked.damaged.is_empty() {
             return Ok((checked, repaired));
