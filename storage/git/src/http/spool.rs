@@ -477,7 +477,7 @@ mod tests {
             };
             let body = Body::from_stream(body);
             let taken = Spool::receive_push(body, Encoding::Plain, bytes_max, place).await;
-            let refused = taken.err().expect("refused");
+            let refused = taken.expect_err("refused");
             assert!(
                 matches!(
                     refused.error,

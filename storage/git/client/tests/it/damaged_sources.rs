@@ -138,7 +138,7 @@ const DAMAGES: &[Damage] = &[
         does: |dir| {
             packed(dir, |content| {
                 replaced(&content, "tags/light", "tags/lig~t")
-            })
+            });
         },
     },
     Damage {
@@ -148,7 +148,7 @@ const DAMAGES: &[Damage] = &[
         does: |dir| {
             packed(dir, |content| {
                 replaced(&content, "tags/light", "zags/light")
-            })
+            });
         },
     },
     Damage {
