@@ -49,7 +49,8 @@ fn fingerprint(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
     found
 }
 
-/// Two repositories, a branch, a tag, small pushes and a large one; what stock git sees of them through a node.
+/// Two repositories with a branch, a tag, small pushes and a large one, and a small repository; what stock git sees
+/// of them through a node.
 fn fill(ring: &Ring) -> Vec<(&'static str, String)> {
     let node = ring.nodes()[0];
     let mut expected = Vec::new();
@@ -68,6 +69,12 @@ fn fill(ring: &Ring) -> Vec<(&'static str, String)> {
         let clone = super::harness::clone_checked(ring, node, repo, &format!("clone-{number}"));
         expected.push((repo, contents(&clone)));
     }
+    // One push: a pack that nothing compacts, so that it lies in the log.
+    let tree = work_tree(ring.dir.path(), "tree-small");
+    let url = ring.url(node, "admin/small");
+    git(&tree, &["push", "-q", &url, "main"]);
+    let clone = super::harness::clone_checked(ring, node, "admin/small", "clone-small");
+    expected.push(("admin/small", contents(&clone)));
     ring.wait_equal_hashes();
     expected
 }
@@ -139,6 +146,6 @@ fn every_repository_comes_out_of_one_nodes_disk() {
     assert_eq!(text.matches("INCOMPLETE").count(), 2, "{text}");
     assert_eq!(text.matches("MISSING pack ").count(), 2, "{text}");
     assert!(text.contains("refs/heads/main is at "), "{text}");
-    let one = dest.join("admin/one.git");
-    git(&one, &["rev-list", "--objects", "refs/heads/side"]);
+    assert!(text.contains("admin/small: whole"), "{text}");
+    compare(&dest, &expected[2..]);
 }
