@@ -341,8 +341,8 @@ impl Inner {
     }
 
     /// Reads every pack of a network through; the gate opens for it when none is damaged.
-    async fn read_through(&self, group: GroupId, network: NetworkId) {
-        let mut is_sound = true;
+    async fn read_through(self: Arc<Self>, group: GroupId, network: NetworkId) {
+        let mut is_sound = self.set_unnamed_aside(group, network).await == 0;
         for record in self.manifest(group, network) {
             let (objects, pack) = (self.objects().clone(), record.pack);
             let verified = self
@@ -370,6 +370,35 @@ impl Inner {
             tracing::warn!(%group, %network, "every pack of a store that could not be read is sound: look at the error before");
         }
         self.effects.parking().cleared(group, network);
+    }
+
+    /// Reads the packs of a network through that its manifest does not name, and sets the damaged ones aside; how many.
+    async fn set_unnamed_aside(self: &Arc<Self>, group: GroupId, network: NetworkId) -> usize {
+        let inner = Arc::clone(self);
+        let setting = self.work_of_replica.blocking("read pack", move || {
+            let of = |pack| Missing {
+                group,
+                network,
+                pack,
+            };
+            let is_damaged = |missing: &Missing| {
+                let verify = || inner.objects().verify_pack(&network, &missing.pack);
+                !inner.is_named(missing) && matches!(verify(), Err(ObjectError::BrokenPack { .. }))
+            };
+            let here = inner.objects().packs(&network)?;
+            let damaged: Vec<_> = here.into_iter().map(of).filter(is_damaged).collect();
+            for missing in &damaged {
+                inner.set_aside_unnamed(*missing);
+            }
+            Ok::<_, ObjectError>(damaged.len())
+        });
+        match setting.await.and_then(|set| set.map_err(io::Error::other)) {
+            Ok(set) => set,
+            Err(error) => {
+                tracing::warn!(%group, %network, %error, "cannot look for damaged packs that no manifest names");
+                0
+            }
+        }
     }
 
     /// A damaged pack that the manifest does not name is in the way of all others: it is kept where it is not looked for.

@@ -437,6 +437,29 @@ mod tests {
         }
     }
 
+    /// A power cut left packs torn that had been compacted since. A replay writes none of them again, and git opens all
+    /// packs of a folder or none: no replica could read the repository.
+    #[test]
+    fn a_torn_pack_that_is_not_named_is_set_aside() {
+        let (state, push) = pushed();
+        let dir = tempfile::tempdir().unwrap();
+        open(&dir).apply(&at(NAMED_AT), &push);
+        let effects = open(&dir);
+        let torn = PackId::new(ObjectId::Sha1([9; 20]));
+        let file = |extension| effects.objects().side_file(&NETWORK, &torn, extension);
+        fs::write(file("pack"), b"").unwrap();
+        fs::write(file("idx"), b"").unwrap();
+        let from = StartedFrom {
+            applied: LogIndex::new(NAMED_AT),
+            snapshot: LogIndex::new(0),
+        };
+        effects.started(GROUP, &state, from);
+        assert!(!file("idx").is_file());
+        assert!(file("idx-aside").is_file());
+        assert!(effects.objects().has_pack(&NETWORK, &missing().pack));
+        assert_eq!(effects.parked(GROUP), 0);
+    }
+
     /// An earlier process may have been stopped before its packs were flushed, also one of an older release.
     #[test]
     fn a_start_flushes_what_it_finds_above_its_snapshot() {

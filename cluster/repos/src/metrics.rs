@@ -151,7 +151,7 @@ fn describe_bundles() {
     );
     describe_gauge!(
         LOW_SPACE,
-        "1 while free space is below the watermark ([storage] low_space): this node takes no large packs"
+        "Whether free space is below the watermark ([storage] low_space), 1 or 0: this node takes no large packs then"
     );
     describe_gauge!(BUNDLES, "Bundles that this node keeps");
     describe_gauge!(

@@ -14,7 +14,7 @@ use std::time::Duration;
 use henge_git::fsck::{FsckError, reach_from};
 use henge_runtime::failpoint;
 use henge_state::{ShardView, State};
-use henge_storage::objects::ObjectError;
+use henge_storage::objects::{ObjectError, Presence};
 use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 
@@ -51,12 +51,29 @@ impl PackEffects {
         // Asked after the listing: whatever put a file there did so for an entry that is counted by now.
         let after = self.reached(group);
         for pack in here.into_iter().filter(|pack| !manifest.contains(pack)) {
+            self.set_torn_aside(group, network, pack);
             let retired = Retired {
                 group,
                 by: None,
                 after,
             };
             self.retiring().note(network, pack, retired);
+        }
+    }
+
+    /// Takes the index of a torn pack that no manifest names out of the store's sight: git opens all packs of a folder or
+    /// none. A power cut leaves such packs, and a replay writes only what is still named.
+    fn set_torn_aside(&self, group: GroupId, network: NetworkId, pack: PackId) {
+        let Presence::Damaged(fault) = self.objects().presence(&network, &pack, None) else {
+            return;
+        };
+        match self.objects().set_aside(&network, &pack) {
+            Ok(()) => {
+                tracing::warn!(%group, %network, %pack, %fault, "a torn pack that no manifest names is set aside");
+            }
+            Err(error) => {
+                tracing::error!(%group, %network, %pack, %error, "cannot set a torn pack aside: reads of its network fail");
+            }
         }
     }
 
@@ -140,8 +157,10 @@ impl PackEffects {
                     continue;
                 }
                 Err(error @ ObjectError::BrokenPack { .. }) => {
-                    if self.retiring().keep(&network, pack, judged) {
-                        tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is kept");
+                    // What is damaged covers nothing, and is in the way of the packs that are whole.
+                    let aside = || self.objects().set_aside(&network, pack);
+                    if self.retiring().remove(&network, pack, judged, aside)? {
+                        tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is set aside");
                     }
                     continue;
                 }
