@@ -58,13 +58,14 @@ impl Group {
     pub fn leader_heard(&self, own: NodeId, lease: Duration) -> Option<NodeId> {
         let receiver = self.raft.server_metrics();
         let leader = receiver.borrow_watched().current_leader.map(NodeId::new)?;
-        (leader != own || self.quorum_heard(lease)).then_some(leader)
+        (leader != own || self.quorum_heard(own, lease)).then_some(leader)
     }
 
-    /// Whether a quorum answered this leader within `lease`; a leader that nobody answered yet has just won.
-    fn quorum_heard(&self, lease: Duration) -> bool {
+    /// Whether a quorum confirms this leader.
+    fn quorum_heard(&self, own: NodeId, lease: Duration) -> bool {
         let acked = self.raft.metrics().borrow_watched().last_quorum_acked;
-        acked.is_none_or(|acked| acked.elapsed() <= lease)
+        let silent = acked.map(|acked| acked.elapsed());
+        is_confirmed(own, &self.voters(), silent, lease)
     }
 
     /// The term this replica is in.
@@ -157,6 +158,17 @@ impl Group {
     }
 }
 
+/// Whether the leader `own` is confirmed by a quorum that answered `silent` ago. Without an answer it has just won. openraft
+/// notes answers of other voters only: the only voter of a group is a quorum by itself.
+fn is_confirmed(
+    own: NodeId,
+    voters: &BTreeSet<NodeId>,
+    silent: Option<Duration>,
+    lease: Duration,
+) -> bool {
+    voters.iter().eq([&own]) || silent.is_none_or(|silent| silent <= lease)
+}
+
 /// The replicas of this node; clones share them.
 ///
 /// When the node stops, they are closed before openraft is: openraft reports every call on a core that has stopped as an
@@ -237,5 +249,24 @@ impl Groups {
         self.replicas
             .read()
             .expect("invariant: inserting does not panic")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A cluster of one node called itself failing, and `/readyz` answered 503, a few seconds after each start: nothing
+    /// renewed the lease that both asked for.
+    #[test]
+    fn the_only_voter_confirms_itself() {
+        let lease = Duration::from_secs(1);
+        let (own, other) = (NodeId::new(1), NodeId::new(2));
+        let late = Some(lease * 9);
+        assert!(is_confirmed(own, &[own].into(), late, lease));
+        assert!(!is_confirmed(own, &[other].into(), late, lease));
+        assert!(!is_confirmed(own, &[own, other].into(), late, lease));
+        assert!(is_confirmed(own, &[own, other].into(), Some(lease), lease));
+        assert!(is_confirmed(own, &[own, other].into(), None, lease));
     }
 }
