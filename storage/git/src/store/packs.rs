@@ -425,7 +425,7 @@ pub(crate) mod tests {
     use super::*;
     use sha1::{Digest, Sha1};
     use std::fs;
-    use std::sync::atomic::AtomicBool;
+    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     /// A pack that holds nothing, and its index.
     fn empty_pack() -> (Vec<u8>, Vec<u8>) {
@@ -464,16 +464,24 @@ pub(crate) mod tests {
         put(&packs, "0");
         let objects = Objects::at(dir.path(), ObjectFormat::Sha1);
         let done = AtomicBool::new(false);
+        // A reader gives up after so many listings with changes: fewer come while one of them reads.
+        let (written, allowed) = (AtomicUsize::new(0), AtomicUsize::new(0));
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 for number in 1..2000 {
+                    while number > allowed.load(Ordering::Relaxed) {
+                        std::thread::yield_now();
+                    }
                     put(&packs, &number.to_string());
                     remove(&packs, &(number - 1).to_string());
+                    written.store(number, Ordering::Relaxed);
                 }
                 done.store(true, Ordering::Relaxed);
             });
             while !done.load(Ordering::Relaxed) {
                 for reader in [&objects, &Objects::at(dir.path(), ObjectFormat::Sha1)] {
+                    let more = written.load(Ordering::Relaxed) + SCANS_MAX / 4;
+                    allowed.store(more, Ordering::Relaxed);
                     let found = reader.packs(&[dir.path().to_owned()]).unwrap();
                     assert!(!found.is_empty(), "neither the one nor the other");
                 }
