@@ -123,10 +123,12 @@ impl Cluster {
     /// The generation of request records that a new id of a group names: as its replica here has it, or as the members'
     /// replicas were last heard to have it.
     pub(crate) fn request_generation(&self, group: GroupId) -> Option<u64> {
-        match self.view(group) {
-            Some(view) => view.with(|state, _| request_generation(state)),
-            None => self.shared.heard_generations().get(&group).copied(),
-        }
+        // A replica that stopped or lags knows an older one than its peers.
+        let heard = self.shared.heard_generations().get(&group).copied();
+        let own = self
+            .view(group)
+            .and_then(|view| view.with(|state, _| request_generation(state)));
+        own.max(heard)
     }
 
     /// What this node says of its clock.
@@ -167,7 +169,9 @@ impl Cluster {
         for group in &groups {
             let quiet = group.quiet_until.is_some_and(|until| now < until);
             let config = group.raft.runtime_config();
-            config.elect(!wrong && !quiet);
+            // A directory that was moved stands for no election before it is answered for.
+            let is_moved = *self.shared.starts.moved().borrow();
+            config.elect(!wrong && !quiet && !is_moved);
             config.heartbeat(true);
         }
         if !wrong {

@@ -350,7 +350,7 @@ impl Inner {
             pack: missing.pack,
             pack_bytes,
             idx_bytes,
-            claim: Claim::of_no_request(missing.group, u64::MAX),
+            claim: Claim::of_fetch(missing.group),
         };
         let kept = self.work_of_replica.blocking("keep fetched pack", move || {
             effects

@@ -89,6 +89,9 @@ pub(crate) struct StageRequest {
     pub claim: Claim,
 }
 
+/// The term of a fetch's claim: no leader has it.
+const FETCH_TERM: u64 = u64::MAX;
+
 /// Why a staged pack is kept: until the push is decided, or its leader's term is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Claim {
@@ -101,8 +104,7 @@ pub(crate) struct Claim {
 }
 
 impl Claim {
-    /// A claim for what no request asked for: a compaction, or a pack that this node fetched. It ends with an entry that
-    /// answers no request.
+    /// A claim for what no request asked for, as a compaction. It ends with an entry that answers no request.
     pub(crate) const fn of_no_request(group: GroupId, term: u64) -> Self {
         let request = RequestId {
             made_at_ms: 0,
@@ -114,6 +116,21 @@ impl Claim {
             term,
             request,
         }
+    }
+
+    /// The claim of a fetched pack, between its arrival and its way into the store.
+    pub(crate) const fn of_fetch(group: GroupId) -> Self {
+        Self::of_no_request(group, FETCH_TERM)
+    }
+
+    /// Whether this is [`Claim::of_fetch`]: no entry will name the pack for it.
+    pub(crate) const fn is_of_fetch(&self) -> bool {
+        self.term == FETCH_TERM
+    }
+
+    /// Whether the pack stays staged for this claim when an entry that answers `request` takes it.
+    pub(crate) fn outlasts(&self, request: Option<RequestId>) -> bool {
+        !self.is_of_fetch() && !self.is_for(request)
     }
 
     /// Whether an entry that answers `request` is what this claim was made for.

@@ -456,6 +456,7 @@ mod tests {
         effects.started(GROUP, &state, from);
         assert!(!file("idx").is_file());
         assert!(file("idx-aside").is_file());
+        effects.before_snapshot(GROUP, &state).unwrap();
         assert!(effects.objects().has_pack(&NETWORK, &missing().pack));
         assert_eq!(effects.parked(GROUP), 0);
     }

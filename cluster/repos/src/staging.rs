@@ -165,7 +165,7 @@ impl Staging {
                 // Promised to another network, which must find it.
                 return Ok(self.objects.has_pack(network, pack));
             }
-            if entry.claims.iter().any(|claim| !claim.is_for(request)) {
+            if entry.claims.iter().any(|claim| claim.outlasts(request)) {
                 return self.promote_shared(network, pack, request, entry);
             }
         }
@@ -197,7 +197,7 @@ impl Staging {
             Err(error) => return Err(end_after_failed_sync(error).into()),
         }
         let before = entry.claims.len();
-        entry.claims.retain(|claim| !claim.is_for(request));
+        entry.claims.retain(|claim| claim.outlasts(request));
         if entry.claims.len() < before {
             self.write_claims(pack, entry)?;
         }
@@ -243,7 +243,7 @@ impl Staging {
         let kept = self.lock();
         let claims = kept.values().flat_map(|kept| &kept.claims);
         claims
-            .filter(|claim| claim.term < term_of(claim.group))
+            .filter(|claim| claim.is_of_fetch() || claim.term < term_of(claim.group))
             .map(|claim| claim.group)
             .collect()
     }
@@ -260,7 +260,9 @@ impl Staging {
         is_needed: impl Fn(&Missing) -> bool,
     ) -> Result<(), KeepError> {
         let all: Vec<_> = self.lock().keys().copied().collect();
-        let keep = |claim: &Claim| claim.group != group || claim.term >= term;
+        // A fetch that was broken off: whether the pack is still lacked decides.
+        let keep =
+            |claim: &Claim| claim.group != group || (claim.term >= term && !claim.is_of_fetch());
         self.retain(&all, keep, is_needed)
     }
 
@@ -530,6 +532,33 @@ mod tests {
         assert!(!fixture.staging.holds_for(&stage(1, 3, 1)));
         assert!(promote(&fixture).unwrap(), "again is no failure");
         assert!(!fixture.restart().is_staged());
+    }
+
+    /// A fetched pack was staged and the process killed before it went into its store. The entry's request was another one
+    /// than that of its claim, whose term never ends: the files stayed in `staged/`, and no other network could stage the
+    /// same pack.
+    #[test]
+    fn a_broken_off_fetch_leaves_nothing_staged() {
+        let entry = stage(1, 3, 1);
+        let mut fetched = stage(1, 3, 1);
+        fetched.claim = Claim::of_fetch(GroupId::new(1));
+        let fixture = Fixture::new();
+        fixture.keep_for(&fetched).unwrap();
+        let fixture = fixture.restart();
+        let request = Some(entry.claim.request);
+        let promoted = fixture.staging.promote(&network(1), &entry.pack, request);
+        assert!(promoted.unwrap());
+        assert!(!fixture.is_staged());
+
+        // Replaced meanwhile: the network does not lack it any more.
+        let fixture = Fixture::new();
+        fixture.keep_for(&fetched).unwrap();
+        let group = GroupId::new(1);
+        assert_eq!(fixture.staging.doubtful(|_| 0), BTreeSet::from([group]));
+        fixture.staging.term_applied(group, 3, |_| true).unwrap();
+        assert!(fixture.is_staged());
+        fixture.staging.term_applied(group, 3, |_| false).unwrap();
+        assert!(!fixture.is_staged());
     }
 
     /// Two pushes of one pack to one network were staged. The entry of the first took the pack and ended the claims of

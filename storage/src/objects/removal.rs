@@ -37,6 +37,8 @@ impl ObjectStore {
     /// # Errors
     /// [`ObjectError::Io`].
     pub fn set_aside(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
+        // First: a sync that looks for its index would fail, and no snapshot be taken any more.
+        self.dirty().remove(network, pack);
         let (_, idx_path) = names(&self.objects_dir(network).join("pack"), pack);
         let aside = idx_path.with_extension("idx-aside");
         gone(fs::rename(&idx_path, aside)).map_err(failed("set aside", &idx_path))

@@ -83,6 +83,15 @@ impl Inner {
             let format = repo.map(|repo| repo.object_format).unwrap_or_default();
             return self.answer_again(&request, format, record, source).await;
         }
+        // A record of that time would be gone by now: that there is none says nothing.
+        let named = request.request.generation();
+        let kept_since = henge_state::request_generation(&at.state);
+        if named
+            .zip(kept_since)
+            .is_some_and(|(named, now)| named.saturating_add(1) < now)
+        {
+            return too_old();
+        }
         match self
             .room_to_lead(group, &leadership.voters, request.bytes)
             .await
@@ -200,6 +209,14 @@ impl Inner {
     }
 }
 
+/// The answer to a request whose record may have been dropped.
+fn too_old() -> PushAnswer {
+    PushAnswer::Refused(
+        ErrorCode::Timeout,
+        "the push is too old to know what became of it: look before pushing again".to_owned(),
+    )
+}
+
 /// The verdicts that a recorded reply stands for.
 fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
     match reply {
@@ -207,10 +224,7 @@ fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
         Reply::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
             Err(PushAnswer::WrongGeneration)
         }
-        Reply::UnknownOutcome => Err(PushAnswer::Refused(
-            ErrorCode::Timeout,
-            "the push is too old to know what became of it: look before pushing again".to_owned(),
-        )),
+        Reply::UnknownOutcome => Err(too_old()),
         other @ (Reply::Refused(_) | Reply::Done | Reply::Repo(_) | Reply::Recheck) => {
             Err(PushAnswer::Refused(
                 ErrorCode::Internal,

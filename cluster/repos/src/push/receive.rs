@@ -171,6 +171,19 @@ pub(crate) struct Receiving {
     doubt: bool,
 }
 
+/// What the leader said of the last attempt, where an earlier one may have been done: its outcome is not known.
+fn in_doubt(refused: &ServiceError) -> ServiceError {
+    let message = format!(
+        "{}; an earlier attempt of this push may be in: look before pushing again",
+        refused.message
+    );
+    ServiceError {
+        code: ErrorCode::Timeout,
+        message,
+        ..*refused
+    }
+}
+
 impl Receiving {
     /// A push to this life of the repository. The request id must be new for every life.
     pub(crate) fn new(
@@ -216,6 +229,7 @@ impl Receiving {
             let undecided = match Box::pin(self.attempt()).await {
                 Attempt::Report(bytes) => return Ok(Verdict::Report(bytes)),
                 Attempt::Resolve => return Ok(Verdict::Resolve),
+                Attempt::Failed(error) if self.doubt => return Err(in_doubt(&error)),
                 Attempt::Failed(error) => return Err(error),
                 Attempt::Again(undecided) => undecided,
             };

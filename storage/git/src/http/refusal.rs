@@ -15,6 +15,8 @@ use crate::pkt::{self, Band, Packet};
 const REASONS_MAX: usize = 20;
 /// Refs that are named in the answer.
 const NAMES_MAX: usize = 100_000;
+/// Bytes of the names in the answer: a line of the protocol holds 64 KiB, and a push has 2 GiB of them.
+const NAMES_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of a reason: a line of the protocol holds it with a name.
 const REASON_BYTES_MAX: usize = 1000;
 
@@ -41,6 +43,7 @@ impl Asked {
         let mut asked = Self::default();
         let mut buffer = Vec::new();
         let mut is_first = true;
+        let mut names_bytes = 0;
         loop {
             let line = match pkt::read(input, &mut buffer) {
                 Ok(Some(Packet::Flush)) => return Ok((!is_first).then_some(asked)),
@@ -65,7 +68,11 @@ impl Asked {
                 is_first = false;
             }
             // The commands of a signed push stand in its certificate, a line each.
-            if let Some(name) = name_of(command).filter(|_| asked.names.len() < NAMES_MAX) {
+            if let Some(name) = name_of(command) {
+                names_bytes += name.len();
+                if asked.names.len() == NAMES_MAX || names_bytes > NAMES_BYTES_MAX {
+                    return Ok(Some(asked));
+                }
                 asked.names.push(name.to_owned());
             }
         }
@@ -183,6 +190,23 @@ mod tests {
     }
 
     const WORDS: &str = "\0report-status-v2 side-band-64k object-format=sha1 agent=x";
+
+    /// A name of a command has up to 64 KiB, and a push has millions of them: 2 MB of gzip had a node hold several GiB for
+    /// the answer that refused it.
+    #[test]
+    fn very_long_names_are_not_all_told() {
+        let full = ServiceError::new(ErrorCode::Forbidden, "no".to_owned());
+        let mut request = Vec::new();
+        let name = "n".repeat(60_000);
+        for number in 0..1_000 {
+            let words = if number == 0 { WORDS } else { "" };
+            let command = format!("{0} {0} refs/heads/{name}{words}\n", "1".repeat(40));
+            pkt::write(&mut request, command.as_bytes()).unwrap();
+        }
+        pkt::write_flush(&mut request).unwrap();
+        let told = answer(&mut &request[..], Extent::Whole, &full).unwrap();
+        assert!(told.len() < 2 * NAMES_BYTES_MAX, "{}", told.len());
+    }
 
     #[test]
     fn a_refusal_is_a_report_with_its_reason() {
