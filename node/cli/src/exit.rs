@@ -35,7 +35,7 @@ pub const EXIT_CODES_HELP: &str = "Exit codes:
   5  no token, a wrong token, or not allowed
   6  unavailable: no node answers, no leader, no quorum, too busy; nothing was done
   7  no answer in time: the outcome is unknown
-  8  cluster status --check: everything is served, and something is wrong";
+  8  status of a cluster: everything is served, and something is wrong";
 
 impl Exit {
     /// The number.

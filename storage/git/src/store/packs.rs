@@ -425,7 +425,6 @@ pub(crate) mod tests {
     use super::*;
     use sha1::{Digest, Sha1};
     use std::fs;
-    use std::sync::atomic::{AtomicBool, AtomicUsize};
 
     /// A pack that holds nothing, and its index.
     fn empty_pack() -> (Vec<u8>, Vec<u8>) {
@@ -463,25 +462,18 @@ pub(crate) mod tests {
         fs::create_dir(&packs).unwrap();
         put(&packs, "0");
         let objects = Objects::at(dir.path(), ObjectFormat::Sha1);
-        let done = AtomicBool::new(false);
-        // A reader gives up after so many listings with changes: fewer come while one of them reads.
-        let (written, allowed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        // A reader gives up after SCANS_MAX listings with changes: fewer come while one of them reads.
+        let (replaced, replacements) = std::sync::mpsc::sync_channel(SCANS_MAX / 4);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
+            scope.spawn(move || {
                 for number in 1..2000 {
-                    while number > allowed.load(Ordering::Relaxed) {
-                        std::thread::yield_now();
-                    }
                     put(&packs, &number.to_string());
                     remove(&packs, &(number - 1).to_string());
-                    written.store(number, Ordering::Relaxed);
+                    replaced.send(()).unwrap();
                 }
-                done.store(true, Ordering::Relaxed);
             });
-            while !done.load(Ordering::Relaxed) {
+            for () in replacements {
                 for reader in [&objects, &Objects::at(dir.path(), ObjectFormat::Sha1)] {
-                    let more = written.load(Ordering::Relaxed) + SCANS_MAX / 4;
-                    allowed.store(more, Ordering::Relaxed);
                     let found = reader.packs(&[dir.path().to_owned()]).unwrap();
                     assert!(!found.is_empty(), "neither the one nor the other");
                 }
