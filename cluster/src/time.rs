@@ -44,6 +44,20 @@ impl Cluster {
         last.map_or(corrected, |last| last.max(corrected))
     }
 
+    /// What an entry that this leader proposes from now on takes for now, milliseconds since the Unix epoch: not before this.
+    /// A group that rested is moved up to the clocks first. `None` while this node's clock must not be used.
+    ///
+    /// [`Self::now_ms`] may be later, by more than one entry moves the time, while nobody knows which clock is right.
+    pub async fn entry_time_ms(&self, group: GroupId, deadline: Duration) -> Option<u64> {
+        self.keep_time(group, deadline).await;
+        let replica = self.groups().get(group).ok()?;
+        let stamp = self.stamp(&replica).await?;
+        let last = replica.view.with(|state, _| time_ms(state));
+        Some(last.map_or(stamp, |last| {
+            stamp.clamp(last, last.saturating_add(TIME_STEP_MS_MAX))
+        }))
+    }
+
     /// Whether a group keeps its own time.
     pub fn keeps_time(&self, group: GroupId) -> bool {
         let view = self.view(group);
@@ -52,18 +66,22 @@ impl Cluster {
 
     /// What a proposal to a group is stamped with; `None` while this node's clock must not be used.
     pub(crate) async fn stamp(&self, group: &Group) -> Option<u64> {
-        let clocks = &self.shared.clocks;
-        if clocks.was_set() {
-            drop(Box::pin(self.status()).await);
-        }
+        self.read_if_set().await;
         let own = self.clock().unix_ms();
-        match clocks.judge().0 {
+        match self.shared.clocks.judge().0 {
             ClockState::Right => Some(own),
             // The group's time stands still until it is known which clock is right.
             ClockState::Undecided { .. } => {
                 Some(group.view.with(|state, _| time_ms(state)).unwrap_or(own))
             }
             ClockState::Unknown | ClockState::Wrong { .. } => None,
+        }
+    }
+
+    /// Reads the members' clocks again where this node's was set since: what was known of them says nothing any more.
+    async fn read_if_set(&self) {
+        if self.shared.clocks.was_set() {
+            drop(Box::pin(self.status()).await);
         }
     }
 
@@ -75,6 +93,7 @@ impl Cluster {
             .view(group)
             .and_then(|view| view.with(|state, _| time_ms(state)));
         if last.is_some_and(rested) {
+            self.read_if_set().await;
             self.move_time(group, deadline).await;
         }
     }

@@ -120,8 +120,10 @@ impl Inner {
             self.mark(led, instead_of, MarkFound::Unknown).await?;
             mark = look(&self.latest(led.group).await?);
         }
-        let now_ms = self.cluster.now_ms(led.group);
-        let age_ms = |mark: &PruneMark| now_ms.saturating_sub(mark.at_ms);
+        // The age that the entry will see: the clock alone may be ahead of the group's time, and the walk would be for nothing.
+        let entry_ms = self.cluster.entry_time_ms(led.group, PROPOSE_WAIT).await;
+        let entry_ms = entry_ms.ok_or(CompactError::NotLeader)?;
+        let age_ms = |mark: &PruneMark| entry_ms.saturating_sub(mark.at_ms);
         Ok(mark.filter(|mark| age_ms(mark) >= grace_ms))
     }
 
