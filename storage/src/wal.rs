@@ -9,7 +9,7 @@
 //! - `origin`: which file a segment was written as, so that a copied directory is found.
 //! - `shared`: what handles and writer share.
 //! - `queue`: what waits for the writer.
-//! - `writer`, `reclaim`: the writer, and how it frees segments.
+//! - `writer`, `reclaim`: the writer, and how it frees segments; `room`: who may still add to the log.
 //! - `segments`: the files, in use and spare.
 //! - `recovery`: reading it all back.
 //! - `read`: giving entries to readers.
@@ -39,6 +39,7 @@ mod queue;
 mod read;
 mod reclaim;
 mod recovery;
+mod room;
 mod segments;
 mod shared;
 mod writer;
@@ -57,7 +58,8 @@ pub struct WalConfig {
     pub dir: PathBuf,
     /// One segment's length, bytes; at most 1 GiB.
     pub segment_bytes: u64,
-    /// All segments together, bytes; at least four segments.
+    /// All segments together, bytes; at least four segments. Part of it is a reserve: see
+    /// [`Wal::may_grow`].
     pub bytes_max: u64,
     /// Payloads kept in memory for readers of the tail, bytes. Also bounds what waits for the writer.
     pub tail_bytes_max: usize,
@@ -225,7 +227,10 @@ impl Wal {
         let filler =
             Scope::thread("wal-filler", OnPanic::EndProcess, move || filler.fill()).map_err(io)?;
         let writer = Scope::thread("wal-writer", OnPanic::EndProcess, move || {
-            while writer.turn(Wait::ForWork) {}
+            let mut wait = Wait::ForWork;
+            while writer.turn(wait) {
+                wait = writer.next_wait();
+            }
         })
         .map_err(io)?;
         Ok(Self::handle(shared, vec![writer, filler]))
@@ -269,18 +274,16 @@ impl Wal {
     }
 
     /// Appends entries that follow the group's last one. They are readable when this returns; `done` is
-    /// called once they are durable. After `Err`, `done` is not called and nothing was appended.
+    /// called once they are durable. After `Err`, `done` is not called and nothing was appended. An append
+    /// never fails for want of space: [`Wal::may_grow`] is asked before an entry comes into being.
     ///
     /// # Errors
-    /// `InvalidInput` for entries that do not follow, or are too long; `StorageFull` at the cap;
-    /// `BrokenPipe` when the log is closed; else what killed the log.
+    /// `InvalidInput` for entries that do not follow, or are too long; `BrokenPipe` when the log is closed;
+    /// else what killed the log.
     pub async fn append(&self, group: GroupId, records: Vec<Record>, done: Done) -> io::Result<()> {
         let shared = &self.shared;
         let longest = records.iter().map(|record| record.payload.len()).max();
         shared.check_len(longest.unwrap_or(0))?;
-        if shared.full.load(Ordering::Relaxed) {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
         let bytes = records.iter().map(|record| record.payload.len()).sum();
         let room = shared.admit(bytes).await?;
         let cell = shared.cell(group);
@@ -429,6 +432,16 @@ impl Wal {
     /// The group that should take a snapshot and purge now, because it pins the oldest segment.
     pub fn pressure(&self) -> watch::Receiver<Option<GroupId>> {
         self.shared.pressure.subscribe()
+    }
+
+    /// Whether a group may add entries that can wait. What cannot wait (votes, a new leader's first entry,
+    /// changes of membership and release level) may be appended all the same: it has the reserve.
+    ///
+    /// A group may hold as much as is still free. So one group that cannot take a snapshot gets half of
+    /// the log at most, and the others go on.
+    pub fn may_grow(&self, group: GroupId) -> bool {
+        let shared = &self.shared;
+        shared.room(&shared.table()).may_grow(group)
     }
 
     /// Log bytes that each group keeps from being freed.

@@ -90,6 +90,9 @@ pub const WAL_QUEUE_MAX: usize = 4096;
 pub const WAL_BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Zero-filled segments of the write-ahead log kept ready, so that a full disk does not stop appends soon.
 pub const WAL_SPARES: usize = 2;
+/// Segments of the write-ahead log, at most, that are kept for what cannot wait when it is full: votes, a new leader's
+/// first entry, changes of membership and release level. An eighth of the log where that is less.
+pub const WAL_RESERVE_SEGMENTS_MAX: usize = 8;
 /// A group's log since its last snapshot: then a new one is taken.
 pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// A group's log entries since its last snapshot: bounds replay when entries are tiny.

@@ -1,60 +1,48 @@
-//! Freeing segments: the oldest goes once nothing live is in it. Few live entries of slow groups are
-//! written again at the tail; many are a reason to ask their group for a snapshot.
+//! Freeing segments: the oldest goes once nothing live is in it. Live entries are written again at the
+//! tail where that gains space, and their group is asked for a snapshot; `room` decides.
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use henge_types::GroupId;
 
 use super::Shared;
-use super::frame::{HEADER_BYTES, Kind};
+use super::frame::Kind;
+use super::room::Plan;
 use super::writer::Writer;
 
 /// Payload written again in one turn: appends wait for it.
 const MOVE_BYTES_PER_TURN: usize = 1024 * 1024;
-
-/// How full the log is, and what that calls for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Filled {
-    /// Below half of the cap.
-    Little,
-    /// From half: write few live entries again, ask for a snapshot when they are many.
-    Half,
-    /// From three quarters: write again even half a segment, which still gains space.
-    Much,
-}
+/// The same while only the reserve is left: appends of entries are held back anyway.
+const MOVE_BYTES_PER_TURN_SHORT: usize = 4 * 1024 * 1024;
 
 impl Writer {
     /// Looks at the oldest segment; adds to the batch what frees it.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
-        let (oldest, needed_from, used) = {
-            let table = self.shared.table();
-            (table.oldest(), table.needed_from(), table.len())
+        let shared = Arc::clone(&self.shared);
+        let (oldest, needed_from, plan, short) = {
+            let table = shared.table();
+            let room = shared.room(&table);
+            let needed_from = table.needed_from();
+            (table.oldest(), needed_from, room.plan(), room.is_short())
         };
-        let max = self.shared.segments_max();
-        self.shared.full.store(used + 1 >= max, Ordering::Relaxed);
         if let Some(below) = needed_from.filter(|below| *below > self.oldest) {
             self.push(Kind::Oldest, GroupId::META, u64::from(below), &[])?;
             self.oldest = below;
             self.free_when_durable(below);
         }
-        let filled = match used {
-            used if used * 2 < max => Filled::Little,
-            used if used * 4 < max * 3 => Filled::Half,
-            _ => Filled::Much,
+        let bytes_max = match short {
+            true => MOVE_BYTES_PER_TURN_SHORT,
+            false => MOVE_BYTES_PER_TURN,
         };
-        let usable = self.shared.config.segment_bytes - HEADER_BYTES as u64;
-        let asked = match (oldest, filled) {
-            (None | Some((_, 0)), _) | (_, Filled::Little) => None,
-            (Some((generation, live)), Filled::Half) if live <= usable / 4 => {
-                self.move_some(generation)?
-            }
-            (Some((generation, live)), Filled::Much) if live <= usable / 2 => {
-                self.move_some(generation)?;
+        let asked = match (oldest, plan) {
+            (None, _) | (_, Plan::Wait) => None,
+            (Some((generation, _)), Plan::Ask) => self.largest_in(generation),
+            (Some((generation, _)), Plan::Move) => self.move_some(generation, bytes_max)?,
+            (Some((generation, _)), Plan::MoveAndAsk) => {
+                self.move_some(generation, bytes_max)?;
                 self.largest_in(generation)
             }
-            (Some((generation, _)), Filled::Half | Filled::Much) => self.largest_in(generation),
         };
         self.shared.pressure.send_if_modified(|pressure| {
             let changed = *pressure != asked;
@@ -73,7 +61,7 @@ impl Writer {
 
     /// Writes some live entries of a segment again. Returns a group whose entries cannot be read: only
     /// its snapshot frees the segment.
-    fn move_some(&mut self, generation: u32) -> io::Result<Option<GroupId>> {
+    fn move_some(&mut self, generation: u32, bytes_max: usize) -> io::Result<Option<GroupId>> {
         let (groups, file) = {
             let table = self.shared.table();
             (table.groups_in(generation), table.file(generation))
@@ -100,7 +88,7 @@ impl Writer {
                 let to = self.push(Kind::Moved, group, index, &payload)?;
                 self.moved(Arc::clone(&cell), index, (generation, offset), to);
                 bytes += payload_bytes;
-                if bytes >= MOVE_BYTES_PER_TURN {
+                if bytes >= bytes_max {
                     return Ok(None);
                 }
             }

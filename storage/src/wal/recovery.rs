@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
 use henge_runtime::Clock;
@@ -472,7 +472,6 @@ fn share(
         table: Mutex::new(Table::default()),
         tail_bytes: AtomicUsize::new(0),
         pressure: watch::Sender::new(None),
-        full: AtomicBool::new(false),
         on_fatal,
         dead: OnceLock::new(),
         config,

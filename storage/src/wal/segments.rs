@@ -44,6 +44,9 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     segments: BTreeMap<u32, Segment>,
+    /// Live bytes by group, and of all of them.
+    live: BTreeMap<GroupId, u64>,
+    live_total: u64,
 }
 
 impl Table {
@@ -71,6 +74,8 @@ impl Table {
         if let Some(segment) = self.segments.get_mut(&generation) {
             *segment.live.entry(group).or_default() += bytes;
             segment.live_total += bytes;
+            *self.live.entry(group).or_default() += bytes;
+            self.live_total += bytes;
         }
     }
 
@@ -78,13 +83,20 @@ impl Table {
         let Some(segment) = self.segments.get_mut(&generation) else {
             return;
         };
-        if let Some(live) = segment.live.get_mut(&group) {
-            *live = live.saturating_sub(bytes);
-            if *live == 0 {
-                segment.live.remove(&group);
-            }
-        }
-        segment.live_total = segment.live_total.saturating_sub(bytes);
+        let freed = take(&mut segment.live, group, bytes);
+        segment.live_total -= freed;
+        take(&mut self.live, group, freed);
+        self.live_total -= freed;
+    }
+
+    /// Live bytes of all groups.
+    pub(super) fn live_bytes(&self) -> u64 {
+        self.live_total
+    }
+
+    /// Live bytes of a group.
+    pub(super) fn live_bytes_of(&self, group: GroupId) -> u64 {
+        self.live.get(&group).copied().unwrap_or(0)
     }
 
     /// The oldest segment with its live bytes, unless it is the one being written.
@@ -117,18 +129,32 @@ impl Table {
     pub(super) fn free_below(&mut self, generation: u32) -> Vec<SegmentFile> {
         let kept = self.segments.split_off(&generation);
         let freed = std::mem::replace(&mut self.segments, kept);
-        freed.into_values().map(|segment| segment.file).collect()
+        let mut files = Vec::with_capacity(freed.len());
+        for segment in freed.into_values() {
+            for (group, bytes) in segment.live {
+                self.live_total -= take(&mut self.live, group, bytes);
+            }
+            files.push(segment.file);
+        }
+        files
     }
 
     pub(super) fn pinned(&self) -> BTreeMap<GroupId, u64> {
-        let mut pinned = BTreeMap::new();
-        for segment in self.segments.values() {
-            for (group, bytes) in &segment.live {
-                *pinned.entry(*group).or_default() += bytes;
-            }
-        }
-        pinned
+        self.live.clone()
     }
+}
+
+/// Takes up to `bytes` of a group's; returns how many those were.
+fn take(live: &mut BTreeMap<GroupId, u64>, group: GroupId, bytes: u64) -> u64 {
+    let Some(of_group) = live.get_mut(&group) else {
+        return 0;
+    };
+    let taken = bytes.min(*of_group);
+    *of_group -= taken;
+    if *of_group == 0 {
+        live.remove(&group);
+    }
+    taken
 }
 
 /// Zero-filled segments kept ready, and the filling of more.
@@ -301,7 +327,11 @@ impl Spares {
     }
 
     pub(super) fn unlink(&self, file: &SegmentFile) -> io::Result<()> {
-        self.disk.unlink(&file.path)?;
+        match self.disk.unlink(&file.path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
         self.disk.sync_dir(&self.dir)
     }
 

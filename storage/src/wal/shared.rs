@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 
 use henge_runtime::Clock;
 use henge_types::GroupId;
 use tokio::sync::watch;
 
-use super::frame;
+use super::frame::{self, HEADER_BYTES};
 use super::group::{Cell, Freed, GroupState, invalid};
-use super::queue::{Operation, Queue, Room, Work};
+use super::queue::{self, Operation, Queue, Work};
+use super::room::Room;
 use super::segments::{Chore, Spares, Table};
 use super::{Done, OnFatal, WalConfig, lock};
 
@@ -26,8 +27,6 @@ pub(super) struct Shared {
     pub(super) spares: Spares,
     pub(super) tail_bytes: AtomicUsize,
     pub(super) pressure: watch::Sender<Option<GroupId>>,
-    /// The cap is reached: entries are refused until something is purged.
-    pub(super) full: AtomicBool,
     pub(super) on_fatal: OnFatal,
     pub(super) dead: OnceLock<String>,
 }
@@ -44,7 +43,7 @@ impl Shared {
         Arc::clone(cell)
     }
 
-    pub(super) async fn admit(&self, bytes: usize) -> io::Result<Room<'_>> {
+    pub(super) async fn admit(&self, bytes: usize) -> io::Result<queue::Room<'_>> {
         self.check_alive()?;
         match self.queue.admit(bytes).await {
             Ok(room) => Ok(room),
@@ -57,7 +56,7 @@ impl Shared {
         cell: &Arc<Cell>,
         work: Work,
         done: Done,
-        room: Room<'_>,
+        room: queue::Room<'_>,
     ) -> io::Result<()> {
         let operation = Operation {
             cell: Arc::clone(cell),
@@ -125,6 +124,15 @@ impl Shared {
     /// Segments that may exist.
     pub(super) fn segments_max(&self) -> usize {
         usize::try_from(self.config.bytes_max / self.config.segment_bytes).unwrap_or(usize::MAX)
+    }
+
+    /// What fills the log.
+    pub(super) fn room<'a>(&self, table: &'a Table) -> Room<'a> {
+        Room {
+            table,
+            segments_max: self.segments_max(),
+            usable_bytes: self.config.segment_bytes - HEADER_BYTES as u64,
+        }
     }
 
     /// The filling thread: keeps spare segments ready and removes superfluous ones.

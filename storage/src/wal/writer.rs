@@ -16,6 +16,8 @@ use super::segments::{SegmentFile, removed};
 use super::{Done, Record, Shared};
 use crate::metrics;
 
+/// How often a turn frees something while only the reserve is left; what is queued waits meanwhile.
+const RECLAIMS_PER_TURN: u32 = 8;
 /// How often a closing log looks for a segment, a second apart, before it ends without one.
 const CLOSING_ATTEMPTS: u32 = 5;
 
@@ -81,6 +83,8 @@ pub(super) struct Writer {
     /// Segments below this generation are recorded as free.
     pub(super) oldest: u32,
     filling: Filling,
+    /// The last turn freed something while only the reserve was left.
+    gains: bool,
 }
 
 impl std::fmt::Debug for Writer {
@@ -109,6 +113,7 @@ impl Writer {
             cached: VecDeque::new(),
             oldest,
             filling: Filling::Inline,
+            gains: false,
         }
     }
 
@@ -158,13 +163,12 @@ impl Writer {
             self.encode_committed()?;
         }
         self.flush()?;
-        // At the cap no further change may come: go on as long as something is gained.
-        for _ in 0..self.shared.segments_max() {
-            if !self.shared.full.load(Ordering::Relaxed) {
-                break;
-            }
-            self.reclaim()?;
-            if self.batch.is_empty() {
+        for _ in 0..RECLAIMS_PER_TURN {
+            self.gains = self.is_short() && {
+                self.reclaim()?;
+                !self.batch.is_empty()
+            };
+            if !self.gains {
                 break;
             }
             self.flush()?;
@@ -173,6 +177,19 @@ impl Writer {
             self.tidy()?;
         }
         Ok(())
+    }
+
+    fn is_short(&self) -> bool {
+        self.shared.room(&self.shared.table()).is_short()
+    }
+
+    /// How the next turn begins: while only the reserve is left no further change may come, so the writer
+    /// goes on by itself as long as it gains space.
+    pub(super) fn next_wait(&self) -> Wait {
+        match self.gains {
+            true => Wait::Never,
+            false => Wait::ForWork,
+        }
     }
 
     fn encode(&mut self, operation: Operation) -> io::Result<()> {

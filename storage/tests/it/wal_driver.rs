@@ -174,6 +174,13 @@ impl Driver {
     }
 
     fn append(&mut self, group: GroupId, state: &ModelGroup, dice: &mut Dice) -> bool {
+        if !self.wal.may_grow(group) {
+            // What pins the log has to be purged.
+            let asked = *self.wal.pressure().borrow();
+            let group = asked.unwrap_or(group);
+            let last = self.ahead.get(&group).map_or(0, ModelGroup::last);
+            return self.purge(group, last);
+        }
         let mut records = Vec::new();
         for offset in 0..=dice.roll(6) {
             let size = usize::try_from(dice.roll(700)).expect("small");
@@ -188,22 +195,9 @@ impl Driver {
             .iter()
             .map(|record| Step::Entry(record.index, record.payload.clone()))
             .collect();
-        let before = (self.ahead.clone(), self.given.len());
         let done = self.give(group, steps);
         let appended = self.wal.append(group, records, done);
-        match self.runtime.block_on(appended) {
-            Ok(()) => true,
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
-                // Refused at the cap, nothing changed: whoever pins the log has to purge.
-                self.ahead = before.0;
-                self.given.truncate(before.1);
-                let asked = *self.wal.pressure().borrow();
-                let group = asked.unwrap_or(group);
-                let last = self.ahead.get(&group).map_or(0, ModelGroup::last);
-                self.purge(group, last)
-            }
-            Err(_) => false,
-        }
+        self.runtime.block_on(appended).is_ok()
     }
 
     fn vote(&mut self, group: GroupId) -> bool {

@@ -277,33 +277,80 @@ fn a_slow_group_does_not_keep_the_log_from_being_freed() {
     assert_eq!(wal.pinned_bytes()[&TWO], 548);
 }
 
+/// An append that failed at the cap was taken for a dead disk: openraft ended the group, and six of a
+/// node's nine groups were gone, the meta group among them, until the process was started again.
 #[test]
-fn the_group_that_pins_the_log_is_named_and_at_the_cap_entries_wait_for_its_purge() {
+fn an_append_never_fails_for_want_of_space() {
     let disk = SimDisk::new();
     let (wal, mut stepper) = open(&disk).expect("opens");
     let pressure = wal.pressure();
     assert_eq!(*pressure.borrow(), None);
     let mut index = 0;
-    let refused = loop {
+    while wal.may_grow(ONE) {
         index += 1;
-        if let Err(error) = append(&wal, ONE, index, 1000) {
-            break error;
-        }
+        append(&wal, ONE, index, 1000).expect("appends");
         assert!(stepper.turn());
         assert!(wal.total_bytes() <= config().bytes_max);
-    };
-    assert_eq!(refused.kind(), std::io::ErrorKind::StorageFull);
-    assert_eq!(*pressure.borrow(), Some(ONE));
-    // Votes go on, and so does purging: that is the way out.
+    }
+    assert!(wal.may_grow(TWO), "another group has room");
+    append(&wal, TWO, 1, 1000).expect("appends");
+    // What was on its way when the log got full, and what cannot wait, is taken all the same.
+    while *pressure.borrow() != Some(ONE) {
+        index += 1;
+        append(&wal, ONE, index, 1000).expect("appends");
+        assert!(stepper.turn());
+        assert!(index < 1000, "its group is asked for a snapshot");
+    }
     let (done, result) = told();
     block(wal.save_vote(TWO, Bytes::from_static(b"vote"), done)).expect("is queued");
     assert!(stepper.turn());
     result.recv().expect("is told").expect("is durable");
     purge(&wal, ONE, index - 1, ignore());
     assert!(stepper.turn());
-    append(&wal, ONE, index, 1000).expect("there is room again");
+    assert!(wal.may_grow(ONE), "there is room again");
+    append(&wal, ONE, index + 1, 1000).expect("appends");
     assert!(stepper.turn());
     assert_eq!(*pressure.borrow(), None);
+}
+
+/// One group whose folder could not be written took no snapshot. It filled the log, and with the log full
+/// no group of the node went on.
+#[test]
+fn a_group_without_snapshots_leaves_half_of_the_log() {
+    let disk = SimDisk::new();
+    let (wal, mut stepper) = open(&disk).expect("opens");
+    let mut stuck = 0;
+    while wal.may_grow(ONE) {
+        stuck += 1;
+        append(&wal, ONE, stuck, 1000).expect("appends");
+        assert!(stepper.turn());
+    }
+    assert!(
+        wal.pinned_bytes()[&ONE] * 2 >= config().bytes_max / 2,
+        "a good part"
+    );
+    // Ten times the whole log of another group, which takes its snapshots.
+    for index in 1..=10 * config().bytes_max / 1000 {
+        assert!(wal.may_grow(TWO), "entry {index}");
+        append(&wal, TWO, index, 1000).expect("appends");
+        if index > 5 {
+            purge(&wal, TWO, index - 5, ignore());
+        }
+        assert!(stepper.turn());
+        assert!(wal.total_bytes() <= config().bytes_max, "entry {index}");
+        assert!(!wal.may_grow(ONE));
+    }
+    let last = wal.group(TWO).last_index;
+    drop((wal, stepper));
+    let (wal, _stepper) = open(&disk).expect("opens");
+    assert_eq!(wal.group(TWO).last_index, last);
+    let mut index = 0;
+    while index < stuck {
+        for found in wal.read(ONE, index + 1..=stuck, 64 * 1024).expect("reads") {
+            index += 1;
+            assert_eq!(found, record(index, 1000));
+        }
+    }
 }
 
 fn os_config(dir: &Path) -> WalConfig {
