@@ -244,6 +244,7 @@ impl Cluster {
         let raft = RaftServer::new(
             (shared.members.clone(), shared.starts.clone()),
             shared.groups.clone(),
+            shared.wal.clone(),
             Arc::clone(&shared.clock),
             shared.clocks.clone(),
         );

@@ -63,11 +63,11 @@ impl Formation {
         raft: Arc<Config>,
         kv: Arc<SledKv>,
     ) -> Result<(), StartError> {
-        let formation = Self {
+        let formation = Arc::new(Self {
             cluster: cluster.clone(),
             raft,
             kv,
-        };
+        });
         let founders: Vec<NodeId> = cluster
             .shared
             .config
@@ -79,11 +79,17 @@ impl Formation {
         // One shard that cannot start does not keep the others from it: it is tried again.
         formation.follow_table().await.ok();
         let scope = cluster.shared.scope.clone();
+        let reviving = Arc::clone(&formation).revive();
         scope.spawn("formation", OnPanic::EndProcess, formation.follow());
+        scope.spawn("ended groups", OnPanic::EndProcess, reviving);
         Ok(())
     }
 
-    async fn follow(self) {
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    async fn follow(self: Arc<Self>) {
         let Some(mut applied) = self.cluster.meta_applied() else {
             return;
         };
@@ -215,7 +221,6 @@ impl Formation {
         of: usize,
     ) -> Result<(), StartError> {
         let shared = &self.cluster.shared;
-        let refused = |reason: String| StartError::Group { group, reason };
         let log = shared.wal.group(group);
         let had_log = log.vote.is_some() || log.last_index.is_some();
         let (state, position) = self.believed(group, &log).await?;
@@ -225,6 +230,27 @@ impl Formation {
         shared
             .progress
             .group(group, (opened, of), view.applied(), last);
+        let replica = self.run_core(group, machine, view, had_log).await?;
+        if !had_log {
+            let begun = self.begin(group, &replica.raft, replicas).await;
+            begun.map_err(|reason| StartError::Group { group, reason })?;
+        }
+        shared.groups.insert(replica);
+        Ok(())
+    }
+
+    /// Starts openraft on a group's log and machine.
+    ///
+    /// # Errors
+    /// When it refuses what it finds.
+    pub(crate) async fn run_core(
+        &self,
+        group: GroupId,
+        machine: Machine,
+        view: View,
+        had_log: bool,
+    ) -> Result<Group, StartError> {
+        let shared = &self.cluster.shared;
         let own = self.cluster.node();
         let network = Network::new(
             own,
@@ -237,7 +263,10 @@ impl Formation {
         let effects = &shared.deps.effects;
         effects.replay_begins(group, LoggedEntries::new(shared.wal.clone()));
         let raft = Raft::new(own.get(), Arc::clone(&self.raft), network, store, machine).await;
-        let raft = raft.map_err(|error| refused(error.to_string()))?;
+        let raft = raft.map_err(|error| StartError::Group {
+            group,
+            reason: error.to_string(),
+        })?;
         let quiet_until = quiet_until(
             shared.clock.as_ref(),
             had_log,
@@ -247,16 +276,12 @@ impl Formation {
         raft.runtime_config().elect(false);
         self.replay_ends(group, &view, snapshot).await?;
         self.stay_quiet(&raft, quiet_until);
-        if !had_log {
-            self.begin(group, &raft, replicas).await.map_err(refused)?;
-        }
-        shared.groups.insert(Group {
+        Ok(Group {
             id: group,
             raft,
             view,
             quiet_until,
-        });
-        Ok(())
+        })
     }
 
     /// Nothing of the group is served or snapshotted before the packs of its state are here or known to be missing.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
+use futures::FutureExt;
 use henge_types::status::{ReplicaStatus, Role};
 use henge_types::{GroupId, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -44,8 +45,24 @@ pub struct Leadership {
 }
 
 impl Group {
-    /// The leader this replica knows.
+    /// Why the group's core has ended on this node; `None` while it runs.
+    pub fn ended(&self) -> Option<String> {
+        let mut receiver = self.raft.metrics();
+        if let Err(fatal) = &receiver.borrow_watched().running_state {
+            return Some(fatal.to_string());
+        }
+        // A core that panicked could not say so: its end of the channel is gone.
+        match receiver.changed().now_or_never() {
+            Some(Err(_)) => Some("it panicked".to_owned()),
+            Some(Ok(())) | None => None,
+        }
+    }
+
+    /// The leader this replica knows; none once its core has ended: what that said last may be old.
     pub fn leader(&self) -> Option<NodeId> {
+        if self.ended().is_some() {
+            return None;
+        }
         self.raft
             .server_metrics()
             .borrow_watched()
@@ -58,6 +75,9 @@ impl Group {
     pub fn leader_heard(&self, own: NodeId, lease: Duration) -> Option<NodeId> {
         let receiver = self.raft.server_metrics();
         let leader = receiver.borrow_watched().current_leader.map(NodeId::new)?;
+        if self.ended().is_some() {
+            return None;
+        }
         (leader != own || self.quorum_heard(own, lease)).then_some(leader)
     }
 
@@ -87,14 +107,13 @@ impl Group {
 
     /// Whether the replica runs: one whose storage failed, or that was shut down, knows nothing new any more.
     pub fn is_running(&self) -> bool {
-        let receiver = self.raft.metrics();
-        let metrics = receiver.borrow_watched();
-        metrics.running_state.is_ok() && metrics.state != ServerState::Shutdown
+        self.ended().is_none()
     }
 
     /// The term and voters, while `own` leads.
     pub fn leadership(&self, own: NodeId) -> Option<Leadership> {
-        if !self.is_running() {
+        // A core that has ended leaves its last word here: it may have been that it leads.
+        if self.ended().is_some() {
             return None;
         }
         let receiver = self.raft.server_metrics();
@@ -122,12 +141,12 @@ impl Group {
         let (state_hash, applied) = self
             .view
             .with(|state, applied| (hex::encode(state.hash()), applied));
-        let role = match (&metrics.running_state, metrics.state) {
-            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
-            (Ok(()), ServerState::Leader) => Role::Leader,
-            (Ok(()), ServerState::Follower) => Role::Follower,
-            (Ok(()), ServerState::Candidate) => Role::Candidate,
-            (Ok(()), ServerState::Learner) => Role::Learner,
+        let role = match (self.ended(), metrics.state) {
+            (Some(_), _) | (None, ServerState::Shutdown) => Role::Stopped,
+            (None, ServerState::Leader) => Role::Leader,
+            (None, ServerState::Follower) => Role::Follower,
+            (None, ServerState::Candidate) => Role::Candidate,
+            (None, ServerState::Learner) => Role::Learner,
         };
         ReplicaStatus {
             group: self.id,

@@ -6,7 +6,8 @@
 //! calls through [`Effects`].
 //!
 //! - [`cluster`]: the handle, and its start; `stopping`: its stop.
-//! - [`group`]: a replica and the registry of them; `formation`: how groups come to be.
+//! - [`group`]: a replica and the registry of them; `formation`: how groups come to be; `revival`: how
+//!   they go on after an end.
 //! - [`conditions`]: what is wrong on this node, since when.
 //! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
 //! - `handover`: leadership that is handed over. `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
@@ -39,11 +40,14 @@ pub mod machine;
 pub mod metrics;
 mod network;
 pub mod offline;
+#[cfg(test)]
+mod one_node_tests;
 pub mod placement;
 pub mod proposals;
 mod raft;
 pub mod reads;
 mod renewal;
+mod revival;
 mod server;
 mod snapshot_file;
 mod snapshot_service;

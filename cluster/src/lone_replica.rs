@@ -27,6 +27,7 @@ use openraft::{EntryPayload, OptionalSend, RaftMetrics, StoredMembership};
 use tokio::runtime::Handle;
 
 use crate::config::{Timings, raft_config};
+use crate::group::Group;
 use crate::kv_writer::KvWriter;
 use crate::log_store::LogStore;
 use crate::machine::{Machine, MachineDeps, View};
@@ -45,6 +46,7 @@ pub(crate) struct LoneReplica {
     pub(crate) view: View,
     pub(crate) wal: Wal,
     pub(crate) snapshots: SnapshotStore,
+    pub(crate) deps: MachineDeps,
     pub(crate) scope: Scope,
     dir: PathBuf,
 }
@@ -72,7 +74,23 @@ impl LoneReplica {
                 .map_err(|error| said(&error))?,
             snapshots: snapshots.clone(),
         };
-        let (machine, view) = Machine::new(GROUP, State::empty(), Position::default(), deps);
+        let (machine, view) =
+            Machine::new(GROUP, State::empty(), Position::default(), deps.clone());
+        let raft = Self::core(&wal, machine).await?;
+        Ok(Self {
+            raft,
+            view,
+            wal,
+            snapshots,
+            deps,
+            scope,
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// openraft on `machine`.
+    pub(crate) async fn core(wal: &Wal, machine: Machine) -> Result<Raft, String> {
+        let said = |error: &dyn std::error::Error| error.to_string();
         let timings = Timings {
             heartbeat_ms: 1_000,
             election_ms_min: 60_000,
@@ -81,14 +99,17 @@ impl LoneReplica {
         let config = raft_config(&timings).map_err(|error| said(&error))?;
         let store = LogStore::new(GROUP, wal.clone());
         let raft = Raft::new(1, config, Nowhere, store, machine).await;
-        Ok(Self {
-            raft: raft.map_err(|error| said(&error))?,
-            view,
-            wal,
-            snapshots,
-            scope,
-            dir: dir.to_owned(),
-        })
+        raft.map_err(|error| said(&error))
+    }
+
+    /// As the node's registry has it.
+    pub(crate) fn group(&self) -> Group {
+        Group {
+            id: GROUP,
+            raft: self.raft.clone(),
+            view: self.view.clone(),
+            quiet_until: None,
+        }
     }
 
     /// Ends it without a clean stop, and starts it again.
@@ -151,6 +172,15 @@ impl LoneReplica {
         let waited = tokio::time::timeout(PATIENCE, waiting).await;
         assert!(waited.is_ok(), "in time {what}");
     }
+}
+
+/// Runs a test of a replica.
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    runtime.expect("a runtime").block_on(test);
 }
 
 /// A small log in `dir`.

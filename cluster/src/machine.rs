@@ -17,7 +17,7 @@ use openraft::storage::{
     ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot, SnapshotMeta,
 };
 use openraft::{EntryPayload, OptionalSend, StoredMembership};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::effects::{AppliedEntry, Effects};
 use crate::kv_writer::KvWriter;
@@ -46,7 +46,9 @@ struct Published {
 #[derive(Clone)]
 pub struct View {
     published: Arc<RwLock<Published>>,
-    applied: watch::Receiver<u64>,
+    applied: Arc<watch::Sender<u64>>,
+    /// The one machine that may publish.
+    machine: Arc<Semaphore>,
 }
 
 impl fmt::Debug for View {
@@ -73,7 +75,18 @@ impl View {
 
     /// Changes with every applied step.
     pub fn applied(&self) -> watch::Receiver<u64> {
-        self.applied.clone()
+        self.applied.subscribe()
+    }
+
+    /// Another machine that goes on where the last one ended. Waits until that one is gone.
+    pub(crate) async fn next_machine(&self, group: GroupId, deps: MachineDeps) -> Machine {
+        let turn = Arc::clone(&self.machine).acquire_owned().await;
+        Machine {
+            group,
+            deps,
+            view: self.clone(),
+            _turn: turn.expect("invariant: the semaphore is never closed"),
+        }
     }
 }
 
@@ -104,8 +117,8 @@ impl fmt::Debug for MachineDeps {
 pub struct Machine {
     group: GroupId,
     deps: MachineDeps,
-    published: Arc<RwLock<Published>>,
-    applied: Arc<watch::Sender<u64>>,
+    view: View,
+    _turn: OwnedSemaphorePermit,
 }
 
 impl fmt::Debug for Machine {
@@ -124,25 +137,24 @@ impl Machine {
         position: Position,
         deps: MachineDeps,
     ) -> (Self, View) {
-        let (sender, receiver) = watch::channel(position.index());
-        let published = Arc::new(RwLock::new(Published { state, position }));
+        let machine = Arc::new(Semaphore::new(1));
+        let turn = Arc::clone(&machine).try_acquire_owned();
         let view = View {
-            published: Arc::clone(&published),
-            applied: receiver,
+            applied: Arc::new(watch::Sender::new(position.index())),
+            published: Arc::new(RwLock::new(Published { state, position })),
+            machine,
         };
-        (
-            Self {
-                group,
-                deps,
-                published,
-                applied: Arc::new(sender),
-            },
-            view,
-        )
+        let machine = Self {
+            group,
+            deps,
+            view: view.clone(),
+            _turn: turn.expect("invariant: it has a permit"),
+        };
+        (machine, view)
     }
 
     fn snapshot_builder(&self, need: Need) -> SnapshotBuilder {
-        let published = read(&self.published);
+        let published = read(&self.view.published);
         SnapshotBuilder {
             group: self.group,
             need,
@@ -155,16 +167,17 @@ impl Machine {
     fn publish(&self, state: State, position: Position) {
         let index = position.index();
         *self
+            .view
             .published
             .write()
             .expect("invariant: publishing does not panic") = Published { state, position };
-        self.applied.send_replace(index);
+        self.view.applied.send_replace(index);
     }
 
     /// Applies one step of entries: outcome by outcome on a private copy, effects, then one publication.
     async fn step(&self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let (mut state, mut position) = {
-            let published = read(&self.published);
+            let published = read(&self.view.published);
             (published.state.clone(), published.position.clone())
         };
         let mut replies: Vec<(ApplyResponder<TypeConfig>, Applied)> =
@@ -255,7 +268,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     type SnapshotBuilder = SnapshotBuilder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, Members)> {
-        let published = read(&self.published);
+        let published = read(&self.view.published);
         Ok((
             published.position.applied,
             published.position.members.clone(),

@@ -44,6 +44,9 @@ pub enum ProposeError {
         /// The bound.
         max: usize,
     },
+    /// Nothing was done: the group holds as much of this node's log as it may.
+    #[error("{}", log_full(*.0))]
+    LogFull(GroupId),
     /// The group has stopped on this node: its log says why. It may or may not have happened.
     #[error("the group has stopped on this node: {0}")]
     Stopped(String),
@@ -80,9 +83,23 @@ pub enum ClusterError {
         /// Encoded.
         bytes: usize,
     },
+    /// Nothing was done: the group holds as much of its leader's log as it may.
+    #[error("{}", log_full(*group))]
+    LogFull {
+        /// The group.
+        group: GroupId,
+    },
     /// This node holds no replica of the group and so cannot read it.
     #[error(transparent)]
     NoReplica(#[from] NoReplica),
+}
+
+/// Why an entry is refused before it comes into being, for people.
+pub(crate) fn log_full(group: GroupId) -> String {
+    format!(
+        "the write-ahead log of this node has no room for group {group} until it has taken a snapshot: \
+         look at `henge cluster status` and at the node's log for what keeps it from that"
+    )
 }
 
 /// As the leader of which term an entry may be appended.
@@ -184,6 +201,9 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<Applied, ProposeError> {
         let replica = self.groups().get(group)?;
+        if !command.uses_reserve() && !self.shared.wal.may_grow(group) {
+            return Err(ProposeError::LogFull(group));
+        }
         let name = command.name();
         // Whatever this node's clock may be now, another one leads soon.
         let stamp = self.stamp(&replica).await;
@@ -272,6 +292,7 @@ impl Cluster {
             // A core that stops may have appended and replicated the entry before.
             Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_)) => Ok(Try::Unknown),
             Err(ProposeError::TooLarge { bytes, .. }) => Err(ClusterError::TooLarge { bytes }),
+            Err(ProposeError::LogFull(group)) => Err(ClusterError::LogFull { group }),
             Err(error @ ProposeError::OtherRelease(_)) => Err(ClusterError::OtherRelease {
                 group,
                 message: error.to_string(),
@@ -311,6 +332,9 @@ impl Cluster {
             Ok(Err(status)) if status.code() == tonic::Code::FailedPrecondition => {
                 let message = status.message().to_owned();
                 return Err(ClusterError::OtherRelease { group, message });
+            }
+            Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => {
+                return Err(ClusterError::LogFull { group });
             }
             // The connection may have broken before or after the leader read the call.
             Ok(Err(status)) => {

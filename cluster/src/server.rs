@@ -3,16 +3,20 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use henge_proto::cluster as pb;
 use henge_proto::cluster::cluster_server::Cluster as ClusterService;
 use henge_proto::cluster::raft_server::Raft as RaftService;
 use henge_runtime::{Clock, failpoint};
+use henge_storage::wal::Wal;
 use henge_types::stored;
 use henge_types::{GroupId, NodeId, Proposal};
+use openraft::EntryPayload;
 use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,8 +24,8 @@ use crate::clocks::{ClockState, Clocks};
 use crate::cluster::Cluster;
 use crate::group::{Group, Groups};
 use crate::network::GROUP;
-use crate::proposals::ProposeError;
-use crate::raft::{REPLY, TypeConfig};
+use crate::proposals::{ProposeError, log_full};
+use crate::raft::{Entry, REPLY, TypeConfig};
 use crate::starts::headers::{self, StartHeader};
 use crate::starts::{StartRefusal, Starts};
 use crate::transport::CUT_OFF;
@@ -39,15 +43,17 @@ pub(crate) struct RaftServer {
     members: Members,
     starts: Starts,
     groups: Groups,
+    wal: Wal,
     clock: Arc<dyn Clock>,
     clocks: Clocks,
 }
 
 impl RaftServer {
-    /// Serves `groups` to `members`.
+    /// Serves `groups`, whose log is `wal`, to `members`.
     pub(crate) fn new(
         (members, starts): (Members, Starts),
         groups: Groups,
+        wal: Wal,
         clock: Arc<dyn Clock>,
         clocks: Clocks,
     ) -> Self {
@@ -55,6 +61,7 @@ impl RaftServer {
             members,
             starts,
             groups,
+            wal,
             clock,
             clocks,
         }
@@ -164,6 +171,43 @@ fn read_append(
     }
 }
 
+/// What a replica answers to appended entries. A request whose entries must wait for room in the log ends
+/// the stream with an error before openraft sees it: its leader tries again later, and beats meanwhile.
+fn answer(
+    group: Group,
+    wal: Wal,
+    requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+) -> impl Stream<Item = Result<pb::AppendReply, Status>> + Send {
+    let id = group.id;
+    let held_back = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&held_back);
+    let input = tokio_stream::StreamExt::map_while(requests, move |append| {
+        let must_wait = !wal.may_grow(id) && append.entries.iter().any(can_wait);
+        noted.store(must_wait, Ordering::Relaxed);
+        (!must_wait).then_some(append)
+    });
+    let replies = group.raft.stream_append(input).map(|reply| match reply {
+        Ok(result) => Ok(wire::reply_out(&result)),
+        Err(fatal) => Err(Status::unavailable(fatal.to_string())),
+    });
+    let replies: BoxStream<'static, _> = replies.boxed();
+    let end = futures::stream::iter([()]).filter_map(move |()| {
+        let held_back = held_back.load(Ordering::Relaxed);
+        std::future::ready(held_back.then(|| Err(Status::unavailable(log_full(id)))))
+    });
+    replies.chain(end)
+}
+
+/// Whether an entry has no claim to the log's reserve.
+fn can_wait(entry: &Entry) -> bool {
+    match &entry.payload {
+        EntryPayload::Blank | EntryPayload::Membership(_) => false,
+        EntryPayload::Normal(proposed) => {
+            Proposal::decode(&proposed.0).map_or(true, |proposal| !proposal.command.uses_reserve())
+        }
+    }
+}
+
 type Replies = Pin<Box<dyn Stream<Item = Result<pb::AppendReply, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -191,12 +235,8 @@ impl RaftService for RaftServer {
         let input = input.take_until(self.groups.closing().clone().cancelled_owned());
         // The call runs until its last answer was taken or the stream is dropped.
         let running = self.groups.running();
-        let replies = group.raft.stream_append(input).map(move |reply| {
+        let replies = answer(group, self.wal.clone(), input).inspect(move |_| {
             let _running = &running;
-            match reply {
-                Ok(result) => Ok(wire::reply_out(&result)),
-                Err(fatal) => Err(Status::unavailable(fatal.to_string())),
-            }
         });
         Ok(Response::new(Box::pin(replies)))
     }
@@ -309,6 +349,9 @@ impl ClusterService for ClusterServer {
             Err(error @ ProposeError::TooLarge { .. }) => {
                 return Err(Status::invalid_argument(error.to_string()));
             }
+            Err(error @ ProposeError::LogFull(_)) => {
+                return Err(Status::resource_exhausted(error.to_string()));
+            }
             Err(error @ (ProposeError::NoReplica(_) | ProposeError::Stopped(_))) => {
                 return Err(Status::unavailable(error.to_string()));
             }
@@ -350,4 +393,138 @@ pub(crate) fn quiet_until(
 ) -> Option<Instant> {
     // A quarter more than the longest lease: clocks of two machines drift apart.
     had_log.then(|| clock.instant() + election_max + election_max / 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use henge_storage::wal::Record;
+    use henge_types::{Command, MetaCommand, ShardCommand};
+
+    use super::*;
+    use crate::lone_replica::{GROUP, LoneReplica, run};
+    use crate::raft::{Proposed, Vote, log_id};
+
+    const OTHER: GroupId = GroupId::new(2);
+
+    fn proposal(command: Command) -> EntryPayload<Proposed, u64, openraft::impls::EmptyNode> {
+        let proposal = Proposal {
+            request: None,
+            proposed_at_ms: 1,
+            seed: 0,
+            command,
+        };
+        EntryPayload::Normal(Proposed(proposal.encode().into()))
+    }
+
+    /// Fills the log with what another group cannot let go.
+    async fn fill(replica: &LoneReplica) {
+        let mut index = 0;
+        while replica.wal.may_grow(GROUP) {
+            index += 1;
+            let record = Record {
+                index,
+                payload: Bytes::from(vec![0; 8 * 1024]),
+            };
+            let (sender, done) = tokio::sync::oneshot::channel();
+            let told = Box::new(move |result| {
+                sender.send(result).ok();
+            });
+            let appended = replica.wal.append(OTHER, vec![record], told);
+            appended.await.expect("never fails for want of space");
+            done.await.expect("is told").expect("is durable");
+        }
+    }
+
+    /// One request, as a leader sends it: what comes back, until the stream ends.
+    async fn sent(
+        replica: &LoneReplica,
+        previous: u64,
+        payloads: Vec<EntryPayload<Proposed, u64, openraft::impls::EmptyNode>>,
+    ) -> Vec<Result<pb::AppendReply, Status>> {
+        let entries = payloads.into_iter().zip(previous + 1..);
+        let request = AppendEntriesRequest {
+            vote: Vote::new_committed(1, 2),
+            prev_log_id: Some(log_id(1, previous)),
+            entries: entries
+                .map(|(payload, index)| Entry {
+                    log_id: log_id(1, index),
+                    payload,
+                })
+                .collect(),
+            leader_commit: Some(log_id(1, previous)),
+        };
+        let requests = futures::stream::iter([request]);
+        answer(replica.group(), replica.wal.clone(), requests)
+            .collect()
+            .await
+    }
+
+    /// At the cap of a follower's log an append failed, and openraft ended the group there for good.
+    #[test]
+    fn a_full_log_holds_entries_back_and_nothing_else() {
+        run(async {
+            let dir = tempfile::tempdir().expect("a directory");
+            let replica = LoneReplica::start(dir.path()).await.expect("starts");
+            let leader = Vote::new_committed(1, 2);
+            replica.lead(&leader, 0, 5).await;
+            fill(&replica).await;
+
+            let drop = Command::Shard(ShardCommand::DropRepo {
+                repo: henge_types::RepoId::from_bytes([1; 16]),
+            });
+            let set = Command::Shard(ShardCommand::UnprotectRefs {
+                repo: henge_types::RepoId::from_bytes([1; 16]),
+                generation: henge_types::Generation::new(1),
+                pattern: "refs/heads/*".parse().expect("a pattern"),
+            });
+            let held = sent(&replica, 5, vec![proposal(set.clone())]).await;
+            let [Err(status)] = held.as_slice() else {
+                panic!("held back: {held:?}");
+            };
+            assert_eq!(status.code(), tonic::Code::Unavailable);
+            assert!(status.message().contains("no room for group 1"), "{status}");
+            assert_eq!(replica.group().ended(), None, "the group goes on");
+
+            // A beat, a new leader's first entry, what frees space.
+            for payloads in [Vec::new(), vec![EntryPayload::Blank, proposal(drop)]] {
+                let taken = sent(&replica, 5, payloads).await;
+                assert!(matches!(taken.as_slice(), [Ok(_)]), "{taken:?}");
+            }
+            assert_eq!(replica.wal.group(GROUP).last_index, Some(8));
+
+            let upto = henge_storage::wal::Purged {
+                index: replica.wal.group(OTHER).last_index.expect("entries"),
+                id: Bytes::from_static(b"id"),
+            };
+            let (sender, done) = tokio::sync::oneshot::channel();
+            let told = Box::new(move |result| {
+                sender.send(result).ok();
+            });
+            replica.wal.purge(OTHER, upto, told).await.expect("queued");
+            done.await.expect("is told").expect("is durable");
+            // The writer frees a segment a turn; a vote of the other group is a turn.
+            while !replica.wal.may_grow(GROUP) {
+                let (sender, done) = tokio::sync::oneshot::channel();
+                let told = Box::new(move |result| {
+                    sender.send(result).ok();
+                });
+                let vote = replica.wal.save_vote(OTHER, Bytes::from_static(b"v"), told);
+                vote.await.expect("queued");
+                done.await.expect("is told").expect("is durable");
+            }
+            let taken = sent(&replica, 7, vec![proposal(set)]).await;
+            assert!(matches!(taken.as_slice(), [Ok(_)]), "{taken:?}");
+        });
+    }
+
+    #[test]
+    fn what_heals_may_use_the_reserve() {
+        let version = Command::VersionBarrier { version: 1 };
+        assert!(version.uses_reserve());
+        let told = MetaCommand::MarkRepoDropped {
+            repo: henge_types::RepoId::from_bytes([1; 16]),
+        };
+        assert!(Command::Meta(told).uses_reserve());
+    }
 }

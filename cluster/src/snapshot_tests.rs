@@ -10,8 +10,8 @@ use openraft::async_runtime::watch::WatchReceiver;
 use openraft::storage::{RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::group::{Group, Groups};
-use crate::lone_replica::{GROUP, LoneReplica, position};
+use crate::group::Groups;
+use crate::lone_replica::{GROUP, LoneReplica, position, run};
 use crate::machine::meta_of;
 use crate::network::SnapshotHead;
 use crate::raft::{Vote, decode_vote, encode_vote};
@@ -29,12 +29,7 @@ fn peers_snapshot(dir: &Path, term: u64, index: u64) -> SnapshotFile {
 /// Sends a snapshot as a peer does; the vote that the replica answers with.
 async fn send(replica: &LoneReplica, vote: &Vote, file: &SnapshotFile) -> Vote {
     let groups = Groups::default();
-    groups.insert(Group {
-        id: GROUP,
-        raft: replica.raft.clone(),
-        view: replica.view.clone(),
-        quiet_until: None,
-    });
+    groups.insert(replica.group());
     let service = SnapshotService::new(
         groups,
         replica.snapshots.clone(),
@@ -66,14 +61,6 @@ async fn send(replica: &LoneReplica, vote: &Vote, file: &SnapshotFile) -> Vote {
     let (served, answer) = tokio::join!(serving, asking);
     served.expect("the snapshot is taken or refused");
     answer
-}
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build();
-    runtime.expect("a runtime").block_on(test);
 }
 
 /// A follower had its own snapshot at 2745 and had purged its log up to there. A deposed leader still sent

@@ -82,7 +82,7 @@ impl Watch {
         let name = || group_name(group.id);
         match status.role {
             Role::Stopped => {
-                let why = group.stopped_because().unwrap_or_default();
+                let why = group.ended().unwrap_or_default();
                 found.insert((ConditionKind::GroupStopped, name()), why);
             }
             Role::Learner => {
@@ -173,13 +173,6 @@ fn others(status: &ClusterStatus, own: NodeId, found: &mut BTreeMap<Finding, Str
 }
 
 impl Group {
-    /// Why the replica has stopped; none while it runs.
-    pub(crate) fn stopped_because(&self) -> Option<String> {
-        let receiver = self.raft.metrics();
-        let state = receiver.borrow_watched().running_state.clone();
-        state.err().map(|fatal| fatal.to_string())
-    }
-
     /// The last entry that each other replica acknowledged to this leader; none for one that never did.
     fn acknowledged(&self, own: NodeId) -> Vec<(NodeId, u64)> {
         let receiver = self.raft.metrics();

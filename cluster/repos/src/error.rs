@@ -94,6 +94,7 @@ pub(crate) fn from_cluster(error: &ClusterError) -> ServiceError {
             retry_after_s: Some(RETRY_AFTER_S),
         },
         ClusterError::OtherRelease { .. } => unavailable(error.to_string()),
+        ClusterError::LogFull { .. } => unavailable(error.to_string()),
         ClusterError::TooLarge { .. } => {
             invalid("the request is larger than one change may be: make it in smaller steps")
         }

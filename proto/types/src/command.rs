@@ -14,6 +14,7 @@ use crate::starts::RegisterStart;
 mod encoding;
 mod level;
 mod packs;
+mod reserve;
 
 /// The release level this build understands; a [`Command::VersionBarrier`] above it stops the group.
 pub const VERSION_KNOWN: u32 = 4;

@@ -93,6 +93,10 @@ pub const WAL_SPARES: usize = 2;
 /// Segments of the write-ahead log, at most, that are kept for what cannot wait when it is full: votes, a new leader's
 /// first entry, changes of membership and release level. An eighth of the log where that is less.
 pub const WAL_RESERVE_SEGMENTS_MAX: usize = 8;
+/// From the end of a group on a node to its next start there, milliseconds; doubled with every further end.
+pub const GROUP_RESTART_MS_MIN: u64 = 5_000;
+/// The same, at most.
+pub const GROUP_RESTART_MS_MAX: u64 = 5 * 60 * 1000;
 /// A group's log since its last snapshot: then a new one is taken.
 pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
 /// A group's log entries since its last snapshot: bounds replay when entries are tiny.

@@ -225,6 +225,7 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
         ProposeError::NoReplica(_) | ProposeError::OtherRelease(_) => {
             PushAnswer::Again(error.to_string())
         }
+        ProposeError::LogFull(_) => PushAnswer::Refused(ErrorCode::Unavailable, error.to_string()),
         // The group stops when applying fails: the entry may be in the log.
         ProposeError::Stopped(_) => PushAnswer::InDoubt(error.to_string()),
         ProposeError::TooLarge { .. } => PushAnswer::Refused(

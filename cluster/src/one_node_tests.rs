@@ -1,0 +1,130 @@
+//! A whole cluster of one node, in this process.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use henge_runtime::{Scope, SystemClock};
+use henge_types::command::VERSION_KNOWN;
+use henge_types::{ClusterId, Command, GroupId, Incarnation, NodeId, NodeRecord};
+use rcgen::{
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use tokio::runtime::Handle;
+
+use crate::cluster::{Cluster, Reporting};
+use crate::config::{ClusterConfig, Timings};
+use crate::lone_replica::run;
+use crate::suite::NoPacks;
+use crate::transport::members::Identity;
+use crate::transport::tls::TlsFiles;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SHARD: GroupId = GroupId::new(1);
+
+fn write_certificates(dir: &Path, cluster: ClusterId) -> TlsFiles {
+    let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().expect("a key");
+    let ca = params.self_signed(&key).expect("signs");
+    let issuer = Issuer::new(params, key);
+    let name = format!("node-1.{cluster}.henge.internal");
+    let mut params = CertificateParams::new(vec![name]).expect("parameters");
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ServerAuth,
+        ExtendedKeyUsagePurpose::ClientAuth,
+    ];
+    let key = KeyPair::generate().expect("a key");
+    let cert = params.signed_by(&key, &issuer).expect("signs");
+    let files = TlsFiles {
+        ca: dir.join("ca.pem"),
+        cert: dir.join("1.pem"),
+        key: dir.join("1.key"),
+    };
+    fs::write(&files.ca, ca.pem()).expect("writes");
+    fs::write(&files.cert, cert.pem()).expect("writes");
+    fs::write(&files.key, key.serialize_pem()).expect("writes");
+    files
+}
+
+async fn start(dir: &Path, scope: &Scope) -> Cluster {
+    let identity = Identity {
+        cluster: ClusterId::from_bytes([0x42; 16]),
+        node: NodeId::new(1),
+        incarnation: Incarnation::from_bytes([1; 16]),
+    };
+    let record = NodeRecord {
+        node: identity.node,
+        incarnation: identity.incarnation,
+        rpc: "127.0.0.1:1".to_owned(),
+        http: "127.0.0.1:2".to_owned(),
+    };
+    let config = ClusterConfig {
+        identity,
+        listen: ([127, 0, 0, 1], 0).into(),
+        rpc: record.rpc.clone(),
+        http: record.http.clone(),
+        data_dir: dir.to_owned(),
+        tls: write_certificates(dir, identity.cluster),
+        founders: vec![record],
+        shards: 2,
+        replication: 1,
+        timings: Timings {
+            heartbeat_ms: 50,
+            election_ms_min: 200,
+            election_ms_max: 400,
+        },
+        wal_segment_bytes: 1024 * 1024,
+        wal_bytes_max: 16 * 1024 * 1024,
+        version: "test".to_owned(),
+    };
+    let clock = SystemClock::shared();
+    let reporting = Reporting::new(Arc::clone(&clock));
+    let started = Cluster::start(config, scope, clock, reporting, Arc::new(NoPacks));
+    Box::pin(started).await.expect("starts")
+}
+
+/// Looks again and again until `holds`.
+async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+    let looking = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let seen = tokio::time::timeout(PATIENCE, looking).await;
+    assert!(seen.is_ok(), "in time: {what}");
+}
+
+/// A group that had ended stayed so until the whole process was started again, and `/readyz` knew nothing of
+/// it.
+#[test]
+fn an_ended_group_is_started_again_beside_the_others() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scope = Scope::root("node", Handle::current(), 16);
+        let cluster = start(dir.path(), &scope).await;
+        let writes = async |group| {
+            let barrier = Command::VersionBarrier {
+                version: VERSION_KNOWN,
+            };
+            let second = Duration::from_secs(1);
+            cluster.propose(group, barrier, None, second).await.is_ok()
+        };
+        eventually("it serves", async || cluster.is_ready().is_ok()).await;
+        eventually("its shard takes writes", async || writes(SHARD).await).await;
+
+        let ended = cluster.groups().get(SHARD).expect("runs here");
+        ended.raft.shutdown().await.expect("ends");
+        assert!(ended.ended().is_some());
+        assert!(cluster.is_ready().is_err());
+        assert!(!cluster.status().await.healthy);
+        assert!(writes(GroupId::new(2)).await, "the others go on");
+
+        eventually("it takes writes again", async || writes(SHARD).await).await;
+        eventually("the node serves", async || cluster.is_ready().is_ok()).await;
+        cluster.shutdown(Duration::from_secs(20)).await;
+    });
+}
