@@ -21,6 +21,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::acknowledged::Followed;
+use crate::builds::Builds;
 use crate::clocks::Clocks;
 use crate::conditions::Conditions;
 use crate::config::{ClusterConfig, raft_config};
@@ -193,6 +194,7 @@ impl Cluster {
             kv: KvWriter::start(Arc::clone(&opened.kv) as _, scope.child("machines"))
                 .map_err(StartError::io("cannot start the kv writer"))?,
             snapshots: opened.snapshots,
+            builds: Builds::default(),
         };
         let groups = Groups::default();
         let cluster = Self {

@@ -19,9 +19,10 @@
 //! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
 //! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused; `acknowledged`: what followers
 //!   must still have.
-//! - [`placement`]: the ring that proposes; `upkeep`: snapshots, purge, gauges.
+//! - [`placement`]: the ring that proposes; `upkeep`, `snapshot_policy`, [`builds`]: snapshots, purge, gauges.
 
 mod acknowledged;
+pub mod builds;
 mod clocks;
 pub mod cluster;
 pub mod conditions;
@@ -50,6 +51,7 @@ mod renewal;
 mod revival;
 mod server;
 mod snapshot_file;
+mod snapshot_policy;
 mod snapshot_service;
 #[cfg(test)]
 mod snapshot_tests;

@@ -26,6 +26,7 @@ use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use openraft::{EntryPayload, OptionalSend, RaftMetrics, StoredMembership};
 use tokio::runtime::Handle;
 
+use crate::builds::Builds;
 use crate::config::{Timings, raft_config};
 use crate::group::Group;
 use crate::kv_writer::KvWriter;
@@ -73,6 +74,7 @@ impl LoneReplica {
             kv: KvWriter::start(Arc::new(MemoryKv::default()), scope.clone())
                 .map_err(|error| said(&error))?,
             snapshots: snapshots.clone(),
+            builds: Builds::default(),
         };
         let (machine, view) =
             Machine::new(GROUP, State::empty(), Position::default(), deps.clone());

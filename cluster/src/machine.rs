@@ -19,6 +19,7 @@ use openraft::storage::{
 use openraft::{EntryPayload, OptionalSend, StoredMembership};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::builds::Builds;
 use crate::effects::{AppliedEntry, Effects};
 use crate::kv_writer::KvWriter;
 use crate::raft::{Applied, Entry, LogId, Members, Position, TypeConfig, term_of};
@@ -105,6 +106,8 @@ pub struct MachineDeps {
     pub kv: KvWriter,
     /// Where snapshots are kept.
     pub snapshots: SnapshotStore,
+    /// How the groups' last snapshots stand.
+    pub builds: Builds,
 }
 
 impl fmt::Debug for MachineDeps {
@@ -309,7 +312,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             members: meta.last_membership.clone(),
         };
         let (deps, group) = (self.deps.clone(), self.group);
-        let applied = LogIndex::new(read(&self.published).position.index());
+        let applied = LogIndex::new(read(&self.view.published).position.index());
         let state = self
             .deps
             .kv
@@ -405,10 +408,14 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             // A leader's snapshot was installed meanwhile. Its installation tells openraft about it; were it
             // also the result of this build, openraft could take the installation for done before it is.
             (Ok((position, file)), Need::May) if position.index() > self.position.index() => {
+                self.deps.builds.forget(self.group);
                 tracing::info!(group = %self.group, index = self.position.index(), newer = position.index(), bytes = file.body_bytes, "snapshot not taken: a newer one was installed meanwhile");
                 Ok(nothing())
             }
             (Ok((position, file)), _) => {
+                self.deps
+                    .builds
+                    .take(self.group, position.index(), file.body_bytes);
                 tracing::info!(group = %self.group, index = position.index(), bytes = file.body_bytes, "snapshot taken");
                 Ok(Snapshot {
                     meta: meta_of(&position),
@@ -418,6 +425,7 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             (Err(error), Need::Must) => Err(error),
             // openraft stops a group whose build fails.
             (Err(error), Need::May) => {
+                self.deps.builds.fail(self.group, error.to_string());
                 tracing::error!(group = %self.group, %error, "no snapshot taken: tried again later");
                 Ok(nothing())
             }

@@ -7,6 +7,7 @@ use henge_types::status::Role;
 use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 use crate::cluster::Cluster;
+use crate::snapshot_policy::{self, GroupLog};
 
 /// Registers names and help texts.
 pub fn describe() {
@@ -36,6 +37,22 @@ pub fn describe() {
         "Groups that have stopped on this node: look at its log."
     );
     describe_gauge!(
+        "henge_cluster_log_since_snapshots_bytes",
+        "Log bytes of all groups since their snapshots: what a restart reads again."
+    );
+    describe_gauge!(
+        "henge_cluster_log_since_snapshots_max_bytes",
+        "What they may come to: 64 MiB, or half of the snapshots' size."
+    );
+    describe_counter!(
+        "henge_cluster_snapshot_written_bytes_total",
+        "Bytes of snapshots that this node's groups wrote; at most three per byte of log."
+    );
+    describe_gauge!(
+        "henge_cluster_snapshots_failing",
+        "Groups whose last snapshot could not be taken: look at the node's log."
+    );
+    describe_gauge!(
         "henge_conditions",
         "Conditions that hold on this node, by kind: `henge cluster status` says since when and what to do."
     );
@@ -43,6 +60,24 @@ pub fn describe() {
         "henge_cluster_groups_without_leader",
         "Groups of this node that know no leader."
     );
+}
+
+/// The log of all groups since their snapshots, and what the snapshots cost.
+pub(crate) fn log_since_snapshots(cluster: &Cluster, logs: &[GroupLog]) {
+    let bytes: u64 = logs.iter().map(|log| log.log_bytes).sum();
+    gauge!("henge_cluster_log_since_snapshots_bytes").set(to_f64(bytes));
+    gauge!("henge_cluster_log_since_snapshots_max_bytes").set(to_f64(snapshot_policy::bound(logs)));
+    let builds = &cluster.shared.deps.builds;
+    counter!("henge_cluster_snapshot_written_bytes_total").absolute(builds.written_bytes());
+    gauge!("henge_cluster_snapshots_failing").set(f64::from(
+        u32::try_from(builds.failed().len()).unwrap_or(u32::MAX),
+    ));
+}
+
+/// Exact up to 2^53, and good enough behind.
+#[expect(clippy::cast_precision_loss, reason = "a gauge has no other type")]
+const fn to_f64(number: u64) -> f64 {
+    number as f64
 }
 
 pub(crate) fn leader_changed(group: GroupId) {

@@ -88,6 +88,8 @@ impl Formation {
             return;
         }
         let deps = self.cluster().shared.deps.clone();
+        // What was asked of the core that ended will not come.
+        deps.builds.forget(ended.id);
         let machine = ended.view.next_machine(ended.id, deps);
         let Ok(machine) = tokio::time::timeout(GONE_TIMEOUT, machine).await else {
             tracing::error!(group = %ended.id, "its machine is still at work: tried again later");

@@ -173,11 +173,14 @@ fn read_append(
 
 /// What a replica answers to appended entries. A request whose entries must wait for room in the log ends
 /// the stream with an error before openraft sees it: its leader tries again later, and beats meanwhile.
-fn answer(
-    group: Group,
+fn answer<S>(
+    group: &Group,
     wal: Wal,
-    requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
-) -> impl Stream<Item = Result<pb::AppendReply, Status>> + Send {
+    requests: S,
+) -> impl Stream<Item = Result<pb::AppendReply, Status>> + Send + use<S>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+{
     let id = group.id;
     let held_back = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&held_back);
@@ -235,7 +238,7 @@ impl RaftService for RaftServer {
         let input = input.take_until(self.groups.closing().clone().cancelled_owned());
         // The call runs until its last answer was taken or the stream is dropped.
         let running = self.groups.running();
-        let replies = answer(group, self.wal.clone(), input).inspect(move |_| {
+        let replies = answer(&group, self.wal.clone(), input).inspect(move |_| {
             let _running = &running;
         });
         Ok(Response::new(Box::pin(replies)))
@@ -455,7 +458,7 @@ mod tests {
             leader_commit: Some(log_id(1, previous)),
         };
         let requests = futures::stream::iter([request]);
-        answer(replica.group(), replica.wal.clone(), requests)
+        answer(&replica.group(), replica.wal.clone(), requests)
             .collect()
             .await
     }

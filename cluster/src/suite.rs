@@ -14,6 +14,7 @@ use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::runtime::Handle;
 
+use crate::builds::Builds;
 use crate::effects::{AppliedEntry, Effects, StartedFrom};
 use crate::kv_writer::KvWriter;
 use crate::log_store::LogStore;
@@ -95,6 +96,7 @@ impl StoreBuilder<TypeConfig, LogStore, Machine, Disk> for Builder {
                 .expect("a thread"),
             snapshots: SnapshotStore::open(&dir.path().join("snapshots"), snapshot_file::index_of)
                 .expect("an empty store opens"),
+            builds: Builds::default(),
         };
         let group = GroupId::new(1);
         let (machine, _view) = Machine::new(group, State::empty(), Position::default(), deps);

@@ -1,17 +1,20 @@
-//! What a node does for its groups by itself: snapshots by bytes of log, freeing the log, release levels, gauges, looking
-//! for what is wrong.
+//! What a node does for its groups by itself: snapshots by bytes of log (`snapshot_policy` says which), freeing the log,
+//! release levels, gauges, looking for what is wrong.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use henge_runtime::tasks::OnPanic;
-use henge_types::{ConditionKind, limits};
+use henge_types::health::group_name;
+use henge_types::{ConditionKind, GroupId, limits};
 use openraft::async_runtime::watch::WatchReceiver;
 
+use crate::builds::Build;
 use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::log_store::slot;
 use crate::metrics;
+use crate::snapshot_policy::{self, GroupLog, Turn};
 use crate::starts::StartRefusal;
 use crate::time::ClockSeen;
 use crate::watch::Watch;
@@ -23,6 +26,15 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// The same while an answer may make this node ready.
 const ASK_EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(100);
+
+/// Between two looks at the log since the snapshots.
+const COVER_EVERY: Duration = Duration::from_millis(500);
+
+/// After this a snapshot that was asked for and has not come is asked for again.
+const BUILD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// How long a group that was handed over for want of room in the log is not handed over again.
+const HANDED_OVER_FOR: Duration = Duration::from_secs(60);
 
 /// How long one group is waited for when the log is nearly full.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -38,11 +50,15 @@ pub(crate) fn start(cluster: &Cluster) {
     let scope = &cluster.shared.scope;
     let (looking, asking) = (cluster.clone(), cluster.clone());
     let (raising, pressed) = (cluster.clone(), cluster.clone());
+    let covering = cluster.clone();
     let whole = OnPanic::EndProcess;
     scope.spawn("upkeep", whole, async move { look(&looking).await });
     scope.spawn("signs of life", whole, async move { ask(&asking).await });
     scope.spawn("release levels", whole, async move {
         raise(&raising).await;
+    });
+    scope.spawn("snapshots by log", whole, async move {
+        cover(&covering).await;
     });
     scope.spawn("wal pressure", whole, async move {
         relieve(&pressed).await;
@@ -52,12 +68,14 @@ pub(crate) fn start(cluster: &Cluster) {
 async fn look(cluster: &Cluster) {
     let mut leaders = BTreeMap::new();
     let mut watch = Watch::default();
+    let mut moved = BTreeMap::new();
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         watch.look(cluster);
-        for group in cluster.groups().all() {
-            let due = snapshot_if_due(cluster, &group);
-            cluster.groups().while_open(due).await;
+        let groups = cluster.groups().all();
+        let moving = make_way(cluster, &groups, &mut moved);
+        cluster.groups().while_open(moving).await;
+        for group in groups {
             let leader = group.leader();
             if leaders.insert(group.id, leader) != Some(leader) && leader.is_some() {
                 metrics::leader_changed(group.id);
@@ -117,7 +135,13 @@ async fn relieve(cluster: &Cluster) {
     let mut pressure = cluster.shared.wal.pressure();
     loop {
         let pinning = *pressure.borrow_and_update();
-        if let Some(group) = pinning.and_then(|group| cluster.groups().get(group).ok()) {
+        let group = pinning.and_then(|group| cluster.groups().get(group).ok());
+        // A snapshot that has just failed would fail again: the entries are moved meanwhile.
+        let fails = |group: &Group| {
+            let build = cluster.shared.deps.builds.of(group.id);
+            matches!(build, Some(Build::Failed { .. })) || group.ended().is_some()
+        };
+        if let Some(group) = group.filter(|group| !fails(group)) {
             tracing::info!(group = %group.id, "the write-ahead log is nearly full: snapshot and purge");
             cluster.groups().while_open(free(&group)).await;
         }
@@ -136,15 +160,152 @@ async fn relieve(cluster: &Cluster) {
     }
 }
 
-async fn snapshot_if_due(cluster: &Cluster, group: &Group) {
-    let covered = group.snapshot().map_or(0, |(_, index)| index);
-    let applied = group.view.now().applied.get();
-    let bytes = cluster.shared.wal.bytes_since(group.id, slot(covered));
-    let due = bytes >= limits::SNAPSHOT_LOG_BYTES
-        || applied.saturating_sub(covered) >= limits::SNAPSHOT_LOG_ENTRIES;
-    if due && let Err(error) = group.raft.trigger().snapshot().await {
-        tracing::warn!(group = %group.id, %error, "no snapshot: the group has stopped");
+/// Has groups take snapshots, so that the log since all of them stays within its bound.
+async fn cover(cluster: &Cluster) {
+    let mut tries = Tries::default();
+    loop {
+        tokio::time::sleep(COVER_EVERY).await;
+        let groups = cluster.groups().all();
+        let now = cluster.clock().instant();
+        let mut logs: Vec<_> = groups
+            .iter()
+            .map(|group| stand(cluster, group, &mut tries, now))
+            .collect();
+        while let Some(due) = snapshot_policy::next(&logs) {
+            let group = groups.iter().find(|group| group.id == due);
+            let log = logs.iter_mut().find(|log| log.group == due);
+            let (Some(group), Some(log)) = (group, log) else {
+                break;
+            };
+            (log.turn, log.log_bytes) = (Turn::Taking, 0);
+            let builds = &cluster.shared.deps.builds;
+            builds.ask(due, group.view.now().applied.get());
+            tries.asked.insert(due, now);
+            let trigger = async { group.raft.trigger().snapshot().await };
+            let triggered = cluster.groups().while_open(trigger).await;
+            if !matches!(triggered, Some(Ok(()))) {
+                builds.forget(due);
+                tracing::debug!(group = %due, "no snapshot: the group has ended");
+                log.turn = Turn::Waiting;
+            }
+        }
+        for group in &groups {
+            cluster
+                .groups()
+                .while_open(keep_little(cluster, group))
+                .await;
+        }
+        metrics::log_since_snapshots(cluster, &logs);
     }
+}
+
+/// When snapshots were asked for, and when they were found to have failed.
+#[derive(Debug, Default)]
+struct Tries {
+    asked: BTreeMap<GroupId, Instant>,
+    failed: BTreeMap<GroupId, (u32, Instant)>,
+}
+
+/// How a group stands with its snapshots.
+fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> GroupLog {
+    let shared = &cluster.shared;
+    let mut covered = group.snapshot().map_or(0, |(_, index)| index);
+    let turn = match shared.deps.builds.of(group.id) {
+        None => Turn::Free,
+        // openraft learns of it a moment later.
+        Some(Build::Taken { index }) => {
+            covered = covered.max(index);
+            Turn::Free
+        }
+        // A core that ended, or was busy with an older build, may never have taken it up.
+        Some(Build::Asked { index }) => {
+            let asked = *tries.asked.entry(group.id).or_insert(now);
+            if now.duration_since(asked) > BUILD_TIMEOUT {
+                shared.deps.builds.forget(group.id);
+            }
+            covered = covered.max(index);
+            Turn::Taking
+        }
+        Some(Build::Failed { times, .. }) => {
+            let failed = tries.failed.entry(group.id).or_insert((times, now));
+            if failed.0 != times {
+                *failed = (times, now);
+            }
+            match now < failed.1 + retry_pause(times) {
+                true => Turn::Waiting,
+                false => Turn::Free,
+            }
+        }
+    };
+    let applied = group.view.with(|_, applied| applied.get());
+    GroupLog {
+        group: group.id,
+        log_bytes: shared.wal.bytes_since(group.id, slot(covered)),
+        log_entries: applied.saturating_sub(covered),
+        snapshot_bytes: shared.deps.snapshots.known_bytes(group.id),
+        turn: if group.ended().is_some() {
+            Turn::Waiting
+        } else {
+            turn
+        },
+    }
+}
+
+fn retry_pause(times: u32) -> Duration {
+    let least = Duration::from_millis(limits::SNAPSHOT_RETRY_MS_MIN);
+    let most = Duration::from_millis(limits::SNAPSHOT_RETRY_MS_MAX);
+    let doubled = 1_u32
+        .checked_shl(times.saturating_sub(1))
+        .unwrap_or(u32::MAX);
+    least.saturating_mul(doubled).min(most)
+}
+
+/// Lets the log forget entries behind the snapshot that are many bytes: openraft keeps them by number.
+async fn keep_little(cluster: &Cluster, group: &Group) {
+    let Some((_, covered)) = group.snapshot() else {
+        return;
+    };
+    let wal = &cluster.shared.wal;
+    let kept = wal.index_before(group.id, slot(covered), limits::LOG_BYTES_KEPT);
+    // The log counts from 1, openraft from 0.
+    if let Some(upto) = kept.checked_sub(slot(0))
+        && upto <= covered
+        && wal
+            .group(group.id)
+            .first_index
+            .is_some_and(|first| first <= kept)
+        && let Err(error) = group.raft.trigger().purge_log(upto).await
+    {
+        tracing::debug!(group = %group.id, %error, "log not purged: the group has ended");
+    }
+}
+
+/// Leads groups elsewhere that may not add to this node's log: the others can go on with the write.
+async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<GroupId, Instant>) {
+    let now = cluster.clock().instant();
+    moved.retain(|_, at| now.duration_since(*at) < HANDED_OVER_FOR);
+    let mut near_cap = BTreeMap::new();
+    for group in groups {
+        let full = !cluster.shared.wal.may_grow(group.id);
+        if full {
+            let detail = match cluster.shared.deps.builds.of(group.id) {
+                Some(Build::Failed { reason, .. }) => {
+                    format!("its entries wait: its snapshot cannot be taken: {reason}")
+                }
+                Some(Build::Asked { .. } | Build::Taken { .. }) | None => {
+                    "its entries wait until a snapshot frees some of the log".to_owned()
+                }
+            };
+            near_cap.insert(group_name(group.id), detail);
+        }
+        if full && !moved.contains_key(&group.id) && cluster.leadership(group.id).is_some() {
+            moved.insert(group.id, now);
+            tracing::warn!(group = %group.id, "no room in this node's log for the group: another node is to lead it");
+            cluster.hand_over(group, |_| true).await;
+        }
+    }
+    let conditions = cluster.conditions();
+    conditions.replace(ConditionKind::LogNearCap, &near_cap);
 }
 
 /// Takes a snapshot now and lets the log forget everything behind it.

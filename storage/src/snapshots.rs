@@ -184,6 +184,15 @@ impl SnapshotStore {
         Ok(self.find_latest(group)?.map(|(_, file)| file))
     }
 
+    /// Bytes of a group's latest snapshot, as far as it was asked for or named in this run; else 0.
+    pub fn known_bytes(&self, group: GroupId) -> u64 {
+        let state = self.shared.lock();
+        state
+            .latest
+            .get(&group)
+            .map_or(0, |(_, file)| file.body_bytes)
+    }
+
     /// The snapshot that covers the most, and the index up to which it does; with `naming` held.
     fn find_latest(&self, group: GroupId) -> Result<Option<(u64, SnapshotFile)>, SnapshotError> {
         if let Some(known) = self.shared.lock().latest.get(&group) {

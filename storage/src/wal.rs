@@ -460,6 +460,13 @@ impl Wal {
         cell.map_or(0, |cell| cell.lock().bytes_since(index))
     }
 
+    /// The last index of a group's log before the last `bytes` of its entries up to `upto`; 0 when those are
+    /// all there are.
+    pub fn index_before(&self, group: GroupId, upto: u64, bytes: u64) -> u64 {
+        let cell = self.shared.groups().get(&group).cloned();
+        cell.map_or(0, |cell| cell.lock().index_before(upto, bytes))
+    }
+
     /// Writes and syncs what is queued, marks the log as cleanly closed and ends its threads. Blocking;
     /// not to be called from a `done`.
     ///

@@ -97,12 +97,21 @@ pub const WAL_RESERVE_SEGMENTS_MAX: usize = 8;
 pub const GROUP_RESTART_MS_MIN: u64 = 5_000;
 /// The same, at most.
 pub const GROUP_RESTART_MS_MAX: u64 = 5 * 60 * 1000;
-/// A group's log since its last snapshot: then a new one is taken.
-pub const SNAPSHOT_LOG_BYTES: u64 = 64 * 1024 * 1024;
+/// The log of all groups of a node since their snapshots, or half of the snapshots' size where that is more: what a
+/// restart reads again.
+pub const LOG_SINCE_SNAPSHOTS_BYTES: u64 = 64 * 1024 * 1024;
+/// Snapshots that a node takes at once.
+pub const SNAPSHOTS_AT_ONCE: usize = 2;
+/// From a snapshot that could not be taken to the next try, milliseconds; doubled with every further failure.
+pub const SNAPSHOT_RETRY_MS_MIN: u64 = 10_000;
+/// The same, at most.
+pub const SNAPSHOT_RETRY_MS_MAX: u64 = 5 * 60 * 1000;
 /// A group's log entries since its last snapshot: bounds replay when entries are tiny.
 pub const SNAPSHOT_LOG_ENTRIES: u64 = 500_000;
 /// Log entries kept behind a snapshot, so that a follower a little behind needs none.
 pub const LOG_ENTRIES_KEPT: u64 = 1_000;
+/// Bytes of them, per group.
+pub const LOG_BYTES_KEPT: u64 = 8 * 1024 * 1024;
 
 /// Free space below which a node takes no large packs: the larger of this and [`LOW_SPACE_PERCENT`].
 pub const LOW_SPACE_BYTES: u64 = 1024 * 1024 * 1024;

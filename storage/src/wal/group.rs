@@ -395,6 +395,20 @@ impl GroupState {
         }
     }
 
+    /// The last index before the last `bytes` of the entries up to `upto`; 0 when those are all there are.
+    pub(super) fn index_before(&self, upto: u64, bytes: u64) -> u64 {
+        let Some(end) = self.slot(upto).and_then(|at| self.entries.get(at)) else {
+            return 0;
+        };
+        let kept_from = end.end.saturating_sub(bytes);
+        let before = self.entries.partition_point(|entry| entry.end < kept_from);
+        if before == 0 {
+            0
+        } else {
+            self.first + before as u64 - 1
+        }
+    }
+
     fn slot(&self, index: u64) -> Option<usize> {
         let at = usize::try_from(index.checked_sub(self.first)?).ok()?;
         (at < self.entries.len()).then_some(at)

@@ -1,0 +1,111 @@
+//! The snapshots that this node's groups take, and those that failed.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use henge_types::GroupId;
+
+/// How a group's last snapshot stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// It was asked for.
+    Asked {
+        /// The log up to here will be covered, at least.
+        index: u64,
+    },
+    /// It was taken.
+    Taken {
+        /// The log up to here is covered.
+        index: u64,
+    },
+    /// It was not taken.
+    Failed {
+        /// How often in a row.
+        times: u32,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// How the groups' last snapshots stand; clones share it.
+#[derive(Debug, Clone, Default)]
+pub struct Builds(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    builds: Mutex<BTreeMap<GroupId, (Build, u32)>>,
+    written_bytes: AtomicU64,
+}
+
+impl Builds {
+    /// How a group's last snapshot stands; `None` when none was asked for in this run.
+    pub(crate) fn of(&self, group: GroupId) -> Option<Build> {
+        self.lock().get(&group).map(|(build, _)| build.clone())
+    }
+
+    /// The groups whose last snapshot failed, and why.
+    pub(crate) fn failed(&self) -> Vec<(GroupId, String)> {
+        let builds = self.lock();
+        let failed = builds.iter().filter_map(|(group, (build, _))| match build {
+            Build::Failed { reason, .. } => Some((*group, reason.clone())),
+            Build::Asked { .. } | Build::Taken { .. } => None,
+        });
+        failed.collect()
+    }
+
+    pub(crate) fn ask(&self, group: GroupId, index: u64) {
+        let mut builds = self.lock();
+        let times = builds.get(&group).map_or(0, |(_, times)| *times);
+        builds.insert(group, (Build::Asked { index }, times));
+    }
+
+    pub(crate) fn fail(&self, group: GroupId, reason: String) {
+        let mut builds = self.lock();
+        let times = builds.get(&group).map_or(0, |(_, times)| *times) + 1;
+        builds.insert(group, (Build::Failed { times, reason }, times));
+    }
+
+    pub(crate) fn take(&self, group: GroupId, index: u64, bytes: u64) {
+        self.lock().insert(group, (Build::Taken { index }, 0));
+        self.0.written_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// What was asked for did not come to a build.
+    pub(crate) fn forget(&self, group: GroupId) {
+        self.lock().remove(&group);
+    }
+
+    /// Bytes of all snapshots written since the start.
+    pub(crate) fn written_bytes(&self) -> u64 {
+        self.0.written_bytes.load(Ordering::Relaxed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<GroupId, (Build, u32)>> {
+        self.0.builds.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_are_counted_until_one_is_taken() {
+        let (builds, group) = (Builds::default(), GroupId::new(1));
+        for times in 1..=3 {
+            builds.ask(group, 7);
+            assert_eq!(builds.of(group), Some(Build::Asked { index: 7 }));
+            builds.fail(group, "full".to_owned());
+            let reason = "full".to_owned();
+            assert_eq!(builds.of(group), Some(Build::Failed { times, reason }));
+        }
+        assert_eq!(builds.failed(), [(group, "full".to_owned())]);
+        builds.take(group, 8, 100);
+        assert_eq!(builds.of(group), Some(Build::Taken { index: 8 }));
+        assert_eq!((builds.failed(), builds.written_bytes()), (Vec::new(), 100));
+        builds.fail(group, "full".to_owned());
+        let reason = "full".to_owned();
+        assert_eq!(builds.of(group), Some(Build::Failed { times: 1, reason }));
+    }
+}

@@ -1,0 +1,232 @@
+//! Which group of a node takes its next snapshot, and when.
+//!
+//! What a restart reads again, and what the log cannot let go, is the log of all groups since their
+//! snapshots. Its bound is one for the node, not one for each of its groups: 64 groups with 64 MiB each
+//! were the whole log before the first snapshot was taken. Half of the snapshots' own size is allowed, so
+//! that a large state is not written over and over: a byte of log costs at most three of snapshot.
+
+use henge_types::{GroupId, limits};
+
+/// What a group whose snapshot is tiny counts for: a file costs more than its bytes.
+const SNAPSHOT_BYTES_LEAST: u64 = 64 * 1024;
+
+/// How a group stands with its snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// It can take one.
+    Free,
+    /// It takes one; its log counts from there.
+    Taking,
+    /// It failed a while ago: its turn comes later, and the others do not pay for its log.
+    Waiting,
+}
+
+/// A group's log and snapshot.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct GroupLog {
+    /// The group.
+    pub(crate) group: GroupId,
+    /// Bytes of its log since its snapshot.
+    pub(crate) log_bytes: u64,
+    /// Entries of it.
+    pub(crate) log_entries: u64,
+    /// Bytes of its snapshot.
+    pub(crate) snapshot_bytes: u64,
+    /// Whether it can take one.
+    pub(crate) turn: Turn,
+}
+
+/// What the log of all groups since their snapshots may come to, bytes.
+pub(crate) fn bound(groups: &[GroupLog]) -> u64 {
+    let snapshots: u64 = groups.iter().map(|group| group.snapshot_bytes).sum();
+    limits::LOG_SINCE_SNAPSHOTS_BYTES.max(snapshots / 2)
+}
+
+/// The group that takes a snapshot now: from seven eighths of the bound on, the one with the most log per
+/// byte of snapshot. A group with very many entries takes one anyway.
+pub(crate) fn next(groups: &[GroupLog]) -> Option<GroupId> {
+    let taking = groups.iter().filter(|group| group.turn == Turn::Taking);
+    if taking.count() >= limits::SNAPSHOTS_AT_ONCE {
+        return None;
+    }
+    let free = || {
+        let free = groups.iter().filter(|group| group.turn == Turn::Free);
+        free.filter(|group| group.log_bytes > 0)
+    };
+    let many = free().find(|group| group.log_entries >= limits::SNAPSHOT_LOG_ENTRIES);
+    if let Some(group) = many {
+        return Some(group.group);
+    }
+    let counted = groups.iter().filter(|group| group.turn != Turn::Waiting);
+    let log: u64 = counted.map(|group| group.log_bytes).sum();
+    if log < bound(groups) / 8 * 7 {
+        return None;
+    }
+    let most = free().max_by(|one, other| {
+        let weight = |log: &GroupLog, other: &GroupLog| {
+            u128::from(log.log_bytes) * u128::from(other.snapshot_bytes.max(SNAPSHOT_BYTES_LEAST))
+        };
+        weight(one, other).cmp(&weight(other, one))
+    });
+    most.map(|group| group.group)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn log(group: u32, log_mib: u64, snapshot_mib: u64) -> GroupLog {
+        GroupLog {
+            group: GroupId::new(group),
+            log_bytes: log_mib * MIB,
+            log_entries: 1,
+            snapshot_bytes: snapshot_mib * MIB,
+            turn: Turn::Free,
+        }
+    }
+
+    #[test]
+    fn all_groups_share_one_bound() {
+        let quiet: Vec<_> = (1..=64).map(|group| log(group, 0, 0)).collect();
+        assert_eq!(bound(&quiet), 64 * MIB);
+        assert_eq!(next(&quiet), None);
+        let mut written = quiet;
+        for (group, mib) in [(3, 10), (7, 25), (9, 20)] {
+            written[group].log_bytes = mib * MIB;
+        }
+        assert_eq!(next(&written), None, "55 MiB");
+        written[9].log_bytes += MIB;
+        assert_eq!(next(&written), Some(GroupId::new(8)), "the most of 56 MiB");
+        let large = [log(1, 100, 300), log(2, 0, 100)];
+        assert_eq!(bound(&large), 200 * MIB);
+        assert_eq!(next(&large), None);
+    }
+
+    #[test]
+    fn most_log_per_byte_of_snapshot_comes_first() {
+        let logs = [log(1, 90, 300), log(2, 30, 50), log(3, 31, 60)];
+        assert_eq!(next(&logs[..1]), None);
+        assert_eq!(next(&logs), None, "151 of 179 MiB");
+        let logs = [log(1, 119, 300), log(2, 30, 50), log(3, 31, 60)];
+        assert_eq!(next(&logs), Some(GroupId::new(2)));
+    }
+
+    #[test]
+    fn a_group_that_fails_does_not_make_others_write() {
+        let mut stuck = log(1, 500, 1);
+        assert_eq!(next(&[stuck, log(2, 1, 1)]), Some(GroupId::new(1)));
+        stuck.turn = Turn::Waiting;
+        assert_eq!(next(&[stuck, log(2, 1, 1)]), None);
+        assert_eq!(next(&[stuck, log(2, 60, 1)]), Some(GroupId::new(2)));
+    }
+
+    #[test]
+    fn few_snapshots_are_taken_at_once() {
+        let taking = |group| GroupLog {
+            turn: Turn::Taking,
+            ..log(group, 0, 1)
+        };
+        let mut logs = vec![log(1, 100, 1), taking(2)];
+        assert_eq!(next(&logs), Some(GroupId::new(1)));
+        logs.extend((3..).take(limits::SNAPSHOTS_AT_ONCE).map(taking));
+        assert_eq!(next(&logs), None);
+    }
+
+    #[test]
+    fn very_many_entries_are_a_reason_of_their_own() {
+        let mut small = log(1, 1, 1);
+        small.log_entries = limits::SNAPSHOT_LOG_ENTRIES;
+        assert_eq!(next(&[small, log(2, 2, 1)]), Some(GroupId::new(1)));
+    }
+
+    /// Chance with a seed (splitmix64).
+    struct Dice(u64);
+
+    impl Dice {
+        fn roll(&mut self, sides: u64) -> u64 {
+            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+            let mut mixed = self.0;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+            (mixed ^ (mixed >> 31)) % sides
+        }
+    }
+
+    /// A simulated node: what was written, and how it went.
+    struct Node {
+        groups: Vec<GroupLog>,
+        /// Group, log that goes with it, steps left.
+        taking: Vec<(usize, u64, u32)>,
+        /// Of a byte of log, what stays in the state, in percent.
+        kept: u64,
+        log_written: u64,
+        snapshots_written: u64,
+        /// Of the log since the snapshots to its bound, in percent.
+        worst: u64,
+    }
+
+    impl Node {
+        fn new(shards: u32, kept: u64) -> Self {
+            Self {
+                kept,
+                groups: (0..=shards).map(|group| log(group, 0, 0)).collect(),
+                taking: Vec::new(),
+                log_written: 0,
+                snapshots_written: 0,
+                worst: 0,
+            }
+        }
+
+        /// An entry of `bytes`; every snapshot takes four steps.
+        fn step(&mut self, group: usize, bytes: u64) {
+            self.log_written += bytes;
+            self.groups[group].log_bytes += bytes;
+            self.groups[group].log_entries += 1;
+            for (_, _, steps) in &mut self.taking {
+                *steps -= 1;
+            }
+            let (done, taking): (Vec<_>, Vec<_>) =
+                self.taking.drain(..).partition(|(_, _, steps)| *steps == 0);
+            self.taking = taking;
+            for (at, covered, _) in done {
+                let of = &mut self.groups[at];
+                of.snapshot_bytes += covered * self.kept / 100;
+                of.turn = Turn::Free;
+                self.snapshots_written += of.snapshot_bytes;
+            }
+            while let Some(next) = next(&self.groups) {
+                let at = usize::try_from(next.get()).expect("fits");
+                let of = &mut self.groups[at];
+                let covered = of.log_bytes;
+                (of.log_bytes, of.log_entries, of.turn) = (0, 0, Turn::Taking);
+                self.taking.push((at, covered, 4));
+            }
+            let log: u64 = self.groups.iter().map(|group| group.log_bytes).sum();
+            let covered: u64 = self.taking.iter().map(|(_, covered, _)| *covered).sum();
+            let log = log + covered;
+            self.worst = self.worst.max(log * 100 / bound(&self.groups));
+        }
+    }
+
+    /// With 64 shards and a bound for each of them, 4 GiB lay in the log before the first snapshot.
+    #[test]
+    fn sixty_four_shards_stay_within_one_bound() {
+        // Evenly; by a few; by one; each with little, much and all of it kept in the state.
+        for (busy, kept) in [(65, 5), (65, 100), (4, 5), (4, 60), (1, 5), (1, 60)] {
+            let (mut node, mut dice) = (Node::new(64, kept), Dice(busy * 1000 + kept));
+            for _ in 0..40_000 {
+                let group = usize::try_from(dice.roll(busy)).expect("fits");
+                node.step(group, 1 + dice.roll(256 * 1024));
+            }
+            assert!(
+                node.worst <= 100,
+                "{busy} busy, {kept} % kept: {} %",
+                node.worst
+            );
+            let ratio = node.snapshots_written * 100 / node.log_written;
+            assert!(ratio <= 300, "{busy} busy, {kept} % kept: {ratio} %");
+        }
+    }
+}
