@@ -196,8 +196,7 @@ impl Room<'_> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     ForWork,
-    /// The turns are taken by a simulation.
-    #[cfg(any(test, feature = "sim"))]
+    /// It has work of its own, or the turns are taken by a simulation.
     Never,
 }
 
