@@ -168,9 +168,14 @@ impl DevCluster {
         node.with_context(|| format!("henge dev has no node {id}"))
     }
 
+    /// Where a node answers HTTP.
+    pub(crate) fn address(&self, id: NodeId) -> anyhow::Result<Address> {
+        Ok(self.node(id)?.http.parse()?)
+    }
+
     /// A client that asks one node only.
     pub(crate) fn client(&self, id: NodeId, deadlines: Deadlines) -> anyhow::Result<Client> {
-        let address: Address = self.node(id)?.http.parse()?;
+        let address = self.address(id)?;
         let token = Secret::new(&self.token);
         Ok(Client::with_deadlines(
             vec![address],
@@ -302,6 +307,12 @@ impl DevCluster {
 
     /// Brings a killed node back and waits until the cluster is healthy.
     pub(crate) async fn restart(&mut self, id: NodeId) -> anyhow::Result<()> {
+        self.start_again(id).await?;
+        self.wait_until_healthy().await
+    }
+
+    /// Starts a killed node.
+    pub(crate) async fn start_again(&mut self, id: NodeId) -> anyhow::Result<()> {
         if let Some(mut killed) = self.restarted.remove(&id) {
             killed.wait().await?;
         }
@@ -311,7 +322,7 @@ impl DevCluster {
             .arg(&self.node(id)?.config)
             .start(&log)?;
         self.restarted.insert(id, process);
-        self.wait_until_healthy().await
+        Ok(())
     }
 
     /// The release of the nodes.

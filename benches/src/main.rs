@@ -11,14 +11,16 @@
 //! - `storm`: many small pushes while clones run, and what compaction makes of them.
 //! - `idle`: start, memory and processor time, beside etcd.
 //! - `state`: what the state of one group takes while small writes go on, beside the release level before.
+//! - `replay`: how soon nodes that were killed after many small pushes serve again, beside etcd.
 //!
 //! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
-//! what a process took; `commits` is what is pushed, `repository` what is fetched; `samples`, `report` and `machine` make the output.
+//! what a process took; `commits` and `chain` are what is pushed, `repository` what is fetched; `samples`, `report` and `machine` make the output.
 //!
 //! It deliberately judges nothing: targets are for those who read the figures.
 
 mod args;
 mod bench;
+mod chain;
 mod commits;
 mod etcd;
 mod fetch;
@@ -31,6 +33,7 @@ mod machine;
 mod process;
 mod push;
 mod refs;
+mod replay;
 mod report;
 mod repository;
 mod requests;
@@ -98,6 +101,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
             Which::Gap,
             Which::Idle,
             Which::State,
+            Which::Replay,
         ],
         one @ (Which::Push
         | Which::Fetch
@@ -106,7 +110,8 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         | Which::Writes
         | Which::Gap
         | Which::Idle
-        | Which::State) => vec![one],
+        | Which::State
+        | Which::Replay) => vec![one],
     };
     let mut failed = Vec::new();
     for one in which {
@@ -132,6 +137,7 @@ async fn measure(bench: &Bench, which: Which) -> anyhow::Result<Section> {
         Which::Gap => gap::run(bench).await,
         Which::Idle => idle::run(bench).await,
         Which::State => state::run(bench).await,
+        Which::Replay => replay::run(bench).await,
         Which::All => bail!("it is taken apart before"),
     }
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, ensure};
 use henge_runtime::random_bytes;
 
+use crate::chain::Chain;
 use crate::process::Program;
 
 /// A request body.
@@ -114,6 +115,12 @@ impl Push {
         body.extend(b"0000");
         body.extend(EMPTY_PACK);
         Self { body }
+    }
+
+    /// Pushes the next commit of a chain.
+    pub(crate) fn next_of(chain: &mut Chain) -> anyhow::Result<Self> {
+        let body = chain.next_push()?;
+        Ok(Self { body })
     }
 }
 
