@@ -174,7 +174,7 @@ impl Runner<'_> {
             }
             clock::pause(LOOK_EVERY);
         }
-        if bite.shows == Shows::Problem && scene.watch.first_problem().is_none() {
+        if bite.shows == Shows::Problem && scene.watch.was_ok() {
             let text = format!("status ok all the while: {}", bite.proof);
             scene.found(Sort::Status, text);
         }

@@ -27,6 +27,8 @@ pub struct Sample {
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     previous: Option<Sample>,
+    /// A node was there to ask, once at least.
+    asked: bool,
     first_problem: Option<Duration>,
     worst: String,
     complaints: BTreeMap<&'static str, String>,
@@ -36,6 +38,7 @@ impl Watch {
     /// Looks at a sample of a cluster of `nodes`.
     pub fn add(&mut self, sample: Sample, nodes: usize) {
         if let Some(status) = &sample.status {
+            self.asked = true;
             if !status.is_ok() && self.first_problem.is_none() {
                 self.first_problem = Some(sample.at);
                 self.worst = status.to_string();
@@ -94,6 +97,11 @@ impl Watch {
         }
     }
 
+    /// Whether it was asked, and never said that something is wrong.
+    pub const fn was_ok(&self) -> bool {
+        self.asked && self.first_problem.is_none()
+    }
+
     /// When the status first said that something is wrong.
     pub const fn first_problem(&self) -> Option<Duration> {
         self.first_problem
@@ -116,6 +124,20 @@ impl Watch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// With every node down there is nobody to ask: that is no status that says ok.
+    #[test]
+    fn nobody_to_ask_is_not_ok() {
+        let mut watch = Watch::default();
+        let mut nobody = sample("ok", true, None);
+        nobody.status = None;
+        watch.add(nobody, 3);
+        assert!(!watch.was_ok());
+        watch.add(sample("ok", true, None), 3);
+        assert!(watch.was_ok());
+        watch.add(sample("failing", true, None), 3);
+        assert!(!watch.was_ok());
+    }
 
     fn sample(health: &str, ready: bool, down_s: Option<u64>) -> Sample {
         Sample {

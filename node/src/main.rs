@@ -100,6 +100,39 @@ fn say(text: &str) {
 /// Says on standard error what went wrong and hands the exit code through.
 fn complain(error: &anyhow::Error, code: ExitCode) -> ExitCode {
     // Where standard error is gone too, the exit code is all that is left to say it.
-    drop(writeln!(io::stderr(), "henge: {error:#}"));
+    drop(writeln!(io::stderr(), "henge: {}", words(error)));
     code
+}
+
+/// An error with its causes, each said once: some messages hold their cause's already.
+fn words(error: &anyhow::Error) -> String {
+    let mut words = String::new();
+    for cause in error.chain() {
+        let cause = cause.to_string();
+        if words.is_empty() {
+            words = cause;
+        } else if !words.ends_with(&cause) {
+            words = format!("{words}: {cause}");
+        }
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("the log: {0}")]
+    struct Holds(#[from] io::Error);
+
+    /// Words of half a page stood twice in the line that says why a node did not start.
+    #[test]
+    fn a_cause_is_said_once() {
+        let error: Result<(), _> = Err(Holds(io::Error::other("it is a copy")));
+        let error = error.context("cannot start").expect_err("failed");
+        assert_eq!(words(&error), "cannot start: the log: it is a copy");
+    }
 }

@@ -48,7 +48,7 @@ pub(crate) fn run(args: Run) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             // The log is on standard error too: said once, in the form that the operator chose.
-            tracing::error!("the node failed: {error:#}");
+            tracing::error!("the node failed: {}", crate::words(&error));
             ExitCode::FAILURE
         }
     }
