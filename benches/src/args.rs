@@ -52,6 +52,13 @@ pub(crate) struct Options {
     /// Henge's binary [default: `henge` beside this program]
     #[arg(long, global = true, value_name = "FILE")]
     henge: Option<PathBuf>,
+    /// Another binary of Henge: each bench runs with it and with --henge in alternation, and only ratios are printed
+    #[arg(long, global = true, value_name = "FILE")]
+    before: Option<PathBuf>,
+    /// With --before: how often
+    #[arg(long, global = true, value_name = "N", default_value_t = 15, requires = "before",
+        value_parser = clap::value_parser!(u32).range(1..=1_000))]
+    pub(crate) rounds: u32,
     /// For `fetch` and `push`: a bare repository to fetch from, or to push on top of [default: one is generated]
     #[arg(long = "repo", global = true, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
@@ -90,6 +97,15 @@ impl Options {
                 path.display()
             )
         })
+    }
+
+    /// The binary to compare with, absolute.
+    pub(crate) fn before(&self) -> anyhow::Result<Option<PathBuf>> {
+        let path = self.before.as_ref().map(|path| {
+            let found = path.canonicalize();
+            found.with_context(|| format!("no henge at {}", path.display()))
+        });
+        path.transpose()
     }
 }
 

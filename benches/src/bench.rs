@@ -30,14 +30,14 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Makes the folder for everything that the benches write.
-    pub(crate) fn new(options: &Options, scope: Scope) -> anyhow::Result<Self> {
+    /// Makes the folder for everything that the benches of this binary write.
+    pub(crate) fn new(options: &Options, henge: PathBuf, scope: Scope) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(".henge-bench-")
             .tempdir_in(&options.dir)
             .with_context(|| format!("cannot make a folder in {}", options.dir.display()))?;
         Ok(Self {
-            henge: options.henge()?,
+            henge,
             quick: options.quick,
             repository: options.repository.clone(),
             commits: options.commits as usize,

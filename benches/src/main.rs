@@ -13,11 +13,14 @@
 //! - `state`: what the state of one group takes while small writes go on, beside the release level before.
 //! - `replay`: how soon nodes that were killed after many small pushes serve again, beside etcd.
 //!
+//! `alternation` runs any of them with two binaries of Henge in turn: whether a change made something slower.
+//!
 //! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
 //! what a process took; `commits` and `chain` are what is pushed, `repository` what is fetched; `samples`, `report` and `machine` make the output.
 //!
 //! It deliberately judges nothing: targets are for those who read the figures.
 
+mod alternation;
 mod args;
 mod bench;
 mod chain;
@@ -54,6 +57,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 
+use alternation::Alternation;
 use args::{Arguments, Which};
 use bench::Bench;
 use report::Section;
@@ -89,7 +93,9 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
 
 async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     let scope = Scope::root("benches", Handle::current(), 1);
-    let bench = Bench::new(&arguments.options, scope)?;
+    let options = &arguments.options;
+    let new = |henge| Bench::new(options, henge, scope.clone());
+    let bench = new(options.henge()?)?;
     print(&machine::head(bench.dir(), &command()))?;
     let which = match arguments.which {
         Which::All => vec![
@@ -113,12 +119,19 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
         | Which::State
         | Which::Replay) => vec![one],
     };
+    let before = options.before()?;
     let mut failed = Vec::new();
     for one in which {
-        match Box::pin(timeout(BENCH_DEADLINE, measure(&bench, one))).await {
-            Ok(Ok(section)) => print(&section.to_string())?,
-            Ok(Err(error)) => failed.push(format!("{one:?}: {error:#}")),
-            Err(_) => failed.push(format!("{one:?}: not done in time")),
+        let measured = match &before {
+            None => Box::pin(measure(&bench, one)).await,
+            Some(before) => {
+                let pair = || anyhow::Ok([new(before.clone())?, new(options.henge()?)?]);
+                Box::pin(alternate(one, options.rounds, pair)).await
+            }
+        };
+        match measured {
+            Ok(section) => print(&section.to_string())?,
+            Err(error) => failed.push(format!("{one:?}: {error:#}")),
         }
     }
     if !failed.is_empty() {
@@ -127,7 +140,34 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Runs one bench with two binaries in turn, the other one first each time.
+async fn alternate(
+    which: Which,
+    rounds: u32,
+    pair: impl Fn() -> anyhow::Result<[Bench; 2]>,
+) -> anyhow::Result<Section> {
+    let mut alternation = Alternation::default();
+    for round in 0..rounds {
+        let [before, after] = pair()?;
+        before.progress(&format!("{which:?}: round {} of {rounds}", round + 1));
+        let (before, after) = if round.is_multiple_of(2) {
+            let before = Box::pin(measure(&before, which)).await?;
+            (before, Box::pin(measure(&after, which)).await?)
+        } else {
+            let after = Box::pin(measure(&after, which)).await?;
+            (Box::pin(measure(&before, which)).await?, after)
+        };
+        alternation.add(&before, &after)?;
+    }
+    Ok(alternation.section(&format!("{which:?}")))
+}
+
 async fn measure(bench: &Bench, which: Which) -> anyhow::Result<Section> {
+    let measured = timeout(BENCH_DEADLINE, Box::pin(measure_one(bench, which))).await;
+    measured.context("not done in time")?
+}
+
+async fn measure_one(bench: &Bench, which: Which) -> anyhow::Result<Section> {
     match which {
         Which::Push => push::run(bench).await,
         Which::Fetch => fetch::run(bench).await,

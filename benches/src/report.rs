@@ -6,8 +6,8 @@ use std::fmt;
 #[derive(Debug)]
 pub(crate) struct Section {
     title: String,
-    columns: Vec<String>,
-    rows: Vec<Vec<String>>,
+    pub(crate) columns: Vec<String>,
+    pub(crate) rows: Vec<Vec<String>>,
     notes: Vec<String>,
 }
 

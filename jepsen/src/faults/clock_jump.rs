@@ -36,6 +36,17 @@ fn date(address: &str) -> Option<String> {
     probe::header(address, "/healthz", "date")
 }
 
+/// The first time in a log that lies in another year than `year`. An answer's date stands still when the clock goes back:
+/// hyper makes it anew once a second of that clock, and the next one is 400 days away.
+fn other_year(log: &str, year: &str) -> Option<String> {
+    let mut times = log
+        .lines()
+        .filter_map(|line| line.split_whitespace().next());
+    let is_time = |time: &str| time.len() > 20 && time.as_bytes().get(10) == Some(&b'T');
+    let found = times.find(|time| is_time(time) && !time.starts_with(year));
+    found.map(str::to_owned)
+}
+
 fn write(file: &Path, text: &str) -> anyhow::Result<()> {
     Ok(fs::write(file, format!("{text}\n"))?)
 }
@@ -67,14 +78,17 @@ impl Fault for ClockJump {
             ("NO_FAKE_STAT", "1".to_owned()),
         ];
         self.file = Some(file.clone());
+        let position = field.ring.log_position(node);
         field.ring.start_with(node, &[], &variables)?;
         if !from_the_start {
             field.ring.wait_ready(&[node], READY_LIMIT);
             write(&file, offset)?;
         }
         let year = |date: &str| date.split_whitespace().nth(3).map(str::to_owned);
+        let ring = &*field.ring;
         let jumped = clock::wait_for(JUMP_LIMIT, || {
-            date(&address).filter(|now| year(now) != year(&before))
+            let answered = date(&address).filter(|now| year(now) != year(&before));
+            answered.or_else(|| other_year(&ring.log_since(node, position), &year(&before)?))
         });
         let how = if from_the_start {
             "at its start"
@@ -83,10 +97,12 @@ impl Fault for ClockJump {
         };
         let Some(jumped) = jumped else {
             let ended = field.ring.ended(node)?;
-            let why = format!("{offset} {how}: no answer shows it (ended: {ended:?})");
+            let why = format!(
+                "{offset} {how}: no answer and no line of its log shows it (ended: {ended:?})"
+            );
             return Ok(Injected::NotPossible(why));
         };
-        let proof = format!("{offset} {how}: the node answers with the date {jumped}");
+        let proof = format!("{offset} {how}: the node says that it is {jumped}");
         let mut bite = Bite::new(proof, [node]);
         bite.hold = Duration::from_secs(6);
         bite.shows = Shows::Problem;
@@ -107,5 +123,22 @@ impl Fault for ClockJump {
             field.ring.start(field.node)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_another_year_shows_the_clock() {
+        let log = "2026-12-01T00:00:00.000000Z  INFO up\n  continued 2025-10-27T00:00:00.000000Z\n\
+            2025-10-27T00:42:33.230000Z ERROR henge_cluster: the clock is wrong\n";
+        let found = other_year(log, "2026");
+        assert_eq!(found.as_deref(), Some("2025-10-27T00:42:33.230000Z"));
+        assert_eq!(
+            other_year("2026-12-01T00:00:00.000000Z  INFO up\n", "2026"),
+            None
+        );
     }
 }
