@@ -33,6 +33,7 @@ use crate::machine::{MachineDeps, StateAt, View};
 use crate::network::SNAPSHOT_SERVICE;
 use crate::renewal::InDoubt;
 use crate::server::{ClusterServer, RaftServer};
+use crate::snapshot_copies::{SNAPSHOT_COPIES, SnapshotCopies};
 use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
 use crate::start_progress::StartProgress;
@@ -70,6 +71,20 @@ pub enum StartError {
         group: GroupId,
         /// Why.
         reason: String,
+    },
+    /// A group whose log begins behind everything that this disk has of its state.
+    #[error(
+        "group {group} has no state on this node: {gap}. {asked}. Start the other nodes of the group: this node takes the \
+         state from them by itself; without them restore the file from a copy, or get out what this disk and theirs still \
+         have with `henge node export --offline`"
+    )]
+    StateLost {
+        /// The group.
+        group: GroupId,
+        /// What is missing, with the file.
+        gap: String,
+        /// What the other replicas said.
+        asked: String,
     },
     /// A file or socket.
     #[error("{what}: {source}")]
@@ -229,6 +244,12 @@ impl Cluster {
             scope.child("snapshots"),
         );
         shared.bulk.serve(SNAPSHOT_SERVICE, Arc::new(service));
+        let copies = SnapshotCopies::new(
+            shared.groups.clone(),
+            shared.deps.snapshots.clone(),
+            scope.child("snapshot copies"),
+        );
+        shared.bulk.serve(SNAPSHOT_COPIES, Arc::new(copies));
         quic.serve(shared.bulk.clone(), &scope);
         cluster.serve_grpc(incoming);
         Formation::start(&cluster, raft, opened.kv).await?;

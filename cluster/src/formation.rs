@@ -35,6 +35,7 @@ use crate::server::quiet_until;
 
 mod begin;
 pub(crate) mod configuration;
+mod lost_state;
 
 /// How long the proposal that forms the cluster may take before it is tried again.
 const FORM_TIMEOUT: Duration = Duration::from_secs(5);
@@ -224,13 +225,19 @@ impl Formation {
         let log = shared.wal.group(group);
         let had_log = log.vote.is_some() || log.last_index.is_some();
         let (state, position) = self.believed(group, &log).await?;
+        let taken = self.reach_log(group, replicas, &position).await?;
         let (machine, view) = Machine::new(group, state, position, shared.deps.clone());
         let opened = shared.groups.all().len();
         let last = log.last_index.unwrap_or(0).saturating_sub(1);
         shared
             .progress
             .group(group, (opened, of), view.applied(), last);
-        let replica = self.run_core(group, machine, view, had_log).await?;
+        let replica = self
+            .run_core(group, (machine, view), had_log, taken)
+            .await?;
+        if taken.is_some() {
+            self.settle_taken(group, replica.view.now().state).await;
+        }
         if !had_log {
             let begun = self.begin(group, &replica.raft, replicas).await;
             begun.map_err(|reason| StartError::Group { group, reason })?;
@@ -239,16 +246,17 @@ impl Formation {
         Ok(())
     }
 
-    /// Starts openraft on a group's log and machine.
+    /// Starts openraft on a group's log and machine. Packs named behind `taken` may not be durable, whatever the snapshot
+    /// covers: it is another replica's.
     ///
     /// # Errors
     /// When it refuses what it finds.
     pub(crate) async fn run_core(
         &self,
         group: GroupId,
-        machine: Machine,
-        view: View,
+        (machine, view): (Machine, View),
         had_log: bool,
+        taken: Option<LogIndex>,
     ) -> Result<Group, StartError> {
         let shared = &self.cluster.shared;
         let own = self.cluster.node();
@@ -259,7 +267,8 @@ impl Formation {
             (shared.starts.clone(), shared.followed.clone()),
         );
         let store = LogStore::new(group, shared.wal.clone());
-        let snapshot = self.newest_snapshot(group).await?;
+        let newest = self.newest_snapshot(group).await?;
+        let snapshot = taken.map_or(newest, |taken| taken.min(newest));
         let effects = &shared.deps.effects;
         effects.replay_begins(group, LoggedEntries::new(shared.wal.clone()));
         let raft = Raft::new(own.get(), Arc::clone(&self.raft), network, store, machine).await;

@@ -20,6 +20,8 @@
 //! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused; `acknowledged`: what followers
 //!   must still have.
 //! - [`placement`]: the ring that proposes; `upkeep`, `snapshot_policy`, [`builds`]: snapshots, purge, gauges.
+//! - `snapshot_check`: damage of snapshots while the node runs; `lost_state`, `snapshot_copies`: what follows when a start
+//!   finds it.
 
 mod acknowledged;
 pub mod builds;
@@ -37,6 +39,7 @@ mod log_store;
 pub mod logged;
 #[cfg(test)]
 mod lone_replica;
+mod lost_state;
 pub mod machine;
 pub mod metrics;
 mod network;
@@ -50,6 +53,8 @@ pub mod reads;
 mod renewal;
 mod revival;
 mod server;
+mod snapshot_check;
+mod snapshot_copies;
 mod snapshot_file;
 mod snapshot_policy;
 mod snapshot_service;

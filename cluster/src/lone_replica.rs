@@ -116,6 +116,12 @@ impl LoneReplica {
 
     /// Ends it without a clean stop, and starts it again.
     pub(crate) async fn killed_and_started(self) -> Result<Self, String> {
+        let dir = self.killed().await?;
+        Self::start(&dir).await
+    }
+
+    /// Ends it without a clean stop. Returns its directory.
+    pub(crate) async fn killed(self) -> Result<PathBuf, String> {
         let Self {
             raft,
             wal,
@@ -127,12 +133,21 @@ impl LoneReplica {
         drop(raft);
         scope.cancel();
         wal.close().map_err(|error| error.to_string())?;
-        Self::start(&dir).await
+        Ok(dir)
     }
 
     /// As `vote`'s leader: appends blank entries `from..=to`, after the membership as entry 0, and commits
     /// them.
     pub(crate) async fn lead(&self, vote: &Vote, from: u64, to: u64) {
+        self.append(vote, (from, to), to).await;
+        self.until("the entries are applied", |metrics| {
+            metrics.last_applied.is_some_and(|id| id.index() >= to)
+        })
+        .await;
+    }
+
+    /// As `vote`'s leader: appends blank entries `from..=to`, and commits those up to `committed`.
+    pub(crate) async fn append(&self, vote: &Vote, (from, to): (u64, u64), committed: u64) {
         let term = vote.leader_id.term;
         let previous = from.checked_sub(1).map(|index| log_id(term, index));
         let entries = (from..=to).map(|index| entry(term, index)).collect();
@@ -140,7 +155,7 @@ impl LoneReplica {
             vote: *vote,
             prev_log_id: previous,
             entries,
-            leader_commit: Some(log_id(term, to)),
+            leader_commit: Some(log_id(term, committed)),
         };
         let answer = self.raft.append_entries(request).await;
         let answer = answer.expect("the replica runs");
@@ -148,8 +163,14 @@ impl LoneReplica {
             matches!(answer, AppendEntriesResponse::Success),
             "the entries follow: {answer:?}"
         );
-        self.until("the entries are applied", |metrics| {
-            metrics.last_applied.is_some_and(|id| id.index() >= to)
+    }
+
+    /// Lets the log go up to entry `index`, and waits until it is gone.
+    pub(crate) async fn purge(&self, index: u64) {
+        let purging = self.raft.trigger().purge_log(index).await;
+        purging.expect("it runs");
+        self.until("the log is purged", |metrics| {
+            metrics.purged.is_some_and(|id| id.index() == index)
         })
         .await;
     }

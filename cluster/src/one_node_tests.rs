@@ -128,3 +128,27 @@ fn an_ended_group_is_started_again_beside_the_others() {
         cluster.shutdown(Duration::from_secs(20)).await;
     });
 }
+
+/// A snapshot was compared with its checksum once, when it was first asked for.
+#[test]
+fn a_running_node_replaces_a_damaged_snapshot() {
+    run(async {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scope = Scope::root("node", Handle::current(), 16);
+        let cluster = start(dir.path(), &scope).await;
+        eventually("it serves", async || cluster.is_ready().is_ok()).await;
+        let snapshots = cluster.shared.deps.snapshots.clone();
+        let shard = cluster.groups().get(SHARD).expect("runs here");
+        shard.raft.trigger().snapshot().await.expect("it runs");
+        let latest = || snapshots.latest(SHARD).expect("looks");
+        eventually("it takes a snapshot", async || latest().is_some()).await;
+        let path = latest().expect("is there").path;
+        fs::write(&path, b"another file").expect("writes");
+        snapshots.check(SHARD).expect("is read");
+        eventually("another one is taken", async || {
+            snapshots.damaged(SHARD).is_none() && latest().is_some_and(|file| file.path != path)
+        })
+        .await;
+        cluster.shutdown(Duration::from_secs(20)).await;
+    });
+}

@@ -96,7 +96,7 @@ impl Formation {
             return;
         };
         match self
-            .run_core(ended.id, machine, ended.view.clone(), true)
+            .run_core(ended.id, (machine, ended.view.clone()), true, None)
             .await
         {
             Ok(group) => {

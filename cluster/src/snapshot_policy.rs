@@ -21,6 +21,15 @@ pub(crate) enum Turn {
     Waiting,
 }
 
+/// How a group's snapshot was last found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Soundness {
+    /// Intact, or there is none.
+    Intact,
+    /// Damaged: only this process has the state, until another snapshot is taken.
+    Damaged,
+}
+
 /// A group's log and snapshot.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct GroupLog {
@@ -32,6 +41,8 @@ pub(crate) struct GroupLog {
     pub(crate) log_entries: u64,
     /// Bytes of its snapshot.
     pub(crate) snapshot_bytes: u64,
+    /// Whether its snapshot is intact, as far as is known.
+    pub(crate) snapshot: Soundness,
     /// Whether it can take one.
     pub(crate) turn: Turn,
 }
@@ -43,11 +54,18 @@ pub(crate) fn bound(groups: &[GroupLog]) -> u64 {
 }
 
 /// The group that takes a snapshot now: from seven eighths of the bound on, the one with the most log per
-/// byte of snapshot. A group with very many entries takes one anyway.
+/// byte of snapshot. A group whose snapshot is damaged takes one before all others, and one with very many
+/// entries takes one anyway.
 pub(crate) fn next(groups: &[GroupLog]) -> Option<GroupId> {
     let taking = groups.iter().filter(|group| group.turn == Turn::Taking);
     if taking.count() >= limits::SNAPSHOTS_AT_ONCE {
         return None;
+    }
+    let damaged = groups
+        .iter()
+        .find(|group| group.turn == Turn::Free && group.snapshot == Soundness::Damaged);
+    if let Some(group) = damaged {
+        return Some(group.group);
     }
     let free = || {
         let free = groups.iter().filter(|group| group.turn == Turn::Free);
@@ -83,6 +101,7 @@ mod tests {
             log_bytes: log_mib * MIB,
             log_entries: 1,
             snapshot_bytes: snapshot_mib * MIB,
+            snapshot: Soundness::Intact,
             turn: Turn::Free,
         }
     }
@@ -139,6 +158,15 @@ mod tests {
         let mut small = log(1, 1, 1);
         small.log_entries = limits::SNAPSHOT_LOG_ENTRIES;
         assert_eq!(next(&[small, log(2, 2, 1)]), Some(GroupId::new(1)));
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_taken_anew_at_once() {
+        let mut damaged = log(2, 0, 1);
+        damaged.snapshot = Soundness::Damaged;
+        assert_eq!(next(&[log(1, 1, 1), damaged]), Some(GroupId::new(2)));
+        damaged.turn = Turn::Waiting;
+        assert_eq!(next(&[log(1, 1, 1), damaged]), None);
     }
 
     /// Chance with a seed (splitmix64).

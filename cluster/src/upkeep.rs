@@ -14,7 +14,8 @@ use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::log_store::slot;
 use crate::metrics;
-use crate::snapshot_policy::{self, GroupLog, Turn};
+use crate::snapshot_check;
+use crate::snapshot_policy::{self, GroupLog, Soundness, Turn};
 use crate::starts::StartRefusal;
 use crate::time::ClockSeen;
 use crate::watch::Watch;
@@ -50,7 +51,7 @@ pub(crate) fn start(cluster: &Cluster) {
     let scope = &cluster.shared.scope;
     let (looking, asking) = (cluster.clone(), cluster.clone());
     let (raising, pressed) = (cluster.clone(), cluster.clone());
-    let covering = cluster.clone();
+    let (covering, checking) = (cluster.clone(), cluster.clone());
     let whole = OnPanic::EndProcess;
     scope.spawn("upkeep", whole, async move { look(&looking).await });
     scope.spawn("signs of life", whole, async move { ask(&asking).await });
@@ -59,6 +60,9 @@ pub(crate) fn start(cluster: &Cluster) {
     });
     scope.spawn("snapshots by log", whole, async move {
         cover(&covering).await;
+    });
+    scope.spawn("snapshots at rest", whole, async move {
+        snapshot_check::run(&checking).await;
     });
     scope.spawn("wal pressure", whole, async move {
         relieve(&pressed).await;
@@ -82,6 +86,7 @@ async fn look(cluster: &Cluster) {
             }
         }
         note_refused_starts(cluster);
+        snapshot_check::note(cluster);
         cluster.tend_time().await;
         metrics::observe(cluster);
     }
@@ -178,6 +183,7 @@ async fn cover(cluster: &Cluster) {
                 break;
             };
             (log.turn, log.log_bytes) = (Turn::Taking, 0);
+            log.snapshot = Soundness::Intact;
             let builds = &cluster.shared.deps.builds;
             builds.ask(due, group.view.now().applied.get());
             tries.asked.insert(due, now);
@@ -243,6 +249,10 @@ fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> G
         log_bytes: shared.wal.bytes_since(group.id, slot(covered)),
         log_entries: applied.saturating_sub(covered),
         snapshot_bytes: shared.deps.snapshots.known_bytes(group.id),
+        snapshot: match shared.deps.snapshots.damaged(group.id) {
+            Some(_) => Soundness::Damaged,
+            None => Soundness::Intact,
+        },
         turn: if group.ended().is_some() {
             Turn::Waiting
         } else {

@@ -2,8 +2,9 @@
 //!
 //! A file is `header | body | meta | footer`; `format` has the bytes. A file without its name (`unnamed`)
 //! counts for nothing: it is removed when its last handle goes, and at every start. It gets its name
-//! after it was synced, and only when it covers more than the group's latest; the others go after that.
-//! The latest is the one that covers the most entries, whatever the order in which files came.
+//! after it was synced and read back, and only when it covers more than the group's latest; the others go
+//! after that. The latest is the one that covers the most entries, whatever the order in which files came.
+//! Where it is found damaged (`at_rest`), any other one takes its place.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use thiserror::Error;
 
 use crate::disk::{Disk, OsDisk};
 
+mod at_rest;
 mod format;
 mod unnamed;
 
@@ -39,7 +41,9 @@ pub enum SnapshotError {
         source: io::Error,
     },
     /// The bytes are not a whole, undamaged snapshot.
-    #[error("snapshot {path:?} is damaged or of another release: take or fetch it again")]
+    #[error(
+        "snapshot {path:?} is damaged: its bytes do not match their checksum, or it is of another release"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -106,6 +110,8 @@ struct Shared {
 struct State {
     /// What was verified or just named, with the index up to which it covers the log.
     latest: BTreeMap<GroupId, (u64, SnapshotFile)>,
+    /// Files that were found damaged, until another one has taken their place.
+    damaged: BTreeMap<GroupId, PathBuf>,
     next_number: u64,
 }
 
@@ -174,6 +180,8 @@ impl SnapshotStore {
     /// The snapshot of a group that covers the most. Blocking: files are read through the first time. Its
     /// file goes when one that covers more is named: a caller that then fails to open it asks again.
     ///
+    /// One that a check found damaged since stays the latest until another one is named.
+    ///
     /// # Errors
     /// What the file system says; damaged files are passed over, with a warning.
     pub fn latest(&self, group: GroupId) -> Result<Option<SnapshotFile>, SnapshotError> {
@@ -211,7 +219,10 @@ impl SnapshotStore {
                         found = Some((index, SnapshotFile::named(meta, path, body_bytes)));
                     }
                 }
-                None => tracing::warn!(?path, "snapshot is damaged, an older one is tried"),
+                None => {
+                    tracing::warn!(%group, ?path, "snapshot is damaged: its bytes do not match their checksum, an older one is tried");
+                    self.shared.lock().damaged.insert(group, path);
+                }
             }
         }
         if let Some(found) = &found {
@@ -224,8 +235,8 @@ impl SnapshotStore {
     /// then it stays without one and goes with its last handle. Returns the group's latest. Blocking.
     ///
     /// # Errors
-    /// [`SnapshotError::Damaged`] when its meta says nothing about how much it covers; what the file
-    /// system says.
+    /// [`SnapshotError::Damaged`] when its meta says nothing about how much it covers, or when the disk
+    /// returns other bytes than were written; what the file system says.
     pub fn name(&self, group: GroupId, file: &SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
         let damaged = || SnapshotError::Damaged {
             path: file.path.clone(),
@@ -237,6 +248,7 @@ impl SnapshotStore {
         }
         // A file of another store, or one with a name: it is copied unless it is the latest.
         if let Some(latest) = self.latest(group)?
+            && !self.is_damaged(group, &latest)
             && (latest.path == file.path || (self.shared.index_of)(&latest.meta) >= Some(index))
         {
             return Ok(latest);
@@ -255,9 +267,11 @@ impl SnapshotStore {
         own: &Unnamed,
     ) -> Result<SnapshotFile, SnapshotError> {
         own.sync().map_err(io("sync one"))?;
+        at_rest::read_back(file)?;
         let _turn = self.shared.lock_naming();
         if let Some((covered, latest)) = self.find_latest(group)?
             && covered >= index
+            && !self.is_damaged(group, &latest)
         {
             return Ok(latest);
         }
@@ -268,7 +282,11 @@ impl SnapshotStore {
         OsDisk.sync_dir(&dir).map_err(io("sync their directory"))?;
         let named = SnapshotFile::named(file.meta.clone(), path, file.body_bytes);
         let latest = (index, named.clone());
-        self.shared.lock().latest.insert(group, latest);
+        {
+            let mut state = self.shared.lock();
+            state.latest.insert(group, latest);
+            state.damaged.remove(&group);
+        }
         for other in self.files(group)? {
             if other != named.path {
                 fs::remove_file(&other).map_err(io("remove an older one"))?;
@@ -297,7 +315,11 @@ impl SnapshotStore {
     /// What the file system says.
     pub fn remove(&self, group: GroupId) -> Result<(), SnapshotError> {
         let _turn = self.shared.lock_naming();
-        self.shared.lock().latest.remove(&group);
+        {
+            let mut state = self.shared.lock();
+            state.latest.remove(&group);
+            state.damaged.remove(&group);
+        }
         for path in self.files(group)? {
             fs::remove_file(&path).map_err(io("remove one"))?;
         }

@@ -54,6 +54,8 @@ pub enum ConditionKind {
     PacksUnwritten,
     /// Packs or their indexes are damaged on this disk.
     PacksDamaged,
+    /// A group's latest snapshot on this disk is damaged.
+    SnapshotDamaged,
     /// Packs that the state names are not on this disk yet.
     PacksMissing,
     /// Compactions of a repository fail again and again.
@@ -73,7 +75,7 @@ pub enum ConditionKind {
 
 impl ConditionKind {
     /// All that this release raises.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::GroupNotServed,
         Self::StatesDiffer,
         Self::PackLost,
@@ -88,6 +90,7 @@ impl ConditionKind {
         Self::OldCopy,
         Self::PacksUnwritten,
         Self::PacksDamaged,
+        Self::SnapshotDamaged,
         Self::PacksMissing,
         Self::CompactionFailing,
         Self::CheckUnfinished,
@@ -113,6 +116,7 @@ impl ConditionKind {
             Self::OldCopy => "old_copy",
             Self::PacksUnwritten => "packs_unwritten",
             Self::PacksDamaged => "packs_damaged",
+            Self::SnapshotDamaged => "snapshot_damaged",
             Self::PacksMissing => "packs_missing",
             Self::CompactionFailing => "compaction_failing",
             Self::CheckUnfinished => "check_unfinished",
@@ -140,6 +144,7 @@ impl ConditionKind {
             Self::OldCopy => "an old copy of a data directory",
             Self::PacksUnwritten => "packs are not written, they are only in the log",
             Self::PacksDamaged => "packs are damaged on disk",
+            Self::SnapshotDamaged => "a snapshot is damaged on disk",
             Self::PacksMissing => "packs are still being fetched",
             Self::CompactionFailing => "compaction fails",
             Self::CheckUnfinished => "a check could not be finished",
@@ -166,6 +171,7 @@ impl ConditionKind {
             | Self::OldCopy
             | Self::PacksUnwritten
             | Self::PacksDamaged
+            | Self::SnapshotDamaged
             | Self::PacksMissing
             | Self::CompactionFailing
             | Self::CheckUnfinished
@@ -208,6 +214,9 @@ impl ConditionKind {
             }
             Self::PacksDamaged => {
                 "nothing at once: packs are fetched again from another replica; if it stays or comes back, replace the disk"
+            }
+            Self::SnapshotDamaged => {
+                "do not kill the node: the group takes another snapshot by itself; if it stays, read the node's log; if it comes back, replace the disk"
             }
             Self::PacksMissing => {
                 "nothing: they are fetched from other replicas; if it stays, see that those are up"

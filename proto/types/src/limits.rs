@@ -106,6 +106,10 @@ pub const SNAPSHOTS_AT_ONCE: usize = 2;
 pub const SNAPSHOT_RETRY_MS_MIN: u64 = 10_000;
 /// The same, at most.
 pub const SNAPSHOT_RETRY_MS_MAX: u64 = 5 * 60 * 1000;
+/// In such a time the latest snapshots of all groups of a node are compared with their checksums, milliseconds.
+pub const SNAPSHOT_CHECK_ROUND_MS: u64 = 10 * 60 * 1000;
+/// Bytes of them that are read in a second, at most; a round takes longer where that is less than all.
+pub const SNAPSHOT_CHECK_BYTES_PER_S: u64 = 8_000_000;
 /// A group's log entries since its last snapshot: bounds replay when entries are tiny.
 pub const SNAPSHOT_LOG_ENTRIES: u64 = 500_000;
 /// Log entries kept behind a snapshot, so that a follower a little behind needs none.

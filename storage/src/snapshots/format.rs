@@ -62,9 +62,25 @@ impl Write for Digesting {
     }
 }
 
-/// Reads a file through. `None` when it is not a whole, undamaged snapshot; else its meta and the length
-/// of its body.
+/// Reads a file through. `None` when it is not a whole, undamaged snapshot, or the disk cannot read all of
+/// it; else its meta and the length of its body.
 pub(super) fn verify(path: &Path) -> io::Result<Option<(Bytes, u64)>> {
+    match read_through(path) {
+        Err(error) if is_damage(&error) => {
+            tracing::warn!(%error, ?path, "snapshot cannot be read");
+            Ok(None)
+        }
+        read => read,
+    }
+}
+
+/// Bytes that are gone or that the disk does not return. Any other error says nothing about the file.
+fn is_damage(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+fn read_through(path: &Path) -> io::Result<Option<(Bytes, u64)>> {
     let mut file = File::open(path)?;
     let len = file.metadata()?.len();
     let ends = (HEADER.len() + FOOTER_BYTES) as u64;

@@ -187,3 +187,65 @@ fn the_latest_covers_most_whatever_its_number() {
         "{newer:?}"
     );
 }
+
+/// A snapshot was verified once in a process, and its log was let go: one that was damaged later was found by the next
+/// start only, and by then it was the only state that there was.
+#[test]
+fn damage_at_rest_is_found_and_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    assert_eq!(store.check(GROUP).expect("no snapshot"), 0);
+    let file = write(&store, b"the body", "at 5");
+    assert_eq!(store.check(GROUP).expect("is read"), 8);
+    assert_eq!(store.damaged(GROUP), None);
+    let whole = fs::read(&file.path).expect("reads");
+    for at in 0..whole.len() {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 0x10;
+        let latest = store.latest(GROUP).expect("looks").expect("is there");
+        fs::write(&latest.path, bytes).expect("writes");
+        store.check(GROUP).expect("is read");
+        assert_eq!(store.damaged(GROUP), Some(latest.path), "byte {at}");
+        let again = write(&store, b"the body", "at 5");
+        assert_eq!(store.damaged(GROUP), None);
+        assert_eq!(names(dir.path()), 1);
+        assert_eq!(open(dir.path()).latest(GROUP).expect("looks"), Some(again));
+    }
+    let latest = store.latest(GROUP).expect("looks").expect("is there");
+    fs::remove_file(&latest.path).expect("removes");
+    store.check(GROUP).expect("looks");
+    assert_eq!(store.damaged(GROUP), Some(latest.path), "gone");
+}
+
+/// What was found damaged at the start counts as well: until another one is named, only an older one may be there.
+#[test]
+fn damage_found_at_a_start_is_known_until_replaced() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = write(&open(dir.path()), b"the body", "at 5");
+    fs::write(&file.path, b"zeros").expect("writes");
+    let store = open(dir.path());
+    assert_eq!(store.latest(GROUP).expect("looks"), None);
+    assert_eq!(store.damaged(GROUP), Some(file.path));
+    write(&store, b"the body", "at 5");
+    assert_eq!(store.damaged(GROUP), None);
+}
+
+#[test]
+fn one_that_reads_back_wrong_gets_no_name() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = open(dir.path());
+    let older = write(&store, b"the older body", "at 1");
+    let mut writer = store.writer(GROUP).expect("starts");
+    writer.write_all(b"the newer body").expect("writes");
+    let file = writer.finish(Bytes::from_static(b"at 2"));
+    let file = file.expect("finishes");
+    let mut bytes = fs::read(&file.path).expect("reads");
+    bytes[20] ^= 1;
+    fs::write(&file.path, bytes).expect("the disk stores something else");
+    let named = store.name(GROUP, &file);
+    assert!(
+        matches!(named, Err(SnapshotError::Damaged { .. })),
+        "{named:?}"
+    );
+    assert_eq!(store.latest(GROUP).expect("looks"), Some(older));
+}

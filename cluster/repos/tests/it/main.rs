@@ -15,6 +15,7 @@ mod damage;
 mod failures;
 mod forks;
 mod levels;
+mod lost_state;
 mod places;
 mod pruning;
 mod pushes;

@@ -1,0 +1,168 @@
+//! Copies of a group's latest snapshot, for a replica whose own is lost.
+//!
+//! A replica whose snapshot is damaged, and whose log begins behind it, cannot start openraft, so no leader can send it a
+//! snapshot. It asks the other replicas for theirs. A snapshot holds committed entries only, and the log and the vote of
+//! the replica stay as they are: what it acknowledged and promised counts as before.
+//!
+//! The answer is one byte and the file, or one byte and why there is none.
+
+use std::io;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_runtime::Scope;
+use henge_storage::snapshots::{SnapshotFile, SnapshotStore};
+use henge_types::{GroupId, NodeId};
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+
+use crate::group::Groups;
+use crate::snapshot_file;
+use crate::transport::bulk::{BulkHandler, BulkStream};
+
+/// The bulk service that hands out snapshots.
+pub(crate) const SNAPSHOT_COPIES: &str = "snapshot copy";
+/// Read from the stream and written to the file at once.
+const CHUNK_BYTES: usize = 1024 * 1024;
+/// The longest reason that is read.
+const REASON_BYTES_MAX: u64 = 4096;
+
+const FOLLOWS: u8 = 0;
+const REFUSED: u8 = 1;
+
+/// What is asked for.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CopyHead {
+    /// The group.
+    pub(crate) group: GroupId,
+    /// The entry that the snapshot covers at least.
+    pub(crate) least: u64,
+}
+
+impl CopyHead {
+    pub(crate) fn encode(&self) -> Bytes {
+        let bytes = postcard::to_stdvec(self);
+        bytes
+            .expect("invariant: a head is representable in postcard")
+            .into()
+    }
+}
+
+/// Serves [`SNAPSHOT_COPIES`].
+#[derive(Clone)]
+pub(crate) struct SnapshotCopies {
+    groups: Groups,
+    snapshots: SnapshotStore,
+    scope: Scope,
+}
+
+impl SnapshotCopies {
+    /// Hands out the snapshots of `groups`.
+    pub(crate) fn new(groups: Groups, snapshots: SnapshotStore, scope: Scope) -> Self {
+        Self {
+            groups,
+            snapshots,
+            scope,
+        }
+    }
+
+    async fn hand_out(self, head: Bytes, mut stream: BulkStream) -> io::Result<()> {
+        let head: CopyHead = postcard::from_bytes(&head).map_err(io::Error::other)?;
+        match self.find(&head).await {
+            Ok(file) => {
+                let mut source = tokio::fs::File::open(&file.path).await?;
+                stream.write_u8(FOLLOWS).await?;
+                tokio::io::copy(&mut source, &mut stream).await?;
+            }
+            Err(reason) => {
+                stream.write_u8(REFUSED).await?;
+                stream.write_all(reason.to_string().as_bytes()).await?;
+            }
+        }
+        stream.shutdown().await
+    }
+
+    /// The latest snapshot. One that covers too little, or is damaged, is taken anew for the next time it is asked for.
+    async fn find(&self, head: &CopyHead) -> io::Result<SnapshotFile> {
+        let group = self.groups.get(head.group).map_err(io::Error::other)?;
+        let (snapshots, id) = (self.snapshots.clone(), head.group);
+        let looking = self.scope.blocking("find snapshot", move || {
+            let intact = snapshots.damaged(id).is_none();
+            snapshots
+                .latest(id)
+                .map(|file| file.filter(|_| intact))
+                .map_err(io::Error::other)
+        });
+        let latest = looking.await??;
+        let covers = |file: &SnapshotFile| {
+            snapshot_file::index_of(&file.meta).is_some_and(|index| index >= head.least)
+        };
+        if let Some(file) = latest.filter(covers) {
+            return Ok(file);
+        }
+        let trigger = async { group.raft.trigger().snapshot().await };
+        let asked = self.groups.while_open(trigger).await;
+        Err(io::Error::other(match asked {
+            Some(Ok(())) => "it takes a snapshot that covers enough: ask again",
+            Some(Err(_)) | None => "it has no snapshot that covers enough",
+        }))
+    }
+}
+
+impl BulkHandler for SnapshotCopies {
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let service = self.clone();
+        Box::pin(async move {
+            let handed_out = service.hand_out(head, stream).await;
+            if let Err(error) = &handed_out {
+                tracing::warn!(%peer, %error, "snapshot not handed out");
+            }
+            handed_out
+        })
+    }
+}
+
+/// Reads an answer into a file without a name, and verifies it.
+///
+/// # Errors
+/// When the other replica gave none, or the bytes or the disk are broken.
+pub(crate) async fn receive(
+    mut stream: impl AsyncRead + Unpin,
+    (snapshots, group): (SnapshotStore, GroupId),
+    scope: &Scope,
+) -> io::Result<SnapshotFile> {
+    if stream.read_u8().await? != FOLLOWS {
+        let mut reason = String::new();
+        let mut stream = stream.take(REASON_BYTES_MAX);
+        stream.read_to_string(&mut reason).await?;
+        return Err(io::Error::other(reason));
+    }
+    let opening = scope.blocking("open snapshot", move || {
+        snapshots.receiver(group).map_err(io::Error::other)
+    });
+    let mut receiver = opening.await??;
+    loop {
+        let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+        (&mut stream)
+            .take(CHUNK_BYTES as u64)
+            .read_to_end(&mut chunk)
+            .await?;
+        if chunk.is_empty() {
+            break;
+        }
+        let writing = scope.blocking("write snapshot", move || {
+            io::Write::write_all(&mut receiver, &chunk)?;
+            io::Result::Ok(receiver)
+        });
+        receiver = writing.await??;
+    }
+    let verifying = scope.blocking("verify snapshot", move || {
+        receiver.finish().map_err(io::Error::other)
+    });
+    verifying.await?
+}
