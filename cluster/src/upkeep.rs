@@ -316,6 +316,12 @@ async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<Grou
     }
     let conditions = cluster.conditions();
     conditions.replace(ConditionKind::LogNearCap, &near_cap);
+    let refused = cluster.shared.wal.spares_refused();
+    let refused = refused.map(|reason| ("write-ahead log".to_owned(), reason));
+    conditions.replace(
+        ConditionKind::LogSparesRefused,
+        &refused.into_iter().collect(),
+    );
 }
 
 /// Takes a snapshot now and lets the log forget everything behind it.

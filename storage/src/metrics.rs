@@ -3,13 +3,14 @@
 use std::time::Duration;
 
 use henge_types::GroupId;
-use metrics::{describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 const WAL_FSYNC: &str = "henge_storage_wal_fsync_seconds";
 const WAL_BATCH: &str = "henge_storage_wal_batch_bytes";
 const WAL_BYTES: &str = "henge_storage_wal_bytes";
 const WAL_QUEUE: &str = "henge_storage_wal_queue_operations";
 const WAL_PINNED: &str = "henge_storage_wal_pinned_bytes";
+const WAL_SPARES_REFUSED: &str = "henge_storage_wal_spares_refused_total";
 
 /// Registers names, units and help texts with the process's recorder.
 pub fn describe() {
@@ -38,6 +39,11 @@ pub fn describe() {
         metrics::Unit::Bytes,
         "Log bytes that a group keeps from being freed"
     );
+    describe_counter!(
+        WAL_SPARES_REFUSED,
+        metrics::Unit::Count,
+        "Tries to make or remove a spare segment of the write-ahead log that the disk refused"
+    );
 }
 
 pub(crate) fn wal_batch(sync: Duration, bytes: usize) {
@@ -51,6 +57,10 @@ pub(crate) fn wal_queue_depth(operations: usize) {
 
 pub(crate) fn wal_bytes(bytes: u64) {
     gauge!(WAL_BYTES).set(to_f64(bytes));
+}
+
+pub(crate) fn wal_spare_refused() {
+    counter!(WAL_SPARES_REFUSED).increment(1);
 }
 
 pub(crate) fn wal_pinned(group: GroupId, bytes: u64) {

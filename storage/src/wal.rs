@@ -32,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::disk::{Disk, FileOrigin};
 
+mod fill;
 mod frame;
 mod group;
 mod origin;
@@ -452,6 +453,12 @@ impl Wal {
     /// Bytes of all segments, in use and spare.
     pub fn total_bytes(&self) -> u64 {
         self.shared.total_bytes()
+    }
+
+    /// Why no spare segment can be made, with how many are ready; `None` while they can. Writes go on until those are used,
+    /// and wait then until one can be made.
+    pub fn spares_refused(&self) -> Option<String> {
+        self.shared.spares.refusal()
     }
 
     /// Log bytes of a group behind `index`.

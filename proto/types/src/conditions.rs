@@ -66,6 +66,8 @@ pub enum ConditionKind {
     LowSpace,
     /// The write-ahead log is near its cap.
     LogNearCap,
+    /// No spare segment of the write-ahead log can be made.
+    LogSparesRefused,
     /// A node's clock is far from the others'.
     ClockSkew,
     /// A kind that a newer release reports.
@@ -75,7 +77,7 @@ pub enum ConditionKind {
 
 impl ConditionKind {
     /// All that this release raises.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::GroupNotServed,
         Self::StatesDiffer,
         Self::PackLost,
@@ -96,6 +98,7 @@ impl ConditionKind {
         Self::CheckUnfinished,
         Self::LowSpace,
         Self::LogNearCap,
+        Self::LogSparesRefused,
         Self::ClockSkew,
     ];
 
@@ -122,6 +125,7 @@ impl ConditionKind {
             Self::CheckUnfinished => "check_unfinished",
             Self::LowSpace => "low_space",
             Self::LogNearCap => "log_near_cap",
+            Self::LogSparesRefused => "log_spares_refused",
             Self::ClockSkew => "clock_skew",
             Self::Other => "other",
         }
@@ -150,6 +154,7 @@ impl ConditionKind {
             Self::CheckUnfinished => "a check could not be finished",
             Self::LowSpace => "free disk space is low",
             Self::LogNearCap => "the write-ahead log is near its cap",
+            Self::LogSparesRefused => "no spare log segment can be made",
             Self::ClockSkew => "the clock is wrong",
             Self::Other => "something else is wrong",
         }
@@ -177,6 +182,7 @@ impl ConditionKind {
             | Self::CheckUnfinished
             | Self::LowSpace
             | Self::LogNearCap
+            | Self::LogSparesRefused
             | Self::ClockSkew
             | Self::Other => Severity::Degraded,
         }
@@ -228,6 +234,9 @@ impl ConditionKind {
             Self::LowSpace => "free disk space or add some: the node takes no packs until then",
             Self::LogNearCap => {
                 "raise wal_max, or mend the group named here: it keeps the log from being freed"
+            }
+            Self::LogSparesRefused => {
+                "mend what the reason names (space, quota, file descriptors, permissions): writes go on until the spares are used, and wait then"
             }
             Self::ClockSkew => "set the clock, and keep it set with NTP",
             Self::Other => "ask a node of the newer release",

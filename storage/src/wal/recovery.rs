@@ -486,7 +486,7 @@ fn sized(shared: &Shared, files: Vec<SegmentFile>) -> Result<Vec<SegmentFile>, W
         if len == shared.config.segment_bytes {
             kept.push(file);
         } else {
-            let removed = shared.spares.unlink(&file);
+            let removed = shared.spares.unlink(file).map_err(Into::into);
             removed.map_err(io("remove a segment of another length"))?;
         }
     }
@@ -557,7 +557,8 @@ fn start(
 fn fresh(shared: &Arc<Shared>, hard: BTreeMap<GroupId, Hard>) -> Result<Writer, WalError> {
     let start = io("start the first segment");
     if shared.spares.ready() == 0 {
-        shared.spares.fill_one().map_err(&start)?;
+        let filled = shared.spares.fill_one().map_err(Into::into);
+        filled.map_err(&start)?;
     }
     let file = shared.spares.take_ready();
     let file = file.ok_or_else(|| start(std::io::ErrorKind::StorageFull.into()))?;

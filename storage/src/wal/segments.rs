@@ -8,12 +8,14 @@ use std::time::Duration;
 
 use henge_types::{GroupId, limits};
 
-use crate::disk::{Disk, DiskFile, FileId, OpenMode};
+use super::fill::{SpareError, fill};
+use crate::disk::{Disk, DiskFile, FileId};
+use crate::metrics;
 
-/// Bytes written at once when a segment is filled with zeros.
-const FILL_BYTES: usize = 1024 * 1024;
-/// How long a writer without a segment waits before it looks again.
+/// How long a writer without a segment waits before it looks again, and the least time between two tries to make one.
 const RETRY: Duration = Duration::from_secs(1);
+/// After so many doublings the tries are as rare as they get: one in 32 seconds.
+const RETRY_DOUBLINGS_MAX: u32 = 5;
 
 /// A file of the log.
 #[derive(Debug, Clone)]
@@ -176,6 +178,8 @@ struct SpareState {
     next_number: u64,
     /// The writer waits for a segment.
     urgent: bool,
+    /// Why the last spare could not be made or removed, and how many tries in a row failed.
+    refused: Option<(String, u32)>,
     stopped: bool,
 }
 
@@ -220,11 +224,16 @@ impl Spares {
     }
 
     /// A name is durable where it was made: a directory of the same name is another one.
+    /// One that cannot be looked up says nothing.
     fn check_dir(&self) -> io::Result<()> {
-        if self.disk.id_of(&self.dir)? == Some(self.dir_id) {
-            return Ok(());
+        match self.disk.id_of(&self.dir) {
+            Ok(id) if id != Some(self.dir_id) => Err(removed(&self.dir)),
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::debug!(%error, path = ?self.dir, "the log's directory cannot be looked up");
+                Ok(())
+            }
         }
-        Err(removed(&self.dir))
     }
 
     /// Files that are not in use: kept for the next segment, or removed when there are enough.
@@ -280,11 +289,13 @@ impl Spares {
             if state.stopped {
                 return Chore::Stop;
             }
-            if let Some(file) = state.retired.pop() {
+            // Before all else: a file that cannot be removed is in nobody's way.
+            let urgent = state.urgent && state.ready.is_empty();
+            if !urgent && let Some(file) = state.retired.pop() {
                 return Chore::Unlink(file);
             }
             let short = state.ready.len() < limits::WAL_SPARES && room(state.ready.len());
-            if short || (state.urgent && state.ready.is_empty()) {
+            if short || urgent {
                 return Chore::Fill;
             }
             state = self
@@ -294,15 +305,42 @@ impl Spares {
         }
     }
 
-    /// Waits a while after a failed filling, so that a full disk is not hammered.
+    /// Waits a while after a try that failed, the longer the more of them did: a second where the writer waits.
     pub(super) fn back_off(&self) {
-        let state = self.lock();
-        if !state.stopped {
+        let mut state = self.lock();
+        let tries = state.refused.as_ref().map_or(0, |(_, tries)| *tries);
+        for _ in 0..1_u32 << tries.saturating_sub(1).min(RETRY_DOUBLINGS_MAX) {
             let waited = self
                 .changed
                 .wait_timeout_while(state, RETRY, |state| !state.stopped);
-            drop(waited.unwrap_or_else(PoisonError::into_inner));
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
+            if state.stopped || (state.urgent && state.ready.is_empty()) {
+                return;
+            }
         }
+    }
+
+    /// A spare could not be made or removed.
+    pub(super) fn note_refusal(&self, error: &io::Error) {
+        let mut state = self.lock();
+        let tries = state.refused.as_ref().map_or(0, |(_, tries)| *tries) + 1;
+        if tries.is_power_of_two() {
+            tracing::error!(%error, tries, ready = state.ready.len(), "no spare log segment can be made: writes wait once those that are ready are used");
+        }
+        state.refused = Some((error.to_string(), tries));
+        metrics::wal_spare_refused();
+    }
+
+    /// A spare was made or removed.
+    pub(super) fn note_success(&self) {
+        self.lock().refused = None;
+    }
+
+    /// Why spares cannot be made; `None` while they can.
+    pub(super) fn refusal(&self) -> Option<String> {
+        let state = self.lock();
+        let (reason, _) = state.refused.as_ref()?;
+        Some(format!("{reason}; {} are ready", state.ready.len()))
     }
 
     /// What there is to do now, without waiting.
@@ -311,14 +349,15 @@ impl Spares {
     }
 
     /// Fills one more segment with zeros and keeps it ready.
-    pub(super) fn fill_one(&self) -> io::Result<()> {
+    pub(super) fn fill_one(&self) -> Result<(), SpareError> {
         let number = {
             let mut state = self.lock();
             state.next_number += 1;
             state.next_number - 1
         };
-        let file = fill(self.disk.as_ref(), &self.dir, number, self.segment_bytes)?;
-        self.check_dir()?;
+        let filled = fill(self.disk.as_ref(), &self.dir, number, self.segment_bytes);
+        self.check_dir().map_err(SpareError::Fatal)?;
+        let file = filled?;
         let mut state = self.lock();
         state.ready.push(file);
         state.urgent = false;
@@ -326,13 +365,19 @@ impl Spares {
         Ok(())
     }
 
-    pub(super) fn unlink(&self, file: &SegmentFile) -> io::Result<()> {
+    /// Removes a file that is not in use; one that cannot be removed is tried again later.
+    pub(super) fn unlink(&self, file: SegmentFile) -> Result<(), SpareError> {
         match self.disk.unlink(&file.path) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                self.lock().retired.insert(0, file);
+                return Err(SpareError::Refused(error));
+            }
         }
-        self.disk.sync_dir(&self.dir)
+        self.disk
+            .sync_dir(&self.dir)
+            .map_err(SpareError::of_sync_dir)
     }
 
     pub(super) fn ready(&self) -> usize {
@@ -356,37 +401,4 @@ pub(super) fn removed(path: &Path) -> io::Error {
          on would be lost. Start it again on its own data directory; if that is gone, remove this node \
          from the cluster and join it anew"
     ))
-}
-
-/// Makes a segment of really written zeros, durable with its name.
-fn fill(disk: &dyn Disk, dir: &Path, number: u64, bytes: u64) -> io::Result<SegmentFile> {
-    let unfinished = dir.join(format!("{number:016}.new"));
-    let path = dir.join(format!("{number:016}.seg"));
-    let filled = disk
-        .open(&unfinished, OpenMode::Create)
-        .and_then(|file| fill_file(file.as_ref(), bytes).map(|()| file));
-    let file = match filled {
-        Ok(file) => file,
-        Err(error) => {
-            if let Err(error) = disk.unlink(&unfinished) {
-                tracing::debug!(%error, "an unfinished segment stays until the next start");
-            }
-            return Err(error);
-        }
-    };
-    disk.rename(&unfinished, &path)?;
-    disk.sync_dir(dir)?;
-    SegmentFile::new(path, file)
-}
-
-fn fill_file(file: &dyn DiskFile, bytes: u64) -> io::Result<()> {
-    let zeros = vec![0; FILL_BYTES];
-    let mut at = 0;
-    while at < bytes {
-        let rest = usize::try_from(bytes - at).unwrap_or(FILL_BYTES);
-        let piece = zeros.get(..rest.min(FILL_BYTES)).unwrap_or(&zeros);
-        file.write_at(piece, at)?;
-        at += piece.len() as u64;
-    }
-    file.sync_all()
 }

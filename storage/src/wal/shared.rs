@@ -9,6 +9,7 @@ use henge_runtime::Clock;
 use henge_types::GroupId;
 use tokio::sync::watch;
 
+use super::fill::SpareError;
 use super::frame::{self, HEADER_BYTES};
 use super::group::{Cell, Freed, GroupState, invalid};
 use super::queue::{self, Operation, Queue, Work};
@@ -141,18 +142,20 @@ impl Shared {
             let room = |ready| self.table().len() + ready < self.segments_max();
             let result = match self.spares.next_chore(room) {
                 Chore::Stop => return,
-                Chore::Unlink(file) => self.spares.unlink(&file),
+                Chore::Unlink(file) => self.spares.unlink(file),
                 Chore::Fill => self.spares.fill_one(),
             };
             match result {
-                Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::StorageFull => {
-                    tracing::error!(%error, "no space for a spare log segment: free some");
+                Ok(()) => self.spares.note_success(),
+                Err(SpareError::Refused(error)) => {
+                    self.spares.note_refusal(&error);
                     self.spares.back_off();
                 }
                 // A spare is nothing that was acknowledged.
-                Err(error) if self.queue.is_closing() => return self.kill(&error),
-                Err(error) => return self.die(&error),
+                Err(SpareError::Fatal(error)) if self.queue.is_closing() => {
+                    return self.kill(&error);
+                }
+                Err(SpareError::Fatal(error)) => return self.die(&error),
             }
         }
     }

@@ -524,7 +524,7 @@ impl Writer {
     /// What the filling thread does otherwise.
     fn tidy(&self) -> io::Result<()> {
         while let Some(file) = self.shared.spares.chore_now() {
-            self.shared.spares.unlink(&file)?;
+            self.shared.spares.unlink(file)?;
         }
         Ok(())
     }

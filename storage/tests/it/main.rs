@@ -16,3 +16,4 @@ mod wal_faults;
 mod wal_model;
 mod wal_power;
 mod wal_removed;
+mod wal_spares;

@@ -242,7 +242,7 @@ fn the_size_may_be_asked_for_while_segments_are_filled() {
 }
 
 /// Waits for a condition with a deadline, without sleeping.
-fn wait(condition: impl Fn() -> bool) {
+pub(crate) fn wait(condition: impl Fn() -> bool) {
     let deadline = henge_runtime::Clock::instant(&SystemClock) + DEADLINE;
     while !condition() {
         assert!(
