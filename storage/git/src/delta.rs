@@ -9,7 +9,7 @@ mod apply;
 mod encode;
 mod index;
 
-pub(crate) use apply::apply;
+pub(crate) use apply::{apply, sizes};
 pub(crate) use encode::encode;
 pub(crate) use index::DeltaIndex;
 

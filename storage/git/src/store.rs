@@ -303,7 +303,6 @@ impl ObjectStore {
 
     /// How many bytes an object has, and its kind; `None` when it is not there. Of a delta only the head is inflated.
     pub(crate) fn header(&self, id: &oid) -> Result<Option<(Kind, u64)>, StoreError> {
-        use gix_pack::data::decode::header::ResolvedBase;
         let failed = |source| StoreError::Object {
             id: id.to_owned(),
             source,
@@ -317,21 +316,10 @@ impl ObjectStore {
             Some(Location::Packed { pack, entry }) => (pack, entry),
         };
         let pack = self.pack(slot);
-        let resolve = |base: &oid| {
-            let entry = pack.index.lookup(base);
-            entry
-                .map(|entry| {
-                    let offset = pack.index.pack_offset_at_index(entry);
-                    pack.files().entry(offset).map(ResolvedBase::InPack)
-                })
-                .transpose()
-        };
-        let entry = pack.files().entry(pack.index.pack_offset_at_index(entry));
+        let offset = pack.index.pack_offset_at_index(entry);
         let mut decoder = self.decoder.borrow_mut();
-        let header =
-            entry.and_then(|entry| pack.data.decode_header(entry, decoder.inflate(), &resolve));
-        let header = header.map_err(failed)?;
-        Ok(Some((header.kind, header.object_size)))
+        let header = pack.files().header(offset, decoder.inflate());
+        header.map(Some).map_err(failed)
     }
 
     fn packed_kind(&self, slot: u32, offset: u64) -> gix_error::Result<Kind> {

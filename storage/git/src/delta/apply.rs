@@ -43,6 +43,11 @@ enum Instruction<'a> {
     Insert(&'a [u8]),
 }
 
+/// The sizes that a delta begins with: of its base, and of what it makes.
+pub(crate) fn sizes(mut delta: &[u8]) -> Result<(u64, u64), DeltaError> {
+    Ok((take_size(&mut delta)?, take_size(&mut delta)?))
+}
+
 /// Appends to `output`, which it empties first, what `delta` makes out of `base`.
 pub(crate) fn apply(base: &[u8], delta: &[u8], output: &mut Vec<u8>) -> Result<(), DeltaError> {
     output.clear();

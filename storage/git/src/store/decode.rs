@@ -8,8 +8,9 @@ use gix_error::corruption;
 use gix_object::Kind;
 use gix_pack::data::Entry;
 use gix_pack::data::entry::Header;
+use henge_storage::objects::blocks::BLOCK_BYTES;
 
-use crate::delta::apply;
+use crate::delta::{apply, sizes};
 use crate::generations::Generations;
 use crate::store::sound::Sound;
 
@@ -21,6 +22,8 @@ const KEPT_OBJECT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 const KEPT_ENTRY_BYTES: usize = 96;
 /// The most bytes before the data of an entry: type and size, and the name of a base.
 const ENTRY_HEAD_BYTES_MAX: u64 = 48;
+/// The most bytes of the two sizes that a delta begins with.
+const DELTA_HEAD_BYTES_MAX: usize = 20;
 /// DEFLATE makes no more than this many bytes out of one: an entry that claims more is broken.
 const INFLATE_RATIO_MAX: u64 = 1032;
 
@@ -60,6 +63,47 @@ impl PackFiles<'_> {
         let range = range.start..range.end.min(self.data.data_len() as u64);
         let checked = sound.check_read(self.data, &range);
         checked.map_err(gix_error::Error::from_error)
+    }
+
+    /// Kind and size of the object whose entry begins at `offset`. Of a delta only the head is inflated.
+    pub(crate) fn header(
+        self,
+        offset: u64,
+        inflate: &mut gix_zlib::Inflate,
+    ) -> gix_error::Result<(Kind, u64)> {
+        let mut made = None;
+        let mut at = offset;
+        // A chain is shorter than its pack: this bound only stops a cycle in a broken file.
+        for _ in 0..=self.data.num_objects() {
+            let entry = self.entry(at)?;
+            if let Some(kind) = entry.header.as_kind() {
+                return Ok((kind, made.unwrap_or(entry.decompressed_size)));
+            }
+            if made.is_none() {
+                made = Some(self.made_bytes(&entry, inflate)?);
+            }
+            let below = self.base_offset(&entry);
+            at = below.ok_or_else(|| corruption("the base of a delta is missing"))?;
+        }
+        Err(corruption("a chain of deltas does not end").into())
+    }
+
+    /// The size of the object that a delta makes.
+    fn made_bytes(self, entry: &Entry, inflate: &mut gix_zlib::Inflate) -> gix_error::Result<u64> {
+        let stored = entry.data_offset..self.data.pack_end() as u64;
+        let stored = self.data.entry_slice(stored).unwrap_or_default();
+        let mut head = [0; DELTA_HEAD_BYTES_MAX];
+        inflate.reset();
+        let inflated = inflate.prefix(stored, &mut head);
+        // What was read is known only now; of what cannot be inflated, as much as an intact head may take.
+        let read = inflated
+            .as_ref()
+            .map_or(BLOCK_BYTES as u64, |(_, read, _)| *read as u64);
+        self.check(entry.data_offset..entry.data_offset + read)?;
+        let (_, _, written) = inflated?;
+        let (_, made) =
+            sizes(head.get(..written).unwrap_or_default()).map_err(gix_error::Error::from_error)?;
+        Ok(made)
     }
 
     /// Where the base of a delta entry lies: a pack on disk is complete.

@@ -153,7 +153,7 @@ fn sparse_checkouts_fetch_what_they_show() {
     });
 }
 
-fn command(git: &Git, name: &str, arguments: &[&str]) -> Vec<u8> {
+pub(crate) fn command(git: &Git, name: &str, arguments: &[&str]) -> Vec<u8> {
     let mut body = line(&format!("command={name}\n"));
     body.extend(line(&format!("object-format={}", git.format)));
     body.extend_from_slice(b"0001");
