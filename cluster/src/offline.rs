@@ -142,13 +142,16 @@ impl Sources {
         group: GroupId,
         inline: &mut dyn FnMut(&PackRef) -> io::Result<()>,
     ) -> io::Result<Result<Option<OfflineGroup>, String>> {
-        let (mut state, mut applied) = match self.base(group) {
-            Ok(base) => base.unwrap_or_else(|| (State::empty(), 0)),
-            Err(reason) => return Ok(Err(reason)),
-        };
+        let base = self.base(group);
+        let (mut state, mut applied) = base.state.unwrap_or_else(|| (State::empty(), 0));
         let known = applied;
         let Some(wal) = &self.wal else {
-            return Ok(Ok(found(state, applied, 0)));
+            return Ok(
+                match (found(state, applied, 0), base.unreadable.as_slice()) {
+                    (None, [_, ..]) => Err(base.unreadable.join("; ")),
+                    (found, _) => Ok(found),
+                },
+            );
         };
         let log = wal.group(group);
         let committed = log.committed.as_deref().map(raft::decode_log_id);
@@ -157,10 +160,15 @@ impl Sources {
         let first = log.first_index.unwrap_or(0);
         let last = log.last_index.unwrap_or(0);
         if purged > slot(applied) {
-            return Ok(Err(format!(
+            let mut reason = format!(
                 "the log begins behind entry {}, and no snapshot or kv reaches it: entries are missing",
                 purged.saturating_sub(1)
-            )));
+            );
+            for unreadable in &base.unreadable {
+                reason.push_str("; ");
+                reason.push_str(unreadable);
+            }
+            return Ok(Err(reason));
         }
         let mut next = first.max(1);
         while first > 0 && next <= last {
@@ -192,31 +200,66 @@ impl Sources {
         Ok(Ok(found(state, applied, uncommitted)))
     }
 
-    /// What a clean stop left, or the newest snapshot: whichever is newer.
-    fn base(&self, group: GroupId) -> Result<Option<(State, u64)>, String> {
-        let mut base = None;
-        let snapshot = self.snapshots.latest(group).map_err(|e| e.to_string())?;
-        if let Some(file) = snapshot {
-            let position = Position::decode(&file.meta).map_err(|error| error.to_string())?;
-            let state = snapshot_file::load(&self.snapshots, &file);
-            base = Some((state.map_err(|error| error.to_string())?, position.index()));
+    /// What a clean stop left, or the newest snapshot: whichever is newer. One that cannot be read is in nobody's way.
+    fn base(&self, group: GroupId) -> Base {
+        let mut base = newest([self.snapshot(group), self.image(group)]);
+        if let Some(path) = self.snapshots.damaged(group) {
+            let name = path.file_name().unwrap_or_default().display();
+            let text =
+                format!("its snapshot {name} is damaged: the bytes do not match their checksum");
+            base.unreadable.push(text);
         }
-        let image = match &self.kv {
-            Some(kv) => kv.load(group).map_err(|error| error.to_string())?,
-            None => None,
-        };
-        if let Some(image) = image {
-            let position = Position::decode(&image.meta).map_err(|error| error.to_string())?;
-            let is_newer = base.as_ref().is_none_or(|(_, at)| position.index() >= *at);
-            if is_newer {
-                base = Some((State::from_pairs(image.pairs), position.index()));
-            }
-        }
-        if let Some((state, _)) = &base {
-            henge_state::check_version(state).map_err(|error| error.to_string())?;
-        }
-        Ok(base)
+        base
     }
+
+    fn snapshot(&self, group: GroupId) -> Result<Option<(State, u64)>, String> {
+        let latest = self.snapshots.latest(group).map_err(|e| e.to_string())?;
+        let Some(file) = latest else { return Ok(None) };
+        let position = Position::decode(&file.meta).map_err(|error| error.to_string())?;
+        let state = snapshot_file::load(&self.snapshots, &file);
+        let state = state.map_err(|error| format!("its snapshot cannot be read: {error}"))?;
+        Ok(Some((state, position.index())))
+    }
+
+    fn image(&self, group: GroupId) -> Result<Option<(State, u64)>, String> {
+        let Some(kv) = &self.kv else { return Ok(None) };
+        let image = kv.load(group);
+        let image = image.map_err(|error| format!("its kv cannot be read: {error}"))?;
+        let Some(image) = image else { return Ok(None) };
+        let position = Position::decode(&image.meta).map_err(|error| error.to_string())?;
+        Ok(Some((State::from_pairs(image.pairs), position.index())))
+    }
+}
+
+/// What the log is applied to.
+#[derive(Debug, Default)]
+struct Base {
+    /// The newest state, and the last entry that is in it.
+    state: Option<(State, u64)>,
+    /// Why the others could not be read.
+    unreadable: Vec<String>,
+}
+
+/// The newest of the states that could be read, the last one of equals.
+fn newest(sources: impl IntoIterator<Item = Result<Option<(State, u64)>, String>>) -> Base {
+    let mut base = Base::default();
+    for source in sources {
+        let checked = source.and_then(|found| {
+            let Some((state, applied)) = found else {
+                return Ok(None);
+            };
+            henge_state::check_version(&state).map_err(|error| error.to_string())?;
+            Ok(Some((state, applied)))
+        });
+        match checked {
+            Ok(Some(found)) if base.state.as_ref().is_none_or(|(_, at)| found.1 >= *at) => {
+                base.state = Some(found);
+            }
+            Ok(_) => {}
+            Err(reason) => base.unreadable.push(reason),
+        }
+    }
+    base
 }
 
 fn found(state: State, applied: u64, uncommitted: u64) -> Option<OfflineGroup> {
@@ -281,5 +324,26 @@ fn packs(command: &Command) -> Vec<&PackRef> {
         | ShardCommand::RecordMirror(_)
         | ShardCommand::SetNonceSeed(_)
         | ShardCommand::EditMirror(_) => Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A snapshot that could not be read cost the group, although the kv had all of it; and the other way round.
+    #[test]
+    fn what_cannot_be_read_is_in_nobodys_way() {
+        let state = || State::empty();
+        let unreadable = || Err("cannot be read".to_owned());
+        let at = |base: &Base| base.state.as_ref().map(|(_, at)| *at);
+        let base = newest([unreadable(), Ok(Some((state(), 7)))]);
+        assert_eq!((at(&base), base.unreadable.len()), (Some(7), 1));
+        let base = newest([Ok(Some((state(), 5))), unreadable()]);
+        assert_eq!((at(&base), base.unreadable.len()), (Some(5), 1));
+        let base = newest([Ok(Some((state(), 5))), Ok(Some((state(), 3)))]);
+        assert_eq!((at(&base), base.unreadable.len()), (Some(5), 0));
+        let base = newest([Ok(None), unreadable()]);
+        assert_eq!((at(&base), base.unreadable.len()), (None, 1));
     }
 }

@@ -2,8 +2,10 @@
 //! alone.
 //!
 //! - `bare`: one repository: its packs, refs and HEAD.
+//! - `copy`: copying off a disk that may be failing.
 
 mod bare;
+mod copy;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -51,13 +53,16 @@ fn export(args: &Export) -> anyhow::Result<Outcome> {
     );
     // Held to the end: no node starts meanwhile.
     let _lock = data_dir::hold(dir).context("stop the node first")?;
+    copy::check_outside(dir, &args.dest)?;
     make_empty(&args.dest)?;
+    copy::check_outside(dir, &args.dest)?;
     let scratch = tempfile::Builder::new()
         .prefix(".henge-export-")
         .tempdir_in(&args.dest)
         .with_context(|| format!("cannot write to {}", args.dest.display()))?;
     let copies = Copies::make(dir, scratch.path())?;
-    let offline = copies.read()?;
+    let mut offline = copies.read()?;
+    offline.missing.splice(0..0, copies.unreadable);
     let work = bare::Work {
         sources: vec![
             bare::Source::Networks(dir.join("networks")),
@@ -90,23 +95,25 @@ struct Copies {
     snapshots: PathBuf,
     /// Small packs out of the log.
     inline: PathBuf,
+    /// The files that could not be read, one sentence each.
+    unreadable: Vec<String>,
 }
 
 impl Copies {
     fn make(dir: &Path, scratch: &Path) -> anyhow::Result<Self> {
-        let copies = Self {
+        let mut copies = Self {
             wal: scratch.join("wal"),
             kv: scratch.join("kv"),
             snapshots: scratch.join("snapshots"),
             inline: scratch.join("inline"),
+            unreadable: Vec::new(),
         };
         for (name, to) in [
             ("wal", &copies.wal),
             ("kv", &copies.kv),
             ("snapshots", &copies.snapshots),
         ] {
-            let from = dir.join(name);
-            copy_tree(&from, to).with_context(|| format!("cannot copy {}", from.display()))?;
+            copy::tree(&dir.join(name), to, &mut copies.unreadable)?;
         }
         fs::create_dir_all(&copies.inline).context("cannot make a scratch directory")?;
         Ok(copies)
@@ -130,27 +137,6 @@ impl Copies {
         fs::write(self.inline.join(format!("pack-{name}.pack")), &inline.pack)?;
         fs::write(self.inline.join(format!("pack-{name}.idx")), &inline.idx)
     }
-}
-
-/// Nothing where there is nothing.
-fn copy_tree(from: &Path, to: &Path) -> io::Result<()> {
-    fs::create_dir_all(to)?;
-    let entries = match fs::read_dir(from) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(error),
-    };
-    for entry in entries {
-        let entry = entry?;
-        let target = to.join(entry.file_name());
-        let kind = entry.file_type()?;
-        if kind.is_dir() {
-            copy_tree(&entry.path(), &target)?;
-        } else if kind.is_file() {
-            fs::copy(entry.path(), &target)?;
-        }
-    }
-    Ok(())
 }
 
 /// A repository and where it goes.

@@ -10,6 +10,8 @@ use henge_state::{ShardView, State};
 use henge_storage::objects::{ObjectError, ObjectStore};
 use henge_types::{NetworkId, ObjectFormat, ObjectId, PackId, ShardRepo};
 
+use super::copy;
+
 /// Refs without an object that a report names before it only counts them.
 const REFS_NAMED_MAX: usize = 20;
 /// A version 2 index: signature and version, then 256 counts of four bytes, then the object ids.
@@ -122,25 +124,47 @@ impl Work {
         to: &Path,
     ) -> anyhow::Result<Result<u64, String>> {
         let name = |extension: &str| format!("pack-{pack}.{extension}");
-        let files = |extension: &str| {
-            let paths = self
-                .sources
-                .iter()
-                .map(|s| s.dir(network).join(name(extension)));
-            paths.filter(|path| path.is_file()).collect::<Vec<_>>()
+        let mut reason = String::new();
+        let mut files = |extension: &str| {
+            let mut found = Vec::new();
+            for source in &self.sources {
+                let path = source.dir(network).join(name(extension));
+                match fs::metadata(&path) {
+                    Ok(file) if file.is_file() => found.push(path),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => reason = unreadable(&path, &error),
+                }
+            }
+            found
         };
         let (packs, indexes) = (files("pack"), files("idx"));
         if packs.is_empty() || indexes.is_empty() {
-            return Ok(Err("it is not on this disk".to_owned()));
+            if reason.is_empty() {
+                "it is not on this disk".clone_into(&mut reason);
+            }
+            return Ok(Err(reason));
         }
         let (pack_to, idx_to) = (to.join(name("pack")), to.join(name("idx")));
-        let mut reason = String::new();
         // A crash in a promotion leaves a pack in one place and its index in another.
         for (pack_from, idx_from) in packs
             .iter()
             .flat_map(|pack| indexes.iter().map(move |idx| (pack, idx)))
         {
-            let bytes = copy(pack_from, &pack_to)? + copy(idx_from, &idx_to)?;
+            let mut bytes = 0;
+            let mut read = true;
+            for (from, to) in [(pack_from, &pack_to), (idx_from, &idx_to)] {
+                match copy::file(from, to)? {
+                    Ok(copied) => bytes += copied,
+                    Err(error) => {
+                        reason = unreadable(from, &error);
+                        read = false;
+                    }
+                }
+            }
+            if !read {
+                continue;
+            }
             match self.store.verify_files(pack, &pack_to, &idx_to) {
                 Ok(()) => return Ok(Ok(bytes)),
                 Err(error @ (ObjectError::BrokenPack { .. } | ObjectError::MissingPack(_))) => {
@@ -151,21 +175,20 @@ impl Work {
                 }
             }
         }
-        fs::remove_file(&pack_to).context("cannot remove a damaged copy")?;
-        fs::remove_file(&idx_to).context("cannot remove a damaged copy")?;
+        for left in [&pack_to, &idx_to] {
+            match fs::remove_file(left) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(error).context("cannot remove a damaged copy");
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
         Ok(Err(reason))
     }
 }
 
-/// Copies a file, durably.
-fn copy(from: &Path, to: &Path) -> anyhow::Result<u64> {
-    let copied = || -> io::Result<u64> {
-        let (mut source, mut target) = (File::open(from)?, File::create(to)?);
-        let bytes = io::copy(&mut source, &mut target)?;
-        target.sync_all()?;
-        Ok(bytes)
-    };
-    copied().with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+fn unreadable(path: &Path, error: &io::Error) -> String {
+    format!("{} cannot be read: {error}", path.display())
 }
 
 /// Notes the refs whose object is in none of the packs.

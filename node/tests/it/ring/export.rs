@@ -108,9 +108,17 @@ fn every_repository_comes_out_of_one_nodes_disk() {
         said(&done)
     );
 
-    // After a crash: from the snapshots and the log.
+    // Nothing in a data directory is changed.
+    let dest = ring.node_dir(killed).join("out");
     ring.kill(killed);
     let before = fingerprint(&ring.node_dir(killed));
+    let done = export(&ring.node_dir(killed), &dest);
+    assert_eq!(done.status.code(), Some(1));
+    let text = said(&done);
+    assert!(text.contains("lies in the data directory"), "{text}");
+    assert_eq!(fingerprint(&ring.node_dir(killed)), before, "{text}");
+
+    // After a crash: from the snapshots and the log.
     let dest = ring.dir.path().join("from-killed");
     let done = export(&ring.node_dir(killed), &dest);
     assert!(done.status.success(), "{}", said(&done));
