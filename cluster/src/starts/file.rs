@@ -50,19 +50,29 @@ impl StartsFile {
         if disk.file_len(&path)?.is_none() {
             return Ok(Self::default());
         }
-        let file = disk.open(&path, OpenMode::Read)?;
         let mut bytes = vec![0; BYTES_MAX];
-        let len = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(len);
+        let opened = disk.open(&path, OpenMode::Read);
+        let read = opened.and_then(|file| file.read_at(&mut bytes, 0));
+        let unreadable = |error: io::Error| {
+            let path = path.display();
+            io::Error::new(error.kind(), format!("{path} cannot be read: {error}"))
+        };
+        bytes.truncate(read.map_err(unreadable)?);
         let damaged = |why: String| {
             let path = path.display();
             io::Error::other(format!(
-                "{path} is damaged: {why}. Put it back as the node wrote it; where it cannot be, leave the node \
-                 stopped: the other nodes have everything that was acknowledged"
+                "{path} is damaged: {why}. It holds the starts of this node, by which the other nodes tell its data \
+                 directory from an old copy. Put it back as the node wrote it, and never one from a backup; where it \
+                 cannot be, leave the node stopped: the other nodes have everything that was acknowledged, and \
+                 `henge node export --offline` writes what this disk has"
             ))
         };
+        if bytes.is_empty() {
+            return Err(damaged("it is empty".to_owned()));
+        }
+        let parsed = serde_json::from_slice(&bytes);
         let mut file: Self =
-            serde_json::from_slice(&bytes).map_err(|error| damaged(error.to_string()))?;
+            parsed.map_err(|error| damaged(format!("a node did not write it so ({error})")))?;
         if let Some(sum) = file.sum.take()
             && sum != file.digest()
         {
@@ -152,8 +162,30 @@ mod tests {
         file.place = Place::Moved;
         file.write(&OsDisk, dir.path()).expect("written");
         assert_eq!(StartsFile::read(&OsDisk, dir.path()).expect("reads"), file);
-        std::fs::write(dir.path().join(FILE), "{").expect("written");
-        assert!(StartsFile::read(&OsDisk, dir.path()).is_err());
+    }
+
+    /// The error of a damaged file was what the parser says of a line and a column.
+    #[test]
+    fn a_damaged_file_is_explained() {
+        let dir = tempfile::tempdir().expect("a folder");
+        for (bytes, why) in [
+            ("", "is empty"),
+            ("{", "did not write it so"),
+            ("\0\0\0\0", "did not write it so"),
+            (r#"{"sum":"00"}"#, "checksum does not match"),
+        ] {
+            std::fs::write(dir.path().join(FILE), bytes).expect("written");
+            let error = StartsFile::read(&OsDisk, dir.path()).expect_err(why);
+            let words = error.to_string();
+            for part in [
+                "starts.json is damaged",
+                why,
+                "the starts of this node",
+                "Put it back",
+            ] {
+                assert!(words.contains(part), "{part}: {words}");
+            }
+        }
     }
 
     /// A bit flipped in the id of the registered start: the node was refused as an old copy of itself.

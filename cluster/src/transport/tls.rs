@@ -8,7 +8,7 @@ use std::sync::Arc;
 use henge_types::{ClusterId, NodeId};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use thiserror::Error;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -150,13 +150,75 @@ fn file_error(path: &Path) -> impl FnOnce(io::Error) -> TlsError + '_ {
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let file = File::open(path).map_err(file_error(path))?;
-    CertificateDer::pem_reader_iter(BufReader::new(file))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| file_error(path)(io::Error::other(error)))
+    let read = CertificateDer::pem_reader_iter(BufReader::new(file));
+    let certificates = read.collect::<Result<Vec<_>, _>>().and_then(|found| {
+        // Of a file that was cut before its first line ends, nothing looks like a certificate.
+        (!found.is_empty())
+            .then_some(found)
+            .ok_or(pem::Error::NoItemsFound)
+    });
+    certificates.map_err(|error| file_error(path)(explained(error, "certificate")))
 }
 
 fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     let file = File::open(path).map_err(file_error(path))?;
     PrivateKeyDer::from_pem_reader(BufReader::new(file))
-        .map_err(|error| file_error(path)(io::Error::other(error)))
+        .map_err(|error| file_error(path)(explained(error, "private key")))
+}
+
+/// What is wrong with a PEM file, in words: the parser shows its lines as numbers.
+fn explained(error: pem::Error, what: &str) -> io::Error {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
+    let why = match error {
+        pem::Error::Io(error) => return error,
+        pem::Error::MissingSectionEnd { end_marker } => {
+            format!(
+                "it is cut short, the line {:?} is missing",
+                text(&end_marker)
+            )
+        }
+        pem::Error::IllegalSectionStart { line } => {
+            format!("the line {:?} begins no section", text(&line))
+        }
+        pem::Error::Base64Decode(why) => format!("a section is not base64: {why}"),
+        pem::Error::NoItemsFound => format!("it holds no {what}"),
+        // Too large; the enumeration may grow.
+        error => error.to_string(),
+    };
+    io::Error::other(format!(
+        "{why}. It is to be the PEM file of a {what}: put it back from where the cluster's files were made"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A file that was cut was shown as the numbers of the bytes that it lacks.
+    #[test]
+    fn a_cut_pem_file_is_explained_in_words() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::new(vec!["a".to_owned()]).expect("parameters");
+        let certificate = params.self_signed(&key).expect("signs").pem();
+        let path = dir.path().join("node.pem");
+        let certificate = certificate.trim_end();
+        for len in 0..certificate.len() {
+            std::fs::write(&path, &certificate[..len]).expect("writes");
+            let words = certificates(&path).expect_err("is cut").to_string();
+            assert!(words.contains("node.pem"), "{words}");
+            assert!(!words.contains("[45, 45"), "{words}");
+        }
+        std::fs::write(&path, &certificate[..certificate.len() / 2]).expect("writes");
+        let words = certificates(&path).expect_err("is cut").to_string();
+        assert!(words.contains("it is cut short"), "{words}");
+        assert!(words.contains("-----END CERTIFICATE"), "{words}");
+        let whole = key.serialize_pem();
+        std::fs::write(&path, &whole[..whole.len() / 2]).expect("writes");
+        let words = private_key(&path).expect_err("is cut").to_string();
+        assert!(words.contains("it is cut short"), "{words}");
+        std::fs::write(&path, "").expect("writes");
+        let words = private_key(&path).expect_err("is empty").to_string();
+        assert!(words.contains("it holds no private key"), "{words}");
+    }
 }
