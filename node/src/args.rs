@@ -211,6 +211,23 @@ mod tests {
         Henge::command().debug_assert();
     }
 
+    /// What the status advises named commands that no release had.
+    #[test]
+    fn advised_commands_exist() {
+        for kind in henge_types::ConditionKind::ALL {
+            let quoted = kind.advice().split('`').skip(1).step_by(2);
+            for command in quoted.filter_map(|quoted| quoted.strip_prefix("henge ")) {
+                let mut at = Henge::command();
+                let names = command.split(' ');
+                for name in names.take_while(|name| name.chars().all(|c| c.is_ascii_lowercase())) {
+                    let found = at.find_subcommand(name).cloned();
+                    at = found.unwrap_or_else(|| panic!("{command}: {name}"));
+                }
+                assert!(!at.has_subcommands(), "{command}");
+            }
+        }
+    }
+
     #[test]
     fn numbers_out_of_range_are_refused() {
         for args in [

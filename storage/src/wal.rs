@@ -163,7 +163,8 @@ pub enum WalError {
     /// Acknowledged records are damaged or missing: this node must not vote with what is left.
     #[error(
         "the write-ahead log lost acknowledged records at offset {offset} of segment {segment}: \
-         remove this node from the cluster, wipe its data directory and join it again"
+         leave this node stopped, the other nodes have everything that was acknowledged; \
+         `henge node export --offline` writes what this disk still has"
     )]
     LostAcknowledged {
         /// The generation of the segment.

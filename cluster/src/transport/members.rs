@@ -42,7 +42,7 @@ pub enum Stranger {
     NotAMember(NodeId),
     /// The member's disk was wiped, or this is an old copy of it.
     #[error(
-        "node {node} is a member as incarnation {member}, not as {said}: it has to join again under a new number"
+        "node {node} is a member as incarnation {member}, not as {said}: start it with the data directory of incarnation {member}; where that is gone, leave it stopped"
     )]
     Incarnation {
         /// The node.

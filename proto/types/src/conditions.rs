@@ -194,7 +194,7 @@ impl ConditionKind {
             Self::GroupNotServed => "bring nodes back until a majority of the voters answers",
             Self::StatesDiffer => "keep every data directory as it is and report this",
             Self::PackLost => {
-                "restore the repository from a copy, or push the missing objects again"
+                "put the pack and its index back from a copy of a data directory and restart the node; or delete the repository and import it anew from a clone"
             }
             Self::MetaUnreachable => "bring nodes back, and look at the network between them",
             Self::NodeSilent => "start the node, and look at the network between the nodes",
@@ -210,10 +210,10 @@ impl ConditionKind {
                 "wait until it has caught up; if it does not, look at the leader's log"
             }
             Self::ReplicaLogWentBack => {
-                "stop that node: its disk lost acknowledged entries; let it come back empty"
+                "leave that node stopped: its disk lost acknowledged entries, which the other nodes have; start it with its newest data directory where there is one"
             }
             Self::OldCopy => {
-                "stop that node and do not serve from the copy; start the newest directory, or let the node come back empty"
+                "leave the copy stopped; start the node with its newest data directory, and where there is none leave the node stopped: the others have what was acknowledged"
             }
             Self::PacksUnwritten => {
                 "make the data directory writable and give it room; the packs are written by themselves then"
@@ -222,24 +222,24 @@ impl ConditionKind {
                 "nothing at once: packs are fetched again from another replica; if it stays or comes back, replace the disk"
             }
             Self::SnapshotDamaged => {
-                "do not kill the node: the group takes another snapshot by itself; if it stays, read the node's log; if it comes back, replace the disk"
+                "let the node run: the group takes another snapshot by itself; if this stays, read the node's log; if it comes back, replace the disk"
             }
             Self::PacksMissing => {
                 "nothing: they are fetched from other replicas; if it stays, see that those are up"
             }
             Self::CompactionFailing => {
-                "read the node's log for the reason; see that git is installed and that there is room"
+                "read the node's log for the reason; see that its disk has room"
             }
-            Self::CheckUnfinished => "run `henge repo fsck` again, read its answer",
+            Self::CheckUnfinished => "run `henge repo fsck OWNER/NAME` and read its answer",
             Self::LowSpace => "free disk space or add some: the node takes no packs until then",
             Self::LogNearCap => {
-                "raise wal_max, or mend the group named here: it keeps the log from being freed"
+                "mend what keeps the group named here from taking a snapshot, or raise `[storage] wal_max` and restart the node"
             }
             Self::LogSparesRefused => {
                 "mend what the reason names (space, quota, file descriptors, permissions): writes go on until the spares are used, and wait then"
             }
             Self::ClockSkew => "set the clock, and keep it set with NTP",
-            Self::Other => "ask a node of the newer release",
+            Self::Other => "ask a node of the newer release with `henge cluster status`",
         }
     }
 }

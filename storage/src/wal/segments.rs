@@ -398,7 +398,7 @@ impl Spares {
 pub(super) fn removed(path: &Path) -> io::Error {
     io::Error::other(format!(
         "{path:?} was removed or replaced while this process writes there: what it acknowledged from here \
-         on would be lost. Start it again on its own data directory; if that is gone, remove this node \
-         from the cluster and join it anew"
+         on would be lost. Start it again on its own data directory; if that is gone, leave this node \
+         stopped: the other nodes have everything that was acknowledged"
     ))
 }

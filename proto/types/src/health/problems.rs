@@ -236,6 +236,15 @@ fn reported(
         draft.note(report, condition);
         return;
     }
+    if matches!(
+        kind,
+        ConditionKind::OldCopy | ConditionKind::ReplicaLogWentBack
+    ) && let Some(other) = node_of(subject)
+    {
+        // The members that know of it report it; the node itself does not run, or does not know.
+        drafts.about(kind, Some(other)).note(report, condition);
+        return;
+    }
     let on_another = subject
         .split_once(" on ")
         .filter(|_| kind == ConditionKind::ReplicaLags);

@@ -224,6 +224,24 @@ fn conditions() -> Vec<Case> {
             "node 2, network x: a pack is lost: detail",
             ALL,
         ),
+        // The two that report them are not what is to be mended.
+        case(
+            "an old copy that others refuse",
+            |s| {
+                raise(s, 1, ConditionKind::OldCopy, "node 3");
+                raise(s, 2, ConditionKind::OldCopy, "node 3");
+            },
+            Verdict::Degraded,
+            "node 3: an old copy of a data directory: detail",
+            ALL,
+        ),
+        case(
+            "a log that went back, as its leader saw",
+            |s| raise(s, 1, ConditionKind::ReplicaLogWentBack, "node 2"),
+            Verdict::Degraded,
+            "node 2: the replica's log went back: detail",
+            ALL,
+        ),
         case(
             "a node that says that it is not ready",
             |s| report(s, 2).not_ready = Some("starting: replaying".to_owned()),
@@ -297,6 +315,25 @@ fn conditions_give_their_time_and_the_gravest_come_first() {
     assert_eq!(
         low.sentence(),
         "node 3, /data: free disk space is low: detail"
+    );
+}
+
+/// What a member knows of another one was shown as if it was the matter of the node that reports it.
+#[test]
+fn what_is_about_another_node_is_shown_there() {
+    let mut status = well();
+    raise(&mut status, 1, ConditionKind::OldCopy, "node 3");
+    raise(&mut status, 2, ConditionKind::OldCopy, "node 3");
+    raise(&mut status, 2, ConditionKind::ReplicaLogWentBack, "node 1");
+    let problems = judge(&status).problems;
+    let mut sentences: Vec<_> = problems.iter().map(|p| p.sentence()).collect();
+    sentences.sort_unstable();
+    assert_eq!(
+        sentences,
+        [
+            "node 1: the replica's log went back: detail",
+            "node 3: an old copy of a data directory: detail"
+        ]
     );
 }
 
