@@ -273,6 +273,7 @@ impl SnapshotStore {
             && covered >= index
             && !self.is_damaged(group, &latest)
         {
+            self.keep_only(group, &latest)?;
             return Ok(latest);
         }
         // Numbers grow with what files cover: a release that goes by them finds the same one.
@@ -282,17 +283,20 @@ impl SnapshotStore {
         OsDisk.sync_dir(&dir).map_err(io("sync their directory"))?;
         let named = SnapshotFile::named(file.meta.clone(), path, file.body_bytes);
         let latest = (index, named.clone());
-        {
-            let mut state = self.shared.lock();
-            state.latest.insert(group, latest);
-            state.damaged.remove(&group);
-        }
+        self.shared.lock().latest.insert(group, latest);
+        self.keep_only(group, &named)?;
+        Ok(named)
+    }
+
+    /// Removes what `latest` has taken the place of, damaged or not; with `naming` held.
+    fn keep_only(&self, group: GroupId, latest: &SnapshotFile) -> Result<(), SnapshotError> {
+        self.shared.lock().damaged.remove(&group);
         for other in self.files(group)? {
-            if other != named.path {
+            if other != latest.path {
                 fs::remove_file(&other).map_err(io("remove an older one"))?;
             }
         }
-        Ok(named)
+        Ok(())
     }
 
     /// Reads the body of a snapshot.

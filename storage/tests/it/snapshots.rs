@@ -230,6 +230,21 @@ fn damage_found_at_a_start_is_known_until_replaced() {
     assert_eq!(store.damaged(GROUP), None);
 }
 
+/// A damaged file beside an intact latest goes with the next snapshot, also where that covers no more.
+#[test]
+fn damage_beside_the_latest_goes_with_the_next() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = write(&open(dir.path()), b"the body", "at 5");
+    let other = dir.path().join("3/00000000000000000099.snap");
+    fs::write(&other, b"zeros").expect("writes");
+    let store = open(dir.path());
+    assert_eq!(store.latest(GROUP).expect("looks"), Some(file.clone()));
+    assert_eq!(store.damaged(GROUP), Some(other));
+    assert_eq!(write(&store, b"the body", "at 5"), file);
+    assert_eq!(store.damaged(GROUP), None);
+    assert_eq!(names(dir.path()), 1);
+}
+
 #[test]
 fn one_that_reads_back_wrong_gets_no_name() {
     let dir = tempfile::tempdir().expect("a directory");
