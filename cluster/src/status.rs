@@ -108,8 +108,8 @@ impl Cluster {
             .expect("invariant: the status is only read and replaced")
     }
 
-    /// The cluster as this node heard it last; none before the first time.
-    pub(crate) fn heard(&self) -> Option<ClusterStatus> {
+    /// The cluster as this node heard it last, at most a few seconds ago; none before the first time.
+    pub fn heard(&self) -> Option<ClusterStatus> {
         self.lock_heard().clone()
     }
 

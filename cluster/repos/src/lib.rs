@@ -21,7 +21,8 @@
 //! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
 //!   every replica.
 //! - `mirrors`: repositories that follow others or are copied to others, run by the leader of their shard.
-//! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space.
+//! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space;
+//!   `handover`: a leader that lacks packs.
 //! - `repo_limits`: what a repository may hold.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
 
@@ -38,6 +39,7 @@ mod fetcher;
 mod frames;
 mod freshen;
 mod from_log;
+mod handover;
 mod lacking;
 mod maintain;
 pub mod metrics;

@@ -166,6 +166,15 @@ impl Parking {
         is_missing || suspected.iter().any(|(_, suspected)| suspected == network)
     }
 
+    /// Whether a pack of the network could not be written here and is in the log only.
+    pub(crate) fn is_unwritten(&self, network: &NetworkId) -> bool {
+        let all = self.lock();
+        let mut of_network = all
+            .iter()
+            .filter(|(missing, _)| missing.network == *network);
+        of_network.any(|(_, cause)| matches!(cause, Cause::NotWritten { .. }))
+    }
+
     /// Whether this very pack is missing.
     pub(crate) fn contains(&self, missing: &Missing) -> bool {
         self.lock().contains_key(missing)

@@ -27,6 +27,7 @@ use crate::catalogue::{Catalogue, CreateOptions, Freshness, Reader};
 use crate::damage::FoundSound;
 use crate::effects::PackEffects;
 use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
+use crate::handover::HandedOver;
 use crate::maintain::Maintenance;
 use crate::maintain::ask::MaintainService;
 use crate::maintain::check::Checks;
@@ -92,6 +93,7 @@ pub(crate) struct Inner {
     pub(crate) bundles: OnceLock<Bundles>,
     pub(crate) found_sound: FoundSound,
     pub(crate) arrivals: Arrivals,
+    pub(crate) handed_over: HandedOver,
 }
 
 impl Inner {
@@ -180,6 +182,7 @@ impl Repos {
             bundles: OnceLock::new(),
             found_sound: FoundSound::default(),
             arrivals: Arrivals::default(),
+            handed_over: HandedOver::default(),
             scope: scope.clone(),
         });
         let bulk = cluster.bulk();

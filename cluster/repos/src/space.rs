@@ -119,7 +119,7 @@ pub(crate) enum Room {
 
 impl Inner {
     /// The nodes without room; of this one it is known best.
-    fn without_room(&self) -> BTreeSet<NodeId> {
+    pub(crate) fn without_room(&self) -> BTreeSet<NodeId> {
         let mut low = self.space.low();
         let own = self.cluster.node();
         if self.effects.low_space() {

@@ -17,7 +17,8 @@ use henge_runtime::failpoint;
 use henge_state::{RecordedRequest, ShardView};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
-    ErrorCode, NodeId, ObjectFormat, PackRecord, RefVerdict, Refusal, Reply, RequestBinding, limits,
+    ErrorCode, GroupId, NetworkId, NodeId, ObjectFormat, PackRecord, RefVerdict, Refusal, Reply,
+    RequestBinding, limits,
 };
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
@@ -35,7 +36,7 @@ use crate::space::Room;
 
 /// How often a leader says that it is still at work.
 const WORKING_EVERY: Duration = Duration::from_secs(1);
-/// How long a leader waits for packs it lacks before it lets the push try again.
+/// How long a leader waits for packs it lacks before it lets the push try again, with another leader if there is a better one.
 const PARKED_WAIT: Duration = Duration::from_secs(2);
 
 impl PushRequest {
@@ -165,11 +166,8 @@ impl Inner {
         let (network, format) = (refs.repo().network, refs.repo().object_format);
         let group = request.group;
         let reading = self.effects.readers().enter(network);
-        let served = self.effects.parking().wait_until_served(&network);
-        if tokio::time::timeout(PARKED_WAIT, served).await.is_err() {
-            return PushAnswer::Again(
-                "the leader still fetches packs of this repository".to_owned(),
-            );
+        if let Err(why) = self.wait_for_packs(group, &network).await {
+            return PushAnswer::Again(why.to_owned());
         }
         let bytes = request.bytes;
         let commit = Commit::new(Arc::clone(self), request, network, term, refs.applied());
@@ -206,6 +204,34 @@ impl Inner {
             Ok(answer) => answer,
             Err(error) => PushAnswer::InDoubt(error.to_string()),
         }
+    }
+}
+
+impl Inner {
+    /// Waits a moment until this leader has all packs of a network. Where it cannot write one, or has waited in vain, another
+    /// voter is to lead.
+    ///
+    /// # Errors
+    /// With why the push has to try again.
+    async fn wait_for_packs(
+        &self,
+        group: GroupId,
+        network: &NetworkId,
+    ) -> Result<(), &'static str> {
+        let parking = self.effects.parking();
+        if parking.is_unwritten(network) && self.hand_over_lacking(group).await {
+            return Err(
+                "the leader cannot write packs of this repository: another node takes the lead",
+            );
+        }
+        let served = parking.wait_until_served(network);
+        if tokio::time::timeout(PARKED_WAIT, served).await.is_ok() {
+            return Ok(());
+        }
+        Err(match self.hand_over_lacking(group).await {
+            true => "the leader lacks packs of this repository: another node takes the lead",
+            false => "the leader still fetches packs of this repository",
+        })
     }
 }
 

@@ -42,13 +42,18 @@ fn unblock(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
     fs::remove_dir_all(packs.join(format!("pack-{pack}.pack"))).unwrap();
 }
 
-/// A push of what was committed is acknowledged, and no replica has put its pack in place.
-async fn push_blocked(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) {
-    let pack = pack_of_twin(ring, work).await;
+/// The repository that cannot be written, without a push.
+async fn created(ring: &Ring) -> NetworkId {
     let path: RepoPath = BLOCKED.parse().unwrap();
     let repos = &ring.node(1).repos;
     let created = repos.create("admin", path, CreateOptions::default()).await;
-    let network = created.unwrap().network;
+    created.unwrap().network
+}
+
+/// A push of what was committed is acknowledged, and no replica has put its pack in place.
+async fn push_blocked(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) {
+    let pack = pack_of_twin(ring, work).await;
+    let network = created(ring).await;
     for node in ring.live() {
         block(ring, node, &network, &pack);
     }
@@ -140,6 +145,30 @@ async fn an_unwritten_pack_survives_clean_stops() {
         })
         .await;
     }
+}
+
+/// The pack folder of one repository could not be written on the leader of its shard. The repository took no pushes
+/// through any node until somebody mended it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_cannot_write_hands_over() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit("first", b"first\n");
+    let pack = pack_of_twin(&ring, &work).await;
+    let network = created(&ring).await;
+    let group = ring.shard(BLOCKED).await;
+    let sick = ring.leader(group).await;
+    block(&ring, sick, &network, &pack);
+    let url = ring.url(sick, BLOCKED);
+    work.git(&["push", "-q", &url, "main"]).await;
+    let lacks = async || (ring.node(sick).effects.parked(group) == 1).then_some(());
+    eventually("the leader lacks the pack", lacks).await;
+    let tip = work.commit("second", b"second\n");
+    work.git(&["push", "-q", &url, "main"]).await;
+    assert_ne!(ring.leader(group).await, sick);
+    let clone = ring.clone(&url, "clone").await;
+    assert_eq!(clone.now(&["rev-parse", "HEAD"]), tip);
+    assert!(!ring.node(sick).objects.has_pack(&network, &pack));
 }
 
 /// With one node there is no other replica to ask: one failure that passed was enough to lose the push.

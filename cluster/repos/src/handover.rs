@@ -1,0 +1,202 @@
+//! Leadership of a shard that is handed over because its leader lacks packs: a folder that cannot be written, files that are
+//! damaged, packs that are still on their way. The leader takes no push to such a repository, and another voter may have
+//! everything.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use henge_types::health::group_name;
+use henge_types::status::{ClusterStatus, NodeReport, Role};
+use henge_types::{ConditionKind, GroupId, NodeId};
+
+use crate::repos::Inner;
+
+/// How long a group is not handed over again: two leaders that both lack packs must not pass it back and forth.
+const HANDED_OVER_FOR: Duration = Duration::from_secs(60);
+
+/// The groups that were handed over for want of packs, and when.
+#[derive(Debug, Default)]
+pub(crate) struct HandedOver(Mutex<BTreeMap<GroupId, Instant>>);
+
+impl HandedOver {
+    /// Notes that a group is handed over now. `false` when that was done too short a time ago: then it is not.
+    fn note(&self, group: GroupId, now: Instant) -> bool {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, at| now.saturating_duration_since(*at) < HANDED_OVER_FOR);
+        let is_first = !all.contains_key(&group);
+        all.entry(group).or_insert(now);
+        is_first
+    }
+}
+
+impl Inner {
+    /// Asks a voter that lacks fewer packs of a group than this node, which leads it, to take it over. `false` when no voter
+    /// is known to, or one was asked less than a minute ago.
+    pub(crate) async fn hand_over_lacking(&self, group: GroupId) -> bool {
+        let Some(leadership) = self.cluster.leadership(group) else {
+            return false;
+        };
+        let Some(status) = self.cluster.heard() else {
+            return false;
+        };
+        let lacking = self.effects.parking().networks(group).len();
+        let without_room = self.without_room();
+        let voters = leadership.voters.iter().flatten();
+        let voters: BTreeSet<_> = voters
+            .filter(|node| **node != self.cluster.node() && !without_room.contains(node))
+            .copied()
+            .collect();
+        let better = better(&status, group, lacking, &voters);
+        if better.is_empty() || !self.handed_over.note(group, self.clock.instant()) {
+            return false;
+        }
+        tracing::warn!(%group, lacking, "this node leads a group and lacks packs of its repositories: another node is to lead it");
+        self.cluster.yield_leadership(group, &better).await;
+        true
+    }
+}
+
+/// The voters with the fewest repositories of the group that lack packs, where these are fewer than `lacking`.
+fn better(
+    status: &ClusterStatus,
+    group: GroupId,
+    lacking: usize,
+    voters: &BTreeSet<NodeId>,
+) -> BTreeSet<NodeId> {
+    let lack = |report: &NodeReport| {
+        let replica = report.replicas.iter().find(|of| of.group == group)?;
+        let may_lead = replica.role == Role::Follower && is_fit(report, group);
+        let parked = usize::try_from(replica.parked).unwrap_or(usize::MAX);
+        (may_lead && parked < lacking).then_some(parked)
+    };
+    let found = status.nodes.iter();
+    let found = found.filter(|node| voters.contains(&node.node));
+    let found: Vec<_> = found
+        .filter_map(|node| Some((node.node, lack(node.report.as_ref()?)?)))
+        .collect();
+    let least = found.iter().map(|(_, parked)| *parked).min();
+    found
+        .into_iter()
+        .filter(|(_, parked)| Some(*parked) == least)
+        .map(|(node, _)| node)
+        .collect()
+}
+
+/// Whether a node would not hand the group over itself, for its clock or for want of room in its log.
+fn is_fit(report: &NodeReport, group: GroupId) -> bool {
+    let clock = report.clock.as_ref().and_then(|clock| clock.fault.as_ref());
+    let has_log_near_cap = report.conditions.iter().any(|condition| {
+        condition.kind == ConditionKind::LogNearCap && condition.subject == group_name(group)
+    });
+    !report.starting && clock.is_none() && !has_log_near_cap
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_runtime::{Clock, SystemClock};
+    use henge_types::status::{NodeStatus, ReplicaStatus};
+    use henge_types::{ClusterId, Condition, Incarnation};
+
+    const GROUP: GroupId = GroupId::new(1);
+
+    fn nodes(numbers: &[u64]) -> BTreeSet<NodeId> {
+        numbers.iter().copied().map(NodeId::new).collect()
+    }
+
+    fn replica(parked: u32) -> ReplicaStatus {
+        ReplicaStatus {
+            group: GROUP,
+            role: Role::Follower,
+            term: 1,
+            leader: Some(NodeId::new(1)),
+            last_index: 1,
+            committed_index: 1,
+            applied_index: 1,
+            snapshot_index: 0,
+            state_hash: String::new(),
+            parked,
+            request_generation: None,
+            voters: Vec::new(),
+        }
+    }
+
+    fn report(parked: u32) -> NodeReport {
+        NodeReport {
+            version: String::new(),
+            level: 1,
+            uptime_ms: 1,
+            low_space: false,
+            not_ready: None,
+            starting: false,
+            now_ms: 1,
+            clock: None,
+            replicas: vec![replica(parked)],
+            conditions: Vec::new(),
+            conditions_left_out: 0,
+        }
+    }
+
+    /// Nodes 1, 2 and so on.
+    fn status(reports: Vec<Option<NodeReport>>) -> ClusterStatus {
+        let nodes = (1..).zip(reports).map(|(node, report)| NodeStatus {
+            node: NodeId::new(node),
+            incarnation: Incarnation::from_bytes([1; 16]),
+            http: String::new(),
+            rpc: String::new(),
+            report,
+        });
+        ClusterStatus {
+            cluster_id: ClusterId::from_bytes([1; 16]),
+            asked: NodeId::new(1),
+            healthy: true,
+            shards: 1,
+            nodes: nodes.collect(),
+            placements: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_voter_that_lacks_less_is_better() {
+        let all = status(vec![
+            Some(report(2)),
+            Some(report(1)),
+            Some(report(0)),
+            None,
+        ]);
+        let better = |lacking, voters: &[u64]| better(&all, GROUP, lacking, &nodes(voters));
+        assert_eq!(better(2, &[2, 3, 4]), nodes(&[3]));
+        assert_eq!(better(2, &[2, 4]), nodes(&[2]), "a silent one is not known");
+        assert_eq!(better(1, &[2]), nodes(&[]), "no better than here");
+        assert_eq!(better(0, &[2, 3]), nodes(&[]));
+    }
+
+    #[test]
+    fn a_voter_that_would_hand_over_itself_is_not_better() {
+        let mut starting = report(0);
+        starting.starting = true;
+        let mut full = report(0);
+        full.conditions.push(Condition {
+            kind: ConditionKind::LogNearCap,
+            subject: group_name(GROUP),
+            since_ms: 1,
+            detail: String::new(),
+        });
+        let mut stopped = report(0);
+        stopped.replicas[0].role = Role::Stopped;
+        let all = status(vec![Some(starting), Some(full), Some(stopped)]);
+        assert_eq!(better(&all, GROUP, 1, &nodes(&[1, 2, 3])), nodes(&[]));
+    }
+
+    /// Two nodes that both lack packs passed a group back and forth.
+    #[test]
+    fn a_group_is_handed_over_once_a_minute() {
+        let handed_over = HandedOver::default();
+        let start = SystemClock.instant();
+        assert!(handed_over.note(GROUP, start));
+        assert!(!handed_over.note(GROUP, start + Duration::from_secs(59)));
+        assert!(handed_over.note(GroupId::new(2), start + Duration::from_secs(59)));
+        assert!(handed_over.note(GROUP, start + HANDED_OVER_FOR));
+    }
+}
