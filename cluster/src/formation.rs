@@ -9,6 +9,7 @@
 //! older node would stop at must not be in its way.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -51,6 +52,8 @@ pub(crate) struct Formation {
     cluster: Cluster,
     raft: Arc<Config>,
     kv: Arc<SledKv>,
+    /// It was said that the configuration has other addresses than the cluster.
+    told_addresses: AtomicBool,
 }
 
 impl Formation {
@@ -68,6 +71,7 @@ impl Formation {
             cluster: cluster.clone(),
             raft,
             kv,
+            told_addresses: AtomicBool::new(false),
         });
         let founders: Vec<NodeId> = cluster
             .shared

@@ -192,12 +192,20 @@ fn a_configuration_of_another_cluster_is_refused() {
     ring.stop(1);
     let path = ring.node_dir(1).join("node.toml");
     let right = fs::read_to_string(&path).expect("read");
-    let third = right.rfind("http = \"").expect("the last founder");
-    let (head, tail) = right.split_at(third);
+    // Of the last founder.
+    let split = |key: &str| {
+        let at = right.rfind(key).expect("the last founder") + key.len();
+        right.split_at(at)
+    };
+    let (head, tail) = split("incarnation = \"");
+    let other = if tail.starts_with('0') { '1' } else { '0' };
+    let wiped = format!("{head}{other}{}", &tail[1..]);
+    let (head, tail) = split("http = \"");
     let moved = format!("{head}{}", tail.replacen("127.0.0.1:", "localhost:", 1));
+    assert_ne!(moved, right);
     for (wrong, words) in [
         (right.replace("shards = 8", "shards = 4"), "formed with 8"),
-        (moved, "names as a founder node 3"),
+        (wiped, "names as a founder node 3"),
     ] {
         assert_ne!(wrong, right);
         fs::write(&path, wrong).expect("written");
@@ -205,10 +213,16 @@ fn a_configuration_of_another_cluster_is_refused() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(words), "{said}");
     }
-    fs::write(&path, right).expect("written");
+    // Another address of the same founder is told, and not used.
+    fs::write(&path, moved).expect("written");
     ring.restart(1);
     ring.wait_ready(1);
     assert_eq!(tip(&ring, &tree, 1), git(&tree, &["rev-parse", "HEAD"]));
+    let log = fs::read_to_string(ring.node_dir(1).join("henge.log")).expect("a log");
+    assert!(
+        log.contains("goes on with the addresses that the cluster knows"),
+        "{log}"
+    );
 }
 
 /// A shard was begun by the first of its replicas and by no other: one that was down when the cluster was formed kept its
