@@ -149,10 +149,17 @@ impl Inner {
             pack,
         } = missing;
         // Looked up after the files were looked at: a replaced pack is removed only once its entry is in the state.
-        if !self.is_named(&missing) || self.effects.is_replaying(group) {
+        let Some(record) = self.record(&missing) else {
+            return;
+        };
+        if self.effects.is_replaying(group) {
             return;
         }
-        if self.effects.parking().park(missing, Cause::Damaged) {
+        // Until the log was asked it may be the last to have the pack: no snapshot lets it go.
+        let cause = Cause::Damaged {
+            in_log: Some(record.named_at),
+        };
+        if self.effects.parking().park(missing, cause) {
             tracing::error!(%group, %network, %pack, why, "a pack is damaged: reads are passed on and it is fetched again");
         }
         self.drop_opened(&network);
@@ -439,15 +446,18 @@ impl Inner {
         conditions.replace(ConditionKind::PackLost, &found.collect());
     }
 
+    /// What the manifest says of the pack, where it names it and the network is in use.
+    fn record(&self, missing: &Missing) -> Option<PackRecord> {
+        let view = self.cluster.view(missing.group)?;
+        view.with(|state, _| {
+            let shard = ShardView::new(state);
+            let record = shard.pack(&missing.network, &missing.pack);
+            record.filter(|_| shard.network_is_live(&missing.network))
+        })
+    }
+
     /// Whether the manifest names the pack.
     fn is_named(&self, missing: &Missing) -> bool {
-        let view = self.cluster.view(missing.group);
-        view.is_some_and(|view| {
-            view.with(|state, _| {
-                let shard = ShardView::new(state);
-                let record = shard.pack(&missing.network, &missing.pack);
-                record.is_some() && shard.network_is_live(&missing.network)
-            })
-        })
+        self.record(missing).is_some()
     }
 }

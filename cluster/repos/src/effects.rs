@@ -210,10 +210,10 @@ impl PackEffects {
                 )
             }
             // The files that are here are known to be damaged, and no others have come.
-            None if self.parking.cause(&missing) == Some(Cause::Damaged)
+            None if self.parking.is_damaged(&missing)
                 && !self.staging.holds(&network, &pack.pack) =>
             {
-                (Ok(false), Cause::Damaged)
+                (Ok(false), Cause::Damaged { in_log: None })
             }
             None => (
                 self.staging.promote(&network, &pack.pack, entry.request),
@@ -383,8 +383,7 @@ impl Effects for PackEffects {
             }
         }
         self.note_reached(group, newest);
-        let settled = self.settle(group, applied, state);
-        settled.map_err(|error| io::Error::other(end_after_failed_sync(error)))?;
+        self.settle(group, applied, state);
         self.parking.retain_named(group, |missing| {
             view.pack(&missing.network, &missing.pack).is_some()
         });

@@ -164,7 +164,8 @@ impl Inner {
         let named_at = match self.effects.parking().cause(&missing) {
             None => return false,
             Some(Cause::NotWritten { named_at }) => Some(named_at),
-            Some(Cause::Elsewhere | Cause::Damaged) => self.named_at(&missing),
+            Some(Cause::Damaged { in_log }) => in_log.or_else(|| self.named_at(&missing)),
+            Some(Cause::Elsewhere) => self.named_at(&missing),
         };
         let Some(named_at) = named_at else {
             return false;
@@ -187,7 +188,7 @@ impl Inner {
 
     /// Readers open the new files from here on.
     fn reopen_repaired(&self, network: &NetworkId, cause: Option<Cause>) {
-        if cause == Some(Cause::Damaged) {
+        if cause.is_some_and(Cause::is_damage) {
             self.drop_opened(network);
         }
     }

@@ -9,7 +9,7 @@ use std::io;
 use henge_cluster::StartedFrom;
 use henge_state::{ShardView, State};
 use henge_storage::objects::{ObjectError, Presence};
-use henge_types::{GroupId, InlinePack, LogIndex, PackId, RequestId, ShardRepoState};
+use henge_types::{GroupId, InlinePack, LogIndex, NetworkId, PackId, RequestId, ShardRepoState};
 
 use crate::damage::lengths_of;
 use crate::effects::PackEffects;
@@ -82,7 +82,7 @@ impl PackEffects {
                 .presence(&missing.network, &missing.pack, None);
             let cause = match left {
                 Presence::Missing => Cause::Elsewhere,
-                Presence::Whole | Presence::Damaged(_) => Cause::Damaged,
+                Presence::Whole | Presence::Damaged(_) => Cause::Damaged { in_log: None },
             };
             self.parking().is_not_logged(missing, cause);
             return Ok(FromLog::NotThere);
@@ -189,7 +189,7 @@ impl PackEffects {
                         Cause::NotWritten { named_at }
                     }
                     Presence::Missing => Cause::Elsewhere,
-                    Presence::Damaged(_) => Cause::Damaged,
+                    Presence::Damaged(_) => Cause::Damaged { in_log: None },
                 };
                 match found {
                     Presence::Damaged(fault) => {
@@ -206,52 +206,70 @@ impl PackEffects {
     }
 
     /// Makes what is here of a received snapshot's packs durable, and parks the rest. A file under the name of a pack
-    /// that this process did not install is what a crash left: it is read through first.
-    ///
-    /// # Errors
-    /// When a sync fails, or a file cannot be read.
-    pub(crate) fn settle(
-        &self,
-        group: GroupId,
-        applied: LogIndex,
-        state: &State,
-    ) -> Result<(), ObjectError> {
+    /// that this process did not install is what a crash left: it is read through first. A pack that cannot be read is
+    /// parked: one bad block must not end the group. A failed sync ends the process.
+    pub(crate) fn settle(&self, group: GroupId, applied: LogIndex, state: &State) {
         let view = ShardView::new(state);
-        let networks = view.networks();
-        for network in &networks {
+        for network in view.networks() {
             for record in view
-                .packs(network)
+                .packs(&network)
                 .filter(|record| record.named_at > applied)
             {
-                self.settle_left(group, *network, record.pack)?;
+                self.settle_left(group, network, record.pack);
+            }
+            let synced = self.objects().sync_dirty([&network]);
+            if let Err(error) = synced.map_err(end_after_failed_sync) {
+                tracing::warn!(%group, %network, %error, "packs cannot be made durable together: one by one");
+                self.settle_each(group, network);
             }
         }
-        self.objects().sync_dirty(&networks)
     }
 
-    fn settle_left(
-        &self,
-        group: GroupId,
-        network: henge_types::NetworkId,
-        pack: PackId,
-    ) -> Result<(), ObjectError> {
+    fn settle_left(&self, group: GroupId, network: NetworkId, pack: PackId) {
         if !self.objects().has_pack(&network, &pack) {
-            return Ok(());
+            return;
         }
+        let missing = Missing {
+            group,
+            network,
+            pack,
+        };
         match self.objects().verify_pack(&network, &pack) {
             Ok(()) => self.objects().presume_dirty(&network, &pack),
             Err(error @ (ObjectError::BrokenPack { .. } | ObjectError::MissingPack(_))) => {
                 tracing::warn!(%group, %network, %pack, %error, "a pack that a crash left is fetched again");
+                self.parking().park(missing, Cause::Elsewhere);
+            }
+            Err(error) => self.park_unreadable(missing, &error),
+        }
+    }
+
+    /// Makes the packs of a network durable, and parks those that cannot be opened.
+    fn settle_each(&self, group: GroupId, network: NetworkId) {
+        for pack in self.objects().dirty_packs(&network) {
+            let synced = self.objects().sync_packs(&network, &[pack]);
+            if let Err(error) = synced.map_err(end_after_failed_sync) {
                 let missing = Missing {
                     group,
                     network,
                     pack,
                 };
-                self.parking().park(missing, Cause::Elsewhere);
+                self.park_unreadable(missing, &error);
+                // Every later sync of the network would fail. What takes its place is durable when it comes.
+                self.objects().forget_dirty(&network, &pack);
             }
-            Err(error) => return Err(error),
         }
-        Ok(())
+    }
+
+    fn park_unreadable(&self, missing: Missing, error: &ObjectError) {
+        let Missing {
+            group,
+            network,
+            pack,
+        } = missing;
+        tracing::error!(%group, %network, %pack, %error, "a pack that a received snapshot names cannot be read: reads are passed on and it is fetched again");
+        self.parking()
+            .park(missing, Cause::Damaged { in_log: None });
     }
 }
 
@@ -267,8 +285,8 @@ mod tests {
     use henge_state::{Effect, Header, apply};
     use henge_storage::objects::{ObjectStore, Watermark};
     use henge_types::{
-        Command, Generation, NetworkId, ObjectFormat, ObjectId, PackRef, PreviousValue, RefUpdate,
-        RepoId, ShardCommand, UpdateRefs,
+        Command, Generation, ObjectFormat, ObjectId, PackRef, PreviousValue, RefUpdate, RepoId,
+        ShardCommand, UpdateRefs,
     };
     use sha1::{Digest, Sha1};
     use tempfile::TempDir;
@@ -408,6 +426,27 @@ mod tests {
             effects.before_install(GROUP, applied, &state).unwrap();
             assert_eq!(effects.objects().dirty_packs(&NETWORK), []);
             assert_eq!(effects.parking().contains(&missing()), torn);
+        }
+    }
+
+    /// One block that could not be read, or one file that was gone, failed the installation of a leader's snapshot, and
+    /// that ended the whole group.
+    #[test]
+    fn an_unreadable_pack_ends_no_installation() {
+        let (state, push) = pushed();
+        for extension in ["pack", "idx"] {
+            let dir = tempfile::tempdir().unwrap();
+            let effects = open(&dir);
+            effects.apply(&at(NAMED_AT), &push);
+            let pack = missing().pack;
+            let file = effects.objects().side_file(&NETWORK, &pack, extension);
+            fs::remove_file(&file).unwrap();
+            fs::create_dir(&file).unwrap();
+            let applied = LogIndex::new(NAMED_AT);
+            effects.before_install(GROUP, applied, &state).unwrap();
+            assert!(effects.parking().is_damaged(&missing()));
+            assert_eq!(effects.objects().dirty_packs(&NETWORK), []);
+            effects.before_snapshot(GROUP, &state).unwrap();
         }
     }
 

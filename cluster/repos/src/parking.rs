@@ -25,7 +25,10 @@ pub(crate) enum Cause {
     /// Others have it durably: the entry came by reference, or a snapshot named it.
     Elsewhere,
     /// Its files were here and are damaged or gone.
-    Damaged,
+    Damaged {
+        /// The entry that named it, while the log may have its bytes and be the last to have them.
+        in_log: Option<LogIndex>,
+    },
     /// It came in an entry and could not be written: until it is here again, this replica's only copy is
     /// the log.
     NotWritten {
@@ -37,8 +40,26 @@ pub(crate) enum Cause {
 impl Cause {
     const fn is_in_log_only(self) -> bool {
         match self {
-            Self::NotWritten { .. } => true,
-            Self::Elsewhere | Self::Damaged => false,
+            Self::NotWritten { .. } | Self::Damaged { in_log: Some(_) } => true,
+            Self::Elsewhere | Self::Damaged { in_log: None } => false,
+        }
+    }
+
+    /// Whether files of the pack are known to be damaged or gone.
+    pub(crate) const fn is_damage(self) -> bool {
+        match self {
+            Self::Damaged { .. } => true,
+            Self::Elsewhere | Self::NotWritten { .. } => false,
+        }
+    }
+
+    /// The cause of a pack that is missing for `known` and is found missing for `found`.
+    fn and_found(known: Self, found: Self) -> Self {
+        match (known, found) {
+            // Whether the log has it was asked, or will be.
+            (Self::Damaged { .. }, Self::Damaged { .. }) => known,
+            // A replay must not make a pack that only the log holds look like one that others hold.
+            (known, found) => known.max(found),
         }
     }
 }
@@ -59,25 +80,28 @@ impl Parking {
     /// Closes the gate until the pack is here. Whether it was open.
     pub(crate) fn park(&self, missing: Missing, cause: Cause) -> bool {
         let mut all = self.lock();
-        // A replay must not make a pack that only the log holds look like one that others hold.
         let known = all.get(&missing).copied();
-        all.insert(missing, known.unwrap_or(cause).max(cause));
+        let now = known.map_or(cause, |known| Cause::and_found(known, cause));
+        all.insert(missing, now);
         observe(&all);
         drop(all);
-        if cause == Cause::Damaged && known != Some(Cause::Damaged) {
-            metrics::pack_found_damaged();
-        }
+        count_found(known, now);
         self.more.notify_one();
         known.is_none()
     }
 
-    /// The log does not hold the pack's bytes: it is missing for another `cause`.
+    /// The log does not hold the pack's bytes: it is missing for another `cause`, unless its files are known to be damaged.
     pub(crate) fn is_not_logged(&self, missing: &Missing, cause: Cause) {
         let mut all = self.lock();
         if let Some(known) = all.get_mut(missing)
             && known.is_in_log_only()
         {
-            *known = cause;
+            let before = *known;
+            *known = match before.is_damage() {
+                true => Cause::Damaged { in_log: None },
+                false => cause,
+            };
+            count_found(Some(before), *known);
         }
         observe(&all);
     }
@@ -97,7 +121,7 @@ impl Parking {
         if cause.is_some() {
             tracing::info!(group = %missing.group, network = %missing.network, pack = %missing.pack, "missing pack is here");
         }
-        if cause == Some(Cause::Damaged) {
+        if cause.is_some_and(Cause::is_damage) {
             metrics::pack_repaired();
         }
         cause.is_some()
@@ -185,6 +209,11 @@ impl Parking {
         self.lock().get(missing).copied()
     }
 
+    /// Whether this very pack is missing because its files here are damaged or gone.
+    pub(crate) fn is_damaged(&self, missing: &Missing) -> bool {
+        self.cause(missing).is_some_and(Cause::is_damage)
+    }
+
     /// Waits until nothing of the network is missing.
     pub(crate) async fn wait_until_served(&self, network: &NetworkId) {
         loop {
@@ -221,7 +250,7 @@ impl Parking {
         networks
     }
 
-    /// Packs of the group that could not be written here and are in the log only.
+    /// Packs of the group that could not be written here, or are damaged here, and may be in the log only.
     pub(crate) fn not_written(&self, group: GroupId) -> usize {
         let all = self.lock();
         let of_group = all.iter().filter(|(missing, _)| missing.group == group);
@@ -253,7 +282,7 @@ impl Parking {
     /// What is missing because its files here are damaged or gone.
     pub(crate) fn damaged(&self) -> Vec<Missing> {
         let all = self.lock();
-        let damaged = all.iter().filter(|(_, cause)| **cause == Cause::Damaged);
+        let damaged = all.iter().filter(|(_, cause)| cause.is_damage());
         damaged.map(|(missing, _)| *missing).collect()
     }
 
@@ -266,14 +295,23 @@ impl Parking {
 
 fn observe(all: &BTreeMap<Missing, Cause>) {
     metrics::parked_packs(all.len());
-    let damaged = all.values().filter(|cause| **cause == Cause::Damaged);
+    let damaged = all.values().filter(|cause| cause.is_damage());
     metrics::damaged_packs(damaged.count());
+}
+
+/// Counts a pack whose files were not known to be damaged before.
+fn count_found(before: Option<Cause>, now: Cause) {
+    if now.is_damage() && !before.is_some_and(Cause::is_damage) {
+        metrics::pack_found_damaged();
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use henge_types::ObjectId;
+
+    const DAMAGED: Cause = Cause::Damaged { in_log: None };
 
     fn missing(group: u32, network: u8, pack: u8) -> Missing {
         Missing {
@@ -327,10 +365,28 @@ mod tests {
         let parking = Parking::default();
         let one = missing(1, 1, 1);
         assert!(parking.park(one, Cause::Elsewhere), "was served");
-        assert!(!parking.park(one, Cause::Damaged), "was parked");
-        assert_eq!(parking.cause(&one), Some(Cause::Damaged));
+        assert!(!parking.park(one, DAMAGED), "was parked");
+        assert_eq!(parking.cause(&one), Some(DAMAGED));
         assert!(parking.arrived(&one));
         assert_eq!(parking.cause(&one), None);
+    }
+
+    /// A pack that is lost on every replica is found damaged again by every read: that must not hold the log for ever.
+    #[test]
+    fn a_damaged_pack_holds_the_log_until_that_was_asked() {
+        let parking = Parking::default();
+        let (one, group) = (missing(1, 1, 1), GroupId::new(1));
+        let in_log = Some(LogIndex::new(7));
+        parking.park(one, Cause::Damaged { in_log });
+        assert_eq!(parking.not_written(group), 1);
+        parking.is_not_logged(&one, Cause::Elsewhere);
+        assert_eq!(parking.cause(&one), Some(DAMAGED));
+        parking.park(one, Cause::Damaged { in_log });
+        assert_eq!(parking.not_written(group), 0);
+        let named_at = LogIndex::new(9);
+        parking.park(one, Cause::NotWritten { named_at });
+        assert_eq!(parking.not_written(group), 1);
+        assert!(parking.is_unwritten(&one.network));
     }
 
     /// A round over packs looked at a state in which a pack was named, and parked it after the entry that replaced it: the
@@ -339,7 +395,7 @@ mod tests {
     fn a_pack_that_is_not_named_any_more_is_dropped() {
         let parking = Parking::default();
         let one = missing(1, 1, 1);
-        parking.park(one, Cause::Damaged);
+        parking.park(one, DAMAGED);
         assert!(!parking.remove_if(&one, || false));
         assert!(parking.is_parked(&one.network));
         assert!(parking.remove_if(&one, || true));

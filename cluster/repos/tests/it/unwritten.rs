@@ -183,6 +183,30 @@ async fn a_single_node_writes_a_pack_from_its_log() {
     assert_eq!(clone.read("only"), work.read("only"));
 }
 
+/// A pack was found damaged on a running node and could not be written again. The next snapshot was taken all the same,
+/// the log let its entry go, and with it the last copy.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_damaged_pack_holds_the_log_that_has_it() {
+    let ring = Ring::of(1, 1).await;
+    let work = ring.work_dir("work");
+    work.commit("only", b"only\n");
+    let pack = pack_of_twin(&ring, &work).await;
+    let (group, network) = (ring.shard(TWIN).await, network(&ring, TWIN).await);
+    assert!(may_snapshot(&ring, 1, group));
+    let file = ring.node(1).objects.side_file(&network, &pack, "pack");
+    fs::remove_file(file).unwrap();
+    block(&ring, 1, &network, &pack);
+    let found = async || (ring.node(1).effects.parked(group) == 1).then_some(());
+    eventually("the damage is found", found).await;
+    assert_eq!(ring.node(1).effects.in_log_only(group), 1);
+    assert!(!may_snapshot(&ring, 1, group), "the log is the only copy");
+    unblock(&ring, 1, &network, &pack);
+    is_written(&ring, 1, &network, &pack).await;
+    let clone = ring.clone(&ring.url(1, TWIN), "clone").await;
+    assert_eq!(clone.read("only"), work.read("only"));
+    assert!(may_snapshot(&ring, 1, group));
+}
+
 /// A large pack lay flushed in `staged/` on every replica and could not be moved into a store. Replicas looked for it in
 /// each other's stores only, and the next term's sweep removed what was staged.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
