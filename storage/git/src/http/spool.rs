@@ -205,7 +205,7 @@ impl Spool {
             .await
             .map_err(|_| SpoolError::Late)?;
         taken?;
-        sink.finish().await
+        sink.finish().await.map_err(|unfinished| unfinished.error)
     }
 
     /// Takes the body of a push, of at most `bytes_max` bytes (inflated); what is large goes into `directory`.
@@ -218,7 +218,14 @@ impl Spool {
         bytes_max: u64,
         directory: SpoolDir<'_>,
     ) -> Result<Self, NotSpooled> {
-        let mut sink = Sink::new(Some(directory), bytes_max);
+        Self::receive_into(Sink::new(Some(directory), bytes_max), body, encoding).await
+    }
+
+    async fn receive_into(
+        mut sink: Sink<'_>,
+        body: Body,
+        encoding: Encoding,
+    ) -> Result<Self, NotSpooled> {
         sink.announced = HttpBody::size_hint(&body).exact().unwrap_or_default();
         let within = Duration::from_millis(limits::GIT_REQUEST_MS_MAX);
         let taken = async {
@@ -233,13 +240,13 @@ impl Spool {
         };
         let taken = tokio::time::timeout(within, taken).await;
         let error = match taken.unwrap_or(Err(SpoolError::Late)) {
-            Ok(()) => match sink.finish().await {
-                Ok(spool) => return Ok(spool),
-                Err(error) => return Err(NotSpooled { error, begun: None }),
-            },
+            Ok(()) => return sink.finish().await,
             Err(error) => error,
         };
-        let begun = sink.finish().await.ok();
+        let begun = match sink.finish().await {
+            Ok(spool) => Some(spool),
+            Err(unfinished) => unfinished.begun,
+        };
         Err(NotSpooled { error, begun })
     }
 }
@@ -316,7 +323,18 @@ const fn deflated_max(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / 1024).saturating_add(1024)
 }
 
+/// Makes the file of a body in a directory.
+type Create<'a> = dyn Fn(&Path) -> io::Result<(std::fs::File, tempfile::TempPath)> + Sync + 'a;
+
+fn create(directory: &Path) -> io::Result<(std::fs::File, tempfile::TempPath)> {
+    let file = tempfile::Builder::new()
+        .prefix("push-")
+        .tempfile_in(directory)?;
+    Ok(file.into_parts())
+}
+
 struct Sink<'a> {
+    create: &'a Create<'a>,
     memory: Vec<u8>,
     file: Option<(tokio::fs::File, tempfile::TempPath)>,
     directory: Option<SpoolDir<'a>>,
@@ -331,6 +349,7 @@ struct Sink<'a> {
 impl<'a> Sink<'a> {
     fn new(directory: Option<SpoolDir<'a>>, bytes_max: u64) -> Self {
         Self {
+            create: &create,
             memory: Vec::new(),
             file: None,
             directory,
@@ -378,15 +397,13 @@ impl<'a> Sink<'a> {
                 Ok(())
             }
             Some(directory) if self.memory.len() > MEMORY_BYTES_MAX => {
-                let (file, path) = tempfile::Builder::new()
-                    .prefix("push-")
-                    .tempfile_in(directory.path)
-                    .map_err(SpoolError::writing)?
-                    .into_parts();
+                let (file, path) = (self.create)(directory.path).map_err(SpoolError::writing)?;
                 let mut file = tokio::fs::File::from_std(file);
                 file.write_all(&self.memory)
                     .await
                     .map_err(SpoolError::writing)?;
+                // A write is reported by the next one: whether this one failed, only a flush tells.
+                file.flush().await.map_err(SpoolError::writing)?;
                 // Only then: the beginning of a push that cannot be written is answered from memory.
                 self.memory = Vec::new();
                 self.file = Some((file, path));
@@ -396,205 +413,25 @@ impl<'a> Sink<'a> {
         }
     }
 
-    async fn finish(self) -> Result<Spool, SpoolError> {
-        let content = match self.file {
-            None => Content::Memory(self.memory.into()),
-            Some((mut file, path)) => {
-                file.flush().await.map_err(SpoolError::writing)?;
-                Content::File(path)
-            }
+    /// All that was taken; where its last bytes could not be written, what lies in front of them.
+    async fn finish(self) -> Result<Spool, NotSpooled> {
+        let (content, flushed) = match self.file {
+            None => (Content::Memory(self.memory.into()), Ok(())),
+            Some((mut file, path)) => (Content::File(path), file.flush().await),
         };
-        Ok(Spool {
+        let spool = Spool {
             content,
             bytes: self.bytes,
-        })
+        };
+        match flushed {
+            Ok(()) => Ok(spool),
+            Err(error) => Err(NotSpooled {
+                error: SpoolError::writing(error),
+                begun: Some(spool),
+            }),
+        }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::{StreamExt, stream};
-    use std::io::Read;
-
-    fn gzip(data: &[u8]) -> Vec<u8> {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-        encoder.write_all(data).unwrap();
-        encoder.finish().unwrap()
-    }
-
-    fn content(spool: &Spool) -> Vec<u8> {
-        let mut data = Vec::new();
-        spool.reader().unwrap().read_to_end(&mut data).unwrap();
-        data
-    }
-
-    /// Into memory, or into a directory that has room for everything.
-    async fn receive(
-        body: Body,
-        encoding: Encoding,
-        bytes_max: u64,
-        directory: Option<&Path>,
-    ) -> Result<Spool, SpoolError> {
-        let Some(path) = directory else {
-            return Spool::receive(body, encoding, bytes_max).await;
-        };
-        let room = || Ok(u64::MAX);
-        let directory = SpoolDir { path, room: &room };
-        let received = Spool::receive_push(body, encoding, bytes_max, directory).await;
-        received.map_err(|refused| refused.error)
-    }
-
-    /// A full disk was met in the middle of a push, whose connection was then closed: git said "Broken pipe" and
-    /// "Everything up-to-date".
-    #[tokio::test]
-    async fn a_push_without_room_is_read_to_its_end_and_refused() {
-        let directory = tempfile::tempdir().unwrap();
-        let chunk = Bytes::from(vec![b'x'; 1 << 20]);
-        for (bytes_max, chunks, room) in [
-            // No room from the start, room that goes while it comes, and more than a push may have.
-            (1_u64 << 30, 4_u64, vec![0_u64]),
-            (1 << 30, 40, vec![1 << 30, 1 << 30, 1 << 20]),
-            (2 << 20, 8, vec![1 << 30]),
-        ] {
-            let sent = std::sync::Arc::new(std::sync::atomic::AtomicU64::new(0));
-            let counted = std::sync::Arc::clone(&sent);
-            let one = chunk.clone();
-            let body = stream::iter(0..chunks).map(move |_| {
-                counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-                io::Result::Ok(one.clone())
-            });
-            let asked = std::sync::Mutex::new(room.into_iter());
-            let last = std::sync::Mutex::new(0);
-            let room = || {
-                let mut last = last.lock().unwrap();
-                *last = asked.lock().unwrap().next().unwrap_or(*last);
-                Ok(*last)
-            };
-            let place = SpoolDir {
-                path: directory.path(),
-                room: &room,
-            };
-            let body = Body::from_stream(body);
-            let taken = Spool::receive_push(body, Encoding::Plain, bytes_max, place).await;
-            let refused = taken.expect_err("refused");
-            assert!(
-                matches!(
-                    refused.error,
-                    SpoolError::NoRoom { .. } | SpoolError::TooLarge { .. }
-                ),
-                "{}",
-                refused.error
-            );
-            let begun = content(&refused.begun.expect("its beginning"));
-            assert!(begun.starts_with(b"xxxx"));
-            assert_eq!(sent.load(std::sync::atomic::Ordering::Relaxed), chunks);
-        }
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn small_bodies_stay_in_memory_and_large_ones_go_to_a_file() {
-        let directory = tempfile::tempdir().unwrap();
-        for (size, files) in [(10, 0), (MEMORY_BYTES_MAX + 1, 1)] {
-            let data: Vec<u8> = (0..size).map(|n| u8::try_from(n % 251).unwrap()).collect();
-            for encoding in [Encoding::Plain, Encoding::Gzip] {
-                let body = if encoding == Encoding::Gzip {
-                    gzip(&data)
-                } else {
-                    data.clone()
-                };
-                let spool = receive(Body::from(body), encoding, 1 << 30, Some(directory.path()))
-                    .await
-                    .unwrap();
-                assert_eq!(content(&spool), data);
-                assert_eq!(spool.bytes(), size as u64);
-                assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), files);
-            }
-        }
-        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
-    }
-
-    #[tokio::test]
-    async fn a_bomb_is_refused_before_it_is_inflated() {
-        let body = gzip(&vec![0; 64 * 1024 * 1024]);
-        assert!(body.len() < 1024 * 1024);
-        let outcome = receive(Body::from(body), Encoding::Gzip, 1024 * 1024, None).await;
-        assert!(matches!(
-            outcome,
-            Err(SpoolError::TooLarge { max: 1_048_576 })
-        ));
-    }
-
-    #[tokio::test]
-    async fn a_body_that_inflates_to_nothing_ends() {
-        let body = gzip(b"").repeat(10_000);
-        assert!(body.len() > 100_000);
-        let outcome = receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
-        assert!(matches!(outcome, Err(SpoolError::TooLarge { .. })));
-        let several = [gzip(b"one "), gzip(b""), gzip(b"two")].concat();
-        let spool = receive(Body::from(several), Encoding::Gzip, 100, None)
-            .await
-            .unwrap();
-        assert_eq!(content(&spool), b"one two");
-        // A name of a file that does not end, in the head.
-        let mut head = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff".to_vec();
-        head.resize(10_000_000, b'n');
-        let outcome = receive(Body::from(head), Encoding::Gzip, 1 << 30, None).await;
-        assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
-    }
-
-    #[tokio::test]
-    async fn incompressible_bodies_of_the_largest_size_are_taken() {
-        let mut state = 1_u32;
-        let noise: Vec<u8> = std::iter::repeat_with(|| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            state.to_be_bytes()[0]
-        })
-        .take(100_000)
-        .collect();
-        let body = gzip(&noise);
-        assert!(body.len() > noise.len());
-        let spool = receive(Body::from(body), Encoding::Gzip, 100_000, None).await;
-        assert_eq!(content(&spool.unwrap()), noise);
-    }
-
-    /// Such bodies held their connections, and the places of clients without a token, for as long as anybody liked.
-    #[tokio::test(start_paused = true)]
-    async fn a_body_that_stands_still_or_drips_is_given_up() {
-        let day = Duration::from_secs(24 * 60 * 60);
-        let directory = tempfile::tempdir().unwrap();
-        let pause = Duration::from_millis(limits::CLIENT_REST_MS_MAX / 2);
-        for directory in [None, Some(directory.path())] {
-            let still = Body::from_stream(stream::pending::<io::Result<Bytes>>());
-            let taken = receive(still, Encoding::Plain, 1000, directory);
-            let taken = tokio::time::timeout(day, taken).await.expect("given up");
-            assert!(matches!(taken, Err(SpoolError::Late)), "{taken:?}");
-
-            let drips = stream::unfold((), move |()| async move {
-                tokio::time::sleep(pause).await;
-                Some((io::Result::Ok(Bytes::from_static(b"x")), ()))
-            });
-            let taken = receive(Body::from_stream(drips), Encoding::Plain, 1000, directory);
-            let taken = tokio::time::timeout(day, taken).await.expect("given up");
-            assert!(matches!(taken, Err(SpoolError::Late)), "{taken:?}");
-
-            let slow = stream::unfold(0, move |sent| async move {
-                tokio::time::sleep(pause / 4).await;
-                (sent < 3).then(|| (io::Result::Ok(Bytes::from_static(b"x")), sent + 1))
-            });
-            let taken = receive(Body::from_stream(slow), Encoding::Plain, 1000, directory);
-            assert_eq!(content(&taken.await.unwrap()), b"xxx");
-        }
-    }
-
-    #[tokio::test]
-    async fn what_is_not_gzip_is_refused() {
-        let outcome = receive(Body::from("hello"), Encoding::Gzip, 1000, None).await;
-        assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
-        let mut cut = gzip(b"hello");
-        cut.truncate(cut.len() - 3);
-        let outcome = receive(Body::from(cut), Encoding::Gzip, 1000, None).await;
-        assert!(matches!(outcome, Err(SpoolError::Gzip(_))));
-    }
-}
+mod tests;
