@@ -24,7 +24,7 @@ use henge_types::{
 use crate::oid::to_gix;
 use crate::protocol::{BundleList, PushLimits, Stop};
 use crate::push::{PushPolicy, Rule};
-use crate::refs::{CommitError, QuarantinedPack, RefStore, VerifiedPush};
+use crate::refs::{CommitError, QuarantinedPack, RefStore, UpdateOutcome, VerifiedPush};
 use crate::store::Objects;
 pub use config::{Config, ConfigError, NonceSeed};
 pub use open::OpenError;
@@ -194,23 +194,29 @@ impl BareRepository {
         })
     }
 
-    /// One transaction for `updates`; `false` when something changed since they were checked: the refs were read again
-    /// then.
-    fn apply(&self, updates: &[&RefUpdate]) -> io::Result<bool> {
-        let edits = updates
-            .iter()
-            .map(|update| self.edit(update))
-            .collect::<io::Result<Vec<_>>>()?;
+    /// One transaction for `updates`.
+    fn apply(&self, updates: &[&RefUpdate]) -> Applied {
+        let edits: io::Result<Vec<_>> = updates.iter().map(|update| self.edit(update)).collect();
+        let edits = match edits {
+            Ok(edits) => edits,
+            Err(error) => return Applied::No(error.to_string()),
+        };
         let prepared = match self.refs.transaction().prepare(edits, LOCK_WAIT, LOCK_WAIT) {
             Ok(prepared) => prepared,
             Err(error) => {
-                tracing::info!(repository = %self.path.display(), %error, "push lost a race for its refs");
-                self.reread().map_err(io::Error::other)?;
-                return Ok(false);
+                tracing::info!(repository = %self.path.display(), %error, "a push got no locks for its refs");
+                let message = match self.reread() {
+                    Ok(()) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                return Applied::No(message);
             }
         };
-        prepared.commit(None).map_err(io::Error::other)?;
-        self.sync_refs(updates)?;
+        let committed = prepared.commit(None).map_err(io::Error::other);
+        if let Err(error) = committed.and_then(|_| self.sync_refs(updates)) {
+            tracing::error!(repository = %self.path.display(), %error, "refs of a push were written in part");
+            return Applied::Unknown(error.to_string());
+        }
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         let table = Arc::make_mut(&mut table);
         for update in updates {
@@ -219,7 +225,7 @@ impl BareRepository {
                 None => table.refs.remove(&update.name),
             };
         }
-        Ok(true)
+        Applied::Yes
     }
 
     fn sync_refs(&self, updates: &[&RefUpdate]) -> io::Result<()> {
@@ -247,39 +253,82 @@ impl BareRepository {
         Ok(())
     }
 
-    fn commit_all(&self, updates: &[RefUpdate]) -> io::Result<Vec<Result<(), RefRefusal>>> {
+    fn commit_all(&self, updates: &[RefUpdate]) -> Vec<Ended> {
         let mut results = refuse::check_all(self, updates);
         if results.iter().all(Result::is_ok) {
             let all: Vec<_> = updates.iter().collect();
-            if self.apply(&all)? {
-                return Ok(results);
+            let applied = self.apply(&all);
+            if let Applied::No(_) = &applied {
+                results = refuse::check_all(self, updates);
             }
-            results = refuse::check_all(self, updates);
+            if results.iter().all(Result::is_ok) {
+                return vec![applied.into(); updates.len()];
+            }
         }
         for result in results.iter_mut().filter(|result| result.is_ok()) {
             *result = Err(RefRefusal::AtomicAborted);
         }
-        Ok(results)
+        results.into_iter().map(Ended::Judged).collect()
     }
 
     /// Each by itself, deletes first: they make room for names below or above them.
-    fn commit_each(&self, updates: &[RefUpdate]) -> io::Result<Vec<Result<(), RefRefusal>>> {
-        let mut results: Vec<_> = updates.iter().map(|_| Ok(())).collect();
+    fn commit_each(&self, updates: &[RefUpdate]) -> Vec<Ended> {
+        let mut results: Vec<_> = updates.iter().map(|_| Ended::Judged(Ok(()))).collect();
         let mut order: Vec<usize> = (0..updates.len()).collect();
         order.sort_by_key(|index| updates[*index].new.is_some());
         for index in order {
             let update = &updates[index];
             results[index] = match refuse::check(self, update) {
-                Err(refusal) => Err(refusal),
-                Ok(()) if self.apply(&[update])? => Ok(()),
-                Ok(()) => refuse::check(self, update).and_then(|()| {
-                    Err(RefRefusal::Stale {
-                        current: self.get(&update.name),
-                    })
-                }),
+                Err(refusal) => Ended::Judged(Err(refusal)),
+                Ok(()) => match self.apply(&[update]) {
+                    Applied::No(message) => match refuse::check(self, update) {
+                        // Another push was faster.
+                        Err(refusal) => Ended::Judged(Err(refusal)),
+                        Ok(()) => Applied::No(message).into(),
+                    },
+                    applied @ (Applied::Yes | Applied::Unknown(_)) => applied.into(),
+                },
             };
         }
-        Ok(results)
+        results
+    }
+}
+
+/// What a transaction came to.
+#[derive(Debug, Clone)]
+enum Applied {
+    Yes,
+    /// Nothing was changed, and the refs were read again.
+    No(String),
+    /// Some of its refs may have been changed, or are not flushed.
+    Unknown(String),
+}
+
+/// What became of one update.
+#[derive(Debug, Clone)]
+enum Ended {
+    Judged(Result<(), RefRefusal>),
+    No(String),
+    Unknown(String),
+}
+
+impl From<Applied> for Ended {
+    fn from(applied: Applied) -> Self {
+        match applied {
+            Applied::Yes => Self::Judged(Ok(())),
+            Applied::No(why) => Self::No(format!("it could not be stored: {why}")),
+            Applied::Unknown(why) => Self::Unknown(why),
+        }
+    }
+}
+
+impl Ended {
+    fn outcome(self, name: RefName, old: Option<ObjectId>) -> UpdateOutcome {
+        match self {
+            Self::Judged(result) => UpdateOutcome::Judged(RefVerdict { name, old, result }),
+            Self::No(message) => UpdateOutcome::Failed { message },
+            Self::Unknown(message) => UpdateOutcome::Unknown { message },
+        }
     }
 }
 
@@ -373,21 +422,21 @@ impl RefStore for BareRepository {
         if let Some(certificate) = &push.certificate {
             self.keep_certificate(certificate)?;
         }
-        let results = if push.atomic {
-            self.commit_all(&push.updates)?
+        let ended = if push.atomic {
+            self.commit_all(&push.updates)
         } else {
-            self.commit_each(&push.updates)?
+            self.commit_each(&push.updates)
         };
-        Ok(push
-            .updates
-            .into_iter()
-            .zip(old)
-            .zip(results)
-            .map(|((update, old), result)| RefVerdict {
-                name: update.name,
-                old,
-                result,
-            })
-            .collect())
+        let updates = push.updates.into_iter().zip(old);
+        let outcomes: Vec<_> = updates
+            .zip(ended)
+            .map(|((update, old), ended)| ended.outcome(update.name, old))
+            .collect();
+        let verdict = |outcome: &UpdateOutcome| match outcome {
+            UpdateOutcome::Judged(verdict) => Some(verdict.clone()),
+            UpdateOutcome::Failed { .. } | UpdateOutcome::Unknown { .. } => None,
+        };
+        let verdicts: Option<Vec<_>> = outcomes.iter().map(verdict).collect();
+        verdicts.ok_or(CommitError::Partial { outcomes })
     }
 }

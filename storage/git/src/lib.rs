@@ -64,7 +64,7 @@ pub use push::{
     ReceiveError, Rule, keeps_history, parse_push, receive_pack, refusal_text, report,
 };
 pub use reach::ReachError;
-pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, VerifiedPush};
+pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, UpdateOutcome, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};
 pub use stats::{StoreStats, stats};
 pub use store::{DamagedPack, Objects, ObjectsPool, StoreError};

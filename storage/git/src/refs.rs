@@ -114,6 +114,23 @@ pub struct ClosureCheck {
     pub history_read: u64,
 }
 
+/// What became of one update where not all of them have verdicts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpdateOutcome {
+    /// It was done or refused.
+    Judged(RefVerdict),
+    /// It was not done.
+    Failed {
+        /// Why, for the person.
+        message: String,
+    },
+    /// It may or may not have been done.
+    Unknown {
+        /// What went wrong, for the person.
+        message: String,
+    },
+}
+
 /// Why a commit has no verdicts.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
@@ -128,6 +145,12 @@ pub enum CommitError {
     UnknownOutcome {
         /// What to tell the person.
         message: String,
+    },
+    /// Some updates could not be decided: the others are done or refused, and the push has a report.
+    #[error("the push was stored in part")]
+    Partial {
+        /// One per update, in their order.
+        outcomes: Vec<UpdateOutcome>,
     },
     /// The repository is gone.
     #[error("the repository does not exist any more")]

@@ -197,6 +197,14 @@ fn internal(error: &(impl std::error::Error + ?Sized)) -> ServiceError {
     )
 }
 
+/// What a push is to the client whose job died, perhaps behind its first ref.
+fn died(error: &io::Error) -> ServiceError {
+    tracing::error!(%error, "a push died");
+    let message =
+        "the server failed in the middle: the push may or may not be in, look before pushing again";
+    ServiceError::new(ErrorCode::Timeout, message.to_owned())
+}
+
 /// What a failed push is to the client.
 fn push_error(error: &ReceiveError) -> ServiceError {
     let code = match error {
@@ -215,7 +223,8 @@ fn push_error(error: &ReceiveError) -> ServiceError {
         ReceiveError::Commit(CommitError::Unavailable { .. }) => ErrorCode::Unavailable,
         ReceiveError::Commit(CommitError::UnknownOutcome { .. }) => ErrorCode::Timeout,
         ReceiveError::Commit(CommitError::NotFound) => ErrorCode::NotFound,
-        ReceiveError::Check(crate::ReachError::Stopped) => ErrorCode::Timeout,
+        // Nothing was done.
+        ReceiveError::Check(crate::ReachError::Stopped) => ErrorCode::Unavailable,
         ReceiveError::Ingest(IngestError::Disk(_)) => {
             tracing::error!(error = %error, "request failed");
             ErrorCode::Unavailable
@@ -223,7 +232,7 @@ fn push_error(error: &ReceiveError) -> ServiceError {
         ReceiveError::Store(_)
         | ReceiveError::Check(_)
         | ReceiveError::Ingest(_)
-        | ReceiveError::Commit(CommitError::Io(_))
+        | ReceiveError::Commit(CommitError::Io(_) | CommitError::Partial { .. })
         | ReceiveError::Output(_) => return internal(error),
     };
     ServiceError::new(code, error.to_string())
@@ -314,15 +323,54 @@ impl GitService for BareRoot {
         request: Arc<Spool>,
     ) -> Result<Body, ServiceError> {
         let repo = repo.to_owned();
-        let report = self
-            .blocking("receive-pack", move |shared| {
-                shared.receive(&repo, &request)
-            })
-            .await?;
-        Ok(Body::from(report))
+        let shared = Arc::clone(&self.shared);
+        let job = move || shared.receive(&repo, &request);
+        let report = self.shared.scope.blocking("receive-pack", job).await;
+        Ok(Body::from(report.map_err(|error| died(&error))??))
     }
 
     fn spool_dir(&self) -> &Path {
         &self.shared.spool
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    use henge_runtime::SystemClock;
+
+    /// Fails whoever asks for the time: the job of every push does.
+    #[derive(Debug)]
+    struct NoClock;
+
+    impl Clock for NoClock {
+        fn unix_ms(&self) -> u64 {
+            panic!("on purpose")
+        }
+
+        fn instant(&self) -> Instant {
+            SystemClock.instant()
+        }
+    }
+
+    /// The job may have died behind the first ref that it moved. The push was told as refused, all of it.
+    #[tokio::test]
+    async fn a_push_whose_job_died_is_not_called_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let repository = directory.path().join("r.git");
+        for name in ["objects", "refs"] {
+            std::fs::create_dir_all(repository.join(name)).unwrap();
+        }
+        std::fs::write(repository.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        let scope = Scope::root("test", tokio::runtime::Handle::current(), 2);
+        let (root, clock) = (directory.path(), Arc::new(NoClock));
+        let service = BareRoot::open(root, root, Pushes::Allowed, scope, clock).unwrap();
+        let request = Arc::new(Spool::from_bytes(Bytes::from_static(b"0000")));
+        let pushed = service.receive_pack(Caller::default(), "r", Protocol::V0, request);
+        let error = pushed.await.expect_err("died");
+        assert_eq!(error.code, ErrorCode::Timeout, "{error}");
+        assert!(error.message.contains("may or may not be in"), "{error}");
     }
 }

@@ -14,10 +14,12 @@ use crate::push::commands::{PushHead, parse_push};
 use crate::push::ingest::ingest;
 use crate::push::nonce::{self, Asked};
 use crate::push::policy::PushPolicy;
-use crate::push::report::{refusal_text, report_results};
+use crate::push::report::{Doubts, refusal_text, report_results};
 use crate::push::{IngestError, Quarantine, ReceiveError};
 use crate::reach::ReachError;
-use crate::refs::{ClosureCheck, QuarantinedPack, RefStore, VerifiedPush};
+use crate::refs::{
+    ClosureCheck, CommitError, QuarantinedPack, RefStore, UpdateOutcome, VerifiedPush,
+};
 use crate::store::{ObjectStore, Objects};
 
 const ATOMIC_FAILURE: &str = "atomic push failure";
@@ -27,7 +29,7 @@ const ATOMIC_FAILURE: &str = "atomic push failure";
 pub struct PushSummary {
     /// What was asked.
     pub head: PushHead,
-    /// What the commit answered: one per update that reached it.
+    /// What the commit answered: one per update that reached it, but for those that failed or whose outcome is unknown.
     pub verdicts: Vec<RefVerdict>,
     /// The pack that was received, whether it was kept or not.
     pub pack: Option<QuarantinedPack>,
@@ -103,6 +105,7 @@ pub(crate) fn receive(
             let known = current.iter().flatten();
             known.filter_map(|id| to_gix(*id, format)).collect()
         },
+        doubts: Doubts::new(),
         summary: PushSummary::default(),
         refs,
         limits,
@@ -119,7 +122,8 @@ pub(crate) fn receive(
         push.drain(place, input)?;
     }
     let unpack = push.summary.unpack_error.clone().map_or(Ok(()), Err);
-    report_results(&head, unpack, &push.results, output).map_err(ReceiveError::Output)?;
+    report_results(&head, unpack, &push.results, &push.doubts, output)
+        .map_err(ReceiveError::Output)?;
     push.summary.head = head;
     Ok(push.summary)
 }
@@ -185,6 +189,8 @@ struct Push<'a> {
     known_tips: HashSet<Oid>,
     /// One per update.
     results: Vec<Result<(), String>>,
+    /// Whatever stands in `results` of these.
+    doubts: Doubts,
     summary: PushSummary,
     policy: PushPolicy,
     certificate: Option<PushCertificate>,
@@ -296,7 +302,7 @@ impl Push<'_> {
         let needs_pack = accepted
             .iter()
             .any(|index| head.updates[*index].new.is_some());
-        let verdicts = self.refs.commit(VerifiedPush {
+        let committed = self.refs.commit(VerifiedPush {
             pack: self.summary.pack.clone().filter(|_| needs_pack),
             updates: accepted
                 .iter()
@@ -306,7 +312,15 @@ impl Push<'_> {
             options: head.options.clone(),
             certificate: self.certificate.take(),
             checked: &self.summary.checked,
-        })?;
+        });
+        let verdicts = match committed {
+            Ok(verdicts) => verdicts,
+            Err(CommitError::Partial { outcomes }) => {
+                self.take_outcomes(accepted, outcomes);
+                return Ok(());
+            }
+            Err(error) => return Err(ReceiveError::Commit(error)),
+        };
         for (position, index) in accepted.into_iter().enumerate() {
             let verdict = verdicts
                 .get(position)
@@ -320,6 +334,31 @@ impl Push<'_> {
         }
         self.summary.verdicts = verdicts;
         Ok(())
+    }
+
+    /// What became of the updates of a commit that could not decide them all.
+    fn take_outcomes(&mut self, accepted: Vec<usize>, outcomes: Vec<UpdateOutcome>) {
+        let mut outcomes = outcomes.into_iter();
+        for index in accepted {
+            let unsaid = || "the update has no verdict".to_owned();
+            self.results[index] = match outcomes.next() {
+                Some(UpdateOutcome::Judged(verdict)) => {
+                    let result = verdict.result.as_ref();
+                    let result = result.copied().map_err(refusal_text);
+                    self.summary.verdicts.push(verdict);
+                    result
+                }
+                Some(UpdateOutcome::Failed { message }) => Err(message),
+                Some(UpdateOutcome::Unknown { message }) => {
+                    self.doubts.insert(index, message);
+                    Err(unsaid())
+                }
+                None => {
+                    self.doubts.insert(index, unsaid());
+                    Err(unsaid())
+                }
+            };
+        }
     }
 }
 

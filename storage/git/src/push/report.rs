@@ -1,5 +1,6 @@
 //! The report of a push: `report-status` and `report-status-v2`.
 
+use std::collections::BTreeMap;
 use std::io::{self, Write};
 
 use henge_types::{RefPattern, RefRefusal, RefVerdict};
@@ -60,7 +61,7 @@ pub fn report(
     verdicts: &[RefVerdict],
     output: &mut dyn Write,
 ) -> io::Result<()> {
-    let by_name: std::collections::BTreeMap<_, _> = verdicts
+    let by_name: BTreeMap<_, _> = verdicts
         .iter()
         .map(|verdict| (&verdict.name, &verdict.result))
         .collect();
@@ -73,7 +74,31 @@ pub fn report(
             None => Err("unpacker error".to_owned()),
         })
         .collect();
-    report_results(head, unpack, &results, output)
+    report_results(head, unpack, &results, &Doubts::new(), output)
+}
+
+/// Updates of [`PushHead::updates`] that may or may not have been done, each with what went wrong.
+///
+/// A report has no word for them: git calls a ref that stands in none of its lines one that the remote failed to report.
+pub(crate) type Doubts = BTreeMap<usize, String>;
+
+/// Doubts that are told one by one.
+const DOUBTS_TOLD_MAX: usize = 20;
+
+/// What the person is told of `doubts`.
+fn doubt_text(head: &PushHead, doubts: &Doubts) -> String {
+    let mut text = String::new();
+    for (index, why) in doubts.iter().take(DOUBTS_TOLD_MAX) {
+        let update = head.updates.get(*index);
+        let name = update.map_or("", |update| update.name.as_str());
+        let why = one_line(why);
+        text.push_str(&format!("{name} may or may not have been updated: {why}\n"));
+    }
+    if let more @ 1.. = doubts.len().saturating_sub(DOUBTS_TOLD_MAX) {
+        text.push_str(&format!("... and {more} more refs\n"));
+    }
+    text.push_str("look before pushing again\n");
+    text
 }
 
 /// The report from one result per update, in the order of [`PushHead::updates`].
@@ -81,6 +106,7 @@ pub(crate) fn report_results(
     head: &PushHead,
     unpack: Result<(), String>,
     results: &[Result<(), String>],
+    doubts: &Doubts,
     output: &mut dyn Write,
 ) -> io::Result<()> {
     let capabilities = &head.capabilities;
@@ -95,6 +121,7 @@ pub(crate) fn report_results(
     pkt::write(&mut lines, unpack_line.as_bytes())?;
     for command in &head.commands {
         let result = match command.update {
+            Ok(index) if doubts.contains_key(&index) => continue,
             Ok(index) => results
                 .get(index)
                 .cloned()
@@ -109,6 +136,10 @@ pub(crate) fn report_results(
     }
     pkt::write_flush(&mut lines)?;
     if capabilities.side_band_64k {
+        if !doubts.is_empty() {
+            let text = doubt_text(head, doubts);
+            pkt::write_band(output, Band::Progress, text.as_bytes())?;
+        }
         pkt::write_band(output, Band::Data, &lines)?;
         pkt::write_flush(output)
     } else {

@@ -56,3 +56,43 @@ fn a_push_above_the_bound_in_bytes_names_it() {
         server.assert_clean(&bare);
     });
 }
+
+/// The disk failed behind the first ref of a push that was moved: all refs were told as refused, and the one that was moved
+/// was pushed again from an older place.
+#[test]
+fn a_ref_that_may_have_moved_is_neither_ok_nor_refused() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "partly");
+        let work = server.path("partly-work");
+        git.work_tree(&work, 1);
+        let head = git.ok(&["rev-parse", "HEAD"], &work);
+        // A ref cannot be renamed over a directory that is not empty. Other locks cannot be had.
+        std::fs::create_dir_all(bare.join("refs/heads/b/deep")).unwrap();
+        std::fs::write(bare.join("refs/heads/b/deep/x.lock"), "").unwrap();
+        std::fs::write(bare.join("refs/heads/c.lock"), "").unwrap();
+        let said = git.fails(
+            &["push", &url, "main:a", "main:b", "main:c", "main:d"],
+            &work,
+        );
+        assert!(said.contains("main -> a\n"), "{said}");
+        assert!(said.contains("main -> d\n"), "{said}");
+        assert!(
+            said.contains("main -> b (remote failed to report status)"),
+            "{said}"
+        );
+        assert!(
+            said.contains("refs/heads/b may or may not have been updated"),
+            "{said}"
+        );
+        assert!(
+            said.contains("main -> c (it could not be stored: "),
+            "{said}"
+        );
+        for moved in ["a", "d"] {
+            assert_eq!(git.ok(&["rev-parse", moved], &bare), head);
+        }
+        let said = git.fails(&["push", "--atomic", &url, "main:e", "main:b"], &work);
+        assert!(!said.contains("[new branch]"), "{said}");
+        assert!(said.contains("look before pushing again"), "{said}");
+    });
+}
