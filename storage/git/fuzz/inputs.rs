@@ -296,7 +296,7 @@ fn check_head(head: &PushHead, certificate_bytes_max: usize) {
     assert!(head.updates.len() <= head.commands.len());
     for command in &head.commands {
         if let Ok(at) = command.update {
-            assert_eq!(head.updates[at].name.as_str(), command.name);
+            assert_eq!(head.updates[at].name.as_str().as_bytes(), command.name);
         }
     }
     let Some(certificate) = &head.certificate else {
@@ -311,7 +311,7 @@ fn check_head(head: &PushHead, certificate_bytes_max: usize) {
         assert!(ident.len() <= CERTIFICATE_IDENT_BYTES_MAX);
     }
     for command in &head.commands {
-        let name = command.name.as_bytes();
+        let name = command.name.as_slice();
         let mut lines = text.split(|byte| *byte == b'\n');
         assert!(
             lines.any(|line| line.ends_with(name)),

@@ -50,7 +50,7 @@ pub enum ReceiveError {
         max: usize,
     },
     /// More push options than allowed.
-    #[error("a push may carry {max} options")]
+    #[error("a push may carry {max} options: send fewer (git push -o, push.pushOption)")]
     TooManyOptions {
         /// How many are allowed.
         max: usize,
@@ -61,9 +61,12 @@ pub enum ReceiveError {
         /// How many are allowed.
         max: usize,
     },
-    /// A ref name that is not UTF-8.
-    #[error("ref names must be UTF-8")]
-    NameEncoding,
+    /// A ref name too long to be answered.
+    #[error("a ref name may have {max} bytes: rename the ref, or leave it out")]
+    NameTooLong {
+        /// How many are allowed.
+        max: usize,
+    },
     /// Something stands where a push certificate should.
     #[error("malformed push certificate: {reason}")]
     Certificate {
@@ -107,4 +110,29 @@ pub enum ReceiveError {
     /// The report could not be sent.
     #[error("the report could not be sent: {0}")]
     Output(#[source] io::Error),
+}
+
+impl ReceiveError {
+    /// Whether it is a push as git sends it, but larger than this server takes: nothing was done, and git is to show the
+    /// reason.
+    pub const fn is_limit(&self) -> bool {
+        match self {
+            Self::TooManyUpdates { .. }
+            | Self::TooManyOptions { .. }
+            | Self::TooManyShallow { .. }
+            | Self::NameTooLong { .. }
+            | Self::CertificateTooLarge { .. } => true,
+            Self::NotAPush
+            | Self::Truncated
+            | Self::Certificate { .. }
+            | Self::UnsignedCommands
+            | Self::ObjectFormat { .. }
+            | Self::Pkt(_)
+            | Self::Store(_)
+            | Self::Check(_)
+            | Self::Ingest(_)
+            | Self::Commit(_)
+            | Self::Output(_) => false,
+        }
+    }
 }

@@ -360,12 +360,13 @@ fn count(summary: &PushSummary, path: PackPath) {
 
 fn failed(error: &ReceiveError) -> PushAnswer {
     match error {
+        limit if limit.is_limit() => PushAnswer::Refused(ErrorCode::Forbidden, limit.to_string()),
         ReceiveError::NotAPush
         | ReceiveError::Truncated
         | ReceiveError::TooManyUpdates { .. }
         | ReceiveError::TooManyOptions { .. }
         | ReceiveError::TooManyShallow { .. }
-        | ReceiveError::NameEncoding
+        | ReceiveError::NameTooLong { .. }
         | ReceiveError::Certificate { .. }
         | ReceiveError::CertificateTooLarge { .. }
         | ReceiveError::UnsignedCommands

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use henge_cluster::{BulkStream, ClockState};
 use henge_git::http::{ServiceError, Spool};
-use henge_git::{PushHead, PushLimits, ReceiveError, parse_push};
+use henge_git::{PushHead, PushLimits, parse_push};
 use henge_types::{ErrorCode, NodeId, ObjectFormat, RepoRecord, RequestId, limits};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
@@ -58,8 +58,7 @@ pub(crate) fn prepare(spool: &Spool, format: ObjectFormat) -> Result<Prepared, S
     };
     let head = parse_push(&mut reader, format, &PushLimits::default()).map_err(|error| {
         // A push like any other, which git is to show the reason of.
-        let is_a_push = matches!(error, ReceiveError::TooManyUpdates { .. });
-        let code = if is_a_push {
+        let code = if error.is_limit() {
             ErrorCode::Forbidden
         } else {
             ErrorCode::Invalid

@@ -208,18 +208,19 @@ fn died(error: &io::Error) -> ServiceError {
 /// What a failed push is to the client.
 fn push_error(error: &ReceiveError) -> ServiceError {
     let code = match error {
+        // A push like any other, which git is to show the reason of.
+        limit if limit.is_limit() => ErrorCode::Forbidden,
         ReceiveError::NotAPush
         | ReceiveError::Truncated
+        | ReceiveError::TooManyUpdates { .. }
         | ReceiveError::TooManyOptions { .. }
         | ReceiveError::TooManyShallow { .. }
-        | ReceiveError::NameEncoding
+        | ReceiveError::NameTooLong { .. }
         | ReceiveError::Certificate { .. }
         | ReceiveError::CertificateTooLarge { .. }
         | ReceiveError::UnsignedCommands
         | ReceiveError::ObjectFormat { .. }
         | ReceiveError::Pkt(_) => ErrorCode::Invalid,
-        // A push like any other, which git is to show the reason of.
-        ReceiveError::TooManyUpdates { .. } => ErrorCode::Forbidden,
         ReceiveError::Commit(CommitError::Unavailable { .. }) => ErrorCode::Unavailable,
         ReceiveError::Commit(CommitError::UnknownOutcome { .. }) => ErrorCode::Timeout,
         ReceiveError::Commit(CommitError::NotFound) => ErrorCode::NotFound,

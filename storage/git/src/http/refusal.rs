@@ -57,6 +57,10 @@ impl Asked {
             let Some(line) = line else {
                 return Ok(None);
             };
+            // A shallow clone says first where its history ends.
+            if line.starts_with(b"shallow ") {
+                continue;
+            }
             let end = line.iter().position(|byte| *byte == 0);
             let (command, words) = line.split_at(end.unwrap_or(line.len()));
             if is_first {
@@ -139,6 +143,8 @@ fn refused(asked: &Asked, message: &str, output: &mut Vec<u8>) -> io::Result<boo
     let mut lines = Vec::new();
     pkt::write(&mut lines, format!("unpack {reason}\n").as_bytes())?;
     for name in &asked.names {
+        let fits = name.len() + each.len() + "ng  \n".len() <= pkt::DATA_BYTES_MAX;
+        let each = if fits { each } else { "refused" };
         let text = [b"ng ", &name[..], b" ", each.as_bytes(), b"\n"].concat();
         pkt::write(&mut lines, &text)?;
     }
@@ -225,6 +231,39 @@ mod tests {
         let told = text(&full, &request("\0report-status", 11_000)).unwrap();
         assert_eq!(told.matches("the disk is full").count(), 1);
         assert_eq!(told.matches("ng refs/heads/b").count(), 11_000);
+    }
+
+    /// The lines of a shallow clone stand in front of its commands: no refusal reached its git.
+    #[test]
+    fn a_shallow_clone_is_told_as_well() {
+        let full = ServiceError::new(ErrorCode::Unavailable, "the disk is full".to_owned());
+        let mut shallow = Vec::new();
+        pkt::write(
+            &mut shallow,
+            format!("shallow {}", "2".repeat(40)).as_bytes(),
+        )
+        .unwrap();
+        shallow.extend(request(WORDS, 1));
+        let told = text(&full, &shallow).unwrap();
+        assert!(
+            told.contains("ng refs/heads/b0 the disk is full\n"),
+            "{told}"
+        );
+    }
+
+    /// A name and the reason have to share a line.
+    #[test]
+    fn the_longest_name_of_a_line_is_answered() {
+        let limit = ServiceError::new(ErrorCode::Forbidden, "r".repeat(REASON_BYTES_MAX));
+        let mut bytes = Vec::new();
+        let ids = format!("{0} {0} ", "1".repeat(40));
+        let rest = pkt::DATA_BYTES_MAX - ids.len() - "refs/".len() - "\0report-status".len();
+        let name = format!("refs/{}", "n".repeat(rest));
+        let command = format!("{ids}{name}\0report-status");
+        pkt::write(&mut bytes, command.as_bytes()).unwrap();
+        pkt::write_flush(&mut bytes).unwrap();
+        let told = text(&limit, &bytes).unwrap();
+        assert!(told.contains(&format!("ng {name} refused\n")));
     }
 
     #[test]

@@ -19,6 +19,10 @@ const RAW_NAME_BYTES_MAX: usize = 4096;
 const SHALLOW_MAX: usize = 100_000;
 /// What a signed push is told whose options are not those that were signed.
 const INCONSISTENT_OPTIONS: &str = "inconsistent push options";
+/// What git takes and this server cannot hold.
+const NAME_NOT_UTF8: &str = "this server takes names of refs in UTF-8 only: rename it";
+const NAME_TOO_LONG: &str = "the name of a ref may have 1024 bytes here: rename it";
+const _: () = assert!(limits::REF_NAME_BYTES_MAX == 1024);
 
 /// What the client can do and wants, as far as it matters here.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -40,8 +44,8 @@ pub struct Capabilities {
 /// One command as it was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The ref's name, whatever it is.
-    pub name: String,
+    /// The ref's name, whatever it is: the report has to say it as it came.
+    pub name: Vec<u8>,
     /// Its place in [`PushHead::updates`], or why it is refused unseen.
     pub update: Result<usize, &'static str>,
 }
@@ -74,7 +78,7 @@ impl PushHead {
 
 /// Reads the head of a push to a repository of this format and leaves `input` at the first byte of the pack.
 ///
-/// A ref name that git would refuse does not fail the push: its command is refused in the report.
+/// A ref name that git would refuse, or that is not UTF-8, does not fail the push: its command is refused in the report.
 ///
 /// # Errors
 /// When the stream breaks, is not a push, or is larger than allowed.
@@ -211,7 +215,7 @@ fn parse_capabilities(text: &str, format: ObjectFormat) -> Result<Capabilities, 
 struct RawCommand<'a> {
     old: Option<Oid>,
     new: Option<Oid>,
-    name: &'a str,
+    name: &'a [u8],
 }
 
 impl<'a> RawCommand<'a> {
@@ -223,7 +227,7 @@ impl<'a> RawCommand<'a> {
         let rest = rest.strip_prefix(b" ").ok_or_else(not_a_push)?;
         let (new, rest) = rest.split_at_checked(digits).ok_or_else(not_a_push)?;
         let name = rest.strip_prefix(b" ").ok_or_else(not_a_push)?;
-        if name.is_empty() || name.len() > RAW_NAME_BYTES_MAX {
+        if name.is_empty() {
             return Err(ReceiveError::NotAPush);
         }
         let id = |text| {
@@ -231,19 +235,25 @@ impl<'a> RawCommand<'a> {
                 .map(|id| (!id.is_null()).then_some(id))
                 .ok_or(ReceiveError::NotAPush)
         };
-        Ok(Self {
+        let raw = Self {
             old: id(old)?,
             new: id(new)?,
-            name: std::str::from_utf8(name).map_err(|_| ReceiveError::NameEncoding)?,
-        })
+            name,
+        };
+        if name.len() > RAW_NAME_BYTES_MAX {
+            let max = limits::REF_NAME_BYTES_MAX;
+            return Err(ReceiveError::NameTooLong { max });
+        }
+        Ok(raw)
     }
 }
 
 fn accept(raw: &RawCommand<'_>, names: &mut BTreeSet<RefName>) -> Result<RefUpdate, &'static str> {
     if raw.name.len() > limits::REF_NAME_BYTES_MAX {
-        return Err("ref name too long");
+        return Err(NAME_TOO_LONG);
     }
-    let name: RefName = raw.name.parse().map_err(|_| "funny refname")?;
+    let name = std::str::from_utf8(raw.name).map_err(|_| NAME_NOT_UTF8)?;
+    let name: RefName = name.parse().map_err(|_| "funny refname")?;
     if raw.old.is_none() && raw.new.is_none() {
         return Err("nothing to do");
     }
@@ -355,6 +365,27 @@ mod tests {
                 Err("funny refname")
             ]
         );
+    }
+
+    /// One branch named in Latin-1 failed the whole push, with an answer that git does not show.
+    #[test]
+    fn a_name_that_is_not_utf8_refuses_its_command() {
+        let lines = [
+            format!("{ZERO} {A} refs/heads/ok\0report-status").into_bytes(),
+            [format!("{ZERO} {A} refs/heads/").as_bytes(), b"caf\xe9"].concat(),
+        ];
+        let mut bytes = Vec::new();
+        for line in &lines {
+            pkt::write(&mut bytes, line).unwrap();
+        }
+        pkt::write_flush(&mut bytes).unwrap();
+        let head = parse(&bytes).unwrap();
+        let verdicts: Vec<_> = head.commands.iter().map(|command| command.update).collect();
+        assert_eq!(verdicts, [Ok(0), Err(NAME_NOT_UTF8)]);
+        assert_eq!(head.commands[1].name, b"refs/heads/caf\xe9");
+        let long = format!("{ZERO} {A} refs/heads/{}", "n".repeat(RAW_NAME_BYTES_MAX));
+        let error = parse(&push(&[long])).unwrap_err();
+        assert!(matches!(error, ReceiveError::NameTooLong { max: 1024 }));
     }
 
     #[test]

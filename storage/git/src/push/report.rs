@@ -129,10 +129,13 @@ pub(crate) fn report_results(
             Err(reason) => Err(reason.to_owned()),
         };
         let line = match result {
-            Ok(()) => format!("ok {}\n", command.name),
-            Err(reason) => format!("ng {} {}\n", command.name, one_line(&reason)),
+            Ok(()) => [b"ok ", &command.name[..], b"\n"].concat(),
+            Err(reason) => {
+                let reason = one_line(&reason);
+                [b"ng ", &command.name[..], b" ", reason.as_bytes(), b"\n"].concat()
+            }
         };
-        pkt::write(&mut lines, line.as_bytes())?;
+        pkt::write(&mut lines, &line)?;
     }
     pkt::write_flush(&mut lines)?;
     if capabilities.side_band_64k {

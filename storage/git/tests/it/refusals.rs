@@ -1,5 +1,6 @@
 //! Pushes that are refused as a whole: git prints why.
 
+use crate::raw::{ZERO, line, post};
 use crate::{Git, Server, for_each_git};
 
 /// Refs that one push may update.
@@ -94,5 +95,98 @@ fn a_ref_that_may_have_moved_is_neither_ok_nor_refused() {
         let said = git.fails(&["push", "--atomic", &url, "main:e", "main:b"], &work);
         assert!(!said.contains("[new branch]"), "{said}");
         assert!(said.contains("look before pushing again"), "{said}");
+    });
+}
+
+/// Each of these was answered with status 400: git printed "Everything up-to-date", or a broken pipe.
+#[test]
+fn every_limit_of_the_commands_is_told() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "limits");
+        git.ok(&["config", "receive.advertisePushOptions", "true"], &bare);
+        let work = server.path("limits-work");
+        git.work_tree(&work, 1);
+
+        let options: Vec<_> = (0..=256).map(|number| format!("-oo{number}")).collect();
+        let mut push = vec!["push"];
+        push.extend(options.iter().map(String::as_str));
+        push.extend([url.as_str(), "main"]);
+        let why = "a push may carry 256 options: send fewer (git push -o, push.pushOption)";
+        refused(git, &push, &work, why);
+
+        let long = format!("main:refs/heads/{}", "n/".repeat(2048) + "n");
+        let why = "a ref name may have 1024 bytes: rename the ref, or leave it out";
+        refused(git, &["push", &url, &long], &work, why);
+        assert_eq!(git.ok(&["for-each-ref"], &bare), "");
+
+        // A name in Latin-1 refuses itself only.
+        let head = git.ok(&["rev-parse", "HEAD"], &work);
+        let mut packed = format!("{head} refs/heads/").into_bytes();
+        packed.extend_from_slice(b"caf\xe9\n");
+        std::fs::write(work.join(".git/packed-refs"), packed).unwrap();
+        let why = "this server takes names of refs in UTF-8 only: rename it";
+        refused(git, &["push", "--mirror", &url], &work, why);
+        assert_eq!(git.ok(&["rev-parse", "main"], &bare), head);
+        server.assert_clean(&bare);
+    });
+}
+
+/// A shallow clone names the ends of its history first: no refusal reached its git.
+#[test]
+fn a_shallow_clone_is_told_why() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "shallow");
+        let work = server.path("shallow-work");
+        git.work_tree(&work, 3);
+        git.ok(&["push", "-q", &url, "main"], &work);
+        let copy = server.path("shallow-copy");
+        git.ok(
+            &["clone", "-q", "--depth=1", &url, copy.to_str().unwrap()],
+            server.dir.path(),
+        );
+        let long = format!("main:refs/heads/{}", "n/".repeat(2048) + "n");
+        refused(git, &["push", &url, &long], &copy, "a ref name may have");
+        server.assert_clean(&bare);
+    });
+}
+
+/// What git would need minutes to make: more ends of a history, and a larger certificate, than are taken.
+#[test]
+fn what_stands_around_the_commands_is_bounded_and_told() {
+    for_each_git(|server, git| {
+        let (bare, url) = server.repo(git, "around");
+        let id = git.absent();
+        let command = |words: &str| format!("{ZERO} {id} refs/heads/b{words}\n");
+        let ends = (0..100_001).map(|number| line(&format!("shallow {number:040x}")));
+        let ends = [
+            ends.collect::<Vec<_>>().concat(),
+            line(&command("\0report-status")),
+        ];
+        let text = format!("{}\n", "x".repeat(60_000));
+        let certificate = [
+            line("push-cert\0report-status\n"),
+            line("certificate version 0.1\n"),
+            line(&command("")),
+            line(&text).repeat(300),
+            line("push-cert-end\n"),
+        ];
+        for (body, why) in [
+            (
+                ends.concat(),
+                "a push may name 100000 shallow commits: fetch more history first",
+            ),
+            (
+                certificate.concat(),
+                "a push certificate may have 16777216 bytes: push fewer refs at once, or without --signed",
+            ),
+        ] {
+            let body = [&body[..], b"0000"].concat();
+            let answer = post(&url, "receive-pack", "", &body);
+            assert_eq!(answer.status, 200, "{}", answer.text());
+            let told = answer.text();
+            assert!(told.contains(&format!("unpack {why}\n")), "{told}");
+            assert!(told.contains(&format!("ng refs/heads/b {why}\n")), "{told}");
+        }
+        server.assert_clean(&bare);
     });
 }
