@@ -52,6 +52,7 @@ pub(crate) fn start(cluster: &Cluster) {
     let (looking, asking) = (cluster.clone(), cluster.clone());
     let (raising, pressed) = (cluster.clone(), cluster.clone());
     let (covering, checking) = (cluster.clone(), cluster.clone());
+    let placed = cluster.clone();
     let whole = OnPanic::EndProcess;
     scope.spawn("upkeep", whole, async move { look(&looking).await });
     scope.spawn("signs of life", whole, async move { ask(&asking).await });
@@ -63,6 +64,9 @@ pub(crate) fn start(cluster: &Cluster) {
     });
     scope.spawn("snapshots at rest", whole, async move {
         snapshot_check::run(&checking).await;
+    });
+    scope.spawn("log in place", whole, async move {
+        check_in_place(&placed).await;
     });
     scope.spawn("wal pressure", whole, async move {
         relieve(&pressed).await;
@@ -89,6 +93,20 @@ async fn look(cluster: &Cluster) {
         snapshot_check::note(cluster);
         cluster.tend_time().await;
         metrics::observe(cluster);
+    }
+}
+
+/// A data directory that is gone ends the node, also when nobody writes. A loop of its own: a slow disk holds nothing else up.
+async fn check_in_place(cluster: &Cluster) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let wal = cluster.shared.wal.clone();
+        let scope = &cluster.shared.scope;
+        let looking = scope.blocking("look at the log", move || wal.check_in_place());
+        // Only a scope that ends says no.
+        if looking.await.is_err() {
+            return;
+        }
     }
 }
 

@@ -45,7 +45,7 @@ mod segments;
 mod shared;
 mod writer;
 
-pub use origin::adopt;
+pub use origin::{adopt, is_marked};
 
 use queue::{Wait, Work};
 use shared::Shared;
@@ -262,6 +262,12 @@ impl Wal {
             }),
             shared,
         }
+    }
+
+    /// Ends the log, and with it the process, where its files were taken away; a log that is written to notices that by
+    /// itself. Blocking.
+    pub fn check_in_place(&self) {
+        self.shared.check_in_place();
     }
 
     /// The groups that the log holds something of.

@@ -4,6 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use henge_storage::disk::{Disk, OpenMode};
+use henge_storage::wal;
 use henge_types::limits::STARTS_DRAWN_MAX;
 use henge_types::{RegisteredStart, StartClaim, StartId};
 use serde::{Deserialize, Serialize};
@@ -43,11 +44,28 @@ pub(super) struct StartsFile {
     sum: Option<String>,
 }
 
+/// What to do without the file.
+const fn way_out() -> &'static str {
+    "It holds the starts of this node, by which the other nodes tell its data directory from an old copy. Put it back as \
+     the node wrote it, and never one from a backup; where it cannot be, leave the node stopped: the other nodes have \
+     everything that was acknowledged, and `henge node export --offline` writes what this disk has"
+}
+
 impl StartsFile {
-    /// Reads it; a directory of an older release has none.
+    /// Reads it; a new directory and one of an older release have none.
+    ///
+    /// # Errors
+    /// When it is damaged, cannot be read, or is gone though a release that writes it has written the log.
     pub(super) fn read(disk: &dyn Disk, data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(FILE);
         if disk.file_len(&path)?.is_none() {
+            if wal::is_marked(disk, &data_dir.join("wal"))? {
+                return Err(io::Error::other(format!(
+                    "{} is gone. {}",
+                    path.display(),
+                    way_out()
+                )));
+            }
             return Ok(Self::default());
         }
         let mut bytes = vec![0; BYTES_MAX];
@@ -60,12 +78,7 @@ impl StartsFile {
         bytes.truncate(read.map_err(unreadable)?);
         let damaged = |why: String| {
             let path = path.display();
-            io::Error::other(format!(
-                "{path} is damaged: {why}. It holds the starts of this node, by which the other nodes tell its data \
-                 directory from an old copy. Put it back as the node wrote it, and never one from a backup; where it \
-                 cannot be, leave the node stopped: the other nodes have everything that was acknowledged, and \
-                 `henge node export --offline` writes what this disk has"
-            ))
+            io::Error::other(format!("{path} is damaged: {why}. {}", way_out()))
         };
         if bytes.is_empty() {
             return Err(damaged("it is empty".to_owned()));
@@ -186,6 +199,27 @@ mod tests {
                 assert!(words.contains(part), "{part}: {words}");
             }
         }
+    }
+
+    /// The file was removed under a running node. Its next start drew up a new one, and was refused as an old copy from
+    /// then on, also when the file had been put back.
+    #[test]
+    fn one_that_is_gone_is_not_made_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let config = wal::WalConfig {
+            segment_bytes: 64 * 1024,
+            bytes_max: 1024 * 1024,
+            ..wal::WalConfig::new(dir.path().join("wal"))
+        };
+        std::fs::create_dir(dir.path().join("wal")).expect("made");
+        StartsFile::read(&OsDisk, dir.path()).expect("a directory without a log");
+        let clock = henge_runtime::SystemClock::shared();
+        let log = wal::Wal::open(std::sync::Arc::new(OsDisk), clock, config).expect("opens");
+        log.close().expect("closes");
+        let error = StartsFile::read(&OsDisk, dir.path()).expect_err("it is gone");
+        let words = error.to_string();
+        assert!(words.contains("starts.json is gone"), "{words}");
+        assert!(words.contains("Put it back"), "{words}");
     }
 
     /// A bit flipped in the id of the registered start: the node was refused as an old copy of itself.

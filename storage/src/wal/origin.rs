@@ -106,6 +106,31 @@ pub fn adopt(disk: &dyn Disk, dir: &Path) -> Result<usize, WalError> {
     Ok(adopted)
 }
 
+/// Whether a segment in `dir` says which file it was written as: a release that writes that has used this log.
+///
+/// # Errors
+/// When the directory or a segment cannot be read.
+pub fn is_marked(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    let listed = match disk.list(dir) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error),
+    };
+    for path in listed {
+        if path.extension().is_none_or(|extension| extension != "seg") {
+            continue;
+        }
+        let file = disk.open(&path, OpenMode::Read)?;
+        let mut page = vec![0; HEADER_BYTES];
+        let len = file.read_at(&mut page, 0)?;
+        page.truncate(len);
+        if Header::decode(&page).is_ok() && read(&page).is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -62,6 +62,12 @@ impl Table {
         self.segments.insert(generation, segment);
     }
 
+    /// The segment that is written to.
+    pub(super) fn newest(&self) -> Option<(u32, SegmentFile)> {
+        let (generation, segment) = self.segments.last_key_value()?;
+        Some((*generation, segment.file.clone()))
+    }
+
     /// A segment's file, and the salt of its records.
     pub(super) fn file(&self, generation: u32) -> Option<(Arc<dyn DiskFile>, u32)> {
         let segment = self.segments.get(&generation)?;

@@ -14,7 +14,7 @@ use super::frame::{self, HEADER_BYTES};
 use super::group::{Cell, Freed, GroupState, invalid};
 use super::queue::{self, Operation, Queue, Work};
 use super::room::Room;
-use super::segments::{Chore, Spares, Table};
+use super::segments::{Chore, Spares, Table, removed};
 use super::{Done, OnFatal, WalConfig, lock};
 
 /// What handles and writer share.
@@ -105,6 +105,26 @@ impl Shared {
         self.dead.get_or_init(|| error.to_string());
         self.queue.close();
         self.spares.stop();
+    }
+
+    /// Looks whether the segment that is written to still has its name, and ends the log where it has not: also a log that
+    /// nothing is written to notices that its files are gone.
+    pub(super) fn check_in_place(&self) {
+        let newest = || self.table().newest();
+        let Some((generation, file)) = newest() else {
+            return;
+        };
+        if self.spares.is_in_place(&file) {
+            return;
+        }
+        // One that is not written to any more may be gone by now.
+        if newest().is_some_and(|(newest, _)| newest == generation) {
+            let error = removed(&file.path);
+            match self.queue.is_closing() {
+                true => self.kill(&error),
+                false => self.die(&error),
+            }
+        }
     }
 
     /// Publishes what is measured now and then.

@@ -64,6 +64,22 @@ fn a_removed_open_segment_ends_the_log() {
     });
 }
 
+/// A node whose directory was gone, and that nobody wrote to, said that it was ready for 40 s.
+#[test]
+fn a_log_at_rest_notices_that_it_was_removed() {
+    let disk = SimDisk::new();
+    let (wal, mut stepper) = open(&disk).expect("opens");
+    append(&wal, GROUP, 1, 10).expect("is queued");
+    assert!(stepper.turn());
+    wal.check_in_place();
+    append(&wal, GROUP, 2, 10).expect("its files are in place");
+    assert!(stepper.turn());
+    disk.remove_dir_all(Path::new("/data"));
+    wal.check_in_place();
+    let error = append(&wal, GROUP, 3, 10).expect_err("it has ended");
+    assert!(error.to_string().contains("removed or replaced"), "{error}");
+}
+
 /// The generation in a segment's header, as `docs/formats.md` has it.
 fn generation(disk: &SimDisk, path: &Path) -> u64 {
     let file = disk.open(path, OpenMode::Read).expect("opens");
