@@ -83,7 +83,7 @@ pub use logged::LoggedEntries;
 pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;
-pub use renewal::Renewed;
+pub use renewal::{Handling, Renewed};
 pub use start_progress::StartProgress;
 pub use starts::adopt_moved;
 pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};

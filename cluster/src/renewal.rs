@@ -6,7 +6,14 @@
 //! of an id is found by its maker and count alone: a retry under the generation it had at first finds the answer.
 //!
 //! A leader knows it of an id that it looked up in vain behind a barrier of the term it still leads in, and did not propose
-//! in that term before: entries of earlier terms were all applied at the barrier.
+//! in that term since: entries of earlier terms were all applied at the barrier.
+//!
+//! Two handlers of one request may be at work at one leader: a push is sent again when its stream breaks, and the first
+//! handler goes on. Both may have looked the id up in vain, and one of them may be done, and its record forgotten, before
+//! the other has checked its objects: a check may take hours, a generation of records seconds where much is written. So a
+//! handler says that it is at work before it looks the id up ([`Cluster::handle`]), and what was proposed of an id in the
+//! term is remembered until no handler of that time is left, answered or not. A handler that comes later finds the record,
+//! or that its id is too old to have one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -20,28 +27,98 @@ const IN_DOUBT_MAX: usize = 4096;
 
 type Key = (GroupId, Incarnation, u64);
 
-/// Ids that this node proposed as a leader and whose outcome it does not know, with the term; clones share it.
+/// What is known of an id.
+#[derive(Debug, Clone, Copy, Default)]
+struct Known {
+    /// The term in which it was proposed last.
+    proposed_in: Option<u64>,
+    /// Its outcome is not known.
+    in_doubt: bool,
+    /// Handlers at work on it.
+    handlers: u32,
+}
+
+impl Known {
+    const fn is_over(&self) -> bool {
+        !self.in_doubt && self.handlers == 0
+    }
+}
+
+#[derive(Debug, Default)]
+struct Ids {
+    known: BTreeMap<Key, Known>,
+    /// The term in which a group had more ids in doubt than are kept: none is renewed in it.
+    overflowed: BTreeMap<GroupId, u64>,
+}
+
+/// Ids that this node handles, and those that it proposed as a leader and whose outcome it does not know; clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct InDoubt(Arc<Mutex<BTreeMap<Key, u64>>>);
+pub(crate) struct InDoubt(Arc<Mutex<Ids>>);
 
 impl InDoubt {
-    fn ids(&self) -> MutexGuard<'_, BTreeMap<Key, u64>> {
+    fn ids(&self) -> MutexGuard<'_, Ids> {
         self.0
             .lock()
             .expect("invariant: noting an id does not panic")
     }
 
+    /// A handler of an id begins, before it looks the id up.
+    fn handle(&self, key: Key) -> Handling {
+        self.ids().known.entry(key).or_default().handlers += 1;
+        Handling {
+            in_doubt: self.clone(),
+            key,
+        }
+    }
+
     /// Notes that an id is proposed now in this term. Whether it was not before.
     fn note(&self, key: Key, term: u64) -> bool {
         let mut ids = self.ids();
-        if ids.len() >= IN_DOUBT_MAX {
-            let group = key.0;
-            ids.retain(|(of, ..), at| *of != group || *at >= term);
+        let group = key.0;
+        if ids.known.len() >= IN_DOUBT_MAX {
+            ids.known.retain(|(of, ..), known| {
+                *of != group || known.handlers > 0 || known.proposed_in >= Some(term)
+            });
         }
-        if ids.len() >= IN_DOUBT_MAX {
+        if ids.known.len() >= IN_DOUBT_MAX {
+            ids.overflowed.insert(group, term);
+        }
+        if ids.overflowed.get(&group) == Some(&term) {
             return false;
         }
-        ids.insert(key, term) != Some(term)
+        let known = ids.known.entry(key).or_default();
+        known.in_doubt = true;
+        known.proposed_in.replace(term) != Some(term)
+    }
+
+    /// The id was answered.
+    fn settle(&self, key: &Key) {
+        self.change(key, |known| known.in_doubt = false);
+    }
+
+    fn change(&self, key: &Key, change: impl FnOnce(&mut Known)) {
+        let known = &mut self.ids().known;
+        if let Some(of) = known.get_mut(key) {
+            change(of);
+            if of.is_over() {
+                known.remove(key);
+            }
+        }
+    }
+}
+
+/// A handler that is at work on a request, until it is dropped.
+#[derive(Debug)]
+pub struct Handling {
+    in_doubt: InDoubt,
+    key: Key,
+}
+
+impl Drop for Handling {
+    fn drop(&mut self) {
+        self.in_doubt.change(&self.key, |known| {
+            known.handlers = known.handlers.saturating_sub(1);
+        });
     }
 }
 
@@ -54,11 +131,16 @@ pub struct Renewed {
 }
 
 impl Cluster {
+    /// A handler of a request begins: call it before the id is looked up, and keep it until the request is answered.
+    pub fn handle(&self, group: GroupId, id: &RequestId) -> Handling {
+        self.shared.in_doubt.handle(key_of(group, id))
+    }
+
     /// The request of a push that the leader of `term` proposes now for the first time, as far as it knows. It was looked
-    /// up in vain behind a barrier of that term.
+    /// up in vain behind a barrier of that term, by a handler that is at work.
     pub fn renew(&self, group: GroupId, term: u64, request: RequestBinding) -> Renewed {
         let id = request.id;
-        let key = (group, id.incarnation, id.counter);
+        let key = key_of(group, &id);
         let is_first = self.shared.in_doubt.note(key, term);
         let still_leads = self
             .leadership(group)
@@ -76,8 +158,12 @@ impl Cluster {
 
     /// The request was answered, or was not proposed.
     pub fn settle(&self, renewed: &Renewed) {
-        self.shared.in_doubt.ids().remove(&renewed.key);
+        self.shared.in_doubt.settle(&renewed.key);
     }
+}
+
+const fn key_of(group: GroupId, id: &RequestId) -> Key {
+    (group, id.incarnation, id.counter)
 }
 
 /// The id with the later one of both generations.
@@ -109,8 +195,44 @@ mod tests {
             in_doubt.note(key(1, 1), 6),
             "looked up again behind a barrier"
         );
-        in_doubt.ids().remove(&key(1, 1));
+        in_doubt.settle(&key(1, 1));
         assert!(in_doubt.note(key(1, 1), 6));
+    }
+
+    /// A push was sent again while its first handler went on. One of the two was done and its record forgotten before the
+    /// other one came to propose: it took the current generation, and the request would have been executed twice.
+    #[test]
+    fn an_overlapping_handler_is_not_first() {
+        let in_doubt = InDoubt::default();
+        let first = in_doubt.handle(key(1, 1));
+        let second = in_doubt.handle(key(1, 1));
+        assert!(in_doubt.note(key(1, 1), 5));
+        in_doubt.settle(&key(1, 1));
+        drop(first);
+        assert!(!in_doubt.note(key(1, 1), 5), "looked up before the answer");
+        in_doubt.settle(&key(1, 1));
+        drop(second);
+        assert!(in_doubt.ids().known.is_empty());
+        let _later = in_doubt.handle(key(1, 1));
+        assert!(in_doubt.note(key(1, 1), 5), "looked up after the answer");
+    }
+
+    /// As many ids in doubt as are kept do not push one out that is handled.
+    #[test]
+    fn an_id_that_is_handled_is_not_forgotten() {
+        let in_doubt = InDoubt::default();
+        let _handling = in_doubt.handle(key(1, 0));
+        assert!(in_doubt.note(key(1, 0), 6));
+        in_doubt.settle(&key(1, 0));
+        let most = u64::try_from(IN_DOUBT_MAX).expect("few");
+        for counter in 1..most {
+            assert!(in_doubt.note(key(1, counter), 6));
+        }
+        assert!(
+            in_doubt.note(key(1, most), 7),
+            "those of an earlier term go"
+        );
+        assert!(!in_doubt.note(key(1, 0), 6));
     }
 
     #[test]
@@ -124,7 +246,7 @@ mod tests {
         assert!(!in_doubt.note(key(2, 0), 5));
         // Those of an earlier term go.
         assert!(in_doubt.note(key(1, most), 6));
-        assert_eq!(in_doubt.ids().len(), 1);
+        assert_eq!(in_doubt.ids().known.len(), 1);
     }
 
     #[test]

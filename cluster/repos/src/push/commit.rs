@@ -4,7 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use henge_cluster::ProposeError;
+use henge_cluster::{Handling, ProposeError};
 use henge_git::{CommitError, Nonces, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
@@ -32,6 +32,8 @@ pub(crate) struct Commit {
     network: NetworkId,
     term: u64,
     checked_at: LogIndex,
+    /// Of the request, since before it was looked up.
+    _handling: Handling,
 }
 
 /// A push that was not committed, as its receiving node is told.
@@ -39,12 +41,12 @@ type Failure = Box<PushAnswer>;
 
 impl Commit {
     /// A commit by the leader of `term`, checked against the state at `checked_at`.
-    pub(crate) const fn new(
+    pub(crate) fn new(
         inner: Arc<Inner>,
         request: PushRequest,
         network: NetworkId,
         term: u64,
-        checked_at: LogIndex,
+        (checked_at, handling): (LogIndex, Handling),
     ) -> Self {
         Self {
             inner,
@@ -52,6 +54,7 @@ impl Commit {
             network,
             term,
             checked_at,
+            _handling: handling,
         }
     }
 

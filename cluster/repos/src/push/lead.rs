@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream, ClusterError, StateAt};
+use henge_cluster::{BulkHandler, BulkStream, ClusterError, Handling, StateAt};
 use henge_git::{
     IngestError, Objects, PushLimits, PushSummary, ReachError, ReceiveError, StoreError,
     parse_push, receive_pack, report,
@@ -67,6 +67,7 @@ impl Inner {
 
     async fn lead_admitted(self: &Arc<Self>, request: PushRequest, source: Source) -> PushAnswer {
         let group = request.group;
+        let handling = self.cluster.handle(group, &request.request);
         let Some(leadership) = self.cluster.leadership(group) else {
             return PushAnswer::NotLeader(self.cluster.leader(group).await);
         };
@@ -107,7 +108,8 @@ impl Inner {
                 return PushAnswer::Refused(ErrorCode::Unavailable, message);
             }
         }
-        Box::pin(self.lead_new(request, leadership.term, at, source)).await
+        let led = (leadership.term, handling);
+        Box::pin(self.lead_new(request, led, at, source)).await
     }
 
     /// Answers a request that was answered before, the pack unread.
@@ -148,7 +150,7 @@ impl Inner {
     async fn lead_new(
         self: &Arc<Self>,
         request: PushRequest,
-        term: u64,
+        (term, handling): (u64, Handling),
         at: StateAt,
         source: Source,
     ) -> PushAnswer {
@@ -170,7 +172,13 @@ impl Inner {
             return PushAnswer::Again(why.to_owned());
         }
         let bytes = request.bytes;
-        let commit = Commit::new(Arc::clone(self), request, network, term, refs.applied());
+        let commit = Commit::new(
+            Arc::clone(self),
+            request,
+            network,
+            term,
+            (refs.applied(), handling),
+        );
         let limits = PushLimits {
             stop: self.deadline(),
             ..refs.push_limits()
