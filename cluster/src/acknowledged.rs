@@ -23,8 +23,14 @@ pub(crate) struct Acknowledged {
 
 impl Acknowledged {
     /// A request goes out in this term, with this commit index. Returns the entry that the follower must have.
+    ///
+    /// One of an earlier term, which this node led in before, changes nothing: it is refused where the follower knows the
+    /// later one, and what was acknowledged in that must not be forgotten for it.
     fn sent(&mut self, term: u64, committed: u64) -> u64 {
-        if term != self.term {
+        if term < self.term {
+            return self.kept;
+        }
+        if term > self.term {
             self.term = term;
             self.index = 0;
         }
@@ -104,6 +110,19 @@ mod tests {
         // An answer from an earlier term of this node says nothing of this one.
         one.flushed(2, 99);
         assert_eq!(one.sent(3, 8), 10);
+    }
+
+    /// A request of a term that this node led in before came late, and what the follower had acknowledged since was
+    /// forgotten for it.
+    #[test]
+    fn a_late_request_of_an_earlier_term_changes_nothing() {
+        let mut one = Acknowledged::default();
+        one.sent(5, 4);
+        one.flushed(5, 10);
+        assert_eq!(one.sent(3, 99), 4, "what can never go");
+        one.flushed(3, 99);
+        assert_eq!(one.sent(5, 4), 10);
+        assert_eq!(one.kept, 4);
     }
 
     /// Another leader may have cut what was not committed.

@@ -133,6 +133,8 @@ struct Replica {
     group: GroupId,
     starts: Starts,
     followed: Followed,
+    /// It was refused when the stream began, and is asked again.
+    is_asked_again: bool,
     /// Term and last entry that the follower must have, of the requests without an answer; answers come in their order.
     sent: Arc<Mutex<VecDeque<(u64, u64)>>>,
 }
@@ -156,6 +158,9 @@ impl Replica {
                 let index = upto.as_ref().map_or(0, LogId::index);
                 let follower = (self.node, self.incarnation);
                 self.followed.flushed(follower, self.group, term, index);
+                if self.is_asked_again && index >= kept {
+                    self.starts.shows_all(self.node, self.group);
+                }
                 Ok(())
             }
             Err(StreamAppendError::Conflict(id)) if id.index() <= kept && kept > 0 => {
@@ -206,6 +211,14 @@ impl Client {
         self.network.peers.raft(self.target).map_err(unreachable)
     }
 
+    /// The same for entries, by which a follower shows its log.
+    fn client_for_entries(&self) -> Result<RaftClient<PeerChannel>, Failure> {
+        if let Some(refusal) = self.network.starts.refused_entries(self.target) {
+            return Err(unreachable(refusal));
+        }
+        self.network.peers.raft(self.target).map_err(unreachable)
+    }
+
     /// What is remembered of the target's log.
     fn followed(&self) -> Result<Replica, Failure> {
         let incarnation = self.network.peers.incarnation(self.target);
@@ -215,6 +228,7 @@ impl Client {
             group: self.network.group,
             starts: self.network.starts.clone(),
             followed: self.network.followed.clone(),
+            is_asked_again: self.network.starts.refused(self.target).is_some(),
             sent: Arc::default(),
         })
     }
@@ -249,7 +263,7 @@ impl Client {
             return Ok(futures::stream::empty().boxed());
         };
         let group = self.network.group;
-        let mut client = self.client()?;
+        let mut client = self.client_for_entries()?;
         let replica = self.followed()?;
         let connected = |_: &_| std::future::ready(!failpoint::is_armed(CUT_OFF));
         let requests = futures::stream::iter([first])
@@ -431,6 +445,7 @@ mod tests {
             group: GroupId::META,
             starts: Starts::draw(NodeId::new(1), LIFE, dir, start).expect("drawn"),
             followed: Followed::default(),
+            is_asked_again: false,
             sent: Arc::default(),
         }
     }
@@ -474,6 +489,24 @@ mod tests {
             replica.followed.kept((FOLLOWER, LIFE)),
             [(GroupId::META, 8)]
         );
+    }
+
+    /// A follower of an older release names no start: its log tells whether it was started again with the newest directory.
+    #[test]
+    fn a_refused_follower_without_starts_is_asked_again() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut replica = replica(dir.path());
+        replica.sent(&append(8));
+        assert_eq!(replica.answered(&Ok(Some(log_id(3, 10)))), Ok(()));
+        replica.sent(&append(8));
+        replica.answered(&conflict(9)).expect_err("it went back");
+        assert_eq!(replica.starts.refused_entries(FOLLOWER), None);
+        replica.is_asked_again = true;
+        replica.sent(&append(8));
+        replica.answered(&conflict(9)).expect_err("it still does");
+        replica.sent(&append(8));
+        assert_eq!(replica.answered(&Ok(Some(log_id(3, 10)))), Ok(()));
+        assert_eq!(replica.starts.refused(FOLLOWER), None);
     }
 
     /// A probe that was on its way when the follower caught up says nothing of what it holds now.

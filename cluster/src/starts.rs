@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use henge_state::MetaView;
 use henge_storage::disk::OsDisk;
@@ -74,6 +75,10 @@ pub enum StartRefusal {
     Moved,
 }
 
+/// How long an old copy is shown after it was refused last, where the newest start is heard as well: a copy that goes on is
+/// refused every second.
+const OLD_COPY_SHOWN: Duration = Duration::from_secs(60);
+
 /// Whether this process may serve clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
@@ -87,10 +92,20 @@ pub(crate) enum Standing {
 struct Peer {
     registered: Option<StartRecord>,
     noted: Option<(Incarnation, StartClaim)>,
-    /// A start that was refused as older, until the node starts anew.
-    old_copy: Option<StartRefusal>,
+    /// A start that was refused as older.
+    old_copy: Option<OldCopy>,
     /// A start that was found to show less than was acknowledged.
     went_back: Option<(Option<StartId>, StartRefusal)>,
+}
+
+/// An older start than is known of a peer was refused.
+#[derive(Debug)]
+struct OldCopy {
+    refusal: StartRefusal,
+    /// The start that is known was heard since.
+    is_newest_heard: bool,
+    /// When it was looked at first since it was refused last.
+    shown_since: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -251,15 +266,46 @@ impl Starts {
         peer.went_back.as_ref().map(|(_, refusal)| refusal.clone())
     }
 
-    /// The starts that are refused now, by node, and why.
-    pub(crate) fn refusals(&self) -> Vec<(NodeId, StartRefusal)> {
+    /// Why a peer gets no entries, where it gets none. One whose release names no starts is asked again in spite of a refusal:
+    /// nothing but its log tells its next start from this one.
+    pub(crate) fn refused_entries(&self, node: NodeId) -> Option<StartRefusal> {
         let state = self.lock();
-        let of_peer = |(node, peer): (&NodeId, &Peer)| -> Vec<_> {
+        let (start, refusal) = state.peers.get(&node)?.went_back.as_ref()?;
+        start.is_some().then(|| refusal.clone())
+    }
+
+    /// A peer that was refused has shown all that it had acknowledged of the group that it was refused for. One that names
+    /// its start is refused until the next one all the same: it may hold less of other groups.
+    pub(crate) fn shows_all(&self, node: NodeId, of: GroupId) {
+        let mut state = self.lock();
+        let Some(peer) = state.peers.get_mut(&node) else {
+            return;
+        };
+        if let Some((None, StartRefusal::LogWentBack { group, .. })) = &peer.went_back
+            && *group == of
+        {
+            tracing::info!(%node, %group, "a node shows again what it had acknowledged");
+            peer.went_back = None;
+        }
+    }
+
+    /// The starts that are refused now, by node, and why.
+    pub(crate) fn refusals(&self, now: Instant) -> Vec<(NodeId, StartRefusal)> {
+        let mut state = self.lock();
+        let of_peer = |(node, peer): (&NodeId, &mut Peer)| -> Vec<_> {
+            let is_over = |copy: &mut OldCopy| {
+                let since = *copy.shown_since.get_or_insert(now);
+                copy.is_newest_heard && now.saturating_duration_since(since) >= OLD_COPY_SHOWN
+            };
+            if peer.old_copy.as_mut().is_some_and(is_over) {
+                peer.old_copy = None;
+            }
+            let old_copy = peer.old_copy.as_ref().map(|copy| &copy.refusal);
             let went_back = peer.went_back.as_ref().map(|(_, refusal)| refusal);
-            let all = [peer.old_copy.as_ref(), went_back].into_iter().flatten();
+            let all = [old_copy, went_back].into_iter().flatten();
             all.map(|refusal| (*node, refusal.clone())).collect()
         };
-        state.peers.iter().flat_map(of_peer).collect()
+        state.peers.iter_mut().flat_map(of_peer).collect()
     }
 
     /// Takes over what the meta group's state says.
@@ -415,7 +461,11 @@ impl State {
                 node,
                 known: known.start,
             };
-            peer.old_copy = Some(refusal.clone());
+            peer.old_copy = Some(OldCopy {
+                refusal: refusal.clone(),
+                is_newest_heard: false,
+                shown_since: None,
+            });
             return Err(refusal);
         }
         if let Some((start, refusal)) = &peer.went_back {
@@ -427,6 +477,9 @@ impl State {
         if peer.noted.as_ref().is_none_or(|(_, noted)| noted != claim) {
             peer.noted = Some((incarnation, claim.clone()));
             peer.old_copy = None;
+        }
+        if let Some(copy) = &mut peer.old_copy {
+            copy.is_newest_heard = true;
         }
         Ok(())
     }

@@ -110,10 +110,12 @@ async fn check_in_place(cluster: &Cluster) {
     }
 }
 
-/// A refused start is a condition until the node starts anew.
+/// A refused start is a condition until the node starts anew; one of an old copy until that is silent and the newest start is
+/// heard.
 fn note_refused_starts(cluster: &Cluster) {
     let (mut old_copies, mut went_back) = (BTreeMap::new(), BTreeMap::new());
-    for (node, refusal) in cluster.shared.starts.refusals() {
+    let now = cluster.clock().instant();
+    for (node, refusal) in cluster.shared.starts.refusals(now) {
         let found = match refusal {
             StartRefusal::LogWentBack { .. } => &mut went_back,
             StartRefusal::LaterStart { .. }

@@ -76,6 +76,53 @@ fn a_start_that_lost_its_log_is_refused_until_the_next_one() {
     assert_eq!(starts.refused(NODE), None);
 }
 
+/// A follower of an older release, which names no start, was refused for ever: also when it was started again with all that
+/// it had acknowledged.
+#[test]
+fn a_peer_without_starts_is_refused_until_it_shows_all() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let starts = starts(dir.path(), 1);
+    let group = GroupId::new(3);
+    let refusal = StartRefusal::LogWentBack {
+        node: NODE,
+        group,
+        acknowledged: 12,
+        shown: 7,
+    };
+    starts.went_back(NODE, &refusal);
+    assert_eq!(starts.refused(NODE), Some(refusal.clone()));
+    assert_eq!(starts.refused_entries(NODE), None, "it is asked again");
+    starts.shows_all(NODE, GroupId::META);
+    assert_eq!(starts.refused(NODE), Some(refusal.clone()));
+    starts.shows_all(NODE, group);
+    assert_eq!(starts.refused(NODE), None);
+    // One that names its start is told from the next one by that.
+    let heard = starts.admit(NODE, LIFE, Some(&claim(5, &[])), None);
+    heard.expect("heard");
+    starts.went_back(NODE, &refusal);
+    assert_eq!(starts.refused_entries(NODE), Some(refusal.clone()));
+    starts.shows_all(NODE, group);
+    assert_eq!(starts.refused(NODE), Some(refusal));
+}
+
+/// An old copy was started beside its original and ended. The status showed it for as long as the original ran.
+#[test]
+fn an_old_copy_that_is_gone_is_shown_no_more() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let starts = starts(dir.path(), 1);
+    let hear = |claim: &StartClaim| starts.admit(NODE, LIFE, Some(claim), None);
+    let begun = henge_runtime::Clock::instant(&henge_runtime::SystemClock);
+    let shown = |seconds| starts.refusals(begun + Duration::from_secs(seconds)).len();
+    hear(&claim(6, &[4, 5])).expect("heard");
+    hear(&claim(7, &[4])).expect_err("an old copy");
+    assert_eq!((shown(0), shown(600)), (1, 1), "the newest is not heard");
+    hear(&claim(6, &[4, 5])).expect("heard");
+    hear(&claim(7, &[4])).expect_err("it is started again and again");
+    hear(&claim(6, &[4, 5])).expect("heard");
+    assert_eq!((shown(601), shown(660)), (1, 1));
+    assert_eq!(shown(661), 0);
+}
+
 /// A ring was rolled from a release without starts: the node served by notes, and refused pushes for a moment when its start
 /// was proposed to the meta group.
 #[test]
