@@ -14,7 +14,7 @@ use henge_git::{DamagedPack, StoreError};
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
 use henge_storage::objects::{ObjectError, ObjectStore, PackLengths, Presence};
-use henge_types::{ConditionKind, GroupId, NetworkId, PackId, PackRecord, limits};
+use henge_types::{ConditionKind, GroupId, LogIndex, NetworkId, PackId, PackRecord, limits};
 
 use crate::parking::{Cause, Missing};
 use crate::repos::Inner;
@@ -390,7 +390,8 @@ impl Inner {
             };
             let is_damaged = |missing: &Missing| {
                 let verify = || inner.objects().verify_pack(&network, &missing.pack);
-                !inner.is_named(missing) && matches!(verify(), Err(ObjectError::BrokenPack { .. }))
+                inner.not_named_at(missing).is_some()
+                    && matches!(verify(), Err(ObjectError::BrokenPack { .. }))
             };
             let here = inner.objects().packs(&network)?;
             let damaged: Vec<_> = here.into_iter().map(of).filter(is_damaged).collect();
@@ -408,17 +409,24 @@ impl Inner {
         }
     }
 
-    /// A damaged pack that the manifest does not name is in the way of all others: it is kept where it is not looked for.
+    /// A damaged pack that the manifest does not name is in the way of all others: it is kept where it is not looked for. One
+    /// of which that is not certain stays: effects come before their entry is in the state, and a replica that stops has none.
     fn set_aside_unnamed(&self, missing: Missing) {
         let Missing {
             group,
             network,
             pack,
         } = missing;
-        if self.is_named(&missing) {
+        let Some(applied) = self.not_named_at(&missing) else {
             return;
-        }
-        match self.objects().set_aside(&network, &pack) {
+        };
+        let aside = || self.objects().set_aside(&network, &pack);
+        let retiring = self.effects.retiring();
+        let set = retiring.set_aside(&network, &pack, applied, aside);
+        let Some(set) = set else {
+            return;
+        };
+        match set {
             Ok(()) => {
                 tracing::warn!(%group, %network, %pack, "a damaged pack that no manifest names is set aside");
             }
@@ -456,8 +464,13 @@ impl Inner {
         })
     }
 
-    /// Whether the manifest names the pack.
-    fn is_named(&self, missing: &Missing) -> bool {
-        self.record(missing).is_some()
+    /// The entry whose state does not name the pack; `None` where it does, or where the replica stops and has no state.
+    fn not_named_at(&self, missing: &Missing) -> Option<LogIndex> {
+        let view = self.cluster.view(missing.group)?;
+        view.with(|state, applied| {
+            let shard = ShardView::new(state);
+            let is_named = shard.pack(&missing.network, &missing.pack).is_some();
+            (!is_named || !shard.network_is_live(&missing.network)).then_some(applied)
+        })
     }
 }

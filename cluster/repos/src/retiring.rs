@@ -100,6 +100,24 @@ impl Retiring {
         Ok(true)
     }
 
+    /// Sets a damaged pack's files aside with `aside`, if it is one that no manifest names any more: to go, or kept because
+    /// no other covers it. `applied` is the entry whose state does not name it. `None` for any other pack: an entry that is
+    /// not in that state may name it. One that names it from here on puts its files in place after `aside`.
+    pub(crate) fn set_aside<T>(
+        &self,
+        network: &NetworkId,
+        pack: &PackId,
+        applied: LogIndex,
+        aside: impl FnOnce() -> T,
+    ) -> Option<T> {
+        let packs = self.lock();
+        let kept = self.lock_kept();
+        let key = (*network, *pack);
+        let retired = packs.get(&key);
+        let is_to_go = retired.is_some_and(|retired| retired.after <= applied);
+        (is_to_go || kept.contains(&key)).then(aside)
+    }
+
     /// The pack is not covered: it stays, and the operator is told. `false` when an entry named it since it was
     /// `judged`: what was found then says nothing of it now.
     pub(crate) fn keep(&self, network: &NetworkId, pack: &PackId, judged: &Retired) -> bool {
@@ -183,6 +201,24 @@ mod tests {
         let never = || panic!("judged by a state before it was named");
         assert!(!retiring.remove(&NETWORK, &pack(1), &judged, never).unwrap());
         assert_eq!(retiring.of(&NETWORK), [(pack(1), retired(9))]);
+    }
+
+    /// A read failed on a pack whose entry was being applied: the state did not name it yet, and its files were set aside.
+    #[test]
+    fn what_may_be_named_is_not_set_aside() {
+        let retiring = Retiring::default();
+        let aside = |applied| {
+            let applied = LogIndex::new(applied);
+            retiring.set_aside(&NETWORK, &pack(1), applied, || ())
+        };
+        assert_eq!(aside(9), None, "not known here");
+        retiring.note(NETWORK, pack(1), retired(5));
+        assert_eq!(aside(4), None, "the state is older");
+        assert_eq!(aside(5), Some(()));
+        assert!(retiring.keep(&NETWORK, &pack(1), &retired(5)));
+        assert_eq!(aside(5), Some(()), "no other covers it");
+        retiring.named(&NETWORK, &pack(1));
+        assert_eq!(aside(9), None, "its entry is being applied");
     }
 
     #[test]
