@@ -8,7 +8,7 @@ use std::io;
 
 use henge_cluster::StartedFrom;
 use henge_state::{ShardView, State};
-use henge_storage::objects::{ObjectError, Presence};
+use henge_storage::objects::{ObjectError, PackLengths, Presence};
 use henge_types::{GroupId, InlinePack, LogIndex, NetworkId, PackId, RequestId, ShardRepoState};
 
 use crate::damage::lengths_of;
@@ -22,8 +22,20 @@ use crate::staging::{KeepError, end_after_failed_sync};
 pub(crate) struct LoggedPack {
     /// Its bytes, where they ride in the entry.
     pub inline: Option<InlinePack>,
+    /// The lengths that the entry names.
+    pub lengths: PackLengths,
     /// The request that the entry answers.
     pub request: Option<RequestId>,
+}
+
+/// Why a pack is missing whose bytes the log does not hold, by what is left of its files. Files that have the lengths of
+/// their entry are not damaged as far as is known: a pack that came by reference is looked for here while its log is
+/// replayed. Without the entry it is not known which lengths they should have.
+const fn cause_without_bytes(left: &Presence, lengths: Option<PackLengths>) -> Cause {
+    match (left, lengths) {
+        (Presence::Missing, _) | (Presence::Whole, Some(_)) => Cause::Elsewhere,
+        (Presence::Whole, None) | (Presence::Damaged(_), _) => Cause::Damaged { in_log: None },
+    }
 }
 
 /// What the log had of a pack.
@@ -56,6 +68,10 @@ impl PackEffects {
             let named = packs.find(|named| named.pack == *pack)?;
             Some(LoggedPack {
                 inline: named.inline.clone(),
+                lengths: PackLengths {
+                    pack: named.pack_bytes,
+                    idx: named.idx_bytes,
+                },
                 request: proposal.request.as_ref().map(|request| request.id),
             })
         });
@@ -76,14 +92,11 @@ impl PackEffects {
         named_at: LogIndex,
     ) -> Result<FromLog, KeepError> {
         let logged = self.logged_pack(missing.group, named_at, &missing.pack)?;
+        let lengths = logged.as_ref().map(|named| named.lengths);
         let Some(inline) = logged.and_then(|named| named.inline) else {
-            let left = self
-                .objects()
-                .presence(&missing.network, &missing.pack, None);
-            let cause = match left {
-                Presence::Missing => Cause::Elsewhere,
-                Presence::Whole | Presence::Damaged(_) => Cause::Damaged { in_log: None },
-            };
+            let (network, pack) = (&missing.network, &missing.pack);
+            let left = self.objects().presence(network, pack, lengths);
+            let cause = cause_without_bytes(&left, lengths);
             self.parking().is_not_logged(missing, cause);
             return Ok(FromLog::NotThere);
         };
@@ -283,7 +296,7 @@ mod tests {
     use henge_cluster::{AppliedEntry, Conditions, Effects};
     use henge_runtime::SystemClock;
     use henge_state::{Effect, Header, apply};
-    use henge_storage::objects::{ObjectStore, Watermark};
+    use henge_storage::objects::{ObjectStore, PackFault, Watermark};
     use henge_types::{
         Command, Generation, ObjectFormat, ObjectId, PackRef, PreviousValue, RefUpdate, RepoId,
         ShardCommand, UpdateRefs,
@@ -473,6 +486,22 @@ mod tests {
             effects.apply(&at(NAMED_AT), &push);
             effects.before_snapshot(GROUP, &state).unwrap();
             effects.before_clean_stop().unwrap();
+        }
+    }
+
+    /// Every start after a crash counted the packs that had come by reference as found damaged and repaired.
+    #[test]
+    fn whole_files_are_no_damage() {
+        let lengths = Some(PackLengths { pack: 1, idx: 1 });
+        let damaged = Cause::Damaged { in_log: None };
+        let torn = Presence::Damaged(PackFault::NoIndex);
+        for (left, lengths, cause) in [
+            (&Presence::Whole, lengths, Cause::Elsewhere),
+            (&Presence::Whole, None, damaged),
+            (&Presence::Missing, None, Cause::Elsewhere),
+            (&torn, lengths, damaged),
+        ] {
+            assert_eq!(cause_without_bytes(left, lengths), cause);
         }
     }
 

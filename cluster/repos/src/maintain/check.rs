@@ -168,6 +168,7 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     inner
         .scope
         .spawn("store checks", OnPanic::EndProcess, async move {
+            checking.recall_unfinished().await;
             loop {
                 while let Some(asked) = checking.checks.begin() {
                     checking.check(asked).await;
@@ -257,6 +258,37 @@ impl Inner {
             }
         }
         self.checks.look(node, network)
+    }
+
+    /// Raises again what checks before this start did not finish: conditions are kept in memory only.
+    async fn recall_unfinished(&self) {
+        for group in self.cluster.local_groups() {
+            let Some(at) = self.cluster.state(group).filter(|_| !group.is_meta()) else {
+                continue;
+            };
+            let objects = self.objects().clone();
+            let reading = self.work_of_maintenance.blocking("last checks", move || {
+                let networks = ShardView::new(&at.state).networks().into_iter();
+                let failed = networks.filter_map(|network| {
+                    let last = last_check::read(&objects.network_dir(&network));
+                    let last = last.inspect_err(|error| {
+                        tracing::warn!(%network, %error, "what the last check found cannot be read");
+                    });
+                    Some((network, last.ok()??.failed?))
+                });
+                failed.collect::<Vec<_>>()
+            });
+            match reading.await {
+                Ok(failed) => {
+                    for (network, why) in failed {
+                        self.check_ended(group, &network, Some(&why));
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%group, %error, "what the last checks found is not known");
+                }
+            }
+        }
     }
 
     /// Checks the store; when packs were repaired, once more.

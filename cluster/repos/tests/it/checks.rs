@@ -3,7 +3,7 @@
 use std::fs;
 
 use henge_types::status::{CheckOutcome, RepoCheck};
-use henge_types::{ErrorCode, NodeId, PackId, RepoPath};
+use henge_types::{ConditionKind, ErrorCode, NodeId, PackId, RepoPath};
 
 use crate::ring::{Ring, eventually};
 
@@ -155,4 +155,41 @@ async fn what_a_check_found_is_known_after_a_restart() {
     // The next one is another one.
     let (_, again) = check(&ring, &two, false).await.remove(0);
     assert!(again.run > found.run, "{again:?}");
+}
+
+/// The condition that a check was not finished was gone after a restart, and `status` said ok.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_unfinished_check_is_shown_after_a_restart() {
+    let mut ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    work.commit("file", b"one\n");
+    work.git(&["push", "-q", &ring.url(1, REPO), "main"]).await;
+    let path: RepoPath = REPO.parse().unwrap();
+    let network = ring.node(1).repos.get(&path).await.unwrap().network;
+    let folder = ring.node(2).objects.network_dir(&network);
+    eventually("the repository is on the node", async || {
+        folder.is_dir().then_some(())
+    })
+    .await;
+    ring.stop_node(2).await;
+    // As it is kept, for ever: one that ended with `no`.
+    let kept = concat!(
+        "04250001ac0280d0eab6b7330702ac02",
+        "01c80100010102616200",
+        "14746865207061636b206973206e6f742068657265",
+        "010102636401026e6f"
+    );
+    let bytes = (0..kept.len()).step_by(2);
+    let bytes = bytes.map(|at| u8::from_str_radix(&kept[at..at + 2], 16).unwrap());
+    fs::write(folder.join("henge-last-check"), bytes.collect::<Vec<_>>()).unwrap();
+    ring.start_node(2).await;
+    let subject = format!("network {network}");
+    let shown = async || {
+        let conditions = ring.node(2).cluster.conditions();
+        conditions.since_ms(ConditionKind::CheckUnfinished, &subject)
+    };
+    eventually("the condition holds again", shown).await;
+    let (_, found) = check(&ring, &[NodeId::new(2)], false).await.remove(0);
+    assert_eq!(found.failed, None);
+    assert!(shown().await.is_none());
 }
