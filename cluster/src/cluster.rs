@@ -152,6 +152,21 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// Takes snapshots that leaders send, and hands out those of this node.
+    fn serve_snapshots(&self) {
+        let snapshots = &self.deps.snapshots;
+        let service = SnapshotService::new(
+            self.groups.clone(),
+            snapshots.clone(),
+            Arc::clone(&self.deps.effects),
+            self.scope.child("snapshots"),
+        );
+        self.bulk.serve(SNAPSHOT_SERVICE, Arc::new(service));
+        let scope = self.scope.child("snapshot copies");
+        let copies = SnapshotCopies::new(self.groups.clone(), snapshots.clone(), scope);
+        self.bulk.serve(SNAPSHOT_COPIES, Arc::new(copies));
+    }
+
     pub(crate) fn heard_generations(&self) -> MutexGuard<'_, BTreeMap<GroupId, u64>> {
         self.generations
             .lock()
@@ -237,19 +252,7 @@ impl Cluster {
             }),
         };
         let shared = &cluster.shared;
-        let service = SnapshotService::new(
-            shared.groups.clone(),
-            shared.deps.snapshots.clone(),
-            Arc::clone(&shared.deps.effects),
-            scope.child("snapshots"),
-        );
-        shared.bulk.serve(SNAPSHOT_SERVICE, Arc::new(service));
-        let copies = SnapshotCopies::new(
-            shared.groups.clone(),
-            shared.deps.snapshots.clone(),
-            scope.child("snapshot copies"),
-        );
-        shared.bulk.serve(SNAPSHOT_COPIES, Arc::new(copies));
+        shared.serve_snapshots();
         quic.serve(shared.bulk.clone(), &scope);
         cluster.serve_grpc(incoming);
         Formation::start(&cluster, raft, opened.kv).await?;

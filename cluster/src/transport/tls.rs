@@ -171,19 +171,17 @@ fn explained(error: pem::Error, what: &str) -> io::Error {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let why = match error {
         pem::Error::Io(error) => return error,
-        pem::Error::MissingSectionEnd { end_marker } => {
-            format!(
-                "it is cut short, the line {:?} is missing",
-                text(&end_marker)
-            )
-        }
+        // The parser names what ends, not the line.
+        pem::Error::MissingSectionEnd { end_marker } => format!(
+            "it is cut short, the line -----END {}----- is missing",
+            text(&end_marker)
+        ),
         pem::Error::IllegalSectionStart { line } => {
             format!("the line {:?} begins no section", text(&line))
         }
         pem::Error::Base64Decode(why) => format!("a section is not base64: {why}"),
         pem::Error::NoItemsFound => format!("it holds no {what}"),
-        // Too large; the enumeration may grow.
-        error => error.to_string(),
+        error @ (pem::Error::SectionTooLarge | _) => error.to_string(),
     };
     io::Error::other(format!(
         "{why}. It is to be the PEM file of a {what}: put it back from where the cluster's files were made"
