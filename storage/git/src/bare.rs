@@ -39,7 +39,7 @@ const LOCK_WAIT: Fail = Fail::AfterDurationWithBackoff(std::time::Duration::from
 /// A bare repository whose refs are files.
 ///
 /// Its refs are those that its files had when it was opened, or when a push began to write. A detached HEAD is shown as
-/// `refs/heads/main`. Refs whose names are not valid are not shown; a ref that cannot be read fails the whole.
+/// `refs/heads/main`. A ref that cannot be read, or whose name cannot be held here, fails the whole.
 #[derive(Debug)]
 pub struct BareRepository {
     path: PathBuf,
@@ -126,7 +126,7 @@ impl BareRepository {
         Ok(())
     }
 
-    /// Refs whose names are not valid here: they are not shown.
+    /// Files and lines that are refs for git, perhaps, and none here (`refs/stash`): they are not shown.
     pub fn unnameable_refs(&self) -> u64 {
         self.table().unnameable
     }

@@ -64,6 +64,7 @@ pub fn write(
 ) -> Result<Exported, Error> {
     refuse_existing(path)?;
     let listing = source.list(watch)?;
+    listing.check_names(selection)?;
     let wants = wants(&listing, selection);
     if wants.is_empty() {
         return Err(Error::Empty);
@@ -93,7 +94,7 @@ pub fn write(
     sync_directory(directory).map_err(failed())?;
     Ok(Exported {
         refs,
-        left_out: listing.refs.len() as u64 - refs + listing.unnameable,
+        left_out: listing.refs.len() as u64 - refs + listing.left_out_unseen(),
         objects: u64::from(pack.objects()),
         pack_bytes: pack.bytes(),
     })

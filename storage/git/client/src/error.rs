@@ -4,7 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use henge_git::pkt::PktError;
-use henge_types::ObjectFormat;
+use henge_types::{ObjectFormat, limits};
 
 use crate::trust::TrustError;
 use crate::url::RemoteUrl;
@@ -192,6 +192,18 @@ pub enum Error {
         "the repository has no refs that would be copied: nothing is written or deleted for that"
     )]
     Empty,
+    /// The source has refs that would be copied and cannot be held here.
+    #[error(
+        "names of refs are UTF-8 of at most {} bytes here, and the repository has {names}{}: nothing is written or deleted, rename or delete them there",
+        limits::REF_NAME_BYTES_MAX,
+        match more { 0 => String::new(), more => format!(" and {more} more") }
+    )]
+    Names {
+        /// The first of them, with escapes.
+        names: String,
+        /// How many more there are.
+        more: usize,
+    },
     /// The disk failed.
     #[error("{what}: {source}")]
     Io {
@@ -253,6 +265,7 @@ impl Error {
             | Self::Push { .. }
             | Self::Exists { .. }
             | Self::Empty
+            | Self::Names { .. }
             | Self::Io { .. } => false,
         }
     }

@@ -27,6 +27,7 @@ pub fn write_bare(
 ) -> Result<Exported, Error> {
     refuse_existing(path)?;
     let mut listing = source.list(watch)?;
+    listing.check_names(selection)?;
     let all = listing.refs.len() as u64;
     listing.refs.retain(|found| selection.takes(&found.name));
     listing.refs.sort_by(|one, other| one.name.cmp(&other.name));
@@ -40,7 +41,7 @@ pub fn write_bare(
     let wants = wants(&listing, selection);
     let mut exported = Exported {
         refs: listing.refs.len() as u64,
-        left_out: all - listing.refs.len() as u64 + listing.unnameable,
+        left_out: all - listing.refs.len() as u64 + listing.left_out_unseen(),
         ..Exported::default()
     };
     if !wants.is_empty() {

@@ -6,12 +6,16 @@ use std::io::BufRead;
 
 use henge_git::pkt::{self, Packet};
 use henge_git::{Protocol, Service};
-use henge_types::{ObjectFormat, ObjectId, RefName};
+use henge_types::{ObjectFormat, ObjectId, RefName, limits};
 
 use crate::error::{Error, printable};
+use crate::transfer::Selection;
 
 /// Refs of one remote. A listing is kept in memory, more than once while it is compared with another one.
 const REFS_MAX: usize = 1_000_000;
+/// Bytes of a name that cannot be held, and how many of them are told.
+const NAME_BYTES_SHOWN: usize = 200;
+const NAMES_SHOWN: usize = 5;
 /// Lines of capabilities.
 const CAPABILITIES_MAX: usize = 1000;
 
@@ -35,8 +39,10 @@ pub struct Listing {
     pub head_id: Option<ObjectId>,
     /// Its hash.
     pub format: ObjectFormat,
-    /// Refs whose names are not valid here: they are left out.
+    /// Refs with names that git takes for none, or without a folder below `refs/`: they are left out.
     pub unnameable: u64,
+    /// The beginnings of names that git takes and [`RefName`] cannot hold.
+    pub(crate) unholdable: Vec<Vec<u8>>,
     pub(crate) protocol: Protocol,
     pub(crate) capabilities: Capabilities,
 }
@@ -86,7 +92,7 @@ impl Listing {
     /// # Errors
     /// When there are too many, or it has no value.
     pub fn add(&mut self, name: &str, id: ObjectId) -> Result<(), Error> {
-        if self.refs.len() == REFS_MAX {
+        if self.refs.len() + self.unholdable.len() >= REFS_MAX {
             return Err(Error::protocol(format!("it has more than {REFS_MAX} refs")));
         }
         match name.parse() {
@@ -98,9 +104,44 @@ impl Listing {
                 )));
             }
             Ok(name) => self.refs.push(RemoteRef { name, id }),
+            Err(_) if name.len() > limits::REF_NAME_BYTES_MAX => self.add_odd(name.as_bytes()),
             Err(_) => self.unnameable += 1,
         }
         Ok(())
+    }
+
+    /// Refs that stand nowhere in [`Listing::refs`].
+    pub(crate) fn left_out_unseen(&self) -> u64 {
+        self.unnameable + self.unholdable.len() as u64
+    }
+
+    /// Notes a name that is too long, or not UTF-8.
+    fn add_odd(&mut self, name: &[u8]) {
+        let has_folder = name.iter().filter(|byte| **byte == b'/').count() > 1;
+        if has_folder && self.unholdable.len() < REFS_MAX {
+            let shown = name.len().min(NAME_BYTES_SHOWN);
+            self.unholdable.push(name[..shown].to_vec());
+        } else {
+            self.unnameable += 1;
+        }
+    }
+
+    /// Refuses a source with refs that are taken and cannot be held: a copy without them looks like all of it.
+    ///
+    /// # Errors
+    /// When there are some, with their names.
+    pub(crate) fn check_names(&self, selection: Selection) -> Result<(), Error> {
+        let is_taken = |name: &&Vec<u8>| selection.takes_name(name);
+        let mut taken = self.unholdable.iter().filter(is_taken);
+        let shown: Vec<_> = (&mut taken).take(NAMES_SHOWN).collect();
+        if shown.is_empty() {
+            return Ok(());
+        }
+        let shown = shown.iter().map(|name| name.escape_ascii().to_string());
+        Err(Error::Names {
+            names: shown.collect::<Vec<_>>().join(", "),
+            more: taken.count(),
+        })
     }
 }
 
@@ -243,7 +284,10 @@ fn read_refs(
 fn add_line(listing: &mut Listing, entry: &[u8]) -> Result<(), Error> {
     let (id, name) = split_ref(entry, listing.format)?;
     let Ok(name) = std::str::from_utf8(name) else {
-        listing.unnameable += 1;
+        // What a tag stands for is no ref of its own.
+        if !name.ends_with(b"^{}") {
+            listing.add_odd(name);
+        }
         return Ok(());
     };
     match name {
@@ -289,7 +333,7 @@ pub fn read_ls_refs(input: &mut dyn BufRead, listing: &mut Listing) -> Result<()
             }
         };
         let Ok(rest) = std::str::from_utf8(rest) else {
-            listing.unnameable += 1;
+            listing.add_odd(rest.split(|byte| *byte == b' ').next().unwrap_or_default());
             continue;
         };
         let mut words = rest.split(' ');
@@ -326,6 +370,46 @@ mod tests {
 
     fn read(text: &[&str]) -> Result<Listing, Error> {
         read_advertisement(&mut &lines(text)[..], Service::UploadPack)
+    }
+
+    /// Such refs were left out of copies, which looked like all of the source.
+    #[test]
+    fn a_name_that_cannot_be_held_is_named() {
+        let lines = |names: &[&[u8]]| {
+            let mut bytes = Vec::new();
+            for name in names {
+                let line = [A.as_bytes(), b" ", name].concat();
+                pkt::write(&mut bytes, &line).unwrap();
+            }
+            pkt::write_flush(&mut bytes).unwrap();
+            bytes
+        };
+        let check = |names: &[&[u8]]| {
+            let bytes = lines(names);
+            let first = read_advertisement(&mut &bytes[..], Service::UploadPack).unwrap();
+            let mut second = Listing::of(ObjectFormat::Sha1);
+            read_ls_refs(&mut &bytes[..], &mut second).unwrap();
+            let said = [first, second].map(|listing| {
+                let checked = listing.check_names(Selection::Project);
+                checked.map_err(|error| error.to_string())
+            });
+            assert_eq!(said[0], said[1]);
+            said[0].clone()
+        };
+        let long = format!("refs/heads/{}", "n".repeat(limits::REF_NAME_BYTES_MAX));
+        let said = check(&[b"refs/heads/caf\xe9", b"refs/tags/x", long.as_bytes()]).unwrap_err();
+        let shown = &long[..NAME_BYTES_SHOWN];
+        assert!(
+            said.contains(r"refs/heads/caf\xe9, refs/heads/nnn"),
+            "{said}"
+        );
+        assert!(
+            said.contains(shown) && said.contains("rename or delete"),
+            "{said}"
+        );
+        // What is not copied, and what git takes for no ref of a project.
+        let left_out: [&[u8]; 3] = [b"refs/pull/caf\xe9/head", b"refs/stash", b"refs/\xe9"];
+        assert_eq!(check(&left_out), Ok(()));
     }
 
     #[test]

@@ -127,10 +127,14 @@ pub enum Selection {
 impl Selection {
     /// Whether a ref is taken.
     pub fn takes(self, name: &RefName) -> bool {
+        self.takes_name(name.as_str().as_bytes())
+    }
+
+    /// Whether a ref of any name is taken.
+    pub(crate) fn takes_name(self, name: &[u8]) -> bool {
         let Self::Project = self;
         !LEFT_OUT.iter().any(|out| {
-            let name = name.as_str();
-            name == *out || (out.ends_with('/') && name.starts_with(out))
+            name == out.as_bytes() || (out.ends_with('/') && name.starts_with(out.as_bytes()))
         })
     }
 }
@@ -271,6 +275,7 @@ pub fn transfer_listed(
             destination_format: there.format,
         });
     }
+    listing.check_names(transfer.selection)?;
     let mut summary = TransferSummary {
         default_branch: listing.default_branch(),
         ..TransferSummary::default()
@@ -278,7 +283,7 @@ pub fn transfer_listed(
     let mut wanted = listing.values();
     let all = wanted.len();
     wanted.retain(|name, id| transfer.selection.takes(name) && listing.format == id.format());
-    summary.left_out = (all - wanted.len()) as u64 + listing.unnameable;
+    summary.left_out = (all - wanted.len()) as u64 + listing.left_out_unseen();
     let mut current = there.values();
     // A server that has lost its refs, or shows us none but its own, must not take everybody else's with it.
     let deletes = transfer.prune == Prune::Delete;

@@ -3,20 +3,28 @@
 //!
 //! A listing without a ref that is there is worse than none: a mirror that prunes deletes its copy of it. Stock git
 //! skips a loose ref that it cannot read with a warning that only the server sees; nothing is skipped here but the
-//! names that git itself never takes for refs (`*.lock`, names with a dot in front, invalid names).
+//! names that git itself never takes for refs (`*.lock`, names with a dot in front, invalid names), and names without a
+//! folder below `refs/` (`refs/stash`), which belong to one clone. A ref whose name cannot be held here
+//! ([`RefName`]: UTF-8, a bound in bytes) fails the listing with its name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use gix_ref::FullName;
-use henge_types::{ObjectFormat, ObjectId, RefName};
+use gix_ref::bstr::ByteSlice;
+use henge_types::{ObjectFormat, ObjectId, RefName, limits};
 
 use crate::oid::{from_gix, parse_hex};
 
 /// Symbolic refs followed one after the other.
 const SYMREFS_MAX: usize = 5;
+/// Listings begun again because a file became a directory meanwhile, or a directory a file.
+const RACES_MAX: u32 = 10;
+/// Bytes of a name that are repeated in an error.
+const NAME_BYTES_SHOWN: usize = 200;
 /// Bytes of a loose ref: an id or a name, and a line's end.
 const LOOSE_BYTES_MAX: u64 = 16 * 1024;
 /// Bytes of a line of packed-refs.
@@ -24,7 +32,7 @@ const PACKED_LINE_BYTES_MAX: u64 = 16 * 1024;
 
 /// A file of a repository from which a ref cannot be read.
 #[derive(Debug, thiserror::Error)]
-#[error("{} {problem}: repair or remove it, no ref is listed until then", file.display())]
+#[error("{} {problem}: {}, no ref is listed until then", file.display(), problem.way_out())]
 pub struct UnreadableRef {
     /// The file, below the repository.
     pub file: PathBuf,
@@ -42,6 +50,18 @@ pub enum RefProblem {
     /// An empty file, as a crash leaves it.
     #[error("is empty")]
     Empty,
+    /// A `packed-refs` without a line, as a crash leaves it.
+    #[error("is empty")]
+    EmptyPacked,
+    /// A name that git takes and [`RefName`] cannot hold.
+    #[error(
+        "holds the ref {name}, whose name is not UTF-8 of at most {} bytes",
+        limits::REF_NAME_BYTES_MAX
+    )]
+    Name {
+        /// The name, with escapes; its beginning.
+        name: String,
+    },
     /// Neither an object id nor the name of another ref.
     #[error("holds neither an object id nor the name of a ref")]
     Malformed,
@@ -61,6 +81,33 @@ pub enum RefProblem {
     },
 }
 
+impl RefProblem {
+    /// What to do.
+    const fn way_out(&self) -> &'static str {
+        match self {
+            Self::Io(_)
+            | Self::Empty
+            | Self::Malformed
+            | Self::Null
+            | Self::Circle
+            | Self::Line { .. } => "repair or remove it",
+            Self::EmptyPacked => "restore it, or remove it if all refs in it were deleted",
+            Self::Name { .. } => "rename or delete the ref",
+        }
+    }
+
+    /// Whether it can come of a file that became a directory meanwhile, or a directory a file.
+    fn may_be_a_race(&self) -> bool {
+        let Self::Io(error) = self else {
+            return false;
+        };
+        matches!(
+            error.kind(),
+            io::ErrorKind::NotADirectory | io::ErrorKind::IsADirectory | io::ErrorKind::NotFound
+        )
+    }
+}
+
 /// What a file says of one ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Value {
@@ -75,7 +122,7 @@ pub(super) struct RefTable {
     /// What HEAD names; `None` where it is detached, or names what cannot be a ref here.
     pub(super) head: Option<RefName>,
     pub(super) refs: BTreeMap<RefName, ObjectId>,
-    /// Refs whose names are not valid here.
+    /// Files that are no refs here.
     pub(super) unnameable: u64,
 }
 
@@ -85,6 +132,17 @@ impl RefTable {
     /// # Errors
     /// When one of them is there and cannot be read.
     pub(super) fn read(root: &Path, format: ObjectFormat) -> Result<Self, UnreadableRef> {
+        let mut races = 0;
+        loop {
+            match Self::read_once(root, format) {
+                // `a` makes room for `a/b` and the other way round: git reads such a ref again, too.
+                Err(error) if error.problem.may_be_a_race() && races < RACES_MAX => races += 1,
+                read => return read,
+            }
+        }
+    }
+
+    fn read_once(root: &Path, format: ObjectFormat) -> Result<Self, UnreadableRef> {
         let mut files = RefFiles {
             root,
             format,
@@ -111,6 +169,7 @@ impl RefTable {
             };
             match name.parse() {
                 Ok(name) => table.refs.extend(id.map(|id| (name, id))),
+                // Without a folder below `refs/`.
                 Err(_) => table.unnameable += 1,
             }
         }
@@ -124,7 +183,26 @@ fn unreadable(file: impl Into<PathBuf>) -> impl FnOnce(RefProblem) -> Unreadable
 }
 
 fn is_ref_name(name: &str) -> bool {
-    FullName::try_from(name).is_ok()
+    is_ref_name_bytes(name.as_bytes())
+}
+
+fn is_ref_name_bytes(name: &[u8]) -> bool {
+    FullName::try_from(name.as_bstr()).is_ok()
+}
+
+/// A name that git takes, as text.
+///
+/// # Errors
+/// When it cannot be held here, unless it has no folder below `refs/`: those that are not UTF-8 are `None`.
+fn holdable(name: &[u8]) -> Result<Option<&str>, RefProblem> {
+    let text = std::str::from_utf8(name).ok();
+    let has_folder = name.iter().filter(|byte| **byte == b'/').count() > 1;
+    if has_folder && text.is_none_or(|text| text.parse::<RefName>().is_err()) {
+        let shown = &name[..name.len().min(NAME_BYTES_SHOWN)];
+        let name = shown.escape_ascii().to_string();
+        return Err(RefProblem::Name { name });
+    }
+    Ok(text)
 }
 
 struct RefFiles<'a> {
@@ -196,32 +274,37 @@ impl RefFiles<'_> {
     /// The refs that have a file each.
     fn read_loose(&mut self) -> Result<BTreeMap<String, Value>, UnreadableRef> {
         let mut found = BTreeMap::new();
-        let mut directories = vec!["refs".to_owned()];
+        let mut directories = vec![PathBuf::from("refs")];
         while let Some(directory) = directories.pop() {
             let failed = |error| unreadable(&directory)(RefProblem::Io(error));
             let entries = match fs::read_dir(self.root.join(&directory)) {
                 Ok(entries) => entries,
                 // Removed when its last ref was.
-                Err(error) if error.kind() == io::ErrorKind::NotFound && directory != "refs" => {
+                Err(error)
+                    if error.kind() == io::ErrorKind::NotFound
+                        && directory != Path::new("refs") =>
+                {
                     continue;
                 }
                 Err(error) => return Err(failed(error)),
             };
             for entry in entries {
                 let entry = entry.map_err(failed)?;
-                let Ok(name) = entry.file_name().into_string() else {
-                    self.unnameable += 1;
-                    continue;
-                };
-                if name.starts_with('.') || name.ends_with(".lock") {
+                let name = entry.file_name();
+                if name.as_bytes().starts_with(b".") || name.as_bytes().ends_with(b".lock") {
                     continue;
                 }
-                let full = format!("{directory}/{name}");
+                let full = directory.join(&name);
                 if self.is_directory(&full)? {
                     directories.push(full);
-                } else if is_ref_name(&full) {
-                    let value = self.value_of(&full)?;
-                    found.extend(value.map(|value| (full, value)));
+                } else if is_ref_name_bytes(full.as_os_str().as_bytes()) {
+                    let name = holdable(full.as_os_str().as_bytes()).map_err(unreadable(&full))?;
+                    let Some(name) = name else {
+                        self.unnameable += 1;
+                        continue;
+                    };
+                    let value = self.value_of(name)?;
+                    found.extend(value.map(|value| (name.to_owned(), value)));
                 } else {
                     // What an editor or a file system left there: git takes it for no ref either.
                     self.unnameable += 1;
@@ -231,7 +314,7 @@ impl RefFiles<'_> {
         Ok(found)
     }
 
-    fn is_directory(&self, name: &str) -> Result<bool, UnreadableRef> {
+    fn is_directory(&self, name: &Path) -> Result<bool, UnreadableRef> {
         let path = self.root.join(name);
         let found = fs::symlink_metadata(&path).map(|found| {
             if found.is_symlink() {
@@ -277,12 +360,18 @@ impl RefFiles<'_> {
                 let line = packed.line;
                 unreadable(name)(RefProblem::Line { line, what })
             })?;
-            self.values
-                .extend(entry.map(|(name, id)| (name, Value::Id(id))));
+            let Some((full, id)) = entry else {
+                continue;
+            };
+            match holdable(full).map_err(unreadable(name))? {
+                Some(full) => drop(self.values.insert(full.to_owned(), Value::Id(id))),
+                None => self.unnameable += 1,
+            }
         }
-        // Everything that writes this file writes its first line: without one it was cut.
+        // git writes a first line also when no ref is left. Older versions of JGit write one only where a tag lies behind
+        // a ref, and leave an empty file when the last ref goes: it cannot be told from what a crash leaves.
         if packed.line == 0 {
-            return Err(unreadable(name)(RefProblem::Empty));
+            return Err(unreadable(name)(RefProblem::EmptyPacked));
         }
         Ok(())
     }
@@ -313,18 +402,18 @@ struct PackedRefs {
     line: u64,
     /// Whether the first line says that the refs come in the order of their names.
     is_sorted: bool,
-    last: Option<String>,
+    last: Option<Vec<u8>>,
     /// Whether the line before was a ref, and may be followed by what its tag stands for.
     takes_peeled: bool,
 }
 
 impl PackedRefs {
     /// The ref of a line, if it has one; else what is wrong with it.
-    fn take(
+    fn take<'a>(
         &mut self,
-        line: &[u8],
+        line: &'a [u8],
         format: ObjectFormat,
-    ) -> Result<Option<(String, ObjectId)>, &'static str> {
+    ) -> Result<Option<(&'a [u8], ObjectId)>, &'static str> {
         let line = line.strip_suffix(b"\n").ok_or("it has no end")?;
         if self.line == 1
             && let Some(traits) = line.strip_prefix(b"# pack-refs with:")
@@ -346,14 +435,107 @@ impl PackedRefs {
         let id = id.ok_or("it does not start with an object id")?;
         let name = name.strip_prefix(b" ").ok_or("a blank is missing")?;
         // Only programs write this file: a name that is none was one before.
-        let name = std::str::from_utf8(name).ok();
-        let name = name.filter(|name| is_ref_name(name));
-        let name = name.ok_or("it has no name of a ref")?;
+        if !is_ref_name_bytes(name) {
+            return Err("it has no name of a ref");
+        }
         if self.is_sorted && self.last.as_deref().is_some_and(|last| last >= name) {
             return Err("its name is out of order");
         }
         self.takes_peeled = true;
         self.last = Some(name.to_owned());
-        Ok(Some((name.to_owned(), from_gix(&id))))
+        Ok(Some((name, from_gix(&id))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    const ID: &str = "1111111111111111111111111111111111111111\n";
+
+    fn repository() -> tempfile::TempDir {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("refs/heads")).unwrap();
+        fs::write(directory.path().join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        fs::write(directory.path().join("refs/heads/main"), ID).unwrap();
+        directory
+    }
+
+    fn read(directory: &tempfile::TempDir) -> Result<RefTable, UnreadableRef> {
+        RefTable::read(directory.path(), ObjectFormat::Sha1)
+    }
+
+    /// A branch that made room for one below its name, or the other way round, failed whole listings: a file was opened
+    /// that had become a directory.
+    #[test]
+    fn a_ref_that_makes_room_for_one_below_fails_no_listing() {
+        let directory = repository();
+        let ends = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let above = directory.path().join("refs/heads/a");
+                let aside = directory.path().join("aside");
+                let make = |path: &Path| {
+                    fs::write(&aside, ID).unwrap();
+                    fs::rename(&aside, path).unwrap();
+                };
+                while !ends.load(Ordering::Relaxed) {
+                    make(&above);
+                    fs::remove_file(&above).unwrap();
+                    fs::create_dir(&above).unwrap();
+                    make(&above.join("b"));
+                    fs::remove_file(above.join("b")).unwrap();
+                    fs::remove_dir(&above).unwrap();
+                }
+            });
+            let outcomes: Vec<_> = (0..5000).map(|_| read(&directory)).collect();
+            ends.store(true, Ordering::Relaxed);
+            for outcome in outcomes {
+                let listed = outcome.unwrap();
+                assert!(listed.refs.contains_key("refs/heads/main"));
+            }
+        });
+    }
+
+    /// A loose ref named in Latin-1 was left out without a sign, and one in packed-refs was called damage.
+    #[test]
+    fn a_name_that_cannot_be_held_is_named() {
+        use std::ffi::OsStr;
+        let names = [
+            b"caf\xe9".to_vec(),
+            b"caf\xe9/below".to_vec(),
+            [b"n".repeat(250), b"/".to_vec()].concat().repeat(5),
+        ];
+        for name in names {
+            let name = name.strip_suffix(b"/").unwrap_or(&name);
+            let full = [b"refs/heads/", name].concat();
+            let shown = full[..200.min(full.len())].escape_ascii().to_string();
+            let packed = [&ID.as_bytes()[..40], b" ", &full, b"\n"].concat();
+            for is_loose in [true, false] {
+                let directory = repository();
+                if is_loose {
+                    let path = directory.path().join(OsStr::from_bytes(&full));
+                    fs::create_dir_all(path.parent().unwrap()).unwrap();
+                    fs::write(path, ID).unwrap();
+                } else {
+                    fs::write(directory.path().join("packed-refs"), &packed).unwrap();
+                }
+                let said = read(&directory).unwrap_err().to_string();
+                let wanted = format!("holds the ref {shown}, whose name is not UTF-8");
+                assert!(said.contains(&wanted), "{said}");
+                assert!(
+                    said.contains("rename or delete the ref, no ref is"),
+                    "{said}"
+                );
+            }
+        }
+        // What belongs to one clone stands in the way of none.
+        let directory = repository();
+        fs::write(directory.path().join("refs/stash"), ID).unwrap();
+        let path = OsStr::from_bytes(b"refs/caf\xe9");
+        fs::write(directory.path().join(path), ID).unwrap();
+        let table = read(&directory).unwrap();
+        assert_eq!((table.refs.len(), table.unnameable), (1, 2));
     }
 }
