@@ -74,11 +74,11 @@ fn pack(objects: &[(u8, &[u8])]) -> anyhow::Result<Vec<u8>> {
     pack.extend(count.to_be_bytes());
     for (kind, body) in objects {
         let mut size = body.len();
-        let mut byte = (kind << 4) | (size & 15) as u8;
+        let mut byte = (kind << 4) | u8::try_from(size & 15)?;
         size >>= 4;
         while size > 0 {
             pack.push(byte | 0x80);
-            byte = (size & 0x7f) as u8;
+            byte = u8::try_from(size & 0x7f)?;
             size >>= 7;
         }
         pack.push(byte);

@@ -238,6 +238,17 @@ fn plan(
     updates
 }
 
+/// Whether what is listed can be held at the other side.
+fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) -> Result<(), Error> {
+    if listing.format != there.format && !listing.refs.is_empty() {
+        return Err(Error::ObjectFormat {
+            source_format: listing.format,
+            destination_format: there.format,
+        });
+    }
+    listing.check_names(transfer.selection)
+}
+
 /// Makes the refs of `destination` those of `source`, and brings the objects.
 ///
 /// Every push names the values that it replaces: what changes meanwhile is refused, not overwritten. A transfer that
@@ -269,13 +280,7 @@ pub fn transfer_listed(
     transfer: &Transfer<'_>,
     watch: &mut Watch<'_>,
 ) -> Result<TransferSummary, Error> {
-    if listing.format != there.format && !listing.refs.is_empty() {
-        return Err(Error::ObjectFormat {
-            source_format: listing.format,
-            destination_format: there.format,
-        });
-    }
-    listing.check_names(transfer.selection)?;
+    check_listing(listing, there, transfer)?;
     let mut summary = TransferSummary {
         default_branch: listing.default_branch(),
         ..TransferSummary::default()
