@@ -162,6 +162,7 @@ impl Starts {
         start: StartId,
     ) -> io::Result<Self> {
         let mut file = StartsFile::read(&OsDisk, data_dir)?;
+        file.check_log(&OsDisk, data_dir)?;
         let claim = file.draw(start);
         file.write(&OsDisk, data_dir)?;
         let moved = file.place == Place::Moved;

@@ -160,6 +160,20 @@ pub enum WalError {
         /// What it is.
         found: FileOrigin,
     },
+    /// A segment lost its end: what is missing may have been acknowledged. Nothing was changed.
+    #[error(
+        "{path:?} was cut: it has {bytes} of {whole} bytes, and acknowledged records may be missing. Put the file back as it \
+         was; where it cannot be, leave the node stopped: the other nodes have everything that was acknowledged, and \
+         `henge node export --offline` writes what this disk has"
+    )]
+    Cut {
+        /// The segment's file.
+        path: PathBuf,
+        /// What is left.
+        bytes: u64,
+        /// What it had.
+        whole: u64,
+    },
     /// Acknowledged records are damaged or missing: this node must not vote with what is left.
     #[error(
         "the write-ahead log lost acknowledged records at offset {offset} of segment {segment}: \

@@ -94,6 +94,22 @@ impl StartsFile {
         Ok(file)
     }
 
+    /// Whether the log is there that a registered start has written to: an empty one in its place would vote.
+    ///
+    /// # Errors
+    /// When it is gone, or cannot be read.
+    pub(super) fn check_log(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+        let log = data_dir.join("wal");
+        if self.registered.is_none() || wal::is_marked(disk, &log)? {
+            return Ok(());
+        }
+        Err(io::Error::other(format!(
+            "{} holds no log, and this node has written one: its votes and pushes were acknowledged. Put the files back as they \
+             were; where they cannot be, leave the node stopped: the other nodes have everything that was acknowledged",
+            log.display()
+        )))
+    }
+
     /// SHA-256 of the file without its checksum.
     fn digest(&self) -> String {
         let bare = Self {
@@ -220,6 +236,22 @@ mod tests {
         let words = error.to_string();
         assert!(words.contains("starts.json is gone"), "{words}");
         assert!(words.contains("Put it back"), "{words}");
+    }
+
+    /// A node whose log was gone started with an empty one, and voted with it until a peer refused it.
+    #[test]
+    fn a_log_that_is_gone_is_not_made_anew() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut file = StartsFile::default();
+        file.draw(start(1));
+        file.check_log(&OsDisk, dir.path())
+            .expect("a new directory has none");
+        file.register(RegisteredStart {
+            start: start(1),
+            index: LogIndex::new(1),
+        });
+        let error = file.check_log(&OsDisk, dir.path()).expect_err("it is gone");
+        assert!(error.to_string().contains("holds no log"), "{error}");
     }
 
     /// A bit flipped in the id of the registered start: the node was refused as an old copy of itself.

@@ -125,7 +125,7 @@ fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
                 disk.unlink(&path)
                     .map_err(io("remove an unfinished segment"))?;
             }
-            "seg" => look_at(disk, path, &mut files)?,
+            "seg" => look_at(disk, config, path, &mut files)?,
             _ => {}
         }
     }
@@ -135,10 +135,24 @@ fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
     Ok(files)
 }
 
-fn look_at(disk: &dyn Disk, path: PathBuf, files: &mut Files) -> Result<(), WalError> {
+fn look_at(
+    disk: &dyn Disk,
+    config: &WalConfig,
+    path: PathBuf,
+    files: &mut Files,
+) -> Result<(), WalError> {
     let file = disk
         .open(&path, OpenMode::Write)
         .map_err(io("open a segment"))?;
+    // It got its name when all of it was written and durable.
+    let bytes = file.file_len().map_err(io("look at a segment"))?;
+    if bytes < config.segment_bytes {
+        return Err(WalError::Cut {
+            path,
+            bytes,
+            whole: config.segment_bytes,
+        });
+    }
     let mut head = vec![0; HEADER_BYTES];
     let read = file
         .read_at(&mut head, 0)

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use henge_runtime::SystemClock;
 use henge_storage::disk::sim::SimDisk;
-use henge_storage::disk::{Disk, OsDisk};
+use henge_storage::disk::{Disk, OpenMode, OsDisk};
 use henge_storage::wal::{Done, OnFatal, Purged, Record, Stepper, Wal, WalConfig, WalError};
 use henge_types::GroupId;
 
@@ -480,4 +480,30 @@ fn a_dropped_group_is_forgotten_and_can_begin_again() {
     assert_eq!((log.committed, log.last_index), (None, Some(7)));
     assert_eq!(wal.read(ONE, 1..=7, 100).expect("reads"), vec![]);
     assert_eq!(wal.read(ONE, 7..=7, 1).expect("reads"), vec![record(7, 20)]);
+}
+
+/// A segment that was cut to nothing counted as one that was never used: the node started with an empty log and voted.
+#[test]
+fn a_cut_segment_is_no_unused_one() {
+    let disk = SimDisk::new();
+    let (wal, mut stepper) = open(&disk).expect("opens");
+    append(&wal, GroupId::new(1), 1, 10).expect("is queued");
+    assert!(stepper.turn());
+    drop((wal, stepper));
+    let segment = files(&disk).into_iter().next().expect("is there");
+    let whole = disk.file_len(&segment).expect("looks").expect("is there");
+    for left in [0, 1, whole - 1] {
+        let file = disk.open(&segment, OpenMode::Write).expect("opens");
+        file.set_len(left).expect("is cut");
+        let error = open(&disk).err().expect("is refused");
+        assert!(
+            matches!(error, WalError::Cut { bytes, .. } if bytes == left),
+            "{error}"
+        );
+        assert_eq!(
+            disk.file_len(&segment).expect("looks"),
+            Some(left),
+            "nothing was changed"
+        );
+    }
 }
