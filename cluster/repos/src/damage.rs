@@ -429,6 +429,7 @@ impl Inner {
         match set {
             Ok(()) => {
                 tracing::warn!(%group, %network, %pack, "a damaged pack that no manifest names is set aside");
+                self.effects.note_unnamed(group, network, pack);
             }
             Err(error) => {
                 tracing::warn!(%group, %network, %pack, %error, "cannot set a damaged pack aside");

@@ -529,6 +529,34 @@ mod tests {
         assert_eq!(effects.parked(GROUP), 0);
     }
 
+    /// A start lists packs with both their files: what an earlier process had set aside was never looked at again.
+    #[test]
+    fn what_was_set_aside_is_still_to_go_after_a_start() {
+        let (state, push) = pushed();
+        let dir = tempfile::tempdir().unwrap();
+        open(&dir).apply(&at(NAMED_AT), &push);
+        let effects = open(&dir);
+        let torn = PackId::new(ObjectId::Sha1([9; 20]));
+        let named = missing().pack;
+        let file = |pack, extension| effects.objects().side_file(&NETWORK, pack, extension);
+        fs::write(file(&torn, "pack"), b"").unwrap();
+        fs::write(file(&torn, "idx-aside"), b"").unwrap();
+        fs::write(file(&named, "idx-aside"), b"").unwrap();
+        let from = StartedFrom {
+            applied: LogIndex::new(NAMED_AT),
+            snapshot: LogIndex::new(0),
+        };
+        effects.started(GROUP, &state, from);
+        let noted: Vec<_> = effects.retiring().of(&NETWORK);
+        assert_eq!(
+            noted.iter().map(|(pack, _)| *pack).collect::<Vec<_>>(),
+            [torn]
+        );
+        assert!(!file(&named, "idx-aside").is_file());
+        effects.objects().remove_pack(&NETWORK, &torn).unwrap();
+        assert!(!file(&torn, "pack").is_file() && !file(&torn, "idx-aside").is_file());
+    }
+
     /// An earlier process may have been stopped before its packs were flushed, also one of an older release.
     #[test]
     fn a_start_flushes_what_it_finds_above_its_snapshot() {

@@ -59,6 +59,42 @@ impl PackEffects {
             };
             self.retiring().note(network, pack, retired);
         }
+        self.note_set_aside((group, network), manifest, after);
+    }
+
+    /// Notes a pack that no manifest names, unless it is to go already.
+    pub(crate) fn note_unnamed(&self, group: GroupId, network: NetworkId, pack: PackId) {
+        let after = self.reached(group);
+        let known = self.retiring().of(&network);
+        if known.iter().all(|(known, _)| *known != pack) {
+            let by = None;
+            let retired = Retired { group, by, after };
+            self.retiring().note(network, pack, retired);
+        }
+    }
+
+    /// Notes what earlier processes set aside: it is in no listing of packs any more.
+    fn note_set_aside(
+        &self,
+        (group, network): (GroupId, NetworkId),
+        manifest: &BTreeSet<PackId>,
+        after: LogIndex,
+    ) {
+        let noted = self.objects().packs_set_aside(&network).and_then(|aside| {
+            for pack in aside {
+                if !manifest.contains(&pack) {
+                    let by = None;
+                    let retired = Retired { group, by, after };
+                    self.retiring().note(network, pack, retired);
+                } else if self.objects().has_pack(&network, &pack) {
+                    self.objects().forget_set_aside(&network, &pack)?;
+                }
+            }
+            Ok(())
+        });
+        if let Err(error) = noted {
+            tracing::warn!(%group, %network, %error, "cannot look for packs that were set aside");
+        }
     }
 
     /// Takes the index of a torn pack that no manifest names out of the store's sight: git opens all packs of a folder or
@@ -120,7 +156,14 @@ impl PackEffects {
     ) -> Result<usize, ObjectError> {
         let is_here = |of: &&(PackId, Retired)| {
             let file = |extension| self.objects().side_file(&network, &of.0, extension);
-            file("pack").is_file() || file("idx").is_file()
+            ["pack", "idx", "idx-aside"]
+                .map(file)
+                .iter()
+                .any(|file| file.is_file())
+        };
+        let is_aside = |pack: &PackId| {
+            let aside = self.objects().side_file(&network, pack, "idx-aside");
+            aside.is_file()
         };
         let (here, gone): (Vec<&(PackId, Retired)>, Vec<_>) = old.iter().partition(is_here);
         // Entries are replayed after a crash: most of what they replaced went long ago.
@@ -143,9 +186,20 @@ impl PackEffects {
         let mut removed = 0;
         for (pack, judged) in here {
             match self.objects().uncovered(&network, pack, new) {
-                // Without an index it was being removed, or never quite came.
                 Ok(None) => {}
-                Err(ObjectError::MissingPack(missing)) if missing == *pack => {}
+                // Without an index it was being removed, or never quite came. What was set aside goes when all that refs
+                // reach is found without it.
+                Err(ObjectError::MissingPack(missing))
+                    if missing == *pack && (!is_aside(pack) || walk.are_whole()?) => {}
+                Err(ObjectError::MissingPack(missing)) if missing == *pack => {
+                    if self.retiring().keep(&network, pack, judged) {
+                        tracing::error!(%group, %network, %pack, "a damaged pack may hold objects that no other pack holds: it is kept aside");
+                    }
+                    continue;
+                }
+                Err(ObjectError::BrokenPack { .. }) if walk.are_whole()? => {
+                    tracing::warn!(%group, %network, %pack, "a replaced pack is damaged, and nothing in it is missed");
+                }
                 Ok(Some(_)) if walk.are_whole()? => {
                     // It may hold commits that are not there any more.
                     self.objects().remove_commit_graph(&network)?;
