@@ -21,6 +21,8 @@ use crate::store::{ObjectStore, PackFiles, StoreError};
 
 /// Listings of one directory, at most.
 const SCANS_MAX: usize = 64;
+/// A store without packs is believed after so many more listings.
+const EMPTY_SCANS: usize = 2;
 /// Directories whose packs a pool keeps open.
 const POOLED_MAX: usize = 512;
 
@@ -264,8 +266,14 @@ impl Objects {
         let known = self.known().clone();
         let format = self.shared.format;
         let mut found = BTreeMap::new();
+        let mut empty = 0;
         for _ in 0..SCANS_MAX {
             if list(directories, &known, format, &mut found)? == Seen::NothingNew {
+                // One listing may pass over the new pack, which came behind it, and over the old one, which had gone.
+                if found.is_empty() && empty < EMPTY_SCANS {
+                    empty += 1;
+                    continue;
+                }
                 let packs = found.values().cloned().collect();
                 *self.known() = found;
                 return Ok(packs);
