@@ -51,11 +51,16 @@ impl Group {
         if let Err(fatal) = &receiver.borrow_watched().running_state {
             return Some(fatal.to_string());
         }
-        // A core that panicked could not say so: its end of the channel is gone.
-        match receiver.changed().now_or_never() {
-            Some(Err(_)) => Some("it panicked".to_owned()),
-            Some(Ok(())) | None => None,
+        // A core that panicked could not say so: its end of the channel is gone. That is told only behind what was sent before,
+        // which a new receiver has not seen.
+        for _ in 0..3 {
+            match receiver.changed().now_or_never() {
+                Some(Err(_)) => return Some("it panicked".to_owned()),
+                Some(Ok(())) => {}
+                None => break,
+            }
         }
+        None
     }
 
     /// The leader this replica knows; none once its core has ended: what that said last may be old.

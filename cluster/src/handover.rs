@@ -14,32 +14,44 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Cluster {
     /// Asks one of `to` to take over a group that this node leads, and waits a moment for it to happen. A leader that
-    /// handed over proposes nothing more; where its successor is not elected in time, the voters elect another one.
-    pub async fn yield_leadership(&self, group: GroupId, to: &BTreeSet<NodeId>) {
-        if let Ok(group) = self.shared.groups.get(group) {
-            let is_allowed = |node: u64| to.contains(&NodeId::new(node));
-            self.hand_over(&group, is_allowed).await;
-        }
+    /// handed over proposes nothing more; where its successor is not elected in time, the voters elect another one. Returns
+    /// whether this node leads no more.
+    pub async fn yield_leadership(&self, group: GroupId, to: &BTreeSet<NodeId>) -> bool {
+        let Ok(group) = self.shared.groups.get(group) else {
+            return false;
+        };
+        let is_allowed = |node: u64| to.contains(&NodeId::new(node));
+        self.hand_over(&group, is_allowed).await
     }
 
-    /// Asks the voter heard last, of those that are allowed, to take a group over, and waits a moment for it to happen.
-    pub(crate) async fn hand_over(&self, group: &Group, is_allowed: impl Fn(u64) -> bool) {
+    /// Asks the voter heard last, of those that are allowed and have all that was applied here, to take a group over, and
+    /// waits a moment for it to happen. Returns whether it did.
+    ///
+    /// One that lags is never asked: it could not win, and this leader would have given its lease up for nothing.
+    pub(crate) async fn hand_over(&self, group: &Group, is_allowed: impl Fn(u64) -> bool) -> bool {
         let own = self.node().get();
         let target = {
             let metrics = group.raft.metrics().borrow_watched().clone();
             if metrics.current_leader != Some(own) {
-                return;
+                return false;
             }
             let heard = metrics.heartbeat.unwrap_or_default();
+            let reached = metrics.replication.unwrap_or_default();
+            let has_all = |node: &u64| {
+                let reached = reached.get(node).and_then(Option::as_ref);
+                reached.is_some_and(|reached| Some(reached) >= metrics.last_applied.as_ref())
+            };
             heard
                 .into_iter()
-                .filter(|(node, _)| *node != own && is_allowed(*node))
+                .filter(|(node, _)| *node != own && is_allowed(*node) && has_all(node))
                 .max_by_key(|(_, at)| at.map(|at| *at))
                 .map(|(node, _)| node)
         };
-        let Some(target) = target else { return };
+        let Some(target) = target else {
+            return false;
+        };
         if group.raft.trigger().transfer_leader(target).await.is_err() {
-            return;
+            return false;
         }
         let mut metrics = group.raft.server_metrics();
         let moved = async {
@@ -49,8 +61,10 @@ impl Cluster {
                 }
             }
         };
-        if tokio::time::timeout(HANDOVER_TIMEOUT, moved).await.is_err() {
+        let moved = tokio::time::timeout(HANDOVER_TIMEOUT, moved).await;
+        if moved.is_err() {
             tracing::info!(group = %group.id, target, "leadership not taken over in time: the others will elect");
         }
+        moved.is_ok()
     }
 }

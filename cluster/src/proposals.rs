@@ -118,6 +118,8 @@ pub(crate) enum Try {
     Applied(Box<Applied>),
     /// No leader took it.
     NothingDone,
+    /// The leader's log has no room for it.
+    LogFull,
     /// It may or may not have been done.
     Unknown,
 }
@@ -249,14 +251,14 @@ impl Cluster {
         deadline: Duration,
     ) -> Result<Applied, ClusterError> {
         let until = self.clock().instant() + deadline;
-        let mut in_doubt = false;
+        let (mut in_doubt, mut was_full) = (false, false);
         loop {
             let left = until.saturating_duration_since(self.clock().instant());
             if left.is_zero() {
-                return Err(if in_doubt {
-                    ClusterError::UnknownOutcome { group }
-                } else {
-                    ClusterError::NoQuorum { group }
+                return Err(match (in_doubt, was_full) {
+                    (true, _) => ClusterError::UnknownOutcome { group },
+                    (false, true) => ClusterError::LogFull { group },
+                    (false, false) => ClusterError::NoQuorum { group },
                 });
             }
             match self
@@ -264,7 +266,9 @@ impl Cluster {
                 .await?
             {
                 Try::Applied(applied) => return Ok(*applied),
-                Try::NothingDone => {}
+                Try::NothingDone => was_full = false,
+                // Its leader hands the group over.
+                Try::LogFull => was_full = true,
                 Try::Unknown => in_doubt = true,
             }
             self.pause(left).await;
@@ -292,7 +296,7 @@ impl Cluster {
             // A core that stops may have appended and replicated the entry before.
             Err(ProposeError::UnknownOutcome | ProposeError::Stopped(_)) => Ok(Try::Unknown),
             Err(ProposeError::TooLarge { bytes, .. }) => Err(ClusterError::TooLarge { bytes }),
-            Err(ProposeError::LogFull(group)) => Err(ClusterError::LogFull { group }),
+            Err(ProposeError::LogFull(_)) => Ok(Try::LogFull),
             Err(error @ ProposeError::OtherRelease(_)) => Err(ClusterError::OtherRelease {
                 group,
                 message: error.to_string(),
@@ -333,8 +337,12 @@ impl Cluster {
                 let message = status.message().to_owned();
                 return Err(ClusterError::OtherRelease { group, message });
             }
-            Ok(Err(status)) if status.code() == tonic::Code::ResourceExhausted => {
-                return Err(ClusterError::LogFull { group });
+            // An HTTP/2 server that is asked too much answers with the same code, and says something else.
+            Ok(Err(status))
+                if status.code() == tonic::Code::ResourceExhausted
+                    && status.message() == log_full(group) =>
+            {
+                return Ok(Try::LogFull);
             }
             // The connection may have broken before or after the leader read the call.
             Ok(Err(status)) => {

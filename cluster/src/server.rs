@@ -185,7 +185,9 @@ where
     let held_back = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&held_back);
     let input = tokio_stream::StreamExt::map_while(requests, move |append| {
-        let must_wait = !wal.may_grow(id) && append.entries.iter().any(can_wait);
+        // One that may not wait is not held back by those in front of it: the leader had room for these.
+        let must_wait =
+            !wal.may_grow(id) && !append.entries.is_empty() && append.entries.iter().all(can_wait);
         noted.store(must_wait, Ordering::Relaxed);
         (!must_wait).then_some(append)
     });

@@ -7,6 +7,7 @@
 //! The answer is one byte and the file, or one byte and why there is none.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -24,6 +25,8 @@ use crate::transport::bulk::{BulkHandler, BulkStream};
 pub(crate) const SNAPSHOT_COPIES: &str = "snapshot copy";
 /// Read from the stream and written to the file at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
+/// How long the answer, and each chunk, may take to come.
+const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest reason that is read.
 const REASON_BYTES_MAX: u64 = 4096;
 
@@ -127,6 +130,11 @@ impl BulkHandler for SnapshotCopies {
     }
 }
 
+async fn in_time<T>(reading: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    let read = tokio::time::timeout(CHUNK_TIMEOUT, reading).await;
+    read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
 /// Reads an answer into a file without a name, and verifies it.
 ///
 /// # Errors
@@ -136,10 +144,10 @@ pub(crate) async fn receive(
     (snapshots, group): (SnapshotStore, GroupId),
     scope: &Scope,
 ) -> io::Result<SnapshotFile> {
-    if stream.read_u8().await? != FOLLOWS {
+    if in_time(stream.read_u8()).await? != FOLLOWS {
         let mut reason = String::new();
         let mut stream = stream.take(REASON_BYTES_MAX);
-        stream.read_to_string(&mut reason).await?;
+        in_time(stream.read_to_string(&mut reason)).await?;
         return Err(io::Error::other(reason));
     }
     let opening = scope.blocking("open snapshot", move || {
@@ -148,10 +156,8 @@ pub(crate) async fn receive(
     let mut receiver = opening.await??;
     loop {
         let mut chunk = Vec::with_capacity(CHUNK_BYTES);
-        (&mut stream)
-            .take(CHUNK_BYTES as u64)
-            .read_to_end(&mut chunk)
-            .await?;
+        let mut next = (&mut stream).take(CHUNK_BYTES as u64);
+        in_time(next.read_to_end(&mut chunk)).await?;
         if chunk.is_empty() {
             break;
         }

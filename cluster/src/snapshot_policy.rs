@@ -45,6 +45,8 @@ pub(crate) struct GroupLog {
     pub(crate) snapshot: Soundness,
     /// Whether it can take one.
     pub(crate) turn: Turn,
+    /// Whether it takes one whatever the others have: its last one failed, or its entries wait for room in the log.
+    pub(crate) is_pressing: bool,
 }
 
 /// What the log of all groups since their snapshots may come to, bytes.
@@ -54,8 +56,8 @@ pub(crate) fn bound(groups: &[GroupLog]) -> u64 {
 }
 
 /// The group that takes a snapshot now: from seven eighths of the bound on, the one with the most log per
-/// byte of snapshot. A group whose snapshot is damaged takes one before all others, and one with very many
-/// entries takes one anyway.
+/// byte of snapshot. A group whose snapshot is damaged takes one before all others; one that is pressing, and one with very
+/// many entries, take one anyway.
 pub(crate) fn next(groups: &[GroupLog]) -> Option<GroupId> {
     let taking = groups.iter().filter(|group| group.turn == Turn::Taking);
     if taking.count() >= limits::SNAPSHOTS_AT_ONCE {
@@ -71,8 +73,9 @@ pub(crate) fn next(groups: &[GroupLog]) -> Option<GroupId> {
         let free = groups.iter().filter(|group| group.turn == Turn::Free);
         free.filter(|group| group.log_bytes > 0)
     };
-    let many = free().find(|group| group.log_entries >= limits::SNAPSHOT_LOG_ENTRIES);
-    if let Some(group) = many {
+    let many = |group: &&GroupLog| group.log_entries >= limits::SNAPSHOT_LOG_ENTRIES;
+    let pressing = free().find(|group| group.is_pressing);
+    if let Some(group) = pressing.or_else(|| free().find(many)) {
         return Some(group.group);
     }
     let counted = groups.iter().filter(|group| group.turn != Turn::Waiting);
@@ -102,6 +105,7 @@ mod tests {
             log_entries: 1,
             snapshot_bytes: snapshot_mib * MIB,
             snapshot: Soundness::Intact,
+            is_pressing: false,
             turn: Turn::Free,
         }
     }
@@ -139,6 +143,18 @@ mod tests {
         stuck.turn = Turn::Waiting;
         assert_eq!(next(&[stuck, log(2, 1, 1)]), None);
         assert_eq!(next(&[stuck, log(2, 60, 1)]), Some(GroupId::new(2)));
+    }
+
+    /// A folder could not be written to for a while: one snapshot failed, and none was taken again, because the log was below
+    /// the bound. The group took no entries for as long as the process ran.
+    #[test]
+    fn a_snapshot_that_failed_is_tried_again_whatever_the_log_has() {
+        let mut failed = log(1, 2, 1);
+        assert_eq!(next(&[failed, log(2, 1, 1)]), None);
+        failed.is_pressing = true;
+        assert_eq!(next(&[failed, log(2, 1, 1)]), Some(GroupId::new(1)));
+        failed.turn = Turn::Waiting;
+        assert_eq!(next(&[failed, log(2, 1, 1)]), None, "not before its turn");
     }
 
     #[test]

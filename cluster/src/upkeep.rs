@@ -1,12 +1,13 @@
 //! What a node does for its groups by itself: snapshots by bytes of log (`snapshot_policy` says which), freeing the log,
 //! release levels, gauges, looking for what is wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use henge_runtime::tasks::OnPanic;
 use henge_types::health::group_name;
-use henge_types::{ConditionKind, GroupId, limits};
+use henge_types::status::ClusterStatus;
+use henge_types::{ConditionKind, GroupId, NodeId, limits};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::builds::Build;
@@ -203,7 +204,7 @@ async fn cover(cluster: &Cluster) {
                 break;
             };
             (log.turn, log.log_bytes) = (Turn::Taking, 0);
-            log.snapshot = Soundness::Intact;
+            (log.snapshot, log.is_pressing) = (Soundness::Intact, false);
             let builds = &cluster.shared.deps.builds;
             builds.ask(due, group.view.now().applied.get());
             tries.asked.insert(due, now);
@@ -264,6 +265,7 @@ fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> G
         }
     };
     let applied = group.view.with(|_, applied| applied.get());
+    let has_failed = matches!(shared.deps.builds.of(group.id), Some(Build::Failed { .. }));
     GroupLog {
         group: group.id,
         log_bytes: shared.wal.bytes_since(group.id, slot(covered)),
@@ -273,6 +275,7 @@ fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> G
             Some(_) => Soundness::Damaged,
             None => Soundness::Intact,
         },
+        is_pressing: has_failed || !shared.wal.may_grow(group.id),
         turn: if group.ended().is_some() {
             Turn::Waiting
         } else {
@@ -310,11 +313,28 @@ async fn keep_little(cluster: &Cluster, group: &Group) {
     }
 }
 
+/// The other nodes that answered and do not say that the group's entries wait there as well.
+fn with_room(status: Option<&ClusterStatus>, own: NodeId, group: GroupId) -> BTreeSet<NodeId> {
+    let subject = group_name(group);
+    let nodes = status.into_iter().flat_map(|status| &status.nodes);
+    let others = nodes.filter(|node| node.node != own);
+    let has_room = others.filter(|node| {
+        node.report.as_ref().is_some_and(|report| {
+            let mut conditions = report.conditions.iter();
+            !conditions.any(|condition| {
+                condition.kind == ConditionKind::LogNearCap && condition.subject == subject
+            })
+        })
+    });
+    has_room.map(|node| node.node).collect()
+}
+
 /// Leads groups elsewhere that may not add to this node's log: the others can go on with the write.
 async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<GroupId, Instant>) {
     let now = cluster.clock().instant();
     moved.retain(|_, at| now.duration_since(*at) < HANDED_OVER_FOR);
     let mut near_cap = BTreeMap::new();
+    let mut to_move = Vec::new();
     for group in groups {
         let full = !cluster.shared.wal.may_grow(group.id);
         if full {
@@ -329,11 +349,21 @@ async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<Grou
             near_cap.insert(group_name(group.id), detail);
         }
         if full && !moved.contains_key(&group.id) && cluster.leadership(group.id).is_some() {
-            moved.insert(group.id, now);
-            tracing::warn!(group = %group.id, "no room in this node's log for the group: another node is to lead it");
-            cluster.hand_over(group, |_| true).await;
+            to_move.push(group.id);
         }
     }
+    let status = cluster.heard();
+    let mut handovers = Vec::new();
+    for group in to_move {
+        let with_room = with_room(status.as_ref(), cluster.node(), group);
+        if with_room.is_empty() {
+            continue;
+        }
+        moved.insert(group, now);
+        tracing::warn!(%group, "no room in this node's log for the group: another node is to lead it");
+        handovers.push(async move { cluster.yield_leadership(group, &with_room).await });
+    }
+    futures::future::join_all(handovers).await;
     let conditions = cluster.conditions();
     conditions.replace(ConditionKind::LogNearCap, &near_cap);
     let refused = cluster.shared.wal.spares_refused();

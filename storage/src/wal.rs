@@ -45,7 +45,7 @@ mod segments;
 mod shared;
 mod writer;
 
-pub use origin::{adopt, is_marked};
+pub use origin::{adopt, is_empty, is_marked};
 
 use queue::{Wait, Work};
 use shared::Shared;
@@ -162,7 +162,7 @@ pub enum WalError {
     },
     /// A segment lost its end: what is missing may have been acknowledged. Nothing was changed.
     #[error(
-        "{path:?} was cut: it has {bytes} of {whole} bytes, and acknowledged records may be missing. Put the file back as it \
+        "{path:?} was cut: it has {bytes} of at least {whole} bytes, and acknowledged records may be missing. Put the file back as it \
          was; where it cannot be, leave the node stopped: the other nodes have everything that was acknowledged, and \
          `henge node export --offline` writes what this disk has"
     )]
@@ -171,7 +171,7 @@ pub enum WalError {
         path: PathBuf,
         /// What is left.
         bytes: u64,
-        /// What it had.
+        /// What it had, or the least that any has.
         whole: u64,
     },
     /// Acknowledged records are damaged or missing: this node must not vote with what is left.

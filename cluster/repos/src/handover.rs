@@ -32,7 +32,7 @@ impl HandedOver {
 
 impl Inner {
     /// Asks a voter that lacks fewer packs of a group than this node, which leads it, to take it over. `false` when no voter
-    /// is known to, or one was asked less than a minute ago.
+    /// is known to, one was asked less than a minute ago, or it did not happen.
     pub(crate) async fn hand_over_lacking(&self, group: GroupId) -> bool {
         let Some(leadership) = self.cluster.leadership(group) else {
             return false;
@@ -52,8 +52,7 @@ impl Inner {
             return false;
         }
         tracing::warn!(%group, lacking, "this node leads a group and lacks packs of its repositories: another node is to lead it");
-        self.cluster.yield_leadership(group, &better).await;
-        true
+        self.cluster.yield_leadership(group, &better).await
     }
 }
 

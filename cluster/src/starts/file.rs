@@ -100,7 +100,7 @@ impl StartsFile {
     /// When it is gone, or cannot be read.
     pub(super) fn check_log(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         let log = data_dir.join("wal");
-        if self.registered.is_none() || wal::is_marked(disk, &log)? {
+        if self.registered.is_none() || !wal::is_empty(disk, &log)? {
             return Ok(());
         }
         Err(io::Error::other(format!(
@@ -252,6 +252,17 @@ mod tests {
         });
         let error = file.check_log(&OsDisk, dir.path()).expect_err("it is gone");
         assert!(error.to_string().contains("holds no log"), "{error}");
+        // What is there and damaged is the log's to explain.
+        std::fs::create_dir(dir.path().join("wal")).expect("made");
+        let segment = dir.path().join("wal/0000000000000000.seg");
+        for (bytes, is_log) in [
+            (vec![0; 65536], false),
+            (vec![1; 65536], true),
+            (Vec::new(), true),
+        ] {
+            std::fs::write(&segment, bytes).expect("written");
+            assert_eq!(file.check_log(&OsDisk, dir.path()).is_ok(), is_log);
+        }
     }
 
     /// A bit flipped in the id of the registered start: the node was refused as an old copy of itself.

@@ -274,7 +274,7 @@ async fn propose(cluster: &Cluster) {
             | Reply::UnknownOutcome
             | Reply::Recheck) => format!("the meta group answered {other:?}"),
         },
-        Ok(Ok(Try::NothingDone | Try::Unknown)) | Err(_) => {
+        Ok(Ok(Try::NothingDone | Try::LogFull | Try::Unknown)) | Err(_) => {
             "the meta group does not answer".to_owned()
         }
         Ok(Err(error)) => error.to_string(),

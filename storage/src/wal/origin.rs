@@ -14,7 +14,7 @@
 //! | 552 | 8 | bit 0: the creation time is known, bit 1: the id of the file system is known |
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::WalError;
 use super::frame::{HEADER_BYTES, Header, u32_at, u64_at};
@@ -116,6 +116,32 @@ pub fn is_marked(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error),
     };
+    first_pages(disk, listed, |page| {
+        Header::decode(page).is_ok() && read(page).is_some()
+    })
+}
+
+/// Whether there is nothing in `dir` that a log could be read from, damaged or not: no segment, or only ones that were never
+/// used.
+///
+/// # Errors
+/// When the directory or a segment cannot be read.
+pub fn is_empty(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
+    let listed = match disk.list(dir) {
+        Ok(listed) => listed,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+        Err(error) => return Err(error),
+    };
+    let used = |page: &[u8]| page.len() < HEADER_BYTES || page.iter().any(|byte| *byte != 0);
+    Ok(!first_pages(disk, listed, used)?)
+}
+
+/// Whether one of the segments has such a first page.
+fn first_pages(
+    disk: &dyn Disk,
+    listed: Vec<PathBuf>,
+    is_so: impl Fn(&[u8]) -> bool,
+) -> io::Result<bool> {
     for path in listed {
         if path.extension().is_none_or(|extension| extension != "seg") {
             continue;
@@ -124,7 +150,7 @@ pub fn is_marked(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
         let mut page = vec![0; HEADER_BYTES];
         let len = file.read_at(&mut page, 0)?;
         page.truncate(len);
-        if Header::decode(&page).is_ok() && read(&page).is_some() {
+        if is_so(&page) {
             return Ok(true);
         }
     }

@@ -6,7 +6,7 @@
 //! later batch is lost acknowledged data.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, Mutex, OnceLock, RwLock};
 
@@ -21,7 +21,7 @@ use super::queue::Queue;
 use super::segments::{SegmentFile, Spares, Table};
 use super::writer::{Active, Writer};
 use super::{OnFatal, Purged, Shared, WalConfig, WalError};
-use crate::disk::{Disk, OpenMode, read_exact_at};
+use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 
 /// A segment's file with a valid header.
 struct Found {
@@ -92,8 +92,11 @@ pub(super) fn open(
     Ok(writer)
 }
 
+/// Every configuration has longer ones.
+const SEGMENT_BYTES_LEAST: u64 = 4 * HEADER_BYTES as u64;
+
 fn check(config: &WalConfig) -> Result<(), WalError> {
-    if config.segment_bytes < 4 * HEADER_BYTES as u64 || config.segment_bytes > 1 << 30 {
+    if config.segment_bytes < SEGMENT_BYTES_LEAST || config.segment_bytes > 1 << 30 {
         return Err(WalError::Config("segments have 16 KiB to 1 GiB"));
     }
     if !config.segment_bytes.is_multiple_of(HEADER_BYTES as u64) {
@@ -125,7 +128,7 @@ fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
                 disk.unlink(&path)
                     .map_err(io("remove an unfinished segment"))?;
             }
-            "seg" => look_at(disk, config, path, &mut files)?,
+            "seg" => look_at(disk, path, &mut files)?,
             _ => {}
         }
     }
@@ -135,31 +138,19 @@ fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
     Ok(files)
 }
 
-fn look_at(
-    disk: &dyn Disk,
-    config: &WalConfig,
-    path: PathBuf,
-    files: &mut Files,
-) -> Result<(), WalError> {
+fn look_at(disk: &dyn Disk, path: PathBuf, files: &mut Files) -> Result<(), WalError> {
     let file = disk
         .open(&path, OpenMode::Write)
         .map_err(io("open a segment"))?;
-    // It got its name when all of it was written and durable.
-    let bytes = file.file_len().map_err(io("look at a segment"))?;
-    if bytes < config.segment_bytes {
-        return Err(WalError::Cut {
-            path,
-            bytes,
-            whole: config.segment_bytes,
-        });
-    }
     let mut head = vec![0; HEADER_BYTES];
     let read = file
         .read_at(&mut head, 0)
         .map_err(io("read a segment's header"))?;
     head.truncate(read);
+    let header = Header::decode(&head);
+    check_len(&path, file.as_ref(), header.as_ref().ok())?;
     let file = SegmentFile::new(path, file).map_err(io("look at a segment"))?;
-    match Header::decode(&head) {
+    match header {
         Ok(header) => {
             let generation = header.generation;
             let found = Found {
@@ -180,6 +171,21 @@ fn look_at(
         }
     }
     Ok(())
+}
+
+/// Whether a segment has its end. It got its name when all of it was written and durable; one that was never used does not say
+/// how long it was, under whatever configuration, but no segment is shorter than the shortest.
+fn check_len(path: &Path, file: &dyn DiskFile, header: Option<&Header>) -> Result<(), WalError> {
+    let bytes = file.file_len().map_err(io("look at a segment"))?;
+    let whole = header.map_or(SEGMENT_BYTES_LEAST, |header| header.segment_bytes);
+    if bytes >= whole && (header.is_some() || bytes.is_multiple_of(HEADER_BYTES as u64)) {
+        return Ok(());
+    }
+    Err(WalError::Cut {
+        path: path.to_owned(),
+        bytes,
+        whole,
+    })
 }
 
 /// Whether the segment says which file it was written as.

@@ -138,9 +138,7 @@ fn a_payload_cannot_pose_as_a_record() {
     append(&wal, ONE, 1, 100).expect("appends");
     assert!(stepper.turn());
     let path = files(&disk)[0].clone();
-    let file = disk
-        .open(&path, henge_storage::disk::OpenMode::Read)
-        .expect("opens");
+    let file = disk.open(&path, OpenMode::Read).expect("opens");
     let mut frame = vec![0; 152];
     file.read_at(&mut frame, FIRST_RECORD).expect("reads");
     // The batch number, far ahead, with the checksum that an outsider would compute.
@@ -495,7 +493,7 @@ fn a_cut_segment_is_no_unused_one() {
     for left in [0, 1, whole - 1] {
         let file = disk.open(&segment, OpenMode::Write).expect("opens");
         file.set_len(left).expect("is cut");
-        let error = open(&disk).err().expect("is refused");
+        let error = open(&disk).map(drop).expect_err("is refused");
         assert!(
             matches!(error, WalError::Cut { bytes, .. } if bytes == left),
             "{error}"
@@ -506,4 +504,22 @@ fn a_cut_segment_is_no_unused_one() {
             "nothing was changed"
         );
     }
+}
+
+/// The length of a segment is its own: another configuration is no damage.
+#[test]
+fn shorter_segments_of_another_configuration_are_whole() {
+    let disk = SimDisk::new();
+    let (wal, mut stepper) = open(&disk).expect("opens");
+    append(&wal, GroupId::new(1), 1, 10).expect("is queued");
+    assert!(stepper.turn());
+    drop((wal, stepper));
+    let longer = WalConfig {
+        segment_bytes: 2 * config().segment_bytes,
+        bytes_max: 2 * config().bytes_max,
+        ..config()
+    };
+    let (wal, _stepper) =
+        Wal::open_stepped(disk.shared(), SystemClock::shared(), longer).expect("opens");
+    assert_eq!(wal.group(GroupId::new(1)).last_index, Some(1));
 }

@@ -60,6 +60,9 @@ pub(crate) enum CompactError {
     /// This node leads no more.
     #[error("this node does not lead the shard any more")]
     NotLeader,
+    /// Nothing is proposed by this node's clock.
+    #[error("this node's clock is not known to be right: nothing is dropped by it")]
+    WrongClock,
     /// What is to be merged is not all here.
     #[error("packs of the repository are missing on its leader and are being fetched")]
     Parked,
@@ -121,6 +124,7 @@ impl CompactError {
             | Self::NotWhole(_)
             | Self::Refused(_) => true,
             Self::NotLeader
+            | Self::WrongClock
             | Self::RefsMoved
             | Self::TooManyPacks
             | Self::Parked

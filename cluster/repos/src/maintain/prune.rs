@@ -122,7 +122,7 @@ impl Inner {
         }
         // The age that the entry will see: the clock alone may be ahead of the group's time, and the walk would be for nothing.
         let entry_ms = self.cluster.entry_time_ms(led.group, PROPOSE_WAIT).await;
-        let entry_ms = entry_ms.ok_or(CompactError::NotLeader)?;
+        let entry_ms = entry_ms.ok_or(CompactError::WrongClock)?;
         let age_ms = |mark: &PruneMark| entry_ms.saturating_sub(mark.at_ms);
         Ok(mark.filter(|mark| age_ms(mark) >= grace_ms))
     }

@@ -114,6 +114,7 @@ impl Inner {
                     // What passes by itself, and whose cause is told elsewhere.
                     Err(
                         error @ (CompactError::NotLeader
+                        | CompactError::WrongClock
                         | CompactError::Parked
                         | CompactError::Level(_)
                         | CompactError::Propose(_)),
