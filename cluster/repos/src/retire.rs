@@ -161,10 +161,6 @@ impl PackEffects {
                 .iter()
                 .any(|file| file.is_file())
         };
-        let is_aside = |pack: &PackId| {
-            let aside = self.objects().side_file(&network, pack, "idx-aside");
-            aside.is_file()
-        };
         let (here, gone): (Vec<&(PackId, Retired)>, Vec<_>) = old.iter().partition(is_here);
         // Entries are replayed after a crash: most of what they replaced went long ago.
         for (pack, judged) in gone {
@@ -184,56 +180,79 @@ impl PackEffects {
         }
         failpoint::hit("retire.verified");
         let mut removed = 0;
-        for (pack, judged) in here {
-            match self.objects().uncovered(&network, pack, new) {
-                Ok(None) => {}
-                // Without an index it was being removed, or never quite came. What was set aside goes when all that refs
-                // reach is found without it.
-                Err(ObjectError::MissingPack(missing))
-                    if missing == *pack && (!is_aside(pack) || walk.are_whole()?) => {}
-                Err(ObjectError::MissingPack(missing)) if missing == *pack => {
-                    if self.retiring().keep(&network, pack, judged) {
-                        tracing::error!(%group, %network, %pack, "a damaged pack may hold objects that no other pack holds: it is kept aside");
-                    }
-                    continue;
-                }
-                Err(ObjectError::BrokenPack { .. }) if walk.are_whole()? => {
-                    tracing::warn!(%group, %network, %pack, "a replaced pack is damaged, and nothing in it is missed");
-                }
-                Ok(Some(_)) if walk.are_whole()? => {
-                    // It may hold commits that are not there any more.
-                    self.objects().remove_commit_graph(&network)?;
-                }
-                Ok(Some(object)) => {
-                    if self.retiring().keep(&network, pack, judged) {
-                        tracing::error!(%group, %network, %pack, %object, "a replaced pack holds an object that no other pack holds: it is kept, tell the developers");
-                    }
-                    continue;
-                }
-                Err(error @ ObjectError::BrokenPack { .. }) => {
-                    // What is damaged covers nothing, and is in the way of the packs that are whole.
-                    let aside = || self.objects().set_aside(&network, pack);
-                    if self.retiring().remove(&network, pack, judged, aside)? {
-                        tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is set aside");
-                    }
-                    continue;
-                }
-                Err(error) => return Err(error),
-            }
-            let remove = || self.objects().remove_pack(&network, pack);
-            if self.retiring().remove(&network, pack, judged, remove)? {
-                removed += 1;
-                metrics::pack_retired();
-                tracing::debug!(%group, %network, %pack, "replaced pack removed");
-            }
-            failpoint::hit("retire.removed");
+        for old in here {
+            let is_gone = self.retire_one(group, network, old, new, walk)?;
+            removed += usize::from(is_gone);
         }
+        Ok(removed)
+    }
+
+    /// Whether the files of a pack that is to go were removed. What has to cover it was read through and is durable.
+    fn retire_one(
+        &self,
+        group: GroupId,
+        network: NetworkId,
+        (pack, judged): &(PackId, Retired),
+        new: &[PackId],
+        walk: &mut KeptTips<'_>,
+    ) -> Result<bool, ObjectError> {
+        let is_aside = || {
+            let aside = self.objects().side_file(&network, pack, "idx-aside");
+            aside.is_file()
+        };
+        match self.objects().uncovered(&network, pack, new) {
+            Ok(None) => {}
+            // Without an index it was being removed, or never quite came.
+            Err(ObjectError::MissingPack(missing)) if missing == *pack && !is_aside() => {}
+            // What was set aside goes when all that refs reach is found without it.
+            Err(ObjectError::MissingPack(missing)) if missing == *pack && walk.are_whole()? => {
+                self.objects().remove_commit_graph(&network)?;
+            }
+            Err(ObjectError::MissingPack(missing)) if missing == *pack => {
+                if self.retiring().keep(&network, pack, judged) {
+                    tracing::error!(%group, %network, %pack, "a damaged pack may hold objects that no other pack holds: it is kept aside");
+                }
+                return Ok(false);
+            }
+            // Only its own damage: where a pack that has to cover it is damaged, all of them stay.
+            Err(ObjectError::BrokenPack { pack: broken, .. })
+                if broken == *pack && walk.are_whole()? =>
+            {
+                tracing::warn!(%group, %network, %pack, "a replaced pack is damaged, and nothing in it is missed");
+                self.objects().remove_commit_graph(&network)?;
+            }
+            Ok(Some(_)) if walk.may_be_short() && walk.are_whole()? => {
+                // It may hold commits that are not there any more.
+                self.objects().remove_commit_graph(&network)?;
+            }
+            Ok(Some(object)) => {
+                if self.retiring().keep(&network, pack, judged) {
+                    tracing::error!(%group, %network, %pack, %object, "a replaced pack holds an object that no other pack holds: it is kept, tell the developers");
+                }
+                return Ok(false);
+            }
+            Err(error @ ObjectError::BrokenPack { pack: broken, .. }) if broken == *pack => {
+                // What is damaged covers nothing, and is in the way of the packs that are whole.
+                let aside = || self.objects().set_aside(&network, pack);
+                if self.retiring().remove(&network, pack, judged, aside)? {
+                    tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is set aside");
+                }
+                return Ok(false);
+            }
+            Err(error) => return Err(error),
+        }
+        let remove = || self.objects().remove_pack(&network, pack);
+        let removed = self.retiring().remove(&network, pack, judged, remove)?;
+        if removed {
+            metrics::pack_retired();
+            tracing::debug!(%group, %network, %pack, "replaced pack removed");
+        }
+        failpoint::hit("retire.removed");
         Ok(removed)
     }
 }
 
-/// Whether everything that must be kept of a network is found in the packs of its manifest. Looked for once, and only
-/// where objects were ever dropped: elsewhere a pack that is not covered is a defect.
+/// Whether everything that must be kept of a network is found in the packs of its manifest. Looked for once.
 struct KeptTips<'a> {
     effects: &'a PackEffects,
     network: NetworkId,
@@ -258,6 +277,12 @@ impl<'a> KeptTips<'a> {
         }
     }
 
+    /// Whether objects were ever dropped from the network: elsewhere a whole pack that is not covered is a defect.
+    fn may_be_short(&self) -> bool {
+        let view = ShardView::new(self.state);
+        view.pruned_at(&self.network).is_some()
+    }
+
     fn are_whole(&mut self) -> Result<bool, ObjectError> {
         if let Some(found) = self.found {
             return Ok(found);
@@ -270,9 +295,6 @@ impl<'a> KeptTips<'a> {
     fn look(&self) -> Result<bool, ObjectError> {
         let view = ShardView::new(self.state);
         let network = self.network;
-        if view.pruned_at(&network).is_none() {
-            return Ok(false);
-        }
         let repo = view.any_repo_of(&network);
         let format = repo.map(|repo| repo.object_format).unwrap_or_default();
         let objects = self.effects.objects();
@@ -358,5 +380,100 @@ impl Inner {
             self.close(&network);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    use henge_cluster::{Effects, StartedFrom};
+    use henge_storage::objects::PackFault;
+    use henge_types::ObjectId;
+
+    use crate::from_log::tests::{GROUP, NETWORK, at, created, missing, open, pushed};
+
+    const REPLACED: PackId = PackId::new(ObjectId::Sha1([9; 20]));
+
+    /// What a power cut leaves of a replaced pack whose index is set aside.
+    fn leave_aside(effects: &PackEffects) {
+        let file = |extension| effects.objects().side_file(&NETWORK, &REPLACED, extension);
+        fs::write(file("pack"), b"").unwrap();
+        fs::write(file("idx-aside"), b"").unwrap();
+    }
+
+    fn is_there(effects: &PackEffects) -> bool {
+        let file = |extension| effects.objects().side_file(&NETWORK, &REPLACED, extension);
+        file("pack").is_file() || file("idx-aside").is_file()
+    }
+
+    fn start(effects: &PackEffects, state: &State, applied: u64) -> LogIndex {
+        let applied = LogIndex::new(applied);
+        let snapshot = LogIndex::new(0);
+        effects.started(GROUP, state, StartedFrom { applied, snapshot });
+        applied
+    }
+
+    /// A network that was never pruned was not walked: what a power cut had torn stayed for ever, and each start said that
+    /// it may hold what no other pack holds.
+    #[test]
+    fn what_was_set_aside_goes_without_a_prune() {
+        let dir = tempfile::tempdir().unwrap();
+        let effects = open(&dir);
+        let state = created();
+        let format = henge_types::ObjectFormat::Sha1;
+        effects.objects().ensure_network(&NETWORK, format).unwrap();
+        leave_aside(&effects);
+        let applied = start(&effects, &state, 1);
+        let removed = effects.retire(GROUP, NETWORK, (&state, applied)).unwrap();
+        assert_eq!(removed, 1);
+        assert!(!is_there(&effects));
+        assert_eq!(effects.retiring().of(&NETWORK), []);
+    }
+
+    /// The ref of the push names a commit that no pack holds.
+    #[test]
+    fn what_was_set_aside_stays_while_objects_miss() {
+        let dir = tempfile::tempdir().unwrap();
+        let effects = open(&dir);
+        let (state, push) = pushed();
+        effects.apply(&at(2), &push);
+        leave_aside(&effects);
+        let applied = start(&effects, &state, 2);
+        let removed = effects.retire(GROUP, NETWORK, (&state, applied)).unwrap();
+        assert_eq!(removed, 0);
+        assert!(is_there(&effects));
+    }
+
+    /// A pack that has to cover the replaced one is damaged: that was taken for damage of the replaced one, which went.
+    #[test]
+    fn damage_of_a_covering_pack_removes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let effects = open(&dir);
+        let (state, push) = pushed();
+        effects.apply(&at(2), &push);
+        let covering = missing().pack;
+        let file = |pack, extension| effects.objects().side_file(&NETWORK, pack, extension);
+        for extension in ["pack", "idx"] {
+            fs::copy(file(&covering, extension), file(&REPLACED, extension)).unwrap();
+        }
+        fs::write(file(&covering, "idx"), [0; 2000]).unwrap();
+        let by = Some(covering);
+        let after = LogIndex::new(2);
+        let group = GROUP;
+        let retired = Retired { group, by, after };
+        effects.retiring().note(NETWORK, REPLACED, retired);
+        let manifest = BTreeSet::from([covering]);
+        let mut walk = KeptTips::new(&effects, NETWORK, &state, &manifest);
+        // The covering pack was whole when it was read through, and is damaged by the time it is compared.
+        walk.found = Some(true);
+        let here = (REPLACED, retired);
+        let removed = effects.retire_one(GROUP, NETWORK, &here, &[covering], &mut walk);
+        let Err(ObjectError::BrokenPack { pack, fault }) = removed else {
+            panic!("{removed:?}")
+        };
+        assert_eq!((pack, fault), (covering, PackFault::Index));
+        assert!(file(&REPLACED, "idx").is_file());
     }
 }
