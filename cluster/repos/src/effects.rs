@@ -316,6 +316,17 @@ impl PackEffects {
         let removed = self.objects.remove_network(network);
         Ok(removed.map_err(end_after_failed_sync)?)
     }
+
+    /// Has no sync look for packs whose files are gone and that others have, in one group or in all of them: what takes
+    /// their place is to be flushed from then on. A pack that is gone and not known to be missing fails the sync.
+    pub(crate) fn forget_gone(&self, of: Option<GroupId>) {
+        for missing in self.parking.not_in_log_only() {
+            if of.is_none_or(|group| group == missing.group) {
+                let (network, pack) = (&missing.network, &missing.pack);
+                self.objects.forget_dirty_if_gone(network, pack);
+            }
+        }
+    }
 }
 
 impl Effects for PackEffects {
@@ -363,6 +374,7 @@ impl Effects for PackEffects {
                 "{not_written} packs of group {group} are in its log only: make their folders writable or free disk space"
             )));
         }
+        self.forget_gone(Some(group));
         let networks = ShardView::new(state).networks();
         let synced = self.objects.sync_dirty(&networks);
         synced.map_err(|error| io::Error::other(end_after_failed_sync(error)))
@@ -402,6 +414,7 @@ impl Effects for PackEffects {
                 "{not_written} packs are in the log only: make their folders writable or free disk space"
             )));
         }
+        self.forget_gone(None);
         let synced = self.objects.sync_all_dirty();
         synced.map_err(|error| io::Error::other(end_after_failed_sync(error)))
     }

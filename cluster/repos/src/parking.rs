@@ -274,6 +274,13 @@ impl Parking {
         all.values().filter(|cause| cause.is_in_log_only()).count()
     }
 
+    /// What is missing and does not hold the log: others have it, as far as is known.
+    pub(crate) fn not_in_log_only(&self) -> Vec<Missing> {
+        let all = self.lock();
+        let elsewhere = all.iter().filter(|(_, cause)| !cause.is_in_log_only());
+        elsewhere.map(|(missing, _)| *missing).collect()
+    }
+
     /// Everything that is missing.
     pub(crate) fn all(&self) -> Vec<Missing> {
         self.lock().keys().copied().collect()

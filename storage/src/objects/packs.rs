@@ -9,7 +9,7 @@ use henge_types::{NetworkId, PackId};
 
 use super::blocks::{BlockSums, SMALL_PACK_BYTES_MAX, Trailers};
 use super::presence::PackLengths;
-use super::{ObjectError, ObjectStore, failed, remove_file, sync_dir, sync_file, verify};
+use super::{ObjectError, ObjectStore, failed, remove_file, sync_dir, verify};
 
 /// The two files of a pack in `dir`.
 pub(super) fn names(dir: &Path, pack: &PackId) -> (PathBuf, PathBuf) {
@@ -71,6 +71,8 @@ impl ObjectStore {
         let written = self
             .replace(&dir, &pack_path, pack_bytes)
             .and_then(|()| self.replace(&dir, &idx_path, idx_bytes));
+        // Again: it may have been forgotten as one whose files are gone. What forgets it from here on finds them.
+        self.mark_dirty(network, pack);
         // A pack that never came must not be synced: every later sync of the network would fail.
         if written.is_err() && !self.has_pack(network, pack) {
             self.dirty().take(network, pack);
@@ -97,6 +99,20 @@ impl ObjectStore {
     /// Has no later sync look for this pack, whose files are gone.
     pub fn forget_dirty(&self, network: &NetworkId, pack: &PackId) {
         self.dirty().remove(network, pack);
+    }
+
+    /// The same, only where a file of the pack is not there, or is no file. One that is being installed is to be synced
+    /// all the same.
+    pub fn forget_dirty_if_gone(&self, network: &NetworkId, pack: &PackId) {
+        let mut dirty = self.dirty();
+        if dirty.of(network).contains(pack) {
+            let (pack_path, idx_path) = names(&self.pack_dir(network), pack);
+            // A file that cannot be looked at may be there.
+            let gone = |path: &Path| is_gone(path).unwrap_or(false);
+            if gone(&pack_path) || gone(&idx_path) {
+                dirty.remove(network, pack);
+            }
+        }
     }
 
     pub(super) fn mark_dirty(&self, network: &NetworkId, pack: &PackId) {
@@ -361,11 +377,25 @@ fn any_file(dir: &Path) -> Result<BTreeSet<PackId>, ObjectError> {
 
 fn sync_pack(dir: &Path, pack: &PackId) -> Result<(), ObjectError> {
     let (pack_path, idx_path) = names(dir, pack);
-    if !pack_path.is_file() || !idx_path.is_file() {
-        return Err(ObjectError::MissingPack(*pack));
+    for path in [&pack_path, &idx_path] {
+        if is_gone(path).map_err(failed("look at", path))? {
+            return Err(ObjectError::MissingPack(*pack));
+        }
     }
-    sync_file(&pack_path)?;
-    sync_file(&idx_path)
+    for path in [&pack_path, &idx_path] {
+        let synced = open(pack, path)?.sync_all();
+        synced.map_err(failed("sync", path))?;
+    }
+    Ok(())
+}
+
+/// Whether there is nothing under the name, or something that is no file. A failure to look says neither.
+fn is_gone(path: &Path) -> io::Result<bool> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(!found.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+    }
 }
 
 fn is_failed_sync(error: &ObjectError) -> bool {

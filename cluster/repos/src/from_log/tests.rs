@@ -188,6 +188,52 @@ fn an_unreadable_pack_ends_no_installation() {
     }
 }
 
+/// The file of a pack that was not flushed yet went. The log does not have it, so it is fetched and does not hold the log:
+/// all the same, every snapshot failed, and no stop was a clean one.
+#[test]
+fn a_gone_pack_that_is_fetched_fails_no_snapshot() {
+    let (state, push) = pushed();
+    for extension in ["pack", "idx"] {
+        let dir = tempfile::tempdir().unwrap();
+        let effects = open(&dir);
+        effects.apply(&at(NAMED_AT), &push);
+        let pack = missing().pack;
+        let file = effects.objects().side_file(&NETWORK, &pack, extension);
+        fs::remove_file(&file).unwrap();
+        assert!(effects.before_snapshot(GROUP, &state).is_err(), "not known");
+        assert!(effects.before_clean_stop().is_err(), "not known");
+        let in_log = Some(LogIndex::new(NAMED_AT));
+        effects.parking().park(missing(), Cause::Damaged { in_log });
+        assert!(
+            effects.before_snapshot(GROUP, &state).is_err(),
+            "in the log"
+        );
+        effects
+            .parking()
+            .is_not_logged(&missing(), Cause::Elsewhere);
+        effects.before_snapshot(GROUP, &state).unwrap();
+        effects.before_clean_stop().unwrap();
+        assert_eq!(effects.objects().dirty_packs(&NETWORK), []);
+        // What comes in its place is flushed.
+        effects.apply(&at(NAMED_AT), &push);
+        assert_eq!(effects.objects().dirty_packs(&NETWORK), [pack]);
+    }
+}
+
+/// A pack that is fetched again for damage is flushed for as long as its files are there.
+#[test]
+fn a_damaged_pack_that_is_there_stays_to_be_flushed() {
+    let (_, push) = pushed();
+    let dir = tempfile::tempdir().unwrap();
+    let effects = open(&dir);
+    effects.apply(&at(NAMED_AT), &push);
+    effects
+        .parking()
+        .park(missing(), Cause::Damaged { in_log: None });
+    effects.forget_gone(None);
+    assert_eq!(effects.objects().dirty_packs(&NETWORK), [missing().pack]);
+}
+
 /// What is missing above the newest snapshot may be in the log only; what is missing below it is held elsewhere.
 #[test]
 fn a_start_tells_what_only_the_log_holds() {
