@@ -26,6 +26,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use henge_types::{NetworkId, ObjectFormat, PackId, limits};
+use rustix::io::Errno;
 use thiserror::Error;
 
 use crate::disk::{Disk, OsDisk};
@@ -72,6 +73,31 @@ pub enum ObjectError {
     /// A name that cannot be a directory of its own.
     #[error("{0:?} cannot name a quarantine: use letters, digits and dashes")]
     InvalidName(String),
+}
+
+impl ObjectError {
+    /// Whether it says that a file is damaged or gone. Any other failure may pass, and says nothing about the files: too
+    /// many are open, or they may not be opened.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::MissingPack(_) | Self::BrokenPack { .. } => true,
+            Self::InvalidName(_) => false,
+            Self::Io { source, .. } => {
+                let errno = Errno::from_io_error(source);
+                // A folder in the place of a file, and what Linux says of blocks that cannot be read and of file systems
+                // whose structures are damaged.
+                let damage = [
+                    Errno::ISDIR,
+                    Errno::IO,
+                    Errno::UCLEAN,
+                    Errno::BADMSG,
+                    Errno::NODATA,
+                    Errno::ILSEQ,
+                ];
+                errno.is_some_and(|errno| damage.contains(&errno))
+            }
+        }
+    }
 }
 
 /// What is wrong with a pack.

@@ -395,7 +395,7 @@ impl Effects for PackEffects {
             }
         }
         self.note_reached(group, newest);
-        self.settle(group, applied, state);
+        self.settle(group, applied, state)?;
         self.parking.retain_named(group, |missing| {
             view.pack(&missing.network, &missing.pack).is_some()
         });

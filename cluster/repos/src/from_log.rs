@@ -8,7 +8,7 @@ use std::io;
 
 use henge_cluster::StartedFrom;
 use henge_state::{ShardView, State};
-use henge_storage::objects::{ObjectError, PackLengths, Presence};
+use henge_storage::objects::{ObjectError, PackFault, PackLengths, Presence};
 use henge_types::{GroupId, InlinePack, LogIndex, NetworkId, PackId, RequestId, ShardRepoState};
 
 use crate::damage::lengths_of;
@@ -221,26 +221,37 @@ impl PackEffects {
     /// Makes what is here of a received snapshot's packs durable, and parks the rest. A file under the name of a pack
     /// that this process did not install is what a crash left: it is read through first. A pack that cannot be read is
     /// parked: one bad block must not end the group. A failed sync ends the process.
-    pub(crate) fn settle(&self, group: GroupId, applied: LogIndex, state: &State) {
+    ///
+    /// # Errors
+    /// When a pack cannot be looked at or flushed for a reason that may pass: it is no damage, and still to be flushed.
+    pub(crate) fn settle(
+        &self,
+        group: GroupId,
+        applied: LogIndex,
+        state: &State,
+    ) -> io::Result<()> {
         let view = ShardView::new(state);
         for network in view.networks() {
             for record in view
                 .packs(&network)
                 .filter(|record| record.named_at > applied)
             {
-                self.settle_left(group, network, record.pack);
+                self.settle_left(group, network, record.pack)?;
             }
             let synced = self.objects().sync_dirty([&network]);
             if let Err(error) = synced.map_err(end_after_failed_sync) {
                 tracing::warn!(%group, %network, %error, "packs cannot be made durable together: one by one");
-                self.settle_each(group, network);
+                self.settle_each(group, network)?;
             }
         }
+        Ok(())
     }
 
-    fn settle_left(&self, group: GroupId, network: NetworkId, pack: PackId) {
-        if !self.objects().has_pack(&network, &pack) {
-            return;
+    fn settle_left(&self, group: GroupId, network: NetworkId, pack: PackId) -> io::Result<()> {
+        match self.objects().presence(&network, &pack, None) {
+            // Why it cannot be read is told when it is read through.
+            Presence::Whole | Presence::Damaged(PackFault::Unreadable) => {}
+            Presence::Missing | Presence::Damaged(_) => return Ok(()),
         }
         let missing = Missing {
             group,
@@ -253,15 +264,20 @@ impl PackEffects {
                 tracing::warn!(%group, %network, %pack, %error, "a pack that a crash left is fetched again");
                 self.parking().park(missing, Cause::Elsewhere);
             }
-            Err(error) => self.park_unreadable(missing, &error),
+            Err(error) if error.is_damage() => self.park_unreadable(missing, &error),
+            Err(error) => return Err(io::Error::other(error)),
         }
+        Ok(())
     }
 
-    /// Makes the packs of a network durable, and parks those that cannot be opened.
-    fn settle_each(&self, group: GroupId, network: NetworkId) {
+    /// Makes the packs of a network durable, and parks those that are damaged or gone.
+    fn settle_each(&self, group: GroupId, network: NetworkId) -> io::Result<()> {
         for pack in self.objects().dirty_packs(&network) {
             let synced = self.objects().sync_packs(&network, &[pack]);
             if let Err(error) = synced.map_err(end_after_failed_sync) {
+                if !error.is_damage() {
+                    return Err(io::Error::other(error));
+                }
                 let missing = Missing {
                     group,
                     network,
@@ -272,6 +288,7 @@ impl PackEffects {
                 self.objects().forget_dirty(&network, &pack);
             }
         }
+        Ok(())
     }
 
     fn park_unreadable(&self, missing: Missing, error: &ObjectError) {

@@ -188,6 +188,35 @@ fn an_unreadable_pack_ends_no_installation() {
     }
 }
 
+/// Too many files were open while a leader's snapshot was installed. That was taken for damage: packs that were never
+/// flushed were not to be flushed any more, and a power cut behind the next clean stop left them torn. A name that leads
+/// to itself cannot be opened for as long as it is there.
+#[test]
+fn a_failure_that_may_pass_is_no_damage() {
+    let (state, push) = pushed();
+    for (extension, applied) in [("pack", NAMED_AT), ("idx", NAMED_AT), ("pack", 0)] {
+        let dir = tempfile::tempdir().unwrap();
+        let effects = open(&dir);
+        effects.apply(&at(NAMED_AT), &push);
+        let pack = missing().pack;
+        let file = effects.objects().side_file(&NETWORK, &pack, extension);
+        let elsewhere = dir.path().join("elsewhere");
+        fs::rename(&file, &elsewhere).unwrap();
+        std::os::unix::fs::symlink(&file, &file).unwrap();
+        let applied = LogIndex::new(applied);
+        let installed = effects.before_install(GROUP, applied, &state);
+        assert!(installed.is_err(), "tried again");
+        assert_eq!(effects.parked(GROUP), 0);
+        assert_eq!(effects.objects().dirty_packs(&NETWORK), [pack]);
+        assert!(effects.before_clean_stop().is_err());
+        // It passes.
+        fs::rename(&elsewhere, &file).unwrap();
+        effects.before_install(GROUP, applied, &state).unwrap();
+        assert_eq!(effects.objects().dirty_packs(&NETWORK), []);
+        assert_eq!(effects.parked(GROUP), 0);
+    }
+}
+
 /// The file of a pack that was not flushed yet went. The log does not have it, so it is fetched and does not hold the log:
 /// all the same, every snapshot failed, and no stop was a clean one.
 #[test]
