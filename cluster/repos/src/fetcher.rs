@@ -1,22 +1,25 @@
 //! The background of a replica: missing packs fetched from others, claims of past terms dropped, replaced packs
 //! and stores of deleted networks removed.
 
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::StreamExt;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use henge_cluster::BulkStream;
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
 use henge_types::{ConditionKind, GroupId, LogIndex, NetworkId, NodeId};
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use crate::frames::{self, Claim, PACK, PackAnswer, PackRequest, StageRequest};
 use crate::from_log::FromLog;
 use crate::lacking::Lacking;
 use crate::metrics;
-use crate::parking::{Cause, Missing};
+use crate::parking::{Cause, Missing, Parking};
 use crate::push::input::IDLE_TIMEOUT;
 use crate::replica::{quarantine, receive_file};
 use crate::repos::Inner;
@@ -31,6 +34,43 @@ const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
 /// How long a sweep waits for a leader to confirm itself.
 pub(crate) const SWEEP_BARRIER: Duration = Duration::from_secs(2);
+
+/// A fetch may take so long whatever it fetches.
+const FETCH_TIME_MIN: Duration = Duration::from_secs(60);
+/// Bytes per second that a fetch must come to: far below the share of one of [`FETCHES_AT_ONCE`] of a line of 1 Mbit/s.
+const FETCH_RATE_MIN: u64 = 16 * 1024;
+
+/// How long a fetch of so many bytes may take.
+const fn time_for(bytes: u64) -> Duration {
+    FETCH_TIME_MIN.saturating_add(Duration::from_secs(bytes / FETCH_RATE_MIN))
+}
+
+/// Drives a batch to its end. Whenever something becomes missing meanwhile, `newcomers` runs beside it, and is never
+/// broken off.
+async fn beside<'a, T>(
+    batch: BoxFuture<'a, T>,
+    parking: &Parking,
+    newcomers: impl Fn() -> BoxFuture<'a, ()>,
+) -> T {
+    let over = Notify::new();
+    let batch = async {
+        let outcome = batch.await;
+        over.notify_one();
+        outcome
+    };
+    let watched = async {
+        loop {
+            tokio::select! {
+                biased;
+                () = over.notified() => return,
+                () = parking.wait_for_more() => {}
+            }
+            newcomers().await;
+        }
+    };
+    let (outcome, ()) = tokio::join!(batch, watched);
+    outcome
+}
 
 /// Why a pack was not fetched from anybody.
 #[derive(Debug, Error)]
@@ -93,6 +133,7 @@ impl Inner {
             for missing in lost.to_say {
                 say_lost(missing);
             }
+            let known: BTreeSet<_> = missing.iter().copied().collect();
             let due = retries.due(missing, now);
             if due.is_empty() {
                 self.report_unwritten();
@@ -104,15 +145,47 @@ impl Inner {
                 }
                 continue;
             }
-            let this = &self;
-            let outcomes: Vec<_> = futures::stream::iter(due)
-                .map(|missing| async move { (missing, this.fetch_one(missing).await) })
-                .buffer_unordered(FETCHES_AT_ONCE)
-                .collect()
-                .await;
+            // First, and for newcomers at once: the log takes no snapshot until it was asked, and a fetch may take hours.
+            // What was tried in vain has its pause there, too.
+            let waiting = known.into_iter().filter(|missing| !due.contains(missing));
+            let asked = Mutex::new(waiting.collect());
+            self.ask_log(&asked).await;
+            let batch = self.fetch_all(due).boxed();
+            let newcomers = || self.ask_log(&asked).boxed();
+            let outcomes = beside(batch, self.effects.parking(), newcomers).await;
             let now = self.clock.instant();
             for (missing, outcome) in outcomes {
                 retries.note(missing, outcome, now);
+            }
+        }
+    }
+
+    async fn fetch_all(&self, due: Vec<Missing>) -> Vec<(Missing, Outcome)> {
+        futures::stream::iter(due)
+            .map(|missing| async move { (missing, self.fetch_one(missing).await) })
+            .buffer_unordered(FETCHES_AT_ONCE)
+            .collect()
+            .await
+    }
+
+    /// Writes from the log what holds it, each pack once.
+    async fn ask_log(&self, asked: &Mutex<BTreeSet<Missing>>) {
+        for missing in self.effects.parking().in_log_only() {
+            let is_busy = self.effects.is_replaying(missing.group)
+                || self.arrivals.has(&missing.network, &missing.pack);
+            if is_busy || self.drop_if_unnamed(&missing) {
+                continue;
+            }
+            let is_new = asked
+                .lock()
+                .expect("invariant: noting does not panic")
+                .insert(missing);
+            if !is_new {
+                continue;
+            }
+            let cause = self.effects.parking().cause(&missing);
+            if self.install_logged(missing).await {
+                self.reopen_repaired(&missing.network, cause);
             }
         }
     }
@@ -227,7 +300,8 @@ impl Inner {
             network,
             pack,
         } = missing;
-        if self.drop_if_unnamed(&missing) {
+        let is_here = !self.effects.parking().contains(&missing);
+        if is_here || self.drop_if_unnamed(&missing) {
             return Outcome::Over;
         }
         if self.arrivals.has(&network, &pack) {
@@ -342,8 +416,14 @@ impl Inner {
             quarantine.path().join("pack"),
             quarantine.path().join("idx"),
         );
-        receive_file(&mut stream, pack_bytes, &pack).await?;
-        receive_file(&mut stream, idx_bytes, &idx).await?;
+        let received =
+            tokio::time::timeout(time_for(pack_bytes.saturating_add(idx_bytes)), async {
+                receive_file(&mut stream, pack_bytes, &pack).await?;
+                receive_file(&mut stream, idx_bytes, &idx).await
+            });
+        received
+            .await
+            .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let effects = Arc::clone(&self.effects);
         // Staged first: that is where packs are verified and made durable.
         let stage = StageRequest {
@@ -459,4 +539,46 @@ fn say_lost(missing: Missing) {
         pack,
     } = missing;
     tracing::error!(%group, %network, %pack, "a pack is lost: every replica answered, and has it neither in its store nor staged nor in its log: restore it from a copy of the repository");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::{ObjectId, PackId};
+
+    /// A pack was found damaged while large ones were fetched: it held the log until the last of them was there.
+    #[tokio::test]
+    async fn the_log_is_asked_while_others_are_fetched() {
+        let parking = Parking::default();
+        let missing = Missing {
+            group: GroupId::new(1),
+            network: NetworkId::from_bytes([1; 16]),
+            pack: PackId::new(ObjectId::Sha1([1; 20])),
+        };
+        let asked = Notify::new();
+        let in_log = Some(LogIndex::new(7));
+        let batch = async {
+            parking.park(missing, Cause::Damaged { in_log });
+            asked.notified().await;
+        };
+        let ask = async || {
+            if parking.in_log_only() == [missing] {
+                parking.is_not_logged(&missing, Cause::Elsewhere);
+                asked.notify_one();
+            }
+        };
+        let newcomers = || ask().boxed();
+        let ended = tokio::time::timeout(IDLE_TIMEOUT, beside(batch.boxed(), &parking, newcomers));
+        ended.await.expect("the log is asked");
+        assert_eq!(parking.in_log_only(), []);
+    }
+
+    /// A holder that sends a byte now and then was waited for without end.
+    #[test]
+    fn a_fetch_has_a_time_by_its_size() {
+        assert_eq!(time_for(0), FETCH_TIME_MIN);
+        let hour = Duration::from_secs(60 * 60);
+        assert_eq!(time_for(FETCH_RATE_MIN * 60 * 60), FETCH_TIME_MIN + hour);
+        assert!(time_for(u64::MAX) > hour);
+    }
 }

@@ -38,7 +38,8 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    const fn is_in_log_only(self) -> bool {
+    /// Whether the log may be the last to have it, and is held for it.
+    pub(crate) const fn is_in_log_only(self) -> bool {
         match self {
             Self::NotWritten { .. } | Self::Damaged { in_log: Some(_) } => true,
             Self::Elsewhere | Self::Damaged { in_log: None } => false,
@@ -272,6 +273,13 @@ impl Parking {
     pub(crate) fn all_not_written(&self) -> usize {
         let all = self.lock();
         all.values().filter(|cause| cause.is_in_log_only()).count()
+    }
+
+    /// What is missing and holds the log.
+    pub(crate) fn in_log_only(&self) -> Vec<Missing> {
+        let all = self.lock();
+        let logged = all.iter().filter(|(_, cause)| cause.is_in_log_only());
+        logged.map(|(missing, _)| *missing).collect()
     }
 
     /// What is missing and does not hold the log: others have it, as far as is known.
