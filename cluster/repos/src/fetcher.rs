@@ -489,6 +489,7 @@ impl Inner {
             Ok(()) => {
                 tracing::info!(%group, %network, "store of a deleted repository removed");
                 self.effects.consoled(group, network, lost_at);
+                self.forget_findings(&network);
             }
             Err(error) => tracing::error!(%group, %network, %error, "cannot remove a store"),
         }

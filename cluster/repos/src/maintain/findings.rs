@@ -63,13 +63,30 @@ impl Inner {
         unfinished: Option<&str>,
     ) {
         let (conditions, kind) = (self.cluster.conditions(), ConditionKind::CheckUnfinished);
-        match unfinished {
-            None => conditions.clear(kind, &subject(network)),
-            Some(why) => {
-                let detail = format!("{}: {why}", self.name_of(group, network));
-                conditions.raise(kind, subject(network), detail);
-            }
+        // The check of a store that goes ends for that reason.
+        let is_live = || {
+            let view = self.cluster.view(group);
+            view.is_some_and(|view| {
+                view.with(|state, _| ShardView::new(state).network_is_live(network))
+            })
+        };
+        if let Some(why) = unfinished
+            && is_live()
+        {
+            let detail = format!("{}: {why}", self.name_of(group, network));
+            conditions.raise(kind, subject(network), detail);
         }
+        // Asked again: what went meanwhile may have been forgotten before.
+        if unfinished.is_none() || !is_live() {
+            conditions.clear(kind, &subject(network));
+        }
+    }
+
+    /// The store of a network went: nothing in it can be mended any more.
+    pub(crate) fn forget_findings(&self, network: &NetworkId) {
+        self.compaction_works(network);
+        let conditions = self.cluster.conditions();
+        conditions.clear(ConditionKind::CheckUnfinished, &subject(network));
     }
 
     /// A repository of the network, for a person.

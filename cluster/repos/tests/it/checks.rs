@@ -157,9 +157,8 @@ async fn what_a_check_found_is_known_after_a_restart() {
     assert!(again.run > found.run, "{again:?}");
 }
 
-/// The condition that a check was not finished was gone after a restart, and `status` said ok.
-#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn an_unfinished_check_is_shown_after_a_restart() {
+/// A ring whose second node shows that its check of a repository was not finished; the condition's subject.
+async fn unfinished() -> (Ring, String) {
     let mut ring = Ring::start().await;
     let work = ring.work_dir("work");
     work.commit("file", b"one\n");
@@ -184,12 +183,33 @@ async fn an_unfinished_check_is_shown_after_a_restart() {
     fs::write(folder.join("henge-last-check"), bytes.collect::<Vec<_>>()).unwrap();
     ring.start_node(2).await;
     let subject = format!("network {network}");
-    let shown = async || {
-        let conditions = ring.node(2).cluster.conditions();
-        conditions.since_ms(ConditionKind::CheckUnfinished, &subject)
-    };
-    eventually("the condition holds again", shown).await;
+    eventually("the condition holds again", async || shown(&ring, &subject)).await;
+    (ring, subject)
+}
+
+fn shown(ring: &Ring, subject: &str) -> Option<u64> {
+    let conditions = ring.node(2).cluster.conditions();
+    conditions.since_ms(ConditionKind::CheckUnfinished, subject)
+}
+
+/// The condition that a check was not finished was gone after a restart, and `status` said ok.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_unfinished_check_is_shown_after_a_restart() {
+    let (ring, subject) = unfinished().await;
     let (_, found) = check(&ring, &[NodeId::new(2)], false).await.remove(0);
     assert_eq!(found.failed, None);
-    assert!(shown().await.is_none());
+    assert!(shown(&ring, &subject).is_none());
+}
+
+/// The condition was shown for a repository that was deleted until the node was started again: nothing could end it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn an_unfinished_check_goes_with_its_repository() {
+    let (ring, subject) = unfinished().await;
+    ring.wait_until_ready(2).await;
+    let path: RepoPath = REPO.parse().unwrap();
+    ring.node(1).repos.delete("admin", &path).await.unwrap();
+    eventually("the condition is over", async || {
+        shown(&ring, &subject).is_none().then_some(())
+    })
+    .await;
 }
