@@ -12,6 +12,7 @@ use henge_git::http::{
     BundleAnswer, ByteRange, Caller, GitService, ServiceError, Spool, stream_blocking,
 };
 use henge_git::{Admission, BundleId, FetchPolicy, Protocol, Service, advertise_missing};
+use henge_runtime::Scope;
 use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord};
 use tokio::io::AsyncReadExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -186,6 +187,10 @@ impl GitService for Repos {
         let (reader, path) = (place.reader(), place.path.clone());
         let found = Box::pin(self.inner.find_bundle(reader, &path, id, range)).await?;
         Ok(self.inner.send_bundle(found, range, place))
+    }
+
+    fn blocking_work(&self) -> &Scope {
+        &self.inner.work
     }
 
     fn spool_dir(&self) -> &Path {

@@ -20,6 +20,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::{BufMut, Bytes, BytesMut};
+use henge_runtime::Scope;
 use henge_types::{ErrorCode, limits};
 
 pub use bundle::{BundleAnswer, ByteRange, bundle_path, bundle_uri};
@@ -145,6 +146,9 @@ pub trait GitService: Send + Sync + Clone + 'static {
         let message = "there is no such bundle here".to_owned();
         std::future::ready(Err(ServiceError::new(ErrorCode::NotFound, message)))
     }
+
+    /// Where the head of a push that was refused is read: a bounded pool for blocking work of clients.
+    fn blocking_work(&self) -> &Scope;
 
     /// An existing directory for the bodies of pushes; what a crash leaves there may be removed.
     fn spool_dir(&self) -> &Path;
@@ -305,13 +309,17 @@ async fn rpc<S: GitService>(
                 Ok(spool) => {
                     let spool = Arc::new(spool);
                     let pushed = service.receive_pack(caller, repo, protocol, Arc::clone(&spool));
-                    pushed
-                        .await
-                        .or_else(|error| refused(Some((&spool, Extent::Whole)), error))
+                    match pushed.await {
+                        Ok(body) => Ok(body),
+                        Err(error) => {
+                            let sent = Some((spool, Extent::Whole));
+                            refused(service.blocking_work(), sent, error).await
+                        }
+                    }
                 }
                 Err(NotSpooled { error, begun }) => {
-                    let begun = begun.as_ref().map(|spool| (spool, Extent::Beginning));
-                    refused(begun, error.into())
+                    let begun = begun.map(|spool| (Arc::new(spool), Extent::Beginning));
+                    refused(service.blocking_work(), begun, error.into()).await
                 }
             }
         }
@@ -321,17 +329,32 @@ async fn rpc<S: GitService>(
     Ok(answer(&content_type, body))
 }
 
-/// A push that was not done, in words that git shows. Reading the beginning of what lies in the spool waits for nothing.
-fn refused(begun: Option<(&Spool, Extent)>, error: ServiceError) -> Result<Body, ServiceError> {
-    let told = begun
-        .and_then(|(spool, extent)| Some((spool.reader().ok()?, extent)))
-        .and_then(|(mut reader, extent)| refusal::answer(&mut *reader, extent, &error));
-    match told {
-        Some(told) => {
+/// A push that was not done, in words that git shows. Its head lies in a file, as a rule, and is as long as the client made
+/// it: it is read in `work`.
+async fn refused(
+    work: &Scope,
+    begun: Option<(Arc<Spool>, Extent)>,
+    error: ServiceError,
+) -> Result<Body, ServiceError> {
+    let begun = begun.filter(|(_, extent)| refusal::may_be_told(&error, *extent));
+    let Some((spool, extent)) = begun else {
+        return Err(error);
+    };
+    let reason = error.clone();
+    let told = work.blocking("push refusal", move || {
+        let mut reader = spool.reader().ok()?;
+        refusal::answer(&mut *reader, extent, &reason)
+    });
+    match told.await {
+        Ok(Some(told)) => {
             tracing::info!(code = ?error.code, reason = error.message, "push refused");
             Ok(Body::from(told))
         }
-        None => Err(error),
+        Ok(None) => Err(error),
+        Err(died) => {
+            tracing::error!(%died, "a refused push was not read");
+            Err(error)
+        }
     }
 }
 

@@ -330,6 +330,10 @@ impl GitService for BareRoot {
         Ok(Body::from(report.map_err(|error| died(&error))??))
     }
 
+    fn blocking_work(&self) -> &Scope {
+        &self.shared.scope
+    }
+
     fn spool_dir(&self) -> &Path {
         &self.shared.spool
     }

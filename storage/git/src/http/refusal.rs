@@ -10,6 +10,7 @@ use henge_types::ErrorCode;
 
 use crate::http::ServiceError;
 use crate::pkt::{self, Band, Packet};
+use crate::push::SHALLOW_MAX;
 
 /// Refs that are each told the reason: with more of them the reason stands in front, once.
 const REASONS_MAX: usize = 20;
@@ -17,6 +18,10 @@ const REASONS_MAX: usize = 20;
 const NAMES_MAX: usize = 100_000;
 /// Bytes of the names in the answer: a line of the protocol holds 64 KiB, and a push has 2 GiB of them.
 const NAMES_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes that are read of a push: what its names, shallow lines and ids have at most.
+const HEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Bytes of the length that a line begins with.
+const LENGTH_BYTES: usize = 4;
 /// Bytes of a reason: a line of the protocol holds it with a name.
 const REASON_BYTES_MAX: usize = 1000;
 
@@ -38,13 +43,17 @@ struct Asked {
 }
 
 impl Asked {
-    /// Reads the head of a push; `None` for what is none, or was sent without the end of its commands.
+    /// Reads the head of a push, within bounds; `None` for what is none, was sent without the end of its commands, or has
+    /// no command within the bounds.
     fn read(input: &mut dyn BufRead, extent: Extent) -> io::Result<Option<Self>> {
         let mut asked = Self::default();
         let mut buffer = Vec::new();
         let mut is_first = true;
-        let mut names_bytes = 0;
+        let (mut names_bytes, mut bytes, mut shallow) = (0, 0, 0);
         loop {
+            if bytes > HEAD_BYTES_MAX || shallow > SHALLOW_MAX {
+                return Ok((!is_first).then_some(asked));
+            }
             let line = match pkt::read(input, &mut buffer) {
                 Ok(Some(Packet::Flush)) => return Ok((!is_first).then_some(asked)),
                 Ok(Some(packet)) => packet.line(),
@@ -57,8 +66,10 @@ impl Asked {
             let Some(line) = line else {
                 return Ok(None);
             };
+            bytes += line.len() + LENGTH_BYTES;
             // A shallow clone says first where its history ends.
             if line.starts_with(b"shallow ") {
+                shallow += 1;
                 continue;
             }
             let end = line.iter().position(|byte| *byte == 0);
@@ -91,24 +102,31 @@ fn name_of(command: &[u8]) -> Option<&[u8]> {
     (is_id(old) && is_id(new) && name.starts_with(b"refs/")).then_some(name)
 }
 
+/// Whether an error may be told in an answer: not what is asked before a push is looked at, and not what no git sends.
+pub(super) fn may_be_told(error: &ServiceError, extent: Extent) -> bool {
+    match error.code {
+        ErrorCode::Unauthenticated | ErrorCode::NotFound => false,
+        ErrorCode::Invalid => extent == Extent::Beginning,
+        ErrorCode::AlreadyExists
+        | ErrorCode::Conflict
+        | ErrorCode::Forbidden
+        | ErrorCode::Throttled
+        | ErrorCode::Unavailable
+        | ErrorCode::Timeout
+        | ErrorCode::Internal => true,
+    }
+}
+
 /// The answer to a push that failed with `error`, whose request begins with `input`; `None` where its status has to say
 /// it: to a client that takes no report, for what is asked before a push is looked at, and for what no git sends.
+/// Blocking: it reads up to some tens of megabytes.
 pub(super) fn answer(
     input: &mut dyn BufRead,
     extent: Extent,
     error: &ServiceError,
 ) -> Option<Vec<u8>> {
-    match error.code {
-        ErrorCode::Unauthenticated | ErrorCode::NotFound => return None,
-        ErrorCode::Invalid if extent == Extent::Whole => return None,
-        ErrorCode::AlreadyExists
-        | ErrorCode::Conflict
-        | ErrorCode::Invalid
-        | ErrorCode::Forbidden
-        | ErrorCode::Throttled
-        | ErrorCode::Unavailable
-        | ErrorCode::Timeout
-        | ErrorCode::Internal => {}
+    if !may_be_told(error, extent) {
+        return None;
     }
     let asked = Asked::read(input, extent).ok()??;
     let mut output = Vec::new();
@@ -212,6 +230,74 @@ mod tests {
         pkt::write_flush(&mut request).unwrap();
         let told = answer(&mut &request[..], Extent::Whole, &full).unwrap();
         assert!(told.len() < 2 * NAMES_BYTES_MAX, "{}", told.len());
+    }
+
+    /// Repeats some bytes without an end, and counts those that are taken.
+    struct Endless {
+        lines: Vec<u8>,
+        at: usize,
+        taken: usize,
+    }
+
+    impl Endless {
+        fn of(line: &[u8]) -> Self {
+            let mut lines = Vec::new();
+            pkt::write(&mut lines, line).unwrap();
+            Self {
+                lines,
+                at: 0,
+                taken: 0,
+            }
+        }
+    }
+
+    impl io::Read for Endless {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            let mut left = self.fill_buf()?;
+            let read = io::Read::read(&mut left, buffer)?;
+            self.consume(read);
+            Ok(read)
+        }
+    }
+
+    impl BufRead for Endless {
+        fn fill_buf(&mut self) -> io::Result<&[u8]> {
+            assert!(self.taken < 4 * HEAD_BYTES_MAX, "it is read for ever");
+            Ok(&self.lines[self.at..])
+        }
+
+        fn consume(&mut self, bytes: usize) {
+            self.at = (self.at + bytes) % self.lines.len();
+            self.taken += bytes;
+        }
+    }
+
+    /// A gzip of 2 MB that is 2 GiB of such lines was read to its end for the answer that refused it.
+    #[test]
+    fn a_head_without_an_end_is_not_read_on() {
+        let full = ServiceError::new(ErrorCode::Forbidden, "no".to_owned());
+        let shallow = format!("shallow {}", "2".repeat(40));
+        let long = "x".repeat(60_000);
+        for extent in [Extent::Whole, Extent::Beginning] {
+            let mut endless = Endless::of(shallow.as_bytes());
+            assert_eq!(answer(&mut endless, extent, &full), None);
+            let lines = endless.taken / endless.lines.len();
+            assert_eq!(lines, SHALLOW_MAX + 1, "{extent:?}");
+            // What is neither a command nor a shallow line.
+            for line in [&[b'x'; 500][..], long.as_bytes()] {
+                let mut endless = Endless::of(line);
+                assert_eq!(answer(&mut endless, extent, &full), None);
+                let most = HEAD_BYTES_MAX + endless.lines.len();
+                assert!(endless.taken <= most, "{extent:?}: {}", endless.taken);
+            }
+        }
+        // What stands in front of them is answered.
+        let mut command = Vec::new();
+        let text = format!("{0} {0} refs/heads/x{WORDS}\n", "1".repeat(40));
+        pkt::write(&mut command, text.as_bytes()).unwrap();
+        let mut endless = io::Read::chain(&command[..], Endless::of(shallow.as_bytes()));
+        let told = answer(&mut endless, Extent::Whole, &full).unwrap();
+        assert!(String::from_utf8_lossy(&told).contains("ng refs/heads/x no\n"));
     }
 
     #[test]
