@@ -15,7 +15,7 @@ use henge_state::State;
 use henge_storage::disk::OsDisk;
 use henge_storage::kv::{Kv, SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
-use henge_storage::wal::{self, Wal, WalConfig};
+use henge_storage::wal::{self, Wal, WalConfig, WalError};
 use henge_types::{Command, GroupId, PackRef, Proposal, ShardCommand, limits};
 use openraft::EntryPayload;
 use openraft::entry::RaftEntry;
@@ -24,6 +24,9 @@ use crate::log_store::slot;
 use crate::machine::header;
 use crate::raft::{self, Entry, Position};
 use crate::snapshot_file;
+
+/// So often a log is ended in front of damage before it is given up: each time it is shorter.
+const CUTS_MAX: usize = 64;
 
 /// What is read from.
 #[derive(Debug, Clone, Copy)]
@@ -47,11 +50,23 @@ pub struct OfflineGroup {
     pub uncommitted: u64,
 }
 
+/// How much of the log was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum LogExtent {
+    /// All that was written.
+    #[default]
+    Whole,
+    /// What lies in front of damage, or nothing: the last entries of any group may be missing.
+    Beginning,
+}
+
 /// Everything that could be read, and what could not.
 #[derive(Debug, Default)]
 pub struct Offline {
     /// By group.
     pub groups: BTreeMap<GroupId, OfflineGroup>,
+    /// How much of the log is in them.
+    pub log: LogExtent,
     /// What could not be read, one sentence each.
     pub missing: Vec<String>,
 }
@@ -63,7 +78,7 @@ struct Sources {
 }
 
 /// Reads the groups 0 to `shards` (all that there are when the meta group says how many). `inline` is called with every
-/// small pack that rides in an entry of the log. Blocking.
+/// small pack that rides in an entry of the log. A log that is damaged is read up to the damage. Blocking.
 ///
 /// # Errors
 /// When the snapshots' directory cannot be read, or `inline` fails: everything else is in [`Offline::missing`].
@@ -109,12 +124,13 @@ fn open(
     };
     // A log knows the files that it was written as, and refuses a copy; this one serves nobody.
     let adopted = wal::adopt(&OsDisk, dirs.wal).map(|_| ());
-    let opened = adopted.and_then(|()| Wal::open(Arc::new(OsDisk), clock, config));
+    let opened = adopted.and_then(|()| open_log(&clock, &config, offline));
     let wal = match opened {
         Ok(wal) => Some(wal),
         Err(error) => {
             let text = format!("the log cannot be read, what is only in it is missing: {error}");
             offline.missing.push(text);
+            offline.log = LogExtent::Beginning;
             None
         }
     };
@@ -133,6 +149,29 @@ fn open(
         snapshots: SnapshotStore::open(dirs.snapshots, snapshot_file::index_of)
             .map_err(io::Error::other)?,
     })
+}
+
+/// Opens the log; one that lost records in its middle is ended in front of them.
+fn open_log(
+    clock: &Arc<dyn Clock>,
+    config: &WalConfig,
+    offline: &mut Offline,
+) -> Result<Wal, WalError> {
+    let mut cuts = 0;
+    loop {
+        let opened = Wal::open(Arc::new(OsDisk), Arc::clone(clock), config.clone());
+        let Err(WalError::LostAcknowledged { segment, offset }) = opened else {
+            return opened;
+        };
+        if cuts == CUTS_MAX || !wal::cut(&OsDisk, &config.dir, segment, offset)? {
+            return opened;
+        }
+        cuts += 1;
+        offline.log = LogExtent::Beginning;
+        offline.missing.push(format!(
+            "the log is damaged at offset {offset} of segment {segment}: it is read up to there, what came later is missing"
+        ));
+    }
 }
 
 impl Sources {

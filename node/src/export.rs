@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail, ensure};
-use henge_cluster::offline::{self, Offline, OfflineDirs};
+use henge_cluster::offline::{self, LogExtent, Offline, OfflineDirs};
 use henge_runtime::SystemClock;
 use henge_state::{MetaView, ShardView};
 use henge_storage::objects::ObjectStore;
@@ -62,6 +62,9 @@ fn export(args: &Export) -> anyhow::Result<Outcome> {
         .with_context(|| format!("cannot write to {}", args.dest.display()))?;
     let copies = Copies::make(dir, scratch.path())?;
     let mut offline = copies.read()?;
+    if copies.log == LogExtent::Beginning {
+        offline.log = LogExtent::Beginning;
+    }
     offline.missing.splice(0..0, copies.unreadable);
     let work = bare::Work {
         sources: vec![
@@ -95,8 +98,10 @@ struct Copies {
     snapshots: PathBuf,
     /// Small packs out of the log.
     inline: PathBuf,
-    /// The files that could not be read, one sentence each.
+    /// The files that could not be read, or not whole, one sentence each.
     unreadable: Vec<String>,
+    /// Whether the log is among them.
+    log: LogExtent,
 }
 
 impl Copies {
@@ -107,13 +112,17 @@ impl Copies {
             snapshots: scratch.join("snapshots"),
             inline: scratch.join("inline"),
             unreadable: Vec::new(),
+            log: LogExtent::Whole,
         };
-        for (name, to) in [
-            ("wal", &copies.wal),
-            ("kv", &copies.kv),
-            ("snapshots", &copies.snapshots),
-        ] {
-            copy::tree(&dir.join(name), to, &mut copies.unreadable)?;
+        // Records have checksums: the log is read up to a hole. A kv or a snapshot with holes is of no use.
+        let holes = copy::Holes::Zeros;
+        copy::tree(&dir.join("wal"), &copies.wal, holes, &mut copies.unreadable)?;
+        if !copies.unreadable.is_empty() {
+            copies.log = LogExtent::Beginning;
+        }
+        for (name, to) in [("kv", &copies.kv), ("snapshots", &copies.snapshots)] {
+            let holes = copy::Holes::LeftOut;
+            copy::tree(&dir.join(name), to, holes, &mut copies.unreadable)?;
         }
         fs::create_dir_all(&copies.inline).context("cannot make a scratch directory")?;
         Ok(copies)
@@ -180,7 +189,7 @@ fn write_all(offline: &Offline, work: &bare::Work, dest: &Path) -> anyhow::Resul
             )),
         };
         missing += usize::from(!report.missing.is_empty());
-        crate::say(&report.line(&repository.name));
+        crate::say(&report.line(&repository.name, offline.log));
         for reason in &report.missing {
             crate::say(&format!("  MISSING {reason}"));
         }

@@ -6,6 +6,7 @@
 //!
 //! - `frame`: the bytes of segment headers and records.
 //! - `group`: one group's state in memory.
+//! - `cut`: a damaged log, ended in front of the damage.
 //! - `origin`: which file a segment was written as, so that a copied directory is found.
 //! - `shared`: what handles and writer share.
 //! - `queue`: what waits for the writer.
@@ -32,6 +33,7 @@ use tokio::sync::watch;
 
 use crate::disk::{Disk, FileOrigin};
 
+mod cut;
 mod fill;
 mod frame;
 mod group;
@@ -45,6 +47,7 @@ mod segments;
 mod shared;
 mod writer;
 
+pub use cut::cut;
 pub use origin::{adopt, is_empty, is_marked};
 
 use queue::{Wait, Work};

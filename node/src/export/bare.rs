@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
+use henge_cluster::offline::LogExtent;
 use henge_state::{ShardView, State};
 use henge_storage::objects::{ObjectError, ObjectStore};
 use henge_types::{NetworkId, ObjectFormat, ObjectId, PackId, ShardRepo};
@@ -68,12 +69,14 @@ impl Report {
         }
     }
 
-    /// The repository's line.
-    pub(super) fn line(&self, name: &str) -> String {
-        let state = if self.missing.is_empty() {
-            "whole"
-        } else {
-            "INCOMPLETE"
+    /// The repository's line. Without all of the log nobody knows what was pushed last.
+    pub(super) fn line(&self, name: &str, log: LogExtent) -> String {
+        let state = match (self.missing.is_empty(), log) {
+            (true, LogExtent::Whole) => "whole",
+            (true, LogExtent::Beginning) => {
+                "whole up to where the log was read, its last pushes may be missing"
+            }
+            (false, _) => "INCOMPLETE",
         };
         format!(
             "{name}: {state}, {} refs, {} packs, {} bytes",
@@ -281,6 +284,23 @@ fn write_refs(path: &Path, refs: &BTreeMap<&str, ObjectId>, repo: &ShardRepo) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A log went back by a segment that could not be read, and every repository was called whole.
+    #[test]
+    fn nothing_is_whole_without_the_log() {
+        let whole = Report::default();
+        assert!(
+            whole
+                .line("a/b", LogExtent::Whole)
+                .starts_with("a/b: whole, ")
+        );
+        let line = whole.line("a/b", LogExtent::Beginning);
+        assert!(line.contains("its last pushes may be missing"), "{line}");
+        let lacking = Report::absent("it is gone".to_owned());
+        for log in [LogExtent::Whole, LogExtent::Beginning] {
+            assert!(lacking.line("a/b", log).contains("INCOMPLETE"));
+        }
+    }
 
     #[test]
     fn an_index_is_searched() {

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
@@ -44,21 +45,142 @@ fn pour(source: &mut impl Read, target: &mut impl Write) -> io::Result<io::Resul
     }
 }
 
-/// Copies a directory with everything in it, nothing where there is nothing. What cannot be read is left out, and named in
-/// `unreadable`.
+/// Bytes that are given up together: a page, as file systems read.
+const BLOCK_BYTES: usize = 4096;
+/// Places of one file that are named.
+const HOLES_NAMED: usize = 5;
+
+/// What becomes of a file that cannot be read whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holes {
+    /// It is left out.
+    LeftOut,
+    /// It is copied, with zeros for what cannot be read.
+    Zeros,
+}
+
+/// Bytes at an offset.
+trait ReadAt {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+}
+
+impl ReadAt for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+}
+
+/// The blocks of a file that could not be read.
+#[derive(Debug)]
+struct Unread {
+    /// Their offsets, ascending.
+    offsets: Vec<u64>,
+    /// Why the first one could not.
+    error: io::Error,
+}
+
+impl Unread {
+    fn sentence(&self, path: &Path) -> String {
+        let shown = self.offsets.iter().take(HOLES_NAMED);
+        let shown: Vec<_> = shown.map(u64::to_string).collect();
+        let more = match self.offsets.len().saturating_sub(HOLES_NAMED) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        format!(
+            "{} cannot be read in blocks of {BLOCK_BYTES} bytes at {}{more}, taken for zeros: {}",
+            path.display(),
+            shown.join(", "),
+            self.error
+        )
+    }
+}
+
+/// Reads as much as there is; less than the buffer only at the end.
+fn fill(source: &impl ReadAt, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(left) = buffer.get_mut(filled..).filter(|left| !left.is_empty()) {
+        match source.read_at(left, offset + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// Copies `bytes` bytes, with zeros for blocks that cannot be read.
+///
+/// # Errors
+/// The target's.
+fn patch(source: &impl ReadAt, bytes: u64, target: &mut impl Write) -> io::Result<Option<Unread>> {
+    let mut unread: Option<Unread> = None;
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut at = 0;
+    while at < bytes {
+        let left = usize::try_from(bytes - at).unwrap_or(PIECE_BYTES);
+        let wanted = piece.get_mut(..left.min(PIECE_BYTES)).unwrap_or_default();
+        let filled = match fill(source, wanted, at) {
+            Ok(filled) => filled,
+            Err(_) => {
+                for (number, block) in wanted.chunks_mut(BLOCK_BYTES).enumerate() {
+                    let offset = at + (number * BLOCK_BYTES) as u64;
+                    if let Err(error) = fill(source, block, offset) {
+                        block.fill(0);
+                        let unread = unread.get_or_insert_with(|| Unread {
+                            offsets: Vec::new(),
+                            error,
+                        });
+                        unread.offsets.push(offset);
+                    }
+                }
+                wanted.len()
+            }
+        };
+        target.write_all(wanted.get(..filled).unwrap_or_default())?;
+        if filled < wanted.len() {
+            break;
+        }
+        at += filled as u64;
+    }
+    Ok(unread)
+}
+
+/// Copies a file with zeros for what cannot be read, durably. The inner error says why it cannot be opened.
+fn patched(from: &Path, to: &Path) -> anyhow::Result<io::Result<Option<Unread>>> {
+    let context = || format!("cannot write {}", to.display());
+    let opened = File::open(from).and_then(|file| Ok((file.metadata()?.len(), file)));
+    let (bytes, source) = match opened {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Err(error)),
+    };
+    let mut target = File::create(to).with_context(context)?;
+    let unread = patch(&source, bytes, &mut target).with_context(context)?;
+    target.sync_all().with_context(context)?;
+    Ok(Ok(unread))
+}
+
+/// Copies a directory with everything in it, nothing where there is nothing. What cannot be read is named in `unreadable`, a
+/// sentence for each file.
 ///
 /// # Errors
 /// When `to` cannot be written.
-pub(super) fn tree(from: &Path, to: &Path, unreadable: &mut Vec<String>) -> anyhow::Result<()> {
+pub(super) fn tree(
+    from: &Path,
+    to: &Path,
+    holes: Holes,
+    unreadable: &mut Vec<String>,
+) -> anyhow::Result<()> {
     fs::create_dir_all(to).with_context(|| format!("cannot write {}", to.display()))?;
-    let mut left_out = |path: &Path, error: &io::Error| {
+    let left_out = |unreadable: &mut Vec<String>, path: &Path, error: &io::Error| {
         unreadable.push(format!("{} cannot be read: {error}", path.display()));
     };
     let entries = match fs::read_dir(from) {
         Ok(entries) => entries,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => {
-            left_out(from, &error);
+            left_out(unreadable, from, &error);
             return Ok(());
         }
     };
@@ -68,21 +190,27 @@ pub(super) fn tree(from: &Path, to: &Path, unreadable: &mut Vec<String>) -> anyh
         let (kind, name) = match found {
             Ok(found) => found,
             Err(error) => {
-                left_out(from, &error);
+                left_out(unreadable, from, &error);
                 continue;
             }
         };
         let (source, target) = (from.join(&name), to.join(&name));
         if kind.is_dir() {
             folders.push((source, target));
-        } else if kind.is_file()
-            && let Err(error) = file(&source, &target)?
-        {
-            left_out(&source, &error);
+        } else if kind.is_file() {
+            let copied = match holes {
+                Holes::LeftOut => file(&source, &target)?.map(|_| None),
+                Holes::Zeros => patched(&source, &target)?,
+            };
+            match copied {
+                Ok(None) => {}
+                Ok(Some(unread)) => unreadable.push(unread.sentence(&source)),
+                Err(error) => left_out(unreadable, &source, &error),
+            }
         }
     }
     for (source, target) in folders {
-        tree(&source, &target, unreadable)?;
+        tree(&source, &target, holes, unreadable)?;
     }
     Ok(())
 }
@@ -166,6 +294,61 @@ mod tests {
         pour(&mut &[0; 100][..], &mut Full(50)).expect_err("is full");
         let copied = pour(&mut &[0; 100][..], &mut io::sink()).expect("is written");
         assert_eq!(copied.expect("is read"), 100);
+    }
+
+    /// A file of ones with bad places.
+    struct Scratched {
+        bytes: usize,
+        bad: &'static [usize],
+    }
+
+    impl ReadAt for Scratched {
+        fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+            let offset = usize::try_from(offset).expect("small");
+            let end = self.bytes.min(offset + buffer.len());
+            if self.bad.iter().any(|at| (offset..end).contains(at)) {
+                return Err(io::Error::other("bad block"));
+            }
+            let read = end.saturating_sub(offset);
+            buffer.iter_mut().take(read).for_each(|byte| *byte = 1);
+            Ok(read)
+        }
+    }
+
+    /// One bad block cost the segment of the log, and with it every push in it.
+    #[test]
+    fn a_bad_block_costs_a_block() {
+        let block = BLOCK_BYTES as u64;
+        let bytes = 2 * PIECE_BYTES + 100;
+        for (bad, offsets) in [
+            (&[][..], &[][..]),
+            (&[5000], &[block]),
+            (&[5000, 5001, PIECE_BYTES], &[block, PIECE_BYTES as u64]),
+            (&[2 * PIECE_BYTES + 99], &[2 * PIECE_BYTES as u64]),
+        ] {
+            let mut copy = Vec::new();
+            let source = Scratched { bytes, bad };
+            let unread = patch(&source, bytes as u64, &mut copy).expect("is written");
+            let found = unread.as_ref().map_or(&[][..], |unread| &unread.offsets);
+            assert_eq!(found, offsets);
+            assert_eq!(copy.len(), bytes);
+            for (number, copied) in copy.chunks(BLOCK_BYTES).enumerate() {
+                let is_bad = offsets.contains(&(number as u64 * block));
+                assert!(copied.iter().all(|byte| *byte == u8::from(!is_bad)));
+            }
+            if let Some(unread) = unread {
+                let said = unread.sentence(Path::new("wal/1.seg"));
+                assert!(
+                    said.contains(&format!(
+                        "wal/1.seg cannot be read in blocks of 4096 bytes at {}",
+                        offsets[0]
+                    )),
+                    "{said}"
+                );
+                assert!(said.ends_with("bad block"), "{said}");
+            }
+        }
+        patch(&Scratched { bytes, bad: &[] }, bytes as u64, &mut Full(50)).expect_err("is full");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod objects;
 mod presence;
 mod snapshots;
 mod wal_copies;
+mod wal_cut;
 mod wal_driver;
 mod wal_ext4;
 mod wal_faults;

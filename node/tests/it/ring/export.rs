@@ -156,4 +156,36 @@ fn every_repository_comes_out_of_one_nodes_disk() {
     assert!(text.contains("refs/heads/main is at "), "{text}");
     assert!(text.contains("admin/small: whole"), "{text}");
     compare(&dest, &expected[2..]);
+
+    // The kv has all of the state; what came behind the damage in the log, nobody knows.
+    damage_log(&ring.node_dir(stopped));
+    let dest = ring.dir.path().join("from-damaged");
+    let done = export(&ring.node_dir(stopped), &dest);
+    assert_eq!(done.status.code(), Some(1), "{}", said(&done));
+    let text = said(&done);
+    assert!(
+        text.contains("MISSING the log is damaged at offset 4096"),
+        "{text}"
+    );
+    assert!(text.contains("refs/heads/main is at "), "{text}");
+    assert!(!text.contains(": whole, "), "{text}");
+}
+
+/// Changes the first record of the newest segment.
+fn damage_log(data_dir: &Path) {
+    const GENERATION_AT: usize = 16;
+    const FIRST_RECORD: usize = 4096;
+    let files = fs::read_dir(data_dir.join("wal")).expect("a log");
+    let paths = files.map(|file| file.expect("a file").path());
+    let segments = paths.filter_map(|path| {
+        let bytes = fs::read(&path).expect("a file");
+        let generation = bytes.get(GENERATION_AT..GENERATION_AT + 8)?;
+        let generation = u64::from_le_bytes(generation.try_into().expect("eight bytes"));
+        bytes
+            .starts_with(b"HENGEWAL")
+            .then_some((generation, path, bytes))
+    });
+    let (_, path, mut bytes) = segments.max().expect("a segment");
+    bytes[FIRST_RECORD + 60] ^= 1;
+    fs::write(path, bytes).expect("writes");
 }
