@@ -267,6 +267,9 @@ struct Imported<'a> {
     deleted: u64,
     unchanged: u64,
     left_out: u64,
+    /// Those among them whose names cannot be held: the first, and how many more.
+    unholdable: &'a [String],
+    unholdable_more: usize,
     refused: Vec<RefusedRef<'a>>,
     objects: u64,
     pack_bytes: u64,
@@ -297,6 +300,8 @@ fn tell_import(
             deleted: summary.deleted,
             unchanged: summary.unchanged,
             left_out: summary.left_out,
+            unholdable: &summary.unholdable.names,
+            unholdable_more: summary.unholdable.more,
             refused: refused.collect(),
             objects: summary.objects,
             pack_bytes: summary.pack_bytes,
@@ -306,6 +311,14 @@ fn tell_import(
     for one in refused.take(REFUSED_SHOWN) {
         let (name, reason) = (printable(one.name), printable(one.reason));
         writeln!(console.err, "refused {name}: {reason}")?;
+    }
+    if !summary.unholdable.is_empty() {
+        writeln!(
+            console.err,
+            "left out {}: names of refs are UTF-8 of at most {} bytes",
+            summary.unholdable,
+            limits::REF_NAME_BYTES_MAX
+        )?;
     }
     let (created, updated, deleted) = (summary.created, summary.updated, summary.deleted);
     writeln!(

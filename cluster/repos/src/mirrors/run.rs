@@ -7,8 +7,8 @@ use std::time::Duration;
 use henge_cluster::ProposeError;
 use henge_git::{Deadline, Stop};
 use henge_git_client::{
-    Credentials, Destination, Error, Listing, Local, Prune, Remote, RemoteUrl, Source, Transfer,
-    TransferSummary, Watch, transfer_listed,
+    Credentials, Destination, Error, Listing, Local, Prune, Remote, RemoteUrl, Selection, Source,
+    Transfer, TransferSummary, Watch, transfer_listed,
 };
 use henge_runtime::failpoint;
 use henge_state::ShardView;
@@ -150,24 +150,46 @@ impl Runner {
     }
 }
 
-/// How a transfer that came to its end is told.
+/// How a transfer that came to its end is told. One that left something out has failed: its words say what.
 fn judge(summary: &TransferSummary) -> MirrorOutcome {
-    if summary.refused.is_empty() {
-        return MirrorOutcome::Done {
-            changed: summary.created + summary.updated + summary.deleted,
-            pack_bytes: summary.pack_bytes,
-        };
-    }
-    let told = summary.refused.iter().take(REFUSED_TOLD);
-    let told: Vec<_> = told
-        .map(|(name, reason)| format!("{name}: {reason}"))
-        .collect();
-    MirrorOutcome::Failed {
-        why: format!(
+    let mut reasons = Vec::new();
+    if !summary.refused.is_empty() {
+        let told = summary.refused.iter().take(REFUSED_TOLD);
+        let told: Vec<_> = told
+            .map(|(name, reason)| format!("{name}: {reason}"))
+            .collect();
+        reasons.push(format!(
             "{} refs were refused: {}",
             summary.refused.len(),
             told.join("; ")
-        ),
+        ));
+    }
+    if !summary.unholdable.is_empty() {
+        reasons.push(format!(
+            "the other refs were copied and none was deleted: names of refs are UTF-8 of at most {} bytes here, and the source \
+             has {}, rename or delete them there",
+            limits::REF_NAME_BYTES_MAX,
+            summary.unholdable
+        ));
+    }
+    if reasons.is_empty() {
+        MirrorOutcome::Done {
+            changed: summary.created + summary.updated + summary.deleted,
+            pack_bytes: summary.pack_bytes,
+        }
+    } else {
+        MirrorOutcome::Failed {
+            why: reasons.join("; "),
+        }
+    }
+}
+
+/// Refs that the source does not have are deleted, unless it has some that cannot be held: its listing is not whole then.
+fn prune(listing: &Listing) -> Prune {
+    if listing.unholdable(Selection::default()).is_empty() {
+        Prune::Delete
+    } else {
+        Prune::Keep
     }
 }
 
@@ -339,9 +361,49 @@ impl Run {
         watch: &mut Watch<'_>,
     ) -> Result<TransferSummary, Error> {
         let transfer = Transfer {
-            prune: Prune::Delete,
+            prune: prune(listing),
             ..Transfer::new(&self.inner.spool_dir)
         };
         transfer_listed(source, listing, destination, there, &transfer, watch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::{ObjectFormat, ObjectId};
+
+    /// A pull mirror of a repository with one branch in Latin-1 failed for ever, and copied nothing.
+    #[test]
+    fn a_source_with_an_odd_name_is_followed_without_pruning() {
+        let id = ObjectId::from_bytes(&[1; 20]).expect("an id");
+        let mut listing = Listing::of(ObjectFormat::Sha1);
+        listing.add("refs/heads/main", id).expect("is added");
+        assert_eq!(prune(&listing), Prune::Delete);
+        let long = "n".repeat(limits::REF_NAME_BYTES_MAX);
+        let pull = format!("refs/pull/{long}/head");
+        listing.add(&pull, id).expect("is added");
+        assert_eq!(prune(&listing), Prune::Delete);
+        let odd = format!("refs/heads/{long}");
+        listing.add(&odd, id).expect("is added");
+        assert_eq!(prune(&listing), Prune::Keep);
+
+        let mut summary = TransferSummary::default();
+        assert!(matches!(judge(&summary), MirrorOutcome::Done { .. }));
+        summary.unholdable = listing.unholdable(Selection::default());
+        let MirrorOutcome::Failed { why } = judge(&summary) else {
+            panic!("nothing is said of what is missing");
+        };
+        assert!(why.contains("none was deleted"), "{why}");
+        assert!(why.contains("refs/heads/nnn"), "{why}");
+        let name = "refs/heads/x".parse().expect("a name");
+        summary.refused.push((name, "no".to_owned()));
+        let MirrorOutcome::Failed { why } = judge(&summary) else {
+            panic!("nothing is said of what was refused");
+        };
+        assert!(
+            why.starts_with("1 refs were refused: refs/heads/x: no; "),
+            "{why}"
+        );
     }
 }

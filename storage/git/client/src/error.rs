@@ -3,6 +3,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use crate::listing::UnholdableRefs;
 use henge_git::pkt::PktError;
 use henge_types::{ObjectFormat, limits};
 
@@ -194,15 +195,12 @@ pub enum Error {
     Empty,
     /// The source has refs that would be copied and cannot be held here.
     #[error(
-        "names of refs are UTF-8 of at most {} bytes here, and the repository has {names}{}: nothing is written or deleted, rename or delete them there",
-        limits::REF_NAME_BYTES_MAX,
-        match more { 0 => String::new(), more => format!(" and {more} more") }
+        "names of refs are UTF-8 of at most {} bytes here, and the repository has {refs}: nothing is written or deleted, rename or delete them there",
+        limits::REF_NAME_BYTES_MAX
     )]
     Names {
-        /// The first of them, with escapes.
-        names: String,
-        /// How many more there are.
-        more: usize,
+        /// Which.
+        refs: UnholdableRefs,
     },
     /// The disk failed.
     #[error("{what}: {source}")]

@@ -31,7 +31,7 @@ pub mod url;
 
 pub use address::AddressPolicy;
 pub use error::Error;
-pub use listing::{Listing, RemoteRef, read_advertisement, read_ls_refs};
+pub use listing::{Listing, RemoteRef, UnholdableRefs, read_advertisement, read_ls_refs};
 pub use local::{Directory, Local};
 pub use network::{Network, Timeouts};
 pub use pack::PackFile;

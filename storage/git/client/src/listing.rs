@@ -2,6 +2,7 @@
 //! (gitprotocol-pack(5), gitprotocol-v2(5)).
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::BufRead;
 
 use henge_git::pkt::{self, Packet};
@@ -126,22 +127,54 @@ impl Listing {
         }
     }
 
+    /// The refs that are taken and stand nowhere in [`Listing::refs`], because their names cannot be held.
+    pub fn unholdable(&self, selection: Selection) -> UnholdableRefs {
+        let is_taken = |name: &&Vec<u8>| selection.takes_name(name);
+        let mut taken = self.unholdable.iter().filter(is_taken);
+        let shown = (&mut taken).take(NAMES_SHOWN);
+        UnholdableRefs {
+            names: shown.map(|name| name.escape_ascii().to_string()).collect(),
+            more: taken.count(),
+        }
+    }
+
     /// Refuses a source with refs that are taken and cannot be held: a copy without them looks like all of it.
     ///
     /// # Errors
     /// When there are some, with their names.
     pub(crate) fn check_names(&self, selection: Selection) -> Result<(), Error> {
-        let is_taken = |name: &&Vec<u8>| selection.takes_name(name);
-        let mut taken = self.unholdable.iter().filter(is_taken);
-        let shown: Vec<_> = (&mut taken).take(NAMES_SHOWN).collect();
-        if shown.is_empty() {
-            return Ok(());
+        let refs = self.unholdable(selection);
+        if refs.is_empty() {
+            Ok(())
+        } else {
+            Err(Error::Names { refs })
         }
-        let shown = shown.iter().map(|name| name.escape_ascii().to_string());
-        Err(Error::Names {
-            names: shown.collect::<Vec<_>>().join(", "),
-            more: taken.count(),
-        })
+    }
+}
+
+/// Refs of a source whose names cannot be held here: not UTF-8, or longer than [`limits::REF_NAME_BYTES_MAX`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnholdableRefs {
+    /// The beginnings of the first names, with escapes for what is not ASCII.
+    pub names: Vec<String>,
+    /// How many more there are.
+    pub more: usize,
+}
+
+impl UnholdableRefs {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+impl fmt::Display for UnholdableRefs {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.names.join(", "))?;
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, " and {more} more"),
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use henge_git::Stop;
 use henge_types::{ObjectId, PreviousValue, RefName, RefUpdate, limits};
 
 use crate::error::Error;
-use crate::listing::Listing;
+use crate::listing::{Listing, UnholdableRefs};
 use crate::pack::PackFile;
 use crate::report::PushVerdict;
 use crate::request::HAVES_MAX;
@@ -187,6 +187,8 @@ pub struct TransferSummary {
     pub unchanged: u64,
     /// Refs of the source that were left out.
     pub left_out: u64,
+    /// Those among them that would have been copied, if their names could be held.
+    pub unholdable: UnholdableRefs,
     /// Refs that the destination refused, with its reasons.
     pub refused: Vec<(RefName, String)>,
     /// Objects that were sent.
@@ -238,7 +240,7 @@ fn plan(
     updates
 }
 
-/// Whether what is listed can be held at the other side.
+/// Whether what is listed can be held at the other side. A listing that is not whole prunes nothing.
 fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) -> Result<(), Error> {
     if listing.format != there.format && !listing.refs.is_empty() {
         return Err(Error::ObjectFormat {
@@ -246,7 +248,10 @@ fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) ->
             destination_format: there.format,
         });
     }
-    listing.check_names(transfer.selection)
+    match transfer.prune {
+        Prune::Keep => Ok(()),
+        Prune::Delete => listing.check_names(transfer.selection),
+    }
 }
 
 /// Makes the refs of `destination` those of `source`, and brings the objects.
@@ -256,7 +261,8 @@ fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) ->
 ///
 /// # Errors
 /// When either side fails; pushes that were answered before stay. [`Error::Empty`] when everything that the destination has
-/// would be deleted and nothing come in its place.
+/// would be deleted and nothing come in its place; [`Error::Names`] when something may be deleted and the source has refs
+/// that cannot be held. Without [`Prune::Delete`] those are left out and named in the summary.
 pub fn transfer(
     source: &mut dyn Source,
     destination: &mut dyn Destination,
@@ -283,6 +289,7 @@ pub fn transfer_listed(
     check_listing(listing, there, transfer)?;
     let mut summary = TransferSummary {
         default_branch: listing.default_branch(),
+        unholdable: listing.unholdable(transfer.selection),
         ..TransferSummary::default()
     };
     let mut wanted = listing.values();
@@ -521,5 +528,35 @@ mod tests {
         }
         let done = run(&full[..1], &full, Prune::Delete).unwrap();
         assert_eq!((done.deleted, done.unchanged), (1, 1));
+    }
+
+    /// One branch with a name in Latin-1 kept a repository from being imported or followed at all.
+    #[test]
+    fn a_name_that_cannot_be_held_prunes_nothing() {
+        let long = |folder: &str| format!("{folder}{}", "n".repeat(limits::REF_NAME_BYTES_MAX));
+        let run = |odd: &str, prune| {
+            let how = Transfer {
+                prune,
+                ..Transfer::new(Path::new("/"))
+            };
+            let mut watch = Watch {
+                stop: &Stop::default(),
+                tell: &mut |_| {},
+            };
+            let mut from = side(&["refs/heads/main", odd]);
+            let mut to = side(&["refs/heads/main", "refs/heads/old"]);
+            transfer(&mut from, &mut to, &how, &mut watch)
+        };
+        let odd = long("refs/heads/");
+        let error = run(&odd, Prune::Delete).unwrap_err();
+        assert!(matches!(error, Error::Names { .. }), "{error}");
+        let done = run(&odd, Prune::Keep).unwrap();
+        assert_eq!((done.deleted, done.unchanged, done.left_out), (0, 1, 1));
+        assert_eq!(done.unholdable.names.len(), 1);
+        assert!(odd.starts_with(&done.unholdable.to_string()));
+        // What is not copied anyway is in nobody's way.
+        let done = run(&long("refs/pull/1/"), Prune::Delete).unwrap();
+        assert_eq!((done.deleted, done.left_out), (1, 1));
+        assert!(done.unholdable.is_empty());
     }
 }
