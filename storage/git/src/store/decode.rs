@@ -262,3 +262,144 @@ fn inflate_into(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::io::Write;
+    use std::path::{Path, PathBuf};
+
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+    use henge_storage::objects::blocks::BlockSums;
+    use henge_types::ObjectFormat;
+    use sha1::{Digest, Sha1};
+
+    use crate::store::packs::Pack;
+
+    /// Where the first entry of a pack begins.
+    const BASE_AT: usize = 12;
+    const BASE_BYTES: usize = 3 * BLOCK_BYTES;
+    /// The size of what the delta makes.
+    const MADE_BYTES: u8 = 77;
+    const BLOB: u8 = 3;
+    const OFS_DELTA: u8 = 6;
+
+    /// Stored without compression: zlib looks at its checksum only at the end.
+    fn stored(data: &[u8]) -> Vec<u8> {
+        let mut encoder = ZlibEncoder::new(Vec::new(), Compression::none());
+        encoder.write_all(data).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn push_head(pack: &mut Vec<u8>, kind: u8, bytes: usize) {
+        let mut byte = kind << 4 | u8::try_from(bytes & 15).unwrap();
+        let mut left = bytes >> 4;
+        while left > 0 {
+            pack.push(byte | 128);
+            byte = u8::try_from(left & 127).unwrap();
+            left >>= 7;
+        }
+        pack.push(byte);
+    }
+
+    fn push_sum(bytes: &mut Vec<u8>) {
+        let sum: [u8; 20] = Sha1::digest(&bytes).into();
+        bytes.extend_from_slice(&sum);
+    }
+
+    /// A pack of a blob and a delta on it that lies in another block, with checksums of its blocks; its index, and where
+    /// the delta and the size of what it makes lie.
+    fn pack_of_a_delta(dir: &Path) -> (PathBuf, usize, usize) {
+        let mut pack = b"PACK\0\0\0\x02\0\0\0\x02".to_vec();
+        push_head(&mut pack, BLOB, BASE_BYTES);
+        pack.extend(stored(&vec![b'x'; BASE_BYTES]));
+        let delta_at = pack.len();
+        // The size of the base, that of the object, and an instruction.
+        let base = u32::try_from(BASE_BYTES).unwrap();
+        let low = |bits: u32| u8::try_from(bits & 127).unwrap();
+        let delta = [
+            low(base) | 128,
+            low(base >> 7) | 128,
+            low(base >> 14),
+            MADE_BYTES,
+            1,
+            b'a',
+        ];
+        push_head(&mut pack, OFS_DELTA, delta.len());
+        let mut distance = delta_at - BASE_AT;
+        let mut encoded = vec![u8::try_from(distance & 127).unwrap()];
+        distance >>= 7;
+        while distance > 0 {
+            distance -= 1;
+            encoded.insert(0, u8::try_from(distance & 127).unwrap() | 128);
+            distance >>= 7;
+        }
+        pack.extend(encoded);
+        let data_at = pack.len();
+        pack.extend(stored(&delta));
+        let size_at = data_at
+            + pack[data_at..]
+                .iter()
+                .position(|b| *b == MADE_BYTES)
+                .unwrap();
+        push_sum(&mut pack);
+
+        let mut idx = vec![0xff, b't', b'O', b'c', 0, 0, 0, 2];
+        for first in 0..256_u32 {
+            idx.extend_from_slice(&first.min(2).to_be_bytes());
+        }
+        idx.extend_from_slice(&[1; 20]);
+        idx.extend_from_slice(&[2; 20]);
+        idx.extend_from_slice(&[0; 8]);
+        for offset in [BASE_AT, delta_at] {
+            idx.extend_from_slice(&u32::try_from(offset).unwrap().to_be_bytes());
+        }
+        idx.extend_from_slice(&pack[pack.len() - 20..]);
+        push_sum(&mut idx);
+
+        let path = dir.join("pack-1.pack");
+        let idx_path = path.with_extension("idx");
+        fs::write(&path, pack).unwrap();
+        fs::write(&idx_path, idx).unwrap();
+        let sums = BlockSums::of_files(&path, &idx_path, 20).unwrap();
+        sums.write(&BlockSums::path_of(&path), &dir.join("new"))
+            .unwrap();
+        (idx_path, delta_at, size_at)
+    }
+
+    /// The size of an object that is a delta was read from the head of that delta, and its kind at the end of the chain,
+    /// without a look at the checksums of those bytes.
+    #[test]
+    fn a_header_is_not_read_from_damaged_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        let (idx, delta_at, size_at) = pack_of_a_delta(dir.path());
+        let header = || {
+            let pack = Pack::open_compared(&idx, ObjectFormat::Sha1).unwrap();
+            let files = pack.files();
+            files.header(delta_at as u64, &mut gix_zlib::Inflate::default())
+        };
+        let flip = |at: usize, bit: u8| {
+            let path = idx.with_extension("pack");
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[at] ^= bit;
+            fs::write(path, bytes).unwrap();
+        };
+        assert!(delta_at / BLOCK_BYTES > BASE_AT / BLOCK_BYTES);
+        let whole = (Kind::Blob, u64::from(MADE_BYTES));
+        assert_eq!(header().unwrap(), whole);
+        // The kind of the base: a tree, of the same size. Then the size in the delta.
+        for (at, bit) in [(BASE_AT, 0x10), (size_at, 1)] {
+            flip(at, bit);
+            let error = header().unwrap_err();
+            let said = format!("{error:?}");
+            assert!(
+                said.contains("another checksum than it was given"),
+                "{said}"
+            );
+            flip(at, bit);
+            assert_eq!(header().unwrap(), whole);
+        }
+    }
+}

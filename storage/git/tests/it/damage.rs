@@ -8,8 +8,6 @@ use std::path::{Path, PathBuf};
 use henge_storage::objects::blocks::BlockSums;
 
 use crate::packs::idx_files;
-use crate::partial::command;
-use crate::raw::post;
 use crate::{Git, Server, for_each_git_and_format};
 
 /// Whether a damage shows in the file's times: a disk that gives back other bytes does not say so.
@@ -106,76 +104,5 @@ fn no_damaged_byte_of_a_pack_leaves() {
             assert!(sound(), "sums: {with_sums}, whole again");
             fs::remove_dir_all(&repo).unwrap();
         }
-    });
-}
-
-/// The size of an object that is a delta was read from the head of that delta, and its kind at the end of the chain, without
-/// a look at the checksums of those bytes.
-#[test]
-fn no_size_is_answered_from_damaged_bytes() {
-    for_each_git_and_format(|server, git| {
-        let (repo, url) = server.repo(git, "sizes.git");
-        let work = server.path("sizes-work");
-        git.work_tree(&work, 2);
-        for commit in 0..2 {
-            for file in 0..4 {
-                let mut noise = vec![0; 400_000];
-                let path = work.join(format!("noise-{file}"));
-                if commit == 0 {
-                    let mut source = File::open("/dev/urandom").unwrap();
-                    source.read_exact(&mut noise).unwrap();
-                } else {
-                    noise = fs::read(&path).unwrap();
-                    noise.extend_from_slice(b"and more");
-                }
-                fs::write(&path, noise).unwrap();
-            }
-            git.ok(&["add", "."], &work);
-            git.ok(&["commit", "-q", "-m", "noise"], &work);
-        }
-        git.ok(&["push", "-q", &url, "HEAD:main"], &work);
-        git.ok(&["repack", "-q", "-a", "-d", "-f"], &repo);
-        let idx = idx_files(&repo).remove(0);
-        let pack = idx.with_extension("pack");
-        let digits = pack.file_stem().unwrap().len() - "pack-".len();
-        let sums = BlockSums::of_files(&pack, &idx, digits / 2).unwrap();
-        sums.write(&BlockSums::path_of(&pack), &repo.join("new"))
-            .unwrap();
-
-        // Id, kind, size, size in the pack, offset; of deltas also the depth and the base.
-        let listed = git.ok(&["verify-pack", "-v", idx.to_str().unwrap()], &repo);
-        let lines = || listed.lines().map(|line| line.split_whitespace().collect());
-        let objects: Vec<Vec<&str>> = lines().filter(|l: &Vec<_>| l.len() >= 5).collect();
-        let number = |text: &str| text.parse::<u64>().unwrap();
-        let blocks_read: Vec<u64> = objects
-            .iter()
-            .filter(|object| matches!(object[1], "commit" | "tree"))
-            .flat_map(|object| {
-                let at = number(object[4]);
-                at / 16384..=(at + number(object[3])) / 16384
-            })
-            .collect();
-        let mut tried = 0;
-        for delta in objects.iter().filter(|o| o.len() == 7 && o[1] == "blob") {
-            let base = objects.iter().find(|o| o[0] == delta[6]).unwrap();
-            let at = number(base[4]);
-            // What is shown is read from trees and commits: damage in their blocks is found before.
-            if base.len() != 5 || blocks_read.contains(&(at / 16384)) {
-                continue;
-            }
-            tried += 1;
-            let ask = || {
-                let asked = command(git, "object-info", &["size", &format!("oid {}", delta[0])]);
-                post(&url, "upload-pack", "version=2", &asked).text()
-            };
-            let size = git.ok(&["cat-file", "-s", delta[0]], &repo);
-            let answer = format!("{} {size}", delta[0]);
-            assert!(ask().contains(&answer), "{}", ask());
-            flip(&pack, at, Times::Changed);
-            assert!(!ask().contains(&answer), "its base is damaged");
-            flip(&pack, at, Times::Changed);
-            assert!(ask().contains(&answer), "whole again");
-        }
-        assert!(tried > 0, "{listed}");
     });
 }
