@@ -84,7 +84,7 @@ struct Sources {
 /// When the snapshots' directory cannot be read, or `inline` fails: everything else is in [`Offline::missing`].
 pub fn read(
     dirs: OfflineDirs<'_>,
-    clock: Arc<dyn Clock>,
+    clock: &Arc<dyn Clock>,
     inline: &mut dyn FnMut(&PackRef) -> io::Result<()>,
 ) -> io::Result<Offline> {
     let mut offline = Offline::default();
@@ -114,7 +114,7 @@ pub fn read(
 
 fn open(
     dirs: OfflineDirs<'_>,
-    clock: Arc<dyn Clock>,
+    clock: &Arc<dyn Clock>,
     offline: &mut Offline,
 ) -> io::Result<Sources> {
     let config = WalConfig {
@@ -124,7 +124,7 @@ fn open(
     };
     // A log knows the files that it was written as, and refuses a copy; this one serves nobody.
     let adopted = wal::adopt(&OsDisk, dirs.wal).map(|_| ());
-    let opened = adopted.and_then(|()| open_log(&clock, &config, offline));
+    let opened = adopted.and_then(|()| open_log(clock, &config, offline));
     let wal = match opened {
         Ok(wal) => Some(wal),
         Err(error) => {

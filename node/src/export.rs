@@ -135,7 +135,7 @@ impl Copies {
             snapshots: &self.snapshots,
         };
         let mut inline = |pack: &PackRef| self.keep(pack);
-        offline::read(dirs, SystemClock::shared(), &mut inline).context("cannot read the state")
+        offline::read(dirs, &SystemClock::shared(), &mut inline).context("cannot read the state")
     }
 
     fn keep(&self, pack: &PackRef) -> io::Result<()> {
