@@ -123,6 +123,12 @@ fn open(
         ..WalConfig::new(dirs.wal.to_owned())
     };
     // A log knows the files that it was written as, and refuses a copy; this one serves nobody.
+    let none = wal::is_empty(&OsDisk, dirs.wal)?;
+    if none {
+        let text = "there is no log: what was only in it is missing";
+        offline.missing.push(text.to_owned());
+        offline.log = LogExtent::Beginning;
+    }
     let adopted = wal::adopt(&OsDisk, dirs.wal).map(|_| ());
     let opened = adopted.and_then(|()| open_log(clock, &config, offline));
     let wal = match opened {

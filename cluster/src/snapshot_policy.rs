@@ -74,7 +74,8 @@ pub(crate) fn next(groups: &[GroupLog]) -> Option<GroupId> {
         free.filter(|group| group.log_bytes > 0)
     };
     let many = |group: &&GroupLog| group.log_entries >= limits::SNAPSHOT_LOG_ENTRIES;
-    let pressing = free().find(|group| group.is_pressing);
+    let pressing = free().filter(|group| group.is_pressing);
+    let pressing = pressing.max_by_key(|group| group.log_bytes);
     if let Some(group) = pressing.or_else(|| free().find(many)) {
         return Some(group.group);
     }

@@ -275,7 +275,8 @@ fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> G
             Some(_) => Soundness::Damaged,
             None => Soundness::Intact,
         },
-        is_pressing: has_failed || !shared.wal.may_grow(group.id),
+        // Where nothing was applied since, another one of the same state frees nothing.
+        is_pressing: has_failed || (applied > covered && !shared.wal.may_grow(group.id)),
         turn: if group.ended().is_some() {
             Turn::Waiting
         } else {
@@ -313,7 +314,7 @@ async fn keep_little(cluster: &Cluster, group: &Group) {
     }
 }
 
-/// The other nodes that answered and do not say that the group's entries wait there as well.
+/// The other nodes that answered, are fit to lead, and do not say that the group's entries wait there as well.
 fn with_room(status: Option<&ClusterStatus>, own: NodeId, group: GroupId) -> BTreeSet<NodeId> {
     let subject = group_name(group);
     let nodes = status.into_iter().flat_map(|status| &status.nodes);
@@ -321,9 +322,11 @@ fn with_room(status: Option<&ClusterStatus>, own: NodeId, group: GroupId) -> BTr
     let has_room = others.filter(|node| {
         node.report.as_ref().is_some_and(|report| {
             let mut conditions = report.conditions.iter();
-            !conditions.any(|condition| {
+            let waits = conditions.any(|condition| {
                 condition.kind == ConditionKind::LogNearCap && condition.subject == subject
-            })
+            });
+            let clock = report.clock.as_ref().and_then(|clock| clock.fault.as_ref());
+            !waits && !report.starting && clock.is_none()
         })
     });
     has_room.map(|node| node.node).collect()
@@ -359,11 +362,14 @@ async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<Grou
         if with_room.is_empty() {
             continue;
         }
-        moved.insert(group, now);
         tracing::warn!(%group, "no room in this node's log for the group: another node is to lead it");
-        handovers.push(async move { cluster.yield_leadership(group, &with_room).await });
+        handovers.push(async move {
+            let is_asked = cluster.yield_leadership(group, &with_room).await;
+            is_asked.then_some(group)
+        });
     }
-    futures::future::join_all(handovers).await;
+    let handed_over = futures::future::join_all(handovers).await;
+    moved.extend(handed_over.into_iter().flatten().map(|group| (group, now)));
     let conditions = cluster.conditions();
     conditions.replace(ConditionKind::LogNearCap, &near_cap);
     let refused = cluster.shared.wal.spares_refused();

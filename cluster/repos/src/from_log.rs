@@ -223,7 +223,7 @@ impl PackEffects {
     /// parked: one bad block must not end the group. A failed sync ends the process.
     ///
     /// # Errors
-    /// When a pack cannot be looked at or flushed for a reason that may pass: it is no damage, and still to be flushed.
+    /// When a pack cannot be flushed for a reason that may pass: it is no damage, and still to be flushed.
     pub(crate) fn settle(
         &self,
         group: GroupId,
@@ -236,7 +236,7 @@ impl PackEffects {
                 .packs(&network)
                 .filter(|record| record.named_at > applied)
             {
-                self.settle_left(group, network, record.pack)?;
+                self.settle_left(group, network, record.pack);
             }
             let synced = self.objects().sync_dirty([&network]);
             if let Err(error) = synced.map_err(end_after_failed_sync) {
@@ -247,11 +247,11 @@ impl PackEffects {
         Ok(())
     }
 
-    fn settle_left(&self, group: GroupId, network: NetworkId, pack: PackId) -> io::Result<()> {
+    fn settle_left(&self, group: GroupId, network: NetworkId, pack: PackId) {
         match self.objects().presence(&network, &pack, None) {
             // Why it cannot be read is told when it is read through.
             Presence::Whole | Presence::Damaged(PackFault::Unreadable) => {}
-            Presence::Missing | Presence::Damaged(_) => return Ok(()),
+            Presence::Missing | Presence::Damaged(_) => return,
         }
         let missing = Missing {
             group,
@@ -264,10 +264,9 @@ impl PackEffects {
                 tracing::warn!(%group, %network, %pack, %error, "a pack that a crash left is fetched again");
                 self.parking().park(missing, Cause::Elsewhere);
             }
-            Err(error) if error.is_damage() => self.park_unreadable(missing, &error),
-            Err(error) => return Err(io::Error::other(error)),
+            // Nothing of it waits to be flushed: it is fetched, and a file that may not be opened keeps no group from its state.
+            Err(error) => self.park_unreadable(missing, &error),
         }
-        Ok(())
     }
 
     /// Makes the packs of a network durable, and parks those that are damaged or gone.

@@ -28,11 +28,17 @@ impl HandedOver {
         all.entry(group).or_insert(now);
         is_first
     }
+
+    /// It did not come to it.
+    fn forget(&self, group: GroupId) {
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        all.remove(&group);
+    }
 }
 
 impl Inner {
     /// Asks a voter that lacks fewer packs of a group than this node, which leads it, to take it over. `false` when no voter
-    /// is known to, one was asked less than a minute ago, or it did not happen.
+    /// is known to, or one was asked less than a minute ago.
     pub(crate) async fn hand_over_lacking(&self, group: GroupId) -> bool {
         let Some(leadership) = self.cluster.leadership(group) else {
             return false;
@@ -52,7 +58,12 @@ impl Inner {
             return false;
         }
         tracing::warn!(%group, lacking, "this node leads a group and lacks packs of its repositories: another node is to lead it");
-        self.cluster.yield_leadership(group, &better).await
+        let is_asked = self.cluster.yield_leadership(group, &better).await;
+        if !is_asked {
+            // Those that are better may have lagged for a moment.
+            self.handed_over.forget(group);
+        }
+        is_asked
     }
 }
 

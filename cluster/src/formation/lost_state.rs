@@ -11,9 +11,9 @@ use crate::lost_state::{self, Gap};
 use crate::raft::Position;
 use crate::snapshot_copies::{self, CopyHead, SNAPSHOT_COPIES};
 
-/// How long one replica may take to answer, and to send its snapshot.
+/// How long one replica may take to answer, and to send its snapshot, however large; each chunk has a bound of its own.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
-const SEND_TIMEOUT: Duration = Duration::from_secs(120);
+const SEND_TIMEOUT: Duration = Duration::from_secs(3600);
 /// How long a node without its meta group asks before it gives up; other groups are tried again beside those that run.
 const META_ASKS_FOR: Duration = Duration::from_secs(60);
 /// Between two rounds.
