@@ -164,17 +164,17 @@ fn every_repository_comes_out_of_one_nodes_disk() {
     assert_eq!(done.status.code(), Some(1), "{}", said(&done));
     let text = said(&done);
     assert!(
-        text.contains("MISSING the log is damaged at offset 4096"),
+        text.contains("MISSING the log is damaged at offset 4152 "),
         "{text}"
     );
     assert!(text.contains("refs/heads/main is at "), "{text}");
     assert!(!text.contains(": whole, "), "{text}");
 }
 
-/// Changes the first record of the newest segment.
+/// Changes the second record of the newest segment: the first one, behind the header, takes 56 bytes.
 fn damage_log(data_dir: &Path) {
     const GENERATION_AT: usize = 16;
-    const FIRST_RECORD: usize = 4096;
+    const SECOND_RECORD: usize = 4096 + 56;
     let files = fs::read_dir(data_dir.join("wal")).expect("a log");
     let paths = files.map(|file| file.expect("a file").path());
     let segments = paths.filter_map(|path| {
@@ -186,6 +186,6 @@ fn damage_log(data_dir: &Path) {
             .then_some((generation, path, bytes))
     });
     let (_, path, mut bytes) = segments.max().expect("a segment");
-    bytes[FIRST_RECORD + 60] ^= 1;
+    bytes[SECOND_RECORD + 4] ^= 1;
     fs::write(path, bytes).expect("writes");
 }
