@@ -19,7 +19,6 @@ use std::io;
 use henge_types::ObjectFormat;
 
 pub use certificate::Certificate;
-pub(crate) use commands::SHALLOW_MAX;
 pub use commands::{Capabilities, Command, PushHead, parse_push};
 pub use ingest::IngestError;
 pub use nonce::Nonces;

@@ -16,7 +16,7 @@ const OPTIONS_MAX: usize = 256;
 /// A ref name on the wire: longer ones cannot even be answered.
 const RAW_NAME_BYTES_MAX: usize = 4096;
 /// `shallow` lines in one push.
-pub(crate) const SHALLOW_MAX: usize = 100_000;
+const SHALLOW_MAX: usize = 100_000;
 /// What a signed push is told whose options are not those that were signed.
 const INCONSISTENT_OPTIONS: &str = "inconsistent push options";
 /// What git takes and this server cannot hold.
