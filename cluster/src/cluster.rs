@@ -17,7 +17,6 @@ use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{Wal, WalConfig};
 use henge_types::status::{ClusterStatus, Role};
 use henge_types::{GroupId, NodeId, NodeRecord, StartId, limits};
-use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::acknowledged::Followed;
@@ -36,6 +35,7 @@ use crate::server::{ClusterServer, RaftServer};
 use crate::snapshot_copies::{SNAPSHOT_COPIES, SnapshotCopies};
 use crate::snapshot_file;
 use crate::snapshot_service::SnapshotService;
+use crate::start_error::StartError;
 use crate::start_progress::StartProgress;
 use crate::starts::{Starts, registration};
 use crate::transport::bulk::Bulk;
@@ -43,66 +43,8 @@ use crate::transport::listener;
 use crate::transport::members::{Identity, Members};
 use crate::transport::peers::Peers;
 use crate::transport::quic::Quic;
-use crate::transport::tls::{Tls, TlsError};
+use crate::transport::tls::Tls;
 use crate::upkeep;
-
-/// Why a node did not start.
-#[derive(Debug, Error)]
-pub enum StartError {
-    /// Its certificates.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// Its log.
-    #[error("cannot open the write-ahead log: {0}")]
-    Wal(#[from] henge_storage::wal::WalError),
-    /// Its kv.
-    #[error("cannot open the kv: {0}")]
-    Kv(#[from] henge_storage::kv::KvError),
-    /// Its snapshots.
-    #[error("cannot use the snapshots: {0}")]
-    Snapshots(#[from] henge_storage::snapshots::SnapshotError),
-    /// Its timings.
-    #[error("the timings do not fit together: {0}")]
-    Timings(#[from] openraft::ConfigError),
-    /// A group.
-    #[error("group {group} cannot start: {reason}")]
-    Group {
-        /// The group.
-        group: GroupId,
-        /// Why.
-        reason: String,
-    },
-    /// A group whose log begins behind everything that this disk has of its state.
-    #[error(
-        "group {group} has no state on this node: {gap}. {asked}. Start the other nodes of the group: this node takes the \
-         state from them by itself; without them restore the file from a copy, or get out what this disk and theirs still \
-         have with `henge node export --offline`"
-    )]
-    StateLost {
-        /// The group.
-        group: GroupId,
-        /// What is missing, with the file.
-        gap: String,
-        /// What the other replicas said.
-        asked: String,
-    },
-    /// A file or socket.
-    #[error("{what}: {source}")]
-    Io {
-        /// What was being done.
-        what: String,
-        /// Why it failed.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl StartError {
-    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
-        let what = what.into();
-        move |source| Self::Io { what, source }
-    }
-}
 
 /// Where a node's part in the cluster writes what is to be known of it while it starts and runs.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ use henge_types::health::group_name;
 use henge_types::{Command, ConditionKind, GroupId, LogIndex, MetaCommand, NodeId};
 use openraft::Config;
 
-use crate::cluster::{Cluster, StartError};
+use crate::cluster::Cluster;
 use crate::effects::StartedFrom;
 use crate::group::Group;
 use crate::levels::LevelError;
@@ -33,6 +33,7 @@ use crate::network::Network;
 use crate::placement;
 use crate::raft::{Position, Raft};
 use crate::server::quiet_until;
+use crate::start_error::StartError;
 
 mod begin;
 pub(crate) mod configuration;

@@ -60,6 +60,7 @@ mod snapshot_policy;
 mod snapshot_service;
 #[cfg(test)]
 mod snapshot_tests;
+mod start_error;
 pub mod start_progress;
 pub mod starts;
 mod status;
@@ -73,7 +74,7 @@ mod watch;
 mod wire;
 
 pub use clocks::ClockState;
-pub use cluster::{Cluster, Reporting, StartError};
+pub use cluster::{Cluster, Reporting};
 pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
 pub use effects::{AppliedEntry, Effects, StartedFrom};
@@ -84,6 +85,7 @@ pub use machine::{StateAt, View};
 pub use proposals::{ClusterError, ProposeError};
 pub use raft::Applied;
 pub use renewal::{Handling, Renewed};
+pub use start_error::StartError;
 pub use start_progress::StartProgress;
 pub use starts::adopt_moved;
 pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};

@@ -64,6 +64,7 @@ pub mod service;
 mod settings;
 mod space;
 mod staging;
+mod sweeper;
 
 pub use bundles::BundlesConfig;
 pub use catalogue::CreateOptions;

@@ -27,6 +27,7 @@ use crate::repos::{Inner, Repos};
 pub(crate) mod ask;
 pub(crate) mod check;
 pub(crate) mod check_ask;
+mod check_finding;
 pub(crate) mod compact;
 mod findings;
 mod last_check;

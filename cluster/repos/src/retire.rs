@@ -19,12 +19,12 @@ use henge_types::limits::FORMER_TIP_MS;
 use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 
 use crate::effects::PackEffects;
-use crate::fetcher::SWEEP_BARRIER;
 use crate::metrics;
 use crate::parking::Missing;
 use crate::repos::Inner;
 use crate::retiring::Retired;
 use crate::staging::end_after_failed_sync;
+use crate::sweeper::SWEEP_BARRIER;
 
 /// How long a walk from everything that must be kept may take.
 const WALK_TIME_MAX: Duration = Duration::from_secs(60 * 60);

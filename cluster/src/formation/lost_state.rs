@@ -6,10 +6,10 @@ use std::time::Duration;
 use henge_types::{GroupId, LogIndex, NodeId};
 
 use super::Formation;
-use crate::cluster::StartError;
 use crate::lost_state::{self, Gap};
 use crate::raft::Position;
 use crate::snapshot_copies::{self, CopyHead, SNAPSHOT_COPIES};
+use crate::start_error::StartError;
 
 /// How long one replica may take to answer, and to send its snapshot, however large; each chunk has a bound of its own.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);

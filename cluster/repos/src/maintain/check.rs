@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use henge_git::fsck::{Finding, FsckProgress, FsckReport, Stage, fsck};
+use henge_git::fsck::{FsckProgress, FsckReport, Stage, fsck};
 use henge_git::{Deadline, Stop};
 use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
@@ -18,6 +17,7 @@ use tokio::sync::Notify;
 
 use crate::catalogue::QUORUM_WAIT;
 use crate::fetcher::InPlaceOf;
+use crate::maintain::check_finding::{object_of, pack_of, path_of, text_of};
 use crate::maintain::compact::StopOnDrop;
 use crate::maintain::last_check;
 use crate::parking::Missing;
@@ -476,40 +476,6 @@ fn outcome_of(checked: Checked, repaired: Vec<String>) -> CheckOutcome {
         repaired,
         ..CheckOutcome::default()
     }
-}
-
-fn path_of(finding: &Finding) -> Option<&Path> {
-    match finding {
-        Finding::File { path, .. } | Finding::Damaged { path, .. } => Some(path),
-        Finding::Missing { .. }
-        | Finding::Unreadable { .. }
-        | Finding::Malformed { .. }
-        | Finding::Kind { .. }
-        | Finding::ForbiddenName { .. } => None,
-    }
-}
-
-const fn object_of(finding: &Finding) -> Option<ObjectId> {
-    match finding {
-        Finding::File { .. } => None,
-        Finding::Damaged { id, .. }
-        | Finding::Missing { id, .. }
-        | Finding::Unreadable { id, .. }
-        | Finding::Malformed { id, .. }
-        | Finding::Kind { id, .. }
-        | Finding::ForbiddenName { id } => Some(*id),
-    }
-}
-
-fn pack_of(path: &Path) -> Option<PackId> {
-    let name = path.file_stem()?.to_str()?;
-    name.strip_prefix("pack-")?.parse().ok()
-}
-
-/// Without the folders of this node's disk: they say nothing to a caller.
-fn text_of(finding: &Finding, objects: &Path) -> String {
-    let folder = format!("{}/", objects.display());
-    finding.to_string().replace(&folder, "")
 }
 
 /// A check that cannot be asked about.
