@@ -294,9 +294,11 @@ impl DevCluster {
 
     /// Kills a node (SIGKILL) and waits until it can answer nothing more.
     pub(crate) async fn kill(&self, id: NodeId) -> anyhow::Result<()> {
-        signal(self.pid(id)?, Signal::KILL);
+        let pid = self.pid(id)?;
+        signal(pid, Signal::KILL);
+        // Its name goes before its files are closed, and with them the lock of its folder.
         let gone = async {
-            while self.pid(id).is_ok() {
+            while self.pid(id).is_ok() || usage::holds_files(pid) {
                 sleep(DEATH_INTERVAL).await;
             }
         };

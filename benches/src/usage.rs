@@ -56,6 +56,12 @@ pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     Ok((all, field("RssAnon:").unwrap_or(all)))
 }
 
+/// Whether a process has files open; one that has ended has none.
+pub(crate) fn holds_files(pid: u32) -> bool {
+    let open = fs::read_dir(format!("/proc/{pid}/fd"));
+    open.is_ok_and(|mut open| open.next().is_some())
+}
+
 /// The processes whose parent is `parent`.
 pub(crate) fn children(parent: u32) -> Vec<u32> {
     let Ok(entries) = fs::read_dir("/proc") else {
