@@ -47,21 +47,33 @@ impl Formation {
         let (cluster, raft, replicas) = (self.cluster.clone(), raft.clone(), replicas.to_vec());
         let scope = &self.cluster.shared.scope;
         scope.spawn("begin group", OnPanic::EndProcess, async move {
-            loop {
-                tokio::time::sleep(BEGIN_INSTEAD * before).await;
-                if !matches!(raft.is_initialized().await, Ok(false)) {
-                    return;
-                }
-                if !group.is_meta() || founders_agree(&cluster).await {
-                    break;
-                }
-            }
-            tracing::info!(%group, "the replicas before this one have not begun the group: begun here");
-            if let Err(error) = initialise(&raft, &replicas).await {
-                tracing::warn!(%group, %error, "the group was not begun");
-            }
+            let beginning = begin_later(&cluster, group, &raft, &replicas, before);
+            cluster.groups().while_open(beginning).await;
         });
         Ok(())
+    }
+}
+
+/// Begins the group once the `before` replicas in front of this one have had their time and have not.
+async fn begin_later(
+    cluster: &Cluster,
+    group: GroupId,
+    raft: &Raft,
+    replicas: &[NodeId],
+    before: u32,
+) {
+    loop {
+        tokio::time::sleep(BEGIN_INSTEAD * before).await;
+        if !matches!(raft.is_initialized().await, Ok(false)) {
+            return;
+        }
+        if !group.is_meta() || founders_agree(cluster).await {
+            break;
+        }
+    }
+    tracing::info!(%group, "the replicas before this one have not begun the group: begun here");
+    if let Err(error) = initialise(raft, replicas).await {
+        tracing::warn!(%group, %error, "the group was not begun");
     }
 }
 
