@@ -15,7 +15,7 @@ use henge_runtime::Scope;
 use henge_storage::snapshots::{SnapshotFile, SnapshotStore};
 use henge_types::{GroupId, NodeId};
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::group::Groups;
 use crate::snapshot_file;
@@ -25,7 +25,7 @@ use crate::transport::bulk::{BulkHandler, BulkStream};
 pub(crate) const SNAPSHOT_COPIES: &str = "snapshot copy";
 /// Read from the stream and written to the file at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
-/// How long the answer, and each chunk, may take to come.
+/// How long the answer, and each chunk, may take to come or to go.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest reason that is read.
 const REASON_BYTES_MAX: u64 = 4096;
@@ -73,16 +73,16 @@ impl SnapshotCopies {
         let head: CopyHead = postcard::from_bytes(&head).map_err(io::Error::other)?;
         match self.find(&head).await {
             Ok(file) => {
-                let mut source = tokio::fs::File::open(&file.path).await?;
-                stream.write_u8(FOLLOWS).await?;
-                tokio::io::copy(&mut source, &mut stream).await?;
+                let source = tokio::fs::File::open(&file.path).await?;
+                in_time(stream.write_u8(FOLLOWS)).await?;
+                send(source, &mut stream).await?;
             }
             Err(reason) => {
-                stream.write_u8(REFUSED).await?;
-                stream.write_all(reason.to_string().as_bytes()).await?;
+                in_time(stream.write_u8(REFUSED)).await?;
+                in_time(stream.write_all(reason.to_string().as_bytes())).await?;
             }
         }
-        stream.shutdown().await
+        in_time(stream.shutdown()).await
     }
 
     /// The latest snapshot. One that covers too little, or is damaged, is taken anew for the next time it is asked for.
@@ -103,11 +103,14 @@ impl SnapshotCopies {
         if let Some(file) = latest.filter(covers) {
             return Ok(file);
         }
+        let applied = group.view.now().applied.get();
         let trigger = async { group.raft.trigger().snapshot().await };
         let asked = self.groups.while_open(trigger).await;
         Err(io::Error::other(match asked {
-            Some(Ok(())) => "it takes a snapshot that covers enough: ask again",
-            Some(Err(_)) | None => "it has no snapshot that covers enough",
+            Some(Ok(())) if applied >= head.least => {
+                "it takes a snapshot that covers enough: ask again"
+            }
+            Some(_) | None => "it has no snapshot that covers enough",
         }))
     }
 }
@@ -133,6 +136,23 @@ impl BulkHandler for SnapshotCopies {
 async fn in_time<T>(reading: impl Future<Output = io::Result<T>>) -> io::Result<T> {
     let read = tokio::time::timeout(CHUNK_TIMEOUT, reading).await;
     read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
+
+/// Sends all of a file; a receiver that takes nothing for a while ends it.
+async fn send(
+    mut source: impl AsyncRead + Unpin,
+    to: &mut (impl AsyncWrite + Unpin),
+) -> io::Result<()> {
+    let mut chunk = Vec::with_capacity(CHUNK_BYTES);
+    loop {
+        chunk.clear();
+        let mut next = (&mut source).take(CHUNK_BYTES as u64);
+        next.read_to_end(&mut chunk).await?;
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        in_time(to.write_all(&chunk)).await?;
+    }
 }
 
 /// Reads an answer into a file without a name, and verifies it.
