@@ -223,12 +223,16 @@ pub(crate) fn ingest(
     };
     let budget = Budget::new(limits, store.format());
     let input = (&header[..]).chain(bounded);
-    let indexed = index(input, objects, &bases, &budget, quarantine, limits);
+    let incoming = Incoming::new(quarantine);
+    let indexed = index(input, objects, &bases, &budget, &incoming, limits);
     let pack = match (budget.refusal(), indexed) {
         (Some(refusal), _) => return Err(refusal),
         (None, Ok(pack)) => pack,
         (None, Err(_)) if limits.stop.is_set() => return Err(IngestError::Stopped),
-        (None, Err(error)) => return Err(explained(error, limits)),
+        (None, Err(error)) => {
+            let fault = incoming.fault().map(IngestError::Disk);
+            return Err(fault.unwrap_or_else(|| explained(error, limits)));
+        }
     };
     let bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
     if let Some(quota) = limits.quota.filter(|quota| quota.is_exceeded_by(bytes)) {
@@ -256,16 +260,15 @@ fn explained(error: IngestError, limits: &PushLimits) -> IngestError {
     }
 }
 
-/// Writes the pack and its index below `quarantine`, completed where it is thin.
+/// Writes the pack and its index, completed where it is thin, into their place.
 fn index(
     input: impl Read,
     objects: u32,
     bases: &Bases<'_>,
     budget: &Budget<'_>,
-    quarantine: &dyn Quarantine,
+    incoming: &Incoming<'_>,
     limits: &PushLimits,
 ) -> Result<QuarantinedPack, IngestError> {
-    let incoming = Incoming::new(quarantine);
     let kind = hash_kind(bases.store.format());
     let entry_bytes = Cell::new(0);
     let input = GuardedRead {

@@ -106,6 +106,7 @@ pub(super) struct Incoming<'a> {
     quarantine: &'a dyn Quarantine,
     memory_max: u64,
     pack: RefCell<Option<(Held, bool)>>,
+    fault: RefCell<Option<io::Error>>,
 }
 
 impl<'a> Incoming<'a> {
@@ -114,12 +115,33 @@ impl<'a> Incoming<'a> {
             quarantine,
             memory_max: quarantine.memory_bytes_max(),
             pack: RefCell::default(),
+            fault: RefCell::default(),
         }
+    }
+
+    /// What the disk refused first. Whoever wrote may tell it as a fault of the pack.
+    pub(super) fn fault(&self) -> Option<io::Error> {
+        self.fault.borrow_mut().take()
+    }
+
+    /// Keeps a failure for [`Incoming::fault`].
+    fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &done
+            && error.kind() != io::ErrorKind::Interrupted
+        {
+            let copy = match error.raw_os_error() {
+                Some(code) => io::Error::from_raw_os_error(code),
+                None => io::Error::new(error.kind(), error.to_string()),
+            };
+            self.fault.borrow_mut().get_or_insert(copy);
+        }
+        done
     }
 
     fn file(&self, extension: &str) -> io::Result<Held> {
         let name = format!("incoming.{extension}");
-        Held::at(self.quarantine.dir()?.join(name))
+        let dir = self.quarantine.dir();
+        self.noted(dir.and_then(|dir| Held::at(dir.join(name))))
     }
 
     /// Begins the pack.
@@ -158,6 +180,10 @@ impl<'a> Incoming<'a> {
 
     /// The pack and its index where they stay.
     pub(super) fn finish(&self, idx: IdxFile<'_, '_>) -> io::Result<Finished> {
+        self.noted(self.put_down(idx))
+    }
+
+    fn put_down(&self, idx: IdxFile<'_, '_>) -> io::Result<Finished> {
         let (pack, _) = self.pack()?;
         let bytes = match idx.to {
             None => Vec::new(),
@@ -193,7 +219,7 @@ impl<'a> Incoming<'a> {
         let at = from.stream_position()?;
         let mut file = self.file("pack")?;
         from.rewind()?;
-        io::copy(&mut from, &mut file)?;
+        self.noted(io::copy(&mut from, &mut file))?;
         file.seek(SeekFrom::Start(at))?;
         *self.pack.borrow_mut() = Some((file.clone(), false));
         Ok(file)
@@ -232,13 +258,13 @@ impl Write for IdxFile<'_, '_> {
         };
         match to {
             IdxTo::Memory(all) => all.write(bytes),
-            IdxTo::File(file) => file.write(bytes),
+            IdxTo::File(file) => self.incoming.noted(file.write(bytes)),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match &mut self.to {
-            Some(IdxTo::File(file)) => file.flush(),
+            Some(IdxTo::File(file)) => self.incoming.noted(file.flush()),
             Some(IdxTo::Memory(_)) | None => Ok(()),
         }
     }
@@ -262,24 +288,24 @@ impl Write for PackFile<'_, '_> {
                 self.file = BufWriter::with_capacity(BUFFER_BYTES, file);
             }
         }
-        self.file.write(bytes)
+        self.incoming.noted(self.file.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        self.incoming.noted(self.file.flush())
     }
 }
 
 impl Seek for PackFile<'_, '_> {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        self.incoming.noted(self.file.seek(to))
     }
 }
 
 impl Read for PackFile<'_, '_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.file.flush()?;
-        self.file.get_mut().read(buffer)
+        self.flush()?;
+        self.incoming.noted(self.file.get_mut().read(buffer))
     }
 }
 
@@ -323,6 +349,34 @@ mod tests {
         assert_eq!(std::fs::read(finished.idx.path()).unwrap(), idx);
         let files = std::fs::read_dir(quarantine.0.path()).unwrap();
         (finished.in_memory, files.count())
+    }
+
+    /// Its disk is broken.
+    struct Broken;
+
+    impl Quarantine for Broken {
+        fn dir(&self) -> io::Result<&Path> {
+            Err(io::Error::from_raw_os_error(EIO))
+        }
+
+        fn memory_bytes_max(&self) -> u64 {
+            10
+        }
+    }
+
+    const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
+
+    /// Only some kinds of errors counted as the disk's: with EIO or too many open files the client was told that its
+    /// pack was broken.
+    #[test]
+    fn what_the_disk_refused_is_kept() {
+        let incoming = Incoming::new(&Broken);
+        let mut file = incoming.begin().unwrap();
+        file.write_all(b"0123456789").unwrap();
+        assert!(incoming.fault().is_none());
+        assert!(file.write_all(b"a").is_err());
+        let fault = incoming.fault().unwrap();
+        assert_eq!(fault.raw_os_error(), Some(EIO));
     }
 
     #[test]
