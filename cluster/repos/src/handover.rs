@@ -1,15 +1,17 @@
-//! Leadership of a shard that is handed over because its leader lacks packs: a folder that cannot be written, files that are
-//! damaged, packs that are still on their way. The leader takes no push to such a repository, and another voter may have
-//! everything.
+//! Leadership of a shard that is handed over because its leader lacks packs (a folder that cannot be written, files that are
+//! damaged, packs that are still on their way) or cannot store what is pushed. The leader takes no push to such a
+//! repository, or none at all, and another voter may.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use henge_types::health::group_name;
 use henge_types::status::{ClusterStatus, NodeReport, Role};
-use henge_types::{ConditionKind, GroupId, NodeId};
+use henge_types::{ConditionKind, ErrorCode, GroupId, NodeId};
 
+use crate::frames::PushAnswer;
 use crate::repos::Inner;
 
 /// How long a group is not handed over again: two leaders that both lack packs must not pass it back and forth.
@@ -40,13 +42,40 @@ impl Inner {
     /// Asks a voter that lacks fewer packs of a group than this node, which leads it, to take it over. `false` when no voter
     /// is known to, or one was asked less than a minute ago.
     pub(crate) async fn hand_over_lacking(&self, group: GroupId) -> bool {
+        let lacking = self.effects.parking().networks(group).len();
+        self.hand_over_group(group, lacking, "it lacks packs of its repositories")
+            .await
+    }
+
+    /// The answer to a push that this node, which leads `group`, cannot store. A voter that lacks no more packs than this
+    /// node is asked to take the group over: its disk may take the push.
+    pub(crate) async fn cannot_store(&self, group: GroupId, error: &io::Error) -> PushAnswer {
+        tracing::error!(%group, %error, "a push cannot be stored");
+        let lacking = self
+            .effects
+            .parking()
+            .networks(group)
+            .len()
+            .saturating_add(1);
+        if self
+            .hand_over_group(group, lacking, "it cannot store a push")
+            .await
+        {
+            return PushAnswer::Again(
+                "the leader cannot store the push: another node takes the lead".to_owned(),
+            );
+        }
+        let message = "the leader cannot store the push: its log says why. Nothing was changed";
+        PushAnswer::Refused(ErrorCode::Unavailable, message.to_owned())
+    }
+
+    async fn hand_over_group(&self, group: GroupId, lacking: usize, why: &str) -> bool {
         let Some(leadership) = self.cluster.leadership(group) else {
             return false;
         };
         let Some(status) = self.cluster.heard() else {
             return false;
         };
-        let lacking = self.effects.parking().networks(group).len();
         let without_room = self.without_room();
         let voters = leadership.voters.iter().flatten();
         let voters: BTreeSet<_> = voters
@@ -57,7 +86,7 @@ impl Inner {
         if better.is_empty() || !self.handed_over.note(group, self.clock.instant()) {
             return false;
         }
-        tracing::warn!(%group, lacking, "this node leads a group and lacks packs of its repositories: another node is to lead it");
+        tracing::warn!(%group, why, "this node hands a group over that it leads");
         let is_asked = self.cluster.yield_leadership(group, &better).await;
         if !is_asked {
             // Those that are better may have lagged for a moment.

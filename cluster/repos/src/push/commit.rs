@@ -63,7 +63,7 @@ impl Commit {
             None => (PackPath::None, self.propose(push, None).await),
             Some(pack) if is_small(&pack) => match inline(&pack).await {
                 Ok(inline) => (PackPath::Inline, self.propose(push, Some(inline)).await),
-                Err(error) => (PackPath::Inline, Err(self.disk(&error))),
+                Err(error) => (PackPath::Inline, Err(self.disk(&error).await)),
             },
             Some(pack) => (PackPath::Staged, self.staged(push, &pack).await),
         }
@@ -90,8 +90,8 @@ impl Commit {
             Ok(Err(error @ KeepError::Busy)) => {
                 return Err(Box::new(PushAnswer::Again(error.to_string())));
             }
-            Ok(Err(error)) => return Err(self.disk(&io::Error::other(error))),
-            Err(error) => return Err(self.disk(&error)),
+            Ok(Err(error)) => return Err(self.disk(&io::Error::other(error)).await),
+            Err(error) => return Err(self.disk(&error).await),
         }
         if let Err(not_durable) = make_durable(&self.inner, &stage).await {
             release(&self.inner, &stage);
@@ -173,10 +173,8 @@ impl Commit {
         judge(applied.reply).map_err(Box::new)
     }
 
-    fn disk(&self, error: &io::Error) -> Failure {
-        tracing::error!(network = %self.network, %error, "a push cannot be stored");
-        let message = "the leader cannot store the push: its log says why";
-        Box::new(PushAnswer::Refused(ErrorCode::Internal, message.to_owned()))
+    async fn disk(&self, error: &io::Error) -> Failure {
+        Box::new(self.inner.cannot_store(self.request.group, error).await)
     }
 }
 

@@ -186,14 +186,18 @@ impl Inner {
         let store = self.objects().clone();
         let objects = self.opened(&network, format);
         let leader = LeaderRefs::new(refs, commit, Handle::current());
-        let inner = Arc::clone(self);
+        let (inner, handle) = (Arc::clone(self), Handle::current());
         let job = move || {
             // What is gone would look like objects that the push forgot.
             let packs = ShardView::new(&state).packs(&network);
             let gone = |record: &PackRecord| {
                 !store.has_lengths(&network, &record.pack, lengths_of(record))
             };
-            let on_fault = |error: &StoreError| inner.object_failed((group, network), error);
+            let on_fault = OnFault {
+                store: &|error| inner.object_failed((group, network), error),
+                // Runs on a thread of the blocking pool: waiting here holds no task up.
+                disk: &|error| handle.block_on(inner.cannot_store(group, error)),
+            };
             if packs.into_iter().any(|record| gone(&record)) && inner.park_faults(group, network) {
                 return damaged_at_leader();
             }
@@ -268,6 +272,14 @@ fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
     }
 }
 
+/// What follows when this node, and not the push, is at fault.
+struct OnFault<'a> {
+    /// What of the repository's store could not be read. Whether it is mended now.
+    store: &'a dyn Fn(&StoreError) -> bool,
+    /// What the disk did not take. The answer to the push.
+    disk: &'a dyn Fn(&io::Error) -> PushAnswer,
+}
+
 /// Quarantine, checks, commit, report. Blocking.
 fn receive(
     store: &ObjectStore,
@@ -275,7 +287,7 @@ fn receive(
     leader: &LeaderRefs,
     limits: &PushLimits,
     (mut source, bytes): (Source, u64),
-    on_fault: &dyn Fn(&StoreError) -> bool,
+    on_fault: &OnFault<'_>,
 ) -> PushAnswer {
     let quarantine = OwnQuarantine {
         store,
@@ -283,11 +295,7 @@ fn receive(
     };
     let mut input = match source.open(bytes) {
         Ok(input) => input,
-        Err(error) => {
-            tracing::error!(%error, "cannot prepare for a push");
-            let message = "the leader cannot store the push: its log says why";
-            return PushAnswer::Refused(ErrorCode::Internal, message.to_owned());
-        }
+        Err(error) => return (on_fault.disk)(&error),
     };
     let broken = input.broken();
     let mut report = Vec::new();
@@ -310,8 +318,9 @@ fn receive(
             PushAnswer::Report(report.into())
         }
         Err(_) if broken.is_set() => broke_off(),
+        Err(ReceiveError::Ingest(IngestError::Disk(error))) => (on_fault.disk)(&error),
         Err(error) => match store_fault(&error) {
-            Some(fault) if on_fault(fault) => damaged_at_leader(),
+            Some(fault) if (on_fault.store)(fault) => damaged_at_leader(),
             Some(_) | None => failed(&error),
         },
     }
@@ -380,10 +389,6 @@ fn failed(error: &ReceiveError) -> PushAnswer {
         | ReceiveError::UnsignedCommands
         | ReceiveError::ObjectFormat { .. }
         | ReceiveError::Pkt(_) => PushAnswer::Refused(ErrorCode::Invalid, error.to_string()),
-        ReceiveError::Ingest(IngestError::Disk(_)) => {
-            tracing::error!(%error, "push failed at its leader");
-            PushAnswer::Refused(ErrorCode::Unavailable, error.to_string())
-        }
         ReceiveError::Store(_)
         | ReceiveError::Check(_)
         | ReceiveError::Ingest(_)

@@ -171,6 +171,36 @@ async fn a_leader_that_cannot_write_hands_over() {
     assert!(!ring.node(sick).objects.has_pack(&network, &pack));
 }
 
+/// One folder that the leader of a shard needs for large pushes could not be written there. Each large push to the
+/// shard was refused through any node, until somebody mended it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_leader_that_cannot_store_a_push_hands_over() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    for folder in ["quarantine", "staged"] {
+        let path = format!("admin/{folder}");
+        work.commit_large("first");
+        work.git(&["push", "-q", &ring.url(1, &path), "main"]).await;
+        let group = ring.shard(&path).await;
+        let sick = ring.leader(group).await;
+        // No folder can be made below a file, not even as root.
+        let (dir, aside) = (
+            ring.data_dir(sick).join(folder),
+            ring.data_dir(sick).join("aside"),
+        );
+        fs::rename(&dir, &aside).unwrap();
+        fs::write(&dir, b"in the way").unwrap();
+        let tip = work.commit_large("second");
+        let url = ring.url(sick, &path);
+        work.git(&["push", "-q", &url, "main"]).await;
+        assert_ne!(ring.leader(group).await, sick);
+        fs::remove_file(&dir).unwrap();
+        fs::rename(&aside, &dir).unwrap();
+        let clone = ring.clone(&url, &format!("clone-{folder}")).await;
+        assert_eq!(clone.now(&["rev-parse", "HEAD"]), tip);
+    }
+}
+
 /// With one node there is no other replica to ask: one failure that passed was enough to lose the push.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_single_node_writes_a_pack_from_its_log() {
