@@ -242,7 +242,8 @@ impl Spares {
         }
     }
 
-    /// Files that are not in use: kept for the next segment, or removed when there are enough.
+    /// Files that are not in use: kept for the next segment, or removed when there are enough. Once there are, none is
+    /// wanted that was refused before.
     pub(super) fn give_back(&self, files: Vec<SegmentFile>) {
         let mut state = self.lock();
         for file in files {
@@ -251,6 +252,9 @@ impl Spares {
             } else {
                 state.retired.push(file);
             }
+        }
+        if state.ready.len() >= limits::WAL_SPARES {
+            state.refused = None;
         }
         self.changed.notify_all();
     }
@@ -304,6 +308,8 @@ impl Spares {
             if short || urgent {
                 return Chore::Fill;
             }
+            // What was refused before is not wanted any more.
+            state.refused = None;
             state = self
                 .changed
                 .wait(state)

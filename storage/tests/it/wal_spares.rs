@@ -12,7 +12,7 @@ use std::time::Duration;
 use henge_runtime::SystemClock;
 use henge_storage::disk::sim::SimDisk;
 use henge_storage::disk::{Disk, DiskFile, DiskSpace, FileId, OpenMode};
-use henge_storage::wal::{OnFatal, Wal};
+use henge_storage::wal::{OnFatal, Purged, Wal};
 use henge_types::GroupId;
 use rustix::io::Errno;
 
@@ -147,6 +147,30 @@ fn a_spare_that_cannot_be_made_ends_nothing() {
             .filter(|path| path.extension() != Some("seg".as_ref()));
         assert_eq!(unfinished.count(), 0, "{left:?}");
     }
+}
+
+/// Spares were refused while a disk was full, and then the log gave back segments of its own. Nothing was wanted any more,
+/// so nothing was tried again, and the node called itself degraded for as long as the next segment took to fill.
+#[test]
+fn a_segment_that_comes_back_ends_the_refusal() {
+    let (wal, disk) = open(Step::Open);
+    disk.error
+        .store(Errno::NOSPC.raw_os_error(), Ordering::Relaxed);
+    for index in 1..=30 {
+        let told = append(&wal, index).recv_timeout(DEADLINE);
+        told.expect("is told").expect("is durable");
+    }
+    wait(|| wal.spares_refused().is_some());
+    let (done, purged) = told();
+    let upto = Purged {
+        index: 30,
+        id: "30".into(),
+    };
+    block(wal.purge(GROUP, upto, done)).expect("is queued");
+    let purged = purged.recv_timeout(DEADLINE);
+    purged.expect("is told").expect("is durable");
+    wait(|| wal.spares_refused().is_none());
+    wal.close().expect("closes");
 }
 
 /// What a failed sync leaves on the disk is not known, also of a directory of spares.
