@@ -11,6 +11,7 @@ use henge_types::GroupId;
 use thiserror::Error;
 
 mod believe;
+mod guard;
 mod marker;
 mod memory;
 mod sled;

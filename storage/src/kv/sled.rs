@@ -4,7 +4,6 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
@@ -14,6 +13,7 @@ use henge_types::GroupId;
 use rustix::fs::FlockOperation;
 use sled::{Batch, Db};
 
+use super::guard::guarded;
 use super::marker::{self, Found};
 use super::{GroupImage, Kv, KvError, Trust, WipeReason};
 use crate::disk::{Disk, OsDisk};
@@ -78,8 +78,10 @@ impl SledKv {
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = db.as_ref().ok_or(KvError::Closed)?;
         // Sled answers some damage with an error, and some with a panic.
-        let done = std::panic::catch_unwind(AssertUnwindSafe(|| job(db)));
-        let done = done.unwrap_or(Err(KvError::Broken));
+        let done = guarded(|| job(db)).unwrap_or_else(|said| {
+            tracing::warn!(said, "the state store is damaged");
+            Err(KvError::Broken)
+        });
         if done.is_err() {
             self.broken.store(true, Ordering::Release);
         }
@@ -111,18 +113,13 @@ fn config(store: &Path) -> sled::Config {
 
 /// Opens sled on files it may not like: it answers some of them with a panic.
 fn open_guarded(store: &Path) -> Option<Db> {
-    let opened = std::panic::catch_unwind(AssertUnwindSafe(|| config(store).open()));
-    match opened {
-        Ok(Ok(db)) => Some(db),
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "the state store does not open: it is built again");
-            None
-        }
-        Err(_) => {
-            tracing::warn!("sled panicked on the state store: it is built again");
-            None
-        }
-    }
+    let why = match guarded(|| config(store).open()) {
+        Ok(Ok(db)) => return Some(db),
+        Ok(Err(error)) => error.to_string(),
+        Err(said) => said,
+    };
+    tracing::warn!(why, "the state store does not open: it is built again");
+    None
 }
 
 fn wipe_directory(store: &Path) -> io::Result<()> {
