@@ -46,5 +46,6 @@ pub(crate) const PRUNE_GRACE: Duration = Duration::from_hours(14 * 24);
 /// `[maintenance] settle_after`.
 pub(crate) const SETTLE_AFTER: Duration = Duration::from_secs(5);
 
-/// `[log] filter`.
-pub(crate) const LOG_FILTER: &str = "info,openraft=error";
+/// `[log] filter`. What sled says of its failures we say ourselves, once; it says them again at each flush, also at an ordinary
+/// stop long after the disk was full.
+pub(crate) const LOG_FILTER: &str = "info,openraft=error,sled=off";

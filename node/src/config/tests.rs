@@ -66,7 +66,7 @@ fn what_is_not_written_has_its_default() {
     assert_eq!(config.prune, Some(schedule));
     assert_eq!(config.settle_after, Some(Duration::from_secs(5)));
     assert!(config.anonymous_reads);
-    assert_eq!(config.log_filter, "info,openraft=error");
+    assert_eq!(config.log_filter, "info,openraft=error,sled=off");
     assert_eq!(config.log_format, LogFormat::Text);
 }
 
