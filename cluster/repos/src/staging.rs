@@ -71,18 +71,24 @@ impl Staging {
     pub(crate) fn open(objects: ObjectStore, dir: PathBuf) -> Result<Self, KeepError> {
         fs::create_dir_all(&dir)?;
         let staged: BTreeSet<_> = objects.staged()?.into_iter().collect();
-        let mut kept = BTreeMap::new();
+        let (mut kept, mut unclaimed) = (BTreeMap::new(), BTreeSet::new());
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
-            match read_claims(&path)? {
-                Some((pack, claims)) if staged.contains(&pack) => {
-                    kept.insert(pack, claims);
+            // The pack has gone on to its network, or never came in.
+            let Some(pack) = pack_of(&path).filter(|pack| staged.contains(pack)) else {
+                fs::remove_file(&path)?;
+                continue;
+            };
+            match read_claims(&path) {
+                Ok(claims) => drop(kept.insert(pack, claims)),
+                Err(error) => {
+                    tracing::warn!(path = %path.display(), %error, "for whom a pack is staged cannot be read: it is kept for the repository that names it; once the node is healthy the pack in staged/ and this file may be removed");
+                    unclaimed.insert(pack);
                 }
-                // The pack has gone on to its network, or never came in.
-                Some(_) | None => fs::remove_file(&path)?,
             }
         }
-        for pack in staged.iter().filter(|pack| !kept.contains_key(pack)) {
+        let is_known = |pack: &PackId| kept.contains_key(pack) || unclaimed.contains(pack);
+        for pack in staged.iter().filter(|pack| !is_known(pack)) {
             tracing::info!(%pack, "a staged pack that nobody was promised is dropped");
             objects.drop_staged(pack)?;
         }
@@ -174,8 +180,9 @@ impl Staging {
             Err(ObjectError::MissingPack(_)) => return Ok(false),
             Err(error) => return Err(end_after_failed_sync(error).into()),
         }
+        // Without an entry they may be there, and damaged.
+        self.remove_claims(pack)?;
         if kept.remove(pack).is_some() {
-            self.remove_claims(pack)?;
             // One that was staged again although the network had it already.
             self.objects.drop_staged(pack)?;
         }
@@ -350,20 +357,15 @@ pub(crate) fn end_after_failed_sync(error: ObjectError) -> ObjectError {
     error
 }
 
-/// `None` for a file that is none: it was not finished.
-fn read_claims(path: &Path) -> io::Result<Option<(PackId, Kept)>> {
-    let finished = path
-        .extension()
-        .is_some_and(|extension| extension == EXTENSION);
-    let name = path
-        .file_stem()
-        .and_then(|name| name.to_str())
-        .filter(|_| finished);
-    let Some(pack) = name.and_then(|name| name.parse().ok()) else {
-        return Ok(None);
-    };
-    let claims = stored::decode_v1(CLAIMS, &fs::read(path)?).map_err(io::Error::other)?;
-    Ok(Some((pack, claims)))
+/// Whose claims a file holds; `None` for one that was not finished.
+fn pack_of(path: &Path) -> Option<PackId> {
+    let finished = path.extension()? == EXTENSION;
+    let name = path.file_stem()?.to_str().filter(|_| finished)?;
+    name.parse().ok()
+}
+
+fn read_claims(path: &Path) -> io::Result<Kept> {
+    stored::decode_v1(CLAIMS, &fs::read(path)?).map_err(io::Error::other)
 }
 
 #[cfg(test)]
@@ -532,6 +534,24 @@ mod tests {
         assert!(!fixture.staging.holds_for(&stage(1, 3, 1)));
         assert!(promote(&fixture).unwrap(), "again is no failure");
         assert!(!fixture.restart().is_staged());
+    }
+
+    /// One flipped bit, and the node did not start until somebody upgraded it, as it said.
+    #[test]
+    fn a_pack_whose_claims_are_damaged_is_kept_for_whoever_names_it() {
+        let fixture = Fixture::new();
+        fixture.keep(1, 1, 1).unwrap();
+        let pack = stage(1, 1, 1).pack;
+        let path = fixture.staging.claims_path(&pack);
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[3] ^= 0x40;
+        fs::write(&path, bytes).unwrap();
+        let fixture = fixture.restart().restart();
+        assert!(fixture.is_staged());
+        assert!(fixture.staging.promote(&network(1), &pack, None).unwrap());
+        assert!(fixture.objects.has_pack(&network(1), &pack));
+        assert!(!path.try_exists().unwrap() && !fixture.is_staged());
+        fixture.restart();
     }
 
     /// A fetched pack was staged and the process killed before it went into its store. The entry's request was another one
