@@ -11,6 +11,7 @@
 //!   `last_check`: what one found, kept over restarts. `findings`: what fails, for the status.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub(crate) mod prune;
 pub(crate) mod schedule;
 mod watch;
 
+use compact::CompactError;
 use watch::{Due, Packs, Watch};
 
 /// How often a leader looks for networks that are due.
@@ -133,7 +135,19 @@ impl Inner {
             drop(tokio::time::timeout(LOOK_EVERY, told).await);
             self.forget_failures_elsewhere();
             while let Some(due) = self.look(&mut watch) {
-                self.run(&mut watch, due).await;
+                self.forgetting_while(self.run(&mut watch, due)).await;
+            }
+        }
+    }
+
+    /// Works, and drops findings of groups that another node leads by now: a compaction may take minutes.
+    async fn forgetting_while(&self, work: impl Future<Output = ()>) {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = work.as_mut() => return,
+                () = tokio::time::sleep(LOOK_EVERY) => self.forget_failures_elsewhere(),
             }
         }
     }
@@ -202,13 +216,17 @@ impl Inner {
                 metrics::compaction_failed();
                 self.suspect_store(group, network, error.to_string()).await;
             }
+            Err(CompactError::NotLeader) => {
+                tracing::info!(%group, %network, "compaction ended: another node leads the shard");
+            }
             Err(error) => {
                 tracing::warn!(%group, %network, %error, "compaction failed: it is tried again later");
                 metrics::compaction_failed();
             }
         }
         match &outcome {
-            Ok(_) => self.compaction_works(&network),
+            // What fails elsewhere is another node's finding.
+            Ok(_) | Err(CompactError::NotLeader) => self.compaction_works(&network),
             Err(error) => {
                 self.compaction_failed(group, network, error.is_defect(), &error.to_string());
             }

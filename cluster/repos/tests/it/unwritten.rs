@@ -14,7 +14,7 @@ use tokio::io::AsyncReadExt;
 
 use crate::compaction::{compact, manifest, network, settled};
 use crate::ring::{Ring, Work, eventually};
-use henge_types::status::CompactionDepth;
+use henge_types::status::CompactionDepth as Depth;
 
 const TWIN: &str = "admin/twin";
 const BLOCKED: &str = "admin/blocked";
@@ -334,7 +334,7 @@ async fn a_replay_writes_no_replaced_pack() {
         work.commit("file", format!("{number}\n").as_bytes());
         work.git(&["push", "-q", &url, "main"]).await;
     }
-    compact(&ring, "admin/replayed", CompactionDepth::Everything).await;
+    compact(&ring, "admin/replayed", Depth::Everything).await;
     work.commit("last", b"last\n");
     work.git(&["push", "-q", &url, "main"]).await;
     let network = network(&ring, "admin/replayed").await;
@@ -387,4 +387,48 @@ async fn an_entry_of_another_term_is_not_appended() {
     let appended = leader.propose_in_term(group, term, barrier(), None, wait);
     let appended = appended.await.unwrap();
     assert_eq!(appended.index.get(), before.get() + 1, "nothing in between");
+}
+
+/// A node whose compaction had failed lost its shard, and called itself degraded for as long as it worked on another
+/// network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_compaction_that_fails_is_a_finding_of_the_leader_only() {
+    let ring = Ring::start().await;
+    let work = ring.work_dir("work");
+    for file in ["first", "second", "third"] {
+        work.commit(file, b"small\n");
+        work.git(&["push", "-q", &ring.url(1, TWIN), "main"]).await;
+    }
+    let (group, twin) = (ring.shard(TWIN).await, network(&ring, TWIN).await);
+    let sick = ring.leader(group).await;
+    let quarantine = ring.data_dir(sick).join("quarantine");
+    fs::remove_dir_all(&quarantine).unwrap();
+    fs::write(&quarantine, b"in the way").unwrap();
+    let path: RepoPath = TWIN.parse().unwrap();
+    let is_shown = || {
+        let conditions = ring.node(sick).cluster.conditions();
+        let subject = format!("network {twin}");
+        conditions.since_ms(ConditionKind::CompactionFailing, &subject)
+    };
+    eventually("the compaction fails again and again", async || {
+        let repos = &ring.node(sick).repos;
+        drop(repos.compact("admin", &path, Depth::Everything).await);
+        is_shown()
+    })
+    .await;
+    eventually("another node leads", async || {
+        let others = [1, 2, 3].map(NodeId::new).into_iter();
+        let others: BTreeSet<_> = others
+            .filter(|node| node.get() != u64::try_from(sick).unwrap())
+            .collect();
+        let cluster = &ring.node(sick).cluster;
+        cluster.yield_leadership(group, &others).await;
+        (ring.leader(group).await != sick).then_some(())
+    })
+    .await;
+    eventually("it is no finding any more", async || {
+        is_shown().is_none().then_some(())
+    })
+    .await;
+    compact(&ring, TWIN, Depth::Everything).await;
 }
