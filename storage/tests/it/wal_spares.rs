@@ -169,6 +169,11 @@ fn a_segment_that_comes_back_ends_the_refusal() {
     block(wal.purge(GROUP, upto, done)).expect("is queued");
     let purged = purged.recv_timeout(DEADLINE);
     purged.expect("is told").expect("is durable");
+    // The log looks for what it can give back whenever it is written to.
+    for index in 31..=33 {
+        let told = append(&wal, index).recv_timeout(DEADLINE);
+        told.expect("is told").expect("is durable");
+    }
     wait(|| wal.spares_refused().is_none());
     wal.close().expect("closes");
 }
