@@ -39,6 +39,7 @@ use crate::start_error::StartError;
 use crate::start_progress::StartProgress;
 use crate::starts::{Starts, registration};
 use crate::transport::bulk::Bulk;
+use crate::transport::handshakes::Handshakes;
 use crate::transport::listener;
 use crate::transport::members::{Identity, Members};
 use crate::transport::peers::Peers;
@@ -155,7 +156,9 @@ impl Cluster {
             quic.clone(),
             scope.child("bulk"),
         );
-        let incoming = listener::listen(config.listen, &tls, bulk.clone(), &scope).await;
+        let handshakes = || Handshakes::new(members.clone(), Arc::clone(&clock));
+        let (over_tcp, over_quic) = (handshakes(), handshakes());
+        let incoming = listener::listen(config.listen, &tls, bulk.clone(), over_tcp, &scope).await;
         let incoming =
             incoming.map_err(StartError::io(format!("cannot bind TCP {}", config.listen)))?;
 
@@ -195,7 +198,7 @@ impl Cluster {
         };
         let shared = &cluster.shared;
         shared.serve_snapshots();
-        quic.serve(shared.bulk.clone(), &scope);
+        quic.serve(shared.bulk.clone(), over_quic, &scope);
         cluster.serve_grpc(incoming);
         Formation::start(&cluster, raft, opened.kv).await?;
         cluster.shared.progress.done();

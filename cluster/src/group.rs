@@ -88,9 +88,11 @@ impl Group {
 
     /// Whether a quorum confirms this leader.
     fn quorum_heard(&self, own: NodeId, lease: Duration) -> bool {
-        let acked = self.raft.metrics().borrow_watched().last_quorum_acked;
-        let silent = acked.map(|acked| acked.elapsed());
-        is_confirmed(own, &self.voters(), silent, lease)
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let silent = metrics.last_quorum_acked.map(|acked| acked.elapsed());
+        let voters = metrics.membership_config.voter_ids();
+        is_confirmed(own, voters.map(NodeId::new), silent, lease)
     }
 
     /// The term this replica is in.
@@ -105,7 +107,8 @@ impl Group {
 
     /// The voters, as this replica knows them.
     pub fn voters(&self) -> BTreeSet<NodeId> {
-        let metrics = self.raft.metrics().borrow_watched().clone();
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
         let voters = metrics.membership_config.voter_ids();
         voters.map(NodeId::new).collect()
     }
@@ -186,11 +189,11 @@ impl Group {
 /// notes answers of other voters only: the only voter of a group is a quorum by itself.
 fn is_confirmed(
     own: NodeId,
-    voters: &BTreeSet<NodeId>,
+    voters: impl Iterator<Item = NodeId>,
     silent: Option<Duration>,
     lease: Duration,
 ) -> bool {
-    voters.iter().eq([&own]) || silent.is_none_or(|silent| silent <= lease)
+    silent.is_none_or(|silent| silent <= lease) || voters.eq([own])
 }
 
 /// The replicas of this node; clones share them.
@@ -287,10 +290,15 @@ mod tests {
         let lease = Duration::from_secs(1);
         let (own, other) = (NodeId::new(1), NodeId::new(2));
         let late = Some(lease * 9);
-        assert!(is_confirmed(own, &[own].into(), late, lease));
-        assert!(!is_confirmed(own, &[other].into(), late, lease));
-        assert!(!is_confirmed(own, &[own, other].into(), late, lease));
-        assert!(is_confirmed(own, &[own, other].into(), Some(lease), lease));
-        assert!(is_confirmed(own, &[own, other].into(), None, lease));
+        assert!(is_confirmed(own, [own].into_iter(), late, lease));
+        assert!(!is_confirmed(own, [other].into_iter(), late, lease));
+        assert!(!is_confirmed(own, [own, other].into_iter(), late, lease));
+        assert!(is_confirmed(
+            own,
+            [own, other].into_iter(),
+            Some(lease),
+            lease
+        ));
+        assert!(is_confirmed(own, [own, other].into_iter(), None, lease));
     }
 }

@@ -69,7 +69,7 @@ impl Cluster {
     }
 
     /// Whether all members are known to know a level, because the meta group is at it.
-    fn all_have_said(&self, level: u32) -> bool {
+    pub fn all_have_said(&self, level: u32) -> bool {
         self.level(GroupId::META).is_some_and(|meta| meta >= level)
     }
 

@@ -50,6 +50,16 @@ pub(crate) struct LoneReplica {
     pub(crate) deps: MachineDeps,
     pub(crate) scope: Scope,
     dir: PathBuf,
+    _closing: CloseOnDrop,
+}
+
+/// Ends the log's threads when a test ends: a log whose directory is removed under it ends the process.
+struct CloseOnDrop(Wal);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        drop(self.0.close());
+    }
 }
 
 impl LoneReplica {
@@ -82,6 +92,7 @@ impl LoneReplica {
         Ok(Self {
             raft,
             view,
+            _closing: CloseOnDrop(wal.clone()),
             wal,
             snapshots,
             deps,

@@ -1,4 +1,5 @@
-//! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, and the kind of a condition.
+//! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, the kind of a condition, and the reason of a failed
+//! handshake.
 
 use std::time::Duration;
 
@@ -22,6 +23,10 @@ pub fn describe() {
     describe_counter!(
         "henge_cluster_calls_refused_total",
         "Calls of other nodes refused: certificate, cluster, number, incarnation or start."
+    );
+    describe_counter!(
+        "henge_cluster_handshakes_failed_total",
+        "Handshakes on the cluster's port that came to nothing, by reason (refused, timed_out, displaced by newer ones)."
     );
     describe_gauge!(
         "henge_cluster_applied_lag_entries",
@@ -82,6 +87,10 @@ const fn to_f64(number: u64) -> f64 {
 
 pub(crate) fn leader_changed(group: GroupId) {
     counter!("henge_cluster_leader_changes_total", "group" => group.to_string()).increment(1);
+}
+
+pub(crate) fn handshake_failed(reason: &'static str) {
+    counter!("henge_cluster_handshakes_failed_total", "reason" => reason).increment(1);
 }
 
 pub(crate) fn clock_skew(ahead_ms: i64) {

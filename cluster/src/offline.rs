@@ -360,6 +360,7 @@ fn packs(command: &Command) -> Vec<&PackRef> {
         | ShardCommand::MarkUnreachable { .. }
         | ShardCommand::ForkRepo(_)
         | ShardCommand::SetLimits { .. }
+        | ShardCommand::SetPushRules { .. }
         | ShardCommand::ConfigureRepo(_)
         | ShardCommand::ProtectRefs { .. }
         | ShardCommand::UnprotectRefs { .. }

@@ -1,25 +1,29 @@
 //! A whole cluster of one node, in this process.
 
 use std::fs;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use henge_runtime::{Scope, SystemClock};
 use henge_types::command::VERSION_KNOWN;
-use henge_types::{ClusterId, Command, GroupId, Incarnation, NodeId, NodeRecord};
+use henge_types::{ClusterId, Command, GroupId, Incarnation, NodeId, NodeRecord, limits};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
 };
+use tokio::io::AsyncReadExt as _;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
+use tokio_rustls::TlsConnector;
 
 use crate::cluster::{Cluster, Reporting};
 use crate::config::{ClusterConfig, Timings};
 use crate::lone_replica::run;
 use crate::suite::NoPacks;
 use crate::transport::members::Identity;
-use crate::transport::tls::TlsFiles;
+use crate::transport::tls::{ALPN_GRPC, Tls, TlsFiles};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const SHARD: GroupId = GroupId::new(1);
@@ -51,6 +55,10 @@ fn write_certificates(dir: &Path, cluster: ClusterId) -> TlsFiles {
 }
 
 async fn start(dir: &Path, scope: &Scope) -> Cluster {
+    start_at(dir, scope, ([127, 0, 0, 1], 0).into()).await
+}
+
+async fn start_at(dir: &Path, scope: &Scope, listen: SocketAddr) -> Cluster {
     let identity = Identity {
         cluster: ClusterId::from_bytes([0x42; 16]),
         node: NodeId::new(1),
@@ -64,7 +72,7 @@ async fn start(dir: &Path, scope: &Scope) -> Cluster {
     };
     let config = ClusterConfig {
         identity,
-        listen: ([127, 0, 0, 1], 0).into(),
+        listen,
         rpc: record.rpc.clone(),
         http: record.http.clone(),
         data_dir: dir.to_owned(),
@@ -149,6 +157,44 @@ fn a_running_node_replaces_a_damaged_snapshot() {
             snapshots.damaged(SHARD).is_none() && latest().is_some_and(|file| file.path != path)
         })
         .await;
+        cluster.shutdown(Duration::from_secs(20)).await;
+    });
+}
+
+/// Five thousand connections that said nothing held five thousand descriptors, each until its deadline, and all that came
+/// with them was logged.
+#[test]
+fn silent_connections_are_few_and_keep_no_member_out() {
+    const SURPLUS: usize = 50;
+    run(async {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scope = Scope::root("node", Handle::current(), 16);
+        let free = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+        let address = free.local_addr().expect("an address");
+        drop(free);
+        let cluster = start_at(dir.path(), &scope, address).await;
+        let mut silent = Vec::new();
+        for _ in 0..limits::HANDSHAKES_PER_ADDRESS_MAX + SURPLUS {
+            silent.push(TcpStream::connect(address).await.expect("connects"));
+        }
+        for stream in silent.iter_mut().take(SURPLUS) {
+            let mut byte = [0];
+            let read = tokio::time::timeout(PATIENCE, stream.read(&mut byte)).await;
+            let read = read.expect("the oldest end");
+            assert!(matches!(read, Ok(0) | Err(_)), "{read:?}");
+        }
+        let files = TlsFiles {
+            ca: dir.path().join("ca.pem"),
+            cert: dir.path().join("1.pem"),
+            key: dir.path().join("1.key"),
+        };
+        let identity = cluster.members().own();
+        let tls = Tls::load(identity.cluster, &files).expect("its own certificate");
+        let connector = TlsConnector::from(Arc::new(tls.client(ALPN_GRPC)));
+        let tcp = TcpStream::connect(address).await.expect("connects");
+        let member = connector.connect(tls.server_name(identity.node), tcp);
+        let member = tokio::time::timeout(PATIENCE, member).await;
+        member.expect("in time").expect("a member comes in");
         cluster.shutdown(Duration::from_secs(20)).await;
     });
 }

@@ -4,6 +4,7 @@
 //! - [`members`]: who belongs to the cluster, and under which incarnation.
 //! - [`peers`]: gRPC channels to the others.
 //! - [`listener`]: the TCP listener: gRPC and, by ALPN, bulk streams where UDP is blocked.
+//! - [`handshakes`]: bounds on connections that have shown no certificate yet.
 //! - [`bulk`]: bulk streams.
 //! - [`quic`]: the QUIC endpoint under them.
 
@@ -12,6 +13,7 @@
 pub const CUT_OFF: &str = "cluster.cut_off";
 
 pub mod bulk;
+pub mod handshakes;
 pub mod listener;
 pub mod members;
 pub mod peers;

@@ -105,7 +105,8 @@ pub(crate) struct Export {
 
 const RUN_HELP: &str = "\
 Flags win over HENGE_* variables, these over the file: [node] data_dir is HENGE_NODE_DATA_DIR, and so on.
-The log goes to standard error. A second signal ends the process without waiting.
+The log goes to standard error. A second signal ends the process without waiting. SIGHUP has the node read its
+tokens again.
 
 Exit codes: 0 stopped by a signal, 1 failed, 2 wrong usage or configuration; ended by SIGABRT: the disk
 failed or a part that the node cannot do without panicked, and starting it again recovers";

@@ -8,8 +8,8 @@ use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, MirrorAddress, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    Mirror, MirrorChange, MirrorId, MirrorSettings, NodeId, OwnerName, RefName, RefPattern,
-    RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
+    Mirror, MirrorChange, MirrorId, MirrorSettings, NodeId, OwnerName, PushRules, RefName,
+    RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
 };
 
 /// The real thing behind [`Backend`].
@@ -47,6 +47,19 @@ impl Backend for NodeBackend {
 
     fn limits<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoLimits> {
         Box::pin(async move { self.repos.limits(path).await })
+    }
+
+    fn push_rules<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, PushRules> {
+        Box::pin(async move { self.repos.push_rules(path).await })
+    }
+
+    fn set_push_rules<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        rules: PushRules,
+    ) -> Answer<'a, ()> {
+        Box::pin(async move { self.repos.set_push_rules(principal, path, rules).await })
     }
 
     fn set_limits<'a>(
@@ -209,7 +222,10 @@ impl Backend for NodeBackend {
                 interval_ms: new.interval_ms,
                 on_push: new.on_push,
             };
-            self.repos.add_mirror(principal, path, settings).await
+            let removal = new.replace.removal();
+            self.repos
+                .add_mirror(principal, path, settings, removal)
+                .await
         })
     }
 
@@ -231,6 +247,7 @@ impl Backend for NodeBackend {
                 secret,
                 interval_ms: edit.interval_ms,
                 on_push: edit.on_push,
+                removal: edit.replace.removal(),
             };
             self.repos.edit_mirror(principal, path, mirror, edit).await
         })

@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use henge_api::{AdminToken, AnonymousReads, ApiDeps, MetricsHandle};
-use henge_client::Secret;
+use henge_api::{AnonymousReads, ApiDeps, MetricsHandle, Tokens};
 use henge_cluster::{
     Cluster, ClusterConfig, Conditions, Effects, Reporting, StartProgress, Timings, TlsFiles,
 };
@@ -25,6 +24,9 @@ use crate::identity::Identity;
 use crate::logging;
 use crate::start_gate::StartGate;
 
+/// Jobs of API requests that run at once: they look through lists, and do not wait for disks or other nodes.
+const API_JOBS_MAX: usize = 4;
+
 /// Between two rounds of the metrics' own housekeeping.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
@@ -33,7 +35,7 @@ pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) identity: Identity,
     pub(crate) tls: TlsPaths,
-    pub(crate) token: Secret,
+    pub(crate) tokens: Tokens,
     /// Where Raft runs.
     pub(crate) raft: Handle,
     /// Where everything else runs.
@@ -82,8 +84,7 @@ impl Node {
                 cluster: cluster.clone(),
             }),
             git: henge_git::http::router(repos),
-            token: AdminToken::new(parts.token.reveal())
-                .context("the administrator's token cannot be used")?,
+            tokens: parts.tokens.clone(),
             anonymous_reads: match config.anonymous_reads {
                 true => AnonymousReads::Allowed,
                 false => AnonymousReads::Refused,
@@ -91,6 +92,8 @@ impl Node {
             metrics: metrics.clone(),
             version: env!("CARGO_PKG_VERSION"),
             clock,
+            // Of its own: what anybody may ask for keeps no replica from its work.
+            work: Scope::root("api", Handle::current(), API_JOBS_MAX),
         };
         parts.scope.spawn("metrics", OnPanic::Log, async move {
             loop {
@@ -146,7 +149,7 @@ fn mirrors_config(config: &Config) -> MirrorsConfig {
     let mirrors = &config.mirrors;
     MirrorsConfig {
         addresses: match mirrors.allow_private_addresses {
-            true => AddressPolicy::Any,
+            true => AddressPolicy::Private,
             false => AddressPolicy::Public,
         },
         trust: mirrors

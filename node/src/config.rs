@@ -66,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) rpc_advertise: String,
     pub(crate) cluster: ClusterSettings,
     pub(crate) admin_token_file: PathBuf,
+    /// Tokens that open the page of metrics and nothing else.
+    pub(crate) metrics_token_file: Option<PathBuf>,
     /// Whether public repositories are read without a token.
     pub(crate) anonymous_reads: bool,
     pub(crate) storage: StorageSettings,
@@ -187,6 +189,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
             folder,
             &need(auth.admin_token_file, "[auth] admin_token_file")?,
         ),
+        metrics_token_file: auth.metrics_token_file.map(|file| within(folder, &file)),
         anonymous_reads: http.anonymous_reads.unwrap_or(defaults::ANONYMOUS_READS),
         storage: check_storage(&storage)?,
         git: check_git(&git),

@@ -1,7 +1,8 @@
 //! A node's data directory: one process at a time, and never without the log that its identity promises.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use henge_cli::private_file::{self, PrivateFileError};
@@ -23,6 +24,16 @@ pub(crate) enum DataDirError {
     /// A file of it cannot be written.
     #[error("cannot write {path}: {source}: free disk space and start the node again")]
     Write { path: PathBuf, source: io::Error },
+    /// Others may look into it, and it cannot be closed to them.
+    #[error(
+        "the data directory {path} is open to other users of this machine (mode {mode:o}) and cannot be closed to them: \
+         {source}: it must belong to the user that the node runs as, with mode 700"
+    )]
+    Open {
+        path: PathBuf,
+        mode: u32,
+        source: io::Error,
+    },
     /// Another process lives in it.
     #[error("the data directory {path} is in use by another process{}", by(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
@@ -85,6 +96,7 @@ impl DataDir {
             }
             Err(TryLockError::Error(source)) => return Err(failed(source)),
         }
+        close_to_others(path)?;
         reserve::release_if_full(path).map_err(failed)?;
         let mut identity =
             Identity::read(path).map_err(|detail| DataDirError::Identity { detail })?;
@@ -199,8 +211,45 @@ fn check_log(path: &Path, life: Life) -> Result<(), DataDirError> {
     }
 }
 
+/// What a data directory may be opened with by others than its owner, and a new one gets.
+const OWN_MODE: u32 = 0o700;
+
+/// Makes a data directory that only its owner can look into.
+///
+/// # Errors
+/// As `mkdir(2)`.
+pub(crate) fn make(path: &Path) -> io::Result<()> {
+    DirBuilder::new().mode(OWN_MODE).create(path)
+}
+
+/// Takes other users' access to the directory: it holds what everybody pushed, keys, and the passwords of mirrors. Earlier
+/// releases made it as open as other new directories.
+fn close_to_others(path: &Path) -> Result<(), DataDirError> {
+    let known = fs::metadata(path).map_err(|source| DataDirError::Io {
+        path: path.to_owned(),
+        source,
+    })?;
+    let mode = known.permissions().mode() & 0o7777;
+    if mode & !OWN_MODE & 0o777 == 0 {
+        return Ok(());
+    }
+    let closed = mode & !0o077;
+    fs::set_permissions(path, Permissions::from_mode(closed)).map_err(|source| {
+        DataDirError::Open {
+            path: path.to_owned(),
+            mode,
+            source,
+        }
+    })?;
+    tracing::warn!(
+        path = %path.display(),
+        "the data directory was open to other users of this machine (mode {mode:o}): it is {closed:o} from here on"
+    );
+    Ok(())
+}
+
 fn make_folder(path: &Path) -> io::Result<()> {
-    match fs::create_dir(path) {
+    match DirBuilder::new().mode(OWN_MODE).create(path) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
         other => other,
     }
@@ -344,6 +393,31 @@ mod tests {
             matches!(error, DataDirError::LogOfAnother { .. }),
             "{error}"
         );
+    }
+
+    /// Everything that was pushed, and the passwords of mirrors, could be read by every user of the machine.
+    #[test]
+    fn an_open_directory_is_closed_when_it_is_taken() {
+        let mode = |path: &Path| {
+            let known = fs::metadata(path).expect("a folder");
+            known.permissions().mode() & 0o7777
+        };
+        let dir = dir();
+        let path = dir.path();
+        for (before, after) in [
+            (0o755, 0o700),
+            (0o750, 0o700),
+            (0o701, 0o700),
+            (0o700, 0o700),
+        ] {
+            fs::set_permissions(path, Permissions::from_mode(before)).expect("changed");
+            drop(DataDir::open(path).expect("taken"));
+            assert_eq!(mode(path), after, "{before:o}");
+        }
+        assert_eq!(mode(&path.join("wal")), 0o700);
+        let new = path.join("new");
+        make(&new).expect("made");
+        assert_eq!(mode(&new), 0o700);
     }
 
     #[test]

@@ -1,8 +1,18 @@
 //! The listener for HTTP/1.1 and HTTP/2 (prior knowledge: without TLS there is no other way to agree on it): a bound on
-//! connections, on requests at once in each, on how long a request's head may take and on how long a client may take
-//! nothing of an answer, and a stop that lets what has begun come to its end.
+//! connections, on requests at once in each, on the size of a request's head and how long it may take, and on how long a
+//! client may take nothing of an answer, and a stop that lets what has begun come to its end.
+//!
+//! - `door`: the places of connections. `watched`: their requests. `impatient`: their sockets.
+//! - `standing`: what is answered when all places are taken.
 
+mod door;
+mod guard;
 mod impatient;
+#[cfg(test)]
+mod raw_tests;
+mod standing;
+mod strict;
+mod watched;
 
 use std::io;
 use std::net::SocketAddr;
@@ -11,25 +21,34 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use henge_api::PeerAddress;
+use henge_git::http::Peer;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
 use henge_types::limits;
 use hyper::rt::Executor;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
+use door::{Door, Entered, Place};
 use impatient::Impatient;
+use strict::Strict;
+use watched::{Progress, STREAM, Watched};
 
-/// Connections at once; more wait in the kernel's queue.
-const CONNECTIONS_MAX: u32 = 1024;
+/// For the first bytes of a connection: clients connect when they have something to ask.
+const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the head of a request, counted from the end of the one before: idle connections end too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of the head of an HTTP/1.1 request, and of what is read of its body at once.
+const HEAD_BYTES_MAX: usize = 64 * 1024;
 /// Requests at once in one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
+/// Bytes of one HTTP/2 answer that wait in its connection.
+const STREAM_BUFFER_BYTES_MAX: usize = 128 * 1024;
+/// How long the client of one HTTP/2 request may take nothing of the answer.
+const ANSWER_REST_MAX: Duration = Duration::from_millis(limits::ANSWER_REST_MS_MAX);
 /// Bytes of all headers of an HTTP/2 request.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
 /// An HTTP/2 client that answers no ping for so long is gone.
@@ -49,7 +68,7 @@ const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct HttpServer {
     address: SocketAddr,
     stopping: CancellationToken,
-    connections: Arc<Semaphore>,
+    door: Door,
 }
 
 impl HttpServer {
@@ -62,20 +81,18 @@ impl HttpServer {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let slots = usize::try_from(CONNECTIONS_MAX).unwrap_or(usize::MAX);
-        let connections = Arc::new(Semaphore::new(slots));
-        let accept = accept(
-            listener,
-            router,
-            scope.clone(),
-            stopping.clone(),
-            Arc::clone(&connections),
-        );
+        let door = Door::new(limits::CONNECTIONS_MAX, limits::CONNECTIONS_KEPT_FOR_HEALTH);
+        let served = Served {
+            router: guard::guarded(router),
+            scope: scope.clone(),
+            stopping: stopping.clone(),
+        };
+        let accept = accept(listener, door.clone(), served);
         scope.spawn("http accept", OnPanic::EndProcess, accept);
         Ok(Self {
             address,
             stopping,
-            connections,
+            door,
         })
     }
 
@@ -87,80 +104,91 @@ impl HttpServer {
     /// Takes no more requests and waits for those that have begun; `false` when the deadline passed first.
     pub(crate) async fn stop(self, deadline: Duration) -> bool {
         self.stopping.cancel();
-        let all = self.connections.acquire_many(CONNECTIONS_MAX);
-        tokio::time::timeout(deadline, all).await.is_ok()
+        self.door.all_left(deadline).await
     }
 }
 
-async fn accept(
-    listener: TcpListener,
+/// What connections share.
+#[derive(Clone)]
+struct Served {
     router: Router,
     scope: Scope,
     stopping: CancellationToken,
-    connections: Arc<Semaphore>,
-) {
+}
+
+async fn accept(listener: TcpListener, door: Door, served: Served) {
     loop {
-        let accepted = async {
-            let slot = Arc::clone(&connections).acquire_owned().await;
-            let slot = slot.map_err(io::Error::other)?;
-            let (stream, _) = listener.accept().await?;
-            io::Result::Ok((stream, slot))
-        };
         let accepted = tokio::select! {
             biased;
-            () = stopping.cancelled() => return,
-            accepted = accepted => accepted,
+            () = served.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
         };
-        match accepted {
-            Ok((stream, slot)) => {
-                let connection = serve(
-                    stream,
-                    slot,
-                    router.clone(),
-                    scope.clone(),
-                    stopping.clone(),
-                );
-                scope.spawn("http connection", OnPanic::Log, connection);
-            }
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(REFUSED_PAUSE).await;
+                continue;
             }
+        };
+        let scope = served.scope.clone();
+        match door.enter(address.ip()) {
+            Entered::Place(place) => {
+                let connection = serve(stream, (address, place), served.clone());
+                scope.spawn("http connection", OnPanic::Log, connection);
+            }
+            Entered::Kept(place) => {
+                let answering = standing::answer(stream, served.router.clone(), place);
+                scope.spawn("http standing", OnPanic::Log, answering);
+            }
+            Entered::Full => drop(stream),
         }
     }
 }
 
-async fn serve(
-    stream: TcpStream,
-    slot: OwnedSemaphorePermit,
-    router: Router,
-    scope: Scope,
-    stopping: CancellationToken,
-) {
+async fn serve(stream: TcpStream, (address, place): (SocketAddr, Place), served: Served) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection was gone before its first request");
         return;
     }
-    let version = tokio::select! {
-        biased;
-        () = stopping.cancelled() => return,
-        version = tokio::time::timeout(HEAD_TIMEOUT, version(&stream)) => version,
-    };
-    let served = match version {
-        Ok(Ok(Version::One)) => serve_one(stream, router, stopping).await,
-        Ok(Ok(Version::Two)) => serve_two(stream, router, scope, stopping).await,
-        Ok(Err(error)) => {
-            tracing::debug!(%error, "a connection broke before its first request");
-            return;
+    let leave = place.leave().clone();
+    let answered = async {
+        let version = tokio::time::timeout(BEGIN_TIMEOUT, version(&stream));
+        let version = tokio::select! {
+            biased;
+            () = served.stopping.cancelled() => return,
+            version = version => version,
+        };
+        let peer = Peer {
+            address: door::client_of(address.ip()),
+            connection: place.number(),
+        };
+        let Served {
+            router,
+            scope,
+            stopping,
+        } = served;
+        let service = Watched::new(router, place, (peer, PeerAddress(address)));
+        let answered = match version {
+            Ok(Ok(Version::One)) => serve_one(stream, service, stopping).await,
+            Ok(Ok(Version::Two)) => serve_two(stream, service, scope, stopping).await,
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "a connection broke before its first request");
+                return;
+            }
+            // Nothing came.
+            Err(_) => return,
+        };
+        if let Err(error) = answered {
+            // Clients come and go: of no interest unless one looks for it.
+            tracing::debug!(%error, "a connection broke");
         }
-        // Nothing came.
-        Err(_) => return,
     };
-    if let Err(error) = served {
-        // Clients come and go: of no interest unless one looks for it.
-        tracing::debug!(%error, "a connection broke");
+    tokio::select! {
+        biased;
+        () = leave.cancelled() => tracing::debug!("an idle connection gave its place to another one"),
+        () = answered => {}
     }
-    drop(slot);
 }
 
 #[derive(Clone, Copy)]
@@ -189,16 +217,14 @@ async fn version(stream: &TcpStream) -> io::Result<Version> {
 
 async fn serve_one(
     stream: TcpStream,
-    router: Router,
+    service: Watched,
     stopping: CancellationToken,
 ) -> hyper::Result<()> {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(
-            TokioIo::new(Impatient::new(stream)),
-            TowerToHyperService::new(router),
-        );
+        .max_buf_size(HEAD_BYTES_MAX)
+        .serve_connection(TokioIo::new(Strict::new(Impatient::new(stream))), service);
     let mut connection = Box::pin(connection);
     tokio::select! {
         biased;
@@ -212,7 +238,7 @@ async fn serve_one(
 
 async fn serve_two(
     stream: TcpStream,
-    router: Router,
+    service: Watched,
     scope: Scope,
     stopping: CancellationToken,
 ) -> hyper::Result<()> {
@@ -225,27 +251,25 @@ async fn serve_two(
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(HEADER_LIST_BYTES_MAX)
+        .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)
         .keep_alive_interval(HEAD_TIMEOUT)
         .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(
-            TokioIo::new(Impatient::new(stream)),
-            TowerToHyperService::new(router),
-        );
+        .serve_connection(TokioIo::new(Impatient::new(stream)), service);
     let mut connection = Box::pin(connection);
-    let ends = async {
-        tokio::select! {
-            biased;
-            () = stopping.cancelled() => {}
-            () = streams.idle() => {}
-        }
-    };
-    tokio::select! {
+    let is_idle = tokio::select! {
         biased;
-        served = connection.as_mut() => served,
-        () = ends => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
+        served = connection.as_mut() => return served,
+        () = stopping.cancelled() => false,
+        () = streams.idle() => true,
+    };
+    connection.as_mut().graceful_shutdown();
+    if !is_idle {
+        return connection.await;
+    }
+    // The last bytes of an answer may be left that the client does not take.
+    match tokio::time::timeout(ANSWER_REST_MAX, connection).await {
+        Ok(served) => served,
+        Err(_) => Ok(()),
     }
 }
 
@@ -296,13 +320,16 @@ where
         self.streams.begun.fetch_add(1, Ordering::Release);
         let end = EndOnDrop(Arc::clone(&self.streams));
         self.scope.spawn("http stream", OnPanic::Log, async move {
-            if tokio::time::timeout(STREAM_TIME_MAX, request)
-                .await
-                .is_err()
-            {
-                tracing::debug!(
-                    "a request was cut off: its client did not take the answer in time"
-                );
+            let progress = Arc::new(Progress::default());
+            let request = STREAM.scope(Arc::clone(&progress), request);
+            let late = tokio::time::sleep(STREAM_TIME_MAX);
+            tokio::select! {
+                biased;
+                () = request => {}
+                () = progress.stalled(ANSWER_REST_MAX) => {
+                    tracing::debug!("a request was cut off: its client takes nothing of the answer");
+                }
+                () = late => tracing::debug!("a request was cut off: it took too long"),
             }
             drop(end);
         });

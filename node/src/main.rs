@@ -2,8 +2,8 @@
 //!
 //! - `args`: what can be typed. `environment`: the one place that reads variables.
 //! - `config`, `identity`, `data_dir`: what a node is before it starts.
-//! - `run`: a node's process. `compose`: its parts, wired together; the only place that knows them all. `allocator`: how
-//!   little memory it keeps.
+//! - `tokens`: the files of the tokens. `run`: a node's process. `compose`: its parts, wired together; the only place that
+//!   knows them all.
 //! - `http_server`: the listener. `start_gate`: what it answers while the node starts. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
 //!   for one conversation on standard input and output.
 //! - `export`: the repositories of a stopped node as plain ones.
@@ -11,7 +11,6 @@
 //!
 //! Nobody depends on this crate.
 
-mod allocator;
 mod args;
 mod backend;
 mod certificates;
@@ -30,6 +29,7 @@ mod serve_bare;
 mod signals;
 mod start_gate;
 mod stdio;
+mod tokens;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -39,22 +39,21 @@ use args::{Command, Henge, NodeVerb};
 use clap::Parser as _;
 use henge_cli::console::Input;
 use henge_cli::{Console, Exit};
+use tikv_jemallocator::Jemalloc;
 use tokio::runtime::Builder;
+
+/// Why not the C library's: docs/adr/0012.
+#[global_allocator]
+static ALLOCATOR: Jemalloc = Jemalloc;
 
 fn main() -> ExitCode {
     match Henge::parse().command {
         Command::Dev(args) => dev::run(&args),
         Command::Node(node) => match node.verb {
-            NodeVerb::Run(args) => {
-                allocator::settle();
-                run::run(args)
-            }
+            NodeVerb::Run(args) => run::run(args),
             NodeVerb::Export(args) => export::run(&args),
         },
-        Command::ServeBare(args) => {
-            allocator::settle();
-            serve_bare::run(&args)
-        }
+        Command::ServeBare(args) => serve_bare::run(&args),
         Command::UploadPack(args) => stdio::upload_pack(&args),
         Command::ReceivePack(args) => stdio::receive_pack(&args),
         Command::Remote(command) => remote(command),

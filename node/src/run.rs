@@ -1,12 +1,12 @@
 //! `henge node run`: a node's process from its configuration to its exit code.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use henge_cli::private_file;
-use henge_client::Secret;
+use henge_api::Tokens;
 use henge_runtime::Scope;
 use henge_types::limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -18,7 +18,8 @@ use crate::config::{Config, Overrides};
 use crate::data_dir::{DataDir, TlsPaths};
 use crate::environment;
 use crate::logging;
-use crate::signals::StopSignals;
+use crate::signals::{ReloadSignal, StopSignals};
+use crate::tokens;
 
 /// For everything that a node does before it may go: leaders handed over, requests ended, files synced.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
@@ -76,7 +77,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     // Before anything is begun: from here on a signal ends the node in order.
     let mut signals = {
         let _entered = serving.enter();
-        StopSignals::install().context("cannot take signals")?
+        Signals::install().context("cannot take signals")?
     };
     let mut data_dir = DataDir::open(&config.data_dir)?;
     check_membership(config, &data_dir)?;
@@ -87,12 +88,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     }
     let tls = TlsPaths::in_dir(data_dir.path());
     tls.check()?;
-    let token = Secret::new(&private_file::read(&config.admin_token_file)?);
-    ensure!(
-        !token.reveal().is_empty(),
-        "{} is empty: the administrator's token belongs there",
-        config.admin_token_file.display()
-    );
+    let tokens = Tokens::new(tokens::read(config)?);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         cluster = %data_dir.identity().cluster_id,
@@ -102,13 +98,16 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
         rpc = %config.rpc_listen,
         "starting"
     );
+    if let Some(warning) = in_the_clear(config.http_listen) {
+        tracing::warn!(http = %config.http_listen, "{warning}");
+    }
     raise_open_files();
     let scope = Scope::root("node", serving.handle().clone(), limits::BLOCKING_JOBS_MAX);
     let parts = Parts {
         config,
         identity: data_dir.identity().clone(),
         tls,
-        token,
+        tokens: tokens.clone(),
         raft: raft.handle().clone(),
         scope: scope.clone(),
     };
@@ -117,7 +116,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
         let node = Box::pin(Node::start(parts));
         let node = tokio::select! {
             biased;
-            signal = signals.next() => {
+            signal = signals.stop.next() => {
                 tracing::info!(signal, "stopping before the start was done");
                 return Ok(());
             }
@@ -125,7 +124,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
         };
         data_dir.started()?;
         tracing::info!("started");
-        until_stopped(node, &mut signals).await
+        until_stopped(node, &mut signals, || tokens::reload(config, &tokens)).await
     });
     scope.cancel();
     serving.shutdown_timeout(Duration::from_secs(1));
@@ -136,19 +135,45 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a node's process is told from outside.
+struct Signals {
+    stop: StopSignals,
+    reload: ReloadSignal,
+}
+
+impl Signals {
+    fn install() -> std::io::Result<Self> {
+        Ok(Self {
+            stop: StopSignals::without_hang_up()?,
+            reload: ReloadSignal::install()?,
+        })
+    }
+}
+
+/// What the operator is told of a listener that other machines reach: it speaks plain HTTP.
+pub(crate) fn in_the_clear(listen: SocketAddr) -> Option<&'static str> {
+    (!listen.ip().to_canonical().is_loopback()).then_some(
+        "the listener is reached from other machines and does not encrypt: tokens and repositories \
+         can be read on the way, put a proxy with TLS in front of it",
+    )
+}
+
 /// Runs a node until a signal comes or it must not go on, and stops it.
-async fn until_stopped(node: Node, signals: &mut StopSignals) -> anyhow::Result<()> {
-    let ended = tokio::select! {
-        biased;
-        signal = signals.next() => {
-            tracing::info!(signal, "stopping");
-            None
+async fn until_stopped(node: Node, signals: &mut Signals, reload: impl Fn()) -> anyhow::Result<()> {
+    let ended = loop {
+        tokio::select! {
+            biased;
+            signal = signals.stop.next() => {
+                tracing::info!(signal, "stopping");
+                break None;
+            }
+            reason = node.ended() => break Some(reason),
+            () = signals.reload.next() => reload(),
         }
-        reason = node.ended() => Some(reason),
     };
     tokio::select! {
         biased;
-        signal = signals.next() => bail!("ended by a second {signal} without waiting"),
+        signal = signals.stop.next() => bail!("ended by a second {signal} without waiting"),
         () = Box::pin(node.stop(STOP_DEADLINE)) => {}
     }
     match ended {
@@ -212,4 +237,30 @@ fn runtime(name: &'static str, threads: Option<usize>) -> anyhow::Result<Runtime
     builder
         .build()
         .with_context(|| format!("cannot start the {name} runtime"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::in_the_clear;
+
+    #[test]
+    fn a_listener_that_others_reach_is_warned_of() {
+        let warned = |address: &str| in_the_clear(address.parse().expect("an address")).is_some();
+        for address in [
+            "127.0.0.1:7401",
+            "127.9.9.9:1",
+            "[::1]:7401",
+            "[::ffff:127.0.0.1]:1",
+        ] {
+            assert!(!warned(address), "{address}");
+        }
+        for address in [
+            "0.0.0.0:7401",
+            "192.168.0.1:7401",
+            "[::]:7401",
+            "[2001:db8::1]:1",
+        ] {
+            assert!(warned(address), "{address}");
+        }
+    }
 }

@@ -14,6 +14,7 @@ use tokio::runtime::Builder;
 use crate::args::ServeBare;
 use crate::config::LogFormat;
 use crate::http_server::HttpServer;
+use crate::run::in_the_clear;
 use crate::signals::StopSignals;
 use crate::{environment, logging};
 
@@ -61,6 +62,9 @@ fn serve(args: &ServeBare) -> anyhow::Result<()> {
         let server = HttpServer::start(args.listen, http::router(root), &scope)
             .await
             .with_context(|| format!("cannot listen on {}", args.listen))?;
+        if let Some(warning) = in_the_clear(args.listen) {
+            tracing::warn!(listen = %args.listen, "{warning}");
+        }
         tell(args, server.address());
         signals.next().await;
         let stopped = tokio::select! {

@@ -1,34 +1,69 @@
-//! The signals that end a process, as futures.
+//! The signals that a process is told something by, as futures.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// SIGTERM, SIGINT and, from a terminal that was closed, SIGHUP.
+/// What ends a process: SIGTERM, SIGINT and, where nothing else is meant by it, SIGHUP from a terminal that was closed.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     terminate: Signal,
     interrupt: Signal,
-    hang_up: Signal,
+    hang_up: Option<Signal>,
 }
 
 impl StopSignals {
     /// Takes the signals over: from now on they no longer end the process by themselves.
     pub(crate) fn install() -> io::Result<Self> {
         Ok(Self {
+            hang_up: Some(signal(SignalKind::hangup())?),
+            ..Self::without_hang_up()?
+        })
+    }
+
+    /// The same, but for SIGHUP.
+    pub(crate) fn without_hang_up() -> io::Result<Self> {
+        Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
-            hang_up: signal(SignalKind::hangup())?,
+            hang_up: None,
         })
     }
 
     /// Waits for the next one and names it.
     pub(crate) async fn next(&mut self) -> &'static str {
+        let Self {
+            terminate,
+            interrupt,
+            hang_up,
+        } = self;
+        let hung_up = async {
+            match hang_up {
+                Some(hang_up) => hang_up.recv().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
-            _ = self.terminate.recv() => "SIGTERM",
-            _ = self.interrupt.recv() => "SIGINT",
-            _ = self.hang_up.recv() => "SIGHUP",
+            _ = terminate.recv() => "SIGTERM",
+            _ = interrupt.recv() => "SIGINT",
+            _ = hung_up => "SIGHUP",
         }
+    }
+}
+
+/// SIGHUP, by which a node is told to read its tokens again.
+#[derive(Debug)]
+pub(crate) struct ReloadSignal(Signal);
+
+impl ReloadSignal {
+    /// Takes the signal over: from now on it no longer ends the process.
+    pub(crate) fn install() -> io::Result<Self> {
+        signal(SignalKind::hangup()).map(Self)
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
     }
 }

@@ -12,7 +12,9 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
 use henge_cluster::BulkStream;
-use henge_git::http::{BundleAnswer, ByteRange, ServiceError, bundle_uri, stream_blocking};
+use henge_git::http::{
+    BundleAnswer, ByteRange, ServiceError, bundle_uri, stream_blocking, until_sent,
+};
 use henge_git::{
     BundleId, BundleList, BundleMaking, Bundles, NoBundle, Objects, OpenBundle, RefStore, Stop,
 };
@@ -252,9 +254,11 @@ impl Inner {
             let found = match self.open_local(&target).await {
                 Ok(local) => match self.bundle_here(local, id).await? {
                     Some(found) => return Ok(FoundBundle::Here(Box::new(found))),
-                    None => self.bundle_elsewhere(&target, id, range).await,
+                    None => self.bundle_elsewhere(reader, &target, id, range).await,
                 },
-                Err(NotServed::Elsewhere(_)) => self.bundle_elsewhere(&target, id, range).await,
+                Err(NotServed::Elsewhere(_)) => {
+                    self.bundle_elsewhere(reader, &target, id, range).await
+                }
                 Err(not_served) => Err(not_served),
             };
             match found {
@@ -308,19 +312,21 @@ impl Inner {
     /// The bundle from another holder; `None` when every one of them says that it has not got it.
     async fn bundle_elsewhere(
         &self,
+        reader: Reader,
         target: &Target,
         id: BundleId,
         range: ByteRange,
     ) -> Result<Option<(u64, BulkStream)>, NotServed> {
+        let verb = ReadVerb::Bundle {
+            id: *id.as_bytes(),
+            range: range.into(),
+        };
         let request = ReadRequest {
             group: target.group,
             repo: target.repo,
             network: target.network,
             generation: target.generation,
-            verb: ReadVerb::Bundle {
-                id: *id.as_bytes(),
-                range: range.into(),
-            },
+            verb: verb.asked_by(reader, self.knows_readers()),
         };
         let mut silent = None;
         for node in self.holders(target.group).await {
@@ -409,9 +415,10 @@ impl Inner {
                 let body = stream_blocking(&self.work, &self.deadline(), move |output| {
                     let written = bundle.write(part, output);
                     inner.note_damage(store, &written);
-                    drop((local, place));
+                    drop(local);
                     written
                 });
+                let body = until_sent(body, place);
                 BundleAnswer { bytes, body }
             }
             FoundBundle::There(bytes, stream) => {

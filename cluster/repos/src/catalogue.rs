@@ -24,16 +24,28 @@ const PUBLIC_WAIT: Duration = Duration::from_secs(2);
 const PAGE_MAX: usize = 1000;
 
 /// What a new repository starts with.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateOptions {
     /// What HEAD points at; `refs/heads/main` unless said otherwise.
     pub default_branch: Option<RefName>,
-    /// Whether only its owner sees it.
+    /// Whether only its owner sees it; else everybody reads it without a token.
     pub private: bool,
     /// One line about it.
     pub description: String,
     /// The hash that its objects are named by.
     pub object_format: ObjectFormat,
+}
+
+impl Default for CreateOptions {
+    /// Private: nobody said that everybody may see it.
+    fn default() -> Self {
+        Self {
+            default_branch: None,
+            private: true,
+            description: String::new(),
+            object_format: ObjectFormat::default(),
+        }
+    }
 }
 
 /// How fresh an answer of the catalogue must be.

@@ -60,20 +60,6 @@ pub(crate) fn too_many_fetches(node: NodeId) -> ServiceError {
     }
 }
 
-/// The same, of fetches without a token.
-pub(crate) fn too_many_anonymous_fetches() -> ServiceError {
-    ServiceError {
-        retry_after_s: Some(5),
-        ..failed(
-            ErrorCode::Throttled,
-            format!(
-                "{} fetches without a token run on this node already: send one, or try again",
-                limits::ANONYMOUS_FETCHES_AT_ONCE
-            ),
-        )
-    }
-}
-
 pub(crate) fn no_quorum(group: GroupId) -> ServiceError {
     if group.is_meta() {
         unavailable("no quorum for the catalogue of repositories: nothing was changed, try again")

@@ -10,7 +10,7 @@ use henge_git::http::ByteRange;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
     ErrorCode, Generation, GroupId, Incarnation, Mirror, NetworkId, NodeId, ObjectId, PackId,
-    PushCertificateRecord, RefName, RefProtections, RepoId, RepoLimits, RequestId,
+    PushCertificateRecord, PushRules, RefName, RefProtections, RepoId, RepoLimits, RequestId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -242,6 +242,9 @@ pub(crate) enum ReadVerb {
         /// What of it.
         range: WireRange,
     },
+    /// One of the others, asked by somebody of whom nothing is known. From release level
+    /// [`VERSION_READS_OF_ANYBODY`](henge_types::command::VERSION_READS_OF_ANYBODY) on.
+    OfAnybody(Box<Self>),
 }
 
 /// A [`henge_git::http::ByteRange`], as it travels.
@@ -321,6 +324,8 @@ pub(crate) enum MaintainVerb {
     },
     /// What the repository may hold.
     Limits,
+    /// What is asked of pushes to it.
+    PushRules,
 }
 
 /// The answer on a [`MAINTAIN`] stream.
@@ -338,6 +343,8 @@ pub(crate) enum MaintainAnswer {
     Refused(ErrorCode, String),
     /// What the repository may hold.
     Limits(RepoLimits),
+    /// What is asked of pushes to it.
+    PushRules(PushRules),
 }
 
 /// Head of a [`CHECK`] stream; nothing follows.

@@ -14,27 +14,37 @@ use henge_types::{ConditionKind, ErrorCode, GroupId, NodeId};
 use crate::frames::PushAnswer;
 use crate::repos::Inner;
 
-/// How long a group is not handed over again: two leaders that both lack packs must not pass it back and forth.
+/// How long a group is not handed over again for the same reason: two leaders that both have it must not pass the group back
+/// and forth.
 const HANDED_OVER_FOR: Duration = Duration::from_secs(60);
 
-/// The groups that were handed over for want of packs, and when.
+/// Why a group is handed over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+enum Why {
+    #[error("it lacks packs of its repositories")]
+    LacksPacks,
+    #[error("it cannot store a push")]
+    CannotStore,
+}
+
+/// The groups that were handed over, why, and when.
 #[derive(Debug, Default)]
-pub(crate) struct HandedOver(Mutex<BTreeMap<GroupId, Instant>>);
+pub(crate) struct HandedOver(Mutex<BTreeMap<(GroupId, Why), Instant>>);
 
 impl HandedOver {
     /// Notes that a group is handed over now. `false` when that was done too short a time ago: then it is not.
-    fn note(&self, group: GroupId, now: Instant) -> bool {
+    fn note(&self, group: GroupId, why: Why, now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, at| now.saturating_duration_since(*at) < HANDED_OVER_FOR);
-        let is_first = !all.contains_key(&group);
-        all.entry(group).or_insert(now);
+        let is_first = !all.contains_key(&(group, why));
+        all.entry((group, why)).or_insert(now);
         is_first
     }
 
     /// It did not come to it.
-    fn forget(&self, group: GroupId) {
+    fn forget(&self, group: GroupId, why: Why) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        all.remove(&group);
+        all.remove(&(group, why));
     }
 }
 
@@ -43,8 +53,7 @@ impl Inner {
     /// is known to, or one was asked less than a minute ago.
     pub(crate) async fn hand_over_lacking(&self, group: GroupId) -> bool {
         let lacking = self.effects.parking().networks(group).len();
-        self.hand_over_group(group, lacking, "it lacks packs of its repositories")
-            .await
+        self.hand_over_group(group, lacking, Why::LacksPacks).await
     }
 
     /// The answer to a push that this node, which leads `group`, cannot store. A voter that lacks no more packs than this
@@ -57,10 +66,7 @@ impl Inner {
             .networks(group)
             .len()
             .saturating_add(1);
-        if self
-            .hand_over_group(group, lacking, "it cannot store a push")
-            .await
-        {
+        if self.hand_over_group(group, lacking, Why::CannotStore).await {
             return PushAnswer::Again(
                 "the leader cannot store the push: another node takes the lead".to_owned(),
             );
@@ -69,7 +75,7 @@ impl Inner {
         PushAnswer::Refused(ErrorCode::Unavailable, message.to_owned())
     }
 
-    async fn hand_over_group(&self, group: GroupId, lacking: usize, why: &str) -> bool {
+    async fn hand_over_group(&self, group: GroupId, lacking: usize, why: Why) -> bool {
         let Some(leadership) = self.cluster.leadership(group) else {
             return false;
         };
@@ -83,14 +89,14 @@ impl Inner {
             .copied()
             .collect();
         let better = better(&status, group, lacking, &voters);
-        if better.is_empty() || !self.handed_over.note(group, self.clock.instant()) {
+        if better.is_empty() || !self.handed_over.note(group, why, self.clock.instant()) {
             return false;
         }
-        tracing::warn!(%group, why, "this node hands a group over that it leads");
+        tracing::warn!(%group, %why, "this node hands a group over that it leads");
         let is_asked = self.cluster.yield_leadership(group, &better).await;
         if !is_asked {
             // Those that are better may have lagged for a moment.
-            self.handed_over.forget(group);
+            self.handed_over.forget(group, why);
         }
         is_asked
     }
@@ -228,14 +234,21 @@ mod tests {
         assert_eq!(better(&all, GROUP, 1, &nodes(&[1, 2, 3])), nodes(&[]));
     }
 
-    /// Two nodes that both lack packs passed a group back and forth.
+    /// Two nodes that both lack packs passed a group back and forth. A folder of each of three refused files, and then another
+    /// one of its next leader: for a minute that one could not give it away, and refused every push.
     #[test]
-    fn a_group_is_handed_over_once_a_minute() {
+    fn a_group_is_handed_over_once_a_minute_for_each_reason() {
         let handed_over = HandedOver::default();
         let start = SystemClock.instant();
-        assert!(handed_over.note(GROUP, start));
-        assert!(!handed_over.note(GROUP, start + Duration::from_secs(59)));
-        assert!(handed_over.note(GroupId::new(2), start + Duration::from_secs(59)));
-        assert!(handed_over.note(GROUP, start + HANDED_OVER_FOR));
+        let note = |group, why, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            handed_over.note(GroupId::new(group), why, now)
+        };
+        assert!(note(1, Why::CannotStore, 0));
+        assert!(!note(1, Why::CannotStore, 59));
+        assert!(note(1, Why::LacksPacks, 20), "another reason");
+        assert!(!note(1, Why::LacksPacks, 59));
+        assert!(note(2, Why::CannotStore, 59), "another group");
+        assert!(note(1, Why::CannotStore, HANDED_OVER_FOR.as_secs()));
     }
 }

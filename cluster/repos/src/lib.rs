@@ -23,7 +23,7 @@
 //! - `mirrors`: repositories that follow others or are copied to others, run by the leader of their shard.
 //! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space;
 //!   `handover`: a leader that lacks packs.
-//! - `repo_limits`: what a repository may hold.
+//! - `repo_limits`: what a repository may hold, and what is asked of pushes to it.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
 
 mod access;

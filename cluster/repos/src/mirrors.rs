@@ -5,7 +5,7 @@
 //! over when its lease is over.
 //!
 //! - [`run`]: one run. `destination`: the shard as what a pull mirror pushes to.
-//! - [`set`]: what an operator says of mirrors, at any node.
+//! - [`set`]: what an operator says of mirrors, at any node. `look`: what a new one would take from the side that it writes to.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
@@ -22,9 +22,11 @@ use crate::metrics;
 use crate::repos::{Inner, Repos};
 
 mod destination;
+mod look;
 mod run;
 mod set;
 
+pub(crate) use look::Looks;
 pub use set::{MirrorAddress, MirrorEdit};
 
 /// How often a leader looks for mirrors that are due.
@@ -69,14 +71,23 @@ impl Repos {
     pub fn start_mirrors(&self, config: MirrorsConfig) {
         let handle = Handle::current();
         let at_once = config.at_once.clamp(1, limits::MIRRORS_AT_ONCE_MAX);
+        let network = Arc::new(Network {
+            handle: handle.clone(),
+            trust: config.trust,
+            addresses: config.addresses,
+            timeouts: Timeouts::default(),
+        });
+        let looks = Looks {
+            network: Arc::clone(&network),
+            work: Scope::root("mirror looks", handle.clone(), look::LOOKS_AT_ONCE),
+        };
+        if self.inner.mirror_looks.set(looks).is_err() {
+            tracing::error!("mirrors are started twice: the first ones run");
+            return;
+        }
         let runner = Arc::new(Runner {
             inner: Arc::clone(&self.inner),
-            network: Arc::new(Network {
-                handle: handle.clone(),
-                trust: config.trust,
-                addresses: config.addresses,
-                timeouts: Timeouts::default(),
-            }),
+            network,
             work: Scope::root("mirrors", handle, at_once),
             at_once,
             running: Mutex::default(),

@@ -4,14 +4,16 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use henge_git::http::ServiceError;
-use henge_git::{RefStore, keeps_history};
-use henge_state::{ShardView, protecting};
+use henge_git::{Deadline, ReachError, RefStore, Stop, keeps_history};
+use henge_state::ShardView;
 use henge_types::{
     Command, ErrorCode, LogIndex, ObjectId, PreviousValue, RefName, RefPattern, RefRefusal,
-    RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand,
+    RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand, limits,
 };
 
 use crate::catalogue::{Freshness, Reader};
@@ -19,10 +21,15 @@ use crate::error::{self, from_refusal};
 use crate::frames::{self, ReadVerb, WireMove, WireProtected};
 use crate::push::commit::NOT_TAKEN;
 use crate::reads::{Found, Local, Target, broke_off};
+use crate::ref_updates::looked;
 use crate::repos::Inner;
 
 /// Times that a change of the protected refs is resolved to another life of the repository.
 const LIVES_MAX: usize = 3;
+
+/// Why nothing of it was done.
+const TAKES_TOO_LONG: &str =
+    "the histories of these refs take too long to look through: change fewer at once";
 
 /// Whether refs come under protection or out of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +55,9 @@ impl Inner {
             Found::Here(local) => {
                 let looked = self.look_at_moves(local, moves.to_vec()).await;
                 looked.map_err(|error| {
+                    if error.kind() == io::ErrorKind::TimedOut {
+                        return error::failed(ErrorCode::Timeout, TAKES_TOO_LONG);
+                    }
                     tracing::error!(%error, "the history of a repository cannot be read");
                     error::internal("the repository cannot be read: tell its operator")
                 })
@@ -66,7 +76,9 @@ impl Inner {
     ) -> io::Result<WireProtected> {
         let repo = local.refs.repo();
         let objects = self.opened(&repo.network, repo.object_format);
-        let stop = self.deadline();
+        // Whoever asked has its answer by then, whatever it is.
+        let within = Duration::from_millis(limits::API_REQUEST_MS_MAX);
+        let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), within));
         let looking = self.work.blocking("history", move || {
             let look = |(name, new): &(RefName, ObjectId)| {
                 let old = local.refs.get(name);
@@ -74,7 +86,10 @@ impl Inner {
                     Some(old) => keeps_history(&objects, old, *new, &stop),
                     None => Ok(true),
                 };
-                let keeps = keeps.map_err(io::Error::other)?;
+                let keeps = keeps.map_err(|error| match error {
+                    ReachError::Stopped => io::ErrorKind::TimedOut.into(),
+                    error @ ReachError::Store(_) => io::Error::other(error),
+                })?;
                 Ok(WireMove { old, keeps })
             };
             let moves: io::Result<_> = moves.iter().map(look).collect();
@@ -137,7 +152,7 @@ impl Inner {
         &self,
         path: &RepoPath,
         target: &Target,
-        updates: &[RefUpdate],
+        updates: &Arc<[RefUpdate]>,
         checked_at: LogIndex,
     ) -> Result<Looked, ServiceError> {
         let unprotected = Looked {
@@ -154,15 +169,22 @@ impl Inner {
             return Ok(unprotected);
         }
         let rules = self.protected(path, &[]).await?.protections;
-        let of_protected: Vec<_> = moves
-            .into_iter()
-            .filter(|(name, _)| protecting(&rules, name).is_some())
-            .collect();
+        let sorting = self.work.blocking("protected refs", move || {
+            let patterns = rules.patterns();
+            let is_protected =
+                |(name, _): &(RefName, ObjectId)| patterns.first_match(name).is_some();
+            moves.into_iter().filter(is_protected).collect::<Vec<_>>()
+        });
+        let of_protected = looked(sorting.await)?;
         if of_protected.is_empty() {
             return Ok(unprotected);
         }
-        let looked = self.protected(path, &of_protected).await?;
-        Ok(judge(updates, &of_protected, &looked))
+        let seen = self.protected(path, &of_protected).await?;
+        let updates = Arc::clone(updates);
+        let judging = self.work.blocking("protected refs", move || {
+            judge(&updates, &of_protected, &seen)
+        });
+        looked(judging.await)
     }
 }
 
@@ -182,6 +204,7 @@ fn judge(updates: &[RefUpdate], moves: &[(RefName, ObjectId)], looked: &WireProt
         .zip(&looked.moves)
         .map(|((name, _), moved)| (name, *moved))
         .collect();
+    let patterns = looked.protections.patterns();
     let mut refused = BTreeMap::new();
     let mut checked = updates.to_vec();
     for (at, update) in checked.iter_mut().enumerate() {
@@ -197,7 +220,7 @@ fn judge(updates: &[RefUpdate], moves: &[(RefName, ObjectId)], looked: &WireProt
             matches!(update.expected, PreviousValue::MustExistAndMatch(value) if value != old);
         if !keeps
             && !stale
-            && let Some(pattern) = protecting(&looked.protections, &update.name).cloned()
+            && let Some(pattern) = patterns.first_match(&update.name).cloned()
         {
             let refusal = RefRefusal::ProtectedFromForce { pattern };
             refused.insert(at, (refusal, Some(old)));

@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_cluster::{BulkStream, ClusterError};
-use henge_git::http::ServiceError;
+use henge_git::http::{ServiceError, too_many_without_token};
 use henge_git::{
-    Admission, FetchError, FetchLimits, FetchPolicy, Output, Protocol, Service, Stop, advertise,
-    advertise_peeled, pkt, upload_pack,
+    Admission, Asker, FetchError, FetchLimits, FetchPolicy, Output, Protocol, Service, Stop,
+    advertise, advertise_peeled, pkt, upload_pack,
 };
+use henge_types::command::VERSION_READS_OF_ANYBODY;
 use henge_types::{
     ErrorCode, Generation, GroupId, NetworkId, NodeId, RepoId, RepoPath, RepoRecord, limits,
 };
@@ -159,7 +160,7 @@ impl Inner {
                 }
                 Err(NotServed::Elsewhere(why)) => {
                     tracing::debug!(group = %target.group, why, "read passed to another node");
-                    self.forward(&target, verb, body).await
+                    self.forward(reader, &target, verb, body).await
                 }
                 Err(not_served) => Err(not_served),
             };
@@ -183,6 +184,7 @@ impl Inner {
 
     async fn forward(
         &self,
+        reader: Reader,
         target: &Target,
         verb: &ReadVerb,
         body: &Bytes,
@@ -192,7 +194,7 @@ impl Inner {
             repo: target.repo,
             network: target.network,
             generation: target.generation,
-            verb: verb.clone(),
+            verb: verb.clone().asked_by(reader, self.knows_readers()),
         };
         let mut last = "no other replica".to_owned();
         let mut throttled = None;
@@ -209,9 +211,17 @@ impl Inner {
             }
         }
         match throttled {
+            Some(_) if reader == Reader::Anybody => {
+                Err(NotServed::Failed(too_many_without_token()))
+            }
             Some(node) => Err(NotServed::Failed(error::too_many_fetches(node))),
             None => Err(NotServed::Elsewhere(last)),
         }
+    }
+
+    /// Whether all nodes understand that a read is asked by somebody of whom nothing is known.
+    pub(crate) fn knows_readers(&self) -> bool {
+        self.cluster.all_have_said(VERSION_READS_OF_ANYBODY)
     }
 
     /// The other replicas, the leader first.
@@ -294,9 +304,17 @@ impl Inner {
     }
 
     /// The bounds of a fetch that holds a place.
-    pub(crate) fn fetch_limits(stop: Stop, admitted: Option<Arc<Admitted>>) -> FetchLimits {
+    pub(crate) fn fetch_limits(
+        stop: Stop,
+        reader: Reader,
+        admitted: Option<Arc<Admitted>>,
+    ) -> FetchLimits {
         FetchLimits {
             stop,
+            asker: match reader {
+                Reader::Known => Asker::Known,
+                Reader::Anybody => Asker::Anybody,
+            },
             admission: admitted.map(|admitted| admitted as Arc<dyn Admission>),
             ..FetchLimits::default()
         }
@@ -384,12 +402,12 @@ impl Inner {
     /// When the answer could not be finished: it must break off.
     pub(crate) fn answer_elsewhere(
         &self,
+        reader: Reader,
         target: &Target,
-        verb: &ReadVerb,
-        body: &Bytes,
+        (verb, body): (&ReadVerb, &Bytes),
         output: &mut dyn Output,
     ) -> io::Result<()> {
-        match Handle::current().block_on(self.forward(target, verb, body)) {
+        match Handle::current().block_on(self.forward(reader, target, verb, body)) {
             Ok(stream) => {
                 metrics::read_forwarded(verb.name());
                 let stream = Impatient::for_at_most(ANSWER_REST_MAX, stream);
@@ -418,7 +436,7 @@ pub(crate) fn wire_refs(local: &Local, prefix: &str) -> WireRefs {
 
 impl ReadVerb {
     /// For metrics.
-    pub(crate) const fn name(&self) -> &'static str {
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::InfoRefs { .. } => "info_refs",
             Self::UploadPack { .. } => "upload_pack",
@@ -426,6 +444,7 @@ impl ReadVerb {
             Self::Protected => "protected",
             Self::PushCertificates { .. } => "push_certificates",
             Self::Bundle { .. } => "bundle",
+            Self::OfAnybody(verb) => verb.name(),
         }
     }
 }

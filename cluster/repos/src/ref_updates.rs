@@ -1,4 +1,10 @@
 //! Changes of refs that bring no objects: from the API, not from a push.
+//!
+//! Whether they may be made is looked at in one pass over the refs, away from the threads that serve.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
 
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
@@ -39,6 +45,7 @@ impl Inner {
                 limits::REF_UPDATES_MAX
             )));
         }
+        let updates: Arc<[RefUpdate]> = updates.into();
         let fresh = [Freshness::Linearizable; LOOKS_MAX - 1];
         for freshness in [Freshness::Local].into_iter().chain(fresh) {
             let record = self.catalogue.find(path, freshness).await?;
@@ -91,43 +98,87 @@ impl Inner {
         &self,
         path: &RepoPath,
         target: &Target,
-        updates: &[RefUpdate],
+        updates: &Arc<[RefUpdate]>,
     ) -> Result<Option<LogIndex>, ServiceError> {
+        let (target, updates) = (*target, Arc::clone(updates));
         let Some(view) = self.cluster.view(target.group) else {
             let before = self.refs(path, "refs/").await?;
-            check_values(updates, || {
-                before
-                    .refs
-                    .iter()
-                    .map(|(name, value)| (name.as_str(), *value))
-            })?;
-            return Ok(Some(before.applied));
+            let looking = self.work.blocking("values of refs", move || {
+                let refs = before.refs.iter();
+                check_values(&updates, refs.map(|(name, value)| (name.as_str(), *value)))?;
+                Ok::<_, ServiceError>(Some(before.applied))
+            });
+            return looked(looking.await)?;
         };
         let barrier = self.cluster.read_barrier(target.group, QUORUM_WAIT).await;
         barrier.map_err(|error| from_cluster(&error))?;
-        view.with(|state, applied| {
-            let shard = ShardView::new(state);
+        let at = view.now();
+        let looking = self.work.blocking("values of refs", move || {
+            let shard = ShardView::new(&at.state);
             if shard.live_repo(&target.repo, target.generation).is_err() {
                 return Ok(None);
             }
-            check_values(updates, || shard.ref_texts(&target.repo, "refs/"))?;
-            Ok(Some(applied))
-        })
+            check_values(&updates, shard.ref_texts(&target.repo, "refs/"))?;
+            Ok::<_, ServiceError>(Some(at.applied))
+        });
+        looked(looking.await)?
     }
 }
 
+/// What a look away from the serving threads came to.
+///
+/// # Errors
+/// `Internal` when it panicked.
+pub(crate) fn looked<T>(looked: io::Result<T>) -> Result<T, ServiceError> {
+    looked.map_err(|error| {
+        tracing::error!(%error, "updates of refs cannot be looked at");
+        error::internal("the updates cannot be looked at: the node's log says more")
+    })
+}
+
+/// Whether a value is still to be found: at any ref, and at a branch.
+#[derive(Debug, Clone, Copy)]
+struct Sought {
+    any: bool,
+    branch: bool,
+}
+
 /// A new value must be known to be whole, and a branch's to be a commit: both are if a ref, and for a
-/// branch a branch, has it.
-fn check_values<'a, R>(updates: &[RefUpdate], refs: impl Fn() -> R) -> Result<(), ServiceError>
-where
-    R: Iterator<Item = (&'a str, ObjectId)>,
-{
+/// branch a branch, has it. One pass over the refs, up to where all values are found.
+fn check_values<'a>(
+    updates: &[RefUpdate],
+    refs: impl Iterator<Item = (&'a str, ObjectId)>,
+) -> Result<(), ServiceError> {
+    let mut sought: BTreeMap<ObjectId, Sought> = BTreeMap::new();
     for update in updates {
         let Some(new) = update.new else { continue };
-        let mut holders = refs().filter(|(_, value)| *value == new);
+        let nothing = Sought {
+            any: true,
+            branch: false,
+        };
+        sought.entry(new).or_insert(nothing).branch |= update.name.is_branch();
+    }
+    for (name, value) in refs {
+        if sought.is_empty() {
+            return Ok(());
+        }
+        let Some(still) = sought.get_mut(&value) else {
+            continue;
+        };
+        still.any = false;
+        still.branch &= !name.starts_with("refs/heads/");
+        if !still.branch {
+            sought.remove(&value);
+        }
+    }
+    for update in updates {
+        let Some(new) = update.new else { continue };
         let any_ref_will_do = !update.name.is_branch();
-        let known = holders.any(|(name, _)| any_ref_will_do || name.starts_with("refs/heads/"));
-        if !known {
+        let is_sought = sought.get(&new).is_some_and(|still| match any_ref_will_do {
+            true => still.any,
+            false => still.branch,
+        });
+        if is_sought {
             let what = if any_ref_will_do { "ref" } else { "branch" };
             return Err(error::invalid(format!(
                 "no {what} of the repository is at {new}: push it first"
@@ -177,15 +228,38 @@ mod tests {
 
     #[test]
     fn a_new_value_must_be_one_that_a_ref_has() {
-        assert!(check_values(&[update("refs/heads/x", Some(1))], before).is_ok());
-        assert!(check_values(&[update("refs/tags/x", Some(2))], before).is_ok());
-        assert!(check_values(&[update("refs/heads/x", None)], before).is_ok());
-        assert!(check_values(&[update("refs/heads/x", Some(3))], before).is_err());
+        assert!(check_values(&[update("refs/heads/x", Some(1))], before()).is_ok());
+        assert!(check_values(&[update("refs/tags/x", Some(2))], before()).is_ok());
+        assert!(check_values(&[update("refs/heads/x", None)], before()).is_ok());
+        assert!(check_values(&[update("refs/heads/x", Some(3))], before()).is_err());
     }
 
     #[test]
     fn a_branch_takes_only_what_a_branch_has() {
-        assert!(check_values(&[update("refs/heads/x", Some(2))], before).is_err());
-        assert!(check_values(&[update("refs/tags/x", Some(1))], before).is_ok());
+        assert!(check_values(&[update("refs/heads/x", Some(2))], before()).is_err());
+        assert!(check_values(&[update("refs/tags/x", Some(1))], before()).is_ok());
+        let both = [
+            update("refs/tags/y", Some(2)),
+            update("refs/heads/y", Some(2)),
+        ];
+        let refused = check_values(&both, before()).expect_err("no branch has it");
+        assert!(refused.message.starts_with("no branch "), "{refused:?}");
+        assert!(check_values(&both[..1], before()).is_ok());
+    }
+
+    /// All refs of the repository were looked through for each update.
+    #[test]
+    fn the_refs_are_looked_through_once_for_all_updates() {
+        let looked_at = std::cell::Cell::new(0);
+        let values = (0..=u8::MAX).map(|byte| ObjectId::Sha1([byte; 20]));
+        let refs = values.map(|value| {
+            looked_at.set(looked_at.get() + 1);
+            ("refs/heads/one-of-many", value)
+        });
+        let updates: Vec<_> = (0..200)
+            .map(|byte| update(&format!("refs/heads/n{byte}"), Some(byte)))
+            .collect();
+        check_values(&updates, refs).expect("all are found");
+        assert!(looked_at.get() <= 201, "{} refs", looked_at.get());
     }
 }

@@ -3,11 +3,13 @@
 use std::sync::Arc;
 
 use henge_cluster::StateAt;
-use henge_git::{CommitError, Nonces, PushLimits, PushPolicy, Quota, RefStore, Rule, VerifiedPush};
+use henge_git::{
+    CommitError, Nonces, ObjectRules, PushLimits, PushPolicy, Quota, RefStore, Rule, VerifiedPush,
+};
 use henge_state::ShardView;
 use henge_types::{
-    Generation, LogIndex, NonceSeed, ObjectFormat, ObjectId, PushCertificateRecord, RefName,
-    RefProtections, RefVerdict, Refusal, RepoId, ShardRepo, limits,
+    FsckLevel, Generation, LogIndex, NonceSeed, ObjectFormat, ObjectId, PushCertificateRecord,
+    RefName, RefProtections, RefVerdict, Refusal, RepoId, ShardRepo, limits,
 };
 
 /// One repository at one point in time. Reads only.
@@ -78,6 +80,14 @@ impl StateRefs {
     }
 
     /// The protected refs.
+    fn object_rules(&self) -> Arc<ObjectRules> {
+        let rules = ShardView::new(&self.at.state).push_rules(&self.repo.repo);
+        Arc::new(match rules.fsck {
+            FsckLevel::Strict => ObjectRules::strict(),
+            FsckLevel::Lenient => ObjectRules::lenient(),
+        })
+    }
+
     pub(crate) fn protections(&self) -> RefProtections {
         ShardView::new(&self.at.state).protections(&self.repo.repo)
     }
@@ -147,13 +157,13 @@ impl RefStore for StateRefs {
     }
 
     fn push_policy(&self) -> PushPolicy {
-        let protections = self.protections().rules.into_iter();
         PushPolicy {
             updates: match self.repo.archived {
                 true => Rule::Denied,
                 false => Rule::Allowed,
             },
-            protected: protections.map(|rule| rule.pattern).collect(),
+            protected: self.protections().patterns(),
+            objects: Some(self.object_rules()),
             ..PushPolicy::default()
         }
     }

@@ -1,8 +1,10 @@
-//! What a repository may hold: kept in its shard, refused by by whoever leads a push.
+//! What a repository may hold, and what is asked of pushes to it: kept in its shard, refused by whoever leads a push.
 
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
-use henge_types::{Command, Refusal, Reply, RepoLimits, RepoPath, ShardCommand};
+use henge_types::{
+    Command, Generation, PushRules, Refusal, Reply, RepoId, RepoLimits, RepoPath, ShardCommand,
+};
 
 use crate::catalogue::{Freshness, QUORUM_WAIT};
 use crate::error::{self, from_cluster, from_refusal};
@@ -20,6 +22,7 @@ impl Inner {
             MaintainAnswer::Limits(limits) => Ok(limits),
             other @ (MaintainAnswer::Stats(_)
             | MaintainAnswer::Mirrors(_)
+            | MaintainAnswer::PushRules(_)
             | MaintainAnswer::NotLeader
             | MaintainAnswer::WrongGeneration
             | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
@@ -32,14 +35,55 @@ impl Inner {
         path: &RepoPath,
         limits: RepoLimits,
     ) -> Result<(), ServiceError> {
+        let set = |repo, generation| ShardCommand::SetLimits {
+            repo,
+            generation,
+            limits,
+        };
+        self.set_in_shard(principal, path, set).await
+    }
+
+    /// Read by the leader of the shard.
+    pub(crate) async fn push_rules(
+        self: &std::sync::Arc<Self>,
+        path: &RepoPath,
+    ) -> Result<PushRules, ServiceError> {
+        match self.ask_maintenance(path, MaintainVerb::PushRules).await? {
+            MaintainAnswer::PushRules(rules) => Ok(rules),
+            other @ (MaintainAnswer::Stats(_)
+            | MaintainAnswer::Mirrors(_)
+            | MaintainAnswer::Limits(_)
+            | MaintainAnswer::NotLeader
+            | MaintainAnswer::WrongGeneration
+            | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
+        }
+    }
+
+    pub(crate) async fn set_push_rules(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        rules: PushRules,
+    ) -> Result<(), ServiceError> {
+        let set = |repo, generation| ShardCommand::SetPushRules {
+            repo,
+            generation,
+            rules,
+        };
+        self.set_in_shard(principal, path, set).await
+    }
+
+    /// Proposes what is kept in the repository's shard alone.
+    async fn set_in_shard(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        set: impl Fn(RepoId, Generation) -> ShardCommand,
+    ) -> Result<(), ServiceError> {
         for freshness in [Freshness::Local, Freshness::Linearizable] {
             let record = self.catalogue.find(path, freshness).await?;
             let target = self.target(&record);
-            let command = Command::Shard(ShardCommand::SetLimits {
-                repo: target.repo,
-                generation: target.generation,
-                limits,
-            });
+            let command = Command::Shard(set(target.repo, target.generation));
             let request = self
                 .catalogue
                 .binding(target.group, &command, principal, target.repo);
@@ -54,7 +98,7 @@ impl Inner {
                 other @ (Reply::RefsUpdated { .. }
                 | Reply::Recheck
                 | Reply::Repo(_)
-                | Reply::UnknownOutcome) => return Err(error::unexpected("set_limits", &other)),
+                | Reply::UnknownOutcome) => return Err(error::unexpected("settings", &other)),
             }
         }
         Err(error::not_found(path))
@@ -65,7 +109,7 @@ impl Inner {
     /// What the state says now; asked of whoever leads.
     pub(crate) fn limits_here(
         view: ShardView<'_, henge_state::State>,
-        repo: &henge_types::RepoId,
+        repo: &RepoId,
     ) -> MaintainAnswer {
         MaintainAnswer::Limits(view.limits(repo))
     }

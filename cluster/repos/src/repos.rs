@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_cluster::Cluster;
-use henge_git::http::ServiceError;
+use henge_git::http::{PlaceBounds, Places, ServiceError};
 use henge_git::{Bundles, Deadline, Objects, ObjectsPool, Responses, Stop};
 use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
@@ -32,6 +32,7 @@ use crate::maintain::Maintenance;
 use crate::maintain::ask::MaintainService;
 use crate::maintain::check::Checks;
 use crate::maintain::check_ask::{CheckService, Start};
+use crate::mirrors::Looks;
 use crate::push::lead::PushService;
 use crate::reads::{Found, ReadService, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
@@ -81,7 +82,7 @@ pub(crate) struct Inner {
     pub(crate) pushes: Semaphore,
     pub(crate) fetches: Admissions,
     /// Of those without a token: whoever has one always finds some of the others free.
-    pub(crate) anonymous_fetches: Arc<Semaphore>,
+    pub(crate) anonymous_fetches: Places,
     pub(crate) space: Space,
     /// Where pushes lie while they come in.
     pub(crate) spool_dir: PathBuf,
@@ -91,6 +92,8 @@ pub(crate) struct Inner {
     pub(crate) responses: Responses,
     /// The starts of clones; none where they are switched off.
     pub(crate) bundles: OnceLock<Bundles>,
+    /// How the other sides of mirrors are reached; none where mirrors are not run.
+    pub(crate) mirror_looks: OnceLock<Looks>,
     pub(crate) found_sound: FoundSound,
     pub(crate) arrivals: Arrivals,
     pub(crate) handed_over: HandedOver,
@@ -176,10 +179,15 @@ impl Repos {
             checks: Checks::default(),
             pushes: Semaphore::new(limits::PUSHES_AT_ONCE),
             fetches: Admissions::default(),
-            anonymous_fetches: Arc::new(Semaphore::new(limits::ANONYMOUS_FETCHES_AT_ONCE)),
+            anonymous_fetches: Places::new(PlaceBounds {
+                in_all: limits::ANONYMOUS_FETCHES_AT_ONCE,
+                per_address: limits::ANONYMOUS_FETCHES_PER_ADDRESS,
+                per_connection: limits::ANONYMOUS_FETCHES_PER_CONNECTION,
+            }),
             space: Space::default(),
             opened: ObjectsPool::default(),
             bundles: OnceLock::new(),
+            mirror_looks: OnceLock::new(),
             found_sound: FoundSound::default(),
             arrivals: Arrivals::default(),
             handed_over: HandedOver::default(),

@@ -9,13 +9,15 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::StreamExt;
 use henge_git::http::{
-    BundleAnswer, ByteRange, Caller, GitService, ServiceError, Spool, stream_blocking,
+    BundleAnswer, ByteRange, Caller, GitService, ServiceError, Spool, TakenPlace, stream_blocking,
+    too_many_without_token, until_sent,
 };
-use henge_git::{Admission, BundleId, FetchPolicy, Protocol, Service, advertise_missing};
+use henge_git::{
+    Admission, BundleId, FetchPolicy, Protocol, PushHead, Service, advertise_missing, told_before,
+};
 use henge_runtime::Scope;
 use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord};
 use tokio::io::AsyncReadExt;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::io::ReaderStream;
 
 use crate::access::{allow, creates};
@@ -88,6 +90,13 @@ impl GitService for Repos {
         }
     }
 
+    async fn may_fetch(&self, caller: &Caller, repo: &str) -> Result<(), ServiceError> {
+        match &caller.name {
+            Some(name) => allow(Some(name)).map(drop),
+            None => self.public(repo).await.map(drop),
+        }
+    }
+
     async fn upload_pack(
         &self,
         caller: Caller,
@@ -110,23 +119,18 @@ impl GitService for Repos {
                 let inner = Arc::clone(&self.inner);
                 let target = inner.target_of(&local);
                 let stop = inner.deadline();
-                Ok(stream_blocking(
-                    &self.inner.work,
-                    &stop.clone(),
-                    move |output| {
-                        let limits = Inner::fetch_limits(stop, Some(admitted));
-                        let answered = inner.upload_pack(local, protocol, &request, output, limits);
-                        let outcome = match answered {
-                            Ok(Answered::Elsewhere) => {
-                                inner.answer_elsewhere(&target, &verb, &request, output)
-                            }
-                            Ok(Answered::Here) => Ok(()),
-                            Err(error) => Err(error),
-                        };
-                        drop(anonymous);
-                        outcome
-                    },
-                ))
+                let working = Arc::clone(&admitted);
+                let body = stream_blocking(&self.inner.work, &stop.clone(), move |output| {
+                    let limits = Inner::fetch_limits(stop, reader, Some(working));
+                    match inner.upload_pack(local, protocol, &request, output, limits)? {
+                        Answered::Elsewhere => {
+                            inner.answer_elsewhere(reader, &target, (&verb, &request), output)
+                        }
+                        Answered::Here => Ok(()),
+                    }
+                });
+                // The job waits for the client to take its last pieces: until then it holds what it works with.
+                Ok(until_sent(body, (admitted, anonymous)))
             }
             Found::There(stream) => {
                 // Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
@@ -207,7 +211,7 @@ impl GitService for Repos {
 pub(crate) struct Place {
     path: RepoPath,
     admitted: Arc<Admitted>,
-    anonymous: Option<OwnedSemaphorePermit>,
+    anonymous: Option<TakenPlace>,
 }
 
 impl Place {
@@ -224,19 +228,30 @@ impl Place {
     }
 }
 
-async fn turn(of: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ServiceError> {
-    let turn = tokio::time::timeout(TURN_WAIT, Arc::clone(of).acquire_owned());
-    let turn = turn
-        .await
-        .map_err(|_| error::too_many_anonymous_fetches())?;
-    turn.map_err(|_| error::unavailable("the node is stopping"))
+/// What a push goes to.
+enum Pushed {
+    /// A repository that was there.
+    Found(RepoRecord),
+    /// One that the push made.
+    Created(RepoRecord),
 }
 
-/// Nobody said that everybody may see it.
-fn made_by_a_push() -> CreateOptions {
-    CreateOptions {
-        private: true,
-        ..CreateOptions::default()
+/// The same for one that got no further.
+fn also_created(error: ServiceError, created: Option<&RepoPath>) -> ServiceError {
+    match created {
+        Some(path) => ServiceError {
+            message: format!("{} (created {path}, private, before that)", error.message),
+            ..error
+        },
+        None => error,
+    }
+}
+
+/// The report for a person whose push made a repository, who is told so.
+fn with_creation(report: Bytes, created: Option<RepoPath>, head: &PushHead) -> Bytes {
+    match created {
+        Some(path) => told_before(&format!("created {path}, private\n"), head, report),
+        None => report,
     }
 }
 
@@ -260,7 +275,12 @@ impl Repos {
                 allow(Some(&name))?;
                 None
             }
-            None => Some(turn(&self.inner.anonymous_fetches).await?),
+            None => {
+                let places = &self.inner.anonymous_fetches;
+                // Nobody waits in a line that anybody can fill: who has a token is asked for it at once.
+                let place = places.try_enter(caller.peer);
+                Some(place.ok_or_else(too_many_without_token)?)
+            }
         };
         let path = match anonymous {
             Some(_) => self.public(repo).await?.0,
@@ -295,7 +315,6 @@ impl Repos {
         if service == Service::ReceivePack {
             return Err(error::log_in_first());
         }
-        let _turn = turn(&self.inner.anonymous_fetches).await?;
         let (path, record) = self.public(repo).await?;
         match protocol {
             Protocol::V2 => self.capabilities(service, protocol, &record),
@@ -384,15 +403,25 @@ impl Repos {
         prepared: &Prepared,
     ) -> Result<Bytes, ServiceError> {
         let mut freshness = Freshness::Local;
+        let mut created = None;
         for _ in 0..LIVES_MAX {
-            let record = self.find_or_create(principal, path, freshness).await?;
+            let record = match self.find_or_create(principal, path, freshness).await? {
+                Pushed::Found(record) => record,
+                Pushed::Created(record) => {
+                    created = Some(record.path.clone());
+                    record
+                }
+            };
             let cluster = &self.inner.cluster;
             // One id for one life: a refusal by an earlier life must not be taken for this one's.
             let id = cluster.next_request_id(record.network.shard(cluster.shards()));
             let spool = Arc::clone(spool);
             let push = Receiving::new(&self.inner, spool, &record, id, principal, prepared.digest);
-            match push.run().await? {
-                Verdict::Report(report) => return Ok(report),
+            let pushed = push.run().await;
+            match pushed.map_err(|error| also_created(error, created.as_ref()))? {
+                Verdict::Report(report) => {
+                    return Ok(with_creation(report, created, &prepared.head));
+                }
                 Verdict::Resolve => freshness = Freshness::Linearizable,
             }
         }
@@ -422,21 +451,21 @@ impl Repos {
         principal: &str,
         path: &RepoPath,
         freshness: Freshness,
-    ) -> Result<RepoRecord, ServiceError> {
+    ) -> Result<Pushed, ServiceError> {
         let catalogue = &self.inner.catalogue;
         match catalogue.find(path, freshness).await {
             Err(error) if error.code == ErrorCode::NotFound && creates(principal, path) => {}
-            found => return found,
+            found => return found.map(Pushed::Found),
         }
-        match catalogue
-            .create(principal, path.clone(), made_by_a_push())
-            .await
-        {
+        // Private: nobody said that everybody may see it.
+        let options = CreateOptions::default();
+        match catalogue.create(principal, path.clone(), options).await {
             // Somebody else was faster: that one is pushed to.
             Err(error) if error.code == ErrorCode::AlreadyExists => {
-                catalogue.find(path, Freshness::Linearizable).await
+                let found = catalogue.find(path, Freshness::Linearizable).await;
+                found.map(Pushed::Found)
             }
-            created => created,
+            created => created.map(Pushed::Created),
         }
     }
 }

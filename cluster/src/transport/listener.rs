@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
-use henge_types::NodeId;
+use henge_types::{NodeId, limits};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -19,12 +19,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::server::Connected;
 
 use super::bulk::Bulk;
+use super::handshakes::{Failure, Handshake, Handshakes};
 use super::tls::{ALPN_BULK, ALPN_GRPC, Tls};
 
 /// Accepted gRPC connections waiting for the server; members are few.
 const ACCEPTED_MAX: usize = 64;
 /// How long a handshake may take.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(limits::HANDSHAKE_MS_MAX);
 /// A pause after accept failed (out of file descriptors), so that it is not tried in a tight loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -83,17 +84,18 @@ pub async fn listen(
     listen: SocketAddr,
     tls: &Tls,
     bulk: Bulk,
+    handshakes: Handshakes,
     scope: &Scope,
 ) -> io::Result<ReceiverStream<io::Result<GrpcStream>>> {
     let listener = TcpListener::bind(listen).await?;
     let acceptor = TlsAcceptor::from(Arc::new(tls.server(&[ALPN_GRPC, ALPN_BULK])));
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     let tls = tls.clone();
-    let handshakes = scope.child("handshakes");
+    let under_way = scope.child("handshakes");
     scope.spawn("cluster accept", OnPanic::EndProcess, async move {
         loop {
-            let tcp = match listener.accept().await {
-                Ok((tcp, _)) => tcp,
+            let (tcp, address) = match listener.accept().await {
+                Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a cluster connection");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -102,17 +104,42 @@ pub async fn listen(
             };
             let (acceptor, tls, bulk, sender) =
                 (acceptor.clone(), tls.clone(), bulk.clone(), sender.clone());
-            handshakes.spawn("handshake", OnPanic::Log, async move {
-                let accepted = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await;
-                match accepted {
-                    Ok(Ok(stream)) => hand_over(stream, &tls, &bulk, &sender).await,
-                    Ok(Err(error)) => tracing::warn!(%error, "cluster handshake refused"),
-                    Err(_) => tracing::debug!("cluster handshake timed out"),
+            let handshake = handshakes.begin(address.ip());
+            under_way.spawn("handshake", OnPanic::Log, async move {
+                if let Some(stream) = accept(&acceptor, tcp, handshake).await {
+                    hand_over(stream, &tls, &bulk, &sender).await;
                 }
             });
         }
     });
     Ok(ReceiverStream::new(receiver))
+}
+
+/// The connection once it has shown a certificate of the cluster.
+async fn accept(
+    acceptor: &TlsAcceptor,
+    tcp: TcpStream,
+    handshake: Handshake,
+) -> Option<TlsStream<TcpStream>> {
+    let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp));
+    tokio::select! {
+        biased;
+        () = handshake.displaced() => {
+            handshake.failed(Failure::Displaced, &"too many at once");
+            None
+        }
+        accepted = accepting => match accepted {
+            Ok(Ok(stream)) => Some(stream),
+            Ok(Err(error)) => {
+                handshake.failed(Failure::Refused, &error);
+                None
+            }
+            Err(late) => {
+                handshake.failed(Failure::TimedOut, &late);
+                None
+            }
+        },
+    }
 }
 
 async fn hand_over(

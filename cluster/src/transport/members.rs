@@ -4,6 +4,7 @@
 //! before openraft sees it: a wiped follower must never be counted.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, RwLock};
 
 use henge_types::{ClusterId, Incarnation, NodeId, NodeRecord};
@@ -87,6 +88,13 @@ impl Members {
     /// All of them, by number.
     pub fn all(&self) -> Vec<NodeRecord> {
         self.read().values().cloned().collect()
+    }
+
+    /// Whether a member is reached at this address.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        let nodes = self.read();
+        let mut addresses = nodes.values().map(|node| node.rpc.parse::<SocketAddr>());
+        addresses.any(|rpc| rpc.is_ok_and(|rpc| rpc.ip().to_canonical() == address))
     }
 
     /// Takes over what the meta group says.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
-use henge_types::NodeId;
+use henge_types::{NodeId, limits};
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
@@ -18,6 +18,8 @@ use quinn::{
 use rustls_pki_types::CertificateDer;
 
 use super::bulk::{Bulk, BulkStream, BulkTransport};
+use super::handshakes::{Failure, Handshake, Handshakes};
+use super::listener::HANDSHAKE_TIMEOUT;
 use super::tls::{ALPN_BULK, Tls};
 
 /// Streams that one peer may have open here at once.
@@ -28,6 +30,8 @@ const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
 /// A connection that is silent for so long is dead; keep-alives make sure that no other is.
 const IDLE_MS_MAX: u32 = 6_000;
+/// What all connections that are not looked at yet may have sent.
+const HANDSHAKES_BYTES_MAX: u64 = 64 * limits::HANDSHAKE_QUIC_BYTES_MAX;
 /// Socket buffers asked of the kernel; it may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -50,7 +54,11 @@ impl Quic {
         let server =
             QuicServerConfig::try_from(tls.server(&[ALPN_BULK])).map_err(io::Error::other)?;
         let mut server = ServerConfig::with_crypto(Arc::new(server));
-        server.transport_config(Arc::clone(&transport));
+        server
+            .transport_config(Arc::clone(&transport))
+            .max_incoming(limits::HANDSHAKES_AT_ONCE_MAX)
+            .incoming_buffer_size(limits::HANDSHAKE_QUIC_BYTES_MAX)
+            .incoming_buffer_size_total(HANDSHAKES_BYTES_MAX);
         let client = QuicClientConfig::try_from(tls.client(ALPN_BULK)).map_err(io::Error::other)?;
         let mut client = ClientConfig::new(Arc::new(client));
         client.transport_config(transport);
@@ -69,17 +77,26 @@ impl Quic {
     }
 
     /// Accepts connections until the scope ends, handing their streams to `bulk`.
-    pub fn serve(&self, bulk: Bulk, scope: &Scope) {
+    pub fn serve(&self, bulk: Bulk, handshakes: Handshakes, scope: &Scope) {
         let quic = self.clone();
         let connections = scope.child("quic");
         scope.spawn("quic accept", OnPanic::EndProcess, async move {
             while let Some(incoming) = quic.endpoint.accept().await {
+                // Until it has answered, the address may be anybody's.
+                let is_unknown = !incoming.remote_address_validated() && incoming.may_retry();
+                if is_unknown && handshakes.are_many() {
+                    if let Err(error) = incoming.retry() {
+                        tracing::debug!(%error, "a quic client cannot be asked again");
+                    }
+                    continue;
+                }
+                let handshake = handshakes.begin(incoming.remote_address().ip());
                 let (bulk, tls) = (bulk.clone(), quic.tls.clone());
-                connections.spawn(
-                    "quic connection",
-                    OnPanic::Log,
-                    connection(incoming, bulk, tls),
-                );
+                connections.spawn("quic connection", OnPanic::Log, async move {
+                    if let Some(connected) = connected(incoming, handshake).await {
+                        serve_connection(&connected, &bulk, &tls).await;
+                    }
+                });
             }
         });
     }
@@ -135,15 +152,31 @@ impl BulkTransport for Quic {
     }
 }
 
-async fn connection(incoming: Incoming, bulk: Bulk, tls: Tls) {
-    let connection = match incoming.await {
-        Ok(connection) => connection,
-        Err(error) => {
-            tracing::debug!(%error, "quic handshake failed");
-            return;
+/// The connection once it has shown a certificate of the cluster.
+async fn connected(incoming: Incoming, handshake: Handshake) -> Option<Connection> {
+    let connecting = tokio::time::timeout(HANDSHAKE_TIMEOUT, incoming);
+    tokio::select! {
+        biased;
+        () = handshake.displaced() => {
+            handshake.failed(Failure::Displaced, &"too many at once");
+            None
         }
-    };
-    let peer = peer(&connection, &tls);
+        connected = connecting => match connected {
+            Ok(Ok(connection)) => Some(connection),
+            Ok(Err(error)) => {
+                handshake.failed(Failure::Refused, &error);
+                None
+            }
+            Err(late) => {
+                handshake.failed(Failure::TimedOut, &late);
+                None
+            }
+        },
+    }
+}
+
+async fn serve_connection(connection: &Connection, bulk: &Bulk, tls: &Tls) {
+    let peer = peer(connection, tls);
     while let Ok((send, receive)) = connection.accept_bi().await {
         bulk.accept(peer, tokio::io::join(receive, send));
     }

@@ -38,7 +38,9 @@ const LOST_TIP: u8 = 0x31;
 const PRUNED_AT: u8 = 0x32;
 const REPO_LIMITS: u8 = 0x33;
 const SHARED: u8 = 0x34;
+const PUSH_RULES: u8 = 0x35;
 const MIRROR: u8 = 0x28;
+const MIRROR_REMOVAL: u8 = 0x29;
 const PUSH_CERTIFICATE: u8 = 0x2c;
 const NONCE_SEED: u8 = 0x2d;
 
@@ -385,6 +387,11 @@ pub(crate) fn repo_limits(repo: &RepoId) -> Bytes {
     join(REPO_LIMITS, &[repo.as_bytes()])
 }
 
+/// What is asked of pushes to a repository.
+pub(crate) fn push_rules(repo: &RepoId) -> Bytes {
+    join(PUSH_RULES, &[repo.as_bytes()])
+}
+
 /// A mirror of a repository.
 pub(crate) fn mirror(repo: &RepoId, mirror: &MirrorId) -> Bytes {
     join(MIRROR, &[repo.as_bytes(), mirror.as_bytes()])
@@ -398,6 +405,16 @@ pub(crate) fn mirrors_of(repo: &RepoId) -> Bytes {
 /// All mirrors of the shard.
 pub(crate) fn mirrors() -> Bytes {
     join(MIRROR, &[])
+}
+
+/// What runs of a mirror may remove.
+pub(crate) fn mirror_removal(repo: &RepoId, mirror: &MirrorId) -> Bytes {
+    join(MIRROR_REMOVAL, &[repo.as_bytes(), mirror.as_bytes()])
+}
+
+/// The same of all mirrors of a repository.
+pub(crate) fn mirror_removals_of(repo: &RepoId) -> Bytes {
+    join(MIRROR_REMOVAL, &[repo.as_bytes()])
 }
 
 /// The push certificate that came with an entry; they sort by entry.
@@ -573,12 +590,14 @@ mod tests {
             compact_request(1, &request_of(1, 1, 1)),
             request_generation(),
             time(),
+            mirror_removal(&repo_of(1), &MirrorId::from_bytes([1; 16])),
+            push_rules(&repo_of(1)),
         ];
         let tags = keys.map(|key| key[0]);
         let expected = [
             0x01, 0x02, 0x03, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x20, 0x21, 0x22, 0x23,
             0x24, 0x25, 0x30, 0x31, 0x32, 0x33, 0x34, 0x17, 0x18, 0x26, 0x28, 0x2c, 0x2d, 0x19,
-            0x0d, 0x0e, 0x0f,
+            0x0d, 0x0e, 0x0f, 0x29, 0x35,
         ];
         assert_eq!(tags, expected);
     }

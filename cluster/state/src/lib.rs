@@ -30,7 +30,7 @@ pub use apply::{Header, apply};
 pub use meta::{MetaView, pending_actions};
 pub use outcome::{Action, Effect, Outcome};
 pub use requests::{RecordedRequest, RequestRecord, request_generation, wants_tending};
-pub use shard::{ShardView, protecting};
+pub use shard::ShardView;
 pub use state::State;
 pub use time::time_ms;
 pub use version::{NewerRelease, check_version, version};

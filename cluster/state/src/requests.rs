@@ -42,16 +42,28 @@ impl RecordedRequest {
 
 /// The record of a request, while it is kept.
 pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RecordedRequest> {
-    let compact = compact::find(view, id).map(|record| RecordedRequest {
-        bound: Bound::Digest(record.binding),
-        reply: record.reply,
-    });
-    compact.or_else(|| {
-        let record = full::find(view, id)?;
-        Some(RecordedRequest {
-            reply: record.reply.clone(),
-            bound: Bound::Whole(Box::new(record)),
-        })
+    recorded(compact::find(view, id), view, id)
+}
+
+/// What was found compactly; else what an earlier release recorded, whose ids name no generation.
+fn recorded(
+    compact: Option<compact::CompactRecord>,
+    view: &impl View,
+    id: &RequestId,
+) -> Option<RecordedRequest> {
+    if let Some(record) = compact {
+        return Some(RecordedRequest {
+            bound: Bound::Digest(record.binding),
+            reply: record.reply,
+        });
+    }
+    if id.generation().is_some() {
+        return None;
+    }
+    let record = full::find(view, id)?;
+    Some(RecordedRequest {
+        reply: record.reply.clone(),
+        bound: Bound::Whole(Box::new(record)),
     })
 }
 

@@ -6,20 +6,20 @@ mod forks;
 mod former_tips;
 mod lifecycle;
 mod mirrors;
+mod name_conflicts;
 mod packs;
 mod protection;
 mod pruning;
 mod push;
 mod quota;
 
-pub use protection::protecting;
-
 use henge_types::limits::{FORMER_TIP_MS, TIME_STEP_MS_MAX};
 use henge_types::stored::number;
 use henge_types::{
-    Generation, LogIndex, Mirror, MirrorId, MirrorKind, NetworkId, NonceSeed, ObjectId, PackId,
-    PackRecord, PruneMark, PushCertificateRecord, RefName, RefProtections, Refusal, RepoId,
-    RepoLimits, RequestId, ShardCommand, ShardRepo, ShardRepoState,
+    Generation, LogIndex, Mirror, MirrorId, MirrorKind, MirrorRemovalRecord, NetworkId, NonceSeed,
+    ObjectId, PackId, PackRecord, PruneMark, PushCertificateRecord, PushRules, RefName,
+    RefProtections, Refusal, RepoId, RepoLimits, RequestId, ShardCommand, ShardRepo,
+    ShardRepoState,
 };
 
 use crate::apply::Entry;
@@ -188,6 +188,13 @@ impl<'v, V: View> ShardView<'v, V> {
         Some(decode(number::MIRROR, &key, &bytes))
     }
 
+    /// What runs of a mirror may remove, where that is not at most half of the refs.
+    pub fn mirror_removal(self, repo: &RepoId, mirror: &MirrorId) -> Option<MirrorRemovalRecord> {
+        let key = keys::mirror_removal(repo, mirror);
+        let bytes = self.view.get(&key)?;
+        Some(decode(number::MIRROR_REMOVAL, &key, &bytes))
+    }
+
     /// The mirrors of a repository, by id.
     pub fn mirrors_of(self, repo: &RepoId) -> impl Iterator<Item = Mirror> + use<'v, V> {
         let all = keys::mirrors_of(repo);
@@ -290,6 +297,15 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
+    /// What is asked of pushes to a repository.
+    pub fn push_rules(self, repo: &RepoId) -> PushRules {
+        let key = keys::push_rules(repo);
+        let bytes = self.view.get(&key);
+        bytes.map_or_else(PushRules::default, |bytes| {
+            decode(number::PUSH_RULES, &key, &bytes)
+        })
+    }
+
     /// The push certificates that a repository keeps, the oldest first.
     pub fn push_certificates(
         self,
@@ -367,6 +383,11 @@ pub(crate) fn execute(
             generation,
             limits,
         } => lifecycle::set_limits(changes, repo, *generation, limits),
+        ShardCommand::SetPushRules {
+            repo,
+            generation,
+            rules,
+        } => lifecycle::set_push_rules(changes, repo, *generation, *rules),
         ShardCommand::ConfigureRepo(settings) => lifecycle::configure(changes, entry, settings),
         ShardCommand::ProtectRefs {
             repo,

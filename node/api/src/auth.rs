@@ -1,4 +1,4 @@
-//! Who asks: one admin token, in three forms, or nobody.
+//! Who asks: the administrator's token, in three forms, or nobody.
 //!
 //! Without a token nothing is answered but reads of public repositories: fetches, and the routes of [`OPEN`]. Those get
 //! no [`Principal`] and look by themselves whether the repository is public; one that is private is answered like one
@@ -7,25 +7,27 @@
 //!
 //! `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with `T` as the password and any
 //! user name, which is what git sends. Tokens in the query are not read: they end up in logs.
+//!
+//! A token for metrics opens that page and nothing else.
 
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use henge_git::http::{Caller, bundle_path};
+use henge_git::http::{
+    Caller, Peer, PlaceBounds, Places, bundle_path, too_many_without_token, until_sent,
+};
+use henge_runtime::Clock;
 use henge_types::{ErrorCode, limits};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method};
-use sha2::{Digest, Sha256};
-use std::fmt;
 use std::sync::Arc;
-use subtle::ConstantTimeEq;
-use thiserror::Error;
-use tokio::sync::Semaphore;
 
 use crate::error::ApiError;
 use crate::metrics;
+use crate::tokens::{Opens, Tokens};
+use crate::wrong_tokens::{PeerAddress, TooMany, WrongTokens};
 
 /// The user that the token belongs to.
 const ADMIN: &str = "admin";
@@ -36,8 +38,10 @@ const OPEN: [&str; 4] = [
     "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
     "/api/v1/repos/{owner}/{repo}/topics",
 ];
-/// A shorter token could be guessed.
-const TOKEN_BYTES_MIN: usize = 16;
+/// The user that a token for metrics belongs to.
+const MONITORING: &str = "monitoring";
+/// The route that such a token opens.
+const METRICS: &str = "/metrics";
 
 /// What is answered to requests without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,56 +50,6 @@ pub enum AnonymousReads {
     Allowed,
     /// Nothing: public means everybody with a token.
     Refused,
-}
-
-/// Why a text cannot be a token.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-pub enum InvalidToken {
-    /// It could be guessed.
-    #[error("the token has {bytes} bytes, at least {TOKEN_BYTES_MIN} are needed")]
-    TooShort {
-        /// Its bytes.
-        bytes: usize,
-    },
-    /// It cannot be sent in a header.
-    #[error("the token holds a character other than visible ASCII")]
-    Characters,
-}
-
-/// The admin's token: only its SHA-256 is kept, so that neither a dump nor the time a comparison takes
-/// says anything of it.
-#[derive(Clone)]
-pub struct AdminToken {
-    digest: [u8; 32],
-}
-
-impl AdminToken {
-    /// The token `text`.
-    ///
-    /// # Errors
-    /// When it is short or holds anything but visible ASCII.
-    pub fn new(text: &str) -> Result<Self, InvalidToken> {
-        if text.len() < TOKEN_BYTES_MIN {
-            return Err(InvalidToken::TooShort { bytes: text.len() });
-        }
-        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(InvalidToken::Characters);
-        }
-        let digest = Sha256::digest(text).into();
-        Ok(Self { digest })
-    }
-
-    /// Whether `presented` is the token; takes as long whatever it is.
-    fn matches(&self, presented: &[u8]) -> bool {
-        let digest: [u8; 32] = Sha256::digest(presented).into();
-        self.digest.ct_eq(&digest).into()
-    }
-}
-
-impl fmt::Debug for AdminToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("AdminToken(redacted)")
-    }
 }
 
 /// Who asks, put into a request's extensions once the token was checked.
@@ -115,6 +69,8 @@ enum Refusal {
     Missing,
     Malformed,
     Wrong,
+    /// The token opens something else.
+    Narrow,
 }
 
 impl Refusal {
@@ -123,6 +79,7 @@ impl Refusal {
             Self::Missing => "missing",
             Self::Malformed => "malformed",
             Self::Wrong => "wrong",
+            Self::Narrow => "narrow",
         }
     }
 
@@ -135,6 +92,14 @@ impl Refusal {
                 "the authorization header cannot be read: send \"Bearer TOKEN\", \"token TOKEN\" or Basic"
             }
             Self::Wrong => "the token is not valid",
+            Self::Narrow => "this token opens the page of metrics and nothing else",
+        }
+    }
+
+    const fn code(self) -> ErrorCode {
+        match self {
+            Self::Missing | Self::Malformed | Self::Wrong => ErrorCode::Unauthenticated,
+            Self::Narrow => ErrorCode::Forbidden,
         }
     }
 }
@@ -164,21 +129,28 @@ fn presented(headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 /// What the layer needs.
 #[derive(Clone)]
 pub(crate) struct Gate {
-    token: AdminToken,
-    principal: Principal,
+    tokens: Tokens,
     anonymous_reads: AnonymousReads,
+    wrong_tokens: Arc<WrongTokens>,
     /// Requests without a token: they must not keep those with one waiting.
-    anonymous: Arc<Semaphore>,
+    anonymous: Places,
 }
 
 impl Gate {
-    pub(crate) fn new(token: AdminToken, anonymous_reads: AnonymousReads) -> Self {
-        let principal = Principal(ADMIN.into());
-        let anonymous = Arc::new(Semaphore::new(limits::ANONYMOUS_REQUESTS_AT_ONCE));
+    pub(crate) fn new(
+        tokens: Tokens,
+        anonymous_reads: AnonymousReads,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let anonymous = Places::new(PlaceBounds {
+            in_all: limits::ANONYMOUS_REQUESTS_AT_ONCE,
+            per_address: limits::ANONYMOUS_REQUESTS_PER_ADDRESS,
+            per_connection: limits::ANONYMOUS_REQUESTS_PER_CONNECTION,
+        });
         Self {
-            token,
-            principal,
+            tokens,
             anonymous_reads,
+            wrong_tokens: Arc::new(WrongTokens::new(clock)),
             anonymous,
         }
     }
@@ -188,14 +160,20 @@ impl Gate {
         self.anonymous_reads == AnonymousReads::Allowed && is_open(request)
     }
 
-    fn admit(&self, headers: &HeaderMap) -> Result<Principal, Refusal> {
-        let token = presented(headers)?;
-        if self.token.matches(&token) {
-            Ok(self.principal.clone())
-        } else {
-            Err(Refusal::Wrong)
+    fn admit(&self, request: &Request) -> Result<Principal, Refusal> {
+        let token = presented(request.headers())?;
+        match self.tokens.opens(&token) {
+            Some(Opens::Everything) => Ok(Principal(ADMIN.into())),
+            Some(Opens::Metrics) if is_metrics(request) => Ok(Principal(MONITORING.into())),
+            Some(Opens::Metrics) => Err(Refusal::Narrow),
+            None => Err(Refusal::Wrong),
         }
     }
+}
+
+fn is_metrics(request: &Request) -> bool {
+    let route = request.extensions().get::<MatchedPath>();
+    route.is_some_and(|route| route.as_str() == METRICS)
 }
 
 /// Whether the request only reads what may be public: nothing else is ever answered to nobody.
@@ -230,10 +208,13 @@ pub(crate) async fn authenticate(
     mut request: Request,
     next: Next,
 ) -> Response {
-    match gate.admit(request.headers()) {
+    match gate.admit(&request) {
         Ok(principal) => {
-            let name = Some(principal.name().to_owned());
-            request.extensions_mut().insert(Caller { name });
+            let caller = Caller {
+                name: Some(principal.name().to_owned()),
+                peer: peer_of(&request),
+            };
+            request.extensions_mut().insert(caller);
             request.extensions_mut().insert(principal);
             next.run(request).await
         }
@@ -242,22 +223,44 @@ pub(crate) async fn authenticate(
         }
         Err(refusal) => {
             metrics::auth_failed(refusal.label());
-            let error = ApiError::new(ErrorCode::Unauthenticated, refusal.message());
+            let mut error = ApiError::new(refusal.code(), refusal.message());
+            if refusal == Refusal::Wrong {
+                let peer = request.extensions().get::<PeerAddress>().copied();
+                if let Err(TooMany) = gate.wrong_tokens.one_more(peer).await {
+                    let text = "too many wrong tokens: try again";
+                    error = ApiError::new(ErrorCode::Throttled, text);
+                }
+            }
             shaped(error, &request)
         }
     }
 }
 
-/// Lets a request in that says nothing of who asks, if there are not too many already.
+/// Lets a request in that says nothing of who asks, if there are not too many already. Where there are, it is asked for a
+/// token: the first request of everybody's git carries none.
 async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response {
-    let Ok(_admitted) = gate.anonymous.try_acquire() else {
-        metrics::anonymous("throttled");
-        let text = "too many requests without a token: send one, or try again";
-        return shaped(ApiError::new(ErrorCode::Throttled, text), &request);
+    let peer = peer_of(&request);
+    // A fetch takes a place once its body is there: whoever goes on sending it keeps nobody out.
+    let place = if *request.method() == Method::POST {
+        None
+    } else {
+        let Some(place) = gate.anonymous.try_enter(peer) else {
+            metrics::anonymous("throttled");
+            return shaped(too_many_without_token().into(), &request);
+        };
+        Some(place)
     };
     metrics::anonymous("admitted");
-    request.extensions_mut().insert(Caller { name: None });
-    next.run(request).await
+    request.extensions_mut().insert(Caller { name: None, peer });
+    let response = next.run(request).await;
+    match place {
+        Some(place) => response.map(|body| until_sent(body, place)),
+        None => response,
+    }
+}
+
+fn peer_of(request: &Request) -> Option<Peer> {
+    request.extensions().get::<Peer>().copied()
 }
 
 /// In the words of the API, or in text for git.
@@ -280,23 +283,6 @@ mod tests {
             headers.append(AUTHORIZATION, HeaderValue::from_str(value).unwrap());
         }
         headers
-    }
-
-    #[test]
-    fn a_token_is_long_and_printable_and_never_shown() {
-        assert_eq!(
-            AdminToken::new("short").unwrap_err(),
-            InvalidToken::TooShort { bytes: 5 }
-        );
-        assert_eq!(
-            AdminToken::new("0123456789abcdef\n").unwrap_err(),
-            InvalidToken::Characters
-        );
-        let token = AdminToken::new("0123456789abcdef").unwrap();
-        assert_eq!(format!("{token:?}"), "AdminToken(redacted)");
-        assert!(token.matches(b"0123456789abcdef"));
-        assert!(!token.matches(b"0123456789abcdeg"));
-        assert!(!token.matches(b""));
     }
 
     #[test]

@@ -4,17 +4,17 @@ use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::{
-    GroupId, Mirror, MirrorChange, MirrorId, MirrorKind, NodeId, ObjectFormat, ObjectId, OwnerName,
-    PushCertificateRecord, RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits,
-    RepoPath, RepoRecord, TopicsEdit,
+    GroupId, Mirror, MirrorChange, MirrorId, MirrorKind, MirrorRemoval, NodeId, ObjectFormat,
+    ObjectId, OwnerName, PushCertificateRecord, PushRules, RefName, RefPattern, RefProtection,
+    RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord, TopicsEdit,
 };
 
 /// What a repository starts with.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRepo {
     /// What HEAD points at; the cluster's own choice when `None`.
     pub default_branch: Option<RefName>,
-    /// Whether only its owner sees it.
+    /// Whether only its owner sees it; else everybody reads it without a token.
     pub private: bool,
     /// One line about it.
     pub description: String,
@@ -54,6 +54,36 @@ pub struct NewMirror {
     pub interval_ms: u64,
     /// Whether it is due whenever a ref changed; only for one that pushes.
     pub on_push: bool,
+    /// Whether its first run may take something from the side that it writes to.
+    pub replace: Replace,
+}
+
+/// Whether somebody agreed that a mirror takes from one side what the other one does not have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replace {
+    /// Nobody did: it is refused.
+    #[default]
+    Refused,
+    /// It may.
+    Agreed,
+}
+
+impl Replace {
+    /// As `replace` and `force` of a request say it.
+    pub const fn said(agreed: bool) -> Self {
+        match agreed {
+            true => Self::Agreed,
+            false => Self::Refused,
+        }
+    }
+
+    /// What runs may remove.
+    pub const fn removal(self) -> MirrorRemoval {
+        match self {
+            Self::Refused => MirrorRemoval::Nothing,
+            Self::Agreed => MirrorRemoval::Everything,
+        }
+    }
 }
 
 /// Changes of a mirror; what is `None` stays. A new URL comes with its own credentials, or none.
@@ -69,6 +99,8 @@ pub struct MirrorEdit {
     pub interval_ms: Option<u64>,
     /// Whether it is due whenever a ref changed.
     pub on_push: Option<bool>,
+    /// Whether the first run at a new URL may take something from the side that it writes to.
+    pub replace: Replace,
 }
 
 /// Shows nothing that may be secret, the URL included.
@@ -153,6 +185,17 @@ pub trait Backend: Send + Sync + 'static {
         principal: &'a str,
         path: &'a RepoPath,
         limits: RepoLimits,
+    ) -> Answer<'a, ()>;
+
+    /// What is asked of pushes to a repository; linearizable. Errors: `not_found`, `unavailable`.
+    fn push_rules<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, PushRules>;
+
+    /// Sets what is asked of pushes to a repository. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
+    fn set_push_rules<'a>(
+        &'a self,
+        principal: &'a str,
+        path: &'a RepoPath,
+        rules: PushRules,
     ) -> Answer<'a, ()>;
 
     /// A repository that is ready. Errors: `not_found`, `unavailable`.

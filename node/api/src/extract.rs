@@ -1,6 +1,6 @@
 //! What handlers take out of a request, with our errors instead of the framework's.
 
-use axum::body::to_bytes;
+use axum::body::{Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, RawPathParams, Request};
 use henge_types::{ErrorCode, RepoPath, RepoRecord, limits};
@@ -16,7 +16,7 @@ use crate::router::Api;
 /// A JSON body of at most [`limits::API_BODY_BYTES_MAX`].
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
-fn is_json(headers: &HeaderMap) -> bool {
+pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     // A form or plain text is what a browser sends across sites without asking: only JSON is taken.
     let value = headers
         .get(CONTENT_TYPE)
@@ -27,36 +27,53 @@ fn is_json(headers: &HeaderMap) -> bool {
     })
 }
 
-fn too_large() -> ApiError {
-    ApiError::invalid(format!(
-        "the body is larger than {} bytes",
-        limits::API_BODY_BYTES_MAX
-    ))
-    .with_status(StatusCode::PAYLOAD_TOO_LARGE)
+/// The answer to a body that is not declared as JSON.
+pub(crate) fn not_json() -> ApiError {
+    ApiError::invalid("send the body as Content-Type: application/json")
+        .with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE)
+}
+
+fn too_large(bytes_max: usize) -> ApiError {
+    ApiError::invalid(format!("the body is larger than {bytes_max} bytes"))
+        .with_status(StatusCode::PAYLOAD_TOO_LARGE)
 }
 
 fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+/// A JSON body of at most `BYTES_MAX` bytes that is not read yet: reading a large one takes its time.
+pub(crate) struct UnreadJson<const BYTES_MAX: usize>(Bytes);
+
+impl<const BYTES_MAX: usize> UnreadJson<BYTES_MAX> {
+    pub(crate) fn read<T: DeserializeOwned>(&self) -> Result<T, ApiError> {
+        serde_json::from_slice(&self.0)
+            .map_err(|error| ApiError::invalid(format!("the body does not fit: {error}")))
+    }
+}
+
+impl<S: Send + Sync, const BYTES_MAX: usize> FromRequest<S> for UnreadJson<BYTES_MAX> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         if !is_json(request.headers()) {
-            let error = ApiError::invalid("send the body as Content-Type: application/json");
-            return Err(error.with_status(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+            return Err(not_json());
         }
-        let bytes_max = limits::API_BODY_BYTES_MAX;
         let announced = announced_bytes(request.headers()).unwrap_or(0);
-        if usize::try_from(announced).map_or(true, |bytes| bytes > bytes_max) {
-            return Err(too_large());
+        if usize::try_from(announced).map_or(true, |bytes| bytes > BYTES_MAX) {
+            return Err(too_large(BYTES_MAX));
         }
-        let body = to_bytes(request.into_body(), bytes_max);
-        let body = body.await.map_err(|_| too_large())?;
-        serde_json::from_slice(&body)
-            .map(Self)
-            .map_err(|error| ApiError::invalid(format!("the body does not fit: {error}")))
+        let body = to_bytes(request.into_body(), BYTES_MAX).await;
+        body.map(Self).map_err(|_| too_large(BYTES_MAX))
+    }
+}
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let body = UnreadJson::<{ limits::API_BODY_BYTES_MAX }>::from_request(request, state);
+        body.await?.read().map(Self)
     }
 }
 

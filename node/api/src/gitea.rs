@@ -51,6 +51,11 @@ pub(crate) async fn version(State(api): State<Api>) -> Json<Version> {
     })
 }
 
+/// What a new repository is of which nobody said whether everybody may read it.
+pub(crate) const fn private_unless_said() -> bool {
+    true
+}
+
 /// What both dialects of creating a repository check in the same way.
 pub(crate) fn new_repo(
     description: String,

@@ -2,7 +2,8 @@
 //!
 //! - [`router`]: everything, put together. [`ApiDeps`]: what it needs.
 //! - [`Backend`]: what the API asks of the cluster; tests have one in memory.
-//! - [`AdminToken`]: the one token; the layer that checks it stands before every route but health.
+//! - [`Tokens`]: those that open a node, exchanged while it runs; the layer that checks them stands before every route but
+//!   health.
 //! - [`ApiError`]: what a failure looks like, and the one place that maps error codes to HTTP statuses.
 //! - [`MetricsHandle`]: the page of metrics; [`metrics`]: names and help of this crate's own.
 //! - `gitea`: routes and shapes of Gitea's API under `/api/v1`; `own`: ours under `/api/henge/v1`.
@@ -22,11 +23,16 @@ mod own;
 mod request;
 mod router;
 mod timestamp;
+mod tokens;
+mod wrong_tokens;
 
 pub use self::metrics::{InstallError, MetricsHandle};
-pub use auth::{AdminToken, AnonymousReads, InvalidToken, Principal};
+pub use auth::{AnonymousReads, Principal};
 pub use backend::{
-    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit,
+    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, Replace,
+    RepoEdit,
 };
 pub use error::ApiError;
 pub use router::{ApiDeps, router};
+pub use tokens::{InvalidToken, TokenSet, Tokens};
+pub use wrong_tokens::PeerAddress;

@@ -54,7 +54,7 @@ pub fn describe() {
     describe_counter!(
         AUTH_FAILURES,
         Unit::Count,
-        "Requests refused for their token, by reason (missing, malformed, wrong)"
+        "Requests refused for their token, by reason (missing, malformed, wrong, narrow: it opens something else)"
     );
     describe_counter!(
         ANONYMOUS,

@@ -8,7 +8,7 @@ mod refs;
 mod repos;
 
 pub(crate) use certificates::list_certificates;
-pub(crate) use limits::{limits, set_limits};
+pub(crate) use limits::{limits, push_rules, set_limits, set_push_rules};
 pub(crate) use mirrors::{
     add_mirror, change_mirror, edit_mirror, get_mirror, list_mirrors, remove_mirror, sync_mirror,
 };

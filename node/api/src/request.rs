@@ -6,16 +6,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::HttpBody as _;
 use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
 use henge_runtime::Clock;
 use henge_types::{ErrorCode, limits};
+use http::header::CONTENT_TYPE;
 use http::{HeaderName, HeaderValue, Method};
 use tracing::{Instrument, field};
 
 use crate::error::ApiError;
+use crate::extract::{is_json, not_json};
 use crate::metrics;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -114,6 +117,29 @@ pub(crate) async fn observe(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
+}
+
+/// What a browser says of the page that made it send a request, where that is another site's.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// The layer around the API's routes: what may change something comes as JSON or without a body, and from no page of
+/// another site. A browser that knows the token adds it to whatever such a page makes it send, forms among it.
+pub(crate) async fn only_as_json(request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    let headers = request.headers();
+    let own: [&[u8]; 2] = [b"same-origin", b"none"];
+    let mut sites = headers.get_all(FETCH_SITE).iter();
+    if sites.any(|site| !own.contains(&site.as_bytes())) {
+        let text = "a page of another site may change nothing here";
+        return ApiError::new(ErrorCode::Forbidden, text).into_response();
+    }
+    let has_body = headers.contains_key(CONTENT_TYPE) || !request.body().is_end_stream();
+    if has_body && !is_json(headers) {
+        return not_json().into_response();
+    }
+    next.run(request).await
 }
 
 /// The layer around the API's routes (never git's, whose streams take their time): a deadline.

@@ -8,14 +8,15 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post, put};
 use axum::{Router, middleware};
-use henge_runtime::Clock;
+use henge_runtime::{Clock, Scope};
 use henge_types::ErrorCode;
 use http::{Method, StatusCode, Uri};
 
-use crate::auth::{self, AdminToken, AnonymousReads, Gate};
+use crate::auth::{self, AnonymousReads, Gate};
 use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::metrics::{self, MetricsHandle};
+use crate::tokens::Tokens;
 use crate::{gitea, health, own, request};
 
 /// What the router needs.
@@ -26,8 +27,8 @@ pub struct ApiDeps {
     /// The git protocol ([`henge_git::http::router`]): everything that is not the API, health or metrics
     /// goes there, with a [`henge_git::http::Caller`] in its extensions.
     pub git: Router,
-    /// The admin's token.
-    pub token: AdminToken,
+    /// Who is let in.
+    pub tokens: Tokens,
     /// What is answered to whoever has none.
     pub anonymous_reads: AnonymousReads,
     /// The page of metrics.
@@ -36,6 +37,8 @@ pub struct ApiDeps {
     pub version: &'static str,
     /// For latencies.
     pub clock: Arc<dyn Clock>,
+    /// Where work runs that would hold up the threads that serve.
+    pub work: Scope,
 }
 
 impl fmt::Debug for ApiDeps {
@@ -52,6 +55,22 @@ pub(crate) struct Api {
     pub(crate) backend: Arc<dyn Backend>,
     pub(crate) metrics: MetricsHandle,
     pub(crate) version: &'static str,
+    work: Scope,
+}
+
+impl Api {
+    /// Runs what may take long away from the threads that serve, one of a bounded number of jobs.
+    pub(crate) async fn blocking<T, F>(&self, name: &'static str, job: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let done = self.work.blocking(name, job).await;
+        done.map_err(|error| {
+            tracing::error!(name, %error, "work for a request failed");
+            ApiError::new(ErrorCode::Internal, "the node's log says more")
+        })
+    }
 }
 
 /// What tells how a node stands is answered also while it may not serve.
@@ -187,6 +206,10 @@ fn api_routes() -> Router<Api> {
             get(own::limits).put(own::set_limits),
         )
         .route(
+            "/api/henge/v1/repos/{owner}/{repo}/push-rules",
+            get(own::push_rules).put(own::set_push_rules),
+        )
+        .route(
             "/api/henge/v1/repos/{owner}/{repo}/fsck",
             get(own::fsck).post(own::start_fsck),
         )
@@ -198,6 +221,7 @@ fn api_routes() -> Router<Api> {
         .route("/api/{*rest}", any(no_such_route))
         .method_not_allowed_fallback(no_such_method)
         .layer(middleware::from_fn(request::within_deadline))
+        .layer(middleware::from_fn(request::only_as_json))
 }
 
 /// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz`, `/readyz` and reading public
@@ -209,8 +233,9 @@ pub fn router(deps: ApiDeps) -> Router {
         backend: deps.backend,
         metrics: deps.metrics,
         version: deps.version,
+        work: deps.work,
     };
-    let gate = Gate::new(deps.token, deps.anonymous_reads);
+    let gate = Gate::new(deps.tokens, deps.anonymous_reads, Arc::clone(&deps.clock));
     api_routes()
         .route("/metrics", get(health::metrics))
         .fallback_service(deps.git)

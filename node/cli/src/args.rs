@@ -1,11 +1,11 @@
-//! What can be typed after `henge cluster` and `henge repo`.
+//! What can be typed after `henge cluster`, `henge repo` and `henge credential`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use henge_types::{NodeId, ObjectFormat, OwnerName, RefName, RepoPath};
+use henge_types::{FsckLevel, NodeId, ObjectFormat, OwnerName, RefName, RepoPath};
 
 use crate::exit::EXIT_CODES_HELP;
 
@@ -30,6 +30,9 @@ pub enum Command {
     /// Create, list, show, change and delete repositories
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Repo(Repo),
+    /// Tell git the token, as its credential helper
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Credential(Credential),
 }
 
 fn long_help() -> String {
@@ -78,6 +81,17 @@ pub struct Cluster {
     /// What to do with it.
     #[command(subcommand)]
     pub verb: ClusterVerb,
+}
+
+/// `henge credential`
+#[derive(Debug, Args)]
+pub struct Credential {
+    /// What git wants: get, store or erase; nothing is kept, so the last two do nothing
+    #[arg(value_name = "OPERATION")]
+    pub operation: String,
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// What can be asked of a cluster.
@@ -179,8 +193,11 @@ pub enum RepoVerb {
         /// One line about it
         #[arg(long, default_value = "", value_name = "TEXT")]
         description: String,
-        /// Only its owner sees it
+        /// Everybody may read it without a token
         #[arg(long)]
+        public: bool,
+        /// Only its owner sees it: so it is unless --public is given
+        #[arg(long, conflicts_with = "public")]
         private: bool,
         /// What HEAD points at, without refs/heads/
         #[arg(long, value_name = "BRANCH")]
@@ -236,7 +253,7 @@ pub enum RepoVerb {
         #[arg(long, default_value_t = 600, value_name = "SECONDS")]
         wait: u64,
     },
-    /// Make a repository of another one, with its branches and tags and on the same objects
+    /// Make a repository of another one, with its branches and tags, on the same objects, and as private
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Fork {
         /// The repository to start from
@@ -314,15 +331,21 @@ pub struct ImportRepo {
     /// One line about it
     #[arg(long, default_value = "", value_name = "TEXT")]
     pub description: String,
-    /// Only its owner sees it
+    /// Everybody may read it without a token, once all of it is there
     #[arg(long)]
+    pub public: bool,
+    /// Only its owner sees it: so a new one is unless --public is given
+    #[arg(long, conflicts_with = "public")]
     pub private: bool,
     /// Bring it up to date if it exists already
     #[arg(long)]
     pub update: bool,
-    /// Delete refs that the source does not have
+    /// Delete refs that the source does not have; asks before more than half of them go
     #[arg(long, requires = "update")]
     pub prune: bool,
+    /// Do not ask, however many refs --prune deletes
+    #[arg(long, requires = "prune")]
+    pub force: bool,
     /// A file with a token or password for the source, which only its owner may read
     #[arg(long, value_name = "FILE")]
     pub remote_token_file: Option<PathBuf>,
@@ -332,6 +355,9 @@ pub struct ImportRepo {
     /// Believe the certificates in this file (PEM) instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
+    /// How its objects are checked, and those of later pushes [default: strict, or as it is with --update]
+    #[arg(long, value_name = "strict|lenient")]
+    pub fsck: Option<FsckLevel>,
     /// Where packs lie in between [default: the system's directory for temporary files]
     #[arg(long, value_name = "DIR")]
     pub temp_dir: Option<PathBuf>,

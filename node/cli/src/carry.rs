@@ -1,44 +1,35 @@
-//! `henge repo import` and `henge repo export`: whole repositories into a cluster and out of it.
+//! Whole repositories into a cluster and out of it: what `henge repo import` and `henge repo export` share, and the latter.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use henge_client::model::NewRepo;
-use henge_client::{Address, Client, ClientError, Secret};
+use henge_client::{Address, Secret};
 use henge_git::Stop;
 use henge_git_client::{
-    AddressPolicy, Credentials, Destination, Directory, Error, Listing, Network, Prune, Remote,
-    RemoteUrl, Selection, Source, Timeouts, Transfer, TransferSummary, Trust, Watch,
-    transfer_listed,
+    AddressPolicy, Credentials, Error, Network, Remote, RemoteUrl, Selection, Timeouts, Trust,
+    Watch,
 };
 use henge_runtime::Scope;
-use henge_types::{ErrorCode, MirrorKind, ObjectFormat, RepoPath, limits};
+use henge_types::RepoPath;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::args::{ExportRepo, ImportRepo};
+use crate::args::ExportRepo;
 use crate::cluster::write_json;
 use crate::console::{Console, Input};
 use crate::context::Context;
 use crate::error::CliError;
-use crate::mirror::new_mirror;
 use crate::private_file;
 use crate::progress::{Progress, Told, size};
-use crate::table::printable;
 
 /// Jobs at once: there is one.
 const JOBS_MAX: usize = 1;
-/// Refs that a person is told were refused.
-const REFUSED_SHOWN: usize = 20;
-
-/// Where the objects of an import come from.
-type AnySource = Box<dyn Source + Send>;
 
 fn scope() -> Scope {
     Scope::root("transfer", Handle::current(), JOBS_MAX)
 }
 
-fn told(progress: bool, console: &Console<'_>) -> Told {
+pub(crate) fn told(progress: bool, console: &Console<'_>) -> Told {
     match (console.watcher, progress) {
         (Input::Terminal, _) => Told::InPlace,
         (Input::Other, true) => Told::InLines,
@@ -46,18 +37,17 @@ fn told(progress: bool, console: &Console<'_>) -> Told {
     }
 }
 
-fn network(ca_file: Option<&Path>) -> Arc<Network> {
+pub(crate) fn network(ca_file: Option<&Path>, addresses: AddressPolicy) -> Arc<Network> {
     Arc::new(Network {
         handle: Handle::current(),
         trust: ca_file.map_or_else(Trust::system, Trust::file),
-        // Whoever runs a command reaches these addresses without it.
-        addresses: AddressPolicy::Any,
+        addresses,
         timeouts: Timeouts::default(),
     })
 }
 
 /// Runs blocking work and tells meanwhile how far it is.
-async fn run<T: Send + 'static>(
+pub(crate) async fn run<T: Send + 'static>(
     what: String,
     told: Told,
     console: &mut Console<'_>,
@@ -76,22 +66,6 @@ async fn run<T: Send + 'static>(
     });
     let done = progress.during(told, console.err, done).await?;
     done.map_err(|source| CliError::Transfer { what, source })
-}
-
-fn source(args: &ImportRepo) -> Result<AnySource, CliError> {
-    if !args.source.contains("://") {
-        let path = Path::new(&args.source);
-        let directory =
-            Directory::open(path, u64::MAX).map_err(|source| CliError::NotARepository {
-                path: path.to_owned(),
-                detail: source.to_string(),
-            })?;
-        return Ok(Box::new(directory));
-    }
-    let (url, credentials) = RemoteUrl::parse(&args.source).map_err(CliError::SourceUrl)?;
-    let credentials = with_token(credentials, args.remote_token_file.as_deref())?;
-    let network = network(args.ca_file.as_deref());
-    Ok(Box::new(Remote::new(network, url, credentials, u64::MAX)))
 }
 
 /// The token of a file takes the place of a password in the URL.
@@ -121,218 +95,13 @@ fn cluster_remote(
 }
 
 /// The same at each of the addresses, in turn.
-fn cluster_remotes(context: &Context, path: &RepoPath) -> Result<Vec<Remote>, CliError> {
-    let network = network(None);
+pub(crate) fn cluster_remotes(context: &Context, path: &RepoPath) -> Result<Vec<Remote>, CliError> {
+    let network = network(None, AddressPolicy::Any);
     let token = context.token.as_ref();
     let addresses = context.addresses.iter();
     addresses
         .map(|address| cluster_remote(&network, address, token, path))
         .collect()
-}
-
-/// `henge repo import`
-pub(crate) async fn import(
-    client: &Client,
-    context: &Context,
-    args: ImportRepo,
-    json: bool,
-    console: &mut Console<'_>,
-) -> Result<(), CliError> {
-    let told = told(args.progress, console);
-    let shown = shown_source(&args.source);
-    let token_file = args.remote_token_file.as_deref();
-    let mirror = match args.mirror {
-        // A node of the cluster has no such directory.
-        Some(_) if !args.source.contains("://") => return Err(CliError::MirrorOfDirectory),
-        Some(every) => Some(new_mirror(
-            MirrorKind::Pull,
-            &args.source,
-            token_file,
-            every,
-        )?),
-        None => None,
-    };
-    let mut from = source(&args)?;
-    let what = format!("cannot import from {shown}");
-    let (from, listing) = run(what, told, console, move |watch| {
-        let listing = from.list(watch)?;
-        Ok((from, listing))
-    })
-    .await?;
-    create(client, &args, &listing).await?;
-    let remotes = cluster_remotes(context, &args.path)?;
-    let directory = args.temp_dir.clone().unwrap_or_else(std::env::temp_dir);
-    let prune = if args.prune {
-        Prune::Delete
-    } else {
-        Prune::Keep
-    };
-    let what = format!("cannot import {shown} into {}", args.path);
-    let summary = run(what, told, console, move |watch| {
-        copy(from, &listing, remotes, prune, &directory, watch)
-    })
-    .await?;
-    if let Some(new) = mirror.filter(|_| summary.refused.is_empty()) {
-        let added = client.add_mirror(&args.path, &new).await;
-        added.map_err(|source| CliError::Call {
-            what: format!("imported, but cannot add a mirror to {}", args.path),
-            source,
-        })?;
-    }
-    tell_import(&args.path, &summary, json, console)?;
-    if summary.refused.is_empty() {
-        Ok(())
-    } else {
-        Err(CliError::RefsRefused {
-            repo: args.path.to_string(),
-            refs: summary.refused.len(),
-        })
-    }
-}
-
-/// The source as it may be shown: a URL without what is secret in it.
-fn shown_source(text: &str) -> String {
-    match RemoteUrl::parse(text) {
-        Ok((url, _)) => url.to_string(),
-        Err(_) if text.contains("://") => "that URL".to_owned(),
-        Err(_) => printable(text),
-    }
-}
-
-async fn create(client: &Client, args: &ImportRepo, listing: &Listing) -> Result<(), CliError> {
-    let mut new = NewRepo::new(args.path.clone());
-    new.private = args.private;
-    new.description.clone_from(&args.description);
-    new.object_format = Some(listing.format).filter(|format| *format != ObjectFormat::Sha1);
-    let head = listing
-        .default_branch()
-        .filter(henge_types::RefName::is_branch);
-    new.default_branch = head.map(|name| name.short().to_owned());
-    let repo = args.path.to_string();
-    let failed = |source: ClientError| CliError::Call {
-        what: format!("cannot create {repo}"),
-        source,
-    };
-    if args.update {
-        match client.get_repo(&args.path).await {
-            Ok(_) => return Ok(()),
-            Err(error) if error.code() == ErrorCode::NotFound => {}
-            Err(error) => return Err(failed(error)),
-        }
-    }
-    match client.create_repo(&new).await {
-        Ok(_) => Ok(()),
-        Err(error) if error.code() == ErrorCode::AlreadyExists => {
-            Err(CliError::ImportExists { repo })
-        }
-        Err(error) => Err(failed(error)),
-    }
-}
-
-/// Goes on at the next address where one does not answer: what is done already is not done again.
-fn copy(
-    mut from: AnySource,
-    listing: &Listing,
-    remotes: Vec<Remote>,
-    prune: Prune,
-    directory: &Path,
-    watch: &mut Watch<'_>,
-) -> Result<TransferSummary, Error> {
-    let how = Transfer {
-        selection: Selection::Project,
-        prune,
-        directory,
-        updates_max: limits::REF_UPDATES_MAX,
-    };
-    let mut failed = None;
-    for mut remote in remotes {
-        let there = match Destination::list(&mut remote, watch) {
-            Ok(there) => there,
-            Err(error) if error.may_pass() => {
-                failed = Some(error);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
-        return transfer_listed(&mut *from, listing, &mut remote, &there, &how, watch);
-    }
-    Err(failed.unwrap_or(Error::Stopped))
-}
-
-#[derive(Serialize)]
-struct Imported<'a> {
-    repository: String,
-    created: u64,
-    updated: u64,
-    deleted: u64,
-    unchanged: u64,
-    left_out: u64,
-    /// Those among them whose names cannot be held: the first, and how many more.
-    unholdable: &'a [String],
-    unholdable_more: usize,
-    refused: Vec<RefusedRef<'a>>,
-    objects: u64,
-    pack_bytes: u64,
-}
-
-#[derive(Serialize)]
-struct RefusedRef<'a> {
-    name: &'a str,
-    reason: &'a str,
-}
-
-fn tell_import(
-    path: &RepoPath,
-    summary: &TransferSummary,
-    json: bool,
-    console: &mut Console<'_>,
-) -> Result<(), CliError> {
-    let refused = summary.refused.iter();
-    let refused = refused.map(|(name, reason)| RefusedRef {
-        name: name.as_str(),
-        reason,
-    });
-    if json {
-        let imported = Imported {
-            repository: path.to_string(),
-            created: summary.created,
-            updated: summary.updated,
-            deleted: summary.deleted,
-            unchanged: summary.unchanged,
-            left_out: summary.left_out,
-            unholdable: &summary.unholdable.names,
-            unholdable_more: summary.unholdable.more,
-            refused: refused.collect(),
-            objects: summary.objects,
-            pack_bytes: summary.pack_bytes,
-        };
-        return Ok(write_json(&imported, console.out)?);
-    }
-    for one in refused.take(REFUSED_SHOWN) {
-        let (name, reason) = (printable(one.name), printable(one.reason));
-        writeln!(console.err, "refused {name}: {reason}")?;
-    }
-    if !summary.unholdable.is_empty() {
-        writeln!(
-            console.err,
-            "left out {}: names of refs are UTF-8 of at most {} bytes",
-            summary.unholdable,
-            limits::REF_NAME_BYTES_MAX
-        )?;
-    }
-    let (created, updated, deleted) = (summary.created, summary.updated, summary.deleted);
-    writeln!(
-        console.out,
-        "imported into {path}: {created} refs created, {updated} updated, {deleted} deleted, {} unchanged, {} left out",
-        summary.unchanged, summary.left_out
-    )?;
-    writeln!(
-        console.out,
-        "{} objects, {}",
-        summary.objects,
-        size(summary.pack_bytes)
-    )?;
-    Ok(())
 }
 
 #[derive(Serialize)]

@@ -52,7 +52,7 @@ pub(crate) fn resolve(remote: &Remote, environment: &Environment) -> Result<Cont
     let token = match (&remote.token, &remote.token_file) {
         (Some(_), Some(_)) => return Err(CliError::TwoTokens),
         (Some(token), None) => Some(Secret::new(token)),
-        (None, Some(file)) => Some(Secret::new(&private_file::read(file)?)),
+        (None, Some(file)) => Some(Secret::from_file(&private_file::read(file)?)),
         (None, None) => environment.token.clone(),
     };
     if let Some(url) = url {

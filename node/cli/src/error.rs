@@ -141,6 +141,12 @@ pub enum CliError {
         /// The repository.
         repo: String,
     },
+    /// The person at the terminal thought better of an import that deletes much.
+    #[error("{repo} was not changed")]
+    NotPruned {
+        /// The repository.
+        repo: String,
+    },
     /// A transfer of objects failed.
     #[error("{what}: {source}")]
     Transfer {
@@ -150,12 +156,17 @@ pub enum CliError {
         source: TransferError,
     },
     /// An import that is not whole.
-    #[error("{refs} refs were refused: {repo} is not the same as its source")]
+    #[error(
+        "{refs} refs were refused: {repo} is not the same as its source{}",
+        kept_private(*.stays_private)
+    )]
     RefsRefused {
         /// The repository.
         repo: String,
         /// How many.
         refs: usize,
+        /// Whether it was to be public.
+        stays_private: bool,
     },
     /// The answer cannot be printed.
     #[error("cannot write the output: {0}")]
@@ -181,6 +192,7 @@ impl CliError {
             Self::Transfer { source, .. } => transfer_exit(source),
             Self::Call { source, .. } => source.code().into(),
             Self::ThoughtBetter { .. }
+            | Self::NotPruned { .. }
             | Self::ListLoops { .. }
             | Self::NotCompacted { .. }
             | Self::NotWhole { .. }
@@ -199,6 +211,23 @@ impl CliError {
             && source.may_pass()
         {
             return Some("what was done stays: run it again (an import with --update)");
+        }
+        if let Self::Transfer {
+            source: TransferError::Losses(_),
+            ..
+        } = self
+        {
+            return Some("pass --force if that is meant");
+        }
+        if let Self::Transfer {
+            source: TransferError::Push { message },
+            ..
+        } = self
+            && henge_git::rules::is_eased(message)
+        {
+            return Some(
+                "old histories have such objects, and a lenient repository takes them: run it again with --update --fsck lenient",
+            );
         }
         let Self::Call { source, .. } = self else {
             return None;
@@ -236,6 +265,13 @@ impl CliError {
     }
 }
 
+const fn kept_private(stays: bool) -> &'static str {
+    match stays {
+        true => " and stays private",
+        false => "",
+    }
+}
+
 fn transfer_exit(error: &TransferError) -> Exit {
     if matches!(
         error,
@@ -244,7 +280,10 @@ fn transfer_exit(error: &TransferError) -> Exit {
         Exit::Denied
     } else if matches!(error, TransferError::NotFound { .. }) {
         Exit::NotFound
-    } else if matches!(error, TransferError::Exists { .. }) {
+    } else if matches!(
+        error,
+        TransferError::Exists { .. } | TransferError::Losses(_)
+    ) {
         Exit::Conflict
     } else {
         Exit::Failure

@@ -1,4 +1,4 @@
-//! The verbs of `henge` that talk to a running cluster: `henge cluster …` and `henge repo …`.
+//! The verbs of `henge` that talk to a running cluster: `henge cluster …`, `henge repo …` and `henge credential`.
 //!
 //! - [`args`]: what can be typed.
 //! - [`context`]: which cluster is meant, and with which token.
@@ -16,9 +16,11 @@ mod cluster;
 pub mod cluster_file;
 pub mod console;
 pub mod context;
+mod credential;
 pub mod error;
 pub mod exit;
 mod fsck;
+mod import;
 mod limits;
 mod mirror;
 mod packs;
@@ -40,6 +42,7 @@ pub async fn run(command: Command, environment: &Environment, console: &mut Cons
     let done = match command {
         Command::Cluster(cluster) => cluster::run(cluster, environment, console).await,
         Command::Repo(repo) => repo::run(repo, environment, console).await,
+        Command::Credential(asked) => credential::run(&asked, environment, console),
     };
     done.unwrap_or_else(|error| error.tell(console))
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
-use henge_client::model::{Mirror, MirrorEdit, NewMirror};
+use henge_client::model::{Force, Mirror, MirrorEdit, NewMirror};
 use henge_client::{Client, ClientError};
 use henge_git_client::{Credentials, RemoteUrl};
 use henge_types::{MirrorKind, RepoPath};
@@ -34,6 +34,7 @@ pub(crate) async fn run(
             every,
             remote_token_file,
             on_push,
+            replace,
         } => {
             let (kind, url) = match (direction.pull, direction.push) {
                 (Some(url), _) => (MirrorKind::Pull, url),
@@ -41,6 +42,7 @@ pub(crate) async fn run(
             };
             let new = NewMirror {
                 on_push,
+                replace,
                 ..new_mirror(kind, &url, remote_token_file.as_deref(), every)?
             };
             let added = client.add_mirror(&path, &new).await;
@@ -67,8 +69,9 @@ pub(crate) async fn run(
             }
             Ok(())
         }
-        MirrorVerb::Sync { path, id } => {
-            let asked = client.sync_mirror(&path, id).await;
+        MirrorVerb::Sync { path, id, force } => {
+            let force = if force { Force::Yes } else { Force::No };
+            let asked = client.sync_mirror(&path, id, force).await;
             asked.map_err(failed("sync a mirror of", &path))?;
             if json {
                 write_json(&serde_json::json!({ "due": id }), out)?;
@@ -103,6 +106,7 @@ pub(crate) fn new_mirror(
         password,
         interval_s: every.as_secs(),
         on_push: false,
+        replace: false,
     })
 }
 
@@ -124,6 +128,7 @@ fn edit(change: &MirrorChange) -> Result<MirrorEdit, CliError> {
         password,
         interval_s: change.every.map(|every| every.as_secs()),
         on_push: change.on_push,
+        replace: change.replace,
     })
 }
 

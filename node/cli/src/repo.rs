@@ -7,7 +7,7 @@ use henge_client::model::{Branch, NewRepo, RepoInfo};
 use henge_client::{Client, ClientError};
 use henge_types::records::RepoState;
 use henge_types::status::CompactionDepth;
-use henge_types::{OwnerName, RepoPath};
+use henge_types::{ErrorCode, OwnerName, PushRules, RepoPath};
 use serde::Serialize;
 
 use crate::args::{Output, Repo, RepoVerb};
@@ -19,6 +19,7 @@ use crate::context::{self, Environment};
 use crate::error::CliError;
 use crate::exit::Exit;
 use crate::fsck;
+use crate::import;
 use crate::limits;
 use crate::mirror;
 use crate::packs;
@@ -42,13 +43,14 @@ pub(crate) async fn run(
         RepoVerb::Create {
             path,
             description,
-            private,
+            public,
+            private: _,
             default_branch,
             object_format,
         } => {
             let mut new = NewRepo::new(path);
             new.description = description;
-            new.private = private;
+            new.private = !public;
             new.default_branch = default_branch;
             new.object_format = object_format;
             create(&client, &new, json, console.out).await?;
@@ -88,7 +90,7 @@ pub(crate) async fn run(
             fsck::run(&client, &path, &asked, json, console).await?;
         }
         RepoVerb::PushCerts(asked) => certificates::run(&client, &asked, json, console.out).await?,
-        RepoVerb::Import(args) => carry::import(&client, &context, args, json, console).await?,
+        RepoVerb::Import(args) => import::import(&client, &context, args, json, console).await?,
         RepoVerb::Export(args) => carry::export(&context, args, json, console).await?,
         RepoVerb::Mirror(command) => mirror::run(&client, command, json, console.out).await?,
         RepoVerb::Delete { path, yes } => {
@@ -119,6 +121,8 @@ struct Shown<'a> {
     branches: Option<&'a [Branch]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     protected: Option<&'a [String]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    push_rules: Option<PushRules>,
 }
 
 fn shown<'a>(client: &Client, repo: &'a RepoInfo, branches: Option<&'a [Branch]>) -> Shown<'a> {
@@ -131,6 +135,7 @@ fn shown<'a>(client: &Client, repo: &'a RepoInfo, branches: Option<&'a [Branch]>
         clone_url: format!("{address}/{}.git", repo.path()),
         branches,
         protected: None,
+        push_rules: None,
     }
 }
 
@@ -149,7 +154,13 @@ async fn create(
     if json {
         write_json(&shown, out)?;
     } else {
-        writeln!(out, "created {} in shard {}", repo.path(), repo.shard)?;
+        let seen = told_visibility(repo.private);
+        writeln!(
+            out,
+            "created {} in shard {}, {seen}",
+            repo.path(),
+            repo.shard
+        )?;
         writeln!(out, "{}", shown.clone_url)?;
     }
     Ok(())
@@ -171,9 +182,10 @@ async fn fork(
     } else {
         writeln!(
             out,
-            "forked {parent} as {} in shard {}",
+            "forked {parent} as {} in shard {}, {}",
             repo.path(),
-            repo.shard
+            repo.shard,
+            told_visibility(repo.private)
         )?;
         writeln!(out, "{}", shown.clone_url)?;
     }
@@ -191,13 +203,13 @@ async fn list(
         write_json(&repos, out)?;
         return Ok(());
     }
-    let mut table = Table::new(&["REPOSITORY", "SHARD", "STATE", "SEEN BY", "DESCRIPTION"]);
+    let mut table = Table::new(&["REPOSITORY", "SHARD", "STATE", "VISIBILITY", "DESCRIPTION"]);
     for repo in &repos {
         table.row([
             repo.path().to_string(),
             repo.shard.to_string(),
             state(repo.state).to_owned(),
-            if repo.private { "owner" } else { "all" }.to_owned(),
+            visibility(repo.private).to_owned(),
             repo.description.clone(),
         ]);
     }
@@ -240,38 +252,43 @@ async fn show(
     let rules = client.protections(path).await;
     let rules = rules.map_err(failed("list the protected refs of", path))?;
     let protected: Vec<_> = rules.into_iter().map(|rule| rule.rule_name).collect();
+    let push_rules = match client.push_rules(path).await {
+        // A node of an earlier release has none to tell, or its leader has none.
+        Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::Unavailable) => None,
+        rules => Some(rules.map_err(failed("show the rules for pushes to", path))?),
+    };
     let mut shown = shown(client, &repo, Some(&branches));
+    shown.protected = Some(&protected);
+    shown.push_rules = push_rules;
     if json {
-        shown.protected = Some(&protected);
         write_json(&shown, out)?;
     } else {
-        write_repo(&repo, &shown.clone_url, &branches, &protected, out)?;
+        write_repo(&shown, &branches, &protected, out)?;
     }
     Ok(())
 }
 
 fn write_repo(
-    repo: &RepoInfo,
-    clone_url: &str,
+    shown: &Shown<'_>,
     branches: &[Branch],
     protected: &[String],
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    let (repo, clone_url) = (shown.repo, &shown.clone_url);
     let leader = repo
         .leader
         .map_or_else(|| "none known".to_owned(), |node| format!("node {node}"));
     writeln!(out, "repository      {}", repo.path())?;
     writeln!(out, "clone           {clone_url}")?;
     writeln!(out, "description     {}", printable(&repo.description))?;
-    writeln!(
-        out,
-        "seen by         {}",
-        if repo.private { "owner" } else { "all" }
-    )?;
+    writeln!(out, "visibility      {}", visibility(repo.private))?;
     writeln!(out, "default branch  {}", printable(&repo.default_branch))?;
     writeln!(out, "object format   {}", repo.object_format)?;
     let archived = if repo.archived { ", archived" } else { "" };
     writeln!(out, "state           {}{archived}", state(repo.state))?;
+    if let Some(rules) = shown.push_rules {
+        writeln!(out, "pushed objects  checked, {}", rules.fsck.as_str())?;
+    }
     for (what, words) in [
         ("topics          ", &repo.topics[..]),
         ("former names    ", &repo.former_names),
@@ -326,6 +343,22 @@ async fn delete(
         writeln!(out, "deleted {path}")?;
     }
     Ok(())
+}
+
+/// Who sees a repository, in the words of `--private` and `--public`.
+pub(crate) const fn visibility(private: bool) -> &'static str {
+    match private {
+        true => "private",
+        false => "public",
+    }
+}
+
+/// The same with what it means, where that must not be overlooked.
+pub(crate) const fn told_visibility(private: bool) -> &'static str {
+    match private {
+        true => "private",
+        false => "public: everybody who reaches the cluster may read it without a token",
+    }
 }
 
 const fn state(state: RepoState) -> &'static str {

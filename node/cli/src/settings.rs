@@ -5,7 +5,7 @@ use std::io::Write;
 use henge_client::Client;
 use henge_client::model::RepoChange;
 use henge_types::names::InvalidName;
-use henge_types::{ErrorCode, RepoPath, Topic};
+use henge_types::{ErrorCode, FsckLevel, PushRules, RepoPath, Topic};
 
 use crate::args::SettingsVerb;
 use crate::cluster::write_json;
@@ -26,6 +26,7 @@ pub(crate) async fn run(
             private,
             public,
             topic,
+            fsck,
         } => {
             let change = RepoChange {
                 description,
@@ -33,7 +34,7 @@ pub(crate) async fn run(
                 private: (private || public).then_some(private),
                 ..RepoChange::default()
             };
-            edit(client, &path, &change, &topic).await?;
+            edit(client, &path, &change, &topic, fsck).await?;
             said(client, &path, "changed", json, out).await
         }
         SettingsVerb::Archive { path } => {
@@ -80,8 +81,9 @@ async fn edit(
     path: &RepoPath,
     change: &RepoChange,
     topics: &[String],
+    fsck: Option<FsckLevel>,
 ) -> Result<(), CliError> {
-    if *change == RepoChange::default() && topics.is_empty() {
+    if *change == RepoChange::default() && topics.is_empty() && fsck.is_none() {
         return Err(CliError::NothingToChange);
     }
     let named: Result<Vec<Topic>, InvalidName> = match topics {
@@ -98,7 +100,22 @@ async fn edit(
         let set = client.set_topics(path, &named).await;
         set.map_err(failed("set the topics of", path))?;
     }
+    if let Some(fsck) = fsck {
+        set_fsck(client, path, fsck).await?;
+    }
     Ok(())
+}
+
+/// Sets how strictly pushed objects are checked.
+pub(crate) async fn set_fsck(
+    client: &Client,
+    path: &RepoPath,
+    fsck: FsckLevel,
+) -> Result<(), CliError> {
+    let rules = PushRules { fsck };
+    let set = client.set_push_rules(path, &rules).await;
+    set.map(|_| ())
+        .map_err(failed("set the rules for pushes to", path))
 }
 
 async fn archive(client: &Client, path: &RepoPath, archived: bool) -> Result<(), CliError> {

@@ -58,6 +58,7 @@ pub(crate) struct Founder {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Auth {
     pub(crate) admin_token_file: Option<PathBuf>,
+    pub(crate) metrics_token_file: Option<PathBuf>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -161,6 +162,7 @@ variables! {
     "HENGE_CLUSTER_ELECTION_MIN" => cluster.election_min;
     "HENGE_CLUSTER_ELECTION_MAX" => cluster.election_max;
     "HENGE_AUTH_ADMIN_TOKEN_FILE" => auth.admin_token_file;
+    "HENGE_AUTH_METRICS_TOKEN_FILE" => auth.metrics_token_file;
     "HENGE_HTTP_ANONYMOUS_READS" => http.anonymous_reads;
     "HENGE_STORAGE_WAL_SEGMENT" => storage.wal_segment;
     "HENGE_STORAGE_WAL_MAX" => storage.wal_max;

@@ -264,6 +264,18 @@ fn networks_settle_after_a_while_or_never() {
 }
 
 #[test]
+fn metrics_may_have_a_token_of_their_own() {
+    assert_eq!(load(GOOD).expect("good").metrics_token_file, None);
+    let line = "admin_token_file = \"../admin.token\"";
+    let text = GOOD.replace(line, &format!("{line}\nmetrics_token_file = \"/m\""));
+    let config = load(&text).expect("good");
+    assert_eq!(config.metrics_token_file, Some("/m".into()));
+    let variable = |name: &str| (name == "HENGE_AUTH_METRICS_TOKEN_FILE").then(|| "/v".to_owned());
+    let config = load_with(&text, variable, Overrides::default()).expect("good");
+    assert_eq!(config.metrics_token_file, Some("/v".into()));
+}
+
+#[test]
 fn anonymous_reads_can_be_turned_off() {
     let text = format!("{GOOD}\n[http]\nanonymous_reads = false\n");
     assert!(!load(&text).expect("good").anonymous_reads);

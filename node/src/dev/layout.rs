@@ -273,7 +273,7 @@ fn fill(dir: &Path, settings: &Settings) -> Result<(), LayoutError> {
         .collect();
     for &(node, incarnation) in &members {
         let path = node_dir(dir, node);
-        fs::create_dir(&path).map_err(at(&path))?;
+        data_dir::make(&path).map_err(at(&path))?;
         let identity = Identity {
             cluster_id: settings.cluster_id,
             node_id: node,

@@ -217,7 +217,7 @@ impl Supervisor {
         let file = ClusterFile {
             cluster_id: settings.cluster_id,
             admin_user: "admin".to_owned(),
-            admin_token: Secret::new(&token),
+            admin_token: Secret::from_file(&token),
             nodes: nodes.collect(),
         };
         file.write(&self.layout.cluster_file())?;
@@ -251,12 +251,13 @@ impl Supervisor {
             "
 In another terminal:
   export HENGE_URL={urls}
-  export HENGE_TOKEN=$(cat {token})
+  export HENGE_TOKEN=$(head -n 1 {token})
+  export GIT_CONFIG_COUNT=1 GIT_CONFIG_KEY_0=credential.helper GIT_CONFIG_VALUE_0='!henge credential'
   henge cluster status
-Create a repository by pushing to it, from inside any git repository:
-  git push http://admin:$HENGE_TOKEN@{host}/admin/demo.git HEAD:refs/heads/main
+Create a repository by pushing to it, from inside any git repository; git asks henge for the token:
+  git push http://{host}/admin/demo.git HEAD:refs/heads/main
 Clone it, from any node:
-  git clone http://admin:$HENGE_TOKEN@{host}/admin/demo.git
+  git clone http://{host}/admin/demo.git
 Take a node away and bring it back:
   kill -9 $(cat {pid})
   henge node run --config {config}

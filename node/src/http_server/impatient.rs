@@ -10,9 +10,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
 /// For how long a peer may take nothing.
-const REST_MAX: Duration = Duration::from_millis(limits::CLIENT_REST_MS_MAX);
+const REST_MAX: Duration = Duration::from_millis(limits::ANSWER_REST_MS_MAX);
 
-/// A connection whose writes fail with `TimedOut` when none of them could go on for [`limits::CLIENT_REST_MS_MAX`]. The system
+/// A connection whose writes fail with `TimedOut` when none of them could go on for [`limits::ANSWER_REST_MS_MAX`]. The system
 /// itself waits for ever for a peer that is there and does not read.
 #[derive(Debug)]
 pub(super) struct Impatient<S> {

@@ -1,9 +1,13 @@
 //! `henge node run` where it must refuse to.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 
-use crate::process::{base_port, command, henge, text};
+use rustix::process::Signal;
+
+use crate::process::{Running, base_port, command, henge, text, until};
 
 /// A cluster of one that was made and never got to start: its HTTP port is taken.
 fn made(dir: &Path) -> String {
@@ -95,4 +99,77 @@ fn a_data_directory_that_is_not_what_it_was_is_refused() {
         error.contains("node.key can be read by others (mode 644)"),
         "{error}"
     );
+}
+
+/// The status of a GET with a token; none while nobody answers.
+fn status(address: &str, path: &str, token: &str) -> Option<u16> {
+    let mut stream = TcpStream::connect(address).ok()?;
+    let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
+    write!(stream, "{head}Authorization: Bearer {token}\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    answer.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// SIGHUP stopped a node, and so did every exchange of a token.
+#[test]
+fn tokens_are_exchanged_without_a_restart() {
+    const NEW: &str = "the-next-token-of-the-administrator";
+    const SCRAPER: &str = "a-token-for-the-page-of-metrics";
+    let version = "/api/v1/version";
+    let dir = tempfile::tempdir().expect("a folder");
+    let home = dir.path().join("dev");
+    let config = made(&home);
+    let node_toml = fs::read_to_string(&config).expect("read");
+    let listen = node_toml
+        .lines()
+        .find_map(|line| line.strip_prefix("http_listen = "));
+    let address = listen.expect("an address").trim_matches('"').to_owned();
+    let file = home.join("admin.token");
+    let old = fs::read_to_string(&file)
+        .expect("a token")
+        .trim()
+        .to_owned();
+    let scraper = home.join("metrics.token");
+    fs::copy(&file, &scraper).expect("as private as the other one");
+    fs::write(&scraper, SCRAPER).expect("written");
+
+    let mut run = command(&["node", "run", "--config", &config]);
+    run.env("HENGE_AUTH_METRICS_TOKEN_FILE", &scraper);
+    let mut node = Running::start(run);
+    let answers = |token: &str, wanted: u16| {
+        until("the answer", || {
+            (status(&address, version, token)? == wanted).then_some(())
+        });
+    };
+    answers(&old, 200);
+    answers(NEW, 401);
+    assert_eq!(status(&address, "/metrics", SCRAPER), Some(200));
+    assert_eq!(status(&address, version, SCRAPER), Some(403));
+
+    fs::write(&file, format!("{NEW}\n{old}\n")).expect("written");
+    node.signal(Signal::HUP);
+    answers(NEW, 200);
+    answers(&old, 200);
+    fs::write(&file, format!("{NEW}\n")).expect("written");
+    node.signal(Signal::HUP);
+    answers(&old, 401);
+    answers(NEW, 200);
+
+    node.signal(Signal::TERM);
+    let (ended, log) = node.wait();
+    assert!(ended.success(), "{log}");
+    assert_eq!(
+        log.matches("the tokens were read again").count(),
+        2,
+        "{log}"
+    );
+    let wrong = log.lines().find(|line| line.contains("a wrong token came"));
+    assert!(
+        wrong.is_some_and(|line| line.contains("127.0.0.1")),
+        "{log}"
+    );
+    for token in [&old, NEW, SCRAPER] {
+        assert!(!log.contains(token), "a token is in the log");
+    }
 }

@@ -3,6 +3,7 @@
 //! Ports: every test takes a base of its own, so that rings never meet.
 
 mod bitmaps;
+mod bounded;
 mod bundles;
 mod carry;
 mod checks;
@@ -12,11 +13,15 @@ mod crash;
 mod disk;
 mod export;
 mod failover;
+mod floods;
 pub(crate) mod harness;
 mod health;
+mod losses;
 mod mirrors;
 mod power;
+mod private;
 mod pruning;
+mod push_rules;
 mod refusals;
 mod repositories;
 mod settings;

@@ -7,12 +7,14 @@
 //! - [`lock`]: packages that must not be in the lock file, and how many there may be.
 //! - [`sources`]: lengths and names of source files, one integration-test binary per crate.
 //! - [`lints`]: every crate takes the workspace's lints; the pure crates' own files repeat the root's.
+//! - [`limits`]: the page of limits says what the code does.
 //! - [`links`]: every link and every mention of a page in the documentation leads to a file.
 //! - [`words`]: words that must not stand in the tree.
 //!
 //! When a check is in the way of better code, change its table here and say why in the commit.
 
 pub mod graph;
+pub mod limits;
 pub mod links;
 pub mod lints;
 pub mod lock;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_types::status::ClusterStatus;
-use henge_types::{ErrorCode, OwnerName, RepoLimits, RepoPath, limits};
+use henge_types::{ErrorCode, OwnerName, PushRules, RepoLimits, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -210,6 +210,32 @@ impl Client {
         limits: &RepoLimits,
     ) -> Result<RepoLimits, ClientError> {
         let mut call = post(format!("/api/henge/v1/repos/{path}/limits"), limits);
+        call.method = Method::PUT;
+        self.json(&call, Effect::Reads).await
+    }
+
+    /// What is asked of pushes to a repository.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call.
+    pub async fn push_rules(&self, path: &RepoPath) -> Result<PushRules, ClientError> {
+        let call = get(
+            format!("/api/henge/v1/repos/{path}/push-rules"),
+            ANSWER_BYTES_MAX,
+        );
+        self.json(&call, Effect::Reads).await
+    }
+
+    /// Sets what is asked of pushes to a repository.
+    ///
+    /// # Errors
+    /// `not_found`, and as every call. Asking again does no harm.
+    pub async fn set_push_rules(
+        &self,
+        path: &RepoPath,
+        rules: &PushRules,
+    ) -> Result<PushRules, ClientError> {
+        let mut call = post(format!("/api/henge/v1/repos/{path}/push-rules"), rules);
         call.method = Method::PUT;
         self.json(&call, Effect::Reads).await
     }

@@ -20,7 +20,7 @@ pub struct NewRepo {
     /// One line about it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// Whether only its owner sees it.
+    /// Whether only its owner sees it; else everybody reads it without a token.
     pub private: bool,
     /// Its default branch, short (`main`); the cluster's own choice when `None`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -31,13 +31,13 @@ pub struct NewRepo {
 }
 
 impl NewRepo {
-    /// A public repository without a description.
+    /// A private repository without a description.
     pub fn new(path: RepoPath) -> Self {
         Self {
             owner: path.owner,
             name: path.name,
             description: String::new(),
-            private: false,
+            private: true,
             default_branch: None,
             object_format: None,
         }
@@ -243,6 +243,16 @@ pub(crate) struct Fsck<'a> {
     pub repair: bool,
 }
 
+/// Whether the next run of a mirror may remove more than half of the refs of the side that it writes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Force {
+    /// It fails instead, and says what it would remove.
+    #[default]
+    No,
+    /// It may.
+    Yes,
+}
+
 /// Asks for a mirror.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct NewMirror {
@@ -261,6 +271,9 @@ pub struct NewMirror {
     /// Whether it is due whenever a ref changed; only for one that pushes.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub on_push: bool,
+    /// Whether its first run may take from the side that it writes to what the other one does not have.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// Asks for a mirror to be changed; what is `None` stays, but a new URL comes with its own credentials or none.
@@ -281,6 +294,9 @@ pub struct MirrorEdit {
     /// Whether it is due whenever a ref changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_push: Option<bool>,
+    /// Whether the first run at a new URL may take what the other side does not have.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replace: bool,
 }
 
 /// The password is not shown.

@@ -12,6 +12,11 @@ impl Secret {
         Self(token.trim().to_owned())
     }
 
+    /// The newest of a file with tokens, a line each: the first.
+    pub fn from_file(text: &str) -> Self {
+        Self::new(text.trim().lines().next().unwrap_or_default())
+    }
+
     /// The token itself: only for the place that sends or compares it.
     pub fn reveal(&self) -> &str {
         &self.0
@@ -33,5 +38,11 @@ mod tests {
         let secret = Secret::new("hunter2\n");
         assert_eq!(secret.reveal(), "hunter2");
         assert!(!format!("{secret:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_first_line_of_a_file_is_its_newest_token() {
+        assert_eq!(Secret::from_file("\nnew\r\nold\n"), Secret::new("new"));
+        assert_eq!(Secret::from_file("one"), Secret::new("one"));
     }
 }

@@ -8,16 +8,17 @@ use crate::ids::{ClusterId, Generation, LogIndex, NetworkId, NodeId, RepoId, Req
 use crate::mirrors::{BeginMirror, ChangeMirror, EditMirror, RecordMirror, SetMirror};
 use crate::names::{RefName, RefPattern, RepoPath, Topic};
 use crate::object::{ObjectFormat, ObjectId, PackId};
-use crate::records::{NodeRecord, RepoLimits, ShardPlacement};
+use crate::records::{NodeRecord, PushRules, RepoLimits, ShardPlacement};
 use crate::starts::RegisterStart;
 
 mod encoding;
 mod level;
+mod mirrors;
 mod packs;
 mod reserve;
 
 /// The release level this build understands; a [`Command::VersionBarrier`] above it stops the group.
-pub const VERSION_KNOWN: u32 = 4;
+pub const VERSION_KNOWN: u32 = 5;
 /// The release level from which [`ShardCommand::ReplacePacks`] is understood.
 pub const VERSION_REPLACE_PACKS: u32 = 2;
 /// The release level from which the second version of repositories' records is understood, and every command
@@ -26,6 +27,12 @@ pub const VERSION_REPOS: u32 = 3;
 /// The release level from which starts of nodes are registered, `apply` uses replicated time instead of the clock of one
 /// node, and records of requests are compact.
 pub const VERSION_STARTS_AND_TIME: u32 = 4;
+/// The release level from which a mirror is told what its runs may remove.
+pub const VERSION_MIRROR_REMOVALS: u32 = 5;
+/// The release level from which repositories have rules for pushes.
+pub const VERSION_PUSH_RULES: u32 = 5;
+/// The release level from which nodes tell each other that a read is asked by somebody of whom nothing is known.
+pub const VERSION_READS_OF_ANYBODY: u32 = 5;
 
 /// A command as it rides in a log entry, with what `apply` may know of the world outside.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -281,21 +288,31 @@ pub enum ShardCommand {
         /// The pattern, as it was set.
         pattern: RefPattern,
     },
-    /// Makes a mirror or changes it. Number 76.
+    /// Makes a mirror or changes it. Number 76; 96 for what needs release level [`VERSION_MIRROR_REMOVALS`].
     SetMirror(SetMirror),
-    /// Removes a mirror or makes it due. Number 77.
+    /// Removes a mirror or makes it due. Number 77; 98 for what needs release level [`VERSION_MIRROR_REMOVALS`].
     ChangeMirror(ChangeMirror),
     /// Begins a run of a mirror. Number 78.
     BeginMirror(BeginMirror),
-    /// A word of a run. Number 79.
+    /// A word of a run. Number 79; 99 for what needs release level [`VERSION_MIRROR_REMOVALS`].
     RecordMirror(RecordMirror),
     /// A signed push. Number 88; needs release level [`VERSION_REPOS`].
     UpdateSignedRefs(SignedUpdate),
     /// Gives the shard what the nonces of push certificates are made with, unless it has it. Number 89; needs release
     /// level [`VERSION_REPOS`].
     SetNonceSeed(NonceSeed),
-    /// Changes what a mirror is told to do. Number 92; needs release level [`VERSION_REPOS`].
+    /// Changes what a mirror is told to do. Number 92, of release level [`VERSION_REPOS`]; 97 for what needs release level
+    /// [`VERSION_MIRROR_REMOVALS`].
     EditMirror(EditMirror),
+    /// Sets what is asked of pushes to a repository. Number 93; needs release level [`VERSION_PUSH_RULES`].
+    SetPushRules {
+        /// The repository.
+        repo: RepoId,
+        /// Must be the repository's.
+        generation: Generation,
+        /// All of its rules from here on.
+        rules: PushRules,
+    },
 }
 
 /// What whoever makes a mark has found of what refs reach.

@@ -49,14 +49,15 @@ pub use ids::{
 };
 pub use mirrors::{
     BeginMirror, ChangeMirror, EditMirror, Mirror, MirrorChange, MirrorKind, MirrorLast,
-    MirrorOutcome, MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings, MirrorWord, RecordMirror,
-    SecretEdit, SetMirror,
+    MirrorOutcome, MirrorPusher, MirrorRemoval, MirrorRemovalRecord, MirrorRun, MirrorSecret,
+    MirrorSettings, MirrorWord, RecordMirror, SecretEdit, SetMirror,
 };
-pub use names::{OwnerName, RefName, RefPattern, RepoName, RepoPath, Topic};
+pub use names::{OwnerName, RefName, RefPattern, RefPatterns, RepoName, RepoPath, Topic};
 pub use object::{ObjectFormat, ObjectId, PackId};
 pub use records::{
-    ClusterRecord, NodeRecord, PackRecord, PruneMark, RefProtection, RefProtections, RepoLimits,
-    RepoRecord, RepoState, ShardPlacement, ShardRepo, ShardRepoState, UntoldRecord,
+    ClusterRecord, FsckLevel, InvalidFsckLevel, NodeRecord, PackRecord, PruneMark, PushRules,
+    RefProtection, RefProtections, RepoLimits, RepoRecord, RepoState, ShardPlacement, ShardRepo,
+    ShardRepoState, UntoldRecord,
 };
 pub use reply::{RefRefusal, RefVerdict, Refusal, Reply};
 pub use starts::{KnownStart, RegisterStart, RegisteredStart, StartClaim, StartPlace, StartRecord};

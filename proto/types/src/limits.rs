@@ -25,6 +25,14 @@ pub const LOST_TIPS_MAX: u32 = 200_000;
 pub const ENTRY_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries per read of the log and per AppendEntries, together.
 pub const APPEND_BYTES_MAX: usize = 1024 * 1024;
+/// Handshakes under way on the cluster's port, from one address.
+pub const HANDSHAKES_PER_ADDRESS_MAX: usize = 128;
+/// The same, from all addresses that are no member's.
+pub const HANDSHAKES_AT_ONCE_MAX: usize = 512;
+/// How long one of them may take, milliseconds.
+pub const HANDSHAKE_MS_MAX: u64 = 5_000;
+/// What one of them may send over QUIC before it is looked at.
+pub const HANDSHAKE_QUIC_BYTES_MAX: u64 = 64 * 1024;
 /// One control message between nodes.
 pub const RPC_MESSAGE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// One push, as it comes over the wire; the spool's bound.
@@ -37,6 +45,8 @@ pub const SPOOL_FREE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 pub const FETCH_REQUEST_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// The body of an API request.
 pub const API_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// The body of an API request that changes refs: [`REF_UPDATES_MAX`] of them fit, if their names fit into one log entry.
+pub const REF_UPDATES_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long an API request may take, milliseconds: longer than the wait for a quorum, so that "no quorum"
 /// is said by whoever knows it.
 pub const API_REQUEST_MS_MAX: u64 = QUORUM_WAIT_MS + 2_000;
@@ -165,6 +175,22 @@ pub const GIT_REQUEST_MS_MAX: u64 = 2 * 60 * 60 * 1000;
 pub const CLIENT_REST_MS_MAX: u64 = 5 * 60 * 1000;
 /// How long the body of a fetch may take to arrive, milliseconds. It lies in memory meanwhile.
 pub const FETCH_REQUEST_MS_MAX: u64 = 5 * 60 * 1000;
+/// The same without a token.
+pub const ANONYMOUS_FETCH_REQUEST_MS_MAX: u64 = 30 * 1000;
+/// How long the client of one HTTP/2 request may take nothing of the answer, milliseconds: pings do not count.
+pub const ANSWER_REST_MS_MAX: u64 = 60 * 1000;
+/// Connections for people at once. When there are as many, idle ones make room.
+pub const CONNECTIONS_MAX: usize = 1024;
+/// More of them, which may only ask for `/healthz`, `/readyz` and `/metrics`.
+pub const CONNECTIONS_KEPT_FOR_HEALTH: usize = 32;
+/// What of an answer to a fetch is made before its client has taken what was made before.
+pub const ANSWER_BYTES_AHEAD: usize = 1024 * 1024;
+/// Bytes that a node holds for clients at once: bodies of requests, listings of refs, and what of answers is on its way.
+pub const CLIENT_BYTES_MAX: usize = 256 * 1024 * 1024;
+/// What of them is held for clients without a token.
+pub const ANONYMOUS_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long a request waits for memory, milliseconds.
+pub const CLIENT_BYTES_WAIT_MS: u64 = 5 * 1000;
 /// How long the check of one network's store may take on a replica, milliseconds.
 pub const CHECK_MS_MAX: u64 = 6 * 60 * 60 * 1000;
 /// Checks of stores that wait on a node.
@@ -183,8 +209,40 @@ pub const FETCHES_AT_ONCE: usize = 64;
 pub const FETCHES_WAITING_MAX: usize = 128;
 /// Fetches without a token among them.
 pub const ANONYMOUS_FETCHES_AT_ONCE: usize = 32;
-/// Requests without a token that a node looks into at once, besides what it sends them.
+/// The same of one address.
+pub const ANONYMOUS_FETCHES_PER_ADDRESS: usize = 24;
+/// The same of one connection.
+pub const ANONYMOUS_FETCHES_PER_CONNECTION: usize = 8;
+/// Requests without a token that a node answers at once, fetches left out.
 pub const ANONYMOUS_REQUESTS_AT_ONCE: usize = 64;
+/// Tokens of one kind that hold at once: the one that is used, and the one before or after it.
+pub const TOKENS_MAX: usize = 2;
+/// Wrong tokens of one address that are answered at once; each further one waits longer.
+pub const WRONG_TOKENS_FREE: u32 = 4;
+/// How long one waits at most, milliseconds.
+pub const WRONG_TOKEN_DELAY_MS_MAX: u64 = 2_000;
+/// Requests with a wrong token that wait at once; more are answered 429.
+pub const WRONG_TOKENS_WAITING_MAX: usize = 64;
+/// Addresses that wrong tokens are counted by.
+pub const WRONG_TOKEN_ADDRESSES_MAX: usize = 4_096;
+/// The same of one address.
+pub const ANONYMOUS_REQUESTS_PER_ADDRESS: usize = 48;
+/// The same of one connection.
+pub const ANONYMOUS_REQUESTS_PER_CONNECTION: usize = 16;
+/// Listings of refs without a token that a node makes at once.
+pub const ANONYMOUS_LISTINGS_AT_ONCE: usize = 8;
+/// The same of one address.
+pub const ANONYMOUS_LISTINGS_PER_ADDRESS: usize = 4;
+/// The same of one connection.
+pub const ANONYMOUS_LISTINGS_PER_CONNECTION: usize = 2;
+/// How long one more of them waits for its place, milliseconds. As many wait as there are places.
+pub const ANONYMOUS_LISTING_WAIT_MS: u64 = 1_000;
+/// Fetches without a token whose body a node reads at once.
+pub const ANONYMOUS_BODIES_AT_ONCE: usize = 256;
+/// The same of one address.
+pub const ANONYMOUS_BODIES_PER_ADDRESS: usize = 128;
+/// The same of one connection.
+pub const ANONYMOUS_BODIES_PER_CONNECTION: usize = 16;
 /// A bundle is offered from so many bytes on, unless the operator says otherwise.
 pub const BUNDLE_BYTES_MIN: u64 = 64 * 1024 * 1024;
 /// Refs that a bundle covers: from a repository with more branches and tags, only the branch that HEAD names.

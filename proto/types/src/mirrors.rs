@@ -153,8 +153,29 @@ impl Mirror {
     }
 }
 
+/// What runs of a mirror may remove from the side that they write to, where that is not the usual half of its refs.
+///
+/// Removed is a ref that the other side does not have. While nothing may be removed, a value that would be replaced counts as
+/// well: what was there before the mirror was made is not the mirror's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MirrorRemoval {
+    /// Nothing: no run has compared the two sides yet, and nobody agreed to a loss.
+    Nothing,
+    /// Everything: somebody agreed to it.
+    Everything,
+}
+
+/// What runs of a mirror may remove, in its shard beside the mirror. Without it: at most half of the refs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MirrorRemovalRecord {
+    /// How much.
+    pub removal: MirrorRemoval,
+    /// The entry that said so: what is said while a run goes by something else is for the next one.
+    pub since: LogIndex,
+}
+
 /// Makes a mirror, or changes what one is told to do. A new one is due at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetMirror {
     /// The repository.
     pub repo: RepoId,
@@ -164,10 +185,12 @@ pub struct SetMirror {
     pub mirror: MirrorId,
     /// What it is told to do.
     pub settings: MirrorSettings,
+    /// What its runs may remove until one has come through; `None` leaves that as it is.
+    pub removal: Option<MirrorRemoval>,
 }
 
 /// Changes what a mirror is told to do. What is `None` stays; its way stays always. It is due at once.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditMirror {
     /// The repository.
     pub repo: RepoId,
@@ -183,6 +206,8 @@ pub struct EditMirror {
     pub interval_ms: Option<u64>,
     /// Whether it is due whenever a ref changed.
     pub on_push: Option<bool>,
+    /// What its runs may remove until one has come through.
+    pub removal: Option<MirrorRemoval>,
 }
 
 /// A change of a mirror's credentials.
@@ -217,6 +242,9 @@ pub enum MirrorChange {
     Remove,
     /// It is due now. While a run is under way nothing changes.
     Due,
+    /// It is due now, and its next run may remove everything that the other side does not have. Needs release level
+    /// [`crate::command::VERSION_MIRROR_REMOVALS`].
+    DueWhateverItRemoves,
 }
 
 /// Begins a run. Done if the firing is still to be had; the index of the entry is the run's fence.
@@ -255,6 +283,12 @@ pub enum MirrorWord {
     },
     /// It ended.
     Ended(MirrorOutcome),
+    /// It has compared the two sides and has removed what it was allowed to: from here on runs remove at most half of the
+    /// refs. Needs release level [`crate::command::VERSION_MIRROR_REMOVALS`].
+    CameThrough {
+        /// The entry that allowed it: see [`MirrorRemovalRecord::since`].
+        since: LogIndex,
+    },
 }
 
 impl MirrorWord {
@@ -262,7 +296,7 @@ impl MirrorWord {
     pub const fn is_well_formed(&self) -> bool {
         match self {
             Self::Working { lease_ms } => *lease_ms <= MIRROR_LEASE_MS_MAX,
-            Self::Ended(_) => true,
+            Self::Ended(_) | Self::CameThrough { .. } => true,
         }
     }
 }

@@ -10,8 +10,10 @@ use thiserror::Error;
 use crate::limits;
 
 mod ref_pattern;
+mod ref_patterns;
 
 pub use ref_pattern::RefPattern;
+pub use ref_patterns::RefPatterns;
 
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

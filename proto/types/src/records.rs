@@ -1,9 +1,12 @@
 //! What the state machines keep, as values behind their keys.
 
+use std::str::FromStr;
+
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 use crate::ids::{ClusterId, GroupId, Incarnation, LogIndex, NodeId};
-use crate::names::RefPattern;
+use crate::names::{RefPattern, RefPatterns};
 use crate::object::PackId;
 
 mod repo;
@@ -108,6 +111,52 @@ pub struct RepoLimits {
     pub refs_max: Option<u64>,
 }
 
+/// How strictly the objects of pushes are checked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FsckLevel {
+    /// As git checks them where `receive.fsckObjects` is set (git-config(1)).
+    #[default]
+    Strict,
+    /// What old histories are known for and harms no client is taken.
+    Lenient,
+}
+
+impl FsckLevel {
+    /// As people write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Lenient => "lenient",
+        }
+    }
+}
+
+/// A text that is no [`FsckLevel`].
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("a level is strict or lenient")]
+pub struct InvalidFsckLevel;
+
+impl FromStr for FsckLevel {
+    type Err = InvalidFsckLevel;
+
+    fn from_str(text: &str) -> Result<Self, InvalidFsckLevel> {
+        match text {
+            "strict" => Ok(Self::Strict),
+            "lenient" => Ok(Self::Lenient),
+            _ => Err(InvalidFsckLevel),
+        }
+    }
+}
+
+/// What is asked of pushes to a repository.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PushRules {
+    /// How strictly their objects are checked.
+    pub fsck: FsckLevel,
+}
+
 /// A pack in a network's manifest: every replica has to hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackRecord {
@@ -148,4 +197,11 @@ pub struct RefProtections {
     pub changed_at: LogIndex,
     /// By pattern, none twice.
     pub rules: Vec<RefProtection>,
+}
+
+impl RefProtections {
+    /// The patterns, compiled: the first that matches a ref protects it.
+    pub fn patterns(&self) -> RefPatterns {
+        RefPatterns::new(self.rules.iter().map(|rule| rule.pattern.clone()))
+    }
 }

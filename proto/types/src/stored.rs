@@ -31,10 +31,14 @@ pub mod number {
     pub const PRUNE_MARK: u16 = 1026;
     /// What a repository may hold.
     pub const REPO_LIMITS: u16 = 1027;
+    /// What is asked of pushes to a repository.
+    pub const PUSH_RULES: u16 = 1028;
     /// The protected refs of a repository.
     pub const REF_PROTECTIONS: u16 = 1022;
     /// A mirror in its shard.
     pub const MIRROR: u16 = 1024;
+    /// What runs of a mirror may remove.
+    pub const MIRROR_REMOVAL: u16 = 1025;
     /// A push certificate that a repository keeps.
     pub const PUSH_CERTIFICATE: u16 = 1040;
     /// What a shard's nonces are made with.

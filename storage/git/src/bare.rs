@@ -389,7 +389,7 @@ impl RefStore for BareRepository {
             kept.extend(checked_out.iter().cloned());
         }
         PushPolicy {
-            closed: None,
+            closed: config.objects.as_ref().err().map(|why| why.clone().into()),
             hidden: config.hidden_from_pushes.clone(),
             deletes: config.deletes,
             non_fast_forwards: config.non_fast_forwards,
@@ -400,6 +400,7 @@ impl RefStore for BareRepository {
             },
             atomic: config.atomic,
             push_options: config.push_options,
+            objects: config.objects.clone().unwrap_or_default(),
             ..PushPolicy::default()
         }
     }

@@ -19,6 +19,7 @@ mod serve;
 mod shallow;
 mod sparse;
 pub(crate) mod tips;
+mod turn;
 mod walk;
 mod warm;
 

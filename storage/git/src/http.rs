@@ -3,7 +3,10 @@
 //! `GET /PATH/info/refs?service=…`, `POST /PATH/git-upload-pack`, `POST /PATH/git-receive-pack`, and
 //! `GET /PATH/bundles/ID.bundle`, in ranges too; a path may have any number of components. Request bodies may be chunked and gzipped; answers are streamed with back-pressure.
 
+mod admission;
 mod bundle;
+mod memory;
+mod places;
 mod refusal;
 mod spool;
 mod stream;
@@ -12,6 +15,7 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,15 +23,20 @@ use axum::extract::{self, Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use henge_runtime::Scope;
 use henge_types::{ErrorCode, limits};
 
+pub use admission::too_many_without_token;
 pub use bundle::{BundleAnswer, ByteRange, bundle_path, bundle_uri};
+pub use memory::{ClientMemory, MemoryShare, NoMemory};
+pub use places::{Peer, PlaceBounds, Places, TakenPlace, until_sent};
 pub use spool::{Spool, SpoolError};
 pub use stream::stream_blocking;
 
 use crate::bundle::BundleId;
+use crate::http::admission::{Shared, fetch_request, no_memory};
+use crate::http::memory::Held;
 use crate::http::refusal::Extent;
 use crate::http::spool::{NotSpooled, SpoolDir};
 use crate::pkt;
@@ -38,6 +47,8 @@ use crate::protocol::{Protocol, Service};
 pub struct Caller {
     /// The account's name.
     pub name: Option<String>,
+    /// Where the request comes from, where that is known.
+    pub peer: Option<Peer>,
 }
 
 /// A request that was not answered.
@@ -117,6 +128,16 @@ pub trait GitService: Send + Sync + Clone + 'static {
         protocol: Protocol,
     ) -> impl Future<Output = Result<Bytes, ServiceError>> + Send;
 
+    /// Whether somebody may fetch from a repository, as far as can be said at once: asked before the request's body is
+    /// read, for which nobody waits who is not let in.
+    fn may_fetch(
+        &self,
+        _caller: &Caller,
+        _repo: &str,
+    ) -> impl Future<Output = Result<(), ServiceError>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Answers one upload-pack request (inflated, at most [`limits::FETCH_REQUEST_BYTES_MAX`]).
     fn upload_pack(
         &self,
@@ -147,6 +168,11 @@ pub trait GitService: Send + Sync + Clone + 'static {
         std::future::ready(Err(ServiceError::new(ErrorCode::NotFound, message)))
     }
 
+    /// Whether a client may say by a token who it is.
+    fn asks_for_tokens(&self) -> bool {
+        true
+    }
+
     /// Where the head of a push that was refused is read: a bounded pool for blocking work of clients.
     fn blocking_work(&self) -> &Scope;
 
@@ -166,9 +192,10 @@ pub trait GitService: Send + Sync + Clone + 'static {
 
 /// The routes of smart HTTP. They match every path that no other route does.
 pub fn router<S: GitService>(service: S) -> Router {
+    let shared = Shared::new(service);
     Router::new()
         .route("/{*path}", get(read::<S>).merge(post(rpc::<S>)))
-        .with_state(service)
+        .with_state(shared)
 }
 
 #[derive(Debug)]
@@ -212,7 +239,7 @@ fn answer(content_type: &str, body: Body) -> Response {
 }
 
 async fn read<S: GitService>(
-    State(service): State<S>,
+    State(shared): State<Shared<S>>,
     extract::Path(path): extract::Path<String>,
     Query(query): Query<std::collections::BTreeMap<String, String>>,
     request: extract::Request,
@@ -220,16 +247,16 @@ async fn read<S: GitService>(
     let caller = caller(&request);
     if let Some((repo, id)) = bundle_path(&path) {
         let range = ByteRange::parse(request.headers(), &bundle::etag(id));
-        let found = service.bundle(caller, repo, id, range).await;
+        let found = shared.service.bundle(caller, repo, id, range).await;
         let found = found.map_err(IntoResponse::into_response)?;
         return Ok(bundle::answer(id, range, found));
     }
     let protocol = protocol(request.headers());
-    info_refs(&service, &path, &query, caller, protocol).await
+    info_refs(&shared, &path, &query, caller, protocol).await
 }
 
 async fn info_refs<S: GitService>(
-    service: &S,
+    shared: &Shared<S>,
     path: &str,
     query: &std::collections::BTreeMap<String, String>,
     caller: Caller,
@@ -242,37 +269,51 @@ async fn info_refs<S: GitService>(
         let message = "only smart HTTP is spoken here: use git 1.6.6 or newer".to_owned();
         return Err(ServiceError::new(ErrorCode::Forbidden, message).into_response());
     };
-    let listing = service
+    let is_known = shared.is_known(&caller);
+    // Capabilities are a few bytes: git's first request, which carries no token, waits for nobody.
+    let is_small = wanted == Service::UploadPack && protocol == Protocol::V2;
+    let place = if is_known || is_small {
+        None
+    } else {
+        // Some clients speak no other protocol, and several of them one moment after the other: a short line, for a moment.
+        let within = Duration::from_millis(limits::ANONYMOUS_LISTING_WAIT_MS);
+        let place = shared.listings.enter(caller.peer, within).await;
+        Some(place.ok_or_else(|| too_many_without_token().into_response())?)
+    };
+    let mut held = shared.memory.share(is_known);
+    let listing = shared
+        .service
         .advertise(caller, repo, wanted, protocol)
         .await
         .map_err(IntoResponse::into_response)?;
-    let body = if wanted == Service::UploadPack && protocol == Protocol::V2 {
-        listing
-    } else {
-        let mut first = Vec::new();
+    if !is_small && let Err(error) = held.hold(listing.len()).await {
+        return Err(no_memory(error, is_known).into_response());
+    }
+    drop(place);
+    let mut first = Vec::new();
+    if wanted == Service::ReceivePack || protocol != Protocol::V2 {
         let line = format!("# service={}\n", wanted.name());
         pkt::write(&mut first, line.as_bytes())
             .and_then(|()| pkt::write_flush(&mut first))
             .expect("invariant: a Vec takes every write");
-        let mut body = BytesMut::with_capacity(first.len() + listing.len());
-        body.put_slice(&first);
-        body.put_slice(&listing);
-        body.freeze()
-    };
+    }
     let content_type = format!("application/x-{}-advertisement", wanted.name());
-    Ok(answer(&content_type, Body::from(body)))
+    // Not put together: a large one is not copied.
+    let body = Body::new(Held::new([Bytes::from(first), listing], held));
+    Ok(answer(&content_type, body))
 }
 
 fn caller(request: &extract::Request) -> Caller {
-    request
-        .extensions()
-        .get::<Caller>()
-        .cloned()
-        .unwrap_or_default()
+    let extensions = request.extensions();
+    let caller = extensions.get::<Caller>().cloned().unwrap_or_default();
+    Caller {
+        peer: extensions.get::<Peer>().copied().or(caller.peer),
+        ..caller
+    }
 }
 
 async fn rpc<S: GitService>(
-    State(service): State<S>,
+    State(shared): State<Shared<S>>,
     extract::Path(path): extract::Path<String>,
     request: extract::Request,
 ) -> Result<Response, Response> {
@@ -287,15 +328,18 @@ async fn rpc<S: GitService>(
     let protocol = protocol(request.headers());
     let encoding = spool::Encoding::parse(request.headers())
         .map_err(|error| ServiceError::from(error).into_response())?;
+    let service = &shared.service;
     let body = match wanted {
         Service::UploadPack => {
-            let max = limits::FETCH_REQUEST_BYTES_MAX as u64;
-            let request = Spool::receive(request.into_body(), encoding, max)
-                .await
-                .map_err(|error| ServiceError::from(error).into_response())?;
-            service
-                .upload_pack(caller, repo, protocol, request.into_bytes())
-                .await
+            let request = fetch_request(&shared, &caller, repo, (request.into_body(), encoding));
+            let request = request.await.map_err(IntoResponse::into_response)?;
+            let is_known = shared.is_known(&caller);
+            let mut held = shared.memory.share(is_known);
+            if let Err(error) = held.hold(limits::ANSWER_BYTES_AHEAD).await {
+                return Err(no_memory(error, is_known).into_response());
+            }
+            let body = service.upload_pack(caller, repo, protocol, request).await;
+            body.map(|body| until_sent(body, held))
         }
         Service::ReceivePack => {
             let room = || service.spool_room();

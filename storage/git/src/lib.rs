@@ -5,6 +5,7 @@
 //! - [`push`]: receive-pack: commands, pack into quarantine, closure, commit, report.
 //! - [`fetch`]: upload-pack: `ls-refs`, negotiation, shallow history, the pack.
 //! - [`repack`]: merges packs: which ones, into what, with which deltas.
+//! - [`rules`]: what is asked of single objects that a push brings: the messages of git's fsck, and their levels.
 //! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts what is in it.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
 //! - [`bundle`]: bundles of a repository's refs, made once and given in parts.
@@ -41,6 +42,7 @@ mod reach;
 pub mod refs;
 pub mod repack;
 mod responses;
+pub mod rules;
 mod spooled;
 mod stats;
 mod store;
@@ -56,15 +58,16 @@ pub use fetch::{FetchError, FetchSummary, rehearse_fetches, rehearse_tags, uploa
 pub use history::history_holds;
 pub use output::{Output, PackPart};
 pub use protocol::{
-    AcceptedWants, Admission, BundleList, Deadline, FetchLimits, FetchPolicy, Protocol, PushLimits,
-    Quota, Service, Stop,
+    AcceptedWants, Admission, Asker, BundleList, Deadline, FetchLimits, FetchPolicy, Protocol,
+    PushLimits, Quota, Service, Stop,
 };
 pub use push::{
     IngestError, Nonces, OversizedObject, PushHead, PushPolicy, PushSummary, Quarantine,
-    ReceiveError, Rule, keeps_history, parse_push, receive_pack, refusal_text, report,
+    ReceiveError, Rule, keeps_history, parse_push, receive_pack, refusal_text, report, told_before,
 };
 pub use reach::ReachError;
 pub use refs::{ClosureCheck, CommitError, QuarantinedPack, RefStore, UpdateOutcome, VerifiedPush};
 pub use responses::{RepositoryResponses, Responses};
+pub use rules::ObjectRules;
 pub use stats::{StoreStats, stats};
 pub use store::{DamagedPack, Objects, ObjectsPool, StoreError};

@@ -22,13 +22,19 @@ pub(crate) fn parse_commit(data: &[u8], format: ObjectFormat) -> Option<Commit> 
         parents.push(parent);
         rest = behind;
     }
-    let rest = skip_line(rest, b"author ")?;
+    let mut rest = skip_line(rest, b"author ")?;
+    let mut has_one_author = true;
+    while let Some(behind) = skip_line(rest, b"author ") {
+        has_one_author = false;
+        rest = behind;
+    }
     let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
     let line = rest[..end].strip_prefix(b"committer ")?;
     Some(Commit {
         tree,
         parents,
-        time: date(line),
+        // Git looks for the committer behind one author.
+        time: if has_one_author { date(line) } else { 0 },
     })
 }
 
@@ -171,7 +177,8 @@ impl<'a> SamePath<'a> {
                 std::cmp::Ordering::Less => self.entries = ahead,
                 std::cmp::Ordering::Equal => {
                     self.entries = ahead;
-                    return Some(next);
+                    // A submodule says nothing of a file with its id, and lies at the same place in the order.
+                    return (next.kind == wanted.kind).then_some(next);
                 }
                 std::cmp::Ordering::Greater => return None,
             }
@@ -266,6 +273,16 @@ mod tests {
             commit.tree.to_string(),
             "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
         );
+    }
+
+    /// Old importers wrote such commits; git reads them, and knows no date of theirs.
+    #[test]
+    fn a_commit_of_several_authors_has_no_date() {
+        let author = "author A <a@example.org> 1 +0000\n";
+        let twice = String::from_utf8(COMMIT.to_vec()).unwrap();
+        let twice = twice.replace(author, &author.repeat(2));
+        let commit = parse_commit(twice.as_bytes(), Sha1).unwrap();
+        assert_eq!((commit.parents.len(), commit.time), (2, 0));
     }
 
     #[test]

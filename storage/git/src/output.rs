@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
+use henge_storage::objects::blocks::BLOCK_BYTES;
 
 use crate::store::Pack;
 
@@ -60,7 +61,7 @@ impl PackPart {
     /// # Errors
     /// When the pack is damaged: then the error is a [`DamagedPack`](crate::DamagedPack).
     pub fn check(&self) -> io::Result<()> {
-        let checked = self.pack.check_leaving(self.range.clone());
+        let checked = self.pack.check_leaving(&self.range, self.range.start);
         checked.map_err(io::Error::other)
     }
 
@@ -69,7 +70,14 @@ impl PackPart {
     /// # Errors
     /// When the pack is shorter than that, or damaged: then the error is a [`DamagedPack`](crate::DamagedPack).
     pub fn into_bytes(self) -> io::Result<Bytes> {
-        self.check()?;
+        let start = self.range.start;
+        self.into_bytes_from(start)
+    }
+
+    /// The same, where the bytes of its pack before `compared` have just been compared.
+    fn into_bytes_from(self, compared: u64) -> io::Result<Bytes> {
+        let checked = self.pack.check_leaving(&self.range, compared);
+        checked.map_err(io::Error::other)?;
         self.pack
             .shared(self.range)
             .ok_or_else(|| io::Error::other("a pack is shorter than its index says"))
@@ -94,5 +102,71 @@ impl PackPart {
     /// Where it lies; the pack is not kept.
     pub(crate) fn place(&self) -> (Weak<Pack>, Range<u64>) {
         (Arc::downgrade(&self.pack), self.range.clone())
+    }
+}
+
+/// How far a pack was compared whose parts leave one behind the other: they end within blocks, and no block is read twice.
+#[derive(Debug, Default)]
+pub(crate) struct Compared {
+    /// The pack of the last part, and where that ended.
+    last: Option<(Weak<Pack>, u64)>,
+}
+
+impl Compared {
+    /// [`PackPart::into_bytes`] of the next part.
+    ///
+    /// # Errors
+    /// As that.
+    pub(crate) fn take(&mut self, part: PackPart) -> io::Result<Bytes> {
+        let compared = self.from(&part);
+        self.last = None;
+        let (pack, range) = part.place();
+        let bytes = part.into_bytes_from(compared)?;
+        self.last = Some((pack, range.end));
+        Ok(bytes)
+    }
+
+    /// Where comparing the next part begins.
+    fn from(&self, part: &PackPart) -> u64 {
+        let start = part.range.start;
+        let follows = self
+            .last
+            .as_ref()
+            .is_some_and(|(pack, end)| pack.as_ptr() == Arc::as_ptr(&part.pack) && *end == start);
+        match follows {
+            true => start.next_multiple_of(BLOCK_BYTES as u64),
+            false => start,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use henge_types::ObjectFormat;
+
+    /// The bytes before what follows were not compared, and those of another pack never.
+    #[test]
+    fn only_a_part_that_follows_is_compared_from_the_next_block_on() {
+        let directory = tempfile::tempdir().unwrap();
+        let open = |name: &str| {
+            crate::store::put_empty_pack(directory.path(), name);
+            let idx = directory.path().join(format!("pack-{name}.idx"));
+            Arc::new(Pack::open(&idx, ObjectFormat::Sha1).unwrap())
+        };
+        let (first, second) = (open("0"), open("1"));
+        let part = |pack: &Arc<Pack>, range| PackPart::new(Arc::clone(pack), range);
+        let block = BLOCK_BYTES as u64;
+        let mut compared = Compared::default();
+        assert_eq!(compared.from(&part(&first, 0..12)), 0);
+        compared.take(part(&first, 0..12)).unwrap();
+        assert_eq!(compared.from(&part(&first, 12..20)), block, "it follows");
+        assert_eq!(compared.from(&part(&first, 0..12)), 0, "it does not");
+        assert_eq!(compared.from(&part(&first, 13..20)), 13, "nor this");
+        assert_eq!(compared.from(&part(&second, 12..20)), 12, "another pack");
+        compared.take(part(&second, 0..12)).unwrap();
+        assert_eq!(compared.from(&part(&first, 12..20)), 12, "it is between");
+        assert!(compared.take(part(&second, 12..4000)).is_err(), "too long");
+        assert_eq!(compared.from(&part(&second, 4000..4001)), 4000);
     }
 }

@@ -245,6 +245,15 @@ impl Default for FetchPolicy {
 /// See [`FetchLimits::walked_commits_max`].
 const WALKED_COMMITS_MAX: usize = 256;
 
+/// Who asks for an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Asker {
+    /// Somebody of whom it is known who they are.
+    Known,
+    /// Anybody.
+    Anybody,
+}
+
 /// Bounds on one fetch.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
@@ -259,6 +268,8 @@ pub struct FetchLimits {
     pub stop: Stop,
     /// Where answers are kept for the next one who asks the same; nowhere by default.
     pub responses: Option<RepositoryResponses>,
+    /// Who asks: those without a token never take all turns.
+    pub asker: Asker,
     /// The place among all fetches that this one takes.
     pub admission: Option<Arc<dyn Admission>>,
     /// What the command `bundle-uri` is answered with; without it there is no such command.
@@ -285,6 +296,7 @@ impl Default for FetchLimits {
             walked_commits_max: WALKED_COMMITS_MAX,
             stop: Stop::default(),
             responses: None,
+            asker: Asker::Known,
             admission: None,
             bundles: None,
         }

@@ -27,7 +27,8 @@ pub use policy::{PushPolicy, Rule, keeps_history};
 pub use quarantine::Quarantine;
 pub(crate) use receive::{Place, Transport, receive};
 pub use receive::{PushSummary, receive_pack};
-pub use report::{refusal_text, report};
+pub(crate) use report::one_line;
+pub use report::{refusal_text, report, told_before};
 
 use crate::pkt::PktError;
 use crate::reach::ReachError;

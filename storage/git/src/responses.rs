@@ -5,6 +5,7 @@
 //! for it. Parts of packs are kept as references; when maintenance has removed a pack, answers with parts of it are made anew.
 
 mod record;
+mod turns;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +15,11 @@ use std::time::Duration;
 use sha2::{Digest, Sha256};
 
 use crate::fetch::tips::TipIndex;
-use crate::protocol::{Admission, Stop};
+use crate::protocol::{Admission, Asker, Stop};
 use crate::store::Pack;
 pub(crate) use record::{Answer, Recorder};
+use turns::Turns;
+pub(crate) use turns::{MakingTurn, Work};
 
 /// Answers kept at most.
 const ANSWERS_MAX: usize = 4096;
@@ -24,8 +27,6 @@ const ANSWERS_MAX: usize = 4096;
 const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Their own bytes on disk, together.
 const DISK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// Answers to clients that have nothing, made at once: counting all of a repository takes memory and a processor.
-const CLONES_MADE_MAX: usize = 4;
 /// Repositories whose refs are known through and through.
 const TIP_INDEXES_MAX: usize = 8;
 /// How often who waits for an answer looks at its own deadline.
@@ -48,6 +49,7 @@ struct Shared {
     made: Condvar,
     /// Of repositories that were fetched from of late; the last one was used last.
     tip_indexes: Mutex<Vec<KeptIndex>>,
+    turns: Arc<Turns>,
 }
 
 /// What the refs of a repository are in one version of them.
@@ -64,8 +66,6 @@ struct State {
     memory_bytes: u64,
     disk_bytes: u64,
     uses: u64,
-    /// How many hold a [`CloneTurn`].
-    clones_made: usize,
 }
 
 #[derive(Debug)]
@@ -112,6 +112,7 @@ impl Responses {
                 state: Mutex::default(),
                 made: Condvar::new(),
                 tip_indexes: Mutex::default(),
+                turns: Arc::default(),
             }),
         }
     }
@@ -214,20 +215,10 @@ impl RepositoryResponses {
         index
     }
 
-    /// Waits until a clone may be made. `None` when the deadline passed first.
-    pub(crate) fn clone_turn(&self, stop: &Stop) -> Option<CloneTurn> {
-        let shared = &self.responses.shared;
-        let mut state = shared.lock();
-        while state.clones_made >= CLONES_MADE_MAX {
-            let waited = shared.made.wait_timeout(state, LOOK_EVERY);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-            if stop.is_set() {
-                return None;
-            }
-        }
-        state.clones_made += 1;
-        drop(state);
-        Some(CloneTurn(Arc::clone(shared)))
+    /// Waits until an answer of some cost may be made. `None` when the deadline passed first.
+    pub(crate) fn making_turn(&self, work: Work, asker: Asker, stop: &Stop) -> Option<MakingTurn> {
+        let turns = &self.responses.shared.turns;
+        turns.take(work, asker, &self.repository, stop)
     }
 
     /// See [`Responses::turn`].
@@ -238,16 +229,6 @@ impl RepositoryResponses {
         admission: Option<&dyn Admission>,
     ) -> Option<Turn> {
         self.responses.turn(key.finalize().into(), stop, admission)
-    }
-}
-
-/// Leave to make a clone, until it is dropped.
-pub(crate) struct CloneTurn(Arc<Shared>);
-
-impl Drop for CloneTurn {
-    fn drop(&mut self) {
-        self.0.lock().clones_made -= 1;
-        self.0.made.notify_all();
     }
 }
 
@@ -436,20 +417,6 @@ mod tests {
         // Nobody holds the pack any more: the answer is made anew.
         let turn = responses.turn([1; 32], &Stop::default(), None);
         assert!(matches!(turn, Some(Turn::Make(_))));
-    }
-
-    #[test]
-    fn few_clones_are_made_at_once() {
-        let directory = tempfile::tempdir().unwrap();
-        let responses = Responses::new(directory.path()).of(b"repository");
-        let stopped = Stop::default();
-        stopped.stop();
-        let turns: Vec<_> = (0..CLONES_MADE_MAX)
-            .map(|_| responses.clone_turn(&stopped).unwrap())
-            .collect();
-        assert!(responses.clone_turn(&stopped).is_none(), "it waits");
-        drop(turns);
-        assert!(responses.clone_turn(&stopped).is_some());
     }
 
     #[derive(Debug, Default)]

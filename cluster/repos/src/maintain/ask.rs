@@ -40,6 +40,7 @@ impl Inner {
             MaintainAnswer::Stats(stats) => Ok(stats),
             other @ (MaintainAnswer::Mirrors(_)
             | MaintainAnswer::Limits(_)
+            | MaintainAnswer::PushRules(_)
             | MaintainAnswer::NotLeader
             | MaintainAnswer::WrongGeneration
             | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
@@ -58,6 +59,7 @@ impl Inner {
             MaintainAnswer::Mirrors(mirrors) => Ok(mirrors),
             other @ (MaintainAnswer::Stats(_)
             | MaintainAnswer::Limits(_)
+            | MaintainAnswer::PushRules(_)
             | MaintainAnswer::NotLeader
             | MaintainAnswer::WrongGeneration
             | MaintainAnswer::Refused(..)) => Err(unexpected(&other)),
@@ -88,6 +90,7 @@ impl Inner {
             match self.ask_leader(&request).await? {
                 answer @ (MaintainAnswer::Stats(_)
                 | MaintainAnswer::Limits(_)
+                | MaintainAnswer::PushRules(_)
                 | MaintainAnswer::Mirrors(_)) => {
                     return Ok(answer);
                 }
@@ -161,6 +164,9 @@ impl Inner {
         }
         if request.verb == MaintainVerb::Limits {
             return Self::limits_here(view, &request.repo);
+        }
+        if request.verb == MaintainVerb::PushRules {
+            return MaintainAnswer::PushRules(view.push_rules(&request.repo));
         }
         if request.verb == MaintainVerb::Mirrors {
             let mirrors = view.mirrors_of(&request.repo);

@@ -7,15 +7,15 @@ use std::time::Duration;
 use henge_cluster::ProposeError;
 use henge_git::{Deadline, Stop};
 use henge_git_client::{
-    Credentials, Destination, Error, Listing, Local, Prune, Remote, RemoteUrl, Selection, Source,
-    Transfer, TransferSummary, Watch, transfer_listed,
+    Credentials, Destination, Error, Listing, Local, Losses, Network, Prune, Remote, RemoteUrl,
+    Removals, Selection, Source, Transfer, TransferSummary, Watch, transfer_listed,
 };
 use henge_runtime::failpoint;
 use henge_state::ShardView;
 use henge_types::{
     BeginMirror, ChangeMirror, Command, GroupId, LogIndex, Mirror, MirrorChange, MirrorKind,
-    MirrorOutcome, MirrorPusher, MirrorWord, RecordMirror, RefName, Reply, ShardCommand, ShardRepo,
-    limits,
+    MirrorOutcome, MirrorPusher, MirrorRemoval, MirrorRemovalRecord, MirrorSettings, MirrorWord,
+    ObjectId, RecordMirror, RefName, Reply, ShardCommand, ShardRepo, limits,
 };
 use tokio::runtime::Handle;
 
@@ -45,6 +45,13 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// A mirror and its repository as a replica has them.
+struct Now {
+    mirror: Mirror,
+    repo: ShardRepo,
+    removal: Option<MirrorRemovalRecord>,
+}
+
 /// A run under way.
 #[derive(Debug, Clone)]
 struct Run {
@@ -52,6 +59,8 @@ struct Run {
     group: GroupId,
     mirror: Mirror,
     fence: LogIndex,
+    /// What it may remove, where that is not at most half of the refs.
+    removal: Option<MirrorRemovalRecord>,
 }
 
 impl Runner {
@@ -81,12 +90,17 @@ impl Runner {
             group,
             mirror: mirror.clone(),
             fence,
+            removal: None,
         };
         // What it was told before it began counts: it was looked at a moment earlier.
-        let Some((mirror, _)) = run.now() else {
+        let Some(Now {
+            mirror, removal, ..
+        }) = run.now()
+        else {
             return;
         };
         run.mirror = mirror.clone();
+        run.removal = removal;
         let started = self.inner.clock.instant();
         let outcome = Box::pin(self.work(&run)).await;
         let took = self.inner.clock.instant().duration_since(started);
@@ -120,16 +134,10 @@ impl Runner {
         let (network, job, stop_job) = (Arc::clone(&self.network), run.clone(), stop.clone());
         let handle = Handle::current();
         let work = self.work.blocking("mirror", move || {
-            let url = &job.mirror.settings.url;
-            let (url, _) = RemoteUrl::parse(url).map_err(|error| error.to_string())?;
-            let secret = job.mirror.settings.secret.clone();
-            let credentials = secret.map(|secret| Credentials::Basic {
-                user: secret.user,
-                password: secret.password,
-            });
-            let remote = Remote::new(network, url, credentials, limits::PUSH_BYTES_MAX);
-            let outcome = job.transfer(remote, &handle, &stop_job);
-            outcome.map_err(|error| error.to_string())
+            let settings = &job.mirror.settings;
+            let remote = remote_of(network, settings);
+            let outcome = remote.and_then(|remote| job.transfer(remote, &handle, &stop_job));
+            outcome.map_err(|error| why(&error, settings.kind))
         });
         let mut work = pin!(work);
         let done = loop {
@@ -148,6 +156,52 @@ impl Runner {
             },
         }
     }
+}
+
+/// The other side of a mirror.
+///
+/// # Errors
+/// When its URL is none: a later release may have stored it.
+pub(super) fn remote_of(network: Arc<Network>, settings: &MirrorSettings) -> Result<Remote, Error> {
+    let (url, _) = RemoteUrl::parse(&settings.url).map_err(|error| Error::Local {
+        message: error.to_string(),
+    })?;
+    let secret = settings.secret.clone();
+    let credentials = secret.map(|secret| Credentials::Basic {
+        user: secret.user,
+        password: secret.password,
+    });
+    Ok(Remote::new(
+        network,
+        url,
+        credentials,
+        limits::PUSH_BYTES_MAX,
+    ))
+}
+
+/// What `there` would lose if it became what `source` is, by the rules of mirrors. `keeps` is that of
+/// [`Losses::between`].
+pub(super) fn losses(
+    source: &Listing,
+    there: &Listing,
+    keeps: &mut dyn FnMut(ObjectId, ObjectId) -> bool,
+) -> Losses {
+    // Also where a run deletes nothing yet, for a name at the source that cannot be held: a later one would.
+    Losses::between(source, there, Selection::default(), Prune::Delete, keeps)
+}
+
+/// Why a run failed.
+fn why(error: &Error, kind: MirrorKind) -> String {
+    let Error::Losses(losses) = error else {
+        return error.to_string();
+    };
+    let loser = match kind {
+        MirrorKind::Pull => "the repository",
+        MirrorKind::Push => "the other side",
+    };
+    format!(
+        "nothing was changed, {loser} would lose more than was agreed to (if that is meant: henge repo mirror sync --force): {losses}"
+    )
 }
 
 /// How a transfer that came to its end is told. One that left something out has failed: its words say what.
@@ -227,23 +281,30 @@ impl Run {
         }
     }
 
-    /// The mirror and its repository as this replica has them; `None` when the mirror was removed or another run has it.
-    fn now(&self) -> Option<(Mirror, ShardRepo)> {
+    /// What this replica has; `None` when the mirror was removed or another run has it.
+    fn now(&self) -> Option<Now> {
         let view = self.inner.cluster.view(self.group)?;
         view.with(|state, _| {
             let shard = ShardView::new(state);
             let mirror = shard.mirror(&self.mirror.repo, &self.mirror.id)?;
             let is_ours = mirror.fence == self.fence;
-            Some((mirror, shard.repo(&self.mirror.repo)?)).filter(|_| is_ours)
+            let now = Now {
+                removal: shard.mirror_removal(&mirror.repo, &mirror.id),
+                repo: shard.repo(&mirror.repo)?,
+                mirror,
+            };
+            Some(now).filter(|_| is_ours)
         })
     }
 
     /// Whoever changed the mirror while it ran wants that to be done, and not when an interval has passed.
     async fn begin_anew_if_changed(&self) {
-        let changed = self
-            .now()
-            .filter(|(mirror, _)| mirror.settings != self.mirror.settings);
-        let Some((mirror, repo)) = changed else {
+        let since = |removal: Option<MirrorRemovalRecord>| removal.map(|removal| removal.since);
+        let changed = self.now().filter(|now| {
+            let agreed = now.removal.is_some() && since(now.removal) != since(self.removal);
+            agreed || now.mirror.settings != self.mirror.settings
+        });
+        let Some(Now { mirror, repo, .. }) = changed else {
             return;
         };
         let due = Command::Shard(ShardCommand::ChangeMirror(ChangeMirror {
@@ -297,7 +358,7 @@ impl Run {
             MirrorKind::Push => {
                 let ours = local.list(&mut watch)?;
                 let theirs = Destination::list(&mut remote, &mut watch)?;
-                self.copy(&mut local, &ours, &mut remote, &theirs, &mut watch)
+                self.copy(&mut local, &ours, &mut remote, &theirs, handle, &mut watch)
             }
             MirrorKind::Pull => {
                 let theirs = Source::list(&mut remote, &mut watch)?;
@@ -307,7 +368,7 @@ impl Run {
                     fence: self.fence,
                 };
                 let mut shard = Shard::new(&self.inner, self.group, &refs, pusher, handle);
-                let copied = self.copy(&mut remote, &theirs, &mut shard, &ours, &mut watch);
+                let copied = self.copy(&mut remote, &theirs, &mut shard, &ours, handle, &mut watch);
                 copied.and_then(|summary| {
                     handle.block_on(self.follow_head(&theirs))?;
                     Ok(summary)
@@ -324,8 +385,8 @@ impl Run {
         let is_there = |head: &RefName| theirs.refs.iter().any(|found| found.name == *head);
         let head = theirs.head.clone();
         let head = head.filter(|head| head.is_branch() && is_there(head));
-        let now = self.now().filter(|(mirror, _)| mirror.run.is_some());
-        let repo = now.map(|(_, repo)| repo);
+        let now = self.now().filter(|now| now.mirror.run.is_some());
+        let repo = now.map(|now| now.repo);
         let (Some(head), Some(repo)) = (head, repo) else {
             return Ok(());
         };
@@ -352,19 +413,54 @@ impl Run {
         }
     }
 
+    /// Makes the destination what the source is, unless it would lose more than the mirror was told that it may.
     fn copy(
         &self,
         source: &mut dyn Source,
         listing: &Listing,
         destination: &mut dyn Destination,
         there: &Listing,
+        handle: &Handle,
         watch: &mut Watch<'_>,
     ) -> Result<TransferSummary, Error> {
-        let transfer = Transfer {
+        let mut transfer = Transfer {
             prune: prune(listing),
             ..Transfer::new(&self.inner.spool_dir)
         };
+        match self.removal.map(|record| (record.removal, record.since)) {
+            None => {}
+            Some((MirrorRemoval::Nothing, since)) => {
+                let mut keeps = |old, new| source.keeps_history(old, new, watch);
+                losses(listing, there, &mut keeps).refuse_any()?;
+                if self.mirror.settings.kind == MirrorKind::Push {
+                    // Others write there as well: what they had before the first push is not the mirror's own.
+                    let copied =
+                        transfer_listed(source, listing, destination, there, &transfer, watch)?;
+                    handle.block_on(self.come_through(since))?;
+                    return Ok(copied);
+                }
+                // Before anything is written: what is there from here on is the mirror's own.
+                handle.block_on(self.come_through(since))?;
+            }
+            Some((MirrorRemoval::Everything, since)) => {
+                // For this run, whatever becomes of it: a later one finds another listing.
+                handle.block_on(self.come_through(since))?;
+                transfer.removals = Removals::Everything;
+            }
+        }
         transfer_listed(source, listing, destination, there, &transfer, watch)
+    }
+
+    /// Says that from here on the usual half is what may be removed.
+    async fn come_through(&self, since: LogIndex) -> Result<(), Error> {
+        let failed = |why: String| Error::Local {
+            message: format!("what may be removed cannot be noted: {why}"),
+        };
+        match self.say(MirrorWord::CameThrough { since }).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(failed("another run has taken its place".to_owned())),
+            Err(error) => Err(failed(error.to_string())),
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use henge_git::http::ServiceError;
 use henge_git_client::{Credentials, RemoteUrl};
 use henge_types::{
     ChangeMirror, Command, EditMirror, ErrorCode, Generation, Mirror, MirrorChange, MirrorId,
-    MirrorSecret, MirrorSettings, Refusal, Reply, RepoId, RepoPath, SecretEdit, SetMirror,
-    ShardCommand, limits,
+    MirrorRemoval, MirrorSecret, MirrorSettings, Refusal, Reply, RepoId, RepoPath, SecretEdit,
+    SetMirror, ShardCommand, limits,
 };
 
 use crate::access::allow;
@@ -58,7 +58,7 @@ impl MirrorAddress {
 }
 
 /// Changes of a mirror; what is `None` stays.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorEdit {
     /// Where the other side is from here on, with the credentials for it.
     pub address: Option<MirrorAddress>,
@@ -68,6 +68,8 @@ pub struct MirrorEdit {
     pub interval_ms: Option<u64>,
     /// Whether it is due whenever a ref changed.
     pub on_push: Option<bool>,
+    /// What the first run at a new address may remove.
+    pub removal: MirrorRemoval,
 }
 
 impl Repos {
@@ -79,19 +81,25 @@ impl Repos {
         self.inner.mirrors(path).await
     }
 
-    /// Makes a mirror, which is due at once; its id.
+    /// Makes a mirror, which is due at once; its id. Unless `removal` says that everything may go, its first run takes nothing
+    /// from the side that it writes to.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`, `Invalid`; `Conflict` when the repository follows another one already, or has too many
-    /// mirrors; `Unavailable` or `Timeout` without a quorum.
+    /// mirrors, or something would be lost to which nobody agreed; `Unavailable` or `Timeout` without a quorum.
     pub async fn add_mirror(
         &self,
         principal: &str,
         path: &RepoPath,
         settings: MirrorSettings,
+        removal: MirrorRemoval,
     ) -> Result<MirrorId, ServiceError> {
+        let principal = allow(Some(principal))?;
         if !settings.is_well_formed() {
             return Err(ill_formed());
+        }
+        if removal == MirrorRemoval::Nothing {
+            self.inner.refuse_losses(path, &settings).await?;
         }
         let mirror = MirrorId::from_bytes(henge_runtime::random_bytes());
         let conflict = format!(
@@ -104,6 +112,7 @@ impl Repos {
                 generation,
                 mirror,
                 settings: settings.clone(),
+                removal: Some(removal),
             })
         };
         let conflict = failed(ErrorCode::Conflict, conflict);
@@ -111,11 +120,12 @@ impl Repos {
         Ok(mirror)
     }
 
-    /// Changes what a mirror is told, and makes it due. A new URL comes with its own credentials, or none.
+    /// Changes what a mirror is told, and makes it due. A new URL comes with its own credentials, or none; the first run there
+    /// is that of a new mirror.
     ///
     /// # Errors
-    /// `NotFound` also where the repository has no such mirror; `Forbidden`; `Invalid`; `Unavailable` or `Timeout` without
-    /// a quorum.
+    /// `NotFound` also where the repository has no such mirror; `Forbidden`; `Invalid`; `Conflict` when something would be
+    /// lost at a new URL or by it, to which nobody agreed; `Unavailable` or `Timeout` without a quorum.
     pub async fn edit_mirror(
         &self,
         principal: &str,
@@ -123,6 +133,14 @@ impl Repos {
         mirror: MirrorId,
         edit: MirrorEdit,
     ) -> Result<(), ServiceError> {
+        let principal = allow(Some(principal))?;
+        let removal = match &edit.address {
+            Some(address) => {
+                let asked = self.removal_at(path, mirror, address, edit.removal);
+                asked.await?
+            }
+            None => None,
+        };
         let (url, secret) = match edit.address {
             None => (None, SecretEdit::Keep),
             Some(MirrorAddress { url, secret }) => {
@@ -140,6 +158,7 @@ impl Repos {
                 secret: secret.clone(),
                 interval_ms: edit.interval_ms,
                 on_push: edit.on_push,
+                removal,
             })
         };
         let missing = no_such_mirror(path, mirror);
@@ -148,6 +167,33 @@ impl Repos {
             true => ill_formed(),
             false => error,
         })
+    }
+
+    /// What the runs of a mirror may remove that is led to another address; nothing new where it leads there already.
+    async fn removal_at(
+        &self,
+        path: &RepoPath,
+        mirror: MirrorId,
+        address: &MirrorAddress,
+        asked: MirrorRemoval,
+    ) -> Result<Option<MirrorRemoval>, ServiceError> {
+        let mirrors = self.mirrors(path).await?;
+        let known = mirrors.into_iter().find(|known| known.id == mirror);
+        let Some(known) = known else {
+            return Err(no_such_mirror(path, mirror));
+        };
+        if known.settings.url == address.url {
+            return Ok(None);
+        }
+        let settings = MirrorSettings {
+            url: address.url.clone(),
+            secret: address.secret.clone(),
+            ..known.settings
+        };
+        if asked == MirrorRemoval::Nothing {
+            self.inner.refuse_losses(path, &settings).await?;
+        }
+        Ok(Some(asked))
     }
 
     /// Removes a mirror, or makes it due now.

@@ -343,7 +343,7 @@ impl RefStore for LeaderRefs {
         let of_a_run = MirrorPusher::parse(&self.commit.request.principal).is_some();
         let closed = !of_a_run && self.reads.follows_another();
         PushPolicy {
-            closed: closed.then_some(NOT_TAKEN),
+            closed: closed.then_some(NOT_TAKEN.into()),
             ..self.reads.push_policy()
         }
     }

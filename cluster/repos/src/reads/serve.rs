@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use henge_cluster::{BulkHandler, BulkStream};
-use henge_git::http::ServiceError;
+use henge_git::http::{ServiceError, TakenPlace};
 use henge_git::{BundleId, Service};
 use henge_types::{NodeId, limits};
 use serde::Serialize;
@@ -15,6 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::SyncIoBridge;
 
 use crate::admission::{Admitted, NotAdmitted};
+use crate::catalogue::Reader;
 use crate::certificates::wire_certificates;
 use crate::error;
 use crate::frames::{self, ReadAnswer, ReadRequest, ReadVerb};
@@ -23,6 +24,9 @@ use crate::reads::{
     Answered, BODY_TIMEOUT, Local, NotServed, TURN_WAIT_MS, Target, protocol, timed, wire_refs,
 };
 use crate::repos::{Inner, still_there};
+
+/// What a read for another node holds meanwhile.
+type Places = (Option<Arc<Admitted>>, Option<TakenPlace>);
 
 impl Inner {
     /// Serves a read that another node handed over.
@@ -39,29 +43,27 @@ impl Inner {
         )
         .await?;
         let target = Target::from(&request);
-        let opened = match self.place_for(&request.verb).await {
-            Ok(place) => self.open_local(&target).await.map(|local| (local, place)),
-            Err(error) => Err(NotServed::Failed(error)),
-        };
-        let (local, place) = match opened {
+        let (reader, verb) = request.verb.into_asked();
+        // Both places are held until the other node has the last byte.
+        let (local, (place, _anonymous)) = match self.let_in(reader, &verb, &target).await {
             Ok(opened) => opened,
             Err(not_served) => {
                 return end_with(stream, &ReadAnswer::from(not_served)).await;
             }
         };
-        if let ReadVerb::Bundle { id, range } = request.verb {
+        if let ReadVerb::Bundle { id, range } = verb {
             let id = BundleId::from_bytes(id);
             return self
                 .serve_bundle((local, place), id, range.into(), stream)
                 .await;
         }
-        metrics::read_served(request.verb.name());
-        if let ReadVerb::InfoRefs { service, version } = &request.verb {
+        metrics::read_served(verb.name());
+        if let ReadVerb::InfoRefs { service, version } = &verb {
             return self.serve_info_refs(local, service, *version, stream).await;
         }
         frames::write(&mut stream, &ReadAnswer::Serving).await?;
-        let verb = request.verb.clone();
-        match request.verb {
+        let asked = verb.clone();
+        match verb {
             ReadVerb::Refs { prefix } => end_with(stream, &wire_refs(&local, &prefix)).await,
             ReadVerb::Protected => {
                 let moves = postcard::from_bytes(&body).map_err(io::Error::other)?;
@@ -78,19 +80,21 @@ impl Inner {
             }
             // Answered above: it may be that it is not here.
             ReadVerb::Bundle { .. } | ReadVerb::InfoRefs { .. } => Ok(()),
+            ReadVerb::OfAnybody(_) => Err(io::Error::other("a read is asked by anybody twice")),
             ReadVerb::UploadPack { version } => {
                 let inner = Arc::clone(self);
                 let served = self.work.blocking("git for another node", move || {
                     let mut bridge = SyncIoBridge::new(stream);
                     let mut output = io::BufWriter::with_capacity(64 * 1024, &mut bridge);
                     let stop = inner.deadline();
-                    let limits = Self::fetch_limits(stop, place);
+                    let limits = Self::fetch_limits(stop, reader, place);
                     let protocol = protocol(version);
                     let answered =
                         inner.upload_pack(local, protocol, &body, &mut output, limits)?;
                     if answered == Answered::Elsewhere {
                         // The node that asked was told that this one serves.
-                        inner.answer_elsewhere(&target, &verb, &body.into(), &mut output)?;
+                        let body = body.into();
+                        inner.answer_elsewhere(reader, &target, (&asked, &body), &mut output)?;
                     }
                     output.flush()?;
                     drop(output);
@@ -99,6 +103,17 @@ impl Inner {
                 served.await?
             }
         }
+    }
+
+    async fn let_in(
+        &self,
+        reader: Reader,
+        verb: &ReadVerb,
+        target: &Target,
+    ) -> Result<(Local, Places), NotServed> {
+        let places = self.place_for(reader, verb).await;
+        let places = places.map_err(NotServed::Failed)?;
+        Ok((self.open_local(target).await?, places))
     }
 
     /// The listing is made before it is said that this node serves: it may turn out that it cannot.
@@ -126,10 +141,17 @@ impl Inner {
     }
 
     /// A fetch takes a place here too, whichever node it came to, and so does a bundle; other reads cost little and take
-    /// none.
-    async fn place_for(&self, verb: &ReadVerb) -> Result<Option<Arc<Admitted>>, ServiceError> {
+    /// none. What anybody asks takes one of anybody's places besides.
+    async fn place_for(&self, reader: Reader, verb: &ReadVerb) -> Result<Places, ServiceError> {
+        let anonymous = match reader {
+            Reader::Known => None,
+            Reader::Anybody => {
+                let place = self.anonymous_fetches.try_enter(None);
+                Some(place.ok_or_else(|| error::too_many_fetches(self.cluster.node()))?)
+            }
+        };
         if !matches!(verb, ReadVerb::UploadPack { .. } | ReadVerb::Bundle { .. }) {
-            return Ok(None);
+            return Ok((None, anonymous));
         }
         let within = Duration::from_millis(TURN_WAIT_MS);
         let admitted = self.fetches.admit(within).await;
@@ -137,7 +159,25 @@ impl Inner {
             NotAdmitted::Full => error::too_many_fetches(self.cluster.node()),
             NotAdmitted::Stopping => error::unavailable("the node is stopping"),
         })?;
-        Ok(Some(Arc::new(admitted)))
+        Ok((Some(Arc::new(admitted)), anonymous))
+    }
+}
+
+impl ReadVerb {
+    /// The verb as it goes to another node.
+    pub(crate) fn asked_by(self, reader: Reader, knows_readers: bool) -> Self {
+        match reader {
+            Reader::Anybody if knows_readers => Self::OfAnybody(Box::new(self)),
+            Reader::Anybody | Reader::Known => self,
+        }
+    }
+
+    /// The same on the other side.
+    pub(crate) fn into_asked(self) -> (Reader, Self) {
+        if let Self::OfAnybody(verb) = self {
+            return (Reader::Anybody, *verb);
+        }
+        (Reader::Known, self)
     }
 }
 

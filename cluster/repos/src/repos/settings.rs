@@ -1,7 +1,9 @@
 //! What people set: settings, limits, protected refs.
 
 use henge_git::http::ServiceError;
-use henge_types::{RefName, RefPattern, RefProtection, RepoLimits, RepoPath, RepoRecord};
+use henge_types::{
+    PushRules, RefName, RefPattern, RefProtection, RepoLimits, RepoPath, RepoRecord,
+};
 
 use super::Repos;
 use crate::access::allow;
@@ -30,6 +32,28 @@ impl Repos {
     ) -> Result<(), ServiceError> {
         let principal = allow(Some(principal))?;
         self.inner.set_repo_limits(principal, path, limits).await
+    }
+
+    /// What is asked of pushes to the repository. Linearizable.
+    ///
+    /// # Errors
+    /// `NotFound`, `Unavailable`.
+    pub async fn push_rules(&self, path: &RepoPath) -> Result<PushRules, ServiceError> {
+        self.inner.push_rules(path).await
+    }
+
+    /// Sets what is asked of pushes that begin from here on. What the repository holds already is not looked at.
+    ///
+    /// # Errors
+    /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
+    pub async fn set_push_rules(
+        &self,
+        principal: &str,
+        path: &RepoPath,
+        rules: PushRules,
+    ) -> Result<(), ServiceError> {
+        let principal = allow(Some(principal))?;
+        self.inner.set_push_rules(principal, path, rules).await
     }
 
     /// Changes a repository, all or nothing. Returns when every node knows.

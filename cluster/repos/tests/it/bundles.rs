@@ -218,8 +218,11 @@ async fn who_may_not_fetch_gets_no_bundle() {
     let (id, urls) = bundle_of(&ring, 1, REPO).expect("a bundle");
     let repos = &ring.node(2).repos;
     let ask = async |name: Option<&str>, repo: &str| {
-        let name = name.map(str::to_owned);
-        let asked = repos.bundle(Caller { name }, repo, id, ByteRange::Last(1));
+        let caller = Caller {
+            name: name.map(str::to_owned),
+            peer: None,
+        };
+        let asked = repos.bundle(caller, repo, id, ByteRange::Last(1));
         asked
             .await
             .map(|answer| answer.bytes)

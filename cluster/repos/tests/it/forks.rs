@@ -67,16 +67,22 @@ async fn a_fork_is_cloned_from_every_node_and_outlives_its_root() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn a_fork_of_a_private_repository_is_private() {
+async fn a_fork_is_as_private_as_its_source() {
     let ring = Ring::start().await;
     let repos = &ring.node(1).repos;
-    let options = henge_repos::CreateOptions {
-        private: true,
-        ..Default::default()
+    let usual = henge_repos::CreateOptions::default();
+    assert!(usual.private, "nobody said that everybody may see it");
+    let public = henge_repos::CreateOptions {
+        private: false,
+        ..usual.clone()
     };
-    repos.create("admin", path(ROOT), options).await.unwrap();
-    let fork = repos.fork("admin", &path(ROOT), path(FORK), None).await;
-    assert!(fork.unwrap().private);
+    for (name, options) in [("usual", usual), ("public", public)] {
+        let (root, fork) = (format!("admin/{name}"), format!("team/{name}"));
+        let private = options.private;
+        let made = repos.create("admin", path(&root), options).await.unwrap();
+        let forked = repos.fork("admin", &path(&root), path(&fork), None).await;
+        assert_eq!((made.private, forked.unwrap().private), (private, private));
+    }
 }
 
 /// One packet of git's protocol.

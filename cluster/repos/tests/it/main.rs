@@ -18,6 +18,7 @@ mod levels;
 mod lost_state;
 mod places;
 mod pruning;
+mod push_rules;
 mod pushes;
 mod quotas;
 mod replay;

@@ -107,6 +107,7 @@ async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
     for number in 0..limits::FETCHES_AT_ONCE {
         let admin = Caller {
             name: Some("admin".to_owned()),
+            ..Caller::default()
         };
         let lines = [
             format!("want {}\n", tip.trim()),

@@ -124,6 +124,7 @@ async fn compose(
     });
     let admin = Caller {
         name: Some("admin".to_owned()),
+        ..Caller::default()
     };
     let routes = router(repos.clone()).layer(axum::Extension(admin));
     let listener = tokio::net::TcpListener::bind(http).await.unwrap();

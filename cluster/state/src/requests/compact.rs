@@ -86,8 +86,9 @@ impl Filling {
         }
     }
 
-    /// Whether what is found of an earlier release's records is all that can be asked of them.
-    const fn has_outlived_full_records(&self) -> bool {
+    /// Whether records are left that are found no more: of generations before the last two, and of an earlier release,
+    /// whose records count as one before the first.
+    const fn has_outlived_some(&self) -> bool {
         self.generation >= FIRST + 2
     }
 
@@ -110,7 +111,7 @@ pub fn wants_tending(view: &impl View, now_ms: u64) -> bool {
         return false;
     };
     let filling = Filling::of(view).unwrap_or_else(|| Filling::first(last_ms));
-    filling.has_outlived_full_records() || filling.is_over(now_ms)
+    filling.has_outlived_some() || filling.is_over(now_ms)
 }
 
 /// What binds an id: 128 bits of SHA-256 over who asked, about what, and for what.
@@ -135,8 +136,13 @@ pub(super) fn digest(request: &RequestBinding) -> Digest {
 }
 
 pub(super) fn find(view: &impl View, id: &RequestId) -> Option<CompactRecord> {
-    let generation = Filling::of(view)?.generation;
-    [generation, generation.saturating_sub(1)]
+    find_in(view, Filling::of(view)?.generation, id)
+}
+
+/// The same, where the generation that is filled is known. Which one the id names says nothing: a request that is tried again
+/// names a later one than its record is in.
+fn find_in(view: &impl View, filled: u64, id: &RequestId) -> Option<CompactRecord> {
+    [filled, filled.saturating_sub(1)]
         .into_iter()
         .find_map(|generation| {
             let key = keys::compact_request(generation, id);
@@ -150,13 +156,14 @@ pub(super) fn find(view: &impl View, id: &RequestId) -> Option<CompactRecord> {
 }
 
 pub(super) fn answered(view: &impl View, request: &RequestBinding) -> Option<Reply> {
-    if let Some(record) = super::find(view, &request.id) {
+    let filling = Filling::of(view);
+    let compact = filling.and_then(|filling| find_in(view, filling.generation, &request.id));
+    if let Some(record) = super::recorded(compact, view, &request.id) {
         return Some(match record.binds(request) {
             true => record.reply,
             false => Reply::Refused(Refusal::RequestMismatch),
         });
     }
-    let filling = Filling::of(view);
     let forgotten = match request.id.generation() {
         Some(named) => {
             let current = filling.map_or(FIRST, |filling| filling.generation);
@@ -165,7 +172,7 @@ pub(super) fn answered(view: &impl View, request: &RequestBinding) -> Option<Rep
         }
         // An id of an earlier release, which carries the clock of its maker.
         None => {
-            filling.is_some_and(|filling| filling.has_outlived_full_records())
+            filling.is_some_and(|filling| filling.has_outlived_some())
                 || full::is_forgotten(view, &request.id)
         }
     };
@@ -210,6 +217,9 @@ pub(crate) fn tend(changes: &mut Changes<'_, impl View>, now_ms: u64) {
 /// Gives back at least so many records, and twice as many bytes as came: what is left of earlier generations is gone before
 /// the one that is filled is full.
 fn drain(changes: &mut Changes<'_, impl View>, filling: &Filling, records: usize, came: u64) {
+    if !filling.has_outlived_some() {
+        return;
+    }
     let all = keys::compact_requests();
     let first = changes.before().range(&all, &all);
     let mut given_back = 0_u64;
@@ -225,9 +235,7 @@ fn drain(changes: &mut Changes<'_, impl View>, filling: &Filling, records: usize
         given_back = given_back.saturating_add(size(key.len(), value.len()));
         changes.delete(key.clone());
     }
-    if filling.has_outlived_full_records() {
-        full::drain(changes, records);
-    }
+    full::drain(changes, records);
 }
 
 fn size(key_bytes: usize, value_bytes: usize) -> u64 {

@@ -42,6 +42,11 @@ pub(super) fn fork(
         let bytes = stored::encode(number::REPO_LIMITS, 1, &limits);
         changes.put(keys::repo_limits(&fork.repo), bytes);
     }
+    let rules = before.push_rules(&fork.parent);
+    if rules != Default::default() {
+        let bytes = stored::encode(number::PUSH_RULES, 1, &rules);
+        changes.put(keys::push_rules(&fork.repo), bytes);
+    }
     changes.put(keys::network_repo(&fork.network, &fork.repo), Vec::new());
     changes.put(keys::shared(&fork.network), Vec::new());
     let made = ShardRepo {

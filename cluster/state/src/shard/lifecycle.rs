@@ -2,8 +2,8 @@
 
 use henge_types::stored::{self, number};
 use henge_types::{
-    ConfigureRepo, Generation, LogIndex, ObjectFormat, RefName, Refusal, Reply, RepoId, RepoLimits,
-    ShardRepo, ShardRepoState,
+    ConfigureRepo, Generation, LogIndex, ObjectFormat, PushRules, RefName, Refusal, Reply, RepoId,
+    RepoLimits, ShardRepo, ShardRepoState,
 };
 
 use super::{ShardView, former_tips, pruning, put, put_updated};
@@ -60,9 +60,11 @@ pub(super) fn drop_repo(
     changes.delete(mark);
     delete_all(changes, &keys::refs(id, ""));
     delete_all(changes, &keys::mirrors_of(id));
+    delete_all(changes, &keys::mirror_removals_of(id));
     delete_all(changes, &keys::push_certificates(id));
     former_tips::forget(changes, id);
     delete_all(changes, &keys::repo_limits(id));
+    delete_all(changes, &keys::push_rules(id));
     delete_all(changes, &keys::protections(id));
     if last {
         pruning::forget(changes, &repo.network);
@@ -119,6 +121,25 @@ pub(super) fn set_limits(
     } else {
         let bytes = stored::encode(number::REPO_LIMITS, 1, limits);
         changes.put(keys::repo_limits(repo), bytes);
+    }
+    Outcome::reply(Reply::Done)
+}
+
+/// Sets what is asked of pushes from here on; none where the rules are those that every repository begins with.
+pub(super) fn set_push_rules(
+    changes: &mut Changes<'_, impl View>,
+    repo: &RepoId,
+    generation: Generation,
+    rules: PushRules,
+) -> Outcome {
+    if let Err(refusal) = ShardView::new(changes.before()).live_repo(repo, generation) {
+        return refused(refusal);
+    }
+    if rules == PushRules::default() {
+        changes.delete(keys::push_rules(repo));
+    } else {
+        let bytes = stored::encode(number::PUSH_RULES, 1, &rules);
+        changes.put(keys::push_rules(repo), bytes);
     }
     Outcome::reply(Reply::Done)
 }

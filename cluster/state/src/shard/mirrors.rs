@@ -4,8 +4,8 @@ use henge_types::limits::{MIRROR_LEASE_MS_MAX, MIRROR_REASON_BYTES_MAX, MIRRORS_
 use henge_types::stored::{self, number};
 use henge_types::{
     BeginMirror, ChangeMirror, EditMirror, LogIndex, Mirror, MirrorChange, MirrorId, MirrorKind,
-    MirrorLast, MirrorOutcome, MirrorPusher, MirrorRun, MirrorWord, RecordMirror, Refusal, Reply,
-    RepoId, SecretEdit, SetMirror,
+    MirrorLast, MirrorOutcome, MirrorPusher, MirrorRemoval, MirrorRemovalRecord, MirrorRun,
+    MirrorWord, RecordMirror, Refusal, Reply, RepoId, SecretEdit, SetMirror,
 };
 
 use super::ShardView;
@@ -62,6 +62,7 @@ pub(super) fn set(changes: &mut Changes<'_, impl View>, entry: &Entry, set: &Set
         },
     };
     put(changes, &mirror);
+    put_removal(changes, entry, &mirror, set.removal);
     Outcome::reply(Reply::Done)
 }
 
@@ -97,6 +98,7 @@ pub(super) fn edit(
         mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
     }
     put(changes, &mirror);
+    put_removal(changes, entry, &mirror, edit.removal);
     Outcome::reply(Reply::Done)
 }
 
@@ -130,12 +132,22 @@ pub(super) fn change(
         return wrong_state(&change.repo);
     };
     match change.change {
-        MirrorChange::Remove => changes.delete(keys::mirror(&change.repo, &change.mirror)),
-        MirrorChange::Due if mirror.run.is_none() => {
-            mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
-            put(changes, &mirror);
+        MirrorChange::Remove => {
+            let removal = before.mirror_removal(&change.repo, &change.mirror);
+            changes.delete(keys::mirror(&change.repo, &change.mirror));
+            if removal.is_some() {
+                changes.delete(keys::mirror_removal(&change.repo, &change.mirror));
+            }
+            return Outcome::reply(Reply::Done);
         }
         MirrorChange::Due => {}
+        MirrorChange::DueWhateverItRemoves => {
+            put_removal(changes, entry, &mirror, Some(MirrorRemoval::Everything));
+        }
+    }
+    if mirror.run.is_none() {
+        mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
+        put(changes, &mirror);
     }
     Outcome::reply(Reply::Done)
 }
@@ -202,6 +214,7 @@ pub(super) fn record(
                 mirror.next_due_ms = mirror.next_due_ms.min(now_ms);
             }
         }
+        MirrorWord::CameThrough { since } => forget_removal(changes, &mirror, *since),
     }
     put(changes, &mirror);
     Outcome::reply(Reply::Done)
@@ -275,6 +288,32 @@ fn is_running(
 ) -> bool {
     let mirror = before.mirror(repo, mirror);
     mirror.is_some_and(|mirror| mirror.fence == fence && mirror.run.is_some())
+}
+
+/// Sets what the next runs may remove, if that is said.
+fn put_removal(
+    changes: &mut Changes<'_, impl View>,
+    entry: &Entry,
+    mirror: &Mirror,
+    removal: Option<MirrorRemoval>,
+) {
+    let Some(removal) = removal else {
+        return;
+    };
+    let record = MirrorRemovalRecord {
+        removal,
+        since: entry.index,
+    };
+    let bytes = stored::encode(number::MIRROR_REMOVAL, 1, &record);
+    changes.put(keys::mirror_removal(&mirror.repo, &mirror.id), bytes);
+}
+
+/// The run has used what the entry at `since` allowed. What was said after that is for the next one.
+fn forget_removal(changes: &mut Changes<'_, impl View>, mirror: &Mirror, since: LogIndex) {
+    let known = ShardView::new(changes.before()).mirror_removal(&mirror.repo, &mirror.id);
+    if known.is_some_and(|known| known.since == since) {
+        changes.delete(keys::mirror_removal(&mirror.repo, &mirror.id));
+    }
 }
 
 fn put(changes: &mut Changes<'_, impl View>, mirror: &Mirror) {

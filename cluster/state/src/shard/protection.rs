@@ -6,8 +6,8 @@
 use henge_types::limits::REF_PROTECTIONS_MAX;
 use henge_types::stored::{self, number};
 use henge_types::{
-    Generation, PreviousValue, RefName, RefPattern, RefProtection, RefProtections, RefRefusal,
-    RefUpdate, RefVerdict, Refusal, Reply, RepoId, UpdateRefs,
+    Generation, PreviousValue, RefPattern, RefProtection, RefProtections, RefRefusal, RefUpdate,
+    RefVerdict, Refusal, Reply, RepoId, UpdateRefs,
 };
 
 use super::ShardView;
@@ -80,13 +80,6 @@ fn put(
     Outcome::reply(Reply::Done)
 }
 
-/// The pattern that protects a ref, if one does.
-pub fn protecting<'r>(rules: &'r RefProtections, name: &RefName) -> Option<&'r RefPattern> {
-    let mut rules = rules.rules.iter();
-    let rule = rules.find(|rule| rule.pattern.matches(name));
-    rule.map(|rule| &rule.pattern)
-}
-
 /// What was looked at by the leader is not what holds now.
 pub(super) struct Outdated;
 
@@ -103,12 +96,13 @@ pub(super) fn check(
     if rules.rules.is_empty() {
         return Ok(());
     }
+    let patterns = rules.patterns();
     for (update, verdict) in push.updates.iter().zip(verdicts) {
         let changes_it = verdict.old.is_some() && update.new != verdict.old;
         if verdict.result.is_err() || !changes_it {
             continue;
         }
-        let Some(pattern) = protecting(&rules, &update.name) else {
+        let Some(pattern) = patterns.first_match(&update.name) else {
             continue;
         };
         if update.new.is_none() {

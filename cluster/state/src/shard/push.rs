@@ -6,11 +6,11 @@ use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{PACK_OBJECTS_MAX, REF_UPDATES_MAX};
 use henge_types::{
     NetworkId, ObjectFormat, ObjectId, PackRef, PreviousValue, RefName, RefRefusal, RefUpdate,
-    RefVerdict, Refusal, Reply, RepoId, ShardRepo, UpdateRefs,
+    RefVerdict, Refusal, Reply, ShardRepo, UpdateRefs,
 };
 
 use super::protection::{self, Outdated};
-use super::{ShardView, former_tips, mirrors, packs, pruning, put_updated, quota};
+use super::{ShardView, former_tips, mirrors, name_conflicts, packs, pruning, put_updated, quota};
 use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
@@ -133,7 +133,7 @@ fn judge(
         })
         .collect();
     protection::check(before, push, &mut verdicts)?;
-    refuse_name_conflicts(before, push, &mut verdicts);
+    name_conflicts::refuse(before, push, &mut verdicts);
     quota::check(before, repo, push, &mut verdicts);
     if push.atomic && verdicts.iter().any(|verdict| verdict.result.is_err()) {
         for verdict in &mut verdicts {
@@ -160,79 +160,6 @@ fn check_expected(expected: PreviousValue, current: Option<ObjectId>) -> Result<
             Ok(())
         }
         (PreviousValue::MustExistAndMatch(_), current) => stale(current),
-    }
-}
-
-/// Refuses refs that would lie below another ref or above one. The accepted deletions of the push come
-/// first; of two new refs in each other's way the earlier one is taken.
-fn refuse_name_conflicts(
-    before: ShardView<'_, impl View>,
-    push: &UpdateRefs,
-    verdicts: &mut [RefVerdict],
-) {
-    let deleted = push.updates.iter().zip(&*verdicts);
-    let deleted = deleted
-        .filter(|(update, verdict)| verdict.result.is_ok() && update.new.is_none())
-        .map(|(update, _)| update.name.as_str())
-        .collect();
-    let mut names = Names {
-        before,
-        repo: &push.repo,
-        deleted,
-        created: BTreeSet::new(),
-    };
-    for (update, verdict) in push.updates.iter().zip(verdicts) {
-        let creates = verdict.result.is_ok() && verdict.old.is_none() && update.new.is_some();
-        if !creates {
-            continue;
-        }
-        let name = update.name.as_str();
-        match names.in_the_way_of(name) {
-            Some(with) => {
-                let with = with
-                    .parse()
-                    .expect("invariant: names of refs, stored or pushed");
-                verdict.result = Err(RefRefusal::NameConflict { with });
-            }
-            None => {
-                names.created.insert(name);
-            }
-        }
-    }
-}
-
-/// The names that exist while a push is judged.
-struct Names<'a, 'v, V> {
-    before: ShardView<'v, V>,
-    repo: &'a RepoId,
-    deleted: BTreeSet<&'a str>,
-    created: BTreeSet<&'a str>,
-}
-
-impl<V: View> Names<'_, '_, V> {
-    fn in_the_way_of(&self, name: &str) -> Option<String> {
-        let slashes = name.match_indices('/').map(|(at, _)| at);
-        // Below `refs/` every ref has a folder of its own: the first name that can be a ref has two slashes.
-        let above = slashes.skip(2).filter_map(|at| name.get(..at));
-        for above in above {
-            if self.created.contains(above) || self.still_there(above) {
-                return Some(above.to_owned());
-            }
-        }
-        let folder = format!("{name}/");
-        let created = self.created.range(folder.as_str()..).next();
-        if let Some(below) = created.filter(|below| below.starts_with(&folder)) {
-            return Some((*below).to_owned());
-        }
-        let mut below = self.before.ref_texts(self.repo, &folder);
-        below
-            .find(|(below, _)| !self.deleted.contains(below))
-            .map(|(below, _)| below.to_owned())
-    }
-
-    fn still_there(&self, name: &str) -> bool {
-        let key = keys::refs(self.repo, name);
-        self.before.view.get(&key).is_some() && !self.deleted.contains(name)
     }
 }
 

@@ -97,6 +97,7 @@ fn next(command: &Command) -> Option<Command> {
             | ShardCommand::PrunePacks(_)
             | ShardCommand::ForkRepo(_)
             | ShardCommand::SetLimits { .. }
+            | ShardCommand::SetPushRules { .. }
             | ShardCommand::ConfigureRepo(_)
             | ShardCommand::ProtectRefs { .. }
             | ShardCommand::UnprotectRefs { .. }
@@ -563,6 +564,7 @@ fn write_golden_files() {
             state_lines(&crate::certificates::shard_group()),
         ),
         ("mirrors", crate::mirrors::lines()),
+        ("mirror_removals_5", crate::mirror_removals::lines()),
         ("meta_state_3", state_lines(&crate::golden_3::meta_group())),
         (
             "shard_state_3",

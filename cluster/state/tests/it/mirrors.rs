@@ -4,8 +4,9 @@ use henge_types::command::VERSION_REPOS;
 use henge_types::stored::{self, number};
 use henge_types::{
     BeginMirror, ChangeMirror, Command, EditMirror, LogIndex, Mirror, MirrorChange, MirrorId,
-    MirrorKind, MirrorLast, MirrorOutcome, MirrorPusher, MirrorRun, MirrorSecret, MirrorSettings,
-    MirrorWord, RecordMirror, Refusal, Reply, SecretEdit, SetMirror, ShardCommand, UpdateRefs,
+    MirrorKind, MirrorLast, MirrorOutcome, MirrorPusher, MirrorRemoval, MirrorRun, MirrorSecret,
+    MirrorSettings, MirrorWord, RecordMirror, Refusal, Reply, SecretEdit, SetMirror, ShardCommand,
+    UpdateRefs,
 };
 
 use crate::fixtures::*;
@@ -15,7 +16,7 @@ const GOLDEN: &str = include_str!("../golden/mirrors.hex");
 const HOUR_MS: u64 = 3_600_000;
 const LEASE_MS: u64 = 15_000;
 
-fn id(byte: u8) -> MirrorId {
+pub(crate) fn id(byte: u8) -> MirrorId {
     MirrorId::from_bytes([byte; 16])
 }
 
@@ -33,15 +34,20 @@ fn settings(kind: MirrorKind) -> MirrorSettings {
 }
 
 fn set(mirror: u8, kind: MirrorKind) -> Command {
+    set_with(mirror, kind, None)
+}
+
+pub(crate) fn set_with(mirror: u8, kind: MirrorKind, removal: Option<MirrorRemoval>) -> Command {
     Command::Shard(ShardCommand::SetMirror(SetMirror {
         repo: repo_id(1),
         generation: FIRST,
         mirror: id(mirror),
         settings: settings(kind),
+        removal,
     }))
 }
 
-fn change(mirror: u8, change: MirrorChange) -> Command {
+pub(crate) fn change(mirror: u8, change: MirrorChange) -> Command {
     Command::Shard(ShardCommand::ChangeMirror(ChangeMirror {
         repo: repo_id(1),
         generation: FIRST,
@@ -50,7 +56,7 @@ fn change(mirror: u8, change: MirrorChange) -> Command {
     }))
 }
 
-fn edit(mirror: u8, change: impl FnOnce(&mut EditMirror)) -> Command {
+pub(crate) fn edit(mirror: u8, change: impl FnOnce(&mut EditMirror)) -> Command {
     let mut edit = EditMirror {
         repo: repo_id(1),
         generation: FIRST,
@@ -59,6 +65,7 @@ fn edit(mirror: u8, change: impl FnOnce(&mut EditMirror)) -> Command {
         secret: SecretEdit::Keep,
         interval_ms: None,
         on_push: None,
+        removal: None,
     };
     change(&mut edit);
     Command::Shard(ShardCommand::EditMirror(edit))
@@ -73,7 +80,7 @@ fn begin(mirror: u8, scheduled_at_ms: u64) -> Command {
     }))
 }
 
-fn word(mirror: u8, fence: LogIndex, word: MirrorWord) -> Command {
+pub(crate) fn word(mirror: u8, fence: LogIndex, word: MirrorWord) -> Command {
     Command::Shard(ShardCommand::RecordMirror(RecordMirror {
         repo: repo_id(1),
         mirror: id(mirror),
@@ -82,27 +89,31 @@ fn word(mirror: u8, fence: LogIndex, word: MirrorWord) -> Command {
     }))
 }
 
-fn done() -> MirrorWord {
+pub(crate) fn done() -> MirrorWord {
     MirrorWord::Ended(MirrorOutcome::Done {
         changed: 3,
         pack_bytes: 300,
     })
 }
 
-fn failed() -> MirrorWord {
+pub(crate) fn failed() -> MirrorWord {
     MirrorWord::Ended(MirrorOutcome::Failed {
         why: "nobody answers".to_owned(),
     })
 }
 
-fn wrong() -> Reply {
+pub(crate) fn wrong() -> Reply {
     Reply::Refused(Refusal::WrongState { repo: repo_id(1) })
 }
 
 fn shard(kind: MirrorKind) -> Group {
+    shard_with(kind, None)
+}
+
+pub(crate) fn shard_with(kind: MirrorKind, removal: Option<MirrorRemoval>) -> Group {
     let mut shard = Group::shard();
     shard.run(create(1));
-    assert_eq!(shard.reply(set(1, kind)), Reply::Done);
+    assert_eq!(shard.reply(set_with(1, kind, removal)), Reply::Done);
     shard
 }
 
@@ -113,7 +124,7 @@ fn mirror(shard: &Group) -> Mirror {
 
 /// Begins the firing that is due; the fence.
 #[track_caller]
-fn begun(shard: &mut Group) -> LogIndex {
+pub(crate) fn begun(shard: &mut Group) -> LogIndex {
     let due = mirror(shard).next_due_ms;
     assert_eq!(shard.reply(begin(1, due)), Reply::Done);
     LogIndex::new(shard.index)
@@ -289,6 +300,7 @@ fn settings_beyond_their_limits_are_refused() {
             generation: FIRST,
             mirror: id(1),
             settings,
+            removal: None,
         });
         let refused = Reply::Refused(Refusal::Invalid);
         shard.nothing_but(Command::Shard(set), refused);

@@ -90,6 +90,7 @@ impl Model {
             ShardCommand::MarkUnreachable { .. }
             | ShardCommand::PrunePacks(_)
             | ShardCommand::SetLimits { .. }
+            | ShardCommand::SetPushRules { .. }
             | ShardCommand::SetMirror(_)
             | ShardCommand::ChangeMirror(_)
             | ShardCommand::BeginMirror(_)

@@ -359,6 +359,7 @@ proptest! {
                 | ShardCommand::PrunePacks(_)
                 | ShardCommand::ForkRepo(_)
                 | ShardCommand::SetLimits { .. }
+                | ShardCommand::SetPushRules { .. }
                 | ShardCommand::ConfigureRepo(_)
                 | ShardCommand::ProtectRefs { .. }
                 | ShardCommand::UnprotectRefs { .. }

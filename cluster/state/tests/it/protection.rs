@@ -1,6 +1,5 @@
 //! Protected refs.
 
-use henge_state::protecting;
 use henge_types::limits::REF_PROTECTIONS_MAX;
 use henge_types::{
     Command, LogIndex, PreviousValue, RefRefusal, RefUpdate, Refusal, Reply, UpdateRefs,
@@ -56,9 +55,10 @@ fn patterns_come_and_go() {
     assert_eq!(rules.changed_at, LogIndex::new(shard.index - 1));
     let patterns: Vec<_> = rules.rules.iter().map(|rule| &rule.pattern).collect();
     assert_eq!(patterns, [&pattern("main"), &pattern("release/*")]);
-    let by = protecting(&rules, &name("refs/heads/release/3"));
+    let patterns = rules.patterns();
+    let by = patterns.first_match(&name("refs/heads/release/3"));
     assert_eq!(by, Some(&pattern("release/*")));
-    assert_eq!(protecting(&rules, &name("refs/tags/main")), None);
+    assert_eq!(patterns.first_match(&name("refs/tags/main")), None);
     assert_eq!(shard.reply(unprotect(1, "main")), Reply::Done);
     let left = shard.view().protections(&repo_id(1));
     assert_eq!((left.rules.len(), left.changed_at.get()), (1, shard.index));

@@ -173,6 +173,7 @@ fn set_mirror() -> Command {
             interval_ms: HOUR_MS,
             on_push: false,
         },
+        removal: None,
     }))
 }
 

@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use henge_types::{ObjectId, RefName, RefProtection, limits};
+use henge_types::{ObjectId, RefName, RefPatterns, RefProtection, limits};
 use serde::Serialize;
 
 use super::page::{Page, PageParams};
@@ -33,8 +33,8 @@ pub(crate) struct Branch {
 }
 
 impl Branch {
-    fn new(name: &RefName, tip: &ObjectId, rules: &[RefProtection], reader: Reader) -> Self {
-        let rule = rules.iter().find(|rule| rule.pattern.matches(name));
+    fn new(name: &RefName, tip: &ObjectId, rules: &RefPatterns, reader: Reader) -> Self {
+        let rule = rules.first_match(name);
         let is_known = reader == Reader::Known;
         Self {
             name: name.short().to_owned(),
@@ -50,10 +50,14 @@ impl Branch {
             user_can_merge: is_known,
             effective_branch_protection_name: rule
                 .filter(|_| is_known)
-                .map(|rule| rule.pattern.short().to_owned())
+                .map(|pattern| pattern.short().to_owned())
                 .unwrap_or_default(),
         }
     }
+}
+
+fn patterns(rules: &[RefProtection]) -> RefPatterns {
+    RefPatterns::new(rules.iter().map(|rule| rule.pattern.clone()))
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/branches`. Without `page` and `limit` every branch up to
@@ -72,12 +76,16 @@ pub(crate) async fn list_branches(
     let path = record.path;
     let refs = api.backend.refs(&path, "refs/heads/").await?.refs;
     let rules = api.backend.protections(&path).await?;
-    let on_page = refs.iter().take(page.end()).skip(page.start());
-    let branches: Vec<_> = on_page
-        .map(|(name, tip)| Branch::new(name, tip, &rules, reader))
-        .collect();
     let url = format!("/api/v1/repos/{path}/branches");
     let headers = page.headers(refs.len(), &origin, &url, "");
+    let (begin, end) = (page.start(), page.end());
+    let showing = api.blocking("branches", move || {
+        let rules = patterns(&rules);
+        let on_page = refs.iter().take(end).skip(begin);
+        let branches = on_page.map(|(name, tip)| Branch::new(name, tip, &rules, reader));
+        branches.collect::<Vec<_>>()
+    });
+    let branches = showing.await?;
     Ok((headers, Json(branches)).into_response())
 }
 
@@ -97,5 +105,5 @@ pub(crate) async fn get_branch(
     let found = refs.iter().find(|(other, _)| *other == name);
     let (name, tip) = found.ok_or_else(missing)?;
     let rules = api.backend.protections(&path).await?;
-    Ok(Json(Branch::new(name, tip, &rules, reader)))
+    Ok(Json(Branch::new(name, tip, &patterns(&rules), reader)))
 }

@@ -7,7 +7,7 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Principal;
-use crate::backend::NewMirror;
+use crate::backend::{NewMirror, Replace};
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody};
 use crate::own::change_mirror;
@@ -100,6 +100,9 @@ pub(crate) struct CreatePushMirror {
     interval: String,
     #[serde(default)]
     sync_on_commit: bool,
+    /// Gitea has no such word: there a mirror takes what it finds.
+    #[serde(default)]
+    replace: bool,
 }
 
 impl CreatePushMirror {
@@ -149,7 +152,8 @@ pub(crate) async fn list_push_mirrors(
     Ok(Json(shown.collect()))
 }
 
-/// `POST /api/v1/repos/{owner}/{repo}/push_mirrors`: 200 and the mirror, which is due at once.
+/// `POST /api/v1/repos/{owner}/{repo}/push_mirrors`: 200 and the mirror, which is due at once. 409 where the other side would
+/// lose something, unless `replace`.
 pub(crate) async fn add_push_mirror(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
@@ -165,6 +169,7 @@ pub(crate) async fn add_push_mirror(
         password: said(body.remote_password),
         interval_ms,
         on_push: body.sync_on_commit,
+        replace: Replace::said(body.replace),
     };
     let added = api.backend.add_mirror(principal.name(), &path, new);
     let id = added.await?;

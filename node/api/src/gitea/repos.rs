@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::page::{Page, PageParams};
 use super::repository::Repository;
-use super::{new_repo, user};
+use super::{new_repo, private_unless_said, user};
 use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody, Params, Readable, Reader};
@@ -26,7 +26,8 @@ pub(crate) struct CreateRepo {
     name: String,
     #[serde(default)]
     description: String,
-    #[serde(default)]
+    /// Gitea makes it public where nothing is said.
+    #[serde(default = "private_unless_said")]
     private: bool,
     default_branch: Option<String>,
     #[serde(default)]

@@ -127,8 +127,8 @@ pub fn page(crates: &[(&str, fn())]) -> String {
         "# Metrics\n\n\
          Generated from what the crates describe; a test of henge-api compares it and says how to write \
          it again.\n\n\
-         `GET /metrics` shows them in Prometheus' text format and needs the token, as bearer token or as \
-         the password of basic authentication. Durations are in seconds, sizes in bytes. No label holds \
+         `GET /metrics` shows them in Prometheus' text format and needs the token, or one for metrics alone, as \
+         bearer token or as the password of basic authentication. Durations are in seconds, sizes in bytes. No label holds \
          the name of a repository or a user.\n",
     );
     for (name, describe) in crates {

@@ -1,8 +1,8 @@
-//! What a repository may hold.
+//! What a repository may hold, and what is asked of pushes to it.
 
 use axum::Json;
 use axum::extract::{Extension, State};
-use henge_types::RepoLimits;
+use henge_types::{PushRules, RepoLimits};
 
 use crate::auth::Principal;
 use crate::error::ApiError;
@@ -28,4 +28,25 @@ pub(crate) async fn set_limits(
         .set_limits(principal.name(), &path, limits)
         .await?;
     Ok(Json(limits))
+}
+
+/// `GET /api/henge/v1/repos/{owner}/{repo}/push-rules`
+pub(crate) async fn push_rules(
+    State(api): State<Api>,
+    AtRepo(path): AtRepo,
+) -> Result<Json<PushRules>, ApiError> {
+    Ok(Json(api.backend.push_rules(&path).await?))
+}
+
+/// `PUT /api/henge/v1/repos/{owner}/{repo}/push-rules`: all of them.
+pub(crate) async fn set_push_rules(
+    State(api): State<Api>,
+    Extension(principal): Extension<Principal>,
+    AtRepo(path): AtRepo,
+    JsonBody(rules): JsonBody<PushRules>,
+) -> Result<Json<PushRules>, ApiError> {
+    api.backend
+        .set_push_rules(principal.name(), &path, rules)
+        .await?;
+    Ok(Json(rules))
 }

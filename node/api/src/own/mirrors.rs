@@ -9,9 +9,9 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Principal;
-use crate::backend::{MirrorEdit, NewMirror};
+use crate::backend::{MirrorEdit, NewMirror, Replace};
 use crate::error::ApiError;
-use crate::extract::{AtRepo, BelowRepo, JsonBody};
+use crate::extract::{AtRepo, BelowRepo, JsonBody, Params};
 use crate::router::Api;
 use crate::timestamp::rfc3339;
 
@@ -88,6 +88,9 @@ pub(crate) struct AddMirror {
     interval_s: u64,
     #[serde(default)]
     on_push: bool,
+    /// Whether its first run may take what the other side does not have.
+    #[serde(default)]
+    replace: bool,
 }
 
 #[derive(Deserialize)]
@@ -98,6 +101,16 @@ pub(crate) struct EditMirror {
     password: Option<String>,
     interval_s: Option<u64>,
     on_push: Option<bool>,
+    /// The same at a new URL.
+    #[serde(default)]
+    replace: bool,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SyncParams {
+    /// Whether the next run may take what the other side does not have.
+    #[serde(default)]
+    force: bool,
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/mirrors`
@@ -121,7 +134,8 @@ fn parse(id: &str) -> Result<MirrorId, ApiError> {
     id.parse().map_err(missing)
 }
 
-/// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors`: it is due at once.
+/// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors`: it is due at once. 409 and what would be lost, where the side that it
+/// writes to has what the other one has not; `replace` takes it.
 pub(crate) async fn add_mirror(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
@@ -135,6 +149,7 @@ pub(crate) async fn add_mirror(
         password: body.password,
         interval_ms: body.interval_s.saturating_mul(1000),
         on_push: body.on_push,
+        replace: Replace::said(body.replace),
     };
     let added = api.backend.add_mirror(principal.name(), &path, new);
     let id = added.await?;
@@ -151,7 +166,7 @@ pub(crate) async fn get_mirror(
 }
 
 /// `PATCH /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`: what is left out stays, but a new URL comes with its own
-/// credentials or none. It is due at once.
+/// credentials or none, and is refused as for a new mirror. It is due at once.
 pub(crate) async fn edit_mirror(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
@@ -165,6 +180,7 @@ pub(crate) async fn edit_mirror(
         password: body.password,
         interval_ms: body.interval_s.map(|seconds| seconds.saturating_mul(1000)),
         on_push: body.on_push,
+        replace: Replace::said(body.replace),
     };
     let edited = api.backend.edit_mirror(principal.name(), &path, id, edit);
     edited.await?;
@@ -181,13 +197,18 @@ pub(crate) async fn remove_mirror(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync`: 202 at once; `last` tells how it went.
+/// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync?force`: 202 at once; `last` tells how it went.
 pub(crate) async fn sync_mirror(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
     BelowRepo(path, id): BelowRepo,
+    Params(params): Params<SyncParams>,
 ) -> Result<StatusCode, ApiError> {
-    change_mirror(&api, &principal, &path, parse(&id)?, MirrorChange::Due).await?;
+    let change = match params.force {
+        true => MirrorChange::DueWhateverItRemoves,
+        false => MirrorChange::Due,
+    };
+    change_mirror(&api, &principal, &path, parse(&id)?, change).await?;
     Ok(StatusCode::ACCEPTED)
 }
 

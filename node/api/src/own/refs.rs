@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::auth::Principal;
 use crate::error::ApiError;
-use crate::extract::{AtRepo, JsonBody};
+use crate::extract::{AtRepo, UnreadJson};
 use crate::router::Api;
 
 #[derive(Debug, Deserialize)]
@@ -195,13 +195,20 @@ pub(crate) async fn update_refs(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
-    JsonBody(body): JsonBody<Changes>,
+    body: UnreadJson<{ limits::REF_UPDATES_BODY_BYTES_MAX }>,
 ) -> Result<Json<Results>, ApiError> {
-    let updates = body.updates()?;
+    let reading = api.blocking("ref updates", move || {
+        let changes: Changes = body.read()?;
+        Ok::<_, ApiError>((changes.updates()?, changes.atomic))
+    });
+    let (updates, atomic) = reading.await??;
     let verdicts = api
         .backend
-        .update_refs(principal.name(), &path, updates, body.atomic)
+        .update_refs(principal.name(), &path, updates, atomic)
         .await?;
-    let results = verdicts.into_iter().map(ChangeResult::from).collect();
+    let explaining = api.blocking("verdicts", move || {
+        verdicts.into_iter().map(ChangeResult::from).collect()
+    });
+    let results = explaining.await?;
     Ok(Json(Results { results }))
 }

@@ -78,13 +78,13 @@ pub(crate) struct CreateRepo {
     name: String,
     #[serde(default)]
     description: String,
-    #[serde(default)]
+    #[serde(default = "gitea::private_unless_said")]
     private: bool,
     default_branch: Option<String>,
     object_format_name: Option<String>,
 }
 
-/// `POST /api/henge/v1/repos`: for any owner.
+/// `POST /api/henge/v1/repos`: for any owner. Private unless it is said to be public.
 pub(crate) async fn create_repo(
     State(api): State<Api>,
     Extension(principal): Extension<Principal>,

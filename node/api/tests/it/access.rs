@@ -3,7 +3,9 @@
 use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use henge_api::TokenSet;
 use http::{Request, StatusCode};
+use std::time::Duration;
 
 use crate::harness::{Answered, Node, TOKEN};
 
@@ -127,9 +129,9 @@ fn json(uri: &str, method: &str) -> Request<Body> {
 #[tokio::test]
 async fn public_repositories_are_read_without_a_token_and_nothing_else_is() {
     let node = Node::new();
-    node.create("open").await;
-    let private = serde_json::json!({"name": "closed", "private": true});
-    node.post("/api/v1/user/repos", private).await;
+    let public = serde_json::json!({"name": "open", "private": false});
+    node.post("/api/v1/user/repos", public).await;
+    node.create("closed").await;
     let id = "0123456789abcdef0123456789abcdef01234567";
     for repo in ["admin/open", "admin/closed"] {
         node.backend.set_ref(repo, "refs/heads/main", id);
@@ -215,4 +217,68 @@ async fn a_node_may_answer_nothing_at_all_without_a_token() {
     for uri in ["/healthz", "/readyz"] {
         assert_eq!(with_header(&node, uri, None).await.status, StatusCode::OK);
     }
+}
+
+/// A token was exchanged by stopping every node, and a scraper of metrics had the administrator's.
+#[tokio::test]
+async fn tokens_are_exchanged_while_the_node_runs() {
+    const NEXT: &str = "another-token-of-the-administrator";
+    const SCRAPER: &str = "a-token-for-the-page-of-metrics";
+    let node = Node::new();
+    let ask = async |uri: &str, token: &str| {
+        let form = format!("Bearer {token}");
+        with_header(&node, uri, Some(&form)).await.status.as_u16()
+    };
+    let version = "/api/v1/version";
+    assert_eq!(ask(version, NEXT).await, 401);
+    let both = TokenSet::new(&format!("{NEXT}\n{TOKEN}\n")).expect("two tokens");
+    node.tokens.replace(both);
+    assert_eq!(ask(version, TOKEN).await, 200);
+    assert_eq!(ask(version, NEXT).await, 200);
+    let after = TokenSet::new(NEXT).expect("a token");
+    let after = after.with_metrics(SCRAPER).expect("another token");
+    node.tokens.replace(after);
+    assert_eq!(ask(version, TOKEN).await, 401);
+    assert_eq!(ask(version, NEXT).await, 200);
+
+    assert_eq!(ask("/metrics", SCRAPER).await, 200);
+    assert_eq!(ask("/metrics", NEXT).await, 200);
+    for elsewhere in [
+        version,
+        "/api/henge/v1/cluster",
+        "/metrics/",
+        "/admin/x.git/info/refs?service=git-upload-pack",
+    ] {
+        assert_eq!(ask(elsewhere, SCRAPER).await, 403, "{elsewhere}");
+    }
+}
+
+/// Tokens could be tried as fast as a node answers.
+#[tokio::test(start_paused = true)]
+async fn wrong_tokens_are_answered_later_and_later_and_right_ones_at_once() {
+    const SHORT: Duration = Duration::from_millis(50);
+    let node = Node::new();
+    let ask = async |token: &str| {
+        let form = format!("Bearer {token}");
+        with_header(&node, "/api/v1/version", Some(&form)).await
+    };
+    for _ in 0..4 {
+        let soon = tokio::time::timeout(SHORT, ask("wrong")).await;
+        soon.expect("answered at once")
+            .error(401, "unauthenticated");
+    }
+    for _ in 0..10 {
+        let soon = tokio::time::timeout(SHORT, ask("wrong")).await;
+        assert!(soon.is_err(), "{soon:?}");
+        let right = tokio::time::timeout(SHORT, ask(TOKEN)).await;
+        assert_eq!(right.expect("answered at once").status, StatusCode::OK);
+    }
+    let late = tokio::time::timeout(Duration::from_secs(3), ask("wrong")).await;
+    late.expect("in the end").error(401, "unauthenticated");
+    // No more than so many answers are held back.
+    let many = futures::future::join_all((0..70).map(|_| ask("wrong"))).await;
+    let at_once = many
+        .iter()
+        .filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(at_once.count(), 70 - 64);
 }

@@ -15,7 +15,7 @@ async fn patch(node: &Node, uri: &str, body: Value) -> Answered {
 async fn settings_are_changed_one_by_one_or_together() {
     let node = Node::new();
     node.create("demo").await;
-    let body = json!({"description": "another", "private": true, "archived": true,
+    let body = json!({"description": "another", "private": false, "archived": true,
         "default_branch": "trunk", "website": "", "has_wiki": false, "mirror_interval": null});
     let changed = patch(&node, REPO, body).await;
     assert_eq!(changed.status, StatusCode::OK, "{changed:?}");
@@ -23,18 +23,18 @@ async fn settings_are_changed_one_by_one_or_together() {
     assert_eq!(repo["description"], "another");
     assert_eq!(
         (&repo["private"], &repo["archived"]),
-        (&json!(true), &json!(true))
+        (&json!(false), &json!(true))
     );
     assert_eq!(repo["default_branch"], "trunk");
     let own = node.get("/api/henge/v1/repos/admin/demo").await.json();
     assert_eq!(
         (&own["archived"], &own["private"]),
-        (&json!(true), &json!(true))
+        (&json!(true), &json!(false))
     );
     let one = patch(&node, REPO, json!({"archived": false})).await.json();
     assert_eq!(
         (&one["archived"], &one["private"]),
-        (&json!(false), &json!(true))
+        (&json!(false), &json!(false))
     );
     assert_eq!(one["description"], "another");
 }

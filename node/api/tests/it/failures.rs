@@ -162,3 +162,45 @@ async fn a_panic_is_an_internal_error_and_the_next_request_is_served() {
     node.backend.set_fault(Fault::None);
     node.create("demo").await;
 }
+
+/// A page of another site makes a browser that knows the token send forms, and nothing else without asking first.
+#[tokio::test]
+async fn what_changes_something_comes_as_json_and_from_no_other_site() {
+    const SYNC: &str = "/api/v1/repos/admin/demo/push_mirrors-sync";
+    let node = Node::new();
+    node.create("demo").await;
+    let ask = async |method: &str, uri: &str, headers: &[(&str, &str)], body: &'static str| {
+        let mut request = Request::builder().method(method).uri(uri);
+        request = request.header("authorization", format!("Bearer {TOKEN}"));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        node.send(request.body(Body::from(body)).expect("a request"))
+            .await
+    };
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    let json = ("content-type", "application/json");
+    let plain = ("content-type", "text/plain");
+    for (headers, body) in [
+        (vec![form], ""),
+        (vec![form], "{}"),
+        (vec![plain], "{}"),
+        (vec![], "{}"),
+    ] {
+        let answer = ask("POST", SYNC, &headers, body).await;
+        answer.error(415, "invalid");
+    }
+    for (headers, body) in [(vec![], ""), (vec![json], ""), (vec![json], "{}")] {
+        let answer = ask("POST", SYNC, &headers, body).await;
+        assert_eq!(answer.status, StatusCode::OK, "{headers:?} {answer:?}");
+    }
+    let repo = "/api/v1/repos/admin/demo";
+    for site in ["cross-site", "same-site", "x"] {
+        let answer = ask("DELETE", repo, &[("sec-fetch-site", site)], "").await;
+        answer.error(403, "forbidden");
+        let read = ask("GET", repo, &[("sec-fetch-site", site)], "").await;
+        assert_eq!(read.status, StatusCode::OK, "{site}");
+    }
+    let own = ask("DELETE", repo, &[("sec-fetch-site", "same-origin")], "").await;
+    assert_eq!(own.status, StatusCode::NO_CONTENT, "{own:?}");
+}

@@ -35,7 +35,10 @@ impl Server {
         let scope = Scope::root("test", runtime.handle().clone(), 8);
         let clock = SystemClock::shared();
         let bare = BareRoot::open(&repos, &spool, Pushes::Allowed, scope.clone(), clock);
-        let router = Node::over(http::router(bare.expect("the root opens")));
+        let router = Node::over(
+            http::router(bare.expect("the root opens")),
+            runtime.handle(),
+        );
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"));
         let listener = listener.expect("a free port");
         let address = listener.local_addr().expect("an address").to_string();

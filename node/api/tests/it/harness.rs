@@ -6,12 +6,13 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::Extension;
 use axum::routing::get;
-use henge_api::{AdminToken, AnonymousReads, ApiDeps, Backend, MetricsHandle, router};
+use henge_api::{AnonymousReads, ApiDeps, Backend, MetricsHandle, TokenSet, Tokens, router};
 use henge_git::http::Caller;
-use henge_runtime::SystemClock;
+use henge_runtime::{Scope, SystemClock};
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use tokio::runtime::Handle;
 use tower::ServiceExt;
 
 use crate::memory::Memory;
@@ -69,6 +70,7 @@ impl Answered {
 
 pub(crate) struct Node {
     pub(crate) backend: Arc<Memory>,
+    pub(crate) tokens: Tokens,
     router: Router,
 }
 
@@ -83,7 +85,8 @@ impl Node {
     }
 
     /// The whole router over this git router, to be served.
-    pub(crate) fn over(git: Router) -> Router {
+    pub(crate) fn over(git: Router, runtime: &Handle) -> Router {
+        let _entered = runtime.enter();
         let (_recorder, metrics) = MetricsHandle::recorder();
         Self::assemble(metrics, git).router
     }
@@ -100,16 +103,22 @@ impl Node {
 
     fn assemble_with(metrics: MetricsHandle, git: Router, anonymous_reads: AnonymousReads) -> Self {
         let backend = Arc::new(Memory::new());
+        let tokens = Tokens::new(TokenSet::new(TOKEN).expect("a token"));
         let router = router(ApiDeps {
             backend: Arc::clone(&backend) as Arc<dyn Backend>,
             git,
-            token: AdminToken::new(TOKEN).expect("a token"),
+            tokens: tokens.clone(),
             anonymous_reads,
             metrics,
             version: "1.2.3",
             clock: SystemClock::shared(),
+            work: Scope::root("test", Handle::current(), 4),
         });
-        Self { backend, router }
+        Self {
+            backend,
+            tokens,
+            router,
+        }
     }
 
     /// Sends a request as it is.

@@ -1,6 +1,7 @@
 //! The router, asked as a client would ask it, over a cluster in memory.
 
 mod access;
+mod bounds;
 mod edit;
 mod failures;
 mod git_client;

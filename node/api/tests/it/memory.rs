@@ -6,7 +6,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use henge_api::{
-    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit,
+    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, Replace,
+    RepoEdit,
 };
 use henge_git::http::ServiceError;
 use henge_types::status::{
@@ -16,8 +17,9 @@ use henge_types::status::{
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, LogIndex, Mirror, MirrorChange,
     MirrorId, MirrorLast, MirrorOutcome, MirrorSecret, MirrorSettings, NodeId, ObjectId, OwnerName,
-    PreviousValue, PushCertificateRecord, RefName, RefPattern, RefProtection, RefRefusal,
-    RefUpdate, RefVerdict, RepoId, RepoLimits, RepoPath, RepoRecord, RepoState, TopicsEdit,
+    PreviousValue, PushCertificateRecord, PushRules, RefName, RefPattern, RefProtection,
+    RefRefusal, RefUpdate, RefVerdict, RepoId, RepoLimits, RepoPath, RepoRecord, RepoState,
+    TopicsEdit,
 };
 
 /// When every repository was made: 2026-01-02T03:04:05Z.
@@ -50,7 +52,10 @@ struct Repo {
     refs: BTreeMap<RefName, ObjectId>,
     asked: Option<CompactionDepth>,
     limits: RepoLimits,
+    push_rules: PushRules,
     protected: Vec<RefProtection>,
+    /// Whether the last mirror that was made due may remove everything.
+    forced: bool,
 }
 
 #[derive(Debug)]
@@ -115,6 +120,19 @@ fn check_of(node: NodeId, repair: bool) -> RepoCheck {
     }
 }
 
+/// A mirror of this takes something.
+pub(crate) const FULL_URL: &str = "https://example.org/full.git";
+
+fn refuse_losses(url: &str, replace: Replace) -> Result<(), ServiceError> {
+    match replace {
+        Replace::Refused if url == FULL_URL => {
+            let message = "1 of 2 refs would be deleted: refs/heads/mine";
+            Err(ServiceError::new(ErrorCode::Conflict, message.to_owned()))
+        }
+        Replace::Refused | Replace::Agreed => Ok(()),
+    }
+}
+
 fn no_such(path: &RepoPath) -> ServiceError {
     ServiceError::new(
         ErrorCode::NotFound,
@@ -137,6 +155,10 @@ impl Memory {
 
     pub(crate) fn set_fault(&self, fault: Fault) {
         *lock(&self.fault) = fault;
+    }
+
+    pub(crate) fn is_forced(&self, path: &str) -> bool {
+        lock(&self.repos).get(path).expect("a repository").forced
     }
 
     pub(crate) fn created_by(&self) -> Vec<String> {
@@ -239,9 +261,11 @@ impl Backend for Memory {
                 refs: BTreeMap::new(),
                 asked: None,
                 limits: RepoLimits::default(),
+                push_rules: PushRules::default(),
                 protected: Vec::new(),
                 mirrors: Vec::new(),
                 certificates: Vec::new(),
+                forced: false,
             };
             repos.insert(path.key(), made);
             Ok(record)
@@ -291,6 +315,26 @@ impl Backend for Memory {
         self.unless_broken(move |repos| {
             let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
             repo.limits = limits;
+            Ok(())
+        })
+    }
+
+    fn push_rules<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, PushRules> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get(&path.key()).ok_or_else(|| no_such(path))?;
+            Ok(repo.push_rules)
+        })
+    }
+
+    fn set_push_rules<'a>(
+        &'a self,
+        _: &'a str,
+        path: &'a RepoPath,
+        rules: PushRules,
+    ) -> Answer<'a, ()> {
+        self.unless_broken(move |repos| {
+            let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            repo.push_rules = rules;
             Ok(())
         })
     }
@@ -486,6 +530,7 @@ impl Backend for Memory {
     ) -> Answer<'a, MirrorId> {
         self.unless_broken(move |repos| {
             let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
+            refuse_losses(&new.url, new.replace)?;
             let first = repo.mirrors.is_empty();
             let id = MirrorId::from_bytes([u8::try_from(repo.mirrors.len()).expect("few"); 16]);
             repo.mirrors.push(Mirror {
@@ -529,6 +574,7 @@ impl Backend for Memory {
             let repo = repos.get_mut(&path.key()).ok_or_else(|| no_such(path))?;
             let known = repo.mirrors.iter_mut().find(|known| known.id == mirror);
             let settings = &mut known.ok_or_else(|| no_such(path))?.settings;
+            refuse_losses(edit.url.as_deref().unwrap_or_default(), edit.replace)?;
             let secret = edit.password.map(|password| MirrorSecret {
                 user: edit.user.unwrap_or_default(),
                 password,
@@ -555,7 +601,14 @@ impl Backend for Memory {
             let known = repo.mirrors.iter_mut().find(|known| known.id == mirror);
             let known = known.ok_or_else(|| no_such(path))?;
             match change {
-                MirrorChange::Due => known.next_due_ms = CREATED_AT_MS,
+                MirrorChange::Due => {
+                    known.next_due_ms = CREATED_AT_MS;
+                    repo.forced = false;
+                }
+                MirrorChange::DueWhateverItRemoves => {
+                    known.next_due_ms = CREATED_AT_MS;
+                    repo.forced = true;
+                }
                 MirrorChange::Remove => repo.mirrors.retain(|known| known.id != mirror),
             }
             Ok(())

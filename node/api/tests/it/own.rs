@@ -32,7 +32,7 @@ async fn a_repository_of_another_owner_is_created_and_says_where_it_lives() {
     let expected = json!({
         "id": "01".repeat(16), "network": "01".repeat(16), "owner": "Team", "name": "x",
         "shard": shard_of(1).get(), "generation": 1, "state": "ready", "leader": 2,
-        "private": false, "description": "", "default_branch": "dev",
+        "private": true, "description": "", "default_branch": "dev",
         "object_format_name": "sha1", "created_at": "2026-01-02T03:04:05Z",
         "updated_at": "2026-01-02T03:04:05Z",
         "archived": false, "topics": [], "forked_from": null,
@@ -289,6 +289,25 @@ async fn limits_are_set_as_a_whole_and_read_back() {
     unknown.error(422, "invalid");
 }
 
+#[tokio::test]
+async fn rules_for_pushes_are_set_and_read_back() {
+    const RULES: &str = "/api/henge/v1/repos/admin/demo/push-rules";
+    let node = Node::new();
+    node.get(RULES).await.error(404, "not_found");
+    let body = json!({"owner": "admin", "name": "demo"});
+    node.post("/api/henge/v1/repos", body).await;
+    let strict = json!({"fsck": "strict"});
+    assert_eq!(node.get(RULES).await.json(), strict);
+    let lenient = json!({"fsck": "lenient"});
+    let set = node.ask("PUT", RULES, Some(lenient.clone())).await;
+    assert_eq!(set.json(), lenient);
+    assert_eq!(node.get(RULES).await.json(), lenient);
+    for wrong in [json!({"fsck": "none"}), json!({"rules": 1}), json!({})] {
+        let answer = node.ask("PUT", RULES, Some(wrong)).await;
+        answer.error(422, "invalid");
+    }
+}
+
 fn certificate(at: u64, name: &str) -> PushCertificateRecord {
     let certified = CertifiedRef {
         name: name.parse().expect("a name"),
@@ -411,4 +430,74 @@ async fn mirrors_are_made_shown_without_secrets_synced_and_removed() {
     ] {
         node.post(path, bad).await.error(422, "invalid");
     }
+}
+
+/// A mirror deleted what the side that it wrote to had of its own, and the request that made it had not been asked to.
+#[tokio::test]
+async fn a_mirror_that_takes_something_is_made_only_where_that_is_said() {
+    let node = Node::new();
+    node.create("demo").await;
+    let path = "/api/henge/v1/repos/admin/demo/mirrors";
+    let full = crate::memory::FULL_URL;
+    let body = |replace: Option<bool>| {
+        let mut body = json!({"kind": "pull", "url": full, "interval_s": 60});
+        if let Some(replace) = replace {
+            body["replace"] = json!(replace);
+        }
+        body
+    };
+    for replace in [None, Some(false)] {
+        let said = node.post(path, body(replace)).await.error(409, "conflict");
+        assert!(said.contains("refs/heads/mine"), "{said}");
+    }
+    assert_eq!(node.get(path).await.json(), json!([]));
+    let made = node.post(path, body(Some(true))).await;
+    assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+
+    let push = json!({"remote_address": full});
+    let gitea = "/api/v1/repos/admin/demo/push_mirrors";
+    node.post(gitea, push).await.error(409, "conflict");
+    let push = json!({"remote_address": full, "replace": true});
+    assert_eq!(node.post(gitea, push).await.status, StatusCode::OK);
+
+    let other = json!({"kind": "push", "url": "https://example.org/b.git", "interval_s": 60});
+    let other = node.post(path, other).await.json();
+    let one = format!("{path}/{}", other["id"].as_str().expect("an id"));
+    let edit = async |body| node.ask("PATCH", &one, Some(body)).await;
+    edit(json!({"url": full})).await.error(409, "conflict");
+    let led = edit(json!({"url": full, "replace": true})).await;
+    assert_eq!(led.json()["url"], full);
+
+    for (query, forced) in [("", false), ("?force=false", false), ("?force=true", true)] {
+        let synced = node.post(&format!("{one}/sync{query}"), json!({})).await;
+        assert_eq!(synced.status, StatusCode::ACCEPTED, "{query}");
+        assert_eq!(node.backend.is_forced("admin/demo"), forced, "{query}");
+    }
+    let odd = node.post(&format!("{one}/sync?force=1"), json!({})).await;
+    odd.error(422, "invalid");
+}
+
+/// A repository of which nobody said who may see it was published.
+#[tokio::test]
+async fn what_is_not_said_to_be_public_is_private() {
+    let node = Node::new();
+    for (at, said, private) in [
+        (0, None, true),
+        (1, Some(true), true),
+        (2, Some(false), false),
+    ] {
+        let own = json!({"owner": "admin", "name": format!("own-{at}")});
+        let gitea = json!({"name": format!("gitea-{at}")});
+        for (uri, mut body) in [("/api/henge/v1/repos", own), ("/api/v1/user/repos", gitea)] {
+            if let Some(said) = said {
+                body["private"] = json!(said);
+            }
+            let made = node.post(uri, body).await;
+            assert_eq!(made.status, StatusCode::CREATED, "{made:?}");
+            assert_eq!(made.json()["private"], private, "{uri} {said:?}");
+        }
+    }
+    let none = json!({"owner": "admin", "name": "x", "private": null});
+    let refused = node.post("/api/henge/v1/repos", none).await;
+    refused.error(422, "invalid");
 }

@@ -37,6 +37,9 @@ pub enum MirrorVerb {
         /// Also after every push; only with --push
         #[arg(long, conflicts_with = "pull")]
         on_push: bool,
+        /// Let the side that is written to lose what the other one does not have: without it that is refused and listed
+        #[arg(long)]
+        replace: bool,
     },
     /// Change where a mirror leads, when it is due, or with what it asks; it is due at once
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
@@ -77,6 +80,9 @@ pub enum MirrorVerb {
         /// The mirror
         #[arg(value_name = "ID")]
         id: MirrorId,
+        /// Let the next run remove all refs that the other side does not have, also more than half of them
+        #[arg(long)]
+        force: bool,
     },
 }
 
@@ -96,6 +102,9 @@ pub struct MirrorChange {
     /// Whether it is due after every push too; only for one that pushes
     #[arg(long, value_name = "true|false")]
     pub on_push: Option<bool>,
+    /// At another URL, let the side that is written to lose what the other one does not have
+    #[arg(long, requires = "remote_url")]
+    pub replace: bool,
 }
 
 /// Which way a mirror goes.

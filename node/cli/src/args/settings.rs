@@ -1,7 +1,7 @@
 //! What can be set of a repository after it was made.
 
 use clap::Subcommand;
-use henge_types::{OwnerName, RefPattern, RepoName, RepoPath};
+use henge_types::{FsckLevel, OwnerName, RefPattern, RepoName, RepoPath};
 
 use super::long_help;
 use crate::exit::EXIT_CODES_HELP;
@@ -30,6 +30,9 @@ pub enum SettingsVerb {
         /// What it is about, instead of what was said before; more than once for more topics, once and empty for none
         #[arg(long, value_name = "TOPIC")]
         topic: Vec<String>,
+        /// How pushed objects are checked: as git does, or lenient with what old histories are known for
+        #[arg(long, value_name = "strict|lenient")]
+        fsck: Option<FsckLevel>,
     },
     /// Make a repository read-only: pushes are refused, fetches go on
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]

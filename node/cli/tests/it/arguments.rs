@@ -35,6 +35,7 @@ fn paths_and_formats_are_checked_before_anything_is_asked() {
         vec!["repo", "create", "no-owner"],
         vec!["repo", "create", "../x"],
         vec!["repo", "list", "--owner", "a/b"],
+        vec!["repo", "edit", "a/b", "--fsck", "none"],
         vec!["cluster", "status", "--output", "yaml"],
         vec!["cluster"],
     ] {

@@ -2,6 +2,10 @@
 
 mod arguments;
 mod cluster;
+mod credential;
 mod fixtures;
+mod import;
+mod push_rules;
 mod repo;
 mod run;
+mod visibility;

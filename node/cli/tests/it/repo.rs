@@ -11,19 +11,24 @@ use axum::{Json, Router};
 use henge_cli::Exit;
 use serde_json::{Value, json};
 
+use crate::push_rules;
 use crate::run::{Server, henge, henge_typing};
 
-type Repos = Arc<Mutex<BTreeMap<String, Value>>>;
+pub(crate) type Repos = Arc<Mutex<BTreeMap<String, Value>>>;
 
 /// Gives three at a time, whatever is asked for: a node may have a smaller page than the client.
 const PAGE: usize = 3;
 
-fn router() -> Router {
+pub(crate) fn router() -> Router {
     Router::new()
         .route("/api/henge/v1/repos", post(create).get(list))
         .route("/api/henge/v1/repos/{owner}/{name}", get(show))
         .route("/api/henge/v1/repos/{owner}/{name}/gc", post(gc))
         .route("/api/henge/v1/repos/{owner}/{name}/stats", get(stats))
+        .route(
+            "/api/henge/v1/repos/{owner}/{name}/push-rules",
+            get(push_rules::rules).put(push_rules::set_rules),
+        )
         .route(
             "/api/henge/v1/repos/{owner}/{name}/push-certificates",
             get(certificates),
@@ -136,7 +141,7 @@ fn stats_of(repo: &Value) -> Value {
            "bitmap": true, "compaction": state, "last_compaction": last})
 }
 
-fn error(status: StatusCode, code: &str) -> Response {
+pub(crate) fn error(status: StatusCode, code: &str) -> Response {
     (status, Json(json!({"message": code, "code": code}))).into_response()
 }
 
@@ -348,7 +353,7 @@ async fn a_repository_is_changed_as_it_is_said() {
     let show = say(&["show", "admin/demo"]).await;
     for line in [
         "description     a line\n",
-        "seen by         owner\n",
+        "visibility      private\n",
         "default branch  dev\n",
         "state           ready, archived\n",
         "topics          git c-3\n",
@@ -399,7 +404,6 @@ async fn a_repository_is_created_shown_and_deleted() {
         "repo",
         "create",
         "admin/demo",
-        "--private",
         "--default-branch",
         "trunk",
         "--object-format=sha256",
@@ -408,7 +412,7 @@ async fn a_repository_is_created_shown_and_deleted() {
     assert_eq!(done.exit, Exit::Ok, "{}", done.err);
     assert_eq!(
         done.out,
-        format!("created admin/demo in shard 2\n{url}/admin/demo.git\n")
+        format!("created admin/demo in shard 2, private\n{url}/admin/demo.git\n")
     );
     let again = henge(url, &args).await;
     assert_eq!(again.exit, Exit::Conflict);
@@ -420,7 +424,7 @@ async fn a_repository_is_created_shown_and_deleted() {
     let done = henge(url, &["repo", "show", "admin/demo.git"]).await;
     let lines: Vec<&str> = done.out.lines().collect();
     assert_eq!(lines[0], "repository      admin/demo");
-    assert_eq!(lines[3], "seen by         owner");
+    assert_eq!(lines[3], "visibility      private");
     assert_eq!(lines[4], "default branch  trunk");
     assert_eq!(lines[5], "object format   sha256");
     assert_eq!(lines[7], "created         2026-01-01T00:00:00Z");
@@ -467,8 +471,8 @@ async fn a_list_goes_through_every_page() {
     assert_eq!(done.out.lines().count(), 8);
     assert!(
         done.out.starts_with(
-            "REPOSITORY  SHARD  STATE  SEEN BY  DESCRIPTION\n\
-             a/1         2      ready  all      one\n"
+            "REPOSITORY  SHARD  STATE  VISIBILITY  DESCRIPTION\n\
+             a/1         2      ready  private     one\n"
         ),
         "{}",
         done.out

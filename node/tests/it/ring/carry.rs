@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::harness::{Ring, clone_checked, commit, contents, git, git_with, gits, wait, work_tree};
 use crate::process::{Running, command, text};
 
-fn repo(ring: &Ring, args: &[&str]) -> Output {
+pub(super) fn repo(ring: &Ring, args: &[&str]) -> Output {
     let urls: Vec<String> = ring
         .nodes()
         .iter()
@@ -31,7 +31,7 @@ fn repo(ring: &Ring, args: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn ok(ring: &Ring, args: &[&str]) -> String {
+pub(super) fn ok(ring: &Ring, args: &[&str]) -> String {
     let done = repo(ring, args);
     assert!(done.status.success(), "{args:?}: {}", text(&done.stderr));
     text(&done.stdout)
@@ -46,6 +46,17 @@ fn serve_bare(root: &Path) -> (Running, String) {
     let url = line.and_then(|line| line.split(' ').find(|word| word.starts_with("http")));
     let url = url.expect("a URL").trim_end_matches("/PATH").to_owned();
     (running, url)
+}
+
+/// The bare repository is sound, and the bundle clones to the same.
+fn every_git_opens(dir: &Path, bare: &Path, bundle: &str, exported: &str) {
+    for (number, program) in gits().iter().enumerate() {
+        git_with(program, bare, &["fsck", "--full", "--strict"]);
+        git_with(program, bare, &["bundle", "verify", "-q", bundle]);
+        let name = format!("from-bundle-{number}");
+        git_with(program, dir, &["clone", "-q", "--mirror", bundle, &name]);
+        assert_eq!(contents(&dir.join(name)), *exported);
+    }
 }
 
 #[test]
@@ -63,8 +74,9 @@ fn a_repository_is_imported_followed_and_exported() {
 
     // A work tree, then a server that has the same.
     let tree_text = tree.to_str().expect("text");
-    let said = ok(&ring, &["import", tree_text, "admin/demo", "--private"]);
+    let said = ok(&ring, &["import", tree_text, "admin/demo"]);
     assert!(said.contains("3 refs created"), "{said}");
+    assert!(said.contains("admin/demo is private\n"), "{said}");
     assert!(said.contains("2 left out"), "{said}");
     let again = repo(&ring, &["import", tree_text, "admin/demo"]);
     assert_eq!(again.status.code(), Some(4), "{}", text(&again.stderr));
@@ -106,17 +118,7 @@ fn a_repository_is_imported_followed_and_exported() {
     ok(&ring, &["export", "admin/demo", bundle_text]);
     ok(&ring, &["export", "admin/demo", bare_text, "--bare"]);
     assert_eq!(contents(&bare), exported);
-    for (number, program) in gits().iter().enumerate() {
-        git_with(program, &bare, &["fsck", "--full", "--strict"]);
-        git_with(program, &bare, &["bundle", "verify", "-q", bundle_text]);
-        let name = format!("from-bundle-{number}");
-        git_with(
-            program,
-            &dir,
-            &["clone", "-q", "--mirror", bundle_text, &name],
-        );
-        assert_eq!(contents(&dir.join(name)), exported);
-    }
+    every_git_opens(&dir, &bare, bundle_text, &exported);
     let again = repo(&ring, &["export", "admin/demo", bundle_text]);
     assert_eq!(again.status.code(), Some(4), "{}", text(&again.stderr));
 
@@ -237,7 +239,14 @@ fn a_mirror_is_edited_and_what_makes_no_sense_changes_nothing() {
     assert_eq!(told(&second), json!([served, "me", 7200, false]));
 
     // A password that is sent elsewhere than it was given for would be lost.
-    let done = edit(&["--remote-url", &moved, "--output", "json"]);
+    let done = edit(&["--remote-url", &moved]);
+    let said = text(&done.stderr);
+    assert_eq!(done.status.code(), Some(4), "{said}");
+    assert!(
+        said.contains("refs/heads/main") && said.contains("--replace"),
+        "{said}"
+    );
+    let done = edit(&["--remote-url", &moved, "--replace", "--output", "json"]);
     assert!(done.status.success(), "{}", text(&done.stderr));
     let said: Value = serde_json::from_str(&text(&done.stdout)).expect("JSON");
     let expected = json!([moved, null, 7200, false]);
@@ -281,6 +290,7 @@ fn a_mirror_is_edited_and_what_makes_no_sense_changes_nothing() {
         // The cluster's address, and nothing to change.
         (edit(&["--url", &moved]), 2, "--remote-url"),
         (edit(&["--pull", &moved]), 2, "--pull"),
+        (edit(&["--every", "3h", "--replace"]), 2, "--remote-url"),
         (edit(&["--remote-token-file", open]), 2, "chmod 600"),
         (
             edit(&["--remote-token-file", "/nonexistent"]),

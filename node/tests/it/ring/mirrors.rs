@@ -18,9 +18,9 @@ use super::harness::{
 const REPO: &str = "admin/demo";
 
 /// Bare repositories over HTTP that count how often somebody asks what there is to fetch.
-struct Counted {
-    url: String,
-    root: PathBuf,
+pub(super) struct Counted {
+    pub(super) url: String,
+    pub(super) root: PathBuf,
     fetches: Arc<AtomicUsize>,
     /// Nobody is answered while this is locked.
     held: Arc<tokio::sync::RwLock<()>>,
@@ -28,7 +28,7 @@ struct Counted {
 }
 
 impl Counted {
-    fn start(dir: &Path) -> Self {
+    pub(super) fn start(dir: &Path) -> Self {
         let (root, spool) = (dir.join("served"), dir.join("spool"));
         std::fs::create_dir(&root).expect("a directory");
         std::fs::create_dir(&spool).expect("a directory");
@@ -71,7 +71,7 @@ impl Counted {
     }
 
     /// A repository of this name with what the work tree has.
-    fn put(&self, tree: &Path, name: &str) -> String {
+    pub(super) fn put(&self, tree: &Path, name: &str) -> String {
         let tree = tree.to_str().expect("text");
         git(&self.root, &["clone", "-q", "--mirror", tree, name]);
         format!("{}/{name}", self.url)
@@ -90,13 +90,13 @@ impl Drop for Counted {
     }
 }
 
-fn mirrors_path() -> String {
+pub(super) fn mirrors_path() -> String {
     format!("/api/henge/v1/repos/{REPO}/mirrors")
 }
 
 /// Makes a mirror; its id.
 #[track_caller]
-fn add(ring: &Ring, node: u64, kind: &str, url: &str) -> String {
+pub(super) fn add(ring: &Ring, node: u64, kind: &str, url: &str) -> String {
     let body = json!({"kind": kind, "url": url, "interval_s": 3600}).to_string();
     let answer = ring.request(node, "POST", &mirrors_path(), &body);
     let (status, body) = answer.expect("an answer");
@@ -117,7 +117,7 @@ fn look(ring: &Ring, node: u64, id: &str) -> Option<Value> {
 }
 
 /// Makes it due now.
-fn sync(ring: &Ring, node: u64, id: &str) {
+pub(super) fn sync(ring: &Ring, node: u64, id: &str) {
     let path = format!("{}/{id}/sync", mirrors_path());
     wait("a leader that takes the request", || {
         let answer = ring.request(node, "POST", &path, "{}");
@@ -126,7 +126,7 @@ fn sync(ring: &Ring, node: u64, id: &str) {
 }
 
 /// Waits until the mirror has ended a run after this one; how it went.
-fn ended(ring: &Ring, node: u64, id: &str, before: &Value) -> Value {
+pub(super) fn ended(ring: &Ring, node: u64, id: &str, before: &Value) -> Value {
     let mut last = Value::Null;
     wait("a run of the mirror to end", || {
         let Some(mirror) = look(ring, node, id) else {
@@ -138,7 +138,7 @@ fn ended(ring: &Ring, node: u64, id: &str, before: &Value) -> Value {
     last
 }
 
-fn create(ring: &Ring, node: u64) {
+pub(super) fn create(ring: &Ring, node: u64) {
     let body = json!({"owner": "admin", "name": "demo"}).to_string();
     let answer = ring.request(node, "POST", "/api/henge/v1/repos", &body);
     assert_eq!(answer.expect("an answer").0, 201);
@@ -306,7 +306,7 @@ fn a_mirror_follows_head_rests_while_archived_and_can_be_led_elsewhere() {
         &ring,
         nodes[2],
         &mirror,
-        &json!({"url": elsewhere, "interval_s": 7200}),
+        &json!({"url": elsewhere, "interval_s": 7200, "replace": true}),
     );
     let led = ended(&ring, nodes[0], &id, &third_run["last"]);
     assert_eq!(
@@ -339,7 +339,8 @@ fn what_is_changed_while_a_mirror_runs_is_done_when_that_run_has_ended() {
     let id = add(&ring, nodes[0], "pull", &url);
     wait("a run to ask its source", || source.fetches() == 1);
     let mirror = format!("{}/{id}", mirrors_path());
-    patch(&ring, nodes[1], &mirror, &json!({"url": elsewhere}));
+    let led = json!({"url": elsewhere, "replace": true});
+    patch(&ring, nodes[1], &mirror, &led);
     drop(held);
     wait("a run that goes where the mirror was led", || {
         let branch = ring.get(nodes[2], &format!("/api/v1/repos/{REPO}/branches/main"));

@@ -85,7 +85,7 @@ fn public_repositories_are_fetched_without_a_token_and_private_ones_look_like_no
         assert!(!refused.status.success() && asked, "{words}");
     }
     let show = cli_ok(&ring, nodes[0], &["show", REPO]);
-    assert!(show.contains("seen by         owner"), "{show}");
+    assert!(show.contains("visibility      private"), "{show}");
     let same = |path: &dyn Fn(&str) -> String, method: &str| {
         let (status, closed) = anonymously(&ring, nodes[2], method, &path("demo"));
         let (_, missing) = anonymously(&ring, nodes[2], method, &path("none"));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use henge_tidy::graph::{Graph, PURE_CRATES};
-use henge_tidy::{SourceFile, links, lints, lock, sources, words};
+use henge_tidy::{SourceFile, limits, links, lints, lock, sources, words};
 
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -149,6 +149,12 @@ fn links_lead_somewhere() {
 #[test]
 fn no_word_stands_that_must_not() {
     none(&words::misplaced(&files()));
+}
+
+#[test]
+fn the_page_of_limits_says_what_the_code_does() {
+    let (page, constants) = (read("docs/limits.md"), read("proto/types/src/limits.rs"));
+    none(&limits::violations(&page, &constants, &files()));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use http::Method;
 
 use super::{ANSWER_BYTES_MAX, Call, Client, Effect, get, post};
 use crate::error::ClientError;
-use crate::model::{Mirror, MirrorEdit, NewMirror};
+use crate::model::{Force, Mirror, MirrorEdit, NewMirror};
 
 impl Client {
     /// The mirrors of a repository.
@@ -20,7 +20,8 @@ impl Client {
     /// Makes a mirror, which is due at once.
     ///
     /// # Errors
-    /// `not_found`, `invalid`, `conflict`; `timeout` means that it may have been made.
+    /// `not_found`, `invalid`; `conflict`, also where something would be lost and [`NewMirror::replace`] does not agree to it;
+    /// `timeout` means that it may have been made.
     pub async fn add_mirror(
         &self,
         path: &RepoPath,
@@ -33,7 +34,8 @@ impl Client {
     /// Changes what a mirror is told, and makes it due.
     ///
     /// # Errors
-    /// `not_found`, `invalid`; `timeout` means that it may have been changed. Asking again does no harm.
+    /// `not_found`, `invalid`; `conflict` as for a new one; `timeout` means that it may have been changed. Asking again does no
+    /// harm.
     pub async fn edit_mirror(
         &self,
         path: &RepoPath,
@@ -65,10 +67,19 @@ impl Client {
     ///
     /// # Errors
     /// `not_found`, and as every call. Asking again does no harm.
-    pub async fn sync_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
+    pub async fn sync_mirror(
+        &self,
+        path: &RepoPath,
+        id: MirrorId,
+        force: Force,
+    ) -> Result<(), ClientError> {
+        let query = match force {
+            Force::No => "",
+            Force::Yes => "?force=true",
+        };
         let call = Call {
             method: Method::POST,
-            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync"),
+            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync{query}"),
             body: None,
             answer_bytes_max: ANSWER_BYTES_MAX,
         };

@@ -96,7 +96,7 @@ async fn every_call_is_sent_as_the_api_wants_it() {
         [
             "GET /api/v1/version Bearer t0ken ",
             "POST /api/henge/v1/repos Bearer t0ken \
-             {\"owner\":\"admin\",\"name\":\"demo\",\"private\":false,\"default_branch\":\"trunk\",\
+             {\"owner\":\"admin\",\"name\":\"demo\",\"private\":true,\"default_branch\":\"trunk\",\
              \"object_format_name\":\"sha256\"}",
             "GET /api/henge/v1/repos/admin/demo Bearer t0ken ",
             "GET /api/henge/v1/repos?limit=10&owner=admin&after=admin/demo Bearer t0ken ",

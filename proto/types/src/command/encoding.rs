@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::{Command, CreateRepo, MetaCommand, Proposal, RequestBinding, ShardCommand};
+use super::{Command, CreateRepo, MetaCommand, Proposal, RequestBinding, ShardCommand, mirrors};
 use crate::ids::{NetworkId, RepoId};
 use crate::names::{RefName, RepoPath};
 use crate::object::ObjectFormat;
@@ -264,13 +264,14 @@ impl ShardCommand {
             Self::ConfigureRepo(_) => 70,
             Self::ProtectRefs { .. } => 71,
             Self::UnprotectRefs { .. } => 72,
-            Self::SetMirror(_) => 76,
-            Self::ChangeMirror(_) => 77,
+            Self::SetMirror(set) => set.number(),
+            Self::ChangeMirror(change) => change.number(),
             Self::BeginMirror(_) => 78,
-            Self::RecordMirror(_) => 79,
+            Self::RecordMirror(record) => record.number(),
             Self::UpdateSignedRefs(_) => 88,
             Self::SetNonceSeed(_) => 89,
-            Self::EditMirror(_) => 92,
+            Self::EditMirror(edit) => edit.number(),
+            Self::SetPushRules { .. } => 93,
         }
     }
 
@@ -295,6 +296,7 @@ impl ShardCommand {
             Self::UpdateSignedRefs(_) => "update_signed_refs",
             Self::SetNonceSeed(_) => "set_nonce_seed",
             Self::EditMirror(_) => "edit_mirror",
+            Self::SetPushRules { .. } => "set_push_rules",
         }
     }
 
@@ -345,13 +347,18 @@ impl ShardCommand {
                 generation,
                 pattern,
             } => stored::encode(number, 1, &(repo, generation, pattern)),
-            Self::SetMirror(set) => stored::encode(number, 1, set),
-            Self::ChangeMirror(change) => stored::encode(number, 1, change),
+            Self::SetMirror(set) => set.encode(),
+            Self::ChangeMirror(change) => change.encode(),
             Self::BeginMirror(begin) => stored::encode(number, 1, begin),
-            Self::RecordMirror(record) => stored::encode(number, 1, record),
+            Self::RecordMirror(record) => record.encode(),
             Self::UpdateSignedRefs(signed) => stored::encode(number, 1, signed),
             Self::SetNonceSeed(seed) => stored::encode(number, 1, seed),
-            Self::EditMirror(edit) => stored::encode(number, 1, edit),
+            Self::EditMirror(edit) => edit.encode(),
+            Self::SetPushRules {
+                repo,
+                generation,
+                rules,
+            } => stored::encode(number, 1, &(repo, generation, rules)),
         }
     }
 
@@ -394,48 +401,55 @@ impl ShardCommand {
             }),
             85 => stored::body(number, version, bytes).map(Self::PrunePacks),
             86 => stored::body(number, version, bytes).map(Self::ForkRepo),
-            87 => stored::body(number, version, bytes).map(|(repo, generation, limits)| {
-                Self::SetLimits {
-                    repo,
-                    generation,
-                    limits,
-                }
-            }),
             70 => stored::body(number, version, bytes).map(Self::ConfigureRepo),
-            71 => stored::body(number, version, bytes).map(|(repo, generation, pattern)| {
-                Self::ProtectRefs {
-                    repo,
-                    generation,
-                    pattern,
-                }
-            }),
-            72 => stored::body(number, version, bytes).map(|(repo, generation, pattern)| {
-                Self::UnprotectRefs {
-                    repo,
-                    generation,
-                    pattern,
-                }
-            }),
-            76..=79 | 92 => Self::decode_mirror(number, version, bytes),
             88 => stored::body(number, version, bytes).map(Self::UpdateSignedRefs),
             89 => stored::body(number, version, bytes).map(Self::SetNonceSeed),
-            _ => Err(DecodeError::Number {
-                expected: *SHARD.start(),
-                found: number,
-            }),
+            71 | 72 | 87 | 93 => decode_rules(number, version, bytes),
+            mirror if mirrors::are(mirror) => mirrors::decode(mirror, version, bytes),
+            _ => Err(unknown(number)),
         }
     }
 }
 
-impl ShardCommand {
-    fn decode_mirror(number: u16, version: u16, bytes: &[u8]) -> Result<Self, DecodeError> {
-        match number {
-            76 => stored::body(number, version, bytes).map(Self::SetMirror),
-            77 => stored::body(number, version, bytes).map(Self::ChangeMirror),
-            78 => stored::body(number, version, bytes).map(Self::BeginMirror),
-            79 => stored::body(number, version, bytes).map(Self::RecordMirror),
-            _ => stored::body(number, version, bytes).map(Self::EditMirror),
-        }
+/// What is asked of pushes to one repository.
+fn decode_rules(number: u16, version: u16, bytes: &[u8]) -> Result<ShardCommand, DecodeError> {
+    match number {
+        71 => stored::body(number, version, bytes).map(|(repo, generation, pattern)| {
+            ShardCommand::ProtectRefs {
+                repo,
+                generation,
+                pattern,
+            }
+        }),
+        72 => stored::body(number, version, bytes).map(|(repo, generation, pattern)| {
+            ShardCommand::UnprotectRefs {
+                repo,
+                generation,
+                pattern,
+            }
+        }),
+        87 => stored::body(number, version, bytes).map(|(repo, generation, limits)| {
+            ShardCommand::SetLimits {
+                repo,
+                generation,
+                limits,
+            }
+        }),
+        93 => stored::body(number, version, bytes).map(|(repo, generation, rules)| {
+            ShardCommand::SetPushRules {
+                repo,
+                generation,
+                rules,
+            }
+        }),
+        _ => Err(unknown(number)),
+    }
+}
+
+const fn unknown(number: u16) -> DecodeError {
+    DecodeError::Number {
+        expected: *SHARD.start(),
+        found: number,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Which release understands a command.
 
 use super::{
-    Command, CreateRepo, MetaCommand, ShardCommand, VERSION_REPLACE_PACKS, VERSION_REPOS,
-    VERSION_STARTS_AND_TIME,
+    Command, CreateRepo, MetaCommand, ShardCommand, VERSION_MIRROR_REMOVALS, VERSION_PUSH_RULES,
+    VERSION_REPLACE_PACKS, VERSION_REPOS, VERSION_STARTS_AND_TIME,
 };
+use crate::mirrors::{EditMirror, MirrorChange, MirrorWord, SetMirror};
 use crate::object::ObjectFormat;
 
 /// What every release understands.
@@ -50,18 +51,28 @@ impl ShardCommand {
             | Self::ConfigureRepo(_)
             | Self::ProtectRefs { .. }
             | Self::UnprotectRefs { .. }
-            | Self::SetMirror(_)
-            | Self::ChangeMirror(_)
             | Self::BeginMirror(_)
-            | Self::RecordMirror(_)
             | Self::UpdateSignedRefs(_)
-            | Self::SetNonceSeed(_)
-            | Self::EditMirror(_) => VERSION_REPOS,
+            | Self::SetNonceSeed(_) => VERSION_REPOS,
+            Self::SetMirror(SetMirror { removal, .. })
+            | Self::EditMirror(EditMirror { removal, .. }) => match removal {
+                None => VERSION_REPOS,
+                Some(_) => VERSION_MIRROR_REMOVALS,
+            },
+            Self::ChangeMirror(change) => match change.change {
+                MirrorChange::Remove | MirrorChange::Due => VERSION_REPOS,
+                MirrorChange::DueWhateverItRemoves => VERSION_MIRROR_REMOVALS,
+            },
+            Self::RecordMirror(record) => match record.word {
+                MirrorWord::Working { .. } | MirrorWord::Ended(_) => VERSION_REPOS,
+                MirrorWord::CameThrough { .. } => VERSION_MIRROR_REMOVALS,
+            },
             Self::CreateRepo { .. }
             | Self::DropRepo { .. }
             | Self::UpdateRefs(_)
             | Self::SetHead { .. } => FIRST,
             Self::ReplacePacks(_) => VERSION_REPLACE_PACKS,
+            Self::SetPushRules { .. } => VERSION_PUSH_RULES,
             Self::MarkUnreachable { .. }
             | Self::PrunePacks(_)
             | Self::ForkRepo(_)

@@ -27,6 +27,7 @@ impl ShardCommand {
             | Self::MarkUnreachable { .. }
             | Self::ForkRepo(_)
             | Self::SetLimits { .. }
+            | Self::SetPushRules { .. }
             | Self::ConfigureRepo(_)
             | Self::ProtectRefs { .. }
             | Self::UnprotectRefs { .. }

@@ -42,6 +42,7 @@ impl ShardCommand {
             | Self::ReplacePacks(_)
             | Self::ForkRepo(_)
             | Self::SetLimits { .. }
+            | Self::SetPushRules { .. }
             | Self::ConfigureRepo(_)
             | Self::ProtectRefs { .. }
             | Self::UnprotectRefs { .. }

@@ -1,11 +1,12 @@
 //! Patterns of ref names.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{InvalidName, RefName};
+use super::{InvalidName, RefName, RefPatterns};
 use crate::limits;
 
 /// A pattern over full ref names, as `wildmatch` of git matches paths (gitignore(5)): `*` and `?` stand for anything
@@ -28,9 +29,15 @@ impl RefPattern {
         self.0.strip_prefix(BRANCHES).unwrap_or(&self.0)
     }
 
-    /// Whether the ref is one of those that are meant.
+    /// Whether the ref is one of those that are meant. Who asks for many names compiles [`RefPatterns`] once.
     pub fn matches(&self, name: &RefName) -> bool {
-        wildmatch(self.0.as_bytes(), name.as_str().as_bytes())
+        let alone = RefPatterns::new([self.clone()]);
+        alone.first_match(name).is_some()
+    }
+
+    /// The pattern, sign by sign.
+    pub(super) fn signs(&self) -> Vec<Sign<'_>> {
+        signs(self.0.as_bytes())
     }
 }
 
@@ -104,7 +111,7 @@ fn sets_end(pattern: &[u8]) -> bool {
 }
 
 /// `[abc]`, `[a-z]`, `[!abc]` or `[^abc]`.
-struct Set<'p> {
+pub(super) struct Set<'p> {
     members: &'p [u8],
     negated: bool,
 }
@@ -124,24 +131,33 @@ impl<'p> Set<'p> {
         Some((set, inside.get(end + 1..)?))
     }
 
-    fn holds(&self, byte: u8) -> bool {
+    /// What it names, each from its first to its last byte.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u8>> + use<'p> {
         let mut members = self.members;
-        let mut found = false;
-        while let [first, rest @ ..] = members {
+        std::iter::from_fn(move || {
+            let (first, rest) = members.split_first()?;
             if let [b'-', last, behind @ ..] = rest {
-                found |= (*first..=*last).contains(&byte);
                 members = behind;
+                Some(*first..=*last)
             } else {
-                found |= *first == byte;
                 members = rest;
+                Some(*first..=*first)
             }
+        })
+    }
+
+    /// Whether it holds the byte; `None` is one that it does not name and that is not `/`.
+    pub(super) fn holds(&self, byte: Option<u8>) -> bool {
+        match byte {
+            Some(b'/') => false,
+            Some(byte) => self.ranges().any(|range| range.contains(&byte)) != self.negated,
+            None => self.negated,
         }
-        byte != b'/' && found != self.negated
     }
 }
 
 /// One sign of a pattern.
-enum Sign<'p> {
+pub(super) enum Sign<'p> {
     /// This byte.
     Byte(u8),
     /// One byte but `/`.
@@ -191,15 +207,16 @@ fn signs(pattern: &[u8]) -> Vec<Sign<'_>> {
     signs
 }
 
-/// Matches sign by sign, over all places of the text at once: as many steps as pattern and text have together
-/// squared, whatever they are.
-fn wildmatch(pattern: &[u8], text: &[u8]) -> bool {
+/// What a pattern means, sign by sign over all places of the name: what the compiled one is compared with.
+#[cfg(test)]
+pub(super) fn by_definition(pattern: &RefPattern, name: &RefName) -> bool {
+    let text = name.as_str().as_bytes();
     // reached[n]: the signs so far match the first n bytes.
     let mut reached = vec![false; text.len() + 1];
     if let Some(start) = reached.first_mut() {
         *start = true;
     }
-    for sign in signs(pattern) {
+    for sign in pattern.signs() {
         let mut next = vec![false; text.len() + 1];
         let mut open = false;
         for (at, now) in reached.iter().enumerate() {
@@ -212,7 +229,7 @@ fn wildmatch(pattern: &[u8], text: &[u8]) -> bool {
             let here = match &sign {
                 Sign::Byte(wanted) => from_before && byte == Some(*wanted),
                 Sign::Any => from_before && byte != Some(b'/'),
-                Sign::Of(set) => from_before && byte.is_some_and(|byte| set.holds(byte)),
+                Sign::Of(set) => from_before && byte.is_some_and(|byte| set.holds(Some(byte))),
                 Sign::Name => {
                     open = *now || (open && byte != Some(b'/'));
                     open
@@ -242,7 +259,10 @@ mod tests {
 
     fn matches(pattern: &str, name: &str) -> bool {
         let pattern: RefPattern = pattern.parse().expect("a valid pattern");
-        pattern.matches(&name.parse().expect("a valid ref name"))
+        let name = name.parse().expect("a valid ref name");
+        let found = pattern.matches(&name);
+        assert_eq!(found, by_definition(&pattern, &name), "{pattern} {name}");
+        found
     }
 
     #[test]

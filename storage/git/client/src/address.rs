@@ -5,19 +5,70 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 /// Which addresses may be connected to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AddressPolicy {
-    /// All: a person asks from a machine that may reach them anyway.
+    /// All: somebody named the server as one of their own cluster.
     Any,
+    /// Those of private networks and of this machine too, but none that is link-local or of a cloud's metadata service: what
+    /// answers there gives the machine's own credentials to whoever asks.
+    Private,
     /// Those of the public internet only: the server asks on behalf of somebody who may not reach what it does.
     #[default]
     Public,
 }
 
+/// Why an address is not connected to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unfit {
+    /// It is link-local or of a metadata service.
+    Metadata,
+    /// It is not one of the public internet.
+    NotPublic,
+}
+
 impl AddressPolicy {
-    pub(crate) fn allows(self, address: IpAddr) -> bool {
+    /// Why an address is refused, if it is.
+    pub(crate) fn refusal(self, address: IpAddr) -> Option<Unfit> {
         match self {
-            Self::Any => true,
-            Self::Public => is_public(address),
+            Self::Any => None,
+            Self::Private | Self::Public if is_metadata(address) => Some(Unfit::Metadata),
+            Self::Public if !is_public(address) => Some(Unfit::NotPublic),
+            Self::Private | Self::Public => None,
         }
+    }
+}
+
+/// Whether an address is link-local, or one at which a cloud tells a machine its secrets, in whatever way it is written.
+fn is_metadata(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => is_metadata_v4(address),
+        IpAddr::V6(address) => is_metadata_v6(address) || embedded_v4s(address).any(is_metadata_v4),
+    }
+}
+
+fn is_metadata_v4(address: Ipv4Addr) -> bool {
+    // 169.254.169.254 and its neighbours are what nearly all clouds use.
+    address.is_link_local()
+        || [
+            Ipv4Addr::new(100, 100, 100, 200), // Alibaba
+            Ipv4Addr::new(168, 63, 129, 16),   // Azure
+            Ipv4Addr::new(192, 0, 0, 192),     // Oracle
+        ]
+        .contains(&address)
+}
+
+fn is_metadata_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    match segments {
+        // fe80::/10.
+        [first, ..] if first & 0xffc0 == 0xfe80 => true,
+        // Amazon's services for one machine: metadata (::254), containers' credentials (::23) and others.
+        [0xfd00, 0x0ec2, ..] => true,
+        // Scaleway's, Akamai's and Oracle's.
+        [0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042]
+        | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 0x0001]
+        | [0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe] => true,
+        // Google's.
+        [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => true,
+        _ => false,
     }
 }
 
@@ -49,24 +100,57 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
     !special
 }
 
+fn v4(high: u16, low: u16) -> Ipv4Addr {
+    let [a, b] = high.to_be_bytes();
+    let [c, d] = low.to_be_bytes();
+    Ipv4Addr::new(a, b, c, d)
+}
+
 /// The IPv4 address that an IPv6 address stands for: a packet sent to it ends there.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
-    let segments = address.segments();
-    let v4 = |high: u16, low: u16| {
-        let [a, b] = high.to_be_bytes();
-        let [c, d] = low.to_be_bytes();
-        Ipv4Addr::new(a, b, c, d)
-    };
-    match segments {
+    match address.segments() {
         // Mapped, and the form that was compatible once.
         [0, 0, 0, 0, 0, 0xffff, high, low] => Some(v4(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
-        // Translated by NAT64.
+        // Translated by NAT64 (RFC 6052).
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
         // 6to4.
         [0x2002, high, low, ..] => Some(v4(high, low)),
         _ => None,
     }
+}
+
+/// All IPv4 addresses that a packet to an IPv6 address may end at, where a network translates or tunnels it: also those forms
+/// that are never of the public internet and may be used in a private network.
+fn embedded_v4s(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
+    let mut found: Vec<Ipv4Addr> = embedded_v4(address).into_iter().collect();
+    match address.segments() {
+        // Translated without state (RFC 7915).
+        [0, 0, 0, 0, 0xffff, 0, high, low] => found.push(v4(high, low)),
+        // A network's own NAT64 (RFC 8215), with each length of prefix that lies in 64:ff9b:1::/48. The byte at 64 is left out
+        // of the address (RFC 6052 section 2.2).
+        [0x64, 0xff9b, 1, d, e, f, high, low] => {
+            let [_, d_low] = d.to_be_bytes();
+            let [_, e_low] = e.to_be_bytes();
+            let [f_high, f_low] = f.to_be_bytes();
+            let [g_high, _] = high.to_be_bytes();
+            let [d_high, _] = d.to_be_bytes();
+            found.extend([
+                v4(high, low),
+                Ipv4Addr::new(d_high, d_low, e_low, f_high),
+                Ipv4Addr::new(d_low, e_low, f_high, f_low),
+                Ipv4Addr::new(e_low, f_high, f_low, g_high),
+            ]);
+        }
+        // Teredo holds the client's address with all bits turned (RFC 4380 section 4).
+        [0x2001, 0, .., high, low] => found.push(v4(!high, !low)),
+        _ => {}
+    }
+    // ISATAP below any prefix (RFC 5214 section 6.1).
+    if let [_, _, _, _, 0 | 0x200, 0x5efe, high, low] = address.segments() {
+        found.push(v4(high, low));
+    }
+    found.into_iter()
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
@@ -92,7 +176,9 @@ mod tests {
             "2606:4700:4700::1111",
             "::ffff:8.8.8.8",
         ] {
-            assert!(is_public(text.parse().unwrap()), "{text}");
+            let address = text.parse().unwrap();
+            assert!(is_public(address), "{text}");
+            assert_eq!(AddressPolicy::Public.refusal(address), None, "{text}");
         }
         for text in [
             "0.0.0.0",
@@ -102,7 +188,6 @@ mod tests {
             "172.16.0.1",
             "172.31.255.255",
             "192.168.1.1",
-            "169.254.169.254",
             "100.64.0.1",
             "192.0.0.8",
             "198.18.0.1",
@@ -124,12 +209,73 @@ mod tests {
             "3fff::1",
             "fc00::1",
             "fd12::1",
-            "fe80::1",
             "fec0::1",
             "ff02::1",
         ] {
-            assert!(!is_public(text.parse().unwrap()), "{text}");
-            assert!(AddressPolicy::Any.allows(text.parse().unwrap()));
+            let address = text.parse().unwrap();
+            let refusal = AddressPolicy::Public.refusal(address);
+            assert_eq!(refusal, Some(Unfit::NotPublic), "{text}");
+            for policy in [AddressPolicy::Private, AddressPolicy::Any] {
+                assert_eq!(policy.refusal(address), None, "{text}");
+            }
+        }
+    }
+
+    /// Where private addresses were allowed, as `henge dev` does, a mirror read the credentials of the machine that the node
+    /// runs on.
+    #[test]
+    fn metadata_is_refused_in_every_spelling() {
+        for text in [
+            "169.254.169.254",
+            "169.254.0.1",
+            "169.254.170.2",
+            "100.100.100.200",
+            "168.63.129.16",
+            "192.0.0.192",
+            "fe80::1",
+            "fe80::a9fe:a9fe",
+            "febf::1",
+            "fd00:ec2::254",
+            "fd00:ec2::23",
+            "fd00:42::42",
+            "fd00:a9fe:a9fe::1",
+            "fd00:c1::a9fe:a9fe",
+            "fd20:ce::254",
+            "::ffff:169.254.169.254",
+            "::ffff:100.100.100.200",
+            "::169.254.169.254",
+            "::ffff:0:169.254.169.254",
+            "64:ff9b::169.254.169.254",
+            "64:ff9b:1::169.254.169.254",
+            // The same behind prefixes of 48, 56 and 64 bits.
+            "64:ff9b:1:a9fe:a9:fe00::",
+            "64:ff9b:1:a9:fe:a9fe::",
+            "64:ff9b:1:0:a9:fea9:fe00::",
+            "2002:a9fe:a9fe::1",
+            "2001:0:1::5601:5601",
+            "2001:db8::5efe:169.254.169.254",
+            "fd12::200:5efe:169.254.169.254",
+        ] {
+            let address = text.parse().unwrap();
+            for policy in [AddressPolicy::Private, AddressPolicy::Public] {
+                assert_eq!(policy.refusal(address), Some(Unfit::Metadata), "{text}");
+            }
+            assert_eq!(AddressPolicy::Any.refusal(address), None, "{text}");
+        }
+        // What lies beside them.
+        for text in [
+            "169.253.255.255",
+            "169.255.0.0",
+            "100.100.100.201",
+            "fec0::1",
+            "fd00:ec3::254",
+            "fd20:ce::255",
+            "::ffff:10.0.0.1",
+            "64:ff9b::10.0.0.1",
+            "64:ff9b:1::10.0.0.1",
+        ] {
+            let refusal = AddressPolicy::Private.refusal(text.parse().unwrap());
+            assert_eq!(refusal, None, "{text}");
         }
     }
 }

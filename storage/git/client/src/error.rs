@@ -4,6 +4,7 @@ use std::io;
 use std::net::IpAddr;
 
 use crate::listing::UnholdableRefs;
+use crate::losses::Losses;
 use henge_git::pkt::PktError;
 use henge_types::{ObjectFormat, limits};
 
@@ -30,6 +31,16 @@ pub enum Error {
         "{host} has the address {address}, which is not one of the public internet: the configuration of the node must allow it ([mirrors] allow_private_addresses)"
     )]
     AddressRefused {
+        /// The server.
+        host: String,
+        /// One of its addresses.
+        address: IpAddr,
+    },
+    /// The server's addresses are never connected to.
+    #[error(
+        "{host} has the address {address}, which is link-local or of a cloud's metadata service: nothing is asked of those"
+    )]
+    AddressForbidden {
         /// The server.
         host: String,
         /// One of its addresses.
@@ -202,6 +213,9 @@ pub enum Error {
         /// Which.
         refs: UnholdableRefs,
     },
+    /// The destination would lose more than was agreed to.
+    #[error("nothing was changed: {0}")]
+    Losses(Box<Losses>),
     /// The disk failed.
     #[error("{what}: {source}")]
     Io {
@@ -246,6 +260,7 @@ impl Error {
             | Self::Pack { .. } => true,
             Self::Status { status, .. } => *status >= 500 || *status == 429,
             Self::AddressRefused { .. }
+            | Self::AddressForbidden { .. }
             | Self::Tls { .. }
             | Self::Trust(_)
             | Self::TooLarge { .. }
@@ -264,6 +279,7 @@ impl Error {
             | Self::Exists { .. }
             | Self::Empty
             | Self::Names { .. }
+            | Self::Losses(_)
             | Self::Io { .. } => false,
         }
     }

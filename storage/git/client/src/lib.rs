@@ -8,6 +8,7 @@
 //! - [`remote`]: a repository over smart HTTP: protocol v2, v1 and v0 for fetches, receive-pack for pushes.
 //! - [`local`]: a repository on this machine, as the source of objects.
 //! - [`transfer`](mod@transfer): from a source to a destination, ref by ref: import, mirrors, export.
+//! - [`losses`]: what a transfer takes from its destination, and how much of it may go.
 //! - [`bundle`], [`export`]: a repository as one file (gitformat-bundle(5)) or as a bare repository.
 //!
 //! It deliberately knows nothing of clusters, accounts or schedules, and follows no proxy settings.
@@ -20,6 +21,7 @@ mod exchange;
 pub mod export;
 mod listing;
 pub mod local;
+pub mod losses;
 pub mod network;
 mod pack;
 pub mod remote;
@@ -33,6 +35,7 @@ pub use address::AddressPolicy;
 pub use error::Error;
 pub use listing::{Listing, RemoteRef, UnholdableRefs, read_advertisement, read_ls_refs};
 pub use local::{Directory, Local};
+pub use losses::{Losses, Removals};
 pub use network::{Network, Timeouts};
 pub use pack::PackFile;
 pub use remote::Remote;

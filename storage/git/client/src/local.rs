@@ -4,7 +4,8 @@ use std::path::Path;
 
 use henge_git::bare::OpenError;
 use henge_git::{
-    BareRepository, FetchLimits, FetchPolicy, Objects, Protocol, RefStore, upload_pack,
+    BareRepository, FetchLimits, FetchPolicy, Objects, Protocol, RefStore, keeps_history,
+    upload_pack,
 };
 use henge_types::ObjectId;
 
@@ -94,6 +95,11 @@ impl Source for Local<'_> {
             sink.reader.finish()
         })
     }
+
+    fn keeps_history(&mut self, old: ObjectId, new: ObjectId, watch: &mut Watch<'_>) -> bool {
+        // What cannot be read here is not known to be kept.
+        keeps_history(self.objects, old, new, watch.stop).unwrap_or(false)
+    }
 }
 
 /// A repository in a directory, bare or with a work tree, as the source of objects. All of its refs are seen, also
@@ -148,5 +154,11 @@ impl Source for Directory {
         let objects = self.objects();
         let mut local = Local::new(&self.repository, &objects, self.pack_bytes_max);
         local.fetch(listing, wants, haves, directory, watch)
+    }
+
+    fn keeps_history(&mut self, old: ObjectId, new: ObjectId, watch: &mut Watch<'_>) -> bool {
+        let objects = self.objects();
+        let mut local = Local::new(&self.repository, &objects, self.pack_bytes_max);
+        local.keeps_history(old, new, watch)
     }
 }

@@ -11,7 +11,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio_rustls::TlsConnector;
 
-use crate::address::AddressPolicy;
+use crate::address::{AddressPolicy, Unfit};
 use crate::error::Error;
 use crate::trust::Trust;
 use crate::url::{RemoteUrl, Scheme};
@@ -84,18 +84,26 @@ impl Network {
             .await
             .map_err(|_| failed(io::ErrorKind::TimedOut.into()))?
             .map_err(failed)?;
-        let all: Vec<SocketAddr> = found.collect();
-        let allowed: Vec<SocketAddr> = all
-            .iter()
-            .copied()
-            .filter(|address| self.addresses.allows(address.ip()))
-            .collect();
-        match all.first() {
-            Some(refused) if allowed.is_empty() => Err(Error::AddressRefused {
-                host: url.host().to_owned(),
-                address: refused.ip(),
+        let mut allowed = Vec::new();
+        let mut refused = None;
+        for address in found {
+            match self.addresses.refusal(address.ip()) {
+                None => allowed.push(address),
+                Some(why) if refused.is_none() => refused = Some((why, address.ip())),
+                Some(_) => {}
+            }
+        }
+        let host = || url.host().to_owned();
+        match refused.filter(|_| allowed.is_empty()) {
+            None => Ok(allowed),
+            Some((Unfit::Metadata, address)) => Err(Error::AddressForbidden {
+                host: host(),
+                address,
             }),
-            _ => Ok(allowed),
+            Some((Unfit::NotPublic, address)) => Err(Error::AddressRefused {
+                host: host(),
+                address,
+            }),
         }
     }
 

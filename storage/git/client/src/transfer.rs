@@ -8,6 +8,7 @@ use henge_types::{ObjectId, PreviousValue, RefName, RefUpdate, limits};
 
 use crate::error::Error;
 use crate::listing::{Listing, UnholdableRefs};
+use crate::losses::{Removals, check_removals};
 use crate::pack::PackFile;
 use crate::report::PushVerdict;
 use crate::request::HAVES_MAX;
@@ -94,6 +95,11 @@ pub trait Source {
         directory: &Path,
         watch: &mut Watch<'_>,
     ) -> Result<PackFile, Error>;
+
+    /// Whether a ref that moves from `old` to `new` keeps its history; `false` where this source cannot tell.
+    fn keeps_history(&mut self, _old: ObjectId, _new: ObjectId, _watch: &mut Watch<'_>) -> bool {
+        false
+    }
 }
 
 /// Where refs and objects go.
@@ -156,6 +162,8 @@ pub struct Transfer<'a> {
     pub selection: Selection,
     /// What becomes of others.
     pub prune: Prune,
+    /// How many of them may be deleted.
+    pub removals: Removals,
     /// Where packs lie in between.
     pub directory: &'a Path,
     /// Updates in one push.
@@ -163,11 +171,12 @@ pub struct Transfer<'a> {
 }
 
 impl<'a> Transfer<'a> {
-    /// Everything, without deleting, with packs in `directory` in between.
+    /// All refs, without deleting any, with packs in `directory` in between.
     pub const fn new(directory: &'a Path) -> Self {
         Self {
             selection: Selection::Project,
             prune: Prune::Keep,
+            removals: Removals::Half,
             directory,
             updates_max: limits::REF_UPDATES_MAX,
         }
@@ -261,8 +270,9 @@ fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) ->
 ///
 /// # Errors
 /// When either side fails; pushes that were answered before stay. [`Error::Empty`] when everything that the destination has
-/// would be deleted and nothing come in its place; [`Error::Names`] when something may be deleted and the source has refs
-/// that cannot be held. Without [`Prune::Delete`] those are left out and named in the summary.
+/// would be deleted and nothing come in its place; [`Error::Losses`] when more would be deleted than [`Transfer::removals`]
+/// allows; [`Error::Names`] when something may be deleted and the source has refs that cannot be held. Without
+/// [`Prune::Delete`] those are left out and named in the summary.
 pub fn transfer(
     source: &mut dyn Source,
     destination: &mut dyn Destination,
@@ -301,6 +311,9 @@ pub fn transfer_listed(
     let deletes = transfer.prune == Prune::Delete;
     if deletes && wanted.is_empty() && current.keys().any(|name| transfer.selection.takes(name)) {
         return Err(Error::Empty);
+    }
+    if deletes {
+        check_removals(&wanted, &current, transfer.selection, transfer.removals)?;
     }
     let first = summary.default_branch.clone();
     let updates = plan(&wanted, &current, first.as_ref(), transfer);

@@ -1,7 +1,10 @@
 //! What a repository's own `config` file says, as far as a server follows it: git-config(1).
 
-use std::fmt;
-use std::path::Path;
+mod objects;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::{fmt, io};
 
 use gix_config::file::Metadata;
 use gix_config::file::includes::{Options as Includes, conditional};
@@ -14,6 +17,7 @@ use henge_types::ObjectFormat;
 use crate::hidden::HiddenRefs;
 use crate::protocol::{AcceptedWants, FetchPolicy};
 use crate::push::Rule;
+use crate::rules::{ObjectRules, RuleError};
 
 /// Why a config file was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +32,24 @@ pub enum ConfigError {
         key: &'static str,
         /// What it is set to.
         value: String,
+    },
+    /// A rule for pushed objects that cannot be what it is set to.
+    #[error("receive.fsck.{name}: {source}")]
+    Rule {
+        /// Its name.
+        name: String,
+        /// Why not.
+        #[source]
+        source: RuleError,
+    },
+    /// The list of objects that rules leave out cannot be read.
+    #[error("receive.fsck.skipList cannot be read from {}: {source}", .path.display())]
+    SkipList {
+        /// Where it should be.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// It asks for something that is not supported.
     #[error("it uses {what}, which is not supported")]
@@ -94,6 +116,9 @@ pub struct Config {
     pub push_options: Rule,
     /// `receive.maxInputSize`: bytes of a pushed pack; none for no bound of the repository's own.
     pub pack_bytes_max: Option<u64>,
+    /// `receive.fsckObjects`, `transfer.fsckObjects` and `receive.fsck.*`: what is asked of pushed objects; none where they are
+    /// not checked.
+    pub objects: Result<Option<Arc<ObjectRules>>, String>,
     /// `receive.certNonceSeed`: signed pushes are offered, and their nonces are made with it.
     pub cert_nonce_seed: Option<NonceSeed>,
     /// `receive.certNonceSlop`: seconds for which the nonce of another request is as good as one of now.
@@ -130,6 +155,9 @@ impl Config {
         }
         Ok(Self {
             object_format,
+            // Who fetches does not care, as with git: only pushes are refused.
+            objects: objects::object_rules(&file, path, object_format)
+                .map_err(|error| error.to_string()),
             ..Self::parse(&file)?
         })
     }
@@ -168,6 +196,7 @@ impl Config {
             atomic: offered("receive.advertiseAtomic", true)?,
             push_options: offered("receive.advertisePushOptions", false)?,
             pack_bytes_max: u64::try_from(bytes).ok().filter(|bytes| *bytes > 0),
+            objects: Ok(None),
             cert_nonce_seed: nonce_seed(file)?,
             cert_nonce_slop_s: seconds(file, "receive.certNonceSlop")?,
         })

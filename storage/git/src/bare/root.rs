@@ -9,18 +9,30 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use henge_runtime::{Clock, Scope};
-use henge_types::ErrorCode;
+use henge_types::{ErrorCode, limits};
 
 use crate::advertise::advertise_peeled;
 use crate::bare::{BareRepository, OpenError};
 use crate::fetch::{FetchError, upload_pack};
-use crate::http::{Caller, GitService, ServiceError, Spool, stream_blocking};
+use crate::http::{
+    Caller, GitService, PlaceBounds, Places, ServiceError, Spool, stream_blocking, until_sent,
+};
 use crate::protocol::{Deadline, FetchLimits, Protocol, PushLimits, Service, Stop};
 use crate::push::{IngestError, ReceiveError, receive_pack};
 use crate::refs::CommitError;
 use crate::responses::Responses;
 use crate::store::ObjectsPool;
 
+/// Fetches at once: fewer than blocking jobs, so that listings and pushes go on whatever clients take of their answers.
+const FETCHES: PlaceBounds = PlaceBounds {
+    in_all: limits::BLOCKING_JOBS_MAX - 16,
+    per_address: limits::BLOCKING_JOBS_MAX / 2,
+    per_connection: limits::BLOCKING_JOBS_MAX / 8,
+};
+/// How long a fetch waits for its place.
+const PLACE_WAIT: Duration = Duration::from_secs(5);
+/// When to come again, seconds.
+const RETRY_AFTER_S: u32 = 5;
 /// How long one request may work.
 const WORK_MAX: Duration = Duration::from_secs(60 * 60);
 
@@ -52,6 +64,7 @@ struct Shared {
     clock: Arc<dyn Clock>,
     pool: ObjectsPool,
     responses: Responses,
+    fetches: Places,
 }
 
 impl BareRoot {
@@ -75,6 +88,7 @@ impl BareRoot {
                 clock,
                 pool: ObjectsPool::default(),
                 responses: Responses::new(spool),
+                fetches: Places::new(FETCHES),
             }),
         })
     }
@@ -189,6 +203,14 @@ impl Shared {
     }
 }
 
+fn too_many_fetches() -> ServiceError {
+    ServiceError {
+        code: ErrorCode::Throttled,
+        message: "as many fetches run here as may run at once: try again".to_owned(),
+        retry_after_s: Some(RETRY_AFTER_S),
+    }
+}
+
 fn internal(error: &(impl std::error::Error + ?Sized)) -> ServiceError {
     tracing::error!(error = %error, "request failed");
     ServiceError::new(
@@ -268,11 +290,13 @@ impl GitService for BareRoot {
 
     async fn upload_pack(
         &self,
-        _caller: Caller,
+        caller: Caller,
         repo: &str,
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Body, ServiceError> {
+        let place = self.shared.fetches.enter(caller.peer, PLACE_WAIT).await;
+        let place = place.ok_or_else(too_many_fetches)?;
         let repo = repo.to_owned();
         let repository = self
             .blocking("open", move |shared| {
@@ -295,7 +319,7 @@ impl GitService for BareRoot {
             .shared
             .pool
             .get(&repository.objects(), repository.object_format());
-        Ok(stream_blocking(&self.shared.scope, &stop, move |output| {
+        let body = stream_blocking(&self.shared.scope, &stop, move |output| {
             upload_pack(
                 &repository.for_fetches(),
                 &objects,
@@ -313,7 +337,9 @@ impl GitService for BareRoot {
                 tracing::info!(%error, "fetch refused");
                 Ok(())
             })
-        }))
+        });
+        // The job waits for the client to take its last pieces: until then it holds its place.
+        Ok(until_sent(body, place))
     }
 
     async fn receive_pack(
@@ -328,6 +354,10 @@ impl GitService for BareRoot {
         let job = move || shared.receive(&repo, &request);
         let report = self.shared.scope.blocking("receive-pack", job).await;
         Ok(Body::from(report.map_err(|error| died(&error))??))
+    }
+
+    fn asks_for_tokens(&self) -> bool {
+        false
     }
 
     fn blocking_work(&self) -> &Scope {

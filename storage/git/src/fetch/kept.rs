@@ -7,6 +7,7 @@ use crate::fetch::ls_refs::{ls_refs, what_is_listed};
 use crate::fetch::request::{Fetch, LsRefs};
 use crate::fetch::serve::Session;
 use crate::output::Output;
+use crate::protocol::Asker;
 use crate::responses::Turn;
 
 impl Session<'_> {
@@ -19,12 +20,15 @@ impl Session<'_> {
         let key = match (&self.limits.responses, self.refs.version()) {
             (Some(responses), Some(version)) => {
                 let mut key = responses.key("ls-refs", &what_is_listed(request));
+                self.add_asker(&mut key);
                 key.update(version.to_le_bytes());
                 Some(key)
             }
             (Some(_), None) | (None, _) => None,
         };
         self.once(key, output, |session, output| {
+            // Nothing leaves before it is whole: whoever waits for the same must not wait for a client that takes nothing.
+            output.begin_pack();
             let (refs, stop) = (session.refs, &session.limits.stop);
             session.summary.refs_listed += ls_refs(refs, session.objects, request, stop, output)?;
             Ok(())
@@ -35,10 +39,16 @@ impl Session<'_> {
     pub(super) fn fetch_key(&self, request: &Fetch) -> Option<Sha256> {
         let responses = self.limits.responses.as_ref()?;
         let mut key = responses.key("fetch", &request.digest);
+        self.add_asker(&mut key);
         // What is refused now must not be given because it was allowed before.
         key.update([u8::from(self.limits.policy.filter)]);
         self.add_refs(request, &mut key);
         Some(key)
+    }
+
+    /// Who has a token waits for nobody without one, who may wait for a turn behind a flood.
+    fn add_asker(&self, key: &mut Sha256) {
+        key.update([u8::from(self.limits.asker == Asker::Known)]);
     }
 
     /// Adds to the key of a fetch what its answer depends on beside the request: objects never change, refs do. An

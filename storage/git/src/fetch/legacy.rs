@@ -118,7 +118,10 @@ impl Session<'_> {
             cut: &cut,
             tick: &answer,
         };
+        let turn = self.making_turn(&store, &common)?;
         let selection = self.select(&mut graph, fetch, &wants, choice, &mut sieve)?;
+        // Before anything is sent: no slow client keeps the turn.
+        drop(turn);
         answer.enumerated(selection.len())?;
         self.send(&store, selection, fetch, answer, frames)?;
         self.in_pack = false;

@@ -137,13 +137,6 @@ impl<'a> Session<'a> {
         named: &[(Oid, &str)],
         answer: Answer<'_>,
     ) -> Result<(), FetchError> {
-        let clone_turn = match &self.limits.responses {
-            Some(responses) if request.haves.is_empty() => {
-                let turn = responses.clone_turn(&self.limits.stop);
-                Some(turn.ok_or(FetchError::Stopped)?)
-            }
-            Some(_) | None => None,
-        };
         let mut sieve = self.sieve(store, request.filter.as_ref())?;
         let mut graph = Graph::new(store, &answer);
         let wants = wants(&mut graph, wanted)?;
@@ -158,6 +151,7 @@ impl<'a> Session<'a> {
             answer.line("ready\n")?;
             answer.delimiter()?;
         }
+        let turn = self.making_turn(store, &common)?;
         let cut = self.cut(&mut graph, request, &wants)?;
         write_sections(&answer, request, &cut, named)?;
         answer.line("packfile\n")?;
@@ -171,7 +165,7 @@ impl<'a> Session<'a> {
         let selection = self.select(&mut graph, request, &wants, choice, &mut sieve)?;
         drop(graph);
         // Before anything is sent: no slow client keeps the turn.
-        drop(clone_turn);
+        drop(turn);
         answer.enumerated(selection.len())?;
         self.send(store, selection, request, answer, Frames::Large)?;
         self.in_pack = false;

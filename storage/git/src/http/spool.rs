@@ -13,13 +13,14 @@ use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
 
 use crate::http::ServiceError;
+use crate::http::memory::{self, MemoryShare, NoMemory};
 
 /// Bodies up to this stay in memory.
 const MEMORY_BYTES_MAX: usize = 256 * 1024;
 /// Free space is looked at whenever so many bytes more were taken.
 const ROOM_STEP_BYTES: u64 = 8 * 1024 * 1024;
-/// Compressed bytes inflated at once: they become at most about a thousand times as many.
-const INFLATE_STEP_BYTES: usize = 4096;
+/// Compressed bytes inflated at once: they become at most about a thousand times as many, for which no memory is held yet.
+const INFLATE_STEP_BYTES: usize = 256;
 
 /// Why a body was not taken.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +59,9 @@ pub enum SpoolError {
     /// The disk failed.
     #[error("the request could not be spooled: {0}")]
     Io(#[source] io::Error),
+    /// The node holds too much already.
+    #[error(transparent)]
+    Memory(#[from] NoMemory),
 }
 
 impl SpoolError {
@@ -78,7 +82,11 @@ impl SpoolError {
     const fn leaves_the_client_sending(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Io(_) => true,
-            Self::Encoding { .. } | Self::Gzip(_) | Self::Body(_) | Self::Late => false,
+            Self::Encoding { .. }
+            | Self::Gzip(_)
+            | Self::Body(_)
+            | Self::Late
+            | Self::Memory(_) => false,
         }
     }
 }
@@ -106,6 +114,7 @@ impl From<SpoolError> for ServiceError {
             | SpoolError::Body(_)
             | SpoolError::Late => ErrorCode::Invalid,
             SpoolError::NoRoom { .. } | SpoolError::Io(_) => ErrorCode::Unavailable,
+            SpoolError::Memory(error) => return error.into(),
         };
         Self::new(code, error.to_string())
     }
@@ -184,28 +193,25 @@ impl Spool {
         }
     }
 
-    /// What is in memory; a body that was received without a directory is.
-    pub(super) fn into_bytes(self) -> Bytes {
-        match self.content {
-            Content::Memory(bytes) => bytes,
-            Content::File(_) => Bytes::new(),
-        }
-    }
-
-    /// Takes a body of at most `bytes_max` bytes (inflated) into memory. Whoever sends it holds places that others wait for.
+    /// Takes a body of at most `bytes_max` bytes (inflated) into memory, for which `held` is held.
     pub(super) async fn receive(
         body: Body,
         encoding: Encoding,
         bytes_max: u64,
-    ) -> Result<Self, SpoolError> {
+        within: Duration,
+        held: MemoryShare,
+    ) -> Result<Bytes, SpoolError> {
         let mut sink = Sink::new(None, bytes_max);
-        let within = Duration::from_millis(limits::FETCH_REQUEST_MS_MAX);
+        sink.held = Some(held);
         let taken = take(body, encoding, &mut sink);
         let (_, taken) = tokio::time::timeout(within, taken)
             .await
             .map_err(|_| SpoolError::Late)?;
         taken?;
-        sink.finish().await.map_err(|unfinished| unfinished.error)
+        Ok(match sink.held {
+            Some(held) => memory::owned(sink.memory, held),
+            None => sink.memory.into(),
+        })
     }
 
     /// Takes the body of a push, of at most `bytes_max` bytes (inflated); what is large goes into `directory`.
@@ -336,6 +342,8 @@ fn create(directory: &Path) -> io::Result<(std::fs::File, tempfile::TempPath)> {
 struct Sink<'a> {
     create: &'a Create<'a>,
     memory: Vec<u8>,
+    /// For what is in memory.
+    held: Option<MemoryShare>,
     file: Option<(tokio::fs::File, tempfile::TempPath)>,
     directory: Option<SpoolDir<'a>>,
     bytes: u64,
@@ -351,6 +359,7 @@ impl<'a> Sink<'a> {
         Self {
             create: &create,
             memory: Vec::new(),
+            held: None,
             file: None,
             directory,
             bytes: 0,
@@ -392,10 +401,7 @@ impl<'a> Sink<'a> {
             return file.write_all(data).await.map_err(SpoolError::writing);
         }
         match &self.directory {
-            None => {
-                self.memory.extend_from_slice(data);
-                Ok(())
-            }
+            None => self.keep(data).await,
             Some(directory) if self.memory.len() > MEMORY_BYTES_MAX => {
                 let (file, path) = (self.create)(directory.path).map_err(SpoolError::writing)?;
                 let mut file = tokio::fs::File::from_std(file);
@@ -411,6 +417,21 @@ impl<'a> Sink<'a> {
             }
             Some(_) => Ok(()),
         }
+    }
+
+    /// Keeps bytes in memory, once there may be so many.
+    async fn keep(&mut self, data: &[u8]) -> Result<(), SpoolError> {
+        let bytes = self.memory.len().saturating_add(data.len());
+        if bytes > self.memory.capacity() {
+            // As much as it grows by: it doubles.
+            let capacity = bytes.max(self.memory.capacity().saturating_mul(2));
+            if let Some(held) = &mut self.held {
+                held.hold(capacity).await?;
+            }
+            self.memory.reserve_exact(capacity - self.memory.len());
+        }
+        self.memory.extend_from_slice(data);
+        Ok(())
     }
 
     /// All that was taken; where its last bytes could not be written, what lies in front of them.

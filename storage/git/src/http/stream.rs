@@ -12,13 +12,13 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::output::{Output, PackPart};
+use crate::output::{Compared, Output, PackPart};
 use crate::protocol::Stop;
 
 /// Batches on their way: a slow client stops the job behind this many.
-const BATCHES_MAX: usize = 4;
+const BATCHES_MAX: usize = 3;
 /// Bytes in a full batch.
-const BATCH_BYTES: usize = 128 * 1024;
+const BATCH_BYTES: usize = 256 * 1024;
 /// Bytes of one's own that are gathered before they become a piece of a batch.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// How often a job that waits for a slow client looks at its deadline.
@@ -82,6 +82,7 @@ where
         buffer: BytesMut::new(),
         batch: Vec::new(),
         batch_bytes: 0,
+        compared: Compared::default(),
     };
     let outcome = job(&mut output).and_then(|()| output.send());
     match outcome {
@@ -113,6 +114,7 @@ struct ChannelWriter {
     buffer: BytesMut,
     batch: Vec<Bytes>,
     batch_bytes: usize,
+    compared: Compared,
 }
 
 impl ChannelWriter {
@@ -196,7 +198,8 @@ impl Write for ChannelWriter {
 impl Output for ChannelWriter {
     fn write_part(&mut self, part: PackPart) -> io::Result<()> {
         self.seal()?;
-        self.add(part.into_bytes()?)
+        let bytes = self.compared.take(part)?;
+        self.add(bytes)
     }
 }
 

@@ -5,6 +5,7 @@
 //! therefore reads the trees it changed, twice, and nothing else.
 
 mod findings;
+mod objects;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -13,9 +14,12 @@ use crate::object::{EntryKind, SamePath, TreeEntries, is_safe_name, parse_commit
 use crate::oid::Oid;
 use crate::protocol::PushLimits;
 use crate::push::closure::findings::Findings;
+use crate::push::closure::objects::CheckedObjects;
+pub(crate) use crate::push::closure::objects::NoResults;
 use crate::push::sent::sent_as_well;
 use crate::reach::{Reach, ReachError};
 use crate::refs::{ClosureCheck, RefStore};
+use crate::rules::ObjectRules;
 use crate::store::{ObjectStore, StoreError};
 use crate::trees::{BASES_BYTES_MAX, BASES_MAX};
 
@@ -44,22 +48,22 @@ pub(crate) enum Unconnected {
     TreeBytes { id: Oid, bytes: usize, max: usize },
 }
 
-/// A refused tip, or no answer at all.
+/// A refused tip, or no answer for any.
 #[derive(Debug)]
 pub(crate) enum ClosureError {
     Refused(Unconnected),
-    Failed(ReachError),
+    NoResults(NoResults),
 }
 
 impl From<ReachError> for ClosureError {
     fn from(error: ReachError) -> Self {
-        Self::Failed(error)
+        Self::NoResults(error.into())
     }
 }
 
 impl From<StoreError> for ClosureError {
     fn from(error: StoreError) -> Self {
-        Self::Failed(error.into())
+        Self::NoResults(error.into())
     }
 }
 
@@ -82,6 +86,8 @@ pub(crate) struct Closure<'a> {
     store: &'a ObjectStore,
     pushed: Option<Pushed>,
     reach: Reach<'a>,
+    /// None where nothing is asked of objects by themselves.
+    objects: Option<CheckedObjects<'a>>,
     limits: &'a PushLimits,
     /// What was done so far.
     pub(crate) stats: ClosureCheck,
@@ -111,11 +117,14 @@ impl<'a> Closure<'a> {
         store: &'a ObjectStore,
         pushed: Option<Pushed>,
         known_tips: HashSet<Oid>,
+        rules: Option<&'a ObjectRules>,
         limits: &'a PushLimits,
     ) -> Self {
+        let objects = rules.map(|rules| CheckedObjects::new(rules, store, pushed.as_ref()));
         Self {
             store,
             pushed,
+            objects,
             reach: Reach::new(refs, store, known_tips, &limits.stop),
             limits,
             stats: ClosureCheck::default(),
@@ -127,9 +136,10 @@ impl<'a> Closure<'a> {
         loop {
             let mut findings = Findings::default();
             let outcome = self.walk(tips, &mut findings);
-            self.stats.objects_walked += findings.seen.len() as u64;
+            self.stats.objects_walked += findings.objects();
             self.stats.history_read = self.reach.objects_read;
             if outcome? == Walked::Complete {
+                self.take_named(findings.named);
                 return Ok(());
             }
         }
@@ -150,10 +160,11 @@ impl<'a> Closure<'a> {
         self.prove_outside(findings)
     }
 
-    fn is_pushed(&self, id: &Oid) -> bool {
-        self.pushed.as_ref().is_some_and(|pushed| {
-            !pushed.external.contains(id) && self.store.pack(pushed.slot).index.lookup(id).is_some()
-        })
+    /// The place of a pushed object in the index of its pack.
+    fn place_of(&self, id: &Oid) -> Option<u32> {
+        let pushed = self.pushed.as_ref()?;
+        let place = self.store.pack(pushed.slot).index.lookup(id)?;
+        (!pushed.external.contains(id)).then_some(place)
     }
 
     /// Walks pushed tags and commits; what lies outside is left in the findings.
@@ -162,23 +173,25 @@ impl<'a> Closure<'a> {
         let mut pending: Vec<(Oid, Option<Kind>)> = tips.iter().map(|tip| (*tip, None)).collect();
         let mut buffer = Vec::new();
         while let Some((id, expected)) = pending.pop() {
-            if !self.is_pushed(&id) {
+            let Some(place) = self.place_of(&id) else {
                 self.note_outside(id, expected, findings)?;
                 continue;
-            }
+            };
             let kind = self.pushed_kind(&id, expected)?;
             match kind {
                 Kind::Tree => {
                     self.walk_trees(id, Vec::new(), findings)?;
                     continue;
                 }
-                Kind::Commit | Kind::Tag | Kind::Blob => {}
+                Kind::Blob => self.note_object(place),
+                Kind::Commit | Kind::Tag => {}
             }
-            if !findings.seen.insert(id) || kind == Kind::Blob {
+            if !findings.see(id, kind)? || kind == Kind::Blob {
                 continue;
             }
             self.check_stop()?;
             self.store.get(&id, &mut buffer)?;
+            self.check_object((&id, place), kind, &buffer, &mut findings.named)?;
             if kind == Kind::Tag {
                 let (target, kind) =
                     parse_tag(&buffer, format).ok_or(Unconnected::Malformed { id })?;
@@ -254,21 +267,22 @@ impl<'a> Closure<'a> {
         findings: &mut Findings,
     ) -> Result<(), ClosureError> {
         let mut pending = Vec::new();
-        if !bases.contains(&tree) && findings.seen.insert(tree) {
+        if !bases.contains(&tree) && findings.see(tree, Kind::Tree)? {
             let depth = 0;
             pending.push(Pending { tree, bases, depth });
         }
         let mut buffer = Vec::new();
         let mut base_buffers: Vec<Vec<u8>> = Vec::new();
         while let Some(Pending { tree, bases, depth }) = pending.pop() {
-            if !self.is_pushed(&tree) {
+            let Some(place) = self.place_of(&tree) else {
                 findings.outside.insert(tree, Kind::Tree);
                 continue;
-            }
+            };
             self.check_stop()?;
             self.pushed_kind(&tree, Some(Kind::Tree))?;
             self.store.get(&tree, &mut buffer)?;
             self.check_tree_limits(tree, depth, buffer.len())?;
+            self.check_object((&tree, place), Kind::Tree, &buffer, &mut findings.named)?;
             let read = self.read_bases(&bases, &mut base_buffers, findings)?;
             let beside = &base_buffers[..read];
             let first = pending.len();
@@ -339,15 +353,16 @@ impl<'a> Closure<'a> {
         if needs_bases {
             findings.beside.insert(*base);
             let entries = TreeEntries::new(buffer, self.store.format()).filter_map(Result::ok);
+            let held = entries.filter(|entry| entry.kind != EntryKind::Submodule);
             findings
                 .beside
-                .extend(entries.map(|entry| entry.id.to_owned()));
+                .extend(held.map(|entry| entry.id.to_owned()));
         }
         Ok(())
     }
 
     fn walk_entries(
-        &self,
+        &mut self,
         tree: Oid,
         data: &[u8],
         bases: &[Vec<u8>],
@@ -368,7 +383,8 @@ impl<'a> Closure<'a> {
                 return Ok(());
             };
             let entry = entry.map_err(|_| Unconnected::Malformed { id: tree })?;
-            if !is_safe_name(entry.name) {
+            // Rules say more of names, and may have been told to allow some. Nobody can read one without letters.
+            if (entry.name.is_empty() || !self.has_rules()) && !is_safe_name(entry.name) {
                 return Err(Unconnected::ForbiddenName { id: tree }.into());
             }
             if entry.kind == EntryKind::Submodule {
@@ -386,7 +402,11 @@ impl<'a> Closure<'a> {
                 continue;
             }
             let id = entry.id.to_owned();
-            if !findings.seen.insert(id) {
+            let kind = match entry.kind {
+                EntryKind::Tree => Kind::Tree,
+                EntryKind::Blob | EntryKind::Submodule => Kind::Blob,
+            };
+            if !findings.see(id, kind)? {
                 continue;
             }
             if entry.kind == EntryKind::Tree {
@@ -395,12 +415,11 @@ impl<'a> Closure<'a> {
                     bases: below,
                     depth: 0,
                 });
+            } else if let Some(place) = self.place_of(&id) {
+                self.pushed_kind(&id, Some(Kind::Blob))?;
+                self.note_object(place);
             } else {
-                if self.is_pushed(&id) {
-                    self.pushed_kind(&id, Some(Kind::Blob))?;
-                } else {
-                    findings.outside.insert(id, Kind::Blob);
-                }
+                findings.outside.insert(id, Kind::Blob);
             }
         }
     }

@@ -1,10 +1,12 @@
 //! What the owner of a repository forbids of pushes: `receive.*` of git-config(1), refused in git's words.
 
+use std::borrow::Cow;
 use std::collections::BinaryHeap;
+use std::sync::Arc;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
-use henge_types::{ObjectId, PreviousValue, RefName, RefPattern, RefRefusal, RefUpdate};
+use henge_types::{ObjectId, PreviousValue, RefName, RefPatterns, RefRefusal, RefUpdate};
 
 use crate::hidden::HiddenRefs;
 use crate::oid::{Oid, to_gix};
@@ -12,6 +14,7 @@ use crate::protocol::Stop;
 use crate::push::commands::PushHead;
 use crate::push::report::refusal_text;
 use crate::reach::ReachError;
+use crate::rules::ObjectRules;
 use crate::store::{ObjectStore, Objects};
 
 /// Whether something may be done.
@@ -27,7 +30,7 @@ pub enum Rule {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushPolicy {
     /// Why every update is refused, where it is.
-    pub closed: Option<&'static str>,
+    pub closed: Option<Cow<'static, str>>,
     /// Refs that no push may touch.
     pub hidden: HiddenRefs,
     /// Deleting branches.
@@ -45,7 +48,9 @@ pub struct PushPolicy {
     /// Whether any ref may change.
     pub updates: Rule,
     /// Refs that must not be deleted or lose history.
-    pub protected: Vec<RefPattern>,
+    pub protected: RefPatterns,
+    /// What is asked of every pushed object; none: that it is whole and its tree stays out of `.git`.
+    pub objects: Option<Arc<ObjectRules>>,
 }
 
 impl Default for PushPolicy {
@@ -60,7 +65,8 @@ impl Default for PushPolicy {
             atomic: Rule::Allowed,
             push_options: Rule::Allowed,
             updates: Rule::Allowed,
-            protected: Vec::new(),
+            protected: RefPatterns::default(),
+            objects: None,
         }
     }
 }
@@ -71,19 +77,17 @@ impl PushPolicy {
         if self.updates == Rule::Denied {
             return Some(refusal_text(&RefRefusal::Archived));
         }
-        if let Some(closed) = self.closed {
-            return Some(closed.to_owned());
+        if let Some(closed) = &self.closed {
+            return Some(closed.to_string());
         }
         if let Some(refusal) = self.configured_refusal(update) {
             return Some(refusal.to_owned());
         }
-        let pattern = self.protecting(&update.name).cloned();
-        let pattern = pattern.filter(|_| update.new.is_none())?;
+        if update.new.is_some() {
+            return None;
+        }
+        let pattern = self.protected.first_match(&update.name)?.clone();
         Some(refusal_text(&RefRefusal::ProtectedFromDeletion { pattern }))
-    }
-
-    fn protecting(&self, name: &RefName) -> Option<&RefPattern> {
-        self.protected.iter().find(|pattern| pattern.matches(name))
     }
 
     fn configured_refusal(&self, update: &RefUpdate) -> Option<&'static str> {
@@ -128,7 +132,7 @@ impl PushPolicy {
             if result.is_err() || old == new {
                 continue;
             }
-            if let Some(pattern) = self.protecting(&update.name).cloned() {
+            if let Some(pattern) = self.protected.first_match(&update.name).cloned() {
                 if !keeps(store, old, new, stop)? {
                     *result = Err(refusal_text(&RefRefusal::ProtectedFromForce { pattern }));
                 }

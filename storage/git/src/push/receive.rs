@@ -9,13 +9,13 @@ use gix_object::Kind;
 
 use crate::oid::{Oid, to_gix};
 use crate::protocol::PushLimits;
-use crate::push::closure::{Closure, ClosureError, Pushed};
+use crate::push::closure::{Closure, ClosureError, NoResults, Pushed};
 use crate::push::commands::{PushHead, parse_push};
 use crate::push::ingest::ingest;
 use crate::push::nonce::{self, Asked};
 use crate::push::policy::PushPolicy;
-use crate::push::report::{Doubts, refusal_text, report_results};
-use crate::push::{IngestError, Quarantine, ReceiveError};
+use crate::push::report::{Doubts, refusal_text, report_results, tell};
+use crate::push::{Quarantine, ReceiveError};
 use crate::reach::ReachError;
 use crate::refs::{
     ClosureCheck, CommitError, QuarantinedPack, RefStore, UpdateOutcome, VerifiedPush,
@@ -106,6 +106,7 @@ pub(crate) fn receive(
             known.filter_map(|id| to_gix(*id, format)).collect()
         },
         doubts: Doubts::new(),
+        warnings: String::new(),
         summary: PushSummary::default(),
         refs,
         limits,
@@ -122,7 +123,8 @@ pub(crate) fn receive(
         push.drain(place, input)?;
     }
     let unpack = push.summary.unpack_error.clone().map_or(Ok(()), Err);
-    report_results(&head, unpack, &push.results, &push.doubts, output)
+    tell(&head, &push.warnings, output)
+        .and_then(|()| report_results(&head, unpack, &push.results, &push.doubts, output))
         .map_err(ReceiveError::Output)?;
     push.summary.head = head;
     Ok(push.summary)
@@ -191,6 +193,8 @@ struct Push<'a> {
     results: Vec<Result<(), String>>,
     /// Whatever stands in `results` of these.
     doubts: Doubts,
+    /// What was found in pushed objects and does not refuse them: lines for the person.
+    warnings: String,
     summary: PushSummary,
     policy: PushPolicy,
     certificate: Option<PushCertificate>,
@@ -243,7 +247,7 @@ impl Push<'_> {
             Ok(ingested) => ingested,
             Err(error) if error.is_internal() => return Err(ReceiveError::Ingest(error)),
             Err(error) => {
-                self.refuse_pack(&error);
+                self.refuse_pack(error.to_string());
                 return Ok(());
             }
         };
@@ -260,17 +264,29 @@ impl Push<'_> {
             &store,
             pushed,
             self.known_tips.clone(),
+            self.policy.objects.as_deref(),
             self.limits,
         );
         let mut outcome = check_tips(&mut closure, &store, head, &mut self.results);
-        self.summary.checked = closure.stats;
-        drop(closure);
-        if outcome.is_ok() {
-            let (results, stop) = (&mut self.results, &self.limits.stop);
-            outcome = self.policy.check_fast_forwards(&store, head, results, stop);
+        if outcome.is_ok() && self.results.iter().any(Result::is_ok) {
+            outcome = closure.check_other_objects();
         }
+        self.summary.checked = closure.stats;
+        self.warnings = closure.warnings();
+        drop(closure);
+        match outcome {
+            Ok(()) => {}
+            Err(NoResults::Failed(error)) => return Err(ReceiveError::Check(error)),
+            Err(NoResults::Unsound(unsound)) => {
+                self.refuse_pack(unsound.to_string());
+                return Ok(());
+            }
+        }
+        let (results, stop) = (&mut self.results, &self.limits.stop);
+        self.policy
+            .check_fast_forwards(&store, head, results, stop)
+            .map_err(ReceiveError::Check)?;
         drop(store);
-        outcome.map_err(ReceiveError::Check)?;
         self.abort_if_atomic(head);
         if self.has_hope() {
             self.commit(head)?;
@@ -288,8 +304,8 @@ impl Push<'_> {
         }
     }
 
-    fn refuse_pack(&mut self, error: &IngestError) {
-        self.summary.unpack_error = Some(error.to_string());
+    fn refuse_pack(&mut self, why: String) {
+        self.summary.unpack_error = Some(why);
         for result in &mut self.results {
             *result = Err("unpacker error".to_owned());
         }
@@ -368,7 +384,7 @@ fn check_tips(
     store: &ObjectStore,
     head: &PushHead,
     results: &mut [Result<(), String>],
-) -> Result<(), ReachError> {
+) -> Result<(), NoResults> {
     let mut tips: Vec<(usize, Oid)> = Vec::new();
     for (index, update) in head.updates.iter().enumerate() {
         let Some(new) = update.new else {
@@ -389,7 +405,7 @@ fn check_tips(
     let all: Vec<_> = tips.iter().map(|(_, id)| *id).collect();
     match closure.check(&all) {
         Ok(()) => return Ok(()),
-        Err(ClosureError::Failed(error)) => return Err(error),
+        Err(ClosureError::NoResults(why)) => return Err(why),
         Err(ClosureError::Refused(refused)) if tips.len() == 1 => {
             results[tips[0].0] = Err(refused.to_string());
             return Ok(());
@@ -400,7 +416,7 @@ fn check_tips(
         results[index] = match closure.check(&[tip]) {
             Ok(()) => Ok(()),
             Err(ClosureError::Refused(refused)) => Err(refused.to_string()),
-            Err(ClosureError::Failed(error)) => return Err(error),
+            Err(ClosureError::NoResults(why)) => return Err(why),
         };
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 
+use bytes::Bytes;
 use henge_types::{RefPattern, RefRefusal, RefVerdict};
 
 use crate::pkt::{self, Band};
@@ -150,8 +151,35 @@ pub(crate) fn report_results(
     }
 }
 
+/// `report` with a line for the person before it, which git shows behind `remote: `. As it is where the client takes no such
+/// lines, or no report.
+pub fn told_before(text: &str, head: &PushHead, report: Bytes) -> Bytes {
+    if !head.capabilities.side_band_64k || report.is_empty() {
+        return report;
+    }
+    let mut told = Vec::new();
+    match pkt::write_band(&mut told, Band::Progress, text.as_bytes()) {
+        Ok(()) => {
+            told.extend_from_slice(&report);
+            told.into()
+        }
+        // Memory takes everything: there is no such error.
+        Err(_) => report,
+    }
+}
+
+/// Tells the person something beside the report, where the client has a channel for it.
+pub(crate) fn tell(head: &PushHead, text: &str, output: &mut dyn Write) -> io::Result<()> {
+    let capabilities = &head.capabilities;
+    let has_report = capabilities.report_status || capabilities.report_status_v2;
+    if text.is_empty() || !capabilities.side_band_64k || !has_report {
+        return Ok(());
+    }
+    pkt::write_band(output, Band::Progress, text.as_bytes())
+}
+
 /// A reason must not end its line early, nor fill the terminal.
-fn one_line(reason: &str) -> String {
+pub(crate) fn one_line(reason: &str) -> String {
     reason
         .chars()
         .take(500)
@@ -217,6 +245,25 @@ mod tests {
         let text = String::from_utf8(bytes).unwrap();
         assert!(text.contains("ng refs/heads/a fetch first\n"), "{text}");
         assert!(text.ends_with("00000000"), "{text}");
+    }
+
+    /// A push made a repository, and nobody was told who sees it.
+    #[test]
+    fn a_line_before_the_report_goes_to_those_who_show_it() {
+        let told = |capabilities: &str| {
+            let head = head(capabilities);
+            let mut bytes = Vec::new();
+            report(&head, Ok(()), &[verdict(Ok(()))], &mut bytes).unwrap();
+            let told = told_before("created admin/x, private\n", &head, bytes.clone().into());
+            (told, bytes)
+        };
+        let (with, without) = told("report-status side-band-64k");
+        let line = b"001e\x02created admin/x, private\n";
+        assert_eq!(with, [&line[..], &without].concat());
+        for capabilities in ["report-status", "quiet", "side-band-64k"] {
+            let (with, without) = told(capabilities);
+            assert_eq!(with, without, "{capabilities}");
+        }
     }
 
     #[test]

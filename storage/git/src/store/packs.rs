@@ -99,10 +99,14 @@ impl Pack {
         self.sound.as_ref().is_some_and(Sound::has_sums)
     }
 
-    /// Compares bytes that leave as they lie.
-    pub(crate) fn check_leaving(&self, range: std::ops::Range<u64>) -> Result<(), DamagedPack> {
+    /// Compares bytes that leave as they lie; those before `compared` have been compared just now.
+    pub(crate) fn check_leaving(
+        &self,
+        range: &std::ops::Range<u64>,
+        compared: u64,
+    ) -> Result<(), DamagedPack> {
         match &self.sound {
-            Some(sound) => sound.check_leaving(&self.data, range),
+            Some(sound) => sound.check_leaving(&self.data, range, compared),
             None => Ok(()),
         }
     }
@@ -146,6 +150,11 @@ impl Pack {
         let path = self.index.path().with_extension("bitmap");
         let objects = self.index.num_objects();
         self.bitmap.get(&path, &self.data.checksum(), objects)
+    }
+
+    /// How many objects it holds.
+    pub(crate) fn objects(&self) -> u32 {
+        self.index.num_objects()
     }
 
     /// What its entries are decoded from.

@@ -171,11 +171,12 @@ impl Sound {
         self.sums.is_some()
     }
 
-    /// Compares bytes that leave as they lie.
+    /// Compares bytes that leave as they lie; those before `compared` have been compared just now.
     pub(super) fn check_leaving(
         &self,
         data: &gix_pack::data::File,
-        range: Range<u64>,
+        range: &Range<u64>,
+        compared: u64,
     ) -> Result<(), DamagedPack> {
         if range.start == 0 || range.start / LOOK_BYTES != range.end / LOOK_BYTES {
             self.check_length(data)?;
@@ -183,7 +184,7 @@ impl Sound {
         let Some(sums) = &self.sums else {
             return Ok(());
         };
-        let checked = sums.check(whole(data), range);
+        let checked = sums.check(whole(data), compared.max(range.start)..range.end);
         checked.map_err(|mismatch| damaged(data, mismatch))
     }
 

@@ -1,5 +1,6 @@
 //! Pushes and fetches that must be refused, and must leave nothing behind.
 
+mod kinds;
 mod limits;
 
 use std::io::Write;

@@ -29,6 +29,7 @@ mod http;
 #[path = "../../fuzz/inputs.rs"]
 mod inputs;
 mod kept;
+mod object_rules;
 mod packs;
 mod partial;
 mod policy;

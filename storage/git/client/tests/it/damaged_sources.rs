@@ -8,7 +8,7 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 
 use henge_git_client::{
-    Directory, Error, Prune, Selection, Source, Transfer, bundle, export, transfer,
+    Directory, Error, Prune, Removals, Selection, Source, Transfer, bundle, export, transfer,
 };
 
 use crate::server::{Header, Server, git, gits, project, refs, watched};
@@ -177,6 +177,8 @@ const DAMAGES: &[Damage] = &[
 fn prune(from: &mut dyn Source, to: &Server, dir: &Path) -> Result<(), Error> {
     let how = Transfer {
         prune: Prune::Delete,
+        // What is deleted must not depend on how much it is.
+        removals: Removals::Everything,
         ..Transfer::new(dir)
     };
     let mut to = to.remote("to.git");

@@ -132,6 +132,49 @@ fn private_addresses_are_refused_before_a_connection_also_behind_a_redirect() {
     assert!(server.seen().is_empty(), "it was connected to");
 }
 
+/// Where private addresses were allowed, a mirror could be led to the service that tells a machine its own credentials: by its
+/// URL in any spelling, and by a redirect of any server.
+#[test]
+fn metadata_services_are_refused_where_private_addresses_are_allowed() {
+    let hosts = [
+        "169.254.169.254",
+        "[fe80::1]",
+        "[fd00:ec2::254]",
+        "100.100.100.200",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+        // What the system's resolver takes for the same: one number, in hexadecimal, in octal, with fewer parts.
+        "2852039166",
+        "0xa9fea9fe",
+        "0251.0376.0251.0376",
+        "169.254.43518",
+    ];
+    for host in hosts {
+        let refused = |remote: &mut Remote| {
+            let error = list(remote).unwrap_err();
+            assert!(
+                matches!(error, Error::AddressForbidden { .. }),
+                "{host}: {error}"
+            );
+        };
+        let there = format!("http://{host}/x.git");
+        let target = format!("{there}/info/refs?service=git-upload-pack");
+        let server = Server::of(Router::new().fallback(move || {
+            let target = target.clone();
+            async move { Redirect::temporary(&target) }
+        }));
+        refused(&mut server.remote("a.git"));
+        assert_eq!(server.seen().len(), 1);
+        let (url, _) = RemoteUrl::parse(&there).unwrap();
+        refused(&mut Remote::new(
+            Arc::new(server.network()),
+            url,
+            None,
+            1 << 20,
+        ));
+    }
+}
+
 #[test]
 fn pages_and_dumb_servers_are_told_apart_from_git() {
     let page = Server::of(Router::new().route(

@@ -193,7 +193,7 @@ impl Server {
         Network {
             handle: self.runtime.handle().clone(),
             trust: Trust::system(),
-            addresses: AddressPolicy::Any,
+            addresses: AddressPolicy::Private,
             timeouts: Timeouts::default(),
         }
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::rules::{Level, Message};
 
 fn read(text: &str) -> Result<Config, ConfigError> {
     let dir = tempfile::tempdir().unwrap();
@@ -155,5 +156,60 @@ fn the_config_of_the_work_tree_counts_where_the_repository_says_so() {
     ] {
         std::fs::write(dir.path().join("config"), text).unwrap();
         assert_eq!(Config::read(dir.path()).unwrap().deletes, expected);
+    }
+}
+
+#[test]
+fn rules_for_objects_are_those_of_receive_pack() {
+    let rules = |text: &str| read(text).unwrap().objects.unwrap();
+    for off in [
+        "",
+        "[receive]\nfsckObjects = false\n[transfer]\nfsckObjects = true\n",
+        "[receive \"fsck\"]\nbadDate = nothing\n",
+    ] {
+        assert_eq!(rules(off), None, "{off}");
+    }
+    let strict = Some(Arc::new(ObjectRules::strict()));
+    assert_eq!(rules("[transfer]\nfsckObjects\n"), strict);
+    assert_eq!(
+        rules("[receive]\nfsckObjects = yes\n[fsck]\nbadDate = warn\n"),
+        strict
+    );
+    let set = "[receive]\nfsckobjects = 1\n[Receive \"fsck\"]\nBADDATE = warn\n\
+         badDate = ignore\nhasDot = warn\nnothing = warn\n[receive \"FSCK\"]\nhasDot = ignore\n";
+    let set = rules(set).unwrap();
+    assert_eq!(set.level(Message::BadDate), Level::Ignore);
+    assert_eq!(set.level(Message::HasDot), Level::Warn);
+    assert_eq!(set.level(Message::HasDotdot), Level::Error);
+    for (wrong, says) in [
+        (
+            "badDate = off",
+            "receive.fsck.badDate: unknown fsck message type: 'off'",
+        ),
+        (
+            "badDate",
+            "receive.fsck.badDate: unknown fsck message type: ''",
+        ),
+        (
+            "nulInHeader = warn",
+            "receive.fsck.nulInHeader: cannot demote nulInHeader to warn",
+        ),
+        (
+            "skipList = absent",
+            "receive.fsck.skipList cannot be read from ",
+        ),
+        (
+            "skipList = ~/list",
+            "a home folder in receive.fsck.skipList",
+        ),
+        (
+            "skipList = config",
+            "receive.fsck.skipList: invalid object name: ",
+        ),
+    ] {
+        let text = format!("[receive]\nfsckObjects = true\n[receive \"fsck\"]\n{wrong}\n");
+        // Only whoever pushes is told.
+        let refused = read(&text).unwrap().objects.unwrap_err();
+        assert!(refused.contains(says), "{refused}");
     }
 }

@@ -16,6 +16,8 @@ fn content(spool: &Spool) -> Vec<u8> {
     data
 }
 
+const LONG: Duration = Duration::from_millis(limits::FETCH_REQUEST_MS_MAX);
+
 /// Into memory, or into a directory that has room for everything.
 async fn receive(
     body: Body,
@@ -24,7 +26,9 @@ async fn receive(
     directory: Option<&Path>,
 ) -> Result<Spool, SpoolError> {
     let Some(path) = directory else {
-        return Spool::receive(body, encoding, bytes_max).await;
+        let held = crate::http::ClientMemory::default().share(true);
+        let received = Spool::receive(body, encoding, bytes_max, LONG, held);
+        return received.await.map(Spool::from_bytes);
     };
     let room = || Ok(u64::MAX);
     let directory = SpoolDir { path, room: &room };

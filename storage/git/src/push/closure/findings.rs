@@ -1,10 +1,13 @@
 //! What the walk of a push comes across.
 
+use std::collections::hash_map::Entry;
+
 use gix_hashtable::{HashMap, HashSet};
 use gix_object::Kind;
 
 use crate::oid::{ClaimedIds, Oid};
 use crate::push::closure::Unconnected;
+use crate::rules::NamedBlobs;
 
 /// Parents that the commits of one push may have on the average, and more of them in all.
 const PARENTS_PER_COMMIT: usize = 4;
@@ -13,7 +16,7 @@ const PARENTS_FREE: usize = 100_000;
 /// What one walk has found.
 #[derive(Default)]
 pub(super) struct Findings {
-    pub(super) seen: ClaimedIds,
+    seen: std::collections::HashMap<Oid, Kind>,
     /// Pushed commits with their tree and parents, in the order of the walk.
     pub(super) commits: Vec<(Oid, Vec<Oid>)>,
     /// How many parents all of them have.
@@ -26,9 +29,31 @@ pub(super) struct Findings {
     pub(super) outside: std::collections::HashMap<Oid, Kind>,
     /// What the trees of parents hold beside pushed trees, as far as they were read.
     pub(super) beside: ClaimedIds,
+    /// What pushed trees give a name with a meaning.
+    pub(super) named: NamedBlobs,
 }
 
 impl Findings {
+    /// Whether the walk comes to an object for the first time.
+    ///
+    /// # Errors
+    /// When it was taken for an object of another kind before.
+    pub(super) fn see(&mut self, id: Oid, kind: Kind) -> Result<bool, Unconnected> {
+        match self.seen.entry(id) {
+            Entry::Vacant(entry) => {
+                entry.insert(kind);
+                Ok(true)
+            }
+            Entry::Occupied(entry) if *entry.get() == kind => Ok(false),
+            Entry::Occupied(_) => Err(Unconnected::Malformed { id }),
+        }
+    }
+
+    /// How many objects the walk came to.
+    pub(super) fn objects(&self) -> u64 {
+        self.seen.len() as u64
+    }
+
     /// A commit of a few bytes, as a delta, may name a million parents.
     pub(super) fn count_parents(&mut self, parents: usize) -> Result<(), Unconnected> {
         self.parents += parents;

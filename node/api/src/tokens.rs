@@ -1,0 +1,201 @@
+//! The tokens that open a node, and their exchange while it runs.
+
+use std::fmt;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use henge_types::limits;
+use sha2::{Digest, Sha256};
+use subtle::{Choice, ConstantTimeEq};
+use thiserror::Error;
+
+/// A shorter token could be guessed.
+const TOKEN_BYTES_MIN: usize = 16;
+
+/// Why a text is no list of tokens.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum InvalidToken {
+    /// It has none.
+    #[error("there is no token in it")]
+    None,
+    /// More than a change from one to the next needs.
+    #[error(
+        "there are {tokens} tokens in it, at most {} are taken",
+        limits::TOKENS_MAX
+    )]
+    TooMany {
+        /// How many.
+        tokens: usize,
+    },
+    /// One could be guessed.
+    #[error("the token has {bytes} bytes, at least {TOKEN_BYTES_MIN} are needed")]
+    TooShort {
+        /// Its bytes.
+        bytes: usize,
+    },
+    /// One cannot be sent in a header.
+    #[error("the token holds a character other than visible ASCII")]
+    Characters,
+    /// A token for metrics opens everything.
+    #[error("a token for metrics is the administrator's too")]
+    Shared,
+}
+
+/// One token: only its SHA-256 is kept, so that neither a dump nor the time a comparison takes says anything of it.
+#[derive(Clone, PartialEq, Eq)]
+struct Token {
+    digest: [u8; 32],
+}
+
+impl Token {
+    fn new(text: &str) -> Result<Self, InvalidToken> {
+        if text.len() < TOKEN_BYTES_MIN {
+            return Err(InvalidToken::TooShort { bytes: text.len() });
+        }
+        if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(InvalidToken::Characters);
+        }
+        let digest = Sha256::digest(text).into();
+        Ok(Self { digest })
+    }
+}
+
+/// The tokens of a list, a line each, the newest first.
+fn tokens(text: &str) -> Result<Vec<Token>, InvalidToken> {
+    let lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
+    let tokens = lines.map(Token::new).collect::<Result<Vec<_>, _>>()?;
+    match tokens.len() {
+        0 => Err(InvalidToken::None),
+        tokens if tokens > limits::TOKENS_MAX => Err(InvalidToken::TooMany { tokens }),
+        _ => Ok(tokens),
+    }
+}
+
+/// What a token opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opens {
+    /// Everything: it is the administrator's.
+    Everything,
+    /// The page of metrics.
+    Metrics,
+}
+
+/// The tokens that are taken at one time.
+#[derive(Clone)]
+pub struct TokenSet {
+    admin: Vec<Token>,
+    metrics: Vec<Token>,
+}
+
+impl TokenSet {
+    /// The administrator's tokens, a line each, one or two: the one that is used and the one before or after it.
+    ///
+    /// # Errors
+    /// When there are none or too many, or one is short or holds anything but visible ASCII.
+    pub fn new(admin: &str) -> Result<Self, InvalidToken> {
+        Ok(Self {
+            admin: tokens(admin)?,
+            metrics: Vec::new(),
+        })
+    }
+
+    /// The same, and tokens that open the page of metrics and nothing else.
+    ///
+    /// # Errors
+    /// As of [`Self::new`], and when one is among the administrator's.
+    pub fn with_metrics(mut self, metrics: &str) -> Result<Self, InvalidToken> {
+        self.metrics = tokens(metrics)?;
+        if self.metrics.iter().any(|token| self.admin.contains(token)) {
+            return Err(InvalidToken::Shared);
+        }
+        Ok(self)
+    }
+
+    /// What `presented` opens; takes as long whatever it is.
+    fn opens(&self, presented: &[u8]) -> Option<Opens> {
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        let is_among = |tokens: &[Token]| -> bool {
+            let same = tokens.iter().map(|token| token.digest.ct_eq(&digest));
+            same.fold(Choice::from(0), |any, same| any | same).into()
+        };
+        match (is_among(&self.admin), is_among(&self.metrics)) {
+            (true, _) => Some(Opens::Everything),
+            (false, true) => Some(Opens::Metrics),
+            (false, false) => None,
+        }
+    }
+}
+
+impl fmt::Debug for TokenSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenSet")
+            .field("admin", &self.admin.len())
+            .field("metrics", &self.metrics.len())
+            .finish()
+    }
+}
+
+/// The tokens that are taken now; clones share them.
+#[derive(Debug, Clone)]
+pub struct Tokens(Arc<RwLock<TokenSet>>);
+
+impl Tokens {
+    /// These, until others take their place.
+    pub fn new(tokens: TokenSet) -> Self {
+        Self(Arc::new(RwLock::new(tokens)))
+    }
+
+    /// From the next request on it is these.
+    pub fn replace(&self, tokens: TokenSet) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = tokens;
+    }
+
+    pub(crate) fn opens(&self, presented: &[u8]) -> Option<Opens> {
+        let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        tokens.opens(presented)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OLD: &str = "0123456789abcdef";
+    const NEW: &str = "fedcba9876543210";
+    const SEEN: &str = "metrics-metrics-";
+
+    fn refused(text: &str) -> InvalidToken {
+        TokenSet::new(text).expect_err("refused")
+    }
+
+    #[test]
+    fn a_token_is_long_and_printable_and_never_shown() {
+        assert_eq!(refused("short"), InvalidToken::TooShort { bytes: 5 });
+        assert_eq!(refused("0123456789 abcdef"), InvalidToken::Characters);
+        assert_eq!(refused(" \n\n"), InvalidToken::None);
+        let three = format!("{OLD}\n{NEW}\n{OLD}");
+        assert_eq!(refused(&three), InvalidToken::TooMany { tokens: 3 });
+        let one = TokenSet::new(OLD).expect("a token");
+        assert_eq!(format!("{one:?}"), "TokenSet { admin: 1, metrics: 0 }");
+        assert_eq!(one.opens(OLD.as_bytes()), Some(Opens::Everything));
+        for wrong in ["0123456789abcdeg", "", "0123456789abcdef\n"] {
+            assert_eq!(one.opens(wrong.as_bytes()), None, "{wrong:?}");
+        }
+        let shared = one.with_metrics(&format!("{SEEN}\n{OLD}"));
+        assert_eq!(shared.expect_err("refused"), InvalidToken::Shared);
+    }
+
+    /// A token was exchanged by stopping every node.
+    #[test]
+    fn two_tokens_hold_while_one_takes_the_others_place() {
+        let tokens = Tokens::new(TokenSet::new(&format!("{OLD}\n")).expect("a token"));
+        let both = TokenSet::new(&format!("{NEW}\n{OLD}\n")).expect("two tokens");
+        tokens.replace(both);
+        for token in [OLD, NEW] {
+            assert_eq!(tokens.opens(token.as_bytes()), Some(Opens::Everything));
+        }
+        let after = TokenSet::new(NEW).expect("a token");
+        tokens.replace(after.with_metrics(SEEN).expect("a token"));
+        assert_eq!(tokens.opens(OLD.as_bytes()), None);
+        assert_eq!(tokens.opens(SEEN.as_bytes()), Some(Opens::Metrics));
+    }
+}

@@ -1,0 +1,82 @@
+//! How the node stands, for those that ask when all connections are at work: whoever watches it must not take it for dead.
+
+use std::time::Duration;
+
+use axum::Router;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::door::KeptPlace;
+
+/// What such a request begins with.
+const BEGINNINGS: [&[u8]; 3] = [b"GET /healthz ", b"GET /readyz ", b"GET /metrics "];
+/// The longest of them.
+const BEGINNING_BYTES_MAX: usize = 13;
+/// From the first byte to the end of the answer: places are few.
+const TIME_MAX: Duration = Duration::from_secs(5);
+/// Between two looks at a connection whose first bytes come one by one.
+const BEGIN_PAUSE: Duration = Duration::from_millis(20);
+/// Bytes of the head of such a request.
+const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// What everybody else is told.
+const FULL: &[u8] =
+    b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
+content-length: 52\r\nretry-after: 5\r\nconnection: close\r\n\r\n\
+all connections of this node are at work: try again\n";
+
+/// Answers one request about how the node stands, and nothing else.
+pub(super) async fn answer(mut stream: TcpStream, router: Router, place: KeptPlace) {
+    let answered = async {
+        if !asks_how_it_stands(&stream).await {
+            // It may be gone.
+            drop(stream.write_all(FULL).await);
+            return;
+        }
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .keep_alive(false)
+            .max_buf_size(HEAD_BYTES_MAX)
+            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a connection broke");
+        }
+    };
+    // Late or not, the connection ends.
+    drop(tokio::time::timeout(TIME_MAX, answered).await);
+    drop(place);
+}
+
+async fn asks_how_it_stands(stream: &TcpStream) -> bool {
+    let mut begin = [0; BEGINNING_BYTES_MAX];
+    loop {
+        let Ok(seen) = stream.peek(&mut begin).await else {
+            return false;
+        };
+        let seen = begin.get(..seen).unwrap_or_default();
+        if BEGINNINGS.iter().any(|one| seen.starts_with(one)) {
+            return true;
+        }
+        // A beginning of one of them is all that came.
+        if seen.is_empty() || !BEGINNINGS.iter().any(|one| one.starts_with(seen)) {
+            return false;
+        }
+        tokio::time::sleep(BEGIN_PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_beginnings_fit_and_the_length_is_told() {
+        let longest = BEGINNINGS.iter().map(|one| one.len()).max();
+        assert_eq!(longest, Some(BEGINNING_BYTES_MAX));
+        let text = std::str::from_utf8(FULL).expect("text");
+        let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+        assert!(head.contains(&format!("content-length: {}\r\n", body.len())));
+    }
+}

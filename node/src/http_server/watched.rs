@@ -1,0 +1,263 @@
+//! The requests of one connection: counted while they are under way, and watched, whether the client takes the answers.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use henge_api::PeerAddress;
+use henge_git::http::Peer;
+use http::{Request, Response};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::Service;
+use tokio::time::Instant;
+use tower::ServiceExt as _;
+
+use super::door::{Place, UnderWay, now};
+
+/// What of an answer is given to a connection at once.
+const PIECE_BYTES: usize = 128 * 1024;
+/// The same of HTTP/2, which keeps a whole piece as soon as the client takes one byte.
+const STREAM_PIECE_BYTES: usize = 16 * 1024;
+
+tokio::task_local! {
+    /// Of the HTTP/2 stream whose task this is.
+    pub(super) static STREAM: Arc<Progress>;
+}
+
+/// Whether the client of one stream takes what it is given.
+///
+/// An HTTP/2 client may answer pings for hours and take nothing of one answer: the connection lives, and the answer's places
+/// are held. A body is asked for its next piece only when the client takes more.
+#[derive(Debug, Default)]
+pub(super) struct Progress {
+    /// When a piece was given, since when no other was asked for.
+    waits_since: Mutex<Option<Instant>>,
+}
+
+impl Progress {
+    fn lock(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.waits_since
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A piece was given, or the answer begins.
+    fn given(&self) {
+        *self.lock() = Some(now());
+    }
+
+    /// The next piece is asked for.
+    fn asked(&self) {
+        *self.lock() = None;
+    }
+
+    /// Ends when the client took nothing for so long.
+    pub(super) async fn stalled(&self, rest: Duration) {
+        loop {
+            let now = now();
+            let due = self.lock().unwrap_or(now) + rest;
+            if due <= now {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+}
+
+/// Answers the requests of one connection.
+#[derive(Debug, Clone)]
+pub(super) struct Watched {
+    router: Router,
+    place: Place,
+    peer: (Peer, PeerAddress),
+}
+
+impl Watched {
+    pub(super) const fn new(router: Router, place: Place, peer: (Peer, PeerAddress)) -> Self {
+        Self {
+            router,
+            place,
+            peer,
+        }
+    }
+}
+
+impl Service<Request<Incoming>> for Watched {
+    type Response = Response<WatchedBody>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let under_way = self.place.begin();
+        let mut request = request.map(Body::new);
+        let (peer, address) = self.peer;
+        request.extensions_mut().insert(peer);
+        request.extensions_mut().insert(address);
+        let answering = self.router.clone().oneshot(request);
+        Box::pin(async move {
+            let response = answering.await?;
+            // The task of this future is the stream's.
+            let progress = STREAM.try_with(Arc::clone).ok();
+            Ok(response.map(|body| WatchedBody::new(body, under_way, progress)))
+        })
+    }
+}
+
+/// An answer, until its last byte was given to the connection.
+pub(super) struct WatchedBody {
+    body: Body,
+    /// Of a piece that was too large.
+    rest: Bytes,
+    progress: Option<Arc<Progress>>,
+    _under_way: UnderWay,
+}
+
+impl WatchedBody {
+    fn new(body: Body, under_way: UnderWay, progress: Option<Arc<Progress>>) -> Self {
+        if let Some(progress) = &progress {
+            progress.given();
+        }
+        Self {
+            body,
+            rest: Bytes::new(),
+            progress,
+            _under_way: under_way,
+        }
+    }
+
+    fn give(&mut self, mut data: Bytes) -> Frame<Bytes> {
+        // The last byte of what is there waits until the client has taken the others: so the answer ends with what it holds, and
+        // not while HTTP/2 still keeps a piece of it.
+        let most = match self.progress {
+            Some(_) => STREAM_PIECE_BYTES.min(data.len().saturating_sub(1).max(1)),
+            None => PIECE_BYTES,
+        };
+        if data.len() > most {
+            self.rest = data.split_off(most);
+        }
+        if let Some(progress) = &self.progress {
+            progress.given();
+        }
+        Frame::data(data)
+    }
+}
+
+impl HttpBody for WatchedBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let this = self.get_mut();
+        if let Some(progress) = &this.progress {
+            progress.asked();
+        }
+        if !this.rest.is_empty() {
+            let rest = std::mem::take(&mut this.rest);
+            return Poll::Ready(Some(Ok(this.give(rest))));
+        }
+        let Some(frame) = ready!(Pin::new(&mut this.body).poll_frame(cx)) else {
+            return Poll::Ready(None);
+        };
+        Poll::Ready(Some(frame.map(|frame| match frame.into_data() {
+            Ok(data) => this.give(data),
+            Err(trailers) => trailers,
+        })))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let hint = self.body.size_hint();
+        let rest = u64::try_from(self.rest.len()).unwrap_or(u64::MAX);
+        let mut with_rest = SizeHint::new();
+        with_rest.set_lower(hint.lower().saturating_add(rest));
+        if let Some(upper) = hint.upper() {
+            with_rest.set_upper(upper.saturating_add(rest));
+        }
+        with_rest
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::http_server::door::{Door, Entered};
+    use http_body_util::BodyExt;
+    use std::net::IpAddr;
+
+    fn place(door: &Door) -> Place {
+        match door.enter(IpAddr::from([10, 0, 0, 1])) {
+            Entered::Place(place) => place,
+            other @ (Entered::Kept(_) | Entered::Full) => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_large_answer_comes_in_pieces_and_whole() {
+        let door = Door::new(1, 0);
+        let bytes: Vec<u8> = (0_u8..=250).cycle().take(3 * PIECE_BYTES + 5).collect();
+        let mut body = WatchedBody::new(Body::from(bytes.clone()), place(&door).begin(), None);
+        assert_eq!(body.size_hint().exact(), Some(bytes.len() as u64));
+        let mut taken = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let data = frame.expect("sound").into_data().expect("data");
+            assert!(data.len() <= PIECE_BYTES);
+            taken.extend_from_slice(&data);
+            let left = (bytes.len() - taken.len()) as u64;
+            assert_eq!(body.size_hint().exact(), Some(left));
+        }
+        assert_eq!(taken, bytes);
+        assert!(body.is_end_stream());
+    }
+
+    /// HTTP/2 takes a whole piece once there is room for a byte of it, and a stream that has given its end away is watched by
+    /// nobody: clients with a window of one byte had it keep 128 KiB each.
+    #[tokio::test]
+    async fn an_answer_over_http2_ends_when_the_client_has_taken_the_rest() {
+        let door = Door::new(1, 0);
+        let bytes = vec![7; STREAM_PIECE_BYTES + 9];
+        let progress = Some(Arc::new(Progress::default()));
+        let mut body = WatchedBody::new(Body::from(bytes), place(&door).begin(), progress);
+        let mut pieces = Vec::new();
+        while let Some(frame) = body.frame().await {
+            pieces.push(frame.expect("sound").into_data().expect("data").len());
+        }
+        assert_eq!(pieces, [STREAM_PIECE_BYTES, 8, 1]);
+    }
+
+    /// The stream whose client takes nothing held its places for two hours: pings were answered.
+    #[tokio::test(start_paused = true)]
+    async fn who_takes_nothing_is_noticed_and_who_waits_for_the_job_is_not() {
+        let rest = Duration::from_secs(60);
+        let progress = Arc::new(Progress::default());
+        let door = Door::new(1, 0);
+        let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+        let stream = futures::stream::unfold(receiver, |mut receiver| async {
+            let item = receiver.recv().await?;
+            Some((item, receiver))
+        });
+        let under_way = place(&door).begin();
+        let body = Body::from_stream(stream);
+        let mut body = WatchedBody::new(body, under_way, Some(Arc::clone(&progress)));
+        // Asked for, and the job has nothing yet.
+        assert!(futures::poll!(body.frame()).is_pending());
+        let waited = tokio::time::timeout(rest * 10, progress.stalled(rest)).await;
+        assert!(waited.is_err(), "the job takes its time");
+        sender
+            .send(Ok(Bytes::from_static(b"x")))
+            .await
+            .expect("taken");
+        assert!(body.frame().await.is_some());
+        let waited = tokio::time::timeout(rest * 3, progress.stalled(rest)).await;
+        assert!(waited.is_ok(), "nothing was asked for since");
+    }
+}

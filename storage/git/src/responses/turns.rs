@@ -1,0 +1,223 @@
+//! Whose answer is made next: counting what of a repository a client lacks takes memory and a processor.
+//!
+//! A few answers are made at once. When one ends, the next is of the repository that has the fewest of them made, and among
+//! equals the one that waits for the longest; those without a token never have all places. So thirty requests for one
+//! repository keep nobody waiting who asks for another one.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use crate::protocol::{Asker, Stop};
+
+/// Answers made at once to clients that have nothing in common with the server.
+const CLONES_MAX: usize = 4;
+/// Of those, for clients without a token.
+const ANONYMOUS_CLONES_MAX: usize = 2;
+/// Answers made at once to clients that have some of the history: they cost much less.
+const FETCHES_MAX: usize = 16;
+/// Of those, for clients without a token.
+const ANONYMOUS_FETCHES_MAX: usize = 8;
+/// How often who waits looks at its own deadline.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What an answer costs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// The client has nothing that the server knows.
+    Clone,
+    /// It has some of the history.
+    Fetch,
+}
+
+impl Work {
+    const fn places(self, asker: Asker) -> usize {
+        match (self, asker) {
+            (Self::Clone, Asker::Known) => CLONES_MAX,
+            (Self::Clone, Asker::Anybody) => ANONYMOUS_CLONES_MAX,
+            (Self::Fetch, Asker::Known) => FETCHES_MAX,
+            (Self::Fetch, Asker::Anybody) => ANONYMOUS_FETCHES_MAX,
+        }
+    }
+}
+
+/// The turns of a server.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// In the order in which they came.
+    waiting: Vec<Ticket>,
+    made: Vec<Ticket>,
+}
+
+#[derive(Debug, Clone)]
+struct Ticket {
+    number: u64,
+    work: Work,
+    asker: Asker,
+    repository: Arc<[u8]>,
+}
+
+impl State {
+    fn made(&self, is_it: impl Fn(&Ticket) -> bool) -> usize {
+        self.made.iter().filter(|made| is_it(made)).count()
+    }
+
+    fn has_place(&self, ticket: &Ticket) -> bool {
+        let of_work = |made: &Ticket| made.work == ticket.work;
+        let of_asker = |made: &Ticket| of_work(made) && made.asker == ticket.asker;
+        self.made(of_work) < ticket.work.places(Asker::Known)
+            && self.made(of_asker) < ticket.work.places(ticket.asker)
+    }
+
+    /// Whose turn is next among those for whom there is a place.
+    fn next_of(&self, work: Work) -> Option<u64> {
+        let waiting = self.waiting.iter();
+        let may_go = waiting.filter(|ticket| ticket.work == work && self.has_place(ticket));
+        let rank = |ticket: &&Ticket| {
+            let made =
+                self.made(|made| made.work == ticket.work && made.repository == ticket.repository);
+            (made, ticket.number)
+        };
+        may_go.min_by_key(rank).map(|ticket| ticket.number)
+    }
+}
+
+impl Turns {
+    /// Waits for a turn; `None` when the deadline passed first.
+    pub(super) fn take(
+        self: &Arc<Self>,
+        work: Work,
+        asker: Asker,
+        repository: &[u8],
+        stop: &Stop,
+    ) -> Option<MakingTurn> {
+        let mut state = self.lock();
+        let number = state.next;
+        state.next += 1;
+        let ticket = Ticket {
+            number,
+            work,
+            asker,
+            repository: repository.into(),
+        };
+        state.waiting.push(ticket.clone());
+        let got = loop {
+            if state.next_of(work) == Some(number) {
+                break true;
+            }
+            if stop.is_set() {
+                break false;
+            }
+            let waited = self.changed.wait_timeout(state, LOOK_EVERY);
+            state = waited.unwrap_or_else(PoisonError::into_inner).0;
+        };
+        state.waiting.retain(|waiting| waiting.number != number);
+        if got {
+            state.made.push(ticket);
+        }
+        drop(state);
+        // There may be a place for the next one as well, or it was this one that stood in front of it.
+        self.changed.notify_all();
+        got.then(|| MakingTurn {
+            turns: Arc::clone(self),
+            number,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Leave to make an answer, until it is dropped.
+#[derive(Debug)]
+pub(crate) struct MakingTurn {
+    turns: Arc<Turns>,
+    number: u64,
+}
+
+impl Drop for MakingTurn {
+    fn drop(&mut self) {
+        let mut state = self.turns.lock();
+        state.made.retain(|made| made.number != self.number);
+        drop(state);
+        self.turns.changed.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+
+    /// A turn that is there now.
+    fn now(turns: &Arc<Turns>, work: Work, asker: Asker, repository: &str) -> Option<MakingTurn> {
+        let stopped = Stop::default();
+        stopped.stop();
+        turns.take(work, asker, repository.as_bytes(), &stopped)
+    }
+
+    #[test]
+    fn those_without_a_token_leave_places_to_others() {
+        let turns = Arc::new(Turns::default());
+        let clone = |asker| now(&turns, Work::Clone, asker, "r");
+        let anybody: Vec<_> = (0..ANONYMOUS_CLONES_MAX)
+            .map(|_| clone(Asker::Anybody).unwrap())
+            .collect();
+        assert!(clone(Asker::Anybody).is_none());
+        let known: Vec<_> = (ANONYMOUS_CLONES_MAX..CLONES_MAX)
+            .map(|_| clone(Asker::Known).unwrap())
+            .collect();
+        assert!(clone(Asker::Known).is_none());
+        assert!(now(&turns, Work::Fetch, Asker::Anybody, "r").is_some());
+        drop(anybody);
+        let more: Vec<_> = (0..ANONYMOUS_CLONES_MAX)
+            .map(|_| clone(Asker::Known).unwrap())
+            .collect();
+        assert!(clone(Asker::Anybody).is_none(), "all places are taken");
+        drop((known, more));
+        assert!(turns.lock().made.is_empty() && turns.lock().waiting.is_empty());
+    }
+
+    /// Thirty requests for one repository made a clone of another one wait for all of them.
+    #[test]
+    fn another_repository_does_not_wait_for_all_of_a_flood() {
+        let turns = Arc::new(Turns::default());
+        let flood = || now(&turns, Work::Clone, Asker::Known, "flood");
+        let mut made: VecDeque<_> = (0..CLONES_MAX).map(|_| flood().unwrap()).collect();
+        let wait = |repository: &'static str| {
+            let before = turns.lock().next;
+            let (told, got) = std::sync::mpsc::sync_channel(1);
+            let waiting = {
+                let turns = Arc::clone(&turns);
+                #[expect(clippy::disallowed_methods, reason = "a client that waits")]
+                std::thread::spawn(move || {
+                    let stop = Stop::default();
+                    let turn = turns.take(Work::Clone, Asker::Known, repository.as_bytes(), &stop);
+                    told.send(repository).unwrap();
+                    turn
+                })
+            };
+            while turns.lock().next == before {
+                std::thread::yield_now();
+            }
+            (waiting, got)
+        };
+        let first = wait("flood");
+        let other = wait("other");
+        drop(made.pop_front());
+        let long = Duration::from_secs(60);
+        assert_eq!(other.1.recv_timeout(long), Ok("other"));
+        assert!(first.1.try_recv().is_err(), "it came first, and waits");
+        drop(made.pop_front());
+        assert_eq!(first.1.recv_timeout(long), Ok("flood"));
+        let turn = other.0.join().unwrap();
+        assert!(turn.is_some() && first.0.join().unwrap().is_some());
+    }
+}
