@@ -27,12 +27,12 @@ pub(crate) enum DataDirError {
     /// Others may look into it, and it cannot be closed to them.
     #[error(
         "the data directory {path} is open to other users of this machine (mode {mode:o}) and cannot be closed to them: \
-         {source}: it must belong to the user that the node runs as, with mode 700"
+         {why}: it must belong to the user that the node runs as, with mode 700"
     )]
     Open {
         path: PathBuf,
         mode: u32,
-        source: io::Error,
+        why: String,
     },
     /// Another process lives in it.
     #[error("the data directory {path} is in use by another process{}", by(*.pid))]
@@ -213,6 +213,10 @@ fn check_log(path: &Path, life: Life) -> Result<(), DataDirError> {
 
 /// What a data directory may be opened with by others than its owner, and a new one gets.
 const OWN_MODE: u32 = 0o700;
+/// The bits of a mode that let anybody but the owner in.
+const OTHERS: u32 = 0o077;
+/// Of those, the ones that let every user of the machine in.
+const EVERYBODY: u32 = 0o007;
 
 /// Makes a data directory that only its owner can look into.
 ///
@@ -223,29 +227,55 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
 }
 
 /// Takes other users' access to the directory: it holds what everybody pushed, keys, and the passwords of mirrors. Earlier
-/// releases made it as open as other new directories.
+/// releases made it as open as other new directories. Where the system keeps its mode (a mount of another owner), the node
+/// starts only if no more than its group may look into it: that is what such mounts are made with.
 fn close_to_others(path: &Path) -> Result<(), DataDirError> {
+    let before = mode(path)?;
+    if before & OTHERS == 0 {
+        return Ok(());
+    }
+    let closed = before & !OTHERS;
+    let refused = fs::set_permissions(path, Permissions::from_mode(closed)).err();
+    // Some file systems take the change and do not make it.
+    let after = mode(path)?;
+    is_closed(path, after, refused.as_ref())?;
+    if after & OTHERS == 0 {
+        tracing::warn!(
+            path = %path.display(),
+            "the data directory was open to other users of this machine (mode {before:o}): it is {after:o} from here on"
+        );
+    } else {
+        tracing::warn!(
+            path = %path.display(),
+            "the data directory is open to its group (mode {after:o}) and cannot be closed to it: its members read all \
+             repositories and the passwords of mirrors"
+        );
+    }
+    Ok(())
+}
+
+fn mode(path: &Path) -> Result<u32, DataDirError> {
     let known = fs::metadata(path).map_err(|source| DataDirError::Io {
         path: path.to_owned(),
         source,
     })?;
-    let mode = known.permissions().mode() & 0o7777;
-    if mode & !OWN_MODE & 0o777 == 0 {
+    Ok(known.permissions().mode() & 0o7777)
+}
+
+/// Refuses what every user of the machine may still look into, after it was `refused` to change that, or not.
+fn is_closed(path: &Path, mode: u32, refused: Option<&io::Error>) -> Result<(), DataDirError> {
+    if mode & EVERYBODY == 0 {
         return Ok(());
     }
-    let closed = mode & !0o077;
-    fs::set_permissions(path, Permissions::from_mode(closed)).map_err(|source| {
-        DataDirError::Open {
-            path: path.to_owned(),
-            mode,
-            source,
-        }
-    })?;
-    tracing::warn!(
-        path = %path.display(),
-        "the data directory was open to other users of this machine (mode {mode:o}): it is {closed:o} from here on"
+    let why = refused.map_or_else(
+        || "its file system keeps the mode".to_owned(),
+        ToString::to_string,
     );
-    Ok(())
+    Err(DataDirError::Open {
+        path: path.to_owned(),
+        mode,
+        why,
+    })
 }
 
 fn make_folder(path: &Path) -> io::Result<()> {
@@ -418,6 +448,22 @@ mod tests {
         let new = path.join("new");
         make(&new).expect("made");
         assert_eq!(mode(&new), 0o700);
+    }
+
+    /// On a mount that has an owner and a mode of its own the node did not start, though nobody could look into it.
+    #[test]
+    fn a_mode_that_stays_is_taken_if_only_the_group_may_look() {
+        let path = Path::new("/data");
+        let kept = io::Error::from(io::ErrorKind::PermissionDenied);
+        for mode in [0o770, 0o750, 0o700] {
+            is_closed(path, mode, Some(&kept)).expect("closed to everybody else");
+        }
+        for mode in [0o755, 0o701] {
+            let error = is_closed(path, mode, Some(&kept)).expect_err("open");
+            assert!(error.to_string().contains("permission denied"), "{error}");
+            let error = is_closed(path, mode, None).expect_err("open").to_string();
+            assert!(error.contains("keeps the mode"), "{error}");
+        }
     }
 
     #[test]
