@@ -234,7 +234,7 @@ impl Job {
         let how = Transfer {
             selection: Selection::Project,
             prune: self.prune,
-            removals: self.removals,
+            removals: self.removals.clone(),
             directory: &self.directory,
             updates_max: limits::REF_UPDATES_MAX,
         };
@@ -280,7 +280,8 @@ async fn copy(
     if console.ask(&question)? != repo {
         return Err(CliError::NotPruned { repo });
     }
-    job.removals = Removals::Everything;
+    // What came there meanwhile was not asked about.
+    job.removals = Removals::Agreed(losses.deleted.into_iter().collect());
     run(again, told, console, move |watch| job.copy(watch)).await
 }
 

@@ -1,6 +1,6 @@
 //! What a transfer takes from its destination: refs that the source does not have, and values that it replaces.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use henge_types::{ObjectId, RefName};
@@ -13,11 +13,13 @@ use crate::transfer::{Prune, Selection};
 const NAMES_SHOWN: usize = 20;
 
 /// How much of what a destination has a transfer may delete, where it deletes at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Removals {
     /// At most half of the refs: more at once is more often a source that lost something, or another one than was meant.
     #[default]
     Half,
+    /// Those that somebody agreed to, and no other one.
+    Agreed(BTreeSet<RefName>),
     /// Everything that the source does not have.
     Everything,
 }
@@ -82,20 +84,25 @@ pub(crate) fn check_removals(
     wanted: &BTreeMap<RefName, ObjectId>,
     current: &BTreeMap<RefName, ObjectId>,
     selection: Selection,
-    removals: Removals,
+    removals: &Removals,
 ) -> Result<(), Error> {
     let taken = current.keys().filter(|name| selection.takes(name));
     let of = taken.clone().count();
     let gone = taken.filter(|name| !wanted.contains_key(*name));
     let deleted: Vec<RefName> = gone.cloned().collect();
-    match removals {
-        Removals::Half if deleted.len() > of / 2 => Err(Error::Losses(Box::new(Losses {
-            deleted,
-            replaced: Vec::new(),
-            of,
-        }))),
-        Removals::Half | Removals::Everything => Ok(()),
+    let may_go = match removals {
+        Removals::Half => deleted.len() <= of / 2,
+        Removals::Agreed(agreed) => deleted.iter().all(|name| agreed.contains(name)),
+        Removals::Everything => true,
+    };
+    if may_go {
+        return Ok(());
     }
+    Err(Error::Losses(Box::new(Losses {
+        deleted,
+        replaced: Vec::new(),
+        of,
+    })))
 }
 
 /// Names, as many as a person reads.
@@ -197,6 +204,23 @@ mod tests {
         }
     }
 
+    /// What came between the question and the answer was deleted with what had been asked about.
+    #[test]
+    fn what_nobody_was_asked_about_does_not_go() {
+        let wanted = BTreeMap::new();
+        let name = |name: &str| -> RefName { name.parse().unwrap() };
+        let of = |names: &[&str]| -> BTreeMap<RefName, ObjectId> {
+            names.iter().map(|one| (name(one), id(1))).collect()
+        };
+        let asked = ["refs/heads/a", "refs/heads/b"];
+        let agreed = Removals::Agreed(asked.map(name).into());
+        let check = |current| check_removals(&wanted, &current, Selection::Project, &agreed);
+        check(of(&asked)).unwrap();
+        check(of(&["refs/heads/b"])).unwrap();
+        let error = check(of(&["refs/heads/b", "refs/heads/new"])).unwrap_err();
+        assert!(error.to_string().contains("refs/heads/new"), "{error}");
+    }
+
     /// A source that had lost most of its branches took them from every copy of it.
     #[test]
     fn more_than_half_goes_only_where_that_is_said() {
@@ -205,7 +229,12 @@ mod tests {
             (0..count).map(one).collect()
         };
         let check = |left, before, removals| {
-            check_removals(&values(left), &values(before), Selection::Project, removals)
+            check_removals(
+                &values(left),
+                &values(before),
+                Selection::Project,
+                &removals,
+            )
         };
         for (left, before, fits) in [
             (4, 4, true),

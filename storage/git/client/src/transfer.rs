@@ -156,13 +156,13 @@ pub enum Prune {
 }
 
 /// How a transfer goes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Transfer<'a> {
     /// Which refs.
     pub selection: Selection,
     /// What becomes of others.
     pub prune: Prune,
-    /// How many of them may be deleted.
+    /// Which of them may be deleted.
     pub removals: Removals,
     /// Where packs lie in between.
     pub directory: &'a Path,
@@ -313,7 +313,7 @@ pub fn transfer_listed(
         return Err(Error::Empty);
     }
     if deletes {
-        check_removals(&wanted, &current, transfer.selection, transfer.removals)?;
+        check_removals(&wanted, &current, transfer.selection, &transfer.removals)?;
     }
     let first = summary.default_branch.clone();
     let updates = plan(&wanted, &current, first.as_ref(), transfer);
