@@ -2,6 +2,7 @@
 
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
+use henge_types::command::VERSION_PUSH_RULES;
 use henge_types::{
     Command, Generation, PushRules, Refusal, Reply, RepoId, RepoLimits, RepoPath, ShardCommand,
 };
@@ -43,11 +44,19 @@ impl Inner {
         self.set_in_shard(principal, path, set).await
     }
 
-    /// Read by the leader of the shard.
+    /// Read by the leader of the shard. Before the cluster has come to the level, no repository has any but the usual ones,
+    /// and the leader may be of a release that does not understand the question.
     pub(crate) async fn push_rules(
         self: &std::sync::Arc<Self>,
         path: &RepoPath,
     ) -> Result<PushRules, ServiceError> {
+        if !self.cluster.all_have_said(VERSION_PUSH_RULES) {
+            // What is known here may be old: with this read it is not.
+            self.catalogue.find(path, Freshness::Linearizable).await?;
+            if !self.cluster.all_have_said(VERSION_PUSH_RULES) {
+                return Ok(PushRules::default());
+            }
+        }
         match self.ask_maintenance(path, MaintainVerb::PushRules).await? {
             MaintainAnswer::PushRules(rules) => Ok(rules),
             other @ (MaintainAnswer::Stats(_)

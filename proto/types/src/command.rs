@@ -33,6 +33,8 @@ pub const VERSION_MIRROR_REMOVALS: u32 = 5;
 pub const VERSION_PUSH_RULES: u32 = 5;
 /// The release level from which nodes tell each other that a read is asked by somebody of whom nothing is known.
 pub const VERSION_READS_OF_ANYBODY: u32 = 5;
+/// The release level from which a fork of a private repository is private, whatever its command says.
+pub const VERSION_FORKS_AS_PARENT: u32 = 5;
 
 /// A command as it rides in a log entry, with what `apply` may know of the world outside.
 #[derive(Debug, Clone, PartialEq, Eq)]

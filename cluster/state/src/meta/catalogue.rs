@@ -1,5 +1,6 @@
 //! The catalogue of repositories: who has which name, and how far creation and deletion are.
 
+use henge_types::command::VERSION_FORKS_AS_PARENT;
 use henge_types::{CreateRepo, Refusal, Reply, RepoId, RepoRecord, RepoState};
 
 use super::{MetaView, naming};
@@ -7,6 +8,7 @@ use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Action, Outcome};
+use crate::version::version;
 use crate::view::View;
 
 /// Takes a name and an id. Again for the same repository is answered with its record.
@@ -32,16 +34,21 @@ pub(super) fn reserve(
     let source = create
         .forked_from
         .and_then(|source| catalogue.repo(&source));
-    let fits = source.is_none_or(|source| source.object_format == create.object_format);
+    let fits = source
+        .as_ref()
+        .is_none_or(|source| source.object_format == create.object_format);
     if !fits || !create.default_branch.is_branch() {
         return refused(Refusal::Invalid);
     }
+    let mut private = create.private;
     if let Some(parent) = create.forked_from {
-        let found = catalogue.repo(&parent);
-        let found = found.filter(|found| found.state == RepoState::Ready);
-        if found.is_none_or(|found| found.network != create.network) {
+        let found = source.filter(|found| found.state == RepoState::Ready);
+        let found = found.filter(|found| found.network == create.network);
+        let Some(found) = found else {
             return refused(Refusal::NoSuchRepo { repo: parent });
-        }
+        };
+        // It may have become private after whoever forks it had looked.
+        private |= found.private && version(changes.before()) >= VERSION_FORKS_AS_PARENT;
     }
     let now_ms = entry.now_ms;
     let path_key = create.path.key();
@@ -51,7 +58,7 @@ pub(super) fn reserve(
         path: create.path.clone(),
         generation: naming::highest_generation(changes, &path_key).next(),
         state: RepoState::Reserved,
-        private: create.private,
+        private,
         description: create.description.clone(),
         default_branch: create.default_branch.clone(),
         created_at_ms: now_ms,

@@ -1,5 +1,6 @@
 //! Mirrors: their settings, and who may run them when.
 
+use henge_types::command::VERSION_MIRROR_REMOVALS;
 use henge_types::limits::{MIRROR_LEASE_MS_MAX, MIRROR_REASON_BYTES_MAX, MIRRORS_MAX};
 use henge_types::stored::{self, number};
 use henge_types::{
@@ -13,6 +14,7 @@ use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
+use crate::version::version;
 use crate::view::View;
 
 /// The pause after a first failure, milliseconds; it doubles, up to the interval.
@@ -79,6 +81,7 @@ pub(super) fn edit(
     let Some(mut mirror) = before.mirror(&edit.repo, &edit.mirror) else {
         return wrong_state(&edit.repo);
     };
+    let removal = removal_of_edit(changes, &mirror, edit);
     let settings = &mut mirror.settings;
     match (&edit.url, &edit.secret) {
         (Some(_), SecretEdit::Keep) => return refused(Refusal::Invalid),
@@ -98,7 +101,7 @@ pub(super) fn edit(
         mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
     }
     put(changes, &mirror);
-    put_removal(changes, entry, &mirror, edit.removal);
+    put_removal(changes, entry, &mirror, removal);
     Outcome::reply(Reply::Done)
 }
 
@@ -288,6 +291,24 @@ fn is_running(
 ) -> bool {
     let mirror = before.mirror(repo, mirror);
     mirror.is_some_and(|mirror| mirror.fence == fence && mirror.run.is_some())
+}
+
+/// What the runs after an edit may remove; nothing new without an answer. Whoever edits looked at an address that another
+/// edit has changed since: what was agreed to there does not hold here.
+fn removal_of_edit(
+    changes: &Changes<'_, impl View>,
+    mirror: &Mirror,
+    edit: &EditMirror,
+) -> Option<MirrorRemoval> {
+    let moves = edit
+        .url
+        .as_ref()
+        .is_some_and(|url| *url != mirror.settings.url);
+    let is_told = version(changes.before()) >= VERSION_MIRROR_REMOVALS;
+    match edit.removal {
+        None if moves && is_told => Some(MirrorRemoval::Nothing),
+        said => said,
+    }
 }
 
 /// Sets what the next runs may remove, if that is said.

@@ -1,6 +1,7 @@
 //! Editing, archiving and renaming repositories.
 
 use henge_state::{Action, pending_actions};
+use henge_types::command::VERSION_FORKS_AS_PARENT;
 use henge_types::limits::{FORMER_PATHS_MAX, TOPICS_MAX};
 use henge_types::{
     Command, CreateRepo, EditRepo, Generation, LogIndex, MetaCommand, RefRefusal, Refusal, Reply,
@@ -319,4 +320,36 @@ fn forks_are_found_by_what_they_are_forks_of_while_they_serve() {
     assert_eq!(forks(&meta, 1), ["d/four"]);
     // One whose parent is gone is still a fork of it.
     assert_eq!(forks(&meta, 2), ["c/three"]);
+}
+
+/// A repository was made private while somebody forked it: the fork showed it to everybody.
+#[test]
+fn a_fork_is_private_if_its_parent_is_by_then() {
+    let fork = |number: u8, private: bool| {
+        Command::Meta(MetaCommand::ReserveRepo(CreateRepo {
+            network: network(1),
+            forked_from: Some(repo_id(1)),
+            private,
+            ..new_repo(number, &format!("b/{number}"))
+        }))
+    };
+    let show = |public: bool| {
+        edit(EditRepo {
+            private: Some(!public),
+            ..EditRepo::nothing(repo_id(1))
+        })
+    };
+    for level in [VERSION_FORKS_AS_PARENT - 1, VERSION_FORKS_AS_PARENT] {
+        let mut meta = ready(&[(1, "a/one")]);
+        meta.run(Command::VersionBarrier { version: level });
+        meta.run(fork(2, false));
+        assert!(!record(&meta, 2).private, "the parent is public");
+        meta.run(show(false));
+        meta.run(fork(3, false));
+        let follows = level >= VERSION_FORKS_AS_PARENT;
+        assert_eq!(record(&meta, 3).private, follows, "level {level}");
+        meta.run(show(true));
+        meta.run(fork(4, true));
+        assert!(record(&meta, 4).private, "it was asked for");
+    }
 }

@@ -104,6 +104,34 @@ fn a_loss_can_be_agreed_to_and_goes_with_the_mirror() {
     assert_eq!(removal(&shard), None);
 }
 
+/// Two people led a mirror elsewhere at once: what one had agreed to was taken from where the other led it.
+#[test]
+fn what_was_agreed_to_for_one_address_holds_for_no_other() {
+    let mut shard = shard_with(MirrorKind::Pull, None);
+    let version = VERSION_MIRROR_REMOVALS;
+    shard.run(Command::VersionBarrier { version });
+    assert_eq!(
+        shard.reply(led_elsewhere(MirrorRemoval::Everything)),
+        Reply::Done
+    );
+    // Made when it was at that address already, as far as its author knew.
+    let back = |url: &str| {
+        let url = url.to_owned();
+        edit(1, move |edit| {
+            edit.url = Some(url);
+            edit.secret = SecretEdit::Remove;
+        })
+    };
+    shard.run(back("https://example.org/b.git"));
+    assert_eq!(
+        removal(&shard),
+        Some(MirrorRemoval::Everything),
+        "it is there"
+    );
+    shard.run(back("https://example.org/c.git"));
+    assert_eq!(removal(&shard), Some(MirrorRemoval::Nothing));
+}
+
 fn commands() -> Vec<Command> {
     vec![
         set_with(1, MirrorKind::Pull, Some(MirrorRemoval::Nothing)),
