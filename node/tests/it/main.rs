@@ -10,6 +10,7 @@
 
 mod compat;
 mod dev;
+mod flood;
 mod gits;
 mod node_run;
 mod pages;

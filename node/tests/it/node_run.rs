@@ -111,7 +111,7 @@ fn status(address: &str, path: &str, token: &str) -> Option<u16> {
     answer.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// SIGHUP stopped a node, and so did every exchange of a token.
+/// SIGHUP stopped a node, and so did every exchange of a token. A file that cannot be used would lock everybody out.
 #[test]
 fn tokens_are_exchanged_without_a_restart() {
     const NEW: &str = "the-next-token-of-the-administrator";
@@ -136,7 +136,9 @@ fn tokens_are_exchanged_without_a_restart() {
 
     let mut run = command(&["node", "run", "--config", &config]);
     run.env("HENGE_AUTH_METRICS_TOKEN_FILE", &scraper);
-    let mut node = Running::start(run);
+    let log_file = dir.path().join("log");
+    let mut node = Running::start_logging(run, &log_file);
+    let log = || fs::read_to_string(&log_file).expect("a log");
     let answers = |token: &str, wanted: u16| {
         until("the answer", || {
             (status(&address, version, token)? == wanted).then_some(())
@@ -151,13 +153,24 @@ fn tokens_are_exchanged_without_a_restart() {
     node.signal(Signal::HUP);
     answers(NEW, 200);
     answers(&old, 200);
+    fs::write(&file, "short\n").expect("written");
+    node.signal(Signal::HUP);
+    until("the line about the file", || {
+        let said = log().contains("the tokens stay as they were");
+        said.then_some(())
+    });
+    for token in [NEW, old.as_str()] {
+        assert_eq!(status(&address, version, token), Some(200));
+    }
     fs::write(&file, format!("{NEW}\n")).expect("written");
     node.signal(Signal::HUP);
     answers(&old, 401);
     answers(NEW, 200);
 
     node.signal(Signal::TERM);
-    let (ended, log) = node.wait();
+    // The process that was started has lived until now.
+    let (ended, _) = node.wait();
+    let log = log();
     assert!(ended.success(), "{log}");
     assert_eq!(
         log.matches("the tokens were read again").count(),

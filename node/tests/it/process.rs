@@ -1,5 +1,6 @@
 //! Processes of the binary, ended with the test whatever becomes of it.
 
+use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::TcpListener;
 use std::path::Path;
@@ -76,10 +77,20 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    pub(crate) fn start(mut command: Command) -> Self {
+    pub(crate) fn start(command: Command) -> Self {
+        Self::start_with(command, Stdio::piped())
+    }
+
+    /// The same with its standard error in a file, which can be read while it runs.
+    pub(crate) fn start_logging(command: Command, log: &Path) -> Self {
+        let log = File::create(log).expect("a log");
+        Self::start_with(command, log.into())
+    }
+
+    fn start_with(mut command: Command, errors: Stdio) -> Self {
         let mut child = command
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(errors)
             .spawn()
             .expect("the binary runs");
         let stdout = child.stdout.take().expect("piped");
@@ -125,11 +136,15 @@ impl Running {
         }
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn signal(&self, which: Signal) {
         signal(self.child.id(), which);
     }
 
-    /// Waits for its end; answers how, and all that it said on standard error.
+    /// Waits for its end; answers how, and all that it said on standard error, unless that is in a file.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let status = until("the end of the process", || {
             self.child.try_wait().expect("waited")

@@ -2,8 +2,13 @@
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
-use crate::process::{Running, command, henge, text};
+use henge_types::limits;
+
+use crate::flood::{CLOSED, Flood, HERE, Memory, Version, alone, clone_of, clone_time_max};
+use crate::process::{Running, command, henge, text, until};
+use crate::ring::harness::large_tree;
 
 fn git(folder: &Path, args: &[&str]) -> Output {
     Command::new("git")
@@ -115,6 +120,69 @@ fn http2_is_spoken_to_clients_that_know() {
             &format!("{url}/demo.git"),
         ],
     );
+    let (status, errors) = running.interrupt();
+    assert!(status.success(), "{errors}");
+}
+
+/// 64 clones with a window of 0, on one connection, stopped the whole server.
+#[test]
+fn clones_that_take_nothing_stop_no_other_client() {
+    const STREAMS: usize = 64;
+    /// What one connection has of the places for fetches.
+    const PLACES: usize = limits::BLOCKING_JOBS_MAX / 8;
+    let _alone = alone();
+    let dir = tempfile::tempdir().expect("a folder");
+    let root = dir.path();
+    let work = large_tree(root, "work");
+    let tip = ok(&work, &["rev-parse", "HEAD"]).trim().to_owned();
+    ok(root, &["clone", "-q", "--bare", "work", "large.git"]);
+    let repack = ["-c", "core.compression=0", "repack", "-adq"];
+    ok(&root.join("large.git"), &repack);
+
+    let (running, url) = serve(root, &[]);
+    let large = format!("{url}/large.git");
+    let clone_time = |name: &str| {
+        // A server that stands still fails the clone, and not only the time that the whole test may take.
+        let patience = ["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"];
+        let clone: [&str; 5] = ["clone", "-q", "--bare", &large, name];
+        let began = Instant::now();
+        ok(root, &[&patience[..], &clone[..]].concat());
+        began.elapsed()
+    };
+    let mut usual: Vec<Duration> = ["a", "b", "c"].into_iter().map(&clone_time).collect();
+    usual.sort_unstable();
+    let usual = usual[1];
+    let memory = Memory::of(running.pid());
+    let go_on = |name: &str| {
+        let took = clone_time(name);
+        assert!(
+            took <= clone_time_max(usual),
+            "a clone took {took:?}, usually {usual:?}"
+        );
+        memory.assert_bounded();
+    };
+
+    let address = url.strip_prefix("http://").expect("HTTP");
+    let mut flood = Flood::of(address.parse().expect("an address"));
+    let requests = (0..STREAMS).map(|_| clone_of("large", Version::Two, &tip, None));
+    flood.connection(HERE, CLOSED, requests);
+    until("the first answers to begin", || {
+        (flood.begun() >= PLACES).then_some(())
+    });
+    // The others wait for places.
+    go_on("d");
+    until("all answers to begin", || {
+        (flood.begun() == STREAMS).then_some(())
+    });
+    go_on("e");
+    assert_eq!(
+        (flood.count(200), flood.count(429)),
+        (PLACES, STREAMS - PLACES),
+        "{:?}",
+        flood.answers()
+    );
+    drop(flood);
+    memory.assert_given_back();
     let (status, errors) = running.interrupt();
     assert!(status.success(), "{errors}");
 }

@@ -500,6 +500,17 @@ pub(super) fn commit_large(tree: &Path, name: &str, bytes: usize, seed: u64) -> 
     git(tree, &["rev-parse", "HEAD"])
 }
 
+/// A work tree whose commits have 32 MiB that do not compress.
+pub(crate) fn large_tree(dir: &Path, name: &str) -> PathBuf {
+    let tree = work_tree(dir, name);
+    // In vain, and slow.
+    git(&tree, &["config", "core.compression", "0"]);
+    for number in 0..4 {
+        commit_large(&tree, &format!("noise-{number}"), 8 << 20, 2 * number + 1);
+    }
+    tree
+}
+
 /// A bare repository of `commits` commits with about four objects each, by fast-import.
 pub(super) fn generated(dir: &Path, name: &str, commits: u32) -> PathBuf {
     let path = dir.join(name);
