@@ -4,16 +4,19 @@
 //!
 //! - `door`: the places of connections. `watched`: their requests. `impatient`: their sockets.
 //! - `standing`: what is answered when all places are taken.
+//! - `strict`, `guard`: which requests are refused. `refusals`: what an operator sees of that.
 
 mod door;
 mod guard;
 mod impatient;
 #[cfg(test)]
 mod raw_tests;
+mod refusals;
 mod standing;
 mod strict;
 mod watched;
 
+use std::error::Error as _;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -21,8 +24,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
-use henge_api::PeerAddress;
-use henge_git::http::Peer;
 use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
 use henge_types::limits;
@@ -32,11 +33,18 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use door::{Door, Entered, Place};
+use door::{Bounds, Door, Entered, Place};
 use impatient::Impatient;
+use refusals::{Client, Refusal, Refusals};
 use strict::Strict;
 use watched::{Progress, STREAM, Watched};
 
+/// The places of connections.
+const PLACES: Bounds = Bounds {
+    max: limits::CONNECTIONS_MAX,
+    kept: limits::CONNECTIONS_KEPT_FOR_HEALTH,
+    kept_per_address: limits::CONNECTIONS_KEPT_PER_ADDRESS,
+};
 /// For the first bytes of a connection: clients connect when they have something to ask.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the head of a request, counted from the end of the one before: idle connections end too.
@@ -78,12 +86,24 @@ impl HttpServer {
         router: Router,
         scope: &Scope,
     ) -> io::Result<Self> {
+        Self::start_with(PLACES, listen, router, scope).await
+    }
+
+    /// The same with so many places.
+    async fn start_with(
+        places: Bounds,
+        listen: SocketAddr,
+        router: Router,
+        scope: &Scope,
+    ) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let address = listener.local_addr()?;
         let stopping = CancellationToken::new();
-        let door = Door::new(limits::CONNECTIONS_MAX, limits::CONNECTIONS_KEPT_FOR_HEALTH);
+        let door = Door::new(places);
+        let refusals = Refusals::default();
         let served = Served {
-            router: guard::guarded(router),
+            router: guard::guarded(router, refusals.clone()),
+            refusals,
             scope: scope.clone(),
             stopping: stopping.clone(),
         };
@@ -112,6 +132,7 @@ impl HttpServer {
 #[derive(Clone)]
 struct Served {
     router: Router,
+    refusals: Refusals,
     scope: Scope,
     stopping: CancellationToken,
 }
@@ -131,63 +152,84 @@ async fn accept(listener: TcpListener, door: Door, served: Served) {
                 continue;
             }
         };
-        let scope = served.scope.clone();
-        match door.enter(address.ip()) {
+        let address = address.ip();
+        let (scope, refusals) = (&served.scope, &served.refusals);
+        match door.enter(address) {
             Entered::Place(place) => {
-                let connection = serve(stream, (address, place), served.clone());
+                let client = refusals.client(address, place.number());
+                let connection = serve(stream, (client, place), served.clone());
                 scope.spawn("http connection", OnPanic::Log, connection);
             }
             Entered::Kept(place) => {
-                let answering = standing::answer(stream, served.router.clone(), place);
+                let client = refusals.client(address, place.number());
+                let answering = standing::answer(stream, (client, place), served.router.clone());
                 scope.spawn("http standing", OnPanic::Log, answering);
             }
-            Entered::Full => drop(stream),
+            Entered::Full => {
+                drop(stream);
+                refusals.note(Refusal::Full, address.to_canonical());
+            }
         }
     }
 }
 
-async fn serve(stream: TcpStream, (address, place): (SocketAddr, Place), served: Served) {
+async fn serve(stream: TcpStream, (client, place): (Client, Place), served: Served) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "the connection was gone before its first request");
         return;
     }
     let leave = place.leave().clone();
-    let answered = async {
-        let version = tokio::time::timeout(BEGIN_TIMEOUT, version(&stream));
-        let version = tokio::select! {
-            biased;
-            () = served.stopping.cancelled() => return,
-            version = version => version,
-        };
-        let peer = Peer {
-            address: door::client_of(address.ip()),
-            connection: place.number(),
-        };
-        let Served {
-            router,
-            scope,
-            stopping,
-        } = served;
-        let service = Watched::new(router, place, (peer, PeerAddress(address)));
-        let answered = match version {
-            Ok(Ok(Version::One)) => serve_one(stream, service, stopping).await,
-            Ok(Ok(Version::Two)) => serve_two(stream, service, scope, stopping).await,
-            Ok(Err(error)) => {
-                tracing::debug!(%error, "a connection broke before its first request");
-                return;
-            }
-            // Nothing came.
-            Err(_) => return,
-        };
-        if let Err(error) = answered {
-            // Clients come and go: of no interest unless one looks for it.
-            tracing::debug!(%error, "a connection broke");
-        }
-    };
+    let answered = answer(stream, (client.clone(), place), served);
     tokio::select! {
         biased;
-        () = leave.cancelled() => tracing::debug!("an idle connection gave its place to another one"),
+        () = leave.cancelled() => client.refused(Refusal::Displaced),
         () = answered => {}
+    }
+}
+
+/// Answers the requests of one connection.
+async fn answer(stream: TcpStream, (client, place): (Client, Place), served: Served) {
+    let begin = tokio::time::timeout(BEGIN_TIMEOUT, version(&stream));
+    let begin = tokio::select! {
+        biased;
+        () = served.stopping.cancelled() => return,
+        begin = begin => begin,
+    };
+    let version = match begin {
+        Ok(Ok(version)) => version,
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a connection broke before its first request");
+            return;
+        }
+        Err(_) => {
+            client.refused(Refusal::Late);
+            return;
+        }
+    };
+    let service = Watched::new(served.router, place, client.peer());
+    let (scope, stopping) = (served.scope, served.stopping);
+    let answered = match version {
+        Version::One => serve_one(stream, service, client.clone(), stopping).await,
+        Version::Two => serve_two(stream, service, (client.clone(), scope), stopping).await,
+    };
+    if let Err(error) = answered {
+        if is_malformed(version, &error) {
+            client.malformed();
+        }
+        // Clients come and go: of no interest unless one looks for it.
+        tracing::debug!(%error, "a connection broke");
+    }
+}
+
+/// Whether a connection ended because of what its client sent.
+fn is_malformed(version: Version, error: &hyper::Error) -> bool {
+    match version {
+        Version::One => error.is_parse(),
+        // What breaks the rules of frames comes from the library for them; what the network does is an error of the system.
+        Version::Two => {
+            let source = error.source().filter(|_| !error.is_timeout());
+            source.is_some_and(|source| !source.is::<io::Error>())
+        }
     }
 }
 
@@ -218,13 +260,15 @@ async fn version(stream: &TcpStream) -> io::Result<Version> {
 async fn serve_one(
     stream: TcpStream,
     service: Watched,
+    client: Client,
     stopping: CancellationToken,
 ) -> hyper::Result<()> {
+    let stream = Strict::new(Impatient::new(stream, client.clone()), client);
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(Strict::new(Impatient::new(stream))), service);
+        .serve_connection(TokioIo::new(stream), service);
     let mut connection = Box::pin(connection);
     tokio::select! {
         biased;
@@ -239,13 +283,14 @@ async fn serve_one(
 async fn serve_two(
     stream: TcpStream,
     service: Watched,
-    scope: Scope,
+    (client, scope): (Client, Scope),
     stopping: CancellationToken,
 ) -> hyper::Result<()> {
     let streams = Arc::new(Streams::default());
     let executor = StreamExecutor {
         scope,
         streams: Arc::clone(&streams),
+        client: client.clone(),
     };
     let connection = http2::Builder::new(executor)
         .timer(TokioTimer::new())
@@ -254,7 +299,7 @@ async fn serve_two(
         .max_send_buf_size(STREAM_BUFFER_BYTES_MAX)
         .keep_alive_interval(HEAD_TIMEOUT)
         .keep_alive_timeout(PING_TIMEOUT)
-        .serve_connection(TokioIo::new(Impatient::new(stream)), service);
+        .serve_connection(TokioIo::new(Impatient::new(stream, client)), service);
     let mut connection = Box::pin(connection);
     let is_idle = tokio::select! {
         biased;
@@ -301,6 +346,7 @@ impl Streams {
 struct StreamExecutor {
     scope: Scope,
     streams: Arc<Streams>,
+    client: Client,
 }
 
 /// Counts a request as ended, also when its task is cancelled.
@@ -319,6 +365,7 @@ where
     fn execute(&self, request: F) {
         self.streams.begun.fetch_add(1, Ordering::Release);
         let end = EndOnDrop(Arc::clone(&self.streams));
+        let client = self.client.clone();
         self.scope.spawn("http stream", OnPanic::Log, async move {
             let progress = Arc::new(Progress::default());
             let request = STREAM.scope(Arc::clone(&progress), request);
@@ -326,10 +373,8 @@ where
             tokio::select! {
                 biased;
                 () = request => {}
-                () = progress.stalled(ANSWER_REST_MAX) => {
-                    tracing::debug!("a request was cut off: its client takes nothing of the answer");
-                }
-                () = late => tracing::debug!("a request was cut off: it took too long"),
+                () = progress.stalled(ANSWER_REST_MAX) => client.refused(Refusal::StreamStalled),
+                () = late => client.refused(Refusal::StreamLate),
             }
             drop(end);
         });
@@ -342,6 +387,7 @@ mod tests {
     use axum::body::Body;
     use axum::routing::get;
     use henge_client::{Client, ClientError};
+    use std::net::IpAddr;
     use std::sync::Arc;
     use tokio::runtime::Handle;
     use tokio::sync::Notify;
@@ -445,6 +491,30 @@ mod tests {
                 assert!(scope.shutdown(LONG).await);
             })
             .await;
+    }
+
+    /// Nothing but the log at its finest level said that a flood of streams was cut off.
+    #[tokio::test(start_paused = true)]
+    async fn streams_that_are_cut_off_are_counted() {
+        let (recorder, page) = henge_api::MetricsHandle::recorder();
+        let _collecting = henge_api::metrics::set_default_local_recorder(&recorder);
+        let scope = Scope::root("test", Handle::current(), 1);
+        let executor = StreamExecutor {
+            scope: scope.clone(),
+            streams: Arc::default(),
+            client: Refusals::default().client(IpAddr::from([192, 0, 2, 1]), 1),
+        };
+        executor.execute(std::future::pending::<()>());
+        executor.execute(async {
+            STREAM.with(|progress| progress.given());
+            std::future::pending::<()>().await;
+        });
+        tokio::time::sleep(STREAM_TIME_MAX + BEGIN_TIMEOUT).await;
+        for reason in ["stream_late", "stream_stalled"] {
+            let line = format!("henge_api_listener_refusals_total{{reason=\"{reason}\"}} 1\n");
+            assert!(page.render().contains(&line), "{}", page.render());
+        }
+        assert!(scope.shutdown(LONG).await);
     }
 
     #[tokio::test]

@@ -15,7 +15,7 @@ use henge_git::http::{
 use henge_git::{
     Admission, BundleId, FetchPolicy, Protocol, PushHead, Service, advertise_missing, told_before,
 };
-use henge_runtime::Scope;
+use henge_runtime::{Clock, Scope};
 use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
@@ -88,6 +88,10 @@ impl GitService for Repos {
             }
             (Err(error), _) => Err(error),
         }
+    }
+
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.inner.clock)
     }
 
     async fn may_fetch(&self, caller: &Caller, repo: &str) -> Result<(), ServiceError> {

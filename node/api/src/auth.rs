@@ -16,18 +16,19 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use henge_git::http::{
-    Caller, Peer, PlaceBounds, Places, bundle_path, too_many_without_token, until_sent,
+    Caller, PlaceBounds, Places, bundle_path, too_many_without_token, until_sent,
 };
 use henge_runtime::Clock;
 use henge_types::{ErrorCode, limits};
-use http::header::AUTHORIZATION;
-use http::{HeaderMap, Method};
+use http::header::{AUTHORIZATION, CONNECTION};
+use http::{HeaderMap, HeaderValue, Method, Version};
 use std::sync::Arc;
 
 use crate::error::ApiError;
 use crate::metrics;
+use crate::refusal_log::{RefusalLine, RefusalLog, peer_of};
 use crate::tokens::{Opens, Tokens};
-use crate::wrong_tokens::{PeerAddress, TooMany, WrongTokens};
+use crate::wrong_tokens::{Answered, WrongTokens};
 
 /// The user that the token belongs to.
 const ADMIN: &str = "admin";
@@ -134,6 +135,7 @@ pub(crate) struct Gate {
     wrong_tokens: Arc<WrongTokens>,
     /// Requests without a token: they must not keep those with one waiting.
     anonymous: Places,
+    anonymous_log: Arc<RefusalLog>,
 }
 
 impl Gate {
@@ -150,8 +152,9 @@ impl Gate {
         Self {
             tokens,
             anonymous_reads,
-            wrong_tokens: Arc::new(WrongTokens::new(clock)),
+            wrong_tokens: Arc::new(WrongTokens::new(Arc::clone(&clock))),
             anonymous,
+            anonymous_log: Arc::new(RefusalLog::new(clock)),
         }
     }
 
@@ -223,17 +226,26 @@ pub(crate) async fn authenticate(
         }
         Err(refusal) => {
             metrics::auth_failed(refusal.label());
-            let mut error = ApiError::new(refusal.code(), refusal.message());
-            if refusal == Refusal::Wrong {
-                let peer = request.extensions().get::<PeerAddress>().copied();
-                if let Err(TooMany) = gate.wrong_tokens.one_more(peer).await {
-                    let text = "too many wrong tokens: try again";
-                    error = ApiError::new(ErrorCode::Throttled, text);
-                }
+            let peer = peer_of(&request);
+            let is_crowded = refusal == Refusal::Wrong
+                && gate.wrong_tokens.one_more(peer).await == Answered::Crowded;
+            let error = ApiError::new(refusal.code(), refusal.message());
+            let response = shaped(error, &request);
+            match is_crowded {
+                true => as_last(response, request.version()),
+                false => response,
             }
-            shaped(error, &request)
         }
     }
+}
+
+/// The answer, as the last one of its connection. HTTP/2 has no header for that.
+fn as_last(mut response: Response, version: Version) -> Response {
+    if version < Version::HTTP_2 {
+        let close = HeaderValue::from_static("close");
+        response.headers_mut().insert(CONNECTION, close);
+    }
+    response
 }
 
 /// Lets a request in that says nothing of who asks, if there are not too many already. Where there are, it is asked for a
@@ -246,6 +258,13 @@ async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response 
     } else {
         let Some(place) = gate.anonymous.try_enter(peer) else {
             metrics::anonymous("throttled");
+            if let Some(RefusalLine { address, held_back }) = gate.anonymous_log.line(peer) {
+                tracing::warn!(
+                    %address,
+                    held_back,
+                    "a request without a token found no place and was answered 401"
+                );
+            }
             return shaped(too_many_without_token().into(), &request);
         };
         Some(place)
@@ -257,10 +276,6 @@ async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response 
         Some(place) => response.map(|body| until_sent(body, place)),
         None => response,
     }
-}
-
-fn peer_of(request: &Request) -> Option<Peer> {
-    request.extensions().get::<Peer>().copied()
 }
 
 /// In the words of the API, or in text for git.
@@ -275,7 +290,6 @@ fn shaped(error: ApiError, request: &Request) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn headers(values: &[&str]) -> HeaderMap {
         let mut headers = HeaderMap::new();

@@ -20,6 +20,7 @@ mod health;
 pub mod metrics;
 mod origin;
 mod own;
+mod refusal_log;
 mod request;
 mod router;
 mod timestamp;
@@ -35,4 +36,3 @@ pub use backend::{
 pub use error::ApiError;
 pub use router::{ApiDeps, router};
 pub use tokens::{InvalidToken, TokenSet, Tokens};
-pub use wrong_tokens::PeerAddress;

@@ -1,7 +1,7 @@
 //! Metrics of this crate, the page that shows every crate's, and the list of them all.
 //!
 //! Labels: `method` (a known HTTP method or `other`), `route` (a template, never a name that a user chose),
-//! `status` (the HTTP status).
+//! `status` (the HTTP status). The address of a client is never one: the log names it.
 
 pub mod catalogue;
 mod handle;
@@ -13,6 +13,8 @@ use metrics::{
 };
 
 pub use handle::{InstallError, MetricsHandle};
+/// For tests of crates that record through this one.
+pub use metrics::set_default_local_recorder;
 
 /// Answered requests, by method, route and status.
 pub const REQUESTS: &str = "henge_api_requests_total";
@@ -26,6 +28,12 @@ pub const PANICS: &str = "henge_api_panics_total";
 pub const AUTH_FAILURES: &str = "henge_api_auth_failures_total";
 /// Requests without a token to what may be public, by result.
 pub const ANONYMOUS: &str = "henge_api_anonymous_requests_total";
+/// Answers to wrong tokens, by when they were given.
+pub const WRONG_TOKENS: &str = "henge_api_wrong_token_answers_total";
+/// Connections of the listener, by kind.
+pub const CONNECTIONS: &str = "henge_api_connections";
+/// Connections, requests and streams that the listener refused or ended, by reason.
+pub const LISTENER_REFUSALS: &str = "henge_api_listener_refusals_total";
 /// Always 1; its label is the release.
 pub const BUILD_INFO: &str = "henge_build_info";
 
@@ -61,6 +69,21 @@ pub fn describe() {
         Unit::Count,
         "Requests without a token to what may be public, by result (admitted, throttled)"
     );
+    describe_counter!(
+        WRONG_TOKENS,
+        Unit::Count,
+        "Answers to wrong tokens, by when they were given (at_once: among the first of an address; late: after a wait; crowded: at once, because as many wait as may)"
+    );
+    describe_gauge!(
+        CONNECTIONS,
+        Unit::Count,
+        "HTTP connections that are open, by kind (any, health: of those that are kept for health and metrics)"
+    );
+    describe_counter!(
+        LISTENER_REFUSALS,
+        Unit::Count,
+        "What the HTTP listener refused or ended, by reason (displaced: an idle connection, for a newcomer; busy: told 503; full: closed without an answer; late: no request came in time; malformed: no plain HTTP; stalled, stream_stalled: the client took nothing of an answer; stream_late: a request took too long)"
+    );
     describe_gauge!(
         BUILD_INFO,
         Unit::Count,
@@ -89,6 +112,23 @@ pub(crate) fn auth_failed(reason: &'static str) {
 
 pub(crate) fn anonymous(result: &'static str) {
     counter!(ANONYMOUS, "result" => result).increment(1);
+}
+
+pub(crate) fn wrong_token(answered: &'static str) {
+    counter!(WRONG_TOKENS, "answered" => answered).increment(1);
+}
+
+/// Tells how many connections the listener has: those that may ask anything, and those that are kept for health.
+pub fn connections(any: usize, health: usize) {
+    for (kind, held) in [("any", any), ("health", health)] {
+        let held = u32::try_from(held).unwrap_or(u32::MAX);
+        gauge!(CONNECTIONS, "kind" => kind).set(f64::from(held));
+    }
+}
+
+/// The listener refused or ended something, for one of the reasons that the description names.
+pub fn listener_refused(reason: &'static str) {
+    counter!(LISTENER_REFUSALS, "reason" => reason).increment(1);
 }
 
 /// One request in flight; counted until it is dropped.

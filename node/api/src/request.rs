@@ -11,15 +11,17 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures::FutureExt;
+use henge_git::http::Peer;
 use henge_runtime::Clock;
 use henge_types::{ErrorCode, limits};
 use http::header::CONTENT_TYPE;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tracing::{Instrument, field};
 
 use crate::error::ApiError;
 use crate::extract::{is_json, not_json};
 use crate::metrics;
+use crate::refusal_log::{RefusalLine, RefusalLog, peer_of};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// A client's own request id is taken over up to this length.
@@ -77,9 +79,32 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
+/// What the layer around everything needs.
+#[derive(Debug, Clone)]
+pub(crate) struct Observer {
+    clock: Arc<dyn Clock>,
+    throttled: Arc<RefusalLog>,
+}
+
+impl Observer {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let throttled = Arc::new(RefusalLog::new(Arc::clone(&clock)));
+        Self { clock, throttled }
+    }
+
+    /// Logs an answer 429: a bound of the node or of the repository was reached.
+    fn answered(&self, status: StatusCode, peer: Option<Peer>) {
+        if status == StatusCode::TOO_MANY_REQUESTS
+            && let Some(RefusalLine { address, held_back }) = self.throttled.line(peer)
+        {
+            tracing::warn!(%address, held_back, "a request was answered 429");
+        }
+    }
+}
+
 /// The layer around everything.
 pub(crate) async fn observe(
-    State(clock): State<Arc<dyn Clock>>,
+    State(observer): State<Observer>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -93,7 +118,8 @@ pub(crate) async fn observe(
         request_id = id,
         status = field::Empty
     );
-    let started = clock.instant();
+    let peer = peer_of(&request);
+    let started = observer.clock.instant();
     let in_flight = metrics::InFlight::start();
     let answered = AssertUnwindSafe(next.run(request))
         .catch_unwind()
@@ -109,10 +135,14 @@ pub(crate) async fn observe(
     drop(in_flight);
     let status = response.status().as_u16();
     span.record("status", status);
-    let took = clock.instant().saturating_duration_since(started);
+    let took = observer.clock.instant();
+    let took = took.saturating_duration_since(started);
     metrics::answered(method, &route, status, took);
     let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    span.in_scope(|| tracing::debug!(took_ms, "answered"));
+    span.in_scope(|| {
+        observer.answered(response.status(), peer);
+        tracing::debug!(took_ms, "answered");
+    });
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }

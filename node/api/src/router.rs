@@ -16,6 +16,7 @@ use crate::auth::{self, AnonymousReads, Gate};
 use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::metrics::{self, MetricsHandle};
+use crate::request::Observer;
 use crate::tokens::Tokens;
 use crate::{gitea, health, own, request};
 
@@ -236,6 +237,7 @@ pub fn router(deps: ApiDeps) -> Router {
         work: deps.work,
     };
     let gate = Gate::new(deps.tokens, deps.anonymous_reads, Arc::clone(&deps.clock));
+    let observer = Observer::new(deps.clock);
     api_routes()
         .route("/metrics", get(health::metrics))
         .fallback_service(deps.git)
@@ -243,6 +245,6 @@ pub fn router(deps: ApiDeps) -> Router {
         .layer(middleware::from_fn_with_state(gate, auth::authenticate))
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
-        .layer(middleware::from_fn_with_state(deps.clock, request::observe))
+        .layer(middleware::from_fn_with_state(observer, request::observe))
         .with_state(api)
 }

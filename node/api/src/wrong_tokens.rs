@@ -1,26 +1,25 @@
 //! Wrong tokens: from where they come, and answers that come the slower the more there are.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use henge_runtime::{Clock, LogLimit};
+use henge_git::http::{Peer, PlaceBounds, Places};
+use henge_runtime::Clock;
 use henge_types::limits;
-use tokio::sync::Semaphore;
 
-/// Log lines about wrong tokens, in a minute.
-const LINES_PER_MINUTE: u32 = 10;
+use crate::metrics;
+use crate::refusal_log::{RefusalLine, RefusalLog, address_of};
+
 /// The first wait, once an address has sent too many; doubled with each further one.
 const DELAY_MIN: Duration = Duration::from_millis(100);
 /// The longest wait.
 const DELAY_MAX: Duration = Duration::from_millis(limits::WRONG_TOKEN_DELAY_MS_MAX);
 /// In such a time one wrong token of an address is forgotten.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
-
-/// The other end of a connection, put into its requests' extensions by the listener.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerAddress(pub SocketAddr);
+/// Between two looks for addresses that may be forgotten.
+const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// What an address has sent.
 #[derive(Debug, Clone, Copy)]
@@ -39,73 +38,116 @@ impl Sent {
     }
 }
 
+/// What all addresses have sent of late.
+#[derive(Debug, Default)]
+struct Senders {
+    by_address: BTreeMap<IpAddr, Sent>,
+    /// When those that have nothing left to be forgotten were looked for.
+    swept: Option<Instant>,
+}
+
+impl Senders {
+    fn is_full(&self, address: IpAddr) -> bool {
+        self.by_address.len() >= limits::WRONG_TOKEN_ADDRESSES_MAX
+            && !self.by_address.contains_key(&address)
+    }
+
+    /// Makes room, if that was not tried a moment ago: it costs a look at all of them.
+    fn sweep(&mut self, now: Instant) {
+        let is_soon = |swept| now.saturating_duration_since(swept) < SWEEP_PAUSE;
+        if !self.swept.is_some_and(is_soon) {
+            self.by_address.retain(|_, sent| sent.at(now) > 0);
+            self.swept = Some(now);
+        }
+    }
+}
+
+/// When a wrong token is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Answered {
+    /// At once: it is among the first of its address.
+    AtOnce,
+    /// After the wait of its address.
+    Late,
+    /// At once, because as many answers wait as may: of its connection, of its address, or in all.
+    Crowded,
+}
+
+impl Answered {
+    const fn label(self) -> &'static str {
+        match self {
+            Self::AtOnce => "at_once",
+            Self::Late => "late",
+            Self::Crowded => "crowded",
+        }
+    }
+}
+
 /// Wrong tokens of late, by address.
 #[derive(Debug)]
 pub(crate) struct WrongTokens {
     clock: Arc<dyn Clock>,
-    sent: Mutex<BTreeMap<IpAddr, Sent>>,
+    senders: Mutex<Senders>,
     /// Answers that are held back at once.
-    waiting: Semaphore,
-    log: LogLimit,
+    waiting: Places,
+    log: RefusalLog,
 }
-
-/// Too many answers are held back already.
-pub(crate) struct TooMany;
 
 impl WrongTokens {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Self {
+        let waiting = Places::new(PlaceBounds {
+            in_all: limits::WRONG_TOKENS_WAITING_MAX,
+            per_address: limits::WRONG_TOKENS_WAITING_PER_ADDRESS,
+            per_connection: limits::WRONG_TOKENS_WAITING_PER_CONNECTION,
+        });
         Self {
-            clock,
-            sent: Mutex::default(),
-            waiting: Semaphore::new(limits::WRONG_TOKENS_WAITING_MAX),
-            log: LogLimit::new(LINES_PER_MINUTE, Duration::from_secs(60)),
+            clock: Arc::clone(&clock),
+            senders: Mutex::default(),
+            waiting,
+            log: RefusalLog::new(clock),
         }
     }
 
-    /// Notes and logs one more, and waits as long as its address has earned. Right tokens never wait.
+    /// Notes and logs one more, and waits as long as its address has to. Right tokens never wait.
     ///
-    /// # Errors
-    /// When too many others wait.
-    pub(crate) async fn one_more(&self, peer: Option<PeerAddress>) -> Result<(), TooMany> {
-        let now = self.clock.instant();
-        let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.0.ip());
-        if let Some(held_back) = self.log.admit(now) {
+    /// An address with as many waiting as it may have costs a look at counters, and takes no place of another one.
+    pub(crate) async fn one_more(&self, peer: Option<Peer>) -> Answered {
+        if let Some(RefusalLine { address, held_back }) = self.log.line(peer) {
             tracing::warn!(%address, held_back, "a wrong token came");
         }
-        let delay = delay(self.note(subscriber(address), now));
-        if delay.is_zero() {
-            return Ok(());
+        let place = self.waiting.try_enter(peer);
+        let delay = match place {
+            Some(_) => delay(self.note(address_of(peer), self.clock.instant())),
+            None => Duration::ZERO,
+        };
+        let answered = match &place {
+            None => Answered::Crowded,
+            Some(_) if delay.is_zero() => Answered::AtOnce,
+            Some(_) => Answered::Late,
+        };
+        metrics::wrong_token(answered.label());
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
         }
-        let _waiting = self.waiting.try_acquire().map_err(|_| TooMany)?;
-        tokio::time::sleep(delay).await;
-        Ok(())
+        drop(place);
+        answered
     }
 
     /// How many the address has sent of late, with this one.
     fn note(&self, address: IpAddr, now: Instant) -> u32 {
-        let mut sent = self.sent.lock().unwrap_or_else(PoisonError::into_inner);
-        if sent.len() >= limits::WRONG_TOKEN_ADDRESSES_MAX && !sent.contains_key(&address) {
-            sent.retain(|_, sent| sent.at(now) > 0);
+        let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
+        if senders.is_full(address) {
+            senders.sweep(now);
         }
-        if sent.len() >= limits::WRONG_TOKEN_ADDRESSES_MAX && !sent.contains_key(&address) {
+        if senders.is_full(address) {
             // More addresses than can be told apart: all new ones are taken for one that has sent a lot.
             return u32::MAX;
         }
-        let before = sent.get(&address).map_or(0, |sent| sent.at(now));
-        let wrong = before.saturating_add(1);
-        sent.insert(address, Sent { wrong, last: now });
+        let before = senders.by_address.get(&address);
+        let wrong = before.map_or(0, |sent| sent.at(now)).saturating_add(1);
+        let sent = Sent { wrong, last: now };
+        senders.by_address.insert(address, sent);
         wrong
-    }
-}
-
-/// What one subscriber has of the address: all of an IPv4 address, the network of an IPv6 one.
-fn subscriber(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V6(address) => {
-            let network = address.to_bits() & (u128::MAX << 64);
-            IpAddr::V6(Ipv6Addr::from_bits(network))
-        }
-        address @ IpAddr::V4(_) => address,
     }
 }
 
@@ -158,15 +200,50 @@ mod tests {
         }
         assert_eq!(wrong.note(IpAddr::V4(many.into()), now), u32::MAX);
         assert_eq!(wrong.note(IpAddr::V4(0.into()), now), 2);
-        let later = now + 2 * FORGOTTEN_AFTER;
+        // It costs a look at all of them, so that is not done for each of a flood.
+        let almost = now + FORGOTTEN_AFTER - SWEEP_PAUSE / 2;
+        assert_eq!(wrong.note(IpAddr::V4(many.into()), almost), u32::MAX);
+        let forgotten = now + FORGOTTEN_AFTER;
+        assert_eq!(wrong.note(IpAddr::V4(many.into()), forgotten), u32::MAX);
+        let later = almost + SWEEP_PAUSE;
         assert_eq!(wrong.note(IpAddr::V4(many.into()), later), 1);
     }
 
-    #[test]
-    fn an_ipv6_network_is_one_address() {
-        let address = |text: &str| subscriber(text.parse().expect("an address"));
-        assert_eq!(address("2001:db8::1"), address("2001:db8::ffff:1:2:3"));
-        assert_ne!(address("2001:db8::1"), address("2001:db8:0:1::1"));
-        assert_eq!(address("::ffff:192.0.2.1"), v4(1));
+    fn peer(address: u8, connection: u64) -> Option<Peer> {
+        Some(Peer {
+            address: v4(address),
+            connection,
+        })
+    }
+
+    /// 64 wrong tokens of one address waited, and a wrong token of another one was answered 429, on which git gives up.
+    #[tokio::test(start_paused = true)]
+    async fn no_address_takes_all_places_to_wait() {
+        let wrong = WrongTokens::new(SystemClock::shared());
+        for address in 1..=3 {
+            for _ in 0..limits::WRONG_TOKENS_FREE {
+                assert_eq!(wrong.one_more(peer(address, 0)).await, Answered::AtOnce);
+            }
+        }
+        let of_address = (1..=20).map(|connection| wrong.one_more(peer(1, connection)));
+        let mut of_address = Box::pin(futures::future::join_all(of_address));
+        assert!(futures::poll!(of_address.as_mut()).is_pending());
+        let of_connection = (0..6).map(|_| wrong.one_more(peer(2, 100)));
+        let mut of_connection = Box::pin(futures::future::join_all(of_connection));
+        assert!(futures::poll!(of_connection.as_mut()).is_pending());
+        assert_eq!(wrong.one_more(peer(3, 200)).await, Answered::Late);
+        for (answered, late) in [
+            (of_address.await, limits::WRONG_TOKENS_WAITING_PER_ADDRESS),
+            (
+                of_connection.await,
+                limits::WRONG_TOKENS_WAITING_PER_CONNECTION,
+            ),
+        ] {
+            let (waited, crowded): (Vec<_>, Vec<_>) = answered
+                .into_iter()
+                .partition(|answered| *answered == Answered::Late);
+            assert_eq!(waited.len(), late);
+            assert!(crowded.iter().all(|one| *one == Answered::Crowded));
+        }
     }
 }

@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use henge_api::metrics;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -27,6 +28,17 @@ pub(super) fn now() -> Instant {
 /// Bits of an IPv6 address that tell one client from another: hosts get whole networks of 64 bits.
 const IPV6_PREFIX: u32 = 64;
 
+/// How many places there are.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// Connections at once.
+    pub(super) max: usize,
+    /// More of them that may only ask how the node stands.
+    pub(super) kept: usize,
+    /// What of these one address may have.
+    pub(super) kept_per_address: usize,
+}
+
 /// The places; clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
@@ -35,10 +47,7 @@ pub(super) struct Door {
 
 #[derive(Debug)]
 struct Shared {
-    /// Connections at once.
-    max: usize,
-    /// More of them that may only ask how the node stands.
-    kept: usize,
+    bounds: Bounds,
     state: Mutex<State>,
     places: TaskTracker,
 }
@@ -47,8 +56,8 @@ struct Shared {
 struct State {
     next: u64,
     connections: BTreeMap<u64, Connection>,
-    /// Connections in the places that are kept.
-    kept_taken: usize,
+    /// Connections in the places that are kept, and the clients that they are counted by.
+    kept: BTreeMap<u64, IpAddr>,
 }
 
 #[derive(Debug)]
@@ -73,12 +82,11 @@ pub(super) enum Entered {
 }
 
 impl Door {
-    /// A door with `max` places, and `kept` more for those that ask how the node stands.
-    pub(super) fn new(max: usize, kept: usize) -> Self {
+    /// A door with so many places.
+    pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             shared: Arc::new(Shared {
-                max,
-                kept,
+                bounds,
                 state: Mutex::default(),
                 places: TaskTracker::new(),
             }),
@@ -87,16 +95,21 @@ impl Door {
 
     /// Lets a connection in.
     pub(super) fn enter(&self, address: IpAddr) -> Entered {
+        let client = client_of(address);
+        let bounds = &self.shared.bounds;
         let mut state = self.shared.lock();
-        if state.connections.len() >= self.shared.max {
+        if state.connections.len() >= bounds.max {
             let Some(leaving) = state.who_leaves() else {
-                if state.kept_taken >= self.shared.kept {
+                if !state.has_kept_place(bounds, client) {
                     return Entered::Full;
                 }
-                state.kept_taken += 1;
+                let id = state.next_id();
+                state.kept.insert(id, client);
+                state.tell();
                 drop(state);
                 return Entered::Kept(KeptPlace {
                     shared: Arc::clone(&self.shared),
+                    id,
                     _open: self.shared.places.token(),
                 });
             };
@@ -104,15 +117,15 @@ impl Door {
                 connection.leave.cancel();
             }
         }
-        let (id, leave) = (state.next, CancellationToken::new());
-        state.next += 1;
+        let (id, leave) = (state.next_id(), CancellationToken::new());
         let connection = Connection {
-            address: client_of(address),
+            address: client,
             requests: 0,
             idle_since: now(),
             leave: leave.clone(),
         };
         state.connections.insert(id, connection);
+        state.tell();
         drop(state);
         Entered::Place(Place {
             inside: Arc::new(Inside {
@@ -139,6 +152,23 @@ impl Shared {
 }
 
 impl State {
+    /// A number that no other connection has.
+    fn next_id(&mut self) -> u64 {
+        let id = self.next;
+        self.next += 1;
+        id
+    }
+
+    /// Whether one of the places that are kept is left for this client.
+    fn has_kept_place(&self, bounds: &Bounds, client: IpAddr) -> bool {
+        let of_client = self.kept.values().filter(|other| **other == client);
+        self.kept.len() < bounds.kept && of_client.count() < bounds.kept_per_address
+    }
+
+    fn tell(&self) {
+        metrics::connections(self.connections.len(), self.kept.len());
+    }
+
     /// The connection that gives its place up: idle, of the address with the most connections, for the longest time.
     fn who_leaves(&self) -> Option<u64> {
         let mut of_address: HashMap<IpAddr, usize> = HashMap::new();
@@ -210,7 +240,9 @@ impl Place {
 
 impl Drop for Inside {
     fn drop(&mut self) {
-        self.shared.lock().connections.remove(&self.id);
+        let mut state = self.shared.lock();
+        state.connections.remove(&self.id);
+        state.tell();
     }
 }
 
@@ -231,12 +263,22 @@ impl Drop for UnderWay {
 #[derive(Debug)]
 pub(super) struct KeptPlace {
     shared: Arc<Shared>,
+    id: u64,
     _open: TaskTrackerToken,
+}
+
+impl KeptPlace {
+    /// A number that no other connection of this process has.
+    pub(super) const fn number(&self) -> u64 {
+        self.id
+    }
 }
 
 impl Drop for KeptPlace {
     fn drop(&mut self) {
-        self.shared.lock().kept_taken -= 1;
+        let mut state = self.shared.lock();
+        state.kept.remove(&self.id);
+        state.tell();
     }
 }
 
@@ -250,6 +292,14 @@ mod tests {
         IpAddr::from([10, 0, 0, last])
     }
 
+    fn door(max: usize, kept: usize) -> Door {
+        Door::new(Bounds {
+            max,
+            kept,
+            kept_per_address: kept,
+        })
+    }
+
     fn place(door: &Door, last: u8) -> Place {
         match door.enter(address(last)) {
             Entered::Place(place) => place,
@@ -260,7 +310,7 @@ mod tests {
     /// 1,024 sockets of one address that sent nothing shut the door for a minute.
     #[tokio::test(start_paused = true)]
     async fn the_address_with_the_most_connections_gives_its_longest_idle_one_up() {
-        let door = Door::new(4, 1);
+        let door = door(4, 1);
         let other = place(&door, 1);
         tokio::time::advance(SECOND).await;
         let mut flood = Vec::new();
@@ -282,7 +332,7 @@ mod tests {
 
     #[tokio::test]
     async fn who_is_answered_keeps_its_place_and_some_are_kept() {
-        let door = Door::new(2, 1);
+        let door = door(2, 1);
         let places = [place(&door, 1), place(&door, 1)];
         let mut under_way: Vec<_> = places.iter().map(Place::begin).collect();
         let Entered::Kept(kept) = door.enter(address(2)) else {
@@ -302,6 +352,50 @@ mod tests {
         assert!(!door.all_left(Duration::ZERO).await);
         drop(newcomer);
         assert!(door.all_left(SECOND).await);
+    }
+
+    /// 32 connections of one address held all places that are kept for those that watch the node.
+    #[tokio::test]
+    async fn no_address_has_all_kept_places() {
+        let door = Door::new(Bounds {
+            max: 0,
+            kept: 3,
+            kept_per_address: 2,
+        });
+        let kept = |last| match door.enter(address(last)) {
+            Entered::Kept(place) => Some(place),
+            Entered::Full => None,
+            Entered::Place(place) => panic!("{place:?}"),
+        };
+        let mut held = vec![kept(1).expect("one"), kept(1).expect("another")];
+        assert!(kept(1).is_none(), "the address has its share");
+        held.push(kept(2).expect("one of another address"));
+        assert!(kept(3).is_none(), "there are no more");
+        let numbers: Vec<_> = held.iter().map(KeptPlace::number).collect();
+        assert_eq!(numbers, [0, 1, 2]);
+        held.remove(0);
+        held.push(kept(1).expect("one that came free"));
+        assert!(kept(1).is_none(), "the address has its share");
+    }
+
+    #[tokio::test]
+    async fn open_connections_are_counted_by_kind() {
+        let (recorder, page) = henge_api::MetricsHandle::recorder();
+        let _collecting = metrics::set_default_local_recorder(&recorder);
+        let open = |kind: &str, held: usize| {
+            let line = format!("henge_api_connections{{kind=\"{kind}\"}} {held}\n");
+            let page = page.render();
+            assert!(page.contains(&line), "no {line:?} in:\n{page}");
+        };
+        let door = door(1, 1);
+        let only = place(&door, 1);
+        let answered = only.begin();
+        let kept = door.enter(address(2));
+        open("any", 1);
+        open("health", 1);
+        drop((kept, answered, only));
+        open("any", 0);
+        open("health", 0);
     }
 
     #[test]

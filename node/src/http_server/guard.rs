@@ -1,9 +1,10 @@
 //! What holds for every request that comes to the listener and for every answer that leaves it, whatever the route.
 
 use axum::Router;
-use axum::extract::Request;
+use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse as _, Response};
+use henge_git::http::Peer;
 use http::header::{
     CONNECTION, CONTENT_SECURITY_POLICY, HOST, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
     X_FRAME_OPTIONS,
@@ -11,16 +12,21 @@ use http::header::{
 use http::uri::Authority;
 use http::{HeaderValue, StatusCode, Version};
 
+use super::refusals::{Refusal, Refusals};
+
 /// The router behind what holds for all of it.
-pub(super) fn guarded(router: Router) -> Router {
-    router.layer(middleware::from_fn(guard))
+pub(super) fn guarded(router: Router, refusals: Refusals) -> Router {
+    router.layer(middleware::from_fn_with_state(refusals, guard))
 }
 
-async fn guard(request: Request, next: Next) -> Response {
+async fn guard(State(refusals): State<Refusals>, request: Request, next: Next) -> Response {
     let version = request.version();
     let mut response = match one_host(&request) {
         Ok(()) => next.run(request).await,
         Err(why) => {
+            if let Some(peer) = request.extensions().get::<Peer>() {
+                refusals.note(Refusal::Malformed, peer.address);
+            }
             let mut refused = (StatusCode::BAD_REQUEST, format!("{why}\n")).into_response();
             if version < Version::HTTP_2 {
                 let close = HeaderValue::from_static("close");

@@ -9,6 +9,8 @@ use henge_types::limits;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Sleep;
 
+use super::refusals::{Client, Refusal};
+
 /// For how long a peer may take nothing.
 const REST_MAX: Duration = Duration::from_millis(limits::ANSWER_REST_MS_MAX);
 
@@ -17,14 +19,17 @@ const REST_MAX: Duration = Duration::from_millis(limits::ANSWER_REST_MS_MAX);
 #[derive(Debug)]
 pub(super) struct Impatient<S> {
     inner: S,
+    /// Until it was noted that it takes nothing.
+    client: Option<Client>,
     /// Set while the peer takes nothing.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
-    pub(super) const fn new(inner: S) -> Self {
+    pub(super) const fn new(inner: S, client: Client) -> Self {
         Self {
             inner,
+            client: Some(client),
             patience: None,
         }
     }
@@ -42,7 +47,12 @@ impl<S> Impatient<S> {
         let patience = &mut self.patience;
         let patience = patience.get_or_insert_with(|| Box::pin(tokio::time::sleep(REST_MAX)));
         match patience.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Ready(()) => {
+                if let Some(client) = self.client.take() {
+                    client.refused(Refusal::Stalled);
+                }
+                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            }
             Poll::Pending => Poll::Pending,
         }
     }
@@ -93,19 +103,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http_server::refusals::Refusals;
     use axum::Router;
     use axum::body::{Body, Bytes};
     use axum::routing::get;
+    use henge_api::{MetricsHandle, metrics};
     use hyper::server::conn::http1;
     use hyper_util::rt::TokioIo;
     use hyper_util::service::TowerToHyperService;
+    use std::net::IpAddr;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    fn client() -> Client {
+        Refusals::default().client(IpAddr::from([192, 0, 2, 1]), 1)
+    }
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
     /// A clone that was paused held its connection and its place among the fetches for ever.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_of_an_answer_is_left() {
+        let (recorder, page) = MetricsHandle::recorder();
+        let _collecting = metrics::set_default_local_recorder(&recorder);
         let endless = || async {
             let piece = Bytes::from_static(&[7; 1024]);
             Body::from_stream(futures::stream::repeat_with(move || {
@@ -113,23 +132,25 @@ mod tests {
             }))
         };
         let router = Router::new().route("/", get(endless));
-        let (mut client, server) = tokio::io::duplex(4096);
-        let server = TokioIo::new(Impatient::new(server));
+        let (mut other_end, server) = tokio::io::duplex(4096);
+        let server = TokioIo::new(Impatient::new(server, client()));
         let served =
             http1::Builder::new().serve_connection(server, TowerToHyperService::new(router));
-        client
+        other_end
             .write_all(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
             .await
             .expect("written");
         let ended = tokio::time::timeout(DAY, served).await.expect("left alone");
         assert!(ended.is_err(), "the answer has no end");
-        drop(client);
+        drop(other_end);
+        let line = "henge_api_listener_refusals_total{reason=\"stalled\"} 1\n";
+        assert!(page.render().contains(line), "{}", page.render());
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_client_gets_everything() {
-        let (mut client, server) = tokio::io::duplex(16);
-        let mut server = Impatient::new(server);
+        let (mut other_end, server) = tokio::io::duplex(16);
+        let mut server = Impatient::new(server, client());
         let write = async {
             server.write_all(&[7; 160]).await.expect("taken");
             server.shutdown().await.expect("ended");
@@ -139,7 +160,7 @@ mod tests {
             let mut piece = [0; 16];
             loop {
                 tokio::time::sleep(REST_MAX / 2).await;
-                match client.read(&mut piece).await.expect("read") {
+                match other_end.read(&mut piece).await.expect("read") {
                     0 => return taken,
                     bytes => taken += bytes,
                 }

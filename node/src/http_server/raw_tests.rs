@@ -6,27 +6,36 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::Extension;
 use axum::routing::{get, post};
-use henge_api::PeerAddress;
+use henge_api::{MetricsHandle, metrics};
+use henge_git::http::Peer;
 use henge_runtime::Scope;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 
-use super::HttpServer;
+use super::door::Bounds;
+use super::{HttpServer, PLACES};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
 async fn start() -> (HttpServer, Scope) {
+    start_with(PLACES).await
+}
+
+async fn start_with(places: Bounds) -> (HttpServer, Scope) {
     let echo = |body: String| async move { body };
-    let who =
-        |Extension(PeerAddress(peer)): Extension<PeerAddress>| async move { peer.to_string() };
+    let who = |Extension(peer): Extension<Peer>| async move {
+        format!("{} {}", peer.address, peer.connection)
+    };
     let router = Router::new()
         .route("/", get(|| async { "hello" }).post(echo))
         .route("/who", get(who))
+        .route("/healthz", get(|| async { "ok" }))
+        .route("/metrics", get(who))
         .route("/late", post(|| async { "unread" }));
     let scope = Scope::root("test", Handle::current(), 1);
     let listen = SocketAddr::from(([127, 0, 0, 1], 0));
-    let server = HttpServer::start(listen, router, &scope).await;
+    let server = HttpServer::start_with(places, listen, router, &scope).await;
     (server.expect("listens"), scope)
 }
 
@@ -135,7 +144,78 @@ async fn every_answer_tells_browsers_what_it_is_not() {
         }
     }
     let who = answers(&server, &LAST.replace("GET /", "GET /who")).await;
-    assert!(who.contains("\r\n\r\n127.0.0.1:"), "{who}");
+    assert!(who.contains("\r\n\r\n127.0.0.1 "), "{who}");
     assert!(server.stop(PATIENCE).await);
     assert!(scope.shutdown(PATIENCE).await);
+}
+
+/// The connections that are kept for health were read with hyper's latitude, and their requests did not say where they came
+/// from.
+#[tokio::test]
+async fn kept_connections_are_as_strict_as_all_others() {
+    let places = Bounds {
+        max: 0,
+        kept: 1,
+        kept_per_address: 1,
+    };
+    let (server, scope) = start_with(places).await;
+    let health = "GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n";
+    assert_eq!(statuses(&server, health).await, [200]);
+    for refused in [
+        "GET /healthz HTTP/1.1\nHost: h\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: h\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: h\r\nHost: h\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        assert_eq!(statuses(&server, refused).await, [400], "{refused:?}");
+    }
+    for connection in 5..7 {
+        let request = health.replace("/healthz", "/metrics");
+        let who = answers(&server, &request).await;
+        let told = format!("\r\n\r\n127.0.0.1 {connection}");
+        assert!(who.ends_with(&told), "{who}");
+    }
+    assert_eq!(statuses(&server, GET).await, [503]);
+    assert!(server.stop(PATIENCE).await);
+    assert!(scope.shutdown(PATIENCE).await);
+}
+
+/// Neither the page of metrics nor the log said that connections were refused or given away.
+#[tokio::test]
+async fn refusals_are_counted() {
+    let (recorder, page) = MetricsHandle::recorder();
+    let _collecting = metrics::set_default_local_recorder(&recorder);
+    for (max, kept) in [(1, 0), (0, 1), (0, 0)] {
+        let places = Bounds {
+            max,
+            kept,
+            kept_per_address: kept,
+        };
+        let (server, scope) = start_with(places).await;
+        // Where there is one place, its connection is idle when the next one comes.
+        let idle = match max {
+            0 => None,
+            _ => Some(TcpStream::connect(server.address()).await),
+        };
+        answers(&server, LAST).await;
+        drop(idle);
+        assert!(server.stop(PATIENCE).await);
+        assert!(scope.shutdown(PATIENCE).await);
+    }
+    let (server, scope) = start().await;
+    // Once by the bytes, once by the parser, and once by the Host header.
+    for refused in [
+        "GET / HTTP/1.1\r\nHost: h\n\r\n",
+        "GET  / HTTP/1.1\r\nHost: h\r\n\r\n",
+        "GET / HTTP/1.1\r\n\r\n",
+    ] {
+        assert_eq!(statuses(&server, refused).await, [400], "{refused:?}");
+    }
+    assert!(server.stop(PATIENCE).await);
+    assert!(scope.shutdown(PATIENCE).await);
+    let page = page.render();
+    for (reason, times) in [("displaced", 1), ("busy", 1), ("full", 1), ("malformed", 3)] {
+        let line = format!("henge_api_listener_refusals_total{{reason=\"{reason}\"}} {times}\n");
+        assert!(page.contains(&line), "no {line:?} in:\n{page}");
+    }
 }

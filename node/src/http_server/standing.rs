@@ -3,13 +3,19 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::service::TowerToHyperService;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tower::ServiceExt as _;
 
 use super::door::KeptPlace;
+use super::refusals::{Client, Refusal};
+use super::strict::Strict;
 
 /// What such a request begins with.
 const BEGINNINGS: [&[u8]; 3] = [b"GET /healthz ", b"GET /readyz ", b"GET /metrics "];
@@ -28,24 +34,41 @@ content-length: 52\r\nretry-after: 5\r\nconnection: close\r\n\r\n\
 all connections of this node are at work: try again\n";
 
 /// Answers one request about how the node stands, and nothing else.
-pub(super) async fn answer(mut stream: TcpStream, router: Router, place: KeptPlace) {
+pub(super) async fn answer(
+    mut stream: TcpStream,
+    (client, place): (Client, KeptPlace),
+    router: Router,
+) {
     let answered = async {
         if !asks_how_it_stands(&stream).await {
+            client.refused(Refusal::Busy);
             // It may be gone.
             drop(stream.write_all(FULL).await);
             return;
         }
+        let peer = client.peer();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let mut request = request.map(Body::new);
+            request.extensions_mut().insert(peer);
+            router.clone().oneshot(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .keep_alive(false)
             .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+            .serve_connection(TokioIo::new(Strict::new(stream, client.clone())), service);
         if let Err(error) = connection.await {
+            if error.is_parse() {
+                client.malformed();
+            }
             tracing::debug!(%error, "a connection broke");
         }
     };
     // Late or not, the connection ends.
-    drop(tokio::time::timeout(TIME_MAX, answered).await);
+    let in_time = tokio::time::timeout(TIME_MAX, answered).await;
+    if in_time.is_err() {
+        client.refused(Refusal::Late);
+    }
     drop(place);
 }
 

@@ -11,6 +11,8 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::refusals::Client;
+
 /// Of every line so much is kept: more than a length, an encoding or the size of a chunk has.
 const LINE_BYTES_KEPT: usize = 64;
 /// No head and no size of a chunk holds it.
@@ -20,13 +22,15 @@ const NEVER: u8 = 0;
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     inner: S,
+    client: Client,
     requests: Requests,
 }
 
 impl<S> Strict<S> {
-    pub(super) fn new(inner: S) -> Self {
+    pub(super) fn new(inner: S, client: Client) -> Self {
         Self {
             inner,
+            client,
             requests: Requests::default(),
         }
     }
@@ -46,6 +50,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
         if let Some(new) = buf.filled_mut().get_mut(before..) {
             self.requests.look_at(new);
+        }
+        if self.requests.part == Part::Broken {
+            self.client.malformed();
         }
         read
     }

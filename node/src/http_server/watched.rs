@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes, HttpBody};
-use henge_api::PeerAddress;
 use henge_git::http::Peer;
 use http::{Request, Response};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -46,7 +45,7 @@ impl Progress {
     }
 
     /// A piece was given, or the answer begins.
-    fn given(&self) {
+    pub(super) fn given(&self) {
         *self.lock() = Some(now());
     }
 
@@ -73,11 +72,11 @@ impl Progress {
 pub(super) struct Watched {
     router: Router,
     place: Place,
-    peer: (Peer, PeerAddress),
+    peer: Peer,
 }
 
 impl Watched {
-    pub(super) const fn new(router: Router, place: Place, peer: (Peer, PeerAddress)) -> Self {
+    pub(super) const fn new(router: Router, place: Place, peer: Peer) -> Self {
         Self {
             router,
             place,
@@ -94,9 +93,7 @@ impl Service<Request<Incoming>> for Watched {
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let under_way = self.place.begin();
         let mut request = request.map(Body::new);
-        let (peer, address) = self.peer;
-        request.extensions_mut().insert(peer);
-        request.extensions_mut().insert(address);
+        request.extensions_mut().insert(self.peer);
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let response = answering.await?;
@@ -190,11 +187,16 @@ impl HttpBody for WatchedBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http_server::door::{Door, Entered};
+    use crate::http_server::door::{Bounds, Door, Entered};
     use http_body_util::BodyExt;
     use std::net::IpAddr;
 
-    fn place(door: &Door) -> Place {
+    fn place() -> Place {
+        let door = Door::new(Bounds {
+            max: 1,
+            kept: 0,
+            kept_per_address: 0,
+        });
         match door.enter(IpAddr::from([10, 0, 0, 1])) {
             Entered::Place(place) => place,
             other @ (Entered::Kept(_) | Entered::Full) => panic!("{other:?}"),
@@ -203,9 +205,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_large_answer_comes_in_pieces_and_whole() {
-        let door = Door::new(1, 0);
         let bytes: Vec<u8> = (0_u8..=250).cycle().take(3 * PIECE_BYTES + 5).collect();
-        let mut body = WatchedBody::new(Body::from(bytes.clone()), place(&door).begin(), None);
+        let mut body = WatchedBody::new(Body::from(bytes.clone()), place().begin(), None);
         assert_eq!(body.size_hint().exact(), Some(bytes.len() as u64));
         let mut taken = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -223,10 +224,9 @@ mod tests {
     /// nobody: clients with a window of one byte had it keep 128 KiB each.
     #[tokio::test]
     async fn an_answer_over_http2_ends_when_the_client_has_taken_the_rest() {
-        let door = Door::new(1, 0);
         let bytes = vec![7; STREAM_PIECE_BYTES + 9];
         let progress = Some(Arc::new(Progress::default()));
-        let mut body = WatchedBody::new(Body::from(bytes), place(&door).begin(), progress);
+        let mut body = WatchedBody::new(Body::from(bytes), place().begin(), progress);
         let mut pieces = Vec::new();
         while let Some(frame) = body.frame().await {
             pieces.push(frame.expect("sound").into_data().expect("data").len());
@@ -239,13 +239,12 @@ mod tests {
     async fn who_takes_nothing_is_noticed_and_who_waits_for_the_job_is_not() {
         let rest = Duration::from_secs(60);
         let progress = Arc::new(Progress::default());
-        let door = Door::new(1, 0);
         let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
         let stream = futures::stream::unfold(receiver, |mut receiver| async {
             let item = receiver.recv().await?;
             Some((item, receiver))
         });
-        let under_way = place(&door).begin();
+        let under_way = place().begin();
         let body = Body::from_stream(stream);
         let mut body = WatchedBody::new(body, under_way, Some(Arc::clone(&progress)));
         // Asked for, and the job has nothing yet.

@@ -183,6 +183,8 @@ pub const ANSWER_REST_MS_MAX: u64 = 60 * 1000;
 pub const CONNECTIONS_MAX: usize = 1024;
 /// More of them, which may only ask for `/healthz`, `/readyz` and `/metrics`.
 pub const CONNECTIONS_KEPT_FOR_HEALTH: usize = 32;
+/// What of these one address may have.
+pub const CONNECTIONS_KEPT_PER_ADDRESS: usize = 16;
 /// What of an answer to a fetch is made before its client has taken what was made before.
 pub const ANSWER_BYTES_AHEAD: usize = 1024 * 1024;
 /// Bytes that a node holds for clients at once: bodies of requests, listings of refs, and what of answers is on its way.
@@ -213,6 +215,9 @@ pub const ANONYMOUS_FETCHES_AT_ONCE: usize = 32;
 pub const ANONYMOUS_FETCHES_PER_ADDRESS: usize = 24;
 /// The same of one connection.
 pub const ANONYMOUS_FETCHES_PER_CONNECTION: usize = 8;
+/// How long a fetch without a token may be worked on, milliseconds: waits for a turn, for an equal answer and for the
+/// client do not count.
+pub const ANONYMOUS_FETCH_WORK_MS_MAX: u64 = 60 * 1000;
 /// Requests without a token that a node answers at once, fetches left out.
 pub const ANONYMOUS_REQUESTS_AT_ONCE: usize = 64;
 /// Tokens of one kind that hold at once: the one that is used, and the one before or after it.
@@ -221,8 +226,12 @@ pub const TOKENS_MAX: usize = 2;
 pub const WRONG_TOKENS_FREE: u32 = 4;
 /// How long one waits at most, milliseconds.
 pub const WRONG_TOKEN_DELAY_MS_MAX: u64 = 2_000;
-/// Requests with a wrong token that wait at once; more are answered 429.
+/// Requests with a wrong token that wait at once; more are answered without a wait, and their connections end.
 pub const WRONG_TOKENS_WAITING_MAX: usize = 64;
+/// The same of one address.
+pub const WRONG_TOKENS_WAITING_PER_ADDRESS: usize = 8;
+/// The same of one connection.
+pub const WRONG_TOKENS_WAITING_PER_CONNECTION: usize = 4;
 /// Addresses that wrong tokens are counted by.
 pub const WRONG_TOKEN_ADDRESSES_MAX: usize = 4_096;
 /// The same of one address.

@@ -21,7 +21,9 @@ mod sparse;
 pub(crate) mod tips;
 mod turn;
 mod walk;
+mod wants;
 mod warm;
+mod work;
 
 use std::io::{self, BufRead};
 
@@ -31,6 +33,8 @@ pub(crate) use bundled::{Standing, standing, write_tips};
 pub use rehearse::{rehearse_fetches, rehearse_tags};
 
 use crate::fetch::legacy::Rounds;
+use crate::fetch::work::Uncounted;
+use crate::metrics::{self, Shortage};
 use crate::output::Output;
 use crate::pkt::{self, PktError};
 use crate::protocol::{FetchLimits, Protocol};
@@ -123,6 +127,9 @@ pub enum FetchError {
     /// The deadline passed.
     #[error("the fetch took too long")]
     Stopped,
+    /// The client has no token, and was worked for as long as those without one are.
+    #[error("this fetch takes more work than is done without a token: send one")]
+    TooMuchWork,
     /// The answer could not be sent, or the client went away.
     #[error("the answer could not be sent: {0}")]
     Output(#[from] io::Error),
@@ -229,15 +236,19 @@ fn answer(
     limits: &FetchLimits,
 ) -> Result<FetchSummary, FetchError> {
     let mut session = serve::Session::new(refs, objects, limits);
+    let mut output = Uncounted::new(output, session.work.clone());
     let outcome = match protocol {
-        Protocol::V2 => session.commands(input, output),
-        Protocol::V0 | Protocol::V1 => session.legacy(rounds, input, output),
+        Protocol::V2 => session.commands(input, &mut output),
+        Protocol::V0 | Protocol::V1 => session.legacy(rounds, input, &mut output),
     };
-    match outcome {
+    match outcome.map_err(|error| session.reason(error)) {
         Ok(()) => Ok(session.summary),
         Err(error) => {
+            if matches!(error, FetchError::TooMuchWork) {
+                metrics::request_refused(Shortage::Work);
+            }
             if !matches!(error, FetchError::Output(_)) {
-                tell(&error, session.in_pack, output)?;
+                tell(&error, session.in_pack, &mut output)?;
             }
             Err(error)
         }

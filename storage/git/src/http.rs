@@ -8,6 +8,7 @@ mod bundle;
 mod memory;
 mod places;
 mod refusal;
+mod shortage;
 mod spool;
 mod stream;
 
@@ -15,7 +16,6 @@ use std::future::Future;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -24,7 +24,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use henge_runtime::Scope;
+use henge_runtime::{Clock, Scope, SystemClock};
 use henge_types::{ErrorCode, limits};
 
 pub use admission::too_many_without_token;
@@ -35,7 +35,7 @@ pub use spool::{Spool, SpoolError};
 pub use stream::stream_blocking;
 
 use crate::bundle::BundleId;
-use crate::http::admission::{Shared, fetch_request, no_memory};
+use crate::http::admission::{Shared, fetch_request};
 use crate::http::memory::Held;
 use crate::http::refusal::Extent;
 use crate::http::spool::{NotSpooled, SpoolDir};
@@ -173,6 +173,11 @@ pub trait GitService: Send + Sync + Clone + 'static {
         true
     }
 
+    /// What the time is read from that bounds log lines about refused requests.
+    fn clock(&self) -> Arc<dyn Clock> {
+        SystemClock::shared()
+    }
+
     /// Where the head of a push that was refused is read: a bounded pool for blocking work of clients.
     fn blocking_work(&self) -> &Scope;
 
@@ -192,6 +197,7 @@ pub trait GitService: Send + Sync + Clone + 'static {
 
 /// The routes of smart HTTP. They match every path that no other route does.
 pub fn router<S: GitService>(service: S) -> Router {
+    crate::metrics::describe();
     let shared = Shared::new(service);
     Router::new()
         .route("/{*path}", get(read::<S>).merge(post(rpc::<S>)))
@@ -275,11 +281,10 @@ async fn info_refs<S: GitService>(
     let place = if is_known || is_small {
         None
     } else {
-        // Some clients speak no other protocol, and several of them one moment after the other: a short line, for a moment.
-        let within = Duration::from_millis(limits::ANONYMOUS_LISTING_WAIT_MS);
-        let place = shared.listings.enter(caller.peer, within).await;
-        Some(place.ok_or_else(|| too_many_without_token().into_response())?)
+        let place = shared.listing_place(caller.peer).await;
+        Some(place.map_err(IntoResponse::into_response)?)
     };
+    let peer = caller.peer;
     let mut held = shared.memory.share(is_known);
     let listing = shared
         .service
@@ -287,7 +292,7 @@ async fn info_refs<S: GitService>(
         .await
         .map_err(IntoResponse::into_response)?;
     if !is_small && let Err(error) = held.hold(listing.len()).await {
-        return Err(no_memory(error, is_known).into_response());
+        return Err(shared.no_memory(error, peer, is_known).into_response());
     }
     drop(place);
     let mut first = Vec::new();
@@ -333,10 +338,10 @@ async fn rpc<S: GitService>(
         Service::UploadPack => {
             let request = fetch_request(&shared, &caller, repo, (request.into_body(), encoding));
             let request = request.await.map_err(IntoResponse::into_response)?;
-            let is_known = shared.is_known(&caller);
+            let (is_known, peer) = (shared.is_known(&caller), caller.peer);
             let mut held = shared.memory.share(is_known);
             if let Err(error) = held.hold(limits::ANSWER_BYTES_AHEAD).await {
-                return Err(no_memory(error, is_known).into_response());
+                return Err(shared.no_memory(error, peer, is_known).into_response());
             }
             let body = service.upload_pack(caller, repo, protocol, request).await;
             body.map(|body| until_sent(body, held))

@@ -13,6 +13,7 @@
 //! - [`conversation`]: whole conversations over one two-way stream, as SSH and pipes have them.
 //! - [`http`]: the axum router and streaming bodies.
 //! - [`hidden`]: refs that are kept from clients.
+//! - [`metrics`]: names, labels and help of what is counted.
 //! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
 //!
 //! It never starts git, and knows nothing of replication, accounts or configuration.
@@ -31,6 +32,7 @@ mod generations;
 pub mod hidden;
 mod history;
 pub mod http;
+pub mod metrics;
 mod object;
 mod oid;
 pub mod output;

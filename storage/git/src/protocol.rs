@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use henge_runtime::Clock;
@@ -73,18 +73,30 @@ impl Protocol {
 pub struct Deadline {
     clock: Arc<dyn Clock>,
     at: Instant,
+    /// Nanoseconds by which it was put off, together with all its clones.
+    put_off_ns: Arc<AtomicU64>,
 }
 
 impl Deadline {
     /// `within` from now by `clock`.
     pub fn after(clock: Arc<dyn Clock>, within: Duration) -> Self {
         let at = clock.instant() + within;
-        Self { clock, at }
+        Self {
+            clock,
+            at,
+            put_off_ns: Arc::default(),
+        }
     }
 
     /// Whether it has passed.
     pub fn is_over(&self) -> bool {
-        self.now() >= self.at
+        let put_off = Duration::from_nanos(self.put_off_ns.load(Ordering::Relaxed));
+        self.now() >= self.at + put_off
+    }
+
+    fn put_off(&self, by: Duration) {
+        let ns = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.put_off_ns.fetch_add(ns, Ordering::Relaxed);
     }
 
     fn now(&self) -> Instant {
@@ -97,6 +109,8 @@ impl Deadline {
 pub struct Stop {
     flag: Arc<AtomicBool>,
     deadline: Option<Deadline>,
+    /// Of what this is a part; see [`Stop::part`].
+    whole: Option<Arc<Self>>,
 }
 
 impl Stop {
@@ -105,7 +119,30 @@ impl Stop {
         Self {
             flag: Arc::default(),
             deadline: Some(deadline),
+            whole: None,
         }
+    }
+
+    /// For a part of the work: it stops when all of it does, and once it was worked on for so long. Where there is no
+    /// deadline there is no clock either: then its time has no bound. That a part stops does not stop the rest.
+    pub(crate) fn part(&self, within: Duration) -> Self {
+        let clock = self.deadline.as_ref().map(|all| Arc::clone(&all.clock));
+        Self {
+            flag: Arc::default(),
+            deadline: clock.map(|clock| Deadline::after(clock, within)),
+            whole: Some(Arc::new(self.clone())),
+        }
+    }
+
+    /// Waits for somebody else: that is no time of a part of the work.
+    pub(crate) fn uncounted<T>(&self, wait: impl FnOnce() -> T) -> T {
+        let of_part = self.whole.as_ref().and(self.deadline.as_ref());
+        let begun = of_part.map(|deadline| (deadline, deadline.now()));
+        let done = wait();
+        if let Some((deadline, begun)) = begun {
+            deadline.put_off(deadline.now().saturating_duration_since(begun));
+        }
+        done
     }
 
     /// Says stop.
@@ -115,7 +152,9 @@ impl Stop {
 
     /// Whether to give up.
     pub fn is_set(&self) -> bool {
-        if self.deadline.as_ref().is_some_and(Deadline::is_over) {
+        if self.deadline.as_ref().is_some_and(Deadline::is_over)
+            || self.whole.as_ref().is_some_and(|whole| whole.is_set())
+        {
             self.stop();
         }
         self.flag.load(Ordering::Relaxed)
@@ -244,6 +283,8 @@ impl Default for FetchPolicy {
 
 /// See [`FetchLimits::walked_commits_max`].
 const WALKED_COMMITS_MAX: usize = 256;
+/// See [`FetchLimits::turn_objects_min`].
+const TURN_OBJECTS_MIN: u64 = 20_000;
 
 /// Who asks for an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,11 +305,15 @@ pub struct FetchLimits {
     /// A client that has some of the history and lacks no more commits than this gets what a walk finds, also where there
     /// are bitmaps: it takes longer, but only a walk finds what to make deltas on. With 0 bitmaps are always used.
     pub walked_commits_max: usize,
+    /// Answers wait for their turn in stores of so many packed objects. With fewer, what the client lacks is known within some
+    /// hundredths of a second.
+    pub turn_objects_min: u64,
     /// When to give up.
     pub stop: Stop,
     /// Where answers are kept for the next one who asks the same; nowhere by default.
     pub responses: Option<RepositoryResponses>,
-    /// Who asks: those without a token never take all turns.
+    /// Who asks: those without a token never take all turns, and are worked for no longer than
+    /// [`limits::ANONYMOUS_FETCH_WORK_MS_MAX`].
     pub asker: Asker,
     /// The place among all fetches that this one takes.
     pub admission: Option<Arc<dyn Admission>>,
@@ -294,6 +339,7 @@ impl Default for FetchLimits {
             policy: FetchPolicy::default(),
             request_bytes_max: limits::FETCH_REQUEST_BYTES_MAX,
             walked_commits_max: WALKED_COMMITS_MAX,
+            turn_objects_min: TURN_OBJECTS_MIN,
             stop: Stop::default(),
             responses: None,
             asker: Asker::Known,
@@ -306,6 +352,45 @@ impl Default for FetchLimits {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A clock that a test sets, in seconds.
+    #[derive(Debug)]
+    struct Hand(Instant, AtomicU64);
+
+    impl Clock for Hand {
+        fn unix_ms(&self) -> u64 {
+            0
+        }
+
+        fn instant(&self) -> Instant {
+            self.0 + Duration::from_secs(self.1.load(Ordering::Relaxed))
+        }
+    }
+
+    #[test]
+    fn a_part_stops_by_itself_and_with_the_whole() {
+        let start = henge_runtime::SystemClock.instant();
+        let hand = Arc::new(Hand(start, AtomicU64::new(0)));
+        let clock: Arc<dyn Clock> = Arc::<Hand>::clone(&hand);
+        let set = |seconds| hand.1.store(seconds, Ordering::Relaxed);
+        let whole = Stop::at(Deadline::after(clock, Duration::from_secs(100)));
+        let part = whole.part(Duration::from_secs(10));
+        set(9);
+        assert!(!part.is_set());
+        part.uncounted(|| set(59));
+        assert!(!part.is_set(), "fifty seconds were no time of it");
+        set(60);
+        assert!(part.is_set() && !whole.is_set());
+        let long = whole.part(Duration::from_secs(1000));
+        assert!(!long.is_set());
+        long.uncounted(|| set(100));
+        assert!(long.is_set() && whole.is_set());
+        let timeless = Stop::default();
+        let part = timeless.part(Duration::ZERO);
+        assert!(!part.is_set(), "there is no clock");
+        timeless.stop();
+        assert!(part.is_set());
+    }
 
     #[test]
     fn the_highest_known_version_is_taken() {

@@ -1,5 +1,6 @@
 //! receive-pack: commands, pack into quarantine, closure, commit, report.
 
+mod bases;
 mod budget;
 mod certificate;
 mod closure;

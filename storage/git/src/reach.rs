@@ -10,7 +10,7 @@ use gix_object::Kind;
 
 use crate::bitmap::Coverage;
 use crate::object::{EntryKind, TreeEntries, parse_tag};
-use crate::oid::{Oid, to_gix};
+use crate::oid::{Oid, oid, to_gix};
 use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::{ObjectStore, StoreError};
@@ -90,6 +90,18 @@ impl<'a> Reach<'a> {
         })
     }
 
+    /// Whether an object, which need not be there, is reachable.
+    pub(crate) fn proves(&mut self, id: &oid) -> Result<bool, ReachError> {
+        let mut wanted = HashSet::default();
+        wanted.insert(id.to_owned());
+        match self.store.kind(id)? {
+            None => return Ok(false),
+            Some(Kind::Commit) => self.prove_commits(&mut wanted)?,
+            Some(Kind::Tree | Kind::Blob | Kind::Tag) => self.prove_objects(&mut wanted, &[])?,
+        }
+        Ok(wanted.is_empty())
+    }
+
     /// Removes from `wanted` every commit that is reachable.
     pub(crate) fn prove_commits(&mut self, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
         wanted.retain(|id| !self.known_tips.contains(id));
@@ -159,7 +171,7 @@ impl<'a> Reach<'a> {
         self.seen_objects.contains(id) || self.covers(id)
     }
 
-    fn covers(&self, id: &Oid) -> bool {
+    fn covers(&self, id: &oid) -> bool {
         self.walk.as_ref().is_some_and(|walk| walk.covers(id))
     }
 
@@ -283,7 +295,8 @@ impl<'a> Reach<'a> {
                     continue;
                 }
                 wanted.remove(entry.id);
-                if entry.kind == EntryKind::Tree {
+                // What is below a tree that bitmaps cover has been taken off `wanted` as well.
+                if entry.kind == EntryKind::Tree && !self.covers(entry.id) {
                     self.pending.push(entry.id.to_owned());
                 }
             }
@@ -300,7 +313,7 @@ impl<'a> Reach<'a> {
 }
 
 impl Walk {
-    fn covers(&self, id: &Oid) -> bool {
+    fn covers(&self, id: &oid) -> bool {
         let coverage = self.coverage.as_ref();
         coverage.is_some_and(|coverage| coverage.contains(id))
     }

@@ -103,6 +103,11 @@ impl Known {
     }
 }
 
+/// The processors of this machine, as far as this process may use them.
+fn processors() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 impl Responses {
     /// Keeps answers; the bytes of long ones in files without names in the existing `directory`.
     pub fn new(directory: &Path) -> Self {
@@ -112,7 +117,7 @@ impl Responses {
                 state: Mutex::default(),
                 made: Condvar::new(),
                 tip_indexes: Mutex::default(),
-                turns: Arc::default(),
+                turns: Arc::new(Turns::new(processors())),
             }),
         }
     }

@@ -4,7 +4,9 @@ use axum::body::Body;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use henge_api::TokenSet;
+use henge_git::http::Peer;
 use http::{Request, StatusCode};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::harness::{Answered, Node, TOKEN};
@@ -275,10 +277,50 @@ async fn wrong_tokens_are_answered_later_and_later_and_right_ones_at_once() {
     }
     let late = tokio::time::timeout(Duration::from_secs(3), ask("wrong")).await;
     late.expect("in the end").error(401, "unauthenticated");
-    // No more than so many answers are held back.
+    // No more than so many answers are held back: the others say the same, and their connections end.
     let many = futures::future::join_all((0..70).map(|_| ask("wrong"))).await;
-    let at_once = many
-        .iter()
-        .filter(|answer| answer.status == StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(at_once.count(), 70 - 64);
+    let last = many.iter().filter(|answer| {
+        assert_eq!(
+            answer.error(401, "unauthenticated"),
+            "the token is not valid"
+        );
+        answer.header("connection") == Some("close")
+    });
+    assert_eq!(last.count(), 70 - 64);
+}
+
+/// One address took all places to wait, and the answer to a token that was mistyped elsewhere was 429, on which git gives up.
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_wrong_tokens_keeps_to_its_address() {
+    const SHORT: Duration = Duration::from_millis(50);
+    let node = Node::new();
+    let ask = async |address: u8, connection: u64| {
+        let peer = Peer {
+            address: IpAddr::from([192, 0, 2, address]),
+            connection,
+        };
+        let request = Request::get("/admin/x.git/info/refs?service=git-upload-pack")
+            .extension(peer)
+            .header("authorization", basic("me", "mistyped"));
+        let request = request.body(Body::empty()).expect("a request");
+        let answer = node.send(request).await;
+        assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{answer:?}");
+        assert_eq!(answer.text, "the token is not valid\n");
+        assert!(answer.header("www-authenticate").is_some());
+        answer.header("connection") == Some("close")
+    };
+    for address in [1, 2] {
+        for _ in 0..4 {
+            assert!(!ask(address, 0).await, "answered at once");
+        }
+    }
+    let flood = futures::future::join_all((0..80).map(|connection| ask(1, connection)));
+    let mut flood = Box::pin(flood);
+    assert!(futures::poll!(flood.as_mut()).is_pending());
+    assert!(!ask(2, 100).await, "answered a little later");
+    // Beyond its bound an address waits for nothing.
+    let crowded = tokio::time::timeout(SHORT, ask(1, 200)).await;
+    assert!(crowded.expect("answered at once"), "and it is the last");
+    let last = flood.await.into_iter().filter(|is_last| *is_last);
+    assert_eq!(last.count(), 80 - 8);
 }

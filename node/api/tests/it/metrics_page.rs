@@ -11,6 +11,7 @@ use henge_api::metrics::catalogue;
 const CRATES: &[(&str, fn())] = &[
     ("henge-api", henge_api::metrics::describe),
     ("henge-cluster", henge_cluster::metrics::describe),
+    ("henge-git", henge_git::metrics::describe),
     ("henge-repos", henge_repos::metrics::describe),
     ("henge-storage", henge_storage::metrics::describe),
 ];

@@ -360,6 +360,10 @@ impl GitService for BareRoot {
         false
     }
 
+    fn clock(&self) -> Arc<dyn Clock> {
+        Arc::clone(&self.shared.clock)
+    }
+
     fn blocking_work(&self) -> &Scope {
         &self.shared.scope
     }

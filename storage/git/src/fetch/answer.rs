@@ -53,7 +53,7 @@ pub(super) enum Progress {
 /// Where the answer to one fetch is written. Loops in between write through a shared reference ([`Tick`]).
 pub(super) struct Answer<'a> {
     output: RefCell<&'a mut dyn Output>,
-    stop: &'a Stop,
+    stop: Stop,
     /// Lines of sections go into frames, too (`sideband-all`).
     sideband_all: bool,
     /// Whether frames may be written now.
@@ -65,15 +65,15 @@ pub(super) struct Answer<'a> {
 
 impl<'a> Answer<'a> {
     /// An answer that has written nothing yet.
-    pub(super) fn new(output: &'a mut dyn Output, stop: &'a Stop, sideband_all: bool) -> Self {
+    pub(super) fn new(output: &'a mut dyn Output, stop: Stop, sideband_all: bool) -> Self {
         Self {
             output: RefCell::new(output),
-            stop,
             sideband_all,
             framed: Cell::new(sideband_all),
             progress: Cell::new(Progress::Silent),
             objects: Cell::new(0),
             last: Cell::new(stop.now()),
+            stop,
         }
     }
 
@@ -219,7 +219,7 @@ mod tests {
         let mut output = Vec::new();
         let mut stopped = false;
         {
-            let answer = Answer::new(&mut output, &stop, false);
+            let answer = Answer::new(&mut output, stop, false);
             answer.tick(1).unwrap();
             answer.begin_pack(Frames::Large, progress);
             for (number, at) in at_ms.iter().enumerate() {

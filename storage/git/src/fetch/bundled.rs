@@ -21,7 +21,9 @@ impl Session<'_> {
         let Some(bundles) = &self.limits.bundles else {
             return Err(not_a_fetch(b"bundle-uri"));
         };
-        for (key, value) in bundles.lines(self.refs, self.objects, &self.limits.stop) {
+        let stop = &self.limits.stop;
+        let list = || bundles.lines(self.refs, self.objects, stop);
+        for (key, value) in self.work.uncounted(list) {
             let line = format!("{key}={value}");
             if line.len() > pkt::DATA_BYTES_MAX {
                 tracing::warn!(key, "the value is too long for a line of the protocol");

@@ -29,7 +29,7 @@ impl Session<'_> {
         self.once(key, output, |session, output| {
             // Nothing leaves before it is whole: whoever waits for the same must not wait for a client that takes nothing.
             output.begin_pack();
-            let (refs, stop) = (session.refs, &session.limits.stop);
+            let (refs, stop) = (session.refs, &session.work);
             session.summary.refs_listed += ls_refs(refs, session.objects, request, stop, output)?;
             Ok(())
         })
@@ -77,8 +77,8 @@ impl Session<'_> {
         let (Some(key), Some(responses)) = (key, &self.limits.responses) else {
             return make(self, output);
         };
-        let admission = self.limits.admission.as_deref();
-        match responses.turn(key, &self.limits.stop, admission) {
+        let (admission, stop) = (self.limits.admission.as_deref(), &self.limits.stop);
+        match self.work.uncounted(|| responses.turn(key, stop, admission)) {
             None => Err(FetchError::Stopped),
             Some(Turn::Known(answer)) => {
                 self.summary.replayed += 1;

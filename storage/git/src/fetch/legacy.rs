@@ -70,7 +70,7 @@ impl Session<'_> {
         let store = self.objects.open()?;
         self.check_wants(&store, &not_tips)?;
         let mut sieve = self.sieve(&store, request.fetch.filter.as_ref())?;
-        let answer = Answer::new(output, &self.limits.stop, false);
+        let answer = Answer::new(output, self.work.clone(), false);
         let mut graph = Graph::new(&store, &answer);
         let wants = wants(&mut graph, &request.fetch.wants)?;
         let cut = self.cut(&mut graph, &request.fetch, &wants)?;

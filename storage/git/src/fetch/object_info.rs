@@ -1,7 +1,5 @@
 //! `object-info` of protocol v2: sizes of objects that are not sent.
 
-use gix_hashtable::HashSet;
-
 use crate::fetch::FetchError;
 use crate::fetch::request::ObjectInfo;
 use crate::fetch::select::not_tips;
@@ -27,12 +25,12 @@ impl Session<'_> {
             ids.filter(|id| store.contains(id)).collect()
         };
         let not_tips = not_tips(self.refs, self.index(), &present);
-        let hidden: HashSet<Oid> = self.not_ours(&store, &not_tips)?.into_iter().collect();
+        let hidden = self.not_ours(&store, &not_tips)?;
         if request.size {
             pkt::write(output, b"size")?;
         }
         for id in &request.ids {
-            if self.limits.stop.is_set() {
+            if self.work.is_set() {
                 return Err(FetchError::Stopped);
             }
             let found = if hidden.contains(id) {

@@ -3,9 +3,10 @@
 use std::cell::OnceCell;
 use std::io::BufRead;
 use std::sync::Arc;
+use std::time::Duration;
 
-use gix_hashtable::HashSet;
 use gix_object::Kind;
+use henge_types::limits::ANONYMOUS_FETCH_WORK_MS_MAX;
 
 use crate::bitmap::{self, Counted};
 use crate::fetch::answer::{Answer, Frames, Progress, Tick};
@@ -23,8 +24,8 @@ use crate::fetch::{FetchError, FetchSummary};
 use crate::oid::{Oid, to_gix};
 use crate::output::Output;
 use crate::pkt;
-use crate::protocol::{AcceptedWants, FetchLimits};
-use crate::reach::{Reach, ReachError};
+use crate::protocol::{Asker, FetchLimits, Stop};
+use crate::reach::ReachError;
 use crate::refs::RefStore;
 use crate::store::{ObjectStore, Objects, StoreError};
 
@@ -40,6 +41,8 @@ pub(super) struct Session<'a> {
     pub(super) refs: &'a dyn RefStore,
     pub(super) objects: &'a Objects,
     pub(super) limits: &'a FetchLimits,
+    /// Stops what is done for the client itself. Waiting for others stops by `limits.stop` and is no time of this.
+    pub(super) work: Stop,
     /// The refs as they are, looked through once.
     index: OnceCell<Arc<TipIndex>>,
     pub(super) summary: FetchSummary,
@@ -65,6 +68,13 @@ impl<'a> Session<'a> {
             refs,
             objects,
             limits,
+            work: match limits.asker {
+                Asker::Known => limits.stop.clone(),
+                Asker::Anybody => {
+                    let within = Duration::from_millis(ANONYMOUS_FETCH_WORK_MS_MAX);
+                    limits.stop.part(within)
+                }
+            },
             index: OnceCell::new(),
             summary: FetchSummary::default(),
             in_pack: false,
@@ -86,7 +96,7 @@ impl<'a> Session<'a> {
     ) -> Result<(), FetchError> {
         let mut input = pkt::Bounded::new(input, self.limits.request_bytes_max as u64);
         while let Some(request) = request::read(&mut input, self.objects.format())? {
-            if self.limits.stop.is_set() {
+            if self.work.is_set() {
                 return Err(FetchError::Stopped);
             }
             match request {
@@ -124,7 +134,7 @@ impl<'a> Session<'a> {
         self.check_wants(&store, &not_tips)?;
         let key = self.fetch_key(request);
         self.once(key, output, |session, output| {
-            let answer = Answer::new(output, &session.limits.stop, request.sideband_all);
+            let answer = Answer::new(output, session.work.clone(), request.sideband_all);
             session.answer(&store, request, &wanted, &named, answer)
         })
     }
@@ -151,7 +161,7 @@ impl<'a> Session<'a> {
             answer.line("ready\n")?;
             answer.delimiter()?;
         }
-        let turn = self.making_turn(store, &common)?;
+        // Whatever may still be refused is refused before others are waited for.
         let cut = self.cut(&mut graph, request, &wants)?;
         write_sections(&answer, request, &cut, named)?;
         answer.line("packfile\n")?;
@@ -162,6 +172,7 @@ impl<'a> Session<'a> {
             cut: &cut,
             tick: &answer,
         };
+        let turn = self.making_turn(store, &common)?;
         let selection = self.select(&mut graph, request, &wants, choice, &mut sieve)?;
         drop(graph);
         // Before anything is sent: no slow client keeps the turn.
@@ -175,7 +186,7 @@ impl<'a> Session<'a> {
     pub(super) fn whose(&self) -> Whose<'_> {
         Whose {
             refs: self.refs,
-            stop: &self.limits.stop,
+            stop: &self.work,
         }
     }
 
@@ -202,51 +213,6 @@ impl<'a> Session<'a> {
             named.push((id, name));
         }
         Ok(named)
-    }
-
-    /// Whether every object that is no tip may be wanted; the first that may not is named.
-    pub(super) fn check_wants(
-        &self,
-        store: &ObjectStore,
-        not_tips: &[Oid],
-    ) -> Result<(), FetchError> {
-        let not_ours = |id: &Oid| FetchError::NotOurRef { id: id.to_string() };
-        if let Some(absent) = not_tips.iter().find(|id| !store.contains(id)) {
-            return Err(not_ours(absent));
-        }
-        match self.not_ours(store, not_tips)?.iter().min() {
-            None => Ok(()),
-            Some(id) => Err(not_ours(id)),
-        }
-    }
-
-    /// Those of `not_tips`, which are no tips and in the store, that may not be wanted.
-    pub(super) fn not_ours(
-        &self,
-        store: &ObjectStore,
-        not_tips: &[Oid],
-    ) -> Result<Vec<Oid>, FetchError> {
-        match self.limits.policy.wants {
-            _ if not_tips.is_empty() => return Ok(Vec::new()),
-            AcceptedWants::Any => return Ok(Vec::new()),
-            AcceptedWants::Tips => return Ok(not_tips.to_vec()),
-            AcceptedWants::Reachable => {}
-        }
-        let mut commits = HashSet::default();
-        let mut others = HashSet::default();
-        for id in not_tips {
-            if self.limits.stop.is_set() {
-                return Err(FetchError::Stopped);
-            }
-            match store.kind(id)? {
-                Some(Kind::Commit) => commits.insert(*id),
-                Some(Kind::Tree | Kind::Blob | Kind::Tag) | None => others.insert(*id),
-            };
-        }
-        let mut reach = Reach::new(self.refs, store, HashSet::default(), &self.limits.stop);
-        reach.prove_commits(&mut commits)?;
-        reach.prove_objects(&mut others, &[])?;
-        Ok(commits.into_iter().chain(others).collect())
     }
 
     pub(super) fn cut(
@@ -335,8 +301,8 @@ impl<'a> Session<'a> {
             None => selector.add_given(graph, &wants.commits)?,
         }
         if request.include_tag {
-            let stop = &self.limits.stop;
-            let tags = self.index().annotated(self.refs, graph.store, stop)?;
+            let index = self.index();
+            let tags = index.annotated(self.refs, graph.store, &self.work)?;
             selector.add_tags(tags)?;
         }
         Ok(selector.finish())
@@ -362,7 +328,7 @@ impl<'a> Session<'a> {
         if sieve.is_open() {
             wanted.extend(&wants.others);
         }
-        let stop = &self.limits.stop;
+        let stop = &self.work;
         let mut counted = match bitmap::count(graph.store, stop, &wanted, &haves, beyond_max) {
             Ok(Some(counted)) => counted,
             Ok(None) => return Ok(None),
@@ -395,7 +361,7 @@ impl<'a> Session<'a> {
             ofs_delta: request.ofs_delta,
             thin: request.thin_pack,
         };
-        let stop = &self.limits.stop;
+        let stop = &self.work;
         let sent = answer.pack(frames, |output| {
             write_pack(store, selection, accepts, stop, output)
         })?;

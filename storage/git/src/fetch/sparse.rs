@@ -93,7 +93,7 @@ impl Session<'_> {
         store: &ObjectStore,
         filter: Option<&Filter>,
     ) -> Result<Sieve, FetchError> {
-        let stop = self.limits.stop.clone();
+        let stop = self.work.clone();
         let Some(filter) = filter else {
             return Ok(Sieve::new(Filter::default(), Vec::new(), stop));
         };

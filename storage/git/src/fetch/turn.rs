@@ -6,9 +6,6 @@ use crate::fetch::serve::Session;
 use crate::responses::{MakingTurn, Work};
 use crate::store::ObjectStore;
 
-/// Objects of a repository, in all, of which an answer is made without a turn: some hundredths of a second.
-const OBJECTS_WITHOUT_TURN: u64 = 20_000;
-
 impl Session<'_> {
     /// Waits until the answer may be made to a client that has `common`: nothing is waited for where all there is is little.
     pub(super) fn making_turn(
@@ -20,14 +17,138 @@ impl Session<'_> {
             return Ok(None);
         };
         let objects = store.packs().iter().map(|pack| u64::from(pack.objects()));
-        if objects.sum::<u64>() <= OBJECTS_WITHOUT_TURN {
+        if objects.sum::<u64>() < self.limits.turn_objects_min {
             return Ok(None);
         }
         let work = match common.is_empty() {
             true => Work::Clone,
             false => Work::Fetch,
         };
-        let turn = responses.making_turn(work, self.limits.asker, &self.limits.stop);
+        let (asker, stop) = (self.limits.asker, &self.limits.stop);
+        let turn = self
+            .work
+            .uncounted(|| responses.making_turn(work, asker, stop));
         turn.map(Some).ok_or(FetchError::Stopped)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::path::Path;
+    use std::time::Duration;
+
+    use flate2::Compression;
+    use flate2::write::ZlibEncoder;
+    use henge_runtime::SystemClock;
+    use henge_types::ObjectFormat;
+
+    use super::*;
+    use crate::bare::BareRepository;
+    use crate::fetch::upload_pack;
+    use crate::oid::Checksum;
+    use crate::pkt;
+    use crate::protocol::{Asker, Deadline, FetchLimits, Protocol, Stop};
+    use crate::responses::Responses;
+    use crate::store::Objects;
+
+    /// Long enough for whatever waits for nobody, milliseconds.
+    const LONG: u64 = 20_000;
+
+    /// Writes a loose object; its id.
+    fn put(objects: &Path, kind: &str, data: &[u8]) -> String {
+        let head = format!("{kind} {}\0", data.len());
+        let whole = [head.as_bytes(), data].concat();
+        let id = Checksum::of(ObjectFormat::Sha1, &whole).to_string();
+        let (directory, name) = id.split_at(2);
+        let directory = objects.join(directory);
+        std::fs::create_dir_all(&directory).unwrap();
+        let file = std::fs::File::create(directory.join(name)).unwrap();
+        let mut deflate = ZlibEncoder::new(file, Compression::fast());
+        deflate.write_all(&whole).unwrap();
+        deflate.finish().unwrap();
+        id
+    }
+
+    /// A repository of one commit; its id.
+    fn repository(root: &Path) -> (BareRepository, String) {
+        let objects = root.join("objects");
+        for directory in [&objects, &root.join("refs/heads")] {
+            std::fs::create_dir_all(directory).unwrap();
+        }
+        std::fs::write(root.join("HEAD"), "ref: refs/heads/main\n").unwrap();
+        let tree = put(&objects, "tree", b"");
+        let who = "A <a@example.org> 1000 +0000";
+        let commit = format!("tree {tree}\nauthor {who}\ncommitter {who}\n\nwords\n");
+        let tip = put(&objects, "commit", commit.as_bytes());
+        std::fs::write(root.join("refs/heads/main"), format!("{tip}\n")).unwrap();
+        (BareRepository::open(root).unwrap(), tip)
+    }
+
+    fn request(lines: &[&str]) -> Vec<u8> {
+        let mut request = Vec::new();
+        pkt::write(&mut request, b"command=fetch\n").unwrap();
+        pkt::write_delimiter(&mut request).unwrap();
+        for line in lines {
+            pkt::write(&mut request, line.as_bytes()).unwrap();
+        }
+        pkt::write_flush(&mut request).unwrap();
+        request
+    }
+
+    /// A client that asked for history since tomorrow was refused when the clones of others were made.
+    #[test]
+    fn what_is_refused_or_kept_takes_no_turn() {
+        let directory = tempfile::tempdir().unwrap();
+        let (repository, tip) = repository(directory.path());
+        let objects = Objects::at(&repository.objects(), ObjectFormat::Sha1);
+        let responses = Responses::new(directory.path()).of(b"r");
+        let ask = |within_ms: u64, lines: &[&str]| {
+            let within = Duration::from_millis(within_ms);
+            let limits = FetchLimits {
+                turn_objects_min: 0,
+                stop: Stop::at(Deadline::after(SystemClock::shared(), within)),
+                responses: Some(responses.clone()),
+                ..FetchLimits::default()
+            };
+            let request = request(lines);
+            let mut answer = Vec::new();
+            let outcome = upload_pack(
+                &repository,
+                &objects,
+                Protocol::V2,
+                &mut &request[..],
+                &mut answer,
+                &limits,
+            );
+            (outcome, answer)
+        };
+        let want = format!("want {tip}\n");
+        let (made, first) = ask(LONG, &[&want, "done\n"]);
+        assert_eq!(made.unwrap().objects_sent, 2);
+
+        let stopped = Stop::default();
+        stopped.stop();
+        let take = |work| responses.making_turn(work, Asker::Known, &stopped);
+        let clones: Vec<_> = std::iter::from_fn(|| take(Work::Clone)).collect();
+        let fetches: Vec<_> = std::iter::from_fn(|| take(Work::Fetch)).collect();
+        let (kept, again) = ask(LONG, &[&want, "done\n"]);
+        assert_eq!((kept.unwrap().replayed, again == first), (1, true));
+        let absent = "f".repeat(40);
+        let (refused, _) = ask(LONG, &[&format!("want {absent}\n"), "done\n"]);
+        assert!(matches!(refused, Err(FetchError::NotOurRef { .. })));
+        let (refused, _) = ask(LONG, &[&want, "deepen-since 9999999999\n", "done\n"]);
+        assert!(
+            matches!(refused, Err(FetchError::NothingSelected)),
+            "{refused:?}"
+        );
+        let (negotiated, answer) = ask(LONG, &[&want, &format!("have {absent}\n")]);
+        assert!(negotiated.is_ok() && answer.windows(3).any(|three| three == b"NAK"));
+
+        let other = [want.as_str(), "no-progress\n", "done\n"];
+        let (waited, _) = ask(100, &other);
+        assert!(matches!(waited, Err(FetchError::Stopped)), "{waited:?}");
+        drop((clones, fetches));
+        assert!(ask(LONG, &other).0.is_ok());
     }
 }

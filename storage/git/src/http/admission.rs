@@ -7,9 +7,11 @@ use bytes::Bytes;
 use henge_types::{ErrorCode, limits};
 
 use crate::http::memory::{ClientMemory, NoMemory};
-use crate::http::places::{PlaceBounds, Places};
+use crate::http::places::{Peer, PlaceBounds, Places, TakenPlace};
+use crate::http::shortage::ShortageLog;
 use crate::http::spool::{self, Spool, SpoolError};
 use crate::http::{Caller, GitService, ServiceError};
+use crate::metrics::Shortage;
 
 /// What requests share.
 #[derive(Debug, Clone)]
@@ -19,9 +21,10 @@ pub(super) struct Shared<S> {
     /// Fetches without a token whose body is read.
     bodies: Places,
     /// Listings without a token that are made: how large one is, is known afterwards.
-    pub(super) listings: Places,
+    listings: Places,
     /// Fetches without a token whose repository is looked for.
     lookups: Places,
+    log: ShortageLog,
 }
 
 impl<S: GitService> Shared<S> {
@@ -42,6 +45,7 @@ impl<S: GitService> Shared<S> {
             per_connection: limits::ANONYMOUS_REQUESTS_PER_CONNECTION,
         });
         Self {
+            log: ShortageLog::new(service.clock()),
             service,
             memory: ClientMemory::default(),
             bodies,
@@ -53,6 +57,36 @@ impl<S: GitService> Shared<S> {
     /// Whether somebody has the places of those who say who they are: where nobody can, everybody has.
     pub(super) fn is_known(&self, caller: &Caller) -> bool {
         caller.name.is_some() || !self.service.asks_for_tokens()
+    }
+
+    /// A place for a listing without a token. Some clients speak no protocol but the first, and several of them come one
+    /// moment after the other: a short line, for a moment.
+    pub(super) async fn listing_place(
+        &self,
+        peer: Option<Peer>,
+    ) -> Result<TakenPlace, ServiceError> {
+        let within = Duration::from_millis(limits::ANONYMOUS_LISTING_WAIT_MS);
+        let place = self.listings.enter(peer, within).await;
+        place.ok_or_else(|| self.no_place(Shortage::Listing, peer))
+    }
+
+    fn no_place(&self, shortage: Shortage, peer: Option<Peer>) -> ServiceError {
+        self.log.refused(shortage, peer);
+        too_many_without_token()
+    }
+
+    /// Who has no token is asked for one, where the memory of those without one is held by others.
+    pub(super) fn no_memory(
+        &self,
+        error: NoMemory,
+        peer: Option<Peer>,
+        is_known: bool,
+    ) -> ServiceError {
+        self.log.refused(Shortage::Memory, peer);
+        match is_known {
+            true => error.into(),
+            false => too_many_without_token(),
+        }
     }
 }
 
@@ -69,12 +103,12 @@ pub(super) async fn fetch_request<S: GitService>(
     repo: &str,
     (body, encoding): (Body, spool::Encoding),
 ) -> Result<Bytes, ServiceError> {
-    let is_known = shared.is_known(caller);
+    let (is_known, peer) = (shared.is_known(caller), caller.peer);
     let looking = match is_known {
         true => None,
         false => {
-            let place = shared.lookups.try_enter(caller.peer);
-            Some(place.ok_or_else(too_many_without_token)?)
+            let place = shared.lookups.try_enter(peer);
+            Some(place.ok_or_else(|| shared.no_place(Shortage::Lookup, peer))?)
         }
     };
     shared.service.may_fetch(caller, repo).await?;
@@ -82,8 +116,8 @@ pub(super) async fn fetch_request<S: GitService>(
     let (place, within) = if is_known {
         (None, limits::FETCH_REQUEST_MS_MAX)
     } else {
-        let place = shared.bodies.try_enter(caller.peer);
-        let place = place.ok_or_else(too_many_without_token)?;
+        let place = shared.bodies.try_enter(peer);
+        let place = place.ok_or_else(|| shared.no_place(Shortage::Body, peer))?;
         (Some(place), limits::ANONYMOUS_FETCH_REQUEST_MS_MAX)
     };
     let received = Spool::receive(
@@ -95,7 +129,7 @@ pub(super) async fn fetch_request<S: GitService>(
     );
     let received = received.await.map_err(|error| {
         if let SpoolError::Memory(error) = error {
-            return no_memory(error, is_known);
+            return shared.no_memory(error, peer, is_known);
         }
         error.into()
     })?;
@@ -103,10 +137,104 @@ pub(super) async fn fetch_request<S: GitService>(
     Ok(received)
 }
 
-/// Who has a token is asked for it, where the memory of those without one is held by others.
-pub(super) fn no_memory(error: NoMemory, is_known: bool) -> ServiceError {
-    match is_known {
-        true => error.into(),
-        false => too_many_without_token(),
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use henge_runtime::Scope;
+    use tokio::runtime::Handle;
+
+    use super::*;
+    use crate::metrics::tests::Counted;
+    use crate::protocol::{Protocol, Service};
+
+    /// What is asked of it is refused before.
+    #[derive(Debug, Clone)]
+    struct Nothing(Scope);
+
+    impl GitService for Nothing {
+        async fn advertise(
+            &self,
+            _: Caller,
+            _: &str,
+            _: Service,
+            _: Protocol,
+        ) -> Result<Bytes, ServiceError> {
+            Ok(Bytes::new())
+        }
+
+        async fn upload_pack(
+            &self,
+            _: Caller,
+            _: &str,
+            _: Protocol,
+            _: Bytes,
+        ) -> Result<Body, ServiceError> {
+            Ok(Body::empty())
+        }
+
+        async fn receive_pack(
+            &self,
+            _: Caller,
+            _: &str,
+            _: Protocol,
+            _: Arc<Spool>,
+        ) -> Result<Body, ServiceError> {
+            Ok(Body::empty())
+        }
+
+        fn blocking_work(&self) -> &Scope {
+            &self.0
+        }
+
+        fn spool_dir(&self) -> &Path {
+            Path::new("/nowhere")
+        }
+    }
+
+    /// Floods of fetches took all places, and an operator could not see that.
+    #[tokio::test(start_paused = true)]
+    async fn requests_that_find_no_place_are_counted() {
+        let counted = Counted::default();
+        let _counting = ::metrics::set_default_local_recorder(&counted);
+        let mut shared = Shared::new(Nothing(Scope::root("test", Handle::current(), 1)));
+        let peer = Some(Peer {
+            address: IpAddr::from([192, 0, 2, 1]),
+            connection: 1,
+        });
+        let caller = Caller { name: None, peer };
+        let fetch = async |shared: &Shared<Nothing>| {
+            let body = (Body::from("0000"), spool::Encoding::Plain);
+            let fetched = fetch_request(shared, &caller, "r.git", body).await;
+            fetched.map_err(|error| error.code)
+        };
+        let asked_for_a_token = Err(ErrorCode::Unauthenticated);
+        assert_eq!(fetch(&shared).await, Ok(Bytes::from_static(b"0000")));
+        let all_of = |places: &Places, most: usize| -> Vec<TakenPlace> {
+            (0..most).map_while(|_| places.try_enter(peer)).collect()
+        };
+        let taken = all_of(&shared.lookups, limits::ANONYMOUS_REQUESTS_PER_CONNECTION);
+        assert_eq!(fetch(&shared).await, asked_for_a_token);
+        drop(taken);
+        let taken = all_of(&shared.bodies, limits::ANONYMOUS_BODIES_PER_CONNECTION);
+        assert_eq!(fetch(&shared).await, asked_for_a_token);
+        drop(taken);
+        let taken = all_of(&shared.listings, limits::ANONYMOUS_LISTINGS_PER_CONNECTION);
+        let listed = shared.listing_place(peer).await.map(drop);
+        assert_eq!(listed, Err(too_many_without_token()));
+        drop(taken);
+        shared.memory = ClientMemory::new(0, 0);
+        assert_eq!(fetch(&shared).await, asked_for_a_token);
+        for (shortage, times) in [
+            (Shortage::Lookup, 1),
+            (Shortage::Body, 1),
+            (Shortage::Listing, 1),
+            (Shortage::Memory, 1),
+            (Shortage::Work, 0),
+        ] {
+            assert_eq!(counted.of(shortage), times, "{shortage:?}");
+        }
     }
 }

@@ -190,8 +190,14 @@ impl Write for ChannelWriter {
         Ok(taken)
     }
 
+    /// Waits for nobody: a client that has not taken what was sent before has enough to read, and the job may hold what others
+    /// wait for. What stays behind leaves with what comes next.
     fn flush(&mut self) -> io::Result<()> {
-        self.send()
+        self.seal()?;
+        if self.sender.capacity() == 0 && !self.sender.is_closed() {
+            return Ok(());
+        }
+        self.send_batch()
     }
 }
 
@@ -253,6 +259,29 @@ mod tests {
         assert_eq!(end.await.unwrap(), io::ErrorKind::BrokenPipe);
         assert!(stop.is_set());
     }
+
+    /// A fetch that showed its progress to a client that took nothing kept its turn for as long as the client liked.
+    #[tokio::test]
+    async fn a_flush_waits_for_no_client() {
+        let full = BATCHES_MAX * BATCH_BYTES;
+        let (flushed, is_flushed) = tokio::sync::oneshot::channel();
+        let body = stream_blocking(&scope(), &Stop::default(), move |output| {
+            output.write_all(&vec![1; full])?;
+            for _ in 0..3 {
+                output.write_all(b"progress")?;
+                output.flush()?;
+            }
+            flushed
+                .send(())
+                .map_err(|()| io::Error::other("nobody waits"))
+        });
+        let outcome = tokio::time::timeout(Duration::from_secs(60), is_flushed).await;
+        outcome.unwrap().unwrap();
+        let data = body.collect().await.unwrap().to_bytes();
+        assert_eq!(data.len(), full + 3 * b"progress".len());
+        assert!(data.ends_with(b"progressprogressprogress"));
+    }
+
     /// Sixty-four clones that were paused kept a node from answering any other fetch for as long as they lay there.
     #[tokio::test]
     async fn a_job_whose_client_takes_nothing_ends_at_its_deadline() {

@@ -6,6 +6,7 @@
 
 mod findings;
 mod objects;
+mod outside;
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -16,7 +17,6 @@ use crate::protocol::PushLimits;
 use crate::push::closure::findings::Findings;
 use crate::push::closure::objects::CheckedObjects;
 pub(crate) use crate::push::closure::objects::NoResults;
-use crate::push::sent::sent_as_well;
 use crate::reach::{Reach, ReachError};
 use crate::refs::{ClosureCheck, RefStore};
 use crate::rules::ObjectRules;
@@ -77,7 +77,8 @@ impl From<Unconnected> for ClosureError {
 pub(crate) struct Pushed {
     /// Its slot.
     pub(crate) slot: u32,
-    /// Objects in it that the server itself added as bases of deltas: they prove nothing.
+    /// Objects in it that the server itself added as bases of deltas: they prove nothing. Of a shared store, only those that
+    /// the repository's refs reach were added.
     pub(crate) external: HashSet<Oid>,
 }
 
@@ -89,8 +90,18 @@ pub(crate) struct Closure<'a> {
     /// None where nothing is asked of objects by themselves.
     objects: Option<CheckedObjects<'a>>,
     limits: &'a PushLimits,
+    /// Whether the store holds what belongs to other repositories: no answer may depend on that.
+    is_shared: bool,
     /// What was done so far.
     pub(crate) stats: ClosureCheck,
+}
+
+/// What pushed trees are compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beside {
+    /// The trees of their commits' parents, whether those are proven yet or not.
+    Parents,
+    Nothing,
 }
 
 /// How a walk ended.
@@ -127,15 +138,26 @@ impl<'a> Closure<'a> {
             objects,
             reach: Reach::new(refs, store, known_tips, &limits.stop),
             limits,
+            is_shared: refs.shares_objects(),
             stats: ClosureCheck::default(),
         }
     }
 
     /// Checks the closure of `tips`.
     pub(crate) fn check(&mut self, tips: &[Oid]) -> Result<(), ClosureError> {
+        match self.check_beside(tips, Beside::Parents) {
+            // A pushed parent may name a tree that only another repository has. What is said must not tell whether it is there.
+            Err(ClosureError::Refused(_)) if self.is_shared => {
+                self.check_beside(tips, Beside::Nothing)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn check_beside(&mut self, tips: &[Oid], beside: Beside) -> Result<(), ClosureError> {
         loop {
             let mut findings = Findings::default();
-            let outcome = self.walk(tips, &mut findings);
+            let outcome = self.walk(tips, beside, &mut findings);
             self.stats.objects_walked += findings.objects();
             self.stats.history_read = self.reach.objects_read;
             if outcome? == Walked::Complete {
@@ -145,19 +167,34 @@ impl<'a> Closure<'a> {
         }
     }
 
-    fn walk(&mut self, tips: &[Oid], findings: &mut Findings) -> Result<Walked, ClosureError> {
+    /// What is wrong with pushed objects ends the walk at once; that something is missing is said when all of it was walked.
+    fn walk(
+        &mut self,
+        tips: &[Oid],
+        beside: Beside,
+        findings: &mut Findings,
+    ) -> Result<Walked, ClosureError> {
         self.walk_commits(tips, findings)?;
         self.prove_boundary(findings)?;
         for position in 0..findings.commits.len() {
             let (tree, parents) = findings.commits[position].clone();
-            let bases = parents
-                .iter()
-                .take(BASES_MAX)
-                .filter_map(|parent| findings.trees.get(parent).copied())
-                .collect();
+            let bases = match beside {
+                Beside::Nothing => Vec::new(),
+                Beside::Parents => parents
+                    .iter()
+                    .take(BASES_MAX)
+                    .filter_map(|parent| findings.trees.get(parent).copied())
+                    .collect(),
+            };
             self.walk_trees(tree, bases, findings)?;
         }
         self.prove_outside(findings)
+    }
+
+    /// Whether an object was sent that is no commit.
+    pub(crate) fn sent_no_commit(&self, id: &Oid) -> Result<bool, StoreError> {
+        let is_sent = self.place_of(id).is_some();
+        Ok(is_sent && self.store.kind(id)? != Some(Kind::Commit))
     }
 
     /// The place of a pushed object in the index of its pack.
@@ -174,7 +211,7 @@ impl<'a> Closure<'a> {
         let mut buffer = Vec::new();
         while let Some((id, expected)) = pending.pop() {
             let Some(place) = self.place_of(&id) else {
-                self.note_outside(id, expected, findings)?;
+                findings.note_outside(id, expected)?;
                 continue;
             };
             let kind = self.pushed_kind(&id, expected)?;
@@ -224,40 +261,6 @@ impl<'a> Closure<'a> {
         Ok(kind)
     }
 
-    fn note_outside(
-        &self,
-        id: Oid,
-        expected: Option<Kind>,
-        findings: &mut Findings,
-    ) -> Result<(), ClosureError> {
-        let found = self.store.kind(&id)?.ok_or(Unconnected::Missing { id })?;
-        if expected.is_some_and(|expected| expected != found) {
-            return Err(Unconnected::Malformed { id }.into());
-        }
-        if found == Kind::Commit {
-            findings.boundary.insert(id);
-        } else {
-            findings.outside.insert(id, found);
-        }
-        Ok(())
-    }
-
-    /// Every commit that pushed ones build on must be reachable; then its tree is one to compare with.
-    fn prove_boundary(&mut self, findings: &mut Findings) -> Result<(), ClosureError> {
-        let mut unproven = findings.boundary.clone();
-        self.stats.proven += unproven.len() as u64;
-        self.reach.prove_commits(&mut unproven)?;
-        if let Some(id) = unproven.into_iter().min() {
-            return Err(Unconnected::Missing { id }.into());
-        }
-        let mut buffer = Vec::new();
-        for id in &findings.boundary {
-            let commit = self.store.commit(id, &mut buffer)?;
-            findings.trees.insert(*id, commit.tree);
-        }
-        Ok(())
-    }
-
     /// Walks a pushed tree beside the trees that its commit's parents have at the same path. An entry that a parent
     /// has there too is as good as the parent: pushed and walked itself, or proven reachable.
     fn walk_trees(
@@ -275,7 +278,7 @@ impl<'a> Closure<'a> {
         let mut base_buffers: Vec<Vec<u8>> = Vec::new();
         while let Some(Pending { tree, bases, depth }) = pending.pop() {
             let Some(place) = self.place_of(&tree) else {
-                findings.outside.insert(tree, Kind::Tree);
+                findings.note_outside(tree, Some(Kind::Tree))?;
                 continue;
             };
             self.check_stop()?;
@@ -419,74 +422,8 @@ impl<'a> Closure<'a> {
                 self.pushed_kind(&id, Some(Kind::Blob))?;
                 self.note_object(place);
             } else {
-                findings.outside.insert(id, Kind::Blob);
+                findings.note_outside(id, Some(Kind::Blob))?;
             }
-        }
-    }
-
-    /// What is left outside the pack, and every base that the server itself added, must be reachable.
-    fn prove_outside(&mut self, findings: &Findings) -> Result<Walked, ClosureError> {
-        let mut outside: Vec<_> = findings
-            .outside
-            .iter()
-            .map(|(id, kind)| (*id, *kind))
-            .collect();
-        outside.sort_unstable();
-        let mut unproven = HashSet::default();
-        for (id, kind) in outside {
-            match self.store.kind(&id)? {
-                None => return Err(Unconnected::Missing { id }.into()),
-                Some(found) if found != kind => return Err(Unconnected::Malformed { id }.into()),
-                Some(_) => {}
-            }
-            unproven.insert(id);
-        }
-        if let Some(pushed) = &self.pushed {
-            // A base that a parent has in a tree beside a pushed one is as good as that parent; what a pushed tree
-            // itself names is among `outside` and gets no such credit.
-            let unknown = |id: &&Oid| !findings.beside.contains(*id);
-            unproven.extend(pushed.external.iter().filter(unknown).copied());
-        }
-        if unproven.is_empty() {
-            return Ok(Walked::Complete);
-        }
-        self.stats.proven += unproven.len() as u64;
-        let mut likely: Vec<_> = findings
-            .boundary
-            .iter()
-            .filter_map(|commit| findings.trees.get(commit).copied())
-            .collect();
-        likely.sort_unstable();
-        self.prove_unproven(unproven, &likely)
-    }
-
-    fn prove_unproven(
-        &mut self,
-        unproven: HashSet<Oid>,
-        likely: &[Oid],
-    ) -> Result<Walked, ClosureError> {
-        let mut commits = HashSet::default();
-        let mut objects = HashSet::default();
-        for id in unproven {
-            if self.store.kind(&id)? == Some(Kind::Commit) {
-                commits.insert(id);
-            } else {
-                objects.insert(id);
-            }
-        }
-        self.reach.prove_commits(&mut commits)?;
-        self.reach.prove_objects(&mut objects, likely)?;
-        objects.extend(commits);
-        if let Some(pushed) = &mut self.pushed {
-            let sent = sent_as_well(self.store, pushed, &objects);
-            if !sent.is_empty() {
-                pushed.external.retain(|id| !sent.contains(id));
-                return Ok(Walked::Again);
-            }
-        }
-        match objects.into_iter().min() {
-            None => Ok(Walked::Complete),
-            Some(id) => Err(Unconnected::Missing { id }.into()),
         }
     }
 

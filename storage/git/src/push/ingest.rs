@@ -1,20 +1,22 @@
 //! The pack of a push, streamed into the quarantine: bounded, indexed, thin packs completed.
 
-use std::cell::{Cell, RefCell};
+use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
 
 use gix_hashtable::HashSet;
 use gix_pack::data::input;
 use henge_types::{ObjectId, PackId, RefRefusal};
 
-use crate::oid::{HashKind, OID_BYTES_MAX, Oid, from_gix, hash_kind, oid};
+use crate::oid::{HashKind, OID_BYTES_MAX, Oid, from_gix, hash_kind};
 use crate::pkt::Bounded;
 use crate::protocol::{PushLimits, Stop};
+use crate::push::bases::{Bases, too_long};
 use crate::push::budget::Budget;
 use crate::push::depth::check_delta_depth;
 use crate::push::oversize::OversizedObject;
 use crate::push::quarantine::{Finished, Held, Incoming, Quarantine};
 use crate::push::report::refusal_text;
+use crate::reach::{Reach, ReachError};
 use crate::refs::QuarantinedPack;
 use crate::store::ObjectStore;
 
@@ -117,6 +119,9 @@ pub enum IngestError {
     /// It is cut off, damaged, or refers to what is not there.
     #[error("{}", reason(.0))]
     Broken(gix_error::Error),
+    /// Whether the repository has the base of a delta could not be found out.
+    #[error("the bases of the pack could not be checked: {0}")]
+    Bases(#[source] ReachError),
     /// The server's disk did not take it.
     #[error("the server's disk did not take the pack: {0}")]
     Disk(#[source] io::Error),
@@ -148,7 +153,7 @@ fn reason(error: &gix_error::Error) -> String {
 impl IngestError {
     /// Whether the fault is the server's, not the pack's.
     pub(crate) fn is_internal(&self) -> bool {
-        matches!(self, Self::Disk(_)) || self.io_kind().is_some_and(is_of_the_disk)
+        matches!(self, Self::Disk(_) | Self::Bases(_)) || self.io_kind().is_some_and(is_of_the_disk)
     }
 
     /// What the system said, where it said something.
@@ -167,6 +172,7 @@ impl IngestError {
             | Self::ShortDelta { .. }
             | Self::PackTooLarge { .. }
             | Self::ObjectTooLarge { .. }
+            | Self::Bases(_)
             | Self::Stopped => None,
         }
     }
@@ -191,10 +197,12 @@ pub(crate) struct Ingested {
     pub(crate) external: HashSet<Oid>,
 }
 
-/// Streams a pack from `input` into `quarantine`.
+/// Streams a pack from `input` into `quarantine`. Where the store is shared, `reach` tells which of its objects deltas may
+/// be made on.
 pub(crate) fn ingest(
     input: &mut dyn BufRead,
     store: &ObjectStore,
+    reach: Option<Reach<'_>>,
     quarantine: &dyn Quarantine,
     limits: &PushLimits,
 ) -> Result<Ingested, IngestError> {
@@ -216,11 +224,7 @@ pub(crate) fn ingest(
             external: HashSet::default(),
         });
     }
-    let bases = Bases {
-        store,
-        stop: &limits.stop,
-        used: RefCell::default(),
-    };
+    let bases = Bases::new(store, &limits.stop, reach);
     let budget = Budget::new(limits, store.format());
     let input = (&header[..]).chain(bounded);
     let incoming = Incoming::new(quarantine);
@@ -231,6 +235,7 @@ pub(crate) fn ingest(
         (None, Err(_)) if limits.stop.is_set() => return Err(IngestError::Stopped),
         (None, Err(error)) => {
             let fault = incoming.fault().map(IngestError::Disk);
+            let fault = fault.or_else(|| bases.failure().map(IngestError::Bases));
             return Err(fault.unwrap_or_else(|| explained(error, limits)));
         }
     };
@@ -244,7 +249,7 @@ pub(crate) fn ingest(
     }
     Ok(Ingested {
         pack: Some(pack),
-        external: bases.used.into_inner(),
+        external: bases.into_used(),
     })
 }
 
@@ -386,34 +391,6 @@ fn check_empty(header: &[u8], input: &mut dyn Read, kind: HashKind) -> Result<()
     } else {
         Err(IngestError::NotAPack)
     }
-}
-
-/// Looks up the bases of thin packs and remembers which ones were used.
-struct Bases<'a> {
-    store: &'a ObjectStore,
-    stop: &'a Stop,
-    used: RefCell<HashSet<Oid>>,
-}
-
-impl gix_object::Find for Bases<'_> {
-    fn try_find<'b>(
-        &self,
-        id: &oid,
-        buffer: &'b mut Vec<u8>,
-    ) -> gix_error::Result<Option<gix_object::Data<'b>>> {
-        if self.stop.is_set() {
-            return Err(gix_error::Error::from_error(too_long()));
-        }
-        let found = gix_object::Find::try_find(self.store, id, buffer)?;
-        if found.is_some() {
-            self.used.borrow_mut().insert(id.to_owned());
-        }
-        Ok(found)
-    }
-}
-
-fn too_long() -> io::Error {
-    io::Error::new(io::ErrorKind::TimedOut, "the push took too long")
 }
 
 /// Ends a read at the deadline, or when one entry is larger than any object may be: gix keeps the bytes of an entry

@@ -11,18 +11,19 @@ use crate::oid::{Oid, to_gix};
 use crate::protocol::PushLimits;
 use crate::push::closure::{Closure, ClosureError, NoResults, Pushed};
 use crate::push::commands::{PushHead, parse_push};
-use crate::push::ingest::ingest;
+use crate::push::ingest::{IngestError, Ingested, ingest};
 use crate::push::nonce::{self, Asked};
 use crate::push::policy::PushPolicy;
 use crate::push::report::{Doubts, refusal_text, report_results, tell};
 use crate::push::{Quarantine, ReceiveError};
-use crate::reach::ReachError;
+use crate::reach::Reach;
 use crate::refs::{
     ClosureCheck, CommitError, QuarantinedPack, RefStore, UpdateOutcome, VerifiedPush,
 };
 use crate::store::{ObjectStore, Objects};
 
 const ATOMIC_FAILURE: &str = "atomic push failure";
+const NO_COMMIT: &str = "a branch must point at a commit";
 
 /// What became of a push.
 #[derive(Debug, Default)]
@@ -243,8 +244,9 @@ impl Push<'_> {
         input: &mut dyn BufRead,
     ) -> Result<(), ReceiveError> {
         let mut store = place.objects.open()?;
-        let ingested = match ingest(input, &store, place.quarantine, self.limits) {
+        let ingested = match self.ingest(&store, place.quarantine, input) {
             Ok(ingested) => ingested,
+            Err(IngestError::Bases(error)) => return Err(ReceiveError::Check(error)),
             Err(error) if error.is_internal() => return Err(ReceiveError::Ingest(error)),
             Err(error) => {
                 self.refuse_pack(error.to_string());
@@ -294,10 +296,24 @@ impl Push<'_> {
         Ok(())
     }
 
+    /// Indexes the pack.
+    fn ingest(
+        &self,
+        store: &ObjectStore,
+        quarantine: &dyn Quarantine,
+        input: &mut dyn BufRead,
+    ) -> Result<Ingested, IngestError> {
+        let (refs, limits) = (self.refs, self.limits);
+        let reach = refs
+            .shares_objects()
+            .then(|| Reach::new(refs, store, self.known_tips.clone(), &limits.stop));
+        ingest(input, store, reach, quarantine, limits)
+    }
+
     /// Reads a pack that is not wanted.
     fn drain(&self, place: Place<'_>, input: &mut dyn BufRead) -> Result<(), ReceiveError> {
         let store = place.objects.open()?;
-        match ingest(input, &store, place.quarantine, self.limits) {
+        match self.ingest(&store, place.quarantine, input) {
             Err(error) if error.is_internal() => Err(ReceiveError::Ingest(error)),
             // The updates are refused for better reasons than what is wrong with the pack.
             Ok(_) | Err(_) => Ok(()),
@@ -396,15 +412,15 @@ fn check_tips(
         closure.check_stop()?;
         match to_gix(new, store.format()) {
             None => results[index] = Err("object id of another hash".to_owned()),
-            Some(id) if update.name.is_branch() && !is_commit_or_missing(store, &id)? => {
-                results[index] = Err("a branch must point at a commit".to_owned());
+            Some(id) if update.name.is_branch() && closure.sent_no_commit(&id)? => {
+                results[index] = Err(NO_COMMIT.to_owned());
             }
             Some(id) => tips.push((index, id)),
         }
     }
     let all: Vec<_> = tips.iter().map(|(_, id)| *id).collect();
     match closure.check(&all) {
-        Ok(()) => return Ok(()),
+        Ok(()) => return check_branches(store, head, &tips, results),
         Err(ClosureError::NoResults(why)) => return Err(why),
         Err(ClosureError::Refused(refused)) if tips.len() == 1 => {
             results[tips[0].0] = Err(refused.to_string());
@@ -412,16 +428,28 @@ fn check_tips(
         }
         Err(ClosureError::Refused(_)) => {}
     }
-    for (index, tip) in tips {
-        results[index] = match closure.check(&[tip]) {
+    for (index, tip) in &tips {
+        results[*index] = match closure.check(&[*tip]) {
             Ok(()) => Ok(()),
             Err(ClosureError::Refused(refused)) => Err(refused.to_string()),
             Err(ClosureError::NoResults(why)) => return Err(why),
         };
     }
-    Ok(())
+    check_branches(store, head, &tips, results)
 }
 
-fn is_commit_or_missing(store: &ObjectStore, id: &Oid) -> Result<bool, ReachError> {
-    Ok(store.kind(id)?.is_none_or(|kind| kind == Kind::Commit))
+/// What was not sent may be looked at now: the repository's own refs reach it.
+fn check_branches(
+    store: &ObjectStore,
+    head: &PushHead,
+    tips: &[(usize, Oid)],
+    results: &mut [Result<(), String>],
+) -> Result<(), NoResults> {
+    for (index, tip) in tips {
+        let is_branch = head.updates[*index].name.is_branch();
+        if is_branch && results[*index].is_ok() && store.kind(tip)? != Some(Kind::Commit) {
+            results[*index] = Err(NO_COMMIT.to_owned());
+        }
+    }
+    Ok(())
 }

@@ -1,8 +1,8 @@
 //! Whose answer is made next: counting what of a repository a client lacks takes memory and a processor.
 //!
 //! A few answers are made at once. When one ends, the next is of the repository that has the fewest of them made, and among
-//! equals the one that waits for the longest; those without a token never have all places. So thirty requests for one
-//! repository keep nobody waiting who asks for another one.
+//! equals the one that waits for the longest; those without a token never have all places, nor more than half of the
+//! processors. So thirty requests for one repository keep nobody waiting who asks for another one.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -29,26 +29,37 @@ pub(crate) enum Work {
     Fetch,
 }
 
-impl Work {
-    const fn places(self, asker: Asker) -> usize {
-        match (self, asker) {
-            (Self::Clone, Asker::Known) => CLONES_MAX,
-            (Self::Clone, Asker::Anybody) => ANONYMOUS_CLONES_MAX,
-            (Self::Fetch, Asker::Known) => FETCHES_MAX,
-            (Self::Fetch, Asker::Anybody) => ANONYMOUS_FETCHES_MAX,
+/// How many answers are made at once.
+#[derive(Debug, Clone, Copy)]
+struct Places {
+    /// Of each kind, to those without a token: whoever has one always finds a processor.
+    anonymous: usize,
+}
+
+impl Places {
+    const fn of(self, work: Work, asker: Asker) -> usize {
+        let (most, anonymous) = match work {
+            Work::Clone => (CLONES_MAX, ANONYMOUS_CLONES_MAX),
+            Work::Fetch => (FETCHES_MAX, ANONYMOUS_FETCHES_MAX),
+        };
+        match asker {
+            Asker::Known => most,
+            Asker::Anybody if anonymous < self.anonymous => anonymous,
+            Asker::Anybody => self.anonymous,
         }
     }
 }
 
 /// The turns of a server.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
     changed: Condvar,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    places: Places,
     next: u64,
     /// In the order in which they came.
     waiting: Vec<Ticket>,
@@ -71,8 +82,8 @@ impl State {
     fn has_place(&self, ticket: &Ticket) -> bool {
         let of_work = |made: &Ticket| made.work == ticket.work;
         let of_asker = |made: &Ticket| of_work(made) && made.asker == ticket.asker;
-        self.made(of_work) < ticket.work.places(Asker::Known)
-            && self.made(of_asker) < ticket.work.places(ticket.asker)
+        self.made(of_work) < self.places.of(ticket.work, Asker::Known)
+            && self.made(of_asker) < self.places.of(ticket.work, ticket.asker)
     }
 
     /// Whose turn is next among those for whom there is a place.
@@ -89,6 +100,22 @@ impl State {
 }
 
 impl Turns {
+    /// The turns of a machine of so many processors.
+    pub(super) fn new(processors: usize) -> Self {
+        let places = Places {
+            anonymous: (processors / 2).max(1),
+        };
+        Self {
+            state: Mutex::new(State {
+                places,
+                next: 0,
+                waiting: Vec::new(),
+                made: Vec::new(),
+            }),
+            changed: Condvar::new(),
+        }
+    }
+
     /// Waits for a turn; `None` when the deadline passed first.
     pub(super) fn take(
         self: &Arc<Self>,
@@ -156,6 +183,9 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
+    /// So many that they do not matter.
+    const PROCESSORS: usize = 64;
+
     /// A turn that is there now.
     fn now(turns: &Arc<Turns>, work: Work, asker: Asker, repository: &str) -> Option<MakingTurn> {
         let stopped = Stop::default();
@@ -165,7 +195,7 @@ mod tests {
 
     #[test]
     fn those_without_a_token_leave_places_to_others() {
-        let turns = Arc::new(Turns::default());
+        let turns = Arc::new(Turns::new(PROCESSORS));
         let clone = |asker| now(&turns, Work::Clone, asker, "r");
         let anybody: Vec<_> = (0..ANONYMOUS_CLONES_MAX)
             .map(|_| clone(Asker::Anybody).unwrap())
@@ -185,10 +215,36 @@ mod tests {
         assert!(turns.lock().made.is_empty() && turns.lock().waiting.is_empty());
     }
 
+    /// Two clones and eight fetches of those without a token kept both processors of a node from everybody who had one.
+    #[test]
+    fn those_without_a_token_have_half_of_the_processors() {
+        for (processors, clones, fetches) in [
+            (0, 1, 1),
+            (1, 1, 1),
+            (2, 1, 1),
+            (3, 1, 1),
+            (4, 2, 2),
+            (8, 2, 4),
+            (16, 2, 8),
+            (64, 2, 8),
+        ] {
+            let turns = Arc::new(Turns::new(processors));
+            for (work, most) in [(Work::Clone, clones), (Work::Fetch, fetches)] {
+                let anybody =
+                    |number: usize| now(&turns, work, Asker::Anybody, &number.to_string());
+                let made: Vec<_> = (0..FETCHES_MAX).filter_map(anybody).collect();
+                assert_eq!(made.len(), most, "{work:?} of {processors}");
+                assert!(now(&turns, work, Asker::Known, "r").is_some());
+                drop(made);
+                assert!(anybody(0).is_some(), "they are given back");
+            }
+        }
+    }
+
     /// Thirty requests for one repository made a clone of another one wait for all of them.
     #[test]
     fn another_repository_does_not_wait_for_all_of_a_flood() {
-        let turns = Arc::new(Turns::default());
+        let turns = Arc::new(Turns::new(PROCESSORS));
         let flood = || now(&turns, Work::Clone, Asker::Known, "flood");
         let mut made: VecDeque<_> = (0..CLONES_MAX).map(|_| flood().unwrap()).collect();
         let wait = |repository: &'static str| {

@@ -2,6 +2,7 @@
 
 mod kinds;
 mod limits;
+mod siblings;
 
 use std::io::Write;
 use std::path::Path;

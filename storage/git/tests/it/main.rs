@@ -42,6 +42,7 @@ mod server;
 mod sha256;
 mod shallow;
 mod signed;
+mod work;
 
 pub(crate) use server::{
     Git, Server, first_word, for_each_git, for_each_git_and_format, objects_of,

@@ -23,10 +23,12 @@ pub(super) struct Findings {
     parents: usize,
     /// The tree of every pushed commit and of every commit at the boundary.
     pub(super) trees: HashMap<Oid, Oid>,
-    /// Commits outside the pack that pushed ones refer to.
+    /// Commits outside the pack that pushed ones refer to, and that are reachable.
     pub(super) boundary: HashSet<Oid>,
-    /// Other objects outside the pack, with the kind they must have.
-    pub(super) outside: std::collections::HashMap<Oid, Kind>,
+    /// Other objects outside the pack, with the kind they must have; none where any will do. They need not be there.
+    pub(super) outside: std::collections::HashMap<Oid, Option<Kind>>,
+    /// One of them that is not there, or that nothing reaches.
+    pub(super) missing: Option<Oid>,
     /// What the trees of parents hold beside pushed trees, as far as they were read.
     pub(super) beside: ClaimedIds,
     /// What pushed trees give a name with a meaning.
@@ -46,6 +48,22 @@ impl Findings {
             }
             Entry::Occupied(entry) if *entry.get() == kind => Ok(false),
             Entry::Occupied(_) => Err(Unconnected::Malformed { id }),
+        }
+    }
+
+    /// Notes an object that was not sent. Whether it is there is not asked: what the walk finds must not depend on it.
+    ///
+    /// # Errors
+    /// When it was named as another kind before.
+    pub(super) fn note_outside(&mut self, id: Oid, kind: Option<Kind>) -> Result<(), Unconnected> {
+        let known = self.outside.entry(id).or_insert(kind);
+        match (*known, kind) {
+            (Some(known), Some(kind)) if known != kind => Err(Unconnected::Malformed { id }),
+            (None, Some(_)) => {
+                *known = kind;
+                Ok(())
+            }
+            (Some(_), Some(_) | None) | (None, None) => Ok(()),
         }
     }
 

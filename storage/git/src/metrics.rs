@@ -1,0 +1,93 @@
+//! Names, labels and help of this crate's metrics. No address, repository or user is ever a label.
+
+use ::metrics::{counter, describe_counter};
+
+const REFUSALS: &str = "henge_git_refusals_total";
+
+/// Registers help texts; once a process.
+pub fn describe() {
+    describe_counter!(
+        REFUSALS,
+        "Requests for git that were refused for want of something, by reason (lookup, body, listing: all places for those without a token are taken; work: all the time for one of them is; memory: what clients may have is held)"
+    );
+}
+
+/// What a request was refused for want of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shortage {
+    /// A place among those without a token whose repository is looked for.
+    Lookup,
+    /// The same for those whose body is read.
+    Body,
+    /// The same for those whose listing is made.
+    Listing,
+    /// Memory for clients.
+    Memory,
+    /// Time to work on a fetch without a token.
+    Work,
+}
+
+impl Shortage {
+    pub(crate) const fn label(self) -> &'static str {
+        match self {
+            Self::Lookup => "lookup",
+            Self::Body => "body",
+            Self::Listing => "listing",
+            Self::Memory => "memory",
+            Self::Work => "work",
+        }
+    }
+}
+
+pub(crate) fn request_refused(shortage: Shortage) {
+    counter!(REFUSALS, "reason" => shortage.label()).increment(1);
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex};
+
+    use ::metrics::{
+        Counter, Gauge, Histogram, Key, KeyName, Metadata, Recorder, SharedString, Unit,
+    };
+
+    use super::*;
+
+    /// Refusals that were counted, by their label.
+    #[derive(Debug, Default)]
+    pub(crate) struct Counted(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
+
+    impl Counted {
+        pub(crate) fn of(&self, shortage: Shortage) -> u64 {
+            let counts = self.0.lock().unwrap();
+            let count = counts.get(shortage.label());
+            count.map_or(0, |count| count.load(Ordering::Relaxed))
+        }
+    }
+
+    impl Recorder for Counted {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, key: &Key, _: &Metadata<'_>) -> Counter {
+            assert_eq!(key.name(), REFUSALS);
+            let labels: Vec<_> = key.labels().map(|label| label.value().to_owned()).collect();
+            let mut counts = self.0.lock().unwrap();
+            let count = counts.entry(labels.join(",")).or_default();
+            Counter::from_arc(Arc::clone(count))
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::noop()
+        }
+    }
+}
