@@ -227,8 +227,8 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
 }
 
 /// Takes other users' access to the directory: it holds what everybody pushed, keys, and the passwords of mirrors. Earlier
-/// releases made it as open as other new directories. Where the system keeps its mode (a mount of another owner), the node
-/// starts only if no more than its group may look into it: that is what such mounts are made with.
+/// releases made it as open as other new directories. Where it belongs to another user and stays
+/// as it is, the node starts only if no more than its group may look into it.
 fn close_to_others(path: &Path) -> Result<(), DataDirError> {
     let before = mode(path)?;
     if before & OTHERS == 0 {
@@ -450,7 +450,7 @@ mod tests {
         assert_eq!(mode(&new), 0o700);
     }
 
-    /// On a mount that has an owner and a mode of its own the node did not start, though nobody could look into it.
+    /// In a directory that another user had made for its group the node did not start, though nobody else could look into it.
     #[test]
     fn a_mode_that_stays_is_taken_if_only_the_group_may_look() {
         let path = Path::new("/data");

@@ -15,6 +15,9 @@ use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::{ObjectStore, StoreError};
 
+/// Commits whose trees are looked into before the history is walked.
+const LIKELY_MAX: usize = 8;
+
 /// Why a proof could not be finished.
 #[derive(Debug, thiserror::Error)]
 pub enum ReachError {
@@ -97,9 +100,29 @@ impl<'a> Reach<'a> {
         match self.store.kind(id)? {
             None => return Ok(false),
             Some(Kind::Commit) => self.prove_commits(&mut wanted)?,
-            Some(Kind::Tree | Kind::Blob | Kind::Tag) => self.prove_objects(&mut wanted, &[])?,
+            Some(Kind::Tree | Kind::Blob | Kind::Tag) => {
+                // What bitmaps cover is known at once; the rest is most often in what the push goes on from.
+                self.start_walk()?;
+                let likely = self.known_trees()?;
+                self.prove_objects(&mut wanted, &likely)?;
+            }
         }
         Ok(wanted.is_empty())
+    }
+
+    /// The trees of the commits among the values that the caller has looked up.
+    fn known_trees(&self) -> Result<Vec<Oid>, ReachError> {
+        let mut known: Vec<_> = self.known_tips.iter().copied().collect();
+        known.sort_unstable();
+        known.truncate(LIKELY_MAX);
+        let mut buffer = Vec::new();
+        let mut trees = Vec::new();
+        for id in known {
+            if self.store.kind(&id)? == Some(Kind::Commit) {
+                trees.push(self.store.commit(&id, &mut buffer)?.tree);
+            }
+        }
+        Ok(trees)
     }
 
     /// Removes from `wanted` every commit that is reachable.

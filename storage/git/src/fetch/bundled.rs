@@ -21,9 +21,8 @@ impl Session<'_> {
         let Some(bundles) = &self.limits.bundles else {
             return Err(not_a_fetch(b"bundle-uri"));
         };
-        let stop = &self.limits.stop;
-        let list = || bundles.lines(self.refs, self.objects, stop);
-        for (key, value) in self.work.uncounted(list) {
+        // Looking for one may take a walk, and a request may ask many times: also the wait for one is counted.
+        for (key, value) in bundles.lines(self.refs, self.objects, &self.work) {
             let line = format!("{key}={value}");
             if line.len() > pkt::DATA_BYTES_MAX {
                 tracing::warn!(key, "the value is too long for a line of the protocol");

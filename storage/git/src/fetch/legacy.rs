@@ -73,6 +73,7 @@ impl Session<'_> {
         let answer = Answer::new(output, self.work.clone(), false);
         let mut graph = Graph::new(&store, &answer);
         let wants = wants(&mut graph, &request.fetch.wants)?;
+        let turn = self.cutting_turn(&store, &request.fetch)?;
         let cut = self.cut(&mut graph, &request.fetch, &wants)?;
         if request.fetch.deepen.is_asked() {
             write_cut(&cut, &answer)?;
@@ -118,7 +119,7 @@ impl Session<'_> {
             cut: &cut,
             tick: &answer,
         };
-        let turn = self.making_turn(&store, &common)?;
+        let turn = self.keep_turn(turn, &store, &common)?;
         let selection = self.select(&mut graph, fetch, &wants, choice, &mut sieve)?;
         // Before anything is sent: no slow client keeps the turn.
         drop(turn);

@@ -151,7 +151,11 @@ impl<'a> Session<'a> {
         let mut graph = Graph::new(store, &answer);
         let wants = wants(&mut graph, wanted)?;
         let common = common(&mut graph, self.whose(), &request.haves)?;
+        let mut turn = None;
         if !request.haves.is_empty() && !request.done {
+            if !common.is_empty() {
+                turn = self.making_turn(store, &common)?;
+            }
             let is_ready =
                 !request.wait_for_done && is_enough(&mut graph, &wants.commits, &common)?;
             acknowledge(&graph, &common, &answer)?;
@@ -161,7 +165,8 @@ impl<'a> Session<'a> {
             answer.line("ready\n")?;
             answer.delimiter()?;
         }
-        // Whatever may still be refused is refused before others are waited for.
+        // Also where history ends may take a walk of all of it.
+        let turn = self.keep_turn(turn, store, &common)?;
         let cut = self.cut(&mut graph, request, &wants)?;
         write_sections(&answer, request, &cut, named)?;
         answer.line("packfile\n")?;
@@ -172,7 +177,6 @@ impl<'a> Session<'a> {
             cut: &cut,
             tick: &answer,
         };
-        let turn = self.making_turn(store, &common)?;
         let selection = self.select(&mut graph, request, &wants, choice, &mut sieve)?;
         drop(graph);
         // Before anything is sent: no slow client keeps the turn.

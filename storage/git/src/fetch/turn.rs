@@ -2,6 +2,7 @@
 
 use crate::fetch::FetchError;
 use crate::fetch::graph::Node;
+use crate::fetch::request::Fetch;
 use crate::fetch::serve::Session;
 use crate::responses::{MakingTurn, Work};
 use crate::store::ObjectStore;
@@ -29,6 +30,31 @@ impl Session<'_> {
             .work
             .uncounted(|| responses.making_turn(work, asker, stop));
         turn.map(Some).ok_or(FetchError::Stopped)
+    }
+
+    /// The turn that there is already, or one that is waited for.
+    pub(super) fn keep_turn(
+        &self,
+        turn: Option<MakingTurn>,
+        store: &ObjectStore,
+        common: &[Node],
+    ) -> Result<Option<MakingTurn>, FetchError> {
+        match turn {
+            Some(turn) => Ok(Some(turn)),
+            None => self.making_turn(store, common),
+        }
+    }
+
+    /// A turn for whoever asks where history ends: that may take a walk of all of it, which is kept until the answer is made.
+    pub(super) fn cutting_turn(
+        &self,
+        store: &ObjectStore,
+        request: &Fetch,
+    ) -> Result<Option<MakingTurn>, FetchError> {
+        match request.deepen.is_asked() {
+            true => self.making_turn(store, &[]),
+            false => Ok(None),
+        }
     }
 }
 
@@ -96,7 +122,7 @@ mod tests {
         request
     }
 
-    /// A client that asked for history since tomorrow was refused when the clones of others were made.
+    /// Whoever asked for what is not there, or is there already, waited for the clones of others.
     #[test]
     fn what_is_refused_or_kept_takes_no_turn() {
         let directory = tempfile::tempdir().unwrap();
@@ -137,11 +163,11 @@ mod tests {
         let absent = "f".repeat(40);
         let (refused, _) = ask(LONG, &[&format!("want {absent}\n"), "done\n"]);
         assert!(matches!(refused, Err(FetchError::NotOurRef { .. })));
-        let (refused, _) = ask(LONG, &[&want, "deepen-since 9999999999\n", "done\n"]);
-        assert!(
-            matches!(refused, Err(FetchError::NothingSelected)),
-            "{refused:?}"
-        );
+        // Where history ends may take a walk of all of it: 24 such requests made their walks side by side, and kept them.
+        for depth in ["deepen 1000000\n", "deepen-since 9999999999\n"] {
+            let (waited, _) = ask(100, &[&want, depth, "done\n"]);
+            assert!(matches!(waited, Err(FetchError::Stopped)), "{waited:?}");
+        }
         let (negotiated, answer) = ask(LONG, &[&want, &format!("have {absent}\n")]);
         assert!(negotiated.is_ok() && answer.windows(3).any(|three| three == b"NAK"));
 

@@ -193,11 +193,10 @@ impl Write for ChannelWriter {
     /// Waits for nobody: a client that has not taken what was sent before has enough to read, and the job may hold what others
     /// wait for. What stays behind leaves with what comes next.
     fn flush(&mut self) -> io::Result<()> {
-        self.seal()?;
         if self.sender.capacity() == 0 && !self.sender.is_closed() {
             return Ok(());
         }
-        self.send_batch()
+        self.send()
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) enum Work {
 /// How many answers are made at once.
 #[derive(Debug, Clone, Copy)]
 struct Places {
-    /// Of each kind, to those without a token: whoever has one always finds a processor.
+    /// Of each kind, to those without a token: half of the processors.
     anonymous: usize,
 }
 
