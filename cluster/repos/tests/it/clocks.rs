@@ -25,12 +25,21 @@ async fn pushed(ring: &Ring) -> (Work, GroupId) {
     (work, ring.shard(REPO).await)
 }
 
+/// Pushes a commit, and sees it from there. A leader that notices its clock hands over: whoever is told so meanwhile, and that
+/// nothing was changed, tries again.
 async fn push_through(ring: &Ring, work: &Work, node: usize, file: &str) {
     let tip = work.commit(file, file.as_bytes());
     let url = ring.url(node, REPO);
-    work.git(&["push", "-q", &url, "main"]).await;
-    let listed = work.git(&["ls-remote", &url, "refs/heads/main"]).await;
-    assert!(listed.starts_with(&tip), "{listed}");
+    eventually("the push is taken", async || {
+        let (taken, _) = work.try_git(&["push", "-q", &url, "main"]).await;
+        taken.then_some(())
+    })
+    .await;
+    eventually("the push is seen", async || {
+        let (seen, listed) = work.try_git(&["ls-remote", &url, "refs/heads/main"]).await;
+        seen.then(|| assert!(listed.starts_with(&tip), "{listed}"))
+    })
+    .await;
 }
 
 /// How far a group's time is from the machine's clock.
