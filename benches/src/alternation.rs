@@ -1,7 +1,7 @@
-//! Two binaries of Henge in alternation: whether a change made something slower, on a machine that others use too.
+//! Two binaries of Henge in alternation: the cost of a change, measured on a shared machine.
 //!
-//! One run of each says nothing of a few percent. Each round runs a bench with both binaries, the other one first each
-//! time; what counts is the median of the rounds' ratios.
+//! A single run of each cannot show a few percent. Each round runs a bench with both binaries, with
+//! the order reversed each time; the result is the median of the rounds' ratios.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,19 @@ use anyhow::{Context as _, ensure};
 
 use crate::report::{Section, figure};
 
-/// A figure's place in a bench's table.
+/// A figure's position in a bench's table.
 type Place = (usize, usize);
 
 /// The rounds of one bench.
 #[derive(Debug, Default)]
 pub(crate) struct Alternation {
     names: BTreeMap<Place, String>,
-    /// Before and after, of each round.
+    /// The figures before and after, per round.
     figures: BTreeMap<Place, Vec<(f64, f64)>>,
 }
 
 impl Alternation {
-    /// Takes the tables of one round in.
+    /// Adds the tables of one round.
     pub(crate) fn add(&mut self, before: &Section, after: &Section) -> anyhow::Result<()> {
         ensure!(
             before.rows.len() == after.rows.len() && before.columns == after.columns,
@@ -86,7 +86,7 @@ impl Alternation {
     }
 }
 
-/// The `quarter`th quartile, between the two nearest of the values.
+/// The `quarter`th quartile, interpolated between the two nearest values.
 fn quantile(mut values: Vec<f64>, quarter: usize) -> f64 {
     values.retain(|value| value.is_finite());
     values.sort_by(f64::total_cmp);

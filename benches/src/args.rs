@@ -1,4 +1,4 @@
-//! What can be typed after `henge-benches`.
+//! The command line of `henge-benches`.
 
 use std::path::PathBuf;
 
@@ -38,7 +38,8 @@ pub(crate) enum Which {
     Storm,
     /// Start, memory and processor time of an idle cluster, beside etcd
     Idle,
-    /// What one group's state takes while a million small writes go on, beside the release level before
+    /// What one group's state takes while a million small writes go on, beside the release level
+    /// before
     State,
     /// How soon killed nodes serve after 51,200 small pushes, beside etcd
     Replay,
@@ -52,14 +53,16 @@ pub(crate) struct Options {
     /// Henge's binary [default: `henge` beside this program]
     #[arg(long, global = true, value_name = "FILE")]
     henge: Option<PathBuf>,
-    /// Another binary of Henge: each bench runs with it and with --henge in alternation, and only ratios are printed
+    /// Another binary of Henge: each bench runs with it and with --henge in alternation, and only
+    /// ratios are printed
     #[arg(long, global = true, value_name = "FILE")]
     before: Option<PathBuf>,
     /// With --before: how often
     #[arg(long, global = true, value_name = "N", default_value_t = 15, requires = "before",
         value_parser = clap::value_parser!(u32).range(1..=1_000))]
     pub(crate) rounds: u32,
-    /// For `fetch` and `push`: a bare repository to fetch from, or to push on top of [default: one is generated]
+    /// For `fetch` and `push`: a bare repository to fetch from, or to push on top of
+    /// [default: one is generated]
     #[arg(long = "repo", global = true, value_name = "DIR")]
     pub(crate) repository: Option<PathBuf>,
     /// For `fetch`: commits of the generated repository, of about four objects each
@@ -69,14 +72,16 @@ pub(crate) struct Options {
     /// Few repetitions: a look at the tool, not figures to keep
     #[arg(long, global = true)]
     pub(crate) quick: bool,
-    /// Where to make a folder for all data; it is removed at the end. A real disk: a sync must cost something
+    /// Where to make a folder for all data; it is removed at the end. A real disk: a sync must cost
+    /// something
     #[arg(long, global = true, value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
     /// Ports are counted from here, up to 310 of them
     #[arg(long, global = true, value_name = "PORT", default_value_t = 27_400,
         value_parser = clap::value_parser!(u16).range(1_024..=65_000))]
     pub(crate) base_port: u16,
-    /// For `gap`: when a try is given up, in milliseconds. Raise it to see whether tries are cut short
+    /// For `gap`: when a try is given up, in milliseconds. Raise it to see whether tries are cut
+    /// short
     #[arg(long, global = true, value_name = "MS", default_value_t = 100,
         value_parser = clap::value_parser!(u64).range(10..=10_000))]
     pub(crate) try_ms: u64,

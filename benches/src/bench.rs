@@ -1,4 +1,4 @@
-//! What every bench is given.
+//! The environment of every bench.
 
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -11,26 +11,26 @@ use tempfile::TempDir;
 use crate::args::Options;
 use crate::henge::DevCluster;
 
-/// Shards of the clusters, as `henge dev` has without flags.
+/// Shards of the clusters: the default of `henge dev`.
 pub(crate) const SHARDS: u32 = 8;
 
-/// Options, a folder and a place for tasks.
+/// Options, a folder and a task scope.
 #[derive(Debug)]
 pub(crate) struct Bench {
     henge: PathBuf,
     quick: bool,
     repository: Option<PathBuf>,
-    /// Of a repository that is generated to be fetched from.
+    /// Commits of the generated repository.
     pub(crate) commits: usize,
     base_port: u16,
-    /// For one try of a write after a leader was killed.
+    /// Deadline of one attempted write after a leader was killed.
     pub(crate) try_deadline: Duration,
     dir: TempDir,
     pub(crate) scope: Scope,
 }
 
 impl Bench {
-    /// Makes the folder for everything that the benches of this binary write.
+    /// Creates the folder for all data of this binary's benches.
     pub(crate) fn new(options: &Options, henge: PathBuf, scope: Scope) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(".henge-bench-")
@@ -55,12 +55,12 @@ impl Bench {
         Ok(path)
     }
 
-    /// One of two counts: for a look at the tool, or for figures.
+    /// `quick` for a try of the tool, `full` for figures.
     pub(crate) fn pick<T>(&self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }
 
-    /// The repository to fetch from, if one was given.
+    /// The given repository, if any.
     pub(crate) fn repository(&self) -> Option<&Path> {
         self.repository.as_deref()
     }
@@ -81,7 +81,7 @@ impl Bench {
         self.dir.path()
     }
 
-    /// Tells whoever watches how far it is. Standard output is for the figures.
+    /// Prints progress to standard error: standard output is for the figures.
     pub(crate) fn progress(&self, text: &str) {
         drop(writeln!(io::stderr(), "{text}"));
     }

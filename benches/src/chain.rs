@@ -1,4 +1,4 @@
-//! Pushes of one commit each, made without git: 51,200 of them cost the machine little besides the server's work.
+//! Pushes of one commit each, made without git: 51,200 of them add little to the server's own work.
 
 use std::io::Write as _;
 
@@ -21,7 +21,7 @@ pub(crate) struct Chain {
 }
 
 impl Chain {
-    /// An empty one. Commits of chains with other names are other commits.
+    /// An empty chain. Chains with different names have different commits.
     pub(crate) fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -30,7 +30,8 @@ impl Chain {
         }
     }
 
-    /// The body of the request that pushes the next commit to `refs/heads/main`, as `git-receive-pack` reads it.
+    /// The body of the request that pushes the next commit to `refs/heads/main`, in the format of
+    /// `git-receive-pack`.
     pub(crate) fn next_push(&mut self) -> anyhow::Result<Vec<u8>> {
         let tree = id("tree", b"");
         let parent = self.tip.as_ref();
@@ -67,7 +68,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// A pack of whole objects (gitformat-pack, version 2).
+/// A pack of undeltified objects (gitformat-pack, version 2).
 fn pack(objects: &[(u8, &[u8])]) -> anyhow::Result<Vec<u8>> {
     let mut pack = b"PACK\0\0\0\x02".to_vec();
     let count = u32::try_from(objects.len()).context("too many objects")?;

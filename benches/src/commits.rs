@@ -1,4 +1,4 @@
-//! A chain of commits to push, and stock git that pushes them.
+//! A chain of commits, and pushes of it by stock git.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,7 +14,7 @@ const FILES: usize = 200;
 /// Lines of a file.
 const LINES: usize = 12;
 
-/// A bare repository whose every commit changes one small file of the one before.
+/// A bare repository. Every commit changes one small file of its parent.
 #[derive(Debug)]
 pub(crate) struct Commits {
     dir: PathBuf,
@@ -22,13 +22,14 @@ pub(crate) struct Commits {
 }
 
 impl Commits {
-    /// Makes `count` commits in `dir`.
+    /// Creates `count` commits in `dir`.
     pub(crate) async fn make(dir: &Path, count: usize) -> anyhow::Result<Self> {
         init(dir).await?;
         Self::import(dir, count, None).await
     }
 
-    /// Makes `count` commits in `dir`, on top of HEAD of another repository, whose objects are not copied.
+    /// Creates `count` commits in `dir`, on top of HEAD of another repository, whose objects are
+    /// not copied.
     pub(crate) async fn on(dir: &Path, below: &Repository, count: usize) -> anyhow::Result<Self> {
         init(dir).await?;
         let objects = below.objects()?;
@@ -72,8 +73,7 @@ impl Commits {
         Ok(id)
     }
 
-    /// Pushes commit `index` and all before it to `name` at `url`. Answers how long git took, from its
-    /// start to its end.
+    /// Pushes commit `index` with its ancestors to `name` at `url`. Returns the run time of git.
     pub(crate) async fn push(
         &self,
         url: &str,
@@ -91,14 +91,14 @@ impl Commits {
         match pushed {
             Ok(_) => Ok(took),
             Err(error) => {
-                // The URL holds a token, and git's messages hold the URL.
+                // The URL contains a token, and git's messages contain the URL.
                 let text = format!("{error:#}").replace(url, "the repository");
                 Err(anyhow::anyhow!(text).context("a push failed"))
             }
         }
     }
 
-    /// Points `name` of the repository at `url` at commit `index` for `count` tags more.
+    /// Pushes `count` more tags of commit `index` to `url`.
     pub(crate) async fn push_tags(
         &self,
         url: &str,
@@ -127,7 +127,7 @@ async fn init(dir: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The commits as `git fast-import` reads them; the first one on top of `below`.
+/// The commits in the format of `git fast-import`; the first one on top of `below`.
 fn stream(count: usize, below: Option<&str>) -> String {
     let mut text = String::new();
     for commit in 0..count {

@@ -1,4 +1,4 @@
-//! The peer of state writes: an etcd cluster of three members on loopback.
+//! The peer for writes of state: an etcd cluster of three members on loopback.
 
 pub(crate) mod kv;
 
@@ -11,9 +11,9 @@ use tokio::time::{sleep, timeout};
 use crate::process::{Process, Program};
 use kv::EtcdClient;
 
-/// As many as Henge has nodes.
+/// As many as Henge's nodes.
 pub(crate) const MEMBERS: usize = 3;
-/// For the members to elect a leader, and for one to come back.
+/// Deadline for the election of a leader, and for the return of a member.
 const READY_DEADLINE: Duration = Duration::from_secs(60);
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
@@ -25,7 +25,7 @@ pub(crate) struct Timings {
     pub(crate) election_ms: u32,
 }
 
-/// What etcd takes without flags.
+/// Etcd's defaults.
 pub(crate) const DEFAULT_TIMINGS: Timings = Timings {
     heartbeat_ms: 100,
     election_ms: 1_000,
@@ -37,7 +37,7 @@ struct Member {
     client_url: String,
 }
 
-/// Three members. Dropping it kills them.
+/// Three members, killed on drop.
 #[derive(Debug)]
 pub(crate) struct EtcdCluster {
     dir: PathBuf,
@@ -47,7 +47,7 @@ pub(crate) struct EtcdCluster {
 }
 
 impl EtcdCluster {
-    /// Starts the members in `dir` and waits until one leads. They take the ports `base_port` to
+    /// Starts the members in `dir` and waits for a leader. They use the ports `base_port` to
     /// `base_port + 12`.
     pub(crate) async fn start(
         dir: &Path,
@@ -112,7 +112,7 @@ impl EtcdCluster {
             .start(&self.dir.join(format!("n{index}.log")))
     }
 
-    /// Waits until every member knows the same leader.
+    /// Waits until every member reports the same leader.
     pub(crate) async fn wait_until_healthy(&mut self) -> anyhow::Result<()> {
         let wait = async {
             loop {
@@ -145,7 +145,7 @@ impl EtcdCluster {
         agreed.then_some(index)
     }
 
-    /// The index of the member that leads, as all of them say.
+    /// The index of the leader on which all members agree.
     pub(crate) async fn leader(&mut self) -> anyhow::Result<usize> {
         self.wait_until_healthy().await?;
         let leader = self.agreed_leader().await;

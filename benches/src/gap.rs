@@ -1,4 +1,4 @@
-//! `gap`: how long nothing can be written after a leader is killed, beside etcd.
+//! `gap`: the time without writes after a leader is killed, beside etcd.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,30 +20,30 @@ use crate::henge::{DevCluster, change, update};
 use crate::report::{Section, figure, ratio};
 use crate::samples::Samples;
 
-/// Between two tries, which do not wait for each other.
+/// Interval between two attempts, which run concurrently.
 const TRY_INTERVAL: Duration = Duration::from_millis(10);
-/// For a write before the kill, which is not cut short: it tells how long one takes.
+/// Deadline of a write before the kill: long, because it measures the duration of a write.
 const CALM_DEADLINE: Duration = Duration::from_secs(10);
 const CALM_WRITES: usize = 10;
-/// For the first write to succeed at all.
+/// Deadline of the first successful write.
 const GIVE_UP: Duration = Duration::from_secs(60);
-/// After a member is back, before the next kill.
+/// Pause between the return of a member and the next kill.
 const SETTLE: Duration = Duration::from_secs(3);
-/// Etcd with its election timeout halved, as it is tuned for one site.
+/// Etcd with half of its default election timeout, as tuned for one site.
 const SHORT_TIMINGS: Timings = Timings {
     heartbeat_ms: 100,
     election_ms: 500,
 };
 const BRANCH: &str = "refs/heads/gap";
 
-/// A survivor to try a write on, its connections open.
+/// A survivor for attempted writes, with open connections.
 #[derive(Debug, Clone)]
 enum Survivor {
     Henge(Box<HengeNode>),
     Etcd(EtcdClient),
 }
 
-/// A node, and what to write there.
+/// A node, and the repository and commit of the write.
 #[derive(Debug, Clone)]
 struct HengeNode {
     client: Client,
@@ -52,7 +52,7 @@ struct HengeNode {
 }
 
 impl Survivor {
-    /// One write, whatever was there before: a try that was given up may still have been made.
+    /// One write, independent of the old value: an attempt that timed out may have been applied.
     async fn write(&self) -> anyhow::Result<()> {
         match self {
             Self::Henge(node) => {
@@ -64,7 +64,7 @@ impl Survivor {
     }
 }
 
-/// Tries the survivors in turn until a write succeeds.
+/// Attempts writes on the survivors in turn until one succeeds.
 async fn first_write(survivors: &[Survivor], deadline: Duration) -> anyhow::Result<()> {
     let mut ticks = interval(TRY_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -92,18 +92,18 @@ async fn first_write(survivors: &[Survivor], deadline: Duration) -> anyhow::Resu
     outcome.unwrap_or_else(|_| bail!("no write succeeded in a minute; the last error: {last:?}"))
 }
 
-/// What was measured of one cluster.
+/// The measurements of one cluster.
 #[derive(Debug, Default)]
 struct Gaps {
     gaps: Samples,
-    /// Writes through the later survivors while the leader still lives.
+    /// Durations of writes through the later survivors while the leader is alive.
     calm: Samples,
     version: String,
 }
 
 impl Gaps {
-    /// Opens the connections, and shows how long a write takes that nothing disturbs: where that is not
-    /// well below the time a try is given, the gap is the tool's and not the cluster's.
+    /// Opens the connections, and measures undisturbed writes. When these are not well below the
+    /// deadline of an attempt, the tool causes the gap and not the cluster.
     async fn calm(&mut self, survivors: &[Survivor]) -> anyhow::Result<()> {
         for survivor in survivors.iter().cycle().take(CALM_WRITES) {
             let began = SystemClock.instant();
@@ -215,7 +215,7 @@ async fn henge_survivors(
     path: &RepoPath,
     commit: &str,
 ) -> anyhow::Result<Vec<Survivor>> {
-    // The tries have deadlines of their own.
+    // The attempts have deadlines of their own.
     let deadlines = Deadlines::default();
     let mut survivors = Vec::new();
     for node in cluster.nodes().iter().filter(|node| node.id != leader) {

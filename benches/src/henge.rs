@@ -19,21 +19,21 @@ use crate::process::{Process, Program, signal};
 use crate::usage;
 
 const NODES: u32 = 3;
-/// For all nodes to be ready.
+/// Deadline for all nodes to be ready.
 const READY_DEADLINE: Duration = Duration::from_secs(150);
-/// How long the nodes may take to compact, index and rest after a large push.
+/// Deadline for the nodes to compact, index and become idle after a large push.
 const REST_DEADLINE: Duration = Duration::from_secs(600);
-/// How long they are looked at each time.
+/// Length of one measurement of the CPU time.
 const REST_WINDOW: Duration = Duration::from_secs(3);
-/// A cluster that uses less than this share of a core rests.
+/// A cluster below this share of a core counts as idle.
 const REST_SHARE: f64 = 0.15;
 const LOOK_INTERVAL: Duration = Duration::from_millis(20);
-/// The same for the end of a killed process, which is part of what is measured.
+/// The same for the end of a killed process, which is part of the measured time.
 const DEATH_INTERVAL: Duration = Duration::from_millis(1);
-/// Longer than `henge dev` gives its nodes.
+/// Longer than the deadline that `henge dev` has for its nodes.
 const STOP_DEADLINE: Duration = Duration::from_secs(20);
 
-/// What `henge dev` writes of a node, as far as it is used here.
+/// The used part of a node's entry in the file of `henge dev`.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Node {
     pub(crate) id: NodeId,
@@ -48,25 +48,25 @@ struct ClusterFile {
     nodes: Vec<Node>,
 }
 
-/// A running `henge dev`. Dropping it kills it and its nodes.
+/// A running `henge dev`. It is killed with its nodes on drop.
 #[derive(Debug)]
 pub(crate) struct DevCluster {
     program: PathBuf,
     dir: PathBuf,
     dev: Process,
-    /// Read up to `ready`; kept open, so that what it still says goes somewhere.
+    /// Read up to `ready`; kept open so that later output does not fail.
     output: Lines<BufReader<ChildStdout>>,
-    /// Nodes brought back after they were killed.
+    /// Nodes restarted after a kill.
     restarted: BTreeMap<NodeId, Process>,
     nodes: Vec<Node>,
     token: String,
-    /// From the start of the process to `ready`.
+    /// Time from the start of the process to `ready`.
     pub(crate) startup: Duration,
 }
 
 impl DevCluster {
-    /// Starts a new cluster of three nodes in `dir`, on ports counted from `base_port`, and waits until
-    /// it says `ready`.
+    /// Starts a new cluster of three nodes in `dir`, on ports from `base_port` on, and waits until
+    /// it reports `ready`.
     pub(crate) async fn start(
         program: &Path,
         dir: &Path,
@@ -121,7 +121,7 @@ impl DevCluster {
         Ok(())
     }
 
-    /// Waits until every node is ready and every group has a leader that all of its members know.
+    /// Waits until every node is ready and every group has a leader that all of its members report.
     pub(crate) async fn wait_until_healthy(&self) -> anyhow::Result<()> {
         let wait = async {
             loop {
@@ -168,12 +168,12 @@ impl DevCluster {
         node.with_context(|| format!("henge dev has no node {id}"))
     }
 
-    /// Where a node answers HTTP.
+    /// The HTTP address of a node.
     pub(crate) fn address(&self, id: NodeId) -> anyhow::Result<Address> {
         Ok(self.node(id)?.http.parse()?)
     }
 
-    /// A client that asks one node only.
+    /// A client for one node only.
     pub(crate) fn client(&self, id: NodeId, deadlines: Deadlines) -> anyhow::Result<Client> {
         let address = self.address(id)?;
         let token = Secret::new(&self.token);
@@ -184,7 +184,7 @@ impl DevCluster {
         ))
     }
 
-    /// The URL that git pushes to, through one node. It holds the token.
+    /// The URL for pushes through one node. It contains the token.
     pub(crate) fn push_url(&self, id: NodeId, path: &RepoPath) -> anyhow::Result<String> {
         let http = &self.node(id)?.http;
         let host = http.trim_start_matches("http://");
@@ -205,7 +205,7 @@ impl DevCluster {
         Ok((info, leader))
     }
 
-    /// The leader of a repository's shard, once its leader itself says so.
+    /// The leader of a repository's shard, once the leader itself reports it.
     pub(crate) async fn leader_of(&self, path: &RepoPath) -> anyhow::Result<NodeId> {
         let wait = async {
             loop {
@@ -224,19 +224,19 @@ impl DevCluster {
             .unwrap_or_else(|_| bail!("nobody leads the shard of {path}"))
     }
 
-    /// The process id of a node, also of one that was brought back.
+    /// The process id of a node, restarted ones included.
     pub(crate) fn pid(&self, id: NodeId) -> anyhow::Result<u32> {
         let node = self.node(id)?;
         running(&node.data_dir, &node.config).with_context(|| format!("node {id} does not run"))
     }
 
-    /// Packs in all object stores of every node, in their order.
+    /// Number of packs in all object stores of each node, in the order of the nodes.
     pub(crate) fn packs(&self) -> anyhow::Result<Vec<usize>> {
         let count = |node: &Node| {
             let mut count = 0;
             let mut pending = vec![node.data_dir.join("networks")];
             while let Some(directory) = pending.pop() {
-                // What compaction removes meanwhile is not there any more.
+                // Compaction may remove a directory meanwhile.
                 let Ok(listing) = std::fs::read_dir(&directory) else {
                     continue;
                 };
@@ -257,13 +257,13 @@ impl DevCluster {
         self.nodes.iter().map(count).collect()
     }
 
-    /// CPU time of every node, in their order.
+    /// CPU time of each node, in the order of the nodes.
     pub(crate) fn cpu(&self) -> anyhow::Result<Vec<Duration>> {
         let nodes = self.nodes.iter();
         nodes.map(|node| usage::cpu(self.pid(node.id)?)).collect()
     }
 
-    /// Copies a repository on disk into one of the cluster's, refs and all.
+    /// Copies a repository on disk with all refs into one of the cluster's.
     pub(crate) async fn import(&self, from: &Path, to: &RepoPath) -> anyhow::Result<()> {
         let first = self.nodes.first().context("henge dev has no nodes")?;
         let import = Program::new(&self.program)
@@ -277,7 +277,8 @@ impl DevCluster {
         Ok(())
     }
 
-    /// Waits until the nodes do nothing any more. Answers how much that nothing is: CPU milliseconds of all in a second.
+    /// Waits until the nodes are idle. Returns the remaining load: CPU milliseconds of all nodes
+    /// per second.
     pub(crate) async fn rest(&self) -> anyhow::Result<f64> {
         let started = SystemClock.instant();
         while SystemClock.instant().duration_since(started) < REST_DEADLINE {
@@ -292,11 +293,11 @@ impl DevCluster {
         bail!("the nodes do not come to rest")
     }
 
-    /// Kills a node (SIGKILL) and waits until it can answer nothing more.
+    /// Kills a node (SIGKILL) and waits until it can no longer answer.
     pub(crate) async fn kill(&self, id: NodeId) -> anyhow::Result<()> {
         let pid = self.pid(id)?;
         signal(pid, Signal::KILL);
-        // Its name goes before its files are closed, and with them the lock of its folder.
+        // Its name disappears before its files are closed, among them the lock of its folder.
         let gone = async {
             while self.pid(id).is_ok() || usage::holds_files(pid) {
                 sleep(DEATH_INTERVAL).await;
@@ -307,7 +308,7 @@ impl DevCluster {
             .with_context(|| format!("node {id} does not end"))
     }
 
-    /// Brings a killed node back and waits until the cluster is healthy.
+    /// Restarts a killed node and waits until the cluster is healthy.
     pub(crate) async fn restart(&mut self, id: NodeId) -> anyhow::Result<()> {
         self.start_again(id).await?;
         self.wait_until_healthy().await
@@ -350,14 +351,14 @@ impl DevCluster {
 impl Drop for DevCluster {
     fn drop(&mut self) {
         if let Ok(dev) = self.dev.pid() {
-            // Stopped first: it starts no other node while its children are counted.
+            // Stopped first, so that it starts no other node while its children are listed.
             signal(dev, Signal::STOP);
             for child in usage::children(dev) {
                 signal(child, Signal::KILL);
             }
             signal(dev, Signal::KILL);
         }
-        // Whatever ended `henge dev` before may have left its nodes.
+        // If `henge dev` ended earlier, its nodes may still run.
         for number in 1..=NODES {
             let dir = self.dir.join(format!("n{number}"));
             if let Some(pid) = running(&dir, &dir.join("node.toml")) {
@@ -367,14 +368,14 @@ impl Drop for DevCluster {
     }
 }
 
-/// The process id that a node wrote into its folder, while the process with this configuration runs.
+/// The process id in a node's folder, while the process with this configuration runs.
 fn running(data_dir: &Path, config: &Path) -> Option<u32> {
     let text = std::fs::read_to_string(data_dir.join("henge.pid")).ok()?;
     let pid: u32 = text.trim().parse().ok()?;
     usage::was_started_with(pid, &config.to_string_lossy()).then_some(pid)
 }
 
-/// A change of one ref, whatever it was before when `old` is `"any"`.
+/// A change of one ref; with `old` = `"any"` it is independent of the old value.
 pub(crate) fn change(name: &str, old: Option<&str>, new: &str) -> RefChange {
     RefChange {
         name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! The peer of pushes: git's own `http-backend` behind lighttpd, one node, without replication.
+//! The peer for pushes: git's own `http-backend` behind lighttpd, one node, without replication.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,7 +16,7 @@ const STOP_DEADLINE: Duration = Duration::from_secs(5);
 const USER: &str = "bench";
 const PASSWORD: &str = "bench";
 
-/// Lighttpd with `git http-backend` as a CGI program. Dropping it kills it.
+/// Lighttpd with `git http-backend` as a CGI program, killed on drop.
 #[derive(Debug)]
 pub(crate) struct HttpBackend {
     process: Process,
@@ -73,7 +73,7 @@ impl HttpBackend {
             .unwrap_or_else(|_| bail!("lighttpd does not listen; its log: {}", self.process.tail()))
     }
 
-    /// Makes an empty bare repository with git's own settings. Answers the URL to push to.
+    /// Creates an empty bare repository with git's own settings. Returns the URL for pushes.
     pub(crate) async fn create(&self, name: &str) -> anyhow::Result<String> {
         Program::git()
             .args(["init", "-q", "--bare", "--initial-branch=main"])
@@ -89,7 +89,7 @@ impl HttpBackend {
         format!("http://{USER}:{PASSWORD}@127.0.0.1:{port}/git/{name}.git")
     }
 
-    /// Packs objects and refs of a repository, as good maintenance would.
+    /// Packs objects and refs of a repository, like good maintenance.
     pub(crate) async fn maintain(&self, name: &str) -> anyhow::Result<()> {
         for verb in [["repack", "-adq"].as_slice(), &["pack-refs", "--all"]] {
             let git = Program::git().arg("-C").arg(self.path(name));
@@ -98,12 +98,13 @@ impl HttpBackend {
         Ok(())
     }
 
-    /// Where a repository lies.
+    /// The path of a repository.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.repos.join(format!("{name}.git"))
     }
 
-    /// CPU time of lighttpd and of every CGI program that ended, with what these waited for.
+    /// CPU time of lighttpd and of every CGI program that has ended, including their waited-for
+    /// children.
     pub(crate) fn cpu(&self) -> anyhow::Result<Duration> {
         usage::cpu_with_children(self.process.pid()?)
     }
@@ -121,7 +122,7 @@ impl HttpBackend {
     }
 }
 
-/// Basic authentication as Henge asks for it, so that the clients of both do the same.
+/// Basic authentication like Henge's, so that the clients of both do the same work.
 fn configuration(dir: &Path, port: u16, program: &Path) -> String {
     let (dir, program) = (dir.display(), program.display());
     format!(

@@ -1,4 +1,4 @@
-//! `idle`: how soon a cluster serves, and what it takes when nothing is asked of it, beside etcd.
+//! `idle`: the start-up time of a cluster and its load without requests, beside etcd.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use crate::report::{Section, figure, ratio};
 use crate::samples::Samples;
 use crate::usage;
 
-/// After the start, before the idle time begins.
+/// Pause between the start and the idle time.
 const SETTLE: Duration = Duration::from_secs(3);
 
-/// What one cluster took.
+/// The measurements of one cluster.
 #[derive(Debug, Default)]
 struct Taken {
     startup: Samples,
     /// Of the last start, per process, in percent of one core.
     cpu_percent: Vec<f64>,
-    /// Of the last start, per process: resident KiB, and those that no file backs.
+    /// Of the last start, per process: resident KiB, total and without a backing file.
     resident: Vec<(u64, u64)>,
 }
 
 impl Taken {
-    /// Looks at the processes for `observed` while nobody asks them anything.
+    /// Observes the processes for `observed` without requests.
     async fn observe(&mut self, pids: &[u32], observed: Duration) -> anyhow::Result<()> {
         sleep(SETTLE).await;
         let started = SystemClock.instant();

@@ -1,4 +1,4 @@
-//! Clients that write one after the other's answer: a closed loop.
+//! Closed loop: each client writes again after the answer to its last write.
 
 use std::time::Duration;
 
@@ -10,31 +10,31 @@ use tokio::time::{sleep, timeout};
 
 use crate::samples::Samples;
 
-/// After a write that failed.
+/// Pause after a failed write.
 const PAUSE: Duration = Duration::from_millis(10);
-/// For one write: a client that hangs is an error that is counted.
+/// Deadline of one write: a stalled client counts as an error.
 const WRITE_DEADLINE: Duration = Duration::from_secs(10);
 
 /// One client.
 pub(crate) trait Writer: Send + 'static {
-    /// Makes one durable change and waits until it is acknowledged.
+    /// Makes one durable change and waits for its acknowledgement.
     fn write(&mut self) -> impl Future<Output = anyhow::Result<()>> + Send;
 }
 
-/// What the clients got done.
+/// The result of the clients.
 #[derive(Debug, Default)]
 pub(crate) struct Load {
-    /// Of the writes acknowledged in the measured time.
+    /// Latencies of the writes acknowledged in the measured time.
     pub(crate) latencies: Samples,
-    /// Measured time, all runs.
+    /// Measured time of all runs.
     pub(crate) measured: Duration,
     pub(crate) errors: u64,
-    /// The first of them.
+    /// The first error.
     pub(crate) error: Option<String>,
 }
 
 impl Load {
-    /// Takes another run of the same load in.
+    /// Adds another run of the same load.
     pub(crate) fn append(&mut self, other: Self) {
         self.latencies.append(other.latencies);
         self.measured += other.measured;
@@ -48,10 +48,10 @@ impl Load {
     }
 }
 
-/// Runs all clients at once for `measured`, after a time that does not count.
+/// Runs all clients at once for `measured`, after a warm-up that does not count.
 ///
 /// # Errors
-/// When a client died or not one write was acknowledged.
+/// When a client died or no write was acknowledged.
 pub(crate) async fn closed_loop<W: Writer>(
     scope: &Scope,
     writers: Vec<W>,
@@ -65,7 +65,7 @@ pub(crate) async fn closed_loop<W: Writer>(
         let done = done.clone();
         scope.spawn("client", OnPanic::Log, async move {
             let load = one_client(writer, start, measured).await;
-            // Nobody waits any longer when the bench was interrupted.
+            // The receiver is gone when the bench was interrupted.
             drop(done.send(load).await);
         });
     }
@@ -96,7 +96,8 @@ async fn one_client<W: Writer>(
         let written = written.unwrap_or_else(|_| Err(anyhow::anyhow!("no answer in 10 s")));
         let failed = written.is_err();
         match written {
-            // By the time of the answer, at both ends alike, so that a slow write is not lost.
+            // Counted by the time of the answer, at both ends alike, so that slow writes are
+            // included.
             Ok(()) if ended >= start && ended < end => {
                 load.latencies.push(ended.duration_since(began));
             }

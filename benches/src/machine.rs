@@ -1,4 +1,4 @@
-//! The machine that the figures are of.
+//! The machine of the figures.
 
 use std::fs;
 use std::path::Path;
@@ -27,7 +27,8 @@ fn memory_gib() -> u64 {
     kib.and_then(|kib| kib.parse::<u64>().ok()).unwrap_or(0) / (1_024 * 1_024)
 }
 
-/// The kind of file system that holds `dir`: on a tmpfs a sync is free and the figures mean nothing.
+/// The type of the file system that holds `dir`: on a tmpfs a sync is free and the figures are
+/// meaningless.
 fn file_system(mounts: &str, dir: &Path) -> String {
     let mut best = (0, "unknown");
     for line in mounts.lines() {

@@ -1,24 +1,27 @@
 //! Runs Henge and its peers side by side on one machine and prints both figures, with their ratio.
 //!
-//! A figure without its peer's, taken in the same run, says little about a machine that others use too. So
-//! each bench measures both in turn:
+//! On a shared machine a figure means little without its peer's from the same run. So each bench
+//! measures both in turn:
 //!
 //! - `push`: a push of one commit, beside git's http-backend (`http_backend`).
 //! - `writes`: small durable writes, beside etcd (`etcd`); `load` is the closed loop of both.
 //! - `gap`: the time without writes after a leader is killed, beside etcd.
 //! - `fetch`: clones and fetches, beside git's http-backend with bitmaps.
 //! - `refs`: listing 1,000 and 100,000 refs, pushing 1,000 at once, beside git's http-backend.
-//! - `storm`: many small pushes while clones run, and what compaction makes of them.
+//! - `storm`: many small pushes while clones run, and the effect of compaction.
 //! - `idle`: start, memory and processor time, beside etcd.
-//! - `state`: what the state of one group takes while small writes go on, beside the release level before.
-//! - `replay`: how soon nodes that were killed after many small pushes serve again, beside etcd.
+//! - `state`: the size of one group's state during small writes, beside the previous release level.
+//! - `replay`: the time until nodes that were killed after many small pushes serve again, beside
+//!   etcd.
 //!
-//! `alternation` runs any of them with two binaries of Henge in turn: whether a change made something slower.
+//! `alternation` runs any of them with two binaries of Henge in turn, to measure the cost of a
+//! change.
 //!
-//! `henge` is a local cluster of node processes; `process` starts every program and ends it; `usage` reads
-//! what a process took; `commits` and `chain` are what is pushed, `repository` what is fetched; `samples`, `report` and `machine` make the output.
+//! `henge` is a local cluster of node processes; `process` starts and ends every program; `usage`
+//! reads the resources used by a process; `commits` and `chain` make the pushes, `repository` the
+//! fetched repository; `samples`, `report` and `machine` make the output.
 //!
-//! It deliberately judges nothing: targets are for those who read the figures.
+//! It deliberately has no targets: readers judge the figures.
 
 mod alternation;
 mod args;
@@ -62,7 +65,8 @@ use args::{Arguments, Which};
 use bench::Bench;
 use report::Section;
 
-/// For one bench; all of them take about ten minutes on two cores, a large repository that is given half an hour.
+/// Deadline of one bench. All benches take about ten minutes on two cores; with a large given
+/// repository they take half an hour.
 const BENCH_DEADLINE: Duration = Duration::from_secs(3600);
 
 fn main() -> ExitCode {
@@ -81,7 +85,7 @@ fn start(arguments: &Arguments) -> anyhow::Result<()> {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        // Whoever loses here is dropped, and its processes with it.
+        // The futures that lose are dropped, and their processes with them.
         tokio::select! {
             biased;
             _ = interrupt.recv() => bail!("interrupted"),
@@ -140,7 +144,7 @@ async fn run(arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Runs one bench with two binaries in turn, the other one first each time.
+/// Runs one bench with two binaries in turn, with the order reversed each time.
 async fn alternate(
     which: Which,
     rounds: u32,

@@ -1,7 +1,6 @@
-//! Programs that a bench starts, and their end: the one module that starts processes.
+//! Programs that a bench starts, and their end: the only module that starts processes.
 //!
-//! Whatever happens to a bench, what it started ends with it: a [`Process`] that is dropped is killed by
-//! its process id.
+//! Every process ends with its bench: a [`Process`] is killed by its process id on drop.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -16,11 +15,11 @@ use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::time::timeout;
 
-/// For a program that does its work and ends.
+/// Deadline of a program that ends by itself.
 const RUN_DEADLINE: Duration = Duration::from_secs(120);
-/// The same for one that moves a whole repository.
+/// The same for a program that copies a whole repository.
 const LONG_RUN_DEADLINE: Duration = Duration::from_secs(900);
-/// Of a log, to explain a failure.
+/// Bytes of a log's end that explain a failure.
 const TAIL_BYTES: usize = 2_000;
 
 /// A program to start.
@@ -32,7 +31,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// `path` is a file, or a name to look for in `PATH`.
+    /// `path` is a file, or a name to look up in `PATH`.
     #[expect(
         clippy::disallowed_methods,
         reason = "a bench runs the product and its peers as processes, and only here"
@@ -43,7 +42,7 @@ impl Program {
         command
             .stdin(Stdio::null())
             .kill_on_drop(true)
-            // Ctrl-C reaches the bench alone: it ends what it started in order.
+            // Ctrl-C reaches the bench alone, which then ends its processes in order.
             .process_group(0);
         Self {
             command,
@@ -52,7 +51,7 @@ impl Program {
         }
     }
 
-    /// Stock git, untouched by the configuration of whoever runs the bench.
+    /// Stock git, independent of the user's configuration.
     pub(crate) fn git() -> Self {
         let mut git = Self::new("git");
         git.command
@@ -63,7 +62,7 @@ impl Program {
         git
     }
 
-    /// Gives it a quarter of an hour to end.
+    /// Sets a deadline of a quarter of an hour.
     pub(crate) const fn patiently(mut self) -> Self {
         self.deadline = LONG_RUN_DEADLINE;
         self
@@ -91,7 +90,7 @@ impl Program {
         self.launch(log)
     }
 
-    /// Starts it with its standard output to read from.
+    /// Starts it with a pipe from its standard output.
     pub(crate) fn start_talking(
         mut self,
         log: &Path,
@@ -116,10 +115,10 @@ impl Program {
         })
     }
 
-    /// Runs it to its end with `input`, and answers what it wrote to its standard output.
+    /// Runs it with `input`, and returns its standard output.
     ///
     /// # Errors
-    /// When it does not start, fails, or takes longer than it may.
+    /// When it does not start, fails, or exceeds its deadline.
     pub(crate) async fn output(mut self, input: &[u8]) -> anyhow::Result<String> {
         self.command
             .stdin(Stdio::piped())
@@ -135,7 +134,7 @@ impl Program {
         let feed = async move {
             let mut stdin = stdin.context("a piped input is there once")?;
             match stdin.write_all(input).await {
-                // It said why it stopped reading on its way out.
+                // The program reports why it stopped reading.
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
                 other => other.context("cannot write to it"),
             }
@@ -155,14 +154,15 @@ impl Program {
     }
 }
 
-/// A program and all that it started, while it has not ended. Dropping it kills them: `git push` leaves its helpers behind.
+/// The process group of a running program. It is killed on drop: `git push` leaves its helpers
+/// behind.
 struct Group(Option<u32>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         let leader = self.0.and_then(|pid| i32::try_from(pid).ok());
         if let Some(leader) = leader.and_then(Pid::from_raw) {
-            // They may have ended meanwhile.
+            // The group may have ended meanwhile.
             kill_process_group(leader, Signal::KILL).ok();
         }
     }
@@ -176,7 +176,7 @@ fn append(log: &Path) -> anyhow::Result<File> {
         .with_context(|| format!("cannot write {}", log.display()))
 }
 
-/// A program that runs until it is stopped. Dropping it kills it.
+/// A program that runs until it is stopped, killed on drop.
 #[derive(Debug)]
 pub(crate) struct Process {
     child: Child,
@@ -185,7 +185,7 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Its process id, while it has not ended.
+    /// Its process id; an error when it has ended.
     pub(crate) fn pid(&self) -> anyhow::Result<u32> {
         let pid = self.child.id();
         pid.with_context(|| format!("{} ended; the end of its log:\n{}", self.name, self.tail()))
@@ -213,7 +213,7 @@ impl Process {
         ended.map(drop).context("cannot wait for a process")
     }
 
-    /// Asks it to stop (SIGTERM), and kills it when it has not ended by the deadline.
+    /// Stops it (SIGTERM), and kills it at the deadline.
     ///
     /// # Errors
     /// When it had to be killed.
@@ -238,7 +238,7 @@ impl Process {
     }
 }
 
-/// Signals a process. One that is gone meanwhile needs no signal.
+/// Sends a signal to a process. Ignored when the process has ended.
 pub(crate) fn signal(pid: u32, signal: Signal) {
     if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
         kill_process(pid, signal).ok();

@@ -1,4 +1,5 @@
-//! `replay`: how long nodes that were killed after many small pushes take to serve again, beside etcd.
+//! `replay`: the time until nodes that were killed after many small pushes serve again, beside
+//! etcd.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -18,25 +19,25 @@ use crate::henge::DevCluster;
 use crate::report::{Section, figure, ratio};
 use crate::requests::{Curl, Push};
 
-/// Repositories that are pushed to.
+/// Number of repositories.
 const REPOS: usize = 64;
 const PUSHES_EACH: usize = 800;
 const PUSHES_EACH_QUICK: usize = 20;
-/// Of one connection.
+/// Pushes over one connection.
 const PUSHES_AT_ONCE: usize = 100;
 /// Connections, and clients of etcd.
 const CLIENTS: usize = 8;
-/// About what the entry of such a push takes.
+/// Approximate size of the log entry of such a push.
 const VALUE_BYTES: usize = 512;
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 const READY_DEADLINE: Duration = Duration::from_secs(300);
 
-/// From the start of processes on.
+/// Times since the start of the processes.
 #[derive(Debug, Clone, Copy)]
 struct Back {
-    /// To the first answer of the slowest.
+    /// Until the slowest first answer.
     answers: Duration,
-    /// To the readiness of the slowest.
+    /// Until the slowest node is ready.
     ready: Duration,
 }
 
@@ -95,7 +96,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-/// Pushes so many commits to each repository, which are new ones.
+/// Pushes `each` commits to each of the newly created repositories.
 async fn push_all(
     bench: &Bench,
     cluster: &DevCluster,
@@ -177,7 +178,7 @@ async fn look(cluster: &DevCluster, node: NodeId, began: Instant) -> anyhow::Res
     )
 }
 
-/// How long a member takes to come back after so many puts.
+/// The time until a member serves again after `puts` puts.
 async fn etcd(bench: &Bench, dir: &Path, puts: usize) -> anyhow::Result<(Duration, String)> {
     let mut etcd = EtcdCluster::start(&dir.join("etcd"), bench.port(200)?, DEFAULT_TIMINGS).await?;
     let leader = etcd.leader().await?;

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-/// One bench's table, with what has to be said about it.
+/// One bench's table, with notes.
 #[derive(Debug)]
 pub(crate) struct Section {
     title: String,

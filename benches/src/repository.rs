@@ -37,7 +37,8 @@ impl Repository {
         git.output(b"").await
     }
 
-    /// A copy in one pack with git's bitmaps, its commit-graph and packed refs: git as fast as it can be.
+    /// A copy in one pack with git's bitmaps, a commit-graph and packed refs: git's fastest
+    /// configuration.
     pub(crate) async fn copy_maintained(&self, to: &Path) -> anyhow::Result<Self> {
         Program::git()
             .patiently()
@@ -55,7 +56,7 @@ impl Repository {
         Ok(copy)
     }
 
-    /// What the refs are at, each once.
+    /// The values of the refs, each once.
     pub(crate) async fn tips(&self) -> anyhow::Result<BTreeSet<String>> {
         let listed = self
             .git(&["for-each-ref", "--format=%(objectname)"])
@@ -70,14 +71,14 @@ impl Repository {
         Ok(id.trim().to_owned())
     }
 
-    /// The commit `count` merges or changes ago: HEAD's first parent's first parent and so on.
+    /// The commit `count` first parents before HEAD.
     pub(crate) async fn behind_head(&self, count: usize) -> anyhow::Result<String> {
         let name = format!("HEAD~{count}");
         let id = self.git(&["rev-parse", "--verify", &name]).await?;
         Ok(id.trim().to_owned())
     }
 
-    /// Commits that HEAD reaches and `base` does not.
+    /// Number of commits reachable from HEAD and not from `base`.
     pub(crate) async fn commits_since(&self, base: &str) -> anyhow::Result<String> {
         let range = format!("{base}..HEAD");
         let count = self.git(&["rev-list", "--count", &range]).await?;

@@ -1,4 +1,5 @@
-//! Requests of git's protocol v2 as stock git sends them, and curl that sends them: a client whose own work is nothing.
+//! Requests of git's protocol v2 as stock git sends them, sent by curl, whose own work is
+//! negligible.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -28,7 +29,7 @@ impl Request {
         }
     }
 
-    /// What `git clone` sends, with `more` arguments.
+    /// The request of `git clone`, with `more` arguments.
     pub(crate) fn fetch(name: &'static str, more: &[&str], wants: &BTreeSet<String>) -> Self {
         let fixed = ["thin-pack", "no-progress", "include-tag", "ofs-delta"];
         let mut arguments: Vec<_> = fixed
@@ -49,7 +50,7 @@ impl Request {
         self
     }
 
-    /// The same with a commit that nobody has: another request that costs a server as much.
+    /// The same with an unknown commit: a different request at the same cost for a server.
     pub(crate) fn varied(&self) -> Self {
         let bytes = random_bytes();
         let mut id = String::new();
@@ -58,7 +59,7 @@ impl Request {
         }
         match self.command {
             "fetch" => self.clone().have(&id),
-            // Prefixes narrow a listing: these match everything, in other words.
+            // Prefixes restrict a listing: these match everything in another notation.
             _ => {
                 let mut varied = self.clone();
                 varied.arguments.push("ref-prefix refs/".to_owned());
@@ -94,14 +95,14 @@ impl Request {
     }
 }
 
-/// Updates of refs as stock git pushes them, made beforehand: sending them takes curl nothing.
+/// Ref updates in the format of stock git, prepared in advance so that curl only sends them.
 #[derive(Debug, Clone)]
 pub(crate) struct Push {
     body: Vec<u8>,
 }
 
 impl Push {
-    /// Makes refs with these names at a commit that the server has, all or none.
+    /// Creates refs with these names at a commit that the server has, atomically.
     pub(crate) fn new_refs(id: &str, names: impl Iterator<Item = String>) -> Self {
         let mut body = Vec::new();
         for (number, name) in names.enumerate() {
@@ -124,7 +125,7 @@ impl Push {
     }
 }
 
-/// A pack of no objects and its checksum: what git sends when the server has everything.
+/// A pack of no objects and its checksum: git sends it when the server has all objects.
 const EMPTY_PACK: &[u8] = b"PACK\0\0\0\x02\0\0\0\0\
     \x02\x9d\x08\x82\x3b\xd8\xa8\xea\xb5\x10\xad\x6a\xc7\x5c\x82\x3c\xfd\x3e\xd3\x1e";
 
@@ -136,7 +137,7 @@ pub(crate) struct Curl {
 }
 
 impl Curl {
-    /// `url` with user and password; bodies are kept in `dir`.
+    /// `url` with user and password; bodies are stored in `dir`.
     pub(crate) fn new(url: &str, dir: &Path) -> Self {
         Self {
             url: url.to_owned(),
@@ -144,12 +145,13 @@ impl Curl {
         }
     }
 
-    /// Sends one request; how many bytes came back.
+    /// Sends one request; returns the number of received bytes.
     pub(crate) async fn send(&self, request: &Request) -> anyhow::Result<u64> {
         self.send_all(std::slice::from_ref(request)).await
     }
 
-    /// Sends requests one after the other over one connection; how many bytes came back on the last one.
+    /// Sends requests one after the other over one connection; returns the number of bytes received
+    /// for the last one.
     pub(crate) async fn send_all(&self, requests: &[Request]) -> anyhow::Result<u64> {
         let folder = tempfile::tempdir_in(&self.dir).context("cannot make a folder")?;
         let mut posts = Vec::with_capacity(requests.len());
@@ -161,7 +163,7 @@ impl Curl {
         self.run(folder.path(), &posts).await
     }
 
-    /// Sends pushes one after the other over one connection. Fails unless all were taken.
+    /// Sends pushes one after the other over one connection. Fails unless all were accepted.
     pub(crate) async fn push_all(&self, pushes: &[Push]) -> anyhow::Result<()> {
         let folder = tempfile::tempdir_in(&self.dir).context("cannot make a folder")?;
         let report = |number: usize| folder.path().join(format!("{number}.report"));
@@ -184,12 +186,12 @@ impl Curl {
         Ok(())
     }
 
-    /// Runs a list of requests; how many bytes came back on the last one.
+    /// Runs a list of requests; returns the number of bytes received for the last one.
     async fn run(&self, folder: &Path, posts: &[String]) -> anyhow::Result<u64> {
         let list = folder.join("curl");
         std::fs::write(&list, posts.join("next\n")).context("cannot write a list")?;
         let sent = Program::new("curl").arg("--config").arg(&list).output(b"");
-        // curl's messages hold the URL, and the URL a token.
+        // curl's messages contain the URL, and the URL a token.
         let answers = sent.await.map_err(|_| anyhow::anyhow!("curl failed"))?;
         let mut last = 0;
         for answer in answers.lines() {
@@ -204,7 +206,7 @@ impl Curl {
         Ok(last)
     }
 
-    /// One request of a list for curl's `--config`.
+    /// One request in a list for curl's `--config`.
     fn post(&self, service: &str, body: &Path, output: &Path) -> String {
         format!(
             "url = \"{}/git-{service}\"\ndata-binary = \"@{}\"\noutput = \"{}\"\nsilent\nshow-error\n\

@@ -1,4 +1,4 @@
-//! Durations that were measured, and what is told of them.
+//! Measured durations, and their statistics.
 
 use std::time::Duration;
 
@@ -26,8 +26,9 @@ impl Samples {
         self.micros.is_empty()
     }
 
-    /// The smallest sample that at least `percent` of a hundred do not exceed (the nearest rank, so the
-    /// 99th of fewer than a hundred samples is their maximum), in milliseconds. NaN without samples.
+    /// The smallest sample that at least `percent` of a hundred do not exceed (the nearest rank, so
+    /// the 99th of fewer than a hundred samples is their maximum), in milliseconds. NaN without
+    /// samples.
     pub(crate) fn percentile_ms(&self, percent: usize) -> f64 {
         let mut sorted = self.micros.clone();
         sorted.sort_unstable();
@@ -40,12 +41,12 @@ impl Samples {
         self.percentile_ms(100)
     }
 
-    /// The smallest and the largest.
+    /// The minimum and the maximum.
     pub(crate) fn range_ms(&self) -> String {
         format!("{:.1} - {:.1}", self.percentile_ms(0), self.max_ms())
     }
 
-    /// In the order of measuring, in whole milliseconds.
+    /// In the order of the measurement, in whole milliseconds.
     pub(crate) fn list_ms(&self) -> String {
         let texts: Vec<String> = self
             .micros

@@ -1,7 +1,9 @@
-//! The state of one group while small writes go on: what its pairs take in a snapshot and in memory, at this release's
-//! level beside the level before, where every request was recorded whole for a day.
+//! The state of one group during small writes: the size of its pairs in a snapshot and in memory,
+//! at this release's level beside the previous level, which recorded every request completely for a
+//! day.
 //!
-//! Nothing but `apply` runs here: 10 writes a second by the clocks in the entries, as fast as they can be applied.
+//! Only `apply` runs here: 10 writes per second by the times in the entries, as fast as they can be
+//! applied.
 
 use anyhow::{Context as _, ensure};
 use henge_runtime::random_bytes;
@@ -16,7 +18,7 @@ use crate::bench::Bench;
 use crate::report::Section;
 use crate::usage::resident_kib;
 
-/// After so many writes there is a row.
+/// Numbers of writes after which a row is measured.
 const ROWS: [u64; 8] = [
     1_000, 10_000, 100_000, 200_000, 400_000, 600_000, 800_000, 1_000_000,
 ];
@@ -26,7 +28,7 @@ const MS_PER_WRITE: u64 = 100;
 /// 2026-01-01, milliseconds.
 const START_MS: u64 = 1_767_225_600_000;
 
-/// What a state takes.
+/// The size of a state.
 struct Size {
     pairs: usize,
     bytes: usize,
@@ -36,7 +38,7 @@ struct Size {
 pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     let rows: &'static [u64] = bench.pick(&QUICK_ROWS, &ROWS);
     let both = bench.scope.blocking("state", move || {
-        // The smaller one first: what the other one takes is not given back to the system.
+        // The smaller one first: the memory of the other one is not returned to the system.
         let now = grow(VERSION_KNOWN, rows)?;
         let before = grow(VERSION_REPOS, rows)?;
         anyhow::Ok(now.into_iter().zip(before).collect::<Vec<_>>())
@@ -76,7 +78,7 @@ fn megabytes(kilobytes: usize) -> String {
     format!("{}.{}", kilobytes / 1000, kilobytes % 1000 / 100)
 }
 
-/// Applies writes at a release level; the sizes behind every row.
+/// Applies writes at a release level; returns the size at every row.
 fn grow(level: u32, rows: &[u64]) -> anyhow::Result<Vec<Size>> {
     let (resident_before, _) = resident_kib(std::process::id())?;
     let mut group = Group {

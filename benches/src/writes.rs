@@ -15,17 +15,17 @@ use crate::henge::{DevCluster, change, update};
 use crate::load::{Load, Writer, closed_loop};
 use crate::report::{Section, figure, ratio};
 
-/// Clients at once.
+/// Concurrent clients.
 const CLIENTS: [usize; 3] = [1, 64, 256];
 /// Repositories, each in a shard of its own.
 const GROUPS: [usize; 2] = [1, 8];
-/// Before anything counts.
+/// Warm-up time before the measurement.
 const WARM_UP: Duration = Duration::from_secs(1);
 /// Bytes of an etcd value.
 const VALUE_BYTES: usize = 256;
 /// Connections of the etcd clients, which share them as HTTP/2 streams.
 const CONNECTIONS_MAX: usize = 16;
-/// Until every shard has a repository: for eight shards 22 are expected.
+/// Limit of repositories created until every shard has one: for eight shards 22 are expected.
 const CREATE_MAX: usize = 300;
 
 /// A repository with two commits, and its shard's leader.
@@ -42,9 +42,9 @@ struct RefWriter {
     path: RepoPath,
     name: String,
     commits: [String; 2],
-    /// How often the ref moved.
+    /// Number of moves.
     moves: usize,
-    /// Where it is; unknown after an error, and not there at first.
+    /// Its position; unknown after an error, missing at first.
     at: Position,
 }
 
@@ -117,7 +117,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     }
     let mut versions = (String::new(), String::new());
     for round in 0..rounds {
-        // One at a time: the other one's heartbeats would cost processor time.
+        // One system at a time: the other one's heartbeats would cost processor time.
         let dir = dir.join(round.to_string());
         versions.1 = etcd_round(bench, &dir.join("etcd"), &mut cells, measured).await?;
         versions.0 = henge_round(bench, &dir.join("henge"), &mut cells, &commits, measured).await?;
@@ -180,7 +180,7 @@ async fn henge_round(
             "writes: henge, {} clients, {} groups",
             cell.clients, cell.groups
         ));
-        // Looked up for each cell: leaders may move between them.
+        // Looked up for each cell: leaders may change between them.
         let mut used = Vec::new();
         for path in paths.iter().take(cell.groups) {
             let leader = cluster.leader_of(path).await?;
@@ -207,7 +207,7 @@ async fn henge_round(
     Ok(version)
 }
 
-/// Repositories in as many shards, each with both commits.
+/// Repositories in `groups` shards, each with both commits.
 async fn repos(
     cluster: &DevCluster,
     commits: &Commits,
@@ -224,7 +224,7 @@ async fn repos(
             continue;
         }
         let url = cluster.push_url(leader, &info.path())?;
-        // A ref may be set to what a branch is at: so each commit gets one.
+        // A ref may be set to a commit of an existing branch, so each commit has a branch.
         commits.push(&url, 0, "refs/heads/first").await?;
         commits.push(&url, 1, "refs/heads/main").await?;
         shards.push(info.shard);

@@ -1,4 +1,4 @@
-//! What can be typed after `henge-jepsen`.
+//! The command line of `henge-jepsen`.
 
 use std::path::PathBuf;
 
@@ -71,13 +71,14 @@ pub struct Options {
     /// Leaves the directory where it is; it stays anyway when the verdict is not clean
     #[arg(long)]
     keep: bool,
-    /// Plain folders instead of a file system for each node: needs no root, and leaves out the faults of disks
+    /// Plain folders instead of a file system for each node: needs no root, and leaves out the
+    /// faults of disks
     #[arg(long)]
     rootless: bool,
 }
 
 impl Arguments {
-    /// The run that is asked for. `other` is the seed where none was given.
+    /// The settings of the run. `other` is the seed if none was given.
     pub fn settings(self, other: u64) -> Settings {
         let (seed, options) = match self.verb {
             Verb::Soak { seed, options } => (seed.unwrap_or(other), options),

@@ -1,4 +1,5 @@
-//! Whether every acknowledged push is in a listing and in a clone from a node, and the clone is whole.
+//! Checks that every acknowledged push is in a listing and in a clone from a node, and that the
+//! clone is complete.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,28 +13,28 @@ use crate::pushers::{self, Shared};
 use crate::ring::Ring;
 use crate::truth::{Book, BranchName, Floors, Judgement, Value};
 
-/// For one clone or one check of it.
+/// Time limit for one clone or one check of it.
 const CLONE_LIMIT: Duration = Duration::from_secs(90);
-/// Between two attempts at a node that does not serve yet.
+/// Interval between two attempts at a node that does not serve yet.
 const AGAIN_EVERY: Duration = Duration::from_millis(400);
 
-/// What a node gave of a repository.
+/// A node's answer for a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Served {
-    /// All that it must, and nothing else.
+    /// All required content, and nothing else.
     Right,
-    /// An error, which a client sees as one.
+    /// An error that the client can recognise.
     Refused(String),
-    /// Success with content that is wrong.
+    /// Success with wrong content.
     Wrong(Vec<String>),
 }
 
-/// What goes into a check.
+/// The input of a check.
 #[derive(Debug, Clone, Copy)]
 pub struct Checker<'a> {
-    /// The nodes.
+    /// The ring of nodes.
     pub ring: &'a Ring,
-    /// The truth.
+    /// The expected state.
     pub shared: &'a Shared,
     /// The repositories.
     pub repos: &'a [String],
@@ -115,8 +116,8 @@ impl Checker<'_> {
             .collect()
     }
 
-    /// Every repository from each of these nodes, again and again until it is served right; what is left at the
-    /// deadline, by node. Wrong content is never asked for again.
+    /// Checks every repository on each of these nodes, and repeats until it is served correctly;
+    /// returns the failures at the deadline, by node. Wrong content is never requested again.
     pub fn everything(&self, nodes: &[u64], limit: Duration) -> BTreeMap<u64, Vec<Served>> {
         let end = clock::now() + limit;
         thread::scope(|scope| {
@@ -150,7 +151,7 @@ impl Checker<'_> {
     }
 }
 
-/// A sentence about a branch that shows what it must not.
+/// A sentence about a branch with a wrong value.
 fn sentence(book: &Book, branch: &BranchName, value: &Value, judgement: &Judgement) -> String {
     let shown = value.as_deref().unwrap_or("nothing");
     let said = match judgement {

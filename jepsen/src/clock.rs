@@ -1,11 +1,11 @@
-//! Time on this machine: the one module that reads a clock or waits.
+//! Time on this machine: the only module that reads a clock or waits.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Between two looks at a condition.
+/// Interval between two checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 
-/// Now, for spans.
+/// The current time, for durations.
 #[expect(
     clippy::disallowed_methods,
     reason = "the harness measures real processes; no library of the product is below it"
@@ -14,7 +14,7 @@ pub fn now() -> Instant {
     Instant::now()
 }
 
-/// Milliseconds since the Unix epoch, for the ledger and for reading nodes' logs.
+/// Milliseconds since the Unix epoch, for the ledger and for the nodes' logs.
 #[expect(
     clippy::disallowed_methods,
     reason = "the harness writes down when a run was; no decision depends on it"
@@ -26,7 +26,7 @@ pub fn unix_ms() -> u64 {
     })
 }
 
-/// Waits for a while.
+/// Sleeps.
 #[expect(
     clippy::disallowed_methods,
     reason = "a fault lasts for a while, and real processes are polled"
@@ -35,7 +35,7 @@ pub fn pause(span: Duration) {
     std::thread::sleep(span);
 }
 
-/// Looks until something is found, at most for `limit`.
+/// Repeats `look` until it returns something, for at most `limit`.
 pub fn wait_for<T>(limit: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let end = now() + limit;
     loop {

@@ -1,7 +1,7 @@
 //! One file system for each node: an ext4 in a sparse file behind a loop device. Needs root.
 //!
-//! Without it a run goes on in plain folders, and the faults that need a file system of their own are counted as
-//! not checked.
+//! Without root a run uses plain folders, and the faults that need a file system of their own are
+//! counted as not checked.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use rustix::ioctl::{Setter, opcode};
 use crate::clock;
 use crate::process::Program;
 
-/// Room for a node's data of a long run; the file is sparse.
+/// Capacity for a node's data of a long run; the file is sparse.
 const BYTES: u64 = 6 * 1024 * 1024 * 1024;
-/// No log flush: what is only in the journal's memory is lost too.
+/// No log flush: data in the journal's memory is lost too.
 const NO_LOG_FLUSH: u32 = 2;
-/// The end of a process lets go of its files a moment later.
+/// A process releases its files a moment after its end.
 const UNMOUNT_LIMIT: Duration = Duration::from_secs(20);
 
-/// A file system of one node.
+/// The file system of one node.
 #[derive(Debug)]
 pub struct Disk {
     image: PathBuf,
@@ -29,10 +29,10 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes and mounts it below `point`.
+    /// Creates the file system and mounts it at `point`.
     ///
     /// # Errors
-    /// When this machine or this user cannot do that.
+    /// When this machine or user cannot do so.
     pub fn make(image: PathBuf, point: PathBuf) -> anyhow::Result<Self> {
         let file = File::create(&image).context("cannot create an image")?;
         file.set_len(BYTES).context("cannot size an image")?;
@@ -79,7 +79,7 @@ impl Disk {
         Ok(())
     }
 
-    /// Copies the image, of a file system that is not mounted.
+    /// Copies the image of an unmounted file system.
     ///
     /// # Errors
     /// When that fails.
@@ -92,7 +92,8 @@ impl Disk {
             .map(drop)
     }
 
-    /// Puts the image at `from` in the place of its own, which becomes `aside`. It must not be mounted.
+    /// Replaces the image by the one at `from`, and moves the current one to `aside`. It must not
+    /// be mounted.
     ///
     /// # Errors
     /// When that fails.
@@ -101,10 +102,10 @@ impl Disk {
         fs::rename(from, &self.image).context("cannot move an image in")
     }
 
-    /// Drops everything that was not flushed; every access fails until [`Self::boot`].
+    /// Discards all unflushed data; every access fails until [`Self::boot`].
     ///
     /// # Errors
-    /// When the file system does not take the ioctl.
+    /// When the file system refuses the ioctl.
     #[expect(
         unsafe_code,
         reason = "an ioctl that the kernel has no safe wrapper for"
@@ -120,7 +121,7 @@ impl Disk {
         result.context("the shutdown ioctl failed")
     }
 
-    /// What a machine does when the power is back. Its node must have ended.
+    /// Remounts the file system, like a machine after a power cut. Its node must have ended.
     ///
     /// # Errors
     /// When it cannot be unmounted and mounted.
@@ -129,7 +130,7 @@ impl Disk {
         self.mount()
     }
 
-    /// Bytes that are free.
+    /// Free bytes.
     ///
     /// # Errors
     /// When the file system does not answer.
@@ -138,7 +139,7 @@ impl Disk {
         Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
     }
 
-    /// Where it is mounted.
+    /// The mount point.
     pub fn point(&self) -> &Path {
         &self.point
     }
@@ -146,7 +147,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Lazily: a run that broke off still has files open on it.
+        // Lazily: an aborted run still has files open on it.
         let unmount = Program::new("umount").arg("--lazy").arg(&self.point);
         unmount.output().ok();
         if let Some(device) = &self.device {

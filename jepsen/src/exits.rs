@@ -1,25 +1,25 @@
-//! Whether a process that ended by itself was allowed to, and said why in words that help.
+//! Checks whether a process that ended by itself was allowed to, and logged a helpful reason.
 //!
-//! It is pure: what was logged in, a note or a finding out.
+//! Pure: the log goes in, a note or a finding comes out.
 
 use crate::faults::Ends;
 use crate::ledger::Sort;
 
-/// Of the end of a log, when nothing in it is an error.
+/// Lines from the end of a log, when it contains no error.
 const TAIL_LINES: usize = 3;
 
-/// What an end means.
+/// The judgement on an end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// It was right; what the process said.
+    /// It was allowed; with the logged reason.
     Right(String),
-    /// It was not.
+    /// It was not allowed.
     Wrong(Sort, String),
 }
 
-/// The lines that say why.
+/// The logged reason.
 pub fn reason(log: &str) -> String {
-    // The Raft library complains about its own end as well.
+    // The Raft library logs errors about its own shutdown too.
     let ours = |line: &str| line.contains("ERROR") && !line.contains(" openraft::");
     let plain = |line: &&str| ours(line) || line.contains("panicked at");
     let errors: Vec<&str> = log.lines().filter(plain).collect();
@@ -31,7 +31,7 @@ pub fn reason(log: &str) -> String {
     lines.get(from..).unwrap_or_default().join(" | ")
 }
 
-/// Judges the end of a node's process. `ends` is none for a node that no fault was done to.
+/// Judges the end of a node's process. `ends` is `None` for a node without a fault.
 pub fn judge(node: u64, how: &str, log: &str, ends: Option<Ends>) -> Exit {
     let said = reason(log);
     if log.contains("panicked at") {

@@ -1,6 +1,7 @@
-//! Faults: what is done to a ring, how it shows that it bit, and how it is undone.
+//! Faults: their injection into a ring, the proof of their effect, and their removal.
 //!
-//! To add one: a kind in `plan`, a file here with a type that implements [`Fault`], and a line in [`make`].
+//! To add one: a kind in `plan`, a file here with a type that implements [`Fault`], and a line in
+//! [`make`].
 
 mod bit_flip;
 mod clock_jump;
@@ -30,63 +31,63 @@ use crate::process::Program;
 use crate::pushers::Shared;
 use crate::ring::Ring;
 
-/// For a node to be ready again in the middle of a fault.
+/// Time limit for a node to be ready again during a fault.
 const READY_LIMIT: Duration = Duration::from_secs(90);
 
-/// What a fault works on.
+/// The environment of a fault.
 #[derive(Debug)]
 pub struct Field<'a> {
-    /// The nodes.
+    /// The ring of nodes.
     pub ring: &'a mut Ring,
     /// The writers.
     pub shared: &'a Shared,
-    /// The randomness of this step.
+    /// The random numbers of this step.
     pub rng: StdRng,
-    /// The node that the schedule names.
+    /// The node named by the schedule.
     pub node: u64,
 }
 
-/// Whether `henge cluster status --check` must say that something is wrong.
+/// Whether `henge cluster status --check` must report a problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Shows {
-    /// It may or may not: nothing has read what is damaged, perhaps.
+    /// Optional: damaged data may not have been read yet.
     Maybe,
-    /// It must.
+    /// Required.
     Problem,
 }
 
-/// What the process of an affected node may do by itself.
+/// The allowed behaviour of the process on an affected node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ends {
-    /// Nothing: it runs on.
+    /// It must keep running.
     Never,
-    /// End, and come back when it is started again.
+    /// It may end, and must run again after a restart.
     MayRestart,
-    /// Refuse to run, with one of these words, until what was damaged is put back.
+    /// It may refuse to run, with one of these words in its log, until the damage is undone.
     MayRefuse(&'static [&'static str]),
-    /// End, with one of these words: to run on is wrong.
+    /// It must end, with one of these words in its log: running on is wrong.
     Must(&'static [&'static str]),
 }
 
-/// A fault that bit.
+/// A fault with a proven effect.
 #[derive(Debug, Clone)]
 pub struct Bite {
-    /// What was seen of it, from outside the product.
+    /// The observed effect, from outside the product.
     pub proof: String,
-    /// The nodes that it was done to.
+    /// The affected nodes.
     pub affected: BTreeSet<u64>,
-    /// How long it lasts.
+    /// Its duration.
     pub hold: Duration,
-    /// What the status must say meanwhile.
+    /// The required status during the fault.
     pub shows: Shows,
-    /// What the processes may do.
+    /// The allowed behaviour of the affected processes.
     pub ends: Ends,
-    /// What was seen that must not be.
+    /// Observations that must not occur.
     pub complaints: Vec<String>,
 }
 
 impl Bite {
-    /// One that lasts for three seconds and changes no process.
+    /// A fault of three seconds that no process may end for.
     pub fn new(proof: String, affected: impl IntoIterator<Item = u64>) -> Self {
         Self {
             proof,
@@ -99,30 +100,30 @@ impl Bite {
     }
 }
 
-/// Whether a fault could be done.
+/// The result of an injection.
 #[derive(Debug)]
 pub enum Injected {
-    /// It was, and it bit.
+    /// The fault was injected and had an effect.
     Bit(Bite),
-    /// Not here, or not now: counted as not checked.
+    /// Not possible on this machine or at this moment: counted as not checked.
     NotPossible(String),
 }
 
 /// One fault.
 pub trait Fault {
-    /// Does it.
+    /// Injects the fault.
     ///
     /// # Errors
     /// When the harness itself fails.
     fn inject(&mut self, field: &mut Field<'_>) -> anyhow::Result<Injected>;
 
-    /// Ends it. Nodes that it ended are started.
+    /// Ends the fault. Nodes that it stopped are started.
     ///
     /// # Errors
     /// When the harness itself fails.
     fn heal(&mut self, field: &mut Field<'_>) -> anyhow::Result<()>;
 
-    /// Puts back what a node refuses to start with. The node is not running.
+    /// Restores the data without which a node refuses to start. The node is not running.
     ///
     /// # Errors
     /// When the harness itself fails.
@@ -152,7 +153,7 @@ pub fn make(step: &Step) -> Box<dyn Fault> {
 }
 
 impl Field<'_> {
-    /// The step's node alone, a majority that begins with it, or all: mostly the first.
+    /// The step's node alone, a majority that includes it, or all nodes: mostly the first.
     fn draw_nodes(&mut self, may_be_majority: bool) -> BTreeSet<u64> {
         let mut ids = self.ring.ids();
         ids.rotate_left(usize::try_from(self.node.saturating_sub(1)).unwrap_or(0));
@@ -164,14 +165,14 @@ impl Field<'_> {
         ids.into_iter().take(count).collect()
     }
 
-    /// Waits until the writers have had so many pushes acknowledged from now on.
+    /// Waits until `count` more pushes have been acknowledged.
     fn wait_for_pushes(&self, count: u64, limit: Duration) -> bool {
         let from = self.shared.book().counts().acknowledged;
         let more = || self.shared.book().counts().acknowledged >= from + count;
         clock::wait_for(limit, || more().then_some(())).is_some()
     }
 
-    /// Starts a node and waits until it serves.
+    /// Starts a node and waits until it is ready.
     fn start_and_wait(&mut self, node: u64) -> anyhow::Result<()> {
         self.ring.start(node)?;
         let ready = self.ring.wait_ready(&[node], READY_LIMIT);
@@ -181,7 +182,8 @@ impl Field<'_> {
     }
 }
 
-/// Sets or clears the immutable flag of folders: nothing can be created in them or removed, not even by root.
+/// Sets or clears the immutable flag of folders: nothing can be created in them or removed, not
+/// even by root.
 fn set_immutable(folders: &[std::path::PathBuf], flag: &str) -> anyhow::Result<()> {
     if folders.is_empty() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! What a run found, and the line that stays of it.
+//! The findings of a run, and its line in the ledger file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,43 +15,43 @@ use crate::truth::Counts;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Sort {
-    /// Something acknowledged is missing, or a read went back.
+    /// Acknowledged data is missing, or a read returned an older value.
     Lost,
     /// A clone succeeded with wrong or missing content.
     Wrong,
-    /// What must not be served or run was.
+    /// Content was served, or a process ran, that must not be.
     Accepted,
     /// A process panicked.
     Panic,
-    /// The ring did not become healthy by itself.
+    /// The ring did not recover by itself.
     Stuck,
     /// A ready node of a healthy ring does not serve a repository.
     Unserved,
-    /// Pushes that a majority could take were not taken.
+    /// A majority did not accept pushes.
     Unavailable,
-    /// The status, or readiness, disagreed with the truth.
+    /// The status, or readiness, contradicted the facts.
     Status,
-    /// A process ended for another reason, or with other words, than it should.
+    /// A process ended for another reason, or with other words, than allowed.
     Words,
-    /// A log says what it should not.
+    /// A log contains a forbidden message.
     Noise,
 }
 
 impl Sort {
-    /// Whether nothing that follows could be believed.
+    /// Whether later results would be meaningless.
     pub const fn ends_the_run(self) -> bool {
         matches!(self, Self::Lost | Self::Wrong)
     }
 }
 
-/// Something that must not be.
+/// An observation that must not occur.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
     /// Its kind.
     pub sort: Sort,
-    /// The step, 0 outside of them.
+    /// The step; 0 outside of the steps.
     pub step: u32,
-    /// In words.
+    /// Its description.
     pub text: String,
 }
 
@@ -63,25 +63,25 @@ impl fmt::Display for Finding {
     }
 }
 
-/// How often a kind of fault was meant to be done, and was.
+/// How often a kind of fault was scheduled, and had an effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Tally {
-    /// Steps of the schedule that came up.
+    /// Steps of the schedule that were reached.
     pub scheduled: u32,
-    /// Those that bit.
+    /// Faults with a proven effect.
     pub bit: u32,
-    /// Those that were not possible: not checked.
+    /// Faults that were not possible: not checked.
     pub not_checked: u32,
 }
 
 /// One run.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Ledger {
-    /// When it began, milliseconds since the Unix epoch.
+    /// Start time, milliseconds since the Unix epoch.
     pub began_ms: u64,
-    /// How long it took.
+    /// Duration.
     pub seconds: u64,
-    /// What the binary says it is, and its checksum's first bytes where `sha256sum` is there.
+    /// The binary's version, and the first bytes of its checksum where `sha256sum` is installed.
     pub binary: String,
     /// The seed.
     pub seed: u64,
@@ -93,19 +93,19 @@ pub struct Ledger {
     pub refused: u64,
     /// Pushes with an unknown outcome.
     pub unknown: u64,
-    /// What must not be.
+    /// The findings.
     pub findings: Vec<Finding>,
 }
 
 impl Ledger {
-    /// Takes the counts of the truth.
+    /// Copies the counts of the pushes.
     pub const fn count(&mut self, counts: Counts) {
         self.acknowledged = counts.acknowledged;
         self.refused = counts.refused;
         self.unknown = counts.unknown;
     }
 
-    /// Why the run proves nothing, or something bad; none when it is clean.
+    /// The reasons why the run is not clean: findings, or faults without an effect.
     pub fn objections(&self) -> Vec<String> {
         let mut found: Vec<String> = self.findings.iter().map(ToString::to_string).collect();
         for (kind, tally) in &self.faults {
@@ -123,7 +123,7 @@ impl Ledger {
         found
     }
 
-    /// Appends it to a file, one line of JSON.
+    /// Appends the run to a file, as one line of JSON.
     ///
     /// # Errors
     /// When the file cannot be written.
@@ -139,7 +139,7 @@ impl Ledger {
         writeln!(file, "{line}").context("cannot write the ledger")
     }
 
-    /// How many faults bit.
+    /// Number of faults that had an effect.
     pub fn bit(&self) -> u32 {
         self.faults.values().map(|tally| tally.bit).sum()
     }

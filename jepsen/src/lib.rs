@@ -1,19 +1,24 @@
-//! Fault injection on a real cluster: processes of a release binary, stock git, damaged disks and clocks, and a
-//! checker that knows what was acknowledged.
+//! Fault injection on a real cluster: processes of a release binary, stock git, damaged disks and
+//! clocks, and a checker that records every acknowledged push.
 //!
-//! A fault that never bit, an unknown outcome taken for a failure and a loss that is not found are failures of the
-//! test, not of the product. So every fault brings a proof that it bit, the truth about every branch is kept by its
-//! one writer, and the pure parts have tests of their own in which a loss is planted.
+//! A fault without an effect, an unknown outcome counted as a failure and an undetected loss are
+//! failures of the test, not of the product. Therefore every fault proves its effect, each branch
+//! has a single writer that records its true state, and the pure parts have tests of their own with
+//! an artificial loss.
 //!
 //! - `plan`: the schedule, drawn from the seed alone.
-//! - `ring`: node processes with a file system each (`disk`); `process` starts every program and ends it.
-//! - `pushers`: the writers. `truth`: what each branch may show. `checker`: listings and clones against it.
-//! - `faults`: one file for each kind. `step`: a fault from its injection to a whole ring.
-//! - `probe`: readiness and status. `watch`: whether they agree with the truth. `exits`: whether a process may end.
-//! - `soak`: a run. `ledger`: what it found, in one line.
+//! - `ring`: node processes with a file system each (`disk`); `process` starts and ends every
+//!   program.
+//! - `pushers`: the writers. `truth`: the allowed values of each branch. `checker`: comparison of
+//!   listings and clones with it.
+//! - `faults`: one file for each kind. `step`: a fault from its injection to the recovery of the
+//!   ring.
+//! - `probe`: readiness and status. `watch`: comparison of both with the facts. `exits`: whether a
+//!   process may end.
+//! - `soak`: a run. `ledger`: its findings, in one line.
 //!
-//! It deliberately knows nothing of the product's code: it speaks its command line, HTTP, git, and its files as
-//! `docs/formats.md` names them.
+//! It deliberately does not depend on the product's code: it uses its command line, HTTP, git, and
+//! its files as described in `docs/formats.md`.
 
 pub mod args;
 pub mod checker;

@@ -1,4 +1,4 @@
-//! The schedule of a run: drawn from its seed alone, so that a seed is enough to have it again.
+//! The schedule of a run, drawn from its seed alone, so that a seed reproduces it.
 
 use std::fmt;
 
@@ -38,7 +38,7 @@ pub enum Kind {
     PowerCut,
 }
 
-/// Every kind with its weight in a schedule: the slow ones come less often.
+/// Every kind with its weight in a schedule: slow ones are rarer.
 const WEIGHTS: &[(Kind, u32)] = &[
     (Kind::Kill, 12),
     (Kind::Stop, 10),
@@ -56,7 +56,8 @@ const WEIGHTS: &[(Kind, u32)] = &[
 ];
 
 impl Kind {
-    /// Whether data of one node may be destroyed: then the other nodes are left alone meanwhile.
+    /// Whether data of one node may be destroyed. The other nodes are then left alone during the
+    /// fault.
     pub const fn destroys(self) -> bool {
         matches!(
             self,
@@ -82,14 +83,14 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What else happens while a fault lasts.
+/// An additional event during a fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Company {
     /// Nothing.
     Alone,
     /// Another node is killed and started again.
     KillAnother,
-    /// Another node is stopped in order and started again.
+    /// Another node is shut down gracefully and started again.
     StopAnother,
 }
 
@@ -98,18 +99,18 @@ pub enum Company {
 pub struct Step {
     /// Its number, from 1.
     pub number: u32,
-    /// What happens.
+    /// The fault.
     pub kind: Kind,
-    /// To which node; faults of several nodes begin with it.
+    /// The node; faults of several nodes include it.
     pub node: u64,
-    /// What else happens.
+    /// An additional event.
     pub company: Company,
-    /// Draws everything else: the file, the bit, the variant.
+    /// Seed of all other choices: the file, the bit, the variant.
     pub seed: u64,
 }
 
 impl Step {
-    /// The randomness of this step.
+    /// The random numbers of this step.
     pub fn rng(&self) -> StdRng {
         StdRng::seed_from_u64(self.seed)
     }
@@ -118,14 +119,14 @@ impl Step {
 /// The steps of a run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What it was drawn from.
+    /// The seed of the schedule.
     pub seed: u64,
-    /// In order.
+    /// The steps, in order.
     pub steps: Vec<Step>,
 }
 
 impl Plan {
-    /// Draws `length` steps on nodes 1 to `nodes`. An empty `only` stands for every kind.
+    /// Draws `length` steps on nodes 1 to `nodes`. An empty `only` means every kind.
     pub fn draw(seed: u64, nodes: u64, length: u32, only: &[Kind]) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let wanted = |kind: Kind| only.is_empty() || only.contains(&kind);
@@ -167,7 +168,7 @@ mod tests {
         let plan = Plan::draw(7, 3, 300, &[]);
         assert_eq!(plan, Plan::draw(7, 3, 300, &[]));
         assert_ne!(plan.steps, Plan::draw(8, 3, 300, &[]).steps);
-        // A longer run begins as the shorter one.
+        // A longer run begins like the shorter one.
         assert_eq!(plan.steps, Plan::draw(7, 3, 400, &[]).steps[..300]);
     }
 

@@ -1,4 +1,4 @@
-//! What the cluster says of itself: `/readyz` of each node, and `henge cluster status`.
+//! The cluster's reports about itself: `/readyz` of each node, and `henge cluster status`.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,11 +10,11 @@ use serde_json::Value;
 
 use crate::ring::Ring;
 
-/// For one HTTP request to loopback.
+/// Time limit for one HTTP request to loopback.
 const REQUEST_LIMIT: Duration = Duration::from_secs(5);
-/// For `henge cluster status`.
+/// Time limit for `henge cluster status`.
 const STATUS_LIMIT: Duration = Duration::from_secs(20);
-/// Of an answer.
+/// Maximum size of an answer.
 const ANSWER_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// `GET` without a token: the status code and the body.
@@ -51,10 +51,10 @@ fn request(address: &str, path: &str) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Whether a node says that it serves; `Err` holds what it says instead.
+/// Whether a node reports ready; `Err` holds its answer otherwise.
 ///
 /// # Errors
-/// When it does not.
+/// When it is not ready.
 pub fn ready(address: &str) -> Result<(), String> {
     match get(address, "/readyz") {
         Ok((200, _)) => Ok(()),
@@ -63,26 +63,26 @@ pub fn ready(address: &str) -> Result<(), String> {
     }
 }
 
-/// What `henge cluster status --check` said.
+/// The output of `henge cluster status --check`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
-    /// `ok`, `degraded`, `failing`; empty when no node answered.
+    /// `ok`, `degraded` or `failing`; empty when no node answered.
     pub health: String,
-    /// One sentence each.
+    /// The problems, one sentence each.
     pub problems: Vec<String>,
     /// The exit code of `--check`.
     pub exit: i32,
-    /// Nodes that did not answer the one that was asked.
+    /// Nodes without a report to the queried node.
     pub silent: BTreeSet<u64>,
 }
 
 impl Status {
-    /// Whether it says that nothing is wrong.
+    /// Whether the reported health is ok.
     pub fn is_ok(&self) -> bool {
         self.health == "ok"
     }
 
-    /// Whether the exit code and the words are of one opinion.
+    /// Whether the exit code agrees with the reported health.
     pub fn is_consistent(&self) -> bool {
         (self.exit == 0) == self.is_ok()
     }
@@ -102,10 +102,10 @@ impl fmt::Display for Status {
     }
 }
 
-/// Asks these nodes in turn for the status of the cluster.
+/// Requests the status of the cluster from these nodes in turn.
 ///
 /// # Errors
-/// When the command cannot be run or says nothing that can be read.
+/// When the command cannot be run or its output cannot be parsed.
 pub fn status(ring: &Ring, nodes: &[u64]) -> anyhow::Result<Status> {
     let addresses = ring.addresses();
     let asked = addresses.iter().filter(|(id, _)| nodes.contains(id));

@@ -1,7 +1,7 @@
-//! Programs that a run starts, and their end: the one module that starts processes.
+//! Programs that a run starts, and their end: the only module that starts processes.
 //!
-//! Every program has a deadline, and ends with its process group when it passes. Signals go to process ids
-//! that this module started, never to names.
+//! Every program has a deadline; at the deadline it is killed with its process group. Signals go to
+//! process ids that this module started, never to names.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -17,19 +17,19 @@ use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 
 use crate::clock;
 
-/// For a program that does its work and ends.
+/// Deadline of a program that ends by itself.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Between two looks whether a program has ended.
+/// Interval between two checks whether a program has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(3);
-/// Of one output, kept in memory.
+/// Maximum size of one output, kept in memory.
 const OUTPUT_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
-/// How a program ended.
+/// The result of a program.
 #[derive(Debug, Clone)]
 pub struct Ended {
-    /// Its exit code; none when a signal ended it.
+    /// Its exit code; `None` when a signal ended it.
     pub code: Option<i32>,
-    /// It passed its deadline and was killed.
+    /// Whether it was killed at its deadline.
     pub timed_out: bool,
     /// Its standard output.
     pub stdout: String,
@@ -54,7 +54,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// `path` is a file, or a name to look for in `PATH`.
+    /// `path` is a file, or a name to look up in `PATH`.
     #[expect(
         clippy::disallowed_methods,
         reason = "a run starts nodes and stock git as processes, and only here"
@@ -76,7 +76,7 @@ impl Program {
         }
     }
 
-    /// Stock git with no configuration but the one given here.
+    /// Stock git with no configuration but these options.
     pub fn git() -> Self {
         Self::new("git")
             .env("GIT_CONFIG_NOSYSTEM", "1")
@@ -101,28 +101,28 @@ impl Program {
         self
     }
 
-    /// Sets a variable.
+    /// Sets an environment variable.
     #[must_use]
     pub fn env(mut self, name: &str, value: impl AsRef<OsStr>) -> Self {
         self.command.env(name, value);
         self
     }
 
-    /// Sets the folder to run in.
+    /// Sets the working directory.
     #[must_use]
     pub fn dir(mut self, dir: &Path) -> Self {
         self.command.current_dir(dir);
         self
     }
 
-    /// Sets what it reads from its standard input.
+    /// Sets its standard input.
     #[must_use]
     pub fn input(mut self, input: Vec<u8>) -> Self {
         self.input = input;
         self
     }
 
-    /// Sets how long it may take.
+    /// Sets its deadline.
     #[must_use]
     pub const fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
@@ -147,7 +147,7 @@ impl Program {
             .with_context(|| format!("cannot start {}", self.name))
     }
 
-    /// Runs it to its end.
+    /// Runs it and waits for its end.
     ///
     /// # Errors
     /// When it cannot be started or waited for.
@@ -166,7 +166,7 @@ impl Program {
         thread::scope(|scope| {
             scope.spawn(move || {
                 if let Some(mut stdin) = stdin {
-                    // A program that ended early said why.
+                    // A program that ended early has reported the reason.
                     stdin.write_all(&input).ok();
                 }
             });
@@ -183,7 +183,7 @@ impl Program {
         })
     }
 
-    /// Runs it to its end, which must be a success; its standard output.
+    /// Runs it and returns its standard output; the program must succeed.
     ///
     /// # Errors
     /// When it cannot be started, fails or takes too long.
@@ -205,13 +205,13 @@ impl Program {
 fn read(from: Option<impl Read>) -> String {
     let mut bytes = Vec::new();
     if let Some(from) = from {
-        // What was read until an error is all there is.
+        // After a read error, the bytes read so far are used.
         from.take(OUTPUT_BYTES_MAX).read_to_end(&mut bytes).ok();
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// Waits for its end; kills its process group at the deadline.
+/// Waits for the end; kills the process group at the deadline.
 fn wait(child: &mut Child, deadline: Duration) -> anyhow::Result<(ExitStatus, bool)> {
     let end = clock::now() + deadline;
     loop {
@@ -233,7 +233,7 @@ fn pid(child: &Child) -> Option<Pid> {
     i32::try_from(child.id()).ok().and_then(Pid::from_raw)
 }
 
-/// Sends a signal to a process of this run. One that has ended meanwhile needs none.
+/// Sends a signal to a process of this run. Ignored when the process has ended meanwhile.
 pub fn signal(child: &Child, signal: Signal) {
     if let Some(pid) = pid(child) {
         kill_process(pid, signal).ok();

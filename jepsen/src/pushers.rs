@@ -1,4 +1,4 @@
-//! The workload: pushes by stock git all the while, each branch with one writer.
+//! The workload: continuous pushes by stock git, with one writer per branch.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,21 +17,21 @@ use crate::truth::{Book, BranchName, Judgement, Outcome, Value};
 
 /// A push or a listing that takes longer has an unknown outcome.
 const PUSH_LIMIT: Duration = Duration::from_secs(30);
-/// Between two pushes of one writer, at most: the machine has other work.
+/// Longest pause between two pushes of one writer: the machine has other work.
 const REST_MS_MAX: u64 = 150;
-/// After a failure.
+/// Pause after a failure.
 const REST_AFTER_FAILURE: Duration = Duration::from_millis(250);
-/// Commits on one branch before it begins anew: bounds what a clone is.
+/// Commits on one branch before it is reset: limits the size of a clone.
 const CHAIN_MAX: u32 = 25;
-/// A pack that still rides in a log entry.
+/// A pack that still fits into a log entry.
 const INLINE_BYTES: usize = 110 * 1024;
-/// The largest blob of a push that goes to the replicas as a file.
+/// The largest blob of a push whose pack goes to the replicas as a file.
 const LARGE_BYTES_MAX: usize = 600 * 1024;
 
-/// Acknowledged pushes, by repository and the node they went through.
+/// Acknowledged pushes, by repository and receiving node.
 pub type Progress = BTreeMap<(String, u64), u64>;
 
-/// What the writers and the driver share.
+/// State shared by the writers and the driver.
 #[derive(Debug, Default)]
 pub struct Shared {
     book: Mutex<Book>,
@@ -42,7 +42,7 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The truth so far.
+    /// The record of all attempts.
     pub fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -53,18 +53,18 @@ impl Shared {
         progress.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes what the writers saw that must not be.
+    /// Removes and returns the wrong values that the writers read.
     pub fn take_wrong(&self) -> Vec<String> {
         let mut wrong = self.wrong.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *wrong)
     }
 
-    /// Ends the writers.
+    /// Stops the writers.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::SeqCst);
     }
 
-    /// Makes every push as large as a log entry takes, without a rest in between, or ends that.
+    /// Switches burst mode: every push is as large as a log entry allows, without pauses.
     pub fn set_burst(&self, burst: bool) {
         self.burst.store(burst, Ordering::SeqCst);
     }
@@ -80,12 +80,12 @@ impl Shared {
     }
 }
 
-/// What a writer knows of one of its branches.
+/// A writer's knowledge of one of its branches.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Known {
     /// Its value.
     Is(Value),
-    /// It has to be read.
+    /// Its value must be read.
     Unsure,
 }
 
@@ -106,7 +106,7 @@ pub struct Pusher {
     made: u64,
 }
 
-/// The address of a repository at a node.
+/// The URL of a repository on a node.
 pub fn url(http: &str, token: &str, repo: &str) -> String {
     format!("http://admin:{token}@{http}/{repo}.git")
 }
@@ -151,7 +151,7 @@ impl Pusher {
         })
     }
 
-    /// Pushes until it is stopped. `token` is the administrator's.
+    /// Pushes until it is stopped. `token` is the administrator's token.
     pub fn run(&mut self, shared: &Shared, token: &str) {
         while !shared.stop.load(Ordering::SeqCst) {
             let burst = shared.burst.load(Ordering::SeqCst);
@@ -171,7 +171,7 @@ impl Pusher {
         }
     }
 
-    /// One push, or one read where the branch's value is not known; whether it was answered well.
+    /// One push, or one read where the branch's value is not known; returns whether it succeeded.
     fn turn(
         &mut self,
         at: usize,
@@ -201,7 +201,7 @@ impl Pusher {
         Ok(outcome == Outcome::Acknowledged)
     }
 
-    /// Reads the branch and judges what is read.
+    /// Reads the branch and judges the value.
     fn resolve(
         &mut self,
         at: usize,
@@ -231,7 +231,7 @@ impl Pusher {
         Ok(true)
     }
 
-    /// What the branch is to become.
+    /// The next value of the branch.
     fn next_value(&mut self, at: usize, old: Option<&str>, burst: bool) -> anyhow::Result<Value> {
         let dice = self.rng.random_range(0..100);
         let own = self.own.get_mut(at).context("a branch")?;
@@ -241,7 +241,7 @@ impl Pusher {
             own.chain = 0;
             return Ok(None);
         }
-        // Not a descendant: a forced push of a history that has nothing in common with the old one.
+        // Not a descendant: a forced push of an unrelated history.
         let anew = full || dice < 9;
         if anew {
             own.chain = 0;
@@ -255,7 +255,7 @@ impl Pusher {
         self.commit(if anew { None } else { old }, bytes).map(Some)
     }
 
-    /// A commit that exists nowhere else, with one file of so many bytes that do not compress.
+    /// A new commit with one file of `bytes` incompressible bytes.
     fn commit(&mut self, parent: Option<&str>, bytes: usize) -> anyhow::Result<String> {
         self.made += 1;
         let made = self.made;
@@ -299,7 +299,7 @@ impl Pusher {
     }
 }
 
-/// What a push's answer means. Whatever does not clearly say that it was done or not is unknown.
+/// The outcome of a push. Without a clear success or refusal it is unknown.
 fn outcome(ended: &Ended) -> Outcome {
     let line = ended.stdout.lines().find(|line| {
         let flag = line.chars().next();
@@ -317,7 +317,7 @@ fn outcome(ended: &Ended) -> Outcome {
         }
         Some(_) if ended.success() => Outcome::Acknowledged,
         Some(_) => Outcome::Unknown,
-        // The refs were asked for and not listed: no change was sent.
+        // The request for the refs failed: no change was sent.
         None if ended.stderr.contains("unable to access") => Outcome::Refused,
         None => Outcome::Unknown,
     }
@@ -340,7 +340,8 @@ mod tests {
     fn only_a_clear_answer_counts() {
         let ok = ended(0, "To http://x\n \tabc:refs/heads/b\ta..b\nDone\n", "");
         assert_eq!(outcome(&ok), Outcome::Acknowledged);
-        // A connection that broke: git says that everything is up to date, and nothing about the branch.
+        // A broken connection: git reports that everything is up to date, and nothing about the
+        // branch.
         let broken = ended(1, "", "error: RPC failed\nEverything up-to-date\n");
         assert_eq!(outcome(&broken), Outcome::Unknown);
         assert_eq!(

@@ -1,12 +1,13 @@
 //! A ring of node processes on loopback, each with a folder or a file system of its own.
 //!
-//! `henge dev` makes certificates, identities and configurations once. Then every node runs by itself, so that
-//! a run can stop it, damage it and start it with flags and variables of its own.
+//! `henge dev` creates certificates, identities and configurations once. After that every node is a
+//! separate process, so that a run can stop it, damage it and start it with flags and variables of
+//! its own.
 //!
 //! ```text
-//! DIR/layout/       what `henge dev` made
+//! DIR/layout/       the output of `henge dev`
 //! DIR/disk1/        node 1's file system; disk1/data is its data directory
-//! DIR/aside/        what was taken out of a data directory and comes back
+//! DIR/aside/        data that was moved out of a data directory and is restored later
 //! DIR/conf/n1.toml  node 1's configuration
 //! DIR/log/n1.log    node 1's log
 //! ```
@@ -27,29 +28,29 @@ use crate::disk::Disk;
 use crate::probe;
 use crate::process::{self, Program};
 
-/// For the first start of a ring, on a machine that others use too.
+/// Time limit for the first start of a ring, on a shared machine.
 const FORM_LIMIT: Duration = Duration::from_secs(180);
-/// A node stops in order within 8 seconds; the rest is for a loaded machine.
+/// A graceful shutdown of a node takes up to 8 seconds; the rest is for a loaded machine.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
-/// After SIGKILL, for the kernel to let go of its memory and files.
+/// Time for the kernel to release memory and files after SIGKILL.
 const KILL_LIMIT: Duration = Duration::from_secs(20);
-/// Of a log, when a report shows it.
+/// Maximum size of a log in a report.
 const LOG_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// How a ring is made.
+/// The parameters of a ring.
 #[derive(Debug, Clone)]
 pub struct Shape {
     /// The binary.
     pub henge: PathBuf,
-    /// Where everything lies.
+    /// The directory of the run.
     pub dir: PathBuf,
-    /// Ports are counted from here.
+    /// The first port.
     pub base_port: u16,
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: u64,
-    /// Shards.
+    /// Number of shards.
     pub shards: u32,
-    /// Whether each node gets a file system of its own.
+    /// Whether each node has a file system of its own.
     pub disks: bool,
 }
 
@@ -62,7 +63,7 @@ pub struct Node {
     pub http: String,
     /// Its data directory.
     pub data: PathBuf,
-    /// Its file system, where it has one.
+    /// Its file system, if it has one.
     pub disk: Option<Disk>,
     config: PathBuf,
     log: PathBuf,
@@ -72,7 +73,7 @@ pub struct Node {
 /// The ring.
 #[derive(Debug)]
 pub struct Ring {
-    /// Where everything lies.
+    /// The directory of the run.
     pub dir: PathBuf,
     /// The administrator's token.
     pub token: String,
@@ -80,7 +81,7 @@ pub struct Ring {
     nodes: Vec<Node>,
 }
 
-/// How a node was ended.
+/// The way in which a node is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
     /// SIGTERM.
@@ -90,10 +91,10 @@ pub enum Ending {
 }
 
 impl Ring {
-    /// Makes it, without starting a node.
+    /// Creates the ring without starting a node.
     ///
     /// # Errors
-    /// When `henge dev` fails or a folder cannot be made.
+    /// When `henge dev` fails or a folder cannot be created.
     pub fn make(shape: &Shape) -> anyhow::Result<Self> {
         fs::create_dir_all(&shape.dir).context("cannot make the run's folder")?;
         let dir = fs::canonicalize(&shape.dir).context("the run's folder is gone")?;
@@ -114,7 +115,7 @@ impl Ring {
             let node = ring.prepare(shape, id, &layout)?;
             ring.nodes.push(node);
         }
-        // What an operator laid out has long been on the disk when the power goes.
+        // The files of an operator's setup are long durable before a power cut.
         rustix::fs::sync();
         Ok(ring)
     }
@@ -187,16 +188,16 @@ impl Ring {
     /// A node.
     ///
     /// # Errors
-    /// When there is none of that number.
+    /// When there is no node with this number.
     pub fn node(&self, id: u64) -> anyhow::Result<&Node> {
         let found = self.nodes.iter().find(|node| node.id == id);
         found.with_context(|| format!("no node {id}"))
     }
 
-    /// A node, to change it.
+    /// A node, mutable.
     ///
     /// # Errors
-    /// When there is none of that number.
+    /// When there is no node with this number.
     pub fn node_mut(&mut self, id: u64) -> anyhow::Result<&mut Node> {
         let found = self.nodes.iter_mut().find(|node| node.id == id);
         found.with_context(|| format!("no node {id}"))
@@ -237,7 +238,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Starts a node as its operator would.
+    /// Starts a node as an operator would.
     ///
     /// # Errors
     /// When it cannot be started.
@@ -245,15 +246,15 @@ impl Ring {
         self.start_with(id, &[], &[])
     }
 
-    /// Whether the process is there, and has not ended by itself.
+    /// Whether the process was started and its end was not observed yet.
     pub fn runs(&self, id: u64) -> bool {
         self.node(id).is_ok_and(|node| node.child.is_some())
     }
 
-    /// How a node ended by itself, once.
+    /// The exit status of a node that ended by itself; returned once.
     ///
     /// # Errors
-    /// When it cannot be looked after.
+    /// When the process cannot be waited for.
     pub fn ended(&mut self, id: u64) -> anyhow::Result<Option<ExitStatus>> {
         let node = self.node_mut(id)?;
         let Some(child) = &mut node.child else {
@@ -281,7 +282,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Ends a node; how, and whether it had to be killed.
+    /// Ends a node; returns how, and whether it had to be killed.
     ///
     /// # Errors
     /// When it cannot be waited for.
@@ -290,7 +291,7 @@ impl Ring {
         self.wait_end(id, ending)
     }
 
-    /// Ends nodes at the same time: one by one they would hand their leaders over.
+    /// Ends nodes at the same time: one after the other they would transfer their leaderships.
     ///
     /// # Errors
     /// When one cannot be waited for.
@@ -307,7 +308,8 @@ impl Ring {
             .collect()
     }
 
-    /// Waits for the end of a node that has its signal: a second one would end it without order.
+    /// Waits for the end of a node after its signal: a second signal would abort the graceful
+    /// shutdown.
     fn wait_end(&mut self, id: u64, ending: Ending) -> anyhow::Result<String> {
         let node = self.node_mut(id)?;
         let Some(mut child) = node.child.take() else {
@@ -324,13 +326,13 @@ impl Ring {
         })
     }
 
-    /// Whether it says that it serves.
+    /// Whether it reports ready.
     pub fn is_ready(&self, id: u64) -> bool {
         let address = self.node(id).map(|node| node.http.clone());
         address.is_ok_and(|address| probe::ready(&address).is_ok())
     }
 
-    /// Waits until these nodes serve, or one of them ends.
+    /// Waits until these nodes are ready.
     pub fn wait_ready(&mut self, ids: &[u64], limit: Duration) -> bool {
         let ready = clock::wait_for(limit, || {
             ids.iter().all(|id| self.is_ready(*id)).then_some(())
@@ -338,14 +340,14 @@ impl Ring {
         ready.is_some()
     }
 
-    /// How long a node's log is.
+    /// The length of a node's log.
     pub fn log_position(&self, id: u64) -> u64 {
         let log = self.node(id).map(|node| node.log.clone());
         log.and_then(|log| Ok(fs::metadata(log)?.len()))
             .unwrap_or(0)
     }
 
-    /// What a node logged since.
+    /// A node's log from `position` on.
     pub fn log_since(&self, id: u64, position: u64) -> String {
         let read = || -> anyhow::Result<String> {
             let mut file = File::open(&self.node(id)?.log)?;
@@ -357,7 +359,7 @@ impl Ring {
         read().unwrap_or_default()
     }
 
-    /// Ends every node.
+    /// Kills every node.
     pub fn kill_all(&mut self) {
         for id in self.ids() {
             self.end(id, Ending::Kill).ok();
@@ -369,14 +371,14 @@ impl Drop for Ring {
     fn drop(&mut self) {
         self.kill_all();
         for node in &self.nodes {
-            // A run that broke off must leave folders that can be deleted.
+            // An aborted run must leave folders that can be deleted.
             let lift = Program::new("chattr").args(["-R", "-f", "-i"]);
             lift.arg(&node.data).run().ok();
         }
     }
 }
 
-/// Has `henge dev` make a cluster, and stops it.
+/// Creates a cluster with `henge dev`, and stops it.
 fn lay_out(shape: &Shape, layout: &Path, log: &Path) -> anyhow::Result<()> {
     let (nodes, shards) = (shape.nodes.to_string(), shape.shards.to_string());
     let base_port = shape.base_port.to_string();

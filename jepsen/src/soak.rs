@@ -17,39 +17,39 @@ use crate::pushers::{Pusher, Shared};
 use crate::ring::{Ending, Ring, Shape};
 use crate::step::{self, Runner};
 
-/// For a ring to be ready for the first time.
+/// Time limit for a ring to be ready for the first time.
 const FORM_LIMIT: Duration = Duration::from_secs(180);
-/// For the last check.
+/// Time limit for the last check.
 const LAST_LIMIT: Duration = Duration::from_secs(120);
-/// Nodes of a ring.
+/// Number of nodes.
 const NODES: u64 = 3;
-/// Shards of a ring: few, so that each is written all the while.
+/// Number of shards: few, so that each is written continuously.
 const SHARDS: u32 = 4;
-/// Repositories.
+/// Number of repositories.
 const REPOS: usize = 4;
-/// Writers, each with a branch in two repositories.
+/// Number of writers, each with a branch in two repositories.
 const WRITERS: u64 = 4;
 
-/// What a run is asked for.
+/// The settings of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The binary.
     pub henge: PathBuf,
-    /// Where everything lies; must not be used before.
+    /// The directory of the run; must be unused.
     pub dir: PathBuf,
-    /// Ports are counted from here.
+    /// The first port.
     pub base_port: u16,
     /// The seed.
     pub seed: u64,
-    /// Faults at most.
+    /// Maximum number of faults.
     pub faults: u32,
-    /// Minutes at most.
+    /// Maximum duration, minutes.
     pub minutes: u64,
-    /// Only these kinds, unless it is empty.
+    /// The kinds of faults; all kinds when empty.
     pub only: Vec<Kind>,
-    /// Where the ledger line goes.
+    /// The file for the ledger line.
     pub ledger: Option<PathBuf>,
-    /// Leave everything on disk where it is.
+    /// Whether to keep the directory of the run.
     pub keep: bool,
     /// Plain folders instead of a file system for each node.
     pub rootless: bool,
@@ -62,10 +62,10 @@ fn say(text: &str) -> anyhow::Result<()> {
         .context("cannot write to standard output")
 }
 
-/// Runs it; whether the verdict is clean.
+/// Performs a run; returns whether the verdict is clean.
 ///
 /// # Errors
-/// When the harness itself fails: nothing is known then.
+/// When the harness itself fails: the run then has no verdict.
 pub fn run(settings: &Settings) -> anyhow::Result<bool> {
     let began = clock::now();
     say(&format!("seed {}", settings.seed))?;
@@ -95,7 +95,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<bool> {
     Ok(ledger.objections().is_empty())
 }
 
-/// The version that it says, and its checksum.
+/// The binary's version, and its checksum.
 fn binary(henge: &PathBuf) -> String {
     let version = Program::new(henge).arg("--version").output();
     let version = version.unwrap_or_else(|error| format!("unknown: {error:#}"));
@@ -227,7 +227,7 @@ fn steps(
     Ok(())
 }
 
-/// With no more pushes: every node stops, starts, and has everything.
+/// The last check, without pushes: every node stops, starts, and serves all data.
 fn last_check(
     ring: &mut Ring,
     shared: &Shared,

@@ -1,4 +1,5 @@
-//! One step: a fault is injected, bites, is watched, ends, and the ring has to be whole again.
+//! One step: a fault is injected, has its effect, is observed and removed, and the ring must
+//! recover.
 
 mod whole;
 
@@ -19,34 +20,35 @@ use crate::pushers::{Progress, Shared};
 use crate::ring::{Ending, Ring};
 use crate::watch::{Sample, Watch};
 
-/// Between two looks at the status.
+/// Interval between two reads of the status.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// For the status to say that something is wrong.
+/// Time limit for the status to report a problem.
 const NOTICE_LIMIT: Duration = Duration::from_secs(20);
-/// For a ring to be whole again by itself, on a machine that others use too.
+/// Time limit for a ring to recover by itself, on a shared machine.
 const SETTLE_LIMIT: Duration = Duration::from_secs(120);
-/// For every repository to be served by every node once all is said to be well.
+/// Time limit for every node to serve every repository once the status is ok.
 const SERVE_LIMIT: Duration = Duration::from_secs(45);
-/// Starts of one node in one step.
+/// Maximum number of starts of one node in one step.
 const STARTS_MAX: u32 = 4;
 
-/// What a step showed.
+/// The result of a step.
 #[derive(Debug, Default)]
 pub struct Report {
-    /// Whether the fault bit.
+    /// Whether the fault had an effect.
     pub bit: bool,
-    /// What must not be.
+    /// The findings.
     pub findings: Vec<Finding>,
     /// The step in one line.
     pub line: String,
-    /// The ring is not whole, and could not be made so.
+    /// Whether the ring is unusable: it did not recover even after a restart, or a node accepted an
+    /// old directory.
     pub broken: bool,
 }
 
 /// Runs steps on a ring.
 #[derive(Debug)]
 pub struct Runner<'a> {
-    /// The nodes.
+    /// The ring of nodes.
     pub ring: &'a mut Ring,
     /// The writers.
     pub shared: &'a Shared,
@@ -54,12 +56,12 @@ pub struct Runner<'a> {
     pub repos: &'a [String],
 }
 
-/// A step under way.
+/// A step in progress.
 struct Scene {
     step: Step,
     bite: Option<Bite>,
     began: Instant,
-    /// How long each node's log was when the step began, or was last judged.
+    /// The length of each node's log at the start of the step, or at the last judgement.
     marks: BTreeMap<u64, u64>,
     down_since: BTreeMap<u64, Instant>,
     starts: BTreeMap<u64, u32>,
@@ -71,7 +73,7 @@ struct Scene {
 impl Scene {
     fn found(&mut self, sort: Sort, text: String) {
         let step = self.step.number;
-        // A node that is started again says the same again, with another time in front.
+        // A restarted node logs the same message again, with another time in front.
         let words = |text: &str| text.split(": ").take(2).map(str::len).sum::<usize>();
         let same = |f: &Finding| f.sort == sort && words(&f.text) == words(&text);
         if matches!(sort, Sort::Words | Sort::Panic) && self.findings.iter().any(same) {
@@ -141,14 +143,15 @@ impl Runner<'_> {
             scene.found(Sort::Lost, text);
         }
         report.line = line(&scene, &what);
-        // A node that took an old directory has acknowledged with a log that is not the one that comes back.
+        // A node that accepted an old directory acknowledged entries in another log than the one
+        // that is restored.
         let accepted = scene.findings.iter().any(|f| f.sort == Sort::Accepted);
         report.broken |= accepted && matches!(step.kind, Kind::OldCopy | Kind::OldImage);
         report.findings = scene.findings;
         Ok(report)
     }
 
-    /// Watches while the fault lasts.
+    /// Observes the cluster during the fault.
     fn hold(&mut self, scene: &mut Scene, before: &Progress) -> anyhow::Result<()> {
         let Some(bite) = scene.bite.clone() else {
             return Ok(());
@@ -203,7 +206,7 @@ impl Runner<'_> {
         Ok(())
     }
 
-    /// Ends another node where the schedule says so; which.
+    /// Ends another node where the schedule requires it; returns that node.
     fn begin_company(&mut self, scene: &mut Scene) -> anyhow::Result<Option<u64>> {
         let affected = scene.bite.as_ref().map(|bite| bite.affected.clone());
         let affected = affected.unwrap_or_default();
@@ -226,7 +229,7 @@ impl Runner<'_> {
         Ok(Some(other))
     }
 
-    /// One sample, and what ended by itself since the last one.
+    /// Takes one sample, and judges the processes that ended by themselves since the last one.
     fn look(&mut self, scene: &mut Scene) -> anyhow::Result<()> {
         self.judge_ends(scene)?;
         let now = clock::now();
@@ -282,8 +285,9 @@ impl Runner<'_> {
         }
     }
 
-    /// Waits until the ring is whole: all nodes run and are ready, the status is ok, every repository takes
-    /// pushes and is served by every node. Whether it is, if need be after a restart of everything.
+    /// Waits until the ring has recovered: all nodes run and are ready, the status is ok, every
+    /// repository accepts pushes, and every node serves every repository. Returns whether it has,
+    /// after a restart of all nodes if necessary.
     fn settle(
         &mut self,
         scene: &mut Scene,
@@ -302,7 +306,7 @@ impl Runner<'_> {
             let text = self.describe();
             let lower = text.to_lowercase();
             let told = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-            // A node may also refuse to run one group, and say so in the status.
+            // A node may also refuse to run one group, and report that in the status.
             match scene.ends(scene.step.node) {
                 Some(Ends::MayRefuse(words)) if told(words) => {
                     scene.notes.push(format!("refused in the status: {text}"));
@@ -353,7 +357,8 @@ impl Runner<'_> {
         }
     }
 
-    /// Starts what ended, undoing the damage that it refused to start with, until all is said to be well.
+    /// Starts ended nodes, after undoing the damage that they refused to start with, until the
+    /// status is ok.
     fn wait_healthy(
         &mut self,
         scene: &mut Scene,
@@ -408,7 +413,7 @@ impl Runner<'_> {
                 .err()
                 .unwrap_or_else(|| "ready".to_owned());
             let runs = if self.ring.runs(id) { "runs" } else { "ended" };
-            // Writing to a string takes everything.
+            // Writing to a string never fails.
             write!(text, "; n{id} {runs}, {ready}").ok();
         }
         text
@@ -424,7 +429,7 @@ impl Runner<'_> {
             if let Some(line) = line_with("panicked at") {
                 scene.found(Sort::Panic, format!("node {id}: {line}"));
             }
-            // Every pack of every step is whole on two nodes at least.
+            // In every step, every pack is intact on at least two nodes.
             if let Some(line) = line_with("a pack is lost") {
                 scene.found(Sort::Noise, format!("node {id}: {line}"));
             }
@@ -440,7 +445,7 @@ fn wrong(scene: &mut Scene, texts: Vec<String>) {
     }
 }
 
-/// A step in one line: fault, node, proof, how it ended, what the status said.
+/// A step in one line: fault, node, proof, result, status.
 fn line(scene: &Scene, what: &str) -> String {
     let step = &scene.step;
     let nodes = match &scene.bite {
@@ -465,7 +470,7 @@ fn line(scene: &Scene, what: &str) -> String {
     )
 }
 
-/// A number that a rest between steps is drawn from.
+/// The random pause after a step.
 pub fn rest(step: &Step) -> Duration {
     Duration::from_millis(step.rng().random_range(100..1_000))
 }

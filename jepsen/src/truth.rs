@@ -1,10 +1,12 @@
-//! The truth about every branch: each value that its one writer attempted, in order, and how that ended.
+//! The true state of every branch: each value that its single writer attempted, in order, and the
+//! outcomes.
 //!
-//! A branch has one writer, and the writer attempts one change after another. So a read is right when it shows
-//! the last change that was acknowledged before the read began, or a later one that was not refused. The
-//! outcome of an attempt without an answer is *unknown*: its value may show up, and may never do.
+//! A branch has one writer, and the writer attempts one change after another. A read is correct
+//! when it shows the last change that was acknowledged before the read began, or a later one that
+//! was not refused. The outcome of an attempt without an answer is *unknown*: its value may or may
+//! not appear.
 //!
-//! It is pure: neither a clock nor a process is below it.
+//! Pure: it uses neither a clock nor a process.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,7 +16,7 @@ use std::fmt;
 pub struct BranchName {
     /// `OWNER/NAME`.
     pub repo: String,
-    /// In full: `refs/heads/…`.
+    /// The full name: `refs/heads/…`.
     pub name: String,
 }
 
@@ -24,20 +26,20 @@ impl fmt::Display for BranchName {
     }
 }
 
-/// How an attempt ended.
+/// The outcome of an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// It is under way.
+    /// It is in progress.
     Pending,
     /// The cluster acknowledged it, or a later read showed it.
     Acknowledged,
-    /// The cluster said that it did not do it.
+    /// The cluster reported that it did not apply the change.
     Refused,
-    /// No answer that says either.
+    /// No answer, or an unclear one.
     Unknown,
 }
 
-/// A commit, or none where the branch does not exist.
+/// A commit; `None` where the branch does not exist.
 pub type Value = Option<String>;
 
 #[derive(Debug, Clone)]
@@ -46,23 +48,23 @@ struct Attempt {
     outcome: Outcome,
 }
 
-/// What a read of one branch says about the promise.
+/// The judgement on a read of one branch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Judgement {
     /// The value of this attempt, which is allowed.
     Right(usize),
-    /// An older value, or none, although this later one had been acknowledged before the read began.
+    /// An older value, or none, although this later one was acknowledged before the read began.
     Lost {
-        /// What was acknowledged last.
+        /// The last acknowledged value.
         acknowledged: Value,
     },
     /// A value that was refused.
     RefusedButThere,
-    /// A value that nothing attempted.
+    /// A value that was never attempted.
     NeverAttempted,
 }
 
-/// One branch: its attempts from the beginning. The first is *not there*.
+/// One branch: all its attempts. The first is its absence.
 #[derive(Debug, Clone)]
 struct Branch {
     attempts: Vec<Attempt>,
@@ -89,7 +91,7 @@ impl Branch {
         later.filter(|(_, attempt)| attempt.outcome != Outcome::Refused)
     }
 
-    /// Whether the branch may have been missing at or after `floor`.
+    /// Whether the branch may have been absent at or after `floor`.
     fn maybe_absent_from(&self, floor: usize) -> bool {
         self.possible_from(floor)
             .any(|(_, attempt)| attempt.value.is_none())
@@ -103,8 +105,9 @@ impl Branch {
         let earlier = self.attempts.iter().position(|a| a.value == *value);
         match earlier.and_then(|at| self.attempts.get(at).map(|attempt| (at, attempt))) {
             None => Judgement::NeverAttempted,
-            // A change names the value that it replaces, and values are unique: one without an answer cannot
-            // arrive after a later one, except where it found no branch both times.
+            // A change names the value that it replaces, and values are unique: a change with an
+            // unknown outcome cannot take effect after a later one. The exception is a creation
+            // that found no branch both times.
             Some((at, attempt))
                 if attempt.outcome == Outcome::Unknown && self.maybe_absent_from(floor) =>
             {
@@ -118,14 +121,14 @@ impl Branch {
     }
 }
 
-/// Where every branch stood when a read began.
+/// The last acknowledged attempt of every branch when a read began.
 #[derive(Debug, Clone, Default)]
 pub struct Floors(BTreeMap<BranchName, usize>);
 
-/// How many attempts ended how.
+/// Number of attempts by outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// Acknowledged, the reads that settled an unknown one not counted.
+    /// Acknowledged, excluding unknown ones that a read settled.
     pub acknowledged: u64,
     /// Refused.
     pub refused: u64,
@@ -141,14 +144,14 @@ pub struct Book {
 }
 
 impl Book {
-    /// Makes a branch known, as missing.
+    /// Adds a branch that does not exist yet.
     pub fn open(&mut self, branch: &BranchName) {
         self.branches
             .entry(branch.clone())
             .or_insert_with(Branch::new);
     }
 
-    /// Writes down an attempt before it is made; its number.
+    /// Records an attempt before it is made; returns its number.
     pub fn begin(&mut self, branch: &BranchName, value: Value) -> usize {
         let entry = self.branches.entry(branch.clone());
         let known = entry.or_insert_with(Branch::new);
@@ -159,7 +162,7 @@ impl Book {
         known.attempts.len() - 1
     }
 
-    /// Writes down how it ended.
+    /// Records the outcome of an attempt.
     pub fn end(&mut self, branch: &BranchName, number: usize, outcome: Outcome) {
         let known = self.branches.get_mut(branch);
         if let Some(attempt) = known.and_then(|known| known.attempts.get_mut(number)) {
@@ -173,8 +176,8 @@ impl Book {
         }
     }
 
-    /// A read by the branch's own writer: judged, and when it is right it settles what was unknown, for no later
-    /// read may show less.
+    /// Judges a read by the branch's own writer. A correct read settles unknown outcomes, because
+    /// no later read may show an older value.
     pub fn observe(&mut self, branch: &BranchName, value: &Value) -> Judgement {
         let known = self.branches.get_mut(branch);
         let Some(known) = known else {
@@ -190,14 +193,14 @@ impl Book {
         judgement
     }
 
-    /// Where every branch stands: taken before a read begins.
+    /// The last acknowledged attempt of every branch; taken before a read begins.
     pub fn floors(&self) -> Floors {
         let floors = self.branches.iter();
         Floors(floors.map(|(name, b)| (name.clone(), b.floor())).collect())
     }
 
-    /// Judges a read of all branches of a repository that began when `floors` was taken. `seen` holds the
-    /// branches that the read showed.
+    /// Judges a read of all branches of a repository that began when `floors` was taken. `seen`
+    /// holds the branches in the read.
     pub fn judge(
         &self,
         floors: &Floors,
@@ -234,7 +237,7 @@ impl Book {
         shown.collect::<Vec<_>>().join(", ")
     }
 
-    /// How many attempts ended how.
+    /// Number of attempts by outcome.
     pub const fn counts(&self) -> Counts {
         self.counts
     }

@@ -1,25 +1,25 @@
-//! Whether the cluster's words agree with the truth while something is wrong, and when nothing is.
+//! Comparison of the cluster's reports with the facts, during a fault and without one.
 //!
-//! It is pure: samples in, complaints out.
+//! Pure: samples in, complaints out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::probe::Status;
 
-/// A node that is gone must be missed after this.
+/// The status must report a missing node after this time.
 const NOTICE: Duration = Duration::from_secs(10);
 
-/// One look at the cluster.
+/// One sample of the cluster's state.
 #[derive(Debug, Clone)]
 pub struct Sample {
-    /// Since the fault.
+    /// Time since the fault.
     pub at: Duration,
-    /// What it says, when a node was there to ask.
+    /// The status; `None` when no node could be queried.
     pub status: Option<Status>,
-    /// Which nodes serve, as each says itself.
+    /// The readiness that each node reports.
     pub ready: BTreeMap<u64, Result<(), String>>,
-    /// For how long each node that does not run has not.
+    /// Downtime of each node that is not running.
     pub down: BTreeMap<u64, Duration>,
 }
 
@@ -27,7 +27,7 @@ pub struct Sample {
 #[derive(Debug, Clone, Default)]
 pub struct Watch {
     previous: Option<Sample>,
-    /// A node was there to ask, once at least.
+    /// Whether a node could be queried at least once.
     asked: bool,
     first_problem: Option<Duration>,
     worst: String,
@@ -35,7 +35,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Looks at a sample of a cluster of `nodes`.
+    /// Adds a sample of a cluster of `nodes` nodes.
     pub fn add(&mut self, sample: Sample, nodes: usize) {
         if let Some(status) = &sample.status {
             self.asked = true;
@@ -97,17 +97,17 @@ impl Watch {
         }
     }
 
-    /// Whether it was asked, and never said that something is wrong.
+    /// Whether the status was read and never reported a problem.
     pub const fn was_ok(&self) -> bool {
         self.asked && self.first_problem.is_none()
     }
 
-    /// When the status first said that something is wrong.
+    /// The time of the first reported problem.
     pub const fn first_problem(&self) -> Option<Duration> {
         self.first_problem
     }
 
-    /// The first or the worst that it said.
+    /// The first reported problem, or the first `failing` status after it; `ok` without a problem.
     pub fn worst(&self) -> &str {
         match self.worst.as_str() {
             "" => "ok",
@@ -115,7 +115,7 @@ impl Watch {
         }
     }
 
-    /// What disagreed with the truth.
+    /// The contradictions to the facts.
     pub fn complaints(&self) -> Vec<String> {
         self.complaints.values().cloned().collect()
     }
@@ -125,7 +125,7 @@ impl Watch {
 mod tests {
     use super::*;
 
-    /// With every node down there is nobody to ask: that is no status that says ok.
+    /// With every node down no status can be read: that does not count as ok.
     #[test]
     fn nobody_to_ask_is_not_ok() {
         let mut watch = Watch::default();

@@ -1,4 +1,4 @@
-//! What can be typed after `henge`.
+//! The command line of `henge`.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -129,8 +129,8 @@ pub(crate) struct Run {
     /// Instead of `[log] filter`
     #[arg(long, value_name = "FILTER")]
     pub(crate) log_filter: Option<String>,
-    /// The data directory was moved to another disk, and no other copy of it is used: take it over. The node serves once
-    /// every member has answered that it knows nothing newer
+    /// The data directory was moved to another disk, and no other copy of it is used: take it over.
+    /// The node serves once every member has answered that it knows nothing newer
     #[arg(long)]
     pub(crate) moved: bool,
 }
@@ -149,8 +149,8 @@ pub(crate) struct ServeBare {
     /// Where to listen; port 0 takes a free one
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:7480")]
     pub(crate) listen: SocketAddr,
-    /// Take pushes from everybody on this machine where a repository does not say otherwise (http.receivepack);
-    /// needs a loopback address
+    /// Take pushes from every client on this machine where a repository does not say otherwise
+    /// (http.receivepack); needs a loopback address
     #[arg(long)]
     pub(crate) allow_push: bool,
 }
@@ -212,7 +212,7 @@ mod tests {
         Henge::command().debug_assert();
     }
 
-    /// What the status advises named commands that no release had.
+    /// Regression: the status advised commands that no release had.
     #[test]
     fn advised_commands_exist() {
         for kind in henge_types::ConditionKind::ALL {

@@ -1,7 +1,8 @@
-//! The cluster's own certificate authority, and the certificates it gives its nodes.
+//! The cluster's own certificate authority, and the certificates of its nodes.
 //!
-//! P-256 keys. A leaf has one name, [`crate::identity::server_name`], and may serve and connect. The
-//! authority is the cluster: whoever holds its key can make members, so only its maker keeps it.
+//! P-256 keys. A leaf has one name, [`crate::identity::server_name`], and is valid for servers and
+//! clients. The authority is the cluster: the holder of its key can make members, so only its maker
+//! keeps it.
 
 use henge_types::{ClusterId, NodeId};
 use rcgen::{
@@ -11,7 +12,7 @@ use rcgen::{
 
 use crate::identity::server_name;
 
-/// A cluster's authority.
+/// A cluster's certificate authority.
 #[derive(Debug)]
 pub(crate) struct Authority {
     cluster: ClusterId,
@@ -64,8 +65,8 @@ impl Authority {
     }
 }
 
-/// A membership ends when the cluster ends it, not by the calendar: a certificate that expired on all nodes
-/// at once would take the cluster down.
+/// Certificates are valid until 2125: the cluster ends a membership, not the calendar. A
+/// certificate that expired on all nodes at once would take the cluster down.
 fn params(common_name: &str, names: Vec<String>) -> Result<CertificateParams, rcgen::Error> {
     let mut params = CertificateParams::new(names)?;
     let mut name = DistinguishedName::new();

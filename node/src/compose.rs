@@ -1,4 +1,4 @@
-//! A node's parts, wired together. The only place that knows them all.
+//! The wiring of a node's parts. No other module names all of them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,25 +24,26 @@ use crate::identity::Identity;
 use crate::logging;
 use crate::start_gate::StartGate;
 
-/// Jobs of API requests that run at once: they look through lists, and do not wait for disks or other nodes.
+/// Jobs of API requests that run at once. They search lists, and do not wait for disks or other
+/// nodes.
 const API_JOBS_MAX: usize = 4;
 
-/// Between two rounds of the metrics' own housekeeping.
+/// The interval of the metrics' own upkeep.
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
-/// What a node is made of.
+/// The input of a node's start.
 pub(crate) struct Parts<'a> {
     pub(crate) config: &'a Config,
     pub(crate) identity: Identity,
     pub(crate) tls: TlsPaths,
     pub(crate) tokens: Tokens,
-    /// Where Raft runs.
+    /// Raft's runtime.
     pub(crate) raft: Handle,
-    /// Where everything else runs.
+    /// The scope of everything else.
     pub(crate) scope: Scope,
 }
 
-/// A node that runs.
+/// A running node.
 #[derive(Debug)]
 pub(crate) struct Node {
     scope: Scope,
@@ -51,7 +52,7 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Starts the parts, each after those that it needs.
+    /// Starts the parts, each after its dependencies.
     pub(crate) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         let config = parts.config;
         let clock = SystemClock::shared();
@@ -60,7 +61,7 @@ impl Node {
             failpoint::arm_from(config.data_dir.join("failpoints"));
         }
         let reporting = Reporting::new(Arc::clone(&clock));
-        // Before anything that takes long: a replay of a log is seen from outside.
+        // The listener comes before every slow step: the replay of a log is visible from outside.
         let (http, gate) = listen(&parts, reporting.progress.clone()).await?;
         reporting.progress.stage("opening the object stores");
         let conditions = reporting.conditions.clone();
@@ -92,7 +93,8 @@ impl Node {
             metrics: metrics.clone(),
             version: env!("CARGO_PKG_VERSION"),
             clock,
-            // Of its own: what anybody may ask for keeps no replica from its work.
+            // A pool of its own: API requests, some of them without a token, take no permit from a
+            // replica's work.
             work: Scope::root("api", Handle::current(), API_JOBS_MAX),
         };
         parts.scope.spawn("metrics", OnPanic::Log, async move {
@@ -109,7 +111,7 @@ impl Node {
         })
     }
 
-    /// Waits until the node must not go on, for the reason returned.
+    /// Waits until the node must stop; returns the reason.
     pub(crate) async fn ended(&self) -> String {
         self.cluster.ended().await
     }
@@ -118,7 +120,7 @@ impl Node {
     pub(crate) async fn stop(self, deadline: Duration) {
         let share = deadline / 4;
         if !self.http.stop(share).await {
-            // Their clients ask again, or saw a broken connection: no answer was given that is not kept.
+            // Their clients retry, or saw a broken connection: every acknowledged write is durable.
             tracing::warn!("requests that did not end in time are cut off");
         }
         logging::stopping();
@@ -132,7 +134,7 @@ impl Node {
     }
 }
 
-/// Listens at once; what is not about the start is answered once the gate is open.
+/// Listens at once. Until the gate is open, requests that are not about the start get 503.
 async fn listen(
     parts: &Parts<'_>,
     progress: StartProgress,
@@ -193,7 +195,7 @@ async fn open_objects(
     opening.await?.context("cannot open the object stores")
 }
 
-/// Starts the cluster on Raft's own runtime: pack work never delays a heartbeat.
+/// Starts the cluster on Raft's own runtime, so that pack work never delays a heartbeat.
 async fn start_cluster(
     parts: &Parts<'_>,
     clock: &Arc<dyn Clock>,

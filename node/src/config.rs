@@ -1,5 +1,5 @@
-//! The configuration of a node: flags win over `HENGE_*` variables, these over `node.toml`, and that over
-//! the defaults. What is wrong is refused before anything is touched.
+//! The configuration of a node. Flags override `HENGE_*` variables, these override `node.toml`, and
+//! that overrides the defaults. An invalid configuration is refused before anything is touched.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -20,7 +20,7 @@ mod units;
 pub(crate) use file::LogFormat;
 use file::{File, VARIABLES};
 
-/// Why a configuration was refused.
+/// The reasons to refuse a configuration.
 #[derive(Debug, Error)]
 pub(crate) enum ConfigError {
     /// The file cannot be read.
@@ -32,7 +32,7 @@ pub(crate) enum ConfigError {
     /// A variable's value is of the wrong kind.
     #[error("the variable {name} is wrong: {detail}")]
     Variable { name: &'static str, detail: String },
-    /// A key without a default is nowhere.
+    /// A key without a default is missing.
     #[error("the configuration does not say {key}")]
     Missing { key: &'static str },
     /// A value that cannot work.
@@ -40,12 +40,12 @@ pub(crate) enum ConfigError {
     Invalid { key: &'static str, detail: String },
 }
 
-/// The names of all variables that win over the file.
+/// The names of all variables that override the file.
 pub(crate) fn variables() -> impl Iterator<Item = &'static str> {
     VARIABLES.iter().map(|variable| variable.name)
 }
 
-/// What wins over the file: the flags of `henge node run`.
+/// Values that override the file and the variables: the flags of `henge node run`.
 #[derive(Debug, Default)]
 pub(crate) struct Overrides {
     pub(crate) data_dir: Option<PathBuf>,
@@ -54,34 +54,35 @@ pub(crate) struct Overrides {
     pub(crate) log_filter: Option<String>,
 }
 
-/// A configuration that has been checked.
+/// A checked configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
     pub(crate) data_dir: PathBuf,
     pub(crate) http_listen: SocketAddr,
     pub(crate) rpc_listen: SocketAddr,
-    /// `HOST:PORT` under which others reach the HTTP listener.
+    /// `HOST:PORT` of the HTTP listener, as seen by others.
     pub(crate) http_advertise: String,
-    /// `HOST:PORT` under which other nodes reach the cluster listener.
+    /// `HOST:PORT` of the cluster listener, as seen by other nodes.
     pub(crate) rpc_advertise: String,
     pub(crate) cluster: ClusterSettings,
     pub(crate) admin_token_file: PathBuf,
-    /// Tokens that open the page of metrics and nothing else.
+    /// The file of tokens that open the page of metrics and nothing else.
     pub(crate) metrics_token_file: Option<PathBuf>,
-    /// Whether public repositories are read without a token.
+    /// Whether public repositories can be read without a token.
     pub(crate) anonymous_reads: bool,
     pub(crate) storage: StorageSettings,
     pub(crate) git: GitSettings,
     pub(crate) mirrors: MirrorSettings,
-    /// When what no ref reaches is dropped by itself; `None`: never.
+    /// The schedule of pruning unreachable objects; `None`: never.
     pub(crate) prune: Option<PruneSchedule>,
-    /// How long nobody must have pushed to a network before all its packs become one; `None`: never.
+    /// The time without a push after which all packs of a network are merged into one; `None`:
+    /// never.
     pub(crate) settle_after: Option<Duration>,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
 }
 
-/// What all nodes of a cluster are configured with alike.
+/// Settings that are equal on all nodes of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ClusterSettings {
     pub(crate) founders: Vec<NodeRecord>,
@@ -92,36 +93,36 @@ pub(crate) struct ClusterSettings {
     pub(crate) election_max: Duration,
 }
 
-/// Disk space, in bytes.
+/// Limits of disk space, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct StorageSettings {
     pub(crate) wal_segment: u64,
     pub(crate) wal_max: u64,
     pub(crate) low_space: u64,
-    /// Of the file system.
+    /// Percent of the file system.
     pub(crate) low_space_percent: u64,
 }
 
-/// What the node offers git's clients.
+/// Features for git clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct GitSettings {
-    /// Bundles of at least so many bytes; none: no bundles.
+    /// The smallest size of a bundle, in bytes; `None`: no bundles.
     pub(crate) bundle_bytes_min: Option<u64>,
 }
 
-/// How the node runs mirrors.
+/// Settings of mirrors.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MirrorSettings {
-    /// Whether the other side may have an address that is not one of the public internet.
+    /// Whether the remote may have an address outside of the public internet.
     pub(crate) allow_private_addresses: bool,
     pub(crate) at_once: usize,
-    /// Certificates to believe instead of the system's.
+    /// The file of certificates to trust instead of the system's.
     pub(crate) ca_file: Option<PathBuf>,
 }
 
 impl Config {
-    /// Reads the file, lets variables and flags win over it, and checks the whole. Relative paths in it
-    /// are meant from the folder that the file lies in.
+    /// Reads the file, applies variables and flags over it, and checks the result. Relative paths
+    /// in the file start at its folder.
     pub(crate) fn load(
         path: &Path,
         variable: impl Fn(&str) -> Option<String>,
@@ -149,7 +150,7 @@ impl Config {
             rpc_listen,
             log_filter,
         } = overrides;
-        // What is typed is meant from where it is typed, not from the file's folder.
+        // A path on the command line starts at the working directory, not at the file's folder.
         let typed_data_dir = data_dir.map(|path| std::path::absolute(&path).unwrap_or(path));
         file.node.data_dir = typed_data_dir.or(file.node.data_dir);
         file.node.http_listen = http_listen.or(file.node.http_listen);
@@ -203,7 +204,7 @@ fn check(file: File, folder: &Path) -> Result<Config, ConfigError> {
     })
 }
 
-/// The path as seen from the folder, without the `.` that people write for the folder itself.
+/// The path, seen from the folder, without a `.` for the folder itself.
 fn within(folder: &Path, path: &Path) -> PathBuf {
     folder.join(path).components().collect()
 }
@@ -234,8 +235,8 @@ fn advertised(
     }
 }
 
-/// Other addresses open when the listener has been through its review; until then nothing is reachable
-/// from another machine by a slip of configuration.
+/// Other addresses are refused until the listener has been reviewed: no slip of the configuration
+/// makes it reachable from another machine.
 fn check_loopback(key: &'static str, address: &str) -> Result<(), ConfigError> {
     match address.parse::<SocketAddr>() {
         Ok(address) if address.ip().is_loopback() => Ok(()),
@@ -409,13 +410,13 @@ fn check_settle(maintenance: &file::Maintenance) -> Result<Option<Duration>, Con
     Ok(Some(after))
 }
 
-/// All packs are written anew each time.
+/// Each settling rewrites all packs.
 const SETTLE_AFTER_MIN: Duration = Duration::from_secs(1);
-/// Every network is looked at so often.
+/// Each run checks every network.
 const PRUNE_EVERY_MIN: Duration = Duration::from_secs(1);
 /// A segment must hold the largest batch many times over.
 const WAL_SEGMENT_BYTES_MIN: u64 = 16 * 1024 * 1024;
-/// One that is written, one spare, and room for the groups that lag.
+/// One segment that is written, one spare, and room for groups that lag.
 const WAL_SEGMENTS_MIN: u64 = 4;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! A node's data directory: one process at a time, and never without the log that its identity promises.
+//! A node's data directory: one process at a time, and never without the log that the identity
+//! records.
 
 use std::fs::{self, DirBuilder, File, Permissions, TryLockError};
 use std::io::{self, Write};
@@ -15,16 +16,16 @@ const LOCK_FILE: &str = "henge.lock";
 const PID_FILE: &str = "henge.pid";
 const LOG_FOLDER: &str = "wal";
 
-/// Why a data directory was not opened.
+/// The reasons to refuse a data directory.
 #[derive(Debug, Error)]
 pub(crate) enum DataDirError {
-    /// It is not there, or cannot be used.
+    /// It is missing, or cannot be used.
     #[error("cannot use the data directory {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    /// A file of it cannot be written.
+    /// A file in it cannot be written.
     #[error("cannot write {path}: {source}: free disk space and start the node again")]
     Write { path: PathBuf, source: io::Error },
-    /// Others may look into it, and it cannot be closed to them.
+    /// Other users have access to it, and its mode cannot be changed.
     #[error(
         "the data directory {path} is open to other users of this machine (mode {mode:o}) and cannot be closed to them: \
          {why}: it must belong to the user that the node runs as, with mode 700"
@@ -34,13 +35,13 @@ pub(crate) enum DataDirError {
         mode: u32,
         why: String,
     },
-    /// Another process lives in it.
+    /// Another process holds its lock.
     #[error("the data directory {path} is in use by another process{}", by(*.pid))]
     InUse { path: PathBuf, pid: Option<u32> },
-    /// Nobody knows who it is.
+    /// Its identity is missing or cannot be read.
     #[error("{detail}; a data directory is made by `henge dev`")]
     Identity { detail: String },
-    /// The log is gone: votes and acknowledged data with it.
+    /// The log is lost, and with it votes and acknowledged data.
     #[error(
         "{path} is missing or empty, but {identity} says that this node has started before: \
          its log is lost, and with it votes and data that others count on. Put back the log of the node's last \
@@ -48,7 +49,7 @@ pub(crate) enum DataDirError {
          that was acknowledged"
     )]
     LogLost { path: PathBuf, identity: PathBuf },
-    /// A log that is not this identity's.
+    /// The log belongs to another identity.
     #[error(
         "{path} holds a log, but {identity} says that this node has never started: \
          they do not belong together. Restore the identity that the log was written under"
@@ -68,13 +69,14 @@ fn by(pid: Option<u32>) -> String {
 pub(crate) struct DataDir {
     path: PathBuf,
     identity: Identity,
-    /// Held, not read: the lock goes with the file.
+    /// Held, not read: the lock ends with the file.
     _lock: File,
 }
 
 impl DataDir {
-    /// Takes the directory, reads who lives in it and checks that its log is there; at the first start it
-    /// makes the log's folder and records that a life has begun, before anything can be promised.
+    /// Locks the directory, reads its identity and checks that its log is there. The first start
+    /// also makes the log's folder and records the beginning of the start, before any vote or
+    /// acknowledgement.
     pub(crate) fn open(path: &Path) -> Result<Self, DataDirError> {
         let failed = |source| DataDirError::Io {
             path: path.to_owned(),
@@ -117,8 +119,8 @@ impl DataDir {
         })
     }
 
-    /// Records that the log exists: from now on a start without it is refused. While there is none yet,
-    /// nothing can have been promised and nothing is recorded.
+    /// Records that the log exists: a later start without it is refused. While there is no log,
+    /// nothing can have been acknowledged, and nothing is recorded.
     pub(crate) fn started(&mut self) -> Result<(), DataDirError> {
         let log = log_entries(&self.path)?;
         if self.identity.life != Life::Started && log == Some(true) {
@@ -137,14 +139,13 @@ impl DataDir {
         &self.path
     }
 
-    /// Gives the directory back after a clean stop.
+    /// Removes the pid file and unlocks the directory, after a clean stop.
     pub(crate) fn close(self) -> io::Result<()> {
         fs::remove_file(self.path.join(PID_FILE))
     }
 }
 
-/// The process that lives in a data directory, as it wrote down itself; believed only while
-/// [`in_use`].
+/// The pid that a process wrote into its data directory; valid only while [`in_use`].
 pub(crate) fn pid(path: &Path) -> Option<u32> {
     fs::read_to_string(path.join(PID_FILE))
         .ok()?
@@ -153,14 +154,14 @@ pub(crate) fn pid(path: &Path) -> Option<u32> {
         .ok()
 }
 
-/// Whether a process lives in a data directory.
+/// Whether a process holds the lock of a data directory.
 pub(crate) fn in_use(path: &Path) -> bool {
     let lock = File::options().write(true).open(path.join(LOCK_FILE));
     lock.is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
 }
 
-/// Keeps a node from starting in a data directory that is only read. Nothing is written: a copy without a lock file has no
-/// node.
+/// Locks a data directory that is only read, so that no node starts in it. Nothing is written: a
+/// copy without a lock file has no node, and is not locked.
 pub(crate) fn hold(path: &Path) -> Result<Option<File>, DataDirError> {
     let io = |source| DataDirError::Io {
         path: path.to_owned(),
@@ -181,7 +182,7 @@ pub(crate) fn hold(path: &Path) -> Result<Option<File>, DataDirError> {
     }
 }
 
-/// Whether there is anything in the log's folder; `None` where there is no such folder.
+/// Whether the log's folder has entries; `None` without the folder.
 fn log_entries(path: &Path) -> Result<Option<bool>, DataDirError> {
     let path = path.join(LOG_FOLDER);
     match fs::read_dir(&path) {
@@ -211,14 +212,14 @@ fn check_log(path: &Path, life: Life) -> Result<(), DataDirError> {
     }
 }
 
-/// What a data directory may be opened with by others than its owner, and a new one gets.
+/// The mode of a new data directory: access for its owner only.
 const OWN_MODE: u32 = 0o700;
-/// The bits of a mode that let anybody but the owner in.
+/// The bits of a mode that give access to users other than the owner.
 const OTHERS: u32 = 0o077;
-/// Of those, the ones that let every user of the machine in.
+/// Of those, the bits that give access to every user of the machine.
 const EVERYBODY: u32 = 0o007;
 
-/// Makes a data directory that only its owner can look into.
+/// Makes a data directory with access for its owner only.
 ///
 /// # Errors
 /// As `mkdir(2)`.
@@ -226,9 +227,10 @@ pub(crate) fn make(path: &Path) -> io::Result<()> {
     DirBuilder::new().mode(OWN_MODE).create(path)
 }
 
-/// Takes other users' access to the directory: it holds what everybody pushed, keys, and the passwords of mirrors. Earlier
-/// releases made it as open as other new directories. Where it belongs to another user and stays
-/// as it is, the node starts only if no more than its group may look into it.
+/// Removes other users' access to the directory: it holds all pushed data, keys, and the passwords
+/// of mirrors. Earlier releases made it with the default mode. The mode may stay, for example if
+/// another user owns the directory; then the node starts only if no user outside of its group has
+/// access.
 fn close_to_others(path: &Path) -> Result<(), DataDirError> {
     let before = mode(path)?;
     if before & OTHERS == 0 {
@@ -236,7 +238,7 @@ fn close_to_others(path: &Path) -> Result<(), DataDirError> {
     }
     let closed = before & !OTHERS;
     let refused = fs::set_permissions(path, Permissions::from_mode(closed)).err();
-    // Some file systems take the change and do not make it.
+    // Some file systems accept the change and ignore it.
     let after = mode(path)?;
     is_closed(path, after, refused.as_ref())?;
     if after & OTHERS == 0 {
@@ -262,7 +264,8 @@ fn mode(path: &Path) -> Result<u32, DataDirError> {
     Ok(known.permissions().mode() & 0o7777)
 }
 
-/// Refuses what every user of the machine may still look into, after it was `refused` to change that, or not.
+/// Refuses a mode with access for every user of the machine. `refused` is the error of the attempt
+/// to change the mode, if there was one.
 fn is_closed(path: &Path, mode: u32, refused: Option<&io::Error>) -> Result<(), DataDirError> {
     if mode & EVERYBODY == 0 {
         return Ok(());
@@ -285,7 +288,8 @@ fn make_folder(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Readable by everybody, replaced as a whole: whoever waits for it never reads half a number.
+/// Replaces the pid file as a whole, so that a reader never sees half a number. On a full disk the
+/// old file is overwritten in place.
 fn write_pid(path: &Path) -> Result<(), DataDirError> {
     let target = path.join(PID_FILE);
     let unfinished = path.join("henge.pid.new");
@@ -296,7 +300,7 @@ fn write_pid(path: &Path) -> Result<(), DataDirError> {
     };
     match write() {
         Ok(()) => Ok(()),
-        // The one that a killed process left has its block already.
+        // The file of a killed process has its block already.
         Err(error) if error.kind() == io::ErrorKind::StorageFull => {
             fs::remove_file(&unfinished).ok();
             overwrite_pid(&target).map_err(|source| DataDirError::Write {
@@ -322,7 +326,7 @@ fn overwrite_pid(target: &Path) -> io::Result<()> {
     file.set_len(text.len() as u64)
 }
 
-/// The node's certificate, its key and the cluster's authority, as the transport wants them.
+/// The paths of the node's certificate, its key and the cluster's authority.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TlsPaths {
     pub(crate) ca: PathBuf,
@@ -331,7 +335,7 @@ pub(crate) struct TlsPaths {
 }
 
 impl TlsPaths {
-    /// Where they lie in a data directory.
+    /// Their paths in a data directory.
     pub(crate) fn in_dir(path: &Path) -> Self {
         Self {
             ca: path.join("ca.pem"),
@@ -340,7 +344,7 @@ impl TlsPaths {
         }
     }
 
-    /// Checks that they can be read, and the key by nobody else.
+    /// Checks that all can be read, and that no other user can read the key.
     pub(crate) fn check(&self) -> Result<(), PrivateFileError> {
         private_file::read(&self.key)?;
         for path in [&self.ca, &self.cert] {
@@ -383,7 +387,7 @@ mod tests {
         assert!(path.join("wal").is_dir());
         drop(open);
 
-        // A crash before the first segment: the log is empty, and nothing was promised.
+        // A crash before the first segment: the log is empty, and nothing was acknowledged.
         let mut open = DataDir::open(path).expect("the first start goes on");
         open.started().expect("nothing to record");
         assert_eq!(life(path), Life::Starting);
@@ -425,7 +429,8 @@ mod tests {
         );
     }
 
-    /// Everything that was pushed, and the passwords of mirrors, could be read by every user of the machine.
+    /// Regression: every user of the machine could read all pushed data and the passwords of
+    /// mirrors.
     #[test]
     fn an_open_directory_is_closed_when_it_is_taken() {
         let mode = |path: &Path| {
@@ -450,7 +455,8 @@ mod tests {
         assert_eq!(mode(&new), 0o700);
     }
 
-    /// In a directory that another user had made for its group the node did not start, though nobody else could look into it.
+    /// Regression: the node did not start in a directory that another user had made for its group,
+    /// though no user outside of the group had access.
     #[test]
     fn a_mode_that_stays_is_taken_if_only_the_group_may_look() {
         let path = Path::new("/data");

@@ -1,7 +1,7 @@
 //! `henge dev`: a real cluster of node processes on this machine, in one command.
 //!
-//! - `layout`: what it keeps on disk, and how a cluster is made there as a whole or not at all.
-//! - `ports`: which node listens where.
+//! - `layout`: its files, and the creation of a cluster as a whole or not at all.
+//! - `ports`: the listeners of each node.
 //! - `supervisor`: its processes, from the start to the last one's end.
 
 mod layout;
@@ -37,7 +37,7 @@ fn start(args: &Dev) -> anyhow::Result<()> {
     runtime.block_on(Supervisor::new(layout, program).run())
 }
 
-/// Writes to standard error. Who closed it no longer reads; the cluster runs on.
+/// Writes to standard error. If that is closed, the cluster runs on.
 fn warn(text: &str) {
     drop(writeln!(io::stderr(), "henge: {text}"));
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use henge_cli::Environment;
 use henge_client::Secret;
 
-/// A variable; one that is empty or not text counts as not set.
+/// A variable; an empty one and one that is not text count as not set.
 #[expect(
     clippy::disallowed_methods,
     reason = "the one place that reads the environment"
@@ -14,7 +14,7 @@ pub(crate) fn text(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|text| !text.is_empty())
 }
 
-/// What the remote verbs want to know of it.
+/// The environment of the remote commands.
 pub(crate) fn remote() -> Environment {
     Environment {
         url: text("HENGE_URL"),

@@ -1,8 +1,8 @@
-//! `henge node export --offline`: every repository of a stopped node as a plain bare repository, from that node's disk
-//! alone.
+//! `henge node export --offline`: every repository of a stopped node as a plain bare repository,
+//! from that node's disk alone.
 //!
 //! - `bare`: one repository: its packs, refs and HEAD.
-//! - `copy`: copying off a disk that may be failing.
+//! - `copy`: copies from a disk that may be failing.
 
 mod bare;
 mod copy;
@@ -25,9 +25,9 @@ use henge_types::{
 use crate::args::Export;
 use crate::data_dir;
 
-/// Repositories that are read from the catalogue at once.
+/// Repositories per read of the catalogue.
 const PAGE: usize = 1000;
-/// Where repositories go whose names are not known: no member of a catalogue begins so.
+/// The folder of repositories without a known name: no name in a catalogue begins so.
 const UNNAMED: &str = "_unnamed";
 
 pub(crate) fn run(args: &Export) -> ExitCode {
@@ -72,7 +72,7 @@ fn export(args: &Export) -> anyhow::Result<Outcome> {
             bare::Source::Flat(copies.inline),
             bare::Source::Flat(dir.join("staged")),
         ],
-        // Only its reading of files is used; its own directory is the scratch one.
+        // Only its verification of files is used; its own directory is the scratch one.
         store: ObjectStore::open(&scratch.path().join("store")).context("cannot verify packs")?,
     };
     let outcome = write_all(&offline, &work, &args.dest)?;
@@ -91,16 +91,16 @@ fn make_empty(dest: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Copies of what cannot be read without writing beside it.
+/// Copies of files whose readers write beside them.
 struct Copies {
     wal: PathBuf,
     kv: PathBuf,
     snapshots: PathBuf,
-    /// Small packs out of the log.
+    /// Small packs from the log.
     inline: PathBuf,
-    /// The files that could not be read, or not whole, one sentence each.
+    /// The files that could not be read in whole, one sentence each.
     unreadable: Vec<String>,
-    /// Whether the log is among them.
+    /// How much of the log was copied.
     log: LogExtent,
 }
 
@@ -114,7 +114,8 @@ impl Copies {
             unreadable: Vec::new(),
             log: LogExtent::Whole,
         };
-        // Records have checksums: the log is read up to a hole. A kv or a snapshot with holes is of no use.
+        // Records have checksums: a log with a hole is read up to the hole. A kv or a snapshot with
+        // a hole is of no use.
         let holes = copy::Holes::Zeros;
         copy::tree(&dir.join("wal"), &copies.wal, holes, &mut copies.unreadable)?;
         if !copies.unreadable.is_empty() {
@@ -148,7 +149,7 @@ impl Copies {
     }
 }
 
-/// A repository and where it goes.
+/// A repository and its destination.
 struct Wanted {
     name: String,
     path: PathBuf,
@@ -220,7 +221,7 @@ fn live(offline: &Offline) -> BTreeMap<RepoId, (GroupId, ShardRepo)> {
         .collect()
 }
 
-/// Every repository that the catalogue names, and those of shards that it does not name.
+/// Every repository that the catalogue names, and the repositories of shards that are not in it.
 fn wanted(
     offline: &Offline,
     live: &BTreeMap<RepoId, (GroupId, ShardRepo)>,
@@ -231,7 +232,7 @@ fn wanted(
     let shards = meta.and_then(|meta| MetaView::new(&meta.state).cluster());
     let mut wanted: Vec<Wanted> = records
         .into_iter()
-        // A reservation whose shard never made it was acknowledged to nobody.
+        // A reservation without a repository in its shard was never acknowledged.
         .filter(|record| record.state == RepoState::Ready || live.contains_key(&record.repo))
         .map(|record| Wanted {
             name: record.path.to_string(),
@@ -246,7 +247,8 @@ fn wanted(
     let is_catalogued =
         |repo: &RepoId| meta.is_some_and(|meta| MetaView::new(&meta.state).repo(repo).is_some());
     for (repo, (group, _)) in live {
-        // One that the catalogue knows and does not name was deleted; its shard has not been told yet.
+        // A repository that the catalogue has and does not name was deleted; its shard has not
+        // applied the deletion yet.
         if !known.contains(repo) && !is_catalogued(repo) {
             wanted.push(Wanted {
                 name: format!("{UNNAMED}/{repo}"),

@@ -1,10 +1,13 @@
-//! The listener for HTTP/1.1 and HTTP/2 (prior knowledge: without TLS there is no other way to agree on it): a bound on
-//! connections, on requests at once in each, on the size of a request's head and how long it may take, and on how long a
-//! client may take nothing of an answer, and a stop that lets what has begun come to its end.
+//! The listener for HTTP/1.1 and HTTP/2. HTTP/2 needs prior knowledge: without TLS there is no
+//! other way to agree on it.
 //!
-//! - `door`: the places of connections. `watched`: their requests. `impatient`: their sockets.
-//! - `standing`: what is answered when all places are taken.
-//! - `strict`, `guard`: which requests are refused. `refusals`: what an operator sees of that.
+//! Bounds: the connections, the requests at once in each, the size and the time of a request's
+//! head, and the time in which a client reads nothing of a response. A stop waits for requests that
+//! have begun.
+//!
+//! - `door`: the permits of connections. `watched`: their requests. `impatient`: their sockets.
+//! - `standing`: responses when all permits are taken.
+//! - `strict`, `guard`: refused requests. `refusals`: their metrics and log lines.
 
 mod door;
 mod guard;
@@ -39,39 +42,42 @@ use refusals::{Client, Refusal, Refusals};
 use strict::Strict;
 use watched::{Progress, STREAM, Watched};
 
-/// The places of connections.
+/// The permits of connections.
 const PLACES: Bounds = Bounds {
     max: limits::CONNECTIONS_MAX,
     kept: limits::CONNECTIONS_KEPT_FOR_HEALTH,
     kept_per_address: limits::CONNECTIONS_KEPT_PER_ADDRESS,
 };
-/// For the first bytes of a connection: clients connect when they have something to ask.
+/// The time for the first bytes of a connection: clients connect when they have a request.
 const BEGIN_TIMEOUT: Duration = Duration::from_secs(10);
-/// For the head of a request, counted from the end of the one before: idle connections end too.
+/// The time for the head of a request, from the end of the one before: the idle time-out of
+/// connections.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
-/// Bytes of the head of an HTTP/1.1 request, and of what is read of its body at once.
+/// The largest head of an HTTP/1.1 request, and the most that is read of its body at once, in
+/// bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
-/// Requests at once in one HTTP/2 connection.
+/// Concurrent requests in one HTTP/2 connection.
 const STREAMS_MAX: u32 = 100;
-/// Bytes of one HTTP/2 answer that wait in its connection.
+/// Bytes of one HTTP/2 response that are buffered in its connection.
 const STREAM_BUFFER_BYTES_MAX: usize = 128 * 1024;
-/// How long the client of one HTTP/2 request may take nothing of the answer.
+/// The idle time-out of an HTTP/2 response: the longest time in which its client reads nothing.
 const ANSWER_REST_MAX: Duration = Duration::from_millis(limits::ANSWER_REST_MS_MAX);
-/// Bytes of all headers of an HTTP/2 request.
+/// The largest header list of an HTTP/2 request, in bytes.
 const HEADER_LIST_BYTES_MAX: u32 = 64 * 1024;
-/// An HTTP/2 client that answers no ping for so long is gone.
+/// The time for an HTTP/2 client to answer a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// For one HTTP/2 request and its answer: a client that takes nothing of one answer still takes the connection's pings. Longer
-/// than a push may take to arrive and to be worked on.
+/// The time for one HTTP/2 request and its response: a client that reads nothing of one response
+/// still answers pings. Longer than a push may take to arrive and to be handled.
 const STREAM_TIME_MAX: Duration = Duration::from_millis(2 * limits::GIT_REQUEST_MS_MAX);
-/// What an HTTP/2 connection begins with; no method of HTTP/1 does.
+/// The first bytes of an HTTP/2 connection; no method of HTTP/1 begins so.
 const HTTP2_BEGIN: &[u8] = b"PRI";
-/// Between two looks at a connection whose first bytes come one by one.
+/// The poll interval of a connection whose first bytes come one by one.
 const BEGIN_PAUSE: Duration = Duration::from_millis(20);
-/// After the system refused a connection (too many open files): room must be made by others first.
+/// The pause after the system refused a connection (too many open files): other connections must
+/// end first.
 const REFUSED_PAUSE: Duration = Duration::from_millis(100);
 
-/// A listener that serves.
+/// A running listener.
 #[derive(Debug)]
 pub(crate) struct HttpServer {
     address: SocketAddr,
@@ -89,7 +95,7 @@ impl HttpServer {
         Self::start_with(PLACES, listen, router, scope).await
     }
 
-    /// The same with so many places.
+    /// The same with other bounds.
     async fn start_with(
         places: Bounds,
         listen: SocketAddr,
@@ -116,19 +122,20 @@ impl HttpServer {
         })
     }
 
-    /// Where it listens: the port that the system chose where it was asked for port 0.
+    /// The listener's address. Port 0 becomes the port that the system chose.
     pub(crate) const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Takes no more requests and waits for those that have begun; `false` when the deadline passed first.
+    /// Accepts no more requests and waits for those that have begun; `false` when the deadline
+    /// passed first.
     pub(crate) async fn stop(self, deadline: Duration) -> bool {
         self.stopping.cancel();
         self.door.all_left(deadline).await
     }
 }
 
-/// What connections share.
+/// The state that connections share.
 #[derive(Clone)]
 struct Served {
     router: Router,
@@ -216,16 +223,17 @@ async fn answer(stream: TcpStream, (client, place): (Client, Place), served: Ser
         if is_malformed(version, &error) {
             client.malformed();
         }
-        // Clients come and go: of no interest unless one looks for it.
+        // Broken connections are usual: logged at debug only.
         tracing::debug!(%error, "a connection broke");
     }
 }
 
-/// Whether a connection ended because of what its client sent.
+/// Whether a connection ended because of its client's bytes.
 fn is_malformed(version: Version, error: &hyper::Error) -> bool {
     match version {
         Version::One => error.is_parse(),
-        // What breaks the rules of frames comes from the library for them; what the network does is an error of the system.
+        // A violation of the frame rules is an error of the HTTP/2 library; a failure of the
+        // network is an error of the system.
         Version::Two => {
             let source = error.source().filter(|_| !error.is_timeout());
             source.is_some_and(|source| !source.is::<io::Error>())
@@ -239,7 +247,7 @@ enum Version {
     Two,
 }
 
-/// What the client speaks, from the first bytes, which stay where they are.
+/// The client's protocol, from its first bytes, which stay unread.
 async fn version(stream: &TcpStream) -> io::Result<Version> {
     let mut begin = [0; HTTP2_BEGIN.len()];
     loop {
@@ -311,14 +319,14 @@ async fn serve_two(
     if !is_idle {
         return connection.await;
     }
-    // The last bytes of an answer may be left that the client does not take.
+    // The client may leave the last bytes of a response unread.
     match tokio::time::timeout(ANSWER_REST_MAX, connection).await {
         Ok(served) => served,
         Err(_) => Ok(()),
     }
 }
 
-/// The requests of one HTTP/2 connection: hyper has no bound on how long it may be idle.
+/// The requests of one HTTP/2 connection: hyper has no idle time-out for it.
 #[derive(Debug, Default)]
 struct Streams {
     begun: AtomicU64,
@@ -326,7 +334,7 @@ struct Streams {
 }
 
 impl Streams {
-    /// Ends when there was no request for a while.
+    /// Resolves after one to two times [`HEAD_TIMEOUT`] without a request.
     async fn idle(&self) {
         let mut before = None;
         loop {
@@ -427,7 +435,7 @@ mod tests {
             begun.notified().await;
             let stop = server.stop(LONG);
             let mut stop = Box::pin(stop);
-            // It waits for the request: polled once, it cannot be done.
+            // The stop waits for the request: its first poll is pending.
             assert!(futures::poll!(stop.as_mut()).is_pending());
             release.notify_one();
             stop.await
@@ -452,7 +460,7 @@ mod tests {
         assert!(scope.shutdown(LONG).await);
     }
 
-    /// A client that speaks HTTP/2 from its first byte on.
+    /// An HTTP/2 client with prior knowledge.
     async fn two(address: SocketAddr) -> hyper::client::conn::http2::SendRequest<Body> {
         let stream = TcpStream::connect(address).await.expect("connects");
         let executor = hyper_util::rt::TokioExecutor::new();
@@ -493,7 +501,7 @@ mod tests {
             .await;
     }
 
-    /// Nothing but the log at its finest level said that a flood of streams was cut off.
+    /// Regression: only the log at its finest level showed that a flood of streams was cut off.
     #[tokio::test(start_paused = true)]
     async fn streams_that_are_cut_off_are_counted() {
         let (recorder, page) = henge_api::MetricsHandle::recorder();

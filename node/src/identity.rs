@@ -1,4 +1,4 @@
-//! `identity.toml`: which node of which cluster a data directory is, and how far its life has come.
+//! `identity.toml`: the cluster and node of a data directory, and the stage of its life.
 
 use std::path::Path;
 
@@ -9,36 +9,35 @@ use serde::{Deserialize, Serialize};
 /// The file's name in the data directory.
 pub(crate) const IDENTITY_FILE: &str = "identity.toml";
 
-/// How far a data directory's life has come.
+/// The stage of a data directory's life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Life {
     /// Never started: there is no log.
     #[default]
     New,
-    /// Its first start began: the log may be empty.
+    /// The first start has begun: the log may be empty.
     Starting,
-    /// It has started once: a log that is missing is lost, with the votes in it.
+    /// It has started once: a missing log is lost, with the votes in it.
     Started,
 }
 
-/// Who lives in a data directory.
+/// The identity of a data directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Identity {
-    /// The cluster.
     pub(crate) cluster_id: ClusterId,
-    /// The node's number in it.
+    /// The node's number in the cluster.
     pub(crate) node_id: NodeId,
-    /// The directory's own id: a wiped one is another.
+    /// The directory's own id; a wiped directory gets another one.
     pub(crate) incarnation: Incarnation,
-    /// How far it has come; written by the node itself.
+    /// Written by the node itself.
     #[serde(default)]
     pub(crate) life: Life,
 }
 
 impl Identity {
-    /// Reads it from a data directory; `Err` holds what to tell the operator.
+    /// Reads it from a data directory; `Err` holds the message for the operator.
     pub(crate) fn read(data_dir: &Path) -> Result<Self, String> {
         let path = data_dir.join(IDENTITY_FILE);
         let text = std::fs::read_to_string(&path)
@@ -53,7 +52,7 @@ impl Identity {
     }
 }
 
-/// The DNS name by which nodes know each other: the only name in a node's certificate.
+/// The DNS name of a node for other nodes: the only name in its certificate.
 pub(crate) fn server_name(cluster: ClusterId, node: NodeId) -> String {
     format!("node-{node}.{cluster}.henge.internal")
 }

@@ -1,4 +1,4 @@
-//! The node's log: to standard error, in the format and with the filter that its configuration says.
+//! The node's log: on standard error, in the configured format and with the configured filter.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,8 @@ use crate::config::LogFormat;
 
 /// Whether this process shuts its groups down.
 static STOPPING: AtomicBool = AtomicBool::new(false);
-/// A group's heartbeats outlive its core for a moment at every stop, and say so at ERROR.
+/// The target of a group's heartbeats. They outlive its core for a moment at every stop, and log
+/// that at ERROR.
 const HEARTBEATS: &str = "openraft::core::heartbeat";
 
 /// Installs the log for the rest of the process.
@@ -29,7 +30,7 @@ pub(crate) fn install(filter: &str, format: LogFormat) -> anyhow::Result<()> {
     installed.map_err(|error| anyhow::anyhow!("cannot install the log: {error}"))
 }
 
-/// From here on the groups of this process are shut down: heartbeats that find no core are no error.
+/// Marks the shutdown of the process's groups: a heartbeat without a core is no error from here on.
 pub(crate) fn stopping() {
     STOPPING.store(true, Ordering::Relaxed);
 }

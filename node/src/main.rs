@@ -1,15 +1,17 @@
-//! The `henge` binary: a node, a cluster of nodes for trying it out, and the commands that talk to one.
+//! The `henge` binary: a node, a local cluster for trying it out, and the commands that talk to a
+//! cluster.
 //!
-//! - `args`: what can be typed. `environment`: the one place that reads variables.
-//! - `config`, `identity`, `data_dir`: what a node is before it starts.
-//! - `tokens`: the files of the tokens. `run`: a node's process. `compose`: its parts, wired together; the only place that
-//!   knows them all.
-//! - `http_server`: the listener. `start_gate`: what it answers while the node starts. `serve_bare`: git over plain repositories, behind that listener. `stdio`: the same
-//!   for one conversation on standard input and output.
+//! - `args`: the command line. `environment`: the one place that reads variables.
+//! - `config`, `identity`, `data_dir`: a node before its start.
+//! - `tokens`: the files of the tokens. `run`: a node's process. `compose`: the wiring of its
+//!   parts; no other module names all of them.
+//! - `http_server`: the listener. `start_gate`: its responses while the node starts. `serve_bare`:
+//!   git over plain repositories, behind that listener. `stdio`: the same for one conversation on
+//!   standard input and output.
 //! - `export`: the repositories of a stopped node as plain ones.
 //! - `dev`: a local cluster: its layout on disk, its certificates (`certificates`), its processes.
 //!
-//! Nobody depends on this crate.
+//! No crate depends on this one.
 
 mod args;
 mod backend;
@@ -42,7 +44,7 @@ use henge_cli::{Console, Exit};
 use tikv_jemallocator::Jemalloc;
 use tokio::runtime::Builder;
 
-/// Why not the C library's: docs/adr/0012.
+/// The reasons against the C library's allocator: docs/adr/0012.
 #[global_allocator]
 static ALLOCATOR: Jemalloc = Jemalloc;
 
@@ -90,20 +92,20 @@ fn remote(command: henge_cli::Command) -> ExitCode {
     ExitCode::from(exit.code())
 }
 
-/// Writes to standard output. Who closed it no longer reads; the process runs on.
+/// Writes to standard output. If that is closed, the process runs on.
 fn say(text: &str) {
     let mut out = io::stdout();
     drop(writeln!(out, "{text}").and_then(|()| out.flush()));
 }
 
-/// Says on standard error what went wrong and hands the exit code through.
+/// Prints the error on standard error and returns the exit code.
 fn complain(error: &anyhow::Error, code: ExitCode) -> ExitCode {
-    // Where standard error is gone too, the exit code is all that is left to say it.
+    // If standard error is closed too, only the exit code reports the error.
     drop(writeln!(io::stderr(), "henge: {}", words(error)));
     code
 }
 
-/// An error with its causes, each said once: some messages hold their cause's already.
+/// An error with its causes, each once: some messages contain their cause's.
 fn words(error: &anyhow::Error) -> String {
     let mut words = String::new();
     for cause in error.chain() {
@@ -127,7 +129,7 @@ mod tests {
     #[error("the log: {0}")]
     struct Holds(#[from] io::Error);
 
-    /// Words of half a page stood twice in the line that says why a node did not start.
+    /// Regression: half a page of text appeared twice in the line about a failed start.
     #[test]
     fn a_cause_is_said_once() {
         let error: Result<(), _> = Err(Holds(io::Error::other("it is a copy")));

@@ -1,7 +1,8 @@
-//! A few bytes of the data directory's disk that a start on a full disk may use.
+//! Disk space that is reserved for a start on a full disk.
 //!
-//! The log starts on segments that were filled before, but the pid, the identity and the kv need room too. A file that
-//! is kept for it is removed when the disk is nearly full, and made again once there is room.
+//! The log starts on segments that were filled before, but the pid, the identity and the kv need
+//! room too. The reserve is a file. It is removed when the disk is nearly full, and made again once
+//! there is room.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,13 +11,13 @@ use std::path::Path;
 use rustix::fs::statvfs;
 
 const RESERVE_FILE: &str = "henge.reserve";
-/// What a start writes before it serves, many times over.
+/// Many times the bytes that a start writes before it serves.
 const RESERVE_BYTES: usize = 4 * 1024 * 1024;
 
-/// Gives the reserve to a start that would meet a full disk.
+/// Removes the reserve before a start that would meet a full disk.
 ///
 /// # Errors
-/// When the disk cannot be asked, or the file not be removed.
+/// When the free space cannot be read, or the file not be removed.
 pub(crate) fn release_if_full(dir: &Path) -> io::Result<()> {
     let disk = statvfs(dir)?;
     let free = disk.f_bavail.saturating_mul(disk.f_frsize);
@@ -36,7 +37,7 @@ pub(crate) fn release_if_full(dir: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes the reserve, unless it is there. Without room there is none until another start.
+/// Makes the reserve, unless it is there. Without room, another start tries again.
 pub(crate) fn keep(dir: &Path) {
     let path = dir.join(RESERVE_FILE);
     let is_whole = fs::metadata(&path).is_ok_and(|file| file.len() == RESERVE_BYTES as u64);
@@ -45,12 +46,12 @@ pub(crate) fn keep(dir: &Path) {
     }
     if let Err(error) = write(&path) {
         tracing::warn!(file = %path.display(), %error, "no space is kept for a start on a full disk");
-        // What was written of it is better free.
+        // A partial reserve is of no use: its space is freed.
         fs::remove_file(&path).ok();
     }
 }
 
-/// Really written: a file with holes takes no space.
+/// Writes every byte: a sparse file takes no space.
 fn write(path: &Path) -> io::Result<()> {
     let mut file = File::create(path)?;
     file.write_all(&vec![0; RESERVE_BYTES])?;

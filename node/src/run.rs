@@ -21,17 +21,17 @@ use crate::logging;
 use crate::signals::{ReloadSignal, StopSignals};
 use crate::tokens;
 
-/// For everything that a node does before it may go: leaders handed over, requests ended, files synced.
+/// The time for a node's stop: leaders are handed over, requests end, files are synced.
 const STOP_DEADLINE: Duration = Duration::from_secs(8);
-/// Threads that do nothing but Raft: requests on the other runtime never delay a heartbeat.
+/// Threads of Raft's runtime: requests on the other runtime never delay a heartbeat.
 const RAFT_THREADS: usize = 2;
 
-/// Where the data directory is.
+/// The place of the data directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
-    /// Where it was written, as far as the operator knows.
+    /// The place where it was written, as far as the operator knows.
     AsIs,
-    /// It was copied from there, and the operator says that it is the only one.
+    /// A new place, and the operator says that no other copy is in use.
     Moved,
 }
 
@@ -48,7 +48,8 @@ pub(crate) fn run(args: Run) -> ExitCode {
     match serve(&config, place) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // The log is on standard error too: said once, in the form that the operator chose.
+            // The log is on standard error too: the error is reported once, in the configured
+            // format.
             tracing::error!("the node failed: {}", crate::words(&error));
             ExitCode::FAILURE
         }
@@ -74,7 +75,7 @@ fn configuration(args: Run) -> anyhow::Result<Config> {
 fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     let raft = runtime("raft", Some(RAFT_THREADS))?;
     let serving = runtime("serve", None)?;
-    // Before anything is begun: from here on a signal ends the node in order.
+    // Before anything begins: from here on a signal ends the node in order.
     let mut signals = {
         let _entered = serving.enter();
         Signals::install().context("cannot take signals")?
@@ -112,7 +113,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
         scope: scope.clone(),
     };
     let outcome = serving.block_on(async {
-        // Boxed: this future holds the start of everything.
+        // Boxed: this future contains the whole start.
         let node = Box::pin(Node::start(parts));
         let node = tokio::select! {
             biased;
@@ -135,7 +136,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What a node's process is told from outside.
+/// The signals of a node's process.
 struct Signals {
     stop: StopSignals,
     reload: ReloadSignal,
@@ -150,7 +151,7 @@ impl Signals {
     }
 }
 
-/// What the operator is told of a listener that other machines reach: it speaks plain HTTP.
+/// The warning about a listener that other machines reach: it speaks plain HTTP.
 pub(crate) fn in_the_clear(listen: SocketAddr) -> Option<&'static str> {
     (!listen.ip().to_canonical().is_loopback()).then_some(
         "the listener is reached from other machines and does not encrypt: tokens and repositories \
@@ -158,7 +159,7 @@ pub(crate) fn in_the_clear(listen: SocketAddr) -> Option<&'static str> {
     )
 }
 
-/// Runs a node until a signal comes or it must not go on, and stops it.
+/// Runs a node until a signal comes or the node cannot go on, and stops it.
 async fn until_stopped(node: Node, signals: &mut Signals, reload: impl Fn()) -> anyhow::Result<()> {
     let ended = loop {
         tokio::select! {
@@ -182,7 +183,8 @@ async fn until_stopped(node: Node, signals: &mut Signals, reload: impl Fn()) -> 
     }
 }
 
-/// Connections, segments and packs are all open files, and the usual soft limit is from a time of fewer.
+/// Raises the soft limit of open files: connections, segments and packs are all open files, and the
+/// usual limit is too low for them.
 fn raise_open_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -194,7 +196,8 @@ fn raise_open_files() {
     }
 }
 
-/// The configuration's list of founders must name this data directory as it is.
+/// Checks that the configuration's founders include this data directory, with its incarnation and
+/// addresses.
 fn check_membership(config: &Config, data_dir: &DataDir) -> anyhow::Result<()> {
     let identity = data_dir.identity();
     let founder = config

@@ -1,4 +1,5 @@
-//! `henge serve-bare`: the git protocol over plain bare repositories, without a cluster and without accounts.
+//! `henge serve-bare`: the git protocol over plain bare repositories, without a cluster and without
+//! accounts.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -18,7 +19,7 @@ use crate::run::in_the_clear;
 use crate::signals::StopSignals;
 use crate::{environment, logging};
 
-/// For requests that have begun.
+/// The time for requests that have begun.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Serves until a signal ends it.
@@ -31,7 +32,7 @@ pub(crate) fn run(args: &ServeBare) -> ExitCode {
 
 fn serve(args: &ServeBare) -> anyhow::Result<()> {
     let pushes = if args.allow_push {
-        // There are no accounts here: whoever reaches the port would write.
+        // There are no accounts here: every client that reaches the port could write.
         ensure!(
             args.listen.ip().is_loopback(),
             "--allow-push listens on a loopback address only: {} is none",

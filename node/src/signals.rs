@@ -1,10 +1,11 @@
-//! The signals that a process is told something by, as futures.
+//! The signals to a process, as futures.
 
 use std::io;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// What ends a process: SIGTERM, SIGINT and, where nothing else is meant by it, SIGHUP from a terminal that was closed.
+/// The signals that end a process: SIGTERM, SIGINT, and SIGHUP of a closed terminal where SIGHUP
+/// has no other use.
 #[derive(Debug)]
 pub(crate) struct StopSignals {
     terminate: Signal,
@@ -13,7 +14,7 @@ pub(crate) struct StopSignals {
 }
 
 impl StopSignals {
-    /// Takes the signals over: from now on they no longer end the process by themselves.
+    /// Handles the signals: from now on they no longer end the process by themselves.
     pub(crate) fn install() -> io::Result<Self> {
         Ok(Self {
             hang_up: Some(signal(SignalKind::hangup())?),
@@ -21,7 +22,7 @@ impl StopSignals {
         })
     }
 
-    /// The same, but for SIGHUP.
+    /// The same without SIGHUP.
     pub(crate) fn without_hang_up() -> io::Result<Self> {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
@@ -52,12 +53,12 @@ impl StopSignals {
     }
 }
 
-/// SIGHUP, by which a node is told to read its tokens again.
+/// SIGHUP, which makes a node read its tokens again.
 #[derive(Debug)]
 pub(crate) struct ReloadSignal(Signal);
 
 impl ReloadSignal {
-    /// Takes the signal over: from now on it no longer ends the process.
+    /// Handles the signal: from now on it no longer ends the process.
     pub(crate) fn install() -> io::Result<Self> {
         signal(SignalKind::hangup()).map(Self)
     }

@@ -1,5 +1,6 @@
-//! What a node's listener answers before the node serves: that it lives, how far its start is, and to everything else that
-//! it is not there yet. A replay after a crash takes minutes, and a listener that is silent meanwhile is taken for dead.
+//! The listener's responses before the node serves: that it lives, the progress of its start, and
+//! 503 for everything else. A replay after a crash takes minutes, and a silent listener looks like
+//! a dead node.
 
 use std::convert::Infallible;
 use std::sync::{Arc, OnceLock};
@@ -14,10 +15,10 @@ use http::header::RETRY_AFTER;
 use http::{Request, StatusCode};
 use tower::{Service, ServiceExt as _};
 
-/// When a client may ask again, seconds.
+/// The time until a client may retry, in seconds.
 const RETRY_AFTER_S: &str = "5";
 
-/// Answers for the node until it is opened, then hands every request to the node; clones share it.
+/// Answers for the node until it is opened, then passes every request to the node; clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct StartGate {
     progress: StartProgress,
@@ -32,12 +33,12 @@ impl StartGate {
         }
     }
 
-    /// What the listener serves.
+    /// The router of the listener.
     pub(crate) fn router(&self) -> Router {
         Router::new().fallback_service(self.clone())
     }
 
-    /// From here on `node` answers.
+    /// Passes all further requests to `node`.
     pub(crate) fn open(&self, node: Router) {
         if self.node.set(node).is_err() {
             tracing::warn!("the node was started twice");
@@ -46,7 +47,7 @@ impl StartGate {
 
     fn answer(&self, path: &str) -> Response {
         let text = self.progress.text();
-        // The log is replayed; what is left takes moments.
+        // The log is replayed; the remaining steps take moments.
         let text = text.unwrap_or_else(|| "starting: opening the repositories".to_owned());
         match path {
             "/healthz" => "ok\n".into_response(),
@@ -98,7 +99,8 @@ mod tests {
         (head.status, head.headers.contains_key(RETRY_AFTER), text)
     }
 
-    /// A node that replayed its log had no listener for two minutes: supervisors killed it, and the replay began anew.
+    /// Regression: a node that replayed its log had no listener for two minutes. Supervisors killed
+    /// it, and the replay began again.
     #[tokio::test]
     async fn a_starting_node_answers_and_then_serves() {
         let progress = StartProgress::default();

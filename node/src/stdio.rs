@@ -1,4 +1,5 @@
-//! `henge upload-pack` and `henge receive-pack`: one conversation about a repository on standard input and output.
+//! `henge upload-pack` and `henge receive-pack`: one conversation about a repository on standard
+//! input and output.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -16,9 +17,9 @@ use crate::args::{PartOf, ReceivePack, UploadPack};
 use crate::config::LogFormat;
 use crate::{environment, logging};
 
-/// Read and written at once.
+/// Bytes of one read or write.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// A pipe that takes anything takes this much without waiting (PIPE_BUF).
+/// The bytes that a writable pipe takes without waiting (PIPE_BUF).
 const CERTAIN_BYTES: usize = 4096;
 
 /// Answers one fetch.
@@ -79,7 +80,7 @@ fn try_receive_pack(args: &ReceivePack) -> anyhow::Result<()> {
 }
 
 fn open(dir: &Path, strict: bool) -> anyhow::Result<BareRepository> {
-    // Standard error is the client's terminal.
+    // Standard error is the client's terminal: only errors are logged.
     let filter = environment::text("HENGE_LOG_FILTER");
     logging::install(filter.as_deref().unwrap_or("error"), LogFormat::Text)?;
     let opened = if strict {
@@ -95,7 +96,7 @@ fn protocol() -> Protocol {
 }
 
 const fn part(args: &PartOf) -> Part {
-    // As git does: what is asked about is said, and the request is not read.
+    // As git does: an advertisement takes precedence, and the request is not read.
     if args.http_backend_info_refs {
         Part::Advertisement
     } else if args.stateless_rpc {
@@ -105,7 +106,7 @@ const fn part(args: &PartOf) -> Part {
     }
 }
 
-/// Standard input and output, which end in an error when the other side rests for longer than `timeout`.
+/// Standard input and output with an idle time-out: `timeout` without a byte is an error.
 fn streams(timeout: Option<Duration>) -> anyhow::Result<(BufReader<Timed>, BufWriter<Timed>)> {
     let timed = |fd: BorrowedFd<'_>| -> io::Result<Timed> {
         Ok(Timed {
@@ -113,7 +114,7 @@ fn streams(timeout: Option<Duration>) -> anyhow::Result<(BufReader<Timed>, BufWr
             timeout,
         })
     };
-    // Not the library's own handles: their buffers cannot be waited for.
+    // Not the library's own handles: `poll` does not see their buffers.
     let input = timed(io::stdin().as_fd()).context("cannot read standard input")?;
     let output = timed(io::stdout().as_fd()).context("cannot write to standard output")?;
     Ok((

@@ -1,4 +1,4 @@
-//! The files that the tokens of a node lie in, at the start and again when it is told to read them.
+//! The token files of a node, read at the start and again on SIGHUP.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use henge_cli::private_file;
 
 use crate::config::Config;
 
-/// The tokens as their files have them now.
+/// Reads the tokens from their files.
 pub(crate) fn read(config: &Config) -> anyhow::Result<TokenSet> {
     let file = &config.admin_token_file;
     let tokens = TokenSet::new(&private_file::read(file)?)
@@ -25,7 +25,7 @@ fn unusable(whose: &str, file: &Path) -> String {
     format!("{whose} cannot be used as it is in {}", file.display())
 }
 
-/// Reads the files again; where one cannot be used, what held before goes on holding.
+/// Reads the files again; if one cannot be used, the tokens stay unchanged.
 pub(crate) fn reload(config: &Config, tokens: &Tokens) {
     match read(config) {
         Ok(read) => {
@@ -60,7 +60,7 @@ mod tests {
         format!("{tokens:?}")
     }
 
-    /// A file that was written badly must not lock everybody out of a node that runs.
+    /// A wrong file must not lock all clients out of a running node.
     #[test]
     fn tokens_that_cannot_be_read_again_stay_as_they_were() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,5 @@
-//! The disk behind a trait, so that the log and the snapshots can be run on one that loses power.
+//! The disk behind a trait, so that log and snapshots also run on a simulated disk that loses
+//! power.
 //!
 //! The trait promises no more than POSIX does: written bytes are durable after
 //! [`DiskFile::sync_data`], a name is durable after [`Disk::sync_dir`] of its directory.
@@ -19,30 +20,30 @@ pub use os::OsDisk;
 /// How a file is opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OpenMode {
-    /// For reading; it must be there.
+    /// For reading; the file must exist.
     Read,
-    /// For reading and writing; it must be there.
+    /// For reading and writing; the file must exist.
     Write,
-    /// For reading and writing; made if missing, emptied if there.
+    /// For reading and writing; created if missing, truncated if present.
     Create,
 }
 
 /// Space of the file system below a path, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DiskSpace {
-    /// What this process may still use.
+    /// Bytes that this process may still use.
     pub free: u64,
     /// The file system's size.
     pub total: u64,
 }
 
-/// Which file or directory it is, whatever its name: valid among those of one run of the process, and for
-/// as long as it is open or named.
+/// Identity of a file or directory, independent of its name. Comparable within one run of the
+/// process, and while the file is open or has a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileId {
-    /// Of the file system.
+    /// The file system's device number.
     pub device: u64,
-    /// Within it.
+    /// The inode number within it.
     pub inode: u64,
 }
 
@@ -51,47 +52,47 @@ pub trait Disk: Debug + Send + Sync + 'static {
     /// Opens a file.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
-    /// Renames a file over whatever has the new name. Durable after [`Disk::sync_dir`].
+    /// Renames a file; a file under the new name is replaced. Durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
     /// Removes a file. Durable after [`Disk::sync_dir`].
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn unlink(&self, path: &Path) -> io::Result<()>;
     /// Makes the names in a directory durable.
     ///
     /// # Errors
-    /// What the file system says; a failed sync must not be tried again.
+    /// Errors of the file system. A failed sync must not be retried.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// The files of a directory, in the order of their names.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn list(&self, dir: &Path) -> io::Result<Vec<PathBuf>>;
-    /// Makes a directory and those above it, and makes their names durable.
+    /// Creates a directory and its parents, and makes their names durable.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn create_dir_all(&self, dir: &Path) -> io::Result<()>;
     /// A file's length in bytes; `None` when it is not there.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn file_len(&self, path: &Path) -> io::Result<Option<u64>>;
-    /// Which file or directory has a name; `None` when none has.
+    /// The identity of the file or directory under a name; `None` when the name does not exist.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn id_of(&self, path: &Path) -> io::Result<Option<FileId>>;
     /// Free and total space of the file system that holds `path`.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn space(&self, path: &Path) -> io::Result<DiskSpace>;
 }
 
@@ -100,49 +101,49 @@ pub trait DiskFile: Debug + Send + Sync + 'static {
     /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
     /// Writes all of `bytes`.
     ///
     /// # Errors
-    /// What the file system says; part of the bytes may have been written.
+    /// Errors of the file system. Part of the bytes may have been written.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
     /// Cuts or extends with zeros.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn set_len(&self, len: u64) -> io::Result<()>;
     /// The file's length.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn file_len(&self) -> io::Result<u64>;
-    /// What tells this file from a copy of it.
+    /// The properties that distinguish this file from a copy of it.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn origin(&self) -> io::Result<FileOrigin>;
-    /// Which file it is.
+    /// The file's identity.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     fn id(&self) -> io::Result<FileId>;
     /// Makes contents (and the length, where it is needed to read them) durable.
     ///
     /// # Errors
-    /// What the file system says; a failed sync must not be tried again.
+    /// Errors of the file system. A failed sync must not be retried.
     fn sync_data(&self) -> io::Result<()>;
     /// Makes contents and metadata durable.
     ///
     /// # Errors
-    /// What the file system says; a failed sync must not be tried again.
+    /// Errors of the file system. A failed sync must not be retried.
     fn sync_all(&self) -> io::Result<()>;
 }
 
 /// Fills `buffer` from `offset`.
 ///
 /// # Errors
-/// `UnexpectedEof` when the file ends first; else what the file system says.
+/// `UnexpectedEof` when the file ends first; otherwise errors of the file system.
 pub fn read_exact_at(file: &dyn DiskFile, buffer: &mut [u8], offset: u64) -> io::Result<()> {
     let read = file.read_at(buffer, offset)?;
     if read == buffer.len() {

@@ -1,7 +1,8 @@
 //! The store of applied state: per group a position and key-value pairs.
 //!
-//! It is a cache of what log and snapshots can rebuild. Sled, which is behind it, never calls `fsync`, so
-//! after anything but a clean stop it is not believed: it is wiped before use and built again.
+//! It is a cache: log and snapshots can rebuild all of it. Sled, its implementation, never calls
+//! `fsync`, so the store is trusted only after a clean shutdown. Otherwise it is wiped before use
+//! and rebuilt.
 
 use std::fmt::Debug;
 use std::io;
@@ -20,7 +21,7 @@ pub use self::sled::SledKv;
 pub use believe::{Verdict, believe};
 pub use memory::MemoryKv;
 
-/// Everything that the store holds of a group.
+/// All stored data of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupImage {
     /// The applied position, opaque here.
@@ -29,60 +30,60 @@ pub struct GroupImage {
     pub pairs: Vec<(Bytes, Bytes)>,
 }
 
-/// Why the store refused. After any of these its contents must not be relied on.
+/// Errors of the store. After any of them its contents must not be relied on.
 #[derive(Debug, Error)]
 pub enum KvError {
     /// Another process has the store open.
     #[error("another process has the state store open: stop it first")]
     Locked,
-    /// Sled failed before, or panicked.
+    /// An earlier call of sled failed or panicked.
     #[error("the state store is damaged: the next start builds it again")]
     Broken,
     /// The store was closed.
     #[error("the state store is closed")]
     Closed,
-    /// The file system refused.
+    /// An operation of the file system failed.
     #[error("state store: cannot {doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the file system said.
+        /// The file system's error.
         #[source]
         source: io::Error,
     },
-    /// Sled refused.
+    /// An operation of sled failed.
     #[error("state store: cannot {doing}: {source}")]
     Sled {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What sled said.
+        /// Sled's error.
         #[source]
         source: ::sled::Error,
     },
 }
 
-/// Whether the store may be used as it was found.
+/// Whether the existing store may be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Trust {
-    /// It was stopped cleanly: every byte was synced after the last change.
+    /// The last shutdown was clean: every byte was synced after the last change.
     Clean,
-    /// It was wiped: rebuild every group from snapshot and log.
+    /// The store was wiped: every group must be rebuilt from snapshot and log.
     Wiped {
-        /// Why.
+        /// The reason.
         reason: WipeReason,
     },
 }
 
-/// Why the store was wiped.
+/// The reason for a wipe of the store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WipeReason {
-    /// There was none.
+    /// There was no store.
     New,
-    /// No clean-stop marker: the process was killed, or the power went.
+    /// No clean-stop marker: the process was killed, or the power failed.
     NoMarker,
-    /// The marker itself is damaged or of another release.
+    /// The marker itself is damaged, or another release wrote it.
     BadMarker,
-    /// The files are not those that the marker names: by name, length or checksum.
+    /// The files differ from the marker's list in name, length or checksum.
     OtherFiles,
     /// Sled could not open it.
     WouldNotOpen,
@@ -90,7 +91,7 @@ pub enum WipeReason {
 
 /// A store of applied state. Every change of a group is one atomic commit.
 pub trait Kv: Send + Sync + Debug {
-    /// Everything of a group; `None` when nothing was ever committed.
+    /// All stored data of a group; `None` before its first commit.
     ///
     /// # Errors
     /// [`KvError`].
@@ -105,8 +106,8 @@ pub trait Kv: Send + Sync + Debug {
         meta: Bytes,
         writes: &[(Bytes, Option<Bytes>)],
     ) -> Result<(), KvError>;
-    /// Replaces everything of a group by the contents of a snapshot. Until it returns, [`Kv::load`] finds
-    /// nothing.
+    /// Replaces all data of a group with the contents of a snapshot. Until it returns, [`Kv::load`]
+    /// returns `None`.
     ///
     /// # Errors
     /// [`KvError`]; the group is then empty or partly filled, without a position.
@@ -116,14 +117,14 @@ pub trait Kv: Send + Sync + Debug {
         meta: Bytes,
         pairs: &mut dyn Iterator<Item = (Bytes, Bytes)>,
     ) -> Result<(), KvError>;
-    /// Removes everything of a group.
+    /// Removes all data of a group.
     ///
     /// # Errors
     /// [`KvError`].
     fn wipe(&self, group: GroupId) -> Result<(), KvError>;
-    /// Makes everything durable, says so on disk and closes the store.
+    /// Makes all data durable, writes the clean-stop marker and closes the store.
     ///
     /// # Errors
-    /// [`KvError`]; the store will be wiped at the next start.
+    /// [`KvError`]; the next start then wipes the store.
     fn close_clean(&self) -> Result<(), KvError>;
 }

@@ -1,15 +1,15 @@
-//! What a node keeps on its disk: the write-ahead log, the store of applied state, snapshots, and the
-//! object stores of the repositories.
+//! The data of a node on its disk: the write-ahead log, the store of applied state, snapshots, and
+//! the object stores of the repositories.
 //!
-//! It knows nothing of consensus: the log takes opaque entries of numbered groups, the store opaque
-//! pairs. It reads no clock and starts no task but through what it is handed.
+//! The crate does not depend on consensus: the log takes opaque entries of numbered groups, the
+//! store opaque pairs. Clocks and tasks are passed in by the caller.
 //!
 //! - [`disk`]: files behind a trait, with a simulated disk that loses power.
 //! - [`wal`]: one log for all groups of the node.
-//! - [`kv`]: the store of applied state, believed only after a clean stop.
+//! - [`kv`]: the store of applied state, trusted only after a clean shutdown.
 //! - [`objects`]: the git objects of every fork network.
 //! - [`snapshots`]: snapshot files of the groups.
-//! - [`metrics`]: what is counted and measured.
+//! - [`metrics`]: the metrics of this crate.
 
 pub mod disk;
 pub mod kv;

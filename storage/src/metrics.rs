@@ -1,4 +1,4 @@
-//! What this crate counts and measures.
+//! The metrics of this crate.
 
 use std::time::Duration;
 
@@ -67,7 +67,7 @@ pub(crate) fn wal_pinned(group: GroupId, bytes: u64) {
     gauge!(WAL_PINNED, "group" => group.to_string()).set(to_f64(bytes));
 }
 
-/// Exact up to 2^53, and good enough behind.
+/// Exact up to 2^53, approximate above.
 #[expect(clippy::cast_precision_loss, reason = "a gauge has no other type")]
 const fn to_f64(number: u64) -> f64 {
     number as f64

@@ -2,21 +2,21 @@
 //!
 //! ```text
 //! networks/<2 hex>/<network id>/   HEAD, config, refs/, objects/{pack,info}
-//! staged/                          packs promised durable that no entry names yet; survives restarts
-//! quarantine/<push>/               objects of a push under way; wiped at start
-//! spool/                           pushes as they came; wiped at start
+//! staged/                          acknowledged packs that no entry names yet; survives restarts
+//! quarantine/<push>/               objects of a push in progress; wiped at start
+//! spool/                           pushes as received; wiped at start
 //! ```
 //!
-//! Packs are named by their content and never change. Installing one writes a temporary name and renames
-//! it over whatever is there: after a crash a file's name says nothing about its contents.
+//! Packs are named by their content and never change. Installation writes a temporary name and
+//! renames it over an existing file: after a crash a file's name is no proof of its contents.
 //!
 //! - [`blocks`]: checksums of blocks of packs and indexes.
 //! - `packs`: installing, syncing and listing the packs of a network.
-//! - `presence`: whether a pack looks as its name says, by lengths, heads and trailers.
-//! - `staged`: packs promised durable.
-//! - `verify`: reading a pack and its index through.
-//! - `covers`: whether packs hold all objects of another one; `removal`: taking that one away.
-//! - `dirty`: which packs are not synced yet.
+//! - `presence`: comparison of a pack with its name by lengths, heads and trailers.
+//! - `staged`: packs acknowledged as durable.
+//! - `verify`: a full read of a pack and its index.
+//! - `covers`: whether packs hold all objects of another one; `removal`: removal of that one.
+//! - `dirty`: the packs that are not synced yet.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -45,29 +45,29 @@ use dirty::Dirty;
 pub use presence::{PackLengths, Presence};
 pub use scratch::{Quarantine, Spool};
 
-/// Why an object store refused.
+/// Errors of an object store.
 #[derive(Debug, Error)]
 pub enum ObjectError {
-    /// The file system refused. After a failed sync the process must end.
+    /// An operation of the file system failed. After a failed sync the process must end.
     #[error("object store: cannot {doing} {path:?}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the file system said.
+        /// The file system's error.
         #[source]
         source: io::Error,
     },
-    /// The pack is not there.
+    /// The pack does not exist.
     #[error("pack {0} is not there: fetch it from another replica")]
     MissingPack(PackId),
-    /// The pack, its index, or both are not what the name says.
+    /// The pack, its index, or both do not match the name.
     #[error("pack {pack} is damaged ({fault}): fetch it from another replica")]
     BrokenPack {
         /// The pack's name.
         pack: PackId,
-        /// What is wrong.
+        /// The fault.
         fault: PackFault,
     },
     /// A name that cannot be a directory of its own.
@@ -76,16 +76,17 @@ pub enum ObjectError {
 }
 
 impl ObjectError {
-    /// Whether it says that a file is damaged or gone. Any other failure may pass, and says nothing about the files: too
-    /// many are open, or they may not be opened.
+    /// Whether the error means that a file is damaged or missing. Any other failure may be
+    /// temporary and is no evidence about the files: for example too many open files, or missing
+    /// permissions.
     pub fn is_damage(&self) -> bool {
         match self {
             Self::MissingPack(_) | Self::BrokenPack { .. } => true,
             Self::InvalidName(_) => false,
             Self::Io { source, .. } => {
                 let errno = Errno::from_io_error(source);
-                // A folder in the place of a file, and what Linux says of blocks that cannot be read and of file systems
-                // whose structures are damaged.
+                // A directory in the place of a file, and Linux's errors for unreadable blocks and
+                // for damaged structures of a file system.
                 let damage = [
                     Errno::ISDIR,
                     Errno::IO,
@@ -100,36 +101,36 @@ impl ObjectError {
     }
 }
 
-/// What is wrong with a pack.
+/// A fault of a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum PackFault {
     /// Not a pack file of version 2.
     #[error("no pack file")]
     NotAPack,
-    /// The contents do not add up to the trailer.
+    /// The contents do not match the checksum in the trailer.
     #[error("its checksum is wrong")]
     Checksum,
-    /// Sound, but another pack than the name says.
+    /// Intact, but its checksum differs from the name.
     #[error("it is another pack")]
     OtherPack,
-    /// The index is not one of version 2, or its contents do not add up.
+    /// The index is not of version 2, or its contents do not match its checksum.
     #[error("its index is damaged")]
     Index,
-    /// The index is sound, but of another pack.
+    /// The index is intact, but belongs to another pack.
     #[error("its index is another pack's")]
     OtherIndex,
-    /// The pack is there, its index is not.
+    /// The pack exists, its index does not.
     #[error("its index is not there")]
     NoIndex,
-    /// A file is shorter or longer than the manifest says.
+    /// A file is shorter or longer than in the manifest.
     #[error("a file has another length than it was given")]
     Length,
-    /// The file system refuses to read a file of it.
+    /// The file system cannot read one of its files.
     #[error("a file cannot be read")]
     Unreadable,
 }
 
-/// Below which free space a node takes nothing large: the larger of the two.
+/// The free space below which a node refuses large files: the larger of the two values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
     /// Bytes.
@@ -150,17 +151,18 @@ impl Default for Watermark {
 /// Space of the file system that holds the data directory, bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Space {
-    /// What may still be used.
+    /// Bytes that may still be used.
     pub free: u64,
     /// The file system's size.
     pub total: u64,
-    /// Whether it is below the watermark: nothing large is taken then.
+    /// Whether free space is below the watermark; large files are then refused.
     pub low: bool,
-    /// What one more file may take: half of the watermark stays free for the log and for small packs.
+    /// Bytes that one more file may take: half of the watermark stays free for the log and for
+    /// small packs.
     pub room: u64,
 }
 
-/// The object stores of a node. Clones share it. All of it blocks.
+/// The object stores of a node. Clones share it. All operations block.
 #[derive(Debug, Clone)]
 pub struct ObjectStore {
     shared: Arc<Shared>,
@@ -178,8 +180,8 @@ struct Shared {
 }
 
 impl ObjectStore {
-    /// The object stores below the data directory `root`, with the product's watermark. Wipes the spool
-    /// and every quarantine.
+    /// Opens the object stores below the data directory `root`, with the default watermark. Wipes
+    /// the spool and every quarantine.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -187,7 +189,7 @@ impl ObjectStore {
         Self::open_with(root, Watermark::default())
     }
 
-    /// As [`ObjectStore::open`], with a watermark.
+    /// Like [`ObjectStore::open`], with a watermark.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -211,19 +213,20 @@ impl ObjectStore {
         Ok(store)
     }
 
-    /// The bare repository of a network; it may not be there yet.
+    /// The bare repository of a network; it may not exist yet.
     pub fn network_dir(&self, network: &NetworkId) -> PathBuf {
         let name = network.to_string();
         let (fan, _) = name.split_at(2);
         self.shared.root.join("networks").join(fan).join(&name)
     }
 
-    /// The `objects` directory of a network; it may not be there yet.
+    /// The `objects` directory of a network; it may not exist yet.
     pub fn objects_dir(&self, network: &NetworkId) -> PathBuf {
         self.network_dir(network).join("objects")
     }
 
-    /// Makes a network's bare repository, durably, unless it is there. Its packs are of this format.
+    /// Creates a network's bare repository durably, unless it exists. Its packs have the object
+    /// format `format`.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -233,7 +236,7 @@ impl ObjectStore {
         format: ObjectFormat,
     ) -> Result<(), ObjectError> {
         let dir = self.network_dir(network);
-        // HEAD comes last: with it the repository is whole.
+        // HEAD is written last: it marks the repository as complete.
         if dir.join("HEAD").is_file() {
             return Ok(());
         }
@@ -251,15 +254,15 @@ impl ObjectStore {
         self.sync_network(network)
     }
 
-    /// Makes the directories down to a network's packs durable, once: a process that was killed may have
-    /// made them and not synced them all.
+    /// Makes the directories down to a network's packs durable, once per process: a killed process
+    /// may have created them without syncing all of them.
     fn sync_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
         let durable = &self.shared.durable;
         if lock(durable).contains(network) {
             return Ok(());
         }
         let objects = self.objects_dir(network);
-        // objects, the repository, its fan-out directory, networks.
+        // In order: objects, the repository, its fan-out directory, networks.
         for dir in objects.ancestors().take(4) {
             sync_dir(dir)?;
         }
@@ -270,12 +273,13 @@ impl ObjectStore {
     /// Removes a network with all its objects.
     ///
     /// # Errors
-    /// [`ObjectError::Io`]; then call it again.
+    /// [`ObjectError::Io`]; the call can be repeated.
     pub fn remove_network(&self, network: &NetworkId) -> Result<(), ObjectError> {
         let dir = self.network_dir(network);
         self.dirty().forget(network);
         lock(&self.shared.durable).remove(network);
-        // A repository without HEAD is none: what a crash leaves of it is not taken for one.
+        // HEAD is removed first: a directory without HEAD is not a repository, so the remains of a
+        // crash are not used.
         remove_file(&dir.join("HEAD"))?;
         remove_tree(&dir)?;
         match dir.parent().filter(|above| above.is_dir()) {
@@ -284,7 +288,7 @@ impl ObjectStore {
         }
     }
 
-    /// Free and total space, and whether it is low.
+    /// Free and total space, the low flag, and the room for one more file.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -301,7 +305,7 @@ impl ObjectStore {
         })
     }
 
-    /// From now on space is low below this.
+    /// Replaces the watermark.
     pub fn set_watermark(&self, watermark: Watermark) {
         *lock(&self.shared.watermark) = watermark;
     }
@@ -310,19 +314,19 @@ impl ObjectStore {
         lock(&self.shared.dirty)
     }
 
-    /// A number that no other temporary file of this process has.
+    /// A number for a temporary file, unique within this process.
     fn scratch_number(&self) -> u64 {
         self.shared.scratch.fetch_add(1, Ordering::Relaxed)
     }
 }
 
-/// What git needs to know of a network's bare repository.
+/// The git config of a network's bare repository.
 const fn config(format: ObjectFormat) -> &'static str {
     match format {
         ObjectFormat::Sha1 => {
             "[core]\n\trepositoryformatversion = 0\n\tfilemode = true\n\tbare = true\n"
         }
-        // Version 1: a git that does not know the extension keeps off.
+        // Version 1: a git that does not support the extension refuses the repository.
         ObjectFormat::Sha256 => {
             "[core]\n\trepositoryformatversion = 1\n\tfilemode = true\n\tbare = true\n\
              [extensions]\n\tobjectformat = sha256\n"
@@ -363,7 +367,7 @@ fn remove_tree(dir: &Path) -> Result<(), ObjectError> {
     gone(fs::remove_dir_all(dir)).map_err(failed("remove", dir))
 }
 
-/// What is not there need not be removed.
+/// Treats a missing file as removed.
 fn gone(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -1,10 +1,11 @@
-//! Snapshot files: one group's state at one position, durable before anything relies on it.
+//! Snapshot files: one group's state at one position, durable before use.
 //!
-//! A file is `header | body | meta | footer`; `format` has the bytes. A file without its name (`unnamed`)
-//! counts for nothing: it is removed when its last handle goes, and at every start. It gets its name
-//! after it was synced and read back, and only when it covers more than the group's latest; the others go
-//! after that. The latest is the one that covers the most entries, whatever the order in which files came.
-//! Where it is found damaged (`at_rest`), any other one takes its place.
+//! A file is `header | body | meta | footer`; `format` describes the bytes. A file without its name
+//! (`unnamed`) is not a snapshot yet: it is removed with its last handle, and at every start. It is
+//! named after it was synced and read back, and only when it covers more than the group's latest;
+//! the other files are removed after that. The latest snapshot is the one that covers the most
+//! entries, independent of the order of arrival. When it is found damaged (`at_rest`), any other
+//! snapshot replaces it.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -25,22 +26,23 @@ mod unnamed;
 use format::{Digesting, HEADER};
 use unnamed::Unnamed;
 
-/// The index of the last entry that a snapshot covers, from its meta; `None` when the meta is not one.
+/// Reads the index of the last covered entry from a snapshot's meta; `None` for an invalid meta.
 pub type IndexOf = fn(&[u8]) -> Option<u64>;
 
-/// Why a snapshot was not written, installed or read.
+/// Errors of writing, installing or reading a snapshot.
 #[derive(Debug, Error)]
 pub enum SnapshotError {
-    /// The file system refused. After a failed sync the file must be written anew.
+    /// An operation of the file system failed. After a failed sync the file must be written from
+    /// the beginning.
     #[error("snapshot: cannot {doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the file system said.
+        /// The file system's error.
         #[source]
         source: io::Error,
     },
-    /// The bytes are not a whole, undamaged snapshot.
+    /// The bytes are not a complete, undamaged snapshot.
     #[error(
         "snapshot {path:?} is damaged: its bytes do not match their checksum, or it is of another release"
     )]
@@ -54,21 +56,21 @@ fn io(doing: &'static str) -> impl Fn(io::Error) -> SnapshotError {
     move |source| SnapshotError::Io { doing, source }
 }
 
-/// A whole, verified snapshot.
+/// A complete, verified snapshot.
 #[derive(Debug, Clone)]
 pub struct SnapshotFile {
-    /// What its maker says about it; opaque here except for [`IndexOf`].
+    /// The creator's metadata; opaque here except for [`IndexOf`].
     pub meta: Bytes,
-    /// The file, header and footer included: what is sent to a peer.
+    /// The file including header and footer, as it is sent to a peer.
     pub path: PathBuf,
     /// The body's length.
     pub body_bytes: u64,
-    /// Present while the file has no name: the file goes with the last clone of this.
+    /// Present while the file has no name: the last clone removes the file on drop.
     unnamed: Option<Arc<Unnamed>>,
 }
 
 impl SnapshotFile {
-    /// No snapshot.
+    /// An empty value for "no snapshot".
     pub fn nothing() -> Self {
         Self::named(Bytes::new(), PathBuf::new(), 0)
     }
@@ -101,26 +103,27 @@ pub struct SnapshotStore {
 struct Shared {
     dir: PathBuf,
     index_of: IndexOf,
-    /// Held while a file gets its name, and while names are read: one never counts beside a newer one.
+    /// Held while a file is named and while names are read, so that an older file is never listed
+    /// beside a newer one.
     naming: Mutex<()>,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What was verified or just named, with the index up to which it covers the log.
+    /// Verified or just named snapshots, each with the last index that it covers.
     latest: BTreeMap<GroupId, (u64, SnapshotFile)>,
-    /// Files that were found damaged, until another one has taken their place.
+    /// Files that were found damaged and are not replaced yet.
     damaged: BTreeMap<GroupId, PathBuf>,
     next_number: u64,
 }
 
 impl SnapshotStore {
-    /// The snapshots in `dir`, of which `index_of` says how much they cover; removes files without a
-    /// name. Blocking.
+    /// Opens the snapshots in `dir`; `index_of` reads the covered index from a meta. Removes files
+    /// without a name. Blocking.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn open(dir: &Path, index_of: IndexOf) -> Result<Self, SnapshotError> {
         OsDisk
             .create_dir_all(dir)
@@ -137,7 +140,7 @@ impl SnapshotStore {
                 }
                 state.next_number = state.next_number.max(number(&path).unwrap_or(0) + 1);
             }
-            // A process that was killed may have named one and not synced the name.
+            // A killed process may have named a file without syncing the name.
             OsDisk
                 .sync_dir(&entry.path())
                 .map_err(io("sync their directory"))?;
@@ -155,7 +158,7 @@ impl SnapshotStore {
     /// Starts a snapshot of a group.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn writer(&self, group: GroupId) -> Result<SnapshotWriter, SnapshotError> {
         let unnamed = self.unnamed(group)?;
         let mut file = Digesting::new(unnamed.file().map_err(io("start one"))?);
@@ -167,23 +170,24 @@ impl SnapshotStore {
         })
     }
 
-    /// Starts to receive a snapshot file of a peer, byte for byte.
+    /// Starts to receive a peer's snapshot file, byte for byte.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn receiver(&self, group: GroupId) -> Result<SnapshotReceiver, SnapshotError> {
         let unnamed = self.unnamed(group)?;
         let file = unnamed.file().map_err(io("start one"))?;
         Ok(SnapshotReceiver { unnamed, file })
     }
 
-    /// The snapshot of a group that covers the most. Blocking: files are read through the first time. Its
-    /// file goes when one that covers more is named: a caller that then fails to open it asks again.
+    /// The snapshot of a group that covers the most. Blocking: the first call reads the files
+    /// completely. The file is removed when one that covers more is named: a caller that then fails
+    /// to open it must call again.
     ///
-    /// One that a check found damaged since stays the latest until another one is named.
+    /// A snapshot that a later check found damaged stays the latest until another one is named.
     ///
     /// # Errors
-    /// What the file system says; damaged files are passed over, with a warning.
+    /// Errors of the file system. Damaged files are skipped with a warning.
     pub fn latest(&self, group: GroupId) -> Result<Option<SnapshotFile>, SnapshotError> {
         if let Some((_, known)) = self.shared.lock().latest.get(&group) {
             return Ok(Some(known.clone()));
@@ -192,7 +196,7 @@ impl SnapshotStore {
         Ok(self.find_latest(group)?.map(|(_, file)| file))
     }
 
-    /// Bytes of a group's latest snapshot, as far as it was asked for or named in this run; else 0.
+    /// Bytes of a group's latest snapshot if it was read or named in this run; otherwise 0.
     pub fn known_bytes(&self, group: GroupId) -> u64 {
         let state = self.shared.lock();
         state
@@ -201,7 +205,8 @@ impl SnapshotStore {
             .map_or(0, |(_, file)| file.body_bytes)
     }
 
-    /// The snapshot that covers the most, and the index up to which it does; with `naming` held.
+    /// The snapshot that covers the most, and the last index that it covers. The caller holds
+    /// `naming`.
     fn find_latest(&self, group: GroupId) -> Result<Option<(u64, SnapshotFile)>, SnapshotError> {
         if let Some(known) = self.shared.lock().latest.get(&group) {
             return Ok(Some(known.clone()));
@@ -231,12 +236,12 @@ impl SnapshotStore {
         Ok(found)
     }
 
-    /// Makes `file` durable and the group's latest, unless one that covers as much has a name already:
-    /// then it stays without one and goes with its last handle. Returns the group's latest. Blocking.
+    /// Makes `file` durable and the group's latest, and returns the group's latest. When a named
+    /// file covers as much, `file` stays unnamed and is removed with its last handle. Blocking.
     ///
     /// # Errors
-    /// [`SnapshotError::Damaged`] when its meta says nothing about how much it covers, or when the disk
-    /// returns other bytes than were written; what the file system says.
+    /// [`SnapshotError::Damaged`] when its meta has no covered index, or when the disk returns
+    /// other bytes than were written; errors of the file system.
     pub fn name(&self, group: GroupId, file: &SnapshotFile) -> Result<SnapshotFile, SnapshotError> {
         let damaged = || SnapshotError::Damaged {
             path: file.path.clone(),
@@ -246,7 +251,7 @@ impl SnapshotStore {
         if let Some(own) = own.filter(|own| own.is_of(self, group)) {
             return self.name_own(group, index, file, own);
         }
-        // A file of another store, or one with a name: it is copied unless it is the latest.
+        // A file of another store, or a named one: it is copied unless it is the latest.
         if let Some(latest) = self.latest(group)?
             && !self.is_damaged(group, &latest)
             && (latest.path == file.path || (self.shared.index_of)(&latest.meta) >= Some(index))
@@ -276,7 +281,8 @@ impl SnapshotStore {
             self.keep_only(group, &latest)?;
             return Ok(latest);
         }
-        // Numbers grow with what files cover: a release that goes by them finds the same one.
+        // Numbers grow with the covered index: releases that order by number find the same latest
+        // file.
         let dir = self.shared.group_dir(group);
         let path = dir.join(format!("{:020}.snap", self.shared.next_number()));
         own.rename(&path).map_err(io("name one"))?;
@@ -288,7 +294,7 @@ impl SnapshotStore {
         Ok(named)
     }
 
-    /// Removes what `latest` has taken the place of, damaged or not; with `naming` held.
+    /// Removes the files that `latest` replaces, damaged or not. The caller holds `naming`.
     fn keep_only(&self, group: GroupId, latest: &SnapshotFile) -> Result<(), SnapshotError> {
         self.shared.lock().damaged.remove(&group);
         for other in self.files(group)? {
@@ -302,7 +308,7 @@ impl SnapshotStore {
     /// Reads the body of a snapshot.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn reader(&self, file: &SnapshotFile) -> Result<SnapshotReader, SnapshotError> {
         let mut opened = File::open(&file.path).map_err(io("open one"))?;
         opened
@@ -316,7 +322,7 @@ impl SnapshotStore {
     /// Removes all snapshots of a group.
     ///
     /// # Errors
-    /// What the file system says.
+    /// Errors of the file system.
     pub fn remove(&self, group: GroupId) -> Result<(), SnapshotError> {
         let _turn = self.shared.lock_naming();
         {
@@ -334,7 +340,7 @@ impl SnapshotStore {
         Ok(())
     }
 
-    /// A group's files by age, oldest first.
+    /// A group's files, oldest first.
     fn files(&self, group: GroupId) -> Result<Vec<PathBuf>, SnapshotError> {
         let dir = self.shared.group_dir(group);
         let mut files = match OsDisk.list(&dir) {
@@ -376,7 +382,7 @@ impl Shared {
     }
 }
 
-/// The number in a finished file's name: newer ones are larger.
+/// The number in a finished file's name; newer files have larger numbers.
 fn number(path: &Path) -> Option<u64> {
     let finished = path
         .extension()
@@ -385,7 +391,7 @@ fn number(path: &Path) -> Option<u64> {
     stem.parse().ok().filter(|_| finished)
 }
 
-/// Writes the body of a new snapshot. Dropped before [`SnapshotWriter::finish`], nothing stays.
+/// Writes the body of a new snapshot. A drop before [`SnapshotWriter::finish`] removes the file.
 #[derive(Debug)]
 pub struct SnapshotWriter {
     unnamed: Unnamed,
@@ -394,10 +400,11 @@ pub struct SnapshotWriter {
 }
 
 impl SnapshotWriter {
-    /// Completes the file; [`SnapshotStore::name`] makes it durable and the group's latest. Blocking.
+    /// Completes the file; [`SnapshotStore::name`] makes it durable and the group's latest.
+    /// Blocking.
     ///
     /// # Errors
-    /// What the file system says; nothing stays then.
+    /// Errors of the file system; the file is then removed.
     pub fn finish(mut self, meta: Bytes) -> Result<SnapshotFile, SnapshotError> {
         self.file
             .finish(&meta, self.body_bytes)
@@ -418,7 +425,7 @@ impl Write for SnapshotWriter {
     }
 }
 
-/// Takes the bytes of a peer's snapshot file.
+/// Receives the bytes of a peer's snapshot file.
 #[derive(Debug)]
 pub struct SnapshotReceiver {
     unnamed: Unnamed,
@@ -426,11 +433,11 @@ pub struct SnapshotReceiver {
 }
 
 impl SnapshotReceiver {
-    /// Verifies the bytes. The file has no name and replaces nothing until [`SnapshotStore::name`], which
-    /// is for the replica that accepted it. Blocking.
+    /// Verifies the bytes. The file stays unnamed and replaces nothing until the accepting replica
+    /// calls [`SnapshotStore::name`]. Blocking.
     ///
     /// # Errors
-    /// [`SnapshotError::Damaged`], or what the file system says; nothing stays then.
+    /// [`SnapshotError::Damaged`], or errors of the file system; the file is then removed.
     pub fn finish(self) -> Result<SnapshotFile, SnapshotError> {
         let path = self.unnamed.path();
         let verified = format::verify(path).map_err(io("verify one"))?;

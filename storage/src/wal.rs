@@ -1,19 +1,21 @@
 //! The write-ahead log: one log for all groups of a node, one writer, one `fdatasync` per batch.
 //!
-//! A change is acknowledged (its `done` is called) only after the `fdatasync` of its batch has returned.
-//! Until then, and as long as there is room, its payload is readable from memory. A failed sync ends the
-//! process: what the disk then holds is unknown and only a restart reads it again.
+//! A change is acknowledged (by its `done` callback) only after the `fdatasync` of its batch has
+//! returned. Until then, and while the cache has room, its payload is readable from memory. A
+//! failed sync ends the process: the contents of the disk are then unknown, and only a restart
+//! reads them again.
 //!
 //! - `frame`: the bytes of segment headers and records.
 //! - `group`: one group's state in memory.
-//! - `cut`: a damaged log, ended in front of the damage.
-//! - `origin`: which file a segment was written as, so that a copied directory is found.
-//! - `shared`: what handles and writer share.
-//! - `queue`: what waits for the writer.
-//! - `writer`, `reclaim`: the writer, and how it frees segments; `room`: who may still add to the log.
+//! - `cut`: truncation of a damaged log before the damage.
+//! - `origin`: the identity of the file that a segment was written to, for the detection of copied
+//!   directories.
+//! - `shared`: state shared by handles and writer.
+//! - `queue`: the operations that wait for the writer.
+//! - `writer`, `reclaim`: the writer, and how it frees segments; `room`: admission of new entries.
 //! - `segments`: the files, in use and spare.
-//! - `recovery`: reading it all back.
-//! - `read`: giving entries to readers.
+//! - `recovery`: reading the log at start.
+//! - `read`: reading entries.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -56,22 +58,22 @@ use shared::Shared;
 #[cfg(any(test, feature = "sim"))]
 use writer::Writer;
 
-/// How the log is kept.
+/// Configuration of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WalConfig {
-    /// The directory of the segments; made if missing.
+    /// The directory of the segments; created if missing.
     pub dir: PathBuf,
     /// One segment's length, bytes; at most 1 GiB.
     pub segment_bytes: u64,
-    /// All segments together, bytes; at least four segments. Part of it is a reserve: see
+    /// Limit of all segments together, bytes; at least four segments. Part of it is a reserve: see
     /// [`Wal::may_grow`].
     pub bytes_max: u64,
-    /// Payloads kept in memory for readers of the tail, bytes. Also bounds what waits for the writer.
+    /// Payloads kept in memory for readers of the tail, bytes. Also limits the queue of the writer.
     pub tail_bytes_max: usize,
 }
 
 impl WalConfig {
-    /// The log in `dir` with the limits of the product.
+    /// The log in `dir` with the default limits.
     pub fn new(dir: PathBuf) -> Self {
         Self {
             dir,
@@ -91,7 +93,7 @@ pub struct Record {
     pub payload: Bytes,
 }
 
-/// Up to where a group's log was purged.
+/// The end of the purged part of a group's log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Purged {
     /// The last purged position.
@@ -100,30 +102,32 @@ pub struct Purged {
     pub id: Bytes,
 }
 
-/// What the log holds of a group.
+/// The log's state of a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GroupLog {
     /// The last saved vote.
     pub vote: Option<Bytes>,
-    /// The last saved committed position; may be older than the last one given.
+    /// The last saved committed position; may be older than the last one passed to
+    /// [`Wal::save_committed`].
     pub committed: Option<Bytes>,
-    /// Up to where the log was purged.
+    /// The end of the purged part.
     pub purged: Option<Purged>,
-    /// The first entry there is.
+    /// The first entry, if any.
     pub first_index: Option<u64>,
-    /// The last entry, or the purged position when there is none behind it.
+    /// The last entry, or the purged position when no entry follows it.
     pub last_index: Option<u64>,
 }
 
-/// Told when a change is durable, or that it never will be. Runs on the log's writer: it must not block.
+/// Called when a change is durable, or has failed for good. Runs on the log's writer: it must not
+/// block.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
 
-/// What happens after an I/O error of the writer.
+/// The effect of an I/O error of the writer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnFatal {
     /// The process ends at once; a restart recovers.
     Abort,
-    /// The log is dead: everything waiting and everything later fails. For simulated disks.
+    /// The log is closed: all waiting and later operations fail. For simulated disks.
     Die,
 }
 
@@ -134,7 +138,7 @@ pub struct Wal {
     closer: Arc<Closer>,
 }
 
-/// Closes the queue when the last handle goes, and joins the threads when asked to.
+/// Closes the queue when the last handle is dropped; [`Wal::close`] also joins the threads.
 #[derive(Debug)]
 struct Closer {
     shared: Arc<Shared>,
@@ -148,11 +152,11 @@ impl Drop for Closer {
 }
 
 impl Wal {
-    /// Opens the log, reading back all of it, and starts its writer. Blocking. An I/O error of the
-    /// writer ends the process.
+    /// Opens the log, reads all of it, and starts its writer. Blocking. An I/O error of the writer
+    /// ends the process.
     ///
     /// # Errors
-    /// [`WalError`]; after [`WalError::LostAcknowledged`] the directory is as it was.
+    /// [`WalError`]; after [`WalError::LostAcknowledged`] the directory is unchanged.
     pub fn open(
         disk: Arc<dyn Disk>,
         clock: Arc<dyn Clock>,
@@ -161,7 +165,7 @@ impl Wal {
         Self::open_with(disk, clock, config, OnFatal::Abort)
     }
 
-    /// As [`Wal::open`], with a choice of what an I/O error of the writer means.
+    /// Like [`Wal::open`], with a choice of the effect of an I/O error of the writer.
     ///
     /// # Errors
     /// As [`Wal::open`].
@@ -191,8 +195,8 @@ impl Wal {
         Ok(Self::handle(shared, vec![writer, filler]))
     }
 
-    /// As [`Wal::open`], but nothing happens by itself: the caller takes the writer's turns. For
-    /// deterministic simulation; an I/O error kills the log, not the process.
+    /// Like [`Wal::open`], but without threads: the caller runs the writer's turns. For
+    /// deterministic simulation; an I/O error closes the log, it does not end the process.
     ///
     /// # Errors
     /// As [`Wal::open`].
@@ -217,30 +221,31 @@ impl Wal {
         }
     }
 
-    /// Ends the log, and with it the process, where its files were taken away; a log that is written to notices that by
-    /// itself. Blocking.
+    /// Checks that the newest segment still has its name; otherwise ends the log, and with it the
+    /// process. A log with writes checks this by itself. Blocking.
     pub fn check_in_place(&self) {
         self.shared.check_in_place();
     }
 
-    /// The groups that the log holds something of.
+    /// The groups with data in the log.
     pub fn recovered_groups(&self) -> Vec<GroupId> {
         self.shared.groups().keys().copied().collect()
     }
 
-    /// What the log holds of a group, including what is not durable yet.
+    /// The log's state of a group, including changes that are not durable yet.
     pub fn group(&self, group: GroupId) -> GroupLog {
         let cell = self.shared.groups().get(&group).cloned();
         cell.map(|cell| cell.lock().view()).unwrap_or_default()
     }
 
-    /// Appends entries that follow the group's last one. They are readable when this returns; `done` is
-    /// called once they are durable. After `Err`, `done` is not called and nothing was appended. An append
-    /// never fails for want of space: [`Wal::may_grow`] is asked before an entry comes into being.
+    /// Appends entries that follow the group's last one. They are readable when this returns;
+    /// `done` is called once they are durable. After `Err`, `done` is not called and nothing was
+    /// appended. An append never fails for lack of space: callers check [`Wal::may_grow`] before
+    /// they create an entry.
     ///
     /// # Errors
-    /// `InvalidInput` for entries that do not follow, or are too long; `BrokenPipe` when the log is closed;
-    /// else what killed the log.
+    /// `InvalidInput` for entries that do not follow, or are too long; `BrokenPipe` when the log is
+    /// closed; otherwise the error that closed the log.
     pub async fn append(&self, group: GroupId, records: Vec<Record>, done: Done) -> io::Result<()> {
         let shared = &self.shared;
         let longest = records.iter().map(|record| record.payload.len()).max();
@@ -257,10 +262,11 @@ impl Wal {
         shared.enqueue(&cell, work, done, room)
     }
 
-    /// Saves the group's vote, in one order with its entries.
+    /// Saves the group's vote, in order with its entries.
     ///
     /// # Errors
-    /// `InvalidInput` when it is too long; `BrokenPipe` when the log is closed; else what killed it.
+    /// `InvalidInput` when it is too long; `BrokenPipe` when the log is closed; otherwise the error
+    /// that closed it.
     pub async fn save_vote(&self, group: GroupId, vote: Bytes, done: Done) -> io::Result<()> {
         let shared = &self.shared;
         shared.check_len(vote.len())?;
@@ -272,8 +278,8 @@ impl Wal {
         shared.enqueue(&cell, Work::Vote(vote), done, room)
     }
 
-    /// Saves the group's committed position with the next batch; without waiting for it. It never gets
-    /// ahead of the entries appended before.
+    /// Saves the group's committed position with the next batch, without waiting for it. It is
+    /// never written before the entries appended earlier.
     ///
     /// # Errors
     /// As [`Wal::save_vote`].
@@ -292,10 +298,11 @@ impl Wal {
         shared.queue.commit(Arc::clone(&cell), committed)
     }
 
-    /// Removes the entries behind `index`; 0 removes all.
+    /// Removes the entries after `index`; 0 removes all.
     ///
     /// # Errors
-    /// `InvalidInput` below what is purged; `BrokenPipe` when the log is closed; else what killed it.
+    /// `InvalidInput` for an index below the purged position; `BrokenPipe` when the log is closed;
+    /// otherwise the error that closed it.
     pub async fn truncate_after(&self, group: GroupId, index: u64, done: Done) -> io::Result<()> {
         let shared = &self.shared;
         let room = shared.admit(0).await?;
@@ -309,8 +316,8 @@ impl Wal {
         shared.enqueue(&cell, work, done, room)
     }
 
-    /// Removes the entries up to `upto`, which may lie behind the last one: then the log is empty and
-    /// goes on after `upto`. Purging less than was purged before changes nothing.
+    /// Removes the entries up to `upto`. `upto` may lie after the last entry: then the log is empty
+    /// and continues after `upto`. A purge below an earlier one has no effect.
     ///
     /// # Errors
     /// As [`Wal::save_vote`].
@@ -332,10 +339,10 @@ impl Wal {
         shared.enqueue(&cell, work, done, room)
     }
 
-    /// Forgets everything about a group.
+    /// Removes all data of a group.
     ///
     /// # Errors
-    /// `BrokenPipe` when the log is closed; else what killed it.
+    /// `BrokenPipe` when the log is closed; otherwise the error that closed it.
     pub async fn drop_group(&self, group: GroupId, done: Done) -> io::Result<()> {
         let shared = &self.shared;
         let room = shared.admit(0).await?;
@@ -345,16 +352,16 @@ impl Wal {
         let (freed, cached) = state.drop_all();
         shared.tail_bytes.fetch_sub(cached, Ordering::Relaxed);
         shared.enqueue(&cell, Work::Drop { freed }, done, room)?;
-        // Only now: whatever comes for the group from here on is queued behind.
+        // Only now: later operations of the group are queued after the drop.
         shared.groups_mut().remove(&group);
         Ok(())
     }
 
-    /// Reads entries: at least the first of `range` if it exists, then up to `bytes_max` of payload.
-    /// Ends early at the end of the log. Blocking.
+    /// Reads entries: at least the first of `range` if it exists, then up to `bytes_max` of
+    /// payload. Ends early at the end of the log. Blocking.
     ///
     /// # Errors
-    /// What the disk says; `InvalidData` for an entry that is damaged on disk.
+    /// Errors of the disk; `InvalidData` for an entry that is damaged on disk.
     pub fn read(
         &self,
         group: GroupId,
@@ -368,7 +375,7 @@ impl Wal {
         }
     }
 
-    /// As [`Wal::read`], from memory only; `None` when an entry is not there.
+    /// Like [`Wal::read`], from memory only; `None` when an entry is not cached.
     pub fn read_cached(
         &self,
         group: GroupId,
@@ -384,7 +391,7 @@ impl Wal {
         records.collect()
     }
 
-    /// The last entry (or purged position) that is durable; 0 when there is none.
+    /// The last durable entry (or purged position); 0 when there is none.
     pub fn durable_index(&self, group: GroupId) -> u64 {
         let cell = self.shared.groups().get(&group).cloned();
         cell.map_or(0, |cell| cell.lock().durable)
@@ -395,17 +402,18 @@ impl Wal {
         self.shared.pressure.subscribe()
     }
 
-    /// Whether a group may add entries that can wait. What cannot wait (votes, a new leader's first entry,
-    /// changes of membership and release level) may be appended all the same: it has the reserve.
+    /// Whether a group may add deferrable entries. Other records (votes, a new leader's first
+    /// entry, changes of membership and release level) may always be appended: the reserve is for
+    /// them.
     ///
-    /// A group may hold as much as is still free. So one group that cannot take a snapshot gets half of
-    /// the log at most, and the others go on.
+    /// A group may hold as much as is still free. A group that cannot take a snapshot is therefore
+    /// limited to half of the log, and the other groups continue.
     pub fn may_grow(&self, group: GroupId) -> bool {
         let shared = &self.shared;
         shared.room(&shared.table()).may_grow(group)
     }
 
-    /// Log bytes that each group keeps from being freed.
+    /// Log bytes per group that cannot be freed.
     pub fn pinned_bytes(&self) -> BTreeMap<GroupId, u64> {
         self.shared.table().pinned()
     }
@@ -415,30 +423,31 @@ impl Wal {
         self.shared.total_bytes()
     }
 
-    /// Why no spare segment can be made, with how many are ready; `None` while they can. Writes go on until those are used,
-    /// and wait then until one can be made.
+    /// The reason why no spare segment can be made, with the number of spares left; `None` while
+    /// there is no failure. Writes continue until the spares are used up, and then wait for a new
+    /// one.
     pub fn spares_refused(&self) -> Option<String> {
         self.shared.spares.refusal()
     }
 
-    /// Log bytes of a group behind `index`.
+    /// Log bytes of a group after `index`.
     pub fn bytes_since(&self, group: GroupId, index: u64) -> u64 {
         let cell = self.shared.groups().get(&group).cloned();
         cell.map_or(0, |cell| cell.lock().bytes_since(index))
     }
 
-    /// The last index of a group's log before the last `bytes` of its entries up to `upto`; 0 when those are
-    /// all there are.
+    /// The last index before the last `bytes` of a group's entries up to `upto`; 0 when there are
+    /// no earlier entries.
     pub fn index_before(&self, group: GroupId, upto: u64, bytes: u64) -> u64 {
         let cell = self.shared.groups().get(&group).cloned();
         cell.map_or(0, |cell| cell.lock().index_before(upto, bytes))
     }
 
-    /// Writes and syncs what is queued, marks the log as cleanly closed and ends its threads. Blocking;
-    /// not to be called from a `done`.
+    /// Writes and syncs the queue, marks the log as cleanly closed and ends its threads. Blocking;
+    /// must not be called from a `done`.
     ///
     /// # Errors
-    /// What killed the log.
+    /// The error that closed the log.
     pub fn close(&self) -> io::Result<()> {
         self.shared.queue.close();
         let threads = std::mem::take(&mut *lock(&self.closer.threads));
@@ -451,7 +460,7 @@ impl Wal {
     }
 }
 
-/// Takes the turns of a log opened with [`Wal::open_stepped`].
+/// Runs the turns of a log opened with [`Wal::open_stepped`].
 #[cfg(any(test, feature = "sim"))]
 #[derive(Debug)]
 pub struct Stepper {
@@ -460,7 +469,7 @@ pub struct Stepper {
 
 #[cfg(any(test, feature = "sim"))]
 impl Stepper {
-    /// Writes and syncs everything queued. `false` when the log has ended.
+    /// Writes and syncs the whole queue. `false` when the log has ended.
     pub fn turn(&mut self) -> bool {
         self.writer.turn(Wait::Never)
     }

@@ -1,5 +1,5 @@
-//! The two calls of etcd's v3 gRPC API that the benches make, written by hand from etcd's `rpc.proto`:
-//! the fields that are not used are left out, which protobuf allows.
+//! The two calls of etcd's v3 gRPC API that the benches use, written by hand from etcd's
+//! `rpc.proto`. Unused fields are left out, which protobuf allows.
 
 use anyhow::Context as _;
 use http::uri::PathAndQuery;
@@ -44,12 +44,12 @@ pub(crate) struct StatusResponse {
     pub(crate) header: Option<ResponseHeader>,
     #[prost(string, tag = "2")]
     pub(crate) version: String,
-    /// 0 while the member knows none.
+    /// 0 while the member has no leader.
     #[prost(uint64, tag = "4")]
     pub(crate) leader: u64,
 }
 
-/// One connection to one member. Cloning shares it.
+/// One connection to one member. Clones share it.
 #[derive(Debug, Clone)]
 pub(crate) struct EtcdClient {
     channel: Channel,
@@ -64,7 +64,7 @@ impl EtcdClient {
         Ok(Self { channel })
     }
 
-    /// Puts a value under a key, whatever was there.
+    /// Stores a value under a key, replacing any earlier one.
     pub(crate) async fn put(&self, key: &[u8], value: &[u8]) -> anyhow::Result<()> {
         let request = PutRequest {
             key: key.to_vec(),
@@ -74,7 +74,7 @@ impl EtcdClient {
         Ok(())
     }
 
-    /// What the member says of itself.
+    /// The member's status.
     pub(crate) async fn status(&self) -> anyhow::Result<StatusResponse> {
         self.call(STATUS, StatusRequest {}).await
     }

@@ -1,4 +1,4 @@
-//! One bit of a file becomes another one.
+//! Flips one bit of a file.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use super::damage::Wound;
 use super::files::FileKind;
 
-/// Flips a bit where something is written.
+/// Flips a bit in the used part of a file.
 pub(super) fn wound(
     rng: &mut StdRng,
     path: &Path,
@@ -16,7 +16,7 @@ pub(super) fn wound(
     _aside: &Path,
 ) -> anyhow::Result<Option<Wound>> {
     let bytes = std::fs::read(path)?;
-    // What a log has not reached yet is zeros, and read by nothing.
+    // The unused part of a log is zeros and is never read.
     let written = match kind {
         FileKind::Wal => bytes
             .iter()

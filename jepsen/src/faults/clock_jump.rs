@@ -1,4 +1,5 @@
-//! A wall clock that is 400 days ahead or behind, by libfaketime. The monotonic clock stays right.
+//! A wall clock that is 400 days ahead or behind, by libfaketime. The monotonic clock stays
+//! correct.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,18 +12,18 @@ use crate::clock;
 use crate::probe;
 use crate::ring::Ending;
 
-/// libfaketime reads its file again after a second.
+/// libfaketime re-reads its file after a second.
 const JUMP_LIMIT: Duration = Duration::from_secs(15);
-/// A node that refuses to run with such a clock says so with one of these.
+/// A node that refuses to run with such a clock logs one of these words.
 const WORDS: &[&str] = &["clock"];
 
-/// The file that moves the clock.
+/// The file that controls the clock.
 #[derive(Debug, Default)]
 pub(super) struct ClockJump {
     file: Option<PathBuf>,
 }
 
-/// The library, where Debian and its relatives put it.
+/// The library's path on Debian and its derivatives.
 fn library() -> Option<PathBuf> {
     let folders = fs::read_dir("/usr/lib").ok()?.flatten();
     let mut found = folders
@@ -31,13 +32,14 @@ fn library() -> Option<PathBuf> {
     found.find(|path| path.is_file())
 }
 
-/// The `Date` of an answer, which is the node's own clock.
+/// The `Date` header of an answer, which shows the node's own clock.
 fn date(address: &str) -> Option<String> {
     probe::header(address, "/healthz", "date")
 }
 
-/// The first time in a log that lies in another year than `year`. An answer's date stands still when the clock goes back:
-/// hyper makes it anew once a second of that clock, and the next one is 400 days away.
+/// The first time in a log that lies in another year than `year`. After a jump back the `Date`
+/// header does not change: hyper refreshes it once per second of that clock, and the next refresh
+/// is 400 days away.
 fn other_year(log: &str, year: &str) -> Option<String> {
     let mut times = log
         .lines()
@@ -114,7 +116,7 @@ impl Fault for ClockJump {
         if let Some(file) = self.file.take() {
             write(&file, "+0")?;
         }
-        // Half of them go on with the right time, half are started again.
+        // Half of the nodes continue with the correct time, half are restarted.
         let again = field.rng.random_range(0..2) == 0;
         if again && field.ring.runs(field.node) {
             field.ring.end(field.node, Ending::Kill)?;

@@ -1,4 +1,4 @@
-//! Damage to one file of one node, at rest or under the running process, and how it is put back.
+//! Damage to one file of one node, at rest or under the running process, and its removal.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -15,14 +15,15 @@ use super::{Bite, Ends, Fault, Field, Injected};
 use crate::plan::Kind;
 use crate::ring::Ending;
 
-/// The header of a log segment up to its generation: it says whether the file was used again since.
+/// Length of a log segment's header up to its generation, which shows whether the file was reused
+/// since.
 const SEGMENT_IDENTITY_BYTES: usize = 24;
 
-/// What was done to a file, with what it takes to put it back. The open file is the damaged one even when another
-/// has its name by now.
+/// The damage to a file, with the data needed to undo it. The open file is the damaged one, even
+/// when another file has its name by now.
 #[derive(Debug)]
 pub(super) enum Wound {
-    /// A bit is another one.
+    /// One flipped bit.
     Flip {
         path: PathBuf,
         file: File,
@@ -31,14 +32,14 @@ pub(super) enum Wound {
         was: u8,
         head: Vec<u8>,
     },
-    /// The end is missing.
+    /// A missing end.
     Cut {
         path: PathBuf,
         file: File,
         left: u64,
         tail: Vec<u8>,
     },
-    /// It is elsewhere.
+    /// A file or folder moved away.
     Gone { path: PathBuf, aside: PathBuf },
 }
 
@@ -124,7 +125,7 @@ impl Wound {
         }
     }
 
-    /// Whether the file that has the name is the damaged one.
+    /// Whether the file under the name is still the damaged one.
     fn has_its_name(path: &Path, file: &File) -> bool {
         match (fs::metadata(path), file.metadata()) {
             (Ok(named), Ok(open)) => named.ino() == open.ino() && named.dev() == open.dev(),
@@ -132,7 +133,7 @@ impl Wound {
         }
     }
 
-    /// Puts it back where the damage is still there; whether it was.
+    /// Undoes the damage if it is still present; returns whether it did.
     fn undo(&self) -> anyhow::Result<bool> {
         match self {
             Self::Flip {
@@ -234,7 +235,7 @@ impl Damage {
             let path = path.context("a file of the list")?;
             match (self.make)(rng, path, *kind, &data.with_file_name("aside")) {
                 Ok(Some(wound)) => return Ok(Some((wound, *kind))),
-                // Empty, or gone since it was listed.
+                // Empty, or gone since the listing.
                 Ok(None) => {}
                 Err(error) if path.is_file() => return Err(error),
                 Err(_) => {}
@@ -258,7 +259,8 @@ impl Fault for Damage {
             _ => Ending::Kill,
         };
         let data = field.ring.node(field.node)?.data.clone();
-        // A log that is cut or missing under its writer grows again, and its bytes could not be put back.
+        // A log that is cut or removed under its writer grows again, and its old bytes could not be
+        // restored: such damage needs a stopped node.
         let first = kinds.first().copied();
         let rest = match (rest, first, self.kind) {
             (None, Some(FileKind::Wal), Kind::Torn | Kind::Removed) => Some(ending),
@@ -314,7 +316,7 @@ impl Fault for Damage {
         let Some((wound, kind)) = self.done.take() else {
             return Ok(None);
         };
-        // A log that its node took as it is has gone on, and an older part does not fit into it any more.
+        // A log that its node accepted has new records since: the old part no longer fits.
         let taken = kind == FileKind::Wal && field.ring.runs(field.node);
         if taken && !matches!(wound, Wound::Flip { .. }) {
             return Ok(None);

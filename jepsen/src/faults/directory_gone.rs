@@ -1,4 +1,4 @@
-//! The data directory is renamed away under a running node.
+//! Renames the data directory of a running node.
 
 use std::fs;
 use std::path::PathBuf;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use super::{Bite, Ends, Fault, Field, Injected, Shows};
 use crate::ring::Ending;
 
-/// A node that ends for it says so with one of these.
+/// A node that ends because of it logs one of these words.
 const WORDS: &[&str] = &["data directory", "removed", "gone", "moved", "No such file"];
 
-/// Where it is meanwhile.
+/// The old and new path of the data directory.
 #[derive(Debug, Default)]
 pub(super) struct DirectoryGone {
     moved: Option<(PathBuf, PathBuf)>,
@@ -34,7 +34,7 @@ impl Fault for DirectoryGone {
         field.ring.end(field.node, Ending::Kill)?;
         if let Some((data, away)) = self.moved.take() {
             if data.is_dir() {
-                // Made anew by the node.
+                // Created by the node meanwhile.
                 fs::remove_dir_all(&data)?;
             }
             fs::rename(away, data)?;

@@ -1,4 +1,4 @@
-//! SIGKILL and SIGTERM: to one node, a majority or all.
+//! SIGKILL and SIGTERM to one node, a majority or all.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -18,16 +18,16 @@ pub(super) enum FileKind {
     Index,
     /// Another file beside packs: bitmap, commit-graph, checksums.
     Sidecar,
-    /// A file at the top: identity, certificates, key, claims.
+    /// A file at the top level: identity, certificates, key, claims.
     Identity,
-    /// A pack that is promised and not yet named.
+    /// A pack that is acknowledged and not named by an entry yet.
     Staged,
     /// The whole folder of a fork network.
     Network,
 }
 
 impl FileKind {
-    /// All that are files.
+    /// All kinds of single files.
     pub(super) const FILES: [Self; 8] = [
         Self::Wal,
         Self::Snapshot,
@@ -39,7 +39,7 @@ impl FileKind {
         Self::Staged,
     ];
 
-    /// Whether a node may refuse to start without it, and with which words.
+    /// The log words with which a node may refuse to start without it; `None` when it must start.
     pub(super) const fn refusal(self) -> Option<&'static [&'static str]> {
         match self {
             Self::Wal => Some(&["wal", "log"]),
@@ -54,24 +54,24 @@ impl FileKind {
                 "clean",
                 "start",
             ]),
-            // These can all be had again from the log, the snapshots or another replica.
+            // All of these can be restored from the log, the snapshots or another replica.
             Self::Kv | Self::Pack | Self::Index | Self::Sidecar | Self::Staged | Self::Network => {
                 None
             }
         }
     }
 
-    /// Whether a node has it open or in memory for good: damage shows at the next start.
+    /// Whether a node reads it only at start or keeps it open: damage shows at the next start.
     pub(super) const fn read_at_start(self) -> bool {
         matches!(self, Self::Wal | Self::Snapshot | Self::Kv | Self::Identity)
     }
 
-    /// Whether the file never changes after it got its name, so that its old bytes can be put back.
+    /// Whether the file never changes once it is named, so that its old bytes can be restored.
     pub(super) const fn immutable(self) -> bool {
         !matches!(self, Self::Kv)
     }
 
-    /// All of this kind, sorted.
+    /// All files of this kind, sorted.
     pub(super) fn list(self, data: &Path) -> Vec<PathBuf> {
         let suffix = |path: &Path, wanted: &str| {
             path.extension()
@@ -115,7 +115,7 @@ fn files(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 fn top_files(data: &Path) -> Vec<PathBuf> {
-    // Not the promise of anything: the lock, the process id, a log.
+    // Files without state: the lock, the process id, a log.
     let idle = ["henge.lock", "henge.pid", "henge.log", "proof"];
     let entries = fs::read_dir(data).into_iter().flatten().flatten();
     let kept = entries.filter(|entry| {

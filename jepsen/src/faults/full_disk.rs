@@ -1,4 +1,4 @@
-//! A file system with little room, or with none.
+//! A file system with little free space, or none.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use super::{Bite, Ends, Fault, Field, Injected, Shows};
 use crate::process::Program;
 use crate::ring::Ending;
 
-/// What is left of a disk that is merely low: below the watermark that the ring is started with.
+/// Free bytes of a disk that is merely low: below the watermark that the ring is started with.
 const LOW_BYTES: u64 = 64 * 1024 * 1024;
-/// A node that cannot start says so with one of these.
+/// A node that cannot start logs one of these words.
 const WORDS: &[&str] = &["space", "No space", "full"];
 
-/// The file that takes the room.
+/// The file that uses up the space.
 #[derive(Debug, Default)]
 pub(super) struct FullDisk {
     filler: Option<PathBuf>,
@@ -42,7 +42,7 @@ impl Fault for FullDisk {
             let filled = Program::new("fallocate").args(["-l", &bytes.to_string()]);
             filled.arg(&filler).run()
         };
-        // Of the last part the file system keeps some for itself.
+        // The file system reserves some of the last part.
         fill(bytes.saturating_sub(4 * 1024 * 1024))?;
         if leave == 0 {
             fill(bytes)?;
@@ -51,7 +51,7 @@ impl Fault for FullDisk {
         if left > leave + 16 * 1024 * 1024 {
             anyhow::bail!("node {}'s disk still has {left} bytes", field.node);
         }
-        // Restarting needs files; half of the faults try it.
+        // A restart needs new files; half of the faults try one.
         self.ending = match field.rng.random_range(0..4) {
             0 => Some(Ending::Stop),
             1 => Some(Ending::Kill),

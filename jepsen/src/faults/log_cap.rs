@@ -1,4 +1,4 @@
-//! A log that is as long as it may be: one node cannot write snapshots, so it forgets nothing.
+//! A log at its size limit: one node cannot write snapshots, so it purges nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::{Bite, Fault, Field, Injected, set_immutable, unwritable};
 use crate::clock;
 
-/// More than the ring's `wal_max` of pushes that ride in the log.
+/// Pushes in the log that exceed the ring's `wal_max`.
 const PUSHES: u64 = 640;
-/// For these pushes on a loaded machine. Back-pressure of the node may keep them from coming.
+/// Time limit for these pushes on a loaded machine. Back-pressure of the node may delay them.
 const LIMIT: Duration = Duration::from_secs(120);
-/// What the node says when its log gets full.
+/// Words that the node logs when its log gets full.
 const WORDS: &[&str] = &["nearly full", "log is full", "write-ahead log", "no room"];
 
-/// The folders that take no snapshot.
+/// The folders without write permission for snapshots.
 #[derive(Debug, Default)]
 pub(super) struct LogCap {
     folders: Vec<PathBuf>,

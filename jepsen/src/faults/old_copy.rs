@@ -1,4 +1,4 @@
-//! A copy of the data directory, made file by file at rest, comes back after the node went on.
+//! A copy of the data directory, made file by file at rest, is restored after the node ran on.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,22 +10,22 @@ use super::{Bite, Ends, Fault, Field, Injected, READY_LIMIT, Shows};
 use crate::process::Program;
 use crate::ring::{Ending, Ring};
 
-/// Acknowledged between the copy and its return.
+/// Pushes acknowledged between the copy and its return.
 const PUSHES: u64 = 4;
-/// For these pushes.
+/// Time limit for these pushes.
 const PUSHES_LIMIT: Duration = Duration::from_secs(30);
-/// For a node to find out: its own look at its files, or the refusal of another node.
+/// Time for a node to notice, by its own check of its files or by another node's refusal.
 pub(super) const HOLD: Duration = Duration::from_secs(20);
-/// A node that ends for it says so with one of these.
+/// A node that ends because of it logs one of these words.
 pub(super) const WORDS: &[&str] = &["copy", "copied", "old", "later start", "restored", "moved"];
 
-/// The newest directory while the old one is in its place.
+/// The newest directory while the old one replaces it.
 #[derive(Debug, Default)]
 pub(super) struct OldCopy {
     newest: Option<(PathBuf, PathBuf)>,
 }
 
-/// Whether this release asks before it takes a directory that was moved.
+/// Whether this release requires `--moved` for a copied directory.
 fn knows_moved(ring: &Ring) -> bool {
     let help = ring.henge().args(["node", "run", "--help"]).output();
     help.is_ok_and(|help| help.contains("--moved"))
@@ -36,7 +36,7 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
     copy.arg(from).arg(to).output().map(drop)
 }
 
-/// Has the node go on after its copy was made, and ends it.
+/// Runs the node after its copy was made, and ends it.
 pub(super) fn go_on(field: &mut Field<'_>) -> anyhow::Result<u64> {
     field.start_and_wait(field.node)?;
     let from = field.shared.book().counts().acknowledged;
@@ -49,7 +49,7 @@ pub(super) fn go_on(field: &mut Field<'_>) -> anyhow::Result<u64> {
     Ok(field.shared.book().counts().acknowledged - from)
 }
 
-/// The bite of an old directory that was started.
+/// The bite of a node that was started on an old directory.
 pub(super) fn bite(node: u64, what: &str, missing: u64) -> Injected {
     let proof = format!("{what}, {missing} acknowledged pushes older");
     let mut bite = Bite::new(proof, [node]);

@@ -1,11 +1,11 @@
-//! An image of the whole file system comes back after the node went on: every inode is what it was.
+//! An image of the whole file system is restored after the node ran on: every inode is the old one.
 
 use std::path::PathBuf;
 
 use super::{Fault, Field, Injected, READY_LIMIT, old_copy};
 use crate::ring::Ending;
 
-/// The newest image while the old one is in its place.
+/// The newest image while the old one replaces it.
 #[derive(Debug, Default)]
 pub(super) struct OldImage {
     newest: Option<(PathBuf, PathBuf)>,

@@ -1,4 +1,4 @@
-//! The power of one disk, or of all, goes: what was not flushed is lost.
+//! A power cut of one disk, or of all: unflushed data is lost.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,7 +24,7 @@ impl Fault for PowerCut {
                 ));
             }
         }
-        // What a clean stop left in the page cache is lost as well.
+        // Data of a clean shutdown that is only in the page cache is lost too.
         let after_stop = field.rng.random_range(0..2) == 0;
         if after_stop {
             field.ring.end_together(&self.nodes, Ending::Stop)?;

@@ -1,4 +1,4 @@
-//! A file or a folder is gone.
+//! Removes a file or a folder.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 use super::damage::Wound;
 use super::files::FileKind;
 
-/// Moves it out of the data directory, so that it can come back as it was.
+/// Moves it out of the data directory, so that it can be restored unchanged.
 pub(super) fn wound(
     _rng: &mut StdRng,
     path: &Path,

@@ -1,4 +1,4 @@
-//! A file ends too early, or is empty.
+//! Truncates a file.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use super::damage::Wound;
 use super::files::FileKind;
 
-/// Cuts a file anywhere, or at its beginning.
+/// Truncates a file at a random length, or to nothing.
 pub(super) fn wound(
     rng: &mut StdRng,
     path: &Path,

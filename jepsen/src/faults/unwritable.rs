@@ -1,4 +1,4 @@
-//! Folders of a data directory in which nothing can be created or removed.
+//! Makes folders of a data directory read-only: nothing can be created in them or removed.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
@@ -10,7 +10,7 @@ use rand::Rng as _;
 use super::{Bite, Fault, Field, Injected, set_immutable};
 use crate::ring::Ending;
 
-/// What is closed, and how it ends.
+/// The read-only folders, and how their nodes are ended.
 #[derive(Debug, Default)]
 pub(super) struct Unwritable {
     nodes: BTreeSet<u64>,
@@ -18,7 +18,7 @@ pub(super) struct Unwritable {
     ending: Option<Ending>,
 }
 
-/// A folder and all below it. What goes away meanwhile is left out.
+/// A folder and all folders below it. Folders that disappear meanwhile are left out.
 pub(super) fn folders(top: &Path) -> Vec<PathBuf> {
     let mut found = vec![top.to_owned()];
     let entries = fs::read_dir(top).into_iter().flatten().flatten();

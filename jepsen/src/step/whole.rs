@@ -1,4 +1,4 @@
-//! Whether pushes and fetches work: while a fault lasts, and after it.
+//! Checks of pushes and fetches during a fault and after it.
 
 use std::time::Duration;
 
@@ -9,20 +9,20 @@ use crate::faults::Bite;
 use crate::ledger::Sort;
 use crate::pushers::Progress;
 
-/// For pushes to be acknowledged for every repository, and through every node.
+/// Time limit for acknowledged pushes to every repository, and through every node.
 const PUSH_LIMIT: Duration = Duration::from_secs(60);
 /// The same through the other nodes while one has a fault.
 const PUSH_MEANWHILE_LIMIT: Duration = Duration::from_secs(30);
 
 impl Runner<'_> {
-    /// Clones from every node while the fault lasts: an error is allowed, wrong content never is.
+    /// Clones from every node during the fault: an error is allowed, wrong content never is.
     pub(super) fn look_at_content(&self, scene: &mut Scene) {
         let running: Vec<u64> = self.ring.ids();
         let running: Vec<u64> = running
             .into_iter()
             .filter(|id| self.ring.runs(*id))
             .collect();
-        // Without a majority each question takes until its deadline: one repository is enough.
+        // Without a majority each request takes until its deadline: one repository is enough.
         let at = usize::try_from(scene.step.seed).unwrap_or(0) % self.repos.len().max(1);
         let mut checker = self.checker();
         checker.repos = self.repos.get(at..=at).unwrap_or_default();
@@ -34,7 +34,7 @@ impl Runner<'_> {
         }
     }
 
-    /// With one node in trouble and the others alone, pushes through the others go on.
+    /// Checks that pushes through the other nodes continue while a single node has a fault.
     pub(super) fn pushed_meanwhile(&self, scene: &mut Scene, bite: &Bite, before: &Progress) {
         let missing = || {
             let now = self.shared.progress();
@@ -59,7 +59,7 @@ impl Runner<'_> {
         }
     }
 
-    /// All is said to be well: it has to be.
+    /// Checks pushes and fetches once the status is ok.
     pub(super) fn check_everything(&self, scene: &mut Scene) -> bool {
         let mut whole = true;
         let before = self.shared.progress();

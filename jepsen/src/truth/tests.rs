@@ -24,7 +24,7 @@ fn book(attempts: &[(&str, Outcome)]) -> Book {
     book
 }
 
-/// What a read that begins now and shows `seen` is.
+/// The judgement on a read that begins now and shows `seen`.
 fn read(book: &Book, seen: &str) -> Option<Judgement> {
     let mut refs = BTreeMap::new();
     if !seen.is_empty() {
@@ -82,7 +82,8 @@ fn a_value_before_an_acknowledged_deletion_is_lost() {
     assert_eq!(read(&book, "a"), Some(lost));
 }
 
-/// Created without an answer, deleted, and then the first creation arrives: the branch was missing both times.
+/// A creation without an answer, a deletion, then the first creation takes effect: the branch was
+/// missing both times.
 #[test]
 fn a_late_creation_after_a_deletion_is_right() {
     let late = book(&[("a", Unknown), ("b", Acknowledged), ("", Acknowledged)]);

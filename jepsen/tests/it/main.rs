@@ -1,4 +1,5 @@
-//! A short run against the debug binary: the harness itself works, and the ring survives kills and a stop.
+//! A short run against the debug binary: the harness itself works, and the ring survives kills and
+//! a graceful stop.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use henge_jepsen::process::Program;
 /// Generous: a loaded machine is slow.
 const DEADLINE: Duration = Duration::from_secs(300);
 
-/// `henge` as the same build made it, two folders above the test.
+/// The `henge` binary of the same build, two folders above the test.
 fn henge() -> Option<PathBuf> {
     let test = std::env::current_exe().expect("a path");
     let folder = test.parent().and_then(|deps| deps.parent());
@@ -19,7 +20,7 @@ fn henge() -> Option<PathBuf> {
 #[test]
 fn kills_and_stops_lose_nothing() {
     let Some(henge) = henge() else {
-        // Only where this crate is tested alone.
+        // Only when this crate is tested alone.
         eprintln!("NOT CHECKED: no henge binary beside this test: cargo build -p henge");
         return;
     };
@@ -49,7 +50,7 @@ fn kills_and_stops_lose_nothing() {
     let faults = line["faults"].as_object().expect("faults by kind");
     let bit: u64 = faults.values().filter_map(|f| f["bit"].as_u64()).sum();
     assert_eq!(bit, 3, "{line}");
-    // What the status says within a second, and what a log says on the way, is for soaks on a quiet machine.
+    // The status within a second and the log messages are for soaks on a quiet machine.
     let findings = line["findings"].as_array().expect("findings").iter();
     let bad: Vec<&serde_json::Value> = findings
         .filter(|finding| finding["sort"] != "status" && finding["sort"] != "noise")

@@ -1,10 +1,11 @@
-//! Time, handed down. The state machines never see it: they get `proposed_at_ms` in a header.
+//! Time as a dependency. The state machines never read a clock: `proposed_at_ms` in a command's
+//! header is their time.
 
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where a component reads the time.
+/// The source of a component's time.
 pub trait Clock: Debug + Send + Sync + 'static {
     /// Milliseconds since the Unix epoch. May jump in either direction: never measure with it.
     fn unix_ms(&self) -> u64;
@@ -12,12 +13,12 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn instant(&self) -> Instant;
 }
 
-/// The machine's own clocks.
+/// The operating system's clocks.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct SystemClock;
 
 impl SystemClock {
-    /// A shared handle, as components take it.
+    /// A shared handle of the clock.
     pub fn shared() -> Arc<dyn Clock> {
         Arc::new(Self)
     }

@@ -1,17 +1,17 @@
-//! Places where a test may end the process: between two steps whose order matters.
+//! Failpoints: a test ends the process between two steps whose order matters.
 //!
-//! The same files switch states on that a test wants to last, such as a cut network.
+//! The same files switch on states that last, such as a cut network.
 //!
-//! Nothing is armed unless the node was told so at its start, and then only until it was hit once.
-//! A hit ends the process as `kill -9` would: no destructor, no flush.
+//! Failpoints work only in a node that was started with them enabled. A hit removes the file of the
+//! failpoint and ends the process as `kill -9` would: no destructor, no flush.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 static ARMED: OnceLock<PathBuf> = OnceLock::new();
 
-/// From now on [`hit`] looks into this directory: a file named like the failpoint arms it, and is
-/// removed when it is hit, so that the next start runs through.
+/// Enables failpoints from this directory: a file arms the failpoint of its name. A hit removes the
+/// file, so that the next start runs through.
 pub fn arm_from(dir: PathBuf) {
     // The second call of a process changes nothing: tests of one process share the directory.
     ARMED.set(dir).ok();
@@ -24,7 +24,7 @@ pub fn hit(name: &'static str) {
     }
 }
 
-/// Whether the failpoint is armed: for states rather than moments. It stays so until the file is removed.
+/// Whether the failpoint is armed; for states that last. A state ends when its file is removed.
 pub fn is_armed(name: &'static str) -> bool {
     ARMED.get().is_some_and(|dir| dir.join(name).is_file())
 }

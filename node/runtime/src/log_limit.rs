@@ -1,9 +1,9 @@
-//! Log lines that somebody outside can cause as often as they like.
+//! A rate limit for log lines that clients can cause.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Lets so many lines of one kind through in a window of time, and counts the rest.
+/// Admits a number of lines of one kind in a window of time, and counts the rest.
 #[derive(Debug)]
 pub struct LogLimit {
     lines: u32,
@@ -32,7 +32,8 @@ impl LogLimit {
         }
     }
 
-    /// Whether a line may be written now: the number of those that were held back since the last one, to be said in it.
+    /// The number of lines held back since the last one, if a line may be written now. The line
+    /// names that number.
     pub fn admit(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let is_over = |began| now.saturating_duration_since(began) >= self.window;

@@ -1,8 +1,9 @@
 //! The task scope: every task, blocking job and thread of a node is started here and nowhere else.
 //!
-//! A scope has a name, a cancellation token and a count of what runs in it. Child scopes are cancelled
-//! with their parent. A task that panics is logged with its name; one declared [`OnPanic::EndProcess`]
-//! takes the process with it, because going on without it would be worse than a restart.
+//! A scope has a name, a cancellation token and a count of its tasks. Child scopes are cancelled
+//! with their parent. A task that panics is logged with its name. A task declared
+//! [`OnPanic::EndProcess`] ends the process too, because a restart is better than going on without
+//! it.
 
 use std::future::Future;
 use std::io;
@@ -15,16 +16,16 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// What a panic in a task means for the process.
+/// The effect of a task's panic on the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OnPanic {
-    /// The task served one request or one peer: log it and go on.
+    /// The task served one request or one peer: the panic is logged.
     Log,
-    /// The node cannot be trusted without this task: end the process, a restart recovers.
+    /// The node cannot be trusted without this task: the process ends, and a restart recovers.
     EndProcess,
 }
 
-/// Where tasks are started. Cloning shares the scope.
+/// A scope of tasks. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Scope {
     name: Arc<str>,
@@ -35,7 +36,8 @@ pub struct Scope {
 }
 
 impl Scope {
-    /// A root scope on the runtime `handle`, with at most `blocking_jobs_max` blocking jobs at once.
+    /// A root scope on the runtime `handle`, with at most `blocking_jobs_max` blocking jobs at
+    /// once.
     pub fn root(name: &str, handle: Handle, blocking_jobs_max: usize) -> Self {
         Self {
             name: name.into(),
@@ -90,7 +92,8 @@ impl Scope {
     /// Runs blocking work on the bounded pool and waits for its result.
     ///
     /// # Errors
-    /// When the job panicked; the job's own result is returned as it is. Never returns when the runtime goes away.
+    /// When the job panicked; the job's own result is returned unchanged. Never returns when the
+    /// runtime shuts down.
     #[allow(
         clippy::disallowed_methods,
         reason = "this is the one place that starts blocking jobs"
@@ -111,8 +114,8 @@ impl Scope {
         });
         match job.await {
             Ok(result) => Ok(result),
-            // Only a runtime that goes away drops a job, and the caller goes with it: an error would be taken for one of
-            // the disk.
+            // Only a runtime that shuts down drops a job, and the caller ends with it: an error
+            // would look like one of the disk.
             Err(error) if error.is_cancelled() => std::future::pending().await,
             Err(error) => Err(io::Error::other(format!(
                 "blocking job {name} died: {error}"
@@ -120,7 +123,8 @@ impl Scope {
         }
     }
 
-    /// Runs `future` on this scope's runtime, wherever the caller runs, and waits for its result.
+    /// Runs `future` on this scope's runtime and waits for its result. The caller may be on another
+    /// runtime.
     ///
     /// # Errors
     /// When the scope was cancelled or the future panicked.
@@ -131,7 +135,7 @@ impl Scope {
     {
         let (result, received) = tokio::sync::oneshot::channel();
         self.spawn(name, OnPanic::Log, async move {
-            // The caller may have gone away meanwhile.
+            // The caller may have been dropped meanwhile.
             result.send(future.await).ok();
         });
         received

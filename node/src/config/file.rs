@@ -1,4 +1,4 @@
-//! `node.toml` as it is written, every key optional, and the variables that stand in for its keys.
+//! The text of `node.toml`, every key optional, and the variables that override its keys.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::units::{Interval, Size, Span};
 
-/// The file.
+/// The whole file.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct File {
@@ -106,11 +106,11 @@ pub(crate) struct Log {
     pub(crate) format: Option<LogFormat>,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Text,
     /// One JSON object a line.
@@ -129,7 +129,7 @@ impl FromStr for LogFormat {
     }
 }
 
-/// A variable that wins over a key of the file.
+/// A variable that overrides a key of the file.
 pub(crate) struct Variable {
     pub(crate) name: &'static str,
     pub(crate) set: fn(&mut File, &str) -> Result<(), String>,
@@ -142,7 +142,7 @@ fn parse<T: FromStr<Err: ToString>>(slot: &mut Option<T>, text: &str) -> Result<
 
 macro_rules! variables {
     ($($name:literal => $section:ident . $key:ident;)*) => {
-        /// Every variable. Founders have none: a list of tables has no place in one.
+        /// Every variable. Founders have none: a variable cannot hold a list of tables.
         pub(crate) const VARIABLES: &[Variable] = &[$(Variable {
             name: $name,
             set: |file, text| parse(&mut file.$section.$key, text),

@@ -1,4 +1,4 @@
-//! Durations and sizes as people write them: a number and its unit, never a bare number.
+//! Durations and sizes in a configuration: a number and its unit, never a bare number.
 
 use std::fmt;
 use std::str::FromStr;
@@ -82,12 +82,12 @@ impl Size {
     }
 }
 
-/// How often something is done: a duration, or `off`.
+/// An interval: a duration, or `off`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Interval {
     /// Never.
     Off,
-    /// So often.
+    /// With this duration.
     Every(Span),
 }
 

@@ -1,4 +1,4 @@
-//! What `henge dev` keeps on disk.
+//! The files of `henge dev`.
 //!
 //! ```text
 //! DIR/dev.toml        how the cluster was made; DIR is ours only if it is there
@@ -6,7 +6,8 @@
 //! DIR/ca.pem, ca.key  the cluster's authority
 //! DIR/admin.token     the administrator's token
 //! DIR/cluster.json    once all nodes are ready
-//! DIR/n1/…            node 1: node.toml, identity.toml, ca.pem, node.pem, node.key, henge.log, henge.pid
+//! DIR/n1/…            node 1: node.toml, identity.toml, ca.pem, node.pem, node.key,
+//!                     henge.log, henge.pid
 //! ```
 
 use std::fmt::Write as _;
@@ -32,16 +33,16 @@ const NODES: u64 = 3;
 const SHARDS: u32 = 8;
 const BASE_PORT: u16 = 7400;
 
-/// Why the folder cannot be used.
+/// The reasons to refuse the folder.
 #[derive(Debug, Error)]
 pub(crate) enum LayoutError {
     /// A file or folder cannot be used.
     #[error("cannot use {path}: {source}")]
     Io { path: PathBuf, source: io::Error },
-    /// Something else lives there.
+    /// It holds other files.
     #[error("{path} holds files, but no cluster of `henge dev`: choose another --dir")]
     NotOurs { path: PathBuf },
-    /// A cluster of another shape lives there.
+    /// It holds a cluster of another shape.
     #[error(
         "{path} holds a cluster with {key} {has}, not {asked}: leave out --{flag}, choose another --dir, \
          or delete that cluster with --reset"
@@ -53,17 +54,17 @@ pub(crate) enum LayoutError {
         has: u64,
         asked: u64,
     },
-    /// Another supervisor is at work.
+    /// Another supervisor runs in it.
     #[error("another `henge dev` runs in {path}: stop it, or choose another --dir and --base-port")]
     Supervised { path: PathBuf },
-    /// A node lives on from an earlier run.
+    /// A node of an earlier run still runs.
     #[error("node {node} in {path} still runs: stop it{} and try again", with(*.pid))]
     NodeRuns {
         path: PathBuf,
         node: NodeId,
         pid: Option<u32>,
     },
-    /// The settings are not what was written.
+    /// The settings file is wrong.
     #[error("{path} is wrong: {detail}")]
     Settings { path: PathBuf, detail: String },
     /// A certificate cannot be made.
@@ -78,7 +79,7 @@ fn with(pid: Option<u32>) -> String {
     pid.map_or_else(String::new, |pid| format!(" with `kill {pid}`"))
 }
 
-/// How a cluster was made.
+/// The settings that a cluster was made with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Settings {
@@ -94,18 +95,18 @@ impl Settings {
     }
 }
 
-/// A cluster on disk, kept by this process.
+/// A cluster on disk, locked by this process.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    /// Absolute.
+    /// An absolute path.
     pub(crate) dir: PathBuf,
     pub(crate) settings: Settings,
-    /// Held, not read: the lock goes with the file.
+    /// Held, not read: the lock ends with the file.
     _lock: File,
 }
 
 impl Layout {
-    /// The cluster that lies in the folder, or a new one.
+    /// Opens the cluster in the folder, or makes a new one.
     pub(crate) fn prepare(args: &Dev) -> Result<Self, LayoutError> {
         let dir = std::path::absolute(&args.dir).map_err(at(&args.dir))?;
         if let Some(layout) = Self::open(&dir)? {
@@ -126,7 +127,7 @@ impl Layout {
         Self::open(&dir)?.ok_or(LayoutError::NotOurs { path: dir })
     }
 
-    /// `None` where there is nothing yet.
+    /// `None` if the folder is missing or empty.
     fn open(dir: &Path) -> Result<Option<Self>, LayoutError> {
         let path = dir.join(SETTINGS_FILE);
         let text = match fs::read_to_string(&path) {
@@ -235,7 +236,8 @@ fn lock(dir: &Path) -> Result<File, LayoutError> {
     }
 }
 
-/// Makes a cluster beside its place and moves it there: whoever is interrupted leaves none half made.
+/// Makes a cluster in a temporary folder and renames that to `dir`: an interruption leaves no
+/// half-made cluster there.
 fn create(dir: &Path, args: &Dev) -> Result<(), LayoutError> {
     let parent = dir.parent().unwrap_or(dir);
     fs::create_dir_all(parent).map_err(at(parent))?;
@@ -252,7 +254,7 @@ fn create(dir: &Path, args: &Dev) -> Result<(), LayoutError> {
     };
     fill(unfinished.path(), &settings)?;
     fs::rename(unfinished.path(), dir).map_err(at(dir))?;
-    // It has moved: there is nothing left to delete.
+    // The folder was renamed: there is nothing left to delete.
     drop(unfinished.keep());
     File::open(parent)
         .and_then(|parent| parent.sync_all())

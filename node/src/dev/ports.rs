@@ -1,4 +1,4 @@
-//! Which node listens where, and whether it can.
+//! The ports of each node, and whether they are free.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
@@ -8,10 +8,10 @@ use thiserror::Error;
 
 use super::layout::Settings;
 
-/// A port that a node needs and does not get.
+/// A port that a node needs and cannot use.
 #[derive(Debug, Error)]
 pub(crate) enum PortError {
-    /// Somebody listens there.
+    /// Another program listens on it.
     #[error(
         "port {} on {} is in use, and node {node} needs it for {purpose}: stop what listens there, \
          or make another cluster with another --dir and --base-port",
@@ -23,7 +23,7 @@ pub(crate) enum PortError {
         node: NodeId,
         purpose: &'static str,
     },
-    /// It cannot be listened on for another reason.
+    /// Listening fails for another reason.
     #[error("cannot listen on {address} for node {node}'s {purpose}: {source}")]
     Refused {
         address: SocketAddr,
@@ -38,7 +38,7 @@ pub(crate) fn http(base: u16, node: NodeId) -> SocketAddr {
     at(base, node, 0)
 }
 
-/// Node `node`'s cluster listener, TCP and UDP. The twenty ports before belong to SSH.
+/// Node `node`'s cluster listener, TCP and UDP. The twenty ports before it are reserved for SSH.
 pub(crate) fn rpc(base: u16, node: NodeId) -> SocketAddr {
     at(base, node, 40)
 }
@@ -51,8 +51,8 @@ fn at(base: u16, node: NodeId, offset: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-/// Looks whether every port is free. Another program may still take one before the node does: the node's
-/// log then says so.
+/// Checks that every port is free. Another program may still take one before the node does: the
+/// node's log then has the error.
 pub(crate) fn check(settings: &Settings) -> Result<(), PortError> {
     for node in settings.nodes() {
         let (http, rpc) = (

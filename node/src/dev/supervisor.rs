@@ -25,16 +25,16 @@ use crate::data_dir;
 use crate::say;
 use crate::signals::StopSignals;
 
-/// For a node to say that it is ready, counted from the last sign of progress. Generous: a debug build on a busy machine
-/// elects slowly.
+/// The time for a node to become ready, from the last sign of progress. Generous: elections are
+/// slow in a debug build on a busy machine.
 const READY_DEADLINE: Duration = Duration::from_secs(120);
-/// For a node to stop after it was asked to.
+/// The time for a node to stop after SIGTERM.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
-/// Between two lines about the same node's start.
+/// The interval of lines about one node's start.
 const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
-/// Between two looks at something that cannot be waited for.
+/// The poll interval of conditions without an event.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-/// Of a log, to explain why its node failed.
+/// Lines of a failed node's log in the error.
 const TAIL_LINES: usize = 20;
 const TAIL_BYTES: u64 = 16 * 1024;
 
@@ -46,7 +46,7 @@ pub(crate) struct Supervisor {
 }
 
 impl Supervisor {
-    /// `program` is what a node is started with: this binary.
+    /// `program` is the binary of the nodes: this one.
     pub(crate) fn new(layout: Layout, program: PathBuf) -> Self {
         Self {
             layout,
@@ -55,7 +55,7 @@ impl Supervisor {
         }
     }
 
-    /// Runs the cluster until a signal ends it. Nodes are left to none: whatever ends this ends them.
+    /// Runs the cluster until a signal or an error ends it, and stops all nodes.
     pub(crate) async fn run(mut self) -> anyhow::Result<()> {
         let mut signals = StopSignals::install().context("cannot take signals")?;
         let outcome = tokio::select! {
@@ -126,7 +126,8 @@ impl Supervisor {
             // Ctrl-C reaches this process alone: it stops the nodes in order.
             .process_group(0);
         for name in config::variables() {
-            // One address for all nodes would be one too few. Their logs can be talked about together.
+            // An address in the environment would be the same for all nodes. Settings of the log
+            // may be shared.
             if !name.starts_with("HENGE_LOG_") {
                 command.env_remove(name);
             }
@@ -136,7 +137,7 @@ impl Supervisor {
             .with_context(|| format!("cannot start node {node}"))
     }
 
-    /// Whether all became ready; `false` when none made progress for too long.
+    /// Waits until all nodes are ready; `false` after [`READY_DEADLINE`] without progress of any.
     async fn wait_until_ready(&mut self) -> anyhow::Result<bool> {
         let clock = SystemClock;
         let mut progress_at = clock.instant();
@@ -185,7 +186,7 @@ impl Supervisor {
         }
     }
 
-    /// Waits for a node to end; for ever where none is left.
+    /// Waits for a node to end; forever if there is none.
     async fn next_exit(&mut self) -> anyhow::Result<(NodeId, ExitStatus)> {
         if self.children.is_empty() {
             return std::future::pending().await;
@@ -224,7 +225,7 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Says what there is now, and what to do with it. Programs wait for the last line.
+    /// Prints the cluster's addresses and the next commands. Programs wait for the last line.
     fn tell(&self) {
         let settings = &self.layout.settings;
         let urls: Vec<String> = settings
@@ -271,7 +272,7 @@ ready",
         ));
     }
 
-    /// Asks every node to stop, those brought back by hand too, and ends what does not.
+    /// Sends SIGTERM to every node, those restarted by hand too, and kills those that do not stop.
     async fn stop(&mut self) -> anyhow::Result<()> {
         self.signal_all(Signal::TERM);
         match tokio::time::timeout(STOP_DEADLINE, self.wait_until_gone()).await {
@@ -287,7 +288,7 @@ ready",
         let mut failed = Vec::new();
         while !self.children.is_empty() {
             let (node, status) = self.next_exit().await?;
-            // One that was still loading ends by the signal itself: it had not begun anything.
+            // A node that is still loading ends by the signal itself: it has not begun any work.
             let by_signal = status.signal() == Some(Signal::TERM.as_raw());
             if !status.success() && !by_signal {
                 failed.push(format!("node {node} {} instead of stopping", how(status)));
@@ -302,7 +303,7 @@ ready",
         bail!("{}; logs:\n{}", failed.join("; "), self.tails())
     }
 
-    /// Ends what is left without asking.
+    /// Kills the nodes that still run.
     fn kill(&self, why: &str) -> anyhow::Result<()> {
         let killed = self.signal_all(Signal::KILL);
         if killed.is_empty() {
@@ -312,8 +313,8 @@ ready",
         bail!("killed {}: {why}", nodes.join(", "))
     }
 
-    /// Signals the children, and whatever process holds the lock of a node's directory and has written
-    /// its pid there. Answers whom it reached.
+    /// Signals each node: the child, or else the process that holds the lock of the node's
+    /// directory and has written its pid there. Returns the nodes that were reached.
     fn signal_all(&self, signal: Signal) -> Vec<NodeId> {
         let mut reached = Vec::new();
         for node in self.layout.settings.nodes() {
@@ -327,7 +328,7 @@ ready",
                 .or_else(by_hand)
                 .and_then(|pid| i32::try_from(pid).ok())
                 .and_then(Pid::from_raw);
-            // One that is gone meanwhile needs no signal.
+            // A process that has ended meanwhile needs no signal.
             if pid.is_some_and(|pid| kill_process(pid, signal).is_ok()) {
                 reached.push(node);
             }
@@ -349,8 +350,8 @@ ready",
     }
 }
 
-/// Whether a node did something since it was looked at last: it is ready, or its start moved. Reasons that come and go,
-/// such as elections, are no progress.
+/// Whether a node made progress since the last poll: it is ready, or its start advanced. Reasons
+/// that come and go, such as elections, are no progress.
 fn is_progress(readiness: &Readiness) -> bool {
     match readiness {
         Readiness::Ready => true,
@@ -359,7 +360,8 @@ fn is_progress(readiness: &Readiness) -> bool {
     }
 }
 
-/// Says how a node's start stands; one that moves says something new at every look, and is told of now and then.
+/// Prints the state of a node's start. Progress changes the text at every poll: it is printed once
+/// in [`PROGRESS_INTERVAL`] at most.
 fn say_change(
     node: NodeId,
     readiness: &Readiness,
@@ -369,7 +371,7 @@ fn say_change(
     let why = match readiness {
         Readiness::Ready => return say(&format!("node {node} is ready")),
         Readiness::NotYet(why) => why,
-        // It has not come to its listener yet, and how it says so is no news.
+        // The listener is not open yet, and the error of the connection is no news.
         Readiness::Silent(_) => return,
     };
     let last = said.get(&node);
@@ -388,7 +390,7 @@ fn how(status: ExitStatus) -> String {
     }
 }
 
-/// The last lines of a log, or why they cannot be had.
+/// The last lines of a log, or the reason why they cannot be read.
 fn tail(path: &PathBuf) -> String {
     let read = || -> io::Result<String> {
         let mut file = File::open(path)?;

@@ -1,4 +1,4 @@
-//! One plain bare repository out of a shard's state and the packs on the disk.
+//! One plain bare repository from a shard's state and the packs on the disk.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,13 +13,13 @@ use henge_types::{NetworkId, ObjectFormat, ObjectId, PackId, ShardRepo};
 
 use super::copy;
 
-/// Refs without an object that a report names before it only counts them.
+/// Refs without an object that a report names; further ones are only counted.
 const REFS_NAMED_MAX: usize = 20;
 /// A version 2 index: signature and version, then 256 counts of four bytes, then the object ids.
 const IDX_SIGNATURE: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 const IDX_NAMES_AT: usize = 8 + 256 * 4;
 
-/// Where packs may lie.
+/// A source of packs.
 #[derive(Debug)]
 pub(super) enum Source {
     /// The object stores of the fork networks.
@@ -41,27 +41,27 @@ impl Source {
     }
 }
 
-/// What repositories are written from.
+/// The input for all repositories.
 #[derive(Debug)]
 pub(super) struct Work {
-    /// In the order in which they are tried.
+    /// In the order of the attempts.
     pub(super) sources: Vec<Source>,
-    /// Reads packs through.
+    /// Verifies packs.
     pub(super) store: ObjectStore,
 }
 
-/// What became of one repository.
+/// The result of one repository.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     refs: usize,
     packs: usize,
     bytes: u64,
-    /// What is missing, one sentence each; none where it is whole.
+    /// The missing parts, one sentence each; empty for a whole repository.
     pub(super) missing: Vec<String>,
 }
 
 impl Report {
-    /// A repository of which there is nothing.
+    /// A repository without any data.
     pub(super) fn absent(reason: String) -> Self {
         Self {
             missing: vec![reason],
@@ -69,7 +69,7 @@ impl Report {
         }
     }
 
-    /// The repository's line. Without all of the log nobody knows what was pushed last.
+    /// The repository's line. If the log was not read in whole, the last pushes are unknown.
     pub(super) fn line(&self, name: &str, log: LogExtent) -> String {
         let state = match (self.missing.is_empty(), log) {
             (true, LogExtent::Whole) => "whole",
@@ -86,7 +86,7 @@ impl Report {
 }
 
 impl Work {
-    /// Writes the repository; what is missing is in the report.
+    /// Writes the repository; the report has the missing parts.
     ///
     /// # Errors
     /// When `path` cannot be written.
@@ -119,7 +119,7 @@ impl Work {
         Ok(report)
     }
 
-    /// Copies a pack and reads the copy through: the inner error says why no source has it whole.
+    /// Copies a pack and verifies the copy. The inner error says why no source has it whole.
     fn copy_pack(
         &self,
         network: &NetworkId,
@@ -194,7 +194,7 @@ fn unreadable(path: &Path, error: &io::Error) -> String {
     format!("{} cannot be read: {error}", path.display())
 }
 
-/// Notes the refs whose object is in none of the packs.
+/// Reports the refs whose object is in none of the packs.
 fn without_object(
     packs: &Path,
     refs: &BTreeMap<&str, ObjectId>,
@@ -219,7 +219,7 @@ fn without_object(
     Ok(())
 }
 
-/// Whether an index of version 2 names the object.
+/// Whether an index of version 2 has the object.
 fn has_object(idx: &[u8], object: &ObjectId) -> bool {
     let id = object.as_bytes();
     let count_at = |place: usize| {
@@ -268,7 +268,7 @@ fn write_refs(path: &Path, refs: &BTreeMap<&str, ObjectId>, repo: &ShardRepo) ->
     for (name, text) in [
         ("packed-refs", packed.as_str()),
         ("config", config),
-        // HEAD comes last: with it the directory is a repository.
+        // HEAD comes last: it makes the directory a repository.
         ("HEAD", head.as_str()),
     ] {
         let mut file = File::create(path.join(name))?;
@@ -285,7 +285,8 @@ fn write_refs(path: &Path, refs: &BTreeMap<&str, ObjectId>, repo: &ShardRepo) ->
 mod tests {
     use super::*;
 
-    /// A log went back by a segment that could not be read, and every repository was called whole.
+    /// Regression: a log ended before a segment that could not be read, and every repository was
+    /// reported as whole.
     #[test]
     fn nothing_is_whole_without_the_log() {
         let whole = Report::default();

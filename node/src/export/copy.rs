@@ -1,4 +1,4 @@
-//! Copying off a disk that may be failing: what cannot be read is told from what cannot be written.
+//! Copies from a disk that may be failing: read errors and write errors are separate.
 
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Read, Write};
@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, ensure};
 
-/// Read at once.
+/// Bytes of one read.
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Copies a file durably. The inner error says why it cannot be read; nothing is left of it at `to` then.
+/// Copies a file durably. The inner error is the source's; then no file is left at `to`.
 ///
 /// # Errors
 /// When `to` cannot be written.
@@ -45,21 +45,21 @@ fn pour(source: &mut impl Read, target: &mut impl Write) -> io::Result<io::Resul
     }
 }
 
-/// Bytes that are given up together: a page, as file systems read.
+/// The unit of unreadable bytes: a page, as file systems read.
 const BLOCK_BYTES: usize = 4096;
-/// Places of one file that are named.
+/// Unreadable blocks of one file that are named.
 const HOLES_NAMED: usize = 5;
 
-/// What becomes of a file that cannot be read whole.
+/// The treatment of a file that cannot be read in whole.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Holes {
-    /// It is left out.
+    /// The file is left out.
     LeftOut,
-    /// It is copied, with zeros for what cannot be read.
+    /// The file is copied, with zeros for unreadable blocks.
     Zeros,
 }
 
-/// Bytes at an offset.
+/// Reads at an offset.
 trait ReadAt {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
 }
@@ -75,7 +75,7 @@ impl ReadAt for File {
 struct Unread {
     /// Their offsets, ascending.
     offsets: Vec<u64>,
-    /// Why the first one could not.
+    /// The error of the first one.
     error: io::Error,
 }
 
@@ -96,7 +96,7 @@ impl Unread {
     }
 }
 
-/// Reads as much as there is; less than the buffer only at the end.
+/// Fills the buffer; partly only at the end of the file.
 fn fill(source: &impl ReadAt, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
     let mut filled = 0;
     while let Some(left) = buffer.get_mut(filled..).filter(|left| !left.is_empty()) {
@@ -110,7 +110,7 @@ fn fill(source: &impl ReadAt, buffer: &mut [u8], offset: u64) -> io::Result<usiz
     Ok(filled)
 }
 
-/// Copies `bytes` bytes, with zeros for blocks that cannot be read.
+/// Copies `bytes` bytes, with zeros for unreadable blocks.
 ///
 /// # Errors
 /// The target's.
@@ -147,7 +147,8 @@ fn patch(source: &impl ReadAt, bytes: u64, target: &mut impl Write) -> io::Resul
     Ok(unread)
 }
 
-/// Copies a file with zeros for what cannot be read, durably. The inner error says why it cannot be opened.
+/// Copies a file durably, with zeros for unreadable blocks. The inner error says why it cannot be
+/// opened.
 fn patched(from: &Path, to: &Path) -> anyhow::Result<io::Result<Option<Unread>>> {
     let context = || format!("cannot write {}", to.display());
     let opened = File::open(from).and_then(|file| Ok((file.metadata()?.len(), file)));
@@ -161,8 +162,8 @@ fn patched(from: &Path, to: &Path) -> anyhow::Result<io::Result<Option<Unread>>>
     Ok(Ok(unread))
 }
 
-/// Copies a directory with everything in it, nothing where there is nothing. What cannot be read is named in `unreadable`, a
-/// sentence for each file.
+/// Copies a directory recursively; a missing one becomes an empty one. Each unreadable file adds a
+/// sentence to `unreadable`.
 ///
 /// # Errors
 /// When `to` cannot be written.
@@ -215,7 +216,7 @@ pub(super) fn tree(
     Ok(())
 }
 
-/// Refuses a destination that lies in the data directory: nothing in that is changed.
+/// Refuses a destination in the data directory: nothing in that is changed.
 pub(super) fn check_outside(dir: &Path, dest: &Path) -> anyhow::Result<()> {
     let inside = resolved(dest)?.starts_with(resolved(dir)?);
     ensure!(
@@ -227,7 +228,7 @@ pub(super) fn check_outside(dir: &Path, dest: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The path without links, as far as it exists.
+/// The path with its links resolved, as far as it exists.
 fn resolved(path: &Path) -> anyhow::Result<PathBuf> {
     let context = || format!("cannot look up {}", path.display());
     let path = std::path::absolute(path).with_context(context)?;
@@ -257,7 +258,7 @@ fn resolved(path: &Path) -> anyhow::Result<PathBuf> {
 mod tests {
     use super::*;
 
-    /// Gives some bytes and then fails, as a disk with a bad block does.
+    /// Returns some bytes and then fails, like a disk with a bad block.
     struct Failing(usize);
 
     impl Read for Failing {
@@ -271,7 +272,7 @@ mod tests {
         }
     }
 
-    /// Takes so many bytes, as a full disk does.
+    /// Accepts some bytes, like a full disk.
     struct Full(usize);
 
     impl Write for Full {
@@ -286,7 +287,7 @@ mod tests {
         }
     }
 
-    /// One file that could not be read ended the export of everything.
+    /// Regression: one file that could not be read ended the export of everything.
     #[test]
     fn what_cannot_be_read_is_told_from_what_cannot_be_written() {
         let read = pour(&mut Failing(3_000_000), &mut io::sink()).expect("is written");
@@ -296,7 +297,7 @@ mod tests {
         assert_eq!(copied.expect("is read"), 100);
     }
 
-    /// A file of ones with bad places.
+    /// A file of ones with unreadable offsets.
     struct Scratched {
         bytes: usize,
         bad: &'static [usize],
@@ -315,7 +316,7 @@ mod tests {
         }
     }
 
-    /// One bad block cost the segment of the log, and with it every push in it.
+    /// Regression: one bad block lost a segment of the log, and with it every push in it.
     #[test]
     fn a_bad_block_costs_a_block() {
         let block = BLOCK_BYTES as u64;

@@ -1,9 +1,10 @@
-//! The places of connections, and who gives one up when there is none.
+//! The permits of connections, and the eviction of idle connections.
 //!
-//! When all places are taken, a newcomer gets the place of a connection that has no request under way: of the address with the
-//! most connections, the one that has been without for the longest. So whoever opens many connections keeps nobody else
-//! out, and a proxy may hold as many as it likes while nobody else comes. For the case that all connections are at work a few
-//! places are kept for those that ask how the node stands.
+//! When all permits are taken, a new connection gets the permit of an idle one. Among the addresses
+//! with an idle connection, the one with the most connections loses the connection that has been
+//! idle for the longest time. Example: a client that opens many connections keeps no other client
+//! out, and a proxy may hold all permits while no other client comes. A few permits are reserved
+//! for health requests, for the case that all connections are at work.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
-/// By the clock of the runtime, which tests pause.
+/// The time by the runtime's clock, which tests pause.
 #[expect(
     clippy::disallowed_methods,
     reason = "tokio's clock is the runtime's, and stands still in tests that say so"
@@ -25,21 +26,21 @@ pub(super) fn now() -> Instant {
     Instant::now()
 }
 
-/// Bits of an IPv6 address that tell one client from another: hosts get whole networks of 64 bits.
+/// Bits of an IPv6 address that identify a client: a host gets a whole network of 64 bits.
 const IPV6_PREFIX: u32 = 64;
 
-/// How many places there are.
+/// The numbers of permits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bounds {
     /// Connections at once.
     pub(super) max: usize,
-    /// More of them that may only ask how the node stands.
+    /// Further connections, for `/healthz`, `/readyz` and `/metrics` only.
     pub(super) kept: usize,
-    /// What of these one address may have.
+    /// The share of one address in these.
     pub(super) kept_per_address: usize,
 }
 
-/// The places; clones share them.
+/// The permits; clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Door {
     shared: Arc<Shared>,
@@ -56,33 +57,33 @@ struct Shared {
 struct State {
     next: u64,
     connections: BTreeMap<u64, Connection>,
-    /// Connections in the places that are kept, and the clients that they are counted by.
+    /// Connections with a reserved permit, and the clients that they count for.
     kept: BTreeMap<u64, IpAddr>,
 }
 
 #[derive(Debug)]
 struct Connection {
     address: IpAddr,
-    /// Requests that are not answered to their last byte.
+    /// Requests whose response is not complete.
     requests: usize,
-    /// Since when there is none.
+    /// The beginning of the idle time, if there are none.
     idle_since: Instant,
     leave: CancellationToken,
 }
 
-/// What a newcomer gets.
+/// The result for a new connection.
 #[derive(Debug)]
 pub(super) enum Entered {
-    /// A place.
+    /// A permit.
     Place(Place),
-    /// One of the few that are kept for those that ask how the node stands.
+    /// A permit reserved for health requests.
     Kept(KeptPlace),
-    /// Nothing.
+    /// No permit.
     Full,
 }
 
 impl Door {
-    /// A door with so many places.
+    /// A door with these bounds.
     pub(super) fn new(bounds: Bounds) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -93,7 +94,7 @@ impl Door {
         }
     }
 
-    /// Lets a connection in.
+    /// Admits a connection. If all permits are taken, an idle connection is evicted for it.
     pub(super) fn enter(&self, address: IpAddr) -> Entered {
         let client = client_of(address);
         let bounds = &self.shared.bounds;
@@ -137,7 +138,7 @@ impl Door {
         })
     }
 
-    /// Waits until all connections are gone; `false` when the deadline passed first.
+    /// Waits until all connections have ended; `false` when the deadline passed first.
     pub(super) async fn all_left(&self, deadline: Duration) -> bool {
         self.shared.places.close();
         let left = tokio::time::timeout(deadline, self.shared.places.wait());
@@ -159,7 +160,7 @@ impl State {
         id
     }
 
-    /// Whether one of the places that are kept is left for this client.
+    /// Whether a reserved permit is left for this client.
     fn has_kept_place(&self, bounds: &Bounds, client: IpAddr) -> bool {
         let of_client = self.kept.values().filter(|other| **other == client);
         self.kept.len() < bounds.kept && of_client.count() < bounds.kept_per_address
@@ -169,7 +170,8 @@ impl State {
         metrics::connections(self.connections.len(), self.kept.len());
     }
 
-    /// The connection that gives its place up: idle, of the address with the most connections, for the longest time.
+    /// The connection to evict: an idle one, of the address with the most connections, idle for the
+    /// longest time.
     fn who_leaves(&self) -> Option<u64> {
         let mut of_address: HashMap<IpAddr, usize> = HashMap::new();
         for connection in self.connections.values() {
@@ -188,7 +190,7 @@ impl State {
     }
 }
 
-/// What counts as one client.
+/// The address that a client is counted by.
 pub(super) fn client_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
@@ -199,7 +201,7 @@ pub(super) fn client_of(address: IpAddr) -> IpAddr {
     }
 }
 
-/// The place of one connection; clones share it, and it is free when the last of them is gone.
+/// The permit of one connection; clones share it, and the last one frees it.
 #[derive(Debug, Clone)]
 pub(super) struct Place {
     inside: Arc<Inside>,
@@ -219,12 +221,12 @@ impl Place {
         self.inside.id
     }
 
-    /// Cancelled when the place was given to somebody else.
+    /// Cancelled when the connection is evicted.
     pub(super) fn leave(&self) -> &CancellationToken {
         &self.inside.leave
     }
 
-    /// A request began; it is under way until the result is dropped.
+    /// Notes that a request began; it is under way until the result is dropped.
     pub(super) fn begin(&self) -> UnderWay {
         self.change(|connection| connection.requests += 1);
         UnderWay(self.clone())
@@ -246,7 +248,7 @@ impl Drop for Inside {
     }
 }
 
-/// A request that is not answered to its last byte.
+/// A request whose response is not complete.
 #[derive(Debug)]
 pub(super) struct UnderWay(Place);
 
@@ -259,7 +261,7 @@ impl Drop for UnderWay {
     }
 }
 
-/// One of the places that are kept for those that ask how the node stands.
+/// A permit reserved for health requests.
 #[derive(Debug)]
 pub(super) struct KeptPlace {
     shared: Arc<Shared>,
@@ -307,7 +309,7 @@ mod tests {
         }
     }
 
-    /// 1,024 sockets of one address that sent nothing shut the door for a minute.
+    /// Regression: 1,024 silent sockets of one address kept all other clients out for a minute.
     #[tokio::test(start_paused = true)]
     async fn the_address_with_the_most_connections_gives_its_longest_idle_one_up() {
         let door = door(4, 1);
@@ -354,7 +356,7 @@ mod tests {
         assert!(door.all_left(SECOND).await);
     }
 
-    /// 32 connections of one address held all places that are kept for those that watch the node.
+    /// Regression: 32 connections of one address held all permits reserved for health requests.
     #[tokio::test]
     async fn no_address_has_all_kept_places() {
         let door = Door::new(Bounds {

@@ -1,4 +1,4 @@
-//! What holds for every request that comes to the listener and for every answer that leaves it, whatever the route.
+//! Rules for every request to the listener and every response from it, on every route.
 
 use axum::Router;
 use axum::extract::{Request, State};
@@ -14,7 +14,7 @@ use http::{HeaderValue, StatusCode, Version};
 
 use super::refusals::{Refusal, Refusals};
 
-/// The router behind what holds for all of it.
+/// The router behind these rules.
 pub(super) fn guarded(router: Router, refusals: Refusals) -> Router {
     router.layer(middleware::from_fn_with_state(refusals, guard))
 }
@@ -35,7 +35,8 @@ async fn guard(State(refusals): State<Refusals>, request: Request, next: Next) -
             refused
         }
     };
-    // To browsers: nothing here is a page, to be guessed at, framed or followed from.
+    // For browsers: no response is a page. Its type is not guessed, it is not framed, and its links
+    // send no referrer.
     for (name, value) in [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
@@ -51,8 +52,8 @@ async fn guard(State(refusals): State<Refusals>, request: Request, next: Next) -
     response
 }
 
-/// A request says once, and in one way, which host it is for (RFC 9112, section 3.2). HTTP/1.0 and HTTP/2 need not say it
-/// in this header.
+/// A request names its host once and in one way (RFC 9112, section 3.2). HTTP/1.0 and HTTP/2 may
+/// omit this header.
 fn one_host(request: &Request) -> Result<(), &'static str> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (host, another) = (hosts.next(), hosts.next());

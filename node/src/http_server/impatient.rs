@@ -1,4 +1,4 @@
-//! A connection that breaks when its peer takes nothing of what is sent to it.
+//! An idle time-out for writes: the connection breaks when its peer reads nothing.
 
 use std::io;
 use std::pin::Pin;
@@ -11,17 +11,17 @@ use tokio::time::Sleep;
 
 use super::refusals::{Client, Refusal};
 
-/// For how long a peer may take nothing.
+/// The idle time-out of writes.
 const REST_MAX: Duration = Duration::from_millis(limits::ANSWER_REST_MS_MAX);
 
-/// A connection whose writes fail with `TimedOut` when none of them could go on for [`limits::ANSWER_REST_MS_MAX`]. The system
-/// itself waits for ever for a peer that is there and does not read.
+/// A connection whose writes fail with `TimedOut` after [`limits::ANSWER_REST_MS_MAX`] without
+/// progress. The system itself waits forever for a peer that is connected and does not read.
 #[derive(Debug)]
 pub(super) struct Impatient<S> {
     inner: S,
-    /// Until it was noted that it takes nothing.
+    /// `None` once the time-out was counted.
     client: Option<Client>,
-    /// Set while the peer takes nothing.
+    /// The running time-out, while the peer reads nothing.
     patience: Option<Pin<Box<Sleep>>>,
 }
 
@@ -34,7 +34,7 @@ impl<S> Impatient<S> {
         }
     }
 
-    /// What came of a write, or the end of the patience.
+    /// The result of a write, or of the idle time-out.
     fn judge<T>(
         &mut self,
         cx: &mut Context<'_>,
@@ -120,7 +120,7 @@ mod tests {
 
     const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-    /// A clone that was paused held its connection and its place among the fetches for ever.
+    /// Regression: a paused clone held its connection and its permit for fetches forever.
     #[tokio::test(start_paused = true)]
     async fn a_client_that_takes_nothing_of_an_answer_is_left() {
         let (recorder, page) = MetricsHandle::recorder();

@@ -1,4 +1,4 @@
-//! The listener, asked byte by byte.
+//! The listener under requests of raw bytes.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -39,7 +39,7 @@ async fn start_with(places: Bounds) -> (HttpServer, Scope) {
     (server.expect("listens"), scope)
 }
 
-/// Sends these bytes on one connection, and gives all that comes back until it ends.
+/// Sends these bytes on one connection and returns all bytes that come back until its end.
 async fn answers(server: &HttpServer, bytes: &str) -> String {
     let mut stream = TcpStream::connect(server.address())
         .await
@@ -48,7 +48,7 @@ async fn answers(server: &HttpServer, bytes: &str) -> String {
     let mut answers = Vec::new();
     let reading = async {
         let mut piece = [0; 4096];
-        // A connection that is reset has said what it had to say.
+        // A reset is an end too.
         while let Ok(read @ 1..) = stream.read(&mut piece).await {
             answers.extend(&piece[..read]);
         }
@@ -58,7 +58,7 @@ async fn answers(server: &HttpServer, bytes: &str) -> String {
     String::from_utf8(answers).expect("text")
 }
 
-/// The statuses of all answers on one connection.
+/// The statuses of all responses on one connection.
 async fn statuses(server: &HttpServer, bytes: &str) -> Vec<u16> {
     let answers = answers(server, bytes).await;
     let begins = answers
@@ -86,7 +86,8 @@ async fn plain_requests_are_answered() {
     assert!(scope.shutdown(PATIENCE).await);
 }
 
-/// Each of these was answered, or read as another request than a proxy in front may have read.
+/// Regression: each of these was answered, or read as another request than a proxy in front may
+/// have read.
 #[tokio::test]
 async fn requests_that_can_be_read_in_two_ways_are_refused() {
     let (server, scope) = start().await;
@@ -113,7 +114,7 @@ async fn requests_that_can_be_read_in_two_ways_are_refused() {
         "POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: x\r\n\r\n",
         "POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ] {
-        // The last one would be answered if the refused one had been read in some other way.
+        // The last request would be answered if the refused one had been read in some other way.
         let alone = format!("{refused}{}", LAST.replace("GET /", "GET /who"));
         let seen = statuses(&server, &alone).await;
         assert_eq!(seen.first(), Some(&400), "{refused:?}: {seen:?}");
@@ -149,8 +150,8 @@ async fn every_answer_tells_browsers_what_it_is_not() {
     assert!(scope.shutdown(PATIENCE).await);
 }
 
-/// The connections that are kept for health were read with hyper's latitude, and their requests did not say where they came
-/// from.
+/// Regression: connections with a reserved permit were parsed with hyper's latitude, and their
+/// requests had no peer address.
 #[tokio::test]
 async fn kept_connections_are_as_strict_as_all_others() {
     let places = Bounds {
@@ -180,7 +181,7 @@ async fn kept_connections_are_as_strict_as_all_others() {
     assert!(scope.shutdown(PATIENCE).await);
 }
 
-/// Neither the page of metrics nor the log said that connections were refused or given away.
+/// Regression: neither the metrics nor the log showed that connections were refused or evicted.
 #[tokio::test]
 async fn refusals_are_counted() {
     let (recorder, page) = MetricsHandle::recorder();
@@ -192,7 +193,7 @@ async fn refusals_are_counted() {
             kept_per_address: kept,
         };
         let (server, scope) = start_with(places).await;
-        // Where there is one place, its connection is idle when the next one comes.
+        // With one permit, its connection is idle when the next one comes.
         let idle = match max {
             0 => None,
             _ => Some(TcpStream::connect(server.address()).await),
@@ -203,7 +204,7 @@ async fn refusals_are_counted() {
         assert!(scope.shutdown(PATIENCE).await);
     }
     let (server, scope) = start().await;
-    // Once by the bytes, once by the parser, and once by the Host header.
+    // Refused once for the bytes, once by the parser, and once for the Host header.
     for refused in [
         "GET / HTTP/1.1\r\nHost: h\n\r\n",
         "GET  / HTTP/1.1\r\nHost: h\r\n\r\n",

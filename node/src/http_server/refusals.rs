@@ -1,4 +1,5 @@
-//! What the listener refuses to a client, or ends because of it: counted, and told in the log with the client's address.
+//! Refused requests and ended connections of the listener: counted, and logged with the client's
+//! address.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -11,27 +12,27 @@ use henge_runtime::LogLimit;
 
 use super::door::{client_of, now};
 
-/// Log lines of one kind, in a minute.
+/// Log lines of one kind per minute.
 const LINES_PER_MINUTE: u32 = 10;
 
-/// What was refused or ended, and why.
+/// The kind of a refusal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
-    /// A connection without a request, for a newcomer: its address has the most of them.
+    /// An idle connection was evicted for a new one: its address has the most connections.
     Displaced,
-    /// A connection that was told to come again: all others are at work.
+    /// A connection got 503: all others are at work.
     Busy,
-    /// A connection that was closed without an answer: those that are kept for health were taken too.
+    /// A connection was closed without a response: the permits reserved for health were taken too.
     Full,
-    /// A connection of which no request came in time.
+    /// A connection sent no request in time.
     Late,
-    /// A request that is not plain HTTP, and its connection.
+    /// A request is not plain HTTP; its connection ends.
     Malformed,
-    /// A connection whose client took nothing of an answer.
+    /// A connection's client read nothing of a response.
     Stalled,
-    /// The same of an HTTP/2 stream.
+    /// The same for an HTTP/2 stream.
     StreamStalled,
-    /// An HTTP/2 stream that took too long.
+    /// An HTTP/2 stream took too long.
     StreamLate,
 }
 
@@ -60,8 +61,8 @@ impl Refusal {
         }
     }
 
-    /// What the log says. Browsers connect in advance: a connection of which nothing comes is of interest when there are
-    /// many, and then others are displaced.
+    /// The text of the log line. A connection without a request has none: browsers connect in
+    /// advance. Many such connections show up because others are evicted.
     const fn text(self) -> Option<&'static str> {
         match self {
             Self::Displaced => {
@@ -84,7 +85,7 @@ impl Refusal {
     }
 }
 
-/// Refusals of one listener; clones share them.
+/// The refusals of one listener; clones share them.
 #[derive(Debug, Clone)]
 pub(super) struct Refusals {
     lines: Arc<[(Refusal, LogLimit)]>,
@@ -100,7 +101,7 @@ impl Default for Refusals {
 }
 
 impl Refusals {
-    /// Counts one, and writes a line if there were few of its kind of late.
+    /// Counts a refusal, and logs it within the rate limit of its kind.
     pub(super) fn note(&self, refusal: Refusal, address: IpAddr) {
         metrics::listener_refused(refusal.label());
         let Some(text) = refusal.text() else {
@@ -112,7 +113,7 @@ impl Refusals {
         }
     }
 
-    /// The other end of a connection that has this number.
+    /// The client of the connection with this number.
     pub(super) fn client(&self, address: IpAddr, connection: u64) -> Client {
         Client {
             refusals: self.clone(),
@@ -123,18 +124,18 @@ impl Refusals {
     }
 }
 
-/// The other end of one connection, and what is refused to it; clones share it.
+/// The client of one connection, and its refusals; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct Client {
     refusals: Refusals,
     address: IpAddr,
     connection: u64,
-    /// Whether it was noted that a request is not plain HTTP.
+    /// Whether a malformed request was counted.
     is_malformed: Arc<AtomicBool>,
 }
 
 impl Client {
-    /// What its requests say of it.
+    /// The peer that its requests name.
     pub(super) fn peer(&self) -> Peer {
         Peer {
             address: client_of(self.address),
@@ -146,7 +147,8 @@ impl Client {
         self.refusals.note(refusal, self.address);
     }
 
-    /// A request was not plain HTTP. The check of its bytes and the parser behind it may both find that: it counts once.
+    /// Counts a malformed request, once: the check of its bytes and the parser behind it may both
+    /// report it.
     pub(super) fn malformed(&self) {
         if !self.is_malformed.swap(true, Ordering::Relaxed) {
             self.refused(Refusal::Malformed);
@@ -163,7 +165,7 @@ mod tests {
 
     use super::*;
 
-    /// What was written to the log.
+    /// The output of the log.
     #[derive(Debug, Default, Clone)]
     struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -179,7 +181,8 @@ mod tests {
         }
     }
 
-    /// Connections were displaced, refused and cut off, and neither the page of metrics nor the log said so.
+    /// Regression: connections were evicted, refused and cut off, and neither the metrics nor the
+    /// log showed it.
     #[tokio::test(start_paused = true)]
     async fn refusals_are_counted_and_the_log_says_from_where() {
         let (recorder, page) = MetricsHandle::recorder();

@@ -1,4 +1,4 @@
-//! How the node stands, for those that ask when all connections are at work: whoever watches it must not take it for dead.
+//! Health and metrics when all connections are at work: a monitor must not take the node for dead.
 
 use std::time::Duration;
 
@@ -17,23 +17,23 @@ use super::door::KeptPlace;
 use super::refusals::{Client, Refusal};
 use super::strict::Strict;
 
-/// What such a request begins with.
+/// The beginnings of such requests.
 const BEGINNINGS: [&[u8]; 3] = [b"GET /healthz ", b"GET /readyz ", b"GET /metrics "];
-/// The longest of them.
+/// The length of the longest of them, in bytes.
 const BEGINNING_BYTES_MAX: usize = 13;
-/// From the first byte to the end of the answer: places are few.
+/// The time from the first byte to the end of the response: reserved permits are few.
 const TIME_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at a connection whose first bytes come one by one.
+/// The poll interval of a connection whose first bytes come one by one.
 const BEGIN_PAUSE: Duration = Duration::from_millis(20);
-/// Bytes of the head of such a request.
+/// The largest head of such a request, in bytes.
 const HEAD_BYTES_MAX: usize = 16 * 1024;
-/// What everybody else is told.
+/// The response to all other requests.
 const FULL: &[u8] =
     b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: text/plain; charset=utf-8\r\n\
 content-length: 52\r\nretry-after: 5\r\nconnection: close\r\n\r\n\
 all connections of this node are at work: try again\n";
 
-/// Answers one request about how the node stands, and nothing else.
+/// Answers one health or metrics request; any other gets 503.
 pub(super) async fn answer(
     mut stream: TcpStream,
     (client, place): (Client, KeptPlace),
@@ -42,7 +42,7 @@ pub(super) async fn answer(
     let answered = async {
         if !asks_how_it_stands(&stream).await {
             client.refused(Refusal::Busy);
-            // It may be gone.
+            // The client may be gone.
             drop(stream.write_all(FULL).await);
             return;
         }
@@ -64,7 +64,7 @@ pub(super) async fn answer(
             tracing::debug!(%error, "a connection broke");
         }
     };
-    // Late or not, the connection ends.
+    // The connection ends in any case, by the time-out at the latest.
     let in_time = tokio::time::timeout(TIME_MAX, answered).await;
     if in_time.is_err() {
         client.refused(Refusal::Late);
@@ -82,7 +82,7 @@ async fn asks_how_it_stands(stream: &TcpStream) -> bool {
         if BEGINNINGS.iter().any(|one| seen.starts_with(one)) {
             return true;
         }
-        // A beginning of one of them is all that came.
+        // Waits only for the rest of such a beginning.
         if seen.is_empty() || !BEGINNINGS.iter().any(|one| one.starts_with(seen)) {
             return false;
         }

@@ -1,9 +1,10 @@
-//! HTTP/1.1 without the latitude that two servers may understand in two ways.
+//! HTTP/1.1 without the latitude that two servers may read in two ways (request smuggling).
 //!
-//! hyper takes a bare line feed for the end of a line, and a length beside chunks, and goes by the chunks. A proxy in front
-//! that goes by the other one sees other requests than this server: what one client sends is taken for another's (RFC 9112,
-//! sections 2.2, 6.1 and 11.2). So the bytes are looked at on their way in. What is not plain becomes a byte that no head
-//! holds, which hyper answers with 400 and the end of the connection.
+//! hyper accepts a bare line feed as the end of a line. It also accepts a length beside chunks, and
+//! uses the chunks. A proxy in front that decides otherwise sees other requests than this server:
+//! bytes of one client become another client's request (RFC 9112, sections 2.2, 6.1 and 11.2). So
+//! the bytes are checked as they arrive. The end of a line that is not plain becomes a byte that no
+//! head holds; hyper answers it with 400 and ends the connection.
 
 use std::io;
 use std::pin::Pin;
@@ -13,12 +14,12 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::refusals::Client;
 
-/// Of every line so much is kept: more than a length, an encoding or the size of a chunk has.
+/// Bytes kept of every line: more than a length, an encoding or a chunk size has.
 const LINE_BYTES_KEPT: usize = 64;
-/// No head and no size of a chunk holds it.
+/// A byte that no head and no chunk size holds.
 const NEVER: u8 = 0;
 
-/// A connection whose requests are plain, or broken for everybody who reads from it.
+/// A connection whose requests are plain for every reader, or broken.
 #[derive(Debug)]
 pub(super) struct Strict<S> {
     inner: S,
@@ -88,29 +89,29 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
     }
 }
 
-/// Where in a request the next byte is.
+/// The part of a request that the next byte belongs to.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Part {
-    /// In the first line, or in an empty one before it.
+    /// The first line, or an empty one before it.
     #[default]
     Request,
-    /// In a line of the head.
+    /// A line of the head.
     Header,
-    /// In a body that has so many more bytes.
+    /// A body with this many more bytes.
     Body(u64),
-    /// In the line that says how long the next chunk is.
+    /// The line with the size of the next chunk.
     ChunkSize,
-    /// In a chunk that has so many more bytes.
+    /// A chunk with this many more bytes.
     Chunk(u64),
-    /// In the end of a line behind a chunk.
+    /// The line end behind a chunk.
     ChunkEnd,
-    /// In a line behind the last chunk.
+    /// A line behind the last chunk.
     Trailer,
-    /// Behind what was not plain: there is no answer to anything from here on.
+    /// After bytes that were not plain: no later byte is answered.
     Broken,
 }
 
-/// How a body is delimited, as far as the head says.
+/// The framing of a body, as the head gives it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Framing {
     #[default]
@@ -119,16 +120,16 @@ enum Framing {
     Chunks,
 }
 
-/// The request says something in two ways, or not as everybody reads it.
+/// The request is ambiguous, or not in the form that all servers agree on.
 #[derive(Debug)]
 struct NotPlain;
 
-/// The requests of a connection, one behind the other.
+/// The requests of a connection, one after another.
 #[derive(Debug, Default)]
 struct Requests {
     part: Part,
     framing: Framing,
-    /// The beginning of the line, and its last byte.
+    /// The beginning of the line, its length and its last byte.
     line: Vec<u8>,
     bytes: usize,
     last: u8,
@@ -142,10 +143,10 @@ impl Requests {
         }
     }
 
-    /// Takes some of the bytes, and says how many.
+    /// Consumes some of the bytes and returns their number.
     fn step(&mut self, rest: &mut [u8]) -> usize {
         match self.part {
-            // Nothing behind it is read as anything.
+            // Bytes behind it are not parsed.
             Part::Broken => {
                 rest.fill(NEVER);
                 rest.len()
@@ -172,7 +173,7 @@ impl Requests {
         }
     }
 
-    /// Takes bytes up to the end of the line.
+    /// Consumes bytes up to the end of the line.
     fn line(&mut self, rest: &mut [u8]) -> usize {
         let end = rest.iter().position(|byte| *byte == b'\n');
         let text = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
@@ -188,7 +189,8 @@ impl Requests {
             false => self.end_of_line(),
             true => Err(NotPlain),
         };
-        // hyper refuses a bare line feed in the size of a chunk and its extensions. Another byte would be one of them.
+        // hyper refuses a bare line feed in a chunk size and its extensions, so it stays. Another
+        // byte would be part of an extension.
         let is_refused = is_bare && self.part == Part::ChunkSize;
         self.part = next.unwrap_or(Part::Broken);
         if let (Part::Broken, false, Some(byte)) = (self.part, is_refused, rest.get_mut(end)) {
@@ -200,7 +202,7 @@ impl Requests {
         end + 1
     }
 
-    /// What follows a line that ended as it should.
+    /// The part that follows a line with a correct end.
     fn end_of_line(&mut self) -> Result<Part, NotPlain> {
         let is_empty = self.bytes == 1;
         match self.part {
@@ -218,7 +220,7 @@ impl Requests {
                 self.header()?;
                 Ok(Part::Header)
             }
-            // The rest of a longer line is not kept: it may say another size.
+            // The rest of a longer line is not kept: it may give another size.
             Part::ChunkSize if self.bytes > LINE_BYTES_KEPT => Err(NotPlain),
             Part::ChunkSize => match chunk_size(&self.line)? {
                 0 => Ok(Part::Trailer),
@@ -231,7 +233,7 @@ impl Requests {
         }
     }
 
-    /// A body is delimited once, in one way.
+    /// Reads the framing: a body has one, given once.
     fn header(&mut self) -> Result<(), NotPlain> {
         let Some(colon) = self.line.iter().position(|byte| *byte == b':') else {
             return Ok(());
@@ -256,20 +258,20 @@ impl Requests {
     }
 }
 
-/// So many bytes at most, twice.
+/// `bytes`, but at most `left`, in both types.
 fn at_most(bytes: usize, left: u64) -> (usize, u64) {
     let wide = u64::try_from(bytes).unwrap_or(u64::MAX).min(left);
     (usize::try_from(wide).unwrap_or(bytes), wide)
 }
 
-/// A number of digits and nothing else.
+/// Parses a number that has digits and nothing else.
 fn length(value: &[u8]) -> Result<u64, NotPlain> {
     let is_plain = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
     let text = std::str::from_utf8(value).ok().filter(|_| is_plain);
     text.and_then(|text| text.parse().ok()).ok_or(NotPlain)
 }
 
-/// The number in front of a line: what follows it are extensions, which nobody reads.
+/// Parses the number at the beginning of a line. Extensions follow it, which are ignored.
 fn chunk_size(line: &[u8]) -> Result<u64, NotPlain> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit());
     let digits = line.get(..digits.count()).unwrap_or_default();
@@ -281,7 +283,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, NotPlain> {
 mod tests {
     use super::*;
 
-    /// Whether all of it passes as it is, whatever the pieces are that it comes in.
+    /// Whether all bytes pass unchanged, in pieces of each size.
     fn passes(text: &str) -> bool {
         let mut seen = Vec::new();
         for piece in [1, 2, 7, text.len()] {
@@ -329,7 +331,7 @@ mod tests {
         }
         let padded = format!("Content-Length: {}1", "0".repeat(100));
         assert!(!passes(&format!("POST / HTTP/1.1\r\n{padded}\r\n\r\n")));
-        // A bare line feed in a size stays, for hyper refuses it; nothing behind it passes.
+        // A bare line feed in a size stays, because hyper refuses it; no byte behind it passes.
         for size in ["3\n", "3;x\nAAA\r\n"] {
             let text = format!(
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{size}abc\r\n0\r\n\r\n"

@@ -1,4 +1,5 @@
-//! The requests of one connection: counted while they are under way, and watched, whether the client takes the answers.
+//! The requests of one connection: counted while they are under way, and with a check that the
+//! client reads the responses.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -17,23 +18,24 @@ use tower::ServiceExt as _;
 
 use super::door::{Place, UnderWay, now};
 
-/// What of an answer is given to a connection at once.
+/// The most bytes of a response that a connection gets at once.
 const PIECE_BYTES: usize = 128 * 1024;
-/// The same of HTTP/2, which keeps a whole piece as soon as the client takes one byte.
+/// The same for HTTP/2, which buffers a whole piece as soon as the client reads one byte.
 const STREAM_PIECE_BYTES: usize = 16 * 1024;
 
 tokio::task_local! {
-    /// Of the HTTP/2 stream whose task this is.
+    /// The progress of the HTTP/2 stream that this task handles.
     pub(super) static STREAM: Arc<Progress>;
 }
 
-/// Whether the client of one stream takes what it is given.
+/// Whether the client of one stream reads the response.
 ///
-/// An HTTP/2 client may answer pings for hours and take nothing of one answer: the connection lives, and the answer's places
-/// are held. A body is asked for its next piece only when the client takes more.
+/// An HTTP/2 client may answer pings for hours and read nothing of one response: the connection
+/// lives, and the response holds its permits. A body is polled for its next piece only when the
+/// client reads more.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// When a piece was given, since when no other was asked for.
+    /// The time of the last piece, until the next one is polled.
     waits_since: Mutex<Option<Instant>>,
 }
 
@@ -44,17 +46,17 @@ impl Progress {
             .unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A piece was given, or the answer begins.
+    /// Notes a piece, or the beginning of the response.
     pub(super) fn given(&self) {
         *self.lock() = Some(now());
     }
 
-    /// The next piece is asked for.
+    /// Notes that the next piece is polled.
     fn asked(&self) {
         *self.lock() = None;
     }
 
-    /// Ends when the client took nothing for so long.
+    /// Resolves when the client has read nothing for `rest`.
     pub(super) async fn stalled(&self, rest: Duration) {
         loop {
             let now = now();
@@ -97,17 +99,17 @@ impl Service<Request<Incoming>> for Watched {
         let answering = self.router.clone().oneshot(request);
         Box::pin(async move {
             let response = answering.await?;
-            // The task of this future is the stream's.
+            // This future runs in the stream's task.
             let progress = STREAM.try_with(Arc::clone).ok();
             Ok(response.map(|body| WatchedBody::new(body, under_way, progress)))
         })
     }
 }
 
-/// An answer, until its last byte was given to the connection.
+/// A response, until its last byte was given to the connection.
 pub(super) struct WatchedBody {
     body: Body,
-    /// Of a piece that was too large.
+    /// The rest of a piece that was too large.
     rest: Bytes,
     progress: Option<Arc<Progress>>,
     _under_way: UnderWay,
@@ -127,8 +129,8 @@ impl WatchedBody {
     }
 
     fn give(&mut self, mut data: Bytes) -> Frame<Bytes> {
-        // The last byte of what is there waits until the client has taken the others: so the answer ends with what it holds, and
-        // not while HTTP/2 still keeps a piece of it.
+        // The last byte of the data waits until the client has read the others. Otherwise the
+        // response would end, and free its permits, while HTTP/2 still buffers a piece of it.
         let most = match self.progress {
             Some(_) => STREAM_PIECE_BYTES.min(data.len().saturating_sub(1).max(1)),
             None => PIECE_BYTES,
@@ -220,8 +222,9 @@ mod tests {
         assert!(body.is_end_stream());
     }
 
-    /// HTTP/2 takes a whole piece once there is room for a byte of it, and a stream that has given its end away is watched by
-    /// nobody: clients with a window of one byte had it keep 128 KiB each.
+    /// Regression: HTTP/2 takes a whole piece once there is room for one byte of it, and a stream
+    /// whose body has ended has no idle time-out. Clients with a window of one byte made it buffer
+    /// 128 KiB each.
     #[tokio::test]
     async fn an_answer_over_http2_ends_when_the_client_has_taken_the_rest() {
         let bytes = vec![7; STREAM_PIECE_BYTES + 9];
@@ -234,7 +237,8 @@ mod tests {
         assert_eq!(pieces, [STREAM_PIECE_BYTES, 8, 1]);
     }
 
-    /// The stream whose client takes nothing held its places for two hours: pings were answered.
+    /// Regression: a stream whose client read nothing held its permits for two hours, because pings
+    /// were answered.
     #[tokio::test(start_paused = true)]
     async fn who_takes_nothing_is_noticed_and_who_waits_for_the_job_is_not() {
         let rest = Duration::from_secs(60);
@@ -247,7 +251,7 @@ mod tests {
         let under_way = place().begin();
         let body = Body::from_stream(stream);
         let mut body = WatchedBody::new(body, under_way, Some(Arc::clone(&progress)));
-        // Asked for, and the job has nothing yet.
+        // The next piece is polled, and the job has none yet.
         assert!(futures::poll!(body.frame()).is_pending());
         let waited = tokio::time::timeout(rest * 10, progress.stalled(rest)).await;
         assert!(waited.is_err(), "the job takes its time");

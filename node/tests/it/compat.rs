@@ -1,6 +1,8 @@
-//! Which clients can do what with which server: real clients against `henge serve-bare` and a ring of three nodes.
+//! The matrix of clients and servers: real clients against `henge serve-bare` and a ring of three
+//! nodes.
 //!
-//! What comes out is docs/compatibility.md: `HENGE_BLESS=1` writes it, without it the page must be as it would be written.
+//! The result is docs/compatibility.md. `HENGE_BLESS=1` writes the page; without it the page must
+//! equal the result.
 
 mod cell;
 mod client;
@@ -14,7 +16,7 @@ use cell::{CELLS, Outcome, Place};
 use client::Client;
 use server::Server;
 
-/// By server and client: the outcome of every cell, in the order of [`CELLS`].
+/// By server and client: the outcomes of all cells, in the order of [`CELLS`].
 type Columns = BTreeMap<(&'static str, String), Vec<Outcome>>;
 
 #[test]

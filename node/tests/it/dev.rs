@@ -1,4 +1,4 @@
-//! `henge dev` where nodes fail.
+//! `henge dev` with failing nodes.
 
 use std::fs;
 

@@ -1,6 +1,7 @@
-//! Floods: many requests of one client, most of which takes nothing of the answers, and the bounds on what they cost others.
+//! Floods: many requests of one client, which reads nothing of most responses, and the bounds on
+//! their cost to others.
 //!
-//! A flood is bounded: so many connections and streams, which end when it is dropped.
+//! A flood is bounded: a fixed number of connections and streams, which end when it is dropped.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -18,37 +19,37 @@ use tokio::task::JoinHandle;
 
 use crate::process::until;
 
-/// The address of everybody who is no flood.
+/// The address of all other clients of the tests; floods may use it too.
 pub(crate) const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 /// Another client's address: all of 127.0.0.0/8 is this machine.
 pub(crate) const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
-/// The window of an HTTP/2 client that takes nothing of its answers.
+/// The window of an HTTP/2 client that reads nothing of its responses.
 pub(crate) const CLOSED: u32 = 0;
-/// The window of one that takes them.
+/// The window of an HTTP/2 client that reads its responses.
 pub(crate) const OPEN: u32 = 65_535;
 
-/// Beyond what a process had before a flood.
+/// The largest growth of a process's memory in a flood.
 const MEMORY_MORE_KIB_MAX: u64 = 256 * 1024;
 /// The same, once the flood is over.
 const MEMORY_BACK_KIB_MAX: u64 = 64 * 1024;
-/// From the end of a flood to that.
+/// The time for that, from the end of a flood.
 const MEMORY_BACK_WITHIN: Duration = Duration::from_secs(60);
 /// Below this, twice the usual time of a clone says nothing.
 const CLONE_TIME_MIN: Duration = Duration::from_secs(1);
 
-/// One flood at a time: a second one would be part of what is usual for the first.
+/// One flood at a time: a second one would be a part of the first one's baseline.
 pub(crate) fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The longest that a clone may take during a flood. A second is always allowed: a clone of a small repository takes some
-/// hundredths of one, and the two cores of the test machine are busy.
+/// The longest time of a clone during a flood. A second is always allowed: a clone of a small
+/// repository takes some hundredths of one, and the two cores of the test machine are busy.
 pub(crate) fn clone_time_max(usual: Duration) -> Duration {
     (usual * 2).max(CLONE_TIME_MIN)
 }
 
-/// Anonymous memory of a process, compared with what it was before a flood.
+/// Anonymous memory of a process, compared with its value before a flood.
 pub(crate) struct Memory {
     pid: u32,
     rest_kib: Cell<u64>,
@@ -64,7 +65,8 @@ impl Memory {
         memory
     }
 
-    /// The lowest of all values before the flood counts: a push leaves memory that is given back later.
+    /// Lowers the baseline to the current value, if that is lower: a push leaves memory that is
+    /// given back later.
     pub(crate) fn settle(&self) {
         self.rest_kib.set(self.rest_kib.get().min(self.kib()));
     }
@@ -120,7 +122,7 @@ pub(crate) fn upload_pack(repo: &str, version: Version, body: Body) -> Request<B
     request.body(body).expect("a request")
 }
 
-/// A request for all of a branch, by a client that has nothing or one commit.
+/// A request for all of a branch, by a client that has no commit or one.
 pub(crate) fn clone_of(
     repo: &str,
     version: Version,
@@ -178,7 +180,7 @@ pub(crate) struct Flood {
     address: SocketAddr,
     runtime: Runtime,
     streams: Vec<JoinHandle<()>>,
-    /// The status of each answer that has begun; none where the stream broke before.
+    /// The status of each response that has begun; `None` where the stream broke before.
     answers: Arc<Answers>,
 }
 
@@ -192,8 +194,8 @@ impl Flood {
         }
     }
 
-    /// Sends these requests at once, on a connection of their own. Of the answers comes what the window of a stream lets
-    /// through.
+    /// Sends these requests at once, on a connection of their own. The window of each stream bounds
+    /// the bytes of its response.
     pub(crate) fn connection(
         &mut self,
         from: Ipv4Addr,
@@ -216,7 +218,7 @@ impl Flood {
         }
     }
 
-    /// One request more on a connection of its own, whose answer is read to its end.
+    /// Sends one more request on a connection of its own and reads its whole response.
     pub(crate) fn ask(&self, from: Ipv4Addr, request: Request<Body>) -> Response<Bytes> {
         self.runtime.block_on(async {
             let mut client = connect(from, self.address, OPEN).await;
@@ -227,24 +229,24 @@ impl Flood {
         })
     }
 
-    /// The status of each answer that has begun, in that order.
+    /// The status of each response that has begun, in that order.
     pub(crate) fn answers(&self) -> Vec<Option<u16>> {
         let answers = self.answers.lock();
         answers.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Answers that have begun.
+    /// Responses that have begun.
     pub(crate) fn begun(&self) -> usize {
         self.answers().len()
     }
 
-    /// Answers with this status.
+    /// Responses with this status.
     pub(crate) fn count(&self, status: u16) -> usize {
         let answers = self.answers().into_iter();
         answers.filter(|answer| *answer == Some(status)).count()
     }
 
-    /// Streams that are over.
+    /// Streams that have ended.
     pub(crate) fn ended(&self) -> usize {
         let ended = self.streams.iter().filter(|stream| stream.is_finished());
         ended.count()

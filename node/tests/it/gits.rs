@@ -1,8 +1,8 @@
-//! The gits of this machine.
+//! The git programs of this machine.
 
 use std::path::{Path, PathBuf};
 
-/// The one people build and the one their distribution brings; a missing second one is said loudly.
+/// The git built from source and the distribution's; a missing second one is printed.
 pub(crate) fn gits() -> Vec<PathBuf> {
     let mut gits: Vec<PathBuf> = Vec::new();
     for candidate in ["/usr/local/bin/git", "/usr/bin/git"] {

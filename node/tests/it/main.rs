@@ -1,4 +1,4 @@
-//! The binary as a person runs it.
+//! The binary, as a user runs it.
 
 #![allow(
     clippy::disallowed_methods,

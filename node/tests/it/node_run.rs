@@ -1,4 +1,4 @@
-//! `henge node run` where it must refuse to.
+//! `henge node run`: starts that are refused, and the exchange of tokens.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use crate::process::{Running, base_port, command, henge, text, until};
 
-/// A cluster of one that was made and never got to start: its HTTP port is taken.
+/// A cluster of one node that was made and not started, because its HTTP port was taken.
 fn made(dir: &Path) -> String {
     let base = base_port();
     let taken = std::net::TcpListener::bind(("127.0.0.1", base + 1)).expect("a port");
@@ -101,7 +101,7 @@ fn a_data_directory_that_is_not_what_it_was_is_refused() {
     );
 }
 
-/// The status of a GET with a token; none while nobody answers.
+/// The status of a GET with a token; `None` while no node answers.
 fn status(address: &str, path: &str, token: &str) -> Option<u16> {
     let mut stream = TcpStream::connect(address).ok()?;
     let head = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n");
@@ -111,7 +111,8 @@ fn status(address: &str, path: &str, token: &str) -> Option<u16> {
     answer.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// SIGHUP stopped a node, and so did every exchange of a token. A file that cannot be used would lock everybody out.
+/// Regression: SIGHUP stopped a node, and so did every exchange of a token. A file that cannot be
+/// used would lock all clients out.
 #[test]
 fn tokens_are_exchanged_without_a_restart() {
     const NEW: &str = "the-next-token-of-the-administrator";
@@ -168,7 +169,7 @@ fn tokens_are_exchanged_without_a_restart() {
     answers(NEW, 200);
 
     node.signal(Signal::TERM);
-    // The process that was started has lived until now.
+    // The first process has run until now.
     let (ended, _) = node.wait();
     let log = log();
     assert!(ended.success(), "{log}");

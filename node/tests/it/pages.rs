@@ -1,4 +1,4 @@
-//! docs/cli.md says what the binary does: every command and flag, and no others.
+//! docs/cli.md agrees with the binary: every command and flag, and no others.
 
 use std::collections::BTreeSet;
 
@@ -42,7 +42,7 @@ fn every_command_and_flag_is_on_the_page() {
             assert!(told.contains(flag), "{command:?}: the page lacks {flag}");
         }
         let own = flags(&help);
-        // The way back that `henge dev` names is a flag of another command.
+        // The section of `henge dev` names a flag of another command, which restarts a node.
         let foreign = ["--config"];
         let unknown = told.difference(&own).find(|flag| !foreign.contains(flag));
         assert_eq!(unknown, None, "{command:?}: there is no such flag");

@@ -1,4 +1,4 @@
-//! Processes of the binary, ended with the test whatever becomes of it.
+//! Processes of the binary, ended with the test in every case.
 
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Read as _};
@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// For anything that a test waits for. Long: it is only ever reached by a failure.
+/// The deadline of every wait in a test. Long: only a failure reaches it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The binary without the variables of whoever runs the tests.
+/// The binary without the `HENGE_*` variables of the environment.
 pub(crate) fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_henge"));
     command.args(args).stdin(Stdio::null());
@@ -35,7 +35,7 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8(bytes.to_vec()).expect("text")
 }
 
-/// Waits until it is so.
+/// Waits for a condition.
 pub(crate) fn until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
@@ -52,14 +52,14 @@ pub(crate) fn signal(pid: u32, signal: Signal) {
     kill_process(pid, signal).expect("the process is there");
 }
 
-/// A base port whose ports nobody uses, and no other test of this process gets.
+/// A base port whose ports are free, and which no other test of this process gets.
 pub(crate) fn base_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let slots = 300;
     let first = u16::try_from(std::process::id() % u32::from(slots)).expect("small");
     for _ in 0..slots {
         let slot = (first + NEXT.fetch_add(1, Ordering::SeqCst)) % slots;
-        // Below the ports that the kernel hands out by itself.
+        // Below the kernel's ephemeral ports.
         let base = 12_000 + slot * 60;
         let free = |offset: u16| TcpListener::bind(("127.0.0.1", base + offset)).is_ok();
         if [1, 2, 3, 41, 42, 43].into_iter().all(free) {
@@ -69,7 +69,7 @@ pub(crate) fn base_port() -> u16 {
     panic!("no free ports");
 }
 
-/// The binary, running, its standard output read line by line.
+/// The running binary; its standard output is read line by line.
 pub(crate) struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -81,7 +81,7 @@ impl Running {
         Self::start_with(command, Stdio::piped())
     }
 
-    /// The same with its standard error in a file, which can be read while it runs.
+    /// The same with standard error in a file, which can be read while the process runs.
     pub(crate) fn start_logging(command: Command, log: &Path) -> Self {
         let log = File::create(log).expect("a log");
         Self::start_with(command, log.into())
@@ -116,7 +116,7 @@ impl Running {
         Self::start(dev)
     }
 
-    /// Waits for a line that begins so; panics with what was said if the process ends first.
+    /// Waits for a line with this beginning; panics with the output if the process ends first.
     pub(crate) fn wait_for_line(&mut self, start: &str) {
         loop {
             match self.lines.recv_timeout(DEADLINE) {
@@ -144,7 +144,8 @@ impl Running {
         signal(self.child.id(), which);
     }
 
-    /// Waits for its end; answers how, and all that it said on standard error, unless that is in a file.
+    /// Waits for the end of the process; returns its status and its standard error, unless that is
+    /// in a file.
     pub(crate) fn wait(&mut self) -> (ExitStatus, String) {
         let status = until("the end of the process", || {
             self.child.try_wait().expect("waited")
@@ -163,7 +164,8 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// A test that failed leaves nothing behind: `henge dev` is asked to stop its nodes, and given the time.
+    /// A failed test leaves nothing behind: `henge dev` gets SIGINT, and the time to stop its
+    /// nodes.
     fn drop(&mut self) {
         if self.child.try_wait().is_ok_and(|status| status.is_none()) {
             self.signal(Signal::INT);

@@ -1,6 +1,6 @@
-//! Real rings: `henge dev` and its node processes, stock git, and what can go wrong.
+//! Real rings: `henge dev` and its node processes, stock git, and failures.
 //!
-//! Ports: every test takes a base of its own, so that rings never meet.
+//! Ports: every test has its own base port, so that rings never meet.
 
 mod bitmaps;
 mod bounded;

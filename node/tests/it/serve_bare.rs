@@ -110,7 +110,7 @@ fn http2_is_spoken_to_clients_that_know() {
         }
         Err(error) => eprintln!("NOT CHECKED: no curl: {error}"),
     }
-    // Without TLS git asks to upgrade, and goes on with HTTP/1.1 where nobody answers that.
+    // Without TLS git requests an upgrade, and goes on with HTTP/1.1 if the server ignores it.
     ok(
         root,
         &[
@@ -124,11 +124,11 @@ fn http2_is_spoken_to_clients_that_know() {
     assert!(status.success(), "{errors}");
 }
 
-/// 64 clones with a window of 0, on one connection, stopped the whole server.
+/// Regression: 64 clones with a window of 0, on one connection, stopped the whole server.
 #[test]
 fn clones_that_take_nothing_stop_no_other_client() {
     const STREAMS: usize = 64;
-    /// What one connection has of the places for fetches.
+    /// The share of one connection in the permits for fetches.
     const PLACES: usize = limits::BLOCKING_JOBS_MAX / 8;
     let _alone = alone();
     let dir = tempfile::tempdir().expect("a folder");
@@ -142,7 +142,7 @@ fn clones_that_take_nothing_stop_no_other_client() {
     let (running, url) = serve(root, &[]);
     let large = format!("{url}/large.git");
     let clone_time = |name: &str| {
-        // A server that stands still fails the clone, and not only the time that the whole test may take.
+        // A stalled server fails the clone, instead of the whole test by its time-out.
         let patience = ["-c", "http.lowSpeedLimit=1", "-c", "http.lowSpeedTime=60"];
         let clone: [&str; 5] = ["clone", "-q", "--bare", &large, name];
         let began = Instant::now();
@@ -169,7 +169,7 @@ fn clones_that_take_nothing_stop_no_other_client() {
     until("the first answers to begin", || {
         (flood.begun() >= PLACES).then_some(())
     });
-    // The others wait for places.
+    // The others wait for permits.
     go_on("d");
     until("all answers to begin", || {
         (flood.begun() == STREAMS).then_some(())

@@ -11,7 +11,7 @@ const PROTOCOLS: [&str; 3] = ["0", "1", "2"];
 struct Place {
     dir: tempfile::TempDir,
     git: PathBuf,
-    /// What new repositories name their objects by.
+    /// The object format of new repositories.
     format: &'static str,
 }
 
@@ -23,7 +23,7 @@ fn for_each_git(test: impl Fn(&Place)) {
     }
 }
 
-/// The same, and with repositories of SHA-256.
+/// The same, and with SHA-256 repositories.
 fn for_each_git_and_format(test: impl Fn(&Place)) {
     for_each_git(&test);
     for git in crate::gits::gits() {
@@ -80,7 +80,7 @@ impl Place {
         path
     }
 
-    /// Many commits at once, by fast-import, on the branch that is checked out.
+    /// Makes many commits at once, by fast-import, on the checked-out branch `main`.
     fn commits(&self, tree: &Path, word: &str, count: usize) {
         let mut script = String::from("feature done\n");
         let parent = self.run("2", tree, &["rev-parse", "-q", "--verify", "main"]);
@@ -173,7 +173,8 @@ fn clones_and_fetches_over_a_pipe_in_every_protocol_version() {
     });
 }
 
-/// More haves than one round holds, most of them unknown to the server: the client asks again and again on one stream.
+/// More haves than one round holds, most of them unknown to the server: the client negotiates in
+/// many rounds on one stream.
 #[test]
 fn many_haves_are_negotiated_in_rounds() {
     for_each_git(|place| {
@@ -205,7 +206,7 @@ fn many_haves_are_negotiated_in_rounds() {
             let is_nak = |line: &&str| line.contains("fetch< ") && line.ends_with("NAK");
             let rounds = trace.lines().filter(is_nak).count();
             assert!(rounds > 2, "v{protocol}: {rounds} rounds\n");
-            // What both have was found: little was sent.
+            // The copy has objects. The number of objects that were sent is not checked.
             let received = place.ok(protocol, &copy, &["count-objects", "-v"]);
             assert!(!received.is_empty());
         }
@@ -214,7 +215,7 @@ fn many_haves_are_negotiated_in_rounds() {
 
 #[test]
 fn a_client_that_takes_one_acknowledgment_or_no_side_band_is_served() {
-    // git always asks for more: spoken by hand.
+    // git always requests more: the protocol is spoken by hand.
     let place = Place {
         format: "sha1",
         dir: tempfile::tempdir().expect("a folder"),
@@ -308,7 +309,7 @@ fn pushes_over_a_pipe_in_every_protocol_version() {
             ok(&["--delete", "a"]);
             let refs = place.ok(protocol, &bare, &["for-each-ref", "--format=%(refname)"]);
             assert_eq!(refs, "refs/heads/b\nrefs/heads/main\nrefs/tags/t");
-            // One refused, one not; then both for the one.
+            // One update is refused and one accepted. With `--atomic` both are refused.
             let mixed = push(&["main:new", ":main"]);
             let said = text(&mixed.stderr);
             assert!(said.contains("deletion of the current branch"), "{said}");
@@ -323,7 +324,8 @@ fn pushes_over_a_pipe_in_every_protocol_version() {
     });
 }
 
-/// Every update is refused before the pack is read; the client, which first sends all of it, still hears why.
+/// Every update is refused before the pack is read; the client, which first sends all of it, still
+/// gets the reason.
 #[test]
 fn a_refusal_is_heard_behind_a_large_pack() {
     for_each_git(|place| {
@@ -438,7 +440,7 @@ fn signed_pushes_over_a_pipe_sign_what_was_asked_there() {
         let push = |protocol: &str, spec: &str| {
             let mut command = place.command(protocol, &tree, &sign);
             command.args([bare.to_str().expect("text"), spec]);
-            // What it says goes to the client's terminal.
+            // The server's log goes to the client's terminal.
             let command = command.env("HENGE_LOG_FILTER", "info");
             command.output().expect("git runs")
         };
@@ -474,10 +476,10 @@ fn git_calls_it_through_ext_and_ssh() {
         );
         let bare = place.path("bare.git").display().to_string();
         let url = format!("ext::{} %s {bare}", henge());
-        // git asks for `git-upload-pack` there, without a dash before it: `%s` is `upload-pack`.
+        // git requests `git-upload-pack` there; `%s` is the name without its prefix, `upload-pack`.
         place.ok("2", &tree, &["push", "-q", &url, "main"]);
         place.ok("2", dir, &["clone", "-q", &url, "by-ext"]);
-        // A stand-in for ssh: it runs what git would have run over there.
+        // A stand-in for ssh: it runs the remote command on this machine.
         let ssh = place.path("ssh");
         std::fs::write(
             &ssh,
@@ -554,7 +556,7 @@ fn what_is_no_repository_and_who_says_nothing_end_with_an_error() {
         let said = text(&done.stderr);
         assert!(said.contains("not a git repository"), "{said}");
     }
-    // As it stands, a work tree is none: its repository is below it.
+    // With `--strict` a work tree is no repository: its repository is below it.
     assert_eq!(
         run(&["upload-pack", "--strict"], &tree).status.code(),
         Some(1)

@@ -1,10 +1,11 @@
-//! The page of limits: each row says what the code does, and no bound at the door is missing.
+//! The page of limits: each row agrees with the code, and each bound on input from outside has a
+//! row.
 
 use std::collections::BTreeMap;
 
 use crate::SourceFile;
 
-/// Where what comes from outside is bounded. A constant of `limits` that these files name has a row.
+/// Files that bound input from outside. Each constant of `limits` that they name has a row.
 const DOORS: &[&str] = &[
     "cluster/src/transport/",
     "node/api/src/",
@@ -36,7 +37,7 @@ impl<'a> Row<'a> {
     }
 }
 
-/// What is wrong with `page`, which tells of the constants in `limits`.
+/// Disagreements between `page` and the constants in `limits`.
 pub fn violations(page: &str, limits: &str, files: &[SourceFile]) -> Vec<String> {
     let constants = Constants::parse(limits);
     let mut found = Vec::new();
@@ -88,7 +89,7 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Constants by their names, as they are written.
+/// Constants by their names, with their values as source text.
 #[derive(Debug)]
 struct Constants<'a>(BTreeMap<&'a str, &'a str>);
 
@@ -101,7 +102,7 @@ impl<'a> Constants<'a> {
         Self(constants.collect())
     }
 
-    /// A sum of products of numbers and other constants.
+    /// The value of a constant: a sum of products of numbers and other constants.
     fn value(&self, name: &str) -> Option<u64> {
         let terms = self.0.get(name)?.split('+');
         terms
@@ -116,7 +117,7 @@ impl<'a> Constants<'a> {
             .sum()
     }
 
-    /// The value for people, in the unit that the name says.
+    /// The value for the page, in the unit that the name gives.
     fn told(&self, name: &str) -> Option<String> {
         const BYTES: &[(u64, &str)] = &[
             (1 << 30, "GiB"),

@@ -1,4 +1,4 @@
-//! Links of the documentation: every relative one, and every mention of a page, leads to a file.
+//! Links of the documentation: every relative link and every mention of a page leads to a file.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +11,7 @@ fn folder(path: &str) -> Vec<&str> {
     parts
 }
 
-/// Where `target` leads from the page `from`; `None` when it leaves the tree.
+/// The path of `target`, seen from the page `from`; `None` when it leaves the tree.
 fn resolve(from: &str, target: &str) -> Option<String> {
     let mut parts = folder(from);
     for part in target.split('/') {
@@ -55,8 +55,8 @@ fn mentions(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Links and mentions in the Markdown pages among `files` that lead nowhere.
-/// `tree` holds the path of every file of the tree.
+/// Links and mentions without a file, in the Markdown pages among `files`. `tree` holds the path of
+/// every file of the tree.
 pub fn broken(files: &[SourceFile], tree: &BTreeSet<String>) -> Vec<String> {
     let exists = |path: &str| {
         let below = format!("{path}/");

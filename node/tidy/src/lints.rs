@@ -1,9 +1,10 @@
-//! Lints: every crate takes the workspace's; a pure crate's `clippy.toml` repeats the root's, because a
-//! crate's own file replaces the root's instead of adding to it.
+//! Lints: every crate takes the workspace's. A pure crate's `clippy.toml` repeats the root's,
+//! because a crate's own file replaces the root's instead of adding to it.
 
 use toml::{Table, Value};
 
-/// Entries of the root's `clippy.toml` that a pure crate's own lacks, or has with another value.
+/// Entries of the root's `clippy.toml` that a pure crate's own file lacks or changes. A missing
+/// list of banned types or methods is reported too.
 ///
 /// # Errors
 /// When one of the files does not parse.
@@ -34,7 +35,7 @@ pub fn missing_from(path: &str, strict: &str, root: &str) -> Result<Vec<String>,
     Ok(found)
 }
 
-/// A manifest that does not take the workspace's lints.
+/// Reports a manifest that does not take the workspace's lints.
 ///
 /// # Errors
 /// When it does not parse.

@@ -1,12 +1,12 @@
-//! The lock file: what must not be in it, and how much may be.
+//! The lock file: banned packages, and the number of packages.
 
 use toml::Table;
 
-/// How many packages the lock file may name: each one is code that someone has to trust and that every
-/// cold build compiles. Raise it with a reason in the commit.
+/// The largest number of packages in the lock file: each is code to trust and to compile in every
+/// cold build. A higher number needs a reason in the commit.
 pub const PACKAGES_MAX: usize = 440;
 
-/// Packages that must not be in the tree, for any platform or feature.
+/// Packages that are banned for every platform and feature.
 const BANNED: &[(&str, &str)] = &[
     (
         "aws-lc-rs",
@@ -26,7 +26,7 @@ const BANNED: &[(&str, &str)] = &[
     ("openssl-sys", "TLS is rustls"),
 ];
 
-/// What is wrong with the lock file `text`.
+/// Violations in the lock file `text`.
 ///
 /// # Errors
 /// When it does not parse.

@@ -1,10 +1,10 @@
-//! Source files: how long they may be and what they may be called.
+//! Source files: their lengths and names.
 
 use crate::SourceFile;
 
-/// Lines of a source file without its `#[cfg(test)] mod tests` part.
+/// The largest number of lines of a source file, without its `#[cfg(test)] mod tests` part.
 const LINES_MAX: usize = 500;
-/// Lines of a file that is only tests.
+/// The largest number of lines of a file that is only tests.
 const TEST_LINES_MAX: usize = 1_000;
 
 /// Files that may be longer, each with its reason.
@@ -23,12 +23,12 @@ const LONG_FILES: &[(&str, &str)] = &[
     ),
 ];
 
-/// Names that say nothing about what is inside.
+/// Names that say nothing about the contents.
 const BANNED_NAMES: &[&str] = &[
     "util", "utils", "common", "helper", "helpers", "misc", "manager",
 ];
 
-/// The lines of a file before its `#[cfg(test)] mod tests`.
+/// The number of lines before `#[cfg(test)] mod tests`.
 fn lines_without_tests(text: &str) -> usize {
     let lines: Vec<&str> = text.lines().collect();
     let tests_at = lines.windows(2).position(|pair| {
@@ -41,7 +41,7 @@ fn lines_without_tests(text: &str) -> usize {
     tests_at.unwrap_or(lines.len())
 }
 
-/// Files that are too long.
+/// Files that are too long, and exceptions that are no longer needed.
 pub fn too_long(files: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {
@@ -68,7 +68,7 @@ pub fn too_long(files: &[SourceFile]) -> Vec<String> {
     found
 }
 
-/// Module files with a name that says nothing, and `mod.rs`.
+/// Files and modules with a name that says nothing, and `mod.rs`.
 pub fn badly_named(files: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {
@@ -101,7 +101,8 @@ pub fn badly_named(files: &[SourceFile]) -> Vec<String> {
     found
 }
 
-/// Integration tests beside the one binary `tests/it/main.rs` of a crate: each more links everything again.
+/// Integration tests outside of a crate's one binary `tests/it/main.rs`: each further binary links
+/// everything again.
 pub fn extra_test_binaries(files: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files.iter().filter(|file| file.is_rust()) {

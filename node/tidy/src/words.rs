@@ -1,9 +1,9 @@
-//! Words that must not stand in the tree: paths of the machines it was written on, notes that are not in
-//! it, leftovers.
+//! Strings that are banned from the tree: paths of one machine, names of notes outside of it,
+//! leftovers.
 
 use crate::SourceFile;
 
-/// What must not stand anywhere, in two halves so that this file does not hold it either.
+/// Banned strings, in two halves so that this file does not contain them.
 const BANNED: &[(&str, &str, &str)] = &[
     ("/wo", "rk/", "a path of one machine"),
     ("/tmp/tar", "gets", "a path of one machine"),
@@ -14,7 +14,7 @@ const BANNED: &[(&str, &str, &str)] = &[
     ("<<<<", "<<<", "a merge that was not finished"),
 ];
 
-/// Files with a word that must not stand in the tree, with its line.
+/// Each line with a banned string.
 pub fn misplaced(files: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for (head, tail, why) in BANNED {

@@ -1,4 +1,4 @@
-//! Repositories with hostile files: what an operator serves may have been written by anybody.
+//! Repositories with hostile files: an operator may serve a repository from any source.
 
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,12 @@ use super::{
     with_trailer,
 };
 
-/// Bytes of a checksum.
+/// Length of a checksum.
 const SUM_BYTES: usize = 20;
-/// What input is for that is the patterns of a sparse checkout.
+/// Name of the input for the patterns of a sparse checkout.
 const PATTERNS: &str = "patterns";
 
-/// A repository with every kind of file that is read, one of which an input takes the place of.
+/// A repository with every kind of file that the server reads. An input replaces one of them.
 pub(crate) struct Shelf {
     dir: tempfile::TempDir,
     files: Vec<(&'static str, PathBuf, Vec<u8>)>,
@@ -81,7 +81,7 @@ impl Shelf {
         }
     }
 
-    /// Every file as it should be, as an input: its number and its bytes.
+    /// Every valid file as an input: its number and its bytes.
     pub(crate) fn inputs(&self) -> Vec<(&'static str, Vec<u8>)> {
         let files = self.files.iter().enumerate();
         let mut inputs: Vec<_> = files
@@ -96,7 +96,8 @@ impl Shelf {
         inputs
     }
 
-    /// Serves the repository with the file of the first byte's number replaced by the rest, its checksums right.
+    /// Replaces the file with the number in the first byte by the rest, with valid checksums, and
+    /// serves the repository.
     pub(crate) fn take(&self, data: &[u8]) -> Vec<Result<(), String>> {
         let Some((number, data)) = data.split_first() else {
             return Vec::new();
@@ -111,7 +112,7 @@ impl Shelf {
         answers
     }
 
-    /// Whoever writes a hostile file writes the right checksums, too.
+    /// Adds valid checksums to the bytes, as an attacker would.
     fn summed(&self, name: &str, data: &[u8]) -> Vec<u8> {
         let mut bytes = data.to_vec();
         let pack = &self.pack[..];
@@ -190,7 +191,7 @@ impl Shelf {
                 wants: AcceptedWants::Any,
                 ..FetchPolicy::default()
             },
-            // With 0 bitmaps are used wherever they can be.
+            // With 0, bitmaps are used wherever possible.
             walked_commits_max: 0,
             ..FetchLimits::default()
         };
@@ -223,7 +224,7 @@ impl Shelf {
     }
 }
 
-/// What an operator may have written.
+/// A config that an operator may have written.
 fn config() -> String {
     let lines = [
         "[core]\n\trepositoryformatversion = 1\n\tbare = true\n",
@@ -252,13 +253,13 @@ fn only_pack(root: &Path) -> PathBuf {
         .expect("a pack")
 }
 
-/// Puts a new file in the place of one that may be mapped.
+/// Replaces a file that may be mapped by a new one.
 fn replace(path: &Path, bytes: &[u8]) {
     drop(std::fs::remove_file(path));
     std::fs::write(path, bytes).expect("written");
 }
 
-/// A few commits with odd names of files, in one pack; the last one and the first.
+/// A few commits with unusual file names, in one pack; returns the last and the first commit.
 fn history(root: &Path) -> (Id, Id) {
     let names: [&[u8]; 12] = [
         b"!x", b"-", b"[", b"[a]", b"\\", b"a b", b"a*", b"abc", b"b.md", b"c?", b"x.md ", b"\xff",
@@ -287,7 +288,7 @@ fn history(root: &Path) -> (Id, Id) {
         let text = format!("version {number}\n");
         let own = object_id(Kind::Blob, text.as_bytes());
         let tree = [&b"40000 dir\0"[..], &below, b"100644 own\0", &own].concat();
-        // The fourth one has three parents.
+        // The fourth commit has three parents.
         let parents = match number {
             0 => &[][..],
             3 => &commits[..],

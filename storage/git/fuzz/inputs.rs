@@ -1,7 +1,8 @@
-//! What hostile bytes are handed to: one function per kind of input, for the fuzz targets and for plain tests.
+//! Parsers and services for hostile bytes: one function per kind of input, for the fuzz targets and
+//! for plain tests.
 //!
-//! Each of them goes through the public API, panics when something is left behind or an answer contradicts what is
-//! known about the input, and says how the input was taken.
+//! Each of them uses the public API, panics when a file is left behind or a result contradicts a
+//! known property of the input, and returns the result.
 
 mod files;
 mod longer;
@@ -26,18 +27,18 @@ pub(crate) use packs::{
     with_trailer,
 };
 
-/// Long before this, every input must have been answered.
+/// Deadline of every input, far above the usual time.
 const DEADLINE: Duration = Duration::from_secs(20);
-/// Bytes of an object that the drivers look at themselves.
+/// Size limit of objects that the drivers inflate themselves.
 const OBJECT_BYTES_MAX: usize = 1 << 20;
-/// The ref that hostile pushes make. No branch: any kind of object may be tagged.
+/// The ref that hostile pushes create. It is not a branch, so it may point at any kind of object.
 pub(crate) const REF: &str = "refs/tags/x";
 
-/// How an input was taken.
+/// The result of an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Taken {
     Accepted,
-    /// With what was said.
+    /// With the error message.
     Refused(String),
 }
 
@@ -47,7 +48,7 @@ impl Taken {
     }
 }
 
-/// A bare repository with a little history, all of it known.
+/// A bare repository with a small, known history.
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     repo: BareRepository,
@@ -107,7 +108,7 @@ impl Place {
         Objects::at(&self.repo.objects(), self.repo.object_format())
     }
 
-    /// Pushes new refs with a pack. Nothing but packs and refs may be left, and those only if all were taken.
+    /// Pushes new refs with a pack. Only packs and refs may be left, and only after success.
     pub(crate) fn push(&self, refs: &[(Id, &str)], pack: &[u8], limits: &PushLimits) -> Taken {
         let packs = self.packs();
         let taken = push(&self.repo, &self.objects(), refs, pack, limits);
@@ -122,7 +123,7 @@ impl Place {
         taken
     }
 
-    /// Fetches; the answer goes to `answer`.
+    /// Fetches; the response goes to `answer`.
     pub(crate) fn fetch(
         &self,
         protocol: Protocol,
@@ -148,7 +149,7 @@ impl Place {
         .map_err(|error| error.to_string())
     }
 
-    /// Fetches on a stream, as over SSH: the answer goes nowhere.
+    /// Fetches on a stream, as over SSH; the response is discarded.
     pub(crate) fn converse(&self, request: &[u8], stop: Stop) -> Result<(), String> {
         let limits = FetchLimits {
             stop,
@@ -180,7 +181,7 @@ impl Place {
         }
     }
 
-    /// Pushes [`REF`]; whoever was accepted gets a place as it was before.
+    /// Pushes [`REF`]; after success the repository is created again.
     fn try_push(&mut self, tip: Id, pack: &[u8]) -> Taken {
         self.longer.push(pack);
         let taken = self.push(&[(tip, REF)], pack, &limits());
@@ -243,7 +244,7 @@ fn limits() -> PushLimits {
     }
 }
 
-/// Frames until they end or break; how many there were.
+/// Parses frames until the end or an error; returns their number.
 pub(crate) fn pkt_line(data: &[u8]) -> Result<usize, String> {
     let mut input = data;
     let mut buffer = Vec::new();
@@ -258,12 +259,12 @@ pub(crate) fn pkt_line(data: &[u8]) -> Result<usize, String> {
     Ok(frames)
 }
 
-/// Bytes of a certificate that are not too many where few are allowed.
+/// A low size limit for certificates.
 const FEW_CERTIFICATE_BYTES: usize = 200;
 
-/// The head of a push; how many updates it asks for.
+/// Parses the head of a push; returns the number of updates.
 pub(crate) fn push_commands(data: &[u8]) -> Result<usize, String> {
-    // A repository of the other format refuses the same bytes, or takes others.
+    // A repository of the other format may refuse the same bytes, or parse others.
     let _other = push_head_of(data, ObjectFormat::Sha256).is_ok();
     push_head_of(data, ObjectFormat::Sha1).map(|head| head.updates.len())
 }
@@ -291,7 +292,7 @@ pub(crate) fn push_head_of(data: &[u8], format: ObjectFormat) -> Result<PushHead
     head
 }
 
-/// What is true of every push that can be read.
+/// Checks the invariants of every parsed push.
 fn check_head(head: &PushHead, certificate_bytes_max: usize) {
     assert!(head.updates.len() <= head.commands.len());
     for command in &head.commands {
@@ -322,25 +323,25 @@ fn check_head(head: &PushHead, certificate_bytes_max: usize) {
     assert!(sent_is_signed || head.updates.is_empty());
 }
 
-/// A pack, given without its trailer, pushed with its first object as the tip if that is a whole one.
+/// Pushes a pack without its trailer, with its first object as the tip if that is not a delta.
 pub(crate) fn push_pack(place: &mut Place, body: &[u8]) -> Taken {
     let tip = first_object(body).unwrap_or([0x11; 20]);
     place.try_push(tip, &with_trailer(body))
 }
 
-/// The same with the bytes as they are, trailer and all.
+/// The same with a complete pack, trailer included.
 pub(crate) fn push_raw_pack(place: &mut Place, pack: &[u8]) -> Taken {
     let tip = first_object(pack).unwrap_or([0x11; 20]);
     place.try_push(tip, pack)
 }
 
-/// The name of the first object of a pack, if it is a whole one of moderate size.
+/// The name of the first object of a pack, if it is undeltified and not too large.
 pub(crate) fn first_object(body: &[u8]) -> Option<Id> {
     first_whole(body).map(|(kind, data)| object_id(kind, &data))
 }
 
-/// A pack with `delta` on the base that the repository has. It must be taken exactly if it is one by
-/// gitformat-pack(5).
+/// Pushes a pack with `delta` on a base in the repository. It must be accepted exactly if it is a
+/// delta by gitformat-pack(5).
 pub(crate) fn delta(place: &mut Place, delta: &[u8]) -> Taken {
     let result = apply_delta(&place.blob, delta);
     let tip = result
@@ -355,12 +356,13 @@ pub(crate) fn delta(place: &mut Place, delta: &[u8]) -> Taken {
     taken
 }
 
-/// The pack that [`delta`] pushes.
+/// The pack pushed by [`delta`].
 pub(crate) fn delta_pack(place: &Place, delta: &[u8]) -> Vec<u8> {
     with_trailer(&pack_body(&[Entry::RefDelta(place.blob_id, delta)]))
 }
 
-/// Deltas as the format document reads, one byte after the other. As in git, the shortest one has four bytes.
+/// Applies a delta by the format document, byte by byte. As in git, the shortest delta has four
+/// bytes.
 pub(crate) fn apply_delta(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
     const DELTA_BYTES_MIN: usize = 4;
     if delta.len() < DELTA_BYTES_MIN {
@@ -411,7 +413,7 @@ pub(crate) fn apply_delta(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
     (result.len() == result_bytes).then_some(result)
 }
 
-/// An object of the kind that the first byte says, tagged.
+/// Pushes a tag of an object whose kind is in the first byte.
 pub(crate) fn object(place: &mut Place, data: &[u8]) -> Taken {
     let Some((tip, pack)) = object_pack(data) else {
         return Taken::Refused("no object".to_owned());
@@ -419,7 +421,7 @@ pub(crate) fn object(place: &mut Place, data: &[u8]) -> Taken {
     place.try_push(tip, &pack)
 }
 
-/// The object that [`object`] pushes, and its pack.
+/// The object pushed by [`object`], and its pack.
 pub(crate) fn object_pack(data: &[u8]) -> Option<(Id, Vec<u8>)> {
     let (first, content) = data.split_first()?;
     let kind = Kind::of(first % 4 + 1)?;
@@ -427,7 +429,7 @@ pub(crate) fn object_pack(data: &[u8]) -> Option<(Id, Vec<u8>)> {
     Some((object_id(kind, content), pack))
 }
 
-/// A name of a ref; what is taken must come back as it was.
+/// Parses a ref name; an accepted name must be unchanged.
 pub(crate) fn ref_name(data: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(data) else {
         return false;
@@ -441,8 +443,8 @@ pub(crate) fn ref_name(data: &[u8]) -> bool {
     }
 }
 
-/// A fetch. The first line is the version of the protocol; each other one becomes a frame, but for `0000`, `0001` and
-/// `0002`, and those that begin with `=`: their rest is sent as it is.
+/// A fetch. The first line is the version of the protocol. Each other line becomes a frame, except
+/// for `0000`, `0001` and `0002`, and lines that start with `=`: their rest is sent unframed.
 pub(crate) fn fetch(place: &Place, text: &[u8]) -> Result<Vec<u8>, String> {
     let (protocol, request) = fetch_request(text);
     place.longer.fetch(protocol, &request);
@@ -452,7 +454,7 @@ pub(crate) fn fetch(place: &Place, text: &[u8]) -> Result<Vec<u8>, String> {
         .map(|()| answer)
 }
 
-/// What [`fetch`] sends.
+/// The request sent by [`fetch`].
 pub(crate) fn fetch_request(text: &[u8]) -> (Protocol, Vec<u8>) {
     let mut lines = text.split(|byte| *byte == b'\n');
     let protocol = match lines.next() {

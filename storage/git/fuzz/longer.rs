@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Kind, OBJECT_BYTES_MAX, REF, limits, line, stop};
 
-/// An empty repository whose objects are named by SHA-256. It gets what [`Place`] gets: it must answer all of it, and
-/// show only what it took.
+/// An empty repository with SHA-256 objects. It receives the same inputs as [`Place`]: it must
+/// answer all of them, and list only accepted refs.
 pub(super) struct Longer {
     dir: tempfile::TempDir,
     repo: BareRepository,
@@ -34,7 +34,7 @@ impl Longer {
         Objects::at(&self.repo.objects(), self.repo.object_format())
     }
 
-    /// Pushes the same entries behind the checksum that belongs to them here.
+    /// Pushes the same entries with the matching SHA-256 checksum.
     pub(super) fn push(&mut self, pack: &[u8]) {
         let body = &pack[..pack.len().saturating_sub(20)];
         let tip = first_whole(body).map_or([0x11; 32], |(kind, data)| {
@@ -90,7 +90,7 @@ impl Longer {
     }
 }
 
-/// Kind and content of the first object of a pack, if it is a whole one of moderate size.
+/// Kind and content of the first object of a pack, if it is undeltified and not too large.
 pub(super) fn first_whole(body: &[u8]) -> Option<(Kind, Vec<u8>)> {
     let entry = body.get(12..)?;
     let kind = Kind::of(entry.first()? >> 4 & 7)?;

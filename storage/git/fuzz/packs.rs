@@ -49,7 +49,7 @@ impl Kind {
 pub(crate) enum Entry<'a> {
     Whole(Kind, &'a [u8]),
     RefDelta(Id, &'a [u8]),
-    /// Against the entry that begins so many bytes earlier.
+    /// Against the entry that begins this many bytes earlier.
     OfsDelta(usize, &'a [u8]),
 }
 
@@ -74,7 +74,7 @@ pub(crate) fn pack_body(entries: &[Entry<'_>]) -> Vec<u8> {
     pack
 }
 
-/// Kind and size, as an entry begins.
+/// The header of an entry: kind and size.
 pub(crate) fn push_head(pack: &mut Vec<u8>, number: u8, size: usize) {
     let mut rest = size >> 4;
     let mut byte = number << 4 | (size & 15) as u8;
@@ -102,7 +102,7 @@ pub(crate) fn deflate(data: &[u8]) -> Vec<u8> {
     encoder.finish().expect("memory takes all")
 }
 
-/// A pack with the checksum that belongs to it.
+/// Appends the matching checksum to a pack.
 pub(crate) fn with_trailer(body: &[u8]) -> Vec<u8> {
     let mut pack = body.to_vec();
     pack.extend(Sha1::digest(body));

@@ -1,4 +1,4 @@
-//! What a server says first: its refs (protocol v0 and v1) or its capabilities (v2).
+//! The advertisement of a server: its refs (protocol v0 and v1) or its capabilities (v2).
 
 use std::io::{self, Write};
 
@@ -12,7 +12,7 @@ use crate::push::{PushPolicy, Rule};
 use crate::refs::RefStore;
 use crate::store::Objects;
 
-/// Writes the advertisement of a repository, without the `# service=` line that HTTP puts before it.
+/// Writes a repository's advertisement without the `# service=` line that HTTP prepends.
 ///
 /// Tags are not peeled: see [`advertise_peeled`]. The default [`FetchPolicy`] is advertised.
 ///
@@ -27,7 +27,8 @@ pub fn advertise(
     Advertisement::collect(Some(refs), service, protocol).write(None, output)
 }
 
-/// Like [`advertise`], with what each annotated tag stands for: clients of the first protocol follow tags by it.
+/// Like [`advertise`], with the peeled value of each annotated tag: clients of protocol v0 and v1
+/// follow tags by it.
 ///
 /// # Errors
 /// When the output breaks or the object store cannot be read.
@@ -48,8 +49,10 @@ pub fn advertise_peeled(
     listing.write(Some(&mut Peeler::new(objects)), output)
 }
 
-/// Writes the advertisement of a repository of this format without refs: one that does not exist yet and that a push
-/// would create, or the capabilities alone of one that is elsewhere and lets its clients ask for what `policy` says.
+/// Writes the advertisement of a repository of this format without refs.
+///
+/// There are two uses: a repository that a push would create, and the capabilities alone of a
+/// repository that is stored elsewhere, whose clients may request what `policy` allows.
 ///
 /// # Errors
 /// When the output breaks.
@@ -73,7 +76,7 @@ struct Advertisement {
     head: Option<RefName>,
     refs: Vec<(Box<str>, ObjectId)>,
     pushes: PushPolicy,
-    /// What is to be signed of a push, where that is asked for.
+    /// The nonce for signed pushes (`push-cert`), if the repository offers them.
     nonce: Option<String>,
     format: ObjectFormat,
 }
@@ -212,7 +215,7 @@ fn write_v2_capabilities(
     pkt::write(output, b"ls-refs=unborn\n")?;
     let fetch = format!("fetch=shallow wait-for-done{filter}{by_name} sideband-all\n");
     pkt::write(output, fetch.as_bytes())?;
-    // Options are taken and mean nothing here, as with git itself.
+    // Server options are accepted and ignored, as by git itself.
     pkt::write(output, b"server-option\n")?;
     pkt::write(output, format!("object-format={format}\n").as_bytes())?;
     pkt::write(output, b"object-info\n")?;

@@ -1,11 +1,12 @@
-//! Commits in an order that ancestry allows.
+//! Topological order of commits.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// The numbers of some commits, parents before their children; where that leaves a choice, the older commit first.
+/// The numbers of `commits`, parents before their children. Among the commits that may come next,
+/// the oldest comes first.
 ///
-/// `commits` has the parents of each, as numbers, and its date.
+/// Each entry holds the numbers of the commit's parents, and its date.
 pub(crate) fn parents_first(commits: &[(&[u32], i64)]) -> Vec<u32> {
     // The children of commit n are at starts[n]..starts[n + 1] of `children`.
     let mut starts = vec![0_u32; commits.len() + 1];
@@ -55,7 +56,7 @@ mod tests {
         fn parents_come_first_whatever_the_dates_say(
             commits in proptest::collection::vec((proptest::collection::vec(any::<u32>(), 0..4), any::<i8>()), 0..60),
         ) {
-            // Each commit's parents are among those behind it in the list.
+            // The parents of a commit stand behind it in the list.
             let count = u32::try_from(commits.len()).unwrap();
             let commits: Vec<(Vec<u32>, i64)> = (1..)
                 .zip(&commits)

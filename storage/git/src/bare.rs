@@ -33,30 +33,31 @@ pub use ref_files::{RefProblem, UnreadableRef};
 pub use root::{BareRoot, Pushes};
 pub use visible::VisibleRefs;
 
-/// How long a ref's lock file is waited for.
+/// Maximum wait for the lock file of a ref.
 const LOCK_WAIT: Fail = Fail::AfterDurationWithBackoff(std::time::Duration::from_secs(2));
 
 /// A bare repository whose refs are files.
 ///
-/// Its refs are those that its files had when it was opened, or when a push began to write. A detached HEAD is shown as
-/// `refs/heads/main`. A ref that cannot be read, or whose name cannot be held here, fails the whole.
+/// Its refs are a snapshot of the files, taken when it is opened and again when a push begins to
+/// write. A detached HEAD is shown as `refs/heads/main`. A ref that cannot be read, or whose name
+/// [`RefName`] cannot hold, fails the whole snapshot.
 #[derive(Debug)]
 pub struct BareRepository {
     path: PathBuf,
     config: Config,
     refs: file::Store,
     table: Mutex<Arc<RefTable>>,
-    /// One push of this value at a time; other processes are kept out by the lock files.
+    /// One push of this value at a time. Lock files exclude other processes.
     writing: Mutex<()>,
 }
 
 impl BareRepository {
-    /// What its configuration says.
+    /// Its configuration.
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// How it names its objects.
+    /// The format of its object ids.
     pub const fn object_format(&self) -> ObjectFormat {
         self.config.object_format
     }
@@ -71,8 +72,8 @@ impl BareRepository {
         }
     }
 
-    /// Its refs as pushes see them at this time, in seconds since the Unix epoch: what signed pushes sign says when they
-    /// were asked.
+    /// Its refs as pushes see them. The time, in seconds since the Unix epoch, is that of the
+    /// nonces of signed pushes.
     pub fn for_pushes(&self, now_s: u64) -> VisibleRefs<'_> {
         VisibleRefs {
             repository: self,
@@ -82,19 +83,21 @@ impl BareRepository {
         }
     }
 
-    /// The bounds on a push, `limits` or the repository's own where they are narrower.
+    /// The limits of a push: `limits` with the repository's own bound on packs, where that is
+    /// smaller, and a larger bound on certificates.
     #[must_use]
     pub fn push_limits(&self, limits: PushLimits) -> PushLimits {
         let own = self.config.pack_bytes_max.unwrap_or(u64::MAX);
         PushLimits {
             pack_bytes_max: limits.pack_bytes_max.min(own),
-            // A file of its own, not part of a log entry: as many refs may be signed as pushed.
+            // The certificate is a file of its own, not part of a log entry: as many refs may be
+            // signed as pushed.
             certificate_bytes_max: certificate::BYTES_MAX,
             ..limits
         }
     }
 
-    /// What the command `bundle-uri` is answered with, where the configuration offers it.
+    /// The response to the command `bundle-uri`, if the configuration offers it.
     pub fn bundle_list(&self) -> Option<Arc<dyn BundleList>> {
         let offered = self.config.advertise_bundle_uris;
         offered.then(|| Arc::new(Configured(self.config.bundles.clone())) as Arc<dyn BundleList>)
@@ -105,12 +108,13 @@ impl BareRepository {
         self.path.join("objects")
     }
 
-    /// A new empty directory for one push, on the same file system as the objects; removed when dropped.
+    /// A new empty quarantine directory for one push, on the file system of the objects. It is
+    /// removed when dropped.
     ///
     /// # Errors
-    /// When it cannot be made.
+    /// When it cannot be created.
     pub fn quarantine(&self) -> io::Result<tempfile::TempDir> {
-        // git's own maintenance removes what a crash leaves behind under this name.
+        // git's own maintenance removes directories of this name that a crash left behind.
         tempfile::Builder::new()
             .prefix("tmp_objdir-incoming-")
             .tempdir_in(self.objects())
@@ -119,14 +123,15 @@ impl BareRepository {
     /// Reads the refs again.
     ///
     /// # Errors
-    /// When one of them cannot be read; those that were read before stay.
+    /// When one of them cannot be read. The previous snapshot stays.
     pub fn reread(&self) -> Result<(), UnreadableRef> {
         let table = RefTable::read(&self.path, self.object_format())?;
         *self.table.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(table);
         Ok(())
     }
 
-    /// Files and lines that are refs for git, perhaps, and none here (`refs/stash`): they are not shown.
+    /// Number of files and lines that are not shown because they are no refs here, although they
+    /// may be refs for git (`refs/stash`).
     pub fn unnameable_refs(&self) -> u64 {
         self.table().unnameable
     }
@@ -136,7 +141,7 @@ impl BareRepository {
         Arc::clone(&table)
     }
 
-    /// Branches that a work tree has checked out: this repository's own and those that `git worktree` added.
+    /// Branches that a work tree has checked out: the repository's own and those of `git worktree`.
     fn checked_out(&self) -> Vec<RefName> {
         let mut found = Vec::new();
         let has_work_tree = match self.config.is_bare {
@@ -155,7 +160,7 @@ impl BareRepository {
         found
     }
 
-    /// Moves a pack into the store: durable before any ref may need it.
+    /// Moves a pack into the store. It is durable before any ref may need it.
     fn keep_pack(&self, pack: &QuarantinedPack) -> io::Result<()> {
         let directory = self.objects().join("pack");
         fs::create_dir_all(&directory)?;
@@ -194,7 +199,7 @@ impl BareRepository {
         })
     }
 
-    /// One transaction for `updates`.
+    /// Applies `updates` in one transaction.
     fn apply(&self, updates: &[&RefUpdate]) -> Applied {
         let edits: io::Result<Vec<_>> = updates.iter().map(|update| self.edit(update)).collect();
         let edits = match edits {
@@ -245,7 +250,7 @@ impl BareRepository {
         for directory in directories {
             match File::open(&directory) {
                 Ok(directory) => directory.sync_all()?,
-                // A delete removes directories that became empty.
+                // A deletion removes directories that became empty.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
             }
@@ -271,7 +276,8 @@ impl BareRepository {
         results.into_iter().map(Ended::Judged).collect()
     }
 
-    /// Each by itself, deletes first: they make room for names below or above them.
+    /// Applies each update by itself, deletions first: they make room for names below or above
+    /// them.
     fn commit_each(&self, updates: &[RefUpdate]) -> Vec<Ended> {
         let mut results: Vec<_> = updates.iter().map(|_| Ended::Judged(Ok(()))).collect();
         let mut order: Vec<usize> = (0..updates.len()).collect();
@@ -294,17 +300,17 @@ impl BareRepository {
     }
 }
 
-/// What a transaction came to.
+/// The outcome of a transaction.
 #[derive(Debug, Clone)]
 enum Applied {
     Yes,
-    /// Nothing was changed, and the refs were read again.
+    /// Nothing was changed. If locks were not available, the refs were read again.
     No(String),
-    /// Some of its refs may have been changed, or are not flushed.
+    /// Some of its refs may have changed, or are not flushed.
     Unknown(String),
 }
 
-/// What became of one update.
+/// The outcome of one update.
 #[derive(Debug, Clone)]
 enum Ended {
     Judged(Result<(), RefRefusal>),
@@ -332,7 +338,7 @@ impl Ended {
     }
 }
 
-/// Bundles as a configuration lists them: wherever they are, whoever made them.
+/// The bundles that a configuration lists, with any location and author.
 #[derive(Debug)]
 struct Configured(Vec<(String, String)>);
 
@@ -375,7 +381,7 @@ impl RefStore for BareRepository {
         }
     }
 
-    /// Files keep no record of former values.
+    /// Files have no record of former values.
     fn was_tip_recently(&self, _id: ObjectId) -> bool {
         false
     }

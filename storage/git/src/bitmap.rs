@@ -1,17 +1,19 @@
-//! Reachability bitmaps: for chosen commits of a pack, everything they need, one bit for each object of the pack.
+//! Reachability bitmaps: for selected commits of a pack, all objects that they need, one bit per
+//! object of the pack.
 //!
-//! With them a clone is counted by joining a few sets instead of reading every tree of the history. The files are git's
-//! (gitformat-bitmap(5), version 1, of single packs): either side reads what the other wrote. Bit *i* stands for the
-//! *i*th object of the pack in the order of the file.
+//! A clone is counted as the union of a few sets instead of reading every tree of the history. The
+//! files are git's (gitformat-bitmap(5), version 1, of single packs): either side reads the other's
+//! files. Bit *i* stands for the *i*th object of the pack in the order of the file.
 //!
-//! A bitmap is a shortcut and never more: where one is missing, damaged or of another pack, the history is walked.
+//! A bitmap is only a shortcut: where one is missing, damaged or of another pack, the history is
+//! walked.
 //!
-//! - `bits`, `ewah`: sets in memory and as they are stored.
-//! - `order`: between positions in a pack and its index, with the `.rev` file.
-//! - `file`: a `.bitmap` as it is read, one commit at a time.
-//! - `coverage`: what is known to be reached so far, inside the pack.
-//! - `count`: what some objects reach, by bitmaps where there are any, by walking where there are none.
-//! - `write`, `history`, `choose`, `encode`: making one.
+//! - `bits`, `ewah`: sets in memory and in their stored form.
+//! - `order`: from positions in a pack to entries in its index, with the `.rev` file.
+//! - `file`: reads a `.bitmap` file, one commit at a time.
+//! - `coverage`: the objects reached so far inside the pack.
+//! - `count`: counts reachable objects, by bitmaps where they exist, by walking elsewhere.
+//! - `write`, `history`, `choose`, `encode`: write a `.bitmap` file.
 
 mod bits;
 mod choose;

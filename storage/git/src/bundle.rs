@@ -1,8 +1,9 @@
-//! Bundles of a repository's branches and tags: gitformat-bundle(5). Made once, kept for a while and given in parts, so that a
-//! clone that broke off goes on where it was.
+//! Bundles of a repository's branches and tags: gitformat-bundle(5). A bundle is made once, cached
+//! for a while and served in parts, so that an interrupted clone resumes.
 //!
-//! A bundle is a header and the pack that a clone of its refs would get. Most of it is not copied: it refers to parts of
-//! the repository's packs, and keeps those open that maintenance removes meanwhile. [`Bundles`] keeps those of a server.
+//! A bundle is a header and the pack of a clone of its refs. Most of it is not copied: it refers to
+//! parts of the repository's packs, and keeps those open that maintenance removes meanwhile.
+//! [`Bundles`] is the cache of a server.
 
 mod kept;
 mod pieces;
@@ -25,8 +26,8 @@ use crate::store::{Objects, Pack, StoreError};
 pub use kept::{BundleMaking, Bundles, Offer};
 use pieces::{Pieces, Recorder};
 
-/// What a bundle is known by: SHA-256 of its header and of its pack's checksum, so that no two with different bytes have
-/// the same one.
+/// The id of a bundle: SHA-256 of its header and of its pack's checksum, so that bundles with
+/// different bytes have different ids.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BundleId([u8; 32]);
 
@@ -54,7 +55,7 @@ impl fmt::Debug for BundleId {
     }
 }
 
-/// A text that names no bundle.
+/// A text that is no bundle id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a bundle is named by 64 hexadecimal digits")]
 pub struct InvalidBundleId;
@@ -72,24 +73,24 @@ impl FromStr for BundleId {
     }
 }
 
-/// Why there is no bundle of a repository.
+/// The reason why a repository has no bundle.
 #[derive(Debug, thiserror::Error)]
 pub enum NoBundle {
     /// It has no branches and tags.
     #[error("the repository has no branches and tags")]
     Empty,
-    /// A plain clone is as good.
+    /// It is too small: a plain clone is as good.
     #[error("it would have {bytes} bytes: a bundle is offered from {min} on")]
     Small {
-        /// What it would have.
+        /// Its size.
         bytes: u64,
-        /// The least.
+        /// The minimum.
         min: u64,
     },
-    /// Too much of it lies in no pack as it would have to be sent.
+    /// Too much of it is in no pack in the form to be sent.
     #[error("more than {max} bytes of it would have to be copied")]
     OwnBytes {
-        /// How many are copied at most.
+        /// Maximum number of copied bytes.
         max: u64,
     },
     /// Its pack cannot be made.
@@ -100,7 +101,7 @@ pub enum NoBundle {
     Io(#[from] io::Error),
 }
 
-/// A bundle.
+/// A bundle: its id, the values of its refs and its content.
 #[derive(Debug)]
 pub struct Bundle {
     id: BundleId,
@@ -109,11 +110,11 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Makes the bundle of the refs as they are: HEAD, branches and tags. Its own bytes lie in a file without a name in the
-    /// existing `directory`.
+    /// Makes the bundle of the current refs: HEAD, branches and tags. Its own bytes are in an
+    /// unnamed file in the existing `directory`.
     ///
     /// # Errors
-    /// See [`NoBundle`]. With less than `bytes_min` bytes it is not worth while.
+    /// See [`NoBundle`]. A bundle of less than `bytes_min` bytes is not worthwhile.
     pub fn make(
         refs: &dyn RefStore,
         objects: &Objects,
@@ -159,12 +160,12 @@ impl Bundle {
         })
     }
 
-    /// What it is known by.
+    /// Its id.
     pub const fn id(&self) -> BundleId {
         self.id
     }
 
-    /// How long it is.
+    /// Its length.
     pub const fn bytes(&self) -> u64 {
         self.pieces.bytes()
     }
@@ -174,12 +175,13 @@ impl Bundle {
         &self.tips
     }
 
-    /// What it takes of the disk: its own bytes, and packs that nothing else needs.
+    /// Its bytes on disk: its own bytes, and packs whose files were removed and are still open.
     pub(crate) fn disk_bytes(&self) -> u64 {
         self.pieces.disk_bytes()
     }
 
-    /// Opens it to be read, with the store's packs as they are now: one that was damaged may have been fetched again.
+    /// Opens it for reading, with the store's current packs: a damaged pack may have been fetched
+    /// again.
     ///
     /// # Errors
     /// When the store cannot be opened.
@@ -198,7 +200,7 @@ impl Bundle {
     }
 }
 
-/// A bundle that is being sent.
+/// A bundle that is open for reading.
 #[derive(Debug)]
 pub struct OpenBundle {
     bundle: Arc<Bundle>,
@@ -206,12 +208,12 @@ pub struct OpenBundle {
 }
 
 impl OpenBundle {
-    /// How long all of it is.
+    /// Its length.
     pub fn bytes(&self) -> u64 {
         self.bundle.bytes()
     }
 
-    /// Writes a part of it, which must lie within it.
+    /// Writes a range, which must lie within the bundle.
     ///
     /// # Errors
     /// When the disk or the output fails.
@@ -220,7 +222,8 @@ impl OpenBundle {
     }
 }
 
-/// The refs of a bundle, in the order of its header.
+/// The refs of a bundle, in the order of its header: HEAD, branches and tags. With more than
+/// [`limits::BUNDLE_REFS_MAX`] branches and tags: HEAD and its branch only.
 struct Covered(Vec<(String, ObjectId)>);
 
 impl Covered {
@@ -247,7 +250,7 @@ impl Covered {
         Self(head_line.into_iter().chain(found).collect())
     }
 
-    /// A bundle's header, up to its pack.
+    /// The bundle's header, which ends where the pack begins.
     fn header(&self, format: ObjectFormat) -> String {
         let mut header = match format {
             ObjectFormat::Sha1 => "# v2 git bundle\n".to_owned(),

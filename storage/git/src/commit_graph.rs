@@ -1,8 +1,9 @@
-//! The commit-graph: trees, parents and dates of commits in one file, so that a walk inflates none of them
-//! (gitformat-commit-graph(5)).
+//! The commit-graph: trees, parents and dates of commits in one file, so that a walk inflates no
+//! commits (gitformat-commit-graph(5)).
 //!
-//! The single file `info/commit-graph` is read and written; the chains of files that git's maintenance makes instead
-//! (`git commit-graph write --split`) are read. Bloom filters are not.
+//! The single file `info/commit-graph` is read and written. The chains of files that git's
+//! maintenance makes instead (`git commit-graph write --split`) are only read. Bloom filters are
+//! ignored.
 
 mod write;
 
@@ -17,14 +18,15 @@ use crate::oid::{hash_kind, oid};
 
 pub use write::{CommitGraphError, CommitGraphSummary, write_commit_graph};
 
-/// Below the object directory.
+/// The single file, below the object directory.
 const FILE: &str = "info/commit-graph";
-/// The folder of a chain, below the object directory, and the file in it that names the others, the oldest first.
+/// The folder of a chain, below the object directory, and the file in it that lists the others,
+/// oldest first.
 const CHAIN_FOLDER: &str = "info/commit-graphs";
 const CHAIN_FILE: &str = "commit-graph-chain";
-/// Files of a chain: more cannot be named by the count of bases in each.
+/// Maximum number of files in a chain: each file counts its bases in one byte.
 const CHAIN_FILES_MAX: usize = 256;
-/// Bytes of the file that names them.
+/// Maximum bytes of the file that lists them.
 const CHAIN_BYTES_MAX: u64 = CHAIN_FILES_MAX as u64 * 65;
 
 /// An open commit-graph.
@@ -32,7 +34,7 @@ pub(crate) struct CommitGraph {
     graph: gix_commitgraph::Graph,
 }
 
-/// Tells one commit-graph at the same path from another.
+/// Identifies a version of the commit-graph at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stamp {
     is_chain: bool,
@@ -41,12 +43,13 @@ pub(crate) struct Stamp {
 }
 
 impl Stamp {
-    /// Of the commit-graph below an object directory; `None` when there is none that may be used: where history is cut
-    /// off, commits have not the parents that they name.
+    /// The stamp of the commit-graph below an object directory; `None` when there is no usable one.
+    /// A shallow repository has none: commits at its shallow boundary name parents that are
+    /// missing.
     pub(crate) fn of(objects: &Path) -> Option<Self> {
         let single = std::fs::metadata(objects.join(FILE)).ok();
         let is_chain = single.is_none();
-        // Git looks for them in this order as well.
+        // git looks for them in this order, too.
         let chain = || std::fs::metadata(objects.join(CHAIN_FOLDER).join(CHAIN_FILE)).ok();
         let metadata = single.or_else(chain)?;
         let shallow = objects.parent()?.join("shallow");
@@ -58,7 +61,7 @@ impl Stamp {
     }
 }
 
-/// Why a commit-graph is not used.
+/// The reason for ignoring a commit-graph.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error("cannot be read: {0}")]
@@ -72,7 +75,8 @@ enum Unusable {
 }
 
 impl CommitGraph {
-    /// Opens the one below an object directory, its checksums compared. What cannot be used is reported and left alone.
+    /// Opens the commit-graph below an object directory and verifies its checksums. An unusable one
+    /// is logged and ignored.
     pub(crate) fn open(objects: &Path, format: ObjectFormat) -> Option<Self> {
         let path = objects.join(FILE);
         let opened = match path.try_exists() {
@@ -89,12 +93,13 @@ impl CommitGraph {
         }
     }
 
-    /// What it says of a commit; `None` when it does not know it.
+    /// The entry of a commit; `None` when the commit-graph does not have it.
     pub(crate) fn get(&self, id: &oid) -> Option<Commit> {
         let found = self.graph.commit_by_id(id)?;
         let mut parents = Vec::with_capacity(1);
         for parent in found.iter_parents() {
-            // A file whose checksum is right and that names none is somebody's mistake: the commit itself is read.
+            // A file with a valid checksum that names no valid parent is a writer's error: the
+            // commit itself is read.
             let known = |it: &gix_commitgraph::Position| it.0 < self.graph.num_commits();
             let parent = parent.ok().filter(known)?;
             parents.push(self.graph.id_at(parent).to_owned());
@@ -107,7 +112,7 @@ impl CommitGraph {
     }
 }
 
-/// The files of the chain below an object directory, the oldest first.
+/// The files of the chain below an object directory, oldest first.
 fn chain(objects: &Path, format: ObjectFormat) -> Result<Vec<PathBuf>, Unusable> {
     let folder = objects.join(CHAIN_FOLDER);
     let mut text = String::new();
@@ -124,7 +129,7 @@ fn chain(objects: &Path, format: ObjectFormat) -> Result<Vec<PathBuf>, Unusable>
     text.lines().take(CHAIN_FILES_MAX).map(file_of).collect()
 }
 
-/// Opens files each of which stands on all of those before it.
+/// Opens files, each of which is based on all files before it.
 fn open_files(paths: &[PathBuf], format: ObjectFormat) -> Result<gix_commitgraph::Graph, Unusable> {
     let mut files: Vec<gix_commitgraph::File> = Vec::with_capacity(paths.len());
     for path in paths {

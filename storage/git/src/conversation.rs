@@ -1,5 +1,5 @@
-//! Whole conversations over one two-way stream, as SSH, `git://` and pipes have them: git-upload-pack(1) and
-//! git-receive-pack(1).
+//! Whole sessions over one bidirectional stream, as with SSH, `git://` and pipes:
+//! git-upload-pack(1) and git-receive-pack(1).
 
 use std::io::BufRead;
 
@@ -11,10 +11,10 @@ use crate::push::{Place, PushSummary, Quarantine, ReceiveError, Transport, recei
 use crate::refs::RefStore;
 use crate::store::Objects;
 
-/// Which part of a conversation takes place.
+/// The part of a session to serve.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Part {
-    /// All of it, on one stream: the advertisement, then what the client asks, in rounds.
+    /// All of it, on one stream: the advertisement, then the client's requests, in rounds.
     #[default]
     Whole,
     /// The advertisement only (`--http-backend-info-refs`).
@@ -23,16 +23,16 @@ pub enum Part {
     Request,
 }
 
-/// A conversation about one repository. Blocking.
+/// A session about one repository. Blocking.
 #[derive(Clone, Copy)]
 pub struct Conversation<'a> {
-    /// The refs, as this client may see them.
+    /// The refs that are visible to this client.
     pub refs: &'a dyn RefStore,
     /// The object store.
     pub objects: &'a Objects,
-    /// What the client said before the conversation (`GIT_PROTOCOL`).
+    /// The protocol version that the client requested before the session (`GIT_PROTOCOL`).
     pub protocol: Protocol,
-    /// Which part of it.
+    /// The part to serve.
     pub part: Part,
 }
 
@@ -47,12 +47,13 @@ impl std::fmt::Debug for Conversation<'_> {
 }
 
 impl Conversation<'_> {
-    /// The client fetches. `output` is flushed whenever the client waits for an answer, and at the end.
+    /// Serves a fetch. `output` is flushed whenever the client waits for a response, and at the
+    /// end.
     ///
-    /// A client that ends the stream early, or wants nothing, ends the conversation without an error.
+    /// A client that ends the stream early, or has no wants, ends the session without an error.
     ///
     /// # Errors
-    /// As [`upload_pack`]; the client has been told where the protocol has a place for it.
+    /// As [`upload_pack`]. The client receives the error where the protocol has a place for it.
     pub fn upload_pack(
         &self,
         input: &mut dyn BufRead,
@@ -75,18 +76,19 @@ impl Conversation<'_> {
             Part::Request => upload_pack(refs, objects, protocol, input, output, limits),
             Part::Whole => upload_pack_stream(refs, objects, protocol, input, output, limits),
         };
-        // Also what a client is told of an error waits in the output.
+        // Error messages for the client wait in the output, too.
         output.flush()?;
         outcome
     }
 
-    /// The client pushes. `quarantine` is where the pack lies until the end; the caller removes what is left there.
+    /// Serves a push. `quarantine` holds the pack until the end; the caller removes its remaining
+    /// content.
     ///
-    /// On a stream the pack is read also where nothing can come of it: a client listens for the report only after it
-    /// has sent everything.
+    /// On a stream the pack is read even if the push is refused already: a client reads the report
+    /// only after it has sent everything.
     ///
     /// # Errors
-    /// As [`crate::receive_pack`]: the conversation then ends without a report.
+    /// As [`crate::receive_pack`]: the session then ends without a report.
     pub fn receive_pack(
         &self,
         quarantine: &dyn Quarantine,

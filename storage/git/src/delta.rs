@@ -1,9 +1,10 @@
-//! Deltas: an object as copies out of another one and bytes of its own (gitformat-pack(5), "Deltified
+//! Deltas: an object as copies from another one and bytes of its own (gitformat-pack(5), "Deltified
 //! representation").
 //!
-//! [`DeltaIndex`] is made once per base and asked for any number of targets; [`encode`] writes the delta.
-//! Time is linear in base and target whatever they hold: no more than [`index::CANDIDATES_MAX`] places of the base
-//! are compared per place of the target, and a match is skipped as a whole.
+//! A [`DeltaIndex`] is made once per base and serves any number of targets; [`encode`] writes the
+//! delta. Time is linear in base and target for any content: at most [`index::CANDIDATES_MAX`]
+//! positions of the base are compared per position of the target, and a match is skipped as a
+//! whole.
 
 mod apply;
 mod encode;
@@ -13,13 +14,14 @@ pub(crate) use apply::{apply, sizes};
 pub(crate) use encode::encode;
 pub(crate) use index::DeltaIndex;
 
-/// Bytes that a place in the base is found by: no shorter match begins a copy.
+/// Length of the windows that locate a position in the base: no shorter match begins a copy.
 const WINDOW_BYTES: usize = 16;
 
-/// What one copy takes at most: more would fit the format, but not every reader. A size of zero stands for it.
+/// Maximum bytes of one copy, encoded as a size of zero. The format allows more, but not every
+/// reader does.
 const COPY_BYTES_MAX: usize = 0x1_0000;
 
-/// Appends a size as deltas begin with: seven bits a byte, the lowest first.
+/// Appends a size in the form of delta headers: seven bits a byte, the lowest first.
 fn push_size(mut size: usize, output: &mut Vec<u8>) {
     loop {
         let bits = size.to_le_bytes()[0] & 0x7f;

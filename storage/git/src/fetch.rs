@@ -42,7 +42,7 @@ use crate::reach::ReachError;
 use crate::refs::RefStore;
 use crate::store::{DamagedPack, Objects, StoreError};
 
-/// Why a fetch failed. Where the protocol still allows it, the client has been told.
+/// The reason why a fetch failed. Where the protocol still allows it, the client has received it.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
     /// The framing is broken.
@@ -51,13 +51,13 @@ pub enum FetchError {
     /// The request is no upload-pack request.
     #[error("the request is not understood: {what:?}")]
     NotAFetch {
-        /// The line that was not understood.
+        /// The line.
         what: String,
     },
-    /// A line that is understood and may not stand there.
+    /// A known line in a place where it is not allowed.
     #[error("{what}: '{line}'")]
     Unexpected {
-        /// Which kind of line.
+        /// The kind of line.
         what: &'static str,
         /// The line.
         line: String,
@@ -65,7 +65,7 @@ pub enum FetchError {
     /// The request is too large.
     #[error("the request holds more than {max} lines: fetch in smaller steps")]
     TooLarge {
-        /// How many are allowed.
+        /// Maximum number of lines.
         max: usize,
     },
     /// A want that is no visible tip, was none recently and is not reachable from one.
@@ -77,13 +77,13 @@ pub enum FetchError {
     /// A filter that is malformed or cannot be applied.
     #[error("{message}")]
     Filter {
-        /// What is wrong, in git's words.
+        /// The problem, in git's words.
         message: String,
     },
-    /// A `want-ref` of a ref that is not there.
+    /// A `want-ref` of a ref that does not exist.
     #[error("unknown ref {name}")]
     UnknownWantRef {
-        /// What it named.
+        /// The name in the request.
         name: String,
     },
     /// A ref that is wanted twice.
@@ -92,16 +92,16 @@ pub enum FetchError {
         /// The ref.
         name: String,
     },
-    /// Two ways to cut history in one request.
+    /// The request limits history in two ways.
     #[error("git upload-pack: deepen and deepen-since (or deepen-not) cannot be used together")]
     TwoCuts,
-    /// Every want is older than what the client asked for, or excluded.
+    /// Every want is excluded, or older than the client requested.
     #[error("no commits selected for shallow requests")]
     NothingSelected,
-    /// A filter from a client of the first protocol that did not ask for the capability.
+    /// A filter from a client of protocol v0 or v1 that did not request the capability.
     #[error("git upload-pack: filtering capability not negotiated")]
     FilterNotNegotiated,
-    /// The client names objects in another way than the repository.
+    /// The client has another object format than the repository.
     #[error("mismatched object format: server {server}; client {client}")]
     ObjectFormat {
         /// The repository's.
@@ -109,16 +109,16 @@ pub enum FetchError {
         /// The client's.
         client: ObjectFormat,
     },
-    /// The client names objects in a way that is not known.
+    /// The client has an unknown object format.
     #[error("unknown object format '{name}'")]
     UnknownObjectFormat {
-        /// What it said.
+        /// The name in the request.
         name: String,
     },
     /// A ref of `deepen-not` that does not exist.
     #[error("git upload-pack: deepen-not is not a ref: {name}")]
     UnknownRef {
-        /// What it named.
+        /// The name in the request.
         name: String,
     },
     /// The objects cannot be read.
@@ -127,16 +127,16 @@ pub enum FetchError {
     /// The deadline passed.
     #[error("the fetch took too long")]
     Stopped,
-    /// The client has no token, and was worked for as long as those without one are.
+    /// The client has no token, and the fetch exceeded the work that is done without one.
     #[error("this fetch takes more work than is done without a token: send one")]
     TooMuchWork,
-    /// The answer could not be sent, or the client went away.
+    /// The response could not be sent, or the client closed the connection.
     #[error("the answer could not be sent: {0}")]
     Output(#[from] io::Error),
 }
 
 impl FetchError {
-    /// The pack or index that is known to be damaged, if that is why.
+    /// The pack or index that is known to be damaged, if that is the reason.
     pub fn damaged_pack(&self) -> Option<&std::path::Path> {
         if let Self::Store(error) = self {
             return error.damaged_pack();
@@ -159,36 +159,37 @@ impl From<ReachError> for FetchError {
     }
 }
 
-/// What a request was answered with.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct FetchSummary {
     /// Refs listed.
     pub refs_listed: u64,
-    /// Objects in the pack, where one was sent.
+    /// Objects in the pack, if one was sent.
     pub objects_sent: u64,
-    /// Bytes of the pack, where one was sent.
+    /// Bytes of the pack, if one was sent.
     pub pack_bytes: u64,
-    /// Of the objects, how many were copied as they lie on disk.
+    /// Of the objects, the number that were copied from disk in compressed form.
     pub objects_copied: u64,
-    /// Requests that were answered like an earlier one.
+    /// Requests that were answered from the response cache.
     pub replayed: u64,
-    /// Of those, how many left as part of one piece of a pack.
+    /// Of the copied objects, the number that were sent as part of one piece of a pack.
     pub objects_verbatim: u64,
-    /// The packs that such pieces were taken from.
+    /// The packs of such pieces.
     pub packs_verbatim: u64,
-    /// Of the objects that did not, how many were sent as deltas.
+    /// Of the objects outside such pieces, the number that were sent as deltas.
     pub deltas_sent: u64,
-    /// Of those, how many were made for this request: nobody had asked for them before.
+    /// Deltas that were made for this request because they were not cached, including useless ones.
     pub deltas_made: u64,
 }
 
-/// Answers the upload-pack requests in `input` (over HTTP there is one).
+/// Serves the upload-pack requests in `input` (over HTTP there is one).
 ///
-/// `objects` is the repository's object store. Errors are told to the client within the protocol as long as it has a
-/// place for them, and returned.
+/// `objects` is the repository's object store. Errors are returned. They are also sent to the
+/// client within the protocol, as long as it has a place for them.
 ///
 /// # Errors
-/// When the request is malformed, asks for what is not there, or the disk, the deadline or the connection fails.
+/// When the request is malformed or wants missing objects, or the disk, the deadline or the
+/// connection fails.
 pub fn upload_pack(
     refs: &dyn RefStore,
     objects: &Objects,
@@ -207,8 +208,8 @@ pub fn upload_pack(
     )
 }
 
-/// Like [`upload_pack`], for a client that negotiates on the same stream: it has been sent the advertisement, and
-/// answers are flushed whenever it waits for one.
+/// Like [`upload_pack`], for a client that negotiates on the same stream. The client has received
+/// the advertisement. Responses are flushed whenever it waits for one.
 pub(crate) fn upload_pack_stream(
     refs: &dyn RefStore,
     objects: &Objects,
@@ -255,10 +256,10 @@ fn answer(
     }
 }
 
-/// Tells the client what went wrong: an `ERR` line, or side-band 3 once the pack has begun.
+/// Sends the error to the client: an `ERR` line, or side-band 3 once the pack has begun.
 fn tell(error: &FetchError, in_pack: bool, output: &mut dyn Output) -> io::Result<()> {
     let message = if matches!(error, FetchError::Store(_)) {
-        // What a disk said is for the operator.
+        // The details of a disk error are for the operator.
         "the repository cannot be read: tell its operator".to_owned()
     } else {
         error.to_string()

@@ -1,7 +1,8 @@
-//! Checks everything that an object store holds: checksums, the hash of every object, and that nothing reachable is
-//! missing.
+//! Checks the content of an object store: checksums, the hash of every object, and that no
+//! reachable object is missing.
 //!
-//! Like `git fsck --full` without its rules of style: a finding means that something is lost or about to be.
+//! Like `git fsck --full` without its rules of style: a finding means that data is lost or about to
+//! be.
 
 mod connectivity;
 mod packs;
@@ -17,12 +18,12 @@ use crate::store::StoreError;
 
 pub use reached::{Reached, reach_anew, reach_from};
 
-/// Findings that are kept; later ones are only counted.
+/// Maximum number of findings in a report; later ones are only counted.
 pub const FINDINGS_MAX: usize = 1000;
-/// How often the deadline is looked at and progress is told, in objects.
+/// Interval of deadline checks and progress reports, in objects.
 const TELL_EVERY: u64 = 512;
 
-/// Something that is wrong.
+/// A problem in an object store.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Finding {
     /// A file of the store cannot be opened, or its checksum is wrong.
@@ -30,33 +31,33 @@ pub enum Finding {
     File {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// An object that is there cannot be read, or is not what its id says.
+    /// A stored object cannot be read, or its content does not match its id.
     #[error("object {id} in {path} is damaged: {reason}")]
     Damaged {
         /// The object.
         id: ObjectId,
         /// The pack or the loose object's directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         reason: String,
     },
-    /// A reachable object is not there.
+    /// A reachable object is missing.
     #[error("object {id} is missing{}", needed(.needed_by.as_ref()))]
     Missing {
         /// The object.
         id: ObjectId,
-        /// Who refers to it; none for a tip.
+        /// The referring object; `None` for a tip.
         needed_by: Option<ObjectId>,
     },
-    /// A reachable object is there and cannot be read.
+    /// A reachable object exists and cannot be read.
     #[error("object {id} cannot be read: {reason}")]
     Unreadable {
         /// The object.
         id: ObjectId,
-        /// Why not.
+        /// The reason.
         reason: String,
     },
     /// A commit, tree or tag that does not parse.
@@ -64,22 +65,22 @@ pub enum Finding {
     Malformed {
         /// The object.
         id: ObjectId,
-        /// What it says that it is.
+        /// Its kind.
         kind: &'static str,
     },
-    /// An object of another kind than the one that refers to it says.
+    /// An object is of another kind than the object that refers to it expects.
     #[error("object {id} is a {kind}, {needed_by} says that it is a {expected}")]
     Kind {
         /// The object.
         id: ObjectId,
-        /// What it is.
+        /// Its kind.
         kind: &'static str,
-        /// Who refers to it.
+        /// The referring object.
         needed_by: ObjectId,
-        /// As what.
+        /// The expected kind.
         expected: &'static str,
     },
-    /// A tree that a checkout must not be made from.
+    /// A tree with a name that is unsafe in a checkout.
     #[error("tree {id} holds a forbidden path name")]
     ForbiddenName {
         /// The tree.
@@ -94,60 +95,60 @@ fn needed(by: Option<&ObjectId>) -> String {
     )
 }
 
-/// What is being checked.
+/// A stage of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Every object of every pack.
     Packs,
     /// Every loose object.
     Loose,
-    /// What can be reached from the tips.
+    /// The objects that are reachable from the tips.
     Connectivity,
 }
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FsckProgress {
-    /// What is being checked.
+    /// The current stage.
     pub stage: Stage,
-    /// Objects that were checked in this stage.
+    /// Objects checked in this stage.
     pub objects: u64,
-    /// How many there are, where that is known.
+    /// The number of all objects, if known.
     pub total: Option<u64>,
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct FsckReport {
     /// Packs that were opened.
     pub packs: u64,
-    /// Objects in packs that were checked, one in several packs as often.
+    /// Objects in packs that were checked. An object in several packs counts several times.
     pub packed: u64,
     /// Loose objects that were checked.
     pub loose: u64,
-    /// Objects that can be reached from the tips; none when the store could not be opened for it.
+    /// Objects that are reachable from the tips; `None` when this was not checked.
     pub reachable: Option<u64>,
-    /// Objects in packs that cannot be reached from the tips, each counted once; none as above. They are no finding:
-    /// rewritten history and deleted refs leave them.
+    /// Unreachable objects in packs, each counted once; `None` when this was not checked. They are
+    /// no finding: rewritten history and deleted refs leave them.
     pub unreachable: Option<u64>,
     /// The first [`FINDINGS_MAX`] findings.
     pub findings: Vec<Finding>,
-    /// How many more there are.
+    /// Number of further findings.
     pub more_findings: u64,
 }
 
-/// Why a check has no report.
+/// The reason why a check has no report.
 #[derive(Debug, thiserror::Error)]
 pub enum FsckError {
     /// The store cannot be listed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The time for it is over.
+    /// The deadline passed.
     #[error("the check took too long")]
     Stopped,
 }
 
-/// A check under way.
+/// A check in progress.
 struct Fsck<'a> {
     format: ObjectFormat,
     report: FsckReport,
@@ -193,7 +194,7 @@ impl Fsck<'_> {
                 }
             };
             let reason = match store.try_find(&id, &mut buffer) {
-                // It was packed or pruned in between.
+                // It was packed or pruned meanwhile.
                 Ok(None) => continue,
                 Ok(Some(data)) => hash_mismatch(&id, data.kind, data.data),
                 Err(error) => Some(error.to_string()),
@@ -212,7 +213,7 @@ impl Fsck<'_> {
     }
 }
 
-/// Why `data` is not the object `id`.
+/// The reason why `data` is not the object `id`; `None` if it is.
 fn hash_mismatch(id: &crate::oid::oid, kind: gix_object::Kind, data: &[u8]) -> Option<String> {
     match gix_object::compute_hash(id.kind(), kind, data) {
         Ok(found) if found == id => None,
@@ -221,10 +222,11 @@ fn hash_mismatch(id: &crate::oid::oid, kind: gix_object::Kind, data: &[u8]) -> O
     }
 }
 
-/// Checks one pack of objects of this format: its checksums and its index, and every object of it, inflated and hashed.
+/// Checks one pack of objects of this format: its checksums, its index, and every object in it,
+/// inflated and hashed.
 ///
 /// # Errors
-/// When the time is over. What is wrong inside is no error but a finding.
+/// When the deadline passes. Problems in the pack are findings, not errors.
 pub fn fsck_pack(idx: &Path, format: ObjectFormat, stop: &Stop) -> Result<FsckReport, FsckError> {
     let mut fsck = Fsck {
         format,
@@ -236,13 +238,16 @@ pub fn fsck_pack(idx: &Path, format: ObjectFormat, stop: &Stop) -> Result<FsckRe
     Ok(fsck.report)
 }
 
-/// Checks the object store `objects`, of objects of this format, and that everything reachable from `tips` is in it.
+/// Checks the object store `objects`, of objects of this format, and that it holds everything
+/// reachable from `tips`.
 ///
-/// Every pack and loose object of the directory itself is read, not those of its alternates; reachable objects may lie
-/// there as well. `progress` is called now and then. Keeps about 50 bytes for every reachable object.
+/// Every pack and loose object of the directory itself is read, but not those of its alternates.
+/// Reachable objects may be in alternates, too. `progress` is called from time to time. The memory
+/// is about 50 bytes per reachable object.
 ///
 /// # Errors
-/// When the store cannot be listed or the time is over. What is wrong inside is no error but a finding.
+/// When the store cannot be listed or the deadline passes. Problems in the store are findings, not
+/// errors.
 pub fn fsck(
     objects: &Path,
     format: ObjectFormat,

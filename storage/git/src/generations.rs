@@ -1,8 +1,9 @@
-//! A bounded store of what can be made again, in two generations.
+//! A size-bounded cache in two generations.
 
 use std::hash::{BuildHasher, Hash};
 
-/// Keeps values up to a number of bytes. When the younger half is full, what the older half alone holds is dropped.
+/// A cache with a limit in bytes. Once the younger generation exceeds half of the limit, it becomes
+/// the older one, and the entries of the former older one are dropped.
 #[derive(Debug)]
 pub(crate) struct Generations<K, V, S> {
     young: std::collections::HashMap<K, V, S>,
@@ -12,7 +13,7 @@ pub(crate) struct Generations<K, V, S> {
 }
 
 impl<K: Eq + Hash, V: Clone, S: BuildHasher + Default> Generations<K, V, S> {
-    /// Nothing yet, and never more than `bytes_max` and one value.
+    /// Creates an empty cache of at most `bytes_max` bytes plus one value for each generation.
     pub(crate) fn new(bytes_max: usize) -> Self {
         Self {
             young: std::collections::HashMap::default(),
@@ -22,7 +23,7 @@ impl<K: Eq + Hash, V: Clone, S: BuildHasher + Default> Generations<K, V, S> {
         }
     }
 
-    /// The value of a key; it is young again. `bytes` says what a value counts for.
+    /// The value of a key, moved to the younger generation. `bytes` returns the size of a value.
     pub(crate) fn get(&mut self, key: &K, bytes: impl FnOnce(&V) -> usize) -> Option<V> {
         if let Some(value) = self.young.get(key) {
             return Some(value.clone());
@@ -33,7 +34,7 @@ impl<K: Eq + Hash, V: Clone, S: BuildHasher + Default> Generations<K, V, S> {
         Some(value)
     }
 
-    /// Keeps a value that counts for so many bytes.
+    /// Inserts a value of `bytes` bytes.
     pub(crate) fn put(&mut self, key: K, value: V, bytes: usize) {
         if self.young_bytes > self.bytes_max / 2 {
             self.old = std::mem::take(&mut self.young);

@@ -1,10 +1,10 @@
-//! Refs that are kept from clients: `hideRefs` of git-config(1).
+//! Refs hidden from clients: `hideRefs` of git-config(1).
 
-/// Patterns of refs that are neither shown nor taken, in the order in which they were given.
+/// Patterns of refs that are neither advertised nor accepted, in the order of the configuration.
 ///
-/// A pattern is the name of a ref or of a folder of refs. One that begins with `!` shows again what an earlier one
-/// hides; `^` before a name means its full name, which it is anyway where there are no namespaces. The last pattern
-/// that matches decides.
+/// A pattern is the name of a ref or of a folder of refs. The prefix `!` negates a pattern: refs
+/// that an earlier pattern hides are shown. The prefix `^` marks a full name, and changes nothing
+/// here, because there are no namespaces. The last pattern that matches decides.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HiddenRefs {
     patterns: Vec<Pattern>,
@@ -17,7 +17,7 @@ struct Pattern {
 }
 
 impl HiddenRefs {
-    /// Adds a pattern behind those that are there.
+    /// Appends a pattern.
     pub fn push(&mut self, pattern: &[u8]) {
         let (shows, name) = match pattern.strip_prefix(b"!") {
             Some(name) => (true, name),
@@ -33,7 +33,7 @@ impl HiddenRefs {
         });
     }
 
-    /// Whether nothing is hidden.
+    /// Whether there are no patterns.
     pub fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }

@@ -1,4 +1,4 @@
-//! Which commits refs still have in their history.
+//! Whether former values of refs are still in the history of the refs.
 
 use std::collections::BinaryHeap;
 
@@ -11,13 +11,14 @@ use crate::protocol::Stop;
 use crate::reach::ReachError;
 use crate::store::Objects;
 
-/// Whether all of `lost` are among `tips` or in the history of one of them: nothing is out of reach because refs do not
-/// have these values any more. What is neither a commit nor among the tips counts as out of reach, whoever may hold it.
+/// Whether every id of `lost` is one of `tips` or a commit in the history of one: no commit became
+/// unreachable when refs lost these values. An id that is neither a commit nor a tip counts as
+/// unreachable, even if another object refers to it.
 ///
-/// Costs a look at the commits of the history until all are found, the newest first, and none of their trees.
+/// Cost: one read for each commit, newest first, until all ids are found. No tree is read.
 ///
 /// # Errors
-/// When a commit cannot be read, and when `stop` said so.
+/// When a commit cannot be read, and when `stop` is set.
 pub fn history_holds(
     objects: &Objects,
     lost: &[ObjectId],

@@ -1,10 +1,11 @@
-//! Names, labels and help of this crate's metrics. No address, repository or user is ever a label.
+//! Names, labels and help texts of this crate's metrics. Labels never hold addresses, repositories
+//! or users.
 
 use ::metrics::{counter, describe_counter};
 
 const REFUSALS: &str = "henge_git_refusals_total";
 
-/// Registers help texts; once a process.
+/// Registers the help texts. Call it once in a process.
 pub fn describe() {
     describe_counter!(
         REFUSALS,
@@ -12,18 +13,18 @@ pub fn describe() {
     );
 }
 
-/// What a request was refused for want of.
+/// The exhausted resource that a request was refused for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Shortage {
-    /// A place among those without a token whose repository is looked for.
+    /// Permits for requests without a token to look up their repository.
     Lookup,
-    /// The same for those whose body is read.
+    /// Permits for requests without a token to have their body read.
     Body,
-    /// The same for those whose listing is made.
+    /// Permits for requests without a token to have a listing of refs made.
     Listing,
-    /// Memory for clients.
+    /// Memory for client data.
     Memory,
-    /// Time to work on a fetch without a token.
+    /// Processing time for a fetch without a token.
     Work,
 }
 
@@ -55,7 +56,7 @@ pub(crate) mod tests {
 
     use super::*;
 
-    /// Refusals that were counted, by their label.
+    /// Counts of refusals, by label.
     #[derive(Debug, Default)]
     pub(crate) struct Counted(Mutex<BTreeMap<String, Arc<AtomicU64>>>);
 

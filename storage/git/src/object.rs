@@ -1,20 +1,21 @@
-//! Tight readers of commits, trees and tags: ids and dates, nothing that allocates per field.
+//! Minimal parsers of commits, trees and tags: they read ids and dates, without an allocation per
+//! field.
 
 use gix_object::Kind;
 use henge_types::ObjectFormat;
 
 use crate::oid::{Oid, oid, parse_hex};
 
-/// What a walk needs of a commit.
+/// The fields of a commit that history walks use.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Commit {
     pub(crate) tree: Oid,
     pub(crate) parents: Vec<Oid>,
-    /// The committer's date, seconds since the Unix epoch; 0 where it is unreadable, as git does.
+    /// The committer's date in seconds since the Unix epoch; 0 where it is unreadable, as in git.
     pub(crate) time: i64,
 }
 
-/// Reads a commit; `None` when it is malformed.
+/// Parses a commit; `None` when it is malformed.
 pub(crate) fn parse_commit(data: &[u8], format: ObjectFormat) -> Option<Commit> {
     let (tree, mut rest) = id_line(data, b"tree ", format)?;
     let mut parents = Vec::with_capacity(1);
@@ -33,7 +34,7 @@ pub(crate) fn parse_commit(data: &[u8], format: ObjectFormat) -> Option<Commit> 
     Some(Commit {
         tree,
         parents,
-        // Git looks for the committer behind one author.
+        // Git reads the date only where the committer follows a single author.
         time: if has_one_author { date(line) } else { 0 },
     })
 }
@@ -75,13 +76,13 @@ fn date(line: &[u8]) -> i64 {
         .unwrap_or(0)
 }
 
-/// What a tree entry is.
+/// The type of a tree entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EntryKind {
     Tree,
     /// A file or a symbolic link.
     Blob,
-    /// A submodule: its commit lives in another repository.
+    /// A submodule: its commit is in another repository.
     Submodule,
 }
 
@@ -93,11 +94,11 @@ pub(crate) struct TreeEntry<'a> {
     pub(crate) id: &'a oid,
 }
 
-/// A tree that does not parse.
+/// Marks a tree that cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MalformedTree;
 
-/// The entries of a tree, in its own order.
+/// The entries of a tree, in the order of the tree.
 #[derive(Debug, Clone)]
 pub(crate) struct TreeEntries<'a> {
     rest: &'a [u8],
@@ -156,7 +157,7 @@ impl<'a> Iterator for TreeEntries<'a> {
     }
 }
 
-/// Finds entries of a tree by name, asked for in the order of trees: one pass for all questions.
+/// Finds entries of a tree by name. Lookups must come in tree order: one pass serves all of them.
 pub(crate) struct SamePath<'a> {
     entries: TreeEntries<'a>,
 }
@@ -168,7 +169,8 @@ impl<'a> SamePath<'a> {
         }
     }
 
-    /// The entry of the same name and kind. May miss one in a tree that is not sorted: that costs a slower proof.
+    /// The entry of the same name and kind. In an unsorted tree an entry may be missed; the effect
+    /// is a slower proof.
     pub(crate) fn find(&mut self, wanted: &TreeEntry<'_>) -> Option<TreeEntry<'a>> {
         loop {
             let mut ahead = self.entries.clone();
@@ -177,7 +179,8 @@ impl<'a> SamePath<'a> {
                 std::cmp::Ordering::Less => self.entries = ahead,
                 std::cmp::Ordering::Equal => {
                     self.entries = ahead;
-                    // A submodule says nothing of a file with its id, and lies at the same place in the order.
+                    // The id of a submodule proves nothing about a file with the same id, and both
+                    // sort at the same position.
                     return (next.kind == wanted.kind).then_some(next);
                 }
                 std::cmp::Ordering::Greater => return None,
@@ -185,7 +188,7 @@ impl<'a> SamePath<'a> {
         }
     }
 
-    /// Leaves out the entries that both trees have next, byte for byte: nearly all of a big tree.
+    /// Skips the entries that both trees have next, byte for byte: nearly all of a big tree.
     pub(crate) fn skip_common(&mut self, other: &mut TreeEntries<'_>) {
         let common = common_prefix(self.entries.rest, other.rest);
         let mut end = 0;
@@ -201,7 +204,7 @@ impl<'a> SamePath<'a> {
     }
 }
 
-/// How many bytes two slices begin with in common.
+/// The length of the common prefix of two slices, in bytes.
 pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     const STEP: usize = 64;
     let length = left.len().min(right.len());
@@ -229,7 +232,7 @@ pub(crate) fn common_prefix(left: &[u8], right: &[u8]) -> usize {
     start + rest
 }
 
-/// Trees sort as if their names ended in a slash.
+/// Names of trees sort as if they ended in a slash.
 fn sort_order(left: &TreeEntry<'_>, right: &TreeEntry<'_>) -> std::cmp::Ordering {
     let key = |entry: &TreeEntry<'_>, at: usize| match entry.name.get(at) {
         Some(byte) => *byte,
@@ -243,7 +246,7 @@ fn sort_order(left: &TreeEntry<'_>, right: &TreeEntry<'_>) -> std::cmp::Ordering
         .then_with(|| left.name.len().cmp(&right.name.len()))
 }
 
-/// Whether a checkout of a tree entry of this name would stay inside the work tree and out of `.git`.
+/// Whether an entry of this name would be checked out inside the work tree and outside `.git`.
 pub(crate) fn is_safe_name(name: &[u8]) -> bool {
     !(name.is_empty()
         || name == b"."
@@ -275,7 +278,7 @@ mod tests {
         );
     }
 
-    /// Old importers wrote such commits; git reads them, and knows no date of theirs.
+    /// Old importers wrote such commits. Git reads them, and takes their date as 0.
     #[test]
     fn a_commit_of_several_authors_has_no_date() {
         let author = "author A <a@example.org> 1 +0000\n";
@@ -373,7 +376,7 @@ mod tests {
             ("100644", "c", 9),
         ];
         let (base, asked) = (tree(&base, Sha1), tree(&asked, Sha1));
-        // "a-dir" sorts before "a.b": an unsorted base only costs misses.
+        // "a-dir" sorts before "a.b": an unsorted base causes misses only.
         let mut beside = SamePath::new(&base, Sha1);
         let found: Vec<_> = TreeEntries::new(&asked, Sha1)
             .map(|entry| {
@@ -407,7 +410,7 @@ mod tests {
             beside.skip_common(&mut entries);
             let skipped = TreeEntries::new(&left, format).count() - entries.count();
             prop_assert_eq!(skipped, usize::from(common));
-            // A tree that is cut off is not skipped over its end.
+            // A truncated tree is not skipped past its end.
             let cut = left.len().saturating_sub(cut);
             let mut entries = TreeEntries::new(&left[..cut], format);
             SamePath::new(&left, format).skip_common(&mut entries);

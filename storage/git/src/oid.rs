@@ -1,4 +1,5 @@
-//! Between the product's object ids and gix's, and the checksums that files and packs end with.
+//! Conversion between the product's object ids and gix's, and the checksums at the end of files and
+//! packs.
 
 use henge_types::{ObjectFormat, ObjectId};
 use sha1::Sha1;
@@ -6,14 +7,15 @@ use sha2::{Digest, Sha256};
 
 pub(crate) use gix_hash::{Kind as HashKind, ObjectId as Oid, oid};
 
-/// Ids that a client claims to know. Tables of gix take the first bytes of an id for its hash: right for the ids of
-/// objects, which nobody chooses, and a trap for those that anybody can write down.
+/// Ids that a client sent. Tables of gix take the first bytes of an id as its hash. This suits ids
+/// of objects, which are hashes already. A client could send ids that collide, so this set hashes
+/// them.
 pub(crate) type ClaimedIds = std::collections::HashSet<Oid>;
 
 /// The longest raw id, in bytes.
 pub(crate) const OID_BYTES_MAX: usize = 32;
 
-/// What gix calls the hash of an object format.
+/// The hash of an object format, as gix names it.
 pub(crate) const fn hash_kind(format: ObjectFormat) -> HashKind {
     match format {
         ObjectFormat::Sha1 => HashKind::Sha1,
@@ -21,7 +23,7 @@ pub(crate) const fn hash_kind(format: ObjectFormat) -> HashKind {
     }
 }
 
-/// Towards gix; `None` for an id of another format, which names nothing there.
+/// Converts an id to gix; `None` for an id of another format, which names no object of this one.
 pub(crate) fn to_gix(id: ObjectId, format: ObjectFormat) -> Option<Oid> {
     match (id, format) {
         (ObjectId::Sha1(bytes), ObjectFormat::Sha1) => Some(Oid::Sha1(bytes)),
@@ -32,18 +34,18 @@ pub(crate) fn to_gix(id: ObjectId, format: ObjectFormat) -> Option<Oid> {
     }
 }
 
-/// From gix.
+/// Converts an id from gix.
 pub(crate) fn from_gix(id: &oid) -> ObjectId {
     ObjectId::from_bytes(id.as_bytes())
         .expect("invariant: gix ids are 20 or 32 bytes in this build")
 }
 
-/// Whose ids look like this one.
+/// The object format of an id, by its length.
 pub(crate) fn format_of(id: &oid) -> ObjectFormat {
     from_gix(id).format()
 }
 
-/// Parses the hex digits of an id of this format: exactly as many as it has.
+/// Parses the hex digits of an id; their number must be exactly that of the format.
 pub(crate) fn parse_hex(text: &[u8], format: ObjectFormat) -> Option<Oid> {
     if text.len() == format.hex_bytes() {
         Oid::from_hex(text).ok()
@@ -52,12 +54,12 @@ pub(crate) fn parse_hex(text: &[u8], format: ObjectFormat) -> Option<Oid> {
     }
 }
 
-/// An id of zeros, in hex: what stands for none in the protocol.
+/// An id of zeros, in hex: the protocol's value for no object.
 pub(crate) fn null_hex(format: ObjectFormat) -> String {
     "0".repeat(format.hex_bytes())
 }
 
-/// The number of a format in files that name it: reverse indexes (gitformat-pack(5)) and commit-graphs
+/// The number of a format in reverse indexes (gitformat-pack(5)) and commit-graphs
 /// (gitformat-commit-graph(5)).
 pub(crate) const fn format_number(format: ObjectFormat) -> u8 {
     match format {
@@ -66,7 +68,8 @@ pub(crate) const fn format_number(format: ObjectFormat) -> u8 {
     }
 }
 
-/// The checksum behind packs, indexes, bitmaps and commit-graphs: that of the objects' format.
+/// The checksum at the end of packs, indexes, bitmaps and commit-graphs: the hash of the object
+/// format.
 #[derive(Debug, Clone)]
 pub(crate) enum Checksum {
     Sha1(Sha1),

@@ -1,4 +1,4 @@
-//! Where an answer goes: a writer that can also pass parts of packs on without copying them.
+//! The destination of a response: a writer that can pass on parts of packs without copying them.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -9,9 +9,9 @@ use henge_storage::objects::blocks::BLOCK_BYTES;
 
 use crate::store::Pack;
 
-/// A writer for answers to fetches.
+/// A writer for responses to fetches.
 pub trait Output: Write {
-    /// Writes a part of a pack. An output that can keeps it as it is, without copying.
+    /// Writes a part of a pack. An output may keep the part itself instead of a copy of its bytes.
     ///
     /// # Errors
     /// When the output breaks.
@@ -19,7 +19,8 @@ pub trait Output: Write {
         self.write_all(&part.into_bytes()?)
     }
 
-    /// The pack begins: an output that keeps answers may hold back what comes.
+    /// Marks the beginning of the pack. An output that records a response for the cache may hold
+    /// back the bytes that follow.
     fn begin_pack(&mut self) {}
 }
 
@@ -29,7 +30,7 @@ impl Output for io::Sink {}
 
 impl<W: Write> Output for io::BufWriter<W> {}
 
-/// A part of a pack on disk, kept readable by this value.
+/// A part of a pack on disk. This value keeps the pack readable.
 pub struct PackPart {
     pack: Arc<Pack>,
     range: Range<u64>,
@@ -46,35 +47,37 @@ impl PackPart {
         Self { pack, range }
     }
 
-    /// How many bytes it is.
+    /// The length in bytes.
     pub const fn len(&self) -> u64 {
         self.range.end - self.range.start
     }
 
-    /// Whether it is none.
+    /// Whether the length is 0.
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Compares it with the checksums of its blocks, where there are any.
+    /// Verifies the part against the checksums of its blocks, where the pack has any.
     ///
     /// # Errors
-    /// When the pack is damaged: then the error is a [`DamagedPack`](crate::DamagedPack).
+    /// When the pack is damaged; the error is a [`DamagedPack`](crate::DamagedPack).
     pub fn check(&self) -> io::Result<()> {
         let checked = self.pack.check_leaving(&self.range, self.range.start);
         checked.map_err(io::Error::other)
     }
 
-    /// Its bytes, not copied, and compared with the checksums of their blocks where there are any.
+    /// The bytes of the part, without a copy, verified against the checksums of their blocks where
+    /// the pack has any.
     ///
     /// # Errors
-    /// When the pack is shorter than that, or damaged: then the error is a [`DamagedPack`](crate::DamagedPack).
+    /// When the pack is shorter than the part. When the pack is damaged, with a
+    /// [`DamagedPack`](crate::DamagedPack) as the error.
     pub fn into_bytes(self) -> io::Result<Bytes> {
         let start = self.range.start;
         self.into_bytes_from(start)
     }
 
-    /// The same, where the bytes of its pack before `compared` have just been compared.
+    /// The same, where the bytes of the pack before `compared` have just been verified.
     fn into_bytes_from(self, compared: u64) -> io::Result<Bytes> {
         let checked = self.pack.check_leaving(&self.range, compared);
         checked.map_err(io::Error::other)?;
@@ -83,7 +86,7 @@ impl PackPart {
             .ok_or_else(|| io::Error::other("a pack is shorter than its index says"))
     }
 
-    /// Takes at most `bytes` off its start.
+    /// Splits off at most `bytes` bytes from the start.
     pub(crate) fn split_to(&mut self, bytes: u64) -> Self {
         let middle = self.range.end.min(self.range.start + bytes);
         let first = self.range.start..middle;
@@ -94,21 +97,22 @@ impl PackPart {
         }
     }
 
-    /// Where it lies.
+    /// The pack, and the range in it.
     pub(crate) fn into_place(self) -> (Arc<Pack>, Range<u64>) {
         (self.pack, self.range)
     }
 
-    /// Where it lies; the pack is not kept.
+    /// The pack, without keeping it readable, and the range in it.
     pub(crate) fn place(&self) -> (Weak<Pack>, Range<u64>) {
         (Arc::downgrade(&self.pack), self.range.clone())
     }
 }
 
-/// How far a pack was compared whose parts leave one behind the other: they end within blocks, and no block is read twice.
+/// The extent of verification in a pack whose parts are sent in sequence. Parts end within blocks;
+/// with this value no block is read twice.
 #[derive(Debug, Default)]
 pub(crate) struct Compared {
-    /// The pack of the last part, and where that ended.
+    /// The pack of the last part, and the end of that part.
     last: Option<(Weak<Pack>, u64)>,
 }
 
@@ -116,7 +120,7 @@ impl Compared {
     /// [`PackPart::into_bytes`] of the next part.
     ///
     /// # Errors
-    /// As that.
+    /// Those of [`PackPart::into_bytes`].
     pub(crate) fn take(&mut self, part: PackPart) -> io::Result<Bytes> {
         let compared = self.from(&part);
         self.last = None;
@@ -126,7 +130,7 @@ impl Compared {
         Ok(bytes)
     }
 
-    /// Where comparing the next part begins.
+    /// The offset at which verification of the next part begins.
     fn from(&self, part: &PackPart) -> u64 {
         let start = part.range.start;
         let follows = self
@@ -145,7 +149,8 @@ mod tests {
     use super::*;
     use henge_types::ObjectFormat;
 
-    /// The bytes before what follows were not compared, and those of another pack never.
+    /// A part skips its first, partial block only where it directly follows the last part of the
+    /// same pack.
     #[test]
     fn only_a_part_that_follows_is_compared_from_the_next_block_on() {
         let directory = tempfile::tempdir().unwrap();

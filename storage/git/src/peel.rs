@@ -1,7 +1,8 @@
-//! What annotated tags stand for, remembered for the life of the process.
+//! Targets of annotated tags, cached for the life of the process.
 //!
-//! An id names its content, so the answer for one never changes, whichever repository it is asked in. Refs are listed
-//! far more often than tags are made, and reading one costs more than everything else in its line.
+//! Entries never become stale: an id names its content, so the target is the same in every
+//! repository. Refs are listed far more often than tags are made, and reading a tag costs more than
+//! everything else in its line.
 
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -13,7 +14,7 @@ use crate::object::parse_tag;
 use crate::oid::{Oid, from_gix, oid, to_gix};
 use crate::store::{ObjectStore, Objects, StoreError};
 
-/// Ids remembered, about 60 bytes each; then all are forgotten.
+/// The maximum number of cached ids, about 60 bytes each. At the maximum the cache is cleared.
 const REMEMBERED_MAX: usize = 200_000;
 
 type Remembered = HashMap<Oid, Option<Oid>>;
@@ -26,12 +27,12 @@ fn remembered() -> MutexGuard<'static, Remembered> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Peels the refs of one listing. The store is opened when the first unknown id comes.
+/// Peels the refs of one listing. The first unknown id opens the store.
 pub(crate) struct Peeler<'a> {
     objects: &'a Objects,
     store: Option<ObjectStore>,
     buffer: Vec<u8>,
-    /// Many refs stand at the commit that the one before stands at.
+    /// The last value and its result: neighbouring refs often have the same value.
     last: Option<(ObjectId, Option<ObjectId>)>,
 }
 
@@ -45,7 +46,7 @@ impl<'a> Peeler<'a> {
         }
     }
 
-    /// What an annotated tag stands for in the end; `None` for anything else.
+    /// The final target of an annotated tag; `None` for any other object.
     pub(crate) fn peel(&mut self, id: ObjectId) -> Result<Option<ObjectId>, StoreError> {
         match self.last {
             Some((last, peeled)) if last == id => Ok(peeled),
@@ -73,7 +74,7 @@ impl<'a> Peeler<'a> {
     }
 }
 
-/// What an annotated tag stands for in the end; `None` for anything else, and for what is not there.
+/// The final target of an annotated tag; `None` for any other object, and for a missing one.
 pub(crate) fn tag_target(
     store: &ObjectStore,
     id: &oid,
@@ -90,7 +91,8 @@ fn read_and_remember(
     id: &oid,
     buffer: &mut Vec<u8>,
 ) -> Result<Option<Oid>, StoreError> {
-    // All tags on the way are remembered: were each of them a ref, the way would be gone from each.
+    // All tags of a chain are cached. Otherwise refs to each of them would each cost a walk of the
+    // chain.
     let mut tags = Vec::new();
     let mut at = id.to_owned();
     let target = loop {
@@ -98,7 +100,7 @@ fn read_and_remember(
             break known.unwrap_or(at);
         }
         match store.kind(&at)? {
-            // Not there, or not yet: nothing to remember.
+            // The object is missing, perhaps only so far: the result is not cached.
             None => return Ok(None),
             Some(Kind::Tag) => {
                 store.get(&at, buffer)?;

@@ -6,10 +6,10 @@ use crate::output::{Output, PackPart};
 
 /// The longest pkt-line, its four length digits included.
 pub const LINE_BYTES_MAX: usize = 65_520;
-/// The most a pkt-line carries.
+/// The longest payload of a pkt-line.
 pub const DATA_BYTES_MAX: usize = LINE_BYTES_MAX - 4;
 
-/// Parts of packs below this are copied: frames of their own cost more.
+/// Smaller parts of packs are copied: a frame of their own costs more.
 const PART_BYTES_MIN: u64 = 16 * 1024;
 
 /// One frame.
@@ -17,16 +17,16 @@ const PART_BYTES_MIN: u64 = 16 * 1024;
 pub enum Packet<'a> {
     /// `0000`: the end of a message or of a list.
     Flush,
-    /// `0001`: between the sections of a protocol v2 message.
+    /// `0001`: the separator between sections of a protocol v2 message.
     Delimiter,
-    /// `0002`: the end of a stateless answer.
+    /// `0002`: the end of a stateless response.
     ResponseEnd,
-    /// Bytes, the newline that most lines end with still there.
+    /// The payload, with the newline that most lines end with.
     Data(&'a [u8]),
 }
 
 impl<'a> Packet<'a> {
-    /// The line without its newline; `None` for the three markers.
+    /// The payload without its newline; `None` for the three markers.
     pub fn line(self) -> Option<&'a [u8]> {
         match self {
             Self::Data(data) => Some(data.strip_suffix(b"\n").unwrap_or(data)),
@@ -35,10 +35,10 @@ impl<'a> Packet<'a> {
     }
 }
 
-/// Bytes that are not pkt-lines, or a stream that ends inside one.
+/// Malformed pkt-lines, or a stream that ends inside one.
 #[derive(Debug, thiserror::Error)]
 pub enum PktError {
-    /// The stream broke or ended early.
+    /// The stream failed or ended early.
     #[error("the stream of pkt-lines broke off: {0}")]
     Io(#[from] io::Error),
     /// Four bytes that are not a length.
@@ -105,7 +105,7 @@ fn head(bytes: usize) -> io::Result<[u8; 4]> {
     Ok(digits)
 }
 
-/// Writes one line; the newline is the caller's.
+/// Writes one line. The caller adds the newline.
 ///
 /// # Errors
 /// When it is too long or the output breaks.
@@ -114,7 +114,7 @@ pub fn write(output: &mut dyn Write, data: &[u8]) -> io::Result<()> {
     output.write_all(data)
 }
 
-/// Appends one line that is put together from parts; the newline is the caller's.
+/// Appends one line, concatenated from parts. The caller adds the newline.
 ///
 /// # Errors
 /// When it is too long.
@@ -143,7 +143,7 @@ pub fn write_delimiter(output: &mut dyn Write) -> io::Result<()> {
     output.write_all(b"0001")
 }
 
-/// Writes an `ERR` line: the client prints the message and gives up.
+/// Writes an `ERR` line: the client prints the message and aborts.
 ///
 /// # Errors
 /// When the output breaks.
@@ -156,18 +156,18 @@ pub fn write_error(output: &mut dyn Write, message: &str) -> io::Result<()> {
     write(output, line.as_bytes())
 }
 
-/// Where a side-band frame goes at the client.
+/// The band of a sideband frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Band {
     /// The pack or the report.
     Data = 1,
-    /// Shown to the person, prefixed with `remote:`.
+    /// Shown to the user with the prefix `remote:`.
     Progress = 2,
-    /// Shown, then the client gives up.
+    /// Shown to the user; then the client aborts.
     Error = 3,
 }
 
-/// Writes `data` as one or more frames of `band`.
+/// Writes `data` as one or more sideband frames of `band`.
 ///
 /// # Errors
 /// When the output breaks.
@@ -180,13 +180,13 @@ pub fn write_band(output: &mut dyn Write, band: Band, data: &[u8]) -> io::Result
     Ok(())
 }
 
-/// A writer whose bytes leave as full frames of band 1 (side-band-64k).
+/// A writer that sends its bytes as full sideband frames of band 1 (side-band-64k).
 ///
-/// Nothing leaves until a frame is full: call [`SidebandWriter::finish`].
+/// Bytes are sent when a frame is full: call [`SidebandWriter::finish`] to send the last frame.
 pub struct SidebandWriter<'a> {
     output: &'a mut dyn Output,
     buffer: Vec<u8>,
-    /// Bytes in a full frame, without its head and band.
+    /// Payload bytes of a full frame, without its length digits and its band.
     full: usize,
 }
 
@@ -197,12 +197,12 @@ impl std::fmt::Debug for SidebandWriter<'_> {
 }
 
 impl<'a> SidebandWriter<'a> {
-    /// Wraps `output` for a client that takes full frames (side-band-64k).
+    /// Wraps `output` for a client with the capability side-band-64k.
     pub fn new(output: &'a mut dyn Output) -> Self {
         Self::with_frames(output, DATA_BYTES_MAX - 1)
     }
 
-    /// Wraps `output` for a client that takes lines of 1000 bytes only (side-band).
+    /// Wraps `output` for a client with the capability side-band: lines of at most 1000 bytes.
     pub fn small(output: &'a mut dyn Output) -> Self {
         Self::with_frames(output, 995)
     }
@@ -215,7 +215,7 @@ impl<'a> SidebandWriter<'a> {
         }
     }
 
-    /// Writes the last frame and gives the output back.
+    /// Writes the last frame and returns the output.
     ///
     /// # Errors
     /// When the output breaks.
@@ -271,7 +271,7 @@ impl Output for SidebandWriter<'_> {
     }
 }
 
-/// Reads at most `bytes_max` bytes in all, then fails: a bound on what a peer may send.
+/// A reader that fails after `bytes_max` bytes: a bound on the input from a peer.
 pub struct Bounded<'a> {
     input: &'a mut dyn BufRead,
     left: u64,
@@ -284,7 +284,7 @@ impl std::fmt::Debug for Bounded<'_> {
 }
 
 impl<'a> Bounded<'a> {
-    /// Lets `bytes_max` bytes of `input` through.
+    /// Passes on `bytes_max` bytes of `input`.
     pub fn new(input: &'a mut dyn BufRead, bytes_max: u64) -> Self {
         Self {
             input,

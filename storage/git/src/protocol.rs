@@ -1,4 +1,4 @@
-//! The words of a conversation: which service, which version, which capabilities.
+//! Vocabulary of the protocol: services, versions, policies, limits, deadlines.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::refs::RefStore;
 use crate::responses::RepositoryResponses;
 use crate::store::Objects;
 
-/// What this server calls itself.
+/// The agent string of this server.
 pub const AGENT: &str = concat!("henge/", env!("CARGO_PKG_VERSION"));
 
-/// What the client wants to do.
+/// The service that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Service {
     /// Fetch, clone, ls-remote.
@@ -33,7 +33,7 @@ impl Service {
         }
     }
 
-    /// From its name on the wire.
+    /// Parses its name on the wire.
     pub fn parse(name: &str) -> Option<Self> {
         [Self::UploadPack, Self::ReceivePack]
             .into_iter()
@@ -41,20 +41,20 @@ impl Service {
     }
 }
 
-/// The version of the protocol that the client asked for.
+/// The protocol version that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Protocol {
-    /// The first one; what a client that says nothing speaks.
+    /// Version 0: the version of clients that request none.
     #[default]
     V0,
-    /// The first one with a version line.
+    /// Version 1: version 0 with a version line.
     V1,
-    /// Commands: `ls-refs`, `fetch`. Pushes fall back to the first one.
+    /// Version 2: the commands `ls-refs` and `fetch`. Pushes fall back to version 0.
     V2,
 }
 
 impl Protocol {
-    /// From a `Git-Protocol` header or variable: the highest known `version=` in it.
+    /// Parses a `Git-Protocol` header or variable: the highest known `version=` in it.
     pub fn parse(text: &str) -> Self {
         let version = |part: &str| match part.trim() {
             "version=2" => Self::V2,
@@ -68,12 +68,12 @@ impl Protocol {
     }
 }
 
-/// A point in time after which work is given up.
+/// A point in time after which work is aborted.
 #[derive(Debug, Clone)]
 pub struct Deadline {
     clock: Arc<dyn Clock>,
     at: Instant,
-    /// Nanoseconds by which it was put off, together with all its clones.
+    /// Nanoseconds by which the deadline was extended, shared by all clones.
     put_off_ns: Arc<AtomicU64>,
 }
 
@@ -104,12 +104,12 @@ impl Deadline {
     }
 }
 
-/// Tells running work to give up: at a deadline or when its caller says so.
+/// A signal to running work to stop: set by its caller, or by a deadline.
 #[derive(Debug, Clone, Default)]
 pub struct Stop {
     flag: Arc<AtomicBool>,
     deadline: Option<Deadline>,
-    /// Of what this is a part; see [`Stop::part`].
+    /// The signal of the whole work that this work is a part of; see [`Stop::part`].
     whole: Option<Arc<Self>>,
 }
 
@@ -123,8 +123,9 @@ impl Stop {
         }
     }
 
-    /// For a part of the work: it stops when all of it does, and once it was worked on for so long. Where there is no
-    /// deadline there is no clock either: then its time has no bound. That a part stops does not stop the rest.
+    /// A signal for a part of the work. It is set together with this one, or when the part has
+    /// taken `within`. Without a deadline there is no clock, so the part has no time limit. A part
+    /// that stops does not stop the rest.
     pub(crate) fn part(&self, within: Duration) -> Self {
         let clock = self.deadline.as_ref().map(|all| Arc::clone(&all.clock));
         Self {
@@ -134,7 +135,7 @@ impl Stop {
         }
     }
 
-    /// Waits for somebody else: that is no time of a part of the work.
+    /// Runs `wait`, whose duration does not count towards the time limit of a part.
     pub(crate) fn uncounted<T>(&self, wait: impl FnOnce() -> T) -> T {
         let of_part = self.whole.as_ref().and(self.deadline.as_ref());
         let begun = of_part.map(|deadline| (deadline, deadline.now()));
@@ -145,12 +146,12 @@ impl Stop {
         done
     }
 
-    /// Says stop.
+    /// Sets the signal.
     pub fn stop(&self) {
         self.flag.store(true, Ordering::Relaxed);
     }
 
-    /// Whether to give up.
+    /// Whether the work has to stop.
     pub fn is_set(&self) -> bool {
         if self.deadline.as_ref().is_some_and(Deadline::is_over)
             || self.whole.as_ref().is_some_and(|whole| whole.is_set())
@@ -160,7 +161,7 @@ impl Stop {
         self.flag.load(Ordering::Relaxed)
     }
 
-    /// The time on the deadline's clock, to tell how long work takes; `None` without a deadline.
+    /// The time on the deadline's clock, to measure work with; `None` without a deadline.
     pub(crate) fn now(&self) -> Option<Instant> {
         self.deadline.as_ref().map(Deadline::now)
     }
@@ -170,17 +171,17 @@ impl Stop {
     }
 }
 
-/// What a repository may hold of something.
+/// A quota of a repository: usage and maximum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Quota {
-    /// How much it holds.
+    /// The current usage.
     pub used: u64,
-    /// How much it may hold.
+    /// The maximum.
     pub max: u64,
 }
 
 impl Quota {
-    /// Whether so much more is too much.
+    /// Whether `more` in addition to the usage exceeds the maximum.
     pub const fn is_exceeded_by(&self, more: u64) -> bool {
         self.used.saturating_add(more) > self.max
     }
@@ -189,28 +190,29 @@ impl Quota {
 /// Bounds on one push.
 #[derive(Debug, Clone)]
 pub struct PushLimits {
-    /// Bytes of the pack, as it is sent.
+    /// Bytes of the pack, as sent.
     pub pack_bytes_max: u64,
     /// Objects in the pack.
     pub objects_max: u32,
-    /// Bytes of one object, inflated. Bounds what a few bytes may inflate to as well.
+    /// Bytes of one object, inflated. It also bounds the inflation of a small compressed input.
     pub object_bytes_max: u64,
-    /// Bytes that the objects of a pack may have together for each byte of it.
+    /// Inflated bytes of all objects of a pack together, for each byte of the pack.
     pub inflated_ratio_max: u64,
-    /// Bytes that they may have beyond that, whatever the pack's size.
+    /// Inflated bytes beyond that, independent of the size of the pack.
     pub inflated_bytes_free: u64,
-    /// Bytes that may have to be in memory at once to resolve a delta: the bases kept for others, the delta itself, and
-    /// twice the larger of its base and its result, as for whoever reads it later.
+    /// Bytes of memory in use at once to resolve a delta: the bases kept for other deltas, the
+    /// delta itself, and twice the larger of its base and its result, which later reads need as
+    /// well.
     pub resolved_bytes_max: u64,
-    /// Deltas from an object to the whole one at the end of its chain.
+    /// Deltas in a chain, from an object to the whole object at the end.
     pub delta_depth_max: u32,
-    /// Directories from the top of a tree down to its deepest one.
+    /// Directories from the top of a tree down to the deepest one.
     pub tree_depth_max: usize,
-    /// Bytes of one tree, which bounds its entries.
+    /// Bytes of one tree, which also bounds the number of its entries.
     pub tree_bytes_max: usize,
-    /// Bytes of packs that the repository may hold; none: as many as there is space for.
+    /// Quota of the repository for bytes of packs; with `None` the disk is the limit.
     pub quota: Option<Quota>,
-    /// Refs that the repository may hold; none: any number.
+    /// Quota of the repository for refs; with `None` there is no limit.
     pub refs: Option<Quota>,
     /// Ref updates.
     pub updates_max: usize,
@@ -218,7 +220,7 @@ pub struct PushLimits {
     pub certificate_bytes_max: usize,
     /// Threads that index a large pack.
     pub index_threads_max: usize,
-    /// When to give up.
+    /// The signal to abort.
     pub stop: Stop,
 }
 
@@ -244,29 +246,31 @@ impl Default for PushLimits {
     }
 }
 
-/// Which objects a client may name in `want` lines and in `object-info`.
+/// Objects that a client may name in `want` lines and in `object-info`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum AcceptedWants {
-    /// Values of visible refs (what git accepts without any configuration).
+    /// Values of visible refs: git's default.
     Tips,
-    /// Also what they reach (`uploadpack.allowReachableSHA1InWant`): lazy fetches of partial clones need it.
+    /// Also the objects reachable from them (`uploadpack.allowReachableSHA1InWant`): lazy fetches
+    /// of partial clones need it.
     #[default]
     Reachable,
-    /// Everything in the store (`uploadpack.allowAnySHA1InWant`). Never for a store that repositories share.
+    /// Every object in the store (`uploadpack.allowAnySHA1InWant`). Never for a store that
+    /// repositories share.
     Any,
 }
 
-/// What a repository lets its clients ask for.
+/// Features of fetches that a repository offers to its clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FetchPolicy {
-    /// Which objects may be wanted.
+    /// Objects that may be wanted.
     pub wants: AcceptedWants,
-    /// Whether objects may be left out (`uploadpack.allowFilter`).
+    /// Whether filters may leave out objects (`uploadpack.allowFilter`).
     pub filter: bool,
     /// Whether refs may be wanted by name (`uploadpack.allowRefInWant`).
     pub ref_in_want: bool,
-    /// Whether bundles may be asked for (`uploadpack.advertiseBundleURIs`): what is answered says
-    /// [`FetchLimits::bundles`].
+    /// Whether bundles may be requested (`uploadpack.advertiseBundleURIs`).
+    /// [`FetchLimits::bundles`] provides the list.
     pub bundle_uri: bool,
 }
 
@@ -286,50 +290,54 @@ const WALKED_COMMITS_MAX: usize = 256;
 /// See [`FetchLimits::turn_objects_min`].
 const TURN_OBJECTS_MIN: u64 = 20_000;
 
-/// Who asks for an answer.
+/// The requester of a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Asker {
-    /// Somebody of whom it is known who they are.
+    /// A client with a known identity.
     Known,
-    /// Anybody.
+    /// An anonymous client.
     Anybody,
 }
 
 /// Bounds on one fetch.
 #[derive(Debug, Clone)]
 pub struct FetchLimits {
-    /// What may be asked for.
+    /// Features on offer.
     pub policy: FetchPolicy,
     /// Bytes of the request.
     pub request_bytes_max: usize,
-    /// A client that has some of the history and lacks no more commits than this gets what a walk finds, also where there
-    /// are bitmaps: it takes longer, but only a walk finds what to make deltas on. With 0 bitmaps are always used.
+    /// The number of missing commits up to which a graph walk selects the objects to send, even
+    /// where there are bitmaps, for a client that has some of the history. The walk takes longer,
+    /// but only a walk finds delta bases. With 0 bitmaps are always used.
     pub walked_commits_max: usize,
-    /// Answers wait for their turn in stores of so many packed objects. With fewer, what the client lacks is known within some
-    /// hundredths of a second.
+    /// The number of packed objects in a store from which on fetches wait for a permit. In a
+    /// smaller store the selection of the objects to send takes some hundredths of a second.
     pub turn_objects_min: u64,
-    /// When to give up.
+    /// The signal to abort.
     pub stop: Stop,
-    /// Where answers are kept for the next one who asks the same; nowhere by default.
+    /// The response cache of the repository; none by default.
     pub responses: Option<RepositoryResponses>,
-    /// Who asks: those without a token never take all turns, and are worked for no longer than
-    /// [`limits::ANONYMOUS_FETCH_WORK_MS_MAX`].
+    /// The requester. Fetches without a token never hold all permits, and get no more processing
+    /// time than [`limits::ANONYMOUS_FETCH_WORK_MS_MAX`].
     pub asker: Asker,
-    /// The place among all fetches that this one takes.
+    /// The admission permit of this fetch.
     pub admission: Option<Arc<dyn Admission>>,
-    /// What the command `bundle-uri` is answered with; without it there is no such command.
+    /// The bundles listed in the response to the command `bundle-uri`; with `None` there is no such
+    /// command.
     pub bundles: Option<Arc<dyn BundleList>>,
 }
 
 /// The bundles that a client may download before it fetches: gitprotocol-v2(5), bundle-uri.
 pub trait BundleList: fmt::Debug + Send + Sync {
-    /// Keys below `bundle.` and their values, in order, as git-config(1) has them. May wait until `stop` says no.
+    /// Keys below `bundle.` and their values, in order and in the syntax of git-config(1). May
+    /// block until `stop` is set.
     fn lines(&self, refs: &dyn RefStore, objects: &Objects, stop: &Stop) -> Vec<(String, String)>;
 }
 
-/// The place that a fetch takes among those that a server handles at once.
+/// The permit of a fetch among those that a server handles at once.
 pub trait Admission: fmt::Debug + Send + Sync {
-    /// Is called when the fetch begins to wait for an equal one's answer: from then on it takes no processor.
+    /// Called when the fetch begins to wait for the response to an equal one: from then on it uses
+    /// no processor.
     fn waits(&self);
 }
 
@@ -353,7 +361,7 @@ impl Default for FetchLimits {
 mod tests {
     use super::*;
 
-    /// A clock that a test sets, in seconds.
+    /// A clock set by a test, in seconds.
     #[derive(Debug)]
     struct Hand(Instant, AtomicU64);
 

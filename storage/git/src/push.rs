@@ -1,4 +1,4 @@
-//! receive-pack: commands, pack into quarantine, closure, commit, report.
+//! receive-pack: commands, pack into quarantine, connectivity check, commit, report.
 
 mod bases;
 mod budget;
@@ -36,77 +36,77 @@ use crate::reach::ReachError;
 use crate::refs::CommitError;
 use crate::store::StoreError;
 
-/// Why a push ended without a report.
+/// Reasons for a push to end without a report.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// The request is no receive-pack request.
+    /// The request is not a receive-pack request.
     #[error("the request is not a push as git-receive-pack takes it")]
     NotAPush,
-    /// It ends in the middle of its commands.
+    /// The request ends in the middle of its commands.
     #[error("the push ends in the middle of its commands")]
     Truncated,
     /// More ref updates than allowed.
     #[error("a push may update {max} refs: push them in smaller steps")]
     TooManyUpdates {
-        /// How many are allowed.
+        /// The limit.
         max: usize,
     },
     /// More push options than allowed.
     #[error("a push may carry {max} options: send fewer (git push -o, push.pushOption)")]
     TooManyOptions {
-        /// How many are allowed.
+        /// The limit.
         max: usize,
     },
     /// More shallow commits than allowed.
     #[error("a push may name {max} shallow commits: fetch more history first")]
     TooManyShallow {
-        /// How many are allowed.
+        /// The limit.
         max: usize,
     },
-    /// A ref name too long to be answered.
+    /// A ref name too long for the report.
     #[error("a ref name may have {max} bytes: rename the ref, or leave it out")]
     NameTooLong {
-        /// How many are allowed.
+        /// The limit in bytes.
         max: usize,
     },
-    /// Something stands where a push certificate should.
+    /// A malformed push certificate.
     #[error("malformed push certificate: {reason}")]
     Certificate {
-        /// What is wrong with it.
+        /// The defect.
         reason: &'static str,
     },
-    /// A larger push certificate than allowed.
+    /// A push certificate over the limit.
     #[error(
         "a push certificate may have {max} bytes: push fewer refs at once, or without --signed"
     )]
     CertificateTooLarge {
-        /// How many are allowed.
+        /// The limit in bytes.
         max: usize,
     },
     /// Some commands are signed and others are not.
     #[error("got both push certificate and unsigned commands")]
     UnsignedCommands,
-    /// The client names objects in another way than the repository.
+    /// The client's object format is not the repository's.
     #[error("unsupported object format '{client}': this repository uses {server}")]
     ObjectFormat {
-        /// The repository's.
+        /// The format of the repository.
         server: ObjectFormat,
-        /// The client's, as it said it.
+        /// The format of the client, as sent.
         client: String,
     },
-    /// The framing is broken.
+    /// The framing is malformed.
     #[error(transparent)]
     Pkt(#[from] PktError),
-    /// The repository's own objects cannot be read.
+    /// The objects of the repository cannot be read.
     #[error("the repository cannot be read: {0}")]
     Store(#[from] StoreError),
-    /// The check of the closure could not be finished.
+    /// The connectivity check could not be finished.
     #[error("the push could not be checked: {0}")]
     Check(#[source] ReachError),
-    /// The pack could not be kept.
+    /// The pack could not be stored.
     #[error("the pack could not be kept: {0}")]
     Ingest(#[source] IngestError),
-    /// The commit has no verdicts.
+    /// The commit failed as a whole, or its outcome is unknown in whole or in part.
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// The report could not be sent.
@@ -115,8 +115,8 @@ pub enum ReceiveError {
 }
 
 impl ReceiveError {
-    /// Whether it is a push as git sends it, but larger than this server takes: nothing was done, and git is to show the
-    /// reason.
+    /// Whether the request is a well-formed push over a limit of this server. In this case nothing
+    /// was done, and git should show the reason.
     pub const fn is_limit(&self) -> bool {
         match self {
             Self::TooManyUpdates { .. }

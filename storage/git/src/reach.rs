@@ -1,7 +1,7 @@
 //! Proves that objects are reachable from a repository's own refs.
 //!
-//! Mere presence in the store proves nothing: the store may be shared with repositories that the caller must not see,
-//! and may hold what no ref needs any more.
+//! Presence in the store is no proof: the store may be shared with repositories hidden from the
+//! caller, and may hold unreachable objects.
 
 use std::collections::BinaryHeap;
 
@@ -15,31 +15,31 @@ use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::{ObjectStore, StoreError};
 
-/// Commits whose trees are looked into before the history is walked.
+/// The number of commits whose trees are searched before the history is walked.
 const LIKELY_MAX: usize = 8;
 
-/// Why a proof could not be finished.
+/// Reasons for a proof to end without a result.
 #[derive(Debug, thiserror::Error)]
 pub enum ReachError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The deadline passed.
+    /// The deadline passed, or the caller set the stop signal.
     #[error("the walk of the history was given up at its deadline")]
     Stopped,
 }
 
-/// A walk from all refs, newest commits first, that goes only as far as the questions need.
+/// A walk from all refs, newest commits first, that goes only as far as the lookups need.
 pub(crate) struct Reach<'a> {
     refs: &'a dyn RefStore,
     store: &'a ObjectStore,
     stop: &'a Stop,
-    /// Values of refs that the caller has looked up already: most questions end here.
+    /// Values of refs that the caller has looked up already: most lookups end here.
     known_tips: HashSet<Oid>,
     tips: Option<HashSet<Oid>>,
     walk: Option<Walk>,
     seen_objects: HashSet<Oid>,
-    /// Trees that are reachable and were not looked into yet: the last question was answered before.
+    /// Reachable trees that are not searched yet, because the last lookup ended before.
     pending: Vec<Oid>,
     /// Objects read so far.
     pub(crate) objects_read: u64,
@@ -50,15 +50,15 @@ struct Walk {
     /// By date, then id: the order must not depend on the hash table.
     queue: BinaryHeap<(i64, Oid, Oid)>,
     queued: HashSet<Oid>,
-    /// Commits in the order of the walk, with their trees.
+    /// Trees of the commits, in the order of the walk.
     trees: Vec<Oid>,
-    /// How many of `trees` have been walked.
+    /// The number of `trees` that have been searched.
     trees_walked: usize,
-    /// Tips that are no commits, peeled: their trees count too.
+    /// Tips that are trees or peel to trees: they are searched too.
     others: Vec<Oid>,
-    /// What bitmaps say is reached, where there are any: nothing in it needs to be walked.
+    /// Objects reachable according to bitmaps, where there are any: they need no walk.
     coverage: Option<Coverage>,
-    /// Whether it grew since it was last asked.
+    /// Whether `coverage` grew since the last check.
     has_grown: bool,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Reach<'a> {
         })
     }
 
-    /// Whether an object, which need not be there, is reachable.
+    /// Whether an object is reachable. A missing object is not.
     pub(crate) fn proves(&mut self, id: &oid) -> Result<bool, ReachError> {
         let mut wanted = HashSet::default();
         wanted.insert(id.to_owned());
@@ -101,7 +101,8 @@ impl<'a> Reach<'a> {
             None => return Ok(false),
             Some(Kind::Commit) => self.prove_commits(&mut wanted)?,
             Some(Kind::Tree | Kind::Blob | Kind::Tag) => {
-                // What bitmaps cover is known at once; the rest is most often in what the push goes on from.
+                // Objects covered by bitmaps need no walk. Most others are in the commits that the
+                // push builds on.
                 self.start_walk()?;
                 let likely = self.known_trees()?;
                 self.prove_objects(&mut wanted, &likely)?;
@@ -110,7 +111,7 @@ impl<'a> Reach<'a> {
         Ok(wanted.is_empty())
     }
 
-    /// The trees of the commits among the values that the caller has looked up.
+    /// Trees of the commits among the known tips.
     fn known_trees(&self) -> Result<Vec<Oid>, ReachError> {
         let mut known: Vec<_> = self.known_tips.iter().copied().collect();
         known.sort_unstable();
@@ -125,7 +126,7 @@ impl<'a> Reach<'a> {
         Ok(trees)
     }
 
-    /// Removes from `wanted` every commit that is reachable.
+    /// Removes the reachable commits from `wanted`.
     pub(crate) fn prove_commits(&mut self, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
         wanted.retain(|id| !self.known_tips.contains(id));
         if wanted.is_empty() {
@@ -133,7 +134,7 @@ impl<'a> Reach<'a> {
         }
         let tips = self.tips();
         wanted.retain(|id| !tips.contains(id));
-        // What is not there at all needs no walk to be refused.
+        // A missing object is refused without a walk.
         if wanted.iter().any(|id| !self.store.contains(id)) {
             return Ok(());
         }
@@ -152,7 +153,8 @@ impl<'a> Reach<'a> {
         Ok(())
     }
 
-    /// Removes from `wanted` every object that is reachable; looks into `likely` trees, known to be reachable, first.
+    /// Removes the reachable objects from `wanted`. Searches the trees `likely`, which are known to
+    /// be reachable, first.
     pub(crate) fn prove_objects(
         &mut self,
         wanted: &mut HashSet<Oid>,
@@ -189,7 +191,7 @@ impl<'a> Reach<'a> {
         Ok(())
     }
 
-    /// Whether an object was seen, or a bitmap says that it is reached.
+    /// Whether an object was visited, or is reachable according to a bitmap.
     fn is_reached(&self, id: &Oid) -> bool {
         self.seen_objects.contains(id) || self.covers(id)
     }
@@ -198,7 +200,7 @@ impl<'a> Reach<'a> {
         self.walk.as_ref().is_some_and(|walk| walk.covers(id))
     }
 
-    /// Removes what bitmaps say is reached since this was last asked.
+    /// Removes the objects that became covered by bitmaps since the last call.
     fn remove_covered(&mut self, wanted: &mut HashSet<Oid>) {
         if let Some(walk) = &mut self.walk
             && std::mem::take(&mut walk.has_grown)
@@ -251,7 +253,8 @@ impl<'a> Reach<'a> {
                         self.seen_objects.insert(id);
                         break;
                     }
-                    // Pushed a moment ago, after the store was opened: it proves nothing here.
+                    // A tip pushed a moment ago, after the store was opened: it proves nothing
+                    // here.
                     None => break,
                 }
             }
@@ -260,8 +263,8 @@ impl<'a> Reach<'a> {
         Ok(())
     }
 
-    /// Takes the newest commit of the walk and queues its parents. The commits reached first by this step; `None` at
-    /// the end of history.
+    /// Takes the newest commit of the walk and queues its parents. Returns the commits that this
+    /// step reached first; `None` at the end of the history.
     fn step(&mut self) -> Result<Option<Vec<Oid>>, ReachError> {
         self.check_stop()?;
         let first = self.walk.is_none();
@@ -288,10 +291,10 @@ impl<'a> Reach<'a> {
         Ok(Some(reached))
     }
 
-    /// Visits the objects below `tree` that no earlier walk saw, until everything wanted is found.
+    /// Visits the unvisited objects below `tree` until all wanted objects are found.
     fn walk_tree(&mut self, tree: Oid, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
         let before = self.pending.len();
-        // What bitmaps cover has been taken off `wanted`.
+        // Objects covered by bitmaps are no longer in `wanted`.
         if !self.covers(&tree) && self.seen_objects.insert(tree) {
             wanted.remove(&tree);
             self.pending.push(tree);
@@ -299,8 +302,8 @@ impl<'a> Reach<'a> {
         self.walk_pending(before, wanted)
     }
 
-    /// Looks into trees that are known to be reachable until everything wanted is found or only the first `left` of
-    /// them are left.
+    /// Searches reachable trees until all wanted objects are found or only the first `left` trees
+    /// remain.
     fn walk_pending(&mut self, left: usize, wanted: &mut HashSet<Oid>) -> Result<(), ReachError> {
         let mut buffer = Vec::new();
         while !wanted.is_empty() && self.pending.len() > left {
@@ -318,7 +321,7 @@ impl<'a> Reach<'a> {
                     continue;
                 }
                 wanted.remove(entry.id);
-                // What is below a tree that bitmaps cover has been taken off `wanted` as well.
+                // Nor are the objects below a tree that bitmaps cover.
                 if entry.kind == EntryKind::Tree && !self.covers(entry.id) {
                     self.pending.push(entry.id.to_owned());
                 }
@@ -341,7 +344,7 @@ impl Walk {
         coverage.is_some_and(|coverage| coverage.contains(id))
     }
 
-    /// Whether bitmaps cover a commit, its own among them.
+    /// Whether bitmaps cover a commit. Adds the commit's own bitmap to the coverage if it has one.
     fn take_bitmap(&mut self, id: &Oid) -> bool {
         let Some(coverage) = &mut self.coverage else {
             return false;
@@ -357,7 +360,7 @@ impl Walk {
         is_taken
     }
 
-    /// Queues a commit once; whether it was new.
+    /// Queues a commit once. Returns whether it was new.
     fn enqueue(
         &mut self,
         store: &ObjectStore,

@@ -1,4 +1,4 @@
-//! What the protocol needs of refs: [`RefStore`], and what a checked push hands to it.
+//! The interface of the protocol to refs: [`RefStore`], and the checked push that it receives.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,85 +10,91 @@ use henge_types::{
 
 use crate::push::{Nonces, PushPolicy};
 
-/// The refs of one repository. Blocking.
+/// The refs of one repository. Methods block.
 ///
-/// Implemented by a plain bare repository here ([`crate::bare::BareRepository`]) and by replicated state elsewhere.
+/// Implemented by a plain bare repository here ([`crate::bare::BareRepository`]) and by replicated
+/// state elsewhere.
 pub trait RefStore: Send + Sync {
-    /// What HEAD points at; it may not exist.
+    /// The target of HEAD, which may not exist.
     fn head(&self) -> RefName;
 
-    /// The value of a ref, if it is there and visible.
+    /// The value of a ref, if it exists and is visible.
     fn get(&self, name: &RefName) -> Option<ObjectId>;
 
     /// Visits every visible ref whose full name starts with `prefix`, in byte order of the names.
     fn for_each(&self, prefix: &str, visit: &mut dyn FnMut(&RefName, ObjectId));
 
-    /// The same with names as text: what lies in a state in great numbers need not be checked anew.
+    /// The same with names as text: a store of many refs need not validate each name again.
     fn for_each_name(&self, prefix: &str, visit: &mut dyn FnMut(&str, ObjectId)) {
         self.for_each(prefix, &mut |name, id| visit(name.as_str(), id));
     }
 
-    /// Whether `id` was the value of a visible ref until a short while ago: such a value may still be wanted.
+    /// Whether `id` was the value of a visible ref until a short while ago: clients may still want
+    /// it.
     fn was_tip_recently(&self, id: ObjectId) -> bool;
 
-    /// How the repository names its objects: every value here is of this format.
+    /// The object format of the repository: every value here is of this format.
     fn object_format(&self) -> ObjectFormat {
         ObjectFormat::Sha1
     }
 
-    /// A number that changes whenever HEAD or a visible ref does; `None` where that is not known cheaply.
+    /// A number that changes whenever HEAD or a visible ref changes; `None` where it would be
+    /// expensive.
     fn version(&self) -> Option<u64> {
         None
     }
 
-    /// Whether the object store holds, or ever held, what belongs to other repositories: then that an object is there must
-    /// not be told to who may only see this one.
+    /// Whether the object store holds, or ever held, objects of other repositories. Then the
+    /// presence of an object must not be shown to clients that may see only this repository.
     fn shares_objects(&self) -> bool {
         false
     }
 
-    /// What the owner allows of pushes; everything, unless said otherwise.
+    /// The restrictions on pushes; none by default.
     fn push_policy(&self) -> PushPolicy {
         PushPolicy::default()
     }
 
-    /// What signed pushes are asked to sign; none where they are not offered.
+    /// The nonces for signed pushes; `None` if signed pushes are not offered.
     fn nonces(&self) -> Option<Nonces> {
         None
     }
 
-    /// Makes a checked push durable: its pack first, then the refs, each against its expected value.
+    /// Makes a checked push durable: its pack first, then the refs, each against its expected
+    /// value.
     ///
-    /// One verdict per update, in their order.
+    /// Returns one verdict for each update, in their order.
     ///
     /// # Errors
-    /// When nothing was done or when it is not known what was done; the push then ends without a report.
+    /// When nothing was done or the outcome is unknown: the push then ends without a report. With
+    /// [`CommitError::Partial`] it has a report.
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError>;
 }
 
-/// A push whose pack was indexed and whose closure was checked.
+/// A push with an indexed pack and a completed connectivity check.
 #[derive(Debug)]
 pub struct VerifiedPush<'a> {
-    /// The completed pack in the quarantine; none when the push brought no object.
+    /// The completed pack in the quarantine; `None` if the push brought no object.
     pub pack: Option<QuarantinedPack>,
-    /// The updates that passed every check before the commit, in the client's order. No ref twice.
+    /// The updates that passed every check before the commit, in the client's order. No ref occurs
+    /// twice.
     pub updates: Vec<RefUpdate>,
-    /// All or nothing.
+    /// Whether to apply all updates or none.
     pub atomic: bool,
     /// Push options, as sent.
     pub options: Vec<String>,
-    /// What was signed of it. The signature was not verified.
+    /// The certificate of a signed push. The signature was not verified.
     pub certificate: Option<PushCertificate>,
-    /// What the check of the closure did.
+    /// Counts of the connectivity check.
     pub checked: &'a ClosureCheck,
 }
 
-/// A pack and its index in a quarantine. Nothing of it is fsynced yet.
+/// A pack and its index in a quarantine. Nothing is fsynced yet.
 #[derive(Debug, Clone)]
 pub struct QuarantinedPack {
     /// Its trailing checksum.
     pub id: PackId,
-    /// The pack file, complete (a thin pack's bases were added).
+    /// The pack file, complete: bases of a thin pack were added.
     pub pack_path: PathBuf,
     /// Its version 2 index.
     pub idx_path: PathBuf,
@@ -96,60 +102,60 @@ pub struct QuarantinedPack {
     pub pack_bytes: u64,
     /// Bytes of the index.
     pub idx_bytes: u64,
-    /// Objects in it.
+    /// Number of objects.
     pub objects: u32,
-    /// Both files where they lie in memory: the paths lead to them while they are held here, and nowhere else. They can be
-    /// read, not renamed.
+    /// Both files, if they are in memory. The paths then work only within this process and while
+    /// the files are held here. They can be read, not renamed.
     pub in_memory: Option<[Arc<File>; 2]>,
 }
 
-/// What checking a push's closure did, for logs and metrics.
+/// Counts of the connectivity check of a push, for logs and metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ClosureCheck {
     /// Pushed objects that were read and checked.
     pub objects_walked: u64,
     /// Objects outside the pack that had to be proven reachable.
     pub proven: u64,
-    /// Objects of the repository that were read to prove it.
+    /// Objects of the repository that were read for these proofs.
     pub history_read: u64,
 }
 
-/// What became of one update where not all of them have verdicts.
+/// The outcome of one update of a push that was committed in part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum UpdateOutcome {
-    /// It was done or refused.
+    /// The update was done or refused.
     Judged(RefVerdict),
-    /// It was not done.
+    /// The update was not done.
     Failed {
-        /// Why, for the person.
+        /// The reason, for the user.
         message: String,
     },
     /// It may or may not have been done.
     Unknown {
-        /// What went wrong, for the person.
+        /// The error, for the user.
         message: String,
     },
 }
 
-/// Why a commit has no verdicts.
+/// Reasons for a commit to have no verdicts.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Nothing was done.
     #[error("the push cannot be taken now: {message}")]
     Unavailable {
-        /// What to tell the person.
+        /// The reason, for the user.
         message: String,
     },
-    /// It may or may not have been done.
+    /// The push may or may not have been done.
     #[error("the outcome of the push is not known: {message}")]
     UnknownOutcome {
-        /// What to tell the person.
+        /// The error, for the user.
         message: String,
     },
-    /// Some updates could not be decided: the others are done or refused, and the push has a report.
+    /// Some updates were not decided. The others are done or refused, and the push has a report.
     #[error("the push was stored in part")]
     Partial {
-        /// One per update, in their order.
+        /// One for each update, in their order.
         outcomes: Vec<UpdateOutcome>,
     },
     /// The repository is gone.

@@ -1,9 +1,10 @@
-//! Merges packs: which ones ([`plan()`]), into what ([`write()`]), and a check of packs that git made
-//! ([`verify_covers`]); or only what is still reached of them ([`write_reached`]).
+//! Merges packs: selection of packs ([`plan()`]), the merge ([`write()`]), and a check of packs
+//! that git made ([`verify_covers`]). [`write_reached`] keeps only reachable objects.
 //!
-//! Pushes leave a pack each. Merging takes their entries as they lie, compressed, and looks for deltas only between
-//! objects that lie whole in every pack. One thread, a deadline, and bounded memory: about 100 bytes an object beside
-//! the window (64 MiB) and a cache of decoded objects (24 MiB); the packs themselves are mapped.
+//! Each push leaves a pack. A merge copies their entries in compressed form, and searches deltas
+//! only between objects that are whole in every pack. It uses one thread, a deadline, and bounded
+//! memory: about 100 bytes for each object, the window (64 MiB), and a cache of decoded objects (24
+//! MiB); the packs themselves are mapped.
 
 mod covers;
 mod forms;
@@ -31,7 +32,7 @@ use forms::{Form, Forms};
 use order::Order;
 use sources::{Reader, Sources};
 
-/// Why packs were not merged. Nothing is left behind.
+/// Reasons for a merge to fail. No file is left behind.
 #[derive(Debug, thiserror::Error)]
 pub enum RepackError {
     /// There is nothing to merge.
@@ -42,16 +43,16 @@ pub enum RepackError {
     Open {
         /// The index.
         path: PathBuf,
-        /// What gix said.
+        /// The error of gix.
         #[source]
         source: gix_error::Error,
     },
-    /// A pack that cannot be merged as it is.
+    /// A pack that cannot be merged in its form.
     #[error("{path} cannot be merged: {reason}")]
     Unfit {
         /// The index.
         path: PathBuf,
-        /// Why not.
+        /// The reason.
         reason: &'static str,
     },
     /// An entry cannot be read.
@@ -61,11 +62,11 @@ pub enum RepackError {
         pack: PathBuf,
         /// The object.
         id: ObjectId,
-        /// What gix said.
+        /// The error of gix.
         #[source]
         source: gix_error::Error,
     },
-    /// An entry is not what its index says: the disk or the file is broken.
+    /// An entry does not match its index: the disk or the file is damaged.
     #[error("object {id} in {pack} is damaged: its checksum is another one")]
     Damaged {
         /// The pack.
@@ -76,7 +77,7 @@ pub enum RepackError {
     /// More than 2^32 - 1 objects.
     #[error("there are more objects than one pack can hold")]
     TooManyObjects,
-    /// The time for it is over.
+    /// The deadline passed, or the caller set the stop signal.
     #[error("merging packs took too long")]
     Stopped,
     /// A new file could not be written.
@@ -87,32 +88,33 @@ pub enum RepackError {
 /// Whether a reverse index is written beside the pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ReverseIndex {
-    /// Yes: git 2.41 and newer make one by default.
+    /// Written: git 2.41 and newer make one by default.
     Written,
-    /// No.
+    /// Not written.
     Omitted,
 }
 
-/// How packs are merged. The defaults are git's.
+/// Options of a merge. The defaults are git's.
 #[derive(Debug, Clone)]
 pub struct RepackOptions {
-    /// How the objects of the packs are named.
+    /// The object format of the packs.
     pub object_format: ObjectFormat,
-    /// Objects that each one is compared with; 0 looks for no new deltas.
+    /// Number of objects that each object is compared with; 0 searches no new deltas.
     pub window: usize,
-    /// Memory of those objects and their indexes, bytes.
+    /// Memory for those objects and their indexes, in bytes.
     pub window_bytes_max: usize,
-    /// Deltas between an object and the whole one at the end of its chain; 1 to 4095.
+    /// Deltas in a chain, from an object to the whole object at the end; 1 to 4095.
     pub depth_max: u16,
-    /// Objects larger than this get no new delta, bytes.
+    /// Maximum size of objects that get a new delta, in bytes.
     pub delta_object_bytes_max: u32,
-    /// Trees that are read for the names of objects, those of the newest commits first.
+    /// Maximum number of trees read for the names of objects, those of the newest commits first.
     pub trees_walked_max: usize,
     /// Whether a reverse index is written.
     pub reverse_index: ReverseIndex,
-    /// When to look for no more new deltas. The pack is still written, with those found so far.
+    /// The signal to end the search for new deltas. The pack is still written, with those found so
+    /// far.
     pub search_until: Stop,
-    /// When to give up.
+    /// The signal to abort.
     pub stop: Stop,
 }
 
@@ -132,34 +134,36 @@ impl Default for RepackOptions {
     }
 }
 
-/// The longest chain of deltas that git makes, and that is taken here.
+/// The longest delta chain that git makes, and the limit here.
 pub const DEPTH_MAX: u16 = 4095;
 
-/// What merging packs made.
+/// The result of a merge.
 #[derive(Debug, Clone)]
 pub struct Repacked {
     /// The new pack and its index.
     pub pack: QuarantinedPack,
-    /// Its reverse index, where one was asked for.
+    /// Its reverse index, if requested.
     pub rev_path: Option<PathBuf>,
-    /// Entries that were copied, whole or as deltas.
+    /// Copied entries, whole or as deltas.
     pub copied: u32,
-    /// Deltas that were found.
+    /// New deltas.
     pub new_deltas: u32,
-    /// Objects that were deflated anew.
+    /// Objects that were deflated again.
     pub deflated: u32,
 }
 
-/// Writes one pack of every object of the packs whose indexes are `idx_files`, into the directory `into`.
+/// Writes one pack with every object of the packs with the indexes `idx_files` into the directory
+/// `into`.
 ///
-/// `into` is the caller's own, and on the file system where the pack goes. The files are called after the pack's
-/// checksum, as git does, and are readable only. Nothing is fsynced: the caller does that before it relies on them, as
-/// for a push's pack. The packs themselves are not touched.
+/// `into` belongs to the caller, on the file system of the pack's destination. The files are named
+/// after the pack's checksum, as in git, and are read-only. Nothing is fsynced: the caller does so
+/// before it relies on them, as with the pack of a push. The source packs are not changed.
 ///
-/// Every entry is compared with the checksum in its index on the way, and every object that is written anew with its id.
+/// Every entry is verified against the checksum in its index, and every object that is deflated
+/// again against its id.
 ///
 /// # Errors
-/// When a pack is damaged, the disk fails, or the time is over. No file is left then.
+/// When a pack is damaged, the disk fails, or `options.stop` is set. No file is left then.
 pub fn write(
     idx_files: &[PathBuf],
     into: &Path,
@@ -168,10 +172,10 @@ pub fn write(
     write_some(idx_files, None, into, options)
 }
 
-/// As [`write()`], but only those objects that are among `reached`.
+/// As [`write()`], but writes only objects in `reached`.
 ///
 /// # Errors
-/// As [`write()`]; [`RepackError::Empty`] when none of them is there.
+/// As [`write()`]; [`RepackError::Empty`] when the packs hold none of them.
 pub fn write_reached(
     idx_files: &[PathBuf],
     reached: &Reached,
@@ -210,7 +214,7 @@ fn write_some(
     finish(&sources, written, new_deltas, into, &options)
 }
 
-/// The objects that deltas are looked for: whole so far, neither tiny nor large.
+/// The objects to search deltas for: whole so far, neither tiny nor large.
 fn candidates(
     sources: &Sources,
     forms: &Forms,
@@ -231,7 +235,8 @@ fn candidates(
     order::alike(sources, forms, order, &mut size)
 }
 
-/// Writes the indexes and gives every file its name, the pack's index last: with it the pack is there.
+/// Writes the indexes and names every file. The index of the pack is last: it makes the pack
+/// visible.
 fn finish(
     sources: &Sources,
     written: output::WrittenPack,
@@ -260,7 +265,7 @@ fn finish(
         Ok(paths) => paths,
         Err(error) => {
             for path in [pack_path, path("rev")] {
-                // What cannot be removed lies in the caller's own directory, which goes as a whole.
+                // A remaining file is in the caller's own directory, which is removed as a whole.
                 let _removed = std::fs::remove_file(path).is_ok();
             }
             return Err(error.into());

@@ -1,8 +1,10 @@
-//! Answers to fetches, kept for whoever asks the same: a CI system clones one commit a hundred times.
+//! The response cache of fetches. It serves equal requests: a CI system clones one commit a hundred
+//! times.
 //!
-//! A request is known by its bytes and by what of the refs its answer depends on, see the callers. What the client may
-//! see is checked before an answer is looked up. The first of several equal requests makes the answer, the others wait
-//! for it. Parts of packs are kept as references; when maintenance has removed a pack, answers with parts of it are made anew.
+//! The key of a request covers its bytes and the refs that its response depends on; see the
+//! callers. Access of the client is checked before the lookup. The first of several equal requests
+//! makes the response; the others wait for it. Parts of packs are kept as references. When
+//! maintenance has removed a pack, responses with parts of it are made again.
 
 mod record;
 mod turns;
@@ -21,21 +23,21 @@ pub(crate) use record::{Answer, Recorder};
 use turns::Turns;
 pub(crate) use turns::{MakingTurn, Work};
 
-/// Answers kept at most.
+/// The maximum number of responses.
 const ANSWERS_MAX: usize = 4096;
-/// Their own bytes in memory, together.
+/// The maximum of their own bytes in memory, together.
 const MEMORY_BYTES_MAX: u64 = 64 * 1024 * 1024;
-/// Their own bytes on disk, together.
+/// The maximum of their own bytes on disk, together.
 const DISK_BYTES_MAX: u64 = 1024 * 1024 * 1024;
-/// Repositories whose refs are known through and through.
+/// The maximum number of repositories with an index of their refs.
 const TIP_INDEXES_MAX: usize = 8;
-/// How often who waits for an answer looks at its own deadline.
+/// The interval at which a waiting request checks its deadline.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What a request asks, as a SHA-256 of everything that its answer depends on.
+/// The key of a request: SHA-256 of everything that its response depends on.
 pub(crate) type Key = [u8; 32];
 
-/// Answers of a server. Clones share them.
+/// The response cache of a server. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Responses {
     shared: Arc<Shared>,
@@ -43,16 +45,16 @@ pub struct Responses {
 
 #[derive(Debug)]
 struct Shared {
-    /// Where the bytes of long answers lie, in files without names.
+    /// The directory for the bytes of long responses, in files without names.
     directory: PathBuf,
     state: Mutex<State>,
     made: Condvar,
-    /// Of repositories that were fetched from of late; the last one was used last.
+    /// Indexes of recently fetched repositories; the most recently used one is last.
     tip_indexes: Mutex<Vec<KeptIndex>>,
     turns: Arc<Turns>,
 }
 
-/// What the refs of a repository are in one version of them.
+/// An index of the refs of a repository, at one version of them.
 #[derive(Debug)]
 struct KeptIndex {
     repository: Box<[u8]>,
@@ -70,31 +72,32 @@ struct State {
 
 #[derive(Debug)]
 enum Slot {
-    /// Somebody makes it.
+    /// A request is making the response.
     Making,
     Kept {
         answer: Arc<Answer>,
-        /// The number of the request that used it last.
+        /// The number of the last request that used it.
         used: u64,
     },
 }
 
-/// What a request does about its answer.
+/// The result of a lookup.
 pub(crate) enum Turn {
-    /// Somebody asked this before.
+    /// The response is in the cache.
     Known(Known),
-    /// The answer is to be made, and recorded by [`Making::recorder`].
+    /// The response has to be made, and recorded with [`Making::recorder`].
     Make(Making),
 }
 
-/// An answer with the packs that it has parts of: those may be replaced before its last byte has left.
+/// A response, and the packs that it has parts of: these may be replaced before its last byte is
+/// sent.
 pub(crate) struct Known {
     answer: Arc<Answer>,
     packs: Vec<Arc<Pack>>,
 }
 
 impl Known {
-    /// Writes the answer.
+    /// Writes the response.
     pub(crate) fn replay(self, output: &mut dyn crate::Output) -> std::io::Result<()> {
         let Self { answer, packs } = self;
         answer.replay(output)?;
@@ -103,13 +106,14 @@ impl Known {
     }
 }
 
-/// The processors of this machine, as far as this process may use them.
+/// The number of processors available to this process.
 fn processors() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
 impl Responses {
-    /// Keeps answers; the bytes of long ones in files without names in the existing `directory`.
+    /// Creates a cache. The bytes of long responses are in files without names in the existing
+    /// `directory`.
     pub fn new(directory: &Path) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -122,7 +126,7 @@ impl Responses {
         }
     }
 
-    /// The answers of one repository.
+    /// The responses of one repository.
     pub fn of(&self, repository: &[u8]) -> RepositoryResponses {
         RepositoryResponses {
             responses: self.clone(),
@@ -130,7 +134,8 @@ impl Responses {
         }
     }
 
-    /// Finds an answer, or waits for whoever makes it, which `admission` is told. `None` when the deadline passed first.
+    /// Looks up a response, or waits for the request that makes it, after a call of
+    /// [`Admission::waits`]. `None` when the deadline passed first.
     pub(crate) fn turn(
         &self,
         key: Key,
@@ -175,7 +180,7 @@ impl Responses {
     }
 }
 
-/// [`Responses`] to one repository's clients.
+/// The [`Responses`] of one repository.
 #[derive(Debug, Clone)]
 pub struct RepositoryResponses {
     responses: Responses,
@@ -183,7 +188,7 @@ pub struct RepositoryResponses {
 }
 
 impl RepositoryResponses {
-    /// Begins the key of a request; everything that its answer depends on must be added.
+    /// Begins the key of a request. The caller adds everything that the response depends on.
     pub(crate) fn key(&self, command: &str, arguments: &[u8; 32]) -> Sha256 {
         let mut key = Sha256::new();
         key.update(self.repository.len().to_le_bytes());
@@ -194,7 +199,7 @@ impl RepositoryResponses {
         key
     }
 
-    /// The index of the repository's refs as they are in this version; the one of another version is forgotten.
+    /// The index of the repository's refs at this version. The index of another version is dropped.
     pub(crate) fn tip_index(&self, version: u64) -> Arc<TipIndex> {
         let known = &self.responses.shared.tip_indexes;
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
@@ -220,7 +225,7 @@ impl RepositoryResponses {
         index
     }
 
-    /// Waits until an answer of some cost may be made. `None` when the deadline passed first.
+    /// Waits for a permit to make a response of some cost. `None` when the deadline passed first.
     pub(crate) fn making_turn(&self, work: Work, asker: Asker, stop: &Stop) -> Option<MakingTurn> {
         let turns = &self.responses.shared.turns;
         turns.take(work, asker, &self.repository, stop)
@@ -257,7 +262,8 @@ impl State {
             || self.disk_bytes > DISK_BYTES_MAX
     }
 
-    /// Forgets what was not used for the longest time until the rest fits. Rare: one look at all of it each time.
+    /// Evicts the least recently used responses until the rest fits. Each eviction scans all
+    /// entries: evictions are rare.
     fn make_room(&mut self) {
         while self.is_full() {
             let used = |slot: &Slot| match slot {
@@ -276,22 +282,23 @@ impl State {
     }
 }
 
-/// The duty to make an answer. Others wait for it; when it is dropped without an answer, one of them makes it.
+/// The obligation to make a response. Equal requests wait for it. If it is dropped without a
+/// response, one of them makes the response.
 pub(crate) struct Making {
     shared: Arc<Shared>,
     key: Key,
 }
 
 impl Making {
-    /// Records what is written to `output`.
+    /// A writer that records the response and passes it on to `output`.
     pub(crate) fn recorder<'a>(&self, output: &'a mut dyn crate::Output) -> Recorder<'a> {
         Recorder::new(output, &self.shared.directory)
     }
 
-    /// The answer is whole: whoever asks gets it from now on, and what was held back of it leaves.
+    /// Ends a complete response: the cache serves it from now on, and its held bytes are sent.
     ///
     /// # Errors
-    /// When the output breaks. The answer is kept nevertheless.
+    /// When the output breaks. The response is kept all the same.
     pub(crate) fn finish(self, recorder: Recorder<'_>) -> std::io::Result<()> {
         let Some((answer, held)) = recorder.into_answer()? else {
             return Ok(());
@@ -395,7 +402,7 @@ mod tests {
         assert!(responses.shared.lock().slots.len() <= ANSWERS_MAX);
     }
 
-    /// Compaction puts another pack in the place of this one while its bytes are on their way: they all arrive.
+    /// Compaction replaces this pack while its bytes are sent: all of them arrive.
     #[test]
     fn a_pack_that_goes_while_its_part_is_sent_is_sent_to_the_end() {
         let directory = tempfile::tempdir().unwrap();
@@ -419,7 +426,7 @@ mod tests {
         known.replay(&mut again).unwrap();
         assert_eq!(again, first);
         assert!(again.starts_with(b"PACK"));
-        // Nobody holds the pack any more: the answer is made anew.
+        // With the last reference to the pack gone, the response is made again.
         let turn = responses.turn([1; 32], &Stop::default(), None);
         assert!(matches!(turn, Some(Turn::Make(_))));
     }

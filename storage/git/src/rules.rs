@@ -1,8 +1,9 @@
-//! What git's fsck says of single objects: a table of messages with their levels, and the checks that give them.
+//! Messages of git's fsck about single objects: a table of messages with their levels, and the
+//! checks.
 //!
-//! Messages, texts, order and default levels are those of git's `fsck.c` and `fsck.h` (2.55; `git-fsck(1)`, "FSCK
-//! MESSAGES"). A push is judged as `receive.fsckObjects` has git judge it. `docs/fsck.md` lists all messages, and where
-//! one of them is given for other objects than by git.
+//! Messages, texts, order and default levels are those of git's `fsck.c` and `fsck.h` (2.55;
+//! `git-fsck(1)`, "FSCK MESSAGES"). Pushes are checked as in git with `receive.fsckObjects`.
+//! `docs/fsck.md` lists all messages, and the differences to git.
 
 mod blobs;
 mod check;

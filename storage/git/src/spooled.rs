@@ -1,4 +1,4 @@
-//! Bytes that were written once and are read again and again, in memory or in a file without a name.
+//! Bytes written once and read many times, in memory or in a file without a name.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 
 use tempfile::{SpooledData, SpooledTempFile};
 
-/// Bytes read from a file at once.
+/// The size of one read from a file.
 const STEP_BYTES: usize = 128 * 1024;
 
-/// What was written to a [`SpooledTempFile`].
+/// The contents of a [`SpooledTempFile`].
 #[derive(Debug)]
 pub(crate) enum Spooled {
     Memory(Vec<u8>),
@@ -26,12 +26,12 @@ impl From<SpooledTempFile> for Spooled {
 }
 
 impl Spooled {
-    /// Whether it lies in memory.
+    /// Whether it is in memory.
     pub(crate) const fn is_in_memory(&self) -> bool {
         matches!(self, Self::Memory(_))
     }
 
-    /// Writes `bytes` bytes of it from `at` on, which must be there.
+    /// Writes `bytes` bytes from offset `at`. The range must exist.
     pub(crate) fn write_range(
         &self,
         at: u64,

@@ -1,4 +1,4 @@
-//! What lies in an object store, in numbers.
+//! Counts of the contents of an object store.
 
 use std::io;
 use std::path::Path;
@@ -8,22 +8,22 @@ use henge_types::ObjectFormat;
 use crate::oid::hash_kind;
 use crate::store::{StoreError, idx_files};
 
-/// What lies in an object store.
+/// Counts of the contents of an object store.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {
-    /// Packs that have an index.
+    /// Packs with an index.
     pub packs: u64,
-    /// Objects in them, one in several packs as often.
+    /// Objects in the packs; an object in several packs counts in each.
     pub packed_objects: u64,
     /// Bytes of the pack files.
     pub pack_bytes: u64,
-    /// Bytes of everything else beside the packs: indexes, bitmaps and what else is made of them.
+    /// Bytes of all other files beside the packs: indexes, bitmaps and other derived files.
     pub index_bytes: u64,
     /// Loose objects.
     pub loose_objects: u64,
     /// Bytes of the loose objects.
     pub loose_bytes: u64,
-    /// Whether a pack or the packs together have a bitmap.
+    /// Whether a pack, or the set of packs, has a bitmap.
     pub bitmap: bool,
     /// Whether there is an index over all packs.
     pub multi_pack_index: bool,
@@ -31,7 +31,8 @@ pub struct StoreStats {
     pub commit_graph: bool,
 }
 
-/// Counts what lies in the object store `objects`, of objects of this format, without its alternates. Reads directories and the heads of indexes.
+/// Counts the contents of the object store `objects` in this format, without its alternates. Reads
+/// directories and the heads of indexes.
 ///
 /// # Errors
 /// When a directory cannot be listed or an index cannot be opened.
@@ -77,7 +78,7 @@ pub fn stats(objects: &Path, format: ObjectFormat) -> Result<StoreStats, StoreEr
     Ok(stats)
 }
 
-/// Visits the files of a directory, which need not be there, with their sizes.
+/// Visits the files of a directory with their sizes. The directory may be missing.
 fn for_each_file(directory: &Path, visit: &mut dyn FnMut(&str, u64)) -> io::Result<()> {
     let listing = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -90,7 +91,7 @@ fn for_each_file(directory: &Path, visit: &mut dyn FnMut(&str, u64)) -> io::Resu
                 visit(&file.file_name().to_string_lossy(), metadata.len());
             }
             Ok(_) => {}
-            // Maintenance removed it in between.
+            // Maintenance removed it meanwhile.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }

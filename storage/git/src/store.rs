@@ -1,6 +1,7 @@
-//! The objects of a repository as they lie on disk: packs, loose objects, alternates.
+//! The objects of a repository on disk: packs, loose objects, alternates.
 //!
-//! What a request saw at its start stays readable to its end: it keeps its packs open ([`packs`]).
+//! A request keeps its packs open ([`packs`]): objects that it saw at its start stay readable to
+//! its end.
 
 mod decode;
 mod install;
@@ -26,13 +27,15 @@ pub(crate) use packs::tests::put as put_empty_pack;
 pub use packs::{Objects, ObjectsPool};
 pub use sound::DamagedPack;
 
-/// Packs that are looked at for bitmaps, the biggest first: one serves a repository.
+/// The maximum number of packs checked for bitmaps, the biggest first: one bitmap serves a
+/// repository.
 const BITMAPS_LOOKED_FOR_MAX: usize = 4;
 
-/// Deltas that are followed where nothing depends on it: no writer makes longer chains.
+/// The maximum length of delta chains that are followed for optional results: no writer makes
+/// longer ones.
 const CHAIN_MAX: usize = 4096;
 
-/// Why an object could not be read.
+/// Reasons for an object to be unreadable.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The directory could not be read.
@@ -40,7 +43,7 @@ pub enum StoreError {
     Open {
         /// The directory.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         #[source]
         source: io::Error,
     },
@@ -49,29 +52,29 @@ pub enum StoreError {
     Pack {
         /// The file.
         path: PathBuf,
-        /// What gix said.
+        /// The error of gix.
         #[source]
         source: gix_error::Error,
     },
-    /// A pack or index is not what it was when it came in.
+    /// A pack or index differs from its contents at installation.
     #[error(transparent)]
     Damaged(#[from] DamagedPack),
-    /// An object is there and cannot be decoded: the disk or the file is broken.
+    /// An object exists and cannot be decoded: the disk or the file is damaged.
     #[error("object {id} cannot be read: {source}")]
     Object {
         /// The object.
         id: Oid,
-        /// What gix said.
+        /// The error of gix.
         #[source]
         source: gix_error::Error,
     },
-    /// An object is there and is not what it must be.
+    /// An object exists and is malformed or of the wrong kind.
     #[error("object {id} is malformed")]
     Malformed {
         /// The object.
         id: Oid,
     },
-    /// An object that must be there is not.
+    /// A required object is missing.
     #[error("object {id} is missing")]
     Missing {
         /// The object.
@@ -80,7 +83,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// The pack or index that is known to be damaged, if that is why.
+    /// The damaged pack or index, if damage is the reason.
     pub fn damaged_pack(&self) -> Option<&Path> {
         match self {
             Self::Damaged(damaged) => Some(&damaged.path),
@@ -92,7 +95,7 @@ impl StoreError {
     }
 }
 
-/// Where an object was found.
+/// The location of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Location {
     /// Entry number `entry` (in order of ids) of the pack in slot `pack`.
@@ -101,7 +104,7 @@ pub(crate) enum Location {
     Loose { dir: u32 },
 }
 
-/// An open object store. Belongs to one request: it is not shared between threads.
+/// An open object store. It belongs to one request, and is not shared between threads.
 pub(crate) struct ObjectStore {
     format: ObjectFormat,
     packs: Vec<Arc<Pack>>,
@@ -113,7 +116,7 @@ pub(crate) struct ObjectStore {
 }
 
 impl ObjectStore {
-    /// A store of these packs and the loose objects of these directories.
+    /// A store of these packs and of the loose objects in these directories.
     fn new(
         packs: Vec<Arc<Pack>>,
         directories: &[PathBuf],
@@ -134,12 +137,12 @@ impl ObjectStore {
         }
     }
 
-    /// How its objects are named: an id of another format must not be asked for.
+    /// The object format: ids of another format must not be looked up.
     pub(crate) const fn format(&self) -> ObjectFormat {
         self.format
     }
 
-    /// A store of the packs with these indexes, and nothing else.
+    /// A store of the packs with these indexes only.
     pub(crate) fn of_packs(
         idx_files: &[PathBuf],
         format: ObjectFormat,
@@ -151,7 +154,7 @@ impl ObjectStore {
         Ok(store)
     }
 
-    /// Adds a pack from elsewhere; it answers before every other pack. Its slot.
+    /// Adds a pack from elsewhere, ahead of all other packs in lookups. Returns its slot.
     pub(crate) fn add_pack(&mut self, pack: &Path, idx: &Path) -> Result<u32, StoreError> {
         let pack = Pack::open_files(pack, idx, self.format).map_err(|source| StoreError::Pack {
             path: idx.to_owned(),
@@ -171,7 +174,7 @@ impl ObjectStore {
         &self.packs
     }
 
-    /// The pack that has reachability bitmaps, with them.
+    /// The pack with reachability bitmaps, and these bitmaps.
     pub(crate) fn bitmapped(&self) -> Option<(u32, Arc<PackBitmap>)> {
         let found = self.bitmapped.get_or_init(|| {
             let packs = self.packs.iter().enumerate().take(BITMAPS_LOOKED_FOR_MAX);
@@ -183,7 +186,7 @@ impl ObjectStore {
         Some((u32::try_from(*slot).ok()?, Arc::clone(bitmap)))
     }
 
-    /// Finds an object without reading it.
+    /// Locates an object without reading it.
     pub(crate) fn locate(&self, id: &oid) -> Option<Location> {
         let last = self.last_hit.get();
         let hit = |slot: usize| {
@@ -212,7 +215,7 @@ impl ObjectStore {
         self.locate(id).is_some()
     }
 
-    /// Reads an object into `buffer`; `None` when it is not there.
+    /// Reads an object into `buffer`; `None` when it is missing.
     pub(crate) fn find(&self, id: &oid, buffer: &mut Vec<u8>) -> Result<Option<Kind>, StoreError> {
         match self.locate(id) {
             Some(location) => self.read(id, location, buffer).map(Some),
@@ -220,7 +223,7 @@ impl ObjectStore {
         }
     }
 
-    /// Reads an object that must be there.
+    /// Reads an object that must exist.
     pub(crate) fn get(&self, id: &oid, buffer: &mut Vec<u8>) -> Result<Kind, StoreError> {
         self.find(id, buffer)?
             .ok_or_else(|| StoreError::Missing { id: id.to_owned() })
@@ -256,7 +259,7 @@ impl ObjectStore {
         decoder.read(pack.files(), offset, buffer)
     }
 
-    /// A located object, which may be shared with what is kept for decoding others.
+    /// A located object, possibly shared with the decoder's cache.
     pub(crate) fn read_shared(&self, id: &oid, location: Location) -> Result<Decoded, StoreError> {
         if let Location::Packed { pack: slot, entry } = location {
             let pack = self.pack(slot);
@@ -275,14 +278,15 @@ impl ObjectStore {
         })
     }
 
-    /// An object that must be there, which may be shared with what is kept for decoding others.
+    /// An object that must exist, possibly shared with the decoder's cache.
     pub(crate) fn get_shared(&self, id: &oid) -> Result<Decoded, StoreError> {
         let location = self.locate(id);
         let location = location.ok_or_else(|| StoreError::Missing { id: id.to_owned() })?;
         self.read_shared(id, location)
     }
 
-    /// The kind of an object; `None` when it is not there. Cheap: nothing is inflated but a loose object's head.
+    /// The kind of an object; `None` when it is missing. Cheap: only the head of a loose object is
+    /// inflated.
     pub(crate) fn kind(&self, id: &oid) -> Result<Option<Kind>, StoreError> {
         let failed = |source| StoreError::Object {
             id: id.to_owned(),
@@ -301,7 +305,8 @@ impl ObjectStore {
         }
     }
 
-    /// How many bytes an object has, and its kind; `None` when it is not there. Of a delta only the head is inflated.
+    /// The kind and size of an object; `None` when it is missing. Only the head of a delta is
+    /// inflated.
     pub(crate) fn header(&self, id: &oid) -> Result<Option<(Kind, u64)>, StoreError> {
         let failed = |source| StoreError::Object {
             id: id.to_owned(),
@@ -325,7 +330,7 @@ impl ObjectStore {
     fn packed_kind(&self, slot: u32, offset: u64) -> gix_error::Result<Kind> {
         let pack = self.pack(slot);
         let mut offset = offset;
-        // A chain is shorter than its pack: this bound only stops a cycle in a broken file.
+        // A chain is shorter than its pack: the bound only ends a cycle in a damaged file.
         for _ in 0..=pack.data.num_objects() {
             let entry = pack.files().entry(offset)?;
             if let Some(kind) = entry.header.as_kind() {
@@ -339,7 +344,8 @@ impl ObjectStore {
         Err(gix_error::corruption("a chain of deltas does not end").into())
     }
 
-    /// Pack and place of the object that a chain of deltas ends at; `None` for loose objects and broken chains.
+    /// Pack and offset of the whole object at the end of a delta chain; `None` for loose objects
+    /// and broken chains.
     pub(crate) fn chain_root(&self, location: Location) -> Option<(u32, u64)> {
         let Location::Packed { pack: slot, entry } = location else {
             return None;
@@ -356,7 +362,7 @@ impl ObjectStore {
         None
     }
 
-    /// The commit at the end of a chain of tags, or the other object; `None` when something is missing.
+    /// The commit or other object at the end of a chain of tags; `None` when an object is missing.
     pub(crate) fn peel(&self, id: &oid, buffer: &mut Vec<u8>) -> Result<Option<Oid>, StoreError> {
         let mut id = id.to_owned();
         loop {
@@ -373,7 +379,8 @@ impl ObjectStore {
         }
     }
 
-    /// What a walk needs of a commit that must be there. The commit-graph is believed where it knows it.
+    /// The parsed form of a commit that must exist. It comes from the commit-graph where that has
+    /// the commit.
     pub(crate) fn commit(
         &self,
         id: &oid,
@@ -390,7 +397,8 @@ impl ObjectStore {
     }
 }
 
-/// The indexes in a directory of packs whose packs are there too, sorted; none when there is no directory.
+/// The indexes in a directory of packs, sorted, except those without a pack. Empty without a
+/// directory.
 pub(crate) fn idx_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let listing = match std::fs::read_dir(directory) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -408,7 +416,7 @@ pub(crate) fn idx_files(directory: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// What thin packs are completed from.
+/// The lookup of bases for thin packs.
 impl gix_object::Find for ObjectStore {
     fn try_find<'a>(
         &self,

@@ -1,4 +1,4 @@
-//! Trees, decoded: a history asks for most of them again.
+//! Decoded trees, cached: a walk of a history reads most of them repeatedly.
 
 use std::sync::Arc;
 
@@ -11,17 +11,18 @@ use crate::protocol::Stop;
 use crate::reach::ReachError;
 use crate::store::{ObjectStore, StoreError};
 
-/// Trees kept decoded, in bytes.
+/// The size of the cache in bytes.
 const TREE_CACHE_BYTES: usize = 8 * 1024 * 1024;
-/// How often the deadline is looked at, in trees.
+/// Number of trees between two checks of the deadline.
 const STOP_EVERY: u64 = 256;
 
-/// Trees that one tree is compared with: of the parents of a commit with more, the others are not looked at.
+/// The maximum number of trees that one tree is compared with: further parents of a commit are
+/// ignored.
 pub(crate) const BASES_MAX: usize = 64;
-/// Their bytes together: no further one is read once there are so many.
+/// The maximum of their bytes together: at this size no further one is read.
 pub(crate) const BASES_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Reads trees.
+/// A reader of trees.
 pub(crate) struct Trees<'a> {
     store: &'a ObjectStore,
     stop: &'a Stop,
@@ -39,9 +40,9 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// A tree that must be there.
+    /// A tree that must exist.
     pub(crate) fn get(&mut self, tree: &Oid) -> Result<Arc<Vec<u8>>, ReachError> {
-        // Also for those at hand: a few trees can be reached on more paths than anybody can count.
+        // Cached trees count too: a few trees can be reachable on astronomically many paths.
         self.read += 1;
         if self.read.is_multiple_of(STOP_EVERY) && self.stop.is_set() {
             return Err(ReachError::Stopped);
@@ -57,7 +58,7 @@ impl<'a> Trees<'a> {
         Ok(object.data)
     }
 
-    /// Trees to compare one with, but for those that are too much to have in memory at once.
+    /// Trees to compare one with, up to the limits on number and bytes.
     fn bases(&mut self, bases: &[Oid]) -> Result<Vec<Arc<Vec<u8>>>, ReachError> {
         let mut decoded = Vec::with_capacity(bases.len().min(BASES_MAX));
         let mut bytes = 0;
@@ -72,13 +73,14 @@ impl<'a> Trees<'a> {
         Ok(decoded)
     }
 
-    /// Shows `visit` a tree and everything below it, but for what one of `bases` has at the same path. It says whether to
-    /// go on below what it was shown.
+    /// Passes a tree and everything below it to `visit`, except entries that one of `bases` has at
+    /// the same path. `visit` returns whether to descend.
     ///
-    /// What is passed over is left to the bases. So whoever keeps one set over several calls, and does not go on below
-    /// what is in it, must have been through all of a base before: a change that is reverted makes a tree and its base
-    /// stand the other way round further back, and each would leave what they share to the other. Of very many or very
-    /// large bases only some are looked at: more is shown then.
+    /// Skipped entries are left to the walk of the bases. A caller may keep one set of visited
+    /// objects over several calls, and not descend into them. Then it must have walked all of a
+    /// base before. Otherwise objects may be missed. Example: a change was reverted, so a tree and
+    /// its base have reversed roles further back, and each would leave the common entries to the
+    /// other. Of very many or very large bases only some are compared: then more is visited.
     pub(crate) fn differences(
         &mut self,
         tree: Oid,
@@ -117,7 +119,8 @@ impl<'a> Trees<'a> {
                 if below.iter().any(|other| *other == entry.id) {
                     continue;
                 }
-                // Shown before it waits: a tree of millions of entries may have the same one in all of them.
+                // Visited before it is queued: a tree of millions of entries may repeat one object
+                // in all of them.
                 if visit(entry.id) && entry.kind == EntryKind::Tree {
                     pending.push((entry.id.to_owned(), below));
                 }
@@ -127,7 +130,7 @@ impl<'a> Trees<'a> {
     }
 }
 
-/// Decoded trees, in two generations: what the older one alone holds is dropped when the younger one is full.
+/// A cache of decoded trees in two generations; see [`Generations`].
 pub(crate) struct TreeCache(Generations<Oid, Arc<Vec<u8>>, gix_hashtable::hash::Builder>);
 
 impl Default for TreeCache {

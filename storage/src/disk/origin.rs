@@ -1,4 +1,4 @@
-//! What tells a file from a copy of it.
+//! The properties that distinguish a file from a copy of it.
 
 use std::fmt;
 use std::fs::File;
@@ -11,15 +11,16 @@ const EXT: i64 = 0xEF53;
 /// `f_type` of btrfs.
 const BTRFS: i64 = 0x9123_683E;
 
-/// What tells a file from a copy of it: a rename keeps all of it, a copy of the file gets another inode and another
-/// creation time. A device number is no part of it: it changes when a disk is attached elsewhere.
+/// The properties that distinguish a file from a copy of it. A rename keeps all of them; a copy has
+/// another inode and another creation time. Device numbers are excluded: they change when a disk is
+/// attached elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct FileOrigin {
-    /// The number of its inode.
+    /// The inode number.
     pub inode: u64,
-    /// When it was created, nanoseconds since 1970; `None` where the file system keeps no such time.
+    /// Creation time, nanoseconds since 1970; `None` where the file system does not record it.
     pub created_ns: Option<u64>,
-    /// What the file system derives from its UUID; `None` where the kernel shows nothing of the kind.
+    /// An id that the file system derives from its UUID; `None` where the kernel shows no such id.
     pub file_system: Option<u64>,
 }
 
@@ -36,7 +37,7 @@ impl FileOrigin {
         })
     }
 
-    /// Whether `other` is the same file. What one of the two does not know is not compared.
+    /// Whether `other` is the same file. Properties that are unknown on one side are not compared.
     pub fn is_same_file(&self, other: &Self) -> bool {
         let differ = |one: Option<u64>, other: Option<u64>| {
             one.zip(other).is_some_and(|(one, other)| one != other)
@@ -47,7 +48,7 @@ impl FileOrigin {
     }
 }
 
-/// `f_fsid`, on file systems that make it of their UUID; on others it is the number of the device.
+/// `f_fsid`, on file systems that derive it from their UUID; on others it is the device number.
 fn file_system(file: &File) -> io::Result<Option<u64>> {
     let kind = rustix::fs::fstatfs(file)?.f_type;
     if kind != EXT && kind != BTRFS {

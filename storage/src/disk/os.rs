@@ -63,7 +63,7 @@ impl Disk for OsDisk {
         let above = dir.parent().filter(|path| !path.as_os_str().is_empty());
         let named_in = above.unwrap_or_else(|| Path::new("."));
         if dir.is_dir() {
-            // A process that was killed may have made it and not synced its name.
+            // A killed process may have created the directory without syncing its name.
             return self.sync_dir(named_in);
         }
         if let Some(above) = above {

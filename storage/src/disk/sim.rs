@@ -1,9 +1,9 @@
 //! A disk in memory that loses power.
 //!
-//! It keeps two images: what a reader sees, and what has reached the platter. [`SimDisk::crash`] throws
-//! the first away, lets a random part of what was not synced reach the second (sector by sector, the
-//! last write torn within a sector, names one by one) and goes on with that. Directories themselves are
-//! durable at once; only the files' names in them are not.
+//! It keeps two images: the reader's view and the platter. [`SimDisk::crash`] discards the first,
+//! lets a random part of the unsynced changes reach the second, and continues with that one. Writes
+//! survive sector by sector, the last one torn within a sector; names survive one by one.
+//! Directories are durable at once; only the file names in them are not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Disk, DiskFile, DiskSpace, FileId, FileOrigin, OpenMode};
 
-/// What reaches the platter in one piece.
+/// Bytes that reach the platter atomically.
 const SECTOR: usize = 512;
 
 /// A disk in memory that loses power. Clones share it.
@@ -23,7 +23,7 @@ pub struct SimDisk {
 
 #[derive(Debug)]
 struct State {
-    /// Counts crashes: files opened in an earlier life are dead.
+    /// Number of crashes and restarts: files opened in an earlier life are dead.
     life: u64,
     powered: bool,
     operations: u64,
@@ -60,7 +60,7 @@ struct NameChange {
     insert: Option<(PathBuf, u64)>,
 }
 
-/// Chance with a seed (splitmix64): the same seed gives the same disk.
+/// Pseudo-random numbers (splitmix64): the same seed gives the same disk.
 #[derive(Debug)]
 struct Dice(u64);
 
@@ -81,7 +81,7 @@ impl Default for SimDisk {
 }
 
 impl SimDisk {
-    /// An empty disk with power, without a bound on space.
+    /// An empty disk with power and 1 TiB of space.
     pub fn new() -> Self {
         Self {
             state: Arc::new(Mutex::new(State {
@@ -108,12 +108,12 @@ impl SimDisk {
         Arc::new(self.clone())
     }
 
-    /// Cuts the power, lets a random part of what was not synced survive, and puts the power on again.
+    /// Cuts the power, lets a random part of the unsynced changes survive, and restores the power.
     /// Open files are dead.
     pub fn crash(&self, seed: u64) {
         let mut state = self.lock();
         let mut dice = Dice(seed);
-        // Of ten changes, how many survive: all, none and most find different bugs.
+        // Of ten changes, the number that survive: all, none and most find different bugs.
         let kept = [0, 1, 5, 9, 10][usize::try_from(dice.roll(5)).unwrap_or(0)];
         let last_written = state.last_written.take();
         for (number, inode) in &mut state.inodes {
@@ -133,8 +133,8 @@ impl SimDisk {
         state.sync_fails = false;
     }
 
-    /// The process dies and starts again, the machine does not: what was written stays, synced or not.
-    /// Open files are dead. After [`SimDisk::cut_after`] this is a kill at that operation.
+    /// Restarts the process but not the machine: written data stays, synced or not. Open files are
+    /// dead. After [`SimDisk::cut_after`] this is a kill at that operation.
     pub fn restart(&self) {
         let mut state = self.lock();
         state.life += 1;
@@ -144,44 +144,44 @@ impl SimDisk {
     }
 
     /// Cuts the power in the middle of the `operations`-th changing operation from now on (1 is the
-    /// next): it and all that follow fail until [`SimDisk::crash`].
+    /// next). That operation and all later ones fail until [`SimDisk::crash`].
     pub fn cut_after(&self, operations: u64) {
         let mut state = self.lock();
         state.cut_at = Some(state.operations + operations);
     }
 
-    /// Takes back a cut asked for by [`SimDisk::cut_after`] that has not happened.
+    /// Cancels a cut scheduled by [`SimDisk::cut_after`] that has not happened yet.
     pub fn keep_power(&self) {
         self.lock().cut_at = None;
     }
 
-    /// Whether a cut asked for by [`SimDisk::cut_after`] has happened.
+    /// Whether a cut scheduled by [`SimDisk::cut_after`] has happened.
     pub fn is_off(&self) -> bool {
         !self.lock().powered
     }
 
-    /// Changing operations (writes, syncs, names) so far.
+    /// Number of changing operations (writes, syncs, names) so far.
     pub fn operations(&self) -> u64 {
         self.lock().operations
     }
 
-    /// Bounds the space of all files together, bytes.
+    /// Limits the space of all files together, bytes.
     pub fn set_capacity(&self, bytes: u64) {
         self.lock().capacity = bytes;
     }
 
-    /// Makes every sync answer ok and do nothing: the mutant that a power-cut test must catch.
+    /// Makes every sync return success without effect: the mutant that a power-cut test must catch.
     pub fn ignore_syncs(&self) {
         self.lock().syncs_ignored = true;
     }
 
-    /// Makes the next sync of a file fail with an I/O error and lose what it should have synced, as
-    /// Linux does: the dirty pages are marked clean.
+    /// Makes the next sync of a file fail with an I/O error and lose the data that it covered.
+    /// Linux does the same: it marks the dirty pages clean.
     pub fn fail_next_sync(&self) {
         self.lock().sync_fails = true;
     }
 
-    /// Changes bytes on the platter and in the reader's view: a medium error.
+    /// Flips the byte at `offset` on the platter and in the reader's view: a medium error.
     ///
     /// # Panics
     /// When the file is missing or shorter.
@@ -195,7 +195,7 @@ impl SimDisk {
         }
     }
 
-    /// Removes a directory and everything in it under the process that has it open, as `rm -r` does.
+    /// Removes a directory with its contents while a process has it open, as `rm -r` does.
     pub fn remove_dir_all(&self, dir: &Path) {
         let mut state = self.lock();
         let names = state.names.keys().filter(|path| path.starts_with(dir));

@@ -1,19 +1,21 @@
-//! Whether an applied position fits the log and the snapshots.
+//! Check of an applied position against log and snapshots.
 
-/// What to do with a group's stored state at start.
+/// The treatment of a group's stored state at start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Use it and go on from its position.
+    /// Use it and continue from its position.
     Believe,
-    /// It is ahead of everything durable: a node that adopts it would vote with a log it does not have.
-    /// Wipe the group and rebuild it.
+    /// It is ahead of all durable data: a node that adopts it would vote with a log that it does
+    /// not have. Wipe the group and rebuild it.
     AheadOfLog,
-    /// It is older than the snapshot, and the log in between may be purged. Wipe the group and rebuild it.
+    /// It is older than the snapshot, and the log in between may be purged. Wipe the group and
+    /// rebuild it.
     BehindSnapshot,
 }
 
-/// Judges the applied position of a cleanly stopped store. Positions are log indexes, 0 for none:
-/// `durable_log_index` of the last synced entry, `snapshot_index` of the newest installed snapshot.
+/// The verdict on the applied position of a cleanly stopped store. Positions are log indexes, 0 for
+/// none: `durable_log_index` of the last synced entry, `snapshot_index` of the newest installed
+/// snapshot.
 pub const fn believe(applied_index: u64, durable_log_index: u64, snapshot_index: u64) -> Verdict {
     if applied_index > durable_log_index && applied_index > snapshot_index {
         Verdict::AheadOfLog

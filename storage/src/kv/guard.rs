@@ -1,4 +1,4 @@
-//! Calls of a library that answers damage with a panic.
+//! Calls into a library that panics on damaged data.
 
 use std::cell::{Cell, RefCell};
 use std::panic::{self, AssertUnwindSafe, PanicHookInfo};
@@ -7,14 +7,15 @@ use std::sync::Once;
 thread_local! {
     /// Whether this thread is in such a call.
     static GUARDED: Cell<bool> = const { Cell::new(false) };
-    /// What the panic in it said.
+    /// The message of the panic in it.
     static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Runs `job`; a panic in it is an error with what it said. Nothing is printed of it: whoever reads the log takes a stack
-/// trace for a crash, and this is damage that is mended.
+/// Runs `job` and returns the message of a panic in it as an error. Nothing is printed: a stack
+/// trace in the log looks like a crash, but this damage is repaired.
 ///
-/// The first call puts a hook in front of the process's panic hook, which gets every other panic as before.
+/// The first call installs a hook in front of the process's panic hook, which receives every other
+/// panic unchanged.
 pub(super) fn guarded<T>(job: impl FnOnce() -> T) -> Result<T, String> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,8 +1,8 @@
-//! The clean-stop marker: names every file of the store with its length and checksum, written after all of them were
-//! synced, removed (durably) before the store is opened again.
+//! The clean-stop marker. It lists every file of the store with its length and checksum. It is
+//! written after all of them were synced, and removed (durably) before the store is opened again.
 //!
-//! `b"HENGEKV2"`, CRC32C (little-endian) of the rest, postcard of a list of (name, length, CRC32C). `b"HENGEKV1"` of
-//! earlier releases has no checksums of the files.
+//! Format: `b"HENGEKV2"`, CRC32C (little-endian) of the rest, postcard of a list of (name, length,
+//! CRC32C). `b"HENGEKV1"` of earlier releases has no checksums of the files.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,7 +18,7 @@ const NAME: &str = "clean-stop";
 /// The files of the store: path below its directory, length, CRC32C.
 pub(super) type Listing = Vec<(String, u64, u32)>;
 
-/// What was found where the marker should be.
+/// The result of reading the marker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Found {
     Nothing,
@@ -26,7 +26,7 @@ pub(super) enum Found {
     Marker(Marker),
 }
 
-/// What a marker says.
+/// The contents of a marker.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Marker {
     /// Of an earlier release: names and lengths.
@@ -35,7 +35,8 @@ pub(super) enum Marker {
 }
 
 impl Marker {
-    /// Whether the files below `store` are those that it names. A file that cannot be read is none of them.
+    /// Whether the files below `store` are exactly the listed ones. An unreadable file counts as a
+    /// mismatch.
     pub(super) fn names(&self, store: &Path) -> bool {
         let found = match list(store) {
             Ok(found) => found,
@@ -54,7 +55,7 @@ impl Marker {
     }
 }
 
-/// Reads the marker of the store in `dir` and removes it, durably.
+/// Reads the marker of the store in `dir` and removes it durably.
 pub(super) fn take(dir: &Path) -> io::Result<Found> {
     let path = dir.join(NAME);
     let bytes = match fs::read(&path) {
@@ -80,7 +81,7 @@ fn decode(bytes: &[u8]) -> Option<Marker> {
     }
 }
 
-/// Writes the marker, durably.
+/// Writes the marker durably.
 pub(super) fn put(dir: &Path, listing: &Listing) -> io::Result<()> {
     let body = postcard::to_stdvec(listing).map_err(io::Error::other)?;
     let unfinished = dir.join("clean-stop.new");

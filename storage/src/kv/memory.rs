@@ -14,7 +14,7 @@ struct Group {
     pairs: BTreeMap<Bytes, Bytes>,
 }
 
-/// A store in memory. Nothing survives it.
+/// A store in memory, without persistence.
 #[derive(Debug, Default)]
 pub struct MemoryKv {
     groups: Mutex<Option<BTreeMap<GroupId, Group>>>,

@@ -29,18 +29,19 @@ const REPLACE_PAIRS: usize = 1024;
 #[derive(Debug)]
 pub struct SledKv {
     dir: PathBuf,
-    /// Held as long as the store is open.
+    /// Lock file, held while the store is open.
     lock: File,
     db: RwLock<Option<Db>>,
-    /// Whether sled failed: what it holds is not believed by the next start, and nothing more is asked of it.
+    /// Whether sled failed. Further calls are then refused, and the next start wipes the store.
     broken: AtomicBool,
 }
 
 impl SledKv {
-    /// Opens the store in `dir`. Unless it was stopped cleanly it is wiped first. Blocking.
+    /// Opens the store in `dir`; wipes it first unless the last shutdown was clean. Blocking.
     ///
     /// # Errors
-    /// [`KvError::Locked`] when another process has it open; else what stopped even a new store.
+    /// [`KvError::Locked`] when another process has the store open; otherwise the error that
+    /// prevented even a new store.
     pub fn open(dir: &Path) -> Result<(Self, Trust), KvError> {
         OsDisk
             .create_dir_all(dir)
@@ -77,7 +78,7 @@ impl SledKv {
         }
         let db = self.db.read().unwrap_or_else(PoisonError::into_inner);
         let db = db.as_ref().ok_or(KvError::Closed)?;
-        // Sled answers some damage with an error, and some with a panic.
+        // Sled reports some damage with an error, and some with a panic.
         let done = guarded(|| job(db)).unwrap_or_else(|said| {
             tracing::warn!(said, "the state store is damaged");
             Err(KvError::Broken)
@@ -89,7 +90,7 @@ impl SledKv {
     }
 }
 
-/// Takes the marker away and says whether the store may be tried.
+/// Removes the marker and decides whether the store may be opened.
 fn judge(dir: &Path, store: &Path) -> io::Result<Trust> {
     let found = marker::take(dir)?;
     let reason = match found {
@@ -111,7 +112,7 @@ fn config(store: &Path) -> sled::Config {
         .flush_every_ms(None)
 }
 
-/// Opens sled on files it may not like: it answers some of them with a panic.
+/// Opens sled on possibly damaged files: it panics on some of them.
 fn open_guarded(store: &Path) -> Option<Db> {
     let why = match guarded(|| config(store).open()) {
         Ok(Ok(db)) => return Some(db),
@@ -147,7 +148,7 @@ fn key(group: GroupId, kind: u8, key: &[u8]) -> Vec<u8> {
 }
 
 fn wipe(db: &Db, group: GroupId) -> Result<(), KvError> {
-    // The position goes first: a group without one is empty to its readers.
+    // The position goes first: readers treat a group without one as empty.
     let removed = db.remove(key(group, META, &[]));
     removed.map_err(refused("remove a position"))?;
     let mut pairs = db.scan_prefix(key(group, PAIR, &[])).keys();
@@ -241,7 +242,7 @@ impl Kv for SledKv {
         db.flush().map_err(refused("flush"))?;
         drop(db);
         let store = self.dir.join("sled");
-        // Sled's own threads may still write: its file lock goes with the last of them.
+        // Sled's own threads may still write: its file lock is released by the last of them.
         let file = File::open(store.join("db")).map_err(io("open its file"))?;
         rustix::fs::flock(&file, FlockOperation::LockExclusive)
             .map_err(|errno| io("wait for sled's end")(errno.into()))?;

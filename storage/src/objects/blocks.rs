@@ -1,13 +1,16 @@
-//! Checksums of blocks of packs and indexes: what a disk gives back is compared with them before it leaves the node.
+//! Checksums of blocks of packs and indexes. Bytes read from disk are compared with them before
+//! they leave the node.
 //!
-//! A pack's own trailer is a checksum of the whole: it says whether all of a pack is sound, at the price of reading all of
-//! it. CRC-32 of each 16 KiB says it of any part, at memory speed: with the instructions that multiply polynomials it was
-//! measured at 28 GB/s, CRC-32C with the instruction of its own at 6 to 13. Blocks are that small because frames of 65,515
-//! bytes cut across them: what is compared beyond a frame is a quarter of it, with 64 KiB it would be as much again.
+//! A pack's own trailer is a checksum of the whole: it verifies all of a pack, at the cost of
+//! reading all of it. CRC-32 of each 16 KiB verifies any part of it, at memory speed: measured at
+//! 28 GB/s with carry-less multiplication, against 6 to 13 for CRC-32C with its own instruction.
+//! The block size is chosen for frames of 65,515 bytes, which cut across blocks: the bytes compared
+//! beyond a frame are a quarter of it. With 64 KiB blocks they would be as much again.
 //!
-//! They are made when a pack comes in, while it is read through, and lie beside it in `pack-<checksum>.crc`. That file is
-//! a cache: it has a checksum itself and names the trailers of the files that it is of, so that one that is torn or of
-//! another file is as good as none. Small packs have none: reading them through is as cheap.
+//! The checksums are computed when a pack is received, while it is read anyway, and are stored
+//! beside it in `pack-<checksum>.crc`. That file is a cache: it has a checksum itself and holds the
+//! trailers of its pack and index, so that a torn file or one of another pack counts as absent.
+//! Small packs have no such file: reading them completely costs as little.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -18,9 +21,9 @@ use thiserror::Error;
 
 /// Bytes of a block; the last one of a file is shorter.
 pub const BLOCK_BYTES: usize = 16 * 1024;
-/// Pack and index of so many bytes together have no file of checksums.
+/// Pack and index of at most this many bytes together have no file of checksums.
 pub const SMALL_PACK_BYTES_MAX: u64 = 1024 * 1024;
-/// Of the file with the checksums, beside the pack.
+/// Extension of the file with the checksums, beside the pack.
 pub const SUMS_EXTENSION: &str = "crc";
 
 const MAGIC: &[u8; 8] = b"HENGECRC";
@@ -29,19 +32,20 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 16;
 const READ_BYTES: usize = 128 * 1024;
 
-/// A block is not what it was.
+/// A block with a wrong checksum.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("the block at byte {at} has another checksum than it was given")]
 pub struct BlockMismatch {
-    /// Where it begins.
+    /// Offset of the block's first byte.
     pub at: u64,
 }
 
-/// Blocks that are brought into the processor's cache together.
+/// Number of blocks that are brought into the processor's cache together.
 const NEAR_BLOCKS: usize = 2;
 
-/// Reads a byte of each cache line of the blocks at `at`, in several pages by turns: memory then answers for all of them at
-/// once, where a sum that walks through one page after the other waits for each. Measured: a sixth less.
+/// Reads one byte of each cache line of the blocks at `at`, alternating between their pages. The
+/// memory accesses of all pages then overlap; a checksum that runs through one page after the other
+/// waits for each. Measured: a sixth less.
 fn bring_near(file: &[u8], at: usize) {
     const PAGE_BYTES: usize = 4096;
     const LINE_BYTES: usize = 64;
@@ -64,7 +68,7 @@ pub struct FileSums {
 }
 
 impl FileSums {
-    /// Of a file that is in memory.
+    /// Checksums of a file in memory.
     pub fn of(file: &[u8]) -> Self {
         Self {
             bytes: file.len() as u64,
@@ -82,7 +86,7 @@ impl FileSums {
         self.sums.len()
     }
 
-    /// The blocks that a range of bytes touches.
+    /// The blocks that overlap a range of bytes.
     pub fn touched(range: &Range<u64>) -> Range<usize> {
         let block = |at: u64| usize::try_from(at / BLOCK_BYTES as u64).unwrap_or(usize::MAX);
         if range.is_empty() {
@@ -94,7 +98,7 @@ impl FileSums {
     /// Compares one block of the whole file.
     ///
     /// # Errors
-    /// [`BlockMismatch`], also when there is no such block.
+    /// [`BlockMismatch`], also for a block that does not exist.
     pub fn check_block(&self, file: &[u8], block: usize) -> Result<(), BlockMismatch> {
         let at = block.saturating_mul(BLOCK_BYTES);
         let bytes = file
@@ -107,7 +111,7 @@ impl FileSums {
         }
     }
 
-    /// Compares every block of the whole file that a range touches.
+    /// Compares every block of the whole file that overlaps a range.
     ///
     /// # Errors
     /// The first [`BlockMismatch`].
@@ -121,7 +125,7 @@ impl FileSums {
         Ok(())
     }
 
-    /// Compares the bytes that begin at `at`, where a block begins, and end where one ends.
+    /// Compares `piece`, whose first byte lies at `at`. Both ends are block boundaries.
     ///
     /// # Errors
     /// The first [`BlockMismatch`].
@@ -137,10 +141,10 @@ impl FileSums {
         Ok(())
     }
 
-    /// Reads a file through and compares it.
+    /// Reads and compares a whole file.
     ///
     /// # Errors
-    /// When it cannot be read; within, the first [`BlockMismatch`].
+    /// The outer error when the file cannot be read; the inner one is the first [`BlockMismatch`].
     pub fn check_file(&self, path: &Path) -> io::Result<Result<(), BlockMismatch>> {
         let mut summer = Summer::default();
         read_through(&mut File::open(path)?, |piece| summer.update(piece))?;
@@ -155,18 +159,18 @@ impl FileSums {
     }
 }
 
-/// Sums a file as it is read or written.
+/// Computes the checksums of a file while it is read or written.
 #[derive(Debug, Default)]
 pub struct Summer {
     sums: Vec<u32>,
     bytes: u64,
-    /// Of the block that is not whole yet.
+    /// Checksum of the incomplete block.
     sum: u32,
     in_block: usize,
 }
 
 impl Summer {
-    /// Takes the next bytes.
+    /// Adds the next bytes.
     pub fn update(&mut self, mut piece: &[u8]) {
         self.bytes += piece.len() as u64;
         while !piece.is_empty() {
@@ -184,7 +188,7 @@ impl Summer {
         }
     }
 
-    /// The checksums of all that was taken.
+    /// The checksums of all added bytes.
     pub fn finish(mut self) -> FileSums {
         if self.in_block > 0 {
             self.sums.push(self.sum);
@@ -203,7 +207,7 @@ pub struct BlockSums {
     pub pack: FileSums,
     /// Of the index.
     pub idx: FileSums,
-    /// The last bytes of both files: they say of which files these are.
+    /// The last bytes of both files: they identify the files.
     trailers: Trailers,
 }
 
@@ -212,7 +216,7 @@ pub struct BlockSums {
 pub struct Trailers {
     /// Of the pack.
     pub pack: Vec<u8>,
-    /// Of the index, over itself.
+    /// Of the index's own contents.
     pub idx: Vec<u8>,
 }
 
@@ -226,10 +230,11 @@ impl BlockSums {
         }
     }
 
-    /// Sums files that were just written or verified, whose trailers have so many bytes.
+    /// Computes the checksums of files that were just written or verified. Their trailers have
+    /// `trailer_bytes` bytes.
     ///
     /// # Errors
-    /// When they cannot be read.
+    /// When a file cannot be read.
     pub fn of_files(pack: &Path, idx: &Path, trailer_bytes: usize) -> io::Result<Self> {
         let sum = |path: &Path| {
             let (mut summer, mut tail) = (Summer::default(), Vec::new());
@@ -248,16 +253,16 @@ impl BlockSums {
         Ok(Self::new(pack, idx, trailers))
     }
 
-    /// Where those of a pack lie.
+    /// The path of a pack's file of checksums.
     pub fn path_of(pack: &Path) -> PathBuf {
         pack.with_extension(SUMS_EXTENSION)
     }
 
-    /// Those that lie at `path`; `None` when there are none, or they are torn or of other files than those with these
-    /// trailers.
+    /// Reads the checksums at `path`. `None` when there is no file, when it is torn, or when its
+    /// trailers differ from `trailers`.
     ///
     /// # Errors
-    /// When the file is there and cannot be read.
+    /// When the file exists and cannot be read.
     pub fn read(path: &Path, trailers: &Trailers) -> io::Result<Option<Self>> {
         let bytes = match fs::read(path) {
             Ok(bytes) => bytes,
@@ -267,7 +272,8 @@ impl BlockSums {
         Ok(Self::decode(&bytes).filter(|found| found.trailers == *trailers))
     }
 
-    /// Writes them under a name of their own, then gives them `path`. Not synced: what a power cut leaves is noticed.
+    /// Writes the checksums to `unfinished` and renames that to `path`. Not synced: `read` detects
+    /// the damage of a power cut.
     ///
     /// # Errors
     /// When the disk fails.
@@ -366,7 +372,7 @@ pub(super) fn read_through(file: &mut File, mut take: impl FnMut(&[u8])) -> io::
     }
 }
 
-/// Keeps the last so many bytes of all pieces in `tail`.
+/// Keeps the last `bytes` bytes of all pieces in `tail`.
 pub(super) fn keep_tail(tail: &mut Vec<u8>, piece: &[u8], bytes: usize) {
     let superfluous = piece.len().saturating_sub(bytes);
     tail.extend_from_slice(piece.get(superfluous..).unwrap_or_default());

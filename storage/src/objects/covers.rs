@@ -1,7 +1,9 @@
-//! Whether the indexes of some packs list every object of another one: what must hold before that one goes.
+//! Whether the indexes of some packs list every object of another pack: the precondition for its
+//! removal.
 //!
-//! Reads the sorted names of pack index version 2 (gitformat-pack(5)) side by side, in little memory. An index that
-//! is out of order makes objects look missing, never the other way round.
+//! It reads the sorted names of pack index version 2 (gitformat-pack(5)) side by side, in little
+//! memory. In an index that is out of order objects may appear missing, but never present when they
+//! are not.
 
 use std::cmp::Ordering;
 use std::fs::File;
@@ -21,11 +23,12 @@ const NAME_BYTES_MAX: usize = 32;
 type Name = [u8; NAME_BYTES_MAX];
 
 impl ObjectStore {
-    /// The first object that the index of `old` lists and no index of `new` does; `None` when the packs of
-    /// `new` hold all of them. The packs themselves are not looked at: see [`ObjectStore::verify_pack`].
+    /// The first object that the index of `old` lists and no index of `new` does; `None` when the
+    /// packs of `new` hold all of them. The packs themselves are not read: see
+    /// [`ObjectStore::verify_pack`].
     ///
     /// # Errors
-    /// [`ObjectError::MissingPack`], [`ObjectError::BrokenPack`] for an index that is none, and
+    /// [`ObjectError::MissingPack`], [`ObjectError::BrokenPack`] for an invalid index, and
     /// [`ObjectError::Io`].
     pub fn uncovered(
         &self,
@@ -55,12 +58,12 @@ impl ObjectStore {
     }
 }
 
-/// The names of an index, read forwards.
+/// The names of an index, read in ascending order.
 struct Names {
     pack: PackId,
     path: std::path::PathBuf,
     reader: BufReader<File>,
-    /// How many names start with this byte or a lower one.
+    /// The number of names whose first byte is at most this one.
     fan_out: Vec<u32>,
     name_bytes: usize,
     /// The position of the next name.
@@ -111,7 +114,7 @@ impl Names {
         Ok(Some(name))
     }
 
-    /// Whether the name is listed. Asked for in rising order.
+    /// Whether the name is listed. Calls must pass names in ascending order.
     fn has(&mut self, name: &Name) -> Result<bool, ObjectError> {
         let [byte, ..] = *name;
         let before = byte.checked_sub(1).map(usize::from);
@@ -151,7 +154,7 @@ impl Names {
     }
 }
 
-/// The fan-out table; `None` when this is no index of version 2.
+/// The fan-out table; `None` when the file is not an index of version 2.
 fn read_head(reader: &mut impl Read) -> io::Result<Option<Vec<u32>>> {
     let mut head = [0; 8 + 4 * FAN_OUT];
     match reader.read_exact(&mut head) {

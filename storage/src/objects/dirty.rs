@@ -1,10 +1,10 @@
-//! Packs installed and not synced yet, and packs that are removed while somebody syncs.
+//! Packs that are installed and not synced yet, and packs that are removed during a sync.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use henge_types::{NetworkId, PackId};
 
-/// What is to be synced. A pack that is removed need not be any more; a sync that is under way is told so.
+/// The packs to sync. A removed pack needs no sync; a sync in progress can query its removal.
 #[derive(Debug, Default)]
 pub(super) struct Dirty {
     packs: BTreeMap<NetworkId, BTreeSet<PackId>>,
@@ -14,13 +14,13 @@ pub(super) struct Dirty {
 }
 
 impl Dirty {
-    /// A pack gets its files, or its sync failed.
+    /// Marks a pack: its files are being installed, or its sync failed.
     pub(super) fn mark(&mut self, network: &NetworkId, pack: &PackId) {
         self.removed.remove(&(*network, *pack));
         self.packs.entry(*network).or_default().insert(*pack);
     }
 
-    /// A pack is about to be synced.
+    /// Unmarks a pack before its sync.
     pub(super) fn take(&mut self, network: &NetworkId, pack: &PackId) {
         if let Some(packs) = self.packs.get_mut(network) {
             packs.remove(pack);
@@ -30,7 +30,7 @@ impl Dirty {
         }
     }
 
-    /// The packs of a network that are to be synced.
+    /// The packs of a network to sync.
     pub(super) fn of(&self, network: &NetworkId) -> Vec<PackId> {
         self.packs
             .get(network)
@@ -40,17 +40,17 @@ impl Dirty {
             .collect()
     }
 
-    /// The networks with packs that are to be synced.
+    /// The networks with packs to sync.
     pub(super) fn networks(&self) -> Vec<NetworkId> {
         self.packs.keys().copied().collect()
     }
 
-    /// A network goes with all its packs.
+    /// Unmarks all packs of a network that is being removed.
     pub(super) fn forget(&mut self, network: &NetworkId) {
         self.packs.remove(network);
     }
 
-    /// A pack is about to be removed.
+    /// Unmarks a pack that is being removed.
     pub(super) fn remove(&mut self, network: &NetworkId, pack: &PackId) {
         self.take(network, pack);
         if self.syncs > 0 {
@@ -63,12 +63,12 @@ impl Dirty {
         self.removed.contains(&(*network, *pack))
     }
 
-    /// A sync begins: before it asks what is dirty.
+    /// Registers a sync; called before the query of the dirty packs.
     pub(super) fn begin_sync(&mut self) {
         self.syncs += 1;
     }
 
-    /// It is over.
+    /// Ends a sync.
     pub(super) fn end_sync(&mut self) {
         self.syncs -= 1;
         if self.syncs == 0 {

@@ -17,14 +17,14 @@ pub(super) fn names(dir: &Path, pack: &PackId) -> (PathBuf, PathBuf) {
     (name("pack"), name("idx"))
 }
 
-/// The pack that a file belongs to, by its name.
+/// The pack that a file name belongs to.
 pub(super) fn pack_of(path: &Path, extension: &str) -> Option<PackId> {
     let name = path.file_name()?.to_str()?;
     let name = name.strip_prefix("pack-")?.strip_suffix(extension)?;
     name.strip_suffix('.')?.parse().ok()
 }
 
-/// The packs in `dir` that have both their files.
+/// The packs in `dir` that have both files.
 pub(super) fn list(dir: &Path) -> Result<Vec<PackId>, ObjectError> {
     let entries = match fs::read_dir(dir) {
         Ok(entries) => entries,
@@ -45,8 +45,8 @@ impl ObjectStore {
         self.objects_dir(network).join("pack")
     }
 
-    /// Installs a pack and its index over whatever has their names, unless that holds these very bytes. Not durable
-    /// before [`ObjectStore::sync_packs`]. The contents are not looked at.
+    /// Installs a pack and its index under their names, unless files with exactly these bytes exist
+    /// already. Not durable before [`ObjectStore::sync_packs`]. The contents are not verified.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -60,20 +60,22 @@ impl ObjectStore {
         self.ensure_network(network, pack.checksum().format())?;
         let dir = self.pack_dir(network);
         let (pack_path, idx_path) = names(&dir, pack);
-        // Before the files change: a sync between the two renames must not take them for synced.
+        // Marked before the files change: a sync between the two renames must not consider them
+        // synced.
         self.mark_dirty(network, pack);
-        // A replay meets most of its packs where they were: reading them costs a tenth of writing them, and a copy that is
-        // durable is not replaced by one that is not.
+        // A log replay finds most of its packs in place. Reading them costs a tenth of writing
+        // them, and a durable copy is not replaced by one that is not.
         if holds(&pack_path, pack_bytes) && holds(&idx_path, idx_bytes) {
             return Ok(());
         }
-        // The index comes last: with it git sees the pack.
+        // The index comes last: git lists a pack by its index.
         let written = self
             .replace(&dir, &pack_path, pack_bytes)
             .and_then(|()| self.replace(&dir, &idx_path, idx_bytes));
-        // Again: it may have been forgotten as one whose files are gone. What forgets it from here on finds them.
+        // Marked a second time: the mark may have been dropped while the files were missing. From
+        // here on such a check finds them.
         self.mark_dirty(network, pack);
-        // A pack that never came must not be synced: every later sync of the network would fail.
+        // An absent pack must not stay marked: every later sync of the network would fail.
         if written.is_err() && !self.has_pack(network, pack) {
             self.dirty().take(network, pack);
         }
@@ -81,7 +83,7 @@ impl ObjectStore {
     }
 
     fn replace(&self, dir: &Path, path: &Path, bytes: &[u8]) -> Result<(), ObjectError> {
-        // Git removes leftovers with such names.
+        // Git removes leftover files with such names.
         let unfinished = dir.join(format!("tmp_henge_{}", self.scratch_number()));
         let written = File::create(&unfinished).and_then(|mut file| file.write_all(bytes));
         if let Err(error) = written {
@@ -91,23 +93,23 @@ impl ObjectStore {
         fs::rename(&unfinished, path).map_err(failed("name", path))
     }
 
-    /// Has the next sync of the network include this pack, which an earlier process may have left unsynced.
+    /// Marks a pack for the next sync of the network: an earlier process may have left it unsynced.
     pub fn presume_dirty(&self, network: &NetworkId, pack: &PackId) {
         self.mark_dirty(network, pack);
     }
 
-    /// Has no later sync look for this pack, whose files are gone.
+    /// Unmarks a pack whose files are gone, so that no later sync looks for it.
     pub fn forget_dirty(&self, network: &NetworkId, pack: &PackId) {
         self.dirty().remove(network, pack);
     }
 
-    /// The same, only where a file of the pack is not there, or is no file. One that is being installed is to be synced
-    /// all the same.
+    /// Like [`ObjectStore::forget_dirty`], but only when a file of the pack is missing or is not a
+    /// regular file. A pack that is being installed stays marked.
     pub fn forget_dirty_if_gone(&self, network: &NetworkId, pack: &PackId) {
         let mut dirty = self.dirty();
         if dirty.of(network).contains(pack) {
             let (pack_path, idx_path) = names(&self.pack_dir(network), pack);
-            // A file that cannot be looked at may be there.
+            // An error of the check is no proof of absence.
             let gone = |path: &Path| is_gone(path).unwrap_or(false);
             if gone(&pack_path) || gone(&idx_path) {
                 dirty.remove(network, pack);
@@ -134,7 +136,7 @@ impl ObjectStore {
     }
 
     fn sync_begun(&self, network: &NetworkId, packs: &[PackId]) -> Result<(), ObjectError> {
-        // Taken out first: one that is installed again meanwhile is dirty again.
+        // Unmarked before the sync: a pack that is installed again during it is marked again.
         let mut dirty = self.dirty();
         for pack in packs {
             dirty.take(network, pack);
@@ -158,9 +160,9 @@ impl ObjectStore {
         let dir = self.pack_dir(network);
         for pack in packs {
             match sync_pack(&dir, pack) {
-                // A failed sync stays one, whatever became of the file.
+                // A failed sync is always reported, whether or not the pack was removed.
                 Err(error) if is_failed_sync(&error) => return Err(error),
-                // It went meanwhile, because others cover it.
+                // The pack was removed during the sync, because other packs cover it.
                 Err(_) if self.dirty().is_removed(network, pack) => {}
                 other => other?,
             }
@@ -173,7 +175,7 @@ impl ObjectStore {
         self.dirty().of(network)
     }
 
-    /// Syncs every dirty pack of the networks: before a snapshot of their group gets its name.
+    /// Syncs every dirty pack of the networks, before a snapshot of their group is named.
     ///
     /// # Errors
     /// As [`ObjectStore::sync_packs`].
@@ -182,7 +184,7 @@ impl ObjectStore {
         networks: impl IntoIterator<Item = &'a NetworkId>,
     ) -> Result<(), ObjectError> {
         for network in networks {
-            // Before it is asked what is dirty: what is removed from here on is known as removed.
+            // Registered before the query of the dirty packs: later removals are then recorded.
             self.dirty().begin_sync();
             let result = match self.dirty_packs(network) {
                 packs if packs.is_empty() => Ok(()),
@@ -227,7 +229,7 @@ impl ObjectStore {
         open(pack, &names(&self.pack_dir(network), pack).1)
     }
 
-    /// Reads a pack and its index through.
+    /// Reads and verifies a whole pack and its index.
     ///
     /// # Errors
     /// [`ObjectError::BrokenPack`], [`ObjectError::MissingPack`], [`ObjectError::Io`].
@@ -236,7 +238,7 @@ impl ObjectStore {
         self.verify_files(pack, &pack_path, &idx_path)
     }
 
-    /// Reads a pack and its index through, wherever they are.
+    /// Reads and verifies a whole pack and its index at any path.
     ///
     /// # Errors
     /// As [`ObjectStore::verify_pack`].
@@ -249,7 +251,8 @@ impl ObjectStore {
         self.verify_and_sum(pack, pack_path, idx_path).map(drop)
     }
 
-    /// Reads a pack and its index through, wherever they are, and sums their blocks.
+    /// Reads and verifies a whole pack and its index at any path, and computes their block
+    /// checksums.
     ///
     /// # Errors
     /// As [`ObjectStore::verify_pack`].
@@ -267,15 +270,15 @@ impl ObjectStore {
             .map_err(|fault| ObjectError::BrokenPack { pack: *pack, fault })
     }
 
-    /// Whether a pack is large enough for a file of block checksums and has none: one of an earlier release, or one whose
-    /// checksums are torn or of other files.
+    /// Whether a pack is large enough for a file of block checksums and has no valid one. It is
+    /// then of an earlier release, or its file is torn or belongs to another pack.
     pub fn lacks_sums(&self, network: &NetworkId, pack: &PackId, lengths: PackLengths) -> bool {
         lengths.pack + lengths.idx > SMALL_PACK_BYTES_MAX
             && !matches!(self.block_sums(network, pack), Ok(Some(_)))
     }
 
-    /// The checksums of a pack's blocks: those that lie beside it, or for a small pack those of what is read through now.
-    /// `None` for a large pack without them.
+    /// The checksums of a pack's blocks: stored ones for a large pack, freshly computed ones for a
+    /// small pack. `None` for a large pack without a valid file.
     ///
     /// # Errors
     /// As [`ObjectStore::verify_pack`].
@@ -309,7 +312,7 @@ impl ObjectStore {
         BlockSums::read(&path, &trailers).map_err(failed("read", &path))
     }
 
-    /// Reads a pack and its index through, and keeps the checksums of their blocks beside them.
+    /// Reads and verifies a whole pack and its index, and stores their block checksums beside them.
     ///
     /// # Errors
     /// As [`ObjectStore::verify_pack`].
@@ -323,7 +326,8 @@ impl ObjectStore {
             .map_err(failed("write", &path))
     }
 
-    /// Reads every pack of a network through, also those that lack a file; returns the broken ones.
+    /// Reads every pack of a network, including those that lack a file, and returns the broken
+    /// ones.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -344,22 +348,23 @@ impl ObjectStore {
     }
 }
 
-/// Whether the file is there with just these bytes.
+/// Whether the file exists with exactly these bytes.
 fn holds(path: &Path, bytes: &[u8]) -> bool {
     let compare = || -> io::Result<bool> {
         let mut file = File::open(path)?;
-        // From the disk: after a flush that failed, memory holds what the disk does not.
+        // Read from the disk: after a failed flush, the page cache holds bytes that the disk does
+        // not.
         rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
         let mut found = Vec::new();
         Ok(usize::try_from(file.metadata()?.len()) == Ok(bytes.len())
             && file.read_to_end(&mut found)? == bytes.len()
             && found == bytes)
     };
-    // One that cannot be read is written again.
+    // An unreadable file is written again.
     compare().unwrap_or(false)
 }
 
-/// The packs of which there is at least one file.
+/// The packs with at least one file.
 fn any_file(dir: &Path) -> Result<BTreeSet<PackId>, ObjectError> {
     let mut packs = BTreeSet::new();
     let entries = match fs::read_dir(dir) {
@@ -389,7 +394,7 @@ fn sync_pack(dir: &Path, pack: &PackId) -> Result<(), ObjectError> {
     Ok(())
 }
 
-/// Whether there is nothing under the name, or something that is no file. A failure to look says neither.
+/// Whether the name does not exist or is not a regular file.
 fn is_gone(path: &Path) -> io::Result<bool> {
     match fs::metadata(path) {
         Ok(found) => Ok(!found.is_file()),

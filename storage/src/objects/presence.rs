@@ -1,7 +1,8 @@
-//! Whether a pack is there as its name says, as far as a few reads tell: lengths, heads and trailers.
+//! Comparison of a pack with its name by a few reads: lengths, heads and trailers.
 //!
-//! A file's name says nothing about its contents: a power cut leaves names of files that are empty or torn, and a disk or
-//! an operator may take a file away later. What lies between head and trailer is compared by [`ObjectStore::verify_pack`].
+//! A file's name is no proof of its contents: a power cut can leave names of empty or torn files,
+//! and a disk or an operator may remove a file later. [`ObjectStore::verify_pack`] compares the
+//! bytes between head and trailer.
 
 use std::fs::File;
 use std::io;
@@ -14,24 +15,24 @@ use super::packs::names;
 use super::verify::{IDX_FAN_OUT_LAST_AT, IDX_MAGIC, PACK_MAGIC};
 use super::{ObjectStore, PackFault};
 
-/// Objects in the pack, in its head.
+/// Offset of the object count in a pack's head.
 const PACK_COUNT_AT: usize = 8;
 const PACK_HEAD_BYTES: usize = 12;
-/// What an index has for each object beside its name: a checksum and an offset.
+/// Bytes of an index per object besides its name: a checksum and an offset.
 const IDX_ENTRY_BYTES: u64 = 8;
 
-/// How a pack looks from outside.
+/// The state of a pack by its lengths, heads and trailers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// Lengths, heads and trailers of both files are as they must be.
+    /// Lengths, heads and trailers of both files are correct.
     Whole,
-    /// Neither of its files is there, or only the index.
+    /// Neither file exists, or only the index does.
     Missing,
-    /// A file is there, and not as the name says; or the index is not there.
+    /// A file exists and does not match the name, or the index is missing.
     Damaged(PackFault),
 }
 
-/// Lengths of the files of a pack, as its manifest names them.
+/// Lengths of a pack's files in its manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackLengths {
     /// Bytes of the pack.
@@ -41,8 +42,8 @@ pub struct PackLengths {
 }
 
 impl ObjectStore {
-    /// How a pack looks from outside. `lengths` are those of its manifest, where they are known. A handful of reads: what
-    /// lies between head and trailer is not looked at.
+    /// The state of a pack by its lengths, heads and trailers. `lengths` are those of its manifest,
+    /// where known. A few reads; the bytes between head and trailer are not read.
     pub fn presence(
         &self,
         network: &NetworkId,
@@ -53,14 +54,14 @@ impl ObjectStore {
         look(pack, &pack_path, &idx_path, lengths)
     }
 
-    /// Whether both files have these lengths: two calls of the file system, cheap enough for every read.
+    /// Whether both files have these lengths: two system calls, cheap enough for every read.
     pub fn has_lengths(&self, network: &NetworkId, pack: &PackId, lengths: PackLengths) -> bool {
         let (pack_path, idx_path) = names(&self.objects_dir(network).join("pack"), pack);
         let is = |path: &Path, bytes| std::fs::metadata(path).is_ok_and(|file| file.len() == bytes);
         is(&pack_path, lengths.pack) && is(&idx_path, lengths.idx)
     }
 
-    /// Whether both files of a pack are there, as far as [`ObjectStore::presence`] tells.
+    /// Whether [`ObjectStore::presence`] reports a whole pack.
     pub fn has_pack(&self, network: &NetworkId, pack: &PackId) -> bool {
         self.presence(network, pack, None) == Presence::Whole
     }

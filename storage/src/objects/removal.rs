@@ -1,7 +1,8 @@
-//! Taking a pack away that others cover.
+//! Removal of a pack that others cover.
 //!
-//! The index goes first and the pack last: an index is never there without its pack, and a pack without its index
-//! is seen by nobody. Whoever has the files open reads on.
+//! The index is removed first and the pack last: an index never exists without its pack, and
+//! readers ignore a pack without its index. Processes that have the files open can continue to read
+//! them.
 
 use std::fs;
 use std::io;
@@ -13,20 +14,20 @@ use super::blocks::SUMS_EXTENSION;
 use super::packs::{names, pack_of};
 use super::{ObjectError, ObjectStore, failed, gone, remove_file};
 
-/// What belongs to a pack besides its index and is worth nothing without it.
+/// Files of a pack besides its index that are useless without it.
 const SIDE_FILES: [&str; 4] = ["bitmap", "rev", SUMS_EXTENSION, ASIDE_EXTENSION];
-/// Of the index of a pack that was taken out of its store.
+/// Extension of the index of a pack that was set aside.
 const ASIDE_EXTENSION: &str = "idx-aside";
 
 impl ObjectStore {
-    /// Removes a pack with its index and side files; one that is not there is no error. Not durable: after a
-    /// power cut it may be there again.
+    /// Removes a pack with its index and side files; a missing pack is no error. Not durable: after
+    /// a power cut the pack may exist again.
     ///
     /// # Errors
-    /// [`ObjectError::Io`]; then call it again.
+    /// [`ObjectError::Io`]; the call can be repeated.
     pub fn remove_pack(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
         let (pack_path, idx_path) = names(&self.objects_dir(network).join("pack"), pack);
-        // First: a sync must not look for what is just going.
+        // Unmarked first: a sync must not look for files that are being removed.
         self.dirty().remove(network, pack);
         remove_file(&idx_path)?;
         for extension in SIDE_FILES {
@@ -35,19 +36,21 @@ impl ObjectStore {
         remove_file(&pack_path)
     }
 
-    /// Takes a pack out of its store, whose readers no longer see it; its files are kept, the index under another name.
+    /// Hides a pack from the readers of its store. Its files are kept, the index under another
+    /// name.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
     pub fn set_aside(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
-        // First: a sync that looks for its index would fail, and no snapshot be taken any more.
+        // Unmarked first: a sync that looks for the index would fail, and every later snapshot with
+        // it.
         self.dirty().remove(network, pack);
         let (_, idx_path) = names(&self.objects_dir(network).join("pack"), pack);
         let aside = idx_path.with_extension(ASIDE_EXTENSION);
         gone(fs::rename(&idx_path, aside)).map_err(failed("set aside", &idx_path))
     }
 
-    /// The packs of a network that were set aside, also by earlier processes.
+    /// The packs of a network that were set aside, including those of earlier processes.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -66,7 +69,7 @@ impl ObjectStore {
         Ok(packs)
     }
 
-    /// Removes the index that a pack had when it was set aside: another one came for it since.
+    /// Removes the index that a pack had when it was set aside, after a new one was installed.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -82,7 +85,8 @@ impl ObjectStore {
         remove_file(&self.objects_dir(network).join("info/commit-graph"))
     }
 
-    /// Where a pack's side file with this extension lies, such as `bitmap`; it need not be there.
+    /// The path of a pack's side file with this extension, for example `bitmap`. The file may not
+    /// exist.
     pub fn side_file(&self, network: &NetworkId, pack: &PackId, extension: &str) -> PathBuf {
         let (pack_path, _) = names(&self.objects_dir(network).join("pack"), pack);
         pack_path.with_extension(extension)

@@ -1,11 +1,11 @@
-//! Places for what is under way: removed when done, wiped at start.
+//! Temporary files of pushes in progress: removed on completion, wiped at start.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::{ObjectError, ObjectStore, failed, gone, remove_tree};
 
-/// The directory of one push's objects until its verdict. Removed on drop.
+/// The quarantine directory of one push's objects. Removed on drop.
 #[derive(Debug)]
 pub struct Quarantine {
     path: PathBuf,
@@ -26,14 +26,14 @@ impl Drop for Quarantine {
     }
 }
 
-/// The name of a temporary file for a push as it comes in. The file is removed on drop.
+/// The name of a temporary file for a push that is being received. The file is removed on drop.
 #[derive(Debug)]
 pub struct Spool {
     path: PathBuf,
 }
 
 impl Spool {
-    /// The file; it is not made yet.
+    /// The path; the file is not created yet.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -48,7 +48,7 @@ impl Drop for Spool {
 }
 
 impl ObjectStore {
-    /// An empty directory for the objects of `push`. One that is there is emptied.
+    /// An empty directory for the objects of `push`. An existing one is emptied.
     ///
     /// # Errors
     /// [`ObjectError::InvalidName`], [`ObjectError::Io`].
@@ -63,7 +63,7 @@ impl ObjectStore {
         Ok(Quarantine { path })
     }
 
-    /// A file name for a push as it comes in; no other spool has it.
+    /// A unique file name for a push that is being received.
     pub fn spool(&self) -> Spool {
         let name = format!("push-{}", self.scratch_number());
         Spool {

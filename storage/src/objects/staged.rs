@@ -1,8 +1,8 @@
-//! Packs promised durable that no log entry names yet.
+//! Packs acknowledged as durable that no log entry names yet.
 //!
-//! Coming in, the index is renamed last; going on to their network, the pack is renamed first. So after a
-//! crash an index alone is half a promotion, to be finished; a pack alone was never promised, or was
-//! being dropped.
+//! Staging renames the index last; promotion to the network moves the pack first. After a crash, an
+//! index without its pack is therefore an unfinished promotion, which is completed. A pack without
+//! its index was never acknowledged, or was being dropped.
 
 use std::fs;
 use std::io;
@@ -20,7 +20,7 @@ impl ObjectStore {
         self.shared.root.join("staged")
     }
 
-    /// Takes a pack and its index into `staged/`, durably. The files are moved. Verify them before.
+    /// Moves a pack and its index to `staged/`, durably. The caller verifies them first.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -37,7 +37,8 @@ impl ObjectStore {
         sync_dir(&dir)
     }
 
-    /// Keeps the checksums of a pack's blocks where it is staged: they go on with it. Not durable: they are a cache.
+    /// Stores the checksums of a staged pack's blocks beside it; promotion moves them too. Not
+    /// durable: they are a cache.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -48,7 +49,7 @@ impl ObjectStore {
             .map_err(failed("write", &path))
     }
 
-    /// Syncs a file and moves it; copies it when it lies on another file system.
+    /// Syncs a file and moves it; copies it from another file system.
     fn take_in(&self, from: &Path, to: &Path) -> Result<(), ObjectError> {
         sync_file(from)?;
         match fs::rename(from, to) {
@@ -77,10 +78,11 @@ impl ObjectStore {
         names(&self.staged_dir(), pack)
     }
 
-    /// Moves a staged pack to its network, durably. Does nothing when that was done before.
+    /// Moves a staged pack to its network, durably. No effect when that was done before.
     ///
     /// # Errors
-    /// [`ObjectError::MissingPack`] when it is neither staged nor in the network; [`ObjectError::Io`].
+    /// [`ObjectError::MissingPack`] when it is neither staged nor in the network;
+    /// [`ObjectError::Io`].
     pub fn promote(&self, network: &NetworkId, pack: &PackId) -> Result<(), ObjectError> {
         self.ensure_network(network, pack.checksum().format())?;
         let dir = self.objects_dir(network).join("pack");
@@ -106,7 +108,7 @@ impl ObjectStore {
         if !self.has_pack(network, pack) {
             return Err(ObjectError::MissingPack(*pack));
         }
-        // Also when nothing was moved: a process that was killed may have moved it and not synced.
+        // Also when nothing was moved: a killed process may have moved it without syncing.
         sync_dir(&dir)?;
         if moved {
             sync_dir(&self.staged_dir())?;
@@ -114,7 +116,8 @@ impl ObjectStore {
         self.sync_network(network)
     }
 
-    /// Gives a staged pack to its network as well, durably, and keeps it staged: the files are the same ones.
+    /// Links a staged pack into its network, durably, and keeps it staged. Both names share the
+    /// same files.
     ///
     /// # Errors
     /// [`ObjectError::MissingPack`] when it is not staged; [`ObjectError::Io`].
@@ -136,7 +139,7 @@ impl ObjectStore {
             let unfinished = dir.join(format!("tmp_henge_{}", self.scratch_number()));
             match fs::hard_link(from, &unfinished) {
                 Ok(()) => {}
-                // A small pack has no checksums of its blocks.
+                // A small pack has no block checksums.
                 Err(error) if error.kind() == io::ErrorKind::NotFound && from == &staged_sums => {
                     continue;
                 }
@@ -150,21 +153,21 @@ impl ObjectStore {
                 Err(error) => return Err(failed("link", from)(error)),
             }
             fs::rename(&unfinished, to).map_err(failed("name", to))?;
-            // Renaming a file over itself leaves both names.
+            // A rename between two links of the same file leaves both names.
             remove_file(&unfinished)?;
         }
         sync_dir(&dir)?;
         self.sync_network(network)
     }
 
-    /// Whether a pack is staged with an index, each of this many bytes.
+    /// Whether a pack is staged with files of exactly these lengths.
     pub fn is_staged(&self, pack: &PackId, pack_bytes: u64, idx_bytes: u64) -> bool {
         let (pack_path, idx_path) = self.staged_paths(pack);
         let has = |path: &Path, bytes| fs::metadata(path).is_ok_and(|file| file.len() == bytes);
         has(&pack_path, pack_bytes) && has(&idx_path, idx_bytes)
     }
 
-    /// Gives up a staged pack.
+    /// Removes a staged pack.
     ///
     /// # Errors
     /// [`ObjectError::Io`].
@@ -176,7 +179,7 @@ impl ObjectStore {
         sync_dir(&self.staged_dir())
     }
 
-    /// Removes what a crash left in `staged/` and nobody was promised.
+    /// Removes the remains of a crash from `staged/` that were never acknowledged.
     pub(super) fn clean_staged(&self) -> Result<(), ObjectError> {
         let dir = self.staged_dir();
         let whole = self.staged()?;
@@ -188,7 +191,7 @@ impl ObjectStore {
                 remove_file(&path)?;
             }
         }
-        // What is listed from now on may be promised again: its name must be durable.
+        // A pack that is listed from now on may be acknowledged again: its name must be durable.
         sync_dir(&dir)
     }
 }

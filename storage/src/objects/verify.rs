@@ -1,4 +1,4 @@
-//! Reading a pack and its index through: checksums and names, not the objects.
+//! A full read of a pack and its index: checksums and names are verified, the objects are not.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -15,7 +15,7 @@ pub(super) const IDX_MAGIC: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 /// The last entry of an index's fan-out table is the number of objects.
 pub(super) const IDX_FAN_OUT_LAST_AT: u64 = 8 + 255 * 4;
 
-/// The checksums of both files' blocks, when pack and index are what the name says.
+/// The block checksums of both files, when pack and index match the name.
 pub(super) fn verify(
     pack: &PackId,
     pack_file: File,
@@ -65,7 +65,7 @@ fn verify_with<D: Digest>(
     Ok(Ok(BlockSums::new(pack_sums, sums.blocks, trailers)))
 }
 
-/// A file's first bytes, its last checksum-lengths, and what it adds up to.
+/// First bytes of a file, its last two checksum fields, and its computed checksums.
 struct Sums {
     head: Vec<u8>,
     digest: Vec<u8>,

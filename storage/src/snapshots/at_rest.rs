@@ -1,5 +1,5 @@
-//! Snapshots as the disk returns them. What was written intact may be read back damaged, at once or years
-//! later, and the log behind a snapshot is gone: damage is to be found while the state is still in memory.
+//! Verification of snapshots on disk. A file that was written intact may be damaged later, and the
+//! log behind a snapshot is purged: damage must be found while the state is still in memory.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,13 +11,14 @@ use rustix::fs::Advice;
 use super::{SnapshotError, SnapshotFile, SnapshotStore, format, io};
 
 impl SnapshotStore {
-    /// Reads the group's latest snapshot from the disk and compares it with its checksum. Returns how many
-    /// bytes were read; none where the group has no snapshot, or none that was asked for or named in this
-    /// run: it is compared when it is. One that is damaged is in [`SnapshotStore::damaged`] from then on, and the
-    /// next that is named takes its place, whatever it covers. Blocking.
+    /// Reads the group's latest snapshot from the disk, compares it with its checksum, and returns
+    /// the number of bytes read. Returns 0 when the group has no snapshot, or none that was read or
+    /// named in this run; such a file is verified on first use. A damaged file is reported by
+    /// [`SnapshotStore::damaged`] from then on, and the next named snapshot replaces it, even one
+    /// that covers less. Blocking.
     ///
     /// # Errors
-    /// When the file cannot be opened or read for a reason that says nothing about its bytes.
+    /// When the file cannot be opened or read for a reason that is no evidence about its bytes.
     pub fn check(&self, group: GroupId) -> Result<u64, SnapshotError> {
         let latest = |store: &Self| {
             let state = store.shared.lock();
@@ -29,7 +30,7 @@ impl SnapshotStore {
         let found = from_disk(&file.path).map_err(io("check one"))?;
         if !is_that(found.as_ref(), &file) {
             let _turn = self.shared.lock_naming();
-            // Replaced meanwhile, and removed.
+            // Otherwise the file was replaced and removed during the check.
             if latest(self).is_some_and(|now| now.path == file.path) {
                 tracing::error!(%group, path = ?file.path, "snapshot is damaged at rest: its bytes do not match their checksum");
                 self.shared.lock().damaged.insert(group, file.path);
@@ -38,8 +39,8 @@ impl SnapshotStore {
         Ok(file.body_bytes)
     }
 
-    /// The file of a group that was found damaged, at the start or by a check, and that no other one has
-    /// replaced yet.
+    /// The file of a group that was found damaged, at the start or by a check, and is not replaced
+    /// yet.
     pub fn damaged(&self, group: GroupId) -> Option<PathBuf> {
         self.shared.lock().damaged.get(&group).cloned()
     }
@@ -49,10 +50,10 @@ impl SnapshotStore {
     }
 }
 
-/// Compares a file that was just synced with what was written.
+/// Compares a file that was just synced with the written snapshot.
 ///
 /// # Errors
-/// [`SnapshotError::Damaged`]; what the file system says.
+/// [`SnapshotError::Damaged`]; errors of the file system.
 pub(super) fn read_back(file: &SnapshotFile) -> Result<(), SnapshotError> {
     let found = from_disk(&file.path).map_err(io("read one back"))?;
     if is_that(found.as_ref(), file) {
@@ -67,8 +68,8 @@ fn is_that(found: Option<&(Bytes, u64)>, file: &SnapshotFile) -> bool {
     found.is_some_and(|(meta, body_bytes)| (meta, *body_bytes) == (&file.meta, file.body_bytes))
 }
 
-/// As [`format::verify`], with bytes that come from the disk and not from memory, as far as the file system
-/// follows the advice.
+/// Like [`format::verify`], with bytes from the disk instead of the page cache, as far as the file
+/// system follows the advice.
 fn from_disk(path: &Path) -> io::Result<Option<(Bytes, u64)>> {
     match File::open(path) {
         Ok(file) => {

@@ -1,8 +1,8 @@
 //! The bytes of a snapshot file.
 //!
-//! `header`: `b"HENGESNP"`, version (4 bytes), 4 zeros. Then the body, then the meta. `footer`, 56 bytes:
-//! body length (8), meta length (4), 4 zeros, SHA-256 of everything before it (32), `b"HENGEEND"`.
-//! Numbers are little-endian.
+//! `header`: `b"HENGESNP"`, version (4 bytes), 4 zeros. Then the body, then the meta. `footer`, 56
+//! bytes: body length (8), meta length (4), 4 zeros, SHA-256 of everything before it (32),
+//! `b"HENGEEND"`. Numbers are little-endian.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -11,14 +11,14 @@ use std::path::Path;
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-/// What a snapshot file starts with.
+/// The first bytes of a snapshot file.
 pub(super) const HEADER: [u8; 16] = *b"HENGESNP\x01\0\0\0\0\0\0\0";
 const END: [u8; 8] = *b"HENGEEND";
 const FOOTER_BYTES: usize = 56;
 const SUM_AT: usize = 16;
 const META_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Writes a file and digests what it writes.
+/// Writes a file and computes its digest.
 #[derive(Debug)]
 pub(super) struct Digesting {
     file: io::BufWriter<File>,
@@ -33,7 +33,7 @@ impl Digesting {
         }
     }
 
-    /// Writes meta and footer behind a body of `body_bytes`.
+    /// Writes meta and footer after a body of `body_bytes`.
     pub(super) fn finish(&mut self, meta: &[u8], body_bytes: u64) -> io::Result<()> {
         if meta.len() > META_BYTES_MAX {
             return Err(io::ErrorKind::InvalidInput.into());
@@ -62,8 +62,8 @@ impl Write for Digesting {
     }
 }
 
-/// Reads a file through. `None` when it is not a whole, undamaged snapshot, or the disk cannot read all of
-/// it; else its meta and the length of its body.
+/// Reads a whole file and returns its meta and the length of its body. `None` when it is not a
+/// complete, undamaged snapshot, or when the disk cannot read all of it.
 pub(super) fn verify(path: &Path) -> io::Result<Option<(Bytes, u64)>> {
     match read_through(path) {
         Err(error) if is_damage(&error) => {
@@ -74,7 +74,7 @@ pub(super) fn verify(path: &Path) -> io::Result<Option<(Bytes, u64)>> {
     }
 }
 
-/// Bytes that are gone or that the disk does not return. Any other error says nothing about the file.
+/// Whether bytes are missing or unreadable. Any other error is no evidence about the file.
 fn is_damage(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::UnexpectedEof
         || error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
@@ -111,7 +111,7 @@ fn read_through(path: &Path) -> io::Result<Option<(Bytes, u64)>> {
     Ok(check(&footer, digest, inner, &tail))
 }
 
-/// Keeps the last bytes of a stream: the meta is among them.
+/// Keeps the last bytes of a stream, which include the meta.
 #[derive(Default)]
 struct Tail {
     bytes: Vec<u8>,

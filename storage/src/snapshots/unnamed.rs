@@ -1,4 +1,4 @@
-//! A snapshot's file before it has its name.
+//! A snapshot's file before it is named.
 
 use std::fs::{self, File};
 use std::io;
@@ -11,7 +11,7 @@ use henge_types::GroupId;
 
 use super::{SnapshotFile, SnapshotStore};
 
-/// A file without its name; removed when it goes without having got one.
+/// A file without its name; removed on drop unless it was named.
 #[derive(Debug)]
 pub(super) struct Unnamed {
     path: PathBuf,
@@ -34,12 +34,12 @@ impl Unnamed {
         &self.path
     }
 
-    /// A handle that writes to it.
+    /// A handle for writing to it.
     pub(super) fn file(&self) -> io::Result<File> {
         self.file.try_clone()
     }
 
-    /// The whole snapshot that it holds.
+    /// The complete snapshot in this file.
     pub(super) fn finish(self, meta: Bytes, body_bytes: u64) -> SnapshotFile {
         SnapshotFile {
             meta,
@@ -49,7 +49,7 @@ impl Unnamed {
         }
     }
 
-    /// Whether it lies where `store` keeps the files of `group`.
+    /// Whether it lies in the directory of `group` in `store`.
     pub(super) fn is_of(&self, store: &SnapshotStore, group: GroupId) -> bool {
         self.path.parent() == Some(store.shared.group_dir(group).as_path())
     }
@@ -58,7 +58,7 @@ impl Unnamed {
         self.file.sync_all()
     }
 
-    /// Gives it its name; durable once the directory is synced.
+    /// Names the file; durable after a sync of the directory.
     pub(super) fn rename(&self, to: &Path) -> io::Result<()> {
         fs::rename(&self.path, to)?;
         self.named.store(true, Ordering::Relaxed);

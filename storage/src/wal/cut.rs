@@ -1,4 +1,5 @@
-//! A copied log that lost records in its middle, ended in front of them: for reading what this one disk still has.
+//! Truncation of a copied log that lost records in its middle, so that the data before the loss can
+//! be read.
 
 use std::path::Path;
 
@@ -6,12 +7,13 @@ use super::WalError;
 use super::frame::{HEADER_BYTES, Header};
 use crate::disk::{Disk, OpenMode};
 
-/// Zeros written at once.
+/// Zeros per write.
 const PIECE_BYTES: usize = 1024 * 1024;
 
-/// Ends the log in `dir` at `offset` of the segment of this generation, which [`WalError::LostAcknowledged`] names: what
-/// lies behind becomes zeros, and later segments are unlinked. `false` where there is no such place, and nothing was
-/// changed. Only for a copy that is read: a node that votes with what is left forgets what it has acknowledged.
+/// Ends the log in `dir` at `offset` of the segment of this generation, both as named by
+/// [`WalError::LostAcknowledged`]. The rest of the segment is overwritten with zeros, and later
+/// segments are unlinked. Returns `false`, without any change, when there is no such offset. Only
+/// for a copy that is read: a node that votes with a truncated log loses acknowledged entries.
 ///
 /// # Errors
 /// When a segment cannot be read or written.

@@ -1,4 +1,4 @@
-//! Why a log was not opened, and what to do.
+//! Errors of opening a log, with instructions for the operator.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,18 +7,18 @@ use thiserror::Error;
 
 use crate::disk::FileOrigin;
 
-/// Why a log was not opened.
+/// Errors of opening a log.
 #[derive(Debug, Error)]
 pub enum WalError {
-    /// The configuration cannot work.
+    /// The configuration is invalid.
     #[error("write-ahead log configuration: {0}")]
     Config(&'static str),
-    /// The disk refused.
+    /// An operation of the disk failed.
     #[error("write-ahead log: cannot {doing}: {source}")]
     Io {
-        /// What was being done.
+        /// The operation that failed.
         doing: &'static str,
-        /// What the disk said.
+        /// The disk's error.
         #[source]
         source: io::Error,
     },
@@ -27,10 +27,11 @@ pub enum WalError {
     Version {
         /// The segment's file.
         path: PathBuf,
-        /// Its format.
+        /// The format version.
         version: u32,
     },
-    /// The directory is a copy: what the original acknowledged after the copy was made may be missing.
+    /// The directory is a copy. Entries that the original acknowledged after the copy was made may
+    /// be missing.
     #[error(
         "{path:?} is a copy: it was written as {written} and is {found} now. A copy may lack votes and pushes that \
          others count on: start the original directory. Where this one is the newest and was only moved to another disk, \
@@ -39,12 +40,12 @@ pub enum WalError {
     Copied {
         /// The segment's file.
         path: PathBuf,
-        /// What the segment says it was written as.
+        /// The origin in the segment's mark.
         written: FileOrigin,
-        /// What it is.
+        /// The origin of the file.
         found: FileOrigin,
     },
-    /// A segment lost its end: what is missing may have been acknowledged. Nothing was changed.
+    /// A segment was shortened: the missing part may have been acknowledged. Nothing was changed.
     #[error(
         "{path:?} was cut: it has {bytes} of at least {whole} bytes, and acknowledged records may be missing. Put the file back as it \
          was; where it cannot be, leave the node stopped: the other nodes have everything that was acknowledged, and \
@@ -53,12 +54,12 @@ pub enum WalError {
     Cut {
         /// The segment's file.
         path: PathBuf,
-        /// What is left.
+        /// The remaining length.
         bytes: u64,
-        /// What it had, or the least that any has.
+        /// The original length, or the minimum length of a segment.
         whole: u64,
     },
-    /// Acknowledged records are damaged or missing: this node must not vote with what is left.
+    /// Acknowledged records are damaged or missing: this node must not vote with the rest.
     #[error(
         "the write-ahead log lost acknowledged records at offset {offset} of segment {segment}: \
          leave this node stopped, the other nodes have everything that was acknowledged; \
@@ -67,7 +68,7 @@ pub enum WalError {
     LostAcknowledged {
         /// The generation of the segment.
         segment: u64,
-        /// Where in its file.
+        /// The offset in its file.
         offset: u64,
     },
 }

@@ -1,4 +1,4 @@
-//! How a spare segment is made, and what its failure means.
+//! Creation of spare segments, and the classification of its failures.
 
 use std::io;
 use std::path::Path;
@@ -8,20 +8,21 @@ use rustix::io::Errno;
 use super::segments::SegmentFile;
 use crate::disk::{Disk, DiskFile, OpenMode};
 
-/// Bytes written at once when a segment is filled with zeros.
+/// Bytes per write when a segment is filled with zeros.
 const FILL_BYTES: usize = 1024 * 1024;
 
-/// Why a spare segment was not made or removed. Nothing that was acknowledged lies in one.
+/// Errors of making or removing a spare segment. A spare contains no acknowledged data.
 #[derive(Debug)]
 pub(super) enum SpareError {
-    /// The disk refused: it can be tried again, and the log goes on with the segments that it has.
+    /// The disk refused the operation. It can be retried; the log continues with its existing
+    /// segments.
     Refused(io::Error),
-    /// A sync failed, or the directory is another one: nobody knows what is on the disk.
+    /// A sync failed, or the directory was replaced: the contents of the disk are unknown.
     Fatal(io::Error),
 }
 
 impl SpareError {
-    /// Of the sync of a file that nothing relies on yet. No room is no fault: the file goes.
+    /// The error of syncing an unused file. Lack of space is not fatal: the file is removed.
     fn of_sync(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(Errno::NOSPC | Errno::DQUOT) => Self::Refused(error),
@@ -30,7 +31,8 @@ impl SpareError {
         }
     }
 
-    /// Of the sync of a directory, which is opened for it: what refuses to open it has synced nothing.
+    /// The error of syncing a directory, which includes opening it. When the opening fails, nothing
+    /// was synced.
     pub(super) fn of_sync_dir(error: io::Error) -> Self {
         match Errno::from_io_error(&error) {
             Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::ACCESS | Errno::PERM) => {
@@ -49,7 +51,7 @@ impl From<SpareError> for io::Error {
     }
 }
 
-/// Makes a segment of really written zeros, durable with its name.
+/// Creates a segment of written zeros, durable with its name.
 pub(super) fn fill(
     disk: &dyn Disk,
     dir: &Path,

@@ -4,7 +4,7 @@
 //!
 //! | at | bytes | what |
 //! |---|---|---|
-//! | 0 | 4 | CRC32C, started with the segment's salt, of everything from byte 4 to the payload's end |
+//! | 0 | 4 | CRC32C of everything from byte 4 to the payload's end, started with the salt |
 //! | 4 | 4 | payload length |
 //! | 8 | 4 | group |
 //! | 12 | 1 | kind |
@@ -28,22 +28,22 @@ const MAGIC: [u8; 8] = *b"HENGEWAL";
 const VERSION: u32 = 1;
 const HEADER_USED: usize = 80;
 
-/// What a record says. The numbers are on disk: never reused.
+/// The type of a record. The numbers are stored on disk and never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A log entry at `index`, the one after the group's last.
     Entry,
-    /// A live log entry written again because its segment is to be freed.
+    /// A live log entry rewritten because its segment is to be freed.
     Moved,
     /// A vote.
     Vote,
     /// The committed position.
     Committed,
-    /// Entries behind `index` are gone.
+    /// Entries after `index` are removed.
     Truncate,
-    /// Entries up to `index` are gone; the payload names the last of them.
+    /// Entries up to `index` are removed; the payload names the last of them.
     Purge,
-    /// The group is gone.
+    /// The group is removed.
     Drop,
     /// Checkpoint of a group's hard state, at the start of a segment.
     State,
@@ -86,7 +86,7 @@ impl Kind {
     }
 }
 
-/// A record as read, with a valid checksum.
+/// A parsed record with a valid checksum.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Frame<'a> {
     pub(super) kind: Kind,
@@ -100,7 +100,7 @@ pub(super) struct Frame<'a> {
 }
 
 impl<'a> Frame<'a> {
-    /// The record at the start of `bytes`; `None` when it is damaged or none.
+    /// The record at the start of `bytes`; `None` when it is damaged or absent.
     pub(super) fn parse(salt: u32, bytes: &'a [u8]) -> Option<Self> {
         let len = usize::try_from(u32_at(bytes, 4)?).ok()?;
         let covered = bytes.get(4..FRAME_BYTES.checked_add(len)?)?;
@@ -120,7 +120,7 @@ impl<'a> Frame<'a> {
         })
     }
 
-    /// The generation that a frame at the start of `bytes` would carry, whether it is valid or not.
+    /// The generation field of a frame at the start of `bytes`, valid or not.
     pub(super) fn generation_at(bytes: &[u8]) -> Option<u64> {
         u64_at(bytes, 16)
     }
@@ -131,20 +131,20 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Bytes that a record with a payload of `len` bytes takes.
+/// Bytes of a record with a payload of `len` bytes.
 pub(super) const fn stride(len: usize) -> usize {
     (FRAME_BYTES + len).next_multiple_of(ALIGN)
 }
 
-/// What is written in one piece.
+/// Records that are written at once.
 #[derive(Debug, Default)]
 pub(super) struct Batch {
     bytes: Vec<u8>,
-    /// Where the last record starts, and the salt of its segment.
+    /// Start of the last record, and the salt of its segment.
     last: Option<(usize, u32)>,
 }
 
-/// Where a batch goes.
+/// The position of a batch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Place {
     pub(super) salt: u32,
@@ -162,7 +162,7 @@ impl Batch {
         self.bytes.is_empty()
     }
 
-    /// Adds a record; returns where it starts within the batch.
+    /// Adds a record; returns its start within the batch.
     pub(super) fn push(
         &mut self,
         place: Place,
@@ -190,7 +190,7 @@ impl Batch {
         start
     }
 
-    /// Marks the last record as such and gives the bytes to write.
+    /// Marks the last record and returns the bytes to write.
     pub(super) fn finish(&mut self) -> &[u8] {
         if let Some((start, salt)) = self.last.take() {
             if let Some(flags) = self.bytes.get_mut(start + 13) {
@@ -209,7 +209,7 @@ impl Batch {
     pub(super) fn clear(&mut self) {
         self.bytes.clear();
         self.last = None;
-        // One huge batch must not keep its buffer for ever.
+        // A huge batch must not keep its buffer allocated.
         self.bytes.shrink_to(8 * 1024 * 1024);
     }
 
@@ -223,14 +223,14 @@ impl Batch {
     }
 }
 
-/// The head of a segment; fsynced before the segment's first record.
+/// The header of a segment; fsynced before the segment's first record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Header {
-    /// Counts the uses of segments; never reused.
+    /// Number of segment uses so far; never reused.
     pub(super) generation: u64,
     /// The generation of the segment before this one; 0 when this is the first.
     pub(super) previous: u64,
-    /// Where the segment before this one ends: what lies behind was cut.
+    /// The end of the segment before this one: bytes after it were cut.
     pub(super) previous_end: u64,
     /// The sequence of the first record.
     pub(super) first_sequence: u64,
@@ -240,12 +240,12 @@ pub(super) struct Header {
     pub(super) oldest: u64,
     /// The segment's length.
     pub(super) segment_bytes: u64,
-    /// Starts the checksums of this segment's records. Nobody outside knows it, so that a payload cannot
-    /// pose as a record.
+    /// Initial value of the checksums of this segment's records. It is unpredictable, so that a
+    /// payload cannot imitate a record.
     pub(super) salt: u32,
 }
 
-/// Why a header was not read.
+/// The reason why a header could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum HeaderFault {
     /// Zeros, torn, or damaged.

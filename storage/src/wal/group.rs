@@ -12,24 +12,24 @@ use serde::{Deserialize, Serialize};
 use super::frame::FRAME_BYTES;
 use super::{GroupLog, Purged, Record};
 
-/// Where a live entry is. `segment` 0: not written yet, so its payload is in the cache.
+/// The position of a live entry. `segment` 0: not written yet, so its payload is cached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Position {
     pub(super) segment: u32,
     pub(super) offset: u32,
-    /// Log bytes of the group up to and with this entry, counted from an arbitrary start.
+    /// Log bytes of the group up to and including this entry, counted from an arbitrary start.
     pub(super) end: u64,
 }
 
-/// Bytes per segment that a change of the log set free.
+/// Bytes per segment freed by a change of the log.
 pub(super) type Freed = BTreeMap<u32, u64>;
 
-/// What an entry counts in the accounts: frame and payload.
+/// Accounted bytes of an entry: frame and payload.
 pub(super) fn entry_bytes(payload: usize) -> u64 {
     (FRAME_BYTES + payload) as u64
 }
 
-/// A group's hard state as the log's records add up to it.
+/// A group's hard state: the sum of its log records.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hard {
     pub(super) vote: Option<Bytes>,
@@ -99,12 +99,12 @@ pub(super) struct GroupState {
     /// Payloads of the last entries.
     cached: VecDeque<Bytes>,
     pub(super) durable: u64,
-    /// What truncations keep that the writer has not written yet, oldest first.
+    /// Kept indexes of truncations that are not written yet, oldest first.
     truncations: VecDeque<u64>,
     dropped: bool,
 }
 
-/// One entry to be given to a reader.
+/// The source of one entry for a reader.
 #[derive(Debug)]
 pub(super) enum Source {
     Cached(Record),
@@ -117,8 +117,7 @@ pub(super) enum Source {
 }
 
 impl GroupState {
-    /// The state that a recovered log adds up to. `entries`: segment, offset and payload length of every
-    /// live entry.
+    /// The state after recovery. `entries`: segment, offset and payload length of every live entry.
     pub(super) fn recovered(hard: &Hard, entries: &BTreeMap<u64, (u32, u32, u32)>) -> Self {
         let mut state = Self {
             vote: hard.vote.clone(),
@@ -157,7 +156,7 @@ impl GroupState {
         }
     }
 
-    /// A dropped group takes no more changes; asked for again, it is a new one.
+    /// A dropped group accepts no more changes; its next use creates a new group.
     pub(super) fn check_kept(&self) -> io::Result<()> {
         if self.dropped {
             return Err(invalid("the group is just being dropped".to_owned()));
@@ -171,7 +170,7 @@ impl GroupState {
         for record in records {
             let fits = match last {
                 None => record.index > 0,
-                // An empty log may go on anywhere behind what was purged.
+                // An empty log may continue anywhere after the purged position.
                 Some(last) if self.entries.is_empty() && last < record.index => true,
                 Some(last) => last + 1 == record.index,
             };
@@ -222,7 +221,7 @@ impl GroupState {
         }
     }
 
-    /// Forgets entries behind `keep`; returns what that frees in segments and in the cache.
+    /// Removes entries after `keep`; returns the freed bytes in segments and in the cache.
     pub(super) fn truncate_after(&mut self, keep: u64) -> (Freed, usize) {
         let (mut freed, mut cached) = (Freed::new(), 0);
         while !self.entries.is_empty() && self.last().is_some_and(|last| last > keep) {
@@ -238,7 +237,7 @@ impl GroupState {
         (freed, cached)
     }
 
-    /// Forgets entries up to `upto`; returns what that frees in segments and in the cache.
+    /// Removes entries up to `upto`; returns the freed bytes in segments and in the cache.
     pub(super) fn purge(&mut self, upto: Purged) -> (Freed, usize) {
         let (mut freed, mut cached) = (Freed::new(), 0);
         while !self.entries.is_empty() && self.first <= upto.index {
@@ -251,7 +250,7 @@ impl GroupState {
         (freed, cached)
     }
 
-    /// Forgets everything, for good.
+    /// Removes everything and marks the group as dropped.
     pub(super) fn drop_all(&mut self) -> (Freed, usize) {
         let (mut freed, mut cached) = (Freed::new(), 0);
         while !self.entries.is_empty() {
@@ -280,8 +279,8 @@ impl GroupState {
         cached
     }
 
-    /// Entry `index` of the log as the writer sees it is durable at this place. Returns its bytes when
-    /// it is live, that is: not truncated or purged by something the writer has yet to write.
+    /// Records that entry `index` is durable at this position. Returns its bytes when it is live:
+    /// not truncated or purged by an operation that is still queued for the writer.
     pub(super) fn settle(&mut self, index: u64, segment: u32, offset: u32) -> Option<u64> {
         if self.dropped || self.truncations.iter().any(|keep| index > *keep) {
             return None;
@@ -295,7 +294,7 @@ impl GroupState {
         Some(bytes)
     }
 
-    /// A live entry was written again: it is at `to` now if it still was at `from`.
+    /// Records a rewritten entry: its position becomes `to` if it still was `from`.
     pub(super) fn settle_moved(
         &mut self,
         index: u64,
@@ -322,7 +321,7 @@ impl GroupState {
         }
     }
 
-    /// Removes payloads up to `index` from the cache if they are written; returns their bytes.
+    /// Removes written payloads up to `index` from the cache; returns their bytes.
     pub(super) fn evict(&mut self, index: u64) -> usize {
         let mut bytes = 0;
         loop {
@@ -335,7 +334,7 @@ impl GroupState {
         }
     }
 
-    /// Where the entries of `range` are, up to `bytes_max` of payload but at least the first.
+    /// The sources of the entries of `range`, up to `bytes_max` of payload but at least the first.
     pub(super) fn sources(&self, range: RangeInclusive<u64>, bytes_max: usize) -> Vec<Source> {
         let mut sources = Vec::new();
         let mut bytes = 0;
@@ -395,7 +394,8 @@ impl GroupState {
         }
     }
 
-    /// The last index before the last `bytes` of the entries up to `upto`; 0 when those are all there are.
+    /// The last index before the last `bytes` of the entries up to `upto`; 0 when there are no
+    /// earlier entries.
     pub(super) fn index_before(&self, upto: u64, bytes: u64) -> u64 {
         let Some(end) = self.slot(upto).and_then(|at| self.entries.get(at)) else {
             return 0;

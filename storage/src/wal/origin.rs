@@ -1,7 +1,8 @@
-//! Which file a segment was written as. A copied directory is found by it at its first start.
+//! The identity of the file that a segment was written to. It reveals a copied directory at its
+//! first start.
 //!
-//! The mark lies behind the header, in a sector of its own, and is written with it. Releases before it wrote zeros there:
-//! their segments are marked when they are opened for the first time.
+//! The mark lies after the header, in a sector of its own, and is written with it. Earlier releases
+//! wrote zeros there: their segments are marked when they are first opened.
 //!
 //! | at | bytes | what |
 //! |---|---|---|
@@ -20,7 +21,7 @@ use super::WalError;
 use super::frame::{HEADER_BYTES, Header, u32_at, u64_at};
 use crate::disk::{Disk, DiskFile, FileOrigin, OpenMode};
 
-/// Where the mark lies in a segment.
+/// Offset of the mark in a segment.
 const AT: usize = 512;
 const MAGIC: [u8; 8] = *b"HENGEFIL";
 const VERSION: u32 = 1;
@@ -49,14 +50,14 @@ fn encode(origin: &FileOrigin) -> Vec<u8> {
     bytes
 }
 
-/// Puts the mark into a header's page.
+/// Writes the mark into a header's page.
 pub(super) fn mark(page: &mut [u8], origin: &FileOrigin) {
     if let Some(place) = page.get_mut(AT..AT + BYTES) {
         place.copy_from_slice(&encode(origin));
     }
 }
 
-/// The mark in a header's page; `None` where there is none that reads.
+/// The mark in a header's page; `None` when it is absent or invalid.
 pub(super) fn read(page: &[u8]) -> Option<FileOrigin> {
     let mut used: [u8; BYTES] = page.get(AT..AT + BYTES)?.try_into().ok()?;
     let crc = u32_at(&used, 12)?;
@@ -74,13 +75,14 @@ pub(super) fn read(page: &[u8]) -> Option<FileOrigin> {
     })
 }
 
-/// Marks a segment whose header is there already, durably.
+/// Marks a segment with an existing header, durably.
 pub(super) fn write(file: &dyn DiskFile) -> io::Result<()> {
     file.write_at(&encode(&file.origin()?), AT as u64)?;
     file.sync_data()
 }
 
-/// Takes the segments of a copied directory over: each is marked as the file it is now. Returns how many there are.
+/// Adopts the segments of a copied directory: marks each with its current file. Returns their
+/// number.
 ///
 /// # Errors
 /// When a segment cannot be read or written.
@@ -106,7 +108,7 @@ pub fn adopt(disk: &dyn Disk, dir: &Path) -> Result<usize, WalError> {
     Ok(adopted)
 }
 
-/// Whether a segment in `dir` says which file it was written as: a release that writes that has used this log.
+/// Whether a segment in `dir` has a mark: then a release that writes marks has used this log.
 ///
 /// # Errors
 /// When the directory or a segment cannot be read.
@@ -121,8 +123,7 @@ pub fn is_marked(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     })
 }
 
-/// Whether there is nothing in `dir` that a log could be read from, damaged or not: no segment, or only ones that were never
-/// used.
+/// Whether `dir` contains no log data, damaged or not: no segment, or only unused ones.
 ///
 /// # Errors
 /// When the directory or a segment cannot be read.
@@ -136,7 +137,7 @@ pub fn is_empty(disk: &dyn Disk, dir: &Path) -> io::Result<bool> {
     Ok(!first_pages(disk, listed, used)?)
 }
 
-/// Whether one of the segments has such a first page.
+/// Whether the first page of any segment satisfies the condition.
 fn first_pages(
     disk: &dyn Disk,
     listed: Vec<PathBuf>,

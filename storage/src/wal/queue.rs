@@ -1,4 +1,4 @@
-//! What waits for the log's writer: one ordered queue for all groups, bounded in bytes.
+//! The queue of the log's writer: ordered, shared by all groups, limited in bytes.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -27,11 +27,11 @@ pub(super) enum Work {
     Drop {
         freed: Freed,
     },
-    /// Nothing to write: only to be told when everything before is durable.
+    /// Nothing to write: its `done` is called when everything before is durable.
     Barrier,
 }
 
-/// A change and who is to be told once it is durable.
+/// A change and its callback.
 pub(super) struct Operation {
     pub(super) cell: Arc<Cell>,
     pub(super) work: Work,
@@ -39,11 +39,11 @@ pub(super) struct Operation {
     pub(super) cost: u32,
 }
 
-/// What the writer took from the queue.
+/// The operations that the writer takes from the queue.
 #[derive(Default)]
 pub(super) struct Taken {
     pub(super) operations: Vec<Operation>,
-    /// Newest committed position per group; behind every operation taken.
+    /// Newest committed position per group; written after all taken operations.
     pub(super) committed: BTreeMap<GroupId, (Arc<Cell>, Bytes)>,
     pub(super) closing: bool,
 }
@@ -55,7 +55,7 @@ struct Waiting {
     writer_waits: bool,
 }
 
-/// The queue. Full means: senders wait.
+/// The queue. Senders wait while it is full.
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     ready: Condvar,
@@ -86,7 +86,7 @@ impl Queue {
         }
     }
 
-    /// Waits for room.
+    /// Waits for a permit.
     pub(super) async fn admit(&self, bytes: usize) -> io::Result<Room<'_>> {
         let least = self.capacity / u32::try_from(limits::WAL_QUEUE_MAX).unwrap_or(1);
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
@@ -107,7 +107,7 @@ impl Queue {
         Ok(())
     }
 
-    /// Notes a group's committed position; it rides with the next batch.
+    /// Records a group's committed position; it is written with the next batch.
     pub(super) fn commit(&self, cell: Arc<Cell>, committed: Bytes) -> io::Result<()> {
         let mut waiting = self.lock();
         if waiting.closed || waiting.taken.closing {
@@ -117,7 +117,8 @@ impl Queue {
         Ok(())
     }
 
-    /// Everything queued. With `wait`, sleeps until there is an operation or the queue closes.
+    /// All queued operations. With `Wait::ForWork`, blocks until there is an operation or the queue
+    /// closes.
     pub(super) fn take(&self, wait: Wait) -> Taken {
         let mut waiting = self.lock();
         while wait == Wait::ForWork && waiting.taken.operations.is_empty() && !waiting.taken.closing
@@ -135,14 +136,14 @@ impl Queue {
         taken
     }
 
-    /// Gives back room and counts operations as done.
+    /// Returns permits and counts operations as done.
     pub(super) fn release(&self, operations: usize, cost: u64) {
         self.depth.fetch_sub(operations, Ordering::Relaxed);
         self.room
             .add_permits(usize::try_from(cost).unwrap_or_default());
     }
 
-    /// No more operations: the writer ends once it has written what is queued.
+    /// Accepts no more operations: the writer ends after it has written the queued ones.
     pub(super) fn close(&self) {
         let mut waiting = self.lock();
         waiting.taken.closing = true;
@@ -150,7 +151,7 @@ impl Queue {
         self.wake(&waiting);
     }
 
-    /// The writer is gone: takes what nobody will write.
+    /// Called when the writer has ended: removes the operations that will not be written.
     pub(super) fn abandon(&self) -> Taken {
         self.room.close();
         let mut waiting = self.lock();
@@ -178,25 +179,25 @@ impl Queue {
     }
 }
 
-/// Room in the queue, given back unless it is spent.
+/// A permit for the queue, returned on drop unless it is spent.
 pub(super) struct Room<'a> {
     permit: SemaphorePermit<'a>,
     cost: u32,
 }
 
 impl Room<'_> {
-    /// The cost to put into the operation; given back when that is written.
+    /// The cost for the operation; returned when that is written.
     pub(super) fn spend(self) -> u32 {
         self.permit.forget();
         self.cost
     }
 }
 
-/// Whether the writer sleeps when there is nothing to do.
+/// Whether the writer blocks when the queue is empty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wait {
     ForWork,
-    /// It has work of its own, or the turns are taken by a simulation.
+    /// The writer has work of its own, or a simulation runs the turns.
     Never,
 }
 

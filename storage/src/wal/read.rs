@@ -1,4 +1,4 @@
-//! Giving entries to readers: from the cached tail, else from the segments.
+//! Reading entries: from the cached tail, otherwise from the segments.
 
 use std::io;
 use std::ops::RangeInclusive;
@@ -11,7 +11,7 @@ use super::group::{Cell, Source};
 use super::{Record, Shared};
 use crate::disk::{DiskFile, read_exact_at};
 
-/// Entries that lie this close together are read at once.
+/// The longest span of adjacent entries that is read at once.
 const SPAN_BYTES_MAX: usize = 1024 * 1024;
 
 /// One entry in a segment.
@@ -41,7 +41,8 @@ impl Shared {
             let sources = cell.lock().sources(range.clone(), bytes_max);
             match self.gather(cell.id, sources) {
                 Ok(records) => return Ok(records),
-                // An entry may have moved, or been purged, between the look and the read: look again.
+                // An entry may have been moved or purged between the lookup and the read: look it
+                // up again.
                 Err(error) if attempt == 3 => return Err(error),
                 Err(_) => attempt += 1,
             }
@@ -108,7 +109,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Reads one live entry for writing it again.
+    /// Reads one live entry that is to be rewritten.
     pub(super) fn read_one(
         (file, salt): (&dyn DiskFile, u32),
         group: GroupId,
@@ -127,7 +128,7 @@ impl Shared {
     }
 }
 
-/// Whether `wanted` lies so close behind the run that one read gets both.
+/// Whether `wanted` follows the run closely enough for one read of both.
 fn continues(run: &[Wanted], wanted: &Wanted) -> bool {
     let (Some(first), Some(last)) = (run.first(), run.last()) else {
         return true;

@@ -1,5 +1,6 @@
-//! Freeing segments: the oldest goes once nothing live is in it. Live entries are written again at the
-//! tail where that gains space, and their group is asked for a snapshot; `room` decides.
+//! Reclamation of segments: the oldest is freed once it has no live entries. Live entries are
+//! rewritten at the tail where that gains space, and their group is requested to take a snapshot;
+//! `room` decides.
 
 use std::io;
 use std::sync::Arc;
@@ -11,13 +12,13 @@ use super::frame::Kind;
 use super::room::Plan;
 use super::writer::Writer;
 
-/// Payload written again in one turn: appends wait for it.
+/// Payload rewritten in one turn: appends wait for it.
 const MOVE_BYTES_PER_TURN: usize = 1024 * 1024;
-/// The same while only the reserve is left: appends of entries are held back anyway.
+/// The same while only the reserve is left: appends of entries are refused then anyway.
 const MOVE_BYTES_PER_TURN_SHORT: usize = 4 * 1024 * 1024;
 
 impl Writer {
-    /// Looks at the oldest segment; adds to the batch what frees it.
+    /// Examines the oldest segment; adds the records that free it to the batch.
     pub(super) fn reclaim(&mut self) -> io::Result<()> {
         let shared = Arc::clone(&self.shared);
         let (oldest, needed_from, plan, short) = {
@@ -59,7 +60,7 @@ impl Writer {
         largest.map(|(group, _)| group)
     }
 
-    /// Writes some live entries of a segment again. Returns a group whose entries cannot be read: only
+    /// Rewrites some live entries of a segment. Returns a group whose entries cannot be read: only
     /// its snapshot frees the segment.
     fn move_some(&mut self, generation: u32, bytes_max: usize) -> io::Result<Option<GroupId>> {
         let (groups, file) = {

@@ -1,9 +1,9 @@
-//! Reading the log back.
+//! Recovery of the log at start.
 //!
-//! The segments from the oldest needed one to the newest form a chain: every header names the generation
-//! before it and where that one ends. All of them but the newest must be sound up to that end. In the
-//! newest, damage within the last batch is a torn tail and is cut; damage followed by a valid record of a
-//! later batch is lost acknowledged data.
+//! The segments from the oldest needed one to the newest form a chain: every header names the
+//! preceding generation and its end. Every segment but the newest must be intact up to that end. In
+//! the newest, damage within the last batch is a torn tail and is cut. Damage followed by a valid
+//! record of a later batch is lost acknowledged data.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -27,7 +27,7 @@ use crate::disk::{Disk, DiskFile, OpenMode, read_exact_at};
 struct Found {
     file: SegmentFile,
     header: Header,
-    /// It says which file it was written as.
+    /// Whether it has an origin mark.
     marked: bool,
 }
 
@@ -41,7 +41,7 @@ struct Files {
     next_number: u64,
 }
 
-/// What the records of a group add up to.
+/// The sum of a group's records.
 #[derive(Default)]
 struct Replayed {
     hard: Hard,
@@ -49,7 +49,7 @@ struct Replayed {
     entries: BTreeMap<u64, (u32, u32, u32)>,
 }
 
-/// How far the log was read.
+/// The end of the log.
 #[derive(Clone, Copy)]
 struct End {
     generation: u64,
@@ -57,11 +57,11 @@ struct End {
     /// Sequence and batch of the next record.
     sequence: u64,
     batch: u64,
-    /// The last record says that the log was closed, and nothing follows it.
+    /// The last record closes the log, and nothing follows it.
     clean: bool,
 }
 
-/// The log as read.
+/// The log after reading.
 struct Log {
     groups: BTreeMap<GroupId, Replayed>,
     end: Option<End>,
@@ -92,7 +92,7 @@ pub(super) fn open(
     Ok(writer)
 }
 
-/// Every configuration has longer ones.
+/// The minimum segment length; every configuration has longer ones.
 const SEGMENT_BYTES_LEAST: u64 = 4 * HEADER_BYTES as u64;
 
 fn check(config: &WalConfig) -> Result<(), WalError> {
@@ -112,7 +112,7 @@ fn io(doing: &'static str) -> impl Fn(std::io::Error) -> WalError {
     move |source| WalError::Io { doing, source }
 }
 
-/// Opens every file and reads its header; removes files that were not finished.
+/// Opens every file and reads its header; removes unfinished files.
 fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
     let mut files = Files::default();
     for path in disk.list(&config.dir).map_err(io("list its directory"))? {
@@ -132,7 +132,7 @@ fn look(disk: &dyn Disk, config: &WalConfig) -> Result<Files, WalError> {
             _ => {}
         }
     }
-    // A process that was killed may have left names that are not durable yet, and this one uses them.
+    // A killed process may have left names that are not durable yet and are used from here on.
     disk.sync_dir(&config.dir)
         .map_err(io("sync its directory"))?;
     Ok(files)
@@ -173,8 +173,9 @@ fn look_at(disk: &dyn Disk, path: PathBuf, files: &mut Files) -> Result<(), WalE
     Ok(())
 }
 
-/// Whether a segment has its end. It got its name when all of it was written and durable; one that was never used does not say
-/// how long it was, under whatever configuration, but no segment is shorter than the shortest.
+/// Whether a segment is complete. A segment is named after all of it is written and durable. An
+/// unused segment does not record its length, which depends on the configuration; only the minimum
+/// is checked.
 fn check_len(path: &Path, file: &dyn DiskFile, header: Option<&Header>) -> Result<(), WalError> {
     let bytes = file.file_len().map_err(io("look at a segment"))?;
     let whole = header.map_or(SEGMENT_BYTES_LEAST, |header| header.segment_bytes);
@@ -188,10 +189,10 @@ fn check_len(path: &Path, file: &dyn DiskFile, header: Option<&Header>) -> Resul
     })
 }
 
-/// Whether the segment says which file it was written as.
+/// Whether the segment has an origin mark.
 ///
 /// # Errors
-/// When it was written as another file than the one it is.
+/// When the mark differs from the file's origin.
 fn check_origin(file: &SegmentFile, head: &[u8]) -> Result<bool, WalError> {
     let Some(written) = origin::read(head) else {
         return Ok(false);
@@ -207,7 +208,7 @@ fn check_origin(file: &SegmentFile, head: &[u8]) -> Result<bool, WalError> {
     })
 }
 
-/// Marks the segments that an older release wrote, and says what the file system does not tell.
+/// Marks the segments of older releases, and logs which properties the file system lacks.
 fn mark<'a>(segments: impl Iterator<Item = &'a Found>) -> Result<(), WalError> {
     let mut marked = 0_usize;
     let mut last = None;
@@ -295,8 +296,8 @@ fn load(found: &Found) -> Result<Vec<u8>, WalError> {
     }
 }
 
-/// Replays a segment's records into `groups`, up to `end` if the next header names it, else up to the
-/// last sound record. Returns where that is and the newest note of free segments.
+/// Replays a segment's records into `groups`, up to `end` if the next header names it, otherwise up
+/// to the last intact record. Returns the end and the newest record of free segments.
 fn scan(
     found: &Found,
     bytes: &[u8],
@@ -341,7 +342,7 @@ fn scan(
         None => {
             next.clean &= inspect_tail(bytes, at, next, salt)?;
             if !next.clean {
-                // What was torn used this batch's number.
+                // The torn batch used this number.
                 next.batch += 1;
             }
         }
@@ -349,7 +350,8 @@ fn scan(
     Ok((next, oldest))
 }
 
-/// Looks behind the last sound record. `Ok(true)`: nothing of this life of the segment is there.
+/// Examines the bytes after the last intact record. `Ok(true)`: none of them belong to the
+/// segment's current generation.
 fn inspect_tail(bytes: &[u8], from: usize, end: End, salt: u32) -> Result<bool, WalError> {
     let generation = end.generation;
     let mut untouched = true;
@@ -368,7 +370,7 @@ fn inspect_tail(bytes: &[u8], from: usize, end: End, salt: u32) -> Result<bool, 
     Ok(untouched)
 }
 
-/// Adds a record to its group; `None` when it cannot follow what came before.
+/// Adds a record to its group; `None` when it cannot follow the records before.
 fn replay(
     groups: &mut BTreeMap<GroupId, Replayed>,
     frame: &Frame<'_>,
@@ -422,7 +424,7 @@ fn replay(
 }
 
 impl Replayed {
-    /// Entries outside the live range are dead.
+    /// Removes entries outside the live range.
     fn forget_dead(&mut self) {
         let Some((first, last)) = self.hard.live else {
             self.entries.clear();
@@ -444,7 +446,7 @@ impl Replayed {
         }
     }
 
-    /// Every live entry must have been found.
+    /// Checks that every live entry was found.
     fn check(&self, generation: u64) -> Result<(), WalError> {
         let live = self.hard.live.map_or(0, |(first, last)| last - first + 1);
         if self.entries.len() as u64 == live {
@@ -455,8 +457,8 @@ impl Replayed {
     }
 }
 
-/// A file without a valid header must not hold records newer than the log: then its header was sound
-/// once, and what it held was acknowledged.
+/// Checks that a file without a valid header holds no records newer than the log. Otherwise its
+/// header was valid once, and its records were acknowledged.
 fn check_blank(files: &Files, log: &Log) -> Result<(), WalError> {
     let newest = log.end.map_or(0, |end| end.generation);
     for file in &files.blank {
@@ -466,7 +468,7 @@ fn check_blank(files: &Files, log: &Log) -> Result<(), WalError> {
             .read_at(&mut head, HEADER_BYTES as u64)
             .map_err(io("read a spare segment"))?;
         head.truncate(read);
-        // Here is the first record of an earlier use, or zeros.
+        // The first record of an earlier use, or zeros.
         let generation = Frame::generation_at(&head);
         if let Some(generation) = generation.filter(|generation| *generation > newest) {
             return Err(lost(generation, HEADER_BYTES as u64));
@@ -513,7 +515,7 @@ fn sized(shared: &Shared, files: Vec<SegmentFile>) -> Result<Vec<SegmentFile>, W
     Ok(kept)
 }
 
-/// Puts what was read into memory; returns the groups' hard state.
+/// Fills the state in memory from the replayed log; returns the groups' hard state.
 fn install(
     shared: &Shared,
     needed: &BTreeMap<u64, Found>,
@@ -538,7 +540,7 @@ fn install(
     Ok(hard)
 }
 
-/// The writer, going on behind a clean end or in a fresh segment.
+/// The writer, continuing after a clean end or in a new segment.
 fn start(
     shared: &Arc<Shared>,
     needed: &BTreeMap<u64, Found>,
@@ -562,7 +564,7 @@ fn start(
     let mut writer = Writer::new(Arc::clone(shared), active, hard, oldest);
     let same_length = newest.header.segment_bytes == shared.config.segment_bytes;
     if !(end.clean && same_length) {
-        // What was read may be in the page cache only.
+        // The bytes just read may be in the page cache only.
         let file = &newest.file.file;
         file.sync_data().map_err(io("sync what it read"))?;
         writer

@@ -1,54 +1,54 @@
-//! How full the log is, who may still add to it, and what is to be done about its oldest segment.
+//! The fill level of the log, admission of new entries, and the treatment of the oldest segment.
 
 use henge_types::{GroupId, limits};
 
 use super::segments::Table;
 
-/// What fills the log.
+/// The fill level of the log.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Room<'a> {
     /// The segments in use.
     pub(super) table: &'a Table,
-    /// Segments that may exist.
+    /// Maximum number of segments.
     pub(super) segments_max: usize,
-    /// Bytes of records in a segment.
+    /// Bytes for records in a segment.
     pub(super) usable_bytes: u64,
 }
 
-/// What is done about the oldest segment.
+/// The treatment of the oldest segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Plan {
     /// Nothing.
     Wait,
-    /// Its largest group is asked for a snapshot.
+    /// Request a snapshot from its largest group.
     Ask,
-    /// Its live entries are written again at the tail.
+    /// Rewrite its live entries at the tail.
     Move,
     /// Both.
     MoveAndAsk,
 }
 
 impl Room<'_> {
-    /// Segments kept for what cannot wait, and for moving entries.
+    /// Segments reserved for records that cannot be deferred, and for moving entries.
     fn reserve(&self) -> usize {
         (self.segments_max / 8).clamp(1, limits::WAL_RESERVE_SEGMENTS_MAX)
     }
 
-    /// Only the reserve is left.
+    /// Whether only the reserve is left.
     pub(super) fn is_short(&self) -> bool {
         self.table.len() + self.reserve() >= self.segments_max
     }
 
-    /// Whether a group may add entries that can wait: as much as is still free may be its own.
+    /// Whether a group may add deferrable entries: its live bytes must be less than the free bytes.
     pub(super) fn may_grow(&self, group: GroupId) -> bool {
         let segments = self.segments_max.saturating_sub(self.reserve()) as u64;
         let free = (segments * self.usable_bytes).saturating_sub(self.table.live_bytes());
         !self.is_short() && self.table.live_bytes_of(group) < free
     }
 
-    /// What is done about the oldest segment. Entries are moved while that gains space: a few early, more
-    /// when the log gets full, and all of a segment's (a group may never take its snapshot) as long as an
-    /// eighth of what is in use is dead.
+    /// The treatment of the oldest segment. Entries are moved while that gains space: a few early,
+    /// more when the log gets full. All entries of a segment are moved (a group may never take its
+    /// snapshot) while an eighth of the used bytes is dead.
     pub(super) fn plan(&self) -> Plan {
         let (used, max) = (self.table.len(), self.segments_max);
         let live = match self.table.oldest() {

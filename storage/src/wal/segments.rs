@@ -1,4 +1,4 @@
-//! The log's files: which are in use and by whom, and the zero-filled ones kept ready.
+//! The log's files: the segments in use with their groups, and the zero-filled spares.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -12,9 +12,10 @@ use super::fill::{SpareError, fill};
 use crate::disk::{Disk, DiskFile, FileId};
 use crate::metrics;
 
-/// How long a writer without a segment waits before it looks again, and the least time between two tries to make one.
+/// The interval at which a writer without a segment checks again, and the minimum time between two
+/// attempts to make one.
 const RETRY: Duration = Duration::from_secs(1);
-/// After so many doublings the tries are as rare as they get: one in 32 seconds.
+/// The backoff doubles at most this often: then there is one attempt in 32 seconds.
 const RETRY_DOUBLINGS_MAX: u32 = 5;
 
 /// A file of the log.
@@ -26,7 +27,7 @@ pub(super) struct SegmentFile {
 }
 
 impl SegmentFile {
-    /// The open `file` that is named `path`.
+    /// The open `file` under the name `path`.
     pub(super) fn new(path: PathBuf, file: Arc<dyn DiskFile>) -> io::Result<Self> {
         let id = file.id()?;
         Ok(Self { path, file, id })
@@ -46,7 +47,7 @@ pub(super) struct Segment {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     segments: BTreeMap<u32, Segment>,
-    /// Live bytes by group, and of all of them.
+    /// Live bytes by group, and their sum.
     live: BTreeMap<GroupId, u64>,
     live_total: u64,
 }
@@ -107,7 +108,7 @@ impl Table {
         self.live.get(&group).copied().unwrap_or(0)
     }
 
-    /// The oldest segment with its live bytes, unless it is the one being written.
+    /// The oldest segment with its live bytes, unless it is also the newest.
     pub(super) fn oldest(&self) -> Option<(u32, u64)> {
         if self.segments.len() < 2 {
             return None;
@@ -126,7 +127,7 @@ impl Table {
             .collect()
     }
 
-    /// The generation from which on segments are needed: live, or being written.
+    /// The first needed generation: live, or being written.
     pub(super) fn needed_from(&self) -> Option<u32> {
         let active = self.segments.last_key_value().map(|(last, _)| *last);
         let live = self.segments.iter().find(|(_, s)| s.live_total > 0);
@@ -152,7 +153,7 @@ impl Table {
     }
 }
 
-/// Takes up to `bytes` of a group's; returns how many those were.
+/// Subtracts up to `bytes` from a group; returns the subtracted number.
 fn take(live: &mut BTreeMap<GroupId, u64>, group: GroupId, bytes: u64) -> u64 {
     let Some(of_group) = live.get_mut(&group) else {
         return 0;
@@ -165,12 +166,12 @@ fn take(live: &mut BTreeMap<GroupId, u64>, group: GroupId, bytes: u64) -> u64 {
     taken
 }
 
-/// Zero-filled segments kept ready, and the filling of more.
+/// Zero-filled spare segments, and the filling of more.
 #[derive(Debug)]
 pub(super) struct Spares {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    /// Which directory `dir` was when the log was opened.
+    /// The identity of `dir` when the log was opened.
     dir_id: FileId,
     segment_bytes: u64,
     state: Mutex<SpareState>,
@@ -184,12 +185,13 @@ struct SpareState {
     next_number: u64,
     /// The writer waits for a segment.
     urgent: bool,
-    /// Why the last spare could not be made or removed, and how many tries in a row failed.
+    /// The error of the last attempt to make or remove a spare, and the number of failures in a
+    /// row.
     refused: Option<(String, u32)>,
     stopped: bool,
 }
 
-/// What the filling thread does next.
+/// The next task of the filling thread.
 pub(super) enum Chore {
     Fill,
     Unlink(SegmentFile),
@@ -217,8 +219,8 @@ impl Spares {
         })
     }
 
-    /// Whether a file still has its name, in the directory that the log was opened in. Only a name that is
-    /// gone or another file's says no: a path that cannot be looked up says nothing.
+    /// Whether a file still has its name, in the directory that the log was opened in. `false` only
+    /// when the name is gone or belongs to another file; a failed lookup is no evidence.
     pub(super) fn is_in_place(&self, file: &SegmentFile) -> bool {
         match self.disk.id_of(&file.path) {
             Ok(id) => id == Some(file.id),
@@ -229,8 +231,8 @@ impl Spares {
         }
     }
 
-    /// A name is durable where it was made: a directory of the same name is another one.
-    /// One that cannot be looked up says nothing.
+    /// Checks that the directory was not replaced: a name is durable only in the directory where it
+    /// was created. A failed lookup is no evidence.
     fn check_dir(&self) -> io::Result<()> {
         match self.disk.id_of(&self.dir) {
             Ok(id) if id != Some(self.dir_id) => Err(removed(&self.dir)),
@@ -242,8 +244,8 @@ impl Spares {
         }
     }
 
-    /// Files that are not in use: kept for the next segment, or removed when there are enough. Once there are, none is
-    /// wanted that was refused before.
+    /// Takes files that are no longer in use: kept as spares, or removed when there are enough.
+    /// Once there are enough, an earlier failure is cleared.
     pub(super) fn give_back(&self, files: Vec<SegmentFile>) {
         let mut state = self.lock();
         for file in files {
@@ -270,8 +272,8 @@ impl Spares {
         file
     }
 
-    /// A segment, waiting for the filling thread for as long as the disk is full. `None` when the log is
-    /// dead, or closing and `give_up` has had enough attempts.
+    /// Takes a segment and waits for the filling thread while the disk is full. `None` when the log
+    /// has ended, or when it is closing and `give_up` ends the attempts.
     pub(super) fn take_waiting(&self, give_up: impl Fn(u32) -> bool) -> Option<SegmentFile> {
         let mut attempts = 0;
         loop {
@@ -292,14 +294,14 @@ impl Spares {
         }
     }
 
-    /// Waits for something to do. `room` tells whether the cap allows another file.
+    /// Waits for a task. `room` returns whether the limit allows another file.
     pub(super) fn next_chore(&self, room: impl Fn(usize) -> bool) -> Chore {
         let mut state = self.lock();
         loop {
             if state.stopped {
                 return Chore::Stop;
             }
-            // Before all else: a file that cannot be removed is in nobody's way.
+            // Urgent filling goes first: a file that cannot be removed must not delay it.
             let urgent = state.urgent && state.ready.is_empty();
             if !urgent && let Some(file) = state.retired.pop() {
                 return Chore::Unlink(file);
@@ -308,7 +310,7 @@ impl Spares {
             if short || urgent {
                 return Chore::Fill;
             }
-            // What was refused before is not wanted any more.
+            // No spare is needed any more: the earlier failure is cleared.
             state.refused = None;
             state = self
                 .changed
@@ -317,7 +319,8 @@ impl Spares {
         }
     }
 
-    /// Waits a while after a try that failed, the longer the more of them did: a second where the writer waits.
+    /// Waits after a failed attempt, longer after each failure in a row; one second while the
+    /// writer waits.
     pub(super) fn back_off(&self) {
         let mut state = self.lock();
         let tries = state.refused.as_ref().map_or(0, |(_, tries)| *tries);
@@ -332,7 +335,7 @@ impl Spares {
         }
     }
 
-    /// A spare could not be made or removed.
+    /// Records that a spare could not be made or removed.
     pub(super) fn note_refusal(&self, error: &io::Error) {
         let mut state = self.lock();
         let tries = state.refused.as_ref().map_or(0, |(_, tries)| *tries) + 1;
@@ -343,24 +346,24 @@ impl Spares {
         metrics::wal_spare_refused();
     }
 
-    /// A spare was made or removed.
+    /// Records that a spare was made or removed.
     pub(super) fn note_success(&self) {
         self.lock().refused = None;
     }
 
-    /// Why spares cannot be made; `None` while they can.
+    /// The reason why spares cannot be made; `None` while there is no failure.
     pub(super) fn refusal(&self) -> Option<String> {
         let state = self.lock();
         let (reason, _) = state.refused.as_ref()?;
         Some(format!("{reason}; {} are ready", state.ready.len()))
     }
 
-    /// What there is to do now, without waiting.
+    /// The next file to remove, without waiting.
     pub(super) fn chore_now(&self) -> Option<SegmentFile> {
         self.lock().retired.pop()
     }
 
-    /// Fills one more segment with zeros and keeps it ready.
+    /// Fills one more segment with zeros and adds it to the spares.
     pub(super) fn fill_one(&self) -> Result<(), SpareError> {
         let number = {
             let mut state = self.lock();
@@ -377,7 +380,7 @@ impl Spares {
         Ok(())
     }
 
-    /// Removes a file that is not in use; one that cannot be removed is tried again later.
+    /// Removes a file that is not in use; after a failure it is retried later.
     pub(super) fn unlink(&self, file: SegmentFile) -> Result<(), SpareError> {
         match self.disk.unlink(&file.path) {
             Ok(()) => {}
@@ -406,7 +409,7 @@ impl Spares {
     }
 }
 
-/// Why the log ends when its files were taken away under it.
+/// The error of a log whose files were removed or replaced while it was open.
 pub(super) fn removed(path: &Path) -> io::Error {
     io::Error::other(format!(
         "{path:?} was removed or replaced while this process writes there: what it acknowledged from here \

@@ -1,4 +1,4 @@
-//! What handles and writer share.
+//! State shared by handles and writer.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -17,7 +17,7 @@ use super::room::Room;
 use super::segments::{Chore, Spares, Table, removed};
 use super::{Done, OnFatal, WalConfig, lock};
 
-/// What handles and writer share.
+/// State shared by handles and writer.
 #[derive(Debug)]
 pub(super) struct Shared {
     pub(super) config: WalConfig,
@@ -71,7 +71,7 @@ impl Shared {
         }
     }
 
-    /// A record must fit into a fresh segment behind the checkpoint.
+    /// A record must fit into a new segment after the checkpoint.
     pub(super) fn check_len(&self, bytes: usize) -> io::Result<()> {
         let max = self.config.segment_bytes / 2;
         if frame::stride(bytes) as u64 > max {
@@ -91,7 +91,7 @@ impl Shared {
         }
     }
 
-    /// An I/O error after which the disk's contents are unknown.
+    /// Handles an I/O error after which the contents of the disk are unknown.
     pub(super) fn die(&self, error: &io::Error) {
         tracing::error!(%error, "the write-ahead log cannot go on");
         match self.on_fatal {
@@ -100,15 +100,15 @@ impl Shared {
         }
     }
 
-    /// Everything that waits and everything later fails.
+    /// Fails all waiting and later operations.
     pub(super) fn kill(&self, error: &io::Error) {
         self.dead.get_or_init(|| error.to_string());
         self.queue.close();
         self.spares.stop();
     }
 
-    /// Looks whether the segment that is written to still has its name, and ends the log where it has not: also a log that
-    /// nothing is written to notices that its files are gone.
+    /// Checks whether the segment that is written to still has its name, and ends the log
+    /// otherwise. Needed for a log without writes, which would not detect the loss of its files.
     pub(super) fn check_in_place(&self) {
         let newest = || self.table().newest();
         let Some((generation, file)) = newest() else {
@@ -117,7 +117,7 @@ impl Shared {
         if self.spares.is_in_place(&file) {
             return;
         }
-        // One that is not written to any more may be gone by now.
+        // A segment that is no longer written to may be gone by now.
         if newest().is_some_and(|(newest, _)| newest == generation) {
             let error = removed(&file.path);
             match self.queue.is_closing() {
@@ -127,7 +127,7 @@ impl Shared {
         }
     }
 
-    /// Publishes what is measured now and then.
+    /// Publishes the gauges that are measured periodically.
     pub(super) fn report(&self) {
         crate::metrics::wal_bytes(self.total_bytes());
         for (group, bytes) in self.table().pinned() {
@@ -136,18 +136,19 @@ impl Shared {
     }
 
     pub(super) fn total_bytes(&self) -> u64 {
-        // One lock after the other: the filling thread takes the table's under that of the spares.
+        // One lock after the other: the filling thread takes the table's lock while it holds that
+        // of the spares.
         let used = self.table().len();
         let ready = self.spares.ready();
         (used + ready) as u64 * self.config.segment_bytes
     }
 
-    /// Segments that may exist.
+    /// Maximum number of segments.
     pub(super) fn segments_max(&self) -> usize {
         usize::try_from(self.config.bytes_max / self.config.segment_bytes).unwrap_or(usize::MAX)
     }
 
-    /// What fills the log.
+    /// The fill level of the log.
     pub(super) fn room<'a>(&self, table: &'a Table) -> Room<'a> {
         Room {
             table,
@@ -171,7 +172,7 @@ impl Shared {
                     self.spares.note_refusal(&error);
                     self.spares.back_off();
                 }
-                // A spare is nothing that was acknowledged.
+                // A spare contains no acknowledged data.
                 Err(SpareError::Fatal(error)) if self.queue.is_closing() => {
                     return self.kill(&error);
                 }

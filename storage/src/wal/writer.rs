@@ -1,4 +1,5 @@
-//! The log's writer: takes what is queued, writes it as one batch, syncs, and only then tells anybody.
+//! The log's writer: takes the queue, writes it as one batch, syncs, and only then calls the
+//! callbacks.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -16,12 +17,12 @@ use super::segments::{SegmentFile, removed};
 use super::{Done, Record, Shared};
 use crate::metrics;
 
-/// How often a turn frees something while only the reserve is left; what is queued waits meanwhile.
+/// Reclamations per turn while only the reserve is left; queued operations wait meanwhile.
 const RECLAIMS_PER_TURN: u32 = 8;
-/// How often a closing log looks for a segment, a second apart, before it ends without one.
+/// Attempts of a closing log to get a segment, one second apart, before it ends without one.
 const CLOSING_ATTEMPTS: u32 = 5;
 
-/// Where the log goes on.
+/// The position of the next write.
 #[derive(Debug)]
 pub(super) struct Active {
     pub(super) file: SegmentFile,
@@ -32,7 +33,7 @@ pub(super) struct Active {
     pub(super) batch: u64,
 }
 
-/// What to do once the batch is durable.
+/// An effect of the batch that is applied once it is durable.
 enum Settled {
     Entries {
         cell: Arc<Cell>,
@@ -58,7 +59,7 @@ enum Settled {
         group: GroupId,
         freed: Freed,
     },
-    /// Segments below this generation may be used again.
+    /// Segments below this generation may be reused.
     Free(u32),
     Done(Done, u32),
 }
@@ -78,12 +79,12 @@ pub(super) struct Writer {
     hard: BTreeMap<GroupId, Hard>,
     committed: BTreeMap<GroupId, (Arc<Cell>, Bytes)>,
     settled: Vec<Settled>,
-    /// Entries in the cached tail, in the order in which they leave it.
+    /// Entries in the cached tail, in eviction order.
     cached: VecDeque<(Arc<Cell>, u64)>,
     /// Segments below this generation are recorded as free.
     pub(super) oldest: u32,
     filling: Filling,
-    /// The last turn freed something while only the reserve was left.
+    /// Whether the last turn freed something while only the reserve was left.
     gains: bool,
 }
 
@@ -125,7 +126,7 @@ impl Writer {
         self.filling = Filling::Background;
     }
 
-    /// Writes and syncs everything queued. `false` when the log has ended.
+    /// Writes and syncs the whole queue. `false` when the log has ended.
     pub(super) fn turn(&mut self, wait: Wait) -> bool {
         let taken = self.shared.queue.take(wait);
         let closing = taken.closing;
@@ -183,8 +184,8 @@ impl Writer {
         self.shared.room(&self.shared.table()).is_short()
     }
 
-    /// How the next turn begins: while only the reserve is left no further change may come, so the writer
-    /// goes on by itself as long as it gains space.
+    /// Whether the next turn waits for operations. While only the reserve is left, no further
+    /// change may arrive, so the writer continues by itself while it gains space.
     pub(super) fn next_wait(&self) -> Wait {
         match self.gains {
             true => Wait::Never,
@@ -243,7 +244,7 @@ impl Writer {
         let mut offsets = Vec::with_capacity(records.len());
         let mut start = first;
         for record in records {
-            // A batch ends here: what it holds of this append is settled with it.
+            // A batch ends here: its part of this append is settled with it.
             if self.must_flush(record.payload.len()) {
                 self.settle_later(cell, &mut start, &mut offsets);
             }
@@ -273,10 +274,10 @@ impl Writer {
         *first += entries;
     }
 
-    /// Committed positions ride with a batch; they are no reason for one.
+    /// Committed positions are written with a batch; they do not start one.
     fn encode_committed(&mut self) -> io::Result<()> {
         for (group, (cell, committed)) in std::mem::take(&mut self.committed) {
-            // A dropped group's cell is not the one in the map: nothing of it may come back.
+            // A dropped group's cell differs from the one in the map: none of its state may return.
             let current = self.shared.groups().get(&group).cloned();
             if !current.is_some_and(|current| Arc::ptr_eq(&current, &cell)) {
                 continue;
@@ -294,8 +295,8 @@ impl Writer {
         bytes > limits::WAL_BATCH_BYTES_MAX || bytes as u64 > room
     }
 
-    /// Adds a record to the batch, behind a flush or a change of segment if need be. Returns its offset
-    /// in the segment.
+    /// Adds a record to the batch, after a flush or a change of segment if necessary. Returns its
+    /// offset in the segment.
     pub(super) fn push(
         &mut self,
         kind: Kind,
@@ -325,7 +326,7 @@ impl Writer {
         }
     }
 
-    /// Writes the batch, syncs it, and tells everybody whose change was in it.
+    /// Writes the batch, syncs it, and calls the callbacks of its changes.
     pub(super) fn flush(&mut self) -> io::Result<()> {
         if !self.batch.is_empty() {
             let bytes = self.batch.finish();
@@ -334,7 +335,7 @@ impl Writer {
             let started = self.shared.clock.instant();
             self.active.file.file.sync_data()?;
             metrics::wal_batch(self.shared.clock.instant() - started, len);
-            // After the sync: a name that was there until now is there for the next start.
+            // Checked after the sync: a name that exists now is found by the next start.
             if !self.shared.spares.is_in_place(&self.active.file) {
                 let error = removed(&self.active.file.path);
                 if self.shared.queue.is_closing() {
@@ -414,7 +415,7 @@ impl Writer {
         }
     }
 
-    /// An entry written again; its new place counts once it is durable.
+    /// Registers a rewritten entry; its new position is used once it is durable.
     pub(super) fn moved(&mut self, cell: Arc<Cell>, index: u64, from: (u32, u32), to: u32) {
         self.settled.push(Settled::Moved {
             cell,
@@ -439,7 +440,8 @@ impl Writer {
         }
     }
 
-    /// Goes on in a fresh segment: header, durable, then a checkpoint of every group as its first batch.
+    /// Continues in a new segment: a durable header, then a checkpoint of every group as its first
+    /// batch.
     pub(super) fn next_segment(&mut self) -> io::Result<()> {
         let file = self.spare_in_place()?;
         let generation = self
@@ -490,7 +492,7 @@ impl Writer {
         Ok(())
     }
 
-    /// A segment that a restart will find.
+    /// A spare segment that still has its name, so that a restart finds it.
     fn spare_in_place(&self) -> io::Result<SegmentFile> {
         loop {
             let file = self.spare()?;
@@ -521,7 +523,7 @@ impl Writer {
             .ok_or_else(|| io::ErrorKind::StorageFull.into())
     }
 
-    /// What the filling thread does otherwise.
+    /// Removes superfluous files, in place of the filling thread.
     fn tidy(&self) -> io::Result<()> {
         while let Some(file) = self.shared.spares.chore_now() {
             self.shared.spares.unlink(file)?;
@@ -535,7 +537,7 @@ impl Writer {
         self.flush()
     }
 
-    /// The log has ended: tells everybody who still waits.
+    /// Ends the log: calls the callbacks of all waiting operations with an error.
     fn end(&mut self, left: VecDeque<Operation>, why: &io::Error) {
         let again = || io::Error::new(why.kind(), why.to_string());
         self.shared.spares.stop();
@@ -551,7 +553,7 @@ impl Writer {
     }
 }
 
-/// Starts the checksums of a segment.
+/// A random initial value for the checksums of a segment.
 fn salt() -> u32 {
     let [a, b, c, d, ..] = henge_runtime::random_bytes();
     u32::from_le_bytes([a, b, c, d])

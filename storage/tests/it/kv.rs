@@ -1,4 +1,4 @@
-//! One suite for every store, and the cases of believing one at start.
+//! One conformance suite for every store, and the decision at start whether a store is trusted.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -81,7 +81,7 @@ fn filled(dir: &Path) -> SledKv {
     kv
 }
 
-/// Leaves the marker of an earlier release, which names lengths only.
+/// Writes the marker of an earlier release, which has lengths only.
 fn mark_lengths(dir: &Path) {
     let files = fs::read_dir(dir.join("sled")).expect("lists");
     let files = files.map(|file| file.expect("an entry"));
@@ -111,7 +111,7 @@ fn a_clean_stop_is_believed_once() {
     let (trust, image) = reopened(dir.path());
     assert_eq!(trust, Trust::Clean);
     assert_eq!(image.expect("is there").meta, bytes("at 1"));
-    // That process was killed: it never said goodbye.
+    // The previous process was killed: it left no marker.
     let (trust, image) = reopened(dir.path());
     let reason = WipeReason::NoMarker;
     assert_eq!((trust, image), (Trust::Wiped { reason }, None));
@@ -129,8 +129,8 @@ fn a_damaged_marker_is_not_believed() {
     assert_eq!(reopened(dir.path()), (Trust::Wiped { reason }, None));
 }
 
-/// A power cut after a start that came behind a clean stop: the marker is gone for good, whatever
-/// happened to the store's files.
+/// A power cut after a start that followed a clean shutdown: the marker must be gone, independent
+/// of the store's files.
 #[test]
 fn a_marker_is_used_up_by_opening() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -152,8 +152,8 @@ fn files_other_than_the_markers_are_not_believed() {
     assert_eq!(reopened(dir.path()), (Trust::Wiped { reason }, None));
 }
 
-/// The marker named lengths only. Of 30 bits flipped in the files of a node that lay still, three led to a pair that could
-/// not be read: the shard stayed off that node over every restart, until it was killed.
+/// The marker had lengths only. Of 30 bits flipped in the files of an idle node, three led to an
+/// unreadable pair: the shard failed on that node after every restart, until the node was killed.
 #[test]
 fn every_flipped_bit_of_the_files_has_them_wiped() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -220,7 +220,7 @@ proptest! {
         let (sled, _) = SledKv::open(dir.path()).expect("opens");
         let memory = MemoryKv::new();
         for (at, commit) in commits.iter().enumerate() {
-            // One key comes once in a commit.
+            // A commit contains each key once.
             let commit: BTreeMap<_, _> = commit.iter().cloned().collect();
             let writes: Vec<_> = commit
                 .iter()

@@ -1,4 +1,4 @@
-//! Object stores, beside stock git where it is installed.
+//! Object stores, compared with stock git where it is installed.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use sha1::{Digest, Sha1};
 
 const NETWORK: NetworkId = NetworkId::from_bytes([0xab; 16]);
 
-/// A pack of no objects and its index: the smallest sound ones.
+/// A pack of no objects and its index: the smallest valid ones.
 fn empty_pack() -> (PackId, Vec<u8>, Vec<u8>) {
     let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
     let sum: [u8; 20] = Sha1::digest(&pack).into();
@@ -265,7 +265,7 @@ fn space_is_low_below_the_larger_mark() {
     assert!(low(0, 101));
 }
 
-/// Index and name of a pack that would hold these objects; the pack itself is not looked at.
+/// Index and name of a pack with these objects, without the pack itself.
 fn index_of(objects: &[[u8; 20]]) -> (PackId, Vec<u8>) {
     let mut sorted = objects.to_vec();
     sorted.sort_unstable();
@@ -313,7 +313,7 @@ fn a_pack_is_covered_when_others_list_all_its_objects() {
     assert!(uncovered(&all, &[even]).is_some());
     assert!(uncovered(&few, &[even]).is_some());
     assert!(uncovered(&few, &[nothing]).is_some());
-    // An index of which the end is gone covers nothing that it lost, and says so.
+    // A truncated index covers none of its missing objects, and is reported as broken.
     let (_, idx) = index_of(&(0..3000).map(object).collect::<Vec<_>>());
     store
         .install_pack(&NETWORK, &all, b"pack", &idx[..9000])

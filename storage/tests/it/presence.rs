@@ -1,4 +1,4 @@
-//! What counts as a pack that is there.
+//! The conditions under which a pack counts as present.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn empty_pack() -> (PackId, Vec<u8>, Vec<u8>) {
     (PackId::new(ObjectId::Sha1(sum)), pack, idx)
 }
 
-/// A pack whose two names existed counted as there: the empty and torn files that a power cut leaves were served from.
+/// A pack with both names counted as present: the empty and torn files of a power cut were served.
 #[test]
 fn a_name_alone_is_no_pack() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -10,7 +10,7 @@ use henge_types::GroupId;
 
 const GROUP: GroupId = GroupId::new(3);
 
-/// Reads `at N`.
+/// Parses `at N`.
 fn index_of(meta: &[u8]) -> Option<u64> {
     let text = std::str::from_utf8(meta).ok()?;
     text.strip_prefix("at ")?.parse().ok()
@@ -129,9 +129,9 @@ fn a_received_file_is_verified_before_it_counts() {
     assert_eq!(other.latest(GROUP).expect("looks"), Some(file));
 }
 
-/// A deposed leader's snapshot at 1386 was named, as the newest file, before the replica had refused it,
-/// and the replica's own at 2745 was removed. Its log began behind 2745: after kill -9 it never started
-/// again.
+/// A deposed leader's snapshot at 1386 was named, as the newest file, before the replica had
+/// refused it, and the replica's own at 2745 was removed. Its log began after 2745: after kill -9
+/// the replica never started again.
 #[test]
 fn a_received_one_replaces_nothing_until_named() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -176,7 +176,8 @@ fn the_latest_covers_most_whatever_its_number() {
     let old = fs::read(old.path).expect("reads");
     let own = dir.path().join("own");
     let kept = write(&open(&own), b"own", "at 2745");
-    // As a release left it that went by the numbers, and was killed before it removed the other.
+    // The state left by a release that ordered files by number and was killed before it removed the
+    // other one.
     fs::write(own.join("3/00000000000000000099.snap"), old).expect("writes");
     let store = open(&own);
     assert_eq!(store.latest(GROUP).expect("looks"), Some(kept));
@@ -188,8 +189,8 @@ fn the_latest_covers_most_whatever_its_number() {
     );
 }
 
-/// A snapshot was verified once in a process, and its log was let go: one that was damaged later was found by the next
-/// start only, and by then it was the only state that there was.
+/// A snapshot was verified once per process, and its log was purged. Later damage was found only by
+/// the next start, when the damaged file was the only copy of the state.
 #[test]
 fn damage_at_rest_is_found_and_replaced() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -217,7 +218,8 @@ fn damage_at_rest_is_found_and_replaced() {
     assert_eq!(store.damaged(GROUP), Some(latest.path), "gone");
 }
 
-/// What was found damaged at the start counts as well: until another one is named, only an older one may be there.
+/// Damage found at the start is reported too: until another snapshot is named, only an older one
+/// may exist.
 #[test]
 fn damage_found_at_a_start_is_known_until_replaced() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -230,7 +232,8 @@ fn damage_found_at_a_start_is_known_until_replaced() {
     assert_eq!(store.damaged(GROUP), None);
 }
 
-/// A damaged file beside an intact latest goes with the next snapshot, also where that covers no more.
+/// A damaged file beside an intact latest is removed with the next snapshot, even when that covers
+/// no more.
 #[test]
 fn damage_beside_the_latest_goes_with_the_next() {
     let dir = tempfile::tempdir().expect("a directory");

@@ -1,7 +1,8 @@
-//! A copied log is not taken for the one it was copied from.
+//! A copied log is detected.
 //!
-//! A data directory was copied while its node was stopped, the node went on for a while, and the copy took the place of
-//! the directory. The node voted and answered with a log that lacked what it had acknowledged since.
+//! A data directory was copied while its node was stopped. The node ran on for a while, and then
+//! the copy replaced the directory. The node voted and served with a log that lacked entries it had
+//! acknowledged since.
 
 use std::path::{Path, PathBuf};
 
@@ -16,7 +17,7 @@ use crate::wal_driver::{config, open};
 use crate::wal_ext4::Mount;
 
 const GROUP: GroupId = GroupId::new(1);
-/// Where a segment says which file it was written as.
+/// Offset of the origin mark in a segment.
 const MARK: u64 = 512;
 
 fn write(wal: &Wal, turn: impl FnOnce()) {
@@ -42,7 +43,7 @@ fn files(disk: &SimDisk) -> Vec<PathBuf> {
     disk.list(&config().dir).expect("lists")
 }
 
-/// Puts copies in the place of all files of the log.
+/// Replaces all files of the log with copies.
 fn copy(disk: &SimDisk) {
     for path in files(disk) {
         let old = disk.open(&path, OpenMode::Read).expect("opens");
@@ -147,7 +148,7 @@ fn origin_below(dir: &Path) -> FileOrigin {
     file.origin().expect("an origin")
 }
 
-/// A disk that is unplugged and attached elsewhere has another device number and is the same disk.
+/// A disk that is attached elsewhere has another device number and counts as the same disk.
 #[test]
 fn a_file_system_on_another_device_is_the_same() {
     let dir = tempfile::tempdir().expect("a folder");

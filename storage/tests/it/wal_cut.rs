@@ -14,7 +14,7 @@ const GROUP: GroupId = GroupId::new(1);
 /// One bad block cost the whole log, or all of its newest segment.
 #[test]
 fn a_damaged_log_is_read_up_to_the_damage() {
-    // Every record takes 48 + 1000 bytes, eleven lie in a segment.
+    // Every record takes 48 + 1000 bytes; a segment holds eleven.
     for (segment, at, last) in [(0, 5000, 0), (0, 9000, 4), (1, 9000, 15), (2, 6000, 23)] {
         let disk = SimDisk::new();
         let (wal, mut stepper) = open(&disk).expect("opens");

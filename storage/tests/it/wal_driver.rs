@@ -1,4 +1,4 @@
-//! Random work on a log beside a naive model of it.
+//! Random operations on a log, compared with a naive model of it.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use henge_storage::disk::sim::SimDisk;
 use henge_storage::wal::{Done, GroupLog, Purged, Record, Stepper, Wal, WalConfig, WalError};
 use henge_types::GroupId;
 
-/// Chance with a seed (splitmix64).
+/// Pseudo-random numbers (splitmix64).
 #[derive(Debug)]
 pub(crate) struct Dice(pub(crate) u64);
 
@@ -24,7 +24,7 @@ impl Dice {
     }
 }
 
-/// What a group's log should hold.
+/// The expected contents of a group's log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct ModelGroup {
     pub(crate) vote: Option<Bytes>,
@@ -42,7 +42,7 @@ impl ModelGroup {
 
 pub(crate) type Model = BTreeMap<GroupId, ModelGroup>;
 
-/// One step that the log takes as a whole or not at all.
+/// An atomic step of the log.
 #[derive(Debug, Clone)]
 pub(crate) enum Step {
     Entry(u64, Bytes),
@@ -85,20 +85,20 @@ pub(crate) fn open(disk: &SimDisk) -> Result<(Wal, Stepper), WalError> {
     Wal::open_stepped(disk.shared(), SystemClock::shared(), config())
 }
 
-/// A log, the model of it, and what it has not acknowledged.
+/// A log, its model, and the steps that are not acknowledged yet.
 pub(crate) struct Driver {
     pub(crate) wal: Wal,
     pub(crate) stepper: Stepper,
     runtime: tokio::runtime::Runtime,
-    /// With every step that was given to the log.
+    /// The model after every submitted step.
     pub(crate) ahead: Model,
-    /// With every acknowledged step.
+    /// The model after every acknowledged step.
     pub(crate) model: Model,
-    /// Steps not yet in `model`, in the order they were given.
+    /// Submitted steps that are not in `model` yet, in order.
     given: Vec<(GroupId, Step)>,
-    /// How many steps were taken out of `given`.
+    /// Number of steps taken out of `given`.
     taken: usize,
-    /// How many steps are acknowledged, of all that were ever given.
+    /// Number of acknowledged steps, of all steps ever submitted.
     acknowledged: Arc<Mutex<usize>>,
     counter: u64,
     changes_queued: u32,
@@ -124,12 +124,12 @@ impl Driver {
         })
     }
 
-    /// Gives the log one random change. `false` when the log is dead.
+    /// Submits one random change. `false` when the log is dead.
     pub(crate) fn change(&mut self, dice: &mut Dice) -> bool {
         let group = GroupId::new(u32::try_from(dice.roll(4)).expect("small"));
         self.counter += 1;
         self.changes_queued += 1;
-        // The queue holds 64 KiB: nobody but this turn makes room in it.
+        // The queue holds 64 KiB, and only this turn empties it.
         if self.changes_queued > 10 && !self.turn() {
             return false;
         }
@@ -175,7 +175,7 @@ impl Driver {
 
     fn append(&mut self, group: GroupId, state: &ModelGroup, dice: &mut Dice) -> bool {
         if !self.wal.may_grow(group) {
-            // What pins the log has to be purged.
+            // The group that pins the log must be purged.
             let asked = *self.wal.pressure().borrow();
             let group = asked.unwrap_or(group);
             let last = self.ahead.get(&group).map_or(0, ModelGroup::last);
@@ -249,8 +249,8 @@ impl Driver {
         }
     }
 
-    /// What a log read back after a cut must be one of: everything acknowledged and then a prefix of
-    /// what was given.
+    /// The valid states of a log after a cut: all acknowledged steps and then a prefix of the
+    /// submitted ones.
     pub(crate) fn possible(&mut self) -> Vec<Model> {
         self.take_acknowledged();
         let mut model = self.model.clone();
@@ -262,7 +262,7 @@ impl Driver {
         models
     }
 
-    /// Goes on with a log that was read back as `model`.
+    /// Continues with a log that was recovered as `model`.
     pub(crate) fn resume(self, wal: Wal, stepper: Stepper, model: Model) -> Self {
         let mut ahead = model.clone();
         for (group, state) in &mut ahead {
@@ -288,7 +288,7 @@ fn committed_index(committed: Option<&Bytes>) -> u64 {
     text.map_or(0, |text| text.parse().expect("a number"))
 }
 
-/// Reads everything out of a log.
+/// Reads the whole contents of a log.
 pub(crate) fn contents(wal: &Wal) -> Result<Model, String> {
     let mut model = Model::new();
     for group in wal.recovered_groups() {
@@ -331,7 +331,7 @@ pub(crate) fn contents(wal: &Wal) -> Result<Model, String> {
     Ok(model)
 }
 
-/// Whether two models hold the same, groups without anything aside.
+/// Whether two models are equal, ignoring empty groups.
 pub(crate) fn same(one: &Model, other: &Model) -> bool {
     let plain = |model: &Model| -> Model {
         model

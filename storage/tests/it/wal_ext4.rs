@@ -1,5 +1,5 @@
-//! The log on a real ext4 that loses power: a loop device, a process that appends and reports, and the
-//! shutdown ioctl, which drops everything that was not synced. Needs root and loop devices.
+//! The log on a real ext4 that loses power: a loop device, a process that appends and reports, and
+//! the shutdown ioctl, which discards all unsynced data. Needs root and loop devices.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -14,12 +14,12 @@ use henge_storage::wal::{Done, Record, Wal, WalConfig};
 use henge_types::GroupId;
 use rustix::ioctl::{Setter, opcode};
 
-/// Set for the process that writes: the log's directory.
+/// Environment variable of the writing process: the log's directory.
 const WRITER: &str = "HENGE_TEST_WAL_WRITER";
 const GROUPS: u32 = 4;
-/// Acknowledgements to wait for before the power goes.
+/// Acknowledgements to wait for before the power cut.
 const ACKNOWLEDGED: usize = 3000;
-/// No log flush: what is only in the journal's memory is lost too.
+/// No log flush: data in the journal's memory is lost too.
 const NO_LOG_FLUSH: u32 = 2;
 
 fn config(dir: &Path) -> WalConfig {
@@ -39,7 +39,7 @@ fn payload(group: GroupId, index: u64) -> Bytes {
     Bytes::from(format!("group {group} entry {index} ").repeat(10))
 }
 
-/// The process that writes: this test again, with a variable set. It ends by the power cut.
+/// The writing process: this test again, with the variable set. The power cut ends it.
 #[test]
 #[expect(
     clippy::disallowed_methods,
@@ -64,7 +64,7 @@ fn writer_process() {
                 index,
                 payload: payload(group, index),
             };
-            // Written straight to the pipe: what is acknowledged is out before the next batch.
+            // Written straight to the pipe: an acknowledgement is out before the next batch.
             let done: Done = Box::new(move |result| {
                 let line = format!("\nack {group} {index} {}\n", result.is_ok());
                 if std::io::stderr().write_all(line.as_bytes()).is_err() {
@@ -138,7 +138,8 @@ impl Mount {
     pub(crate) fn attach_elsewhere(&mut self, dir: &Path) -> Result<(), String> {
         self.unmount()?;
         let image = dir.join("image");
-        // The first device stays attached to an empty file, so that the second one gets another number.
+        // The first device stays attached to an empty file, so that the second one gets another
+        // number.
         run("losetup", &["-d", &self.device])?;
         let empty = dir.join("empty");
         let file = File::create(&empty).map_err(|error| error.to_string())?;
@@ -200,7 +201,7 @@ fn writer(dir: &Path) -> Child {
         .expect("starts")
 }
 
-/// The last acknowledged entry per group, of a process whose power goes in the middle.
+/// The last acknowledged entry per group of a process that a power cut interrupts.
 fn write_and_cut(mount: &Mount, dir: &Path) -> BTreeMap<u32, u64> {
     let mut child = writer(dir);
     let output = BufReader::new(child.stderr.take().expect("a pipe"));
@@ -223,7 +224,7 @@ fn write_and_cut(mount: &Mount, dir: &Path) -> BTreeMap<u32, u64> {
             mount.cut().expect("cuts");
         }
     }
-    // Its first failed sync ended the process.
+    // The first failed sync ended the process.
     let status = child.wait().expect("ends");
     assert!(!status.success());
     assert!(count >= ACKNOWLEDGED, "only {count} acknowledgements");

@@ -1,4 +1,4 @@
-//! The log and its disk: damage, full disks, failing syncs, and the cap.
+//! Faults of the log's disk: damage, full disks, failing syncs, and the size limit.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,9 +16,9 @@ use crate::wal_driver::{config, open};
 
 const ONE: GroupId = GroupId::new(1);
 const TWO: GroupId = GroupId::new(2);
-/// How long something that must happen may take on a busy machine.
+/// Deadline for expected events on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Where the first record of a segment is.
+/// Offset of a segment's first record.
 const FIRST_RECORD: u64 = 4096;
 
 fn ignore() -> Done {
@@ -62,7 +62,7 @@ fn purge(wal: &Wal, group: GroupId, index: u64, done: Done) {
     block(wal.purge(group, upto, done)).expect("is queued");
 }
 
-/// Entries 1..=count, each in a batch of its own; the process then dies.
+/// Writes entries 1..=count, each in a batch of its own; the process then ends without a close.
 fn written(disk: &SimDisk, count: u64, bytes: usize) {
     let (wal, mut stepper) = open(disk).expect("opens");
     for index in 1..=count {
@@ -130,7 +130,7 @@ fn a_damaged_or_missing_segment_is_lost_acknowledged_data() {
     }
 }
 
-/// A payload that looks like a record of a later batch must not pass for one, wherever it lies.
+/// A payload that looks like a record of a later batch must not be read as one, at any offset.
 #[test]
 fn a_payload_cannot_pose_as_a_record() {
     let disk = SimDisk::new();
@@ -152,7 +152,7 @@ fn a_payload_cannot_pose_as_a_record() {
     block(wal.append(ONE, vec![posing], ignore())).expect("appends");
     assert!(stepper.turn());
     drop((wal, stepper));
-    // The last batch is torn in its head: its payload is what the search for later records sees.
+    // The last batch is torn in its header: the search for later records meets its payload.
     disk.flip(&path, FIRST_RECORD + 152 + 40);
     let (wal, _stepper) = open(&disk).expect("a torn tail, nothing else");
     assert_eq!(wal.group(ONE).last_index, Some(1));
@@ -183,12 +183,12 @@ fn a_full_disk_stops_appends_only_when_the_spares_are_used_and_only_until_there_
     let disk = SimDisk::new();
     let wal = Wal::open_with(disk.shared(), SystemClock::shared(), config(), OnFatal::Die)
         .expect("opens");
-    // One in use, two spare.
+    // One segment in use, two spares.
     wait(|| wal.total_bytes() == 3 * 16 * 1024);
     disk.set_capacity(0);
     let mut index = 0;
     let mut waiting = Vec::new();
-    // 30 KiB fit into the spares that are there.
+    // 30 KiB fit into the existing spares.
     while index < 30 {
         index += 1;
         let (done, result) = told();
@@ -210,8 +210,8 @@ fn a_full_disk_stops_appends_only_when_the_spares_are_used_and_only_until_there_
     wal.close().expect("closes");
 }
 
-/// Counting segments held the lock of those in use while it asked for that of the spares; the filling thread takes them
-/// the other way round. The log stood still for ever.
+/// Counting segments held the lock of the used segments while it waited for that of the spares; the
+/// filling thread takes them in the other order. The log deadlocked.
 #[test]
 fn the_size_may_be_asked_for_while_segments_are_filled() {
     let disk = SimDisk::new();
@@ -275,8 +275,9 @@ fn a_slow_group_does_not_keep_the_log_from_being_freed() {
     assert_eq!(wal.pinned_bytes()[&TWO], 548);
 }
 
-/// An append that failed at the cap was taken for a dead disk: openraft ended the group, and six of a
-/// node's nine groups were gone, the meta group among them, until the process was started again.
+/// An append that failed at the size limit was treated as a dead disk: openraft ended the group,
+/// and six of a node's nine groups were lost, the meta group among them, until the process was
+/// restarted.
 #[test]
 fn an_append_never_fails_for_want_of_space() {
     let disk = SimDisk::new();
@@ -292,7 +293,8 @@ fn an_append_never_fails_for_want_of_space() {
     }
     assert!(wal.may_grow(TWO), "another group has room");
     append(&wal, TWO, 1, 1000).expect("appends");
-    // What was on its way when the log got full, and what cannot wait, is taken all the same.
+    // Operations in flight when the log got full, and records that cannot be deferred, are still
+    // accepted.
     while *pressure.borrow() != Some(ONE) {
         index += 1;
         append(&wal, ONE, index, 1000).expect("appends");
@@ -311,8 +313,8 @@ fn an_append_never_fails_for_want_of_space() {
     assert_eq!(*pressure.borrow(), None);
 }
 
-/// One group whose folder could not be written took no snapshot. It filled the log, and with the log full
-/// no group of the node went on.
+/// One group whose directory was not writable took no snapshot. It filled the log, and with a full
+/// log no group of the node made progress.
 #[test]
 fn a_group_without_snapshots_leaves_half_of_the_log() {
     let disk = SimDisk::new();
@@ -327,7 +329,7 @@ fn a_group_without_snapshots_leaves_half_of_the_log() {
         wal.pinned_bytes()[&ONE] * 2 >= config().bytes_max / 2,
         "a good part"
     );
-    // Ten times the whole log of another group, which takes its snapshots.
+    // Ten times the size of the whole log for another group, which takes its snapshots.
     for index in 1..=10 * config().bytes_max / 1000 {
         assert!(wal.may_grow(TWO), "entry {index}");
         append(&wal, TWO, index, 1000).expect("appends");
@@ -480,7 +482,7 @@ fn a_dropped_group_is_forgotten_and_can_begin_again() {
     assert_eq!(wal.read(ONE, 7..=7, 1).expect("reads"), vec![record(7, 20)]);
 }
 
-/// A segment that was cut to nothing counted as one that was never used: the node started with an empty log and voted.
+/// A segment truncated to nothing counted as unused: the node started with an empty log and voted.
 #[test]
 fn a_cut_segment_is_no_unused_one() {
     let disk = SimDisk::new();
@@ -506,7 +508,7 @@ fn a_cut_segment_is_no_unused_one() {
     }
 }
 
-/// The length of a segment is its own: another configuration is no damage.
+/// Each segment records its own length: another configuration is no damage.
 #[test]
 fn shorter_segments_of_another_configuration_are_whole() {
     let disk = SimDisk::new();

@@ -1,4 +1,5 @@
-//! Random work on the log beside a naive model, with clean closes and kills, on a disk that never fails.
+//! Random operations on the log, compared with a naive model, with clean closes and kills, on a
+//! disk that never fails.
 
 use henge_storage::disk::sim::SimDisk;
 use henge_types::GroupId;
@@ -25,7 +26,7 @@ proptest! {
                     in_memory(&driver)?;
                 }
             }
-            // What is given is readable at once, acknowledged or not.
+            // Submitted entries are readable at once, acknowledged or not.
             let found = contents(&driver.wal).map_err(TestCaseError::fail)?;
             prop_assert!(same(&found, &driver.ahead));
             if clean {
@@ -45,7 +46,7 @@ proptest! {
     }
 }
 
-/// The figures kept in memory, after everything given was acknowledged.
+/// The counters in memory, after all submitted steps were acknowledged.
 fn in_memory(driver: &Driver) -> Result<(), TestCaseError> {
     let model: &Model = &driver.model;
     for (group, state) in model {

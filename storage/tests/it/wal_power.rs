@@ -1,5 +1,5 @@
-//! The log on a disk that loses power: whatever was acknowledged is there, whatever was truncated does
-//! not come back, and what is there is a prefix of what was given.
+//! The log on a disk that loses power: every acknowledged entry is present, no truncated entry
+//! returns, and the contents are a prefix of the submitted steps.
 
 use henge_storage::disk::sim::SimDisk;
 use henge_storage::wal::WalError;
@@ -8,7 +8,7 @@ use crate::wal_driver::{Dice, Driver, Model, contents, open, same};
 
 const CRASHES: u64 = 6;
 
-/// One life after another on one disk, each cut somewhere. `Err` says what was lost.
+/// Several lives on one disk, each cut at a random point. `Err` names the loss.
 fn run(seed: u64, mutant: bool) -> Result<u64, String> {
     let mut dice = Dice(seed);
     let disk = SimDisk::new();
@@ -43,7 +43,7 @@ fn run(seed: u64, mutant: bool) -> Result<u64, String> {
     Ok(cuts)
 }
 
-/// The power goes, or only the process.
+/// Cuts the power, or kills only the process.
 fn end(disk: &SimDisk, dice: &mut Dice) {
     if dice.roll(3) == 0 {
         disk.restart();
@@ -80,7 +80,7 @@ fn live(driver: &mut Driver, dice: &mut Dice, changes: u64) {
     }
 }
 
-/// Opens the log, sometimes losing power in the middle of that too.
+/// Opens the log; sometimes the power fails during the opening too.
 fn reopen(
     disk: &SimDisk,
     dice: &mut Dice,
@@ -118,7 +118,7 @@ fn no_power_cut_loses_what_was_acknowledged() {
     );
 }
 
-/// The mutant: a log whose syncs do nothing. The same test must notice.
+/// The mutant: a log whose syncs have no effect. The same test must detect it.
 #[test]
 fn a_log_that_does_not_sync_is_caught() {
     let caught = (0..20).filter(|seed| run(*seed, true).is_err()).count();

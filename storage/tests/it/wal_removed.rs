@@ -1,7 +1,8 @@
-//! The log's files are taken away under the process that writes them.
+//! The log's files are removed while the process writes them.
 //!
-//! A data directory was removed while its node ran. The open files went on taking writes and syncs, so the
-//! node went on acknowledging, for 18 s: nothing of that was there at the next start.
+//! A data directory was removed while its node ran. The open files continued to accept writes and
+//! syncs, so the node acknowledged entries for another 18 s: none of them existed at the next
+//! start.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -20,14 +21,14 @@ use crate::wal_driver::open;
 use crate::wal_faults::{append, block, files, record, told};
 
 const GROUP: GroupId = GroupId::new(1);
-/// Set for the process that writes: the log's directory.
+/// Environment variable of the writing process: the log's directory.
 const WRITER: &str = "HENGE_TEST_WAL_REMOVED_WRITER";
-/// Where a segment's header has its generation.
+/// Offset of the generation in a segment's header.
 const GENERATION_AT: u64 = 16;
-/// The signal of `abort`.
+/// The number of the signal of `abort`.
 const SIGABRT: i32 = 6;
 
-/// An entry written after `fault` is not acknowledged, and neither is anything later.
+/// Asserts that an entry written after `fault` is not acknowledged, nor any later one.
 fn assert_ends(fault: impl FnOnce(&SimDisk)) {
     let disk = SimDisk::new();
     let (wal, mut stepper) = open(&disk).expect("opens");
@@ -64,7 +65,7 @@ fn a_removed_open_segment_ends_the_log() {
     });
 }
 
-/// A node whose directory was gone, and that nobody wrote to, said that it was ready for 40 s.
+/// An idle node whose directory was gone reported ready for 40 s.
 #[test]
 fn a_log_at_rest_notices_that_it_was_removed() {
     let disk = SimDisk::new();
@@ -80,7 +81,7 @@ fn a_log_at_rest_notices_that_it_was_removed() {
     assert!(error.to_string().contains("removed or replaced"), "{error}");
 }
 
-/// The generation in a segment's header, as `docs/formats.md` has it.
+/// The generation in a segment's header; offset as in `docs/formats.md`.
 fn generation(disk: &SimDisk, path: &Path) -> u64 {
     let file = disk.open(path, OpenMode::Read).expect("opens");
     let mut bytes = [0; 8];
@@ -88,12 +89,12 @@ fn generation(disk: &SimDisk, path: &Path) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Not the open segment: nothing acknowledged lies in it.
+/// A spare segment, not the open one: it contains no acknowledged data.
 #[test]
 fn a_removed_spare_is_not_used() {
     let disk = SimDisk::new();
     let (wal, mut stepper) = open(&disk).expect("opens");
-    // Filling, freeing: a used segment becomes a spare.
+    // Fills and frees segments, so that a used segment becomes a spare.
     for index in 1..=40 {
         append(&wal, GROUP, index, 1000).expect("is queued");
         assert!(stepper.turn());
@@ -133,7 +134,7 @@ fn open_os(dir: &Path) -> Wal {
     Wal::open(OsDisk::shared(), SystemClock::shared(), config).expect("opens")
 }
 
-/// The process that writes: this test again, with a variable set. It ends by itself, or the test fails.
+/// The writing process: this test again, with the variable set. It must end by itself.
 #[test]
 #[expect(
     clippy::disallowed_methods,

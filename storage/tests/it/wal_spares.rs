@@ -1,7 +1,7 @@
 //! Spare segments that cannot be made, for other reasons than a full disk.
 //!
-//! No file descriptor was left, or a quota was reached, when the log made its next spare. The process ended, although the
-//! segments that it had would have lasted for 128 MiB.
+//! No file descriptor was left, or a quota was reached, when the log made its next spare. The
+//! process ended, although its existing segments had room for another 128 MiB.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use crate::wal_faults::{block, record, told, wait};
 const GROUP: GroupId = GroupId::new(1);
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What of the making of a file fails.
+/// The failing step of the creation of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
     Open,
@@ -30,7 +30,7 @@ enum Step {
     SyncDir,
 }
 
-/// A disk that refuses one step of making files, while it is told to.
+/// A disk that refuses one step of file creation while `error` is set.
 #[derive(Debug, Clone)]
 struct Refusing {
     disk: SimDisk,
@@ -123,7 +123,7 @@ fn a_spare_that_cannot_be_made_ends_nothing() {
     ] {
         let (wal, disk) = open(step);
         disk.error.store(error.raw_os_error(), Ordering::Relaxed);
-        // 30 KiB fit into the spares that are there.
+        // 30 KiB fit into the existing spares.
         for index in 1..=30 {
             let told = append(&wal, index).recv_timeout(DEADLINE);
             told.expect("is told").expect("is durable");
@@ -149,8 +149,9 @@ fn a_spare_that_cannot_be_made_ends_nothing() {
     }
 }
 
-/// Spares were refused while a disk was full, and then the log gave back segments of its own. Nothing was wanted any more,
-/// so nothing was tried again, and the node called itself degraded for as long as the next segment took to fill.
+/// Spares were refused while a disk was full, and then the log freed segments of its own. No spare
+/// was needed any more, so there was no further attempt, and the node reported degraded until the
+/// next segment was full.
 #[test]
 fn a_segment_that_comes_back_ends_the_refusal() {
     let (wal, disk) = open(Step::Open);
@@ -169,7 +170,7 @@ fn a_segment_that_comes_back_ends_the_refusal() {
     block(wal.purge(GROUP, upto, done)).expect("is queued");
     let purged = purged.recv_timeout(DEADLINE);
     purged.expect("is told").expect("is durable");
-    // The log looks for what it can give back whenever it is written to.
+    // The log looks for segments to free on every write.
     for index in 31..=33 {
         let told = append(&wal, index).recv_timeout(DEADLINE);
         told.expect("is told").expect("is durable");
@@ -178,7 +179,8 @@ fn a_segment_that_comes_back_ends_the_refusal() {
     wal.close().expect("closes");
 }
 
-/// What a failed sync leaves on the disk is not known, also of a directory of spares.
+/// After a failed sync the contents of the disk are unknown. This applies to a directory of spares
+/// too.
 #[test]
 fn a_failed_sync_of_the_directory_ends_the_log() {
     let (wal, disk) = open(Step::SyncDir);

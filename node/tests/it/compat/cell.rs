@@ -1,4 +1,4 @@
-//! What is tried with every client and server.
+//! The operations that are tested with every client and server.
 
 use std::path::{Path, PathBuf};
 
@@ -6,16 +6,16 @@ use super::client::{Client, Push, git_command, run};
 use super::narrow::Narrow;
 use super::server::Server;
 
-/// Branches of the repository with many.
+/// Branches of the repository with many refs.
 const MANY_REFS: usize = 10_000;
 /// Its name.
 const MANY: &str = "many-refs";
-/// Who pushes at the same time.
+/// Concurrent pushers.
 const PUSHERS: usize = 16;
-/// What a client gets to see of an answer that breaks off.
+/// Bytes of a response that reach the client before it is cut off.
 const INTERRUPTED_BYTES: u64 = 300_000;
 
-/// What a cell asks of a client that not every one has.
+/// The feature of a client that a cell needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Plain,
@@ -29,7 +29,7 @@ pub(super) enum Kind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Outcome {
     Works,
-    /// With the reason.
+    /// The reason why the client lacks the feature.
     NotApplicable(&'static str),
 }
 
@@ -66,7 +66,7 @@ pub(super) const CELLS: &[Cell] = &[
     cell("SHA-256 repository", Kind::Sha256, sha256),
 ];
 
-/// A repository of a cell's own, and room beside it.
+/// A repository of a cell's own, and a folder beside it.
 pub(super) struct Place<'a> {
     pub(super) server: &'a Server,
     pub(super) client: &'a Client,
@@ -78,7 +78,8 @@ pub(super) fn ok(is_ok: bool, else_say: impl FnOnce() -> String) -> Result<(), S
     if is_ok { Ok(()) } else { Err(else_say()) }
 }
 
-/// In memory where there is such a place: some clients write ten thousand refs as so many files, and sync each.
+/// A folder, in memory if possible: some clients write ten thousand refs as so many files, and sync
+/// each.
 fn room() -> std::io::Result<tempfile::TempDir> {
     tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir())
 }
@@ -145,13 +146,13 @@ impl<'a> Place<'a> {
         Ok(seed)
     }
 
-    /// By stock git, through another node than the client's.
+    /// Pushes with stock git, through another node than the client's.
     fn seed_push(&self, seed: &Path, refs: &[&str]) -> Result<(), String> {
         let url = self.server.other_url(&self.repo);
         git(seed, &[&["push", "-q", &url][..], refs].concat()).map(drop)
     }
 
-    /// The value of a ref as another node shows it.
+    /// The value of a ref, read through another node.
     fn tip(&self, name: &str) -> Result<String, String> {
         let url = self.server.other_url(&self.repo);
         let listed = git(self.dir.path(), &["ls-remote", &url, name])?;
@@ -178,7 +179,7 @@ fn clone_empty(place: &Place<'_>) -> Done {
     let clone = place.cloned(None)?;
     let unborn = git(&clone, &["rev-parse", "-q", "--verify", "HEAD"]).is_err();
     ok(unborn, || "the clone has commits".to_owned())?;
-    // It is good for a first push.
+    // The clone can make a first push.
     let tip = commit(&clone, "first")?;
     git(&clone, &["branch", "-q", "-M", "main"])?;
     match place.client.lacks(Kind::Push) {
@@ -211,7 +212,7 @@ fn clone(place: &Place<'_>) -> Done {
 fn fetch(place: &Place<'_>) -> Done {
     let seed = place.seeded()?;
     let clone = place.cloned(None)?;
-    // Something of its own that the server does not know.
+    // A commit that the server does not have.
     commit(&clone, "own")?;
     for text in ["four", "five"] {
         let tip = commit(&seed, text)?;
@@ -221,7 +222,7 @@ fn fetch(place: &Place<'_>) -> Done {
         equal("origin/main", &found, &tip)?;
         fsck(&clone)?;
     }
-    // Nothing new is no error.
+    // A fetch without news is no error.
     place.client.fetch(&clone)?;
     Ok(Outcome::Works)
 }
@@ -264,7 +265,7 @@ fn partial(place: &Place<'_>) -> Done {
     ok(missing == 2, || {
         format!("{missing} objects are left out, not 2")
     })?;
-    // Two contents of file.txt, one after the other.
+    // Two versions of file.txt, one after the other.
     for (spec, text) in [("HEAD~1:file.txt", "two"), ("HEAD~2:file.txt", "one")] {
         let mut show = git_command(&crate::gits::gits()[0], &clone);
         show.args(["show", spec]);
@@ -344,7 +345,7 @@ fn push_atomic(place: &Place<'_>) -> Done {
     place.push(&seed, Push::Atomic, &both)?;
     equal("a", &place.tip("refs/heads/a")?, &tip)?;
     equal("b", &place.tip("refs/heads/b")?, &tip)?;
-    // A ref below another one cannot be made, so the other is not made either.
+    // A ref below `a` cannot be created, so `c` is not created either.
     let one_wrong = [
         "refs/heads/main:refs/heads/c",
         "refs/heads/main:refs/heads/a/below",
@@ -375,7 +376,7 @@ fn push_stale(place: &Place<'_>) -> Done {
     Ok(Outcome::Works)
 }
 
-/// A repository with many branches, the same for all clients.
+/// A repository with many branches, shared by all clients.
 fn many_refs(place: &Place<'_>) -> Result<String, String> {
     let server = place.server;
     server
@@ -385,7 +386,7 @@ fn many_refs(place: &Place<'_>) -> Result<String, String> {
     Ok(server.url(MANY))
 }
 
-/// By hand: stock git takes minutes to work out a push of so many refs.
+/// The push is built by hand: stock git takes minutes for so many refs.
 fn make_many_refs(place: &Place<'_>) -> Result<(), String> {
     let server = place.server;
     server.create(MANY)?;
@@ -499,7 +500,7 @@ fn interrupted(place: &Place<'_>) -> Done {
     Ok(Outcome::Works)
 }
 
-/// Each to a branch of their own, and all to the same one, through all nodes.
+/// Each pusher pushes to its own branch and to one that all share, through two nodes.
 fn many_pushers(place: &Place<'_>) -> Done {
     place.seeded()?;
     let push = |number: usize| -> Result<(String, bool), String> {
@@ -534,7 +535,8 @@ fn many_pushers(place: &Place<'_>) -> Done {
             winners.push(tip);
         }
     }
-    // A tree that was cloned after somebody had won builds on that: it may win as well. The last one stands.
+    // A tree that was cloned after a first win builds on that commit: it may win as well. The last
+    // winner stands.
     let main = place.tip("refs/heads/main")?;
     ok(winners.contains(&main), || format!("nobody pushed {main}"))?;
     git(place.dir.path(), &["clone", "-q", &place.url(), "check"])?;
@@ -546,7 +548,7 @@ fn many_pushers(place: &Place<'_>) -> Done {
     Ok(Outcome::Works)
 }
 
-/// A repository whose objects are named by SHA-256, and a client's that are not.
+/// A repository with SHA-256 objects, and a push from one with SHA-1 objects.
 fn sha256(place: &Place<'_>) -> Done {
     place.server.create_of(&place.repo, "sha256")?;
     let format = ["rev-parse", "--show-object-format"];
@@ -585,7 +587,7 @@ fn sha256(place: &Place<'_>) -> Done {
     equal("new", &place.tip("refs/heads/new")?, &new)?;
     place.push(&seed, Push::Plain, &[":refs/heads/new"])?;
     equal("new", &place.tip("refs/heads/new")?, "absent")?;
-    // Objects of the other format are refused, and nothing comes of them.
+    // Objects of the other format are refused and change nothing.
     git(place.dir.path(), &["init", "-q", "other"])?;
     let other = place.path("other");
     commit(&other, "one")?;

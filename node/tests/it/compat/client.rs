@@ -1,4 +1,4 @@
-//! The clients: how each is told to do one thing over the network. What happens locally is stock git's part.
+//! The clients: the command of each for every network operation. Stock git does the local steps.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,11 +8,11 @@ use super::page::{
     DULWICH_SHA256, GIX_PUSH, ISOMORPHIC_ATOMIC, JGIT_SHALLOW, LIBGIT2_ATOMIC, PARTIAL, SHA1_ONLY,
 };
 
-/// Where the files of the clients are, below the crate.
+/// The folder of the clients' files, below the crate.
 const DRIVERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/compat");
-/// Where those are installed that do not come with the system.
+/// The folder of the clients that do not come with the system.
 const INSTALLED: &str = concat!(env!("CARGO_TARGET_TMPDIR"), "/compat");
-/// What JGit's command line is made of in Debian; its own script forgets one of them.
+/// The jars of JGit's command line in Debian; its own script lacks one of them.
 const JGIT_JARS: &[&str] = &[
     "org.eclipse.jgit.pgm",
     "org.eclipse.jgit",
@@ -43,7 +43,7 @@ enum Program {
     Jgit,
 }
 
-/// What a push is besides its refspecs.
+/// The kind of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Push {
     Plain,
@@ -51,27 +51,28 @@ pub(super) enum Push {
     Atomic,
 }
 
-/// A client that is on this machine.
+/// A client on this machine.
 pub(super) struct Client {
     program: Program,
     version: String,
-    /// JGit's home: it takes no password from a URL, but from a file there.
+    /// JGit's home: it reads a password from a file there, not from a URL.
     home: tempfile::TempDir,
 }
 
-/// Those that are here, and whether that is all of them.
+/// The clients on this machine, and whether those are all.
 pub(super) struct Found {
     pub(super) clients: Vec<Client>,
     pub(super) is_complete: bool,
 }
 
-/// Every client of this machine. One that is missing is said loudly; where everything is to be checked, it is an error.
+/// Every client of this machine. A missing one is printed; with `CI` or `HENGE_TESTS_ALL` set it is
+/// an error.
 pub(super) fn all() -> Found {
     let must_have_all =
         std::env::var_os("CI").is_some() || std::env::var_os("HENGE_TESTS_ALL").is_some();
     let mut missing = Vec::new();
     let gits = crate::gits::gits();
-    // A machine may well have one git only: its other clients are still all there.
+    // A machine may have one git only; then the set is incomplete without an error.
     let mut is_complete = gits.len() > 1;
     let mut programs: Vec<_> = gits.into_iter().map(Program::Git).collect();
     let installed = Command::new("bash")
@@ -134,7 +135,7 @@ fn version(program: &Program) -> Result<String, String> {
     Ok(version.to_owned())
 }
 
-/// A git with nobody's configuration but ours.
+/// A git without the machine's and the user's configuration.
 pub(super) fn git_command(program: &Path, home: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program);
     for setting in [
@@ -222,7 +223,7 @@ impl Client {
         base(&self.program, dir, self.home.path())
     }
 
-    /// Tells it the password of the server at `url`, where it does not take it from there.
+    /// Stores the password of the server at `url`, for a client that does not read it from there.
     pub(super) fn learn(&self, url: &str) -> Result<(), String> {
         let account = url
             .split("://")
@@ -237,7 +238,7 @@ impl Client {
         std::fs::write(self.home.path().join(".netrc"), text).map_err(|error| error.to_string())
     }
 
-    /// Why it cannot push to a SHA-256 repository, though it fetches from one.
+    /// The reason why it cannot push to a SHA-256 repository, though it fetches from one.
     pub(super) const fn lacks_sha256_pushes(&self) -> Option<&'static str> {
         match self.program {
             Program::Git(_) => None,
@@ -247,7 +248,7 @@ impl Client {
         }
     }
 
-    /// Its name as part of a repository's.
+    /// Its name as a part of a repository's name.
     pub(super) fn slug(&self) -> String {
         let keep = |letter: char| {
             if letter.is_ascii_alphanumeric() {
@@ -261,7 +262,7 @@ impl Client {
         label.chars().map(keep).collect()
     }
 
-    /// What it cannot do.
+    /// The reason why it lacks a feature.
     pub(super) fn lacks(&self, kind: Kind) -> Option<&'static str> {
         match (&self.program, kind) {
             (Program::Git(_), _) => None,
@@ -313,7 +314,7 @@ impl Client {
         run(self.clone_command(dir, url, to, depth)).map(drop)
     }
 
-    /// Everything new from `origin`.
+    /// Fetches everything new from `origin`.
     pub(super) fn fetch(&self, repo: &Path) -> Result<(), String> {
         let mut command = self.command(repo);
         match self.program {
@@ -326,7 +327,7 @@ impl Client {
         run(command).map(drop)
     }
 
-    /// History of this depth from `origin`.
+    /// Fetches history of this depth from `origin`.
     pub(super) fn deepen(&self, repo: &Path, depth: u32) -> Result<(), String> {
         let mut command = self.command(repo);
         let depth = depth.to_string();
@@ -341,7 +342,8 @@ impl Client {
         run(command).map(drop)
     }
 
-    /// What it said; a client that says of a refusal that all went well is not believed by anybody anyway.
+    /// Pushes and returns the client's output. The outcome is checked at the server: a client may
+    /// report success for a refusal.
     pub(super) fn push(
         &self,
         repo: &Path,
@@ -371,7 +373,7 @@ impl Client {
         run(command)
     }
 
-    /// The names of the server's refs.
+    /// Lists the names of the server's refs.
     pub(super) fn list(&self, dir: &Path, url: &str) -> Result<Vec<String>, String> {
         let mut command = self.command(dir);
         match self.program {
@@ -386,7 +388,7 @@ impl Client {
     }
 }
 
-/// What it printed; its complaint when it failed.
+/// Runs the command; returns its output, or its errors when it failed.
 pub(super) fn run(mut command: Command) -> Result<String, String> {
     let Output {
         status,

@@ -1,4 +1,4 @@
-//! A way to a server that closes up in the middle of an answer.
+//! A TCP proxy that stalls in the middle of a response.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -14,7 +14,7 @@ struct Shared {
     streams: Mutex<Vec<TcpStream>>,
 }
 
-/// Hands everything to the server, and at most so many bytes back; then it holds its breath until it is dropped.
+/// Passes everything to the server and this many bytes back; then it stalls until it is dropped.
 pub(super) struct Narrow {
     address: String,
     shared: Arc<Shared>,
@@ -49,7 +49,7 @@ impl Narrow {
         &self.address
     }
 
-    /// Waits until the client hangs in the middle of an answer; whether it came to that.
+    /// Waits until the client stalls in the middle of a response; `false` after the deadline.
     pub(super) fn wait_until_full(&self) -> bool {
         let is_full = self.shared.is_full.lock().expect("nobody panics");
         let waited =
@@ -102,7 +102,7 @@ impl Drop for Narrow {
         for stream in self.shared.streams.lock().expect("nobody panics").iter() {
             drop(stream.shutdown(Shutdown::Both));
         }
-        // Wakes the thread that accepts.
+        // Wakes the accepting thread.
         drop(TcpStream::connect(&self.address));
     }
 }

@@ -1,4 +1,4 @@
-//! docs/compatibility.md: written from what was found, and compared with it.
+//! docs/compatibility.md: written from the outcomes, and compared with them.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub(super) const JGIT_SHALLOW: &str = "the command line of this version has no s
 pub(super) const LIBGIT2_ATOMIC: &str = "libgit2 does not ask for atomic pushes";
 pub(super) const ISOMORPHIC_ATOMIC: &str = "the client pushes one ref at a time";
 
-/// In the order of their letters.
+/// The reasons, in the order of their letters.
 const REASONS: &[&str] = &[
     PARTIAL,
     JGIT_SHALLOW,
@@ -77,7 +77,7 @@ fn page(found: &Found, servers: &[Server], columns: &Columns) -> String {
     page
 }
 
-/// By section and heading of the column: the cells below it.
+/// The cells of each column, by section and column heading.
 fn columns_of(page: &str) -> BTreeMap<(String, String), Vec<String>> {
     let mut columns = BTreeMap::new();
     for section in page.split("\n## ").skip(1) {
@@ -98,7 +98,8 @@ fn columns_of(page: &str) -> BTreeMap<(String, String), Vec<String>> {
     columns
 }
 
-/// Writes the page, or compares it: as a whole where every client is here, otherwise the columns of those that are.
+/// Writes the page, or compares it: the whole page if every client is here, otherwise the columns
+/// of those that are.
 pub(super) fn check(found: &Found, servers: &[Server], columns: &Columns) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/compatibility.md");
     let page = page(found, servers, columns);

@@ -1,4 +1,4 @@
-//! The two ways to be served.
+//! The two kinds of servers.
 
 use std::path::PathBuf;
 use std::sync::{Mutex, OnceLock};
@@ -11,13 +11,13 @@ use super::cell::{git, ok};
 /// A server with room for repositories.
 pub(super) struct Server {
     kind: Kind,
-    /// Whether the repository with many refs could be made, once somebody asked for it.
+    /// The outcome of making the repository with many refs, set at its first use.
     many_refs: OnceLock<Result<(), String>>,
 }
 
 enum Kind {
     Bare {
-        /// Declared before the directory that it serves: it ends first.
+        /// Declared before the directory that it serves, so that it ends first.
         _running: Mutex<Running>,
         root: tempfile::TempDir,
         url: String,
@@ -57,7 +57,7 @@ impl Server {
         &self.many_refs
     }
 
-    /// The repository itself, where it is a plain one.
+    /// The repository on disk, if it is a plain one.
     pub(super) fn on_disk(&self, repo: &str) -> Option<PathBuf> {
         match &self.kind {
             Kind::Bare { root, .. } => Some(root.path().join(format!("{repo}.git"))),
@@ -72,12 +72,12 @@ impl Server {
         }
     }
 
-    /// A new empty repository.
+    /// Makes an empty repository.
     pub(super) fn create(&self, repo: &str) -> Result<(), String> {
         self.create_of(repo, "sha1")
     }
 
-    /// A new empty repository of an object format.
+    /// Makes an empty repository of an object format.
     pub(super) fn create_of(&self, repo: &str, format: &str) -> Result<(), String> {
         match &self.kind {
             Kind::Bare { root, .. } => {
@@ -97,12 +97,12 @@ impl Server {
         }
     }
 
-    /// Where a client finds it.
+    /// The URL for the client under test.
     pub(super) fn url(&self, repo: &str) -> String {
         self.url_at(0, repo)
     }
 
-    /// Where else it is: through another node.
+    /// The URL through another node.
     pub(super) fn other_url(&self, repo: &str) -> String {
         self.url_at(1, repo)
     }
@@ -112,7 +112,7 @@ impl Server {
             Kind::Bare { url, .. } => format!("{url}/{repo}.git"),
             Kind::Ring(ring) => {
                 let nodes = ring.nodes();
-                // Each repository through another node.
+                // Repositories are spread over the nodes.
                 let start = repo.bytes().map(usize::from).sum::<usize>();
                 let node = nodes[(start + offset) % nodes.len()];
                 ring.url(node, &format!("admin/{repo}"))

@@ -1,4 +1,5 @@
-//! Bitmaps and commit-graphs that every replica makes by itself: stock git reads them, and clones count by them.
+//! Bitmaps and commit-graphs that every replica makes by itself: stock git reads them, and clones
+//! use them to count objects.
 
 use super::harness::{Ring, clone_checked, generated, git, wait};
 
@@ -19,7 +20,7 @@ fn every_replica_makes_bitmaps_that_git_reads() {
         });
         let networks = ring.node_dir(node).join("networks");
         let objects = networks.join(&network[..2]).join(&network).join("objects");
-        // A repository of git's own around the node's store.
+        // A repository of stock git around the node's store.
         let around = ring.dir.path().join(format!("around-{node}"));
         git(
             ring.dir.path(),

@@ -1,4 +1,4 @@
-//! Work and connections that one client can ask for, and what stays possible for everybody else meanwhile.
+//! Work and connections that one client can cause, and the service for other clients meanwhile.
 
 use std::io::Read as _;
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use super::harness::{Ring, git, wait, work_tree};
 
 const REPO: &str = "admin/demo";
 
-/// The node's health, within the second that a prober waits.
+/// Checks the node's health, within the second that a prober waits.
 fn healthy(ring: &Ring, node: u64) {
     let asked = Instant::now();
     let (status, _) = ring.get(node, "/healthz").expect("an answer");
@@ -27,8 +27,9 @@ fn failed_handshakes(ring: &Ring, node: u64) -> usize {
     failed.count()
 }
 
-/// Fifty protected patterns and 400 long refs took 45 s on a thread of the server, for everybody who listed the branches, and in
-/// apply for a push of as many. Names in as many folders as fit were looked up folder by folder.
+/// Regression: fifty protected patterns and 400 long refs took 45 s on a thread of the server, for
+/// every listing of the branches, and in apply for a push of as many. Names in as many folders as
+/// fit were looked up folder by folder.
 #[test]
 fn long_names_and_patterns_hold_up_neither_readers_nor_pushes() {
     const REFS: usize = 30;
@@ -82,7 +83,8 @@ fn long_names_and_patterns_hold_up_neither_readers_nor_pushes() {
     ring.wait_equal_hashes();
 }
 
-/// Five thousand half-open connections to the cluster's port were as many descriptors, and thousands of log lines.
+/// Regression: five thousand half-open connections to the cluster's port took as many descriptors,
+/// and thousands of log lines.
 #[test]
 fn half_open_connections_to_the_cluster_s_port_are_few_and_quiet() {
     const FLOOD: usize = 600;
@@ -114,7 +116,7 @@ fn half_open_connections_to_the_cluster_s_port_are_few_and_quiet() {
     let held = descriptors().saturating_sub(before);
     assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
     assert!(held < FLOOD / 2, "{held} descriptors");
-    // A node that comes back meanwhile is let in.
+    // A node that restarts meanwhile is admitted.
     ring.kill(nodes[1]);
     ring.restart(nodes[1]);
     wait("the node to be ready", || {
@@ -126,7 +128,7 @@ fn half_open_connections_to_the_cluster_s_port_are_few_and_quiet() {
     git(&tree, &["ls-remote", &url]);
     healthy(&ring, nodes[0]);
     let more = failed_handshakes(&ring, nodes[0]) - lines;
-    // Ten in a minute for each of TCP and QUIC.
+    // Ten lines a minute for each of TCP and QUIC.
     assert!(more <= 100, "{more} lines");
     let failed = ring.metric(
         nodes[0],

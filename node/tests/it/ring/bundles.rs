@@ -1,4 +1,4 @@
-//! Clones that begin with a bundle: stock git, with every way it has to say who it is.
+//! Clones that begin with a bundle: stock git, with every kind of credentials.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use super::harness::{Ring, commit_large, git, git_raw, git_with, gits, wait, wor
 const REPO: &str = "admin/large";
 const FETCHED: &str = "henge_repos_fetched_pack_bytes_total";
 
-/// Runs git and shows the packets that it exchanges.
+/// Runs git with a trace of its packets.
 fn traced(git: &Path, dir: &Path, args: &[&str]) -> (bool, String) {
     let output = Command::new(git)
         .current_dir(dir)
@@ -24,7 +24,7 @@ fn traced(git: &Path, dir: &Path, args: &[&str]) -> (bool, String) {
     (output.status.success(), said)
 }
 
-/// A ring whose first node offers bundles of small repositories too, and a private repository there.
+/// A ring with a private repository, whose first node offers bundles of small repositories too.
 fn with_repo() -> (Ring, u64) {
     let mut ring = Ring::start(1);
     let node = ring.nodes()[0];
@@ -42,7 +42,7 @@ fn with_repo() -> (Ring, u64) {
     (ring, node)
 }
 
-/// Whether the clone in this folder began with a bundle; it is whole in any case.
+/// Whether the clone in this folder began with a bundle. Checks in any case that it is whole.
 fn began_with_bundle(dir: &Path) -> bool {
     git(dir, &["fsck", "--full", "--strict"]);
     !git(dir, &["for-each-ref", "refs/bundles/"]).is_empty()
@@ -78,7 +78,7 @@ fn a_bundle_is_downloaded_with_the_credentials_of_the_clone() {
             "{name}: {fetched} bytes beside the bundle"
         );
     }
-    // Without a token neither the one nor the other.
+    // Without a token, neither the clone nor the bundle is available.
     let (cloned, said) = traced(&gits()[0], place, &["clone", "-q", &open, "nobody"]);
     assert!(!cloned && !said.contains("bundle.refs.uri"), "{said}");
     let status = |url: &str| {
@@ -88,7 +88,7 @@ fn a_bundle_is_downloaded_with_the_credentials_of_the_clone() {
     };
     assert_eq!(status(&format!("{open}/{uri}")), "401");
     assert_eq!(status(&format!("{with_token}/{uri}")), "200");
-    // Asked for by its address, which every git can that knows bundles; and one that is not there.
+    // A bundle requested by its URL, which every git with bundles can do; and a missing bundle.
     for (number, program) in gits().iter().enumerate() {
         let name = format!("asked-{number}");
         let asked = format!("--bundle-uri={with_token}/{uri}");
@@ -114,12 +114,12 @@ fn a_public_repository_s_bundle_needs_no_token() {
         let open = ring.open_url(node, REPO);
         let (cloned, said) = traced(program, place, &["clone", "-q", &open, &name]);
         assert!(cloned, "{said}");
-        // git 2.39 does not ask.
+        // git 2.39 does not request bundle URIs.
         let asked = said.contains("command=bundle-uri");
         assert_eq!(began_with_bundle(&place.join(&name)), asked, "{said}");
         assert_eq!(asked, number == 0);
     }
-    // Other nodes give it as well, though only this one made it.
+    // Other nodes serve the bundle as well, though only this one made it.
     let (_, said) = traced(
         &gits()[0],
         place,

@@ -1,4 +1,4 @@
-//! Whole repositories into a ring and out of it, without a git binary on the way.
+//! Import and export of whole repositories, without a git binary.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
@@ -48,7 +48,7 @@ fn serve_bare(root: &Path) -> (Running, String) {
     (running, url)
 }
 
-/// The bare repository is sound, and the bundle clones to the same.
+/// Checks that the bare repository is sound, and that the bundle clones to the same contents.
 fn every_git_opens(dir: &Path, bare: &Path, bundle: &str, exported: &str) {
     for (number, program) in gits().iter().enumerate() {
         git_with(program, bare, &["fsck", "--full", "--strict"]);
@@ -72,7 +72,7 @@ fn a_repository_is_imported_followed_and_exported() {
     git(&tree, &["update-ref", "refs/pull/1/head", "HEAD"]);
     git(&tree, &["update-ref", "refs/remotes/origin/x", "HEAD"]);
 
-    // A work tree, then a server that has the same.
+    // A work tree, then a server with the same history.
     let tree_text = tree.to_str().expect("text");
     let said = ok(&ring, &["import", tree_text, "admin/demo"]);
     assert!(said.contains("3 refs created"), "{said}");
@@ -122,7 +122,7 @@ fn a_repository_is_imported_followed_and_exported() {
     let again = repo(&ring, &["export", "admin/demo", bundle_text]);
     assert_eq!(again.status.code(), Some(4), "{}", text(&again.stderr));
 
-    // Mirrors are made, told and removed; it is copied to a server that takes no pushes.
+    // Mirrors are added, listed and removed. The remote is a server that takes no pushes.
     let secret_url = served.replace("http://", "http://me:hunter2@");
     let args = [
         "mirror",
@@ -159,7 +159,7 @@ fn a_repository_is_imported_followed_and_exported() {
     );
     assert_eq!(short.status.code(), Some(2), "{}", text(&short.stderr));
 
-    // What cannot be had is told without what is secret.
+    // The error about a missing source contains no password.
     let secret = served
         .replace("http://", "http://me:hunter2@")
         .replace("served", "none");
@@ -184,7 +184,7 @@ fn mirror(ring: &Ring, path: &str) -> Value {
     said[0].clone()
 }
 
-/// What `edit` changes, as a mirror shows it.
+/// The settings that `edit` changes, as a mirror shows them.
 fn told(mirror: &Value) -> Value {
     json!([
         mirror["url"],
@@ -230,7 +230,7 @@ fn a_mirror_is_edited_and_what_makes_no_sense_changes_nothing() {
     let id = first["id"].as_str().expect("an id").to_owned();
     let edit = |args: &[&str]| repo(&ring, &[&["mirror", "edit", COPY, &id], args].concat());
 
-    // What is not given stays.
+    // A setting that is not given stays.
     let done = edit(&["--every", "2h"]);
     let said = text(&done.stdout);
     assert!(done.status.success(), "{}", text(&done.stderr));
@@ -238,7 +238,7 @@ fn a_mirror_is_edited_and_what_makes_no_sense_changes_nothing() {
     let second = ended(&first["last"]);
     assert_eq!(told(&second), json!([served, "me", 7200, false]));
 
-    // A password that is sent elsewhere than it was given for would be lost.
+    // A password is not sent to another URL than the one that it was given for: it is removed.
     let done = edit(&["--remote-url", &moved]);
     let said = text(&done.stderr);
     assert_eq!(done.status.code(), Some(4), "{said}");
@@ -287,7 +287,7 @@ fn a_mirror_is_edited_and_what_makes_no_sense_changes_nothing() {
             "http",
         ),
         (edit(&["--remote-url", "nowhere"]), 2, "URL"),
-        // The cluster's address, and nothing to change.
+        // `--url` is the cluster's address, so nothing is changed.
         (edit(&["--url", &moved]), 2, "--remote-url"),
         (edit(&["--pull", &moved]), 2, "--pull"),
         (edit(&["--every", "3h", "--replace"]), 2, "--remote-url"),

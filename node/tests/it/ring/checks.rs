@@ -1,4 +1,4 @@
-//! `henge repo fsck` on a real ring: a flipped byte on one disk is found, named and mended.
+//! `henge repo fsck` on a real ring: a flipped byte on one disk is found, named and repaired.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use crate::process::{command, text};
 
 const REPO: &str = "admin/demo";
 
-/// The exit code, and what was said on standard output.
+/// The exit code and the standard output.
 fn henge(ring: &Ring, args: &[&str]) -> (i32, String) {
     let url = ring.url(ring.nodes()[0], "x");
     let url = url.strip_suffix("/x.git").unwrap_or(&url);
@@ -50,7 +50,7 @@ fn a_flipped_byte_on_one_disk_is_found_named_and_mended() {
     let whole = fs::read(&pack).expect("readable");
     let mut bytes = whole.clone();
     bytes[150_000] ^= 1;
-    // A new file, in one step: that one was missing would be noticed.
+    // A new file replaces the old one in one step: a missing file would be noticed.
     let damage = || {
         let aside = ring.dir.path().join("aside");
         fs::write(&aside, &bytes).expect("written");
@@ -79,7 +79,7 @@ fn a_flipped_byte_on_one_disk_is_found_named_and_mended() {
         nodes.len() - 1,
         "{said}"
     );
-    // What is known to be damaged is fetched again without being asked to.
+    // A pack that is known to be damaged is fetched again without a request.
     wait("the pack is fetched again", || {
         fs::read(&pack).is_ok_and(|bytes| bytes == whole)
     });

@@ -1,4 +1,4 @@
-//! Compaction by real processes that end at the worst moment: nothing is lost, and the packs become few again.
+//! Compaction with processes that end at the worst moment: nothing is lost, and few packs remain.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ fn compaction_survives(failpoint: &str, bytes: usize) {
     git(&tree, &["push", "-q", &url, "main"]);
     commit(&tree, "second");
     git(&tree, &["push", "-q", &url, "main"]);
-    // The first one of a shard waits for all its replicas, later ones for a majority.
+    // The first compaction of a shard waits for all its replicas, later ones for a majority.
     gc(&ring, nodes[0]);
     wait("one pack", || {
         stats(&ring, nodes[0]).is_some_and(|stats| stats["packs"] == 1)

@@ -1,4 +1,4 @@
-//! What people do with git, through every node, with every git of the machine.
+//! Everyday git, through every node, with every git of the machine.
 
 use super::harness::{
     Ring, clone_checked, commit, contents, git, git_raw, git_with, gits, work_tree,
@@ -110,7 +110,7 @@ fn an_empty_repository_clones_and_takes_its_first_branch_as_head() {
     );
 }
 
-/// Two people push different commits to one branch through different nodes: one wins, every time.
+/// Two clients push different commits to one branch through different nodes: one wins, every time.
 #[test]
 fn two_racing_pushers_have_exactly_one_winner() {
     const ROUNDS: usize = 200;

@@ -1,11 +1,12 @@
-//! All three at once: kill -9 under load, again and again. Nothing acknowledged is lost.
+//! All three nodes at once: kill -9 under load, repeatedly. Nothing acknowledged is lost.
 
 use super::harness::{Pusher, Ring, clone_checked, commit, git, work_tree};
 
 const ROUNDS: u32 = 20;
 
-/// One pusher appends commits to its branch and remembers the last acknowledged one; all nodes are
-/// killed at a moment that moves through the pushes; after the restart the branch holds it.
+/// One pusher appends commits to its branch and keeps the last acknowledged one. All nodes are
+/// killed at a moment that moves through the pushes. After the restart the branch contains that
+/// commit.
 #[test]
 fn kill_all_twenty_times_loses_nothing_acknowledged() {
     let mut ring = Ring::start(2);
@@ -43,7 +44,7 @@ fn kill_all_twenty_times_loses_nothing_acknowledged() {
                 .next()
                 .expect("the branch is there")
                 .to_owned();
-            // What was pushed and not acknowledged may be there too: then it is ahead of it.
+            // A push that was not acknowledged may be there too: the tip is then ahead.
             git(&tree, &["merge-base", "--is-ancestor", &acknowledged, &tip]);
         }
         git(

@@ -1,4 +1,4 @@
-//! An ext4 in a file whose power can be cut. Needs root and loop devices.
+//! An ext4 file system in a file whose power can be cut. Needs root and loop devices.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use rustix::ioctl::{Setter, opcode};
 
 /// Room for a ring above its low-space watermark; the file is sparse.
 const BYTES: u64 = 6 * 1024 * 1024 * 1024;
-/// No log flush: what is only in the journal's memory is lost too.
+/// No log flush: data that is only in the journal's memory is lost too.
 const NO_LOG_FLUSH: u32 = 2;
 
 /// The file system, mounted; unmounted and detached on drop.
@@ -59,7 +59,7 @@ impl Disk {
         .map(drop)
     }
 
-    /// Drops everything that was not synced; every access fails from here on.
+    /// Drops all data that was not synced; every access fails from here on.
     #[expect(
         unsafe_code,
         reason = "an ioctl that the kernel has no safe wrapper for"
@@ -75,7 +75,7 @@ impl Disk {
         result.expect("the shutdown ioctl works");
     }
 
-    /// What a machine does when the power is back. Nobody may have a file open on it.
+    /// Mounts the file system again, as after a power cut. No process may have a file open on it.
     pub(super) fn boot(&self) {
         run("umount", &[&self.point.to_string_lossy()]).expect("unmounts");
         self.mount().expect("mounts");

@@ -1,4 +1,5 @@
-//! `henge node export --offline`: the way out of a node that does not run, opened with stock git.
+//! `henge node export --offline`: the repositories of a node that does not run, opened with stock
+//! git.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -26,7 +27,7 @@ fn said(done: &Output) -> String {
     )
 }
 
-/// Every file below a directory with its length and its contents' hash, as git names it.
+/// Every file below a directory, with its length and a checksum of its contents.
 fn fingerprint(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
     let mut found = Vec::new();
     let mut left = vec![dir.to_owned()];
@@ -49,8 +50,8 @@ fn fingerprint(dir: &Path) -> Vec<(PathBuf, u64, u64)> {
     found
 }
 
-/// Two repositories with a branch, a tag, small pushes and a large one, and a small repository; what stock git sees
-/// of them through a node.
+/// Makes two repositories with two branches, a tag, small pushes and a large one, and a small
+/// repository. Returns their contents as stock git sees them through a node.
 fn fill(ring: &Ring) -> Vec<(&'static str, String)> {
     let node = ring.nodes()[0];
     let mut expected = Vec::new();
@@ -69,7 +70,7 @@ fn fill(ring: &Ring) -> Vec<(&'static str, String)> {
         let clone = super::harness::clone_checked(ring, node, repo, &format!("clone-{number}"));
         expected.push((repo, contents(&clone)));
     }
-    // One push: a pack that nothing compacts, so that it lies in the log.
+    // One push: its pack is never compacted, so that it stays in the log.
     let tree = work_tree(ring.dir.path(), "tree-small");
     let url = ring.url(node, "admin/small");
     git(&tree, &["push", "-q", &url, "main"]);
@@ -91,7 +92,7 @@ fn compare(dest: &Path, expected: &[(&str, String)]) {
     }
 }
 
-/// When a cluster does not come up again, its repositories come out of any one node's disk.
+/// If a cluster cannot start again, the disk of any one node gives its repositories.
 #[test]
 fn every_repository_comes_out_of_one_nodes_disk() {
     let mut ring = Ring::start(3);
@@ -145,7 +146,7 @@ fn every_repository_comes_out_of_one_nodes_disk() {
     );
     compare(&dest, &expected);
 
-    // Small packs that lie in the log only are written too; a large one that is gone is named.
+    // Small packs that are only in the log are written too; a missing large one is named.
     fs::remove_dir_all(ring.node_dir(stopped).join("networks")).expect("removed");
     let dest = ring.dir.path().join("from-torn");
     let done = export(&ring.node_dir(stopped), &dest);
@@ -157,7 +158,7 @@ fn every_repository_comes_out_of_one_nodes_disk() {
     assert!(text.contains("admin/small: whole"), "{text}");
     compare(&dest, &expected[2..]);
 
-    // The kv has all of the state; what came behind the damage in the log, nobody knows.
+    // The kv has the whole state; the entries behind the damage in the log are unknown.
     damage_log(&ring.node_dir(stopped));
     let dest = ring.dir.path().join("from-damaged");
     let done = export(&ring.node_dir(stopped), &dest);
@@ -171,7 +172,8 @@ fn every_repository_comes_out_of_one_nodes_disk() {
     assert!(!text.contains(": whole, "), "{text}");
 }
 
-/// Changes the second record of the newest segment: the first one, behind the header, takes 56 bytes.
+/// Changes the second record of the newest segment. The first one, behind the header, takes 56
+/// bytes.
 fn damage_log(data_dir: &Path) {
     const GENERATION_AT: usize = 16;
     const SECOND_RECORD: usize = 4096 + 56;

@@ -1,4 +1,4 @@
-//! The leader of a repository's shard dies: pushes go on, nothing acknowledged is lost.
+//! The leader of a repository's shard dies: pushes go on, and nothing acknowledged is lost.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -8,8 +8,8 @@ use super::harness::{
     work_tree,
 };
 
-/// This project's own history, and a generated one of 5,000 commits: pushed through one node, then the
-/// leader is killed and both go on through the survivors.
+/// This project's own history and a generated one of 5,000 commits are pushed through one node
+/// each. Then the leader is killed, and pushes and clones go on through the survivors.
 #[test]
 fn push_kill_clone() {
     let mut ring = Ring::start(4);
@@ -109,8 +109,8 @@ fn push_kill_clone() {
     assert_eq!(contents(&back), contents(&other));
 }
 
-/// Ends the leader at `failpoint` while a push of `bytes` bytes is under way through another node: the
-/// pushing git sees a pause and `ok`.
+/// Ends the leader at `failpoint` while a push of `bytes` bytes is under way through another node:
+/// the pushing git sees a pause and `ok`.
 fn push_survives(failpoint: &str, bytes: usize) {
     let mut ring = Ring::start(1);
     let nodes = ring.nodes();
@@ -176,7 +176,7 @@ fn a_large_push_survives_its_leader_between_commit_and_report() {
     push_survives("push.committed", 600_000);
 }
 
-/// Small and large pushes go on through the survivors while the leader is killed with -9 in the middle.
+/// Small and large pushes go on through the survivors while the leader is killed with -9.
 #[test]
 fn pushes_in_flight_survive_a_kill() {
     let mut ring = Ring::start(1);

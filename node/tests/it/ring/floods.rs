@@ -1,9 +1,10 @@
-//! Floods of one client that shows no token, or a wrong one, and what stays possible for everybody else meanwhile.
+//! Floods of one client without a token, or with a wrong one, and the service for other clients
+//! meanwhile.
 //!
-//! Each flood is bounded: so many connections or streams, and it ends with its test. Others are measured before it and
-//! during it: `usual`.
+//! Each flood is bounded: a fixed number of connections or streams, which end with the test. Other
+//! clients are measured before it and during it: `usual`.
 //!
-//! Here: bodies and connections that come to no end. `answers`: answers that cost a lot and of which nothing is taken.
+//! Here: bodies and connections that never end. `answers`: expensive responses that are not read.
 //! `tokens`: wrong tokens.
 
 mod answers;
@@ -20,14 +21,15 @@ use super::harness::{git, wait};
 use crate::flood::{CLOSED, Flood, HERE, OPEN, Version, upload_pack};
 use usual::{Flooded, REPO, Usual};
 
-/// A body whose bytes never come to their end.
+/// A body that never ends.
 fn unfinished(first: Bytes) -> Body {
     let first = futures::stream::iter([Ok::<_, std::io::Error>(first)]);
     Body::from_stream(futures::StreamExt::chain(first, futures::stream::pending()))
 }
 
-/// 64 streams of one connection, to a repository that does not exist, held all places of those without a token for
-/// five minutes: git's first request, which carries none, got 429, and clones of people with a token gave up.
+/// Regression: 64 streams of one connection, to a repository that does not exist, held all permits
+/// of clients without a token for five minutes. git's first request, which carries no token, got
+/// 429, and clones of users with a token gave up.
 #[test]
 fn unfinished_bodies_keep_nobody_out() {
     const STREAMS: usize = 90;
@@ -44,20 +46,20 @@ fn unfinished_bodies_keep_nobody_out() {
         upload_pack(repo, Version::Two, body)
     });
     flood.connection(HERE, OPEN, requests);
-    // The connection keeps its share of bodies that are read.
+    // The connection keeps its share of the bodies that are read.
     let refused = STREAMS - limits::ANONYMOUS_BODIES_PER_CONNECTION;
     wait("the others to be refused", || flood.begun() >= refused);
     let answers = flood.answers();
     assert!(answers.len() < STREAMS, "no body is read: {answers:?}");
     usual.others_go_on();
-    // Without a token as well, from another connection.
+    // Another connection without a token is served as well.
     let open = flooded.ring.open_url(flooded.node, REPO);
     git(flooded.ring.dir.path(), &["ls-remote", "-q", &open]);
     drop(flood);
     usual.assert_calm();
 }
 
-/// 64 bodies of a megabyte in all, on the wire, took a gigabyte of the node's memory.
+/// Regression: 64 bodies with a megabyte in all, on the wire, took a gigabyte of the node's memory.
 #[test]
 fn bodies_that_inflate_are_held_within_a_budget() {
     let flooded = Flooded::start_small();
@@ -84,7 +86,7 @@ fn bodies_that_inflate_are_held_within_a_budget() {
     usual.assert_calm();
 }
 
-/// 32 clones whose window is 0 held their places for two hours.
+/// Regression: 32 clones with a window of 0 held their permits for two hours.
 #[test]
 fn clients_that_take_nothing_of_their_answers_keep_nobody_out() {
     const STREAMS: usize = 64;
@@ -104,7 +106,8 @@ fn clients_that_take_nothing_of_their_answers_keep_nobody_out() {
     usual.assert_calm();
 }
 
-/// 1,024 sockets of which nothing came shut a node's door for a minute, `/healthz` and `/metrics` included.
+/// Regression: 1,024 silent sockets kept all clients out of a node for a minute, `/healthz` and
+/// `/metrics` included.
 #[test]
 fn silent_sockets_shut_no_door() {
     let flooded = Flooded::start_small();
@@ -113,7 +116,7 @@ fn silent_sockets_shut_no_door() {
     for number in 0..1_400 {
         let mut stream = TcpStream::connect(flooded.address()).expect("connects");
         if number % 2 == 0 {
-            // The beginning of a head; the node may have given the place away already.
+            // The beginning of a head; the node may have evicted the connection already.
             drop(stream.write_all(b"GET /admin/public.git/info/refs HTTP/1.1\r\nX: "));
         }
         flood.push(stream);

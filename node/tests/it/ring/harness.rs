@@ -12,11 +12,12 @@ use serde_json::Value;
 
 pub(super) use crate::gits::gits;
 
-/// Generous: a loaded machine is slow, a broken product never gets there.
+/// The deadline of every wait. Generous: a loaded machine is slow, a broken product never gets
+/// there.
 pub(super) const PATIENCE: Duration = Duration::from_secs(120);
 
 pub(crate) struct Ring {
-    /// Room for work trees and clones; the ring itself too, unless it was started elsewhere.
+    /// Room for work trees and clones; the ring too, unless it was started elsewhere.
     pub(super) dir: tempfile::TempDir,
     place: PathBuf,
     supervisor: Child,
@@ -26,7 +27,7 @@ pub(crate) struct Ring {
 }
 
 impl Ring {
-    /// `henge dev` with three nodes and `shards` shards, ready.
+    /// Starts `henge dev` with three nodes and `shards` shards, and waits until it is ready.
     pub(crate) fn start(shards: u32) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
         let place = dir.path().join("ring");
@@ -103,7 +104,7 @@ impl Ring {
         }
     }
 
-    /// Stops a node in order.
+    /// Stops a node with SIGTERM.
     pub(super) fn stop(&mut self, node: u64) {
         let pid = self.pid(node).expect("a running node has a pid file");
         signal(pid, "TERM");
@@ -113,20 +114,20 @@ impl Ring {
         }
     }
 
-    /// The node ends when it next comes to this failpoint.
+    /// Arms a failpoint: the node ends when it next reaches it.
     pub(super) fn arm(&self, node: u64, failpoint: &str) {
         let dir = self.node_dir(node).join("failpoints");
         std::fs::create_dir_all(&dir).expect("a directory");
         std::fs::write(dir.join(failpoint), "").expect("armed");
     }
 
-    /// Switches a lasting failpoint off again.
+    /// Disarms a lasting failpoint.
     pub(super) fn disarm(&self, node: u64, failpoint: &str) {
         std::fs::remove_file(self.node_dir(node).join("failpoints").join(failpoint))
             .expect("armed before");
     }
 
-    /// The power of the disk goes, and with it every process of the ring; then it is back.
+    /// Cuts the power of the disk, kills every process of the ring, and mounts the disk again.
     pub(super) fn cut_power(&mut self, disk: &super::disk::Disk) {
         let pids: Vec<i32> = self
             .nodes()
@@ -153,7 +154,7 @@ impl Ring {
         self.supervisor.wait().ok();
     }
 
-    /// Brings a killed node back as its operator would, with variables of its own.
+    /// Restarts a killed node as its operator would, with additional variables.
     pub(super) fn restart_with(&mut self, node: u64, variables: &[(&str, &str)]) {
         self.run_node(node, &[], variables);
     }
@@ -183,7 +184,7 @@ impl Ring {
         self.restarted.push(child);
     }
 
-    /// Brings a killed node back as its operator would.
+    /// Restarts a killed node as its operator would.
     pub(super) fn restart(&mut self, node: u64) {
         self.restart_with(node, &[]);
     }
@@ -235,13 +236,13 @@ impl Ring {
             .get(node, path)
             .unwrap_or_else(|| panic!("node {node} answers {path}"));
         assert_eq!(status, 200, "{path}: {body}");
-        // A chunked body has its lengths around the one JSON value.
+        // A chunked body has the chunk sizes around the one JSON value.
         let from = body.find(['{', '[']).expect("JSON");
         let to = body.rfind(['}', ']']).expect("JSON");
         serde_json::from_str(&body[from..=to]).expect("JSON")
     }
 
-    /// The URL that stock git uses, token in it.
+    /// The URL for stock git, with the token.
     pub(crate) fn url(&self, node: u64, repo: &str) -> String {
         let http = self.node(node)["http"].as_str().expect("an address");
         let address = http.strip_prefix("http://").expect("http");
@@ -263,7 +264,8 @@ impl Ring {
         &self.token
     }
 
-    /// Who leads the shard of a repository, as a node that is up says; waits until one is known.
+    /// The leader of the shard of a repository, as a node of `alive` reports it; waits until one is
+    /// known.
     pub(super) fn leader_of(&self, repo: &str, alive: &[u64]) -> u64 {
         let mut leader = None;
         wait(&format!("a leader of {repo}"), || {
@@ -279,7 +281,7 @@ impl Ring {
         leader.expect("waited for it")
     }
 
-    /// A metric's value on a node, summed over its labels that contain `label`.
+    /// A metric's value on a node, summed over the lines that contain `label`.
     pub(super) fn metric(&self, node: u64, name: &str, label: &str) -> f64 {
         let (status, body) = self.get(node, "/metrics").expect("metrics");
         assert_eq!(status, 200);
@@ -289,7 +291,8 @@ impl Ring {
             .sum()
     }
 
-    /// Waits until every node has applied the same entries and shows the same state hashes.
+    /// Waits until all replicas of each group have applied the same entries and report equal state
+    /// hashes.
     pub(super) fn wait_equal_hashes(&self) {
         let mut last = String::new();
         let equal = || {
@@ -350,7 +353,7 @@ pub(super) fn henge() -> Command {
         .env_remove("HENGE_URL")
         .env_remove("HENGE_TOKEN")
         .env("HENGE_FAILPOINTS", "1")
-        // Tests compact when they mean to: what a leader does by itself after a pause would come between.
+        // Tests start compactions themselves: a leader's own settling would come between.
         .env("HENGE_MAINTENANCE_SETTLE_AFTER", "off");
     command
 }
@@ -392,7 +395,7 @@ pub(super) fn signal(pid: i32, name: &str) {
         .expect("kill runs");
 }
 
-/// Whether a process runs or still lets go of its files. One that is dead and not yet collected has only
+/// Whether a process runs or still closes its files. A dead process that was not reaped has only
 /// its first thread left, a zombie.
 pub(super) fn alive(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -420,7 +423,7 @@ fn wait_saying(what: &str, mut condition: impl FnMut() -> bool, say: impl Fn() -
     }
 }
 
-/// Runs git with nobody's configuration but ours.
+/// Runs git without the machine's and the user's configuration.
 pub(super) fn git_raw(git: &Path, dir: &Path, args: &[&str]) -> Output {
     Command::new(git)
         .current_dir(dir)
@@ -450,7 +453,7 @@ pub(super) fn git_raw(git: &Path, dir: &Path, args: &[&str]) -> Output {
         .expect("git runs")
 }
 
-/// The same with the first git, which must succeed; its standard output.
+/// The same with the first git, which must succeed; returns its standard output.
 pub(super) fn git(dir: &Path, args: &[&str]) -> String {
     git_with(&gits()[0], dir, args)
 }
@@ -466,7 +469,7 @@ pub(super) fn git_with(git: &Path, dir: &Path, args: &[&str]) -> String {
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// A work tree with one commit.
+/// Makes a work tree with one commit.
 pub(super) fn work_tree(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
     std::fs::create_dir(&path).expect("a directory");
@@ -475,7 +478,7 @@ pub(super) fn work_tree(dir: &Path, name: &str) -> PathBuf {
     path
 }
 
-/// One more commit; its id.
+/// Makes one more commit; returns its id.
 pub(super) fn commit(tree: &Path, text: &str) -> String {
     std::fs::write(tree.join("file.txt"), format!("{text}\n")).expect("a file");
     git(tree, &["add", "-A"]);
@@ -483,7 +486,8 @@ pub(super) fn commit(tree: &Path, text: &str) -> String {
     git(tree, &["rev-parse", "HEAD"])
 }
 
-/// A commit with `bytes` bytes that do not compress: more than rides in a log entry.
+/// Makes a commit with `bytes` bytes that do not compress; returns its id. A pack above 128 KiB is
+/// staged, a smaller one is inline in the log entry.
 pub(super) fn commit_large(tree: &Path, name: &str, bytes: usize, seed: u64) -> String {
     let mut state = seed | 1;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
@@ -500,10 +504,10 @@ pub(super) fn commit_large(tree: &Path, name: &str, bytes: usize, seed: u64) -> 
     git(tree, &["rev-parse", "HEAD"])
 }
 
-/// A work tree whose commits have 32 MiB that do not compress.
+/// Makes a work tree whose commits have 32 MiB that do not compress.
 pub(crate) fn large_tree(dir: &Path, name: &str) -> PathBuf {
     let tree = work_tree(dir, name);
-    // In vain, and slow.
+    // Compression gains nothing here, and is slow.
     git(&tree, &["config", "core.compression", "0"]);
     for number in 0..4 {
         commit_large(&tree, &format!("noise-{number}"), 8 << 20, 2 * number + 1);
@@ -511,7 +515,7 @@ pub(crate) fn large_tree(dir: &Path, name: &str) -> PathBuf {
     tree
 }
 
-/// A bare repository of `commits` commits with about four objects each, by fast-import.
+/// Makes a bare repository of `commits` commits with about four objects each, by fast-import.
 pub(super) fn generated(dir: &Path, name: &str, commits: u32) -> PathBuf {
     let path = dir.join(name);
     git(dir, &["init", "-q", "--bare", name]);
@@ -543,7 +547,8 @@ pub(super) fn generated(dir: &Path, name: &str, commits: u32) -> PathBuf {
     path
 }
 
-/// Pushes one commit after another to a branch, through all nodes in turn, until it is refused or stopped.
+/// Pushes one commit after another to a branch, through all nodes in turn, until a push fails or it
+/// is stopped.
 pub(super) struct Pusher {
     pushed: Arc<AtomicU32>,
     stop: Arc<AtomicBool>,
@@ -551,7 +556,8 @@ pub(super) struct Pusher {
 }
 
 impl Pusher {
-    /// `change` makes the next commit and says its id; `acknowledged` is what the branch holds now.
+    /// `change` makes the next commit and returns its id; `acknowledged` is the commit of the
+    /// branch now.
     pub(super) fn start(
         ring: &Ring,
         repo: &str,
@@ -599,14 +605,14 @@ impl Pusher {
         });
     }
 
-    /// The last commit whose push was acknowledged.
+    /// Stops, and returns the last commit whose push was acknowledged.
     pub(super) fn end(self) -> String {
         self.stop.store(true, Ordering::SeqCst);
         self.thread.join().expect("the pusher ends")
     }
 }
 
-/// A fresh bare clone from a node, checked.
+/// Makes a fresh mirror clone from a node and checks it.
 pub(super) fn clone_checked(ring: &Ring, node: u64, repo: &str, name: &str) -> PathBuf {
     git(
         ring.dir.path(),

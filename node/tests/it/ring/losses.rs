@@ -1,4 +1,5 @@
-//! Mirrors and imports that would take something: refused with what it is, and done when somebody says so.
+//! Mirrors and imports that would delete or overwrite refs: refused with the names of the refs, and
+//! done with an explicit flag.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use crate::process::text;
 
 const REPO: &str = "admin/demo";
 
-/// The refs of a repository as a node shows them.
+/// The refs of a repository, read through a node.
 fn refs(ring: &Ring, node: u64) -> Vec<String> {
     let listed = git(
         ring.dir.path(),
@@ -27,7 +28,7 @@ fn branches(bare: &Path) -> Vec<String> {
     listed.lines().map(str::to_owned).collect()
 }
 
-/// `henge repo …` is refused as a conflict and says all of this.
+/// Checks that `henge repo …` is refused as a conflict, with all of these texts.
 #[track_caller]
 fn refused(ring: &Ring, args: &[&str], says: &[&str]) {
     let done = repo(ring, args);
@@ -43,14 +44,14 @@ fn mirrors(ring: &Ring, node: u64) -> usize {
     mirrors.as_array().map_or(0, Vec::len)
 }
 
-/// The id in what `mirror add --output json` printed.
+/// The id in the output of `mirror add --output json`.
 fn id_of(said: &str) -> String {
     let made: Value = serde_json::from_str(said).expect("JSON");
     made[0]["id"].as_str().expect("an id").to_owned()
 }
 
-/// `mirror add X --pull URL` onto a repository with refs of its own deleted them within three seconds, without a question;
-/// `--push` did the same at the other side.
+/// Regression: `mirror add X --pull URL` onto a repository with refs of its own deleted them within
+/// three seconds, without a question. `--push` did the same at the remote.
 #[test]
 fn a_mirror_takes_nothing_that_nobody_agreed_to() {
     let ring = Ring::start(1);
@@ -81,7 +82,7 @@ fn a_mirror_takes_nothing_that_nobody_agreed_to() {
     let (status, body) = answer.expect("an answer");
     assert!(status == 409 && body.contains("refs/heads/mine"), "{body}");
 
-    // The other side of a push has a branch of its own; then another value of one that is here.
+    // The remote of a push has a branch of its own; then another value of a branch that is here.
     let theirs = source.put(&tree, "theirs.git");
     let bare = source.root.join("theirs.git");
     git(&bare, &["branch", "theirs", "main"]);
@@ -101,7 +102,7 @@ fn a_mirror_takes_nothing_that_nobody_agreed_to() {
     assert_eq!(mirrors(&ring, node), 0);
     assert_eq!(refs(&ring, node), own);
 
-    // One that is only behind loses nothing.
+    // A remote that is only behind loses nothing.
     let args = ["mirror", "add", REPO, "--push", &older, "--every", "1h"];
     let id = id_of(&ok(&ring, &[&args[..], &["--output", "json"]].concat()));
     let done = ended(&ring, node, &id, &Value::Null);
@@ -109,7 +110,7 @@ fn a_mirror_takes_nothing_that_nobody_agreed_to() {
     assert_eq!(branches(&source.root.join("older.git")), own);
     ok(&ring, &["mirror", "remove", REPO, &id]);
 
-    // Somebody says so.
+    // With `--replace` the mirror is made.
     for (args, of) in [(&push, "push"), (&pull, "pull")] {
         let args = [&args[..], &["--replace", "--output", "json"]].concat();
         let id = id_of(&ok(&ring, &args));
@@ -121,7 +122,7 @@ fn a_mirror_takes_nothing_that_nobody_agreed_to() {
     ring.wait_equal_hashes();
 }
 
-/// What the other side has was not known when the mirror was made, so its run must not take anything either.
+/// The remote's refs were unknown when the mirror was made, so its run must not delete any either.
 #[test]
 fn a_first_run_takes_nothing_that_nobody_agreed_to() {
     let ring = Ring::start(1);
@@ -154,7 +155,7 @@ fn a_first_run_takes_nothing_that_nobody_agreed_to() {
     assert_eq!(refs(&ring, node), ["refs/heads/main"]);
 }
 
-/// A source that had lost most of its refs took them from every mirror of it.
+/// Regression: a source that had lost most of its refs deleted them from every mirror of it.
 #[test]
 fn a_mirror_and_a_pruning_import_delete_half_at_most_unless_forced() {
     let ring = Ring::start(1);
@@ -182,13 +183,13 @@ fn a_mirror_and_a_pruning_import_delete_half_at_most_unless_forced() {
         "{why}"
     );
     assert_eq!(refs(&ring, node).len(), 4);
-    // Half of them is what happens to branches.
+    // The deletion of half of the branches is usual.
     git(&bare, &["branch", "b1", "main"]);
     sync(&ring, node, &id);
     let half = ended(&ring, node, &id, &kept["last"]);
     assert_eq!(half["last"]["outcome"], "done", "{half}");
     assert_eq!(refs(&ring, node), ["refs/heads/b1", "refs/heads/main"]);
-    // A branch that is renamed is all there is: somebody has to say so.
+    // A renamed branch is the only one: its deletion needs `--force`.
     git(&bare, &["branch", "-D", "b1"]);
     git(&bare, &["branch", "-m", "main", "trunk"]);
     sync(&ring, node, &id);
@@ -198,14 +199,14 @@ fn a_mirror_and_a_pruning_import_delete_half_at_most_unless_forced() {
     let done = ended(&ring, node, &id, &renamed["last"]);
     assert_eq!(done["last"]["outcome"], "done", "{done}");
     assert_eq!(refs(&ring, node), ["refs/heads/trunk"]);
-    // It was said for one run.
+    // `--force` holds for one run.
     git(&bare, &["branch", "-m", "trunk", "main"]);
     sync(&ring, node, &id);
     let again = ended(&ring, node, &id, &done["last"]);
     assert_eq!(again["last"]["outcome"], "failed", "{again}");
     ok(&ring, &["mirror", "remove", REPO, &id]);
 
-    // The same of an import.
+    // The same for an import.
     git(&tree, &["push", "-q", &ring.url(node, REPO), "main", "b2"]);
     let import = ["import", &url, REPO, "--update", "--prune"];
     let says = [
@@ -216,7 +217,7 @@ fn a_mirror_and_a_pruning_import_delete_half_at_most_unless_forced() {
     assert_eq!(refs(&ring, node).len(), 3);
     ok(&ring, &[&import[..], &["--force"]].concat());
     assert_eq!(refs(&ring, node), ["refs/heads/main"]);
-    // One that goes on as a mirror takes nothing more than the import was told to.
+    // An import that goes on as a mirror deletes nothing more than the import was allowed to.
     git(&tree, &["push", "-q", &ring.url(node, REPO), "b2"]);
     let follow = ["import", &url, REPO, "--update", "--mirror", "1h"];
     refused(&ring, &follow, &["imported, but", "refs/heads/b2"]);

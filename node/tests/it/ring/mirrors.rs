@@ -1,4 +1,5 @@
-//! Mirrors in a ring of processes: a firing comes once, also when the leader is lost in between.
+//! Mirrors in a ring of processes: a due run is claimed once, also when the leader is lost in
+//! between.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,12 +18,12 @@ use super::harness::{
 
 const REPO: &str = "admin/demo";
 
-/// Bare repositories over HTTP that count how often somebody asks what there is to fetch.
+/// Bare repositories over HTTP that count the ref listings for fetches.
 pub(super) struct Counted {
     pub(super) url: String,
     pub(super) root: PathBuf,
     fetches: Arc<AtomicUsize>,
-    /// Nobody is answered while this is locked.
+    /// No request is answered while this is locked.
     held: Arc<tokio::sync::RwLock<()>>,
     runtime: Option<tokio::runtime::Runtime>,
 }
@@ -70,7 +71,7 @@ impl Counted {
         }
     }
 
-    /// A repository of this name with what the work tree has.
+    /// Makes a repository of this name with the contents of the work tree; returns its URL.
     pub(super) fn put(&self, tree: &Path, name: &str) -> String {
         let tree = tree.to_str().expect("text");
         git(&self.root, &["clone", "-q", "--mirror", tree, name]);
@@ -94,7 +95,7 @@ pub(super) fn mirrors_path() -> String {
     format!("/api/henge/v1/repos/{REPO}/mirrors")
 }
 
-/// Makes a mirror; its id.
+/// Makes a mirror; returns its id.
 #[track_caller]
 pub(super) fn add(ring: &Ring, node: u64, kind: &str, url: &str) -> String {
     let body = json!({"kind": kind, "url": url, "interval_s": 3600}).to_string();
@@ -116,7 +117,7 @@ fn look(ring: &Ring, node: u64, id: &str) -> Option<Value> {
     (status == 200).then(|| serde_json::from_str(&body[from..=to]).expect("JSON"))
 }
 
-/// Makes it due now.
+/// Makes the mirror due now.
 pub(super) fn sync(ring: &Ring, node: u64, id: &str) {
     let path = format!("{}/{id}/sync", mirrors_path());
     wait("a leader that takes the request", || {
@@ -125,7 +126,7 @@ pub(super) fn sync(ring: &Ring, node: u64, id: &str) {
     });
 }
 
-/// Waits until the mirror has ended a run after this one; how it went.
+/// Waits until the mirror has ended a run after this one; returns the mirror.
 pub(super) fn ended(ring: &Ring, node: u64, id: &str, before: &Value) -> Value {
     let mut last = Value::Null;
     wait("a run of the mirror to end", || {
@@ -168,7 +169,7 @@ fn a_mirror_follows_its_source_and_another_one_what_it_follows() {
     let clone = clone_checked(&ring, nodes[2], REPO, "clone-1");
     assert_eq!(contents(&clone), contents(&from));
 
-    // It takes no pushes but its own, on any way.
+    // The mirror takes no pushes but its own, over git or the API.
     let push = ["push", "-q", &ring.url(nodes[1], REPO), "main:refs/heads/x"];
     let refused = git_raw(&gits()[0], &tree, &push);
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -184,7 +185,7 @@ fn a_mirror_follows_its_source_and_another_one_what_it_follows() {
         .expect("an answer");
     assert_eq!(status, 409, "{body}");
 
-    // What is changed and deleted there is so here, and at a third one.
+    // Changes and deletions at the source appear here, and at a third repository.
     let third = source.put(&tree, "third.git");
     let copy = add(&ring, nodes[0], "push", &third);
     ended(&ring, nodes[0], &copy, &Value::Null);
@@ -212,7 +213,7 @@ fn a_mirror_follows_its_source_and_another_one_what_it_follows() {
         &["fsck", "--full", "--strict"],
     );
 
-    // A source that is gone is shown and left alone for a while.
+    // A missing remote is reported, and retried after a backoff.
     let nowhere = add(&ring, nodes[0], "push", &format!("{}/none.git", source.url));
     let failed = ended(&ring, nodes[0], &nowhere, &Value::Null);
     assert_eq!(
@@ -234,7 +235,7 @@ fn a_mirror_follows_its_source_and_another_one_what_it_follows() {
     ring.wait_equal_hashes();
 }
 
-/// A PATCH that is answered with 200, once there is a leader.
+/// Repeats a PATCH until there is a leader and the status is 200.
 fn patch(ring: &Ring, node: u64, path: &str, body: &Value) {
     wait("a leader that takes the change", || {
         let answer = ring.request(node, "PATCH", path, &body.to_string());
@@ -279,7 +280,8 @@ fn a_mirror_follows_head_rests_while_archived_and_can_be_led_elsewhere() {
     let head = git(&clone, &["symbolic-ref", "HEAD"]);
     assert_eq!(head.trim(), "refs/heads/dev");
 
-    // Archived it would only fail. The other one is due later, and the most overdue runs first.
+    // The run of an archived repository would only fail. The other mirror is due later, and the
+    // most overdue one runs first.
     patch(&ring, nodes[0], &repo, &json!({"archived": true}));
     sync(&ring, nodes[0], &id);
     let third = source.put(&tree, "third.git");
@@ -296,7 +298,7 @@ fn a_mirror_follows_head_rests_while_archived_and_can_be_led_elsewhere() {
     let third_run = ended(&ring, nodes[0], &id, &second["last"]);
     assert_eq!(third_run["last"]["outcome"], "done", "{third_run}");
 
-    // It is led elsewhere, and what follows every push goes there at once.
+    // The mirror gets another source, and a mirror with `on_push` follows at once.
     let copy_path = format!("{}/{copy}", mirrors_path());
     patch(&ring, nodes[0], &copy_path, &json!({"on_push": true}));
     ended(&ring, nodes[0], &copy, &copied["last"]);
@@ -322,7 +324,8 @@ fn a_mirror_follows_head_rests_while_archived_and_can_be_led_elsewhere() {
     ring.wait_equal_hashes();
 }
 
-/// The run went by what it was told before, and the change waited for the interval to pass.
+/// Regression: the run used the settings from before the change, and the change waited for the next
+/// interval.
 #[test]
 fn what_is_changed_while_a_mirror_runs_is_done_when_that_run_has_ended() {
     let ring = Ring::start(1);
@@ -373,7 +376,7 @@ fn private_addresses_are_not_followed_unless_the_node_allows_it() {
     assert_eq!(source.fetches(), 0, "it was connected to");
 }
 
-/// A leader that ends at `failpoint` of a run; how often the source was asked in all.
+/// Ends the leader at `failpoint` of a run; returns the number of requests to the source.
 fn survives(failpoint: &str) -> usize {
     let mut ring = Ring::start(1);
     let nodes = ring.nodes();
@@ -411,6 +414,7 @@ fn a_firing_whose_leader_is_lost_before_it_began_to_work_comes_once() {
 
 #[test]
 fn a_firing_whose_leader_is_lost_before_its_last_word_is_taken_over() {
-    // The work was done and nobody knows: it is looked at once more, and changes nothing.
+    // The work was done and not reported: the next run asks the source once more, and changes
+    // nothing.
     assert_eq!(survives("mirror.worked"), 2);
 }

@@ -1,4 +1,4 @@
-//! The power of all three nodes goes at once, again and again. Nothing acknowledged is lost.
+//! Power cuts of all three nodes at once, repeatedly. Nothing acknowledged is lost.
 
 use super::disk::Disk;
 use super::harness::{Pusher, Ring, clone_checked, commit, commit_large, git, work_tree};
@@ -30,7 +30,7 @@ fn power_cut_of_all_nodes_ten_times_loses_nothing_acknowledged() {
             &tree,
             &acknowledged,
             move |tree, number| {
-                // Every third push is one whose pack is staged, not in the log.
+                // The pack of every third push is staged, not in the log.
                 if number % 3 == 2 {
                     commit_large(
                         tree,
@@ -66,7 +66,7 @@ fn power_cut_of_all_nodes_ten_times_loses_nothing_acknowledged() {
                 .next()
                 .expect("the branch is there")
                 .to_owned();
-            // What was pushed and not acknowledged may be there too: then it is ahead of it.
+            // A push that was not acknowledged may be there too: the tip is then ahead.
             git(&tree, &["merge-base", "--is-ancestor", &acknowledged, &tip]);
             let clone = clone_checked(&ring, *node, "admin/demo", &format!("clone-{round}-{node}"));
             git(
@@ -86,8 +86,9 @@ fn power_cut_of_all_nodes_ten_times_loses_nothing_acknowledged() {
 /// Repositories with one small push each.
 const REPOS: u32 = 6;
 
-/// A clean stop flushed the state and not the small packs: after a power cut 0.1 s later 18 of 18 repositories could not
-/// be cloned from any node, and no start looked for what was missing.
+/// Regression: a clean stop flushed the state and not the small packs. After a power cut 0.1 s
+/// later 18 of 18 repositories could not be cloned from any node, and no start checked for missing
+/// packs.
 #[test]
 fn power_cut_after_a_clean_stop_keeps_every_pack() {
     let place = tempfile::tempdir().expect("a temporary directory");

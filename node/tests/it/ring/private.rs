@@ -1,4 +1,4 @@
-//! What nobody called public is nobody else's: repositories, however they are made, and the directories of nodes.
+//! Private unless published: repositories, however they are made, and the directories of nodes.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,7 +9,7 @@ use super::harness::{Ring, git, git_raw, gits, work_tree};
 use super::mirrors::{add, ended};
 use crate::process::text;
 
-/// Whether everybody may read a repository.
+/// Whether a repository can be read without a token.
 fn is_public(ring: &Ring, path: &str) -> bool {
     let url = ring.open_url(ring.nodes()[0], path);
     let listed = git_raw(&gits()[0], ring.dir.path(), &["ls-remote", &url]);
@@ -36,7 +36,7 @@ fn a_push_that_creates_says_that_it_made_something_private() {
         }
         assert!(!is_public(&ring, &path));
     }
-    // A fork is as its source.
+    // A fork has the visibility of its source.
     let fork = ["fork", "admin/pushed-0", "admin/forked"];
     let said = ok(&ring, &fork);
     assert!(
@@ -51,7 +51,8 @@ fn a_push_that_creates_says_that_it_made_something_private() {
     assert!(is_public(&ring, "admin/open") && !is_public(&ring, "admin/forked"));
 }
 
-/// Takes a commit's tree out of a bare repository: an import of it breaks off. Where it was, and its bytes.
+/// Removes a commit's tree from a bare repository, so that an import of it breaks off. Returns the
+/// path and the bytes.
 fn break_off(bare: &Path) -> (PathBuf, Vec<u8>) {
     let tree = git(bare, &["rev-parse", "main^{tree}"]);
     let file = bare.join("objects").join(&tree[..2]).join(&tree[2..]);
@@ -60,7 +61,7 @@ fn break_off(bare: &Path) -> (PathBuf, Vec<u8>) {
     (file, bytes)
 }
 
-/// An import published even a private source, also when it broke off in the middle.
+/// Regression: an import published even a private source, also when it broke off in the middle.
 #[test]
 fn an_import_publishes_what_is_whole_and_only_where_that_is_said() {
     let ring = Ring::start(2);
@@ -85,7 +86,7 @@ fn an_import_publishes_what_is_whole_and_only_where_that_is_said() {
     assert!(said.contains("admin/open is public: everybody"), "{said}");
     assert!(is_public(&ring, "admin/open"));
 
-    // What is there keeps what it is, unless something else is said.
+    // An existing repository keeps its visibility, unless a flag changes it.
     let update = ["import", from, "admin/open", "--update"];
     let said = ok(&ring, &update);
     assert!(
@@ -100,7 +101,8 @@ fn an_import_publishes_what_is_whole_and_only_where_that_is_said() {
     assert_eq!(listed.matches("private").count(), 2, "{listed}");
 }
 
-/// `henge dev` allows mirrors to lead to private addresses, and with them they led to a machine's own credentials.
+/// Regression: `henge dev` allows mirrors of private addresses, and through them a mirror could
+/// read a machine's own credentials.
 #[test]
 fn a_mirror_never_asks_a_metadata_service() {
     let ring = Ring::start(1);
@@ -128,7 +130,8 @@ fn mode(path: &Path) -> u32 {
     fs::metadata(path).expect("a folder").permissions().mode() & 0o777
 }
 
-/// Passwords of mirrors and everything that is pushed lay in folders that every user of the machine could read.
+/// Regression: every user of the machine could read the folders with the passwords of mirrors and
+/// all pushed data.
 #[test]
 fn a_data_directory_is_closed_and_one_that_is_open_is_closed_at_start() {
     let mut ring = Ring::start(1);

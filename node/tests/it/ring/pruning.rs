@@ -1,5 +1,5 @@
-//! Dropping what no ref reaches, by real processes that end at the worst moment: what is reached is never lost, and what
-//! is not goes in the end, from every disk.
+//! Pruning of unreachable objects with processes that end at the worst moment: reachable objects
+//! are never lost, and unreachable ones go from every disk in the end.
 
 use std::path::Path;
 
@@ -20,7 +20,8 @@ fn gc(ring: &Ring, node: u64, seconds: u64) {
     });
 }
 
-/// A commit whose pack is taken and which no ref ever reaches: its name is in another one's way.
+/// Pushes a commit that no ref ever reaches: its pack is accepted, and its ref is refused because
+/// it lies below another one. Returns the commit.
 fn push_refused(tree: &Path, url: &str) -> String {
     git(tree, &["switch", "-q", "--detach"]);
     let lost = commit(tree, "nobody reaches this");
@@ -63,7 +64,7 @@ fn pruning_survives(failpoint: &str, bytes: usize) {
     let info = ring.json(nodes[0], &format!("/api/henge/v1/repos/{REPO}"));
     let network = info["network"].as_str().expect("a network").to_owned();
     assert!(holds(&ring, nodes[0], &network, &lost));
-    // The mark, and the level at which all replicas know what it is.
+    // Sets the mark, and raises the shard to the release level of marks.
     gc(&ring, nodes[0], 1_000_000);
     wait("the mark", || {
         stats(&ring, nodes[0]).is_some_and(|stats| !stats["prune_mark"].is_null())

@@ -1,4 +1,5 @@
-//! Histories that git's own checks refuse: into a ring where it is said, and never what harms clients.
+//! Histories that git's own checks refuse: accepted with `--fsck lenient`, except those that harm
+//! clients.
 
 use std::path::Path;
 
@@ -6,7 +7,7 @@ use super::carry::{ok, repo};
 use super::harness::{Ring, clone_checked, git, work_tree};
 use crate::process::text;
 
-/// Moves `main` to a commit of a tree with one folder of this mode and name.
+/// Moves `main` to a commit whose tree has one folder of this mode and name.
 fn commit_of(tree: &Path, mode: &str, name: &str) -> String {
     let below = git(tree, &["rev-parse", "HEAD^{tree}"]);
     let mut data = format!("{mode} {name}\0").into_bytes();
@@ -58,7 +59,7 @@ fn an_old_history_is_imported_where_lenient_is_said() {
     ok(&ring, &["edit", "admin/old", "--fsck", "strict"]);
     let rules = ring.json(node, "/api/henge/v1/repos/admin/old/push-rules");
     assert_eq!(rules["fsck"], "strict");
-    // Nothing of it is sent again.
+    // None of its objects is sent again.
     ok(&ring, &["import", from, "admin/old", "--update"]);
     let sound = work_tree(ring.dir.path(), "sound");
     let words = ["import", sound.to_str().expect("text"), "admin/new"];
@@ -66,7 +67,7 @@ fn an_old_history_is_imported_where_lenient_is_said() {
     clone_checked(&ring, node, "admin/new", "new.git");
 }
 
-/// `git fsck --strict` would find what is to be found.
+/// Clones without a check: `git fsck --strict` would report the old history.
 fn clone_checked_loosely(ring: &Ring, repo: &str) -> std::path::PathBuf {
     let path = ring.dir.path().join("loose");
     let url = ring.url(ring.nodes()[0], repo);

@@ -1,4 +1,4 @@
-//! What must be refused, and with which words.
+//! Refusals, and their messages.
 
 use super::harness::{Ring, commit, git, git_raw, gits, work_tree};
 
@@ -57,7 +57,7 @@ fn wrong_tokens_unknown_repositories_and_stale_pushes_are_refused_in_git_s_words
     git(&tree, &["push", "-q", "--force", &url, "main"]);
 }
 
-/// Two of three nodes are gone: pushes and reads are refused in time, with words, and nothing hangs.
+/// Two of three nodes are gone: reads are refused in time, with a message, and nothing hangs.
 #[test]
 fn without_a_quorum_git_is_told_so_in_time() {
     let mut ring = Ring::start(1);
@@ -89,7 +89,7 @@ fn without_a_quorum_git_is_told_so_in_time() {
         "two answers took {:?}",
         started.elapsed()
     );
-    // The one node still says how things stand.
+    // The one node still reports the status.
     let status = ring.json(nodes[0], "/api/henge/v1/cluster");
     assert_eq!(status["healthy"], false);
     ring.restart(nodes[1]);
@@ -104,7 +104,7 @@ fn without_a_quorum_git_is_told_so_in_time() {
     );
 }
 
-/// Free space below the watermark: pushes are refused before anything is proposed, reads go on.
+/// Free space below the watermark: pushes are refused before a proposal, and reads go on.
 #[test]
 fn with_low_disk_space_pushes_are_refused_and_reads_go_on() {
     let mut ring = Ring::start(1);
@@ -152,7 +152,7 @@ fn with_low_disk_space_pushes_are_refused_and_reads_go_on() {
     );
 }
 
-/// A leader that stood still while another was elected shows no old ref when it goes on.
+/// A leader that was paused while another was elected shows no old ref when it goes on.
 #[test]
 fn a_paused_old_leader_never_shows_an_old_ref() {
     const ROUNDS: usize = 5;
@@ -176,7 +176,8 @@ fn a_paused_old_leader_never_shows_an_old_ref() {
             &tree,
             &["push", "-q", &ring.url(other, "admin/demo"), "main"],
         );
-        // Asked while it stands still: the question is the first thing it sees when it goes on.
+        // The request comes during the pause: it is the first thing that the leader handles
+        // afterwards.
         let url = ring.url(leader, "admin/demo");
         let asked = std::thread::scope(|scope| {
             let asking =

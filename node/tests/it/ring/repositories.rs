@@ -18,7 +18,7 @@ fn said(output: &Output) -> String {
     String::from_utf8_lossy(&all).into_owned()
 }
 
-/// `henge repo …` against a node.
+/// Runs `henge repo …` against a node.
 fn cli(ring: &Ring, node: u64, args: &[&str]) -> Output {
     henge()
         .arg("repo")
@@ -63,7 +63,7 @@ fn anonymously(ring: &Ring, node: u64, method: &str, path: &str) -> (u16, String
     (status.parse().expect("a number"), answer)
 }
 
-/// What tells one answer from another: all but the id and the date of each.
+/// A response without its request id and its date, for comparisons.
 fn comparable(answer: &str) -> String {
     let mine = |line: &&str| {
         let line = line.to_ascii_lowercase();
@@ -76,7 +76,7 @@ fn comparable(answer: &str) -> String {
 fn public_repositories_are_fetched_without_a_token_and_private_ones_look_like_none() {
     let (ring, tree) = pushed();
     let nodes = ring.nodes();
-    // What a push made is nobody else's business until somebody says so.
+    // A repository that a push made is private until it is published.
     let hidden = ring.open_url(nodes[1], REPO);
     for stock in gits() {
         let refused = git_raw(&stock, &tree, &["ls-remote", &hidden]);
@@ -123,7 +123,7 @@ fn public_repositories_are_fetched_without_a_token_and_private_ones_look_like_no
             let cloned = git_raw(stock, ring.dir.path(), &args);
             assert!(cloned.status.success(), "{}", said(&cloned));
         }
-        // What everybody may read, only those with a token may change.
+        // A public repository can be read without a token, and changed only with one.
         let push = git_raw(
             stock,
             &tree,
@@ -210,7 +210,8 @@ fn settings_are_edited_from_the_command_line() {
     ring.wait_equal_hashes();
 }
 
-/// Pushes go on through all nodes while the repository is archived: none that begins after the answer is taken.
+/// Pushes go on through all nodes while the repository is archived: none that begins after the
+/// acknowledgement is accepted.
 #[test]
 fn no_push_is_taken_once_the_archive_was_acknowledged() {
     let (ring, tree) = pushed();
@@ -282,8 +283,8 @@ fn no_push_is_taken_once_the_archive_was_acknowledged() {
     ring.wait_equal_hashes();
 }
 
-/// Passes bytes on between git and a node, and holds back what git sends from the first chunk that holds `mark`
-/// until it is told to go on.
+/// A proxy between git and a node. It holds back git's bytes from the first chunk with `mark` until
+/// the test goes on.
 struct Gate {
     port: u16,
     reached: mpsc::Receiver<()>,
@@ -344,7 +345,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, mut before: impl FnMut(&[u8])) {
     to.shutdown(Shutdown::Write).ok();
 }
 
-/// Runs git through a gate, does something while it is held back, and expects it to end well.
+/// Runs git through a gate, calls `meanwhile` while git is held back, and expects git to succeed.
 fn while_held_back(
     ring: &Ring,
     mark: &'static [u8],
@@ -379,7 +380,7 @@ fn clones_and_pushes_in_flight_outlive_a_rename() {
             .map(|word| (*word).to_owned())
             .collect::<Vec<_>>()
     };
-    // The refs were asked for under the old name, the pack comes under it too.
+    // The refs were listed under the old name, and the pack comes under it too.
     while_held_back(
         &ring,
         b"command=fetch",
@@ -392,7 +393,7 @@ fn clones_and_pushes_in_flight_outlive_a_rename() {
     let tip = git(&tree, &["rev-parse", "main"]);
     let clone = ring.dir.path().join("in-flight");
     assert_eq!(git(&clone, &["rev-parse", "main"]), tip);
-    // The push was promised to the old name, and its owner changes before the pack is sent.
+    // The refs were advertised under the old name, and the owner changes before the pack is sent.
     commit(&tree, "second");
     while_held_back(
         &ring,
@@ -417,7 +418,8 @@ fn clones_and_pushes_in_flight_outlive_a_rename() {
         "{show}"
     );
 
-    // A push under the old name that is held back while another repository takes the name over goes nowhere else.
+    // A push under the old name is held back while another repository takes that name: it reaches
+    // neither repository.
     commit(&tree, "third");
     let gate = Gate::before(
         b"POST /admin/demo.git/git-receive-pack",
@@ -492,7 +494,7 @@ fn protected_refs_refuse_in_git_s_words() {
             assert!(said(&refused).contains(words), "{}", said(&refused));
         }
     }
-    // The leader of the shard dies: the next one knows the patterns.
+    // The leader of the shard dies: the next one has the patterns.
     let mut ring = ring;
     let leader = ring.leader_of(REPO, &nodes);
     ring.kill(leader);

@@ -1,4 +1,5 @@
-//! A change of settings whose leader is lost between the catalogue and the shard: the next leader finishes it.
+//! A change of settings whose leader is lost between the catalogue and the shard: the next leader
+//! delivers the pending settings.
 
 use serde_json::{Value, json};
 
@@ -6,7 +7,7 @@ use super::harness::{Ring, alive, git, git_raw, gits, wait, work_tree};
 
 const REPO: &str = "admin/demo";
 
-/// Who leads the group of the catalogue.
+/// The leader of the catalogue's group.
 fn catalogue_leader(ring: &Ring) -> u64 {
     let mut leader = None;
     wait("a leader of the catalogue", || {
@@ -30,7 +31,8 @@ fn a_change_that_its_leader_did_not_live_to_tell_the_shard_is_told_by_the_next()
     let tree = work_tree(ring.dir.path(), "tree");
     let url = ring.url(nodes[0], REPO);
     git(&tree, &["push", "-q", &url, "main", "main:refs/heads/dev"]);
-    // Before it, all nodes have to say that they know the command: with one of them down nobody begins with it.
+    // First all nodes must report that they understand the command: while one of them is down, the
+    // command is not used.
     let path = format!("/api/v1/repos/{REPO}");
     for archived in [true, false] {
         let body = json!({"archived": archived}).to_string();
@@ -50,7 +52,8 @@ fn a_change_that_its_leader_did_not_live_to_tell_the_shard_is_told_by_the_next()
     );
     wait("the failpoint to end the leader", || !alive(pid));
     let left: Vec<u64> = nodes.into_iter().filter(|node| *node != leader).collect();
-    // What the shard says, not the catalogue: HEAD comes from there, and so does the refusal of a push.
+    // The shard's state, not the catalogue's: HEAD comes from the shard, and so does the refusal of
+    // a push.
     wait("the shard to be told", || {
         let found = ring
             .get(left[0], &path)

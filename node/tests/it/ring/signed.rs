@@ -1,4 +1,5 @@
-//! Signed pushes in a ring of processes: through any node, kept by all of them, also when the leader is lost.
+//! Signed pushes in a ring of processes: through any node, kept by all of them, also when the
+//! leader is lost.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -30,7 +31,7 @@ fn keygen() -> Option<Command> {
     Some(Command::new(program))
 }
 
-/// Who signs: `-c` settings of git.
+/// A signer: `-c` settings of git.
 struct Signer {
     settings: [String; 2],
 }
@@ -59,7 +60,7 @@ impl Signer {
     }
 }
 
-/// One request by hand; status and body.
+/// Sends one raw request; returns the status and the whole response.
 fn ask(ring: &Ring, node: u64, head: &str, body: &[u8]) -> (u16, String) {
     let mut stream = TcpStream::connect(ring.address(node)).expect("it listens");
     let (token, length) = (ring.token(), body.len());
@@ -77,7 +78,7 @@ fn ask(ring: &Ring, node: u64, head: &str, body: &[u8]) -> (u16, String) {
     (status.expect("a status"), answer)
 }
 
-/// What a node asks people to sign.
+/// The nonce that a node advertises for signed pushes.
 fn nonce(ring: &Ring, node: u64, repo: &str) -> Option<String> {
     let head = format!("GET /{repo}.git/info/refs?service=git-receive-pack");
     let (_, listing) = ask(ring, node, &head, b"");
@@ -85,7 +86,7 @@ fn nonce(ring: &Ring, node: u64, repo: &str) -> Option<String> {
     Some(rest.split(' ').next()?.to_owned())
 }
 
-/// Waits until every node asks for signatures: a new ring first makes sure that all of them know of it.
+/// Waits until every node advertises a nonce: a new ring first checks that all nodes support it.
 fn wait_until_asked(ring: &Ring, repo: &str) {
     for node in ring.nodes() {
         let what = format!("node {node} to ask for signatures");
@@ -97,7 +98,7 @@ fn line(text: &str) -> Vec<u8> {
     format!("{:04x}{text}", text.len() + 4).into_bytes()
 }
 
-/// A push with a certificate that nobody signed.
+/// A push with an unsigned certificate.
 fn certificate(nonce: &str, commands: &[String]) -> Vec<u8> {
     let mut body = line("push-cert\0report-status push-options");
     body.extend(line("certificate version 0.1\n"));
@@ -127,7 +128,7 @@ fn newest(ring: &Ring, node: u64) -> Value {
     list(ring, node, "?limit=1")["certificates"][0].clone()
 }
 
-/// The signature in a certificate is one of what stands before it.
+/// Checks that the signature in a certificate is valid for the text before it.
 fn verify(dir: &Path, certificate: &str) {
     let at = certificate.find("-----BEGIN SSH SIGNATURE-----");
     let (signed, signature) = certificate.split_at(at.expect("a signature"));
@@ -157,7 +158,8 @@ fn push_certs(ring: &Ring, node: u64, args: &[&str]) -> String {
     String::from_utf8(done.stdout).expect("text")
 }
 
-/// Every git pushes a commit, one that rides in the entry and one that is sent to the replicas first; the last tip first.
+/// Every git pushes a commit: one in the log entry, one staged on the replicas first. Returns the
+/// tips, the last one first.
 fn push_with_every_git(ring: &Ring, signer: &Signer, tree: &Path, nodes: &[u64]) -> Vec<String> {
     let mut tips = Vec::new();
     for (number, git) in gits().into_iter().enumerate() {
@@ -173,7 +175,7 @@ fn push_with_every_git(ring: &Ring, signer: &Signer, tree: &Path, nodes: &[u64])
     tips
 }
 
-/// One ref is refused, because it lies below the other one.
+/// Pushes two refs, one of which is refused because it lies below the other one.
 fn push_in_each_others_way(ring: &Ring, signer: &Signer, tree: &Path, node: u64) {
     let [format, key] = &signer.settings;
     let url = ring.url(node, REPO);
@@ -183,7 +185,8 @@ fn push_in_each_others_way(ring: &Ring, signer: &Signer, tree: &Path, node: u64)
     assert!(!pushed.status.success());
 }
 
-/// The first one is of a push that was half refused, the others are of these tips.
+/// Checks that the first certificate is of a half-refused push, and that the others are of these
+/// tips.
 fn check_certificates(ring: &Ring, certificates: &[Value], tips: &[String]) {
     let refs = certificates[0]["refs"].as_array().expect("a list");
     let accepted = refs.iter().filter(|of| of["accepted"] == true);
@@ -203,7 +206,7 @@ fn check_certificates(ring: &Ring, certificates: &[Value], tips: &[String]) {
     }
 }
 
-/// Pages, refs and the command line show parts of what the whole list has.
+/// Checks that pages, refs and the command line show parts of the whole list.
 fn check_parts(ring: &Ring, node: u64, whole: &Value) {
     let of_one = list(ring, node, "?ref=refs/heads/by0&limit=9");
     assert_eq!(of_one["total"], 1);
@@ -216,7 +219,8 @@ fn check_parts(ring: &Ring, node: u64, whole: &Value) {
     assert_eq!(of_one["certificates"][0]["certificate"], json!(raw));
 }
 
-/// The leader is killed between the question and the push, and before that it has taken pushes through the others.
+/// The leader is killed between the nonce and the push. Before that, it has taken pushes through
+/// the others.
 #[test]
 fn signed_pushes_go_through_any_node_and_outlive_their_leader() {
     let mut ring = Ring::start(2);
@@ -282,7 +286,7 @@ fn what_is_wrong_with_a_certificate_is_said_and_what_it_is_worth_is_kept() {
     let behind: &[&[u8]] = &[b"00000000", EMPTY_PACK];
     for (at, (nonce, status)) in [
         (own.clone(), "OK"),
-        // What was signed for another repository is none for this one.
+        // A nonce of another repository is not valid for this one.
         (other, "BAD"),
         (format!("1700000000-{code}"), "BAD"),
         ("x".to_owned(), "BAD"),
@@ -321,7 +325,7 @@ fn what_is_wrong_with_a_certificate_is_said_and_what_it_is_worth_is_kept() {
         .map(|at| command(&format!("{at}{}", "x".repeat(900))))
         .collect();
     let cut = whole("cut");
-    // git shows a report, and no answer of another status.
+    // git shows a report, and no response with another status.
     for (what, parts, (told, says)) in [
         (
             "commands beside it",
@@ -348,7 +352,7 @@ fn what_is_wrong_with_a_certificate_is_said_and_what_it_is_worth_is_kept() {
     }
     assert_eq!(list(&ring, nodes[0], "")["total"], kept);
 
-    // A name that goes to another repository brings it no certificates.
+    // A new repository under a former name has none of the former one's certificates.
     let path = format!("/api/v1/repos/{REPO}");
     let deleted = ring.request(nodes[0], "DELETE", &path, "");
     assert_eq!(deleted.expect("an answer").0, 204);

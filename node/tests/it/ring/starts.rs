@@ -1,8 +1,9 @@
 //! Old copies of a data directory, moved directories, and configurations of another cluster.
 //!
-//! The story: a node was stopped, its directory copied, the node started again and pushed to; then the copy took the
-//! directory's place. The node was ready and answered every fetch with 503 for ever, or, after the next failover,
-//! acknowledged pushes were gone and two nodes showed different values of one ref.
+//! The story: a node was stopped and its directory copied. The node was started again and pushed
+//! to; then the copy replaced the directory. Either the node was ready and answered every fetch
+//! with 503 forever. Or, after the next failover, acknowledged pushes were gone and two nodes
+//! showed different values of one ref.
 
 use std::fs;
 use std::io::Read;
@@ -12,7 +13,7 @@ use std::time::Instant;
 
 use super::harness::{PATIENCE, Ring, clone_checked, commit, git, henge, wait, work_tree};
 
-/// How a node ended that had to end by itself: its exit code and what it said.
+/// Runs a node that must end by itself; returns its exit code and its standard error.
 fn run_to_its_end(dir: &Path, arguments: &[&str]) -> (Option<i32>, String) {
     let mut child = henge()
         .args(["node", "run", "--config"])
@@ -59,7 +60,8 @@ fn copy(from: &Path, to: &Path) {
     shell("cp", &["-a", text(from), text(to)]);
 }
 
-/// Puts a copy's bytes into the files of the directory, as a disk that is rolled back does: no inode changes.
+/// Writes a copy's bytes into the files of the directory, as a disk that is rolled back does: no
+/// inode changes.
 fn roll_back(dir: &Path, copy: &Path) {
     for entry in fs::read_dir(dir).expect("listed") {
         let path = entry.expect("an entry").path();
@@ -101,7 +103,8 @@ fn an_old_copy_of_a_data_directory_is_refused() {
     ring.stop(1);
     let starts = fs::read(dir.join("starts.json")).expect("read");
 
-    // The copy's files lie in the original's inodes: only the members know better. With --moved they are asked, too.
+    // The copy's bytes are in the original's inodes: only the members have newer data. With
+    // `--moved` the node queries them, too.
     for arguments in [&[][..], &["--moved"][..]] {
         roll_back(&dir, &aside);
         let (code, said) = run_to_its_end(&dir, arguments);
@@ -109,14 +112,15 @@ fn an_old_copy_of_a_data_directory_is_refused() {
         assert!(said.contains("it is an old copy"), "{said}");
     }
 
-    // A disk that lost what it had flushed, and not the memory of its starts: the leaders know what was acknowledged.
+    // A disk that lost flushed data, but not the record of its starts: the leaders have the
+    // acknowledged indexes.
     roll_back(&dir, &aside);
     fs::write(dir.join("starts.json"), starts).expect("written");
     let (code, said) = run_to_its_end(&dir, &[]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("has acknowledged entry"), "{said}");
 
-    // The copy itself.
+    // The copy in place of the directory.
     fs::remove_dir_all(&dir).expect("removed");
     copy(&aside, &dir);
     let (code, said) = run_to_its_end(&dir, &[]);
@@ -152,7 +156,7 @@ fn a_moved_directory_serves_once_it_is_answered_for() {
     git(&tree, &["push", "-q", &ring.url(1, "admin/demo"), "main"]);
     assert_eq!(tip(&ring, &tree, 1), newest);
 
-    // From here on it is where it is: renamed within the file system, it starts like any other.
+    // The move is complete: after a rename within the file system, the node starts like any other.
     ring.stop(1);
     fs::rename(&dir, &elsewhere).expect("renamed");
     fs::rename(&elsewhere, &dir).expect("renamed");
@@ -160,7 +164,7 @@ fn a_moved_directory_serves_once_it_is_answered_for() {
     ring.wait_ready(1);
 }
 
-/// Votes and entries flow before a start is registered: else nothing could register one.
+/// Votes and entries flow before a start is registered: otherwise no start could be registered.
 #[test]
 fn a_cluster_that_stops_as_a_whole_starts_again() {
     let mut ring = Ring::start(4);
@@ -183,7 +187,8 @@ fn a_cluster_that_stops_as_a_whole_starts_again() {
     }
 }
 
-/// A node whose configuration said another number of shards looked for repositories where they were not.
+/// Regression: a node with another number of shards in its configuration looked for repositories in
+/// the wrong shards.
 #[test]
 fn a_configuration_of_another_cluster_is_refused() {
     let mut ring = Ring::start(8);
@@ -192,7 +197,7 @@ fn a_configuration_of_another_cluster_is_refused() {
     ring.stop(1);
     let path = ring.node_dir(1).join("node.toml");
     let right = fs::read_to_string(&path).expect("read");
-    // Of the last founder.
+    // At the value of a key of the last founder.
     let split = |key: &str| {
         let at = right.rfind(key).expect("the last founder") + key.len();
         right.split_at(at)
@@ -213,7 +218,7 @@ fn a_configuration_of_another_cluster_is_refused() {
         assert_eq!(code, Some(1), "{said}");
         assert!(said.contains(words), "{said}");
     }
-    // Another address of the same founder is told, and not used.
+    // Another address of the same founder is logged, and not used.
     fs::write(&path, moved).expect("written");
     ring.restart(1);
     ring.wait_ready(1);
@@ -225,8 +230,8 @@ fn a_configuration_of_another_cluster_is_refused() {
     );
 }
 
-/// A shard was begun by the first of its replicas and by no other: one that was down when the cluster was formed kept its
-/// shards from ever having a leader.
+/// Regression: only the first replica of a shard began it. A node that was down when the cluster
+/// was formed kept its shards without a leader forever.
 #[test]
 fn shards_begin_without_their_first_replica() {
     serves_with(&[1, 2]);
@@ -243,7 +248,7 @@ fn serves_with(started: &[u16]) {
     let dir = tempfile::tempdir().expect("a folder");
     let place = dir.path().join("ring");
     let base = crate::process::base_port();
-    // A cluster that was made and never got to start: a port is taken.
+    // A cluster that was made and not started, because a port was taken.
     let taken = std::net::TcpListener::bind(("127.0.0.1", base + 1)).expect("a port");
     let made = henge()
         .args(["dev", "--shards", "8", "--base-port", &base.to_string()])

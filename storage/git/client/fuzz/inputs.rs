@@ -1,7 +1,7 @@
-//! What a hostile peer's bytes are handed to, for the fuzz target and for plain tests.
+//! The parsers of a hostile peer's bytes, for the fuzz target and for plain tests.
 //!
-//! The first byte says what the rest is. It goes through the public API; a panic says that an answer contradicts what is
-//! known about the input.
+//! The first byte selects the parser of the rest. The input goes through the public API; a panic
+//! means that a result contradicts a known property of the input.
 
 use std::io::BufReader;
 
@@ -12,10 +12,10 @@ use henge_git_client::{
 };
 use henge_types::{ObjectFormat, PreviousValue, RefUpdate};
 
-/// Bytes of a pack that are taken.
+/// Maximum size of a pack.
 const PACK_BYTES_MAX: u64 = 64 * 1024;
 
-/// Where packs are kept meanwhile, and what was pushed.
+/// The directory for packs, and the pushed updates.
 pub(crate) struct Place {
     dir: tempfile::TempDir,
     updates: Vec<RefUpdate>,
@@ -37,7 +37,7 @@ impl Place {
         }
     }
 
-    /// Hands the input over; what was said, where it was refused.
+    /// Parses the input; returns the error of a refused one.
     pub(crate) fn take(&self, data: &[u8]) -> Result<(), String> {
         let Some((kind, data)) = data.split_first() else {
             return Err("no input".to_owned());
@@ -67,7 +67,8 @@ impl Place {
         Ok(())
     }
 
-    /// An answer in pieces of as many bytes as its first one says must be taken as it is in one piece.
+    /// An answer fed in pieces must give the same result as in one piece. Its first byte is the
+    /// size of the pieces.
     fn fetch(&self, data: &[u8], protocol: Protocol) -> Result<(), String> {
         let Some((piece, answer)) = data.split_first() else {
             return Err("no answer".to_owned());
@@ -128,7 +129,7 @@ fn check(listing: &Listing, data: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// A URL, and behind a newline where a redirect leads from there.
+/// A URL, optionally followed by a newline and the location of a redirect.
 fn url(data: &[u8]) -> Result<(), String> {
     let text = std::str::from_utf8(data).map_err(|error| error.to_string())?;
     let (text, location) = text.split_once('\n').unwrap_or((text, ""));

@@ -1,31 +1,32 @@
-//! Which addresses may be connected to.
+//! Restrictions on the addresses of remote servers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// Which addresses may be connected to.
+/// The addresses that connections may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AddressPolicy {
-    /// All: somebody named the server as one of their own cluster.
+    /// All addresses: the user named the server as a member of their own cluster.
     Any,
-    /// Those of private networks and of this machine too, but none that is link-local or of a cloud's metadata service: what
-    /// answers there gives the machine's own credentials to whoever asks.
+    /// Private networks and this machine too, but no link-local address and no cloud metadata
+    /// service: the latter give the machine's own credentials to any client on it.
     Private,
-    /// Those of the public internet only: the server asks on behalf of somebody who may not reach what it does.
+    /// The public internet only: the server connects on behalf of a user who may not reach the
+    /// networks that it reaches.
     #[default]
     Public,
 }
 
-/// Why an address is not connected to.
+/// The reason why an address is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Unfit {
-    /// It is link-local or of a metadata service.
+    /// The address is link-local or belongs to a metadata service.
     Metadata,
-    /// It is not one of the public internet.
+    /// The address is not on the public internet.
     NotPublic,
 }
 
 impl AddressPolicy {
-    /// Why an address is refused, if it is.
+    /// The reason for refusing an address; `None` for an allowed one.
     pub(crate) fn refusal(self, address: IpAddr) -> Option<Unfit> {
         match self {
             Self::Any => None,
@@ -36,7 +37,8 @@ impl AddressPolicy {
     }
 }
 
-/// Whether an address is link-local, or one at which a cloud tells a machine its secrets, in whatever way it is written.
+/// Whether an address is link-local, or belongs to a cloud service that gives a machine its
+/// secrets, in any notation.
 fn is_metadata(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_metadata_v4(address),
@@ -45,7 +47,7 @@ fn is_metadata(address: IpAddr) -> bool {
 }
 
 fn is_metadata_v4(address: Ipv4Addr) -> bool {
-    // 169.254.169.254 and its neighbours are what nearly all clouds use.
+    // 169.254.169.254 and its neighbours serve nearly all clouds.
     address.is_link_local()
         || [
             Ipv4Addr::new(100, 100, 100, 200), // Alibaba
@@ -60,19 +62,21 @@ fn is_metadata_v6(address: Ipv6Addr) -> bool {
     match segments {
         // fe80::/10.
         [first, ..] if first & 0xffc0 == 0xfe80 => true,
-        // Amazon's services for one machine: metadata (::254), containers' credentials (::23) and others.
+        // Amazon's services for one machine: metadata (::254), credentials of containers (::23) and
+        // others.
         [0xfd00, 0x0ec2, ..] => true,
-        // Scaleway's, Akamai's and Oracle's.
+        // Scaleway, Akamai and Oracle.
         [0xfd00, 0x0042, 0, 0, 0, 0, 0, 0x0042]
         | [0xfd00, 0xa9fe, 0xa9fe, 0, 0, 0, 0, 0x0001]
         | [0xfd00, 0x00c1, 0, 0, 0, 0, 0xa9fe, 0xa9fe] => true,
-        // Google's.
+        // Google.
         [0xfd20, 0x00ce, 0, 0, 0, 0, 0, 0x254] => true,
         _ => false,
     }
 }
 
-/// Whether an address is one of the public internet: not one of the special registries of IANA.
+/// Whether an address is on the public internet: outside IANA's registries of special-purpose
+/// addresses.
 fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => is_public_v4(address),
@@ -106,13 +110,13 @@ fn v4(high: u16, low: u16) -> Ipv4Addr {
     Ipv4Addr::new(a, b, c, d)
 }
 
-/// The IPv4 address that an IPv6 address stands for: a packet sent to it ends there.
+/// The IPv4 address embedded in an IPv6 address: a packet to the IPv6 address reaches it.
 fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     match address.segments() {
-        // Mapped, and the form that was compatible once.
+        // IPv4-mapped, and the deprecated IPv4-compatible form.
         [0, 0, 0, 0, 0, 0xffff, high, low] => Some(v4(high, low)),
         [0, 0, 0, 0, 0, 0, high, low] if high != 0 => Some(v4(high, low)),
-        // Translated by NAT64 (RFC 6052).
+        // NAT64 (RFC 6052).
         [0x64, 0xff9b, 0, 0, 0, 0, high, low] => Some(v4(high, low)),
         // 6to4.
         [0x2002, high, low, ..] => Some(v4(high, low)),
@@ -120,15 +124,16 @@ fn embedded_v4(address: Ipv6Addr) -> Option<Ipv4Addr> {
     }
 }
 
-/// All IPv4 addresses that a packet to an IPv6 address may end at, where a network translates or tunnels it: also those forms
-/// that are never of the public internet and may be used in a private network.
+/// All IPv4 addresses that a packet to an IPv6 address may reach, where a network translates or
+/// tunnels it. This includes forms that are never on the public internet but may be used in a
+/// private network.
 fn embedded_v4s(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
     let mut found: Vec<Ipv4Addr> = embedded_v4(address).into_iter().collect();
     match address.segments() {
-        // Translated without state (RFC 7915).
+        // Stateless translation (RFC 7915).
         [0, 0, 0, 0, 0xffff, 0, high, low] => found.push(v4(high, low)),
-        // A network's own NAT64 (RFC 8215), with each length of prefix that lies in 64:ff9b:1::/48. The byte at 64 is left out
-        // of the address (RFC 6052 section 2.2).
+        // A network's own NAT64 (RFC 8215), with each prefix length within 64:ff9b:1::/48. Bits 64
+        // to 71 are not part of the address (RFC 6052 section 2.2).
         [0x64, 0xff9b, 1, d, e, f, high, low] => {
             let [_, d_low] = d.to_be_bytes();
             let [_, e_low] = e.to_be_bytes();
@@ -142,7 +147,7 @@ fn embedded_v4s(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
                 Ipv4Addr::new(e_low, f_high, f_low, g_high),
             ]);
         }
-        // Teredo holds the client's address with all bits turned (RFC 4380 section 4).
+        // Teredo holds the client's address with all bits inverted (RFC 4380 section 4).
         [0x2001, 0, .., high, low] => found.push(v4(!high, !low)),
         _ => {}
     }
@@ -155,9 +160,10 @@ fn embedded_v4s(address: Ipv6Addr) -> impl Iterator<Item = Ipv4Addr> {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     let [first, second, ..] = address.segments();
-    // Global unicast is 2000::/3 and nothing else.
+    // Global unicast is exactly 2000::/3.
     let global = first & 0xe000 == 0x2000;
-    // 2001::/23 is for protocols (Teredo among them), 2001:db8::/32 and 3fff::/20 for documentation.
+    // 2001::/23 is for protocols (Teredo among them), 2001:db8::/32 and 3fff::/20 for
+    // documentation.
     let protocols = first == 0x2001 && second < 0x200;
     let documentation =
         (first == 0x2001 && second == 0xdb8) || (first == 0x3fff && second < 0x1000);
@@ -221,8 +227,8 @@ mod tests {
         }
     }
 
-    /// Where private addresses were allowed, as `henge dev` does, a mirror read the credentials of the machine that the node
-    /// runs on.
+    /// Where private addresses were allowed, as in `henge dev`, a mirror read the credentials of
+    /// the node's machine.
     #[test]
     fn metadata_is_refused_in_every_spelling() {
         for text in [
@@ -262,7 +268,7 @@ mod tests {
             }
             assert_eq!(AddressPolicy::Any.refusal(address), None, "{text}");
         }
-        // What lies beside them.
+        // Neighbouring addresses.
         for text in [
             "169.253.255.255",
             "169.255.0.0",

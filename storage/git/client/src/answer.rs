@@ -1,4 +1,5 @@
-//! The answer to a fetch, byte by byte as it comes: what is before the pack, and the side-bands with the pack.
+//! Incremental parser for the answer to a fetch: the lines before the pack, and the side-bands with
+//! the pack.
 
 use std::io::{self, Write};
 
@@ -7,12 +8,12 @@ use henge_git::pkt::{self, LINE_BYTES_MAX, Packet};
 
 use crate::error::{Error, printable};
 
-/// What the next line means.
+/// The expected meaning of the next line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Expects {
     /// The name of a section (v2).
     Section,
-    /// A line of a section that says nothing to a client with one round.
+    /// A line of a section that a client with one round ignores.
     Skipped,
     /// `ACK`, `NAK` or the pack (v0, v1).
     Acknowledgment,
@@ -22,11 +23,11 @@ enum Expects {
     End,
 }
 
-/// Takes the answer to a fetch apart. It does not read: it is fed.
+/// Parses the answer to a fetch. It does not read by itself: the caller feeds it.
 #[derive(Debug)]
 pub(crate) struct AnswerReader {
     expects: Expects,
-    /// A frame that is not whole yet.
+    /// An incomplete frame.
     pending: Vec<u8>,
 }
 
@@ -41,7 +42,7 @@ impl AnswerReader {
         }
     }
 
-    /// Takes the next bytes. What they hold of the pack goes to `pack`, what the remote tells a person to `tell`.
+    /// Parses the next bytes. Pack data goes to `pack`, messages of the remote to `tell`.
     pub(crate) fn feed(
         &mut self,
         data: &[u8],
@@ -60,17 +61,17 @@ impl AnswerReader {
                 self.take(packet, pack, tell)?;
             }
         }
-        // In place: what comes byte by byte must not be copied for each of them.
+        // In place: input that arrives byte by byte must not be copied for each byte.
         let taken = frames.len() - rest.len();
         frames.drain(..taken);
         self.pending = frames;
         Ok(())
     }
 
-    /// Says that nothing more comes.
+    /// Marks the end of the input.
     ///
     /// # Errors
-    /// When the answer is not whole.
+    /// When the answer is incomplete.
     pub(crate) fn finish(&self) -> Result<(), Error> {
         if self.expects == Expects::End && self.pending.is_empty() {
             Ok(())
@@ -136,7 +137,7 @@ impl AnswerReader {
     }
 }
 
-/// How long the frame at the start of `bytes` is; `None` while its length is not there.
+/// The length of the frame at the start of `bytes`; `None` while its length field is incomplete.
 fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, Error> {
     let Some(head) = bytes.first_chunk::<4>() else {
         return Ok(None);
@@ -147,7 +148,7 @@ fn frame_bytes(bytes: &[u8]) -> Result<Option<usize>, Error> {
         .and_then(|digits| usize::from_str_radix(digits, 16).ok())
         .filter(|length| *length <= LINE_BYTES_MAX)
         .ok_or_else(|| Error::protocol("what came are no pkt-lines"))?;
-    // The markers 0000, 0001 and 0002 are their own length.
+    // The markers 0000, 0001 and 0002 are four bytes long.
     Ok(Some(length.max(4)))
 }
 
@@ -166,12 +167,12 @@ fn side_band(data: &[u8], pack: &mut dyn Write, tell: &mut dyn FnMut(&str)) -> R
     }
 }
 
-/// Gives an [`AnswerReader`] what is written, for a source in the same process.
+/// A writer that feeds an [`AnswerReader`], for a source in the same process.
 pub(crate) struct AnswerSink<'a> {
     pub(crate) reader: AnswerReader,
     pub(crate) pack: &'a mut dyn Write,
     pub(crate) tell: &'a mut dyn FnMut(&str),
-    /// Why writing ended.
+    /// The error that ended the writing.
     pub(crate) failed: Option<Error>,
 }
 
@@ -209,7 +210,7 @@ mod tests {
         bytes
     }
 
-    /// The pack and what was told, fed in pieces of `step` bytes.
+    /// The pack and the messages, for an input fed in pieces of `step` bytes.
     fn read(protocol: Protocol, bytes: &[u8], step: usize) -> Result<(Vec<u8>, String), Error> {
         let mut reader = AnswerReader::new(protocol);
         let (mut pack, mut told) = (Vec::new(), String::new());

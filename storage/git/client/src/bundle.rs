@@ -1,4 +1,4 @@
-//! A repository as one file (gitformat-bundle(5)): `git clone FILE.bundle` makes a repository of it again.
+//! A repository as one file (gitformat-bundle(5)): `git clone FILE.bundle` restores it.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::listing::Listing;
 use crate::transfer::{Selection, Source, Watch};
 
-/// What was written.
+/// The counts of an export.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Exported {
     /// Refs, HEAD not counted.
@@ -19,11 +19,12 @@ pub struct Exported {
     pub left_out: u64,
     /// Objects.
     pub objects: u64,
-    /// Bytes of the pack with them.
+    /// Bytes of their pack.
     pub pack_bytes: u64,
 }
 
-/// The lines before the pack. A bundle without prerequisites holds everything that its refs reach.
+/// The lines before the pack. A bundle without prerequisites holds all objects that are reachable
+/// from its refs.
 fn head(listing: &Listing, selection: Selection, output: &mut dyn Write) -> std::io::Result<u64> {
     match listing.format {
         ObjectFormat::Sha1 => writeln!(output, "# v2 git bundle")?,
@@ -32,7 +33,7 @@ fn head(listing: &Listing, selection: Selection, output: &mut dyn Write) -> std:
         }
     }
     let mut refs = 0;
-    // First, as git does: a clone takes its branch from it.
+    // HEAD is first, as in git: a clone takes its branch from it.
     let head = listing.default_branch();
     let head = head.filter(|name| selection.takes(name));
     let value = |name| listing.refs.iter().find(|found| found.name == name);
@@ -51,8 +52,8 @@ fn head(listing: &Listing, selection: Selection, output: &mut dyn Write) -> std:
     Ok(refs)
 }
 
-/// Writes everything that the refs of `source` reach into the new file `path`. It is written beside its place, flushed
-/// and then renamed: there is all of it or none.
+/// Writes all objects that are reachable from the refs of `source` into the new file `path`. The
+/// file is written under a temporary name, flushed and then renamed: it is complete or absent.
 ///
 /// # Errors
 /// When `path` exists, the repository has no ref, or either side fails.
@@ -100,7 +101,7 @@ pub fn write(
     })
 }
 
-/// The values of the refs that are taken, each once.
+/// The values of the selected refs, each once.
 pub(crate) fn wants(listing: &Listing, selection: Selection) -> Vec<henge_types::ObjectId> {
     let taken = listing
         .refs
@@ -133,7 +134,7 @@ pub(crate) fn sync_directory(directory: &Path) -> std::io::Result<()> {
     File::open(directory)?.sync_all()
 }
 
-/// Temporary files are private; what is exported is as readable as other new files usually are.
+/// Temporary files are private; an export gets the usual permissions of a new file.
 fn readable(file: &File) -> std::io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
     file.set_permissions(std::fs::Permissions::from_mode(0o644))

@@ -1,4 +1,4 @@
-//! Why a conversation with a remote repository failed.
+//! Errors of the communication with a remote repository.
 
 use std::io;
 use std::net::IpAddr;
@@ -11,22 +11,22 @@ use henge_types::{ObjectFormat, limits};
 use crate::trust::TrustError;
 use crate::url::RemoteUrl;
 
-/// Characters of what a server said that are repeated.
+/// Characters of a server's message that are shown.
 const MESSAGE_CHARS_MAX: usize = 300;
 
-/// Why a conversation with a remote repository failed. No message holds credentials.
+/// Errors of the communication with a remote repository. No message contains credentials.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The server's name has no address.
+    /// The server's name cannot be resolved.
     #[error("cannot find the address of {host}: {source}")]
     Resolve {
         /// The server.
         host: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// The server's addresses may not be connected to.
+    /// The server's addresses are not allowed.
     #[error(
         "{host} has the address {address}, which is not one of the public internet: the configuration of the node must allow it ([mirrors] allow_private_addresses)"
     )]
@@ -36,7 +36,7 @@ pub enum Error {
         /// One of its addresses.
         address: IpAddr,
     },
-    /// The server's addresses are never connected to.
+    /// The server's addresses are never allowed.
     #[error(
         "{host} has the address {address}, which is link-local or of a cloud's metadata service: nothing is asked of those"
     )]
@@ -46,87 +46,87 @@ pub enum Error {
         /// One of its addresses.
         address: IpAddr,
     },
-    /// Nobody answers.
+    /// No connection to any of the addresses.
     #[error("cannot connect to {host}: {source}")]
     Connect {
         /// The server.
         host: String,
-        /// What the system said of the last address.
+        /// The system's error for the last address.
         #[source]
         source: io::Error,
     },
-    /// No secure connection.
+    /// The TLS handshake failed.
     #[error("no secure connection to {host}: {source}")]
     Tls {
         /// The server.
         host: String,
-        /// What is wrong.
+        /// The fault.
         #[source]
         source: io::Error,
     },
-    /// The certificates to trust cannot be read.
+    /// The trusted certificates cannot be read.
     #[error(transparent)]
     Trust(#[from] TrustError),
-    /// It sent and took nothing for too long.
+    /// The idle time-out: the server neither sent nor accepted data for too long.
     #[error("{host} rested for {seconds} s")]
     Rested {
         /// The server.
         host: String,
-        /// How long it was waited.
+        /// The idle time-out, seconds.
         seconds: u64,
     },
-    /// The time is over, or the caller said stop.
+    /// The deadline passed, or the caller cancelled.
     #[error("the time for it is over")]
     Stopped,
-    /// The connection broke, or what came is no HTTP.
+    /// The connection broke, or the answer is not HTTP.
     #[error("the connection to {host} broke: {reason}")]
     Broken {
         /// The server.
         host: String,
-        /// What happened.
+        /// The reason.
         reason: String,
     },
-    /// More than is taken.
+    /// The answer is larger than allowed.
     #[error("the answer has more than {bytes_max} bytes, the most that is taken")]
     TooLarge {
-        /// What is taken.
+        /// The limit.
         bytes_max: u64,
     },
-    /// The server wants credentials, or others.
+    /// The server requires credentials, or other ones.
     #[error("{url} {}", denied(*.given, *.elsewhere))]
     Denied {
         /// The repository.
         url: RemoteUrl,
         /// Whether credentials were sent.
         given: bool,
-        /// Whether there were some, which were kept back because a redirect led to another server.
+        /// Whether credentials exist, but were withheld because of a redirect to another server.
         elsewhere: bool,
     },
-    /// The server lets nobody, or not this user, do it.
+    /// The server forbids the request, for all users or for this one.
     #[error("{url} does not allow it: {message}")]
     Forbidden {
         /// The repository.
         url: RemoteUrl,
-        /// What it said.
+        /// The server's message.
         message: String,
     },
-    /// There is nothing.
+    /// There is no such repository.
     #[error("there is no repository at {url}, or it may not be seen")]
     NotFound {
         /// The repository.
         url: RemoteUrl,
     },
-    /// Another status.
+    /// Any other status.
     #[error("{url} answered with HTTP status {status}: {message}")]
     Status {
         /// The repository.
         url: RemoteUrl,
         /// The status.
         status: u16,
-        /// What it said.
+        /// The server's message.
         message: String,
     },
-    /// A web page or a server of the dumb protocol.
+    /// A web page, or a server of the dumb protocol.
     #[error(
         "{url} does not speak git's smart HTTP protocol: it is no repository, or its server only hands out files, which is not supported"
     )]
@@ -139,35 +139,35 @@ pub enum Error {
     Redirect {
         /// The repository.
         url: RemoteUrl,
-        /// Why not.
+        /// The reason.
         why: &'static str,
     },
-    /// Credentials that cannot be sent.
+    /// Invalid credentials: they cannot be sent in a header.
     #[error(
         "the credentials cannot be sent: they are too long or hold characters that HTTP does not carry"
     )]
     Credentials,
-    /// The server refused it in the protocol.
+    /// The server reported an error in the protocol.
     #[error("the remote says: {message}")]
     Remote {
-        /// What it said.
+        /// The server's message.
         message: String,
     },
-    /// What came is not what the protocol says.
+    /// The answer violates the protocol.
     #[error("the remote's answer is not understood: {what}")]
     Protocol {
-        /// What is wrong with it.
+        /// The violation.
         what: String,
     },
     /// The framing is broken.
     #[error(transparent)]
     Pkt(PktError),
-    /// The history of the source is cut off.
+    /// The source is a shallow repository.
     #[error(
         "the source is a shallow repository: what lies behind the end of its history is not there"
     )]
     Shallow,
-    /// The two sides use another hash.
+    /// The two sides have different object formats.
     #[error("the source uses {source_format}, the destination {destination_format}")]
     ObjectFormat {
         /// Of the source.
@@ -175,53 +175,53 @@ pub enum Error {
         /// Of the destination.
         destination_format: ObjectFormat,
     },
-    /// The pack did not arrive whole.
+    /// The received pack is incomplete or invalid.
     #[error("the pack that came is {what}")]
     Pack {
-        /// What is wrong with it.
+        /// The fault.
         what: &'static str,
     },
     /// The repository on this machine cannot be read.
     #[error("the repository cannot be read: {message}")]
     Local {
-        /// Why not.
+        /// The reason.
         message: String,
     },
-    /// The destination did not take a push.
+    /// The destination refused a push.
     #[error("the push was not taken: {message}")]
     Push {
-        /// Why not.
+        /// The reason.
         message: String,
     },
-    /// A file that is there already.
+    /// The file exists already.
     #[error("{path} exists already")]
     Exists {
         /// The file.
         path: std::path::PathBuf,
     },
-    /// The source has nothing: a bundle needs at least one ref, and nothing is emptied for it.
+    /// The source has no refs: a bundle needs at least one, and no destination is emptied for it.
     #[error(
         "the repository has no refs that would be copied: nothing is written or deleted for that"
     )]
     Empty,
-    /// The source has refs that would be copied and cannot be held here.
+    /// The source has refs to copy that this system cannot store.
     #[error(
         "names of refs are UTF-8 of at most {} bytes here, and the repository has {refs}: nothing is written or deleted, rename or delete them there",
         limits::REF_NAME_BYTES_MAX
     )]
     Names {
-        /// Which.
+        /// The refs.
         refs: UnholdableRefs,
     },
-    /// The destination would lose more than was agreed to.
+    /// The destination would lose more than allowed.
     #[error("nothing was changed: {0}")]
     Losses(Box<Losses>),
-    /// The disk failed.
+    /// A file operation failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried.
+        /// The operation.
         what: String,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -238,7 +238,7 @@ fn denied(given: bool, elsewhere: bool) -> &'static str {
 }
 
 impl Error {
-    /// What was tried and what the system said.
+    /// An error with the failed operation and the system's error.
     pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let what = what.into();
         move |source| Self::Io { what, source }
@@ -248,7 +248,7 @@ impl Error {
         Self::Protocol { what: what.into() }
     }
 
-    /// Whether asking again may help: the network or the server, not the request.
+    /// Whether a retry may help: the fault is in the network or the server, not in the request.
     pub const fn may_pass(&self) -> bool {
         match self {
             Self::Resolve { .. }
@@ -285,7 +285,7 @@ impl Error {
     }
 }
 
-/// An answer that is read through [`io::Read`] carries its own reason inside.
+/// An answer that is read through [`io::Read`] carries its own error inside.
 impl From<PktError> for Error {
     fn from(error: PktError) -> Self {
         match error {
@@ -296,7 +296,7 @@ impl From<PktError> for Error {
 }
 
 impl Error {
-    /// The reason that a stream broke for, where it was one of these.
+    /// The error that broke a stream, if it was one of these.
     pub(crate) fn from_stream(error: io::Error) -> Self {
         match error.downcast::<Self>() {
             Ok(own) => own,
@@ -311,7 +311,7 @@ impl Error {
     }
 }
 
-/// What a server said, fit for a terminal or a log.
+/// A server's message, cleaned for a terminal or a log.
 pub(crate) fn printable(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let line: String = text

@@ -1,4 +1,4 @@
-//! One request over HTTP/1.1 and its answer, blocking: the thread that waits drives the connection itself.
+//! One HTTP/1.1 request and its answer, blocking: the waiting thread drives the connection itself.
 
 use std::fmt;
 use std::fs::File;
@@ -24,20 +24,20 @@ use crate::error::Error;
 use crate::network::Network;
 use crate::url::RemoteUrl;
 
-/// How often a wait looks at the deadline and tells how far it is.
+/// The interval at which a wait checks for cancellation and reports progress.
 const TICK: Duration = Duration::from_millis(200);
-/// Bytes of a file that are sent at once.
+/// Bytes of a file per chunk.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Bytes of an answer's head.
+/// Maximum size of an answer's header.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
-/// What is sent: bytes in memory, and a file behind them.
+/// The body of a request: bytes in memory, followed by a file.
 pub(crate) struct Upload {
     head: Bytes,
     file: Option<File>,
-    /// Bytes of the file that are still to be sent.
+    /// Bytes of the file that are not sent yet.
     left: u64,
-    /// Bytes that were handed to the connection.
+    /// Bytes handed to the connection.
     sent: Arc<AtomicU64>,
 }
 
@@ -75,7 +75,7 @@ impl Body for Upload {
     type Data = Bytes;
     type Error = io::Error;
 
-    /// Reads the file where it stands: the thread that polls is one that may block.
+    /// Reads the file synchronously: the polling thread may block.
     fn poll_frame(
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
@@ -98,7 +98,7 @@ impl Body for Upload {
 
 type Connection = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-/// A connection that is driven while something on it is waited for.
+/// A connection that is driven while the caller waits for a future on it.
 struct Driven {
     connection: Option<Connection>,
 }
@@ -108,7 +108,7 @@ impl Driven {
     async fn with<F: Future>(&mut self, future: F) -> F::Output {
         let mut future = pin!(future);
         std::future::poll_fn(|context| {
-            // What ends the connection shows in what is waited for.
+            // An error of the connection is reported by `future`.
             if let Some(connection) = &mut self.connection
                 && connection.as_mut().poll(context).is_ready()
             {
@@ -120,7 +120,7 @@ impl Driven {
     }
 }
 
-/// How long it is waited, and for whom it is stopped.
+/// Idle time-out and cancellation of an exchange.
 struct Patience<'a> {
     host: &'a str,
     rest: Duration,
@@ -128,7 +128,8 @@ struct Patience<'a> {
 }
 
 impl Patience<'_> {
-    /// Waits for `future` as long as bytes move; `tick` is called now and then with how many have.
+    /// Waits for `future` while bytes move, up to the idle time-out. `tick` is called periodically
+    /// with the number of moved bytes.
     async fn wait<F: Future>(
         &self,
         future: F,
@@ -162,8 +163,8 @@ impl Patience<'_> {
     }
 }
 
-/// Sends a request to the server of `url` and waits for the head of the answer. `sent` is told how many bytes of the
-/// body have left.
+/// Sends a request to the server of `url` and waits for the head of the answer. `sent` is called
+/// with the number of sent bytes of the body.
 pub(crate) fn send(
     network: &Network,
     url: &RemoteUrl,
@@ -180,7 +181,7 @@ pub(crate) fn send(
     let moved = Arc::clone(&request.body().sent);
     let still = AtomicU64::new(0);
     let (driven, response) = network.handle.block_on(async {
-        // Its own deadlines are shorter than the patience; this looks at the stop.
+        // The connection has shorter time-outs of its own; this wait adds the cancellation.
         let stream = patience
             .wait(network.connect(url), &still, &mut |_| {})
             .await??;
@@ -228,7 +229,7 @@ fn broken(host: &str, error: &hyper::Error) -> Error {
     }
 }
 
-/// An answer whose body is still to be read.
+/// An answer with an unread body.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -236,14 +237,14 @@ pub(crate) struct Answer {
     pub(crate) body: AnswerBody,
 }
 
-/// The body of an answer, bounded. An error in it is an [`Error`] inside an [`io::Error`].
+/// The body of an answer, limited in size. An error in it is an [`Error`] inside an [`io::Error`].
 pub(crate) struct AnswerBody {
     handle: Handle,
     host: String,
     rest: Duration,
     stop: Stop,
     driven: Driven,
-    /// None behind its end.
+    /// `None` after its end.
     body: Option<Incoming>,
     current: Bytes,
     bytes_max: u64,
@@ -257,7 +258,7 @@ impl fmt::Debug for AnswerBody {
 }
 
 impl AnswerBody {
-    /// The next bytes; none at the end.
+    /// The next bytes; empty at the end.
     fn next(&mut self) -> Result<Bytes, Error> {
         let Some(body) = &mut self.body else {
             return Ok(Bytes::new());
@@ -295,10 +296,10 @@ impl AnswerBody {
         }
     }
 
-    /// Its first bytes as text, for a message.
+    /// The first line of its first bytes, for a message.
     pub(crate) fn message(&mut self) -> String {
         let mut text = Vec::new();
-        // A message that breaks off is as good as its beginning.
+        // A truncated message is good enough.
         drop(self.take(1024).read_to_end(&mut text));
         let line = text.split(|byte| *byte == b'\n').next();
         crate::error::printable(line.unwrap_or_default())

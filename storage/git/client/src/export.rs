@@ -1,4 +1,4 @@
-//! A repository as a bare one on disk (gitrepository-layout(5)): what stock git opens.
+//! A repository as a bare one on disk (gitrepository-layout(5)), for stock git.
 
 use std::fs::{self, File};
 use std::io::{self, BufReader, BufWriter, Cursor, Read, Write};
@@ -14,8 +14,9 @@ use crate::listing::Listing;
 use crate::pack::PackFile;
 use crate::transfer::{Selection, Source, Watch};
 
-/// Writes the repository of `source` into the new directory `path`: packs and indexes, `packed-refs`, `HEAD` and
-/// `config`. It is written beside its place, flushed and then renamed: there is all of it or none.
+/// Writes the repository of `source` into the new directory `path`: packs and indexes,
+/// `packed-refs`, `HEAD` and `config`. The directory is written under a temporary name, flushed and
+/// then renamed: it is complete or absent.
 ///
 /// # Errors
 /// When `path` exists, or either side fails.
@@ -51,7 +52,7 @@ pub fn write_bare(
         take_pack(aside.path(), &listing, &pack, watch)?;
     }
     sync_tree(aside.path()).map_err(failed())?;
-    // A directory that appeared meanwhile is only replaced when it is empty.
+    // A directory created meanwhile is replaced only if it is empty.
     fs::rename(aside.path(), path).map_err(failed())?;
     drop(aside.keep());
     sync_directory(directory).map_err(failed())?;
@@ -83,7 +84,8 @@ fn lay_out(root: &Path, listing: &Listing) -> io::Result<()> {
     fs::write(root.join("HEAD"), format!("ref: {head}\n"))
 }
 
-/// Indexes the pack, checks that nothing is missing, and writes the refs: what a server does with a push.
+/// Indexes the pack, checks that no object is missing, and writes the refs, as a server does for a
+/// push.
 fn take_pack(
     root: &Path,
     listing: &Listing,
@@ -104,7 +106,7 @@ fn take_pack(
     let limits = PushLimits {
         pack_bytes_max: u64::MAX,
         updates_max: usize::MAX,
-        // What the cluster has taken is not looked at again for being too much.
+        // Data that the cluster accepted is not limited again.
         inflated_bytes_free: u64::MAX,
         stop: watch.stop.clone(),
         ..PushLimits::default()
@@ -152,7 +154,7 @@ fn commands(listing: &Listing) -> io::Result<Vec<u8>> {
     Ok(head)
 }
 
-/// The refs of a repository that is being written: none, until all come at once.
+/// The refs of a repository that is being written: none at first, then all at once.
 struct ExportedRefs<'a> {
     root: &'a Path,
     format: ObjectFormat,
@@ -224,7 +226,7 @@ impl RefStore for ExportedRefs<'_> {
     }
 }
 
-/// Flushes every file and directory below `directory`, and itself.
+/// Flushes every file and directory below `directory`, and the directory itself.
 fn sync_tree(directory: &Path) -> io::Result<()> {
     for entry in fs::read_dir(directory)? {
         let entry = entry?;

@@ -1,17 +1,22 @@
-//! The other side of the git protocol: lists, fetches from and pushes to remote repositories, without a git binary.
+//! The client side of the git protocol: lists, fetches from and pushes to remote repositories,
+//! without a git binary.
 //!
-//! Blocking, as the server's core is: it runs on a blocking pool or a thread of its own, and uses a tokio runtime for
-//! its sockets only. What is fetched or pushed lies in a temporary file in between, so memory does not grow with it.
+//! Blocking, like the server's core: it runs on a blocking pool or a thread of its own, and uses a
+//! tokio runtime for its sockets only. Fetched and pushed packs are stored in a temporary file, so
+//! memory does not grow with them.
 //!
-//! - [`url`]: where a repository is, and the credentials that are never shown.
-//! - [`network`]: which addresses and certificates are trusted, and for how long a peer may rest.
-//! - [`remote`]: a repository over smart HTTP: protocol v2, v1 and v0 for fetches, receive-pack for pushes.
+//! - [`url`]: the address of a repository, and credentials, which are never shown.
+//! - [`network`]: trusted addresses and certificates, and time-outs.
+//! - [`remote`]: a repository over smart HTTP: protocol v2, v1 and v0 for fetches, receive-pack for
+//!   pushes.
 //! - [`local`]: a repository on this machine, as the source of objects.
-//! - [`transfer`](mod@transfer): from a source to a destination, ref by ref: import, mirrors, export.
-//! - [`losses`]: what a transfer takes from its destination, and how much of it may go.
-//! - [`bundle`], [`export`]: a repository as one file (gitformat-bundle(5)) or as a bare repository.
+//! - [`transfer`](mod@transfer): from a source to a destination, ref by ref: import, mirrors,
+//!   export.
+//! - [`losses`]: refs and values that a transfer removes from its destination, with limits.
+//! - [`bundle`], [`export`]: a repository as one file (gitformat-bundle(5)) or as a bare
+//!   repository.
 //!
-//! It deliberately knows nothing of clusters, accounts or schedules, and follows no proxy settings.
+//! It deliberately does not depend on clusters, accounts or schedules, and ignores proxy settings.
 
 mod address;
 mod answer;

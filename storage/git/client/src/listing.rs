@@ -1,5 +1,5 @@
-//! What a remote has: the advertisement of the first protocol, the capabilities of the second, and `ls-refs`
-//! (gitprotocol-pack(5), gitprotocol-v2(5)).
+//! The contents of a remote: the advertisement of protocol v0 and v1, the capabilities of v2, and
+//! `ls-refs` (gitprotocol-pack(5), gitprotocol-v2(5)).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,12 +12,13 @@ use henge_types::{ObjectFormat, ObjectId, RefName, limits};
 use crate::error::{Error, printable};
 use crate::transfer::Selection;
 
-/// Refs of one remote. A listing is kept in memory, more than once while it is compared with another one.
+/// Maximum number of refs of one remote. A listing is kept in memory, more than once while it is
+/// compared with another one.
 const REFS_MAX: usize = 1_000_000;
-/// Bytes of a name that cannot be held, and how many of them are told.
+/// Bytes of an unstorable name that are shown, and the number of shown names.
 const NAME_BYTES_SHOWN: usize = 200;
 const NAMES_SHOWN: usize = 5;
-/// Lines of capabilities.
+/// Maximum number of capability lines.
 const CAPABILITIES_MAX: usize = 1000;
 
 /// One ref of a remote.
@@ -29,27 +30,28 @@ pub struct RemoteRef {
     pub id: ObjectId,
 }
 
-/// What a remote has.
+/// The refs and capabilities of a remote.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listing {
     /// Its refs, in the remote's order. HEAD is not among them.
     pub refs: Vec<RemoteRef>,
-    /// The branch that HEAD points at, where the remote says so.
+    /// The branch that HEAD points at, where the remote reports it.
     pub head: Option<RefName>,
     /// The value of HEAD, where it has one.
     pub head_id: Option<ObjectId>,
-    /// Its hash.
+    /// Its object format.
     pub format: ObjectFormat,
-    /// Refs with names that git takes for none, or without a folder below `refs/`: they are left out.
+    /// Number of refs left out: git considers their names invalid, or they have no folder below
+    /// `refs/`.
     pub unnameable: u64,
-    /// The beginnings of names that git takes and [`RefName`] cannot hold.
+    /// The beginnings of names that are valid in git but not as a [`RefName`].
     pub(crate) unholdable: Vec<Vec<u8>>,
     pub(crate) protocol: Protocol,
     pub(crate) capabilities: Capabilities,
 }
 
 impl Listing {
-    /// Of a repository of this format without refs.
+    /// The listing of an empty repository with this object format.
     pub fn of(format: ObjectFormat) -> Self {
         Self {
             format,
@@ -57,7 +59,7 @@ impl Listing {
         }
     }
 
-    /// Of the same remote, for what it can do.
+    /// A listing of the same remote with its capabilities only.
     pub(crate) fn without_refs(&self) -> Self {
         Self {
             protocol: self.protocol,
@@ -72,7 +74,7 @@ impl Listing {
         pairs.collect()
     }
 
-    /// The branch that is taken for the default: what HEAD says, or the only or best known one with HEAD's value.
+    /// The default branch: HEAD's target, or else the only or best known branch with HEAD's value.
     pub fn default_branch(&self) -> Option<RefName> {
         if self.head.is_some() {
             return self.head.clone();
@@ -88,16 +90,16 @@ impl Listing {
         known.or(first).cloned()
     }
 
-    /// Adds a ref, or counts it among those that cannot be named here.
+    /// Adds a ref, or counts it as left out.
     ///
     /// # Errors
-    /// When there are too many, or it has no value.
+    /// When there are too many refs, or this one has no value.
     pub fn add(&mut self, name: &str, id: ObjectId) -> Result<(), Error> {
         if self.refs.len() + self.unholdable.len() >= REFS_MAX {
             return Err(Error::protocol(format!("it has more than {REFS_MAX} refs")));
         }
         match name.parse() {
-            // How git shows a ref that it cannot read.
+            // Git lists a ref that it cannot read with this value.
             Ok(_) if id.as_bytes().iter().all(|byte| *byte == 0) => {
                 let name = printable(name.as_bytes());
                 return Err(Error::protocol(format!(
@@ -111,12 +113,12 @@ impl Listing {
         Ok(())
     }
 
-    /// Refs that stand nowhere in [`Listing::refs`].
+    /// Number of refs that are not in [`Listing::refs`].
     pub(crate) fn left_out_unseen(&self) -> u64 {
         self.unnameable + self.unholdable.len() as u64
     }
 
-    /// Notes a name that is too long, or not UTF-8.
+    /// Records a name that is too long, or not UTF-8.
     fn add_odd(&mut self, name: &[u8]) {
         let has_folder = name.iter().filter(|byte| **byte == b'/').count() > 1;
         if has_folder && self.unholdable.len() < REFS_MAX {
@@ -127,7 +129,7 @@ impl Listing {
         }
     }
 
-    /// The refs that are taken and stand nowhere in [`Listing::refs`], because their names cannot be held.
+    /// The selected refs that are not in [`Listing::refs`] because their names cannot be stored.
     pub fn unholdable(&self, selection: Selection) -> UnholdableRefs {
         let is_taken = |name: &&Vec<u8>| selection.takes_name(name);
         let mut taken = self.unholdable.iter().filter(is_taken);
@@ -138,10 +140,11 @@ impl Listing {
         }
     }
 
-    /// Refuses a source with refs that are taken and cannot be held: a copy without them looks like all of it.
+    /// Refuses a source with selected refs that cannot be stored: a copy without them would look
+    /// complete.
     ///
     /// # Errors
-    /// When there are some, with their names.
+    /// When there are such refs, with their names.
     pub(crate) fn check_names(&self, selection: Selection) -> Result<(), Error> {
         let refs = self.unholdable(selection);
         if refs.is_empty() {
@@ -152,17 +155,18 @@ impl Listing {
     }
 }
 
-/// Refs of a source whose names cannot be held here: not UTF-8, or longer than [`limits::REF_NAME_BYTES_MAX`].
+/// Refs of a source whose names cannot be stored here: not UTF-8, or longer than
+/// [`limits::REF_NAME_BYTES_MAX`].
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnholdableRefs {
-    /// The beginnings of the first names, with escapes for what is not ASCII.
+    /// The beginnings of the first names, with non-ASCII bytes escaped.
     pub names: Vec<String>,
-    /// How many more there are.
+    /// The number of further refs.
     pub more: usize,
 }
 
 impl UnholdableRefs {
-    /// Whether there are none.
+    /// Whether there are no such refs.
     pub fn is_empty(&self) -> bool {
         self.names.is_empty()
     }
@@ -178,7 +182,7 @@ impl fmt::Display for UnholdableRefs {
     }
 }
 
-/// What a server can do: words, each perhaps with a value.
+/// The capabilities of a server: words, each with an optional value.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Capabilities(BTreeMap<String, String>);
 
@@ -188,7 +192,7 @@ impl Capabilities {
             return Err(Error::protocol("it has too many capabilities"));
         }
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
-        // `symref` may come several times; HEAD's is the one that counts.
+        // `symref` may occur several times; only HEAD's is used.
         let counts = name != "symref" || value.starts_with("HEAD:");
         if counts {
             self.0.insert(name.to_owned(), value.to_owned());
@@ -200,7 +204,7 @@ impl Capabilities {
         self.0.contains_key(name)
     }
 
-    /// Whether the value of `name` names `word`.
+    /// Whether the value of `name` contains `word`.
     pub(crate) fn offers(&self, name: &str, word: &str) -> bool {
         let value = self.0.get(name);
         value.is_some_and(|value| value.split(' ').any(|part| part == word))
@@ -216,10 +220,11 @@ impl Capabilities {
     }
 }
 
-/// Reads what a server says first. In protocol v2 the refs are still to be asked for ([`read_ls_refs`]).
+/// Reads the advertisement. In protocol v2 the refs follow in a separate request
+/// ([`read_ls_refs`]).
 ///
 /// # Errors
-/// When it breaks off, is malformed, or says of a repository what cannot be handled.
+/// When it ends early, is malformed, or describes an unsupported repository.
 pub fn read_advertisement(input: &mut dyn BufRead, service: Service) -> Result<Listing, Error> {
     let mut buffer = Vec::new();
     let expected = format!("# service={}", service.name());
@@ -277,7 +282,7 @@ fn read_capabilities(input: &mut dyn BufRead) -> Result<Listing, Error> {
     Ok(listing)
 }
 
-/// Reads the refs of the first protocol, from their first line on.
+/// Reads the refs of protocol v0 and v1, including their first line.
 fn read_refs(
     input: &mut dyn BufRead,
     first: Option<Vec<u8>>,
@@ -317,7 +322,7 @@ fn read_refs(
 fn add_line(listing: &mut Listing, entry: &[u8]) -> Result<(), Error> {
     let (id, name) = split_ref(entry, listing.format)?;
     let Ok(name) = std::str::from_utf8(name) else {
-        // What a tag stands for is no ref of its own.
+        // The peeled value of a tag is not a ref.
         if !name.ends_with(b"^{}") {
             listing.add_odd(name);
         }
@@ -325,11 +330,11 @@ fn add_line(listing: &mut Listing, entry: &[u8]) -> Result<(), Error> {
     };
     match name {
         "HEAD" => listing.head_id = Some(id),
-        // What an empty repository has instead of a ref.
+        // The placeholder line of an empty repository.
         "capabilities^{}" => {}
-        // What a tag stands for.
+        // The peeled value of a tag.
         peeled if peeled.ends_with("^{}") => {}
-        // Of somebody else's repository, as bases of deltas.
+        // A tip of another repository, as a delta base.
         ".have" => {}
         name => listing.add(name, id)?,
     }
@@ -352,7 +357,7 @@ fn split_ref(entry: &[u8], format: ObjectFormat) -> Result<(ObjectId, &[u8]), Er
 /// Reads the answer to `ls-refs` into `listing`.
 ///
 /// # Errors
-/// When it breaks off, is malformed, or lists too many refs.
+/// When it ends early, is malformed, or lists too many refs.
 pub fn read_ls_refs(input: &mut dyn BufRead, listing: &mut Listing) -> Result<(), Error> {
     let mut buffer = Vec::new();
     while let Some(entry) = line(input, &mut buffer)? {
@@ -405,7 +410,7 @@ mod tests {
         read_advertisement(&mut &lines(text)[..], Service::UploadPack)
     }
 
-    /// Such refs were left out of copies, which looked like all of the source.
+    /// Such refs were left out of copies, which then looked complete.
     #[test]
     fn a_name_that_cannot_be_held_is_named() {
         let lines = |names: &[&[u8]]| {
@@ -440,7 +445,7 @@ mod tests {
             said.contains(shown) && said.contains("rename or delete"),
             "{said}"
         );
-        // What is not copied, and what git takes for no ref of a project.
+        // Refs that are not copied, and names that git does not use for refs of a project.
         let left_out: [&[u8]; 3] = [b"refs/pull/caf\xe9/head", b"refs/stash", b"refs/\xe9"];
         assert_eq!(check(&left_out), Ok(()));
     }
@@ -499,7 +504,8 @@ mod tests {
         assert_eq!(branch.as_str(), "refs/heads/master");
     }
 
-    /// A listing that breaks off has fewer refs than the remote: a copy that prunes would lose the others.
+    /// A listing that ends early has fewer refs than the remote: a pruning copy would delete the
+    /// others.
     #[test]
     fn a_listing_that_ends_early_is_an_error() {
         let (main, next) = (format!("{A} refs/heads/main"), format!("{B} refs/heads/x"));

@@ -1,4 +1,5 @@
-//! A repository on this machine as the source of objects: the server's own upload-pack, without a connection.
+//! A repository on this machine as the source of objects: the server's own upload-pack, without a
+//! connection.
 
 use std::path::Path;
 
@@ -16,7 +17,7 @@ use crate::pack::PackFile;
 use crate::request;
 use crate::transfer::{Event, Source, Watch};
 
-/// A repository whose refs and objects are at hand.
+/// A repository with its refs and objects.
 pub struct Local<'a> {
     refs: &'a dyn RefStore,
     objects: &'a Objects,
@@ -30,7 +31,7 @@ impl std::fmt::Debug for Local<'_> {
 }
 
 impl<'a> Local<'a> {
-    /// The repository with these refs and objects; packs get at most `pack_bytes_max` bytes.
+    /// The repository with these refs and objects; packs have at most `pack_bytes_max` bytes.
     pub const fn new(refs: &'a dyn RefStore, objects: &'a Objects, pack_bytes_max: u64) -> Self {
         Self {
             refs,
@@ -48,7 +49,7 @@ impl Source for Local<'_> {
             format: self.refs.object_format(),
             ..Listing::default()
         };
-        // Whoever asks says in which format.
+        // The client names the object format in its requests.
         listing.capabilities.add("object-format")?;
         let mut outcome = Ok(());
         self.refs.for_each("", &mut |name, id| {
@@ -97,13 +98,13 @@ impl Source for Local<'_> {
     }
 
     fn keeps_history(&mut self, old: ObjectId, new: ObjectId, watch: &mut Watch<'_>) -> bool {
-        // What cannot be read here is not known to be kept.
+        // Unreadable history is not known to be kept.
         keeps_history(self.objects, old, new, watch.stop).unwrap_or(false)
     }
 }
 
-/// A repository in a directory, bare or with a work tree, as the source of objects. All of its refs are seen, also
-/// those that its configuration hides from clients.
+/// A repository in a directory, bare or with a work tree, as the source of objects. All of its refs
+/// are visible, including those that its configuration hides from clients.
 #[derive(Debug)]
 pub struct Directory {
     repository: BareRepository,
@@ -111,10 +112,10 @@ pub struct Directory {
 }
 
 impl Directory {
-    /// The repository that `path` means to git-upload-pack(1).
+    /// Opens the repository that git-upload-pack(1) finds for `path`.
     ///
     /// # Errors
-    /// When there is none, or it is shallow or of a kind that is not read.
+    /// When there is none, or it is shallow or of an unsupported kind.
     pub fn open(path: &Path, pack_bytes_max: u64) -> Result<Self, OpenError> {
         Ok(Self {
             repository: BareRepository::find(path)?,
@@ -132,7 +133,8 @@ impl Directory {
 
 impl Source for Directory {
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error> {
-        // A ref that is left out of a listing is one that a copy deletes: any that cannot be read fails it.
+        // A copy deletes each ref that the listing lacks: any unreadable ref therefore fails the
+        // listing.
         self.repository.reread().map_err(|error| Error::Local {
             message: error.to_string(),
         })?;

@@ -1,4 +1,5 @@
-//! What a transfer takes from its destination: refs that the source does not have, and values that it replaces.
+//! Refs that a transfer removes from its destination because the source lacks them, and values that
+//! it replaces.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,35 +10,37 @@ use crate::error::Error;
 use crate::listing::Listing;
 use crate::transfer::{Prune, Selection};
 
-/// Refs that are told by name.
+/// Number of refs shown by name.
 const NAMES_SHOWN: usize = 20;
 
-/// How much of what a destination has a transfer may delete, where it deletes at all.
+/// The limit on the refs that a pruning transfer may delete.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Removals {
-    /// At most half of the refs: more at once is more often a source that lost something, or another one than was meant.
+    /// At most half of the refs: more at once usually means that the source lost refs, or is the
+    /// wrong one.
     #[default]
     Half,
-    /// Those that somebody agreed to, and no other one.
+    /// Only refs whose deletion the user confirmed.
     Agreed(BTreeSet<RefName>),
-    /// Everything that the source does not have.
+    /// All refs that the source lacks.
     Everything,
 }
 
-/// What a destination has of its own and a transfer would take from it.
+/// Refs and values of a destination that a transfer would remove.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Losses {
     /// Refs that would be deleted.
     pub deleted: Vec<RefName>,
-    /// Refs that would get another value, where that is not known to have the old one in its history.
+    /// Refs that would get another value whose history is not known to contain the old one.
     pub replaced: Vec<RefName>,
-    /// Refs of the destination in all, without those that no transfer touches.
+    /// Number of refs of the destination, without those that no transfer touches.
     pub of: usize,
 }
 
 impl Losses {
-    /// What a transfer from `source` to `there` would take. `keeps` tells whether a ref that moves from the first value to
-    /// the second one keeps its history; it is asked once for each ref that both sides have with two values.
+    /// The losses of a transfer from `source` to `there`. `keeps` returns whether a ref that moves
+    /// from the first value to the second one keeps its history; it is called once for each ref
+    /// that has different values on the two sides.
     pub fn between(
         source: &Listing,
         there: &Listing,
@@ -62,7 +65,7 @@ impl Losses {
         losses
     }
 
-    /// Whether nothing is taken.
+    /// Whether nothing is lost.
     pub const fn is_none(&self) -> bool {
         self.deleted.is_empty() && self.replaced.is_empty()
     }
@@ -79,7 +82,8 @@ impl Losses {
     }
 }
 
-/// Refuses to delete more than `removals` allows of `current`, whose refs that `wanted` lacks go.
+/// Refuses to delete more refs of `current` than `removals` allows; refs that `wanted` lacks are
+/// deleted.
 pub(crate) fn check_removals(
     wanted: &BTreeMap<RefName, ObjectId>,
     current: &BTreeMap<RefName, ObjectId>,
@@ -105,10 +109,10 @@ pub(crate) fn check_removals(
     })))
 }
 
-/// Names, as many as a person reads.
+/// Names for a message, limited in number.
 fn names(refs: &[RefName]) -> String {
     let shown: Vec<&str> = refs.iter().take(NAMES_SHOWN).map(RefName::as_str).collect();
-    // A terminal takes some of what a name may hold for a command.
+    // A terminal interprets some characters that a name may contain.
     let names = shown.join(", ").replace(char::is_control, "\u{fffd}");
     match refs.len().saturating_sub(NAMES_SHOWN) {
         0 => names,
@@ -163,7 +167,8 @@ mod tests {
         refs.iter().map(RefName::as_str).collect()
     }
 
-    /// A repository that was made to follow another one lost all it had, and nobody had been asked.
+    /// A repository that was made to follow another one lost all of its contents without a
+    /// confirmation.
     #[test]
     fn what_is_deleted_and_what_is_replaced_is_named() {
         let source = listing(&[
@@ -204,7 +209,7 @@ mod tests {
         }
     }
 
-    /// What came between the question and the answer was deleted with what had been asked about.
+    /// Refs created between the question and the answer were deleted with the confirmed ones.
     #[test]
     fn what_nobody_was_asked_about_does_not_go() {
         let wanted = BTreeMap::new();
@@ -221,7 +226,7 @@ mod tests {
         assert!(error.to_string().contains("refs/heads/new"), "{error}");
     }
 
-    /// A source that had lost most of its branches took them from every copy of it.
+    /// A source that had lost most of its branches removed them from every copy of it.
     #[test]
     fn more_than_half_goes_only_where_that_is_said() {
         let values = |count: u8| -> BTreeMap<RefName, ObjectId> {

@@ -1,4 +1,4 @@
-//! Connections: which addresses and certificates are trusted, and for how long a peer may rest.
+//! Connections: trusted addresses and certificates, and time-outs.
 
 use std::io;
 use std::net::SocketAddr;
@@ -16,17 +16,18 @@ use crate::error::Error;
 use crate::trust::Trust;
 use crate::url::{RemoteUrl, Scheme};
 
-/// For how long a peer is waited for.
+/// Time-outs of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timeouts {
-    /// For a connection to one address, TLS included.
+    /// For connecting to one address, TLS included.
     pub connect: Duration,
-    /// For the next byte, in either direction.
+    /// Idle time-out in either direction.
     pub rest: Duration,
 }
 
 impl Default for Timeouts {
-    /// Servers that count what to send are silent for a while.
+    /// The idle time-out is long because servers that count the objects to send are silent
+    /// meanwhile.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(15),
@@ -35,27 +36,27 @@ impl Default for Timeouts {
     }
 }
 
-/// How servers are reached. Cloning shares what was read of certificates.
+/// Access to servers. Clones share the loaded certificates.
 #[derive(Debug, Clone)]
 pub struct Network {
-    /// The runtime that has the sockets. Work on it must not be what blocks here.
+    /// The runtime of the sockets. Blocking calls of this crate must not run on its workers.
     pub handle: Handle,
-    /// Whose certificates are believed.
+    /// The trusted certificates.
     pub trust: Trust,
-    /// Which addresses may be connected to.
+    /// The allowed addresses.
     pub addresses: AddressPolicy,
-    /// For how long a peer is waited for.
+    /// The time-outs.
     pub timeouts: Timeouts,
 }
 
-/// A connection, in the clear or not.
+/// A connection, encrypted or not.
 pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl Network {
-    /// Connects to the server of `url`. The address that was checked is the one that is connected to: the name is not
-    /// looked up again.
+    /// Connects to the server of `url`. The connection uses the checked address: the name is not
+    /// resolved again.
     pub(crate) async fn connect(&self, url: &RemoteUrl) -> Result<Box<dyn Stream>, Error> {
         let tls = match url.scheme() {
             Scheme::Http => None,

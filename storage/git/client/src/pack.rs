@@ -1,4 +1,4 @@
-//! A pack in a file, checked as it is written (gitformat-pack(5)).
+//! A pack in a file, verified while it is written (gitformat-pack(5)).
 
 use std::fs::File;
 use std::io::{self, BufRead, BufWriter, Read, Seek, Write};
@@ -13,7 +13,7 @@ use crate::answer::AnswerReader;
 use crate::error::Error;
 use crate::transfer::Event;
 
-/// Written at once.
+/// Size of the write buffer.
 const BUFFER_BYTES: usize = 128 * 1024;
 /// `PACK`, the version, the number of objects.
 const HEADER_BYTES: usize = 12;
@@ -46,12 +46,12 @@ impl Hasher {
     }
 }
 
-/// Passes a pack on and compares its checksum.
+/// Passes a pack on and verifies its checksum.
 pub(crate) struct PackWriter<W> {
     output: W,
     hasher: Hasher,
     header: Vec<u8>,
-    /// The last bytes so far: the checksum, if nothing follows.
+    /// The last bytes so far: the checksum, if no bytes follow.
     tail: Vec<u8>,
     checksum_bytes: usize,
     bytes: u64,
@@ -75,10 +75,10 @@ impl<W: Write> PackWriter<W> {
         self.bytes
     }
 
-    /// The output and how many objects went there.
+    /// The output and the number of objects.
     ///
     /// # Errors
-    /// When it was no pack, or not all of it.
+    /// When the bytes were not a complete pack.
     pub(crate) fn finish(self) -> Result<(W, u32), Error> {
         let count = self
             .header
@@ -106,7 +106,7 @@ impl<W: Write> Write for PackWriter<W> {
         self.bytes += taken as u64;
         let missing = HEADER_BYTES - self.header.len();
         self.header.extend_from_slice(&data[..missing.min(taken)]);
-        // All but the last bytes is hashed.
+        // All but the last bytes are hashed.
         if taken >= self.checksum_bytes {
             let (body, tail) = data.split_at(taken - self.checksum_bytes);
             self.hasher.update(&self.tail);
@@ -127,7 +127,7 @@ impl<W: Write> Write for PackWriter<W> {
     }
 }
 
-/// A whole pack in a temporary file, which goes with this value.
+/// A complete pack in a temporary file, which is removed with this value.
 #[derive(Debug)]
 pub struct PackFile {
     file: File,
@@ -136,10 +136,11 @@ pub struct PackFile {
 }
 
 impl PackFile {
-    /// Writes what `write` does into a file in `directory`, of at most `bytes_max` bytes, and checks that it is a pack.
+    /// Runs `write` on a new file in `directory`, limited to `bytes_max` bytes, and checks that it
+    /// wrote a pack.
     ///
     /// # Errors
-    /// What `write` fails with, or when it wrote no whole pack.
+    /// The error of `write`, or an error for an incomplete pack.
     pub(crate) fn write(
         directory: &Path,
         format: ObjectFormat,
@@ -163,11 +164,11 @@ impl PackFile {
         })
     }
 
-    /// Reads the answer to a fetch (gitprotocol-pack(5), gitprotocol-v2(5)) and keeps its pack, of at most `bytes_max`
-    /// bytes, in `directory`.
+    /// Reads the answer to a fetch (gitprotocol-pack(5), gitprotocol-v2(5)) and stores its pack, of
+    /// at most `bytes_max` bytes, in `directory`.
     ///
     /// # Errors
-    /// When the answer breaks off, is malformed or a refusal, or its pack is none or too large.
+    /// When the answer ends early, is malformed or a refusal, or its pack is invalid or too large.
     pub fn from_answer(
         directory: &Path,
         format: ObjectFormat,
@@ -193,7 +194,7 @@ impl PackFile {
         })
     }
 
-    /// A pack without objects: what a push sends when the other side has everything already.
+    /// A pack without objects, for a push to a remote that has all objects already.
     pub(crate) fn empty(directory: &Path, format: ObjectFormat) -> Result<Self, Error> {
         Self::write(directory, format, 1024, |writer| {
             let header = b"PACK\0\0\0\x02\0\0\0\0";
@@ -206,7 +207,7 @@ impl PackFile {
         })
     }
 
-    /// Its bytes.
+    /// Its length in bytes.
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -216,10 +217,10 @@ impl PackFile {
         self.objects
     }
 
-    /// A handle that stands at its start. Handles share their position: one reads at a time.
+    /// A handle positioned at the start. Handles share their position: only one may read at a time.
     ///
     /// # Errors
-    /// When the system has no handle left.
+    /// When no file handle is left.
     pub fn reader(&self) -> io::Result<File> {
         let mut file = self.file.try_clone()?;
         file.rewind()?;

@@ -22,11 +22,11 @@ use crate::request;
 use crate::transfer::{Destination, Event, Source, Watch};
 use crate::url::{Credentials, RemoteUrl};
 
-/// Redirects that are followed one after the other.
+/// Maximum number of consecutive redirects.
 const REDIRECTS_MAX: usize = 5;
-/// Bytes of a listing of refs. It is kept in memory.
+/// Maximum size of a listing of refs. It is kept in memory.
 const LISTING_BYTES_MAX: u64 = 96 * 1024 * 1024;
-/// Bytes of the report on a push, side-bands included.
+/// Maximum size of the report on a push, side-bands included.
 const REPORT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 const GIT_PROTOCOL: HeaderName = HeaderName::from_static("git-protocol");
 
@@ -36,15 +36,15 @@ pub struct Remote {
     network: SharedNetwork,
     url: RemoteUrl,
     credentials: Option<Credentials>,
-    /// Credentials that are not sent any more, because a redirect led to another server.
+    /// Whether the credentials are withheld, because a redirect led to another server.
     kept_back: bool,
-    /// What it said when it was asked for pushes.
+    /// The receive-pack advertisement, without its refs.
     for_push: Option<Listing>,
     pack_bytes_max: u64,
 }
 
 impl Remote {
-    /// The repository at `url`; packs of more than `pack_bytes_max` bytes are not taken from it.
+    /// The repository at `url`; packs of more than `pack_bytes_max` bytes are refused.
     pub const fn new(
         network: SharedNetwork,
         url: RemoteUrl,
@@ -61,12 +61,12 @@ impl Remote {
         }
     }
 
-    /// Where it is: a redirect may have led on from where it was said to be.
+    /// The address of the repository, after redirects.
     pub const fn url(&self) -> &RemoteUrl {
         &self.url
     }
 
-    /// Asks what there is, and follows redirects: only this first question does.
+    /// Requests the advertisement and follows redirects; later requests do not follow them.
     fn advertisement(
         &mut self,
         service: Service,
@@ -129,7 +129,7 @@ impl Remote {
             .method(method)
             .uri(target)
             .header(HOST, self.url.authority())
-            // Servers tell git from browsers by this word.
+            // Servers distinguish git from browsers by this word.
             .header(USER_AGENT, format!("git/2 {AGENT}"))
             .header(ACCEPT_ENCODING, "identity")
             .header(CONNECTION, "close");
@@ -153,7 +153,7 @@ impl Remote {
         exchange::send(network, &self.url, request, answer_bytes_max, stop, sent)
     }
 
-    /// The answer, if it is one of the protocol's.
+    /// The answer, if its status and content type are those of the protocol.
     fn accepted(&self, mut answer: Answer, content_type: &str) -> Result<Answer, Error> {
         let url = self.url.clone();
         match answer.status {
@@ -195,7 +195,7 @@ impl Remote {
         }
     }
 
-    /// Asks a service and waits for the head of its answer.
+    /// Sends a request to a service and waits for the head of the answer.
     fn rpc(
         &self,
         service: Service,
@@ -270,7 +270,7 @@ impl Source for Remote {
     ) -> Result<PackFile, Error> {
         let body = Upload::new(request::fetch(listing, wants, haves)?.into(), None);
         let protocol = listing.protocol;
-        // Side-bands and progress come on top of the pack.
+        // Side-bands and progress messages are added to the pack.
         let answer_bytes_max = self.pack_bytes_max.saturating_add(self.pack_bytes_max / 64);
         let answer_bytes_max = answer_bytes_max.saturating_add(LISTING_BYTES_MAX);
         let mut quiet = Watch {
@@ -297,9 +297,9 @@ impl Source for Remote {
 
 impl Destination for Remote {
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error> {
-        // Pushes are spoken in the first protocol.
+        // Pushes use protocol v0.
         let listing = self.advertisement(Service::ReceivePack, Protocol::V0, watch)?;
-        // Its refs are not asked for again.
+        // Its refs are not requested again.
         self.for_push = Some(listing.without_refs());
         Ok(listing)
     }

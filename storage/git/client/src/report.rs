@@ -1,4 +1,4 @@
-//! What became of a push: the report, perhaps in side-bands (gitprotocol-pack(5)).
+//! The result of a push: the report, with or without side-bands (gitprotocol-pack(5)).
 
 use std::collections::BTreeMap;
 use std::io::BufRead;
@@ -8,19 +8,19 @@ use henge_types::{RefName, RefUpdate};
 
 use crate::error::{Error, printable};
 
-/// Bytes of a report.
+/// Maximum size of a report.
 const REPORT_BYTES_MAX: usize = 32 * 1024 * 1024;
 
-/// What became of one update.
+/// The result of one update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushVerdict {
     /// The ref.
     pub name: RefName,
-    /// Why it was refused, where it was.
+    /// The reason, for a refused update.
     pub result: Result<(), String>,
 }
 
-/// Reads a report in `side_bands` or without, and answers a verdict for every update.
+/// Reads a report with or without side-bands, and returns a verdict for every update.
 pub(crate) fn read(
     input: &mut dyn BufRead,
     side_bands: bool,
@@ -63,19 +63,19 @@ pub(crate) fn read(
     parse(&mut report.as_slice(), updates)
 }
 
-/// Reads a report without side-bands, as it follows [`push_commands`](crate::push_commands).
+/// Reads a report without side-bands, the answer to [`push_commands`](crate::push_commands).
 ///
 /// # Errors
-/// When it is none, or the pack was refused.
+/// When it is not a report, or the pack was refused.
 pub fn read_report(report: &[u8], updates: &[RefUpdate]) -> Result<Vec<PushVerdict>, Error> {
     let mut report = report;
     parse(&mut report, updates)
 }
 
-/// Reads a report in side-bands; what the remote tells a person goes to `tell`.
+/// Reads a report in side-bands; messages of the remote go to `tell`.
 ///
 /// # Errors
-/// When it is none, or the pack was refused.
+/// When it is not a report, or the pack was refused.
 pub fn read_banded_report(
     report: &[u8],
     updates: &[RefUpdate],
@@ -129,7 +129,7 @@ fn parse(input: &mut dyn BufRead, updates: &[RefUpdate]) -> Result<Vec<PushVerdi
     }
     let verdict = |update: &RefUpdate| PushVerdict {
         name: update.name.clone(),
-        // Nothing is called done that nobody said ok to.
+        // An update without an `ok` line counts as failed.
         result: results
             .remove(update.name.as_str())
             .unwrap_or_else(|| Err("the remote says nothing of it".to_owned())),

@@ -1,4 +1,4 @@
-//! What is asked: requests as bytes, without a connection.
+//! Requests as bytes, without a connection.
 
 use std::io;
 
@@ -9,7 +9,7 @@ use henge_types::{ObjectFormat, ObjectId, PreviousValue, RefUpdate};
 use crate::error::Error;
 use crate::listing::Listing;
 
-/// Values of one's own that a remote is told of: those it has as well are left out of the pack.
+/// Maximum number of haves sent to a remote.
 pub(crate) const HAVES_MAX: usize = 16_384;
 
 fn built(result: io::Result<()>) -> Result<(), Error> {
@@ -20,7 +20,7 @@ fn line(request: &mut Vec<u8>, text: &str) -> Result<(), Error> {
     built(pkt::write(request, format!("{text}\n").as_bytes()))
 }
 
-/// The head of a command of protocol v2.
+/// The beginning of a command of protocol v2.
 fn command(request: &mut Vec<u8>, listing: &Listing, name: &str) -> Result<(), Error> {
     line(request, &format!("command={name}"))?;
     if listing.capabilities.has("agent") {
@@ -32,7 +32,7 @@ fn command(request: &mut Vec<u8>, listing: &Listing, name: &str) -> Result<(), E
     built(pkt::write_delimiter(request))
 }
 
-/// Asks for all refs (v2).
+/// The request for all refs (v2).
 pub(crate) fn ls_refs(listing: &Listing) -> Result<Vec<u8>, Error> {
     let mut request = Vec::new();
     command(&mut request, listing, "ls-refs")?;
@@ -46,9 +46,9 @@ pub(crate) fn ls_refs(listing: &Listing) -> Result<Vec<u8>, Error> {
     Ok(request)
 }
 
-/// Asks for a pack with everything that `wants` reach and `haves` do not.
+/// The request for a pack with all objects that are reachable from `wants` and not from `haves`.
 ///
-/// All haves are sent at once: the second round of a negotiation would only find fewer of them.
+/// All haves are sent at once: a second round of negotiation would only find fewer of them.
 pub(crate) fn fetch(
     listing: &Listing,
     wants: &[ObjectId],
@@ -115,7 +115,7 @@ fn fetch_first(
 /// The commands of a push, up to its pack.
 ///
 /// # Errors
-/// When an update expects what no command can say, or the remote cannot do it.
+/// When an update's expectation has no command, or the remote lacks a capability for it.
 pub(crate) fn push(listing: &Listing, updates: &[RefUpdate]) -> Result<Vec<u8>, Error> {
     let offered = &listing.capabilities;
     if !offered.has("report-status") {
@@ -160,10 +160,11 @@ pub(crate) fn push(listing: &Listing, updates: &[RefUpdate]) -> Result<Vec<u8>, 
     Ok(request)
 }
 
-/// The commands of a push to a server of ours in the same process, up to its pack: the report comes without side-bands.
+/// The commands of a push to a Henge server in the same process, up to its pack: the report comes
+/// without side-bands.
 ///
 /// # Errors
-/// When an update expects what no command can say.
+/// When an update's expectation has no command.
 pub fn push_commands(format: ObjectFormat, updates: &[RefUpdate]) -> Result<Vec<u8>, Error> {
     let mut listing = Listing::of(format);
     for word in ["report-status", "delete-refs", "ofs-delta", "object-format"] {

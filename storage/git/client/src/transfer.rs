@@ -1,4 +1,4 @@
-//! From a source to a destination: which refs, in which steps, and what came of it.
+//! Transfer of refs and objects from a source to a destination: selection, steps and result.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -13,20 +13,20 @@ use crate::pack::PackFile;
 use crate::report::PushVerdict;
 use crate::request::HAVES_MAX;
 
-/// Refs that are a host's own or one person's: no copy of a repository has them. Names that end in a slash stand for
-/// everything below.
+/// Refs of a host or of one person, which no copy of a repository has. A name that ends in a slash
+/// includes all refs below it.
 const LEFT_OUT: &[&str] = &[
-    // Pull and merge requests of Gitea, GitHub, GitLab and Gerrit: nobody can push them.
+    // Pull and merge requests of Gitea, GitHub, GitLab and Gerrit: they cannot be pushed.
     "refs/pull/",
     "refs/merge-requests/",
     "refs/changes/",
     "refs/for/",
-    // What GitLab keeps for itself.
+    // GitLab's internal refs.
     "refs/keep-around/",
     "refs/environments/",
     "refs/pipelines/",
     "refs/tmp/",
-    // What belongs to one clone and not to its project.
+    // Refs of one clone and not of its project.
     "refs/remotes/",
     "refs/stash",
     "refs/bisect/",
@@ -35,37 +35,37 @@ const LEFT_OUT: &[&str] = &[
     "refs/prefetch/",
 ];
 
-/// What happens meanwhile.
+/// Progress of a transfer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event<'a> {
-    /// The remote tells a person something; pieces of lines, as they come.
+    /// A message of the remote: parts of lines, as received.
     Said(&'a str),
-    /// So many bytes of a pack have come.
+    /// Bytes of a pack received so far.
     Received {
         /// Bytes.
         bytes: u64,
     },
-    /// So many bytes of a push have left.
+    /// Bytes of a push sent so far.
     Sent {
         /// Bytes.
         bytes: u64,
-        /// Of so many.
+        /// Total number of bytes.
         total: u64,
     },
-    /// A push was answered: so many refs are done.
+    /// Refs of answered pushes so far.
     Refs {
-        /// Refs that were asked for so far.
+        /// Refs whose update was requested so far.
         done: usize,
-        /// Of so many.
+        /// Total number of refs.
         total: usize,
     },
 }
 
-/// Who is told what happens, and who may stop it.
+/// Progress callback and cancellation of a transfer.
 pub struct Watch<'a> {
-    /// Stops it.
+    /// The cancellation.
     pub stop: &'a Stop,
-    /// Is told.
+    /// The progress callback.
     pub tell: &'a mut dyn FnMut(Event<'_>),
 }
 
@@ -75,18 +75,19 @@ impl std::fmt::Debug for Watch<'_> {
     }
 }
 
-/// Where objects come from.
+/// A source of objects.
 pub trait Source {
-    /// What there is.
+    /// The refs of the source.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When the source does not answer.
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error>;
 
-    /// A pack in `directory` with everything that `wants` reach and `haves` do not, complete in itself.
+    /// A pack in `directory` with all objects that are reachable from `wants` and not from `haves`,
+    /// without external delta bases.
     ///
     /// # Errors
-    /// When it cannot be had, or is larger than allowed.
+    /// When the source fails, or the pack is larger than allowed.
     fn fetch(
         &mut self,
         listing: &Listing,
@@ -96,24 +97,25 @@ pub trait Source {
         watch: &mut Watch<'_>,
     ) -> Result<PackFile, Error>;
 
-    /// Whether a ref that moves from `old` to `new` keeps its history; `false` where this source cannot tell.
+    /// Whether a ref that moves from `old` to `new` keeps its history; `false` where this source
+    /// cannot decide.
     fn keeps_history(&mut self, _old: ObjectId, _new: ObjectId, _watch: &mut Watch<'_>) -> bool {
         false
     }
 }
 
-/// Where refs and objects go.
+/// A destination of refs and objects.
 pub trait Destination {
-    /// What there is.
+    /// The refs of the destination.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When the destination does not answer.
     fn list(&mut self, watch: &mut Watch<'_>) -> Result<Listing, Error>;
 
-    /// Pushes: one verdict per update. `pack` is there unless all updates delete.
+    /// Pushes: one verdict per update. `pack` is `None` only when all updates delete.
     ///
     /// # Errors
-    /// When it is not known what became of it, or nothing did.
+    /// When the result is unknown, or nothing was changed.
     fn push(
         &mut self,
         updates: &[RefUpdate],
@@ -122,21 +124,21 @@ pub trait Destination {
     ) -> Result<Vec<PushVerdict>, Error>;
 }
 
-/// Which refs are taken.
+/// The selection of refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Selection {
-    /// All but those of pull requests, hosts and single clones.
+    /// All but the refs of pull requests, hosts and single clones.
     #[default]
     Project,
 }
 
 impl Selection {
-    /// Whether a ref is taken.
+    /// Whether a ref is selected.
     pub fn takes(self, name: &RefName) -> bool {
         self.takes_name(name.as_str().as_bytes())
     }
 
-    /// Whether a ref of any name is taken.
+    /// Whether a ref with any name is selected.
     pub(crate) fn takes_name(self, name: &[u8]) -> bool {
         let Self::Project = self;
         !LEFT_OUT.iter().any(|out| {
@@ -145,33 +147,33 @@ impl Selection {
     }
 }
 
-/// What becomes of refs that the source does not have.
+/// The treatment of refs that the source lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Prune {
-    /// They stay.
+    /// They are kept.
     #[default]
     Keep,
     /// They are deleted.
     Delete,
 }
 
-/// How a transfer goes.
+/// Options of a transfer.
 #[derive(Debug, Clone)]
 pub struct Transfer<'a> {
-    /// Which refs.
+    /// The selected refs.
     pub selection: Selection,
-    /// What becomes of others.
+    /// The treatment of refs that the source lacks.
     pub prune: Prune,
-    /// Which of them may be deleted.
+    /// The limit on deleted refs.
     pub removals: Removals,
-    /// Where packs lie in between.
+    /// Directory for temporary packs.
     pub directory: &'a Path,
     /// Updates in one push.
     pub updates_max: usize,
 }
 
 impl<'a> Transfer<'a> {
-    /// All refs, without deleting any, with packs in `directory` in between.
+    /// All refs, without deletions, with temporary packs in `directory`.
     pub const fn new(directory: &'a Path) -> Self {
         Self {
             selection: Selection::Project,
@@ -183,32 +185,32 @@ impl<'a> Transfer<'a> {
     }
 }
 
-/// What came of a transfer.
+/// The result of a transfer.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransferSummary {
-    /// Refs that the destination did not have.
+    /// Refs that the destination lacked.
     pub created: u64,
-    /// Refs that have another value now.
+    /// Refs with a new value.
     pub updated: u64,
-    /// Refs that are gone.
+    /// Deleted refs.
     pub deleted: u64,
-    /// Refs that were the same already.
+    /// Refs that were already the same.
     pub unchanged: u64,
     /// Refs of the source that were left out.
     pub left_out: u64,
-    /// Those among them that would have been copied, if their names could be held.
+    /// Those of them that would have been copied if their names could be stored.
     pub unholdable: UnholdableRefs,
     /// Refs that the destination refused, with its reasons.
     pub refused: Vec<(RefName, String)>,
-    /// Objects that were sent.
+    /// Sent objects.
     pub objects: u64,
-    /// Bytes of the packs with them.
+    /// Bytes of their packs.
     pub pack_bytes: u64,
-    /// The branch that the source takes for its default.
+    /// The source's default branch.
     pub default_branch: Option<RefName>,
 }
 
-/// The updates that make `current` what `wanted` is, those that delete first.
+/// The updates that turn `current` into `wanted`, deletions first.
 fn plan(
     wanted: &BTreeMap<RefName, ObjectId>,
     current: &BTreeMap<RefName, ObjectId>,
@@ -240,7 +242,8 @@ fn plan(
             new: Some(*id),
         })
         .collect();
-    // What a transfer that breaks off leaves behind should be of use: the default branch, then the others.
+    // A transfer that breaks off should leave useful refs behind: the default branch first, then
+    // the others.
     changed.sort_by_key(|update| {
         let name = &update.name;
         (Some(name) != first, !name.is_branch(), !name.is_tag())
@@ -249,7 +252,7 @@ fn plan(
     updates
 }
 
-/// Whether what is listed can be held at the other side. A listing that is not whole prunes nothing.
+/// Whether the destination can store the listing. An incomplete listing prunes nothing.
 fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) -> Result<(), Error> {
     if listing.format != there.format && !listing.refs.is_empty() {
         return Err(Error::ObjectFormat {
@@ -263,16 +266,17 @@ fn check_listing(listing: &Listing, there: &Listing, transfer: &Transfer<'_>) ->
     }
 }
 
-/// Makes the refs of `destination` those of `source`, and brings the objects.
+/// Makes the refs of `destination` equal to those of `source`, and copies the objects.
 ///
-/// Every push names the values that it replaces: what changes meanwhile is refused, not overwritten. A transfer that
-/// broke off is gone on with by another one.
+/// Every push names the values that it replaces: a concurrent change is refused, not overwritten.
+/// After a transfer that broke off, another one continues where it ended.
 ///
 /// # Errors
-/// When either side fails; pushes that were answered before stay. [`Error::Empty`] when everything that the destination has
-/// would be deleted and nothing come in its place; [`Error::Losses`] when more would be deleted than [`Transfer::removals`]
-/// allows; [`Error::Names`] when something may be deleted and the source has refs that cannot be held. Without
-/// [`Prune::Delete`] those are left out and named in the summary.
+/// When either side fails; earlier answered pushes stay. [`Error::Empty`] when all refs of the
+/// destination would be deleted without a replacement. [`Error::Losses`] when more would be deleted
+/// than [`Transfer::removals`] allows. [`Error::Names`] when a deletion is possible and the source
+/// has refs that cannot be stored. Without [`Prune::Delete`] those are left out and named in the
+/// summary.
 pub fn transfer(
     source: &mut dyn Source,
     destination: &mut dyn Destination,
@@ -284,7 +288,7 @@ pub fn transfer(
     transfer_listed(source, &listing, destination, &there, transfer, watch)
 }
 
-/// [`transfer`](transfer()), for who has asked both sides already.
+/// [`transfer`](transfer()) with existing listings of both sides.
 ///
 /// # Errors
 /// As [`transfer`](transfer()).
@@ -307,7 +311,8 @@ pub fn transfer_listed(
     wanted.retain(|name, id| transfer.selection.takes(name) && listing.format == id.format());
     summary.left_out = (all - wanted.len()) as u64 + listing.left_out_unseen();
     let mut current = there.values();
-    // A server that has lost its refs, or shows us none but its own, must not take everybody else's with it.
+    // A server that has lost its refs, or shows only internal ones, must not cause the loss of all
+    // others.
     let deletes = transfer.prune == Prune::Delete;
     if deletes && wanted.is_empty() && current.keys().any(|name| transfer.selection.takes(name)) {
         return Err(Error::Empty);
@@ -368,7 +373,7 @@ pub fn transfer_listed(
     Ok(summary)
 }
 
-/// The pack that a push needs; none when it only deletes.
+/// The pack of a push; `None` when it only deletes.
 fn pack_for(
     batch: &[RefUpdate],
     current: &BTreeMap<RefName, ObjectId>,
@@ -391,7 +396,7 @@ fn pack_for(
         return PackFile::empty(transfer.directory, listing.format).map(Some);
     }
     let wants: Vec<_> = wants.into_iter().collect();
-    // Those that the source has for certain come first; of the others it takes what it knows.
+    // Values that the source certainly has come first; of the others it uses those that it has.
     let (known, others): (Vec<_>, Vec<_>) =
         there.into_iter().partition(|id| source_values.contains(id));
     let haves: Vec<_> = known.into_iter().chain(others).take(HAVES_MAX).collect();
@@ -469,7 +474,7 @@ mod tests {
         assert_eq!(updates[2].expected, PreviousValue::MustNotExist);
     }
 
-    /// Lists what it is told to; nothing is fetched from it and nothing arrives.
+    /// A side with a fixed listing; nothing is fetched from it and nothing arrives.
     struct Side(Listing);
 
     impl Source for Side {
@@ -516,7 +521,8 @@ mod tests {
         Side(listing)
     }
 
-    /// A Gerrit that shows its branches to nobody any more still lists `refs/changes/`: a mirror of it lost all of its own.
+    /// A Gerrit that hides its branches still lists `refs/changes/`: a mirror of it lost all of its
+    /// branches.
     #[test]
     fn a_source_that_has_nothing_to_copy_does_not_empty_the_destination() {
         let run = |from: &[&str], to: &[&str], prune| {
@@ -543,7 +549,7 @@ mod tests {
         assert_eq!((done.deleted, done.unchanged), (1, 1));
     }
 
-    /// One branch with a name in Latin-1 kept a repository from being imported or followed at all.
+    /// One branch with a name in Latin-1 prevented the import and the mirroring of a repository.
     #[test]
     fn a_name_that_cannot_be_held_prunes_nothing() {
         let long = |folder: &str| format!("{folder}{}", "n".repeat(limits::REF_NAME_BYTES_MAX));
@@ -567,7 +573,7 @@ mod tests {
         assert_eq!((done.deleted, done.unchanged, done.left_out), (0, 1, 1));
         assert_eq!(done.unholdable.names.len(), 1);
         assert!(odd.starts_with(&done.unholdable.to_string()));
-        // What is not copied anyway is in nobody's way.
+        // Refs that are not copied anyway do no harm.
         let done = run(&long("refs/pull/1/"), Prune::Delete).unwrap();
         assert_eq!((done.deleted, done.left_out), (1, 1));
         assert!(done.unholdable.is_empty());

@@ -1,4 +1,4 @@
-//! Whose certificates are believed.
+//! The trusted certificates.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-/// Where systems keep the certificates that they believe, in one file: Debian, Fedora, SUSE, Alpine, and others.
+/// Files with the system's trusted certificates: Debian, Fedora, SUSE, Alpine, and others.
 const SYSTEM_FILES: &[&str] = &[
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
@@ -17,10 +17,10 @@ const SYSTEM_FILES: &[&str] = &[
     "/etc/ssl/cert.pem",
 ];
 
-/// Why nobody can be believed.
+/// Errors of loading the trusted certificates.
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
-    /// No file of the system's.
+    /// The system has no file of certificates.
     #[error(
         "this system has no certificates to believe ({}): install ca-certificates, or name a file of your own",
         SYSTEM_FILES[0]
@@ -31,7 +31,7 @@ pub enum TrustError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -46,7 +46,7 @@ pub enum TrustError {
     Tls(#[source] rustls::Error),
 }
 
-/// Whose certificates are believed. Read when they are first needed; cloning shares them.
+/// The trusted certificates. Read on first use; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Trust {
     file: Option<PathBuf>,
@@ -54,12 +54,12 @@ pub struct Trust {
 }
 
 impl Trust {
-    /// Those that the system believes.
+    /// The system's certificates.
     pub fn system() -> Self {
         Self::default()
     }
 
-    /// Those in this file (PEM) and no others.
+    /// Only the certificates in this file (PEM).
     pub fn file(path: &Path) -> Self {
         Self {
             file: Some(path.to_owned()),
@@ -101,7 +101,7 @@ fn read(path: &Path) -> Result<RootCertStore, TrustError> {
         path: path.to_owned(),
         source,
     })?;
-    // One odd certificate in a system's file must not keep the others from being used.
+    // An invalid certificate in a system's file must not exclude the others.
     let certificates = CertificateDer::pem_slice_iter(&bytes).filter_map(Result::ok);
     let mut roots = RootCertStore::empty();
     let (used, _) = roots.add_parsable_certificates(certificates);

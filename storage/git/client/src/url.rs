@@ -1,4 +1,4 @@
-//! Where a repository is, and with what it is asked.
+//! The address of a repository, and the credentials for it.
 
 use std::fmt;
 use std::net::Ipv6Addr;
@@ -7,15 +7,15 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use http::{HeaderValue, Uri};
 
-/// Bytes of a URL, credentials included.
+/// Maximum length of a URL, credentials included.
 const URL_BYTES_MAX: usize = 2048;
-/// Bytes of a user name, password or token.
+/// Maximum length of a user name, password or token.
 const SECRET_BYTES_MAX: usize = 4096;
 
-/// How a server is spoken to.
+/// The protocol of a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// In the clear.
+    /// Without encryption.
     Http,
     /// Over TLS.
     Https,
@@ -44,17 +44,18 @@ pub struct RemoteUrl {
     /// In lower case; an IPv6 address without its brackets.
     host: String,
     port: u16,
-    /// From its first slash on, without one at its end.
+    /// From its first slash on, without a trailing one.
     path: String,
 }
 
-/// Text that is not the address of a repository. The text is not repeated: it may hold a password.
+/// Text that is not the address of a repository. The text is not repeated: it may contain a
+/// password.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidUrl {
     /// Not a URL at all.
     #[error("that is not a URL: write https://HOST/PATH")]
     Malformed,
-    /// A scheme that is not spoken.
+    /// An unsupported scheme.
     #[error("only http:// and https:// URLs are supported")]
     Scheme,
     /// Longer than allowed.
@@ -63,16 +64,17 @@ pub enum InvalidUrl {
     /// A query or fragment.
     #[error("the URL of a repository has no query and no fragment")]
     Query,
-    /// User name or password that cannot be sent.
+    /// A user name or password that cannot be sent.
     #[error("the user name and password in a URL must be percent-encoded text")]
     Credentials,
 }
 
 impl RemoteUrl {
-    /// Reads a URL. A user name and password in it (`https://USER:PASSWORD@HOST/…`, percent-encoded) are taken out.
+    /// Parses a URL. A user name and password in it (`https://USER:PASSWORD@HOST/…`,
+    /// percent-encoded) are returned separately.
     ///
     /// # Errors
-    /// When it is none of `http://` or `https://`, or holds a query.
+    /// When its scheme is neither `http://` nor `https://`, or it contains a query.
     pub fn parse(text: &str) -> Result<(Self, Option<Credentials>), InvalidUrl> {
         if text.len() > URL_BYTES_MAX {
             return Err(InvalidUrl::TooLong);
@@ -106,12 +108,12 @@ impl RemoteUrl {
             .strip_prefix('[')
             .and_then(|host| host.strip_suffix(']'));
         let is_address = bracketed.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
-        // The parser takes brackets anywhere.
+        // The parser accepts brackets anywhere.
         if !is_address && host.contains(['[', ']', ':']) {
             return Err(InvalidUrl::Malformed);
         }
         let host = bracketed.unwrap_or(&host);
-        // A port that is none is left out by the parser instead of being refused.
+        // The parser ignores an invalid port instead of refusing it.
         let shown_port = authority.as_str().rsplit_once(']').map_or_else(
             || authority.as_str().rsplit_once(':').map(|(_, port)| port),
             |(_, behind)| behind.strip_prefix(':'),
@@ -131,8 +133,9 @@ impl RemoteUrl {
         })
     }
 
-    /// Where `location` of an answer to `self` + `suffix` leads, as the address of a repository: `suffix` (the path of
-    /// the service) is taken off again. `None` when it leads to something else. Credentials in it are not taken.
+    /// The target of a redirect from `self` + `suffix` to `location`, as the address of a
+    /// repository: `suffix` (the path of the service) is removed again. `None` for other targets.
+    /// Credentials in it are ignored.
     pub fn redirected(&self, location: &str, suffix: &str) -> Option<Self> {
         let without_query = location.split(['?', '#']).next().unwrap_or(location);
         let base = without_query.strip_suffix(suffix)?;
@@ -148,7 +151,8 @@ impl RemoteUrl {
         })
     }
 
-    /// Whether what is secret to `self` may be told to `other`: the same server, or the same one over TLS.
+    /// Whether the secrets of `self` may be sent to `other`: the same server, or the same one over
+    /// TLS.
     pub fn trusts(&self, other: &Self) -> bool {
         let same = self.scheme == other.scheme && self.port == other.port;
         let upgraded = self.scheme == Scheme::Http
@@ -158,7 +162,7 @@ impl RemoteUrl {
         self.host == other.host && (same || upgraded)
     }
 
-    /// How the server is spoken to.
+    /// The protocol of the server.
     pub const fn scheme(&self) -> Scheme {
         self.scheme
     }
@@ -178,7 +182,7 @@ impl RemoteUrl {
         &self.path
     }
 
-    /// What the `Host` header says.
+    /// The value of the `Host` header.
     pub(crate) fn authority(&self) -> String {
         let host = if self.host.contains(':') {
             format!("[{}]", self.host)
@@ -200,7 +204,7 @@ impl fmt::Display for RemoteUrl {
     }
 }
 
-/// With what a server is asked. Neither `Debug` nor an error ever shows it.
+/// Credentials for a server. Neither `Debug` nor an error ever shows them.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Credentials {
     /// HTTP Basic.
@@ -215,7 +219,8 @@ pub enum Credentials {
 }
 
 impl Credentials {
-    /// HTTP Basic with a token as the password, as hosts take it; `user` is what the URL named, if it did.
+    /// HTTP Basic with a token as the password, as hosts accept it; `user` is the user name in the
+    /// URL, if any.
     pub fn token(user: Option<String>, token: &str) -> Self {
         Self::Basic {
             user: user.unwrap_or_else(|| "git".to_owned()),
@@ -223,7 +228,7 @@ impl Credentials {
         }
     }
 
-    /// The user, where there is one.
+    /// The user, if any.
     pub fn user(&self) -> Option<&str> {
         match self {
             Self::Basic { user, .. } => Some(user),
@@ -240,7 +245,7 @@ impl Credentials {
         })
     }
 
-    /// The header's value; `None` when it cannot be sent.
+    /// The header's value; `None` when the credentials cannot be sent.
     pub(crate) fn header(&self) -> Option<HeaderValue> {
         let text = match self {
             Self::Basic { user, password } => {

@@ -1,4 +1,5 @@
-//! Signed pushes to a plain repository: what is asked to be signed, and the certificate as an object of the store.
+//! Signed pushes to a plain repository: their nonces, and the certificate as an object of the
+//! store.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -12,23 +13,25 @@ use crate::oid::{from_gix, hash_kind};
 use crate::push::Nonces;
 use crate::store::install;
 
-/// One certificate: git has no bound, this is one for ten thousand refs with long names.
+/// Maximum bytes of a certificate: enough for ten thousand refs with long names. git has no bound.
 pub(super) const BYTES_MAX: usize = 16 * 1024 * 1024;
 
 impl BareRepository {
-    /// What is asked to be signed at this time, in seconds since the Unix epoch, if its configuration has a seed.
+    /// The nonces at this time, in seconds since the Unix epoch; `None` if the configuration has no
+    /// seed.
     pub(super) fn nonces_at(&self, now_s: u64) -> Option<Nonces> {
         let config = self.config();
         let seed = config.cert_nonce_seed.as_ref()?;
-        // One path for one repository, however it is reached: another one's nonces are not its own.
+        // The canonical path makes the nonces of a repository equal on every path to it, and
+        // different from those of other repositories.
         let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let path = path.as_os_str().as_bytes();
         let slop_s = config.cert_nonce_slop_s;
         Some(Nonces::new(seed.as_bytes(), path, now_s, slop_s))
     }
 
-    /// Writes a certificate as a blob, as git does for its hooks, and tells the log of it. Durable when it returns, and
-    /// before any ref has changed.
+    /// Writes a certificate as a blob, as git does for its hooks, and logs it. The blob is durable
+    /// on return, before any ref changes.
     ///
     /// # Errors
     /// When it cannot be written.
@@ -46,7 +49,7 @@ impl BareRepository {
         Ok(())
     }
 
-    /// A loose object: gitrepository-layout(5), `objects/[0-9a-f][0-9a-f]`.
+    /// Writes a loose object: gitrepository-layout(5), `objects/[0-9a-f][0-9a-f]`.
     fn write_blob(&self, data: &[u8]) -> io::Result<ObjectId> {
         let kind = hash_kind(self.object_format());
         let id = gix_object::compute_hash(kind, Kind::Blob, data).map_err(io::Error::other)?;

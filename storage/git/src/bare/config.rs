@@ -1,4 +1,4 @@
-//! What a repository's own `config` file says, as far as a server follows it: git-config(1).
+//! The settings in a repository's own `config` file that a server follows: git-config(1).
 
 mod objects;
 
@@ -19,42 +19,42 @@ use crate::protocol::{AcceptedWants, FetchPolicy};
 use crate::push::Rule;
 use crate::rules::{ObjectRules, RuleError};
 
-/// Why a config file was not taken.
+/// The reason for refusing a config file.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// It cannot be read or parsed, or a value is not of its kind.
     #[error("{}", reason(.0))]
     Gix(gix_error::Error),
-    /// A value that is none of those that are known.
+    /// A value that is not among the known ones.
     #[error("{key} cannot be {value:?}")]
     Value {
         /// The key.
         key: &'static str,
-        /// What it is set to.
+        /// Its value.
         value: String,
     },
-    /// A rule for pushed objects that cannot be what it is set to.
+    /// An invalid setting of a rule for pushed objects.
     #[error("receive.fsck.{name}: {source}")]
     Rule {
         /// Its name.
         name: String,
-        /// Why not.
+        /// The reason.
         #[source]
         source: RuleError,
     },
-    /// The list of objects that rules leave out cannot be read.
+    /// The list of objects exempt from the rules cannot be read.
     #[error("receive.fsck.skipList cannot be read from {}: {source}", .path.display())]
     SkipList {
-        /// Where it should be.
+        /// Its path.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
-    /// It asks for something that is not supported.
+    /// It requires an unsupported feature.
     #[error("it uses {what}, which is not supported")]
     Unsupported {
-        /// What it asks for.
+        /// The feature.
         what: String,
     },
 }
@@ -73,26 +73,27 @@ impl From<gix_error::Error> for ConfigError {
     }
 }
 
-/// What a repository's configuration says of serving it. Where it says nothing: git's defaults.
+/// The settings of a repository for serving it. The defaults are git's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `extensions.objectFormat`: how objects are named.
+    /// `extensions.objectFormat`: the hash algorithm of object ids.
     pub object_format: ObjectFormat,
-    /// `core.bare`; none where it is not said.
+    /// `core.bare`; `None` if unset.
     pub is_bare: Option<bool>,
     /// `http.uploadpack`: fetches over HTTP.
     pub http_upload_pack: bool,
-    /// `http.receivepack`: pushes over HTTP. Unset, git takes them from those who have logged in.
+    /// `http.receivepack`: pushes over HTTP. If unset, git accepts the pushes of authenticated
+    /// clients.
     pub http_receive_pack: Option<bool>,
     /// `transfer.hideRefs` and `uploadpack.hideRefs`.
     pub hidden_from_fetches: HiddenRefs,
     /// `transfer.hideRefs` and `receive.hideRefs`.
     pub hidden_from_pushes: HiddenRefs,
-    /// `uploadpack.allowTipSHA1InWant`: tips of hidden refs may be wanted.
+    /// `uploadpack.allowTipSHA1InWant`: clients may want the tips of hidden refs.
     pub allow_tip_in_want: bool,
-    /// `uploadpack.allowReachableSHA1InWant`: so may what any ref reaches.
+    /// `uploadpack.allowReachableSHA1InWant`: clients may want all objects that any ref reaches.
     pub allow_reachable_in_want: bool,
-    /// `uploadpack.allowAnySHA1InWant`: so may every object.
+    /// `uploadpack.allowAnySHA1InWant`: clients may want every object.
     pub allow_any_in_want: bool,
     /// `uploadpack.allowFilter`: partial clones.
     pub allow_filter: bool,
@@ -100,7 +101,8 @@ pub struct Config {
     pub allow_ref_in_want: bool,
     /// `uploadpack.advertiseBundleURIs`: [`Config::bundles`] are offered.
     pub advertise_bundle_uris: bool,
-    /// Everything below `bundle.`, as git's own server lists it: section and key in small letters.
+    /// Everything below `bundle.`, in the form in which git's own server lists it: section and key
+    /// in lower case.
     pub bundles: Vec<(String, String)>,
     /// `receive.denyDeletes`.
     pub deletes: Rule,
@@ -114,18 +116,20 @@ pub struct Config {
     pub atomic: Rule,
     /// `receive.advertisePushOptions`.
     pub push_options: Rule,
-    /// `receive.maxInputSize`: bytes of a pushed pack; none for no bound of the repository's own.
+    /// `receive.maxInputSize`: maximum bytes of a pushed pack; `None` if the repository sets no
+    /// bound.
     pub pack_bytes_max: Option<u64>,
-    /// `receive.fsckObjects`, `transfer.fsckObjects` and `receive.fsck.*`: what is asked of pushed objects; none where they are
-    /// not checked.
+    /// `receive.fsckObjects`, `transfer.fsckObjects` and `receive.fsck.*`: the checks of pushed
+    /// objects; `None` if objects are not checked. An error refuses pushes only.
     pub objects: Result<Option<Arc<ObjectRules>>, String>,
-    /// `receive.certNonceSeed`: signed pushes are offered, and their nonces are made with it.
+    /// `receive.certNonceSeed`: enables signed pushes, whose nonces are made with it.
     pub cert_nonce_seed: Option<NonceSeed>,
-    /// `receive.certNonceSlop`: seconds for which the nonce of another request is as good as one of now.
+    /// `receive.certNonceSlop`: seconds for which the nonce of another request is accepted like a
+    /// current one.
     pub cert_nonce_slop_s: u64,
 }
 
-/// A secret of whoever keeps the repository; `Debug` does not show it.
+/// A secret of the repository's administrator. `Debug` does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct NonceSeed(Box<[u8]>);
 
@@ -143,10 +147,10 @@ impl fmt::Debug for NonceSeed {
 }
 
 impl Config {
-    /// Reads the configuration of the repository at `path`, with what it includes.
+    /// Reads the configuration of the repository at `path`, with its included files.
     ///
     /// # Errors
-    /// When it cannot be read, a value is malformed, or it asks for what is not supported.
+    /// When it cannot be read, a value is malformed, or it requires an unsupported feature.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let mut file = read_file(path, &path.join("config"))?;
         let object_format = check_format(&file)?;
@@ -155,7 +159,7 @@ impl Config {
         }
         Ok(Self {
             object_format,
-            // Who fetches does not care, as with git: only pushes are refused.
+            // Fetches ignore these rules, as with git: an error refuses pushes only.
             objects: objects::object_rules(&file, path, object_format)
                 .map_err(|error| error.to_string()),
             ..Self::parse(&file)?
@@ -202,7 +206,7 @@ impl Config {
         })
     }
 
-    /// What clients may ask for.
+    /// The requests that clients may make.
     pub const fn fetch_policy(&self) -> FetchPolicy {
         FetchPolicy {
             wants: if self.allow_any_in_want {
@@ -216,14 +220,14 @@ impl Config {
         }
     }
 
-    /// Whether the tips of hidden refs may be wanted by their ids.
+    /// Whether clients may want the tips of hidden refs by their ids.
     pub fn gives_hidden_tips(&self) -> bool {
         self.allow_tip_in_want || self.allow_reachable_in_want || self.allow_any_in_want
     }
 }
 
 fn read_file(repository: &Path, path: &Path) -> Result<File, ConfigError> {
-    // Homes are not known here: an include below one is an error, not skipped.
+    // Home directories are unknown here: an include below one is an error and is not skipped.
     let conditional = conditional::Context {
         git_dir: Some(repository),
         branch_name: None,
@@ -254,7 +258,7 @@ fn nonce_seed(file: &File) -> Result<Option<NonceSeed>, ConfigError> {
     }
 }
 
-/// A number that is not negative; 0 where it is not said.
+/// A number that is not negative; 0 if unset.
 fn seconds(file: &File, key: &'static str) -> Result<u64, ConfigError> {
     let said = file.integer(key)?.unwrap_or(0);
     said.try_into().map_err(|_| ConfigError::Value {
@@ -263,7 +267,7 @@ fn seconds(file: &File, key: &'static str) -> Result<u64, ConfigError> {
     })
 }
 
-/// `transfer.hideRefs` and the same of a service, in the order of the file.
+/// `transfer.hideRefs` and the `hideRefs` of a service, in the order of the file.
 fn hidden(file: &File, service: &str) -> HiddenRefs {
     let mut hidden = HiddenRefs::default();
     for section in file.sections() {
@@ -280,8 +284,8 @@ fn hidden(file: &File, service: &str) -> HiddenRefs {
     hidden
 }
 
-/// Everything below `bundle.` that has a value, in the order of the file. Clients refuse a list with empty values, so
-/// those are left out, as newer versions of git do.
+/// Everything below `bundle.` that has a value, in the order of the file. Empty values are left
+/// out, as in newer versions of git, because clients refuse a list that has them.
 fn bundles(file: &File) -> Vec<(String, String)> {
     let mut found = Vec::new();
     for section in file.sections() {
@@ -303,15 +307,15 @@ fn bundles(file: &File) -> Vec<(String, String)> {
     found
 }
 
-/// `refuse`, `warn`, `ignore`, `updateInstead`, or a boolean; refused where it is not said.
+/// `refuse`, `warn`, `ignore`, `updateInstead`, or a boolean; refused if unset.
 fn current(file: &File, key: &'static str) -> Result<Rule, ConfigError> {
     let text = match file.string_implicit(key) {
-        // `updateInstead` changes a work tree; this server changes none.
         None | Some(None) => return Ok(Rule::Denied),
         Some(Some(text)) => text.to_string(),
     };
     match text.to_ascii_lowercase().as_str() {
         "ignore" | "warn" => Ok(Rule::Allowed),
+        // `updateInstead` changes a work tree; this server changes none.
         "refuse" | "updateinstead" => Ok(Rule::Denied),
         _ => match file.boolean(key) {
             Ok(Some(true) | None) => Ok(Rule::Denied),
@@ -321,7 +325,7 @@ fn current(file: &File, key: &'static str) -> Result<Rule, ConfigError> {
     }
 }
 
-/// How objects are named. Refuses formats that are not understood, as git does (gitrepository-layout(5),
+/// The object format. Unknown formats are refused, as by git (gitrepository-layout(5),
 /// repository-version).
 fn check_format(file: &File) -> Result<ObjectFormat, ConfigError> {
     let unsupported = |what: String| Err(ConfigError::Unsupported { what });
@@ -370,7 +374,7 @@ fn check_format(file: &File) -> Result<ObjectFormat, ConfigError> {
                         "extensions.{name} with repository format version 0"
                     ));
                 }
-                // Version 0 has no extensions but those that were there before it: others mean nothing.
+                // Version 0 respects only a few historical extensions; others are ignored.
                 _ if version == 0 => {}
                 _ => return unsupported(format!("the extension {name}")),
             }

@@ -13,27 +13,27 @@ use crate::bare::config::{Config, ConfigError};
 use crate::bare::ref_files::{RefTable, UnreadableRef};
 use crate::oid::hash_kind;
 
-/// Why a directory cannot be served.
+/// The reason for not serving a directory.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// It is no repository.
+    /// It is not a repository.
     #[error("{path} is not a git repository")]
     NotARepository {
         /// The directory.
         path: PathBuf,
     },
-    /// It is a shallow repository: what lies behind the ends of its history cannot be given to anybody.
+    /// It is a shallow repository: the objects behind its shallow boundary are missing.
     #[error("{path} is a shallow repository, which is not supported")]
     Shallow {
         /// The directory.
         path: PathBuf,
     },
-    /// Its configuration was not taken.
+    /// Its configuration was refused.
     #[error("the configuration of {path}: {source}")]
     Config {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The error.
         #[source]
         source: ConfigError,
     },
@@ -42,7 +42,7 @@ pub enum OpenError {
     Ref {
         /// The directory.
         path: PathBuf,
-        /// Which one, and why.
+        /// The ref and the reason.
         #[source]
         source: UnreadableRef,
     },
@@ -51,7 +51,7 @@ pub enum OpenError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -61,8 +61,8 @@ impl BareRepository {
     /// Opens the bare repository at `path`.
     ///
     /// # Errors
-    /// When it is none, its configuration is malformed, it uses reftables or another extension, or one of its refs
-    /// cannot be read.
+    /// When `path` is not a repository or is shallow, its configuration is malformed or has an
+    /// unsupported extension (reftables, for one), or one of its refs cannot be read.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         if !is_repository(path)? {
             return Err(OpenError::NotARepository {
@@ -108,8 +108,9 @@ impl BareRepository {
         })
     }
 
-    /// Opens the repository that `path` means to git-upload-pack(1): the `.git` below it, itself, or with `.git` at
-    /// the end of its name. Files named `.git` that lead elsewhere are not followed.
+    /// Opens the repository that git-upload-pack(1) finds for `path`: the first of `path/.git`,
+    /// `path`, `path.git/.git` and `path.git`. Files named `.git` that refer elsewhere are not
+    /// followed.
     ///
     /// # Errors
     /// As [`BareRepository::open`].
@@ -136,7 +137,8 @@ impl BareRepository {
     }
 }
 
-/// Whether HEAD, `objects` and `refs` are there, as git asks. What cannot be looked at is not called absent.
+/// Whether HEAD, `objects` and `refs` exist, the test that git makes. An unreadable path is an
+/// error, not an absence.
 fn is_repository(path: &Path) -> Result<bool, OpenError> {
     let look = |name: &str, look: fn(PathBuf) -> io::Result<fs::Metadata>| {
         let path = path.join(name);
@@ -159,6 +161,6 @@ fn is_repository(path: &Path) -> Result<bool, OpenError> {
             return Ok(false);
         }
     }
-    // A link to a branch that does not exist yet is a HEAD too.
+    // HEAD may be a symbolic link to a branch that does not exist yet.
     Ok(look("HEAD", fs::symlink_metadata::<PathBuf>)?.is_some())
 }

@@ -1,11 +1,12 @@
-//! The refs of a repository as its files have them: all of them, or an error (gitrepository-layout(5),
-//! git-pack-refs(1)).
+//! The refs of a repository, read from its files: all of them, or an error
+//! (gitrepository-layout(5), git-pack-refs(1)).
 //!
-//! A listing without a ref that is there is worse than none: a mirror that prunes deletes its copy of it. Stock git
-//! skips a loose ref that it cannot read with a warning that only the server sees; nothing is skipped here but the
-//! names that git itself never takes for refs (`*.lock`, names with a dot in front, invalid names), and names without a
-//! folder below `refs/` (`refs/stash`), which belong to one clone. A ref whose name cannot be held here
-//! ([`RefName`]: UTF-8, a bound in bytes) fails the listing with its name.
+//! A listing that lacks an existing ref is worse than none: a mirror that prunes deletes its copy
+//! of the ref. Stock git skips an unreadable loose ref with a warning that only the server sees.
+//! Here only two kinds of names are skipped: names that git itself never accepts as refs (`*.lock`,
+//! names with a leading dot, invalid names), and names without a folder below `refs/`
+//! (`refs/stash`), which belong to one clone. A ref name that [`RefName`] cannot hold (not UTF-8,
+//! or too many bytes) fails the listing with an error that shows the name.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -19,32 +20,33 @@ use henge_types::{ObjectFormat, ObjectId, RefName, limits};
 
 use crate::oid::{from_gix, parse_hex};
 
-/// Symbolic refs followed one after the other.
+/// Maximum length of a chain of symbolic refs.
 const SYMREFS_MAX: usize = 5;
-/// Listings begun again because a file became a directory meanwhile, or a directory a file.
+/// Maximum number of listings repeated because a file became a directory meanwhile, or a directory
+/// a file.
 const RACES_MAX: u32 = 10;
-/// Bytes of a name that are repeated in an error.
+/// Maximum bytes of a name in an error.
 const NAME_BYTES_SHOWN: usize = 200;
-/// Bytes of a loose ref: an id or a name, and a line's end.
+/// Maximum bytes of a loose ref: an id or a name, and a line end.
 const LOOSE_BYTES_MAX: u64 = 16 * 1024;
-/// Bytes of a line of packed-refs.
+/// Maximum bytes of a line of packed-refs.
 const PACKED_LINE_BYTES_MAX: u64 = 16 * 1024;
 
-/// A file of a repository from which a ref cannot be read.
+/// A file of a repository with an unreadable ref.
 #[derive(Debug, thiserror::Error)]
 #[error("{} {problem}: {}, no ref is listed until then", file.display(), problem.way_out())]
 pub struct UnreadableRef {
     /// The file, below the repository.
     pub file: PathBuf,
-    /// What is wrong with it.
+    /// The problem with it.
     #[source]
     pub problem: RefProblem,
 }
 
-/// Why a ref cannot be read.
+/// The reason why a ref cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum RefProblem {
-    /// The system says no.
+    /// The system reports an error.
     #[error("cannot be read ({0})")]
     Io(#[source] io::Error),
     /// An empty file, as a crash leaves it.
@@ -53,22 +55,22 @@ pub enum RefProblem {
     /// A `packed-refs` without a line, as a crash leaves it.
     #[error("is empty")]
     EmptyPacked,
-    /// A name that git takes and [`RefName`] cannot hold.
+    /// A name that git accepts and [`RefName`] cannot hold.
     #[error(
         "holds the ref {name}, whose name is not UTF-8 of at most {} bytes",
         limits::REF_NAME_BYTES_MAX
     )]
     Name {
-        /// The name, with escapes; its beginning.
+        /// The beginning of the name, escaped.
         name: String,
     },
     /// Neither an object id nor the name of another ref.
     #[error("holds neither an object id nor the name of a ref")]
     Malformed,
-    /// The id that stands for none.
+    /// The null object id.
     #[error("holds the null object id")]
     Null,
-    /// Symbolic refs without an end.
+    /// A circle of symbolic refs, or a chain of more than `SYMREFS_MAX`.
     #[error("leads in a circle, or through more than {SYMREFS_MAX} names")]
     Circle,
     /// A line that git did not write.
@@ -76,13 +78,13 @@ pub enum RefProblem {
     Line {
         /// Counted from 1.
         line: u64,
-        /// What is wrong with it.
+        /// The problem with it.
         what: &'static str,
     },
 }
 
 impl RefProblem {
-    /// What to do.
+    /// The remedy.
     const fn way_out(&self) -> &'static str {
         match self {
             Self::Io(_)
@@ -96,7 +98,7 @@ impl RefProblem {
         }
     }
 
-    /// Whether it can come of a file that became a directory meanwhile, or a directory a file.
+    /// Whether the cause may be a file that became a directory meanwhile, or a directory a file.
     fn may_be_a_race(&self) -> bool {
         let Self::Io(error) = self else {
             return false;
@@ -108,21 +110,21 @@ impl RefProblem {
     }
 }
 
-/// What a file says of one ref.
+/// The value of one ref in its file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Value {
     Id(ObjectId),
-    /// The name of another one.
+    /// The name of another ref.
     Symbolic(String),
 }
 
 /// The refs of a repository at one time.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RefTable {
-    /// What HEAD names; `None` where it is detached, or names what cannot be a ref here.
+    /// The target of HEAD; `None` where HEAD is detached or its target is no [`RefName`].
     pub(super) head: Option<RefName>,
     pub(super) refs: BTreeMap<RefName, ObjectId>,
-    /// Files that are no refs here.
+    /// Number of entries that are skipped because they are no refs here.
     pub(super) unnameable: u64,
 }
 
@@ -135,7 +137,8 @@ impl RefTable {
         let mut races = 0;
         loop {
             match Self::read_once(root, format) {
-                // `a` makes room for `a/b` and the other way round: git reads such a ref again, too.
+                // A deletion of `a` makes room for `a/b`, or vice versa: git, too, reads such a ref
+                // again.
                 Err(error) if error.problem.may_be_a_race() && races < RACES_MAX => races += 1,
                 read => return read,
             }
@@ -150,7 +153,8 @@ impl RefTable {
             unnameable: 0,
         };
         let head = files.value_of("HEAD")?;
-        // In this order: a ref that is packed meanwhile is in packed-refs before its own file goes.
+        // Loose refs first: a ref packed meanwhile is in packed-refs before its own file is
+        // removed.
         let loose = files.read_loose()?;
         files.read_packed()?;
         files.values.extend(loose);
@@ -169,7 +173,7 @@ impl RefTable {
             };
             match name.parse() {
                 Ok(name) => table.refs.extend(id.map(|id| (name, id))),
-                // Without a folder below `refs/`.
+                // The name has no folder below `refs/`.
                 Err(_) => table.unnameable += 1,
             }
         }
@@ -190,10 +194,10 @@ fn is_ref_name_bytes(name: &[u8]) -> bool {
     FullName::try_from(name.as_bstr()).is_ok()
 }
 
-/// A name that git takes, as text.
+/// A ref name that git accepts, as text; `None` if it is not UTF-8 and has no folder below `refs/`.
 ///
 /// # Errors
-/// When it cannot be held here, unless it has no folder below `refs/`: those that are not UTF-8 are `None`.
+/// When the name has a folder below `refs/` and [`RefName`] cannot hold it.
 fn holdable(name: &[u8]) -> Result<Option<&str>, RefProblem> {
     let text = std::str::from_utf8(name).ok();
     let has_folder = name.iter().filter(|byte| **byte == b'/').count() > 1;
@@ -213,10 +217,10 @@ struct RefFiles<'a> {
 }
 
 impl RefFiles<'_> {
-    /// What the file of a ref says; `None` where there is none.
+    /// The value in the file of a ref; `None` if there is no file.
     fn value_of(&self, name: &str) -> Result<Option<Value>, UnreadableRef> {
         let path = self.root.join(name);
-        // A symbolic link to a name is how symbolic refs once looked. Others are followed.
+        // Symbolic refs were once symbolic links to a name. Other links are followed.
         if let Ok(target) = fs::read_link(&path)
             && let Some(target) = target.to_str()
             && target.starts_with("refs/")
@@ -234,7 +238,8 @@ impl RefFiles<'_> {
         match read() {
             Ok(content) => self.parse(&content).map(Some).map_err(unreadable(name)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                // A link that leads nowhere is there; a file that was removed meanwhile is not.
+                // A dangling link exists and is an error. A file that was removed meanwhile does
+                // not exist.
                 match fs::symlink_metadata(&path) {
                     Err(gone) if gone.kind() == io::ErrorKind::NotFound => Ok(None),
                     Ok(found) if !found.is_symlink() => self.value_of(name),
@@ -260,7 +265,7 @@ impl RefFiles<'_> {
         let (digits, rest) = content
             .split_at_checked(self.format.hex_bytes())
             .ok_or(RefProblem::Malformed)?;
-        // git reads no further than a blank or the end of a text behind the id.
+        // git ignores everything behind the first blank or NUL byte after the id.
         let is_end = |byte: &u8| byte.is_ascii_whitespace() || *byte == 0;
         let ends = rest.first().is_none_or(is_end);
         let id = parse_hex(digits, self.format).filter(|_| ends);
@@ -271,7 +276,7 @@ impl RefFiles<'_> {
         Ok(Value::Id(from_gix(&id)))
     }
 
-    /// The refs that have a file each.
+    /// Reads the refs that have files of their own.
     fn read_loose(&mut self) -> Result<BTreeMap<String, Value>, UnreadableRef> {
         let mut found = BTreeMap::new();
         let mut directories = vec![PathBuf::from("refs")];
@@ -279,7 +284,7 @@ impl RefFiles<'_> {
             let failed = |error| unreadable(&directory)(RefProblem::Io(error));
             let entries = match fs::read_dir(self.root.join(&directory)) {
                 Ok(entries) => entries,
-                // Removed when its last ref was.
+                // The directory was removed with its last ref.
                 Err(error)
                     if error.kind() == io::ErrorKind::NotFound
                         && directory != Path::new("refs") =>
@@ -306,7 +311,8 @@ impl RefFiles<'_> {
                     let value = self.value_of(name)?;
                     found.extend(value.map(|value| (name.to_owned(), value)));
                 } else {
-                    // What an editor or a file system left there: git takes it for no ref either.
+                    // An editor or a file system left the file there: its name is no ref for git
+                    // either.
                     self.unnameable += 1;
                 }
             }
@@ -318,7 +324,7 @@ impl RefFiles<'_> {
         let path = self.root.join(name);
         let found = fs::symlink_metadata(&path).map(|found| {
             if found.is_symlink() {
-                // Where it leads nowhere, reading it says so.
+                // A dangling link is reported when its value is read.
                 return fs::metadata(&path).is_ok_and(|found| found.is_dir());
             }
             found.is_dir()
@@ -330,7 +336,6 @@ impl RefFiles<'_> {
         }
     }
 
-    /// The refs that share a file.
     fn read_packed(&mut self) -> Result<(), UnreadableRef> {
         let name = "packed-refs";
         let failed = |error| unreadable(name)(RefProblem::Io(error));
@@ -368,15 +373,17 @@ impl RefFiles<'_> {
                 None => self.unnameable += 1,
             }
         }
-        // git writes a first line also when no ref is left. Older versions of JGit write one only where a tag lies behind
-        // a ref, and leave an empty file when the last ref goes: it cannot be told from what a crash leaves.
+        // git writes a header even when no ref is left. Older versions of JGit write a header only
+        // if a ref leads to an annotated tag, and leave an empty file after the last ref is
+        // deleted. Such a file looks like the remains of a crash.
         if packed.line == 0 {
             return Err(unreadable(name)(RefProblem::EmptyPacked));
         }
         Ok(())
     }
 
-    /// The value of the ref that the symbolic ref `name` leads to; `None` where that does not exist.
+    /// The value of the ref that the symbolic ref `name` leads to; `None` if that ref does not
+    /// exist.
     fn follow(&self, name: &str, target: &str) -> Result<Option<ObjectId>, UnreadableRef> {
         let mut target = target.to_owned();
         for _ in 0..SYMREFS_MAX {
@@ -395,20 +402,20 @@ impl RefFiles<'_> {
     }
 }
 
-/// packed-refs, line by line.
+/// A line-by-line parser of packed-refs.
 #[derive(Debug, Default)]
 struct PackedRefs {
     /// Lines so far.
     line: u64,
-    /// Whether the first line says that the refs come in the order of their names.
+    /// Whether the header declares the refs sorted by name.
     is_sorted: bool,
     last: Option<Vec<u8>>,
-    /// Whether the line before was a ref, and may be followed by what its tag stands for.
+    /// Whether the previous line was a ref, so that its peeled value may follow.
     takes_peeled: bool,
 }
 
 impl PackedRefs {
-    /// The ref of a line, if it has one; else what is wrong with it.
+    /// The ref of a line, if it has one, or the problem with the line.
     fn take<'a>(
         &mut self,
         line: &'a [u8],
@@ -434,7 +441,7 @@ impl PackedRefs {
         let id = parse_hex(digits, format).filter(|id| !id.is_null());
         let id = id.ok_or("it does not start with an object id")?;
         let name = name.strip_prefix(b" ").ok_or("a blank is missing")?;
-        // Only programs write this file: a name that is none was one before.
+        // Only programs write this file: an invalid name is damage.
         if !is_ref_name_bytes(name) {
             return Err("it has no name of a ref");
         }
@@ -466,8 +473,8 @@ mod tests {
         RefTable::read(directory.path(), ObjectFormat::Sha1)
     }
 
-    /// A branch that made room for one below its name, or the other way round, failed whole listings: a file was opened
-    /// that had become a directory.
+    /// A branch that made room for one below its name, or vice versa, once failed whole listings:
+    /// the reader opened a file that had become a directory.
     #[test]
     fn a_ref_that_makes_room_for_one_below_fails_no_listing() {
         let directory = repository();
@@ -498,7 +505,8 @@ mod tests {
         });
     }
 
-    /// A loose ref named in Latin-1 was left out without a sign, and one in packed-refs was called damage.
+    /// A loose ref with a Latin-1 name was once silently omitted, and one in packed-refs was
+    /// reported as damage.
     #[test]
     fn a_name_that_cannot_be_held_is_named() {
         use std::ffi::OsStr;
@@ -530,7 +538,7 @@ mod tests {
                 );
             }
         }
-        // What belongs to one clone stands in the way of none.
+        // Names that belong to one clone do not fail the listing.
         let directory = repository();
         fs::write(directory.path().join("refs/stash"), ID).unwrap();
         let path = OsStr::from_bytes(b"refs/caf\xe9");

@@ -1,4 +1,4 @@
-//! Which updates the refs of a bare repository, as they are now, refuse.
+//! Checks of updates against the current refs of a bare repository.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ pub(super) fn check(refs: &BareRepository, update: &RefUpdate) -> Result<(), Ref
     Ok(())
 }
 
-/// Checks updates that are made at once.
+/// Checks updates that are applied together.
 pub(super) fn check_all(
     refs: &BareRepository,
     updates: &[RefUpdate],
@@ -88,7 +88,7 @@ fn check_name(
     }
 }
 
-/// The names above a ref that could be refs: `refs/heads/a/b` has `refs/heads/a`.
+/// The possible ref names above a ref: `refs/heads/a/b` has `refs/heads/a`.
 fn ancestors(name: &RefName) -> impl Iterator<Item = RefName> {
     let name = name.as_str();
     name.match_indices('/')

@@ -23,33 +23,35 @@ use crate::refs::CommitError;
 use crate::responses::Responses;
 use crate::store::ObjectsPool;
 
-/// Fetches at once: fewer than blocking jobs, so that listings and pushes go on whatever clients take of their answers.
+/// Concurrent fetches: fewer than blocking jobs, so that slow readers do not hold up listings and
+/// pushes.
 const FETCHES: PlaceBounds = PlaceBounds {
     in_all: limits::BLOCKING_JOBS_MAX - 16,
     per_address: limits::BLOCKING_JOBS_MAX / 2,
     per_connection: limits::BLOCKING_JOBS_MAX / 8,
 };
-/// How long a fetch waits for its place.
+/// Maximum wait of a fetch for its permit.
 const PLACE_WAIT: Duration = Duration::from_secs(5);
-/// When to come again, seconds.
+/// `Retry-After` of refused fetches, seconds.
 const RETRY_AFTER_S: u32 = 5;
-/// How long one request may work.
+/// Maximum working time of one request.
 const WORK_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Whether pushes are taken.
+/// Whether pushes are accepted, where a repository does not set `http.receivepack`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pushes {
-    /// From everybody who reaches the server.
+    /// From every client that reaches the server.
     Allowed,
-    /// From nobody.
+    /// From no client.
     Refused,
 }
 
 /// Serves every bare repository below a directory at its relative path, with or without `.git`.
 ///
-/// Repositories that a path reaches only through `..` or a symbolic link out of the directory do not exist for it.
-/// What a repository itself points at elsewhere (alternates, links among its files) is followed, as git does: only who
-/// writes to the server's disk can make such pointers, no client can.
+/// A repository that a path reaches only through `..`, or through a symbolic link out of the
+/// directory, does not exist for the service. Pointers inside a repository to places elsewhere
+/// (alternates, links among its files) are followed, as git does: only writers to the server's disk
+/// can make them, no client can.
 #[derive(Debug, Clone)]
 pub struct BareRoot {
     shared: Arc<Shared>,
@@ -68,7 +70,8 @@ struct Shared {
 }
 
 impl BareRoot {
-    /// Serves the directory `root`. Pushes are spooled in the existing directory `spool`; blocking work runs in `scope`.
+    /// Serves the directory `root`. Pushes are spooled in the existing directory `spool`; blocking
+    /// work runs in `scope`.
     ///
     /// # Errors
     /// When `root` cannot be resolved.
@@ -148,7 +151,7 @@ impl Shared {
         Err(not_found())
     }
 
-    /// The repository, if this service is open to everybody there.
+    /// The repository, if this service is enabled for it.
     fn repository_for(&self, service: Service, repo: &str) -> Result<BareRepository, ServiceError> {
         let repository = self.repository(repo)?;
         let config = repository.config();
@@ -219,7 +222,7 @@ fn internal(error: &(impl std::error::Error + ?Sized)) -> ServiceError {
     )
 }
 
-/// What a push is to the client whose job died, perhaps behind its first ref.
+/// The response to a push whose job panicked, possibly after its first ref update.
 fn died(error: &io::Error) -> ServiceError {
     tracing::error!(%error, "a push died");
     let message =
@@ -227,10 +230,10 @@ fn died(error: &io::Error) -> ServiceError {
     ServiceError::new(ErrorCode::Timeout, message.to_owned())
 }
 
-/// What a failed push is to the client.
+/// The response to a failed push.
 fn push_error(error: &ReceiveError) -> ServiceError {
     let code = match error {
-        // A push like any other, which git is to show the reason of.
+        // The push is well-formed: `Forbidden` lets the reason appear in git's report.
         limit if limit.is_limit() => ErrorCode::Forbidden,
         ReceiveError::NotAPush
         | ReceiveError::Truncated
@@ -246,7 +249,7 @@ fn push_error(error: &ReceiveError) -> ServiceError {
         ReceiveError::Commit(CommitError::Unavailable { .. }) => ErrorCode::Unavailable,
         ReceiveError::Commit(CommitError::UnknownOutcome { .. }) => ErrorCode::Timeout,
         ReceiveError::Commit(CommitError::NotFound) => ErrorCode::NotFound,
-        // Nothing was done.
+        // Nothing was changed.
         ReceiveError::Check(crate::ReachError::Stopped) => ErrorCode::Unavailable,
         ReceiveError::Ingest(IngestError::Disk(_)) => {
             tracing::error!(error = %error, "request failed");
@@ -333,12 +336,12 @@ impl GitService for BareRoot {
                 if let FetchError::Output(error) = error {
                     return Err(error);
                 }
-                // The client has been told within the protocol: the answer is whole.
+                // The client has received the error within the protocol: the response is complete.
                 tracing::info!(%error, "fetch refused");
                 Ok(())
             })
         });
-        // The job waits for the client to take its last pieces: until then it holds its place.
+        // The job waits for the client to read its last pieces. It holds its permit until then.
         Ok(until_sent(body, place))
     }
 
@@ -380,7 +383,7 @@ mod tests {
 
     use henge_runtime::SystemClock;
 
-    /// Fails whoever asks for the time: the job of every push does.
+    /// Panics on a read of the Unix time, which the job of every push makes.
     #[derive(Debug)]
     struct NoClock;
 
@@ -394,7 +397,8 @@ mod tests {
         }
     }
 
-    /// The job may have died behind the first ref that it moved. The push was told as refused, all of it.
+    /// The job may panic after its first ref update. Such a push was once reported as refused in
+    /// whole.
     #[tokio::test]
     async fn a_push_whose_job_died_is_not_called_refused() {
         let directory = tempfile::tempdir().unwrap();

@@ -7,17 +7,17 @@ use crate::hidden::HiddenRefs;
 use crate::push::{Nonces, PushPolicy};
 use crate::refs::{CommitError, RefStore, VerifiedPush};
 
-/// The refs of a repository but those that are hidden from a service.
+/// The refs of a repository except those hidden from a service.
 ///
-/// A hidden ref does not exist for reading: it is not listed, HEAD is unborn where it points at one, and what only it
-/// reaches is not given. Only pushes collide with it.
+/// For readers a hidden ref does not exist: it is not listed, a HEAD that points at it is unborn,
+/// and objects that only it reaches are not served. Pushes alone collide with it.
 #[derive(Debug, Clone, Copy)]
 pub struct VisibleRefs<'a> {
     pub(super) repository: &'a BareRepository,
     pub(super) hidden: &'a HiddenRefs,
-    /// Whether the tips of hidden refs may be wanted all the same.
+    /// Whether clients may want the tips of hidden refs nevertheless.
     pub(super) gives_hidden_tips: bool,
-    /// Seconds since the Unix epoch, where pushes are signed.
+    /// Seconds since the Unix epoch, for the nonces of signed pushes; `None` for fetches.
     pub(super) now_s: Option<u64>,
 }
 

@@ -24,7 +24,7 @@ impl Bits {
         &mut self.words
     }
 
-    /// Whether no number at or above the bound is in it, as can only come from a file.
+    /// Whether all numbers are below the bound. Only a set from a file can exceed it.
     pub(super) fn is_bounded(&self) -> bool {
         let used = self.len % u64::BITS;
         match self.words.last() {
@@ -38,7 +38,7 @@ impl Bits {
         self.words.get(word).is_some_and(|word| word & mask != 0)
     }
 
-    /// Adds a number below the bound; whether it is new.
+    /// Adds a number below the bound; returns whether it is new.
     pub(crate) fn insert(&mut self, bit: u32) -> bool {
         debug_assert!(bit < self.len, "{bit} is not below {}", self.len);
         let (word, mask) = place(bit);
@@ -70,7 +70,7 @@ impl Bits {
         self.combine(other, |word, other| *word ^= other);
     }
 
-    /// In how many places two sets differ.
+    /// Number of positions in which two sets differ.
     pub(crate) fn distance(&self, other: &Self) -> u32 {
         let pairs = self.words.iter().zip(&other.words);
         pairs.map(|(left, right)| (left ^ right).count_ones()).sum()

@@ -1,19 +1,21 @@
-//! Which commits get a bitmap: the tips, and enough of the rest that no walk is long before it meets one.
+//! Selects the commits that get a bitmap: the tips, and enough others to keep every walk short.
 
 use std::collections::BTreeSet;
 
 use crate::bitmap::history::{History, Member};
 
-/// Tips that get one, the newest first.
+/// Maximum number of tips with a bitmap, newest first.
 const TIPS_MAX: usize = 1024;
-/// Of the newest commits, each gets one.
+/// Number of newest commits that get a bitmap each.
 const DENSE_COMMITS: usize = 100;
-/// Up to this age in commits, one in [`NEAR_STEP`] gets one; beyond it, one in [`FAR_STEP`].
+/// Up to this age in commits, one in [`NEAR_STEP`] gets a bitmap. Beyond it, one in [`FAR_STEP`]
+/// does.
 const NEAR_COMMITS: usize = 20_000;
 const NEAR_STEP: usize = 100;
 const FAR_STEP: usize = 1000;
 
-/// The chosen commits, as numbers in `history`, ascending: the ancestors of each stand before it. Only complete ones.
+/// The selected commits, as numbers in `history`, ascending: ancestors precede their descendants.
+/// Only complete commits are selected.
 pub(super) fn choose(history: &History, tips: &[u32]) -> BTreeSet<u32> {
     let complete = |number: &u32| {
         let commit = history.commits.get(*number as usize);
@@ -21,7 +23,7 @@ pub(super) fn choose(history: &History, tips: &[u32]) -> BTreeSet<u32> {
     };
     let newest_tips: BTreeSet<u32> = tips.iter().copied().filter(complete).collect();
     let mut chosen: BTreeSet<u32> = newest_tips.into_iter().rev().take(TIPS_MAX).collect();
-    // The numbers ascend with age: parents first, then by date.
+    // Newer commits have higher numbers: parents come first, then older commits.
     let count = u32::try_from(history.commits.len()).unwrap_or(u32::MAX);
     let newest_first: Vec<u32> = (0..count).rev().filter(complete).collect();
     let is_merge = |number: &u32| {
@@ -39,7 +41,7 @@ pub(super) fn choose(history: &History, tips: &[u32]) -> BTreeSet<u32> {
         };
         let end = (start + step).min(newest_first.len());
         let window = &newest_first[start..end];
-        // A merge stands for more of the history than a commit beside it.
+        // A merge covers more of the history than a commit beside it.
         let merge = window.iter().copied().find(is_merge);
         if !window.iter().any(|number| chosen.contains(number)) {
             chosen.extend(merge.or_else(|| window.first().copied()));

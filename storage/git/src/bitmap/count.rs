@@ -1,4 +1,4 @@
-//! What some objects reach: by bitmaps where there are any, by walking where there are none.
+//! Counts reachable objects: by bitmaps where they exist, by walking elsewhere.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -17,10 +17,10 @@ use crate::reach::ReachError;
 use crate::store::{ObjectStore, Pack, StoreError};
 use crate::trees::Trees;
 
-/// How often the deadline is looked at, in commits.
+/// Interval of deadline checks, in commits.
 const STOP_EVERY: usize = 256;
 
-/// Objects reached: inside the pack that has bitmaps, and elsewhere.
+/// Reached objects, inside the pack that has bitmaps and outside it.
 struct Reached {
     coverage: Coverage,
     others: HashSet<Oid>,
@@ -34,7 +34,7 @@ impl Reached {
         }
     }
 
-    /// Adds one object; whether it is new.
+    /// Adds one object; returns whether it is new.
     fn insert(&mut self, id: &oid) -> bool {
         match self.coverage.find(id) {
             Some(at) => self.coverage.bits.insert(at.position),
@@ -42,7 +42,7 @@ impl Reached {
         }
     }
 
-    /// Whether a commit is reached with all it needs, by its own bitmap at the latest.
+    /// Whether a commit is reached with all objects that it needs. Adds its bitmap if necessary.
     fn takes(&mut self, commit: &oid) -> bool {
         match self.coverage.find(commit) {
             Some(at) => self.coverage.bits.contains(at.position) || self.coverage.absorb(at),
@@ -51,20 +51,20 @@ impl Reached {
     }
 }
 
-/// Counts what objects reach.
+/// A count of reachable objects.
 struct Count<'a> {
     store: &'a ObjectStore,
     stop: &'a Stop,
     reached: Reached,
     trees: Trees<'a>,
     buffer: Vec<u8>,
-    /// How many more commits may be walked.
+    /// Number of commits that may still be walked.
     walks_left: usize,
 }
 
-/// Why a count was given up.
+/// The reason for giving up a count.
 enum Failure {
-    /// More commits than allowed would have to be walked.
+    /// The walk would exceed its limit of commits.
     TooFar,
     Reach(ReachError),
 }
@@ -81,18 +81,18 @@ impl From<StoreError> for Failure {
     }
 }
 
-/// What one walk has found beyond the bitmaps.
+/// The commits that one walk found beyond the bitmaps.
 #[derive(Default)]
 struct Walk {
-    /// By date; the number of the commit in `commits`.
+    /// By date; the number is the commit's index in `commits`.
     queue: BinaryHeap<(i64, Reverse<u32>)>,
     commits: Vec<Commit>,
-    /// By id, where a commit stands in `commits`.
+    /// Index in `commits` by id.
     numbers: HashMap<Oid, u32>,
 }
 
 impl Count<'_> {
-    /// Adds everything that `starts` reach. It costs least with the newest commits first.
+    /// Adds everything that `starts` reach. The cost is lowest with the newest commits first.
     fn add(&mut self, starts: &[Oid]) -> Result<(), Failure> {
         let mut walk = Walk::default();
         for start in starts {
@@ -104,7 +104,8 @@ impl Count<'_> {
                 self.enqueue(parent, &mut walk)?;
             }
         }
-        // Parents first: a tree that is reached already was then looked into, it and all of the trees it was compared with.
+        // Parents first: a tree that is already reached was then traversed, and so were all trees
+        // that it was compared with.
         let parents: Vec<Vec<u32>> = walk
             .commits
             .iter()
@@ -153,7 +154,7 @@ impl Count<'_> {
         }
     }
 
-    /// What `wants` reach and `haves` do not.
+    /// The objects that `wants` reach and `haves` do not.
     fn difference(mut self, wants: &[Oid], haves: &[Oid]) -> Result<Counted, Failure> {
         self.add(haves)?;
         let at_client = self.reached.coverage.bits.clone();
@@ -179,7 +180,7 @@ impl Count<'_> {
         })
     }
 
-    /// Takes the bitmap of a commit, or else queues it to be walked.
+    /// Adds the bitmap of a commit, or queues the commit to be walked.
     fn enqueue(&mut self, id: Oid, walk: &mut Walk) -> Result<(), Failure> {
         if self.reached.takes(&id) {
             return Ok(());
@@ -198,7 +199,8 @@ impl Count<'_> {
         Ok(())
     }
 
-    /// Adds the tree of a walked commit. Those of its parents were added before, so what is the same there needs no look.
+    /// Adds the tree of a walked commit. The trees of its parents were added before, so equal
+    /// subtrees are skipped.
     fn add_tree(&mut self, commit: &Commit, walk: &Walk) -> Result<(), ReachError> {
         if self.reached.contains(&commit.tree) {
             return Ok(());
@@ -216,23 +218,24 @@ impl Count<'_> {
     }
 }
 
-/// What a client needs that wants some objects and has others.
+/// The objects that a client lacks, given its wants and its haves.
 pub(crate) struct Counted {
     slot: u32,
     pack: Arc<Pack>,
     bitmap: Arc<PackBitmap>,
-    /// What it needs of the pack that has bitmaps.
+    /// Needed objects in the pack that has bitmaps.
     bits: Bits,
-    /// What it has of it, as far as is known.
+    /// Objects of that pack that the client has, as far as known.
     at_client: Bits,
-    /// What it needs that is not in that pack, by id.
+    /// Needed objects outside that pack, by id.
     others: Vec<Oid>,
 }
 
-/// Counts what `wants` reach and `haves` do not, each newest first. `None` when no pack has bitmaps, or when more than
-/// `walked_max` commits would have to be walked for want of them.
+/// Counts the objects that `wants` reach and `haves` do not. Both lists are newest first. `None`
+/// when no pack has bitmaps, or when more than `walked_max` commits without a bitmap would have to
+/// be walked.
 ///
-/// Objects of any kind may be wanted. Everything that a have needs must be in the store.
+/// Wants may be objects of any kind. Everything that a have needs must be in the store.
 pub(crate) fn count(
     store: &ObjectStore,
     stop: &Stop,
@@ -262,7 +265,8 @@ pub(crate) fn count(
 }
 
 impl Counted {
-    /// Slot, place in the file and index entry of what lies in the pack, in the order of the file.
+    /// Slot, file offset and index entry of the needed objects in the pack, in the order of the
+    /// file.
     pub(crate) fn packed(&self) -> impl Iterator<Item = (u32, u64, u32)> {
         let (offsets, order) = (self.pack.boundaries(), self.pack.order());
         let at = |position: u32| {
@@ -272,7 +276,7 @@ impl Counted {
         self.bits.iter().map(at)
     }
 
-    /// What does not lie in the pack, by id.
+    /// The needed objects outside the pack, by id.
     pub(crate) fn others(&self) -> &[Oid] {
         &self.others
     }
@@ -288,7 +292,7 @@ impl Counted {
         }
     }
 
-    /// Whether the entry at a place of a pack is known to be an object that the client has.
+    /// Whether the entry at an offset of a pack is known to be an object that the client has.
     pub(crate) fn is_at_client(&self, slot: u32, offset: u64) -> bool {
         slot == self.slot
             && self
@@ -297,7 +301,8 @@ impl Counted {
                 .is_some_and(|position| self.at_client.contains(position))
     }
 
-    /// Leaves out everything that is not of one of these kinds. Whether that could be done: the file may be broken.
+    /// Removes all objects that are not of one of these kinds. Returns false if the bitmap file is
+    /// broken.
     ///
     /// # Errors
     /// When an object outside the pack cannot be read.

@@ -1,4 +1,4 @@
-//! What is known to be reached so far, inside the pack that has bitmaps.
+//! The objects reached so far inside the pack that has bitmaps.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use crate::bitmap::{Bits, PackBitmap};
 use crate::oid::oid;
 use crate::store::{ObjectStore, Pack};
 
-/// An object of the pack.
+/// The location of an object of the pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct At {
-    /// In the index, which is in the order of ids.
+    /// Its entry in the index, which is in the order of ids.
     pub(crate) entry: u32,
-    /// In the file: the number of its bit.
+    /// Its position in the file, which is the number of its bit.
     pub(crate) position: u32,
 }
 
@@ -45,7 +45,7 @@ impl Coverage {
         })
     }
 
-    /// Where an object is in the pack, if it is there.
+    /// The location of an object; `None` outside the pack.
     pub(crate) fn find(&self, id: &oid) -> Option<At> {
         find(&self.pack, id)
     }
@@ -55,7 +55,7 @@ impl Coverage {
             .is_some_and(|at| self.bits.contains(at.position))
     }
 
-    /// Adds everything that a commit reaches, if it has a bitmap that can be read.
+    /// Adds everything that a commit reaches. Returns false if the commit has no readable bitmap.
     pub(crate) fn absorb(&mut self, commit: At) -> bool {
         match self.bitmap.decode(commit.entry) {
             Ok(Some(bits)) if bits.contains(commit.position) => {
@@ -74,7 +74,7 @@ impl Coverage {
         }
     }
 
-    /// The history is walked instead.
+    /// Logs an unusable bitmap. The history is walked instead.
     fn report(&self, error: &dyn std::fmt::Display) {
         let path = self.pack.index.path().with_extension("bitmap");
         tracing::warn!(path = %path.display(), %error, "a bitmap cannot be used");

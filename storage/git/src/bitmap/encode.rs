@@ -1,4 +1,4 @@
-//! The bytes of a `.bitmap` file, one commit after the other.
+//! Encodes a `.bitmap` file, one commit after the other.
 
 use std::collections::VecDeque;
 
@@ -10,25 +10,26 @@ use crate::bitmap::file::{
 };
 use crate::oid::{Checksum, format_of, oid};
 
-/// Bitmaps that the next one may be stored as a difference to.
+/// Number of preceding bitmaps that may be the base of the next one, which is stored as a
+/// difference.
 const WINDOW: usize = 10;
 const _: () = assert!(WINDOW <= BASE_DISTANCE_MAX as usize);
-/// How many differences have to be added up to decode one, at most.
+/// Maximum number of differences that are added up to decode one bitmap.
 const CHAIN_MAX: u32 = 64;
 
 #[derive(Debug)]
 struct Stored {
     /// The commit's index entry.
     entry: u32,
-    /// Where it begins in the body.
+    /// Its offset in the body.
     offset: usize,
-    /// The number of the bitmap that it is a difference to.
+    /// The number of its base, the bitmap that it is a difference to.
     base: Option<u32>,
-    /// How many such steps there are.
+    /// The number of bases behind it.
     chain: u32,
 }
 
-/// Bitmaps in the order in which they are stored.
+/// Bitmaps in storage order.
 #[derive(Debug)]
 pub(super) struct Body {
     objects: u32,
@@ -47,7 +48,7 @@ impl Body {
         }
     }
 
-    /// Stores the bitmap of the commit at an index entry. Its number.
+    /// Stores the bitmap of the commit at an index entry; returns its number.
     pub(super) fn push(&mut self, entry: u32, bits: Bits) -> u32 {
         let number = u32::try_from(self.stored.len()).unwrap_or(u32::MAX);
         let usable = self.window.iter().filter(|(number, _)| {
@@ -61,7 +62,7 @@ impl Body {
         let offset = self.bytes.len();
         self.bytes.extend_from_slice(&entry.to_be_bytes());
         let distance = nearest.map_or(0, |(_, base, _)| number - base);
-        // Within the window, which is shorter than a byte counts.
+        // At most `WINDOW`, which fits a byte.
         self.bytes.push(u8::try_from(distance).unwrap_or(0));
         self.bytes.push(0);
         match nearest {
@@ -105,7 +106,7 @@ impl Body {
         Ok(())
     }
 
-    /// The file: `kinds` are the objects of each type, in the order of the format.
+    /// The bytes of the file. `kinds` are the objects of each type, in the order of the format.
     pub(super) fn finish(self, pack: &oid, kinds: &[Bits; 4]) -> Vec<u8> {
         let count = u32::try_from(self.stored.len()).unwrap_or(u32::MAX);
         let mut out = Vec::with_capacity(HEAD_BYTES + self.bytes.len());

@@ -1,30 +1,31 @@
-//! Sets as they are stored: EWAH, runs of equal words beside literal ones (gitformat-bitmap(5), appendix A).
+//! The stored form of sets: EWAH, runs of equal words beside literal ones (gitformat-bitmap(5),
+//! appendix A).
 
 use crate::bitmap::Bits;
 
 /// Bytes before the words: the number of bits, the number of words.
 pub(super) const HEAD_BYTES: usize = 8;
-/// Bytes behind the words: where the last run begins.
+/// Bytes behind the words: the position of the last run.
 const TAIL_BYTES: usize = 4;
 const WORD_BYTES: usize = 8;
 
-/// What fits into the 32 bits of a run.
+/// Maximum length of a run, a number of 32 bits.
 const RUN_MAX: usize = u32::MAX as usize;
-/// What fits into the 31 bits of a count of literal words.
+/// Maximum number of literal words behind a run, a number of 31 bits.
 const LITERALS_MAX: usize = (1 << 31) - 1;
 
-/// A stored set that is not one.
+/// A stored set is malformed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a compressed bitmap is malformed")]
 pub(super) struct Malformed;
 
-/// A stored set, its lengths checked.
+/// A stored set with a checked length.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ewah<'a> {
     words: &'a [[u8; WORD_BYTES]],
 }
 
-/// How many bytes a stored set takes that begins with `head`.
+/// Number of bytes of the stored set that begins with `head`.
 pub(super) fn stored_bytes(head: [u8; HEAD_BYTES]) -> u64 {
     let [_, _, _, _, words @ ..] = head;
     let words = u64::from(u32::from_be_bytes(words));
@@ -32,7 +33,7 @@ pub(super) fn stored_bytes(head: [u8; HEAD_BYTES]) -> u64 {
 }
 
 impl<'a> Ewah<'a> {
-    /// Takes a stored set off the front of `data`; it and what follows.
+    /// Splits a stored set off the front of `data`; returns it and the rest.
     pub(super) fn parse(data: &'a [u8]) -> Result<(Self, &'a [u8]), Malformed> {
         let head = data.first_chunk::<HEAD_BYTES>().ok_or(Malformed)?;
         let length = usize::try_from(stored_bytes(*head)).map_err(|_| Malformed)?;
@@ -41,7 +42,8 @@ impl<'a> Ewah<'a> {
         Ok((Self { words }, rest))
     }
 
-    /// Applies `operation` to every word of `bits` that stands beside one of the set that is not zero.
+    /// Applies `operation` to the words of `bits` and the corresponding words of the set, except in
+    /// runs of zeros.
     fn apply(self, bits: &mut Bits, operation: impl Fn(&mut u64, u64)) -> Result<(), Malformed> {
         let mut rest = self.words;
         let words = bits.words_mut();
@@ -54,7 +56,7 @@ impl<'a> Ewah<'a> {
             let (literals, behind) = behind.split_at_checked(literals).ok_or(Malformed)?;
             rest = behind;
             let end = at.saturating_add(repeated);
-            // Words of zeros may lie beyond the end: git stores as many as it had room for.
+            // Words of zeros may lie beyond the end: git stores all words that it has allocated.
             if run & 1 == 1 {
                 for word in words.get_mut(at..end).ok_or(Malformed)? {
                     operation(word, u64::MAX);
@@ -74,13 +76,13 @@ impl<'a> Ewah<'a> {
         Ok(())
     }
 
-    /// Turns every bit of the set over in `bits`.
+    /// Flips every bit of the set in `bits`.
     pub(super) fn xor_into(self, bits: &mut Bits) -> Result<(), Malformed> {
         self.apply(bits, |word, other| *word ^= other)
     }
 }
 
-/// Appends a set as it is stored.
+/// Appends the stored form of a set.
 pub(super) fn encode(bits: &Bits, out: &mut Vec<u8>) {
     let is_run = |word: &u64| *word == 0 || *word == u64::MAX;
     let start = out.len();
@@ -126,7 +128,7 @@ mod tests {
         bits
     }
 
-    /// Words as real bitmaps have them: runs of both kinds, and noise.
+    /// Words like those of real bitmaps: runs of both kinds, and noise.
     fn words() -> impl Strategy<Value = Vec<u64>> {
         let piece = prop_oneof![
             (1_usize..20).prop_map(|count| vec![0; count]),

@@ -1,4 +1,4 @@
-//! A `.bitmap` file (gitformat-bitmap(5), version 1, of a single pack), read one commit at a time.
+//! Reads a `.bitmap` file (gitformat-bitmap(5), version 1, of a single pack), one commit at a time.
 
 use std::fs::File;
 use std::io;
@@ -14,45 +14,45 @@ use crate::oid::{Checksum, OID_BYTES_MAX, Oid, format_of};
 
 pub(super) const SIGNATURE: &[u8; 4] = b"BITM";
 pub(super) const VERSION: u16 = 1;
-/// Signature, version, flags, number of commits. Behind them stands the checksum of the pack.
+/// Bytes of signature, version, flags and number of commits. The checksum of the pack follows.
 pub(super) const HEAD_BYTES: usize = 12;
-/// What a bitmapped commit needs lies in the same pack. Always set.
+/// All objects that a bitmapped commit needs are in the same pack. Always set.
 pub(super) const FULL_DAG: u16 = 0x1;
 const HASH_CACHE: u16 = 0x4;
-/// Commits are found by a table at the end.
+/// A table at the end locates the commits.
 pub(super) const LOOKUP_TABLE: u16 = 0x10;
 const PSEUDO_MERGES: u16 = 0x20;
 const KNOWN_FLAGS: u16 = FULL_DAG | HASH_CACHE | LOOKUP_TABLE | PSEUDO_MERGES;
 
 /// The order of the type bitmaps.
 pub(super) const KINDS: [Kind; 4] = [Kind::Commit, Kind::Tree, Kind::Blob, Kind::Tag];
-/// Index entry, distance of the base, flags: what stands before a commit's bitmap.
+/// Bytes before a commit's bitmap: index entry, distance of the base, flags.
 pub(super) const ENTRY_HEAD_BYTES: usize = 6;
-/// Index entry, place in the file, row of the base.
+/// Bytes of a row: index entry, file offset, row of the base.
 pub(super) const ROW_BYTES: usize = 16;
-/// A row without a base.
+/// The base of a row that has none.
 pub(super) const NO_BASE: u32 = u32::MAX;
-/// How far back the base of a bitmap may stand.
+/// Maximum distance from a bitmap back to its base.
 pub(super) const BASE_DISTANCE_MAX: u8 = 160;
-/// Read at once when the checksum is computed.
+/// Bytes read at once to compute the checksum.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// Why a file is not used.
+/// The reason for ignoring a file.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
     /// It could not be read.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It is no bitmap, or of a kind that is not known.
+    /// It is no bitmap, or one of an unknown kind.
     #[error("not a bitmap of a known kind: {0}")]
     Unknown(&'static str),
-    /// It is of another pack.
+    /// It belongs to another pack.
     #[error("it belongs to another pack")]
     OtherPack,
-    /// Its bytes are not what was written.
+    /// Its bytes do not match its checksum.
     #[error("its checksum is wrong")]
     Checksum,
-    /// A length or a place in it cannot be.
+    /// A length or an offset in it is impossible.
     #[error("malformed: {0}")]
     Malformed(&'static str),
 }
@@ -63,31 +63,32 @@ impl From<Malformed> for FileError {
     }
 }
 
-/// Where a commit's bitmap stands.
+/// The location of a commit's bitmap.
 #[derive(Debug, Clone, Copy)]
 struct Row {
     /// The commit's entry in the pack's index.
     entry: u32,
-    /// The row of the bitmap that this one is stored as a difference to, or [`NO_BASE`].
+    /// The row of its base, the bitmap that it is stored as a difference to, or [`NO_BASE`].
     base: u32,
     offset: u64,
 }
 
-/// The bitmaps of a pack. Nothing that is decoded is kept.
+/// The bitmaps of a pack. Decoded bitmaps are not cached.
 #[derive(Debug)]
 pub(crate) struct PackBitmap {
     file: File,
     objects: u32,
     /// By index entry.
     rows: Box<[Row]>,
-    /// Where each type bitmap begins, in the order of [`KINDS`].
+    /// The offset of each type bitmap, in the order of [`KINDS`].
     types: [u64; 4],
-    /// Where the parts behind the bitmaps begin.
+    /// The offset of the parts behind the bitmaps.
     end: u64,
 }
 
 impl PackBitmap {
-    /// Opens the bitmaps of the pack with this checksum and number of objects. `None` when there is no such file.
+    /// Opens the bitmaps of the pack with this checksum and number of objects. `None` when the file
+    /// does not exist.
     pub(crate) fn open(path: &Path, pack: &Oid, objects: u32) -> Result<Option<Self>, FileError> {
         let file = match File::open(path) {
             Ok(file) => file,
@@ -147,7 +148,7 @@ impl PackBitmap {
         Ok(Some(bitmap))
     }
 
-    /// The length of the stored set at a place.
+    /// The length of the stored set at an offset.
     fn stored_bytes(&self, at: u64) -> Result<u64, FileError> {
         let mut head = [0; ewah::HEAD_BYTES];
         if at + head.len() as u64 > self.end {
@@ -188,7 +189,7 @@ impl PackBitmap {
         Ok(rows)
     }
 
-    /// Steps over all bitmaps, for want of a table.
+    /// Reads the head of every bitmap, in a file without a table.
     fn scan(&self, commits: u32, first: u64) -> Result<Box<[Row]>, FileError> {
         let mut rows = Vec::with_capacity(commits as usize);
         let mut offset = first;
@@ -212,7 +213,7 @@ impl PackBitmap {
             offset += ENTRY_HEAD_BYTES as u64;
             offset += self.stored_bytes(offset)?;
         }
-        // The bases are numbered in the order of the file, the rows are looked up by entry.
+        // Bases are numbered in the order of the file; rows are sorted by entry.
         let mut sorted: Vec<u32> = (0..commits).collect();
         sorted.sort_unstable_by_key(|number| rows[*number as usize].entry);
         let mut new_numbers = vec![0; rows.len()];
@@ -230,7 +231,7 @@ impl PackBitmap {
         Ok(renumbered.collect())
     }
 
-    /// The index entry of the bitmap at a place, and how far back its base stands.
+    /// The index entry of the bitmap at an offset, and the distance back to its base.
     fn entry_head(&self, offset: u64) -> Result<(u32, u8), FileError> {
         let mut head = [0; ENTRY_HEAD_BYTES];
         if offset + ENTRY_HEAD_BYTES as u64 > self.end {
@@ -252,7 +253,8 @@ impl PackBitmap {
         self.rows.binary_search_by_key(&entry, |row| row.entry).ok()
     }
 
-    /// Everything that the commit at an index entry reaches, itself too; `None` when it has no bitmap.
+    /// All objects that the commit at an index entry reaches, itself included; `None` when it has
+    /// no bitmap.
     pub(crate) fn decode(&self, entry: u32) -> Result<Option<Bits>, FileError> {
         let Some(row) = self.row(entry) else {
             return Ok(None);
@@ -260,7 +262,7 @@ impl PackBitmap {
         let mut bits = Bits::new(self.objects);
         let mut buffer = Vec::new();
         let mut number = row;
-        // A chain is no longer than the table: this bound only stops a cycle in a broken file.
+        // A chain is never longer than the table. The bound stops a cycle in a broken file.
         for _ in 0..self.rows.len() {
             let row = self.rows[number];
             let (found, _) = self.entry_head(row.offset)?;
@@ -283,7 +285,7 @@ impl PackBitmap {
         Err(FileError::Malformed("a chain of bitmaps does not end"))
     }
 
-    /// All objects of the pack that are of a kind.
+    /// All objects of a kind in the pack.
     pub(crate) fn of_kind(&self, kind: Kind) -> Result<Bits, FileError> {
         let mut bits = Bits::new(self.objects);
         let mut buffer = Vec::new();
@@ -301,7 +303,7 @@ impl PackBitmap {
     }
 }
 
-/// The flags and the number of commits.
+/// Checks the head; returns the flags and the number of commits.
 fn check_head(
     head: &[u8; HEAD_BYTES + OID_BYTES_MAX],
     pack: &Oid,
@@ -342,7 +344,7 @@ fn check_head(
     Ok((flags, commits))
 }
 
-/// Compares the checksum of everything before `end` with the one that stands there.
+/// Compares the checksum of everything before `end` with the one stored at `end`.
 fn check_trailer(file: &File, end: u64, pack: &Oid) -> Result<(), FileError> {
     let mut hash = Checksum::new(format_of(pack));
     let mut buffer = vec![0; CHUNK_BYTES];
@@ -363,13 +365,13 @@ fn check_trailer(file: &File, end: u64, pack: &Oid) -> Result<(), FileError> {
     }
 }
 
-/// The bitmaps of an open pack, looked for until they are there.
+/// The bitmaps of an open pack, looked up on every use until the file exists.
 #[derive(Debug, Default)]
 pub(crate) struct LazyBitmap(OnceLock<Option<Arc<PackBitmap>>>);
 
 impl LazyBitmap {
-    /// The bitmaps in the file at `path`, opened once. A file that is not there is looked for again next time; one that
-    /// cannot be used is reported, once, and left alone.
+    /// The bitmaps in the file at `path`, opened once. A missing file is looked up again on the
+    /// next call. An unusable file is logged once and then ignored.
     pub(crate) fn get(&self, path: &Path, pack: &Oid, objects: u32) -> Option<Arc<PackBitmap>> {
         if let Some(known) = self.0.get() {
             return known.clone();
@@ -394,12 +396,12 @@ mod tests {
 
     const OBJECTS: u32 = 200;
 
-    /// The checksum of a pack: it says which format the file has.
+    /// The checksum of a pack, in each object format.
     fn packs() -> impl Strategy<Value = Oid> {
         prop_oneof![Just(Oid::Sha1([9; 20])), Just(Oid::Sha256([9; 32]))]
     }
 
-    /// Sets that grow by a few, as those of a history do, and a file of them.
+    /// Sets that each grow by a few numbers, as in a history, and a file of them.
     fn file(steps: &[Vec<u32>], pack: &Oid) -> (Vec<Bits>, Vec<u8>) {
         let mut bits = Bits::new(OBJECTS);
         let mut body = Body::new(OBJECTS);
@@ -408,7 +410,7 @@ mod tests {
             for bit in step {
                 bits.insert(*bit);
             }
-            // In the index the commits stand the other way round.
+            // The index holds the commits in reverse order.
             body.push(OBJECTS - 1 - number, bits.clone());
             sets.push(bits.clone());
         }
@@ -429,7 +431,7 @@ mod tests {
         PackBitmap::open(&path, pack, OBJECTS)
     }
 
-    /// The same file with a checksum that fits.
+    /// The same file with a matching checksum.
     fn summed(mut bytes: Vec<u8>, pack: &Oid) -> Vec<u8> {
         let end = bytes.len().saturating_sub(pack.as_bytes().len());
         bytes.truncate(end);
@@ -438,7 +440,7 @@ mod tests {
         bytes
     }
 
-    /// The same file as older versions of git write it: commits are found by stepping over all of them.
+    /// The same file as older versions of git write it: without a lookup table.
     fn without_table(mut bytes: Vec<u8>, commits: usize, pack: &Oid) -> Vec<u8> {
         let sum_bytes = pack.as_bytes().len();
         let end = bytes.len() - sum_bytes - commits * ROW_BYTES;
@@ -485,7 +487,7 @@ mod tests {
             let is_same = bytes[at] == byte;
             bytes[at] = byte;
             prop_assert!(is_same || open(&bytes, &pack).is_err());
-            // Whoever damaged it computed the checksum again.
+            // Now the checksum matches the damaged bytes.
             bytes.truncate(bytes.len() - cut.min(bytes.len()));
             if let Ok(Some(bitmap)) = open(&summed(bytes, &pack), &pack) {
                 for entry in 0..OBJECTS {

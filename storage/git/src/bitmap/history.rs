@@ -1,4 +1,4 @@
-//! The commits of a pack with what each of them adds, parents first.
+//! The commits of a pack, parents first, with the objects that each of them introduces.
 
 use std::ops::Range;
 
@@ -12,35 +12,35 @@ use crate::reach::ReachError;
 use crate::store::{ObjectStore, Pack};
 use crate::trees::Trees;
 
-/// How often the deadline is looked at, in commits.
+/// Interval of deadline checks, in commits.
 const STOP_EVERY: usize = 256;
 
 /// A commit of the pack.
 #[derive(Debug)]
 pub(super) struct Member {
     pub(super) at: At,
-    /// Whether everything that it reaches lies in the pack.
+    /// Whether everything that it reaches is in the pack.
     pub(super) is_complete: bool,
     tree: Oid,
     parents: Range<usize>,
     introduced: Range<usize>,
 }
 
-/// Everything that some tips reach within a pack.
+/// The history of some tips within a pack.
 #[derive(Debug, Default)]
 pub(super) struct History {
     /// Parents before their children, older commits before newer ones.
     pub(super) commits: Vec<Member>,
-    /// By id, where a commit stands in `commits`.
+    /// Index in `commits` by id.
     pub(super) numbers: HashMap<Oid, u32>,
     parents: Vec<u32>,
     /// Positions in the pack.
     introduced: Vec<u32>,
 }
 
-/// A commit as it was found, before there is an order.
+/// A commit before it has a place in the order.
 struct Found {
-    /// `None` outside the pack: nothing behind it is looked at.
+    /// `None` outside the pack: its ancestors are not read.
     at: Option<At>,
     id: Oid,
     tree: Oid,
@@ -53,8 +53,9 @@ impl History {
         &self.parents[commit.parents.clone()]
     }
 
-    /// What a commit needs, besides itself, that none of its parents has at the same path: positions in the pack. Only
-    /// known of complete commits.
+    /// Positions in the pack of the objects that a commit introduces: objects that it needs and
+    /// that no parent has at the same path, without the commit itself. Only known for complete
+    /// commits.
     pub(super) fn introduced(&self, commit: &Member) -> &[u32] {
         &self.introduced[commit.introduced.clone()]
     }
@@ -77,7 +78,7 @@ impl History {
         let mut new_numbers = vec![u32::MAX; found.len()];
         for old in order {
             let commit = &found[old as usize];
-            // Outside the pack: whoever has it as a parent is incomplete.
+            // Outside the pack: its children are incomplete.
             let Some(at) = commit.at else {
                 continue;
             };
@@ -96,7 +97,7 @@ impl History {
                 introduced: 0..0,
             });
         }
-        // Only now, as the commits that were found take as much memory again.
+        // Dropped before the trees are read, since these commits take as much memory again.
         drop(found);
         history.read_trees(store, pack, stop)?;
         Ok(history)
@@ -110,7 +111,8 @@ impl History {
         stop: &Stop,
     ) -> Result<(), ReachError> {
         let mut trees = Trees::new(store, stop);
-        // For each object the commit that it was last seen in: a tree may hold the same one a thousand times.
+        // For each object, the last commit in which it was seen: a tree may hold the same object a
+        // thousand times.
         let mut seen_in = vec![u32::MAX; pack.index.num_objects() as usize];
         for (number, position) in (0_u32..).zip(0..self.commits.len()) {
             let commit = &self.commits[position];
@@ -154,7 +156,7 @@ impl History {
     }
 }
 
-/// Every commit of the pack that the tips reach, and those just outside it.
+/// Every commit of the pack that the tips reach, and the boundary commits just outside it.
 fn read_commits(
     store: &ObjectStore,
     pack: &Pack,

@@ -1,4 +1,4 @@
-//! Between an object's position in a pack and its entry in the index.
+//! The reverse index of a pack: from an object's position in the pack to its entry in the index.
 
 use std::io;
 use std::path::Path;
@@ -11,14 +11,16 @@ const VERSION: u32 = 1;
 const HEAD_BYTES: usize = 12;
 const NUMBER_BYTES: usize = 4;
 
-/// The objects of a pack in the order of the file, by their entries in the index, which is in the order of ids.
+/// The index entries of a pack's objects, in the order of the pack. The index is in the order of
+/// ids.
 #[derive(Debug)]
 pub(crate) struct PackOrder {
     entries: Box<[u32]>,
 }
 
 impl PackOrder {
-    /// Reads the `.rev` file beside the index of `pack`; sorts when there is none, or none that fits.
+    /// Reads the `.rev` file beside the index of `pack`. If it is missing or does not match, the
+    /// order is sorted from the index.
     pub(crate) fn load(pack: &Pack) -> Self {
         let path = pack.index.path().with_extension("rev");
         let entries = match read(&path, pack) {
@@ -36,12 +38,12 @@ impl PackOrder {
         Self { entries }
     }
 
-    /// The index entry of the object at a position. The position must be below the number of objects.
+    /// The index entry of the object at a position, which must be below the number of objects.
     pub(crate) fn entry(&self, position: u32) -> u32 {
         self.entries[position as usize]
     }
 
-    /// A `.rev` file (gitformat-pack(5)).
+    /// Encodes a `.rev` file (gitformat-pack(5)).
     pub(super) fn encode(&self, pack: &Pack) -> Vec<u8> {
         let length = HEAD_BYTES + self.entries.len() * NUMBER_BYTES + 2 * pack.format.id_bytes();
         let mut out = Vec::with_capacity(length);
@@ -79,7 +81,7 @@ fn read(path: &Path, pack: &Pack) -> io::Result<Box<[u32]>> {
         .collect())
 }
 
-/// Proves that the entries are in the order of the file, which says more than a checksum.
+/// Checks that the entries are in the order of the file. This proves more than a checksum.
 fn is_order(pack: &Pack, entries: &[u32]) -> bool {
     let objects = pack.index.num_objects();
     entries

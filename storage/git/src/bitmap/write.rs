@@ -1,4 +1,4 @@
-//! Makes the bitmaps of a pack.
+//! Writes the bitmaps of a pack.
 
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::io;
@@ -18,10 +18,10 @@ use crate::protocol::Stop;
 use crate::reach::ReachError;
 use crate::store::{ObjectStore, Objects, Pack, StoreError, install};
 
-/// How often the deadline is looked at, in objects.
+/// Interval of deadline checks, in objects.
 const STOP_EVERY: u32 = 4096;
 
-/// Why bitmaps were not written. Nothing was changed.
+/// The reason for not writing bitmaps. At most the `.rev` file was written.
 #[derive(Debug, thiserror::Error)]
 pub enum BitmapError {
     /// The store has no such pack.
@@ -41,7 +41,7 @@ pub enum BitmapError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
@@ -56,21 +56,22 @@ impl From<ReachError> for BitmapError {
     }
 }
 
-/// What was written.
+/// The outcome of writing bitmaps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct BitmapSummary {
-    /// Commits that got a bitmap. Without any, no file is written.
+    /// Commits with a bitmap. If there are none, no `.bitmap` file is written.
     pub commits: u64,
     /// Bytes of the file.
     pub bytes: u64,
-    /// Tips that got none because something they need is not in the pack.
+    /// Tips without a bitmap, because an object that they need is not in the pack.
     pub incomplete: Vec<ObjectId>,
 }
 
-/// Writes the `.bitmap` file of a pack, durably and in one step, and its `.rev` file if it has none.
+/// Writes the `.bitmap` file of a pack, durably and atomically, and its `.rev` file if it has none.
 ///
-/// `tips` are the refs' values, of any kind; what they reach should be in the pack, for what is not gets no bitmap. It
-/// costs about as much as counting a clone by walking.
+/// `tips` are the refs' values, of any kind. Everything that they reach should be in the pack: a
+/// commit that needs other objects gets no bitmap. The cost is about that of counting a clone by
+/// walking.
 ///
 /// # Errors
 /// When there is no such pack, it cannot be read, the deadline passes or the disk fails.
@@ -99,7 +100,8 @@ pub fn write_bitmap(
     Ok(summary)
 }
 
-/// Writes the `.rev` file of a pack of objects of this format (gitformat-pack(5)) unless it has one.
+/// Writes the `.rev` file (gitformat-pack(5)) of a pack of objects of this format, unless it has
+/// one.
 ///
 /// # Errors
 /// When the pack cannot be opened or the disk fails.
@@ -137,7 +139,7 @@ fn make(
         let target = store.peel(tip, &mut buffer)?;
         match target {
             None => summary.incomplete.push(from_gix(tip)),
-            // Trees and files have no bitmap to miss.
+            // Trees and blobs never have a bitmap.
             Some(target) if store.kind(&target)? == Some(Kind::Commit) => {
                 commits.insert(*tip, target);
             }
@@ -174,7 +176,8 @@ fn make(
     Ok((Some(file), summary))
 }
 
-/// The bitmap of each chosen commit: those of the chosen ones before it, and what lies in between.
+/// The bitmap of each selected commit: the bitmaps of earlier selected commits, and the objects
+/// introduced in between.
 fn bitmaps(
     history: &History,
     chosen: &BTreeSet<u32>,
@@ -188,7 +191,7 @@ fn bitmaps(
             return Err(BitmapError::Stopped);
         }
         let mut bits = Bits::new(objects);
-        // Newest first: the nearest chosen ancestor covers most of what is queued behind it.
+        // Newest first: the nearest selected ancestor covers most of the commits queued behind it.
         let mut queue = BinaryHeap::from([*number]);
         while let Some(number) = queue.pop() {
             let commit = &history.commits[number as usize];
@@ -231,7 +234,7 @@ fn kinds(store: &ObjectStore, pack: &Pack, stop: &Stop) -> Result<[Bits; 4], Bit
         };
         let header = pack.data.entry(*offset).map_err(broken)?;
         let kind = match header.header {
-            // Its base lies before it, so its kind is known.
+            // The base precedes the delta in the file, so its kind is known.
             Header::OfsDelta { .. } => {
                 let base = pack.files().base_offset(&header);
                 let base = base.and_then(|base| pack.position(base));

@@ -1,4 +1,4 @@
-//! The bundles of a server: which are offered, which are still given, which are forgotten.
+//! The bundle cache of a server: offers, lookup and eviction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,12 +14,14 @@ use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::Objects;
 
-/// How often who waits for a bundle looks at its own deadline.
+/// Interval of deadline checks while waiting for a bundle.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Repositories of which it is remembered that they have no bundle; then all are forgotten.
+/// Maximum number of repositories remembered as having no bundle. When it is reached, all are
+/// forgotten.
 const WITHOUT_MAX: usize = 4096;
 
-/// Bundles of a server. Clones share them. Repositories are told apart by bytes that no two have in common.
+/// The bundle cache of a server, shared by all clones of this value. Each repository has a unique
+/// key of bytes.
 #[derive(Debug, Clone)]
 pub struct Bundles {
     shared: Arc<Shared>,
@@ -27,7 +29,7 @@ pub struct Bundles {
 
 #[derive(Debug)]
 struct Shared {
-    /// Where what lies in no pack is kept, in files without names.
+    /// Directory of unnamed files for the bytes that are in no pack.
     directory: PathBuf,
     bytes_min: u64,
     clock: Arc<dyn Clock>,
@@ -40,7 +42,8 @@ struct State {
     /// The newest last.
     kept: Vec<Kept>,
     making: BTreeSet<Box<[u8]>>,
-    /// Those that have none, with the version of their refs and when that was found.
+    /// Repositories that have no bundle, with the version of their refs and the time of this
+    /// result.
     without: BTreeMap<Box<[u8]>, (Option<u64>, Instant)>,
 }
 
@@ -52,11 +55,11 @@ struct Kept {
     /// The version of the refs that it was made of.
     version: Option<u64>,
     asked_at: Instant,
-    /// The version of the refs with which all of it was seen to be reachable last.
+    /// The last version of the refs known to reach all of it.
     reached_at: Option<u64>,
 }
 
-/// What is offered of a repository now.
+/// The current offer for a repository.
 #[derive(Debug, Default)]
 pub struct Offer {
     /// The bundle.
@@ -66,8 +69,8 @@ pub struct Offer {
 }
 
 impl Bundles {
-    /// Keeps bundles of at least `bytes_min` bytes; what lies in no pack goes into files without names in the existing
-    /// `directory`.
+    /// Creates a cache of bundles of at least `bytes_min` bytes. Bytes that are in no pack go into
+    /// unnamed files in the existing `directory`.
     pub fn new(directory: &Path, bytes_min: u64, clock: Arc<dyn Clock>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -80,12 +83,12 @@ impl Bundles {
         }
     }
 
-    /// What a repository must have for a bundle of it to be offered.
+    /// Minimum bytes of a bundle. A repository with smaller packs has none.
     pub fn bytes_min(&self) -> u64 {
         self.shared.bytes_min
     }
 
-    /// The newest bundle of a repository that may be given with its refs as they are. Blocking.
+    /// The newest bundle of a repository that its current refs permit to serve. Blocking.
     pub fn offer(
         &self,
         repository: &[u8],
@@ -120,7 +123,7 @@ impl Bundles {
         }
     }
 
-    /// Whether it was found lately that these refs have no bundle.
+    /// Whether these refs were recently found to have no bundle.
     fn has_none(&self, repository: &[u8], version: Option<u64>, now: Instant) -> bool {
         let again = Duration::from_millis(limits::BUNDLE_REFRESH_MS);
         let state = self.shared.lock();
@@ -130,8 +133,8 @@ impl Bundles {
             .is_some_and(|(of, at)| *of == version && now.saturating_duration_since(*at) < again)
     }
 
-    /// A bundle of a repository, if it may be given with its refs as they are: if a fetch could want all of its tips. One that
-    /// may not is forgotten. Blocking.
+    /// A bundle of a repository, if its current refs permit to serve it: a fetch could want all of
+    /// the bundle's tips. A bundle that is no longer permitted is evicted. Blocking.
     pub fn find(
         &self,
         repository: &[u8],
@@ -171,7 +174,8 @@ impl Bundles {
         }
     }
 
-    /// The duty to make a repository's bundle; `None` when somebody has it already, or too many wait.
+    /// The permit to make a repository's bundle. `None` if the bundle is being made, or if
+    /// [`limits::BUNDLES_WAITING_MAX`] permits are in use.
     pub fn begin(&self, repository: &[u8]) -> Option<BundleMaking> {
         let mut state = self.shared.lock();
         let is_new = state.making.len() < limits::BUNDLES_WAITING_MAX
@@ -182,7 +186,8 @@ impl Bundles {
         })
     }
 
-    /// Waits until nobody makes the repository's bundle, for [`limits::BUNDLE_WAIT_MS`] at most. Blocking.
+    /// Waits while the repository's bundle is being made, for [`limits::BUNDLE_WAIT_MS`] at most.
+    /// Blocking.
     pub fn wait(&self, repository: &[u8], stop: &Stop) {
         let clock = &self.shared.clock;
         let until = clock.instant() + Duration::from_millis(limits::BUNDLE_WAIT_MS);
@@ -193,14 +198,14 @@ impl Bundles {
         }
     }
 
-    /// Forgets bundles that nobody asked for lately, and the longest unused ones until the rest fits. How many are left, and
-    /// what they take of the disk.
+    /// Evicts expired bundles, then the least recently used ones until the rest fits the limits.
+    /// Returns the number of the rest and their bytes on disk.
     pub fn sweep(&self) -> (usize, u64) {
         let now = self.shared.clock.instant();
         self.shared.lock().sweep(now)
     }
 
-    /// Forgets the bundles of repositories whose names begin with `prefix`.
+    /// Evicts the bundles of repositories whose keys begin with `prefix`.
     pub fn forget(&self, prefix: &[u8]) {
         let mut state = self.shared.lock();
         state
@@ -222,7 +227,7 @@ impl State {
         kept.find(|kept| kept.bundle.id() == id && *kept.repository == *repository)
     }
 
-    /// Keeps a bundle that was made of the refs of this version.
+    /// Caches a bundle that was made of the refs of this version.
     fn keep(&mut self, repository: &[u8], bundle: Arc<Bundle>, version: Option<u64>, now: Instant) {
         self.without.remove(repository);
         let id = bundle.id();
@@ -241,7 +246,7 @@ impl State {
 
     fn sweep(&mut self, now: Instant) -> (usize, u64) {
         let keep = Duration::from_millis(limits::BUNDLE_KEPT_MS);
-        // One that is being sent is in use, however long that takes.
+        // A bundle that is being sent is in use, regardless of its age.
         self.kept.retain(|kept| {
             Arc::strong_count(&kept.bundle) > 1
                 || now.saturating_duration_since(kept.asked_at) < keep
@@ -261,7 +266,8 @@ impl State {
     }
 }
 
-/// The duty to make the bundle of a repository. Who asks for one waits until this is dropped.
+/// The permit to make the bundle of a repository. Requests for the bundle wait until the permit is
+/// dropped.
 #[derive(Debug)]
 pub struct BundleMaking {
     shared: Arc<Shared>,
@@ -269,10 +275,11 @@ pub struct BundleMaking {
 }
 
 impl BundleMaking {
-    /// Makes it, and keeps it. Blocking.
+    /// Makes the bundle and caches it. Blocking.
     ///
     /// # Errors
-    /// See [`NoBundle`]. Nobody makes one of the same refs for a while then.
+    /// See [`NoBundle`]. For [`limits::BUNDLE_REFRESH_MS`], no bundle of the same refs is due
+    /// again.
     pub fn make(
         self,
         refs: &dyn RefStore,
@@ -338,7 +345,7 @@ mod tests {
         }
     }
 
-    /// No refs, of this version.
+    /// A ref store without refs, at this version.
     struct Refs(u64);
 
     impl RefStore for Refs {
@@ -387,7 +394,7 @@ mod tests {
             }
         }
 
-        /// Keeps a bundle of nothing, with so many bytes of its own in a file.
+        /// Caches a bundle without tips, with this number of own bytes.
         fn keep(&self, repository: &[u8], number: u8, own: usize, version: u64) -> BundleId {
             let mut recorder = Recorder::new(self.directory.path(), u64::MAX);
             recorder.write_all(&vec![7; own]).unwrap();
@@ -476,7 +483,7 @@ mod tests {
         assert_eq!(server.offer(b"a", 2), (None, true));
         server.clock.passes(limits::BUNDLE_REFRESH_MS);
         assert_eq!(server.offer(b"a", 1), (None, true));
-        // Who waits does so until it is dropped, or too long.
+        // A wait ends when the permit is dropped or the deadline passes.
         server.bundles.wait(b"a", &server.stop);
         let _making = server.bundles.begin(b"a").unwrap();
         let stopped = Stop::default();

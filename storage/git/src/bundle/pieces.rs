@@ -1,4 +1,4 @@
-//! What a bundle is made of: bytes of its own and parts of packs.
+//! The content of a bundle: bytes of its own and parts of packs.
 
 use std::io::{self, Write};
 use std::ops::Range;
@@ -11,23 +11,23 @@ use crate::output::{Output, PackPart};
 use crate::spooled::Spooled;
 use crate::store::Pack;
 
-/// A bundle's own bytes stay in memory up to this: a header and a checksum do.
+/// A bundle's own bytes stay in memory up to this size, which fits a header and a checksum.
 const MEMORY_BYTES_MAX: usize = 256 * 1024;
-/// Parts of smaller packs are copied: those are merged soon.
+/// Parts of smaller packs are copied, since such packs are soon merged.
 const REFERRED_PACK_BYTES_MIN: u64 = 4 * 1024 * 1024;
 
 #[derive(Debug)]
 enum Piece {
-    /// The bundle's own bytes from here on.
+    /// The bundle's own bytes from this offset on.
     Own(u64),
-    /// A part of the pack with this number, from here on.
+    /// A part of the pack with this number, from this offset on.
     Part(usize, u64),
 }
 
 /// The content of a bundle.
 #[derive(Debug)]
 pub(super) struct Pieces {
-    /// With where each ends in the bundle, ascending.
+    /// Each with its end in the bundle, ascending.
     pieces: Vec<(u64, Piece)>,
     packs: Vec<Arc<Pack>>,
     own: Spooled,
@@ -36,7 +36,7 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// How long all of it is.
+    /// The length of the whole bundle.
     pub(super) const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -46,20 +46,20 @@ impl Pieces {
         &self.packs
     }
 
-    /// What it takes of the disk: its own bytes, and packs whose files have no name any more.
+    /// Its bytes on disk: its own bytes, and packs whose files were removed and are still open.
     pub(super) fn disk_bytes(&self) -> u64 {
         let own = if self.own.is_in_memory() {
             0
         } else {
             self.own_bytes
         };
-        // Where that cannot be found out, the pack counts.
+        // Where the check fails, the pack counts.
         let is_removed = |pack: &&Arc<Pack>| !pack.data.path().try_exists().unwrap_or(false);
         let removed = self.packs.iter().filter(is_removed);
         own + removed.map(|pack| pack.data.data_len() as u64).sum::<u64>()
     }
 
-    /// Writes a part; `packs` are those that it refers to, or others with the same content.
+    /// Writes a range. `packs` are the packs that it refers to, or others with the same content.
     pub(super) fn write_range(
         &self,
         packs: &[Arc<Pack>],
@@ -92,7 +92,7 @@ impl Pieces {
     }
 }
 
-/// Takes a bundle as it is written.
+/// Records a bundle while it is written.
 pub(super) struct Recorder {
     pieces: Vec<(u64, Piece)>,
     packs: Vec<Arc<Pack>>,
@@ -104,7 +104,8 @@ pub(super) struct Recorder {
 }
 
 impl Recorder {
-    /// Takes at most so many bytes of the bundle's own, into a file without a name in `directory`.
+    /// Records at most `own_bytes_max` bytes of the bundle's own, in an unnamed file in
+    /// `directory`.
     pub(super) fn new(directory: &Path, own_bytes_max: u64) -> Self {
         Self {
             pieces: Vec::new(),
@@ -117,12 +118,12 @@ impl Recorder {
         }
     }
 
-    /// Whether there were more.
+    /// Whether the bundle exceeded that limit.
     pub(super) const fn is_full(&self) -> bool {
         self.is_full
     }
 
-    /// What was taken.
+    /// The recorded content.
     pub(super) fn finish(self) -> io::Result<Pieces> {
         let own = Spooled::from(self.own);
         Ok(Pieces {
@@ -187,7 +188,7 @@ impl Output for Recorder {
 mod tests {
     use super::*;
 
-    /// Own bytes in memory and in a file, and a part of a pack in between, read from everywhere to everywhere.
+    /// Every range is read of own bytes, in memory and in a file, with parts of a pack in between.
     #[test]
     fn every_part_is_what_it_is_of_the_whole() {
         let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Files and chains of files that git writes.
+//! Reads commit-graph files and chains that git wrote.
 #![expect(clippy::disallowed_methods, reason = "git writes what is read here")]
 
 use std::path::Path;
@@ -23,7 +23,7 @@ fn git(repository: &Path, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// Adds commits to the branch; their ids.
+/// Adds commits to the branch; returns their ids.
 fn commits(repository: &Path, numbers: std::ops::Range<usize>) -> Vec<Oid> {
     let commit = |number: usize| {
         let message = format!("commit {number}");
@@ -37,7 +37,7 @@ fn commits(repository: &Path, numbers: std::ops::Range<usize>) -> Vec<Oid> {
     numbers.map(commit).collect()
 }
 
-/// What is known of commits that follow each other.
+/// Checks that the commit-graph holds these commits, each the parent of the next.
 fn assert_known(objects: &Path, ids: &[Oid]) {
     let graph = CommitGraph::open(objects, ObjectFormat::Sha1).unwrap();
     for (number, id) in ids.iter().enumerate() {
@@ -69,7 +69,7 @@ fn chains_of_files_are_read_like_single_ones() {
     assert_ne!(first, second, "another chain looks like the one before");
     assert_known(&objects, &ids);
 
-    // A file of the chain that is another one, one that is missing, and names that are no ids.
+    // A wrong file in the chain, a missing file, and names that are no ids.
     let chain = objects.join(CHAIN_FOLDER).join(CHAIN_FILE);
     let text = std::fs::read_to_string(&chain).unwrap();
     let lines: Vec<&str> = text.lines().collect();
@@ -89,7 +89,7 @@ fn chains_of_files_are_read_like_single_ones() {
     std::fs::write(&chain, &text).unwrap();
     assert_known(&objects, &ids);
 
-    // Where both are, git takes the single file.
+    // Where both exist, git reads the single file.
     let more = commits(repository, 6..7);
     git(repository, &["commit-graph", "write", "--reachable"]);
     assert!(objects.join(FILE).is_file());

@@ -1,4 +1,4 @@
-//! Makes the commit-graph of an object store.
+//! Writes the commit-graph of an object store.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -18,21 +18,22 @@ use crate::store::{Objects, StoreError, install};
 /// Signature, version 1.
 const HEAD: [u8; 5] = *b"CGPH\x01";
 const NO_PARENT: u32 = 0x7000_0000;
-/// In the place of the second parent: the other bits say where in the list of edges it and those behind it are. In
-/// that list: the last one.
+/// In place of the second parent: the other bits are the position in the list of edges of the
+/// second and further parents. In that list: the last parent. In place of an offset of a corrected
+/// date: the other bits are the position in the chunk of large offsets.
 const HIGH_BIT: u32 = 1 << 31;
-/// Commits that the numbers of the format can name.
+/// Maximum number of commits that the format can number.
 const COMMITS_MAX: usize = NO_PARENT as usize - 1;
-/// Levels above are all this one.
+/// Maximum level; higher levels are stored as this one.
 const LEVEL_MAX: u32 = (1 << 30) - 1;
-/// Dates have 34 bits.
+/// The first date that does not fit 34 bits.
 const TIME_END: i64 = 1 << 34;
-/// Offsets of corrected dates from here on stand in a chunk of their own.
+/// Offsets of corrected dates from this one on are in a chunk of their own.
 const OFFSET_END: i64 = 1 << 31;
-/// How often the deadline is looked at, in commits.
+/// Interval of deadline checks, in commits.
 const STOP_EVERY: usize = 256;
 
-/// Why no commit-graph was written. Nothing was changed.
+/// The reason for not writing a commit-graph. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitGraphError {
     /// The objects cannot be read.
@@ -41,10 +42,10 @@ pub enum CommitGraphError {
     /// The deadline passed.
     #[error("the commit-graph took too long")]
     Stopped,
-    /// There is something that the format cannot hold.
+    /// The repository holds something that the format cannot.
     #[error("a commit-graph cannot hold this repository: {what}")]
     Unfit {
-        /// What.
+        /// The problem.
         what: &'static str,
     },
     /// The file could not be written.
@@ -52,25 +53,27 @@ pub enum CommitGraphError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         #[source]
         source: io::Error,
     },
 }
 
-/// What was written.
+/// The outcome of writing a commit-graph.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CommitGraphSummary {
-    /// Commits in the file. Without any, none is written.
+    /// Commits in the file. If there are none, no file is written.
     pub commits: u64,
     /// Bytes of the file.
     pub bytes: u64,
 }
 
-/// Writes `info/commit-graph`, durably and in one step: everything that `tips`, the refs' values, reach.
+/// Writes `info/commit-graph`, durably and atomically: all commits that `tips`, the refs' values,
+/// reach.
 ///
 /// # Errors
-/// When a commit is missing or cannot be read, the format cannot hold its date, the deadline passes or the disk fails.
+/// When a commit is missing or cannot be read, the format cannot hold its date or the number of
+/// commits, the deadline passes or the disk fails.
 pub fn write_commit_graph(
     objects: &Objects,
     tips: &[ObjectId],
@@ -98,7 +101,7 @@ pub fn write_commit_graph(
     })
 }
 
-/// Every commit that the tips reach, by id.
+/// All commits that the tips reach, sorted by id.
 fn read(
     objects: &Objects,
     tips: &[ObjectId],
@@ -144,7 +147,8 @@ fn read(
     Ok(commits)
 }
 
-/// Both kinds of generation numbers: one more than the highest of the parents, and a date not before theirs.
+/// Both generation numbers: the topological level, one more than the highest of the parents, and
+/// the corrected commit date, later than those of the parents.
 #[derive(Debug, Clone, Copy, Default)]
 struct Generation {
     level: u32,
@@ -167,7 +171,7 @@ fn generations(commits: &[(Oid, Commit)], parents: &[Vec<u32>]) -> Vec<Generatio
         });
         generations[number as usize] = Generation {
             level: (highest.level + 1).min(LEVEL_MAX),
-            // Without parents too, it is never 0: that would mean that it was never computed.
+            // Never 0, even without parents: 0 means that the date was not computed.
             corrected_time: time.max(highest.corrected_time + 1),
         };
     }

@@ -1,8 +1,8 @@
-//! From base and delta to a target.
+//! Applies a delta to a base.
 
 use crate::delta::COPY_BYTES_MAX;
 
-/// Why a delta does not apply.
+/// The reason why a delta does not apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum DeltaError {
     /// It ends within its sizes or an instruction.
@@ -14,9 +14,9 @@ pub(crate) enum DeltaError {
     /// It was made for an object of another size.
     #[error("a delta is for a base of {expected} bytes, and this one has {actual}")]
     Base {
-        /// What the delta says.
+        /// The size in the delta.
         expected: u64,
-        /// What the base has.
+        /// The size of the base.
         actual: u64,
     },
     /// A copy reaches beyond the base.
@@ -25,30 +25,29 @@ pub(crate) enum DeltaError {
     /// The reserved instruction 0.
     #[error("a delta holds an instruction that is not defined")]
     Reserved,
-    /// It makes more or less than it says.
+    /// Its result is shorter or longer than the size in the delta.
     #[error("a delta makes an object of another size than it says")]
     Target,
-    /// There is not that much memory.
+    /// There is not enough memory.
     #[error("no memory for an object of {bytes} bytes")]
     Memory {
-        /// What the delta says that it makes.
+        /// The size of the result in the delta.
         bytes: u64,
     },
 }
 
-/// One instruction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Instruction<'a> {
     Copy { offset: usize, length: usize },
     Insert(&'a [u8]),
 }
 
-/// The sizes that a delta begins with: of its base, and of what it makes.
+/// The sizes at the start of a delta: of its base and of its result.
 pub(crate) fn sizes(mut delta: &[u8]) -> Result<(u64, u64), DeltaError> {
     Ok((take_size(&mut delta)?, take_size(&mut delta)?))
 }
 
-/// Appends to `output`, which it empties first, what `delta` makes out of `base`.
+/// Empties `output` and writes the result of `delta` on `base` to it.
 pub(crate) fn apply(base: &[u8], delta: &[u8], output: &mut Vec<u8>) -> Result<(), DeltaError> {
     output.clear();
     let mut rest = delta;
@@ -81,7 +80,7 @@ pub(crate) fn apply(base: &[u8], delta: &[u8], output: &mut Vec<u8>) -> Result<(
     }
 }
 
-/// Takes a size off the front: seven bits a byte, the lowest first.
+/// Reads a size off the front: seven bits a byte, the lowest first.
 fn take_size(rest: &mut &[u8]) -> Result<u64, DeltaError> {
     let mut size = 0_u64;
     for shift in (0..u64::BITS).step_by(7) {
@@ -104,7 +103,7 @@ fn take_byte(rest: &mut &[u8]) -> Result<u8, DeltaError> {
     Ok(*first)
 }
 
-/// Takes an instruction off the front; `None` at the end.
+/// Reads an instruction off the front; `None` at the end.
 fn take_instruction<'a>(rest: &mut &'a [u8]) -> Result<Option<Instruction<'a>>, DeltaError> {
     let Some((head, others)) = rest.split_first() else {
         return Ok(None);
@@ -119,7 +118,7 @@ fn take_instruction<'a>(rest: &mut &'a [u8]) -> Result<Option<Instruction<'a>>, 
         *rest = others;
         return Ok(Some(Instruction::Insert(piece)));
     }
-    // The bytes of offset and size that are not zero, the lowest first.
+    // The bytes of offset and size that have a flag, the lowest first.
     let mut numbers = [0_usize; 2];
     for bit in 0..7 {
         if head & (1 << bit) != 0 {

@@ -1,17 +1,18 @@
-//! From base and target to a delta.
+//! Encodes a delta from a base and a target.
 
 use crate::delta::index::{DeltaIndex, window_at};
 use crate::delta::{COPY_BYTES_MAX, WINDOW_BYTES, push_size};
 use crate::object::common_prefix;
 
-/// What one insertion takes at most.
+/// Maximum bytes of one insertion.
 const INSERT_BYTES_MAX: usize = 0x7f;
-/// Bytes that match nothing are held back up to here: a later match may reach back over them.
+/// Maximum number of unmatched bytes held back: a later match may extend back over them.
 const LITERAL_BYTES_MAX: usize = 16 * INSERT_BYTES_MAX;
-/// A match of this length is taken without looking for a longer one.
+/// A match of this length ends the search for a longer one.
 const MATCH_BYTES_ENOUGH: usize = 4096;
 
-/// The delta that makes `target` out of the base of `index`; `None` when it would be longer than `max_len` bytes.
+/// The delta that makes `target` out of the base of `index`; `None` if it would exceed `max_len`
+/// bytes.
 ///
 /// The caller keeps targets below 4 GiB.
 pub(crate) fn encode<B: AsRef<[u8]>>(
@@ -26,7 +27,7 @@ pub(crate) fn encode<B: AsRef<[u8]>>(
     };
     push_size(base.len(), &mut delta.output);
     push_size(target.len(), &mut delta.output);
-    // Bytes before `literal` are written, those between it and `at` match nothing.
+    // Bytes before `literal` are written. Bytes from `literal` to `at` match nothing.
     let mut literal = 0;
     let mut at = 0;
     while let Some(window) = window_at(target, at) {
@@ -66,17 +67,16 @@ pub(crate) fn encode<B: AsRef<[u8]>>(
     Some(delta.output)
 }
 
-/// Bytes that base and target have in common around a place.
+/// Bytes that base and target have in common around a position.
 #[derive(Debug, Clone, Copy, Default)]
 struct Match {
-    /// Where they begin in the base.
+    /// Their start in the base.
     offset: usize,
-    /// How many of them lie before the place.
+    /// Number of them before the position.
     back: usize,
     length: usize,
 }
 
-/// How many bytes two slices end with in common.
 fn common_suffix(left: &[u8], right: &[u8]) -> usize {
     left.iter()
         .rev()
@@ -85,14 +85,14 @@ fn common_suffix(left: &[u8], right: &[u8]) -> usize {
         .count()
 }
 
-/// A delta in the making.
+/// A delta under construction.
 struct Delta {
     output: Vec<u8>,
     max_len: usize,
 }
 
 impl Delta {
-    /// Whether it would be too long with so many bytes more.
+    /// Whether `more` bytes would exceed the limit.
     fn is_too_long(&self, more: usize) -> bool {
         self.output.len() + more > self.max_len
     }
@@ -122,7 +122,8 @@ impl Delta {
         Some(())
     }
 
-    /// A byte of flags, then the bytes of offset and size that are not zero; a size of zero stands for the greatest.
+    /// A byte of flags, then the nonzero bytes of offset and size. A size of zero stands for
+    /// `COPY_BYTES_MAX`.
     fn copy_part(&mut self, offset: usize, length: usize) {
         let head = self.output.len();
         self.output.push(0);

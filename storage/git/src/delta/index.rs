@@ -1,12 +1,13 @@
-//! Where the windows of a base lie.
+//! An index of the windows of a base.
 
 use crate::delta::WINDOW_BYTES;
 
-/// Places of the base that are compared with one place of a target.
+/// Maximum number of positions of the base that are compared with one position of a target.
 pub(super) const CANDIDATES_MAX: usize = 32;
-/// Windows that are kept of one base: bounds the memory of an index at 48 MiB. In a larger base they lie further apart.
+/// Maximum number of windows of one base: bounds the memory of an index at 48 MiB. In a larger base
+/// the windows lie further apart.
 const WINDOWS_MAX: usize = 1 << 22;
-/// Copies name an offset in 32 bits: what lies behind is not found.
+/// Copies have offsets of 32 bits: bytes beyond them are not indexed.
 const INDEXED_BYTES_MAX: usize = u32::MAX as usize;
 /// The end of a chain.
 const NONE: u32 = u32::MAX;
@@ -14,13 +15,13 @@ const NONE: u32 = u32::MAX;
 /// One window of the base.
 #[derive(Debug, Clone, Copy)]
 struct Window {
-    /// The part of its hash that did not choose the bucket.
+    /// The low half of its hash. The high bits select the bucket.
     check: u32,
     /// The next window of the bucket, at a higher offset.
     next: u32,
 }
 
-/// The windows of a base by their hash. Holds or borrows the base.
+/// The windows of a base by their hash. Owns or borrows the base.
 #[derive(Debug)]
 pub(crate) struct DeltaIndex<B> {
     base: B,
@@ -29,12 +30,12 @@ pub(crate) struct DeltaIndex<B> {
     windows: Vec<Window>,
     /// Bytes from one window to the next.
     stride: usize,
-    /// How far a hash is shifted to choose a bucket.
+    /// The shift of a hash that selects a bucket.
     shift: u32,
 }
 
 impl<B: AsRef<[u8]>> DeltaIndex<B> {
-    /// Indexes `base`. Takes at most as much memory again as the base, and at most 64 MiB.
+    /// Indexes `base`. The index takes at most as much memory as the base, and at most 48 MiB.
     pub(crate) fn new(base: B) -> Self {
         let data = base.as_ref();
         let data = &data[..data.len().min(INDEXED_BYTES_MAX)];
@@ -61,7 +62,7 @@ impl<B: AsRef<[u8]>> DeltaIndex<B> {
         index
     }
 
-    /// From the back, so that a bucket is walked from low to high offsets.
+    /// Filled from the back, so that a bucket is walked from low to high offsets.
     fn fill(&mut self) {
         let data = self.base.as_ref();
         let mut following = None;
@@ -74,7 +75,8 @@ impl<B: AsRef<[u8]>> DeltaIndex<B> {
             let bucket = bucket(hash, self.shift);
             let check = low_half(hash);
             let mut next = self.heads[bucket];
-            // Of a run of the same bytes only the first window is kept: a match begins there, or is extended back.
+            // Of a run of equal windows only the first is kept: a match begins there, or is
+            // extended back.
             if following == Some(hash) && next != NONE && self.windows[next as usize].check == check
             {
                 next = self.windows[next as usize].next;
@@ -85,12 +87,11 @@ impl<B: AsRef<[u8]>> DeltaIndex<B> {
         }
     }
 
-    /// The bytes that it was made of.
     pub(crate) fn base(&self) -> &[u8] {
         self.base.as_ref()
     }
 
-    /// Bytes of memory that the index takes beside the base.
+    /// Bytes of memory of the index, without the base.
     pub(crate) fn memory_bytes(&self) -> usize {
         self.heads.len() * size_of::<u32>() + self.windows.len() * size_of::<Window>()
     }
@@ -138,7 +139,7 @@ const fn low_half(hash: u64) -> u32 {
     hash as u32
 }
 
-/// The highest bits of a hash choose its bucket.
+/// The highest bits of a hash select its bucket.
 #[inline]
 #[expect(
     clippy::cast_possible_truncation,
@@ -148,7 +149,7 @@ const fn bucket(hash: u64, shift: u32) -> usize {
     (hash >> shift) as usize
 }
 
-/// Two multiplications over the whole window: quick enough to be taken anew at every byte of a target.
+/// Two multiplications over the whole window: fast enough to be computed at every byte of a target.
 #[inline]
 fn hash(window: &[u8; WINDOW_BYTES]) -> u64 {
     let value = u128::from_le_bytes(*window);

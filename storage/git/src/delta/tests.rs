@@ -1,11 +1,12 @@
-//! Deltas against an applier that shares nothing with the encoder, and the other applier against that one.
+//! Tests deltas with an applier that shares no code with the encoder, and the other applier against
+//! that one.
 
 use proptest::prelude::*;
 
 use super::apply::DeltaError;
 use super::{DeltaIndex, encode};
 
-/// Applies a delta as gitformat-pack(5) describes it.
+/// Applies a delta as described in gitformat-pack(5).
 fn apply(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
     let mut input = delta.iter().copied();
     let mut size = || {
@@ -39,7 +40,7 @@ fn apply(base: &[u8], delta: &[u8]) -> Option<Vec<u8>> {
             }
             Some(value)
         };
-        // The two fields follow each other: the ranges are of flag bits, low to high.
+        // The two fields follow each other. The ranges are flag bits, low to high.
         let (offset, size) = (field(0..4)?, field(4..7)?);
         let size = if size == 0 { 0x1_0000 } else { size };
         target.extend_from_slice(base.get(offset..offset + size)?);
@@ -59,7 +60,7 @@ fn delta(base: &[u8], target: &[u8]) -> Vec<u8> {
     delta
 }
 
-/// Bytes that look random and are the same every time.
+/// Pseudo-random bytes, the same on every run.
 fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
@@ -105,7 +106,7 @@ fn what_is_there_often_is_compared_only_so_often() {
     let mut late = noise(3, 1 << 16);
     late.extend_from_slice(&zeros);
     assert!(delta(&late, &zeros).len() < 128);
-    // The same two blocks over and over: every bucket would hold half of the base.
+    // Two blocks, repeated: each bucket would hold half of the base.
     let block = noise(4, 32);
     let repeated: Vec<u8> = block.iter().copied().cycle().take(1 << 20).collect();
     assert!(delta(&repeated, &repeated[8..]).len() < 256);
@@ -127,7 +128,7 @@ fn memory_is_bounded_by_the_base() {
     }
 }
 
-/// A base and a target made of pieces of it and of pieces of its own.
+/// A base, and a target made of pieces of the base and of other pieces.
 fn similar() -> impl Strategy<Value = (Vec<u8>, Vec<u8>)> {
     let base = prop_oneof![
         proptest::collection::vec(any::<u8>(), 0..2000),
@@ -205,7 +206,7 @@ fn deltas_that_do_not_fit_are_told_apart() {
 }
 
 proptest! {
-    /// Whatever is called a delta: the two agree, and neither panics.
+    /// Both appliers agree on arbitrary bytes, and neither panics.
     #[test]
     fn any_bytes_are_applied_or_refused(
         base in proptest::collection::vec(any::<u8>(), 0..64),

@@ -1,4 +1,4 @@
-//! The answer to one fetch on its way: sections, side bands, progress and signs of life.
+//! The response to one fetch while it is written: sections, side bands, progress and keep-alives.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -9,17 +9,18 @@ use crate::output::Output;
 use crate::pkt::{self, Band, SidebandWriter};
 use crate::protocol::Stop;
 
-/// How often progress is shown.
+/// Interval of progress messages.
 const PROGRESS_EVERY: Duration = Duration::from_secs(1);
-/// After so long without a byte, an empty frame says that the work goes on (git's `uploadpack.keepAlive`).
+/// After this time without a byte, an empty frame keeps the connection alive (git's
+/// `uploadpack.keepAlive`).
 const KEEP_ALIVE_AFTER: Duration = Duration::from_secs(5);
 
-/// Is asked by long loops, every few hundred steps, whether to go on.
+/// A check that long loops make every few hundred steps.
 pub(super) trait Tick {
-    /// Goes on, or gives up. `objects` is how many the loop has come across.
+    /// Continues or gives up. `objects` is the number of objects that the loop has found.
     ///
     /// # Errors
-    /// When the deadline passed or nobody waits any more.
+    /// When the deadline passed or no client waits any more.
     fn tick(&self, objects: usize) -> Result<(), FetchError>;
 }
 
@@ -32,10 +33,10 @@ impl Tick for Stop {
     }
 }
 
-/// How the pack travels.
+/// The framing of the pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Frames {
-    /// As it is.
+    /// No frames.
     None,
     /// In frames of at most 1000 bytes (`side-band`).
     Small,
@@ -43,18 +44,18 @@ pub(super) enum Frames {
     Large,
 }
 
-/// Whether the client wants to see progress.
+/// Whether the client requests progress messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Progress {
     Shown,
     Silent,
 }
 
-/// Where the answer to one fetch is written. Loops in between write through a shared reference ([`Tick`]).
+/// The writer of the response to one fetch. Loops write through a shared reference ([`Tick`]).
 pub(super) struct Answer<'a> {
     output: RefCell<&'a mut dyn Output>,
     stop: Stop,
-    /// Lines of sections go into frames, too (`sideband-all`).
+    /// Lines of sections are framed, too (`sideband-all`).
     sideband_all: bool,
     /// Whether frames may be written now.
     framed: Cell<bool>,
@@ -64,7 +65,7 @@ pub(super) struct Answer<'a> {
 }
 
 impl<'a> Answer<'a> {
-    /// An answer that has written nothing yet.
+    /// A response without content.
     pub(super) fn new(output: &'a mut dyn Output, stop: Stop, sideband_all: bool) -> Self {
         Self {
             output: RefCell::new(output),
@@ -77,7 +78,7 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// A line of a section; the newline is the caller's.
+    /// Writes a line of a section; the caller adds the newline.
     pub(super) fn line(&self, line: &str) -> io::Result<()> {
         let output = &mut **self.output.borrow_mut();
         if self.sideband_all {
@@ -87,17 +88,17 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Between two sections.
+    /// Separates two sections.
     pub(super) fn delimiter(&self) -> io::Result<()> {
         pkt::write_delimiter(&mut **self.output.borrow_mut())
     }
 
-    /// The end of the answer.
+    /// Writes a flush packet.
     pub(super) fn flush(&self) -> io::Result<()> {
         pkt::write_flush(&mut **self.output.borrow_mut())
     }
 
-    /// Sends what was written: the client waits for it.
+    /// Sends the bytes written so far: the client waits for them.
     pub(super) fn hand_over(&self) -> io::Result<()> {
         self.output.borrow_mut().flush()
     }
@@ -110,12 +111,12 @@ impl<'a> Answer<'a> {
         }
     }
 
-    /// Says how many objects the pack has.
+    /// Reports the number of objects in the pack.
     pub(super) fn enumerated(&self, objects: usize) -> io::Result<()> {
         self.show(&format!("Enumerating objects: {objects}, done.\n"))
     }
 
-    /// Writes the pack and what it came to.
+    /// Writes the pack and its totals.
     pub(super) fn pack(
         self,
         frames: Frames,
@@ -148,7 +149,7 @@ impl<'a> Answer<'a> {
     }
 }
 
-/// What git says of a pack. Entries that left as they lie on disk are counted apart.
+/// git's summary of a pack. Entries that were copied verbatim are counted separately.
 fn totals(summary: &FetchSummary) -> String {
     let FetchSummary {
         objects_sent: sent,

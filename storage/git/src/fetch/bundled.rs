@@ -1,4 +1,5 @@
-//! Bundles: what the command `bundle-uri` says, the pack of one, and whether it may still be given.
+//! Bundles: the response to the command `bundle-uri`, the pack of a bundle, and the check whether
+//! it may still be served.
 
 use henge_types::ObjectId;
 
@@ -16,12 +17,13 @@ use crate::refs::RefStore;
 use crate::store::{ObjectStore, Objects, StoreError};
 
 impl Session<'_> {
-    /// Answers `bundle-uri`: gitprotocol-v2(5).
+    /// Serves `bundle-uri`: gitprotocol-v2(5).
     pub(super) fn bundle_uri(&self, output: &mut dyn Output) -> Result<(), FetchError> {
         let Some(bundles) = &self.limits.bundles else {
             return Err(not_a_fetch(b"bundle-uri"));
         };
-        // Looking for one may take a walk, and a request may ask many times: also the wait for one is counted.
+        // The lookup of a bundle may take a walk, and a request may repeat the command. Therefore
+        // the wait for a bundle counts as work, too.
         for (key, value) in bundles.lines(self.refs, self.objects, &self.work) {
             let line = format!("{key}={value}");
             if line.len() > pkt::DATA_BYTES_MAX {
@@ -43,10 +45,11 @@ fn ids(tips: &[ObjectId], objects: &Objects) -> Vec<Oid> {
     ids
 }
 
-/// Writes the pack of everything that `tips` reach, as a clone that wants them gets it, without frames around it.
+/// Writes the pack of everything that `tips` reach, as for a clone that wants them, without
+/// side-band frames.
 ///
 /// # Errors
-/// When the store cannot be read, `stop` says so, or the output breaks.
+/// When the store cannot be read, `stop` is set, or the output breaks.
 pub(crate) fn write_tips(
     refs: &dyn RefStore,
     objects: &Objects,
@@ -85,21 +88,21 @@ pub(crate) fn write_tips(
     write_pack(&store, selection, accepts, stop, output)
 }
 
-/// Whether a client may want something.
+/// The right of a client to want some objects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// As long as the refs stay as they are.
+    /// Lasts as long as the refs do not change.
     Reached,
-    /// For a while: some of it was a tip until a short while ago.
+    /// Lasts for a while: some of the objects were tips until recently.
     Former,
-    /// No more.
+    /// None.
     Lost,
 }
 
 /// Whether a client may want all of `tips` now, by the rules of a fetch.
 ///
 /// # Errors
-/// When the store cannot be read or `stop` says so.
+/// When the store cannot be read or `stop` is set.
 pub(crate) fn standing(
     refs: &dyn RefStore,
     objects: &Objects,
@@ -118,7 +121,7 @@ pub(crate) fn standing(
     }
     let not_recent = not_tips(refs, session.index(), &left);
     if not_recent.is_empty() {
-        // Right after a push: nothing needs to be walked yet.
+        // Right after a push: no walk is needed yet.
         return Ok(Standing::Former);
     }
     let store = objects.open()?;

@@ -1,4 +1,5 @@
-//! Writes a pack: entries are copied as they lie on disk, compressed, wherever their bases allow it.
+//! Writes a pack: entries are copied from disk in compressed form wherever their delta bases allow
+//! it.
 
 mod deflate;
 mod thin;
@@ -19,26 +20,27 @@ use crate::output::{Output, PackPart};
 use crate::protocol::Stop;
 use crate::store::{DamagedPack, Location, ObjectStore, Pack, StoreError};
 
-/// From this many on, entries at the start of a pack are sent as one piece.
+/// Minimum number of entries at the start of a pack that are sent as one piece.
 const VERBATIM_OBJECTS_MIN: usize = 16;
-/// So many bytes of a pack without checksums of its blocks are compared, entry by entry, before they leave.
+/// Bytes of a pack without block checksums that are sent at once, after a check of each entry.
 const COMPARED_BYTES: u64 = 1024 * 1024;
-/// How often the deadline is looked at, in objects that are copied as they lie.
+/// Interval of deadline checks, in objects that are copied verbatim.
 const STOP_EVERY: usize = 1024;
 
-/// A stored delta on what the client has is sent as it is when it has fewer bytes; else a better one is looked for.
+/// A stored delta on an object of the client is copied if it has fewer bytes than this. For a
+/// longer one, a better delta is sought.
 const THIN_BYTES_MIN: u64 = 512;
 
-/// What the client can take.
+/// The capabilities of the client.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Accepts {
-    /// Bases named by their distance.
+    /// Bases given by their distance (`ofs-delta`).
     pub(super) ofs_delta: bool,
-    /// Bases that are not in the pack.
+    /// Bases outside the pack (`thin-pack`).
     pub(super) thin: bool,
 }
 
-/// A writer that knows where it is and what it has written.
+/// A writer with its position and the checksum of its output.
 struct Hashed<'a> {
     output: &'a mut dyn Output,
     hash: Checksum,
@@ -68,7 +70,6 @@ impl Write for Hashed<'_> {
     }
 }
 
-/// Writes the pack of `selection`.
 pub(super) fn write_pack(
     store: &ObjectStore,
     mut selection: Selection,
@@ -78,7 +79,8 @@ pub(super) fn write_pack(
 ) -> Result<FetchSummary, FetchError> {
     let count = u32::try_from(selection.len())
         .map_err(|_| io::Error::other("more objects than a pack can hold"))?;
-    // In the order of the files: bases that are named by distance lie before their deltas, and reading is sequential.
+    // In the order of the files: bases given by distance precede their deltas, and reading is
+    // sequential.
     selection.packed.sort_unstable();
     if let Some(sent) = write_whole_pack(store, &selection, accepts, output)? {
         return Ok(sent);
@@ -124,8 +126,8 @@ pub(super) fn write_pack(
     })
 }
 
-/// Sends the only pack of the store as it is, its own checksum behind it, if that is what was selected: nothing is
-/// copied, and its bytes are compared with the checksums of their blocks.
+/// Sends one pack verbatim, with its own checksum, if the selection is exactly that pack. Nothing
+/// is copied, and its bytes are compared with the checksums of their blocks.
 fn write_whole_pack(
     store: &ObjectStore,
     selection: &Selection,
@@ -137,7 +139,7 @@ fn write_whole_pack(
     };
     let pack = store.pack(first.pack);
     let count = pack.data.num_objects() as usize;
-    // Sorted by pack: the last one in the same pack means all of them.
+    // Sorted by pack: if the last entry is in the same pack, all are.
     let is_whole = selection.loose.is_empty()
         && selection.packed.len() == count
         && selection.packed[count - 1].pack == first.pack
@@ -161,7 +163,7 @@ fn write_whole_pack(
     }))
 }
 
-/// The same for a pack without checksums of its blocks.
+/// Like [`write_whole_pack`], for a pack without block checksums.
 fn write_compared(
     pack: &Arc<Pack>,
     entries: &[Packed],
@@ -181,7 +183,7 @@ fn write_compared(
     Ok(output.write_part(PackPart::new(Arc::clone(pack), written..length))?)
 }
 
-/// Where the objects lie that the client has and that deltas may refer to.
+/// The client's objects that deltas may have as bases, by pack and offset.
 fn thin_bases(
     store: &ObjectStore,
     selection: &Selection,
@@ -207,26 +209,26 @@ struct Emitter<'a> {
     store: &'a ObjectStore,
     accepts: Accepts,
     selection: &'a Selection,
-    /// Where each object of `selection.packed` was written; 0 while it is not.
+    /// The offset of each written object of `selection.packed`; 0 for the others.
     offsets: Vec<u64>,
     thin_bases: std::collections::HashMap<(u32, u64), Oid>,
     thin_deltas: ThinDeltas<'a>,
     output: Hashed<'a>,
     deflater: Deflater,
     buffer: Vec<u8>,
-    /// How the entries so far were made.
+    /// Statistics of the entries so far.
     sent: FetchSummary,
 }
 
-/// How a delta names its base in the new pack.
+/// The reference to a delta's base in the new pack.
 enum Base {
-    /// That far back.
+    /// By its distance back.
     Distance(u64),
-    /// By its id: it comes later.
+    /// By its id: it comes later, or the client does not accept distances.
     Id(Oid),
     /// By its id: the client has it.
     AtClient(Oid),
-    /// Not at all: the object has to be sent whole.
+    /// None: the object has to be sent whole.
     None,
 }
 
@@ -240,7 +242,7 @@ impl Emitter<'_> {
             let pack = self.store.pack(slot);
             let verbatim = self.write_verbatim(pack, start, end, stop)?;
             for position in start + verbatim..end {
-                // Each may have to be made of many others.
+                // Each entry may need a long chain of delta bases.
                 if stop.is_set() {
                     return Err(FetchError::Stopped);
                 }
@@ -251,8 +253,8 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Writes the entries from the start of the pack up to the first one that was not selected as they lie there: none
-    /// of their deltas reaches over a gap. How many.
+    /// Copies the entries from the start of the pack up to the first one that was not selected:
+    /// none of their deltas reaches over a gap. Returns their number.
     fn write_verbatim(
         &mut self,
         pack: &Arc<Pack>,
@@ -309,7 +311,8 @@ impl Emitter<'_> {
             match self.base(pack, at, &entry) {
                 Base::Distance(base_distance) => Header::OfsDelta { base_distance },
                 Base::Id(base_id) => Header::RefDelta { base_id },
-                // Packs may hold it as a delta on a version that is older than the newest one at the client.
+                // The pack may hold a delta on a version that is older than the client's newest
+                // one.
                 Base::AtClient(_)
                     if end - at.offset >= THIN_BYTES_MIN
                         && self.write_thin(&id, location, end - at.offset)? =>
@@ -333,7 +336,8 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Sends an object as a delta on what the client has, if that takes fewer bytes; whether it does.
+    /// Sends an object as a delta on an object of the client, if that takes fewer bytes than
+    /// `bytes_max`. Returns whether it did.
     fn write_thin(
         &mut self,
         id: &Oid,
@@ -396,7 +400,7 @@ impl Emitter<'_> {
         Ok(())
     }
 
-    /// Decodes an object and sends it deflated anew.
+    /// Decodes an object and sends it recompressed.
     fn write_whole(&mut self, id: &Oid, location: Location) -> Result<(), FetchError> {
         let kind = self.store.read(id, location, &mut self.buffer)?;
         let header = match kind {
@@ -410,7 +414,8 @@ impl Emitter<'_> {
     }
 }
 
-/// The bytes of an entry. No corrupt one leaves: the index knows the checksum of the entry as it was received.
+/// The bytes of an entry, compared with the entry's checksum in the index: no corrupt entry is
+/// sent.
 fn check_entry(pack: &Pack, entry: u32, range: Range<u64>) -> Result<&[u8], StoreError> {
     let malformed = || StoreError::Malformed {
         id: pack.index.oid_at_index(entry).to_owned(),

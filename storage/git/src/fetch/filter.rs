@@ -1,26 +1,26 @@
-//! Object filters of partial clones, as they are written: `blob:none`, `tree:1`, `combine:…`
+//! Object filters of partial clones, in their text form: `blob:none`, `tree:1`, `combine:…`
 //! (`--filter` in git-rev-list(1)).
 
 use gix_object::Kind;
 
 use crate::fetch::FetchError;
 
-/// Filters in one `combine`, and how deep they may nest.
+/// Maximum number of filters in one `combine`, and their maximum nesting.
 const PARTS_MAX: usize = 64;
 const NESTING_MAX: usize = 16;
-/// Letters that a part of a `combine` must escape, besides white space.
+/// Characters that a part of a `combine` must escape, besides white space.
 const RESERVED: &[u8] = b"~`!@#$^&*()[]{}\\;'\",<>?";
 
-/// What to leave out. Filters that come to the same are equal, however they were written.
+/// The objects to leave out. Equivalent filters are equal, whichever way they are written.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Filter {
-    /// Blobs only below this many bytes.
+    /// Only blobs below this many bytes.
     pub(super) blob_bytes: Option<u64>,
-    /// Trees and blobs only at less than this depth; the tree of a commit is at depth 0.
+    /// Only trees and blobs at less than this depth; the tree of a commit is at depth 0.
     pub(super) tree_depth: Option<u64>,
-    /// Objects of these kinds only.
+    /// Only objects of these kinds.
     pub(super) kinds: Kinds,
-    /// Blobs only at paths that the patterns in each of these blobs match; sorted.
+    /// Only blobs at paths that the patterns in each of these blobs match; sorted.
     pub(super) sparse: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ impl Default for Filter {
 }
 
 impl Filter {
-    /// Reads a filter-spec. What is wrong with one is said in git's words.
+    /// Parses a filter-spec. Errors have git's wording.
     pub(super) fn parse(spec: &str) -> Result<Self, FetchError> {
         let mut filter = Self::default();
         let mut parts = 0;
@@ -126,12 +126,13 @@ fn refused(message: &str) -> FetchError {
     }
 }
 
-/// As much of a spec as belongs into a message.
+/// The beginning of a spec, for a message.
 fn shown(spec: &str) -> String {
     spec.chars().take(120).collect()
 }
 
-/// A number as git's configuration takes it: decimal, octal or hexadecimal, with `k`, `m` or `g` behind it.
+/// A number in the syntax of git's configuration: decimal, octal or hexadecimal, with the suffix
+/// `k`, `m` or `g`.
 fn magnitude(text: &str) -> Option<u64> {
     let (digits, factor) = match text.as_bytes().last()? {
         b'k' | b'K' => (&text[..text.len() - 1], 1 << 10),
@@ -153,7 +154,7 @@ fn magnitude(text: &str) -> Option<u64> {
     u64::from_str_radix(digits, base).ok()?.checked_mul(factor)
 }
 
-/// A part of a `combine`: percent-decoded.
+/// Percent-decodes a part of a `combine`.
 fn unescape(part: &str) -> Result<String, FetchError> {
     let bytes = part.as_bytes();
     if let Some(letter) = bytes

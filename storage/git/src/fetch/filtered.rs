@@ -1,6 +1,7 @@
-//! Which objects go into a pack when a filter leaves some out (partial clones).
+//! Selects the objects of a pack with a filter (partial clones).
 //!
-//! An object is sent if the filter takes it at one of its paths at least, or if the client asked for it by name.
+//! An object is sent if the filter accepts it at one of its paths at least, or if the client wants
+//! it by id.
 
 use gix_hashtable::HashMap;
 use gix_object::Kind;
@@ -14,24 +15,25 @@ use crate::oid::Oid;
 use crate::protocol::Stop;
 use crate::store::{ObjectStore, StoreError};
 
-/// Bytes of a path that patterns are compared with: git itself takes no longer ones.
+/// Maximum bytes of a path that is compared with patterns: git itself accepts no longer paths.
 const PATH_BYTES_MAX: usize = 4096;
 
-/// Trees that wait to be looked into, each with its path where patterns need it.
+/// Maximum number of queued trees, each with its path where patterns need it.
 const PENDING_MAX: usize = 500_000;
 
-/// A filter in use.
+/// A filter and its state during one fetch.
 pub(super) struct Sieve {
     filter: Filter,
     is_open: bool,
     sparse: Vec<Patterns>,
     stop: Stop,
-    /// At which depth the entries of a tree were looked at; where they lay less deep, they are looked at again.
+    /// The smallest depth at which the entries of a tree were read. At a smaller one they are read
+    /// again.
     seen: HashMap<Oid, u64>,
 }
 
 impl Sieve {
-    /// `sparse` are the patterns that the filter names; to compare with them ends at `stop`.
+    /// `sparse` are the patterns of the filter. The comparison with them ends at `stop`.
     pub(super) fn new(filter: Filter, sparse: Vec<Patterns>, stop: Stop) -> Self {
         Self {
             is_open: filter.is_open(),
@@ -42,12 +44,12 @@ impl Sieve {
         }
     }
 
-    /// Whether nothing is left out.
+    /// Whether the filter leaves nothing out.
     pub(super) const fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// The kinds of objects that are sent, if nothing but its kind decides about an object.
+    /// The kinds of objects that are sent, if the filter decides by the kind alone.
     pub(super) fn kinds(&self) -> Option<Vec<Kind>> {
         let decides = self.sparse.is_empty()
             && matches!(self.filter.blob_bytes, None | Some(0))
@@ -63,12 +65,12 @@ impl Sieve {
         })
     }
 
-    /// Whether objects of this kind may be sent without being asked for.
+    /// Whether objects of this kind may be sent without being wanted by id.
     pub(super) const fn takes(&self, kind: Kind) -> bool {
         self.filter.kinds.has(kind)
     }
 
-    /// Whether anything at this depth may be sent.
+    /// Whether any object at this depth may be sent.
     fn takes_depth(&self, depth: u64) -> bool {
         self.filter.tree_depth.is_none_or(|max| depth < max)
             && (self.takes(Kind::Tree) || self.takes_blobs())
@@ -78,17 +80,18 @@ impl Sieve {
         self.takes(Kind::Blob) && self.filter.blob_bytes != Some(0)
     }
 
-    /// Whether the trees of commits matter at all.
+    /// Whether the trees of commits are read at all.
     pub(super) fn looks_into_commits(&self) -> bool {
         self.takes_depth(0)
     }
 
-    /// Whether the entries of a tree are to be looked at; they were not, or deeper down.
+    /// Whether the entries of a tree are to be read: they were not read yet, or only at a greater
+    /// depth.
     fn enters(&mut self, tree: Oid, inner: u64) -> bool {
         if !self.takes_depth(inner) {
             return false;
         }
-        // Each path decides for itself.
+        // Patterns decide for each path separately.
         if !self.sparse.is_empty() {
             return true;
         }
@@ -141,19 +144,20 @@ impl Sieve {
     }
 }
 
-/// Where a tree lies.
+/// The location of a tree.
 #[derive(Clone)]
 struct Place {
-    /// Of its entries.
+    /// The depth of its entries.
     inner: u64,
-    /// Without a slash at its end; only where patterns need it.
+    /// Without a trailing slash; only set where patterns need it.
     path: Vec<u8>,
-    /// What each list of patterns says about entries that it does not match.
+    /// The decision of each list of patterns for entries that it does not match.
     matched: Vec<bool>,
 }
 
 impl Place {
-    /// The tree of a commit, or one that the client asked for: its own entries count from the top then, as git counts.
+    /// The tree of a commit, or a tree that the client wants by id. The entries of the latter are
+    /// at depth 0, as in git.
     fn top(sieve: &Sieve, inner: u64) -> Result<Self, FetchError> {
         let matched = sieve.sparse.iter().map(|list| match inner {
             0 => Ok(false),
@@ -207,7 +211,7 @@ impl Place {
     }
 }
 
-/// A tree to look at, and trees at the same path that the client has or gets.
+/// A tree to read, and trees at the same path that the client has or gets.
 struct Pending {
     tree: Oid,
     bases: Vec<Oid>,
@@ -215,14 +219,15 @@ struct Pending {
 }
 
 impl Selector<'_> {
-    /// Adds a tree that the client asked for, and of what is below it what the filter takes.
+    /// Adds a tree that the client wants by id, and the objects below it that the filter accepts.
     pub(super) fn add_given_tree(&mut self, tree: Oid) -> Result<(), FetchError> {
         self.selection.add(self.store, tree)?;
         let place = Place::top(self.sieve, 0)?;
         self.add_entries(tree, Vec::new(), place, true)
     }
 
-    /// Adds what the filter takes of the tree of a commit, but for what one of `bases` has at the same path.
+    /// Adds the objects of a commit's tree that the filter accepts, except objects that one of
+    /// `bases` has at the same path.
     pub(super) fn add_filtered(
         &mut self,
         tree: Oid,
@@ -280,8 +285,8 @@ impl Selector<'_> {
         Ok(())
     }
 
-    /// Has a tree looked into if it has to be. Asked before it waits: a tree of millions of entries may have the same
-    /// one in all of them.
+    /// Queues a tree if its entries are to be read. The check precedes the queue, since a tree of
+    /// millions of entries may have the same tree in all of them.
     fn note_pending(
         &mut self,
         mut next: Pending,
@@ -295,7 +300,7 @@ impl Selector<'_> {
         let enters = if is_fresh || next.bases.is_empty() {
             self.sieve.enters(next.tree, inner)
         } else {
-            // As in [`Walked`]: a tree that was compared with others is not done with.
+            // As in [`Walked`]: a comparison with bases does not cover the whole tree.
             self.sieve.takes_depth(inner) && self.enters_beside(next.tree, &next.bases, &next.place)
         };
         if enters && pending.len() == PENDING_MAX {
@@ -314,11 +319,11 @@ impl Selector<'_> {
             Some(_) => place.inner,
             None => 0,
         };
-        // Patterns decide for each path anew.
+        // Patterns decide for each path separately.
         !self.sieve.sparse.is_empty() || self.walked.enter(tree, bases, depth)
     }
 
-    /// Adds one entry if the filter takes it there; the tree to look into next.
+    /// Adds one entry if the filter accepts it there. Returns the tree to read next.
     fn add_entry(
         &mut self,
         entry: &TreeEntry<'_>,
@@ -338,7 +343,7 @@ impl Selector<'_> {
             EntryKind::Tree => {
                 if self.sieve.takes(Kind::Tree) {
                     self.selection.add(self.store, id)?;
-                    // Blobs of older versions were left out as well, maybe, and are nothing to build a delta on.
+                    // Blobs of older versions may have been left out, too, and are no delta bases.
                     if !is_fresh && self.sieve.filter.tree_depth.is_none() {
                         self.selection.at_client.extend(bases.iter().copied());
                     }

@@ -1,4 +1,4 @@
-//! Commits in memory, read once each, named by small numbers.
+//! Commits in memory: each is read once and has a small number.
 
 use gix_hashtable::HashMap;
 use gix_hashtable::hash_map::Entry;
@@ -8,7 +8,7 @@ use crate::fetch::answer::Tick;
 use crate::oid::Oid;
 use crate::store::ObjectStore;
 
-/// How often the tick comes, in commits.
+/// Interval of ticks, in commits.
 const TICK_EVERY: usize = 256;
 
 /// A commit's number in its [`Graph`].
@@ -28,7 +28,7 @@ struct Commit {
     parents: Vec<Oid>,
 }
 
-/// The part of the history that was looked at.
+/// The part of the history that was read.
 pub(super) struct Graph<'a> {
     pub(super) store: &'a ObjectStore,
     tick: &'a dyn Tick,
@@ -48,12 +48,12 @@ impl<'a> Graph<'a> {
         }
     }
 
-    /// Asks whether to go on, for loops that may read no commit.
+    /// Runs the check of [`Tick`], for loops that may read no commit.
     pub(super) fn tick(&self) -> Result<(), FetchError> {
         self.tick.tick(self.commits.len())
     }
 
-    /// The number of a commit, which is read if it is new.
+    /// The number of a commit. A new commit is read.
     pub(super) fn node(&mut self, id: Oid) -> Result<Node, FetchError> {
         let entry = match self.numbers.entry(id) {
             Entry::Occupied(entry) => return Ok(*entry.get()),
@@ -100,7 +100,7 @@ impl<'a> Graph<'a> {
     }
 }
 
-/// A set of nodes, or a few bits for each.
+/// A set of nodes, or eight bits for each.
 #[derive(Default)]
 pub(super) struct Marks(Vec<u8>);
 
@@ -113,7 +113,7 @@ impl Marks {
         self.get(node) & bits == bits
     }
 
-    /// Adds `bits`; whether any of them is new.
+    /// Adds `bits`; returns whether any of them is new.
     pub(super) fn add(&mut self, node: Node, bits: u8) -> bool {
         if self.0.len() <= node.index() {
             self.0.resize((node.index() + 1).next_power_of_two(), 0);

@@ -1,4 +1,4 @@
-//! Answers that are kept: which requests are equal, and what to do about them.
+//! The response cache for listings and fetches: the keys of equal requests, and their use.
 
 use sha2::{Digest, Sha256};
 
@@ -11,7 +11,7 @@ use crate::protocol::Asker;
 use crate::responses::Turn;
 
 impl Session<'_> {
-    /// Answers `ls-refs`.
+    /// Serves `ls-refs`.
     pub(super) fn ls_refs(
         &mut self,
         request: &LsRefs,
@@ -27,7 +27,8 @@ impl Session<'_> {
             (Some(_), None) | (None, _) => None,
         };
         self.once(key, output, |session, output| {
-            // Nothing leaves before it is whole: whoever waits for the same must not wait for a client that takes nothing.
+            // Nothing is sent before the response is complete: requests for the same response must
+            // not wait for a client that reads nothing.
             output.begin_pack();
             let (refs, stop) = (session.refs, &session.work);
             session.summary.refs_listed += ls_refs(refs, session.objects, request, stop, output)?;
@@ -35,24 +36,25 @@ impl Session<'_> {
         })
     }
 
-    /// The key of a fetch, where answers are kept.
+    /// The key of a fetch in the response cache; `None` without a cache.
     pub(super) fn fetch_key(&self, request: &Fetch) -> Option<Sha256> {
         let responses = self.limits.responses.as_ref()?;
         let mut key = responses.key("fetch", &request.digest);
         self.add_asker(&mut key);
-        // What is refused now must not be given because it was allowed before.
+        // A request that is refused now must not get a response that was allowed before.
         key.update([u8::from(self.limits.policy.filter)]);
         self.add_refs(request, &mut key);
         Some(key)
     }
 
-    /// Who has a token waits for nobody without one, who may wait for a turn behind a flood.
+    /// Requests with a token have keys of their own: they never wait for a request without one,
+    /// which may wait for a permit behind a flood.
     fn add_asker(&self, key: &mut Sha256) {
         key.update([u8::from(self.limits.asker == Asker::Known)]);
     }
 
-    /// Adds to the key of a fetch what its answer depends on beside the request: objects never change, refs do. An
-    /// object that came since could make the answer shorter, never wrong.
+    /// Adds to the key of a fetch the refs that its response depends on, besides the request.
+    /// Objects never change. A newer object could make the response shorter, never wrong.
     fn add_refs(&self, request: &Fetch, key: &mut Sha256) {
         if request.include_tag {
             key.update(self.index().tags(self.refs));
@@ -67,7 +69,7 @@ impl Session<'_> {
         }
     }
 
-    /// Answers like an earlier request with the same key, or by `make`.
+    /// Replays the response to an earlier request with the same key, or makes it with `make`.
     pub(super) fn once(
         &mut self,
         key: Option<Sha256>,

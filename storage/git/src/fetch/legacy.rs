@@ -1,4 +1,5 @@
-//! Fetches of protocol v0 and v1: one stateless request each, as HTTP sends them, or rounds on one stream.
+//! Fetches of protocol v0 and v1: one stateless request each, as with HTTP, or rounds on one
+//! stream.
 
 use std::io::BufRead;
 
@@ -15,27 +16,27 @@ use crate::oid::Oid;
 use crate::output::Output;
 use crate::pkt::{self, Packet};
 
-/// Lines in one request.
+/// Maximum number of lines in one request.
 const LINES_MAX: usize = 400_000;
 
-/// How a client that negotiates in several rounds is heard.
+/// The transport of a negotiation in several rounds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rounds {
-    /// Each round is a request that repeats what was said before.
+    /// Each round is a request that repeats the earlier ones.
     Stateless,
-    /// All of them come on one stream, and the client waits for an answer to each.
+    /// All rounds are on one stream, and the client waits for a response to each.
     Stream,
 }
 
-/// How haves are acknowledged.
+/// The acknowledgment of haves.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Acks {
-    /// The first common one only.
+    /// Only the first common one.
     #[default]
     Single,
-    /// Each, as `continue`.
+    /// Each common one, as `continue`.
     Multi,
-    /// Each, as `common`, then `ready`.
+    /// Each common one, as `common`, then `ready`.
     Detailed,
 }
 
@@ -51,7 +52,7 @@ struct Legacy {
 }
 
 impl Session<'_> {
-    /// Answers one fetch.
+    /// Serves one fetch.
     pub(super) fn legacy(
         &mut self,
         rounds: Rounds,
@@ -80,7 +81,8 @@ impl Session<'_> {
             answer.flush()?;
             answer.hand_over()?;
         }
-        // A client that asked where history ends first wants to know that, and comes again with its haves.
+        // A client that deepens may end its request here: it reads the shallow boundary first, and
+        // sends its haves in another request.
         if input.fill_buf()?.is_empty() {
             return Ok(());
         }
@@ -121,7 +123,7 @@ impl Session<'_> {
         };
         let turn = self.keep_turn(turn, &store, &common)?;
         let selection = self.select(&mut graph, fetch, &wants, choice, &mut sieve)?;
-        // Before anything is sent: no slow client keeps the turn.
+        // The permit is released before anything is sent, so that no slow client holds it.
         drop(turn);
         answer.enumerated(selection.len())?;
         self.send(&store, selection, fetch, answer, frames)?;
@@ -130,7 +132,7 @@ impl Session<'_> {
     }
 }
 
-/// Wants, capabilities and where history ends; `None` when the client wants nothing.
+/// Reads wants, capabilities and shallow lines; `None` when the client has no wants.
 fn read_wants(input: &mut dyn BufRead, format: ObjectFormat) -> Result<Option<Legacy>, FetchError> {
     let mut request = Legacy {
         format,
@@ -155,7 +157,7 @@ fn read_wants(input: &mut dyn BufRead, format: ObjectFormat) -> Result<Option<Le
         } else {
             line
         };
-        // Depth 0 is what a client sends that wants all of it.
+        // Clients send depth 0 for the whole history.
         if line != b"deepen 0" && !request.fetch.take_line(line, format)? {
             return Err(not_a_fetch(line));
         }
@@ -168,7 +170,7 @@ fn read_haves(input: &mut dyn BufRead, request: &mut Legacy) -> Result<(), Fetch
     for _ in 0..LINES_MAX {
         match pkt::read(input, &mut buffer)? {
             None => return Ok(()),
-            // Between rounds of haves; a stateless request sends all of them again.
+            // A flush separates rounds of haves; a stateless request repeats all of them.
             Some(Packet::Flush) => {}
             Some(packet) => match packet.line() {
                 Some(b"done") => {
@@ -223,7 +225,7 @@ fn acknowledge(answer: &Answer<'_>, id: &Oid, word: &str) -> Result<(), FetchErr
     Ok(answer.line(&format!("ACK {id}{word}\n"))?)
 }
 
-/// Writes the acknowledgments; the common commits when the pack comes next.
+/// Writes the acknowledgments. Returns the common commits when the pack comes next.
 fn negotiate(
     graph: &mut Graph<'_>,
     whose: Whose<'_>,
@@ -236,7 +238,7 @@ fn negotiate(
     let done = request.fetch.done;
     match request.acks {
         Acks::Single => {
-            // The first common have is acknowledged, once; the client stops there.
+            // The first common have is acknowledged once; then the client stops.
             match common.first().map(|node| graph.id(*node)) {
                 Some(first) => acknowledge(answer, &first, "")?,
                 None => answer.line("NAK\n")?,
@@ -270,13 +272,13 @@ fn negotiate(
     Ok(done.then_some(common))
 }
 
-/// How a round of haves ended.
+/// The end of a round of haves.
 #[derive(Debug, PartialEq, Eq)]
 enum RoundEnd {
-    /// The client waits for an answer and goes on.
+    /// The client waits for a response and continues.
     Flush,
     Done,
-    /// The client went away.
+    /// The client closed the stream.
     Gone,
 }
 
@@ -305,7 +307,8 @@ fn read_round(
     }
 }
 
-/// Answers rounds of haves until the client is done; the common commits when the pack comes next.
+/// Answers rounds of haves until the client is done. Returns the common commits when the pack comes
+/// next.
 fn negotiate_rounds(
     graph: &mut Graph<'_>,
     whose: Whose<'_>,
@@ -325,7 +328,7 @@ fn negotiate_rounds(
         for node in &found {
             let id = graph.id(*node);
             match request.acks {
-                // The first of all rounds, once.
+                // Only the first common have of all rounds.
                 Acks::Single if last.is_none() => acknowledge(answer, &id, "")?,
                 Acks::Single => {}
                 Acks::Multi => acknowledge(answer, &id, " continue")?,
@@ -349,7 +352,8 @@ fn negotiate_rounds(
                 if request.acks == Acks::Detailed
                     && let Some(last) = last
                 {
-                    // A round without anything new changes nothing; a client may send millions of them.
+                    // A round without new common commits changes nothing, and a client may send
+                    // millions of them.
                     if has_new {
                         is_ready = is_enough(graph, &wants.commits, &all)?;
                     }

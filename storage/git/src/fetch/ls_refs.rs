@@ -12,12 +12,12 @@ use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::Objects;
 
-/// Prefixes above this are not told apart: the client gets everything, as it may.
+/// Maximum number of prefixes. With more, all refs are listed, as the protocol allows.
 const PREFIXES_MAX: usize = 4096;
-/// Lines are written so many bytes at a time.
+/// Bytes of lines that are written at a time.
 const PIECE_BYTES: usize = 32 * 1024;
 
-/// Writes the listing; how many refs are in it.
+/// Writes the listing; returns the number of its refs.
 pub(super) fn ls_refs(
     refs: &dyn RefStore,
     objects: &Objects,
@@ -83,7 +83,7 @@ pub(super) fn ls_refs(
     Ok(count)
 }
 
-/// What tells the listings of one repository apart: clients that write the same question in other words get one answer.
+/// The cache key of a listing of one repository. Equivalent requests have the same key.
 pub(super) fn what_is_listed(request: &LsRefs) -> [u8; 32] {
     let LsRefs {
         peel,
@@ -120,7 +120,8 @@ fn write_head(
     Ok(1)
 }
 
-/// The prefixes without those that another one covers, sorted: no ref is listed twice, and refs stay in order.
+/// The sorted prefixes without those that another one covers: no ref is listed twice, and refs stay
+/// in order.
 fn minimal(prefixes: &[String]) -> Vec<&str> {
     if prefixes.is_empty() || prefixes.len() > PREFIXES_MAX {
         return vec![""];

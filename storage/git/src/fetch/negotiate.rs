@@ -1,4 +1,4 @@
-//! What client and server have in common, and whether it is enough.
+//! Negotiation: the commits that client and server have in common, and whether they are enough.
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -11,15 +11,16 @@ use crate::protocol::Stop;
 use crate::reach::Reach;
 use crate::refs::RefStore;
 
-/// Whose commits are acknowledged.
+/// The repository whose commits are acknowledged.
 #[derive(Clone, Copy)]
 pub(super) struct Whose<'a> {
     pub(super) refs: &'a dyn RefStore,
     pub(super) stop: &'a Stop,
 }
 
-/// The client's commits that are here too, in its order. Where the store is shared, only those that the repository's own
-/// refs reach: to acknowledge another one would tell that some other repository has it.
+/// The client's commits that exist here, too, in its order. In a shared store, only those that the
+/// repository's own refs reach: the acknowledgment of another commit would reveal that another
+/// repository has it.
 pub(super) fn common(
     graph: &mut Graph<'_>,
     whose: Whose<'_>,
@@ -27,7 +28,7 @@ pub(super) fn common(
 ) -> Result<Vec<Node>, FetchError> {
     let mut here = Vec::with_capacity(haves.len());
     for have in haves {
-        // An object may lie at the end of a long chain of deltas.
+        // The kind of an object may need a long chain of delta bases.
         graph.tick()?;
         if graph.store.kind(have)? == Some(Kind::Commit) {
             here.push(*have);
@@ -55,7 +56,7 @@ pub(super) fn common(
 const VISITED: u8 = 1;
 const REACHES: u8 = 2;
 
-/// Whether every want reaches a common commit: then more haves would hardly make the pack smaller.
+/// Whether every want reaches a common commit. Then more haves would hardly make the pack smaller.
 pub(super) fn is_enough(
     graph: &mut Graph<'_>,
     wants: &[Node],
@@ -76,7 +77,7 @@ pub(super) fn is_enough(
     Ok(true)
 }
 
-/// Depth first, remembering what every finished commit came to.
+/// Searches depth first. The result of every finished commit stays in `marks`.
 fn reaches(
     graph: &mut Graph<'_>,
     want: Node,
@@ -109,7 +110,7 @@ fn reaches(
     }
 }
 
-/// Writes the section that says what of the haves is common.
+/// Writes the section that acknowledges the common commits.
 pub(super) fn acknowledge(
     graph: &Graph<'_>,
     common: &[Node],

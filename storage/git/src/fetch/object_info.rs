@@ -9,8 +9,8 @@ use crate::output::Output;
 use crate::pkt;
 
 impl Session<'_> {
-    /// Writes what was asked about each object. One that may not be wanted is answered as if it was not there: with a
-    /// space and nothing behind it.
+    /// Writes the requested information about each object. An object that the client may not want
+    /// is reported like a missing one: with a space and nothing behind it.
     pub(super) fn object_info(
         &self,
         request: &ObjectInfo,

@@ -1,8 +1,9 @@
-//! What a client has at the paths of the objects that bitmaps have chosen: the newest trees that it gets are compared
-//! with those that it has, and nothing between them.
+//! Older versions of the objects that bitmaps selected: the newest trees that the client gets are
+//! compared with those that it has, and nothing between them.
 //!
-//! Packs hold the newest version of a file whole and older ones as deltas on it. So what a client lacks and what the pack
-//! cannot give as a delta are mostly files and trees of the commits that were asked for.
+//! Packs hold the newest version of a file whole and older ones as deltas on it. Therefore the
+//! objects that a client lacks and that the pack cannot give as deltas are mostly files and trees
+//! of the wanted commits.
 
 use gix_hashtable::HashSet;
 
@@ -13,12 +14,13 @@ use crate::fetch::walk::Missing;
 use crate::fetch::warm::Difference;
 use crate::oid::Oid;
 
-/// Wanted commits whose trees are compared, the newest first.
+/// Maximum number of wanted commits whose trees are compared, newest first.
 const WANTS_MAX: usize = 16;
-/// Commits of the client's whose trees they are compared with, the newest first.
+/// Maximum number of the client's commits whose trees they are compared with, newest first.
 const BASES_MAX: usize = 2;
 
-/// The newest commits that the client has: parents of what it lacks, where that is known, or else those that it named.
+/// The newest commits that the client has: parents of its missing commits, if those are known, or
+/// else the common commits.
 pub(super) fn newest_at_client(
     graph: &mut Graph<'_>,
     missing: Option<&[Missing]>,
@@ -45,7 +47,8 @@ fn newest_first(graph: &Graph<'_>, nodes: &mut Vec<Node>) {
 }
 
 impl Selector<'_> {
-    /// Notes what stands at the paths of chosen objects in the commits `at_client`, for the newest of `wanted`.
+    /// Records the objects of the commits `at_client` at the paths of selected objects, for the
+    /// newest of `wanted`.
     pub(super) fn note_older(
         &mut self,
         graph: &Graph<'_>,
@@ -62,7 +65,7 @@ impl Selector<'_> {
         let mut seen = HashSet::default();
         let newest = bases[0];
         for commit in missing.unwrap_or_default() {
-            // Not looked into: only the tree itself goes as a delta.
+            // Not traversed: only the tree itself is sent as a delta.
             let tree = graph.tree(commit.node);
             if tree != newest && self.selection.contains(&tree) {
                 self.selection.add_older(tree, &[newest]);
@@ -74,7 +77,7 @@ impl Selector<'_> {
         Ok(())
     }
 
-    /// The same for one tree and everything below it that was chosen.
+    /// The same for one tree and all selected objects below it.
     fn note_older_below(
         &mut self,
         tree: Oid,
@@ -82,7 +85,7 @@ impl Selector<'_> {
         seen: &mut HashSet<Oid>,
     ) -> Result<(), FetchError> {
         let mut pending = Vec::new();
-        // What is below a tree that the client has was not chosen either.
+        // Objects below a tree that the client has were not selected either.
         if self.selection.contains(&tree) && seen.insert(tree) {
             pending.push((tree, bases));
         }

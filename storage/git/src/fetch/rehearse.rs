@@ -1,8 +1,9 @@
-//! Fetches that nobody has asked for yet: what those who follow a branch will need is compared and made before they come.
+//! Prewarming of fetches: the comparisons and deltas for clients that follow a branch are made
+//! before their requests arrive.
 //!
-//! The first of them would otherwise wait for trees to be compared and deltas to be made that everybody after it finds
-//! ready ([`warm`](crate::fetch::warm)). Whoever comes lacks what was committed since some commit or other; deltas on that
-//! commit's version of a file serve everybody who has the same version.
+//! Without it, the first client waits for tree comparisons and deltas that all later ones find in
+//! the cache ([`warm`](crate::fetch::warm)). Each client lacks the commits since some older commit.
+//! A delta on that commit's version of a file serves all clients that have the same version.
 
 use std::io;
 
@@ -18,15 +19,15 @@ use crate::protocol::{FetchLimits, Stop};
 use crate::refs::{CommitError, RefStore, VerifiedPush};
 use crate::store::Objects;
 
-/// How far behind the branch the clients are, in commits along first parents.
+/// Distances of the assumed clients behind the branch, in commits along first parents.
 const BEHIND: [usize; 9] = [1, 2, 5, 10, 20, 35, 50, 100, 200];
-/// Refs whose tags are read: half as many as are remembered in all.
+/// Maximum number of refs whose tags are read: half of the number that is cached in all.
 const TIPS_MAX: usize = 100_000;
-/// How often the deadline is looked at, in refs.
+/// Interval of deadline checks, in refs.
 const STOP_EVERY: usize = 1024;
 
-/// Answers, to nobody, what clients would ask that have some of the history of the branch `head` and want the rest. The
-/// fetches that were answered.
+/// Prewarms the fetches of clients that have some of the history of the branch `head` and want the
+/// rest: serves their requests and discards the responses. Returns the number of requests.
 ///
 /// # Errors
 /// When the objects cannot be read or the deadline passes.
@@ -65,8 +66,8 @@ pub fn rehearse_fetches(
     Ok(ancestors.len())
 }
 
-/// Reads the annotated tags among what refs stand at, which every listing and most fetches ask for: to be remembered for the life
-/// of the process. The tags that were found.
+/// Prewarms the annotated tags among `tips`, the values of refs: every listing and most fetches
+/// need them. They stay cached for the life of the process. Returns the number of tags.
 ///
 /// # Errors
 /// When the objects cannot be read or the deadline passes.
@@ -90,7 +91,7 @@ pub fn rehearse_tags(
     Ok(found)
 }
 
-/// The commits that clients are at, the newest first.
+/// The newest commits of the assumed clients, newest first.
 fn ancestors(objects: &Objects, tip: Oid, stop: &Stop) -> Result<Vec<Oid>, FetchError> {
     let store = objects.open()?;
     let mut graph = Graph::new(&store, stop);
@@ -110,7 +111,7 @@ fn ancestors(objects: &Objects, tip: Oid, stop: &Stop) -> Result<Vec<Oid>, Fetch
     Ok(found)
 }
 
-/// A repository of one branch.
+/// A repository with one branch.
 struct OneBranch {
     head: RefName,
     id: ObjectId,

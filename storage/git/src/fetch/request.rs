@@ -1,4 +1,4 @@
-//! Requests of protocol v2, read and checked.
+//! Requests of protocol v2, parsed and checked.
 
 use std::collections::BTreeSet;
 use std::io::BufRead;
@@ -11,9 +11,9 @@ use crate::fetch::filter::Filter;
 use crate::oid::{Oid, parse_hex};
 use crate::pkt::{self, Packet};
 
-/// Lines in one request.
+/// Maximum number of lines in one request.
 const LINES_MAX: usize = 400_000;
-/// A depth that means all of history (`git fetch --unshallow`).
+/// The depth of the whole history (`git fetch --unshallow`).
 pub(super) const DEPTH_INFINITE: u32 = 0x7fff_ffff;
 
 /// A command of protocol v2.
@@ -26,7 +26,7 @@ pub(super) enum Request {
     BundleUri,
 }
 
-/// What `ls-refs` asks for.
+/// The arguments of `ls-refs`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct LsRefs {
     pub(super) symrefs: bool,
@@ -35,48 +35,48 @@ pub(super) struct LsRefs {
     pub(super) prefixes: Vec<String>,
 }
 
-/// What `object-info` asks for.
+/// The arguments of `object-info`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct ObjectInfo {
     pub(super) size: bool,
     pub(super) ids: Vec<Oid>,
 }
 
-/// What `fetch` asks for. Requests that ask for the same are equal, but for the order of their haves.
+/// The arguments of `fetch`. Equivalent requests are equal, except for the order of their haves.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Fetch {
-    /// Ascending, none twice (v2).
+    /// Ascending, without duplicates (v2).
     pub(super) wants: Vec<Oid>,
-    /// Refs whose values are wanted, whatever they are: `want-ref`.
+    /// Refs whose current values are wanted: `want-ref`.
     pub(super) want_refs: Vec<String>,
     pub(super) haves: Vec<Oid>,
     pub(super) done: bool,
-    /// Haves are to be acknowledged, and nothing sent before the client is done.
+    /// Haves are acknowledged, and nothing else is sent before the client is done.
     pub(super) wait_for_done: bool,
-    /// Every section goes into side-band frames.
+    /// Every section is sent in side-band frames.
     pub(super) sideband_all: bool,
     pub(super) thin_pack: bool,
     pub(super) ofs_delta: bool,
     pub(super) include_tag: bool,
     pub(super) no_progress: bool,
     pub(super) deepen: Deepen,
-    /// Commits without parents at the client.
+    /// The client's shallow boundary: commits without parents there.
     pub(super) shallow: BTreeSet<Oid>,
-    /// What to leave out.
+    /// The objects to leave out.
     pub(super) filter: Option<Filter>,
     /// SHA-256 of the argument lines.
     pub(super) digest: [u8; 32],
 }
 
-/// How much history the client wants.
+/// The part of the history that the client requests.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct Deepen {
     pub(super) depth: Option<u32>,
-    /// The depth counts from where the client's history ends.
+    /// The depth counts from the client's shallow boundary.
     pub(super) relative: bool,
-    /// Not what is older, seconds since the Unix epoch.
+    /// Excludes older commits, seconds since the Unix epoch.
     pub(super) since: Option<i64>,
-    /// Not what these refs reach.
+    /// Excludes commits that these refs reach.
     pub(super) not: Vec<String>,
 }
 
@@ -92,7 +92,7 @@ pub(super) fn not_a_fetch(line: &[u8]) -> FetchError {
     }
 }
 
-/// A line where none of its kind may stand, in git's words.
+/// The error for a line in a place where its kind is not allowed, in git's words.
 pub(super) fn unexpected(what: &'static str, line: &[u8]) -> FetchError {
     FetchError::Unexpected {
         what,
@@ -100,7 +100,7 @@ pub(super) fn unexpected(what: &'static str, line: &[u8]) -> FetchError {
     }
 }
 
-/// Whether a client names objects as the repository does.
+/// Checks that a client has the object format of the repository.
 pub(super) fn check_format(name: &str, server: ObjectFormat) -> Result<(), FetchError> {
     match name.parse() {
         Ok(client) if client == server => Ok(()),
@@ -111,14 +111,14 @@ pub(super) fn check_format(name: &str, server: ObjectFormat) -> Result<(), Fetch
     }
 }
 
-/// Reads the next command to a repository of this format; `None` at the end of the conversation.
+/// Reads the next command to a repository of this format; `None` at the end of the session.
 pub(super) fn read(
     input: &mut dyn BufRead,
     format: ObjectFormat,
 ) -> Result<Option<Request>, FetchError> {
     let mut buffer = Vec::new();
     let mut command = None;
-    // What a client speaks that does not say.
+    // The format of a client that does not send it.
     let mut of_client = ObjectFormat::Sha1.as_str().to_owned();
     let mut lines = 0;
     let more = loop {
@@ -171,7 +171,7 @@ pub(super) fn read(
     }
 }
 
-/// Hands every argument line to `take`; the SHA-256 of all of them.
+/// Passes every argument line to `take`; returns the SHA-256 of all of them.
 fn arguments(
     input: &mut dyn BufRead,
     more: bool,
@@ -271,7 +271,7 @@ fn read_fetch(
 }
 
 impl Fetch {
-    /// Whether refs decide what it means.
+    /// Whether the response depends on refs.
     pub(super) fn names_refs(&self) -> bool {
         let filtered = self
             .filter
@@ -280,7 +280,7 @@ impl Fetch {
         filtered || !self.want_refs.is_empty() || !self.deepen.not.is_empty()
     }
 
-    /// Takes the lines that both versions of the protocol share; whether it was one.
+    /// Parses a line that all versions of the protocol share; returns whether it was one.
     pub(super) fn take_line(
         &mut self,
         line: &[u8],
@@ -320,7 +320,7 @@ impl Fetch {
         Ok(true)
     }
 
-    /// What no single line shows.
+    /// Checks that need more than one line.
     pub(super) fn check(&self) -> Result<(), FetchError> {
         let by_rule = self.deepen.since.is_some() || !self.deepen.not.is_empty();
         if self.deepen.depth.is_some() && by_rule {
@@ -431,7 +431,7 @@ mod tests {
             refusal(&sha256, Sha1).unwrap_err(),
             "mismatched object format: server sha1; client sha256"
         );
-        // A client that says nothing speaks SHA-1.
+        // A client that does not send its format uses SHA-1.
         for head in [
             &["command=fetch", "object-format=sha1"][..],
             &["command=fetch"],

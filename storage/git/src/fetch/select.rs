@@ -1,7 +1,8 @@
-//! Which objects go into a pack.
+//! Selects the objects of a pack.
 //!
-//! The tree of each commit is compared with others at the same paths: with those of its parents, which the client has or
-//! gets, or for a client that has nothing with the one sent before. Only what differs is looked at.
+//! The tree of each commit is compared with other trees at the same paths, and only differences are
+//! read. The other trees are those of its parents, which the client has or gets. For a client that
+//! has nothing, the other tree is the one sent before.
 
 use std::sync::Arc;
 
@@ -22,18 +23,18 @@ use crate::refs::RefStore;
 use crate::store::{Location, ObjectStore, StoreError};
 use crate::trees::{BASES_BYTES_MAX, BASES_MAX, TreeCache};
 
-/// Commits of the client's that stand in for the parents of a commit without any.
+/// Maximum number of the client's commits that stand in for the parents of a commit that has none.
 const STAND_INS_MAX: usize = 4;
-/// Ids of trees and of what they were compared with that are remembered, about 40 bytes each.
+/// Maximum number of remembered ids, of trees and of their bases, about 40 bytes each.
 const BESIDE_IDS_MAX: usize = 2_000_000;
-/// What one tree takes of that, besides the ids of what it was compared with.
+/// Ids counted for one tree, besides those of its bases.
 const BESIDE_ENTRY_IDS: usize = 3;
-/// How often the tick comes, in trees.
+/// Interval of ticks, in trees.
 const TICK_EVERY: u64 = 256;
-/// The same in tags.
+/// Interval of ticks, in tags.
 const TAGS_TICK_EVERY: usize = 256;
 
-/// An object that lies in a pack.
+/// The location of an object in a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Packed {
     pub(super) pack: u32,
@@ -42,7 +43,7 @@ pub(super) struct Packed {
 }
 
 impl From<(u32, u64, u32)> for Packed {
-    /// Of a pack's slot, the place in its file and the entry of its index.
+    /// From the slot of a pack, an offset in its file and an entry of its index.
     fn from((pack, offset, entry): (u32, u64, u32)) -> Self {
         Self {
             pack,
@@ -52,19 +53,21 @@ impl From<(u32, u64, u32)> for Packed {
     }
 }
 
-/// The objects of a pack to be.
+/// The objects of the pack to be sent.
 #[derive(Default)]
 pub(super) struct Selection {
-    /// Objects in packs, in no order yet.
+    /// Objects in packs, not sorted yet.
     pub(super) packed: Vec<Packed>,
     /// Loose objects.
     pub(super) loose: Vec<(Oid, u32)>,
-    /// Objects that the client has and that older versions of sent ones may be deltas on.
+    /// Older versions of sent objects. The client has those that are not sent as well, and deltas
+    /// may have them as bases.
     pub(super) at_client: HashSet<Oid>,
-    /// What stood at the path of a sent tree or blob before, for clients that have some of the history.
+    /// The previous object at the path of a sent tree or blob, for clients that have some of the
+    /// history.
     pub(super) older: HashMap<Oid, Oid>,
     sent: HashSet<Oid>,
-    /// What bitmaps added to `packed`.
+    /// The objects that bitmaps added to `packed`.
     counted: Option<Counted>,
 }
 
@@ -77,7 +80,7 @@ impl Selection {
         self.sent.contains(id) || self.is_counted(id)
     }
 
-    /// Whether bitmaps chose, which know no paths.
+    /// Whether bitmaps selected objects. Bitmaps hold no paths.
     pub(super) const fn has_counted(&self) -> bool {
         self.counted.is_some()
     }
@@ -87,13 +90,13 @@ impl Selection {
         counted.is_some_and(|counted| counted.contains(id))
     }
 
-    /// Whether the entry at this place of a pack is known to be an object that the client has.
+    /// Whether the entry at this offset of a pack is known to be an object that the client has.
     pub(super) fn is_at_client(&self, pack: u32, offset: u64) -> bool {
         let counted = self.counted.as_ref();
         counted.is_some_and(|counted| counted.is_at_client(pack, offset))
     }
 
-    /// Adds what was counted by bitmaps. The selection must be empty.
+    /// Adds the objects that were counted by bitmaps. The selection must be empty.
     fn add_counted(&mut self, store: &ObjectStore, counted: Counted) -> Result<(), StoreError> {
         self.packed = counted.packed().map(Packed::from).collect();
         for id in counted.others() {
@@ -103,7 +106,7 @@ impl Selection {
         Ok(())
     }
 
-    /// Notes what stood at the same path in the commits before.
+    /// Records the objects at the same path in earlier commits.
     pub(super) fn add_older(&mut self, id: Oid, older: &[Oid]) {
         self.at_client.extend(older);
         if let Some(first) = older.first() {
@@ -111,7 +114,7 @@ impl Selection {
         }
     }
 
-    /// Adds an object; whether it is new.
+    /// Adds an object; returns whether it is new.
     pub(super) fn add(&mut self, store: &ObjectStore, id: Oid) -> Result<bool, StoreError> {
         if self.is_counted(&id) || !self.sent.insert(id) {
             return Ok(false);
@@ -134,7 +137,7 @@ pub(super) struct Selector<'a> {
     pub(super) store: &'a ObjectStore,
     tick: &'a dyn Tick,
     pub(super) sieve: &'a mut Sieve,
-    /// Objects that the client asked for by name, and what its tags lead to: no filter applies to them.
+    /// Objects that the client wants by id, and the targets of its tags: no filter applies to them.
     given: HashSet<Oid>,
     pub(super) selection: Selection,
     pub(super) walked: Walked,
@@ -142,30 +145,31 @@ pub(super) struct Selector<'a> {
     cache: TreeCache,
 }
 
-/// Trees that were looked into.
+/// The trees that were traversed.
 ///
-/// That a tree is sent does not mean that all below it is: what it had in common with a base was left to the commit
-/// which that base belongs to. Were that commit to find the same tree in its own parent, as it does where a change was
-/// reverted, each would leave it to the other. So a tree is passed over only where it was looked into without any base,
-/// or beside the very same ones.
+/// Objects below a sent tree may be missing from the selection: objects that the tree shares with a
+/// base are left to the commit of that base. If that commit finds the same tree in its own parent,
+/// as after a revert, each commit would leave the objects to the other. Therefore a tree is skipped
+/// only if it was traversed without bases, or with exactly the same bases.
 ///
-/// A few trees can stand beside each other in more ways than can be remembered. Once that shows, what is new is looked
-/// into without bases: each tree once, whatever it is compared with.
+/// A few trees can have more combinations of bases than can be remembered. At the limit, new
+/// combinations are traversed without bases: each tree once, for all bases.
 #[derive(Default)]
 pub(super) struct Walked {
     whole: HashSet<Oid>,
     beside: std::collections::HashSet<(Oid, Vec<Oid>, u64)>,
-    /// Ids in `beside`.
+    /// Number of ids in `beside`.
     ids: usize,
 }
 
 impl Walked {
-    /// Whether no more can be remembered: what is new is to be looked into without bases.
+    /// Whether the limit is reached: new combinations are then traversed without bases.
     pub(super) const fn is_full(&self) -> bool {
         self.ids > BESIDE_IDS_MAX
     }
 
-    /// Whether a tree has to be looked into; what is done with it may depend on the `depth` of its entries.
+    /// Whether a tree has to be traversed. The `depth` of its entries counts, since their treatment
+    /// may depend on it.
     pub(super) fn enter(&mut self, tree: Oid, bases: &[Oid], depth: u64) -> bool {
         if bases.is_empty() {
             return self.whole.insert(tree);
@@ -191,12 +195,12 @@ impl<'a> Selector<'a> {
         }
     }
 
-    /// Starts with what was counted by bitmaps.
+    /// Starts with the objects that were counted by bitmaps.
     pub(super) fn add_counted(&mut self, counted: Counted) -> Result<(), FetchError> {
         Ok(self.selection.add_counted(self.store, counted)?)
     }
 
-    /// Adds commits that were asked for by name, whatever a filter says of them.
+    /// Adds commits that the client wants by id, regardless of any filter.
     pub(super) fn add_given(
         &mut self,
         graph: &Graph<'_>,
@@ -212,7 +216,8 @@ impl<'a> Selector<'a> {
         self.selection
     }
 
-    /// Adds a wanted object that is no commit, with all it needs but commits; the commit that a tag leads to.
+    /// Adds a wanted object that is no commit, with all it needs except commits. Returns the commit
+    /// that a tag leads to.
     pub(super) fn add_other(&mut self, want: Oid) -> Result<Option<Oid>, FetchError> {
         let mut buffer = Vec::new();
         let mut id = want;
@@ -242,8 +247,8 @@ impl<'a> Selector<'a> {
         }
     }
 
-    /// Adds commits with everything that neither the selection nor the client has. `common` is what the client said it
-    /// has; it has nothing at all when that is empty.
+    /// Adds commits with all objects that neither the selection nor the client has. `common` are
+    /// the client's common commits. If there are none, the client has nothing.
     pub(super) fn add_commits(
         &mut self,
         graph: &Graph<'_>,
@@ -263,14 +268,15 @@ impl<'a> Selector<'a> {
         }
         let is_fresh = common.is_empty();
         let mut before = None;
-        // Newest first, as packs are laid out: the base of a delta is then decoded just before it is needed.
+        // Newest first, as in packs: the base of a delta is then decoded just before it is needed.
         for commit in missing {
             let tree = graph.tree(commit.node);
             let bases = if is_fresh {
-                // Any tree that is sent as a whole will do, and the one just sent is still at hand.
+                // Any tree that is sent as a whole is a base, and the last one is still in the
+                // cache.
                 before.replace(tree).into_iter().collect()
             } else if commit.parents.is_empty() {
-                // Where history ends, anything that the client has is better than nothing to compare with.
+                // At the end of history, the client's commits are better bases than none.
                 let stand_ins = common.iter().take(STAND_INS_MAX);
                 stand_ins.map(|node| graph.tree(*node)).collect()
             } else {
@@ -286,7 +292,8 @@ impl<'a> Selector<'a> {
         Ok(())
     }
 
-    /// Adds a tree with everything below it, but for what one of `bases` has at the same path.
+    /// Adds a tree with everything below it, except objects that one of `bases` has at the same
+    /// path.
     fn add_tree(&mut self, tree: Oid, bases: Vec<Oid>, is_fresh: bool) -> Result<(), FetchError> {
         let mut pending = Vec::new();
         self.note_tree(tree, bases, is_fresh, &mut pending)?;
@@ -308,8 +315,8 @@ impl<'a> Selector<'a> {
         Ok(())
     }
 
-    /// Adds a tree, to be looked into if it was not before. Asked before it waits: a tree of millions of entries may
-    /// have the same one in all of them.
+    /// Adds a tree, and queues it unless it was traversed before. The check precedes the queue,
+    /// since a tree of millions of entries may have the same tree in all of them.
     fn note_tree(
         &mut self,
         tree: Oid,
@@ -335,8 +342,9 @@ impl<'a> Selector<'a> {
         Ok(())
     }
 
-    /// Shows `visit` the entries of a tree that none of some others has at the same path. Submodules are left out. A few
-    /// are kept for the next fetch, but for those of clones: there are many, and whoever clones next asks the very same.
+    /// Calls `visit` with the entries of a tree that none of its bases has at the same path.
+    /// Submodules are left out. Up to [`DIFFERENCES_MAX`] entries are cached for the next fetch.
+    /// Those of clones are not: there are many, and the next clone sends the same request.
     pub(super) fn each_difference(
         &mut self,
         of: &(Oid, Vec<Oid>),
@@ -387,9 +395,9 @@ impl<'a> Selector<'a> {
         Ok(())
     }
 
-    /// A tree, decoded. The next commit asks for most of its trees again.
+    /// A decoded tree. It is cached, since the next commit needs most of its trees again.
     pub(super) fn read_tree(&mut self, tree: &Oid) -> Result<Arc<Vec<u8>>, FetchError> {
-        // Also for those at hand: a few trees can be reached on more paths than anybody can count.
+        // Cached trees count, too: a few trees can be reached on a vast number of paths.
         self.trees_read += 1;
         if self.trees_read.is_multiple_of(TICK_EVERY) {
             self.tick.tick(self.selection.len())?;
@@ -405,8 +413,8 @@ impl<'a> Selector<'a> {
         Ok(object.data)
     }
 
-    /// Trees to compare one with, but for those that are too much to have in memory at once: what only they have is sent
-    /// once more.
+    /// The trees to compare one with, up to a limit of memory. Objects that only the rest has are
+    /// sent again.
     pub(super) fn read_bases(&mut self, bases: &[Oid]) -> Result<Vec<Arc<Vec<u8>>>, FetchError> {
         let mut decoded = Vec::with_capacity(bases.len());
         let mut bytes = 0;
@@ -421,7 +429,7 @@ impl<'a> Selector<'a> {
         Ok(decoded)
     }
 
-    /// Adds those of the tags whose objects are in the selection.
+    /// Adds those of the tags whose targets are in the selection.
     pub(super) fn add_tags(&mut self, tags: &[AnnotatedTag]) -> Result<(), FetchError> {
         for (number, tag) in tags.iter().enumerate() {
             if number.is_multiple_of(TAGS_TICK_EVERY) {
@@ -440,7 +448,7 @@ impl<'a> Selector<'a> {
         let mut buffer = Vec::new();
         while self.store.kind(&id)? == Some(Kind::Tag) {
             if !self.selection.add(self.store, id)? {
-                // What it leads to came with it.
+                // Its targets were added with it.
                 return Ok(());
             }
             self.store.get(&id, &mut buffer)?;
@@ -451,10 +459,10 @@ impl<'a> Selector<'a> {
     }
 }
 
-/// Those of `wants` that are no visible tips and were none recently.
+/// The objects of `wants` that are no visible tips and were none recently.
 pub(super) fn not_tips(refs: &dyn RefStore, index: &TipIndex, wants: &[Oid]) -> Vec<Oid> {
     let mut left: ClaimedIds = wants.iter().copied().collect();
-    // What most ask for is known without looking through all refs.
+    // HEAD, the most frequent want, is checked without a look at all refs.
     if let Some(head) = refs.get(&refs.head())
         && let Some(head) = to_gix(head, head.format())
     {

@@ -1,4 +1,5 @@
-//! A conversation of protocol v2, and what both versions share: checking wants, choosing, sending.
+//! A session of protocol v2, and the steps that all versions share: checking wants, selecting and
+//! sending objects.
 
 use std::cell::OnceCell;
 use std::io::BufRead;
@@ -29,30 +30,33 @@ use crate::reach::ReachError;
 use crate::refs::RefStore;
 use crate::store::{ObjectStore, Objects, StoreError};
 
-/// Commits looked at to list those that a client lacks, before bitmaps are used in any case. They are more than it lacks:
-/// a branch that began long ago makes the walk look at everything since.
+/// Maximum number of commits visited to list those that a client lacks; beyond it, bitmaps are used
+/// in any case. The visited commits outnumber the missing ones: a branch that began long ago makes
+/// the walk visit everything since.
 const LISTED_MAX: usize = 4096;
-/// A commit that no bitmap covers costs about half of what one costs that the client lacks: both have their trees read,
-/// but the walk of what it lacks also prepares deltas. New bitmaps leave few such commits, old ones many.
+/// Maximum number of commits without a bitmap that a count may walk, per commit that the client
+/// lacks. The former cost about half as much: both have their trees read, but the walk of missing
+/// commits also prepares deltas. New bitmaps leave few such commits, old ones many.
 const BEYOND_PER_MISSING: usize = 2;
 
-/// What one call of `upload_pack` works with.
+/// The state of one call of `upload_pack`.
 pub(super) struct Session<'a> {
     pub(super) refs: &'a dyn RefStore,
     pub(super) objects: &'a Objects,
     pub(super) limits: &'a FetchLimits,
-    /// Stops what is done for the client itself. Waiting for others stops by `limits.stop` and is no time of this.
+    /// Stops work for this client. Waits for other clients stop by `limits.stop` and do not count
+    /// as work.
     pub(super) work: Stop,
-    /// The refs as they are, looked through once.
+    /// The index of the current refs, made once.
     index: OnceCell<Arc<TipIndex>>,
     pub(super) summary: FetchSummary,
-    /// Whether side-band frames have begun: errors go there from then on.
+    /// Whether side-band frames have begun: errors are sent in them from then on.
     pub(super) in_pack: bool,
 }
 
-/// Wants, as the walk needs them.
+/// Wants in the form that the walk needs.
 pub(super) struct Wants {
-    /// Commits, also those that tags lead to.
+    /// Commits, including those that tags lead to.
     pub(super) commits: Vec<Node>,
     /// Wants that are no commits.
     others: Vec<Oid>,
@@ -88,7 +92,7 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Answers commands until the client has no more.
+    /// Serves commands until the client sends no more.
     pub(super) fn commands(
         &mut self,
         input: &mut dyn BufRead,
@@ -165,7 +169,7 @@ impl<'a> Session<'a> {
             answer.line("ready\n")?;
             answer.delimiter()?;
         }
-        // Also where history ends may take a walk of all of it.
+        // The shallow boundary may take a walk of the whole history, too.
         let turn = self.keep_turn(turn, store, &common)?;
         let cut = self.cut(&mut graph, request, &wants)?;
         write_sections(&answer, request, &cut, named)?;
@@ -179,7 +183,7 @@ impl<'a> Session<'a> {
         };
         let selection = self.select(&mut graph, request, &wants, choice, &mut sieve)?;
         drop(graph);
-        // Before anything is sent: no slow client keeps the turn.
+        // The permit is released before anything is sent, so that no slow client holds it.
         drop(turn);
         answer.enumerated(selection.len())?;
         self.send(store, selection, request, answer, Frames::Large)?;
@@ -194,7 +198,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// The values of the refs that are wanted by name.
+    /// The values of the refs that are wanted by name (`want-ref`).
     fn named<'r>(&self, request: &'r Fetch) -> Result<Vec<(Oid, &'r str)>, FetchError> {
         let mut named: Vec<(Oid, &str)> = Vec::with_capacity(request.want_refs.len());
         let mut seen = std::collections::BTreeSet::new();
@@ -252,7 +256,8 @@ impl<'a> Session<'a> {
         let is_open = sieve.is_open();
         let is_whole = request.shallow.is_empty() && !request.deepen.is_asked();
         let has_bitmaps = is_whole && graph.store.bitmapped().is_some();
-        // What a filter left out is not there to build deltas on, so those clients get what a walk finds.
+        // Objects that a filter left out are no delta bases. Therefore filtered fetches use a walk,
+        // except clones whose filter decides by kind alone.
         let counts = has_bitmaps
             && match common {
                 [] => sieve.kinds().is_some(),
@@ -299,7 +304,7 @@ impl<'a> Session<'a> {
             }
         }
         match missing {
-            // What deepening uncovers counts as asked for, as with git.
+            // Commits that deepening uncovers count as wanted, as with git.
             Some(missing) => selector.add_commits(graph, &missing, common, &all)?,
             None if all_counted => {}
             None => selector.add_given(graph, &wants.commits)?,
@@ -312,8 +317,9 @@ impl<'a> Session<'a> {
         Ok(selector.finish())
     }
 
-    /// Counts by bitmaps: everything of the kinds wanted that the wants reach and the common commits do not. `None` when
-    /// the bitmaps cannot be used after all, or end more than `beyond_max` commits before what is asked for.
+    /// Counts by bitmaps: all objects of the filter's kinds that the wants reach and the common
+    /// commits do not. `None` when the bitmaps are unusable, or end more than `beyond_max` commits
+    /// before the wants.
     fn count(
         &self,
         graph: &Graph<'_>,
@@ -336,7 +342,8 @@ impl<'a> Session<'a> {
         let mut counted = match bitmap::count(graph.store, stop, &wanted, &haves, beyond_max) {
             Ok(Some(counted)) => counted,
             Ok(None) => return Ok(None),
-            // A commit that the client has may lie here without what it needs; a walk does not look that far.
+            // A common commit may be in the store without everything that it needs. A walk does not
+            // look that far.
             Err(ReachError::Store(StoreError::Missing { .. })) if !haves.is_empty() => {
                 return Ok(None);
             }
@@ -377,10 +384,10 @@ impl<'a> Session<'a> {
     }
 }
 
-/// What a selection is made for.
+/// The input of a selection.
 #[derive(Clone, Copy)]
 pub(super) struct Choice<'a> {
-    /// What the client has.
+    /// The common commits.
     pub(super) common: &'a [Node],
     pub(super) cut: &'a Cut,
     pub(super) tick: &'a dyn Tick,
@@ -394,7 +401,7 @@ pub(super) const fn progress(request: &Fetch) -> Progress {
     }
 }
 
-/// The sections before the pack, in the order in which clients read them.
+/// Writes the sections before the pack, in the order that clients expect.
 fn write_sections(
     answer: &Answer<'_>,
     request: &Fetch,
@@ -416,7 +423,7 @@ fn write_sections(
     Ok(())
 }
 
-/// Sorts wants into commits and others; a tag is both.
+/// Sorts wants into commits and others. A tag that leads to a commit counts as both.
 pub(super) fn wants(graph: &mut Graph<'_>, wanted: &[Oid]) -> Result<Wants, FetchError> {
     let mut wants = Wants {
         commits: Vec::new(),
@@ -441,10 +448,10 @@ pub(super) fn wants(graph: &mut Graph<'_>, wanted: &[Oid]) -> Result<Wants, Fetc
     Ok(wants)
 }
 
-/// The `shallow` and `unshallow` lines of an answer.
+/// Writes the `shallow` and `unshallow` lines of a response.
 pub(super) fn write_cut(cut: &Cut, answer: &Answer<'_>) -> Result<(), FetchError> {
     for id in &cut.shallow {
-        // Without a newline, as git writes them: libgit2 takes no other ones.
+        // Without a newline, as in git: libgit2 accepts no others.
         answer.line(&format!("shallow {id}"))?;
     }
     for id in &cut.unshallow {

@@ -1,4 +1,4 @@
-//! Shallow history: where it shall end, and what changes for the client.
+//! Shallow history: its new shallow boundary, and the changes for the client.
 
 use std::collections::BTreeSet;
 
@@ -14,20 +14,20 @@ const VISITED: u8 = 1;
 const END: u8 = 2;
 const EXCLUDED: u8 = 4;
 
-/// What a request for more or less history comes to.
+/// The result of a request for more or less history.
 #[derive(Default)]
 pub(super) struct Cut {
     /// Commits that will have no parents at the client.
     pub(super) ends: ClaimedIds,
-    /// Of them, those that the client does not know as such yet.
+    /// Those of them that are new to the client's shallow boundary.
     pub(super) shallow: Vec<Oid>,
     /// Commits that had no parents at the client and will have them.
     pub(super) unshallow: Vec<Oid>,
-    /// The parents of those: they have to be sent.
+    /// The parents of those commits, which have to be sent.
     pub(super) uncovered: Vec<Node>,
 }
 
-/// Works out where the history of `wants` ends for a client whose history ends at `client`.
+/// Computes the shallow boundary of `wants` for a client whose shallow boundary is `client`.
 pub(super) fn cut(
     graph: &mut Graph<'_>,
     refs: &dyn RefStore,
@@ -36,8 +36,9 @@ pub(super) fn cut(
     client: &BTreeSet<Oid>,
 ) -> Result<Cut, FetchError> {
     let mut client: Vec<_> = client.iter().copied().collect();
-    // Where the client says that its history ends leads nowhere unless a want leads there: the store holds commits that
-    // are none of its business, and deepening would send their parents.
+    // If the walk starts at the client's shallow boundary, a commit of it counts only if a want
+    // reaches it: the store may hold it for another repository, and deepening would send its
+    // parents.
     let starts_there = deepen.relative || deepen.depth == Some(DEPTH_INFINITE);
     let known = if starts_there {
         reached(graph, wants, &client)?
@@ -102,7 +103,7 @@ pub(super) fn cut(
     Ok(result)
 }
 
-/// Those of `ids` that `wants` reach.
+/// The members of `ids` that `wants` reach.
 fn reached(graph: &mut Graph<'_>, wants: &[Node], ids: &[Oid]) -> Result<ClaimedIds, FetchError> {
     let mut sought: ClaimedIds = ids.iter().copied().collect();
     let mut found = ClaimedIds::default();
@@ -124,7 +125,7 @@ fn reached(graph: &mut Graph<'_>, wants: &[Node], ids: &[Oid]) -> Result<Claimed
     Ok(found)
 }
 
-/// Level by level: a commit belongs to the level at which it is first reached.
+/// Walks level by level: a commit belongs to the level at which it is first reached.
 fn by_depth(
     graph: &mut Graph<'_>,
     starts: &[Node],
@@ -184,7 +185,7 @@ fn exclude(
     Ok(())
 }
 
-/// As git resolves what a person typed: the full name, a tag, a branch.
+/// Resolves a name like git: the full name, a tag, a branch.
 pub(super) fn resolve(refs: &dyn RefStore, name: &str, format: ObjectFormat) -> Option<Oid> {
     ["", "refs/tags/", "refs/heads/"]
         .into_iter()
@@ -194,7 +195,8 @@ pub(super) fn resolve(refs: &dyn RefStore, name: &str, format: ObjectFormat) -> 
         })
 }
 
-/// Everything that is not excluded and not too old; it ends where a parent is either.
+/// Walks all commits that are neither excluded nor too old. History ends where a parent is excluded
+/// or too old.
 fn by_rule(
     graph: &mut Graph<'_>,
     wants: &[Node],
@@ -205,7 +207,7 @@ fn by_rule(
     let is_out = |graph: &Graph<'_>, marks: &Marks, node: Node| {
         marks.has(node, EXCLUDED) || since.is_some_and(|since| graph.time(node) < since)
     };
-    // A want that is out itself keeps all of its history, as with git.
+    // A want that is excluded or too old itself keeps all of its history, as with git.
     let mut pending = wants.to_vec();
     pending.retain(|want| !is_out(graph, marks, *want));
     if pending.is_empty() {
@@ -222,7 +224,7 @@ fn by_rule(
             marks.add(node, END);
             ends.insert(node);
         }
-        // Also behind a merge of which only one side is out: git reports where the other side ends as well.
+        // A merge with such a parent is followed to its other parents: git reports their ends, too.
         pending.extend(parents);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Patterns of a sparse checkout (gitignore(5)), as `sparse:oid` filters use them.
+//! Patterns of a sparse checkout (gitignore(5)), for `sparse:oid` filters.
 
 use gix_glob::{Pattern, pattern::Case, pattern::Mode, wildmatch};
 use gix_object::Kind;
@@ -15,19 +15,20 @@ use crate::oid::{Oid, parse_hex, to_gix};
 use crate::protocol::Stop;
 use crate::store::{ObjectStore, StoreError};
 
-/// Bytes of the blob that a list is read from.
+/// Maximum bytes of the blob that holds a list.
 const LIST_BYTES_MAX: u64 = 1024 * 1024;
-/// Patterns in one list.
+/// Maximum number of patterns in one list.
 const PATTERNS_MAX: usize = 10_000;
-/// `**` in one pattern: each doubles the time that a path which does not match takes, in git's matcher as well.
+/// Maximum number of `**` in one pattern: each doubles the time for a path that does not match, in
+/// git's matcher as well.
 const DOUBLE_STARS_MAX: usize = 8;
-/// How often the deadline is looked at, in patterns.
+/// Interval of deadline checks, in patterns.
 const STOP_EVERY: usize = 16;
 
 /// A list of patterns; the last one that matches decides.
 pub(super) struct Patterns(Vec<Pattern>);
 
-/// What lies at a path.
+/// The kind of entry at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum At {
     Directory,
@@ -35,7 +36,7 @@ pub(super) enum At {
 }
 
 impl Patterns {
-    /// Reads a list; `None` when it is too long, or has a pattern that takes too long.
+    /// Parses a list; `None` when it is too long, or has a pattern that takes too long to match.
     pub(super) fn parse(text: &[u8]) -> Option<Self> {
         let text = text.strip_prefix(b"\xef\xbb\xbf").unwrap_or(text);
         let mut patterns = Vec::new();
@@ -55,10 +56,10 @@ impl Patterns {
         Some(Self(patterns))
     }
 
-    /// Whether `path` is in: `None` when no pattern says anything about it.
+    /// Whether the patterns include `path`; `None` when no pattern matches it.
     ///
     /// # Errors
-    /// When the time is over.
+    /// When the deadline passes.
     pub(super) fn decide(
         &self,
         path: &[u8],
@@ -105,7 +106,7 @@ impl Session<'_> {
         Ok(Sieve::new(filter.clone(), lists, stop))
     }
 
-    /// The patterns in the blob that a client named, by id or as `REF:PATH`.
+    /// The patterns in the blob that the client names by id or as `REF:PATH`.
     fn patterns(&self, store: &ObjectStore, name: &str) -> Result<Patterns, FetchError> {
         let short: String = name.chars().take(120).collect();
         let no_access = || FetchError::Filter {
@@ -113,7 +114,7 @@ impl Session<'_> {
         };
         let id = match parse_hex(name.as_bytes(), store.format()) {
             Some(id) => {
-                // An object that may not be wanted says nothing here either, not even that it is there.
+                // An object that the client may not want looks like a missing one.
                 let not_tips = not_tips(self.refs, self.index(), &[id]);
                 let is_ours = store.contains(&id) && self.not_ours(store, &not_tips)?.is_empty();
                 is_ours.then_some(id)
@@ -136,7 +137,7 @@ impl Session<'_> {
         Patterns::parse(&text).ok_or_else(unreadable)
     }
 
-    /// What lies at `REF:PATH`; a ref is enough to see it.
+    /// The object at `REF:PATH`. A visible ref is enough for access.
     fn blob_at(&self, store: &ObjectStore, name: &str) -> Result<Option<Oid>, FetchError> {
         let Some((revision, path)) = name.split_once(':') else {
             return Ok(None);
@@ -181,7 +182,7 @@ impl Session<'_> {
     }
 }
 
-/// Spaces at the end count only where the last one is escaped.
+/// Strips trailing spaces, except one that is escaped.
 fn without_trailing_spaces(line: &[u8]) -> &[u8] {
     let end = line
         .iter()

@@ -1,5 +1,5 @@
-//! What a fetch asks of all refs at once: whether ids are tips, and which tags there are. Looking through a hundred thousand
-//! refs costs more than most fetches, so it is done once for each state that they are in.
+//! An index of all refs for fetches: their values, and the tags. Reading a hundred thousand refs
+//! costs more than most fetches, so it is done once for each version of the refs.
 
 use std::sync::OnceLock;
 
@@ -13,12 +13,12 @@ use crate::protocol::Stop;
 use crate::refs::RefStore;
 use crate::store::ObjectStore;
 
-/// How often the deadline is looked at, in tags.
+/// Interval of deadline checks, in tags.
 const STOP_EVERY: usize = 4096;
-/// Refs of a repository whose index is kept, about 120 bytes each.
+/// Maximum number of refs in a cached index, about 120 bytes each.
 const KEPT_REFS_MAX: usize = 200_000;
 
-/// The refs of a repository in one state, looked through when it is asked for first.
+/// An index of the refs of a repository in one version, made on first use.
 #[derive(Debug, Default)]
 pub(crate) struct TipIndex {
     tips: OnceLock<HashSet<Oid>>,
@@ -26,16 +26,16 @@ pub(crate) struct TipIndex {
     annotated: OnceLock<Vec<AnnotatedTag>>,
 }
 
-/// A tag object that a ref below `refs/tags/` stands at.
+/// A tag object that is the value of a ref below `refs/tags/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct AnnotatedTag {
     pub(crate) id: Oid,
-    /// What it stands for in the end.
+    /// Its peeled value.
     pub(crate) target: Oid,
 }
 
 impl TipIndex {
-    /// What all refs stand at.
+    /// The values of all refs.
     pub(crate) fn tips(&self, refs: &dyn RefStore) -> &HashSet<Oid> {
         self.tips.get_or_init(|| {
             let mut tips = HashSet::default();
@@ -46,7 +46,7 @@ impl TipIndex {
         })
     }
 
-    /// A hash of what the refs below `refs/tags/` stand at.
+    /// A hash of the values of the refs below `refs/tags/`.
     pub(crate) fn tags(&self, refs: &dyn RefStore) -> &[u8; 32] {
         self.tags.get_or_init(|| {
             let mut digest = Sha256::new();
@@ -58,7 +58,7 @@ impl TipIndex {
     /// The annotated tags, in the order of their refs.
     ///
     /// # Errors
-    /// When a tag cannot be read, or the deadline passed.
+    /// When a tag cannot be read, or the deadline passes.
     pub(crate) fn annotated(
         &self,
         refs: &dyn RefStore,
@@ -72,7 +72,7 @@ impl TipIndex {
         refs.for_each_name("refs/tags/", &mut |_, id| {
             ids.extend(to_gix(id, store.format()));
         });
-        // Many tags at one commit follow each other, as a rule.
+        // Tags with the same value are usually adjacent.
         ids.dedup();
         let mut annotated = Vec::new();
         let mut buffer = Vec::new();
@@ -87,7 +87,7 @@ impl TipIndex {
         Ok(self.annotated.get_or_init(|| annotated))
     }
 
-    /// Whether it is small enough to be kept for others.
+    /// Whether it is small enough to be cached.
     pub(crate) fn is_small(&self) -> bool {
         let tips = self.tips.get().map_or(0, HashSet::len);
         let annotated = self.annotated.get().map_or(0, Vec::len);

@@ -1,4 +1,5 @@
-//! When an answer may be made: each costs memory and a processor until it is known what the client lacks.
+//! Permits to make a response: each response costs memory and a processor until the objects that
+//! the client lacks are known.
 
 use crate::fetch::FetchError;
 use crate::fetch::graph::Node;
@@ -8,7 +9,8 @@ use crate::responses::{MakingTurn, Work};
 use crate::store::ObjectStore;
 
 impl Session<'_> {
-    /// Waits until the answer may be made to a client that has `common`: nothing is waited for where all there is is little.
+    /// Waits for the permit to make the response to a client that has `common`. A small repository
+    /// needs none.
     pub(super) fn making_turn(
         &self,
         store: &ObjectStore,
@@ -32,7 +34,7 @@ impl Session<'_> {
         turn.map(Some).ok_or(FetchError::Stopped)
     }
 
-    /// The turn that there is already, or one that is waited for.
+    /// The permit that exists already, or else one that is waited for.
     pub(super) fn keep_turn(
         &self,
         turn: Option<MakingTurn>,
@@ -45,7 +47,8 @@ impl Session<'_> {
         }
     }
 
-    /// A turn for whoever asks where history ends: that may take a walk of all of it, which is kept until the answer is made.
+    /// The permit to compute a shallow boundary, which may take a walk of the whole history. The
+    /// walk stays in memory until the response is made.
     pub(super) fn cutting_turn(
         &self,
         store: &ObjectStore,
@@ -78,10 +81,10 @@ mod tests {
     use crate::responses::Responses;
     use crate::store::Objects;
 
-    /// Long enough for whatever waits for nobody, milliseconds.
+    /// Long enough for requests that need no permit, milliseconds.
     const LONG: u64 = 20_000;
 
-    /// Writes a loose object; its id.
+    /// Writes a loose object; returns its id.
     fn put(objects: &Path, kind: &str, data: &[u8]) -> String {
         let head = format!("{kind} {}\0", data.len());
         let whole = [head.as_bytes(), data].concat();
@@ -96,7 +99,7 @@ mod tests {
         id
     }
 
-    /// A repository of one commit; its id.
+    /// A repository of one commit, and the commit's id.
     fn repository(root: &Path) -> (BareRepository, String) {
         let objects = root.join("objects");
         for directory in [&objects, &root.join("refs/heads")] {
@@ -122,7 +125,8 @@ mod tests {
         request
     }
 
-    /// Whoever asked for what is not there, or is there already, waited for the clones of others.
+    /// Requests for missing objects or cached responses once waited for the clones of other
+    /// clients.
     #[test]
     fn what_is_refused_or_kept_takes_no_turn() {
         let directory = tempfile::tempdir().unwrap();
@@ -163,7 +167,8 @@ mod tests {
         let absent = "f".repeat(40);
         let (refused, _) = ask(LONG, &[&format!("want {absent}\n"), "done\n"]);
         assert!(matches!(refused, Err(FetchError::NotOurRef { .. })));
-        // Where history ends may take a walk of all of it: 24 such requests made their walks side by side, and kept them.
+        // A shallow boundary may take a walk of the whole history: 24 such requests once walked at
+        // the same time, and held their walks in memory.
         for depth in ["deepen 1000000\n", "deepen-since 9999999999\n"] {
             let (waited, _) = ask(100, &[&want, depth, "done\n"]);
             assert!(matches!(waited, Err(FetchError::Stopped)), "{waited:?}");

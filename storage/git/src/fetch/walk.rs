@@ -1,4 +1,4 @@
-//! Which commits the client lacks: what its wants reach, without what its haves reach.
+//! The commits that the client lacks: reachable from its wants and not from its haves.
 
 use std::collections::BinaryHeap;
 
@@ -9,13 +9,14 @@ use crate::oid::ClaimedIds;
 const SEEN: u8 = 1;
 /// The client has it.
 const COMMON: u8 = 2;
-/// Taken off the queue.
+/// Removed from the queue.
 const DONE: u8 = 4;
 
-/// How many commits of the client's are still looked at once nothing else is queued: dates may be skewed.
+/// Number of common commits that are still visited once no other is queued, because dates may be
+/// skewed.
 const SLOP: u32 = 8;
 
-/// Where history ends for the sake of a walk.
+/// The shallow boundaries of a walk.
 pub(super) struct Ends<'a> {
     /// Commits that will have no parents at the client.
     pub(super) after: &'a ClaimedIds,
@@ -26,7 +27,7 @@ pub(super) struct Ends<'a> {
 /// A commit to send.
 pub(super) struct Missing {
     pub(super) node: Node,
-    /// Its parents as the client will know them: sent as well, or there already.
+    /// Its parents as the client will have them: sent as well, or present already.
     pub(super) parents: Vec<Node>,
 }
 
@@ -39,7 +40,7 @@ struct Walk<'a, 'b> {
     open: usize,
 }
 
-/// The commits to send, newest first; `None` when more than `max` would have to be looked at.
+/// The commits to send, newest first; `None` when more than `max` commits would have to be visited.
 pub(super) fn missing_commits(
     graph: &mut Graph<'_>,
     wants: &[Node],
@@ -129,7 +130,7 @@ impl Walk<'_, '_> {
         self.graph.parents(node)
     }
 
-    /// Marks a commit as the client's; goes on to its ancestors where the walk has been there before.
+    /// Marks a commit as common. If the walk has visited it before, its ancestors are marked, too.
     fn mark_common(&mut self, node: Node) -> Result<(), FetchError> {
         let mut pending = vec![node];
         while let Some(node) = pending.pop() {

@@ -1,4 +1,4 @@
-//! Which objects a client may want: those that the repository's own refs reach.
+//! The objects that a client may want: those that the repository's own refs reach.
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -11,8 +11,9 @@ use crate::reach::Reach;
 use crate::store::ObjectStore;
 
 impl Session<'_> {
-    /// Whether every object that is no tip may be wanted. The first that may not is named: whether another repository has it in
-    /// the same store must not decide which one that is.
+    /// Checks that the client may want all objects of `not_tips`. The error names the first one
+    /// that it may not want: whether another repository has an object in the same store must not
+    /// change that choice.
     pub(super) fn check_wants(
         &self,
         store: &ObjectStore,
@@ -28,7 +29,8 @@ impl Session<'_> {
         }
     }
 
-    /// Those of `not_tips`, which are no tips and in the store, that may not be wanted.
+    /// The objects of `not_tips` that the client may not want. All of `not_tips` are in the store
+    /// and are no tips.
     pub(super) fn not_ours(
         &self,
         store: &ObjectStore,

@@ -1,8 +1,9 @@
-//! What fetches have compared and made, kept for the next ones: those who follow a branch lack the same objects and have
-//! the same older versions, though hardly two of them ask the same.
+//! A cache of tree comparisons and deltas, shared by all fetches: clients that follow a branch lack
+//! the same objects and have the same older versions, though few of them send equal requests.
 //!
-//! Everything is known by the ids of objects, which name their contents: it stays right for the life of the process,
-//! whichever repository it came from. That something is here says nothing of what a repository holds or shows.
+//! The keys are ids of objects, which name their contents: an entry stays valid for the life of the
+//! process, in any repository. A cached entry does not imply that a repository holds or shows an
+//! object.
 
 use std::collections::hash_map::RandomState;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -10,19 +11,19 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use crate::generations::Generations;
 use crate::oid::Oid;
 
-/// Differences of trees, in bytes.
+/// Maximum bytes of cached differences of trees.
 const DIFFERENCES_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Trees that differ in more entries are compared again: a history has few of them.
+/// Trees that differ in more entries are not cached: a history has few of them.
 pub(super) const DIFFERENCES_MAX: usize = 1024;
-/// Deltas, in bytes.
+/// Maximum bytes of cached deltas.
 const DELTAS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// What an entry takes beside its delta.
+/// Bytes of an entry besides its delta.
 const ENTRY_BYTES: usize = 128;
 
-/// A delta, deflated, for whom has its base.
+/// A compressed delta, for clients that have its base.
 #[derive(Debug, Clone)]
 pub(super) struct Delta {
-    /// Its size before deflating.
+    /// Its uncompressed size.
     pub(super) size: u64,
     pub(super) deflated: Arc<[u8]>,
 }
@@ -33,19 +34,19 @@ impl Delta {
     }
 }
 
-/// Deltas by target and base; `None` where it would be too long to be of use.
+/// Deltas by target and base; `None` if the delta would be too long to be useful.
 type Deltas = Generations<(Oid, Oid), Option<Delta>, RandomState>;
 
-/// An entry of a tree that none of the trees it was compared with has at the same path.
+/// An entry of a tree that none of its bases has at the same path.
 #[derive(Debug, Clone)]
 pub(super) struct Difference {
     pub(super) is_tree: bool,
     pub(super) id: Oid,
-    /// What those trees have there instead.
+    /// The objects of the bases at that path.
     pub(super) below: Vec<Oid>,
 }
 
-/// By a tree and what it was compared with.
+/// Differences by a tree and its bases.
 type Differences = Generations<(Oid, Vec<Oid>), Arc<[Difference]>, RandomState>;
 
 fn bytes_of(differences: &Arc<[Difference]>) -> usize {
@@ -69,23 +70,23 @@ fn deltas() -> MutexGuard<'static, Deltas> {
         .unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a tree was found to hold that `bases` do not, in its order.
+/// The cached differences of a tree and its bases, in the order of the tree.
 pub(super) fn differences(of: &(Oid, Vec<Oid>)) -> Option<Arc<[Difference]>> {
     differences_known().get(of, bytes_of)
 }
 
-/// Keeps what a tree holds that others do not.
+/// Caches the differences of a tree and its bases.
 pub(super) fn keep_differences(of: (Oid, Vec<Oid>), differences: &Arc<[Difference]>) {
     let bytes = bytes_of(differences);
     differences_known().put(of, Arc::clone(differences), bytes);
 }
 
-/// A delta that was made before; `Some(None)` where none is of use.
+/// A cached delta; `Some(None)` if there is no useful one.
 pub(super) fn delta(target: Oid, base: Oid) -> Option<Option<Delta>> {
     deltas().get(&(target, base), |known| Delta::bytes(known.as_ref()))
 }
 
-/// Keeps a delta, or that none is of use.
+/// Caches a delta, or the absence of a useful one.
 pub(super) fn keep_delta(target: Oid, base: Oid, delta: Option<Delta>) {
     let bytes = Delta::bytes(delta.as_ref());
     deltas().put((target, base), delta, bytes);

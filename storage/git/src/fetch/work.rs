@@ -1,5 +1,5 @@
-//! The time that is spent on a fetch: without a token it is bounded, and the time in which the client takes the answer is
-//! no part of it.
+//! The working time of a fetch. It is bounded without a token, and excludes the time in which the
+//! client reads the response.
 
 use std::io::{self, Write};
 
@@ -8,7 +8,7 @@ use crate::fetch::serve::Session;
 use crate::output::{Output, PackPart};
 use crate::protocol::{Asker, Stop};
 
-/// An output whose time is not counted as work.
+/// An output whose time does not count as work.
 pub(super) struct Uncounted<'a> {
     output: &'a mut dyn Output,
     work: Stop,
@@ -44,7 +44,8 @@ impl Output for Uncounted<'_> {
 }
 
 impl Session<'_> {
-    /// Why the fetch ended: what stopped it may have been the bound on work without a token.
+    /// The error that ended the fetch: [`FetchError::TooMuchWork`] if the bound on work without a
+    /// token stopped it.
     pub(super) fn reason(&self, error: FetchError) -> FetchError {
         let is_bound = matches!(error, FetchError::Stopped)
             && self.limits.asker == Asker::Anybody

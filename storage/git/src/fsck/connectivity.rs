@@ -1,4 +1,4 @@
-//! Nothing that can be reached is missing.
+//! Checks that no reachable object is missing.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::object::{EntryKind, TreeEntries, is_safe_name, parse_commit, parse_ta
 use crate::oid::{Oid, from_gix, to_gix};
 use crate::store::{ObjectStore, Objects};
 
-/// An object that something refers to.
+/// An object that a tip or another object refers to.
 struct Need {
     id: Oid,
-    /// Who refers to it, and as what.
+    /// The referring object and the kind that it expects; `None` for a tip.
     by: Option<(Oid, Kind)>,
 }
 
@@ -39,7 +39,8 @@ impl Fsck<'_> {
         self.count_unreachable(&store, &seen)
     }
 
-    /// Everything that can be reached from the tips but what is `known`: that is whole, and not looked at.
+    /// All objects that are reachable from the tips, except those in `known`, which are complete
+    /// and are not read.
     pub(super) fn walk(
         &mut self,
         store: &ObjectStore,
@@ -89,7 +90,7 @@ impl Fsck<'_> {
     }
 }
 
-/// Looks at one object and leaves what it refers to in `pending`.
+/// Reads one object and adds the objects that it refers to to `pending`.
 fn visit(
     store: &ObjectStore,
     need: &Need,

@@ -1,4 +1,4 @@
-//! Every object of every pack, inflated and hashed.
+//! Checks every object of every pack: each is inflated and hashed.
 
 use std::path::{Path, PathBuf};
 
@@ -8,7 +8,7 @@ use crate::fsck::{Finding, Fsck, FsckError, Stage, hash_mismatch};
 use crate::oid::{HashKind, from_gix, hash_kind};
 use crate::store::{Decoder, PackFiles, StoreError, idx_files};
 
-/// Decoded objects kept while a pack is read.
+/// Maximum bytes of decoded objects that are cached while a pack is read.
 const KEPT_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 struct OpenPack {
@@ -57,7 +57,7 @@ impl Fsck<'_> {
 
     fn check_pack(&mut self, pack: &OpenPack, total: u64) -> Result<(), FsckError> {
         self.check_files(pack)?;
-        // In the order of the file: a base was mostly read shortly before.
+        // In the order of the file: a base was usually read shortly before.
         let mut entries: Vec<(u64, u32)> = (0..pack.index.num_objects())
             .map(|entry| (pack.index.pack_offset_at_index(entry), entry))
             .collect();
@@ -125,7 +125,8 @@ fn open(idx: &Path, kind: HashKind) -> Result<OpenPack, Finding> {
     })
 }
 
-/// What is wrong with an entry. Its own bytes are compared first: what a damaged header says is not believed.
+/// The problem with an entry. The checksum of its bytes is compared first, since a damaged header
+/// is not reliable.
 fn wrong_with(
     pack: &OpenPack,
     entry: u32,

@@ -1,4 +1,5 @@
-//! What can be reached within some packs, and nowhere else: what must not be lost when the others go.
+//! Reachability within some packs alone: the objects that must not be lost when all other packs are
+//! removed.
 
 use std::path::PathBuf;
 
@@ -10,14 +11,14 @@ use crate::oid::Oid;
 use crate::protocol::Stop;
 use crate::store::ObjectStore;
 
-/// Objects that were reached, each with all that it needs.
+/// Reached objects. If the walk had no findings, each is present with all that it needs.
 #[derive(Debug, Clone, Default)]
 pub struct Reached {
     ids: HashSet<Oid>,
 }
 
 impl Reached {
-    /// How many.
+    /// Their number.
     pub fn len(&self) -> usize {
         self.ids.len()
     }
@@ -32,11 +33,11 @@ impl Reached {
     }
 }
 
-/// Walks from `tips` through the packs of these indexes, of objects of this format. Without findings, all that the tips need is in them. Keeps about
-/// 40 bytes for every object.
+/// Walks from `tips` through the packs of these indexes, of objects of this format. Without
+/// findings, the packs hold all that the tips need. The memory is about 40 bytes per object.
 ///
 /// # Errors
-/// When a pack cannot be opened or the time is over. What is missing or broken is a finding.
+/// When a pack cannot be opened or the deadline passes. Missing and broken objects are findings.
 pub fn reach_from(
     idx_files: &[PathBuf],
     format: ObjectFormat,
@@ -56,8 +57,8 @@ pub fn reach_from(
     Ok(finish(fsck.report, idx_files, ids))
 }
 
-/// The same, but what is `known` is taken for whole: only what is reached beyond it is looked for, and counted. What is
-/// not reached is not.
+/// Like [`reach_from`], but objects in `known` count as complete: only objects reached beyond them
+/// are read and counted. Unreachable objects are not counted.
 ///
 /// # Errors
 /// As [`reach_from`].

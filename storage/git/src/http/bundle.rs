@@ -14,19 +14,19 @@ const FOLDER: &str = "/bundles/";
 const EXTENSION: &str = ".bundle";
 const CONTENT_TYPE: &str = "application/x-git-bundle";
 
-/// The bundle's address, as seen from that of its repository.
+/// The address of a bundle, relative to that of its repository.
 pub fn bundle_uri(id: BundleId) -> String {
     format!("{}{id}{EXTENSION}", FOLDER.trim_start_matches('/'))
 }
 
-/// The repository and the bundle that a path names; none when it is no bundle's.
+/// The repository and the bundle of a path; `None` when it is no path of a bundle.
 pub fn bundle_path(path: &str) -> Option<(&str, BundleId)> {
     let (repo, name) = path.rsplit_once(FOLDER)?;
     let id = name.strip_suffix(EXTENSION)?.parse().ok()?;
     Some((repo, id))
 }
 
-/// What of a bundle a client asks for.
+/// The part of a bundle that a client requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum ByteRange {
     /// All of it.
@@ -36,13 +36,13 @@ pub enum ByteRange {
     From(u64),
     /// From the first byte to the second one, both included.
     Between(u64, u64),
-    /// So many at its end.
+    /// This many bytes at its end.
     Last(u64),
 }
 
 impl ByteRange {
-    /// What the headers of a request ask for. More than one range, and one that is not understood, mean the whole; so does
-    /// one of another bundle (`If-Range`).
+    /// Parses the headers of a request. Several ranges mean the whole bundle, and so does an
+    /// invalid one. A range of another bundle (`If-Range`) means the whole bundle too.
     pub(super) fn parse(headers: &HeaderMap, etag: &str) -> Self {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or(""));
         let Some(range) = text(&header::RANGE) else {
@@ -61,7 +61,7 @@ impl ByteRange {
         }
         let number = |text: &str| -> Option<u64> {
             let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-            // A number that no bundle is as long as.
+            // A longer number exceeds the length of every bundle.
             is_number.then(|| text.parse().unwrap_or(u64::MAX))
         };
         match range.trim().split_once('-')? {
@@ -74,7 +74,7 @@ impl ByteRange {
         }
     }
 
-    /// Which bytes those are of so many; none when there are none of them.
+    /// The requested bytes of a bundle of `bytes` bytes; `None` when there are none.
     pub fn of(self, bytes: u64) -> Option<Range<u64>> {
         let range = match self {
             Self::Whole => return Some(0..bytes),
@@ -89,9 +89,9 @@ impl ByteRange {
 /// A bundle, or a part of it.
 #[derive(Debug)]
 pub struct BundleAnswer {
-    /// How long all of it is.
+    /// The length of the whole bundle.
     pub bytes: u64,
-    /// Those bytes of it that were asked for; empty when there are none of them.
+    /// The requested bytes; empty when there are none.
     pub body: Body,
 }
 
@@ -99,7 +99,7 @@ pub(super) fn etag(id: BundleId) -> String {
     format!("\"{id}\"")
 }
 
-/// What a client gets that asked for `range`.
+/// The response to a request for `range`.
 pub(super) fn answer(id: BundleId, range: ByteRange, answer: BundleAnswer) -> Response {
     let BundleAnswer { bytes, body } = answer;
     let (status, content_range, length) = match (range, range.of(bytes)) {
@@ -122,7 +122,7 @@ pub(super) fn answer(id: BundleId, range: ByteRange, answer: BundleAnswer) -> Re
     let mut response = Response::new(body);
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    // Who may read it is asked each time.
+    // Access is checked at every request.
     no_cache(headers);
     set(headers, header::CONTENT_TYPE, CONTENT_TYPE);
     set(headers, header::ETAG, &etag(id));

@@ -1,7 +1,10 @@
-//! What a node holds in memory for its clients: bodies of requests until they are answered, listings until they are sent.
+//! The memory budget of a node for its clients: bodies of requests until they are answered,
+//! listings until they are sent.
 //!
-//! One budget for all, and a share of it for those without a token. Who gets none within a few seconds is told to come
-//! again: a flood of requests costs a bounded amount of memory, however small each of them is on the wire.
+//! There is one budget for all requests, and a share of it for requests without a token. A request
+//! without a token is refused at once if the budget is exhausted; others wait a few seconds before
+//! they are refused. A flood of requests costs bounded memory, however small each of them is on the
+//! wire.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -18,9 +21,9 @@ use http_body::{Frame, SizeHint};
 
 use crate::http::ServiceError;
 
-/// What is counted at once.
+/// The unit of accounting.
 const BLOCK_BYTES: usize = 4096;
-/// When to come again, seconds.
+/// The retry interval in refusals, in seconds.
 const RETRY_AFTER_S: u32 = 5;
 
 /// The budget of a node; clones share it.
@@ -36,7 +39,7 @@ impl Default for ClientMemory {
     }
 }
 
-/// There is too little left.
+/// The budget is exhausted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("this node holds as much for its clients as it may: try again")]
 pub struct NoMemory;
@@ -52,7 +55,7 @@ impl From<NoMemory> for ServiceError {
 }
 
 impl ClientMemory {
-    /// A budget of `all` bytes, of which those without a token may have `anonymous`.
+    /// A budget of `all` bytes, with at most `anonymous` of them for requests without a token.
     pub fn new(all: usize, anonymous: usize) -> Self {
         let blocks = |bytes: usize| Arc::new(Semaphore::new(bytes / BLOCK_BYTES));
         Self {
@@ -61,7 +64,7 @@ impl ClientMemory {
         }
     }
 
-    /// What is held for one request: nothing, yet. `is_known` where it came with a token.
+    /// An empty share of the budget for one request. `is_known` is true for a request with a token.
     pub fn share(&self, is_known: bool) -> MemoryShare {
         MemoryShare {
             memory: self.clone(),
@@ -72,7 +75,7 @@ impl ClientMemory {
     }
 }
 
-/// What is held for one request. Given back when it is dropped.
+/// The memory held for one request, released on drop.
 #[derive(Debug)]
 pub struct MemoryShare {
     memory: ClientMemory,
@@ -82,11 +85,12 @@ pub struct MemoryShare {
 }
 
 impl MemoryShare {
-    /// Holds `bytes` in all, where it was less. Who has a token waits up to [`limits::CLIENT_BYTES_WAIT_MS`] for others to give
-    /// some back; those without one do not, so that a large one of them does not hold up the small ones.
+    /// Raises the held memory to `bytes` in total. A request with a token waits up to
+    /// [`limits::CLIENT_BYTES_WAIT_MS`] for released memory. A request without one does not wait: a
+    /// large one must not delay small ones.
     ///
     /// # Errors
-    /// When that was in vain; what was held is held.
+    /// When there is not enough memory; memory held before stays held.
     pub async fn hold(&mut self, bytes: usize) -> Result<(), NoMemory> {
         let more = bytes.div_ceil(BLOCK_BYTES).saturating_sub(self.blocks);
         if more == 0 {
@@ -112,7 +116,7 @@ impl MemoryShare {
         Ok(())
     }
 
-    /// One permit for each budget.
+    /// Merges permits, so that there is one for each budget.
     fn keep(&mut self, permit: OwnedSemaphorePermit) {
         let same = self
             .permits
@@ -125,7 +129,7 @@ impl MemoryShare {
     }
 }
 
-/// Bytes that are held for a client, as one value that gives them back.
+/// The bytes of a client and the memory held for them.
 #[derive(Debug)]
 struct Owned {
     bytes: Vec<u8>,
@@ -138,12 +142,12 @@ impl AsRef<[u8]> for Owned {
     }
 }
 
-/// `bytes`, for which `held` is held until the last clone of them is gone.
+/// `bytes`, with `held` until the last clone of them is dropped.
 pub(super) fn owned(bytes: Vec<u8>, held: MemoryShare) -> Bytes {
     Bytes::from_owner(Owned { bytes, _held: held })
 }
 
-/// A body in pieces that are there, for which memory is held until the last of them was given away.
+/// A body of pieces in memory, with the memory held for it until it is dropped.
 pub(super) struct Held {
     pieces: std::collections::VecDeque<Bytes>,
     _held: MemoryShare,

@@ -1,5 +1,5 @@
-//! Places for requests of those who do not say who they are: so many in all, of one address, and of one connection. None
-//! of them can take all places for itself.
+//! Permits for anonymous requests, limited in total, for each address, and for each connection: no
+//! client can hold all permits.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -13,19 +13,19 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 
-/// Where a request comes from. Put into its extensions by whoever listens.
+/// The origin of a request. The listener puts it into the request's extensions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Peer {
-    /// The client's address; of IPv6 its network of 64 bits.
+    /// The client's address; for IPv6 its network of 64 bits.
     pub address: IpAddr,
-    /// The connection: a number that no other one of this process has.
+    /// The connection: a number unique in this process.
     pub connection: u64,
 }
 
-/// How many places there are.
+/// Limits on permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlaceBounds {
-    /// In all.
+    /// In total.
     pub in_all: usize,
     /// For one address.
     pub per_address: usize,
@@ -33,7 +33,7 @@ pub struct PlaceBounds {
     pub per_connection: usize,
 }
 
-/// Places for requests; clones share them.
+/// Permits for requests; clones share them.
 #[derive(Debug, Clone)]
 pub struct Places {
     shared: Arc<Shared>,
@@ -49,14 +49,14 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Taken {
     in_all: usize,
-    /// How many wait for a place.
+    /// The number of requests that wait for a permit.
     waiting: usize,
     by_address: HashMap<IpAddr, usize>,
     by_connection: HashMap<u64, usize>,
 }
 
 impl Places {
-    /// Places within `bounds`.
+    /// Permits within `bounds`.
     pub fn new(bounds: PlaceBounds) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -67,7 +67,7 @@ impl Places {
         }
     }
 
-    /// A place, if there is one now. Where it is not known who asks, only the bound on all places holds.
+    /// A permit, if one is free now. For an unknown peer only the total limit applies.
     pub fn try_enter(&self, peer: Option<Peer>) -> Option<TakenPlace> {
         let bounds = &self.shared.bounds;
         let mut taken = self.shared.lock();
@@ -93,7 +93,8 @@ impl Places {
         })
     }
 
-    /// A place, if there is one within so much time. As many as there are places may wait for one; who comes then has none.
+    /// A permit, if one is free within this time. The number of waiting requests is limited to the
+    /// total number of permits; further requests get none.
     pub async fn enter(&self, peer: Option<Peer>, within: Duration) -> Option<TakenPlace> {
         if let Some(place) = self.try_enter(peer) {
             return Some(place);
@@ -101,7 +102,7 @@ impl Places {
         let _waits = self.wait_in_line()?;
         let waiting = async {
             loop {
-                // Registered first: a place that comes free in between is not missed.
+                // Registered first: a permit released meanwhile is not missed.
                 let freed = self.shared.freed.notified();
                 tokio::pin!(freed);
                 freed.as_mut().enable();
@@ -127,7 +128,7 @@ impl Places {
     }
 }
 
-/// One of those that wait for a place.
+/// A request that waits for a permit.
 struct Waiting(Arc<Shared>);
 
 impl Drop for Waiting {
@@ -143,7 +144,7 @@ impl Shared {
     }
 }
 
-/// A place, until it is dropped.
+/// A permit, released on drop.
 #[derive(Debug)]
 pub struct TakenPlace {
     shared: Arc<Shared>,
@@ -163,7 +164,7 @@ impl Drop for TakenPlace {
     }
 }
 
-/// `body`, with what is `held` for it until its last byte was given away.
+/// Wraps `body` so that `held` is dropped with it, after its last byte.
 pub fn until_sent<T: Send + Unpin + 'static>(body: Body, held: T) -> Body {
     Body::new(UntilSent { body, _held: held })
 }
@@ -219,7 +220,7 @@ mod tests {
         })
     }
 
-    /// One connection took all places of those without a token.
+    /// One connection once held all permits for requests without a token.
     #[test]
     fn no_connection_and_no_address_takes_all_places() {
         let places = Places::new(BOUNDS);

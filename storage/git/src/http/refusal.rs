@@ -1,8 +1,8 @@
-//! A push that was not done, in words that git shows.
+//! The response to a refused push, in a form that git shows.
 //!
-//! git prints nothing of an answer to a push whose status is an error, and then "Everything up-to-date". It prints the
-//! reasons of a report, and what comes in the third side-band. So a refusal is a report like any other; a push whose
-//! outcome is not known has no report: its answer breaks off behind the words.
+//! Git shows nothing of a response to a push with an error status, and then prints "Everything
+//! up-to-date". It shows the reasons in a report, and sideband 3. So a refusal is a report like any
+//! other. A push with an unknown outcome has no report: its response breaks off after the message.
 
 use std::io::{self, BufRead};
 
@@ -11,29 +11,29 @@ use henge_types::ErrorCode;
 use crate::http::ServiceError;
 use crate::pkt::{self, Band, Packet};
 
-/// Refs that are each told the reason: with more of them the reason stands in front, once.
+/// The maximum number of refs with a reason each: with more refs the reason stands in front, once.
 const REASONS_MAX: usize = 20;
-/// Refs that are named in the answer.
+/// The maximum number of refs in the response.
 const NAMES_MAX: usize = 100_000;
-/// Bytes of the names in the answer: a line of the protocol holds 64 KiB, and a push has 2 GiB of them.
+/// The maximum bytes of names in the response: a pkt-line holds 64 KiB, and a push 2 GiB of them.
 const NAMES_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Bytes that are read of a push: what its names, shallow lines and ids have at most.
+/// The maximum bytes read of a push: enough for its names, shallow lines and ids.
 const HEAD_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// Bytes of the length that a line begins with.
+/// The length of the length prefix of a pkt-line.
 const LENGTH_BYTES: usize = 4;
-/// Bytes of a reason: a line of the protocol holds it with a name.
+/// The maximum bytes of a reason: it shares a pkt-line with a name.
 const REASON_BYTES_MAX: usize = 1000;
 
-/// How much of a push is there to be answered.
+/// The available extent of a push.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Extent {
-    /// All that the client sent.
+    /// Everything that the client sent.
     Whole,
-    /// What was kept of it: its commands may be cut off.
+    /// The beginning that was kept: the commands may be truncated.
     Beginning,
 }
 
-/// What was asked, as far as an answer needs it.
+/// The parts of a request that the response depends on.
 #[derive(Debug, Default)]
 struct Asked {
     names: Vec<Vec<u8>>,
@@ -42,8 +42,9 @@ struct Asked {
 }
 
 impl Asked {
-    /// Reads the head of a push, within bounds; `None` for what is none, was sent without the end of its commands, or has
-    /// no command within the bounds.
+    /// Reads the head of a push, within limits. `None` for data that is no push, and for a push
+    /// without a command within the limits. Also `None` for a whole push without the end of its
+    /// commands.
     fn read(input: &mut dyn BufRead, extent: Extent) -> io::Result<Option<Self>> {
         let mut asked = Self::default();
         let mut buffer = Vec::new();
@@ -66,7 +67,7 @@ impl Asked {
                 return Ok(None);
             };
             bytes += line.len() + LENGTH_BYTES;
-            // A shallow clone says first where its history ends.
+            // A shallow clone sends its shallow boundary first.
             if line.starts_with(b"shallow ") {
                 continue;
             }
@@ -80,7 +81,7 @@ impl Asked {
                 }
                 is_first = false;
             }
-            // The commands of a signed push stand in its certificate, a line each.
+            // The commands of a signed push are lines of its certificate.
             if let Some(name) = name_of(command) {
                 names_bytes += name.len();
                 if asked.names.len() == NAMES_MAX || names_bytes > NAMES_BYTES_MAX {
@@ -100,7 +101,8 @@ fn name_of(command: &[u8]) -> Option<&[u8]> {
     (is_id(old) && is_id(new) && name.starts_with(b"refs/")).then_some(name)
 }
 
-/// Whether an error may be told in an answer: not what is asked before a push is looked at, and not what no git sends.
+/// Whether a report may carry an error. It must not carry errors from before the push is examined,
+/// nor errors of requests that git never sends.
 pub(super) fn may_be_told(error: &ServiceError, extent: Extent) -> bool {
     match error.code {
         ErrorCode::Unauthenticated | ErrorCode::NotFound => false,
@@ -115,9 +117,9 @@ pub(super) fn may_be_told(error: &ServiceError, extent: Extent) -> bool {
     }
 }
 
-/// The answer to a push that failed with `error`, whose request begins with `input`; `None` where its status has to say
-/// it: to a client that takes no report, for what is asked before a push is looked at, and for what no git sends.
-/// Blocking: it reads up to some tens of megabytes.
+/// The response to a push that failed with `error`, whose request begins with `input`. `None` where
+/// the HTTP status has to carry the error: for a client without a report, and where a report may
+/// not carry it ([`may_be_told`]). Blocking: it reads up to some tens of megabytes.
 pub(super) fn answer(
     input: &mut dyn BufRead,
     extent: Extent,
@@ -136,7 +138,7 @@ pub(super) fn answer(
     written.ok()?.then_some(output)
 }
 
-/// It may have been done: nothing is said of any ref.
+/// The push may have been done: the response reports no ref.
 fn in_doubt(asked: &Asked, message: &str, output: &mut Vec<u8>) -> io::Result<bool> {
     if !asked.side_band {
         return Ok(false);
@@ -213,8 +215,8 @@ mod tests {
 
     const WORDS: &str = "\0report-status-v2 side-band-64k object-format=sha1 agent=x";
 
-    /// A name of a command has up to 64 KiB, and a push has millions of them: 2 MB of gzip had a node hold several GiB for
-    /// the answer that refused it.
+    /// A name of a command has up to 64 KiB, and a push has millions of them: 2 MB of gzip once
+    /// made a node hold several GiB for the response that refused it.
     #[test]
     fn very_long_names_are_not_all_told() {
         let full = ServiceError::new(ErrorCode::Forbidden, "no".to_owned());
@@ -230,7 +232,7 @@ mod tests {
         assert!(told.len() < 2 * NAMES_BYTES_MAX, "{}", told.len());
     }
 
-    /// Repeats some bytes without an end, and counts those that are taken.
+    /// Repeats some bytes endlessly, and counts the bytes taken.
     struct Endless {
         lines: Vec<u8>,
         at: usize,
@@ -270,14 +272,16 @@ mod tests {
         }
     }
 
-    /// A gzip of 2 MB that is 2 GiB of such lines was read to its end for the answer that refused it.
+    /// A gzip of 2 MB with 2 GiB of such lines was once read to its end for the response that
+    /// refused it.
     #[test]
     fn a_head_without_an_end_is_not_read_on() {
         let full = ServiceError::new(ErrorCode::Forbidden, "no".to_owned());
         let shallow = format!("shallow {}", "2".repeat(40));
         let long = "x".repeat(60_000);
         for extent in [Extent::Whole, Extent::Beginning] {
-            // Many more shallow lines than are taken are read past: git is to be told in a report. So is what is no command.
+            // Shallow lines over the limit are skipped, because git needs a report. So are lines
+            // that are no command.
             for line in [shallow.as_bytes(), &[b'x'; 500][..], long.as_bytes()] {
                 let mut endless = Endless::of(line);
                 assert_eq!(answer(&mut endless, extent, &full), None);
@@ -285,7 +289,7 @@ mod tests {
                 assert!(endless.taken <= most, "{extent:?}: {}", endless.taken);
             }
         }
-        // What stands in front of them is answered.
+        // Commands in front of them are answered.
         let mut command = Vec::new();
         let text = format!("{0} {0} refs/heads/x{WORDS}\n", "1".repeat(40));
         pkt::write(&mut command, text.as_bytes()).unwrap();
@@ -307,13 +311,13 @@ mod tests {
         }
         let told = text(&full, &request("\0report-status", 1)).unwrap();
         assert!(told.starts_with("001cunpack the disk is full\n"), "{told}");
-        // Very many refs are not told the same thing each.
+        // With very many refs the reason is not repeated for each.
         let told = text(&full, &request("\0report-status", 11_000)).unwrap();
         assert_eq!(told.matches("the disk is full").count(), 1);
         assert_eq!(told.matches("ng refs/heads/b").count(), 11_000);
     }
 
-    /// The lines of a shallow clone stand in front of its commands: no refusal reached its git.
+    /// The lines of a shallow clone precede its commands: its git once received no refusal.
     #[test]
     fn a_shallow_clone_is_told_as_well() {
         let full = ServiceError::new(ErrorCode::Unavailable, "the disk is full".to_owned());
@@ -331,7 +335,7 @@ mod tests {
         );
     }
 
-    /// A name and the reason have to share a line.
+    /// A name and the reason have to share a pkt-line.
     #[test]
     fn the_longest_name_of_a_line_is_answered() {
         let limit = ServiceError::new(ErrorCode::Forbidden, "r".repeat(REASON_BYTES_MAX));

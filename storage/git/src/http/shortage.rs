@@ -1,4 +1,5 @@
-//! Requests that are refused because others have all that there is: counted, and told to the operator with their address.
+//! Refusals for lack of a shared resource: counted, and logged for the operator with the client's
+//! address.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,10 +10,10 @@ use henge_runtime::{Clock, LogLimit};
 use crate::http::Peer;
 use crate::metrics::{self, Shortage};
 
-/// Log lines, in a minute.
+/// The maximum number of log lines in a minute.
 const LINES_PER_MINUTE: u32 = 10;
 
-/// Refusals of one router; clones share them.
+/// The log of one router's refusals; clones share it.
 #[derive(Debug, Clone)]
 pub(super) struct ShortageLog {
     clock: Arc<dyn Clock>,
@@ -27,11 +28,11 @@ impl ShortageLog {
         }
     }
 
-    /// Counts one, and writes a line if there were few of late.
+    /// Counts a refusal, and writes a log line within the limit.
     pub(super) fn refused(&self, shortage: Shortage, peer: Option<Peer>) {
         metrics::request_refused(shortage);
         if let Some(held_back) = self.lines.admit(self.clock.instant()) {
-            // Where there is no listener, nobody is known.
+            // Without a listener the address is unknown.
             let address = peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address);
             tracing::warn!(
                 %address,

@@ -1,4 +1,5 @@
-//! The body of a request, inflated and bounded: in memory while it is small, then in a temporary file.
+//! The body of a request, inflated and bounded: in memory while it is small, then in a temporary
+//! file.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::Path;
@@ -15,57 +16,58 @@ use tokio::io::AsyncWriteExt;
 use crate::http::ServiceError;
 use crate::http::memory::{self, MemoryShare, NoMemory};
 
-/// Bodies up to this stay in memory.
+/// The maximum size of a push's body in memory.
 const MEMORY_BYTES_MAX: usize = 256 * 1024;
-/// Free space is looked at whenever so many bytes more were taken.
+/// The interval in bytes at which free disk space is checked.
 const ROOM_STEP_BYTES: u64 = 8 * 1024 * 1024;
-/// Compressed bytes inflated at once: they become at most about a thousand times as many, for which no memory is held yet.
+/// Compressed bytes inflated at once: they grow at most about a thousandfold, before memory is held
+/// for the result.
 const INFLATE_STEP_BYTES: usize = 256;
 
-/// Why a body was not taken.
+/// Reasons not to accept a body.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
-    /// It is larger than allowed, after inflating.
+    /// The body is over the limit of bytes after inflating.
     #[error(
         "the request is larger than {max} bytes, the most this server accepts: push in smaller steps, older commits first (git push REMOTE COMMIT:BRANCH)"
     )]
     TooLarge {
-        /// What is allowed.
+        /// The limit in bytes.
         max: u64,
     },
-    /// The disk has no room for it.
+    /// The disk has no space for the body.
     #[error(
         "the disk of this server has no room for the push ({room} bytes may be taken now): push to another node, or ask the operator to free disk space"
     )]
     NoRoom {
-        /// Bytes that might be taken when it was looked at last.
+        /// Bytes available at the last check.
         room: u64,
     },
-    /// An encoding that is not known.
+    /// An unsupported encoding.
     #[error("content encoding {encoding:?} is not supported: use gzip or none")]
     Encoding {
-        /// What the client used.
+        /// The encoding of the request.
         encoding: String,
     },
-    /// It cannot be inflated.
+    /// The body is not valid gzip.
     #[error("the request body is not valid gzip: {0}")]
     Gzip(#[source] io::Error),
-    /// The client went away.
+    /// The connection broke.
     #[error("the request body broke off: {0}")]
     Body(#[source] axum::Error),
-    /// It stood still, or took too long.
+    /// The body stalled, or took too long.
     #[error("the request body did not arrive in time: nothing was done")]
     Late,
     /// The disk failed.
     #[error("the request could not be spooled: {0}")]
     Io(#[source] io::Error),
-    /// The node holds too much already.
+    /// The memory budget for clients is exhausted.
     #[error(transparent)]
     Memory(#[from] NoMemory),
 }
 
 impl SpoolError {
-    /// What a failed write to the spool is.
+    /// The reason for a failed write to the spool.
     fn writing(error: io::Error) -> Self {
         let is_full = matches!(
             error.kind(),
@@ -78,7 +80,7 @@ impl SpoolError {
         }
     }
 
-    /// Whether the client goes on sending and can be answered all the same.
+    /// Whether the client continues to send, and can get a response afterwards.
     const fn leaves_the_client_sending(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::NoRoom { .. } | Self::Io(_) => true,
@@ -91,15 +93,15 @@ impl SpoolError {
     }
 }
 
-/// Where the body of a push lies until it is answered.
+/// The place for the body of a push until the response.
 pub(super) struct SpoolDir<'a> {
     /// An existing directory.
     pub(super) path: &'a Path,
-    /// Bytes that may still be taken there, asked again and again.
+    /// Bytes available there, checked repeatedly.
     pub(super) room: &'a (dyn Fn() -> io::Result<u64> + Sync),
 }
 
-/// A push that was not taken, and its beginning.
+/// A push that was not accepted, and its beginning.
 pub(super) struct NotSpooled {
     pub(super) error: SpoolError,
     pub(super) begun: Option<Spool>,
@@ -120,7 +122,7 @@ impl From<SpoolError> for ServiceError {
     }
 }
 
-/// How a body is encoded.
+/// The encoding of a body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Encoding {
     Plain,
@@ -142,7 +144,7 @@ impl Encoding {
     }
 }
 
-/// A whole request body. A file behind it is removed when this is dropped.
+/// A complete request body. Its file is removed on drop.
 #[derive(Debug)]
 pub struct Spool {
     content: Content,
@@ -156,7 +158,7 @@ enum Content {
 }
 
 impl Spool {
-    /// A body that is in memory.
+    /// A body in memory.
     pub fn from_bytes(bytes: Bytes) -> Self {
         Self {
             bytes: bytes.len() as u64,
@@ -164,22 +166,22 @@ impl Spool {
         }
     }
 
-    /// A body that lies in a file, all of it, which goes with this value.
+    /// A complete body in a file, which is removed with this value.
     ///
     /// # Errors
-    /// When the file cannot be looked at.
+    /// When the file's length cannot be read.
     pub fn from_file(path: tempfile::TempPath) -> io::Result<Self> {
         let bytes = std::fs::metadata(&path)?.len();
         let content = Content::File(path);
         Ok(Self { content, bytes })
     }
 
-    /// How long it is.
+    /// The length in bytes.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Reads it from its start. May be called again.
+    /// A reader from the start. It may be called again.
     ///
     /// # Errors
     /// When the file cannot be opened.
@@ -193,7 +195,7 @@ impl Spool {
         }
     }
 
-    /// Takes a body of at most `bytes_max` bytes (inflated) into memory, for which `held` is held.
+    /// Receives a body of at most `bytes_max` bytes (inflated) in memory, counted in `held`.
     pub(super) async fn receive(
         body: Body,
         encoding: Encoding,
@@ -214,10 +216,11 @@ impl Spool {
         })
     }
 
-    /// Takes the body of a push, of at most `bytes_max` bytes (inflated); what is large goes into `directory`.
+    /// Receives the body of a push, of at most `bytes_max` bytes (inflated). A large one goes into
+    /// a file in `directory`.
     ///
-    /// A client listens only after it has sent everything. So what is too large is read to its end, up to
-    /// [`limits::REFUSED_PUSH_BYTES_MAX`], before it is refused.
+    /// A client reads the response only after it has sent everything. So a body that is too large
+    /// is read to its end, up to [`limits::REFUSED_PUSH_BYTES_MAX`], before it is refused.
     pub(super) async fn receive_push(
         body: Body,
         encoding: Encoding,
@@ -257,7 +260,7 @@ impl Spool {
     }
 }
 
-/// Reads a body into `sink`; what is left of it, and how that went.
+/// Reads a body into `sink`. Returns the rest of the body, and the result.
 async fn take(
     mut body: Body,
     encoding: Encoding,
@@ -280,7 +283,7 @@ async fn take_from(
     let too_large = || SpoolError::TooLarge { max: bytes_max };
     let mut left = deflated_max(bytes_max);
     while let Some(data) = next(body).await? {
-        // What inflates to nothing has no end either.
+        // Input that inflates to nothing is counted too: it could be endless.
         left = left.checked_sub(data.len() as u64).ok_or_else(too_large)?;
         let Some(decoder) = &mut gzip else {
             sink.take(&data).await?;
@@ -299,7 +302,7 @@ async fn take_from(
     Ok(())
 }
 
-/// The next bytes of a body; none at its end.
+/// The next bytes of a body; `None` at its end.
 async fn next(body: &mut Body) -> Result<Option<Bytes>, SpoolError> {
     let rest = Duration::from_millis(limits::CLIENT_REST_MS_MAX);
     loop {
@@ -313,7 +316,7 @@ async fn next(body: &mut Body) -> Result<Option<Bytes>, SpoolError> {
     }
 }
 
-/// Reads on to the end of a body that is not wanted, within the bound.
+/// Reads and discards the rest of a body, up to the limit.
 async fn drain(mut body: Body) {
     let mut left = limits::REFUSED_PUSH_BYTES_MAX;
     while let Ok(Some(data)) = next(&mut body).await {
@@ -324,12 +327,12 @@ async fn drain(mut body: Body) {
     }
 }
 
-/// What `bytes` have at most when they are compressed.
+/// The maximum compressed size of `bytes` bytes.
 const fn deflated_max(bytes: u64) -> u64 {
     bytes.saturating_add(bytes / 1024).saturating_add(1024)
 }
 
-/// Makes the file of a body in a directory.
+/// Creates the file for a body in a directory.
 type Create<'a> = dyn Fn(&Path) -> io::Result<(std::fs::File, tempfile::TempPath)> + Sync + 'a;
 
 fn create(directory: &Path) -> io::Result<(std::fs::File, tempfile::TempPath)> {
@@ -342,15 +345,15 @@ fn create(directory: &Path) -> io::Result<(std::fs::File, tempfile::TempPath)> {
 struct Sink<'a> {
     create: &'a Create<'a>,
     memory: Vec<u8>,
-    /// For what is in memory.
+    /// The memory held for the bytes in memory.
     held: Option<MemoryShare>,
     file: Option<(tokio::fs::File, tempfile::TempPath)>,
     directory: Option<SpoolDir<'a>>,
     bytes: u64,
     bytes_max: u64,
-    /// Bytes that were announced; 0 where they were not.
+    /// The announced length in bytes; 0 if unknown.
     announced: u64,
-    /// Bytes in all at which free space is looked at again.
+    /// The total of bytes at which free space is checked next.
     look_at: u64,
 }
 
@@ -369,7 +372,7 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Refuses what the disk has no room for.
+    /// Refuses a body that the disk has no space for.
     fn make_room(&self, bytes: u64) -> Result<(), SpoolError> {
         let Some(directory) = &self.directory else {
             return Ok(());
@@ -384,7 +387,7 @@ impl<'a> Sink<'a> {
     async fn take(&mut self, data: &[u8]) -> Result<(), SpoolError> {
         self.bytes += data.len() as u64;
         if self.file.is_none() && self.directory.is_some() {
-            // Also of a push that is refused right here: its beginning says how it is answered.
+            // Also for a push that is refused below: its beginning determines the response.
             self.memory.extend_from_slice(data);
         }
         if self.bytes > self.bytes_max {
@@ -408,9 +411,10 @@ impl<'a> Sink<'a> {
                 file.write_all(&self.memory)
                     .await
                     .map_err(SpoolError::writing)?;
-                // A write is reported by the next one: whether this one failed, only a flush tells.
+                // The error of a write is returned by the next one: only a flush shows whether this
+                // write failed.
                 file.flush().await.map_err(SpoolError::writing)?;
-                // Only then: the beginning of a push that cannot be written is answered from memory.
+                // Only then: if the file cannot be written, the response is made from memory.
                 self.memory = Vec::new();
                 self.file = Some((file, path));
                 Ok(())
@@ -419,11 +423,11 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Keeps bytes in memory, once there may be so many.
+    /// Appends bytes in memory, after the budget allows them.
     async fn keep(&mut self, data: &[u8]) -> Result<(), SpoolError> {
         let bytes = self.memory.len().saturating_add(data.len());
         if bytes > self.memory.capacity() {
-            // As much as it grows by: it doubles.
+            // The capacity after the growth, which doubles it.
             let capacity = bytes.max(self.memory.capacity().saturating_mul(2));
             if let Some(held) = &mut self.held {
                 held.hold(capacity).await?;
@@ -434,7 +438,7 @@ impl<'a> Sink<'a> {
         Ok(())
     }
 
-    /// All that was taken; where its last bytes could not be written, what lies in front of them.
+    /// The complete body. If its last bytes could not be written, the part before them.
     async fn finish(self) -> Result<Spool, NotSpooled> {
         let (content, flushed) = match self.file {
             None => (Content::Memory(self.memory.into()), Ok(())),

@@ -1,4 +1,4 @@
-//! Bodies that a blocking job writes while the client reads.
+//! Response bodies that a blocking job writes while the client reads.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -15,13 +15,13 @@ use tokio::sync::mpsc::error::TrySendError;
 use crate::output::{Compared, Output, PackPart};
 use crate::protocol::Stop;
 
-/// Batches on their way: a slow client stops the job behind this many.
+/// The maximum number of batches in flight: a slow client blocks the job after this many.
 const BATCHES_MAX: usize = 3;
 /// Bytes in a full batch.
 const BATCH_BYTES: usize = 256 * 1024;
-/// Bytes of one's own that are gathered before they become a piece of a batch.
+/// The maximum of written bytes in one piece of a batch.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// How often a job that waits for a slow client looks at its deadline.
+/// The interval at which a job that waits for a slow client checks its deadline.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 enum Item {
@@ -30,11 +30,11 @@ enum Item {
     End,
 }
 
-/// Runs `job` on the blocking pool of `scope`; what it writes becomes the body, with back-pressure.
+/// Runs `job` on the blocking pool of `scope`. Its output becomes the body, with back-pressure.
 ///
-/// When the client goes away, `stop` is set and the job's next write fails. It fails as well when `stop` is set while the
-/// client takes nothing. When the job fails or panics, the body breaks off, so that no client takes half an answer for a
-/// whole one.
+/// If the client disconnects, `stop` is set, and the next write of the job fails. If `stop` is set
+/// while the client reads nothing, the write fails as well. If the job fails or panics, the body
+/// ends with an error, so that no client takes a partial response for a complete one.
 pub fn stream_blocking<F>(scope: &Scope, stop: &Stop, job: F) -> Body
 where
     F: FnOnce(&mut dyn Output) -> io::Result<()> + Send + 'static,
@@ -62,7 +62,7 @@ where
                 Some(Item::Data(pieces)) => reader.pieces = pieces.into_iter(),
                 Some(Item::End) => return Ok(None),
                 None => {
-                    // Keeps the guard in this future: the job is over either way.
+                    // Keeps the guard in this future: the job has ended in any case.
                     drop(reader.stop);
                     return Err(io::Error::other("the answer broke off"));
                 }
@@ -86,7 +86,7 @@ where
     };
     let outcome = job(&mut output).and_then(|()| output.send());
     match outcome {
-        // The client may be gone by now: nobody is left to tell.
+        // The client may have disconnected: this error is of no use.
         Ok(()) => drop(output.pass(Item::End)),
         Err(error) => tracing::debug!(%error, "an answer was not finished"),
     }
@@ -110,7 +110,7 @@ struct ChannelWriter {
     sender: mpsc::Sender<Item>,
     runtime: Handle,
     stop: Stop,
-    /// Written, and not yet a piece of the batch.
+    /// Written bytes that are not yet a piece of the batch.
     buffer: BytesMut,
     batch: Vec<Bytes>,
     batch_bytes: usize,
@@ -144,7 +144,8 @@ impl ChannelWriter {
         self.pass(Item::Data(batch))
     }
 
-    /// Waits for the client until the deadline, and no longer: the job holds a place that others wait for.
+    /// Waits for the client at most until the deadline: the job holds a permit that others wait
+    /// for.
     fn pass(&self, item: Item) -> io::Result<()> {
         let gone = || io::Error::new(io::ErrorKind::BrokenPipe, "the client went away");
         let item = match self.sender.try_send(item) {
@@ -190,8 +191,8 @@ impl Write for ChannelWriter {
         Ok(taken)
     }
 
-    /// Waits for nobody: a client that has not taken what was sent before has enough to read, and the job may hold what others
-    /// wait for. What stays behind leaves with what comes next.
+    /// Never blocks: a client that has not read earlier bytes has enough to read, and the job may
+    /// hold a permit that others wait for. Remaining bytes are sent with the next ones.
     fn flush(&mut self) -> io::Result<()> {
         if self.sender.capacity() == 0 && !self.sender.is_closed() {
             return Ok(());
@@ -259,7 +260,8 @@ mod tests {
         assert!(stop.is_set());
     }
 
-    /// A fetch that showed its progress to a client that took nothing kept its turn for as long as the client liked.
+    /// A fetch that sent progress to a client that read nothing once kept its permit without a time
+    /// limit.
     #[tokio::test]
     async fn a_flush_waits_for_no_client() {
         let full = BATCHES_MAX * BATCH_BYTES;
@@ -281,7 +283,8 @@ mod tests {
         assert!(data.ends_with(b"progressprogressprogress"));
     }
 
-    /// Sixty-four clones that were paused kept a node from answering any other fetch for as long as they lay there.
+    /// Sixty-four paused clones once kept a node from answering other fetches, without a time
+    /// limit.
     #[tokio::test]
     async fn a_job_whose_client_takes_nothing_ends_at_its_deadline() {
         let stop = Stop::default();

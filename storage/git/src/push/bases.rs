@@ -1,4 +1,4 @@
-//! What a thin pack is completed from.
+//! Lookup of the delta bases of a thin pack.
 
 use std::cell::RefCell;
 use std::io;
@@ -10,17 +10,17 @@ use crate::protocol::Stop;
 use crate::reach::{Reach, ReachError};
 use crate::store::ObjectStore;
 
-/// Looks up the bases of thin packs and remembers which ones were used.
+/// Looks up the bases of a thin pack and records the ones used.
 ///
-/// Where the store holds what belongs to other repositories, an object that this one's refs do not reach is no base:
-/// whatever comes of the pack must not depend on whether it is there.
+/// The store may hold objects of other repositories. Then an object that is unreachable from this
+/// repository's refs is no base: the result of the push must not depend on its presence.
 pub(super) struct Bases<'a> {
     pub(super) store: &'a ObjectStore,
     stop: &'a Stop,
-    /// Of the repository's refs; none where all that lies in the store is the repository's own.
+    /// Proofs from the repository's refs; `None` where the repository owns the whole store.
     reach: Option<RefCell<Reach<'a>>>,
     used: RefCell<HashSet<Oid>>,
-    /// Why a base could not be proven.
+    /// The error of a proof that failed.
     failure: RefCell<Option<ReachError>>,
 }
 
@@ -35,12 +35,12 @@ impl<'a> Bases<'a> {
         }
     }
 
-    /// Why a base could not be proven, if that was so.
+    /// The error of a proof that failed, if one did.
     pub(super) fn failure(&self) -> Option<ReachError> {
         self.failure.take()
     }
 
-    /// Those that were used.
+    /// The bases that were used.
     pub(super) fn into_used(self) -> HashSet<Oid> {
         self.used.into_inner()
     }

@@ -1,8 +1,10 @@
-//! What resolving the deltas of a pushed pack may cost: time, bytes in all, bytes at once.
+//! Limits on the cost of resolving the deltas of a pushed pack: time, bytes in total, bytes at
+//! once.
 //!
-//! A few hundred bytes can describe terabytes: deltas that copy one base over and over, long chains of them, and
-//! chains that branch, whose bases all have to be kept. Every entry is asked for here before it is inflated
-//! (gitformat-pack(5): a delta begins with the sizes of its base and its result), so nothing is allocated first.
+//! A few hundred bytes can describe terabytes: deltas that copy one base over and over, long chains
+//! of them, and chains that branch, whose bases all have to be kept. Every entry is admitted here
+//! before it is inflated, so the refusal precedes the allocation. The sizes are known: a delta
+//! begins with the sizes of its base and its result (gitformat-pack(5)).
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -19,21 +21,21 @@ use crate::push::oversize::{OversizedObject, oversized};
 
 /// The shortest delta that git reads (`DELTA_SIZE_MIN`); a shorter one makes an empty object.
 const DELTA_BYTES_MIN: u64 = 4;
-/// The two sizes at the head of a delta, at their longest.
+/// The maximum length of the two sizes at the head of a delta.
 const DELTA_HEAD_BYTES: usize = 20;
 
-/// What a delta is made on, as the pack names it.
+/// The base of a delta, as the pack names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Base {
     Offset(u64),
     Id(Oid),
 }
 
-/// A base that more than one delta needs: it is kept until the last of them is resolved.
+/// A base of more than one delta: it is kept until the last of them is resolved.
 struct Shared {
-    /// Its bytes, once the first of the deltas was seen.
+    /// Its size, known from the first of the deltas on.
     bytes: Option<u64>,
-    /// Deltas that still need it.
+    /// Deltas still to be resolved on it.
     left: u32,
 }
 
@@ -46,22 +48,22 @@ pub(super) struct Budget<'a> {
 struct State {
     kind: HashKind,
     inflate: Decompress,
-    /// Bases by offset and by id, once per delta on them, until all entries have been read.
+    /// Bases by offset and by id, once for each delta on them, until all entries are read.
     offsets: Vec<u64>,
     ids: Vec<Oid>,
     shared: BTreeMap<Base, Shared>,
-    /// Bytes of the shared bases that are kept now.
+    /// Bytes of the shared bases in memory now.
     kept: u64,
-    /// Entries so far.
+    /// Number of entries so far.
     objects: u64,
     /// Bytes of all objects so far.
     inflated: u64,
     inflated_max: u64,
-    /// Bytes of all deltas so far.
+    /// Bytes of all deltas so far, inflated.
     deltas: u64,
-    /// Whether a delta names a base of the same pack by its id.
+    /// Whether a delta names a base of the same pack by id.
     has_ref_deltas: bool,
-    /// Why the pack is refused.
+    /// The reason of a refusal.
     refused: Option<IngestError>,
 }
 
@@ -86,7 +88,7 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// Notes an entry that was read: its base, and whether it is too large.
+    /// Records an entry that was read: its base, and whether it is too large.
     pub(super) fn note(&self, entry: &gix_pack::data::input::Entry) {
         let max = self.limits.object_bytes_max;
         let (place, kind) = self.with(|state| {
@@ -109,7 +111,8 @@ impl<'a> Budget<'a> {
         }
     }
 
-    /// The entry behind those that were noted is larger than an object may be, and is not read to its end.
+    /// Refuses the entry after the recorded ones: it exceeds the size of an object and is not read
+    /// to its end.
     pub(super) fn refuse_next_object(&self) {
         let place = self.with(|state| state.objects + 1);
         let object = OversizedObject {
@@ -127,12 +130,13 @@ impl<'a> Budget<'a> {
         });
     }
 
-    /// Whether the pack is refused already: nothing more of it is read.
+    /// Whether the pack is refused already: then reading stops.
     pub(super) fn has_refused(&self) -> bool {
         self.with(|state| state.refused.is_some())
     }
 
-    /// All entries were read, `pack_bytes` of them; what follows resolves them.
+    /// Ends the phase of reading: the pack has `pack_bytes` bytes. Resolving its entries comes
+    /// next.
     pub(super) fn begin(&self, pack_bytes: u64) {
         self.with(|state| {
             state.inflated_max = pack_bytes
@@ -157,7 +161,7 @@ impl<'a> Budget<'a> {
         });
     }
 
-    /// The bytes of an entry for whoever resolves it; nothing once the pack is refused.
+    /// The bytes of an entry to resolve; `None` once the pack is refused.
     pub(super) fn resolve<'r>(&self, range: EntryRange, pack: &'r File) -> Option<&'r [u8]> {
         let start = range.start;
         let bytes = pack.entry_slice(range)?;
@@ -174,13 +178,14 @@ impl<'a> Budget<'a> {
         })
     }
 
-    /// Why the pack was refused, if it was.
+    /// Takes the reason of the refusal, if there was one.
     pub(super) fn refusal(&self) -> Option<IngestError> {
         self.with(|state| state.refused.take())
     }
 
-    /// Whether the pack, of so many objects, may hold a chain that is too long, too large, or a circle. A circle takes
-    /// an object that is there twice, once as a delta that names its base by id: on itself, say.
+    /// Whether a pack of `objects` objects may hold a delta chain that is too long or too large, or
+    /// a cycle. A cycle needs a duplicate object, once as a delta that names its base by id.
+    /// Example: a delta on itself.
     pub(super) fn has_doubtful_chains(&self, objects: u32) -> bool {
         self.with(|state| {
             objects > self.limits.delta_depth_max
@@ -190,7 +195,8 @@ impl<'a> Budget<'a> {
     }
 
     fn with<T>(&self, action: impl FnOnce(&mut State) -> T) -> T {
-        // Numbers only: what a panic left is no worse than what was there.
+        // A poisoned lock is used all the same: the state holds numbers, which a panic leaves
+        // valid.
         action(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
@@ -217,7 +223,7 @@ impl State {
         let sizes = bytes
             .get(entry.header_size()..)
             .and_then(|delta| self.delta_sizes(delta));
-        // What cannot be read is not resolved either: that error says more.
+        // A delta with unreadable sizes cannot be resolved either, and that error says more.
         let Some((base_bytes, result_bytes)) = sizes else {
             return Ok(());
         };
@@ -245,8 +251,9 @@ impl State {
         Ok(())
     }
 
-    /// Counts what is kept for other deltas while this one is resolved: so many bytes. Chains are followed depth first,
-    /// so a shared base is there from its first delta to its last one.
+    /// Counts a delta on `base`, whose size is `bytes`, and returns the bytes kept for other deltas
+    /// meanwhile. Chains are resolved depth first, so a shared base is kept from its first delta to
+    /// its last one.
     fn keep(&mut self, base: Base, bytes: u64) -> u64 {
         let mut own = 0;
         if let Some(shared) = self.shared.get_mut(&base) {
@@ -272,7 +279,7 @@ impl State {
         others
     }
 
-    /// The sizes of base and result that a deflated delta begins with.
+    /// The sizes of base and result at the head of a deflated delta.
     fn delta_sizes(&mut self, deflated: &[u8]) -> Option<(u64, u64)> {
         let mut head = [0; DELTA_HEAD_BYTES];
         self.inflate.reset(true);
@@ -285,7 +292,7 @@ impl State {
     }
 }
 
-/// A size of seven bits a byte, the lowest first, and what is behind it.
+/// Parses a size of seven bits a byte, lowest first. Returns it with the bytes after it.
 fn size(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let mut value = 0_u64;
     for (at, byte) in bytes.iter().enumerate().take(10) {

@@ -1,4 +1,4 @@
-//! Push certificates as they are sent: gitprotocol-pack(5), "Push Certificate".
+//! Push certificates on the wire: gitprotocol-pack(5), "Push Certificate".
 
 use std::io::BufRead;
 
@@ -13,9 +13,9 @@ use crate::push::ReceiveError;
 
 /// The first line of every certificate.
 const VERSION: &str = "certificate version 0.1";
-/// The line behind the last one.
+/// The line after the certificate.
 const END: &[u8] = b"push-cert-end\n";
-/// How signatures begin.
+/// Beginnings of signatures.
 const ARMORS: &[(&[u8], SignatureKind)] = &[
     (b"-----BEGIN PGP SIGNATURE-----", SignatureKind::OpenPgp),
     (b"-----BEGIN PGP MESSAGE-----", SignatureKind::OpenPgp),
@@ -23,31 +23,31 @@ const ARMORS: &[(&[u8], SignatureKind)] = &[
     (b"-----BEGIN SSH SIGNATURE-----", SignatureKind::Ssh),
 ];
 
-/// A certificate as it was sent. Its signature was not looked at.
+/// A certificate as sent. Its signature is not verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Certificate {
     text: Bytes,
-    /// Where the commands begin.
+    /// Offset of the commands.
     commands_at: usize,
-    /// Where the signature begins; the end of the text when there is none.
+    /// Offset of the signature; the end of the text when there is none.
     signature_at: usize,
-    /// What the signature is made with, if there is one.
+    /// The kind of the signature, if there is one.
     pub signature: Option<SignatureKind>,
-    /// Who says to have signed it, and when.
+    /// The claimed identity of the signer, and the claimed time.
     pub pusher: String,
-    /// Where the signer meant to push to.
+    /// The URL that the signer pushes to.
     pub pushee: Option<String>,
-    /// What the server asked to be signed.
+    /// The nonce of the server that was signed.
     pub nonce: Option<String>,
     /// The push options that were signed.
     pub options: Vec<String>,
 }
 
 impl Certificate {
-    /// Reads the lines behind `push-cert`, the last one included.
+    /// Reads the lines after `push-cert`, up to and including the last one.
     ///
     /// # Errors
-    /// When they end early, are more than `bytes_max`, or are no certificate.
+    /// When they end early, exceed `bytes_max`, or are not a certificate.
     pub(crate) fn read(input: &mut dyn BufRead, bytes_max: usize) -> Result<Self, ReceiveError> {
         let mut text = Vec::new();
         let mut buffer = Vec::new();
@@ -101,7 +101,7 @@ impl Certificate {
         Ok(certificate)
     }
 
-    /// Its commands, each as a push without a certificate sends it.
+    /// The commands, each in the syntax of a push without a certificate.
     pub(crate) fn commands(&self) -> impl Iterator<Item = &[u8]> {
         let lines = self.text.get(self.commands_at..self.signature_at);
         let lines = lines.unwrap_or_default();
@@ -110,12 +110,12 @@ impl Certificate {
         lines.split(|byte| *byte == b'\n').filter(move |_| !none)
     }
 
-    /// The whole of it, the signature included.
+    /// The whole text, with the signature.
     pub const fn text(&self) -> &Bytes {
         &self.text
     }
 
-    /// As it is recorded, with what its nonce is worth and the commands that make sense.
+    /// The certificate as recorded, with the status of its nonce and the valid commands.
     pub(crate) fn judged(&self, nonce: NonceStatus, updates: &[RefUpdate]) -> PushCertificate {
         PushCertificate {
             text: self.text.clone(),
@@ -143,7 +143,7 @@ fn certified(update: &RefUpdate) -> CertifiedRef {
     }
 }
 
-/// Where the signature begins: at the last line that begins one, as git has it.
+/// The offset and kind of the signature: it begins at the last line that matches, as in git.
 fn find_signature(text: &[u8]) -> (usize, Option<SignatureKind>) {
     let mut found = (text.len(), None);
     let mut at = 0;
@@ -157,7 +157,7 @@ fn find_signature(text: &[u8]) -> (usize, Option<SignatureKind>) {
     found
 }
 
-/// What the lines of a header with this key say, in their order.
+/// The values of the header lines with this key, in order.
 fn values<'a>(header: &'a [u8], key: &'static str) -> impl Iterator<Item = &'a [u8]> {
     header.split(|byte| *byte == b'\n').filter_map(move |line| {
         let value = line.strip_prefix(key.as_bytes())?;
@@ -169,7 +169,7 @@ fn lossy(text: &[u8]) -> String {
     String::from_utf8_lossy(text).into_owned()
 }
 
-/// For people, and bounded: the text has all of it.
+/// An identity for display, cut to the limit: the text of the certificate has all of it.
 fn ident(text: &[u8]) -> String {
     let mut ident = lossy(text);
     let mut end = ident.len().min(CERTIFICATE_IDENT_BYTES_MAX);
@@ -246,7 +246,7 @@ mod tests {
         }
     }
 
-    /// Of two armors the last one is the signature, so what stands before it is commands.
+    /// Of two armors the last one is the signature: the text before it is commands.
     #[test]
     fn what_is_signed_ends_where_git_says() {
         let read = whole(&format!("{HEAD}\none\n{SSH}{PGP}")).unwrap();
@@ -259,7 +259,7 @@ mod tests {
         for (text, reason) in [
             (String::new(), "no empty line"),
             (format!("{HEAD}one\n{SSH}"), "no empty line"),
-            // The empty line in the armor is none of the header's.
+            // The empty line in the armor does not end the header.
             (format!("{HEAD}one\n{PGP}"), "no empty line"),
             (format!("{HEAD}\n{SSH}"), "no commands"),
             ("pusher x\n\none\n".to_owned(), "version 0.1"),

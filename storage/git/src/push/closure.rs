@@ -1,8 +1,10 @@
-//! The closure of a push: everything its new tips need was pushed or is reachable from the repository's own refs.
+//! The connectivity check of a push: everything that its new tips need was pushed, or is reachable
+//! from the repository's own refs.
 //!
-//! Pushed objects are walked. What they refer to outside the pack has to be proven: commits by a walk from the refs,
-//! trees and files by looking at the same path of the parents first, then through the history. A push of one commit
-//! therefore reads the trees it changed, twice, and nothing else.
+//! Pushed objects are walked. Objects that they refer to outside the pack need a proof. Commits are
+//! proven by a walk from the refs. Trees and files are looked up at the same path of the parents
+//! first, then in the history. A push of one commit therefore reads the trees that it changed, in
+//! the new and the old version, and no others.
 
 mod findings;
 mod objects;
@@ -23,32 +25,32 @@ use crate::rules::ObjectRules;
 use crate::store::{ObjectStore, StoreError};
 use crate::trees::{BASES_BYTES_MAX, BASES_MAX};
 
-/// Bytes that a buffer for trees has between one and the next.
+/// Bytes that a buffer for trees keeps between two trees.
 const BUFFER_BYTES_KEPT: usize = 64 * 1024;
-/// Why a new tip is refused.
+/// Reasons to refuse a new tip.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Unconnected {
-    /// Something it needs is neither pushed nor reachable.
+    /// A necessary object is neither pushed nor reachable.
     #[error("missing necessary objects")]
     Missing { id: Oid },
-    /// A pushed object is not what it should be.
+    /// A pushed object is malformed or of the wrong kind.
     #[error("malformed object {id}")]
     Malformed { id: Oid },
-    /// A tree that a checkout must not be made from.
+    /// A tree that must not be checked out.
     #[error("tree {id} holds a forbidden path name")]
     ForbiddenName { id: Oid },
-    /// A tree too far down.
+    /// A tree below the limit of depth.
     #[error("tree {id} lies deeper than {max} directories")]
     TreeDepth { id: Oid, max: usize },
-    /// More parents than any history has.
+    /// More parents than any real history has.
     #[error("the pushed commits name more than {max} parents: push in smaller steps")]
     Parents { max: usize },
-    /// A tree with too many entries.
+    /// A tree over the limit of bytes.
     #[error("tree {id} has {bytes} bytes, {max} are allowed: spread its entries over directories")]
     TreeBytes { id: Oid, bytes: usize, max: usize },
 }
 
-/// A refused tip, or no answer for any.
+/// A refused tip, or no result for any tip.
 #[derive(Debug)]
 pub(crate) enum ClosureError {
     Refused(Unconnected),
@@ -75,50 +77,51 @@ impl From<Unconnected> for ClosureError {
 
 /// The pushed pack among the packs of an [`ObjectStore`].
 pub(crate) struct Pushed {
-    /// Its slot.
+    /// The slot of the pack.
     pub(crate) slot: u32,
-    /// Objects in it that the server itself added as bases of deltas: they prove nothing. Of a shared store, only those that
-    /// the repository's refs reach were added.
+    /// Objects in the pack that the server added as bases of deltas: they prove nothing. In a
+    /// shared store, only bases reachable from the repository's refs were added.
     pub(crate) external: HashSet<Oid>,
 }
 
-/// The check of one push.
+/// The connectivity check of one push.
 pub(crate) struct Closure<'a> {
     store: &'a ObjectStore,
     pushed: Option<Pushed>,
     reach: Reach<'a>,
-    /// None where nothing is asked of objects by themselves.
+    /// `None` without rules for single objects.
     objects: Option<CheckedObjects<'a>>,
     limits: &'a PushLimits,
-    /// Whether the store holds what belongs to other repositories: no answer may depend on that.
+    /// Whether the store holds objects of other repositories: no result may depend on them.
     is_shared: bool,
-    /// What was done so far.
+    /// Counts of the work so far.
     pub(crate) stats: ClosureCheck,
 }
 
-/// What pushed trees are compared with.
+/// The trees that pushed trees are compared with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Beside {
-    /// The trees of their commits' parents, whether those are proven yet or not.
+    /// The trees of the parents of their commits, proven or not.
     Parents,
     Nothing,
 }
 
-/// How a walk ended.
+/// The result of a walk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Walked {
-    /// Everything is proven.
+    /// All objects are proven.
     Complete,
-    /// An added base turned out to be sent as well: it has to be walked like every pushed object.
+    /// An added base was sent as well: the walk is repeated, and treats it like every pushed
+    /// object.
     Again,
 }
 
-/// A pushed tree that is still to be walked.
+/// A pushed tree to be walked.
 struct Pending {
     tree: Oid,
-    /// What the parents have at the same path.
+    /// The trees of the parents at the same path.
     bases: Vec<Oid>,
-    /// Directories above it.
+    /// The number of directories above it.
     depth: usize,
 }
 
@@ -143,10 +146,11 @@ impl<'a> Closure<'a> {
         }
     }
 
-    /// Checks the closure of `tips`.
+    /// Checks the connectivity of `tips`.
     pub(crate) fn check(&mut self, tips: &[Oid]) -> Result<(), ClosureError> {
         match self.check_beside(tips, Beside::Parents) {
-            // A pushed parent may name a tree that only another repository has. What is said must not tell whether it is there.
+            // A pushed parent may name a tree that only another repository has. The result must not
+            // show whether that tree is there.
             Err(ClosureError::Refused(_)) if self.is_shared => {
                 self.check_beside(tips, Beside::Nothing)
             }
@@ -167,7 +171,7 @@ impl<'a> Closure<'a> {
         }
     }
 
-    /// What is wrong with pushed objects ends the walk at once; that something is missing is said when all of it was walked.
+    /// A malformed object ends the walk at once. A missing object is reported after the whole walk.
     fn walk(
         &mut self,
         tips: &[Oid],
@@ -191,20 +195,20 @@ impl<'a> Closure<'a> {
         self.prove_outside(findings)
     }
 
-    /// Whether an object was sent that is no commit.
+    /// Whether an object was sent and is not a commit.
     pub(crate) fn sent_no_commit(&self, id: &Oid) -> Result<bool, StoreError> {
         let is_sent = self.place_of(id).is_some();
         Ok(is_sent && self.store.kind(id)? != Some(Kind::Commit))
     }
 
-    /// The place of a pushed object in the index of its pack.
+    /// The position of a pushed object in the index of its pack.
     fn place_of(&self, id: &Oid) -> Option<u32> {
         let pushed = self.pushed.as_ref()?;
         let place = self.store.pack(pushed.slot).index.lookup(id)?;
         (!pushed.external.contains(id)).then_some(place)
     }
 
-    /// Walks pushed tags and commits; what lies outside is left in the findings.
+    /// Walks pushed tags and commits. Objects outside the pack are recorded in the findings.
     fn walk_commits(&mut self, tips: &[Oid], findings: &mut Findings) -> Result<(), ClosureError> {
         let format = self.store.format();
         let mut pending: Vec<(Oid, Option<Kind>)> = tips.iter().map(|tip| (*tip, None)).collect();
@@ -261,8 +265,9 @@ impl<'a> Closure<'a> {
         Ok(kind)
     }
 
-    /// Walks a pushed tree beside the trees that its commit's parents have at the same path. An entry that a parent
-    /// has there too is as good as the parent: pushed and walked itself, or proven reachable.
+    /// Walks a pushed tree beside the trees of its commit's parents at the same path. An entry that
+    /// a parent has there too has the status of the parent: pushed and walked itself, or proven
+    /// reachable.
     fn walk_trees(
         &mut self,
         tree: Oid,
@@ -297,7 +302,7 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
-    /// The depth is that of the path on which the walk came here first.
+    /// The depth is that of the first path on which the walk reached the tree.
     fn check_tree_limits(&self, id: Oid, depth: usize, bytes: usize) -> Result<(), Unconnected> {
         let (depth_max, bytes_max) = (self.limits.tree_depth_max, self.limits.tree_bytes_max);
         if depth > depth_max {
@@ -310,8 +315,8 @@ impl<'a> Closure<'a> {
         Ok(())
     }
 
-    /// Reads trees to compare with, but for those that are too much to have in memory at once: what only they have has
-    /// to be proven by the history. How many were read.
+    /// Reads trees to compare with, up to [`BASES_BYTES_MAX`] in memory at once. Entries that only
+    /// the other trees have need a proof from the history. Returns the number of trees read.
     fn read_bases(
         &self,
         bases: &[Oid],
@@ -323,7 +328,7 @@ impl<'a> Closure<'a> {
             if position == buffers.len() {
                 buffers.push(Vec::new());
             }
-            // Kept from tree to tree, but not when it is a large one.
+            // The buffer is kept from tree to tree, but not the memory of a large one.
             buffers[position].shrink_to(BUFFER_BYTES_KEPT);
             self.read_base(base, &mut buffers[position], findings)?;
             bytes += buffers[position].len();
@@ -346,7 +351,7 @@ impl<'a> Closure<'a> {
         buffer.clear();
         match self.store.find(base, buffer)? {
             Some(Kind::Tree) => {}
-            // A pushed parent may name anything as its tree; its own walk refuses it.
+            // A pushed parent may name any object as its tree; its own walk refuses that.
             Some(Kind::Blob | Kind::Commit | Kind::Tag) | None => buffer.clear(),
         }
         let needs_bases = self
@@ -386,7 +391,8 @@ impl<'a> Closure<'a> {
                 return Ok(());
             };
             let entry = entry.map_err(|_| Unconnected::Malformed { id: tree })?;
-            // Rules say more of names, and may have been told to allow some. Nobody can read one without letters.
+            // With rules, the rules judge names, and may be set to allow some. An empty name is
+            // always refused: no reader can handle it.
             if (entry.name.is_empty() || !self.has_rules()) && !is_safe_name(entry.name) {
                 return Err(Unconnected::ForbiddenName { id: tree }.into());
             }
@@ -427,7 +433,7 @@ impl<'a> Closure<'a> {
         }
     }
 
-    /// Ends a check whose time is over.
+    /// Fails when the stop signal is set.
     pub(crate) fn check_stop(&self) -> Result<(), ReachError> {
         if self.limits.stop.is_set() {
             return Err(ReachError::Stopped);

@@ -11,77 +11,79 @@ use crate::protocol::PushLimits;
 use crate::push::ReceiveError;
 use crate::push::certificate::Certificate;
 
-/// Push options in one push.
+/// The maximum number of push options.
 const OPTIONS_MAX: usize = 256;
-/// A ref name on the wire: longer ones cannot even be answered.
+/// The maximum length of a ref name on the wire: a report cannot carry longer ones.
 const RAW_NAME_BYTES_MAX: usize = 4096;
-/// `shallow` lines in one push.
+/// The maximum number of `shallow` lines.
 const SHALLOW_MAX: usize = 100_000;
-/// What a signed push is told whose options are not those that were signed.
+/// The refusal of a signed push whose options are not the signed ones.
 const INCONSISTENT_OPTIONS: &str = "inconsistent push options";
-/// What git takes and this server cannot hold.
+/// Refusals of names that git accepts and this server cannot store.
 const NAME_NOT_UTF8: &str = "this server takes names of refs in UTF-8 only: rename it";
 const NAME_TOO_LONG: &str = "the name of a ref may have 1024 bytes here: rename it";
 const _: () = assert!(limits::REF_NAME_BYTES_MAX == 1024);
 
-/// What the client can do and wants, as far as it matters here.
+/// Capabilities of the client that the server uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Capabilities {
-    /// Wants a report.
+    /// Requests a report.
     pub report_status: bool,
-    /// Wants the second form of it.
+    /// Requests a report in version 2.
     pub report_status_v2: bool,
-    /// The report comes in side-band frames.
+    /// Requests the report in sideband frames.
     pub side_band_64k: bool,
-    /// Nothing to be said but the report.
+    /// Requests no output besides the report.
     pub quiet: bool,
-    /// All or nothing.
+    /// Requests all updates or none.
     pub atomic: bool,
-    /// Options follow the commands.
+    /// Push options follow the commands.
     pub push_options: bool,
 }
 
-/// One command as it was sent.
+/// One command as sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The ref's name, whatever it is: the report has to say it as it came.
+    /// The name of the ref, valid or not: the report has to repeat it as it came.
     pub name: Vec<u8>,
-    /// Its place in [`PushHead::updates`], or why it is refused unseen.
+    /// Its index in [`PushHead::updates`], or the reason of an early refusal.
     pub update: Result<usize, &'static str>,
 }
 
-/// What a push asks for.
+/// The head of a push.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PushHead {
     /// Every command, in the client's order.
     pub commands: Vec<Command>,
-    /// The commands that make sense, in the client's order. No ref twice.
+    /// The valid commands, in the client's order. No ref occurs twice.
     pub updates: Vec<RefUpdate>,
-    /// What was negotiated.
+    /// The negotiated capabilities.
     pub capabilities: Capabilities,
     /// Push options, as sent.
     pub options: Vec<String>,
-    /// Commits without parents at the client: its history ends there.
+    /// The shallow boundary of the client: commits without parents there.
     pub shallow: Vec<henge_types::ObjectId>,
-    /// Whether a pack follows: every push that does not only delete has one.
+    /// Whether a pack follows: every push has one, except one that only deletes refs.
     pub has_pack: bool,
-    /// What the commands were signed with, where they were: then they are the certificate's.
+    /// The certificate of a signed push. The commands are then those of the certificate.
     pub certificate: Option<Certificate>,
 }
 
 impl PushHead {
-    /// Whether this is a probe: a client asks whether it may push, with a lone flush.
+    /// Whether this is a probe: with a lone flush a client checks whether it may push.
     pub fn is_empty(&self) -> bool {
         self.commands.is_empty()
     }
 }
 
-/// Reads the head of a push to a repository of this format and leaves `input` at the first byte of the pack.
+/// Reads the head of a push to a repository of this format. `input` is left at the first byte of
+/// the pack.
 ///
-/// A ref name that git would refuse, or that is not UTF-8, does not fail the push: its command is refused in the report.
+/// A ref name that git would refuse, or that is not UTF-8, does not fail the push: the report
+/// refuses its command.
 ///
 /// # Errors
-/// When the stream breaks, is not a push, or is larger than allowed.
+/// When the stream fails, is not a push, or exceeds a limit.
 pub fn parse_push(
     input: &mut dyn BufRead,
     format: ObjectFormat,
@@ -107,7 +109,7 @@ pub fn parse_push(
             continue;
         }
         let line = split_capabilities(line, format, &mut head)?;
-        // Everything that was signed, or nothing.
+        // Either all commands are signed, or none.
         let is_signed = line == b"push-cert";
         if head.certificate.is_some() || (is_signed && !head.commands.is_empty()) {
             return Err(ReceiveError::UnsignedCommands);
@@ -157,7 +159,8 @@ fn add_command(
     Ok(())
 }
 
-/// Options mean what they mean to whoever signed: others than the certificate's, and nothing is done.
+/// Refuses every command of a signed push whose options are not the signed ones: options are part
+/// of what the signer agreed to.
 fn refuse_unsigned_options(head: &mut PushHead) {
     let signed = head.certificate.as_ref();
     if signed.is_none_or(|certificate| certificate.options == head.options) {
@@ -186,7 +189,7 @@ fn split_capabilities<'a>(
 
 fn parse_capabilities(text: &str, format: ObjectFormat) -> Result<Capabilities, ReceiveError> {
     let mut found = Capabilities::default();
-    // What a client speaks that does not say.
+    // The default of a client that sends no format.
     let mut client = ObjectFormat::Sha1.as_str();
     for word in text.split_ascii_whitespace() {
         match word {
@@ -219,7 +222,7 @@ struct RawCommand<'a> {
 }
 
 impl<'a> RawCommand<'a> {
-    /// `OLD NEW NAME`, an id of zeros for none.
+    /// Parses `OLD NEW NAME`; an id of zeros is `None`.
     fn parse(line: &'a [u8], format: ObjectFormat) -> Result<Self, ReceiveError> {
         let not_a_push = || ReceiveError::NotAPush;
         let digits = format.hex_bytes();
@@ -367,7 +370,7 @@ mod tests {
         );
     }
 
-    /// One branch named in Latin-1 failed the whole push, with an answer that git does not show.
+    /// A branch named in Latin-1 once failed the whole push, with an error that git does not show.
     #[test]
     fn a_name_that_is_not_utf8_refuses_its_command() {
         let lines = [
@@ -440,7 +443,7 @@ mod tests {
                 Sha256,
                 "unsupported object format 'sha1'",
             ),
-            // A client that says nothing speaks SHA-1.
+            // A client that sends no format uses SHA-1.
             (40, "", Sha256, "unsupported object format 'sha1'"),
             (
                 64,

@@ -1,5 +1,5 @@
-//! How long the chains of deltas in a pushed pack are: every reader of an object goes through all of its chain, and
-//! has all of its deltas in memory at once.
+//! Limits on the delta chains in a pushed pack: every reader of an object goes through its whole
+//! chain, and has all deltas of the chain in memory at once.
 
 use gix_pack::data::entry::Header;
 use henge_types::ObjectId;
@@ -9,15 +9,15 @@ use crate::protocol::PushLimits;
 use crate::push::IngestError;
 use crate::refs::QuarantinedPack;
 
-/// How often the deadline is looked at, in entries.
+/// Number of entries between two checks of the deadline.
 const STOP_EVERY: usize = 4096;
-/// Not reckoned yet.
+/// Not computed yet.
 const UNKNOWN: u32 = u32::MAX;
-/// On the way from a delta to its base.
+/// On the path from a delta to its base, whose depth is being computed.
 const ON_PATH: u32 = u32::MAX - 1;
 
-/// Refuses a pack with a chain of more than `limits.delta_depth_max` deltas, or whose deltas have together more bytes
-/// than an object may have. Reads the heads of its entries.
+/// Refuses a pack with a chain of more than `limits.delta_depth_max` deltas. Refuses a chain whose
+/// deltas have more bytes together than an object may have. Reads the heads of the entries only.
 pub(super) fn check_delta_depth(
     pack: &QuarantinedPack,
     limits: &PushLimits,
@@ -70,7 +70,7 @@ pub(super) fn check_delta_depth(
 struct Chains {
     index: gix_pack::index::File,
     data: gix_pack::data::File,
-    /// Offset and number in the index.
+    /// Offset, and number in the index.
     entries: Vec<(u64, u32)>,
 }
 
@@ -89,7 +89,7 @@ impl Chains {
         })
     }
 
-    /// The entry that another one is a delta against and the delta's bytes; none for a whole one.
+    /// The base of the entry at `at` and the bytes of its delta; `None` and 0 for a whole object.
     fn link(&self, at: usize) -> gix_error::Result<(Option<usize>, u64)> {
         let entry = self.data.entry(self.entries[at].0)?;
         let offset = match entry.header {

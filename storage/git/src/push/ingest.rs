@@ -1,4 +1,4 @@
-//! The pack of a push, streamed into the quarantine: bounded, indexed, thin packs completed.
+//! Streams the pack of a push into the quarantine: bounded, indexed, thin packs completed.
 
 use std::cell::Cell;
 use std::io::{self, BufRead, BufReader, Read};
@@ -21,108 +21,109 @@ use crate::refs::QuarantinedPack;
 use crate::store::ObjectStore;
 
 const PACK_HEADER_BYTES: usize = 12;
-/// Below this a pack is indexed on one thread: starting more costs longer than it saves.
+/// Smaller packs are indexed on one thread: starting more takes longer than it saves.
 const PARALLEL_OBJECTS_MIN: u32 = 4096;
-/// What is read and written at once.
+/// The size of one read or write.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Why a pack was refused.
+/// Reasons to refuse a pack.
 #[derive(Debug, thiserror::Error)]
 pub enum IngestError {
-    /// It does not begin as a pack does.
+    /// The data does not begin like a pack.
     #[error("what follows the commands is not a pack")]
     NotAPack,
-    /// It ends before its header or its trailer does.
+    /// The pack ends inside its header or before its trailer.
     #[error("the pack ends early")]
     Truncated,
-    /// It says that it holds more objects than allowed.
+    /// The header announces more objects than the limit.
     #[error("the pack holds {objects} objects, {max} are allowed")]
     TooManyObjects {
-        /// What its header says.
+        /// The number in the header.
         objects: u32,
-        /// What is allowed.
+        /// The limit.
         max: u32,
     },
-    /// The repository holds as much as it may.
+    /// The quota of the repository for packs is exhausted.
     #[error("{}", refusal_text(&RefRefusal::PacksFull { used: *used, max: *max, bytes: *bytes }))]
     Quota {
-        /// Bytes that it holds.
+        /// Bytes in use.
         used: u64,
-        /// Bytes that it may hold.
+        /// The quota in bytes.
         max: u64,
         /// Bytes of the completed pack and its index.
         bytes: u64,
     },
-    /// A chain of deltas is too long, or goes in a circle.
+    /// A delta chain is too long, or a cycle.
     #[error(
         "object {id} is more than {max} deltas away from a whole one: repack with --depth={max} and push again"
     )]
     DeltaDepth {
-        /// The object at its end.
+        /// The object at the end of the chain.
         id: ObjectId,
-        /// How many deltas are allowed.
+        /// The limit in deltas.
         max: u32,
     },
-    /// An object can only be read with too many bytes of deltas in memory.
+    /// Reading an object needs too many bytes of deltas in memory.
     #[error(
         "object {id} is made of more than {max} bytes of deltas: push again with git -c pack.depth=5 push"
     )]
     DeltaBytes {
         /// The object at the end of the chain.
         id: ObjectId,
-        /// Bytes of all deltas in a chain.
+        /// The limit for all deltas of a chain, in bytes.
         max: u64,
     },
-    /// Its objects are together far larger than what was sent.
+    /// The objects together are far larger than the pack.
     #[error(
         "the objects of the pack have more than {max} bytes together, far more than were sent: push in smaller steps"
     )]
     Inflated {
-        /// How many bytes are allowed for a pack of its size.
+        /// The limit for a pack of this size, in bytes.
         max: u64,
     },
-    /// Its deltas are of objects so large, or branch so much, that too much would have to be in memory.
+    /// Resolving the deltas needs too much memory, because their bases are too large or branch too
+    /// much.
     #[error(
         "resolving the deltas of the pack would take more than {max} bytes at once: push again with git -c pack.depth=5 -c core.bigFileThreshold=50m push"
     )]
     Resolved {
-        /// How many bytes are allowed.
+        /// The limit in bytes.
         max: u64,
     },
-    /// A delta that no git reads.
+    /// A delta too short for git to read.
     #[error("a delta of the pack has {bytes} bytes: git reads none of less than 4")]
     ShortDelta {
-        /// Its bytes.
+        /// The size of the delta.
         bytes: u64,
     },
-    /// The time for it is over.
+    /// The deadline passed, or the caller set the stop signal.
     #[error("the push took too long")]
     Stopped,
-    /// It has more bytes than allowed.
+    /// The pack is over the limit of bytes.
     #[error(
         "the push is larger than {max} bytes, the most that is taken: push in smaller steps, older commits first (git push REMOTE COMMIT:BRANCH)"
     )]
     PackTooLarge {
-        /// How many are allowed.
+        /// The limit in bytes.
         max: u64,
     },
-    /// It holds an object with more bytes than allowed.
+    /// The pack holds an object over the limit of bytes.
     #[error(
         "{object}, {max} are allowed: keep files of that size elsewhere (git lfs migrate import --above=400MB takes them out of the history)"
     )]
     ObjectTooLarge {
-        /// Which.
+        /// The object.
         object: OversizedObject,
-        /// How many bytes are allowed.
+        /// The limit in bytes.
         max: u64,
     },
-    /// It is cut off, damaged, or refers to what is not there.
+    /// The pack is truncated, damaged, or refers to missing objects.
     #[error("{}", reason(.0))]
     Broken(gix_error::Error),
-    /// Whether the repository has the base of a delta could not be found out.
+    /// The proof that the repository has the base of a delta failed.
     #[error("the bases of the pack could not be checked: {0}")]
     Bases(#[source] ReachError),
-    /// The server's disk did not take it.
+    /// A write to the server's disk failed.
     #[error("the server's disk did not take the pack: {0}")]
     Disk(#[source] io::Error),
     /// The stream or the disk failed.
@@ -140,7 +141,7 @@ impl From<io::Error> for IngestError {
     }
 }
 
-/// The message that says most, with what caused it.
+/// The most specific message, with its cause.
 fn reason(error: &gix_error::Error) -> String {
     let mut text = error.to_string();
     let cause = error.probable_cause().to_string();
@@ -156,7 +157,7 @@ impl IngestError {
         matches!(self, Self::Disk(_) | Self::Bases(_)) || self.io_kind().is_some_and(is_of_the_disk)
     }
 
-    /// What the system said, where it said something.
+    /// The kind of an IO error, where the reason is one.
     fn io_kind(&self) -> Option<io::ErrorKind> {
         match self {
             Self::Io(error) | Self::Disk(error) => Some(error.kind()),
@@ -191,14 +192,15 @@ const fn is_of_the_disk(kind: io::ErrorKind) -> bool {
 
 /// A pack in the quarantine.
 pub(crate) struct Ingested {
-    /// None for an empty pack.
+    /// `None` for an empty pack.
     pub(crate) pack: Option<QuarantinedPack>,
-    /// Objects of the repository's store that were added as bases of deltas: the client did not send them.
+    /// Objects of the repository's store that were added as delta bases: the client did not send
+    /// them.
     pub(crate) external: HashSet<Oid>,
 }
 
-/// Streams a pack from `input` into `quarantine`. Where the store is shared, `reach` tells which of its objects deltas may
-/// be made on.
+/// Streams a pack from `input` into `quarantine`. In a shared store, `reach` decides which of its
+/// objects may be delta bases.
 pub(crate) fn ingest(
     input: &mut dyn BufRead,
     store: &ObjectStore,
@@ -253,10 +255,10 @@ pub(crate) fn ingest(
     })
 }
 
-/// What a failed read or write was, where the pack is not to blame for it.
+/// Translates the error of a read or write that the pack did not cause.
 fn explained(error: IngestError, limits: &PushLimits) -> IngestError {
     match error.io_kind() {
-        // Only the bound on the whole request fails like this: an object's own is told by the budget.
+        // Only the bound on the whole request fails like this: the budget reports single objects.
         Some(io::ErrorKind::FileTooLarge) => IngestError::PackTooLarge {
             max: limits.pack_bytes_max,
         },
@@ -265,7 +267,7 @@ fn explained(error: IngestError, limits: &PushLimits) -> IngestError {
     }
 }
 
-/// Writes the pack and its index, completed where it is thin, into their place.
+/// Writes the pack, completed where it is thin, and its index into the quarantine.
 fn index(
     input: impl Read,
     objects: u32,
@@ -304,8 +306,9 @@ fn index(
             }
         })
         .take_while(|_| !budget.has_refused());
-    // gix makes room for all entries that may come at once, and refuses a pack when that room is larger than an object
-    // may be: with 512 MiB, from 7,456,541 objects on. What does not say how many come is given room as they come.
+    // gix allocates for the upper size hint of the iterator, and refuses a pack when that exceeds
+    // the size of an object: with 512 MiB, from 7,456,541 objects on. An iterator without a size
+    // hint is allocated for as the entries come.
     let mut entries = std::iter::from_fn(|| entries.next());
     let threads = if objects < PARALLEL_OBJECTS_MIN {
         1
@@ -335,7 +338,7 @@ fn index(
     Ok(quarantined(id, outcome.num_objects, incoming.finish(idx)?)?)
 }
 
-/// Names the files of a pack after it, where they have names.
+/// Renames the files of a pack after its id, where they have names.
 fn quarantined(id: PackId, objects: u32, finished: Finished) -> io::Result<QuarantinedPack> {
     let Finished {
         pack,
@@ -361,7 +364,7 @@ fn quarantined(id: PackId, objects: u32, finished: Finished) -> io::Result<Quara
     })
 }
 
-/// How entries are handed to whoever resolves them.
+/// The function through which gix reads entries to resolve.
 fn resolver<'b>(
     budget: &'b Budget<'_>,
 ) -> impl for<'r> Fn(gix_pack::data::EntryRange, &'r gix_pack::data::File) -> Option<&'r [u8]>
@@ -371,14 +374,14 @@ fn resolver<'b>(
     move |range, pack| budget.resolve(range, pack)
 }
 
-/// What `bytes` have at most when they are deflated, with room for what is read ahead.
+/// The maximum deflated size of `bytes` bytes, plus an allowance for read-ahead.
 const fn deflated_max(bytes: u64) -> u64 {
     bytes
         .saturating_add(bytes / 1024)
         .saturating_add(4 * BUFFER_BYTES as u64)
 }
 
-/// A pack without objects is its header and the checksum of it.
+/// Checks a pack without objects: a header and its checksum.
 fn check_empty(header: &[u8], input: &mut dyn Read, kind: HashKind) -> Result<(), IngestError> {
     let mut trailer = [0_u8; OID_BYTES_MAX];
     let trailer = &mut trailer[..kind.len_in_bytes()];
@@ -393,17 +396,18 @@ fn check_empty(header: &[u8], input: &mut dyn Read, kind: HashKind) -> Result<()
     }
 }
 
-/// Ends a read at the deadline, or when one entry is larger than any object may be: gix keeps the bytes of an entry
-/// until it has all of them.
+/// Fails a read at the deadline, or when one entry exceeds the maximum size of an object: gix keeps
+/// the bytes of an entry until the entry is complete.
 struct GuardedRead<'a, R> {
     inner: R,
     stop: &'a Stop,
-    /// The end stays the end: gix looks at it again and takes an error there for a broken promise.
+    /// Whether the end was reached. Later reads return the end again: gix reads once more there,
+    /// and treats an error as a broken contract.
     ended: bool,
     /// Bytes since the last whole entry.
     entry_bytes: &'a Cell<u64>,
     entry_bytes_max: u64,
-    /// Told that the entry is larger than that.
+    /// Called when an entry exceeds that.
     too_large: &'a dyn Fn(),
 }
 

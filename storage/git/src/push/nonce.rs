@@ -1,8 +1,8 @@
-//! What a server asks to be signed, so that a certificate cannot be used again elsewhere or much later:
+//! Nonces for signed pushes: they keep a certificate from being used again elsewhere or much later.
 //! `receive.certNonceSeed` of git-config(1).
 //!
-//! A nonce says when it was made and proves who made it for which repository, so nothing has to be kept of it: over HTTP
-//! it comes back with another request, perhaps to another node.
+//! A nonce contains its time, and proves its origin and its repository, so the server keeps no
+//! state. Over HTTP the nonce comes back with another request, perhaps to another node.
 
 use std::fmt;
 
@@ -10,7 +10,7 @@ use henge_types::NonceStatus;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 
-/// Makes the nonces of one repository at one point in time, and judges those that come back.
+/// Issues the nonces of one repository at one point in time, and verifies returned ones.
 #[derive(Clone)]
 pub struct Nonces {
     keyed: Hmac<Sha256>,
@@ -19,7 +19,7 @@ pub struct Nonces {
     slop_s: u64,
 }
 
-/// Shows neither the key nor what is made with it.
+/// Shows neither the key nor anything derived from it.
 impl fmt::Debug for Nonces {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Nonces")
@@ -29,18 +29,20 @@ impl fmt::Debug for Nonces {
     }
 }
 
-/// How the request with a certificate hangs together with the advertisement that asked for it.
+/// The relation between the request with a certificate and the advertisement with the nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// On the same stream: the nonce must be the very one.
+    /// Both on one stream: the nonce must be the issued one.
     Here,
-    /// By an earlier request, perhaps of another server with the same seed: the nonce says when.
+    /// An earlier request, perhaps to another server with the same seed: the nonce contains its
+    /// time.
     Before,
 }
 
 impl Nonces {
-    /// Nonces made from a secret, for the repository that these bytes name. `now_s` is in seconds since the Unix epoch; a
-    /// nonce of another request is as good as one of this second up to `slop_s` seconds (`receive.certNonceSlop`).
+    /// Nonces made from a secret, for the repository that these bytes name. `now_s` is in seconds
+    /// since the Unix epoch. The nonce of another request is valid for up to `slop_s` seconds
+    /// (`receive.certNonceSlop`).
     ///
     /// # Panics
     /// Never: HMAC takes keys of any length.
@@ -53,7 +55,7 @@ impl Nonces {
         }
     }
 
-    /// The nonce of now: the time and its code, as git writes it.
+    /// A nonce of the current time: the time and its HMAC, in git's format.
     pub fn issue(&self) -> String {
         let code = self.code(self.now_s).finalize().into_bytes();
         format!("{}-{}", self.now_s, hex::encode(code))
@@ -66,7 +68,8 @@ impl Nonces {
         code
     }
 
-    /// When this nonce was made here, seconds since the Unix epoch; `None` if it was not.
+    /// The time at which this server made the nonce, in seconds since the Unix epoch; `None` if it
+    /// did not.
     fn made_at_s(&self, nonce: &str) -> Option<u64> {
         let (stamp, code) = nonce.split_once('-')?;
         let is_plain = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
@@ -77,7 +80,7 @@ impl Nonces {
             return None;
         }
         let stamp = stamp.parse().ok()?;
-        // In constant time: how much of a guess is right must not be told.
+        // In constant time: timing must not reveal how much of a guess is right.
         let code = hex::decode(code).ok()?;
         self.code(stamp).verify_slice(&code).ok().map(|()| stamp)
     }
@@ -97,7 +100,8 @@ impl Nonces {
     }
 }
 
-/// What the nonce of a certificate is worth; `nonces` are the repository's, where it asks for them.
+/// The status of the nonce of a certificate. `nonces` is `None` where the repository uses no
+/// nonces.
 pub(crate) fn judge(nonces: Option<&Nonces>, nonce: Option<&str>, asked: Asked) -> NonceStatus {
     match (nonce, nonces) {
         (None, _) => NonceStatus::Missing,

@@ -1,4 +1,4 @@
-//! Which object of a pack is larger than one may be: the person who pushed it has to find it again.
+//! Identifies an object of a pack that exceeds the maximum size, so that its owner can find it.
 
 use std::io::{self, Read};
 
@@ -10,18 +10,18 @@ use henge_types::ObjectId;
 
 use crate::oid::{HashKind, from_gix};
 
-/// Objects up to this are inflated for their id: it takes seconds for the largest.
+/// Up to this size an object is inflated to compute its id: the largest take seconds.
 const HASHED_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
 const STEP_BYTES: usize = 64 * 1024;
 
-/// An object that is larger than allowed, as far as it is known.
+/// An object over the maximum size, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct OversizedObject {
-    /// Its id; none where it could not be read to its end.
+    /// Its id; `None` where the object could not be read to its end.
     pub id: Option<ObjectId>,
-    /// Its place among the objects of the pack, from 1.
+    /// Its position among the objects of the pack, from 1.
     pub place: u64,
-    /// Its bytes, where its id is known.
+    /// Its size, where its id is known.
     pub bytes: u64,
 }
 
@@ -34,8 +34,8 @@ impl std::fmt::Display for OversizedObject {
     }
 }
 
-/// The object of a whole entry of more than `bytes_max` bytes; none for others and for deltas, whose results are
-/// looked at when they are resolved.
+/// The object of a whole entry of more than `bytes_max` bytes. `None` for smaller objects, and for
+/// deltas: the size of their result is checked when they are resolved.
 pub(super) fn oversized(
     entry: &Entry,
     place: u64,

@@ -1,4 +1,5 @@
-//! What the owner of a repository forbids of pushes: `receive.*` of git-config(1), refused in git's words.
+//! Restrictions of a repository on pushes: `receive.*` of git-config(1), refused with git's
+//! messages.
 
 use std::borrow::Cow;
 use std::collections::BinaryHeap;
@@ -17,27 +18,27 @@ use crate::reach::ReachError;
 use crate::rules::ObjectRules;
 use crate::store::{ObjectStore, Objects};
 
-/// Whether something may be done.
+/// Whether an action is allowed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// It may.
+    /// The action is allowed.
     Allowed,
-    /// It is refused.
+    /// The action is refused.
     Denied,
 }
 
-/// What pushes to a repository may do. The default allows and offers everything.
+/// The restrictions on pushes to a repository. The default allows and offers everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushPolicy {
-    /// Why every update is refused, where it is.
+    /// The reason to refuse every update, if there is one.
     pub closed: Option<Cow<'static, str>>,
     /// Refs that no push may touch.
     pub hidden: HiddenRefs,
-    /// Deleting branches.
+    /// Whether branches may be deleted.
     pub deletes: Rule,
-    /// Moving a branch to a commit that does not have the old one in its history.
+    /// Whether a branch may move to a commit without the old one in its history.
     pub non_fast_forwards: Rule,
-    /// Branches that must not be deleted: what HEAD points at.
+    /// Branches that must not be deleted: the target of HEAD.
     pub kept: Vec<RefName>,
     /// Branches that must not change: they are checked out in a work tree.
     pub checked_out: Vec<RefName>,
@@ -49,7 +50,8 @@ pub struct PushPolicy {
     pub updates: Rule,
     /// Refs that must not be deleted or lose history.
     pub protected: RefPatterns,
-    /// What is asked of every pushed object; none: that it is whole and its tree stays out of `.git`.
+    /// Rules for every pushed object. With `None` an object must be well-formed, and its tree must
+    /// stay out of `.git`.
     pub objects: Option<Arc<ObjectRules>>,
 }
 
@@ -72,7 +74,7 @@ impl Default for PushPolicy {
 }
 
 impl PushPolicy {
-    /// Why an update is refused, as far as that can be said without its objects.
+    /// The reason to refuse an update, as far as it is known without the objects.
     pub(crate) fn refusal(&self, update: &RefUpdate) -> Option<String> {
         if self.updates == Rule::Denied {
             return Some(refusal_text(&RefRefusal::Archived));
@@ -112,7 +114,7 @@ impl PushPolicy {
         None
     }
 
-    /// Refuses those updates that are no fast-forwards, where that is the policy.
+    /// Refuses updates that are not fast-forwards, where the policy requires fast-forwards.
     pub(crate) fn check_fast_forwards(
         &self,
         store: &ObjectStore,
@@ -148,10 +150,11 @@ impl PushPolicy {
     }
 }
 
-/// Whether a ref that moves from `old` to `new` keeps its history: both are commits, and `new` has `old` in its own.
+/// Whether a move of a ref from `old` to `new` keeps history: both are commits, and `old` is in the
+/// history of `new`, or they are equal.
 ///
 /// # Errors
-/// When an object cannot be read, and when `stop` said so.
+/// When an object cannot be read, and when `stop` is set.
 pub fn keeps_history(
     objects: &Objects,
     old: ObjectId,
@@ -174,7 +177,8 @@ fn are_commits(store: &ObjectStore, old: Oid, new: Oid) -> Result<bool, ReachErr
     Ok(store.kind(&old)? == Some(Kind::Commit) && store.kind(&new)? == Some(Kind::Commit))
 }
 
-/// Whether `old` is `new` or in its history. Newest commits are looked at first: an old tip is mostly near.
+/// Whether `old` is `new` or in its history. The walk takes newest commits first: an old tip is
+/// usually near.
 fn is_ancestor(store: &ObjectStore, old: Oid, new: Oid, stop: &Stop) -> Result<bool, ReachError> {
     let mut buffer = Vec::new();
     let mut queued = HashSet::default();

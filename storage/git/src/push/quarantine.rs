@@ -1,7 +1,8 @@
-//! Where the pack of a push is put together: in memory while it is small, in files of a directory from then on.
+//! Quarantine for the pack of a push: memory for a small pack, files of a directory for a larger
+//! one.
 //!
-//! A file that is made and removed again costs more than all that is done with a small pack: ext4 looks at every inode
-//! that was freed in the last seconds before it gives out another one.
+//! Creating and removing a file costs more than all other work on a small pack: ext4 checks every
+//! inode that was freed in the last seconds before it allocates another one.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -12,19 +13,20 @@ use std::sync::{Arc, OnceLock};
 
 use rustix::fs::{MemfdFlags, memfd_create};
 
-/// What is read and written at once.
+/// The size of one read or write.
 const BUFFER_BYTES: usize = 64 * 1024;
 
-/// Where a pack lies until it is known whether it is kept.
+/// The place of a pack until it is accepted or refused.
 pub trait Quarantine {
-    /// An empty directory. Whoever owns it makes it at the latest when it is asked for, and removes it with all that is
-    /// in it once the push has ended.
+    /// An empty directory. The owner creates it at the latest at this call, and removes it with its
+    /// contents after the push.
     ///
     /// # Errors
     /// When it cannot be made.
     fn dir(&self) -> io::Result<&Path>;
 
-    /// Bytes that a pack may have together with its index to lie in memory instead: 0 has all of them lie in files.
+    /// The size in bytes up to which a pack and its index together stay in memory; 0 puts all of
+    /// them into files.
     fn memory_bytes_max(&self) -> u64 {
         0
     }
@@ -37,7 +39,7 @@ impl Quarantine for &Path {
     }
 }
 
-/// An open file that may have no name but that of its descriptor.
+/// An open file, which may have no name besides its descriptor.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
     file: Arc<File>,
@@ -45,7 +47,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    /// A new file in memory; none where the system has no such files, or no way to open them by name.
+    /// A new file in memory; `None` where the system has no such files, or cannot open them by
+    /// name.
     fn in_memory() -> Option<Self> {
         static CAN_BE_OPENED: OnceLock<bool> = OnceLock::new();
         let file = File::from(memfd_create("pack", MemfdFlags::CLOEXEC).ok()?);
@@ -101,7 +104,7 @@ impl Seek for Held {
     }
 }
 
-/// The place of a pack that is being written.
+/// A pack during its transfer.
 pub(super) struct Incoming<'a> {
     quarantine: &'a dyn Quarantine,
     memory_max: u64,
@@ -119,12 +122,12 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// What the disk refused first. Whoever wrote may tell it as a fault of the pack.
+    /// Takes the first error of the disk. The writer may report it as an error of the pack.
     pub(super) fn fault(&self) -> Option<io::Error> {
         self.fault.borrow_mut().take()
     }
 
-    /// Keeps a failure for [`Incoming::fault`].
+    /// Records an error for [`Incoming::fault`].
     fn noted<T>(&self, done: io::Result<T>) -> io::Result<T> {
         if let Err(error) = &done
             && error.kind() != io::ErrorKind::Interrupted
@@ -165,12 +168,12 @@ impl<'a> Incoming<'a> {
             .ok_or_else(|| io::Error::other("no pack was begun"))
     }
 
-    /// Where the pack is now.
+    /// The current path of the pack.
     pub(super) fn pack_path(&self) -> io::Result<PathBuf> {
         Ok(self.pack()?.0.path)
     }
 
-    /// Begins the index: when its first byte comes, the pack must be complete.
+    /// Begins the index. The pack must be complete before the first byte of the index.
     pub(super) const fn begin_idx(&self) -> IdxFile<'_, 'a> {
         IdxFile {
             incoming: self,
@@ -178,7 +181,7 @@ impl<'a> Incoming<'a> {
         }
     }
 
-    /// The pack and its index where they stay.
+    /// Puts the pack and its index into their final place.
     pub(super) fn finish(&self, idx: IdxFile<'_, '_>) -> io::Result<Finished> {
         self.noted(self.put_down(idx))
     }
@@ -214,7 +217,7 @@ impl<'a> Incoming<'a> {
         })
     }
 
-    /// Copies a pack from memory into a file, which stands at the same place.
+    /// Copies a pack from memory into a file, and keeps the position in it.
     fn spill(&self, mut from: Held) -> io::Result<Held> {
         let at = from.stream_position()?;
         let mut file = self.file("pack")?;
@@ -230,11 +233,11 @@ impl<'a> Incoming<'a> {
 pub(super) struct Finished {
     pub(super) pack: Held,
     pub(super) idx: Held,
-    /// Whether neither has a name in the quarantine's directory.
+    /// Whether both are in memory, without a name in the quarantine's directory.
     pub(super) in_memory: bool,
 }
 
-/// The index as it is written: beside the pack.
+/// A writer of the index, to memory or a file like the pack.
 pub(super) struct IdxFile<'i, 'a> {
     incoming: &'i Incoming<'a>,
     to: Option<IdxTo>,
@@ -270,11 +273,11 @@ impl Write for IdxFile<'_, '_> {
     }
 }
 
-/// The pack as it is written, and read once more for its checksum.
+/// A writer of the pack, which is then read once for its checksum.
 pub(super) struct PackFile<'i, 'a> {
     incoming: &'i Incoming<'a>,
     file: BufWriter<Held>,
-    /// Bytes that may yet be written before it moves into a file; none when it did.
+    /// Bytes left before the pack moves into a file; `None` after that.
     memory_left: Option<u64>,
 }
 
@@ -313,7 +316,7 @@ impl Read for PackFile<'_, '_> {
 mod tests {
     use super::*;
 
-    /// A directory that is asked for only when it must be.
+    /// A directory that is used only when necessary.
     struct Lazy(tempfile::TempDir, u64);
 
     impl Quarantine for Lazy {
@@ -326,7 +329,8 @@ mod tests {
         }
     }
 
-    /// Where the pack and its index came to lie, and that they hold what was written.
+    /// Writes a pack and its index, and checks their contents. Returns whether they are in memory,
+    /// and the number of files.
     fn written(memory_max: u64, pack: &[u8], idx: &[u8]) -> (bool, usize) {
         let quarantine = Lazy(tempfile::tempdir().unwrap(), memory_max);
         let incoming = Incoming::new(&quarantine);
@@ -351,7 +355,7 @@ mod tests {
         (finished.in_memory, files.count())
     }
 
-    /// Its disk is broken.
+    /// A quarantine on a broken disk.
     struct Broken;
 
     impl Quarantine for Broken {
@@ -366,8 +370,8 @@ mod tests {
 
     const EIO: i32 = rustix::io::Errno::IO.raw_os_error();
 
-    /// Only some kinds of errors counted as the disk's: with EIO or too many open files the client was told that its
-    /// pack was broken.
+    /// Once only some kinds of errors counted as errors of the disk: with EIO, or too many open
+    /// files, the error to the client was a broken pack.
     #[test]
     fn what_the_disk_refused_is_kept() {
         let incoming = Incoming::new(&Broken);

@@ -25,29 +25,31 @@ use crate::store::{ObjectStore, Objects};
 const ATOMIC_FAILURE: &str = "atomic push failure";
 const NO_COMMIT: &str = "a branch must point at a commit";
 
-/// What became of a push.
+/// The result of a push.
 #[derive(Debug, Default)]
 pub struct PushSummary {
-    /// What was asked.
+    /// The request.
     pub head: PushHead,
-    /// What the commit answered: one per update that reached it, but for those that failed or whose outcome is unknown.
+    /// The verdicts of the commit: one for each committed update, except for updates that failed or
+    /// whose outcome is unknown.
     pub verdicts: Vec<RefVerdict>,
-    /// The pack that was received, whether it was kept or not.
+    /// The received pack, whether it was kept or not.
     pub pack: Option<QuarantinedPack>,
-    /// What checking it took.
+    /// Counts of the connectivity check.
     pub checked: ClosureCheck,
-    /// Why the pack was refused, where it was.
+    /// The reason to refuse the pack, if it was refused.
     pub unpack_error: Option<String>,
 }
 
 /// Runs one receive-pack request: commands and pack come from `input`, the report goes to `output`.
 ///
-/// `objects` is the repository's object store, `quarantine` is where the pack lies until the end; the caller removes what is
-/// left there, whatever happened. Nothing is written outside of it but by [`RefStore::commit`].
-/// When every update is refused at once, the pack is left unread.
+/// `objects` is the repository's object store. `quarantine` holds the pack until the end; the
+/// caller removes its remaining contents in every case. Only [`RefStore::commit`] writes outside of
+/// it. If every update is refused before the pack, the pack is left unread.
 ///
 /// # Errors
-/// When the push ends without a report: the request is malformed, a disk failed, or the commit has no answer.
+/// When the push ends without a report: the request is malformed, a disk failed, or the commit
+/// failed.
 pub fn receive_pack(
     refs: &dyn RefStore,
     objects: &Objects,
@@ -63,20 +65,21 @@ pub fn receive_pack(
     receive(refs, place, Transport::Requests, input, output, limits)
 }
 
-/// Where objects lie.
+/// The object store and the quarantine of a push.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     pub(crate) objects: &'a Objects,
     pub(crate) quarantine: &'a dyn Quarantine,
 }
 
-/// Between whom the bytes go.
+/// The kind of connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transport {
-    /// The request stands alone. A pack that nothing can come of stays unread: the transport looks after the rest.
+    /// The request stands alone. If every update is refused early, the pack stays unread, and the
+    /// transport handles the rest of the body.
     Requests,
-    /// The advertisement went the same way. Such a pack is read, as git does: a client listens for the report only
-    /// after it has sent everything.
+    /// The advertisement was on the same stream. If every update is refused early, the pack is read
+    /// all the same, as in git: a client reads the report only after it has sent everything.
     Stream,
 }
 
@@ -146,7 +149,7 @@ fn judge_certificate(
     Some(certificate.judged(nonce, &head.updates))
 }
 
-/// What can be said of each update before the pack is read, from what the refs are now.
+/// Results of updates before the pack is read, from the current refs.
 fn early_results(
     head: &PushHead,
     current: &[Option<ObjectId>],
@@ -188,13 +191,13 @@ fn early_refusal(update: &RefUpdate, current: Option<ObjectId>) -> Option<RefRef
 struct Push<'a> {
     refs: &'a dyn RefStore,
     limits: &'a PushLimits,
-    /// What the refs of the push are now.
+    /// Current values of the refs of the push.
     known_tips: HashSet<Oid>,
-    /// One per update.
+    /// One for each update.
     results: Vec<Result<(), String>>,
-    /// Whatever stands in `results` of these.
+    /// Updates with an unknown outcome; their entries in `results` are ignored.
     doubts: Doubts,
-    /// What was found in pushed objects and does not refuse them: lines for the person.
+    /// Findings in pushed objects that do not refuse them, as lines for the user.
     warnings: String,
     summary: PushSummary,
     policy: PushPolicy,
@@ -202,12 +205,13 @@ struct Push<'a> {
 }
 
 impl Push<'_> {
-    /// Whether any update may still be taken.
+    /// Whether any update is not refused.
     fn has_hope(&self) -> bool {
         self.results.iter().any(Result::is_ok)
     }
 
-    /// Refuses new refs beyond those that the repository may hold. What the push deletes makes no room for them.
+    /// Refuses new refs over the quota of the repository. Deletions in the same push do not free
+    /// quota.
     fn refuse_too_many_refs(&mut self, head: &PushHead, current: &[Option<ObjectId>]) {
         let Some(quota) = self.limits.refs else {
             return;
@@ -226,7 +230,7 @@ impl Push<'_> {
         }
     }
 
-    /// One refused command of an atomic push refuses all.
+    /// One refused command of an atomic push refuses all of them.
     fn abort_if_atomic(&mut self, head: &PushHead) {
         let refused = self.results.iter().any(Result::is_err)
             || head.commands.iter().any(|command| command.update.is_err());
@@ -296,7 +300,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// Indexes the pack.
+    /// Streams the pack into the quarantine and indexes it.
     fn ingest(
         &self,
         store: &ObjectStore,
@@ -310,12 +314,12 @@ impl Push<'_> {
         ingest(input, store, reach, quarantine, limits)
     }
 
-    /// Reads a pack that is not wanted.
+    /// Reads and discards the pack of a push whose updates are all refused.
     fn drain(&self, place: Place<'_>, input: &mut dyn BufRead) -> Result<(), ReceiveError> {
         let store = place.objects.open()?;
         match self.ingest(&store, place.quarantine, input) {
             Err(error) if error.is_internal() => Err(ReceiveError::Ingest(error)),
-            // The updates are refused for better reasons than what is wrong with the pack.
+            // The earlier reasons to refuse the updates take precedence over errors of the pack.
             Ok(_) | Err(_) => Ok(()),
         }
     }
@@ -357,7 +361,7 @@ impl Push<'_> {
             let verdict = verdicts
                 .get(position)
                 .filter(|verdict| verdict.name == head.updates[index].name);
-            // Nothing is called ok that nobody said ok to.
+            // An update without a verdict is never reported as ok.
             self.results[index] = match verdict.map(|verdict| &verdict.result) {
                 Some(Ok(())) => Ok(()),
                 Some(Err(refusal)) => Err(refusal_text(refusal)),
@@ -368,7 +372,7 @@ impl Push<'_> {
         Ok(())
     }
 
-    /// What became of the updates of a commit that could not decide them all.
+    /// Takes the outcomes of a commit that decided only some updates.
     fn take_outcomes(&mut self, accepted: Vec<usize>, outcomes: Vec<UpdateOutcome>) {
         let mut outcomes = outcomes.into_iter();
         for index in accepted {
@@ -394,7 +398,7 @@ impl Push<'_> {
     }
 }
 
-/// Checks all new tips at once, and each by itself if that fails.
+/// Checks all new tips together, and one by one if that fails.
 fn check_tips(
     closure: &mut Closure<'_>,
     store: &ObjectStore,
@@ -438,7 +442,8 @@ fn check_tips(
     check_branches(store, head, &tips, results)
 }
 
-/// What was not sent may be looked at now: the repository's own refs reach it.
+/// Checks that branches point at commits. Objects that were not sent may be read now: the
+/// repository's own refs reach them.
 fn check_branches(
     store: &ObjectStore,
     head: &PushHead,

@@ -9,7 +9,7 @@ use henge_types::{RefPattern, RefRefusal, RefVerdict};
 use crate::pkt::{self, Band};
 use crate::push::PushHead;
 
-/// What git prints for a refused update.
+/// Git's message for a refused update.
 pub fn refusal_text(refusal: &RefRefusal) -> String {
     match refusal {
         RefRefusal::Stale { .. } => "fetch first".to_owned(),
@@ -24,7 +24,8 @@ pub fn refusal_text(refusal: &RefRefusal) -> String {
             format!("{}: no deletion ({})", protected(pattern), pattern.short())
         }
         RefRefusal::ProtectedFromForce { pattern } => {
-            // A tag object has no history that another one could keep: git's own rule takes every move of one for a force.
+            // A tag object has no history to keep: git's own rule treats every move of one as
+            // forced.
             let tags = match pattern.as_str().starts_with("refs/tags/") {
                 true => ", and a tag object never moves",
                 false => "",
@@ -49,10 +50,11 @@ fn protected(pattern: &RefPattern) -> &'static str {
     }
 }
 
-/// Writes the report as the client negotiated it, the closing flush included; nothing when it wants none.
+/// Writes the report in the negotiated form, with the final flush. Writes nothing if the client
+/// requested no report.
 ///
-/// `unpack` says what became of the pack. A command without a verdict shares the pack's failure.
-/// Also used to answer a known request again.
+/// `unpack` is the result of the pack. A command without a verdict fails like the pack. The
+/// function also repeats the response to a known request.
 ///
 /// # Errors
 /// When the output breaks.
@@ -78,15 +80,15 @@ pub fn report(
     report_results(head, unpack, &results, &Doubts::new(), output)
 }
 
-/// Updates of [`PushHead::updates`] that may or may not have been done, each with what went wrong.
+/// Updates of [`PushHead::updates`] with an unknown outcome, each with the error.
 ///
-/// A report has no word for them: git calls a ref that stands in none of its lines one that the remote failed to report.
+/// A report has no line for them: git reports a ref without a line as not reported by the remote.
 pub(crate) type Doubts = BTreeMap<usize, String>;
 
-/// Doubts that are told one by one.
+/// The maximum number of doubts in the text.
 const DOUBTS_TOLD_MAX: usize = 20;
 
-/// What the person is told of `doubts`.
+/// The text about `doubts` for the user.
 fn doubt_text(head: &PushHead, doubts: &Doubts) -> String {
     let mut text = String::new();
     for (index, why) in doubts.iter().take(DOUBTS_TOLD_MAX) {
@@ -102,7 +104,7 @@ fn doubt_text(head: &PushHead, doubts: &Doubts) -> String {
     text
 }
 
-/// The report from one result per update, in the order of [`PushHead::updates`].
+/// Writes the report from one result for each update, in the order of [`PushHead::updates`].
 pub(crate) fn report_results(
     head: &PushHead,
     unpack: Result<(), String>,
@@ -151,8 +153,8 @@ pub(crate) fn report_results(
     }
 }
 
-/// `report` with a line for the person before it, which git shows behind `remote: `. As it is where the client takes no such
-/// lines, or no report.
+/// `report`, preceded by a line for the user, which git shows after `remote: `. Without the
+/// capability side-band-64k, and without a report, the report is returned unchanged.
 pub fn told_before(text: &str, head: &PushHead, report: Bytes) -> Bytes {
     if !head.capabilities.side_band_64k || report.is_empty() {
         return report;
@@ -163,12 +165,12 @@ pub fn told_before(text: &str, head: &PushHead, report: Bytes) -> Bytes {
             told.extend_from_slice(&report);
             told.into()
         }
-        // Memory takes everything: there is no such error.
+        // Writes to memory do not fail.
         Err(_) => report,
     }
 }
 
-/// Tells the person something beside the report, where the client has a channel for it.
+/// Writes lines for the user in addition to the report, if the client has a channel for them.
 pub(crate) fn tell(head: &PushHead, text: &str, output: &mut dyn Write) -> io::Result<()> {
     let capabilities = &head.capabilities;
     let has_report = capabilities.report_status || capabilities.report_status_v2;
@@ -178,7 +180,7 @@ pub(crate) fn tell(head: &PushHead, text: &str, output: &mut dyn Write) -> io::R
     pkt::write_band(output, Band::Progress, text.as_bytes())
 }
 
-/// A reason must not end its line early, nor fill the terminal.
+/// Cuts a reason to 500 characters on one line: it must not end its line or flood the terminal.
 pub(crate) fn one_line(reason: &str) -> String {
     reason
         .chars()
@@ -247,7 +249,7 @@ mod tests {
         assert!(text.ends_with("00000000"), "{text}");
     }
 
-    /// A push made a repository, and nobody was told who sees it.
+    /// A push once created a repository without a message to the user about its visibility.
     #[test]
     fn a_line_before_the_report_goes_to_those_who_show_it() {
         let told = |capabilities: &str| {

@@ -1,8 +1,8 @@
-//! Which of the bases that the server added to a thin pack came with the push as well.
+//! Finds bases that the server added to a thin pack, and that the push contains as well.
 //!
-//! Some clients send every delta against an id, also when the base is in the same pack. Such a base may exist in the
-//! store without being reachable; then it is the sent copy that counts, provided that this copy is not itself a delta
-//! on something the client may not see.
+//! Some clients send every delta with the id of its base, even if the base is in the same pack. The
+//! server adds such a base if it exists in the store, reachable or not. Then the sent copy counts
+//! as the base, unless it is itself a delta on an object that the client may not see.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::oid::Oid;
 use crate::push::closure::Pushed;
 use crate::store::{ObjectStore, Pack};
 
-/// Those of `unproven` that the client sent in a form that needs no unproven base.
+/// The objects of `unproven` that the client sent in a form that needs no unproven base.
 pub(crate) fn sent_as_well(
     store: &ObjectStore,
     pushed: &Pushed,
@@ -29,7 +29,7 @@ pub(crate) fn sent_as_well(
             .copied()
             .filter(|offset| is_full(pack, *offset))
             .collect();
-        // The added copy is always a full one, and there is one of it.
+        // The added copy is always a whole object, and there is exactly one.
         if full.len() > 1 {
             sent.insert(*id);
         } else {
@@ -68,7 +68,7 @@ fn is_full(pack: &Pack, offset: u64) -> bool {
         .is_ok_and(|entry| entry.header.as_kind().is_some())
 }
 
-/// Whether the chain of deltas at `offset` ends in one of the entries `added`, or cannot be followed.
+/// Whether the delta chain at `offset` ends in one of the entries `added`, or cannot be followed.
 fn is_built_on(pack: &Pack, mut offset: u64, added: &BTreeSet<u64>) -> bool {
     for _ in 0..=pack.data.num_objects() {
         if added.contains(&offset) {

@@ -1,4 +1,4 @@
-//! Checks a pack that somebody else made before it takes the place of others.
+//! Verifies a pack made by another program before it replaces other packs.
 
 use std::path::{Path, PathBuf};
 
@@ -8,12 +8,13 @@ use henge_types::{ObjectFormat, ObjectId};
 use crate::oid::{HashKind, from_gix, hash_kind};
 use crate::protocol::Stop;
 
-/// From so many times its objects on, an old index is looked up in the new one instead of walked beside it.
+/// The ratio of objects, new to old, from which on the old ones are looked up in the new index one
+/// by one. Below it both indexes are walked in parallel.
 const LOOKUP_RATIO: u32 = 16;
-/// How often the deadline is looked at, in objects.
+/// Number of objects between two checks of the deadline.
 const STOP_EVERY: u32 = 1 << 16;
 
-/// Why a pack must not take the place of others.
+/// Reasons not to replace the old packs.
 #[derive(Debug, thiserror::Error)]
 pub enum CoverError {
     /// An object would be lost.
@@ -31,28 +32,28 @@ pub enum CoverError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What gix said.
+        /// The error of gix.
         #[source]
         source: gix_error::Error,
     },
-    /// Index and pack are not of each other.
+    /// Index and pack do not belong together.
     #[error("{path} is not the index of the pack beside it")]
     Mismatch {
         /// The index.
         path: PathBuf,
     },
-    /// The time for it is over.
+    /// The deadline passed, or the caller set the stop signal.
     #[error("checking the new pack took too long")]
     Stopped,
 }
 
-/// Checks that the pack of `new_idx` holds every object of the packs of `old_idx_files`, and the checksums of the new
-/// pack and of its index. All are packs of objects of this format.
+/// Verifies that the pack of `new_idx` holds every object of the packs of `old_idx_files`. Verifies
+/// the checksums of the new pack and of its index. All packs are of this format.
 ///
 /// Reads the new pack once and every index once; does not inflate objects.
 ///
 /// # Errors
-/// When an object is missing, a file is damaged, or the time is over.
+/// When an object is missing, a file is damaged, or `stop` is set.
 pub fn verify_covers(
     new_idx: &Path,
     old_idx_files: &[PathBuf],
@@ -80,7 +81,7 @@ pub fn verify_covers(
     Ok(())
 }
 
-/// Walks two indexes beside each other; both are sorted.
+/// Walks two indexes in parallel; both are sorted.
 fn first_missing(
     new: &gix_pack::index::File,
     old: &gix_pack::index::File,

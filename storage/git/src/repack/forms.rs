@@ -1,4 +1,4 @@
-//! How each object goes into the new pack: copied, as a delta that lies in a pack, or written anew.
+//! The form of each object in the new pack: copied, an existing delta, or written again.
 
 use gix_object::Kind;
 
@@ -6,40 +6,41 @@ use crate::protocol::Stop;
 use crate::repack::RepackError;
 use crate::repack::sources::{Place, Reader, STOP_EVERY, Sources, Stored};
 
-/// How an object is written.
+/// The form of an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// Its compressed bytes as they lie.
+    /// Its compressed bytes, unchanged.
     Copied,
-    /// The delta of its copy, against the object of this number.
+    /// The delta of its copy, on the object of this number.
     Reused { base: u32 },
-    /// Inflated from its copy and deflated anew: nothing holds it whole.
+    /// Inflated from its copy and deflated again: no pack holds it whole.
     Deflated,
-    /// A delta that was found for it: the number of that delta.
+    /// A new delta: its number.
     New { delta: u32 },
 }
 
-/// Everything that is known of the objects of a new pack, each by its number.
+/// The properties of the objects of a new pack, each by its number.
 pub(super) struct Forms {
     pub(super) copies: Vec<Place>,
     pub(super) forms: Vec<Form>,
     pub(super) kinds: Vec<Kind>,
-    /// Deltas between an object and the whole one at the end of its chain.
+    /// Deltas in a chain, from an object to the whole object at the end.
     pub(super) depths: Vec<u16>,
     /// The longest chain of reused deltas that builds on an object.
     pub(super) heights: Vec<u16>,
 }
 
-/// Not on the way yet.
+/// Not visited yet.
 const UNKNOWN: u32 = u32::MAX;
-/// On the way from a delta to its base.
+/// On the path from a delta to its base.
 const ON_PATH: u32 = u32::MAX - 1;
 
 impl Forms {
-    /// Takes deltas as they lie where that makes neither a circle nor a chain longer than `depth_max`.
+    /// Reuses existing deltas where they form neither a cycle nor a chain longer than `depth_max`.
     ///
-    /// A chain that is too long, as many small pushes to one file make it, is cut every half of `depth_max`: the other
-    /// half is left for the deltas that are then looked for between the cut ones.
+    /// A longer chain, the result of many small pushes to one file, is cut at every half of
+    /// `depth_max`. The other half is left for new deltas, which are then searched between the
+    /// objects at the cuts.
     pub(super) fn choose(
         sources: &Sources,
         depth_max: u16,
@@ -62,7 +63,8 @@ impl Forms {
         Ok(forms)
     }
 
-    /// Decides for deltas or against them, so that every chain ends. How long each chain is then.
+    /// Decides for or against each delta, so that every chain ends. Returns the resulting lengths
+    /// of chains.
     fn break_circles(&mut self, sources: &Sources, stop: &Stop) -> Result<Vec<u32>, RepackError> {
         let mut natural = vec![UNKNOWN; self.forms.len()];
         let mut path = Vec::new();
@@ -85,8 +87,8 @@ impl Forms {
                     },
                 }
             }
-            // And back up: the last one is whole, has a settled base, or must become whole: it closes a circle, or its
-            // base is left out.
+            // And back up. The last object is whole, has a settled base, or must become whole. It
+            // must become whole if it closes a cycle, or if its base is left out of the pack.
             while let Some(object) = path.pop() {
                 let copy = self.copies[object as usize];
                 let base = match sources.stored(copy) {
@@ -139,7 +141,7 @@ impl Forms {
         }
     }
 
-    /// Cuts the chains that are too long, and notes the depth of every object.
+    /// Cuts the chains that are too long, and records the depth of every object.
     fn cut_chains(
         &mut self,
         sources: &Sources,

@@ -11,10 +11,11 @@ use crate::repack::output::HashedFile;
 const IDX_SIGNATURE: [u8; 8] = [0xff, b't', b'O', b'c', 0, 0, 0, 2];
 /// Signature, version 1.
 const REV_HEADER: [u8; 8] = *b"RIDX\0\0\0\x01";
-/// Offsets from here on lie in a table of their own.
+/// Offsets from here on are in a separate table.
 const LARGE_OFFSET: u64 = 1 << 31;
 
-/// Writes the index of a pack, its objects given in the order of their ids. The bytes that it has.
+/// Writes the index of a pack, with its objects in the order of their ids. Returns the size in
+/// bytes.
 pub(super) fn write_idx<'a>(
     into: &Path,
     ids: impl Iterator<Item = &'a oid> + Clone,
@@ -58,7 +59,8 @@ pub(super) fn write_idx<'a>(
     Ok((file.finish()?.1, bytes))
 }
 
-/// Writes the reverse index: the objects, numbered in the order of their ids, in the order of their offsets.
+/// Writes the reverse index: the objects, numbered in the order of their ids, in the order of their
+/// offsets.
 pub(super) fn write_rev(into: &Path, order: &[u32], pack: &Oid) -> io::Result<NamedTempFile> {
     let mut file = HashedFile::create(into, format_of(pack))?;
     file.put(&REV_HEADER)?;

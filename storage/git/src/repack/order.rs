@@ -1,4 +1,4 @@
-//! In which order objects are written, and what they are called.
+//! The order in which objects are written, and their names.
 
 use gix_object::Kind;
 
@@ -8,24 +8,24 @@ use crate::repack::RepackError;
 use crate::repack::forms::Forms;
 use crate::repack::sources::{Reader, STOP_EVERY, Sources, number};
 
-/// Not met by the walk.
+/// Not visited by the walk.
 const UNSEEN: u32 = u32::MAX;
 
-/// What a walk of all commits, the newest first, says of each object.
+/// Results of a walk of all commits, newest first, for each object.
 pub(super) struct Order {
-    /// When the walk met it.
+    /// Position in the walk.
     seen: Vec<u32>,
-    /// Where it sorts among objects of its kind that are compared with each other: objects at one path together,
-    /// beside those whose paths end alike.
+    /// Sort key among the objects of a kind that are compared with each other. Objects at one path
+    /// are together, beside those whose paths end alike.
     pub(super) names: Vec<u64>,
 }
 
 /// The end of a path.
 #[derive(Debug, Clone, Copy)]
 struct PathEnd {
-    /// Its last six bytes, the last one the highest.
+    /// Its last six bytes, the last one as the highest.
     tail: u64,
-    /// Of all of it.
+    /// Hash of the whole path.
     hash: u32,
 }
 
@@ -49,7 +49,7 @@ impl PathEnd {
 }
 
 impl Order {
-    /// Walks the commits of `sources` and, no further than `trees_max` trees, what they hold.
+    /// Walks the commits of `sources`, and the contents of at most `trees_max` trees.
     pub(super) fn walk(
         sources: &Sources,
         forms: &Forms,
@@ -78,7 +78,8 @@ impl Order {
         Ok(walk.order)
     }
 
-    /// All objects: commits, tags, trees, files; each as the walk met them, what it did not meet last.
+    /// All objects: commits, tags, trees, files; each kind in the order of the walk, unvisited
+    /// objects last.
     pub(super) fn sequence(&self, forms: &Forms) -> Vec<u32> {
         let rank = |kind| match kind {
             Kind::Commit => 0,
@@ -94,7 +95,7 @@ impl Order {
         sequence
     }
 
-    /// When the walk met an object: the newest first.
+    /// The position of an object in the walk: the newest first.
     pub(super) fn seen(&self, object: u32) -> u32 {
         self.seen[object as usize]
     }
@@ -112,7 +113,8 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    /// Commits with their trees, the newest first. A commit that does not parse goes where its id puts it.
+    /// Commits with their trees, newest first. Commits that do not parse come last, in the order of
+    /// their ids.
     fn commits(&mut self) -> Result<Vec<(u32, Option<u32>)>, RepackError> {
         let mut commits = Vec::new();
         for object in 0..self.sources.len() {
@@ -138,7 +140,7 @@ impl Walk<'_> {
             .collect())
     }
 
-    /// Whether the walk is here for the first time.
+    /// Records a visit. Returns whether it is the first one.
     fn meet(&mut self, object: u32) -> bool {
         let seen = &mut self.order.seen[object as usize];
         if *seen != UNSEEN {
@@ -185,8 +187,8 @@ impl Walk<'_> {
     }
 }
 
-/// Objects that are written whole so far, those next to each other that are likely alike: the same kind, the same or
-/// a similar path, nearly the same size, the larger and newer first.
+/// The candidates for deltas, similar objects next to each other: the same kind, the same or a
+/// similar path, nearly the same size. The larger and newer ones come first.
 pub(super) fn alike(
     sources: &Sources,
     forms: &Forms,
@@ -213,10 +215,10 @@ pub(super) fn alike(
     Ok(candidates)
 }
 
-/// An object that a delta may be found for.
+/// An object to search a delta for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Candidate {
     pub(super) object: u32,
-    /// Bytes, inflated.
+    /// Inflated size in bytes.
     pub(super) size: u32,
 }

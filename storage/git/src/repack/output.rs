@@ -18,9 +18,9 @@ use crate::repack::search::NewDeltas;
 use crate::repack::sources::{Reader, STOP_EVERY, Sources};
 use crate::repack::{RepackError, RepackOptions};
 
-/// Buffered on the way to a file.
+/// The buffer in front of a file.
 const BUFFER_BYTES: usize = 256 * 1024;
-/// As git makes them: nobody changes a pack.
+/// The mode of git's pack files: a pack never changes.
 const FILE_MODE: u32 = 0o444;
 
 /// Deflates whole buffers at git's default level.
@@ -71,7 +71,7 @@ fn grown(after: u64, before: u64) -> usize {
     usize::try_from(after - before).unwrap_or(usize::MAX)
 }
 
-/// A file in the making that is removed unless it is kept, with the checksum of what was written.
+/// A file with the checksum of its contents, removed on drop unless it is kept.
 pub(super) struct HashedFile {
     file: BufWriter<NamedTempFile>,
     hash: Checksum,
@@ -115,21 +115,21 @@ pub(super) fn keep(file: NamedTempFile, path: PathBuf) -> io::Result<PathBuf> {
     Ok(path)
 }
 
-/// A pack that is written and has no name yet.
+/// A complete pack without a name yet.
 pub(super) struct WrittenPack {
     pub(super) file: NamedTempFile,
     pub(super) checksum: Oid,
     pub(super) bytes: u64,
-    /// Per object: where its entry begins, and the checksum of the entry.
+    /// Offset of each object's entry.
     pub(super) offsets: Vec<u64>,
     pub(super) checksums: Vec<u32>,
     /// Objects in the order of their offsets.
     pub(super) order: Vec<u32>,
-    /// Objects that were deflated anew because no pack held them whole.
+    /// Objects that were deflated again because no pack held them whole.
     pub(super) deflated: u32,
 }
 
-/// Writes every object, in `sequence` but bases first.
+/// Writes every object in the order of `sequence`, except that bases precede their deltas.
 pub(super) fn write_pack(
     sources: &Sources,
     forms: &Forms,

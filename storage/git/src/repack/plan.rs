@@ -1,24 +1,24 @@
-//! Which packs to merge: as few and as small ones as keep the rest in a geometric progression.
+//! Selects the packs to merge: the fewest and smallest that leave a geometric progression.
 
 use henge_types::PackId;
 
-/// A pack as the plan sees it.
+/// The properties of a pack that the plan uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PackSize {
     /// Its name.
     pub id: PackId,
-    /// Objects in it.
+    /// Number of objects.
     pub objects: u32,
     /// Bytes of the pack file.
     pub bytes: u64,
 }
 
-/// What packs may look like after a merge.
+/// Limits on the packs after a merge.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PlanLimits {
-    /// Every pack weighs at least so many times what the next smaller one weighs.
+    /// The minimum ratio of the weight of a pack to that of the next smaller one.
     pub factor: u32,
-    /// Packs in all; at least one.
+    /// Total number of packs; at least one.
     pub packs_max: usize,
 }
 
@@ -31,24 +31,25 @@ impl Default for PlanLimits {
     }
 }
 
-/// A pack weighs its objects, as in git-repack(1); but no less than one for so many bytes, so that a pack of a few
-/// large files is not written again with every handful of small pushes.
+/// The weight of a pack is its number of objects, as in git-repack(1), but at least one for so many
+/// bytes: a pack of a few large files is not written again with every handful of small pushes.
 const BYTES_PER_OBJECT: u64 = 64 * 1024;
 
 fn weight(pack: &PackSize) -> u64 {
     u64::from(pack.objects.max(1)).max(pack.bytes / BYTES_PER_OBJECT)
 }
 
-/// The packs to merge into one, the smallest first; `None` when all is well as it is.
+/// The packs to merge into one, the smallest first; `None` when no merge is needed.
 ///
-/// The smallest set after whose merge every pack weighs at least `factor` times the next smaller one, the merged one
-/// being the smallest, and there are no more than `packs_max`; see `--geometric` in git-repack(1). An object that lies in several packs is counted in each:
-/// the merged pack is then smaller than reckoned, which breaks no progression.
+/// The result is the smallest set with these properties after the merge: every pack weighs at least
+/// `factor` times the next smaller one, the merged pack is the smallest, and there are no more than
+/// `packs_max` packs. See `--geometric` in git-repack(1). An object in several packs counts in each
+/// of them. The merged pack is then smaller than computed, which keeps the progression.
 pub fn plan(packs: &[PackSize], limits: PlanLimits) -> Option<Vec<PackId>> {
     let mut sorted: Vec<_> = packs.iter().map(|pack| (weight(pack), pack)).collect();
     sorted.sort_by_key(|(weight, pack)| (*weight, pack.bytes, pack.id));
     let factor = u64::from(limits.factor.max(1));
-    // The heaviest packs that are in progression already begin here.
+    // Start of the heaviest packs that are already in progression.
     let kept = sorted
         .windows(2)
         .rposition(|pair| pair[1].0 < factor.saturating_mul(pair[0].0))
@@ -90,7 +91,7 @@ mod tests {
             .collect()
     }
 
-    /// The sizes of the packs that are merged.
+    /// The sizes of the packs to merge.
     fn merged(objects: &[u32]) -> Option<Vec<u32>> {
         let packs = packs(objects);
         let size = |id: PackId| packs.iter().find(|pack| pack.id == id).unwrap().objects;
@@ -125,7 +126,7 @@ mod tests {
     fn there_are_never_more_packs_than_allowed() {
         let sizes: Vec<u32> = (0..12).map(|power| 3_u32.pow(power)).collect();
         assert_eq!(merged(&sizes).unwrap().len(), 5);
-        // Each merged pack is too close to the next one: only all of them will do.
+        // Each merged pack is too close to the next one: only a merge of all packs suffices.
         let sizes: Vec<u32> = (0..12).map(|power| 1 << power).collect();
         assert_eq!(merged(&sizes).unwrap().len(), 12);
     }
@@ -172,7 +173,7 @@ mod tests {
                     prop_assert!(is_progression(&all, factor), "{:?}", all);
                     prop_assert!(all.len() <= packs_max);
                     prop_assert_eq!(plan(&all, limits), None);
-                    // No smaller set would do, the merged pack being the smallest.
+                    // No smaller set suffices, with the merged pack as the smallest.
                     let (last, fewer) = chosen.split_last().unwrap();
                     let merged = |set: &[PackId]| -> u64 {
                         let of_set = before.iter().filter(|pack| set.contains(&pack.id));

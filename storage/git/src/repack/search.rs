@@ -1,4 +1,5 @@
-//! New deltas between objects that lie whole in every pack: a window slides over what is likely alike.
+//! Searches new deltas between objects that are whole in every pack, with a sliding window over
+//! similar objects.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -12,26 +13,27 @@ use crate::repack::output::Deflater;
 use crate::repack::sources::{Reader, STOP_EVERY, Sources, number};
 use crate::repack::{RepackError, RepackOptions};
 
-/// Objects smaller than this are not worth a delta.
+/// The minimum size of an object for a delta.
 pub(super) const DELTA_BYTES_MIN: u64 = 50;
-/// What a delta costs beside its bytes: its base has to be named, and read first.
+/// The cost of a delta besides its bytes: its base has to be named, and read first.
 const DELTA_OVERHEAD_BYTES: usize = 20;
-/// A base may be so many times larger than its target: else the target is deflated better alone.
+/// The maximum ratio of the size of a base to that of its target: above it the target deflates
+/// better alone.
 const SIZE_RATIO_MAX: usize = 32;
 
-/// A delta that was found.
+/// A new delta.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct NewDelta {
-    /// The object that it builds on.
+    /// The base of the delta.
     pub(super) base: u32,
-    /// Its bytes, inflated.
+    /// Inflated size in bytes.
     pub(super) size: u32,
-    /// Where its deflated bytes lie in the spool, and how many they are.
+    /// Offset and size of its deflated bytes in the spool.
     at: u64,
     bytes: u32,
 }
 
-/// The deltas that were found. Their bytes are spooled to a file that has no name.
+/// The new deltas. Their bytes are spooled to a file without a name.
 pub(super) struct NewDeltas {
     deltas: Vec<NewDelta>,
     spool: File,
@@ -74,9 +76,9 @@ fn size_of_delta(bytes: &[u8]) -> Result<u32, RepackError> {
     u32::try_from(bytes.len()).map_err(|_| RepackError::TooManyObjects)
 }
 
-/// Looks for a delta for each of `candidates`, which come in the order of their likeness.
+/// Searches a delta for each of `candidates`, which are sorted by similarity.
 ///
-/// What was found is noted in `forms`. A base is always a candidate from before, so no circle can come of it.
+/// Results are recorded in `forms`. A base is always an earlier candidate, so there are no cycles.
 pub(super) fn search(
     sources: &Sources,
     forms: &mut Forms,
@@ -118,7 +120,7 @@ pub(super) fn search(
     Ok(search.found)
 }
 
-/// An object of the window: it may become a base.
+/// An object of the window: a possible base.
 struct Slot {
     object: u32,
     depth: u16,
@@ -133,16 +135,16 @@ impl Slot {
 
 /// The best delta of an object so far.
 struct Best {
-    /// Where its base is in the window.
+    /// The position of its base in the window.
     slot: usize,
     delta: Vec<u8>,
-    /// The depth that it gives its target.
+    /// The depth of its target.
     depth: u16,
 }
 
 struct Search<'a> {
     found: NewDeltas,
-    /// The newest last.
+    /// The newest object is last.
     window: VecDeque<Slot>,
     window_bytes: usize,
     deflater: Deflater,
@@ -179,7 +181,7 @@ impl Search<'_> {
         Ok(())
     }
 
-    /// The best delta for `data`, an object that `height` deltas already build on.
+    /// The best delta for `data`, an object below a chain of `height` reused deltas.
     fn best(&self, data: &[u8], height: u16) -> Option<Best> {
         let depth_max = self.options.depth_max;
         let mut best: Option<Best> = None;
@@ -191,7 +193,7 @@ impl Search<'_> {
                 Some(best) => (best.delta.len().saturating_sub(1), best.depth),
                 None => ((data.len() / 2).saturating_sub(DELTA_OVERHEAD_BYTES), 1),
             };
-            // The deeper the base, the shorter a delta must be to be worth it.
+            // A deeper base needs a shorter delta.
             let allowed =
                 length * usize::from(depth_max - slot.depth) / usize::from(depth_max - depth + 1);
             let base_bytes = slot.index.base().len();
@@ -211,7 +213,8 @@ impl Search<'_> {
         best
     }
 
-    /// Keeps a delta if its compressed bytes are fewer than what they stand for.
+    /// Keeps a delta if its compressed bytes are fewer than those of the copy, or if no pack holds
+    /// the object whole.
     fn keep(&mut self, object: u32, best: &Best, forms: &mut Forms) -> Result<(), RepackError> {
         let at = object as usize;
         let deflated = self.deflater.deflate(&best.delta)?;
@@ -227,7 +230,7 @@ impl Search<'_> {
             .push(base, size_of_delta(&best.delta)?, deflated)?;
         forms.forms[at] = Form::New { delta };
         forms.depths[at] = best.depth;
-        // A good base is likely good again: it stays longer.
+        // A good base is likely a good base again: it stays longer.
         if let Some(slot) = self.window.remove(best.slot) {
             self.window.push_back(slot);
         }

@@ -1,4 +1,4 @@
-//! The packs that are merged: what each entry is, which object it holds, and how to read it.
+//! The packs to merge: their entries, the objects of the entries, and the reads of these.
 
 use std::collections::BinaryHeap;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::protocol::Stop;
 use crate::repack::RepackError;
 use crate::store::{Decoder, PackFiles};
 
-/// How often the deadline is looked at, in objects.
+/// Number of objects between two checks of the deadline.
 pub(super) const STOP_EVERY: usize = 1024;
 
 /// One copy of an object: entry number `entry` (in order of ids) of pack number `pack`.
@@ -23,19 +23,19 @@ pub(super) struct Place {
     pub(super) entry: u32,
 }
 
-/// How an entry is stored.
+/// The storage of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stored {
-    /// As it is.
+    /// A whole object.
     Whole(Kind),
-    /// As a delta against another entry of its pack.
+    /// A delta on another entry of its pack.
     Delta {
         /// The number of that entry.
         base: u32,
     },
 }
 
-/// The number of an entry whose object is not wanted.
+/// The number of an entry whose object is left out.
 const LEFT_OUT: u32 = u32::MAX;
 
 /// One pack.
@@ -45,27 +45,28 @@ pub(super) struct Source {
     path: PathBuf,
     /// Entries in the order of their offsets.
     by_offset: Vec<u32>,
-    /// Per entry.
+    /// The storage of each entry.
     stored: Vec<Stored>,
     /// The object that each entry holds, or [`LEFT_OUT`].
     numbers: Vec<u32>,
 }
 
-/// Every object of some packs, once, numbered in the order of ids.
+/// The objects of some packs, each once, numbered in the order of ids.
 pub(super) struct Sources {
     format: ObjectFormat,
     packs: Vec<Source>,
-    /// The copy to take of each object: a delta where there is one, in the largest pack that has it.
+    /// The preferred copy of each object: a delta where there is one, from the largest pack that
+    /// has it.
     copies: Vec<Place>,
-    /// A whole copy of objects whose copy to take is a delta, in the order of objects.
+    /// Whole copies of objects whose preferred copy is a delta, in the order of objects.
     whole: Vec<(u32, Place)>,
-    /// Where the ids with these first two bytes end.
+    /// For each first two bytes of an id: the end of the objects with them.
     fan: Vec<u32>,
 }
 
 impl Sources {
-    /// Opens packs by their indexes and reads the header of every entry. Objects that are not among `wanted`, where it is
-    /// given, are not counted.
+    /// Opens packs by their indexes and reads the header of every entry. If `wanted` is given,
+    /// other objects are left out.
     pub(super) fn open(
         idx_files: &[PathBuf],
         format: ObjectFormat,
@@ -84,7 +85,7 @@ impl Sources {
             objects.reverse().then_with(|| left.path.cmp(&right.path))
         });
         for (slot, pack) in packs.iter_mut().enumerate() {
-            // The cache of delta bases tells packs apart by these numbers.
+            // The cache of delta bases distinguishes packs by these numbers.
             pack.data.id = number(slot)?;
         }
         let mut sources = Self {
@@ -99,7 +100,7 @@ impl Sources {
         Ok(sources)
     }
 
-    /// Goes through all indexes at once in the order of ids.
+    /// Merges all indexes in the order of ids.
     fn merge(&mut self, wanted: Option<&HashSet<Oid>>, stop: &Stop) -> Result<(), RepackError> {
         use std::cmp::Reverse;
         let mut heads = BinaryHeap::with_capacity(self.packs.len());
@@ -141,7 +142,8 @@ impl Sources {
         Ok(())
     }
 
-    /// Packs come in the order of their size: the first delta and the first whole copy are kept.
+    /// Records a further copy. Packs come in the order of their size: the first delta and the first
+    /// whole copy are kept.
     fn note_duplicate(&mut self, object: u32, copy: Place) {
         let kept = self.copies[object as usize];
         let is_whole = |copy| matches!(self.stored(copy), Stored::Whole(_));
@@ -169,12 +171,12 @@ impl Sources {
         fan
     }
 
-    /// How the objects are named.
+    /// The object format of the packs.
     pub(super) const fn format(&self) -> ObjectFormat {
         self.format
     }
 
-    /// Objects.
+    /// Number of objects.
     pub(super) fn len(&self) -> u32 {
         u32::try_from(self.copies.len()).unwrap_or(u32::MAX)
     }
@@ -206,12 +208,12 @@ impl Sources {
         None
     }
 
-    /// The copy to take.
+    /// The preferred copy of an object.
     pub(super) fn copy(&self, object: u32) -> Place {
         self.copies[object as usize]
     }
 
-    /// A copy that needs no base.
+    /// A copy without a base.
     pub(super) fn whole_copy(&self, object: u32) -> Option<Place> {
         let copy = self.copy(object);
         if matches!(self.stored(copy), Stored::Whole(_)) {
@@ -227,13 +229,13 @@ impl Sources {
         self.packs[copy.pack as usize].stored[copy.entry as usize]
     }
 
-    /// The object that an entry of the same pack holds, if it is wanted.
+    /// The object of an entry; `None` if it is left out.
     pub(super) fn number_of(&self, pack: u32, entry: u32) -> Option<u32> {
         let number = self.packs[pack as usize].numbers[entry as usize];
         (number != LEFT_OUT).then_some(number)
     }
 
-    /// The header of a copy, and its compressed bytes after their checksum was compared.
+    /// The header of a copy and its compressed bytes, verified against their checksum.
     pub(super) fn entry(&self, copy: Place) -> Result<(gix_pack::data::Entry, &[u8]), RepackError> {
         let source = &self.packs[copy.pack as usize];
         let (entry, raw) = source
@@ -250,7 +252,7 @@ impl Sources {
         Ok((entry, body))
     }
 
-    /// The kind and the size of an object, without reading all of it.
+    /// The kind and size of an object. Does not read all of it.
     pub(super) fn header(
         &self,
         copy: Place,
@@ -286,7 +288,7 @@ fn prefix(id: &oid) -> usize {
     usize::from(bytes[0]) << 8 | usize::from(bytes[1])
 }
 
-/// Objects, packs and entries are counted in 32 bits, as in the files themselves.
+/// Converts to the 32 bits of objects, packs and entries, as in the files themselves.
 pub(super) fn number(count: usize) -> Result<u32, RepackError> {
     u32::try_from(count)
         .ok()
@@ -360,7 +362,7 @@ impl Source {
         self.data.entry(self.index.pack_offset_at_index(entry))
     }
 
-    /// An entry and all its bytes: up to where the next one begins.
+    /// An entry and all its bytes, up to the next entry.
     fn entry_bytes(&self, entry: u32) -> gix_error::Result<(gix_pack::data::Entry, &[u8])> {
         let offset_of = |entry| self.index.pack_offset_at_index(entry);
         let offset = offset_of(entry);
@@ -381,7 +383,7 @@ impl Source {
     }
 }
 
-/// Reads objects.
+/// A reader of objects.
 pub(super) struct Reader<'a> {
     sources: &'a Sources,
     decoder: Decoder,
@@ -412,7 +414,7 @@ impl<'a> Reader<'a> {
         read.map_err(|error| self.sources.broken(copy, error))
     }
 
-    /// Reads an object that is written anew: its content must be what its id says.
+    /// Reads an object that is written again: its content must match its id.
     pub(super) fn read_checked(
         &mut self,
         copy: Place,

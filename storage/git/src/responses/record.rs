@@ -1,4 +1,4 @@
-//! One answer: recorded while it is made, and replayed.
+//! A response: recorded while it is made, and replayed.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -10,20 +10,21 @@ use crate::output::{Output, PackPart};
 use crate::spooled::Spooled;
 use crate::store::Pack;
 
-/// An answer's own bytes stay in memory up to this: a listing of a hundred thousand refs does.
+/// The own bytes of a response that stay in memory: enough for a listing of a hundred thousand
+/// refs.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// An answer with more own bytes is not kept.
+/// The maximum of own bytes of a response in the cache.
 const OWN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 #[derive(Debug)]
 enum Piece {
-    /// So many of the answer's own bytes.
+    /// A number of the response's own bytes.
     Own(u64),
     /// A part of a pack, which maintenance may remove.
     Part(Weak<Pack>, std::ops::Range<u64>),
 }
 
-/// An answer, framed as it leaves.
+/// A response, framed as sent.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pieces: Vec<Piece>,
@@ -59,12 +60,12 @@ impl Answer {
         self.own_bytes - self.memory_bytes()
     }
 
-    /// Writes the answer.
+    /// Writes the response.
     pub(crate) fn replay(&self, output: &mut dyn Output) -> io::Result<()> {
         self.replay_from(0, output)
     }
 
-    /// Writes the answer from piece `first` on.
+    /// Writes the response from piece `first` on.
     fn replay_from(&self, first: usize, output: &mut dyn Output) -> io::Result<()> {
         let mut at = 0;
         for (index, piece) in self.pieces.iter().enumerate() {
@@ -88,23 +89,24 @@ impl Answer {
     }
 }
 
-/// Records an answer on its way out.
+/// Records a response while it is sent.
 ///
-/// What comes before the pack leaves at once. The pack is held back and leaves when it is whole: whoever waits for the
-/// same answer must not wait for a slow client. An answer that becomes too long leaves as it is made, and is not kept.
+/// Bytes before the pack are sent at once. The pack is held back until it is complete: waiters for
+/// the same response must not depend on a slow client. A response over the limit is sent as it is
+/// made, and is not cached.
 pub(crate) struct Recorder<'a> {
     output: &'a mut dyn Output,
     recording: Option<Recording>,
 }
 
-/// What of an answer has not left yet.
+/// The unsent rest of a response.
 pub(super) struct Held<'a> {
     from: usize,
     output: &'a mut dyn Output,
 }
 
 impl Held<'_> {
-    /// Sends it.
+    /// Sends the rest.
     pub(super) fn leave(self, answer: &Answer) -> io::Result<()> {
         answer.replay_from(self.from, self.output)
     }
@@ -114,7 +116,7 @@ struct Recording {
     pieces: Vec<Piece>,
     own: SpooledTempFile,
     own_bytes: u64,
-    /// The first piece that was held back.
+    /// The first piece that is held back.
     held_from: Option<usize>,
 }
 
@@ -132,7 +134,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// The answer and what of it was held back; `None` when it became too long and has left.
+    /// The response and its unsent rest; `None` when it went over the limit and was sent.
     pub(super) fn into_answer(self) -> io::Result<Option<(Answer, Held<'a>)>> {
         let Some(recording) = self.recording else {
             return Ok(None);
@@ -144,7 +146,7 @@ impl<'a> Recorder<'a> {
         Ok(Some((recording.into_answer()?, held)))
     }
 
-    /// Stops recording; what was held back leaves.
+    /// Ends recording and sends the held bytes.
     fn give_up(&mut self) -> io::Result<()> {
         let Some(recording) = self.recording.take() else {
             return Ok(());
@@ -156,7 +158,7 @@ impl<'a> Recorder<'a> {
         }
     }
 
-    /// Whether what is written now must leave at once.
+    /// Whether written bytes are sent at once.
     fn is_passing(&self) -> bool {
         self.recording
             .as_ref()
@@ -174,14 +176,14 @@ impl Recording {
         })
     }
 
-    /// Whether it was taken.
+    /// Records bytes. Returns false when they exceed the limit or cannot be written.
     fn take(&mut self, data: &[u8]) -> bool {
         let bytes = data.len() as u64;
         if self.own_bytes + bytes > OWN_BYTES_MAX || self.own.write_all(data).is_err() {
             return false;
         }
         self.own_bytes += bytes;
-        // What has left already must not be held back as well.
+        // A piece that was sent must not grow by held bytes.
         let is_first_held = self.held_from == Some(self.pieces.len());
         match self.pieces.last_mut() {
             Some(Piece::Own(length)) if !is_first_held => *length += bytes,

@@ -1,38 +1,40 @@
-//! Whose answer is made next: counting what of a repository a client lacks takes memory and a processor.
+//! Permits to make responses: the selection of objects that a client lacks takes memory and a
+//! processor.
 //!
-//! A few answers are made at once. When one ends, the next is of the repository that has the fewest of them made, and among
-//! equals the one that waits for the longest; those without a token never have all places, nor more than half of the
-//! processors. So thirty requests for one repository keep nobody waiting who asks for another one.
+//! The number of permits is small. A released permit goes to the repository with the fewest
+//! permits, and among equals to the request that waited longest. Requests without a token never
+//! hold all permits of a kind of work, nor more of them than half of the processors. Example:
+//! thirty requests for one repository do not delay a request for another one.
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::protocol::{Asker, Stop};
 
-/// Answers made at once to clients that have nothing in common with the server.
+/// Permits for clients that have nothing in common with the server.
 const CLONES_MAX: usize = 4;
-/// Of those, for clients without a token.
+/// Those among them for requests without a token.
 const ANONYMOUS_CLONES_MAX: usize = 2;
-/// Answers made at once to clients that have some of the history: they cost much less.
+/// Permits for clients that have some of the history: these cost much less.
 const FETCHES_MAX: usize = 16;
-/// Of those, for clients without a token.
+/// Those among them for requests without a token.
 const ANONYMOUS_FETCHES_MAX: usize = 8;
-/// How often who waits looks at its own deadline.
+/// The interval at which a waiting request checks its deadline.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
-/// What an answer costs.
+/// The kind of work for a response.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// The client has nothing that the server knows.
+    /// The client has no object of the server.
     Clone,
-    /// It has some of the history.
+    /// The client has some of the history.
     Fetch,
 }
 
-/// How many answers are made at once.
+/// The limits on permits.
 #[derive(Debug, Clone, Copy)]
 struct Places {
-    /// Of each kind, to those without a token: half of the processors.
+    /// For requests without a token, of each kind of work: half of the processors, at least one.
     anonymous: usize,
 }
 
@@ -50,7 +52,7 @@ impl Places {
     }
 }
 
-/// The turns of a server.
+/// The permits of a server.
 #[derive(Debug)]
 pub(super) struct Turns {
     state: Mutex<State>,
@@ -61,7 +63,7 @@ pub(super) struct Turns {
 struct State {
     places: Places,
     next: u64,
-    /// In the order in which they came.
+    /// In the order of their arrival.
     waiting: Vec<Ticket>,
     made: Vec<Ticket>,
 }
@@ -86,7 +88,7 @@ impl State {
             && self.made(of_asker) < self.places.of(ticket.work, ticket.asker)
     }
 
-    /// Whose turn is next among those for whom there is a place.
+    /// The next request in line among those with a free permit.
     fn next_of(&self, work: Work) -> Option<u64> {
         let waiting = self.waiting.iter();
         let may_go = waiting.filter(|ticket| ticket.work == work && self.has_place(ticket));
@@ -100,7 +102,7 @@ impl State {
 }
 
 impl Turns {
-    /// The turns of a machine of so many processors.
+    /// The permits of a machine with so many processors.
     pub(super) fn new(processors: usize) -> Self {
         let places = Places {
             anonymous: (processors / 2).max(1),
@@ -116,7 +118,7 @@ impl Turns {
         }
     }
 
-    /// Waits for a turn; `None` when the deadline passed first.
+    /// Waits for a permit; `None` when the deadline passed first.
     pub(super) fn take(
         self: &Arc<Self>,
         work: Work,
@@ -149,7 +151,7 @@ impl Turns {
             state.made.push(ticket);
         }
         drop(state);
-        // There may be a place for the next one as well, or it was this one that stood in front of it.
+        // The next request may have a permit as well, or have waited only behind this one.
         self.changed.notify_all();
         got.then(|| MakingTurn {
             turns: Arc::clone(self),
@@ -162,7 +164,7 @@ impl Turns {
     }
 }
 
-/// Leave to make an answer, until it is dropped.
+/// A permit to make a response, released on drop.
 #[derive(Debug)]
 pub(crate) struct MakingTurn {
     turns: Arc<Turns>,
@@ -183,10 +185,10 @@ mod tests {
     use super::*;
     use std::collections::VecDeque;
 
-    /// So many that they do not matter.
+    /// So many that their number does not matter.
     const PROCESSORS: usize = 64;
 
-    /// A turn that is there now.
+    /// A permit that is available now.
     fn now(turns: &Arc<Turns>, work: Work, asker: Asker, repository: &str) -> Option<MakingTurn> {
         let stopped = Stop::default();
         stopped.stop();
@@ -215,7 +217,8 @@ mod tests {
         assert!(turns.lock().made.is_empty() && turns.lock().waiting.is_empty());
     }
 
-    /// Two clones and eight fetches of those without a token kept both processors of a node from everybody who had one.
+    /// Two clones and eight fetches without a token once occupied both processors of a node, to the
+    /// disadvantage of requests with a token.
     #[test]
     fn those_without_a_token_have_half_of_the_processors() {
         for (processors, clones, fetches) in [
@@ -241,7 +244,7 @@ mod tests {
         }
     }
 
-    /// Thirty requests for one repository made a clone of another one wait for all of them.
+    /// Thirty requests for one repository once made a clone of another one wait for all of them.
     #[test]
     fn another_repository_does_not_wait_for_all_of_a_flood() {
         let turns = Arc::new(Turns::new(PROCESSORS));

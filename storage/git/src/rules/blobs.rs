@@ -1,16 +1,16 @@
-//! What is in `.gitmodules` and `.gitattributes`: `fsck_blob` of git's `fsck.c`.
+//! Contents of `.gitmodules` and `.gitattributes`: `fsck_blob` of git's `fsck.c`.
 
 use super::check::{Named, Report, Unsound, shown};
 use super::config_text::{self, Read, Variable};
 use super::levels::Message;
 use super::url;
 
-/// `.gitmodules` with more bytes are not parsed. Git parses what is below `core.bigFileThreshold`; no real one comes
-/// near either.
+/// Larger `.gitmodules` are not parsed. Git's limit is `core.bigFileThreshold`; real files are far
+/// below both.
 pub(crate) const MODULES_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// `.gitattributes` with more bytes are not read by git (`ATTR_MAX_FILE_SIZE`).
+/// Git does not read larger `.gitattributes` (`ATTR_MAX_FILE_SIZE`).
 pub(crate) const ATTRIBUTES_BYTES_MAX: u64 = 100 * 1024 * 1024;
-/// Nor those with a line of so many bytes (`ATTR_MAX_LINE_LENGTH`).
+/// Nor those with a line of at least so many bytes (`ATTR_MAX_LINE_LENGTH`).
 const ATTRIBUTES_LINE_BYTES: usize = 2048;
 
 /// Checks a file of attributes (CVE-2022-23521).
@@ -30,7 +30,7 @@ pub(super) fn check_attributes(report: &mut Report<'_>, blob: &Named<'_>) -> Res
             return report.add(Message::GitattributesMissing, text);
         }
     };
-    // To git a NUL ends the file.
+    // Git ends the file at a NUL.
     let text = data.split(|byte| *byte == 0).next().unwrap_or_default();
     let mut lines = text.split(|byte| *byte == b'\n');
     if lines.any(|line| line.len() >= ATTRIBUTES_LINE_BYTES) {
@@ -72,7 +72,7 @@ pub(super) fn check_modules(report: &mut Report<'_>, blob: &Named<'_>) -> Result
 /// The submodules of a file.
 struct Modules<'m, 'r> {
     report: &'m mut Report<'r>,
-    /// How many bytes the name has of the submodule whose section is read; none in another section.
+    /// Length of the name of the current submodule section in bytes; `None` in another section.
     name_bytes: Option<usize>,
 }
 
@@ -81,7 +81,7 @@ impl Modules<'_, '_> {
         const SECTION: &[u8] = b"submodule.";
         let below = variable.section.strip_prefix(SECTION);
         if variable.is_first {
-            // Where a NUL ends the name of a variable, the key is what is behind its last dot.
+            // If a NUL ends the full name of the variable, the key is the part after its last dot.
             let name = below.and_then(|below| match variable.key {
                 b"" => memchr::memrchr(b'.', below).map(|dot| &below[..dot]),
                 _ => Some(below),
@@ -108,7 +108,8 @@ impl Modules<'_, '_> {
             b"url" if !url::is_followed(value) => {
                 (Message::GitmodulesUrl, "disallowed submodule url")
             }
-            // Git wrote such a path into a configuration and read another one: the carriage return was gone.
+            // Git once wrote such a path into a configuration and read it back without the carriage
+            // return.
             b"path" if value.starts_with(b"-") || value.ends_with(b"\r") => {
                 (Message::GitmodulesPath, "disallowed submodule path")
             }
@@ -126,7 +127,8 @@ fn said(what: &str, value: &[u8]) -> String {
     format!("{what}: {}", shown(value))
 }
 
-/// `check_submodule_name` of git's `submodule-config.c`: it becomes a folder below `.git/modules`.
+/// `check_submodule_name` of git's `submodule-config.c`: the name becomes a folder below
+/// `.git/modules`.
 fn is_safe_module_name(name: &[u8]) -> bool {
     let mut parts = name.split(|byte| matches!(byte, b'/' | b'\\'));
     !name.is_empty() && parts.all(|part| part != b"..")
@@ -139,7 +141,7 @@ mod tests {
     use crate::rules::{ObjectCheck, ObjectRules};
     use henge_types::ObjectFormat;
 
-    /// The message that refuses a file, or that is told of it.
+    /// The message of the refusal of a file, or of the warning about it.
     fn of_modules(text: &str) -> String {
         said_of(|check, id| check.modules(id, &Named::Blob(text.as_bytes())))
     }
@@ -211,7 +213,7 @@ mod tests {
                 "gitmodulesParse: could not parse gitmodules blob",
             ),
         ] {
-            // What ends a name may be white space.
+            // The end of a name may be white space.
             assert_eq!(
                 of_modules(text),
                 expected.trim_end_matches([' ', '\r']),

@@ -1,4 +1,4 @@
-//! One object against the rules: what refuses it, and what is only told.
+//! Checks one object against the rules: refusals, and warnings.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -12,10 +12,10 @@ use crate::push::one_line;
 use super::levels::{Level, Message, ObjectRules};
 use super::{blobs, headers, tree};
 
-/// Warnings that are told one by one.
+/// The maximum number of warnings listed one by one.
 const WARNINGS_TOLD_MAX: usize = 20;
 
-/// An object that a rule refuses, in the words of `git index-pack --strict`.
+/// An object refused by a rule, in the words of `git index-pack --strict`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("object {id}: {}: {text}", .message.as_str())]
 pub(crate) struct Unsound {
@@ -24,7 +24,7 @@ pub(crate) struct Unsound {
     text: Cow<'static, str>,
 }
 
-/// What was found and refuses nothing.
+/// Findings that do not refuse an object.
 #[derive(Debug, Default)]
 pub(crate) struct Warnings {
     told: Vec<String>,
@@ -40,7 +40,7 @@ impl Warnings {
         }
     }
 
-    /// A line for each of the first, and how many more there are; empty where there are none.
+    /// A line for each of the first warnings, and the number of the others; empty without warnings.
     pub(crate) fn text(&self) -> String {
         let mut text = String::new();
         for warning in &self.told {
@@ -54,35 +54,35 @@ impl Warnings {
     }
 }
 
-/// Blobs that trees give a name with a meaning: what is in them has rules of its own.
+/// Blobs that trees give a name with a special meaning: their contents have rules of their own.
 #[derive(Debug, Default)]
 pub(crate) struct NamedBlobs {
-    /// What is called `.gitmodules` somewhere.
+    /// Blobs with the name `.gitmodules` in some tree.
     pub(crate) modules: BTreeSet<Oid>,
-    /// What is called `.gitattributes` somewhere.
+    /// Blobs with the name `.gitattributes` in some tree.
     pub(crate) attributes: BTreeSet<Oid>,
 }
 
 impl NamedBlobs {
-    /// Takes those of `other` as well.
+    /// Adds those of `other`.
     pub(crate) fn append(&mut self, mut other: Self) {
         self.modules.append(&mut other.modules);
         self.attributes.append(&mut other.attributes);
     }
 
-    /// Leaves out those that `keep` says no to.
+    /// Removes those for which `keep` returns false.
     pub(crate) fn retain(&mut self, keep: impl Fn(&Oid) -> bool) {
         self.modules.retain(&keep);
         self.attributes.retain(&keep);
     }
 }
 
-/// Whether an object was checked before: then nothing is told again.
+/// Whether an object was checked before: then its warnings are not repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// It was not.
+    /// The first check.
     First,
-    /// It was.
+    /// A repeated check.
     Again,
 }
 
@@ -90,7 +90,7 @@ pub(crate) enum Pass {
 pub(crate) struct ObjectCheck<'a> {
     rules: &'a ObjectRules,
     format: ObjectFormat,
-    /// What was found so far.
+    /// The warnings so far.
     pub(crate) warnings: Warnings,
 }
 
@@ -115,7 +115,8 @@ impl<'a> ObjectCheck<'a> {
         }
     }
 
-    /// Checks a commit, a tree or a tag. Blobs are checked by what trees call them: their ids are left in `named`.
+    /// Checks a commit, a tree or a tag. Blobs are checked by their names in trees: their ids are
+    /// added to `named`.
     pub(crate) fn object(
         &mut self,
         id: &oid,
@@ -134,31 +135,31 @@ impl<'a> ObjectCheck<'a> {
         }
     }
 
-    /// Checks what a tree calls `.gitmodules`.
+    /// Checks an object with the name `.gitmodules` in a tree.
     pub(crate) fn modules(&mut self, id: &oid, blob: &Named<'_>) -> Result<(), Unsound> {
         blobs::check_modules(&mut self.report(id, Pass::First), blob)
     }
 
-    /// Checks what a tree calls `.gitattributes`.
+    /// Checks an object with the name `.gitattributes` in a tree.
     pub(crate) fn attributes(&mut self, id: &oid, blob: &Named<'_>) -> Result<(), Unsound> {
         blobs::check_attributes(&mut self.report(id, Pass::First), blob)
     }
 }
 
-/// What a tree gives a name with a meaning.
+/// An object that a tree gives a name with a special meaning.
 #[derive(Debug)]
 pub(crate) enum Named<'a> {
     /// A file.
     Blob(&'a [u8]),
-    /// A file with more bytes than are read for this.
+    /// A file over the limit of this check.
     LargeBlob,
-    /// Something else.
+    /// An object of another kind.
     Other,
-    /// Nothing that is there.
+    /// A missing object.
     Missing,
 }
 
-/// Where checks leave what they find of one object.
+/// Collects the findings about one object.
 pub(super) struct Report<'a> {
     rules: &'a ObjectRules,
     id: &'a oid,
@@ -171,10 +172,10 @@ impl Report<'_> {
         self.rules
     }
 
-    /// Says something of the object.
+    /// Adds a finding about the object.
     ///
     /// # Errors
-    /// When it refuses the push.
+    /// When the finding refuses the push.
     pub(super) fn add(
         &mut self,
         message: Message,
@@ -184,10 +185,10 @@ impl Report<'_> {
         self.add_of(id, message, text)
     }
 
-    /// Says something of another object, which this one names.
+    /// Adds a finding about another object, which this one names.
     ///
     /// # Errors
-    /// When it refuses the push.
+    /// When the finding refuses the push.
     pub(super) fn add_of(
         &mut self,
         id: &oid,
@@ -213,10 +214,10 @@ impl Report<'_> {
     }
 }
 
-/// Bytes of an object that are told.
+/// The maximum number of bytes of an object in a message.
 const SHOWN_BYTES_MAX: usize = 400;
 
-/// The beginning of what an object says, as text.
+/// The beginning of a part of an object, as text.
 pub(super) fn shown(bytes: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&bytes[..bytes.len().min(SHOWN_BYTES_MAX)])
 }

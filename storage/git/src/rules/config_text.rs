@@ -1,35 +1,37 @@
-//! git's reader of configuration (`git_parse_source` of `config.c`), as far as `.gitmodules` needs it.
+//! A parser of git's configuration format (`git_parse_source` of `config.c`), as far as
+//! `.gitmodules` needs it.
 //!
-//! It takes a text line by line and says what it has read so far: what stands before a broken line counts for clients,
-//! so it has to be looked at here as well.
+//! It returns variables line by line. Clients use the variables before a broken line, so these have
+//! to be checked here as well.
 
-/// Whether a text could be read to its end.
+/// Whether a text was read to its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Read {
-    /// It could.
+    /// Read to its end.
     Whole,
-    /// There is a line that is none of a configuration.
+    /// A line is not valid in a configuration.
     Broken,
 }
 
 /// One variable.
 #[derive(Debug)]
 pub(super) struct Variable<'a> {
-    /// Its section, with the subsection behind a dot. To git a NUL ends a text, also that of a variable's whole name: then the
-    /// key is none of the text's, and the section says all of it.
+    /// The section, with the subsection after a dot. Git ends a text at a NUL, including the full
+    /// name of a variable. A name that ends before the key is all in the section.
     pub(super) section: &'a [u8],
-    /// Whether it is the first one behind the name of its section: a long one need not be looked at again.
+    /// Whether it is the first variable of its section: a check of a long section name need not be
+    /// repeated.
     pub(super) is_first: bool,
-    /// Its key, in small letters; empty where a NUL ends the name before it.
+    /// The key, in lower case; empty where a NUL ends the name before it.
     pub(super) key: &'a [u8],
-    /// Its value, where there is one.
+    /// The value, where there is one.
     pub(super) value: Option<&'a [u8]>,
 }
 
-/// Visits the variables of `text`, in their order. What stands behind a broken line is not visited.
+/// Visits the variables of `text` in order, up to a broken line.
 ///
 /// # Errors
-/// When `visit` says so.
+/// Those of `visit`.
 pub(super) fn read<E>(
     text: &[u8],
     visit: &mut dyn FnMut(&Variable<'_>) -> Result<(), E>,
@@ -81,7 +83,7 @@ fn until_nul(text: &[u8]) -> &[u8] {
     &text[..end]
 }
 
-/// What git takes for white space.
+/// White space in git's sense.
 const fn is_space(letter: u8) -> bool {
     matches!(letter, b' ' | b'\t' | b'\n' | b'\r')
 }
@@ -90,7 +92,7 @@ const fn is_of_key(letter: u8) -> bool {
     letter.is_ascii_alphanumeric() || letter == b'-'
 }
 
-/// The letters of a text, with one end to all lines.
+/// The letters of a text, with uniform line ends.
 struct Letters<'a> {
     text: &'a [u8],
     at: usize,
@@ -98,7 +100,7 @@ struct Letters<'a> {
 }
 
 impl Letters<'_> {
-    /// The next letter; the end of a line at the end of the text.
+    /// The next letter; a line end at the end of the text.
     fn take(&mut self) -> u8 {
         let rest = self.text.get(self.at..).unwrap_or_default();
         let (letter, bytes) = match rest {
@@ -113,7 +115,7 @@ impl Letters<'_> {
         letter
     }
 
-    /// The name of a section behind its bracket; `None` where it is broken.
+    /// Reads the name of a section after its bracket; `None` where it is malformed.
     fn section(&mut self, name: &mut Vec<u8>) -> Option<()> {
         loop {
             let letter = self.take();
@@ -131,7 +133,7 @@ impl Letters<'_> {
         }
     }
 
-    /// The name of a subsection in its quotes.
+    /// Reads the name of a subsection in its quotes.
     fn subsection(&mut self, name: &mut Vec<u8>, mut letter: u8) -> Option<()> {
         while is_space(letter) {
             if letter == b'\n' {
@@ -159,7 +161,7 @@ impl Letters<'_> {
         (self.take() == b']').then_some(())
     }
 
-    /// The rest of a key, and its value where there is one; `None` where it is broken.
+    /// Reads the rest of a key, and its value where there is one; `None` where it is malformed.
     fn variable(&mut self, name: &mut Vec<u8>) -> Option<Option<Vec<u8>>> {
         let mut letter = self.take();
         while !self.has_ended && is_of_key(letter) {
@@ -176,11 +178,11 @@ impl Letters<'_> {
         }
     }
 
-    /// A value to the end of its line, which a backslash may put further.
+    /// Reads a value to the end of its line, which a backslash may continue.
     fn value(&mut self) -> Option<Vec<u8>> {
         let mut value = Vec::new();
         let mut is_quoted = false;
-        // Where blanks begin that end the value unless something follows.
+        // Start of the blanks that end the value unless something follows.
         let mut blanks_from = None;
         loop {
             let letter = self.take();

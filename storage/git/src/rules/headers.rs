@@ -89,7 +89,7 @@ pub(super) fn check_tag(
         return report.add(Message::MissingTagEntry, text);
     };
     let Some((name, rest)) = split_line(rest) else {
-        // Git says "type" here, too.
+        // Git's text says "type" here, too.
         let text = "invalid format - unexpected end after 'type' line";
         return report.add(Message::MissingTag, text);
     };
@@ -108,7 +108,7 @@ pub(super) fn check_tag(
     check_tag_end(report, rest)
 }
 
-/// What follows the tagger: a signature of the other hash, and nothing else.
+/// Checks the part after the tagger: a signature of the other hash, and nothing else.
 fn check_tag_end(report: &mut Report<'_>, mut rest: &[u8]) -> Result<(), Unsound> {
     if rest.starts_with(b"gpgsig ") || rest.starts_with(b"gpgsig-sha256 ") {
         let Some((_, behind)) = split_line(rest) else {
@@ -131,7 +131,8 @@ fn check_tag_end(report: &mut Report<'_>, mut rest: &[u8]) -> Result<(), Unsound
     Ok(())
 }
 
-/// The header ends with an empty line, or with the end of its last line, and there is no NUL in it.
+/// Checks that the header ends with an empty line, or with the end of its last line, and has no
+/// NUL.
 fn check_end(report: &mut Report<'_>, data: &[u8]) -> Result<(), Unsound> {
     for at in memchr::memchr2_iter(0, b'\n', data) {
         if data[at] == 0 {
@@ -148,25 +149,25 @@ fn check_end(report: &mut Report<'_>, data: &[u8]) -> Result<(), Unsound> {
     report.add(Message::UnterminatedHeader, "unterminated header")
 }
 
-/// A line without its end, and what is behind it.
+/// A line without its end, and the bytes after it.
 fn split_line(data: &[u8]) -> Option<(&[u8], &[u8])> {
     let end = memchr::memchr(b'\n', data)?;
     Some((&data[..end], &data[end + 1..]))
 }
 
-/// Whether a line is an id and nothing else, and what is behind it.
+/// Whether a line is exactly an id, and the bytes after it.
 fn id_line(data: &[u8], format: ObjectFormat) -> (bool, &[u8]) {
     let (line, rest) = split_line(data).unwrap_or((data, &[]));
     (parse_hex(line, format).is_some(), rest)
 }
 
 fn may_name_a_tag(name: &[u8]) -> bool {
-    // Git looks at bytes: all that is not ASCII may stand in a name.
+    // Git checks bytes: all non-ASCII bytes are allowed in a name.
     let name = String::from_utf8_lossy(name);
     FullName::try_from(format!("refs/tags/{name}")).is_ok()
 }
 
-/// Checks `NAME <MAIL> SECONDS ZONE`; what is behind the line.
+/// Checks `NAME <MAIL> SECONDS ZONE`. Returns the bytes after the line.
 fn check_person<'d>(report: &mut Report<'_>, data: &'d [u8]) -> Result<&'d [u8], Unsound> {
     let (line, rest) = split_line(data).unwrap_or((data, &[]));
     if let Some((message, what)) = fault_of(line) {
@@ -176,7 +177,7 @@ fn check_person<'d>(report: &mut Report<'_>, data: &'d [u8]) -> Result<&'d [u8],
     Ok(rest)
 }
 
-/// What is wrong with a person's line first.
+/// The first fault of a person's line.
 fn fault_of(line: &[u8]) -> Option<(Message, &'static str)> {
     if line.starts_with(b"<") {
         let what = "missing space before email";
@@ -239,7 +240,7 @@ mod tests {
     use ObjectFormat::{Sha1, Sha256};
     use proptest::prelude::*;
 
-    /// What is said of an object: the refusal, and the warnings.
+    /// The refusal of an object, and the warnings about it.
     fn said(kind: Kind, data: &[u8], format: ObjectFormat) -> (Option<String>, String) {
         let rules = ObjectRules::strict();
         let mut check = ObjectCheck::new(&rules, format);

@@ -1,26 +1,26 @@
-//! Messages, and what each of them does to a push.
+//! Messages, and their effect on a push.
 
 use std::collections::BTreeSet;
 
 use henge_types::{ObjectFormat, ObjectId};
 
-/// How bad a message is in `fsck.h`.
+/// The severity of a message in `fsck.h`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Severity {
-    /// An error that no configuration makes less of.
+    /// An error that no configuration can demote.
     Fatal,
     /// An error.
     Error,
     /// A warning of `git fsck`; an error of `git fsck --strict` and of pushes.
     Warn,
-    /// Told as a warning everywhere.
+    /// A warning everywhere.
     Info,
-    /// Not told unless asked for.
+    /// Not reported by default.
     Ignore,
 }
 
 impl Severity {
-    /// What it does to a push where nothing is configured: git checks pushed objects with `--strict`.
+    /// The effect on a push without configuration: git checks pushed objects with `--strict`.
     pub const fn on_push(self) -> Level {
         match self {
             Self::Fatal | Self::Error | Self::Warn => Level::Error,
@@ -30,29 +30,30 @@ impl Severity {
     }
 }
 
-/// What a message does to a push: `error`, `warn` or `ignore` of `receive.fsck.<msg-id>` (git-config(1)).
+/// The effect of a message on a push: `error`, `warn` or `ignore` of `receive.fsck.<msg-id>`
+/// (git-config(1)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
-    /// Nothing.
+    /// No effect.
     Ignore,
-    /// It is told, and the push goes on.
+    /// A warning; the push continues.
     Warn,
     /// The push is refused.
     Error,
 }
 
-/// Whether old histories are known for a message and clients come to no harm by it.
+/// Whether a demotion of the message could harm clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Harm {
-    /// It protects clients, or no history is known for it.
+    /// The message protects clients, or does not occur in known histories.
     Possible,
-    /// Lenient rules make it a warning.
+    /// The message occurs in old histories and harms no client: lenient rules make it a warning.
     None,
 }
 
 macro_rules! messages {
     ($($(#[$doc:meta])* $variant:ident $name:literal $severity:ident $harm:ident;)*) => {
-        /// A message of git's fsck that is about an object.
+        /// A message of git's fsck about an object.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Message {
             $($(#[$doc])* $variant,)*
@@ -62,14 +63,14 @@ macro_rules! messages {
             /// All of them, in the order of `fsck.h`.
             pub const ALL: &'static [Self] = &[$(Self::$variant),*];
 
-            /// Its id, as configuration and git's output have it.
+            /// The id of the message in configuration and in git's output.
             pub const fn as_str(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)*
                 }
             }
 
-            /// How bad it is where nothing is configured.
+            /// The severity without configuration.
             pub const fn severity(self) -> Severity {
                 match self {
                     $(Self::$variant => Severity::$severity,)*
@@ -92,9 +93,9 @@ messages! {
     UnterminatedHeader "unterminatedHeader" Fatal Possible;
     /// A continued header line of a tag has no end.
     BadHeaderContinuation "badHeaderContinuation" Error Possible;
-    /// A date that is none.
+    /// A malformed date.
     BadDate "badDate" Error None;
-    /// A date that no clock can show.
+    /// A date that overflows 64 bits.
     BadDateOverflow "badDateOverflow" Error None;
     /// A mail address without its end, or with a bracket inside.
     BadEmail "badEmail" Error None;
@@ -102,7 +103,7 @@ messages! {
     BadGpgsig "badGpgsig" Error Possible;
     /// A name with a bracket in it.
     BadName "badName" Error None;
-    /// A tag without the id of its object.
+    /// A tag with a malformed id of its object.
     BadObjectSha1 "badObjectSha1" Error Possible;
     /// A commit with a malformed parent.
     BadParentSha1 "badParentSha1" Error Possible;
@@ -110,25 +111,25 @@ messages! {
     BadTimezone "badTimezone" Error None;
     /// A tree that cannot be parsed.
     BadTree "badTree" Error Possible;
-    /// A commit without the id of its tree.
+    /// A commit with a malformed id of its tree.
     BadTreeSha1 "badTreeSha1" Error Possible;
-    /// A tag of something that is no kind of object.
+    /// A tag with an unknown type of its object.
     BadType "badType" Error Possible;
     /// Two entries of a tree have one name.
     DuplicateEntries "duplicateEntries" Error Possible;
-    /// What a tree calls `.gitattributes` is no file.
+    /// The entry `.gitattributes` of a tree is not a file.
     GitattributesBlob "gitattributesBlob" Error Possible;
     /// A `.gitattributes` file of more than 100 MiB.
     GitattributesLarge "gitattributesLarge" Error Possible;
     /// A `.gitattributes` file with a line of 2,048 bytes or more.
     GitattributesLineLength "gitattributesLineLength" Error Possible;
-    /// A `.gitattributes` file that is not there.
+    /// A missing `.gitattributes` file.
     GitattributesMissing "gitattributesMissing" Error Possible;
-    /// What a tree calls `.gitmodules` is no file.
+    /// The entry `.gitmodules` of a tree is not a file.
     GitmodulesBlob "gitmodulesBlob" Error Possible;
-    /// A `.gitmodules` file that is too large to be parsed.
+    /// A `.gitmodules` file too large to parse.
     GitmodulesLarge "gitmodulesLarge" Error Possible;
-    /// A `.gitmodules` file that is not there.
+    /// A missing `.gitmodules` file.
     GitmodulesMissing "gitmodulesMissing" Error Possible;
     /// The name of a submodule leads out of its folder.
     GitmodulesName "gitmodulesName" Error Possible;
@@ -160,17 +161,18 @@ messages! {
     MissingTagEntry "missingTagEntry" Error Possible;
     /// A commit without a tree.
     MissingTree "missingTree" Error Possible;
-    /// The kind of a tag's object has no end.
+    /// The type line of a tag has no end.
     MissingType "missingType" Error Possible;
-    /// A tag that does not say of which kind its object is.
+    /// A tag without the type of its object.
     MissingTypeEntry "missingTypeEntry" Error Possible;
     /// A commit with more than one author.
     MultipleAuthors "multipleAuthors" Error None;
-    /// The entries of a tree are not in their order.
+    /// The entries of a tree are not sorted.
     TreeNotSorted "treeNotSorted" Error Possible;
     /// A date that begins with a zero.
     ZeroPaddedDate "zeroPaddedDate" Error None;
-    /// An entry of a tree without a name; such a tree cannot be parsed, so `badTree` is what is said of it.
+    /// An entry of a tree without a name. Such a tree cannot be parsed, so the message is
+    /// `badTree`.
     EmptyName "emptyName" Warn Possible;
     /// An entry of a tree with a slash in its name.
     FullPathname "fullPathname" Warn Possible;
@@ -178,11 +180,11 @@ messages! {
     HasDot "hasDot" Warn Possible;
     /// An entry of a tree called `..`.
     HasDotdot "hasDotdot" Warn Possible;
-    /// An entry of a tree that some file system takes for `.git`.
+    /// An entry of a tree that some file system treats as `.git`.
     HasDotgit "hasDotgit" Warn Possible;
     /// An entry of a tree with a very long name.
     LargePathname "largePathname" Warn Possible;
-    /// An entry of a tree for the id of zeros.
+    /// An entry of a tree with the id of zeros.
     NullSha1 "nullSha1" Warn Possible;
     /// A NUL in the text of a commit.
     NulInCommit "nulInCommit" Warn Possible;
@@ -190,7 +192,7 @@ messages! {
     ZeroPaddedFilemode "zeroPaddedFilemode" Warn None;
     /// An entry of a tree with a mode that git does not write.
     BadFilemode "badFilemode" Info None;
-    /// A tag with a name that no ref may have.
+    /// A tag whose name is no valid ref name.
     BadTagName "badTagName" Info None;
     /// `.gitattributes` is a symbolic link.
     GitattributesSymlink "gitattributesSymlink" Info None;
@@ -200,13 +202,13 @@ messages! {
     GitmodulesParse "gitmodulesParse" Info None;
     /// `.mailmap` is a symbolic link.
     MailmapSymlink "mailmapSymlink" Info None;
-    /// A tag that says nothing of who made it.
+    /// A tag without its tagger.
     MissingTaggerEntry "missingTaggerEntry" Info None;
-    /// A header of a tag that is none of the known ones.
+    /// An unknown header of a tag.
     ExtraHeaderEntry "extraHeaderEntry" Ignore None;
 }
 
-/// Messages that git has as well, about refs and stores: no pushed object brings them.
+/// Git's messages about refs and stores, which never concern a pushed object.
 const NOT_OF_OBJECTS: &[&str] = &[
     "badheadtarget",
     "badpackedrefentry",
@@ -227,39 +229,39 @@ const NOT_OF_OBJECTS: &[&str] = &[
     "unknowntype",
 ];
 
-/// The longest name of an entry without [`Message::LargePathname`], in bytes.
+/// The maximum length of a name in a tree without [`Message::LargePathname`], in bytes.
 const NAME_BYTES_MAX: usize = 4096;
 
-/// Why a rule cannot be what it is set to.
+/// Reasons to reject a setting.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RuleError {
-    /// No such message.
+    /// There is no such message.
     #[error("unknown message id '{name}'")]
     UnknownMessage {
-        /// What was said.
+        /// The name in the setting.
         name: String,
     },
-    /// Neither `error`, `warn` nor `ignore`.
+    /// The level is neither `error`, `warn` nor `ignore`.
     #[error("unknown fsck message type: '{level}'")]
     UnknownLevel {
-        /// What was said.
+        /// The level in the setting.
         level: String,
     },
-    /// A fatal message cannot be less than an error.
+    /// A fatal message cannot be demoted.
     #[error("cannot demote {name} to {level}")]
     Fatal {
         /// The message.
         name: String,
-        /// What it was set to.
+        /// The level in the setting.
         level: String,
     },
-    /// The bound behind `largePathname`'s level is no number.
+    /// The limit after the level of `largePathname` is not a number.
     #[error("unable to parse max tree entry len: {bytes}")]
     NameBytes {
-        /// What was said.
+        /// The limit in the setting.
         bytes: String,
     },
-    /// A line of a list of skipped objects is no id.
+    /// A line of a list of skipped objects is not an id.
     #[error("invalid object name: {line}")]
     SkipList {
         /// The line.
@@ -267,7 +269,7 @@ pub enum RuleError {
     },
 }
 
-/// What is asked of every object that a push brings.
+/// The rules for every object of a push.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectRules {
     levels: [Level; Message::ALL.len()],
@@ -276,12 +278,12 @@ pub struct ObjectRules {
 }
 
 impl ObjectRules {
-    /// As git has them where `receive.fsckObjects` is set and nothing else.
+    /// Git's rules with `receive.fsckObjects` and no other setting.
     pub fn strict() -> Self {
         Self::with(|message| message.severity().on_push())
     }
 
-    /// The same, but what old histories are known for and harms no client is a warning.
+    /// The same, with a warning for every message that occurs in old histories and harms no client.
     pub fn lenient() -> Self {
         Self::with(
             |message| match (message.harm(), message.severity().on_push()) {
@@ -303,15 +305,15 @@ impl ObjectRules {
         }
     }
 
-    /// What a message does to a push.
+    /// The effect of a message on a push.
     pub const fn level(&self, message: Message) -> Level {
         self.levels[message as usize]
     }
 
-    /// Sets `receive.fsck.<name>`; the case of `name` means nothing.
+    /// Sets `receive.fsck.<name>`; `name` is case-insensitive.
     ///
     /// # Errors
-    /// When there is no such message or level, or a fatal message is set to less than an error.
+    /// When the message or level does not exist, or a fatal message is demoted.
     pub fn set(&mut self, name: &str, level: &str) -> Result<(), RuleError> {
         let mut all = Message::ALL.iter().zip(&mut self.levels);
         let Some((message, slot)) =
@@ -344,10 +346,11 @@ impl ObjectRules {
         Ok(())
     }
 
-    /// Leaves out the objects of a list: one id a line, `#` begins a comment (`fsck.skipList` of git-config(1)).
+    /// Exempts the objects of a list: one id a line, `#` begins a comment (`fsck.skipList` of
+    /// git-config(1)).
     ///
     /// # Errors
-    /// When a line is no id of this format.
+    /// When a line is not an id of this format.
     pub fn skip(&mut self, list: &str, format: ObjectFormat) -> Result<(), RuleError> {
         for line in list.lines() {
             let said = line.split('#').next().unwrap_or_default().trim();
@@ -364,7 +367,7 @@ impl ObjectRules {
         Ok(())
     }
 
-    /// Whether nothing is said of an object.
+    /// Whether an object is exempt.
     pub(super) fn skips(&self, id: impl FnOnce() -> ObjectId) -> bool {
         !self.skipped.is_empty() && self.skipped.contains(&id())
     }
@@ -374,7 +377,7 @@ impl ObjectRules {
     }
 }
 
-/// Whether a push that was refused in these words would be taken by lenient rules, as far as the words tell.
+/// Whether lenient rules would accept a push with this text of refusal, as far as the text shows.
 pub fn is_eased(refusal: &str) -> bool {
     let (strict, lenient) = (ObjectRules::strict(), ObjectRules::lenient());
     let mut eased = Message::ALL
@@ -394,7 +397,7 @@ fn parse_level(text: &str) -> Result<Level, RuleError> {
     }
 }
 
-/// A number of bytes with one of git's units, or without.
+/// Parses a number of bytes with one of git's units, or without.
 fn parse_bytes(text: &str) -> Option<usize> {
     let text = text.trim();
     let (digits, unit) = match text.as_bytes().last()?.to_ascii_lowercase() {

@@ -1,12 +1,14 @@
-//! Names of tree entries that some file system takes for another one: HFS+ leaves code points out, NTFS has short
-//! names, trailing dots and streams (git's `utf8.c` and `path.c`; CVE-2014-9390, CVE-2019-1353, CVE-2019-1354).
+//! Names of tree entries that some file system treats as another name: HFS+ ignores code points,
+//! NTFS has short names, trailing dots and streams (git's `utf8.c` and `path.c`; CVE-2014-9390,
+//! CVE-2019-1353, CVE-2019-1354).
 
-/// Names that mean something to git itself, with what NTFS makes of them when `GIT…~1` to `~4` are taken.
+/// A name with a special meaning to git, and its NTFS short name for the case that `GIT…~1` to
+/// `~4` are taken.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Meaning {
-    /// The name without its dot, in small letters.
+    /// The name without its dot, in lower case.
     name: &'static str,
-    /// The beginning of its short name by hash.
+    /// The beginning of its hashed short name.
     short: &'static [u8; 6],
 }
 
@@ -27,21 +29,23 @@ pub(super) const MAILMAP: Meaning = Meaning {
     short: b"maba30",
 };
 
-/// Whether a name may be one of those that are looked for here: cheap, and true for few others.
+/// Whether a name may be one of the names that this module detects: cheap, and true for few others.
 pub(super) const fn may_mean_something(name: &[u8]) -> bool {
-    // A dot; a short name, of which the digits may leave nothing; the lead bytes of what HFS+ leaves out.
+    // A dot; a short name, whose letters the digits may replace completely; the lead bytes of the
+    // code points that HFS+ ignores.
     matches!(
         name.first(),
         Some(b'.' | b'g' | b'G' | b'm' | b'M' | b'~' | 0xe2 | 0xef)
     )
 }
 
-/// Whether HFS+ or NTFS takes a name for `.git`.
+/// Whether HFS+ or NTFS treats a name as `.git`.
 pub(super) fn is_dotgit(name: &[u8]) -> bool {
     is_hfs_dot(name, "git") || is_ntfs_dotgit(name)
 }
 
-/// Whether NTFS takes a name for `.git`: `.git`, `git~1`, and either with dots, spaces or a stream behind.
+/// Whether NTFS treats a name as `.git`: `.git`, `git~1`, and either followed by dots, spaces or a
+/// stream.
 pub(super) fn is_ntfs_dotgit(name: &[u8]) -> bool {
     let Some(rest) = behind(name, b".git").or_else(|| behind(name, b"git~1")) else {
         return false;
@@ -51,12 +55,12 @@ pub(super) fn is_ntfs_dotgit(name: &[u8]) -> bool {
 }
 
 impl Meaning {
-    /// Whether HFS+ or NTFS takes a name for this one.
+    /// Whether HFS+ or NTFS treats a name as this one.
     pub(super) fn is_meant_by(self, name: &[u8]) -> bool {
         is_hfs_dot(name, self.name) || self.is_meant_by_ntfs(name)
     }
 
-    /// Whether NTFS takes a name for this one.
+    /// Whether NTFS treats a name as this one.
     pub(super) fn is_meant_by_ntfs(self, name: &[u8]) -> bool {
         if let [b'.', rest @ ..] = name
             && let Some(rest) = behind(rest, self.name.as_bytes())
@@ -70,7 +74,8 @@ impl Meaning {
         self.is_short_name(name)
     }
 
-    /// `gi7eba~1` and the like: eight bytes, the later letters of the prefix given up for digits.
+    /// `gi7eba~1` and the like: eight bytes, with digits in place of the last letters of the
+    /// prefix.
     fn is_short_name(self, name: &[u8]) -> bool {
         let Some((short, rest)) = name.split_at_checked(8) else {
             return false;
@@ -88,7 +93,7 @@ impl Meaning {
     }
 }
 
-/// What follows `prefix` in `name`, whatever the case of its letters.
+/// The part of `name` after `prefix`, which is compared without case.
 fn behind<'n>(name: &'n [u8], prefix: &[u8]) -> Option<&'n [u8]> {
     let (start, rest) = name.split_at_checked(prefix.len())?;
     start.eq_ignore_ascii_case(prefix).then_some(rest)
@@ -100,10 +105,10 @@ fn is_trimmed(rest: &[u8]) -> bool {
     matches!(end, None | Some(b':'))
 }
 
-/// Whether HFS+ takes a name for a dot and `needle`. What is no UTF-8 ends the name, as for git.
+/// Whether HFS+ treats a name as a dot and `needle`. Invalid UTF-8 ends the name, as in git.
 fn is_hfs_dot(name: &[u8], needle: &str) -> bool {
     let text = name.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    // Git has no use for the two code points at the end of the plane that are no characters.
+    // Git rejects the noncharacters U+FFFE and U+FFFF: they end the name.
     let text = text.chars().map(|letter| match letter {
         '\u{fffe}' | '\u{ffff}' => '\0',
         letter => letter,

@@ -15,7 +15,7 @@ const SUBMODULE: u16 = 0o160_000;
 
 const UNPARSABLE: &str = "cannot be parsed as a tree";
 
-/// One entry, with its mode as it stands there.
+/// An entry, with its mode as written.
 #[derive(Clone, Copy)]
 struct Entry<'a> {
     mode: u16,
@@ -29,7 +29,8 @@ impl Entry<'_> {
     }
 }
 
-/// The entry at the beginning of a tree and what is behind it; `None` where git calls the tree broken.
+/// Decodes the entry at the beginning of a tree. Returns it with the bytes after it; `None` where
+/// git reports a malformed tree.
 fn decode(tree: &[u8], id_bytes: usize) -> Option<(Entry<'_>, &[u8])> {
     let last_name_end = tree.len().checked_sub(id_bytes + 1)?;
     if last_name_end < 2 || tree[last_name_end] != 0 || tree[0] == b' ' {
@@ -49,7 +50,7 @@ fn decode(tree: &[u8], id_bytes: usize) -> Option<(Entry<'_>, &[u8])> {
     let name_end = memchr::memchr(0, rest).filter(|end| *end > 0)?;
     let (entry, behind) = rest.split_at_checked(name_end + 1 + id_bytes)?;
     let entry = Entry {
-        // Git keeps sixteen bits of it.
+        // Git keeps sixteen bits of the mode.
         mode: (mode & 0xffff).try_into().ok()?,
         name: &entry[..name_end],
         id: oid::from_bytes_unchecked(&entry[name_end + 1..]),
@@ -57,7 +58,7 @@ fn decode(tree: &[u8], id_bytes: usize) -> Option<(Entry<'_>, &[u8])> {
     Some((entry, behind))
 }
 
-/// What is said once of a tree, however many entries are to blame.
+/// Faults of a tree, each reported once for any number of entries.
 #[derive(Default)]
 struct Faults {
     null_id: bool,
@@ -72,7 +73,7 @@ struct Faults {
     long_name: bool,
 }
 
-/// Checks a tree; what it calls `.gitmodules` or `.gitattributes` is left in `named`.
+/// Checks a tree. Blobs with the name `.gitmodules` or `.gitattributes` are added to `named`.
 pub(super) fn check(
     report: &mut Report<'_>,
     data: &[u8],
@@ -116,7 +117,7 @@ pub(super) fn check(
 }
 
 impl Faults {
-    /// In git's order: the first that refuses the push is what is told.
+    /// Adds the faults in git's order: the first one that refuses the push ends the check.
     fn tell(&self, report: &mut Report<'_>) -> Result<(), Unsound> {
         for (is_there, message, text) in [
             (
@@ -158,7 +159,7 @@ impl Faults {
     }
 }
 
-/// A name that begins like one with a meaning.
+/// Checks a name that begins like one with a special meaning.
 fn check_meaning(
     report: &mut Report<'_>,
     entry: &Entry<'_>,
@@ -187,7 +188,7 @@ fn check_meaning(
     Ok(())
 }
 
-/// A slash; and what follows each backslash, which is a path where NTFS is.
+/// Checks slashes, and the part after each backslash, which is a path on NTFS.
 fn check_separators(
     report: &mut Report<'_>,
     entry: &Entry<'_>,
@@ -258,8 +259,9 @@ enum Order {
     Duplicate,
 }
 
-/// How two entries stand beside each other. Folders sort as if their names ended in a slash, so a file and a folder
-/// of one name need not be neighbours: files that a folder may still follow are kept in `candidates`.
+/// The order of two entries in sequence. Folders sort as if their names ended in a slash, so a file
+/// and a folder of one name need not be neighbours: `candidates` holds the files that such a folder
+/// may still follow.
 fn order<'a>(left: &Entry<'a>, right: &Entry<'a>, candidates: &mut Vec<&'a [u8]>) -> Order {
     let common = left.name.len().min(right.name.len());
     match left.name[..common].cmp(&right.name[..common]) {
@@ -320,7 +322,7 @@ mod tests {
         data
     }
 
-    /// What is said of a tree: the refusal, or the warnings.
+    /// The refusal of a tree, the warnings, and the named blobs.
     fn said(data: &[u8], format: ObjectFormat) -> (Result<(), String>, String, NamedBlobs) {
         let rules = ObjectRules::strict();
         let mut check = ObjectCheck::new(&rules, format);

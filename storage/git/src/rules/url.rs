@@ -1,13 +1,14 @@
-//! URLs of submodules that clients must not follow: `check_submodule_url` of git's `submodule-config.c`, with
-//! `url_normalize` of `urlmatch.c` (CVE-2018-17456, CVE-2020-5260, CVE-2020-11008).
+//! URLs of submodules that clients must not follow: `check_submodule_url` of git's
+//! `submodule-config.c`, with `url_normalize` of `urlmatch.c` (CVE-2018-17456, CVE-2020-5260,
+//! CVE-2020-11008).
 
-/// Whether git follows the URL of a submodule.
+/// Whether git follows this URL of a submodule.
 pub(super) fn is_followed(url: &[u8]) -> bool {
     if url.starts_with(b"-") {
         return false;
     }
     if behind_dots(url).is_some() || url.starts_with(b"git://") {
-        // It may be put behind an URL of HTTP and decoded.
+        // Git may append it to an HTTP URL, and decode the result.
         let hides_a_host = leads_to_another_host(url);
         return !hides_a_host && !decoded(url).contains(&b'\n');
     }
@@ -17,7 +18,7 @@ pub(super) fn is_followed(url: &[u8]) -> bool {
     }
 }
 
-/// What is behind `./` or `../`, and whether it was the latter; also with backslashes.
+/// The part after `./` or `../`, and whether it was the latter. Backslashes count as slashes.
 const fn behind_dots(url: &[u8]) -> Option<(&[u8], bool)> {
     match url {
         [b'.', b'/' | b'\\', rest @ ..] => Some((rest, false)),
@@ -26,7 +27,7 @@ const fn behind_dots(url: &[u8]) -> Option<(&[u8], bool)> {
     }
 }
 
-/// Whether `../` takes off all of the URL that it is put behind, so that what follows is another host.
+/// Whether `../` removes all of the URL that it is appended to, so that the rest is another host.
 fn leads_to_another_host(mut url: &[u8]) -> bool {
     let mut goes_up = false;
     while let Some((rest, is_up)) = behind_dots(url) {
@@ -36,7 +37,7 @@ fn leads_to_another_host(mut url: &[u8]) -> bool {
     goes_up && matches!(url.first(), Some(b':' | b'/'))
 }
 
-/// The URL that git's helper for HTTP and FTP would be given, if it would.
+/// The URL that git passes to its helper for HTTP and FTP; `None` for other URLs.
 fn curl_url(url: &[u8]) -> Option<&[u8]> {
     const HELPERS: [&[u8]; 4] = [b"http::", b"https::", b"ftp::", b"ftps::"];
     const SCHEMES: [&[u8]; 4] = [b"http://", b"https://", b"ftp://", b"ftps://"];
@@ -47,7 +48,7 @@ fn curl_url(url: &[u8]) -> Option<&[u8]> {
     })
 }
 
-/// The byte that two hexadecimal digits at the beginning stand for.
+/// The byte of the two hexadecimal digits at the beginning.
 fn hex(text: &[u8]) -> Option<u8> {
     let [high, low, ..] = text else {
         return None;
@@ -56,7 +57,7 @@ fn hex(text: &[u8]) -> Option<u8> {
     u8::try_from((digit(high)? << 4) | digit(low)?).ok()
 }
 
-/// `url_decode` of `url.c`: `%` sequences behind the first colon, but for that of NUL.
+/// `url_decode` of `url.c`: decodes `%` sequences after the first colon, except that of NUL.
 fn decoded(url: &[u8]) -> Vec<u8> {
     let colon = memchr::memchr(b':', url).unwrap_or(0);
     let (mut found, mut rest) = (url[..colon].to_vec(), &url[colon..]);
@@ -75,7 +76,7 @@ fn decoded(url: &[u8]) -> Vec<u8> {
     found
 }
 
-/// The URL as git compares it; `None` where it is none.
+/// The URL in git's form for comparison; `None` if it is no URL.
 fn normalized(url: &[u8]) -> Option<Vec<u8>> {
     let is_of_scheme = |byte: &&u8| byte.is_ascii_alphanumeric() || b"+.-".contains(byte);
     let scheme = url.iter().take_while(is_of_scheme).count();
@@ -100,7 +101,7 @@ fn normalized(url: &[u8]) -> Option<Vec<u8>> {
     Some(found)
 }
 
-/// Where a part of a path ends.
+/// The end of a part of a path.
 fn end_of_part(url: &[u8]) -> usize {
     memchr::memchr3(b'/', b'?', b'#', url).unwrap_or(url.len())
 }
@@ -110,7 +111,7 @@ fn push_host(found: &mut Vec<u8>, host_and_port: &[u8]) -> Option<()> {
         let is_file = found.starts_with(b"file:");
         return (is_file && host_and_port.is_empty()).then_some(());
     }
-    // A colon in brackets is one of an address.
+    // A colon in brackets belongs to an address.
     let last = host_and_port.iter().rposition(|byte| b":]".contains(byte));
     let colon = last.filter(|at| host_and_port[*at] == b':');
     let (host, port) = host_and_port.split_at(colon.unwrap_or(host_and_port.len()));
@@ -141,7 +142,7 @@ fn push_host(found: &mut Vec<u8>, host_and_port: &[u8]) -> Option<()> {
     Some(())
 }
 
-/// The path with its dot segments resolved; what is behind it.
+/// Appends the path with its dot segments resolved. Returns the part after it.
 fn push_path<'u>(found: &mut Vec<u8>, path: &'u [u8]) -> Option<&'u [u8]> {
     let start = found.len();
     found.push(b'/');
@@ -155,7 +156,7 @@ fn push_path<'u>(found: &mut Vec<u8>, path: &'u [u8]) -> Option<&'u [u8]> {
             b"." => segment_start - 1,
             b".." => {
                 let above = segment_start - 1;
-                // Nothing is above the root.
+                // The root has no parent.
                 memchr::memrchr(b'/', &found[start..above]).map(|slash| start + slash)?
             }
             _ => found.len(),
@@ -177,7 +178,7 @@ fn push_path<'u>(found: &mut Vec<u8>, path: &'u [u8]) -> Option<&'u [u8]> {
     }
 }
 
-/// Text with the escapes that it needs, and no others; `None` where one is broken.
+/// Appends text with the necessary escapes and no others; `None` where one is malformed.
 fn push_escaped(found: &mut Vec<u8>, mut text: &[u8]) -> Option<()> {
     while let Some((first, mut behind)) = text.split_first() {
         let (mut byte, mut was_escaped) = (*first, false);

@@ -1,5 +1,5 @@
-//! Entries of packs, decoded. What a delta was made on is kept, the objects that are stored whole above all: the next delta
-//! is made on the same one, as a rule, and inflating it is most of the work.
+//! Decodes entries of packs. Delta bases are cached, above all objects stored whole: the next delta
+//! usually has the same base, and inflating it is most of the work.
 
 use std::collections::hash_map::RandomState;
 use std::sync::Arc;
@@ -14,20 +14,20 @@ use crate::delta::{apply, sizes};
 use crate::generations::Generations;
 use crate::store::sound::Sound;
 
-/// Decoded objects kept per request, in bytes.
+/// The size of the cache of a request in bytes.
 const KEPT_BYTES_MAX: usize = 24 * 1024 * 1024;
-/// Larger objects are not kept.
+/// Larger objects are not cached.
 const KEPT_OBJECT_BYTES_MAX: u64 = 4 * 1024 * 1024;
-/// What an object counts for beside its bytes.
+/// The overhead of a cached object in bytes.
 const KEPT_ENTRY_BYTES: usize = 96;
-/// The most bytes before the data of an entry: type and size, and the name of a base.
+/// The maximum length of the head of an entry: type and size, and the name of a base.
 const ENTRY_HEAD_BYTES_MAX: u64 = 48;
-/// The most bytes of the two sizes that a delta begins with.
+/// The maximum length of the two sizes at the head of a delta.
 const DELTA_HEAD_BYTES_MAX: usize = 20;
-/// DEFLATE makes no more than this many bytes out of one: an entry that claims more is broken.
+/// The maximum expansion of DEFLATE: an entry that claims more is damaged.
 const INFLATE_RATIO_MAX: u64 = 1032;
 
-/// An object.
+/// A decoded object.
 #[derive(Debug, Clone)]
 pub(crate) struct Decoded {
     pub(crate) kind: Kind,
@@ -45,12 +45,12 @@ impl Decoded {
 pub(crate) struct PackFiles<'a> {
     pub(crate) index: &'a gix_pack::index::File,
     pub(crate) data: &'a gix_pack::data::File,
-    /// What it is compared with; where the caller compares by itself, nothing.
+    /// The checksums to verify reads with; `None` where the caller verifies.
     pub(crate) sound: Option<&'a Sound>,
 }
 
 impl PackFiles<'_> {
-    /// The head of the entry that begins at `offset`.
+    /// The head of the entry at `offset`.
     pub(crate) fn entry(self, offset: u64) -> gix_error::Result<Entry> {
         self.check(offset..offset.saturating_add(ENTRY_HEAD_BYTES_MAX))?;
         self.data.entry(offset)
@@ -65,7 +65,7 @@ impl PackFiles<'_> {
         checked.map_err(gix_error::Error::from_error)
     }
 
-    /// Kind and size of the object whose entry begins at `offset`. Of a delta only the head is inflated.
+    /// Kind and size of the object of the entry at `offset`. Only the head of a delta is inflated.
     pub(crate) fn header(
         self,
         offset: u64,
@@ -73,7 +73,7 @@ impl PackFiles<'_> {
     ) -> gix_error::Result<(Kind, u64)> {
         let mut made = None;
         let mut at = offset;
-        // A chain is shorter than its pack: this bound only stops a cycle in a broken file.
+        // A chain is shorter than its pack: the bound only ends a cycle in a damaged file.
         for _ in 0..=self.data.num_objects() {
             let entry = self.entry(at)?;
             if let Some(kind) = entry.header.as_kind() {
@@ -88,14 +88,15 @@ impl PackFiles<'_> {
         Err(corruption("a chain of deltas does not end").into())
     }
 
-    /// The size of the object that a delta makes.
+    /// The size of the result of a delta.
     fn made_bytes(self, entry: &Entry, inflate: &mut gix_zlib::Inflate) -> gix_error::Result<u64> {
         let stored = entry.data_offset..self.data.pack_end() as u64;
         let stored = self.data.entry_slice(stored).unwrap_or_default();
         let mut head = [0; DELTA_HEAD_BYTES_MAX];
         inflate.reset();
         let inflated = inflate.prefix(stored, &mut head);
-        // What was read is known only now; of what cannot be inflated, as much as an intact head may take.
+        // The extent of the read is known only now. After a failure it is the maximum of an intact
+        // head.
         let read = inflated
             .as_ref()
             .map_or(BLOCK_BYTES as u64, |(_, read, _)| *read as u64);
@@ -106,7 +107,7 @@ impl PackFiles<'_> {
         Ok(made)
     }
 
-    /// Where the base of a delta entry lies: a pack on disk is complete.
+    /// The offset of the base of a delta entry. A pack on disk is complete, so it has the base.
     pub(crate) fn base_offset(self, entry: &Entry) -> Option<u64> {
         match entry.header {
             Header::OfsDelta { base_distance } => entry.checked_base_pack_offset(base_distance),
@@ -119,12 +120,12 @@ impl PackFiles<'_> {
     }
 }
 
-/// Decodes entries, for one request or one task. Packs are told apart by the `id` of their data file.
+/// Decodes entries for one request or one task. The `id` of a data file identifies its pack.
 pub(crate) struct Decoder {
     inflate: gix_zlib::Inflate,
-    /// By pack and place.
+    /// By pack and offset.
     kept: Generations<(u32, u64), Decoded, RandomState>,
-    /// A delta, inflated.
+    /// The current delta, inflated.
     delta: Vec<u8>,
 }
 
@@ -135,7 +136,7 @@ impl Default for Decoder {
 }
 
 impl Decoder {
-    /// Keeps decoded objects up to so many bytes.
+    /// A decoder with a cache of `bytes_max` bytes.
     pub(crate) fn keeping(bytes_max: usize) -> Self {
         Self {
             inflate: gix_zlib::Inflate::default(),
@@ -148,7 +149,7 @@ impl Decoder {
         &mut self.inflate
     }
 
-    /// The object whose entry begins at `offset`.
+    /// The object of the entry at `offset`.
     pub(crate) fn decode(
         &mut self,
         pack: PackFiles<'_>,
@@ -164,15 +165,16 @@ impl Decoder {
             let mut data = spare;
             apply(&object.data, &self.delta, &mut data).map_err(gix_error::Error::from_error)?;
             let base = std::mem::replace(&mut object.data, Arc::new(data));
-            // What lies between the kept base and the object that was asked for is nobody else's.
+            // Results between the cached base and the requested object have no other owner: their
+            // memory is used again.
             spare = Arc::into_inner(base).unwrap_or_default();
         }
         self.keep(pack, offset, &object);
         Ok(object)
     }
 
-    /// The nearest object below an entry that is kept or stored whole, and the deltas that lead from it to the entry, the
-    /// last one first.
+    /// The nearest object below an entry that is cached or stored whole, and the deltas from it to
+    /// the entry, the last one first.
     fn base(
         &mut self,
         pack: PackFiles<'_>,
@@ -180,7 +182,7 @@ impl Decoder {
     ) -> gix_error::Result<(Decoded, Vec<Entry>)> {
         let mut deltas = Vec::new();
         let mut at = offset;
-        // A chain is shorter than its pack: this bound only stops a cycle in a broken file.
+        // A chain is shorter than its pack: the bound only ends a cycle in a damaged file.
         for _ in 0..=pack.data.num_objects() {
             let kept = self.kept.get(&(pack.data.id, at), Decoded::kept_bytes);
             if let Some(base) = kept {
@@ -211,7 +213,7 @@ impl Decoder {
         }
     }
 
-    /// Reads the object whose entry begins at `offset` into `buffer`.
+    /// Reads the object of the entry at `offset` into `buffer`.
     pub(crate) fn read(
         &mut self,
         pack: PackFiles<'_>,
@@ -222,7 +224,7 @@ impl Decoder {
         if entry.decompressed_size > KEPT_OBJECT_BYTES_MAX
             && let Some(kind) = entry.header.as_kind()
         {
-            // It would not be kept: no second copy of it.
+            // The cache would not take it: no second copy.
             inflate_into(pack, &entry, &mut self.inflate, buffer)?;
             return Ok(kind);
         }
@@ -252,10 +254,10 @@ fn inflate_into(
     buffer.resize(size, 0);
     let start = entry.pack_offset();
     match pack.data.decompress_entry(entry, inflate, buffer) {
-        // Only now it is known where the entry ends.
+        // The end of the entry is known only now.
         Ok(read) => pack.check(start..entry.data_offset + read as u64),
         Err(error) => {
-            // The file may be damaged, or have been made that way.
+            // Either the file is damaged, or it was written like this.
             let most = entry.decompressed_size / 1000 + entry.decompressed_size;
             pack.check(start..entry.data_offset + most + ENTRY_HEAD_BYTES_MAX)?;
             Err(error)
@@ -278,15 +280,15 @@ mod tests {
 
     use crate::store::packs::Pack;
 
-    /// Where the first entry of a pack begins.
+    /// The offset of the first entry of a pack.
     const BASE_AT: usize = 12;
     const BASE_BYTES: usize = 3 * BLOCK_BYTES;
-    /// The size of what the delta makes.
+    /// The size of the result of the delta.
     const MADE_BYTES: u8 = 77;
     const BLOB: u8 = 3;
     const OFS_DELTA: u8 = 6;
 
-    /// Stored without compression: zlib looks at its checksum only at the end.
+    /// Deflates without compression: zlib verifies its checksum only at the end.
     fn stored(data: &[u8]) -> Vec<u8> {
         let mut encoder = ZlibEncoder::new(Vec::new(), Compression::none());
         encoder.write_all(data).unwrap();
@@ -309,14 +311,14 @@ mod tests {
         bytes.extend_from_slice(&sum);
     }
 
-    /// A pack of a blob and a delta on it that lies in another block, with checksums of its blocks; its index, and where
-    /// the delta and the size of what it makes lie.
+    /// Writes a pack of a blob and a delta on it in another block, with checksums of its blocks.
+    /// Returns its index, the offset of the delta, and the offset of the size of its result.
     fn pack_of_a_delta(dir: &Path) -> (PathBuf, usize, usize) {
         let mut pack = b"PACK\0\0\0\x02\0\0\0\x02".to_vec();
         push_head(&mut pack, BLOB, BASE_BYTES);
         pack.extend(stored(&vec![b'x'; BASE_BYTES]));
         let delta_at = pack.len();
-        // The size of the base, that of the object, and an instruction.
+        // The size of the base, the size of the result, and an instruction.
         let base = u32::try_from(BASE_BYTES).unwrap();
         let low = |bits: u32| u8::try_from(bits & 127).unwrap();
         let delta = [
@@ -369,8 +371,8 @@ mod tests {
         (idx_path, delta_at, size_at)
     }
 
-    /// The size of an object that is a delta was read from the head of that delta, and its kind at the end of the chain,
-    /// without a look at the checksums of those bytes.
+    /// For a delta, the size was once read from the head of the delta, and the kind from the end of
+    /// the chain, without verification of these bytes.
     #[test]
     fn a_header_is_not_read_from_damaged_bytes() {
         let dir = tempfile::tempdir().unwrap();
@@ -389,7 +391,7 @@ mod tests {
         assert!(delta_at / BLOCK_BYTES > BASE_AT / BLOCK_BYTES);
         let whole = (Kind::Blob, u64::from(MADE_BYTES));
         assert_eq!(header().unwrap(), whole);
-        // The kind of the base: a tree, of the same size. Then the size in the delta.
+        // First the kind of the base: a tree of the same size. Then the size in the delta.
         for (at, bit) in [(BASE_AT, 0x10), (size_at, 1)] {
             flip(at, bit);
             let error = header().unwrap_err();

@@ -1,17 +1,17 @@
-//! Files that appear in one step.
+//! Atomic installation of files.
 
 use std::fs::{File, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-/// As git makes its packs: they never change.
+/// The mode of git's pack files: they never change.
 const MODE: u32 = 0o444;
 
-/// Gives a file its name, in place of what had it, once it is on disk: whoever opens it sees all of it.
+/// Writes a file to disk, then renames it over the old one: readers see all of one or the other.
 pub(crate) fn install(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    // Git's maintenance removes what is left behind under such names.
+    // Git's maintenance removes leftover files with this prefix.
     let mut file = tempfile::Builder::new()
         .prefix("tmp_new_")
         .tempfile_in(directory)?;

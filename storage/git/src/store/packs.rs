@@ -1,7 +1,9 @@
-//! Open packs, shared between requests: [`Objects`] for one directory, [`ObjectsPool`] for a server's.
+//! Open packs, shared between requests: [`Objects`] for one directory, [`ObjectsPool`] for a
+//! server's.
 //!
-//! A directory is listed when a request begins; a pack is opened once, by whoever sees it first. A request keeps the packs
-//! it began with, so what it saw stays readable to its end, also when maintenance unlinks the files meanwhile.
+//! A request lists a directory at its start, and opens the packs that no earlier request has
+//! opened. It keeps its packs to its end, so objects that it saw at its start stay readable, even
+//! when maintenance unlinks the files meanwhile.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,11 +21,11 @@ use crate::oid::{hash_kind, oid};
 use crate::store::sound::{DamagedPack, PackStamp, Sound};
 use crate::store::{ObjectStore, PackFiles, StoreError};
 
-/// Listings of one directory, at most.
+/// The maximum number of listings of one directory.
 const SCANS_MAX: usize = 64;
-/// A store without packs is believed after so many more listings.
+/// The number of further listings before a store without packs is accepted.
 const EMPTY_SCANS: usize = 2;
-/// Directories whose packs a pool keeps open.
+/// The maximum number of directories in a pool.
 const POOLED_MAX: usize = 512;
 
 /// One pack with its index.
@@ -35,12 +37,12 @@ pub(crate) struct Pack {
     has_ref_deltas: OnceLock<bool>,
     order: OnceLock<PackOrder>,
     bitmap: LazyBitmap,
-    /// `None` for packs that are this process's own and new.
+    /// `None` for new packs of this process.
     sound: Option<Sound>,
 }
 
 impl Pack {
-    /// A pack beside its index.
+    /// Opens an index, and the pack beside it.
     pub(crate) fn open(idx: &Path, format: ObjectFormat) -> gix_error::Result<Self> {
         Self::open_files(&idx.with_extension("pack"), idx, format)
     }
@@ -50,7 +52,7 @@ impl Pack {
         idx: &Path,
         format: ObjectFormat,
     ) -> gix_error::Result<Self> {
-        /// Tells packs apart in caches of decoded objects, for the life of the process.
+        /// Identifies packs in caches of decoded objects, for the life of the process.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let kind = hash_kind(format);
         let mut data = gix_pack::data::File::at(pack, kind)?;
@@ -67,16 +69,18 @@ impl Pack {
         })
     }
 
-    /// A pack of a store, beside its index, and what it is compared with. The index and small packs are compared now.
+    /// Opens an index of a store, the pack beside it, and its checksums. Verifies the index, and a
+    /// small pack without checksums.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] when either file is not what it was; [`StoreError::Pack`] when it cannot be opened.
+    /// [`StoreError::Damaged`] when either file fails verification; [`StoreError::Pack`] when it
+    /// cannot be opened.
     pub(crate) fn open_compared(idx: &Path, format: ObjectFormat) -> Result<Self, StoreError> {
         let failed = |source| StoreError::Pack {
             path: idx.to_owned(),
             source,
         };
-        // First: a file that is replaced while it is opened is opened again by the next request.
+        // The stamp comes first: if a file is replaced meanwhile, the next request opens it again.
         let stamp = PackStamp::of(&idx.with_extension("pack"), idx);
         let stamp = stamp.map_err(|error| failed(gix_error::Error::from_error(error)))?;
         let mut pack = Self::open(idx, format).map_err(failed)?;
@@ -86,7 +90,7 @@ impl Pack {
         Ok(pack)
     }
 
-    /// Whether the files that have its names are those that were opened.
+    /// Whether the files at its paths are the opened ones.
     fn is_current(&self) -> bool {
         let (pack, idx) = (self.data.path(), self.index.path());
         self.sound
@@ -94,12 +98,12 @@ impl Pack {
             .is_none_or(|sound| sound.is_current(pack, idx))
     }
 
-    /// Whether any part of it can be compared by itself.
+    /// Whether a part of the pack can be verified without the rest.
     pub(crate) fn has_sums(&self) -> bool {
         self.sound.as_ref().is_some_and(Sound::has_sums)
     }
 
-    /// Compares bytes that leave as they lie; those before `compared` have been compared just now.
+    /// Verifies bytes that are sent unchanged. Bytes before `compared` have just been verified.
     pub(crate) fn check_leaving(
         &self,
         range: &std::ops::Range<u64>,
@@ -111,7 +115,7 @@ impl Pack {
         }
     }
 
-    /// Where entries begin, ascending, and behind them where the last one ends. Made once.
+    /// Offsets of the entries in ascending order, then the end of the last one. Computed once.
     pub(crate) fn boundaries(&self) -> &[u64] {
         self.boundaries.get_or_init(|| {
             let mut offsets = self.index.sorted_offsets();
@@ -120,44 +124,44 @@ impl Pack {
         })
     }
 
-    /// Where the entry that begins at `offset` ends.
+    /// The end of the entry at `offset`.
     pub(crate) fn end_of(&self, offset: u64) -> Option<u64> {
         let boundaries = self.boundaries();
         let number = boundaries.binary_search(&offset).ok()?;
         boundaries.get(number + 1).copied()
     }
 
-    /// The number of the entry that begins at `offset`, in the order of the file.
+    /// The number of the entry at `offset`, in the order of the file.
     pub(crate) fn position(&self, offset: u64) -> Option<u32> {
         let starts = self.boundaries();
         let position = starts[..starts.len() - 1].binary_search(&offset).ok()?;
         u32::try_from(position).ok()
     }
 
-    /// From the order of the file to that of the index. Made once.
+    /// The mapping from the order of the file to that of the index. Computed once.
     pub(crate) fn order(&self) -> &PackOrder {
         self.order.get_or_init(|| PackOrder::load(self))
     }
 
-    /// The object whose entry begins at `offset`.
+    /// The object of the entry at `offset`.
     pub(crate) fn oid_at_offset(&self, offset: u64) -> Option<&oid> {
         let position = self.position(offset)?;
         Some(self.index.oid_at_index(self.order().entry(position)))
     }
 
-    /// The pack's reachability bitmaps, if it has any that can be used.
+    /// The pack's reachability bitmaps, if it has usable ones.
     pub(crate) fn bitmap(&self) -> Option<Arc<PackBitmap>> {
         let path = self.index.path().with_extension("bitmap");
         let objects = self.index.num_objects();
         self.bitmap.get(&path, &self.data.checksum(), objects)
     }
 
-    /// How many objects it holds.
+    /// The number of objects.
     pub(crate) fn objects(&self) -> u32 {
         self.index.num_objects()
     }
 
-    /// What its entries are decoded from.
+    /// The files that its entries are decoded from.
     pub(crate) const fn files(&self) -> PackFiles<'_> {
         PackFiles {
             index: &self.index,
@@ -166,12 +170,13 @@ impl Pack {
         }
     }
 
-    /// Whether any delta names its base by id: such a base may lie anywhere in the pack. Looked up once.
+    /// Whether any delta names its base by id: such a base may be anywhere in the pack. Computed
+    /// once.
     pub(crate) fn has_ref_deltas(&self) -> bool {
         *self.has_ref_deltas.get_or_init(|| {
             let starts = self.boundaries();
             starts[..starts.len() - 1].iter().any(|offset| {
-                // What cannot be read must not be sent unseen either.
+                // An unreadable entry must not be sent unchecked: it counts as such a delta.
                 self.data.entry(*offset).map_or(true, |entry| {
                     matches!(entry.header, Header::RefDelta { .. })
                 })
@@ -179,7 +184,7 @@ impl Pack {
         })
     }
 
-    /// A part of the file, not copied; it keeps the pack open.
+    /// A part of the file, without a copy; it keeps the pack open.
     pub(crate) fn shared(self: &Arc<Self>, range: std::ops::Range<u64>) -> Option<Bytes> {
         let whole = Bytes::from_owner(Whole(Arc::clone(self)));
         let start = usize::try_from(range.start).ok()?;
@@ -205,7 +210,7 @@ impl AsRef<[u8]> for Whole {
     }
 }
 
-/// The object directory of a repository, its packs open. Clones share them.
+/// The object directory of a repository, with its open packs. Clones share them.
 #[derive(Clone)]
 pub struct Objects {
     shared: Arc<Shared>,
@@ -216,7 +221,8 @@ struct Shared {
     format: ObjectFormat,
     /// By the path of the index.
     open: Mutex<BTreeMap<PathBuf, Arc<Pack>>>,
-    /// The commit-graph, as it was when it was opened; `None` behind it when it could not be used.
+    /// The stamp of the commit-graph when it was opened, and the graph; `None` if it was not
+    /// usable.
     graph: Mutex<Option<(Stamp, Option<Arc<CommitGraph>>)>>,
 }
 
@@ -227,7 +233,7 @@ impl std::fmt::Debug for Objects {
 }
 
 impl Objects {
-    /// The object directory at `path`, of objects of this format. Nothing is opened yet.
+    /// The object directory at `path`, with objects of this format. Opens nothing yet.
     pub fn at(path: &Path, format: ObjectFormat) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -239,17 +245,17 @@ impl Objects {
         }
     }
 
-    /// Where it is.
+    /// The path of the directory.
     pub fn path(&self) -> &Path {
         &self.shared.path
     }
 
-    /// How its objects are named.
+    /// The object format.
     pub fn format(&self) -> ObjectFormat {
         self.shared.format
     }
 
-    /// The store as it is now.
+    /// Opens the store in its current state.
     pub(crate) fn open(&self) -> Result<ObjectStore, StoreError> {
         let mut directories = vec![self.shared.path.clone()];
         let info = self.shared.path.join("info").join("alternates");
@@ -269,8 +275,8 @@ impl Objects {
         ))
     }
 
-    /// The packs of the directories. Packs come, and go when others cover them, while a directory is listed, and a
-    /// listing that is under way need not show what comes: so it is listed until nothing is new.
+    /// The packs of the directories. During a listing new packs appear, and packs covered by others
+    /// disappear; a listing need not show new files. So it is repeated until it shows nothing new.
     fn packs(&self, directories: &[PathBuf]) -> Result<Vec<Arc<Pack>>, StoreError> {
         let known = self.known().clone();
         let format = self.shared.format;
@@ -278,7 +284,8 @@ impl Objects {
         let mut empty = 0;
         for _ in 0..SCANS_MAX {
             if list(directories, &known, format, &mut found)? == Seen::NothingNew {
-                // One listing may pass over the new pack, which came behind it, and over the old one, which had gone.
+                // One listing can miss both packs of a replacement: the new one appeared behind its
+                // position, and the old one was gone.
                 if found.is_empty() && empty < EMPTY_SCANS {
                     empty += 1;
                     continue;
@@ -294,7 +301,7 @@ impl Objects {
         })
     }
 
-    /// The commit-graph as it is now. Opened again when the file is another.
+    /// The current commit-graph, opened again when the file changed.
     fn commit_graph(&self) -> Option<Arc<CommitGraph>> {
         let stamp = Stamp::of(&self.shared.path)?;
         let mut known = self
@@ -320,16 +327,16 @@ impl Objects {
     }
 }
 
-/// What a listing showed.
+/// The result of a listing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
-    /// Only what was found before.
+    /// Only packs found before.
     NothingNew,
-    /// Something else; or something that had gone, and what took its place is in the next listing.
+    /// Other packs; or packs that disappeared, whose replacement is in the next listing.
     Changes,
 }
 
-/// Lists packs and adds those that are not found yet, opening those that are not known.
+/// Lists packs and adds those not found yet. Opens those that are not known.
 fn list(
     directories: &[PathBuf],
     known: &BTreeMap<PathBuf, Arc<Pack>>,
@@ -373,8 +380,9 @@ fn list(
     Ok(seen)
 }
 
-/// Whether the pack of a listed index is there, or both have gone since. An index alone is what a crash or somebody else
-/// left: of a pack that comes the index is named last, of one that goes it is unlinked first.
+/// Whether the pack of a listed index exists, or both have been removed since. An index alone is
+/// left by a crash or by another program: the index of a new pack is renamed last, and the index of
+/// a removed pack is unlinked first.
 fn is_whole(idx: &Path) -> io::Result<bool> {
     Ok(idx.with_extension("pack").try_exists()? || !idx.try_exists()?)
 }
@@ -385,7 +393,8 @@ fn is_missing_file(error: &gix_error::Error) -> bool {
         .is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
-/// The object directories that a server reads, the least recently used ones closed when there are many.
+/// The object directories that a server reads. Over the limit the least recently used one is
+/// closed.
 #[derive(Debug, Clone, Default)]
 pub struct ObjectsPool {
     known: Arc<Mutex<Known>>,
@@ -393,18 +402,19 @@ pub struct ObjectsPool {
 
 #[derive(Debug, Default)]
 struct Known {
-    /// With the number of the request that used it last.
+    /// With the number of the last request that used it.
     directories: BTreeMap<PathBuf, (u64, Objects)>,
     uses: u64,
 }
 
 impl ObjectsPool {
-    /// The directory at `path`, of objects of this format, with the packs that earlier requests opened.
+    /// The directory at `path`, with objects of this format and the packs that earlier requests
+    /// opened.
     pub fn get(&self, path: &Path, format: ObjectFormat) -> Objects {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.uses += 1;
         let uses = known.uses;
-        // A repository that was made again in the place of another one may have another format.
+        // A repository that was created again at the same path may have another format.
         if let Some((used, objects)) = known.directories.get_mut(path)
             && objects.format() == format
         {
@@ -424,13 +434,13 @@ impl ObjectsPool {
         objects
     }
 
-    /// Whether a directory was read of late.
+    /// Whether a directory is in the pool: it was read recently.
     pub fn has(&self, path: &Path) -> bool {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.directories.contains_key(path)
     }
 
-    /// Closes the packs of a directory that is going away.
+    /// Closes the packs of a directory that is about to be removed.
     pub fn forget(&self, path: &Path) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.directories.remove(path);

@@ -1,8 +1,10 @@
-//! What packs are compared with before their bytes are used: checksums of blocks, made when the pack came in.
+//! Verification of packs before their bytes are used, with checksums of blocks from the pack's
+//! arrival.
 //!
-//! Bytes that leave as they lie are compared each time they leave. Entries that are decoded have their blocks compared
-//! once, since zlib looks at them as well. An index is compared as a whole when it is opened. Where there are no
-//! checksums (plain repositories with large packs), entries are compared with those that the index has of each.
+//! Bytes sent unchanged are verified at every send. Blocks of decoded entries are verified once,
+//! because zlib verifies them as well. An index is verified as a whole when it is opened. Without
+//! checksums of blocks (plain repositories with large packs), entries are verified with the index's
+//! checksums.
 
 use std::fs;
 use std::io;
@@ -18,16 +20,16 @@ use henge_types::ObjectFormat;
 
 use crate::oid::Checksum;
 
-/// So often the length of a pack that is being sent is looked at.
+/// The interval in bytes at which the length of a pack is checked while it is sent.
 const LOOK_BYTES: u64 = 1024 * 1024;
 
-/// A pack cannot be used: its bytes, or those of its index, are not what they were.
+/// An unusable pack: its bytes, or those of its index, have changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{path} is damaged: {what}", path = path.display())]
 pub struct DamagedPack {
     /// The pack or its index.
     pub path: PathBuf,
-    /// What differs.
+    /// The difference.
     pub what: String,
 }
 
@@ -40,7 +42,7 @@ impl DamagedPack {
     }
 }
 
-/// What a file was when it was opened. Packs never change: one that is another file now is opened again.
+/// The identity of a file when it was opened. Packs never change: a different file is opened again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct FileStamp {
     device: u64,
@@ -61,7 +63,7 @@ impl FileStamp {
     }
 }
 
-/// Both files of a pack as they were when they were opened.
+/// Both files of a pack when they were opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct PackStamp {
     pack: FileStamp,
@@ -69,7 +71,7 @@ pub(super) struct PackStamp {
 }
 
 impl PackStamp {
-    /// Of the files as they are.
+    /// The stamp of the current files.
     pub(super) fn of(pack: &Path, idx: &Path) -> io::Result<Self> {
         Ok(Self {
             pack: FileStamp::of(pack)?,
@@ -77,7 +79,7 @@ impl PackStamp {
         })
     }
 
-    /// Whether the file at `path` is the pack, cut short since.
+    /// Whether the file at `path` is the pack, truncated since.
     fn is_cut(&self, path: &Path) -> bool {
         FileStamp::of(path).is_ok_and(|now| {
             (now.device, now.inode) == (self.pack.device, self.pack.inode)
@@ -86,21 +88,21 @@ impl PackStamp {
     }
 }
 
-/// What an open pack is compared with.
+/// The verification of an open pack.
 #[derive(Debug)]
 pub(crate) struct Sound {
     stamp: PackStamp,
     sums: Option<FileSums>,
-    /// A bit for each block that was found sound since the pack was opened.
+    /// A bit for each block that was verified since the pack was opened.
     seen: Box<[AtomicU64]>,
 }
 
 impl Sound {
-    /// Looks for the checksums of a pack that was just opened, and compares its index with them. A small pack is read
-    /// through instead.
+    /// Reads the checksums of a pack that was just opened, and verifies its index with them. A
+    /// small pack without checksums is verified as a whole, with its index.
     ///
     /// # Errors
-    /// When the index cannot be read; within, when either file is not what it was.
+    /// When the index cannot be read. The inner error: when either file is damaged.
     pub(super) fn open(
         stamp: PackStamp,
         files: (&gix_pack::data::File, &gix_pack::index::File),
@@ -133,7 +135,8 @@ impl Sound {
         }
         let pack_bytes = data.data_len() as u64;
         if pack_bytes + stamp.idx.bytes > SMALL_PACK_BYTES_MAX {
-            // Checksums of other files, or torn ones: the end of the index may be what differs.
+            // These are checksums of other files, or torn ones: perhaps the end of the index
+            // differs.
             let doubtful = BlockSums::path_of(pack_path).is_file();
             if doubtful && !adds_up(&fs::read(idx_path)?, format) {
                 return Ok(Err(DamagedPack::new(idx_path, "its checksum is wrong")));
@@ -161,17 +164,17 @@ impl Sound {
         }
     }
 
-    /// Whether the files are those that were opened.
+    /// Whether the files at these paths are the opened ones.
     pub(super) fn is_current(&self, pack: &Path, idx: &Path) -> bool {
         PackStamp::of(pack, idx).is_ok_and(|now| now == self.stamp)
     }
 
-    /// Whether there is something to compare any part of the pack with.
+    /// Whether any part of the pack can be verified.
     pub(super) const fn has_sums(&self) -> bool {
         self.sums.is_some()
     }
 
-    /// Compares bytes that leave as they lie; those before `compared` have been compared just now.
+    /// Verifies bytes that are sent unchanged. Bytes before `compared` have just been verified.
     pub(super) fn check_leaving(
         &self,
         data: &gix_pack::data::File,
@@ -188,7 +191,7 @@ impl Sound {
         checked.map_err(|mismatch| damaged(data, mismatch))
     }
 
-    /// Reading the end of what was mapped and cut short since would end the process.
+    /// Checks the length: a read past the end of a truncated mapped file would kill the process.
     fn check_length(&self, data: &gix_pack::data::File) -> Result<(), DamagedPack> {
         if self.stamp.is_cut(data.path()) {
             return Err(DamagedPack::new(data.path(), "it was cut short"));
@@ -196,7 +199,7 @@ impl Sound {
         Ok(())
     }
 
-    /// Compares blocks of bytes that are decoded, unless that was done since the pack was opened.
+    /// Verifies blocks of decoded bytes, unless they were verified since the pack was opened.
     pub(super) fn check_read(
         &self,
         data: &gix_pack::data::File,

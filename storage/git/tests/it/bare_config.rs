@@ -1,4 +1,4 @@
-//! What a bare repository's own configuration says is done as git's own server does it.
+//! The settings of a bare repository's own config have the same effect as with git's own server.
 
 use std::path::Path;
 
@@ -7,7 +7,8 @@ use crate::{Git, Server, for_each_git};
 
 const SECRET: &str = "refs/hidden/secret";
 
-/// A repository with `main`, `topic` and a hidden ref that reaches a commit of its own; that commit.
+/// A repository with `main`, `topic` and a hidden ref to a commit of its own; returns that commit
+/// too.
 fn repository(server: &Server, git: &Git, name: &str) -> (std::path::PathBuf, String, String) {
     let (bare, url) = server.repo(git, name);
     let work = server.path(&format!("{name}-work"));
@@ -61,7 +62,7 @@ fn hidden_refs_are_neither_shown_nor_given_nor_taken() {
             let refused = git.fails(&arguments, &work);
             assert!(refused.contains(says), "{refused}");
         }
-        // What only a hidden ref reaches counts as absent, also for a push.
+        // An object that only a hidden ref reaches counts as absent, also for a push.
         let empty_pack = [
             crate::raw::push_head(crate::raw::ZERO, &secret, "refs/heads/stolen"),
             crate::raw::EMPTY_PACK.to_vec(),
@@ -70,7 +71,7 @@ fn hidden_refs_are_neither_shown_nor_given_nor_taken() {
         let report = post(&url, "receive-pack", "", &empty_pack);
         let report = String::from_utf8_lossy(&report.body).into_owned();
         assert!(report.contains("missing necessary objects"), "{report}");
-        // A later pattern shows again what an earlier one hides; later in the file, whatever the section.
+        // A later pattern overrides an earlier one; the order is that of the file, across sections.
         let mut config = std::fs::read_to_string(bare.join("config")).unwrap();
         config.push_str("[uploadpack]\n\thideRefs = !refs/hidden/secret\n");
         std::fs::write(bare.join("config"), config).unwrap();
@@ -108,7 +109,7 @@ fn tips_of_hidden_refs_are_given_where_the_configuration_says_so() {
     });
 }
 
-/// Each refusal beside that of git's own receive-pack: same words.
+/// Each refusal is compared with that of git's own receive-pack: same words.
 #[test]
 fn pushes_are_refused_in_gits_words() {
     for_each_git(|server, git| {
@@ -160,7 +161,7 @@ fn pushes_are_refused_in_gits_words() {
         );
         set(git, &bare, &[("receive.denyDeletes", "true")]);
         both(&["--delete", "URL", "topic"], "deletion prohibited");
-        // What is allowed still is.
+        // Other pushes are still allowed.
         git.ok(
             &["push", "-q", &url, "aside:new", "HEAD:refs/tags/t"],
             &work,
@@ -209,7 +210,7 @@ fn services_are_switched_on_and_off_per_repository() {
         git.ok(&["config", "http.uploadpack", "false"], &bare);
         let refused = git.fails(&["ls-remote", &url], &work);
         assert!(refused.contains("403"), "{refused}");
-        // The other one is not concerned.
+        // The other service is not affected.
         git.ok(&["config", "http.receivepack", "true"], &bare);
         git.ok(&["push", "-q", &url, "main"], &work);
         let offered = |url: &str| {
@@ -326,7 +327,7 @@ fn links_inside_the_root_are_followed_and_those_that_leave_it_are_not() {
         ] {
             let output = list(name);
             let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            // A path that leaves and comes back is inside: it is where it ends that counts.
+            // A path that leaves the root and returns is allowed: only its end counts.
             let ends_inside = name == "up/repos/real.git";
             assert_eq!(output.status.success(), ends_inside, "{name}: {errors}");
             assert!(ends_inside || errors.contains("not found"), "{errors}");
@@ -334,7 +335,7 @@ fn links_inside_the_root_are_followed_and_those_that_leave_it_are_not() {
     });
 }
 
-/// Alternates are followed wherever they lead, as git follows them.
+/// Alternates are followed to any path, as in git.
 #[test]
 fn alternates_outside_the_root_are_read() {
     for_each_git(|server, git| {

@@ -1,4 +1,4 @@
-//! Reachability bitmaps: ours and git's, read by either side, against a plain walk.
+//! Reachability bitmaps: Henge's and git's, read by either side, compared with a plain walk.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -15,7 +15,7 @@ use crate::{Git, Server, first_word, for_each_git_and_format, objects_of};
 
 /// Commits of a history.
 const COMMITS: usize = 60;
-/// Of them, those in the pack that gets bitmaps; the others come later.
+/// Commits in the pack that has bitmaps; the others are added later.
 const PACKED: usize = 45;
 /// Fetches compared for each kind of bitmap.
 const FETCHES: usize = 8;
@@ -87,7 +87,8 @@ fn write(bare: &Path) -> BitmapSummary {
     write_bitmap(&objects, pack, &tips(bare), &Stop::default()).unwrap()
 }
 
-/// What git says is reachable, exactly: no guess at what a client with the haves also has.
+/// The exact reachable objects according to git, without an estimate of a client's objects from its
+/// haves.
 fn reachable(git: &Git, bare: &Path, starts: &[String]) -> BTreeSet<String> {
     let mut command = vec!["rev-list", "--objects"];
     command.extend(starts.iter().map(String::as_str));
@@ -95,7 +96,7 @@ fn reachable(git: &Git, bare: &Path, starts: &[String]) -> BTreeSet<String> {
     listing.lines().map(first_word).collect()
 }
 
-/// The objects of the pack that a fetch is answered with.
+/// The objects of the pack that answers a fetch.
 fn fetched(
     git: &Git,
     bare: &Path,
@@ -145,7 +146,7 @@ fn fetched_with(
     .unwrap();
     let pack = side_band(&answer);
 
-    // Indexed where the objects of the haves are, and only those.
+    // Indexed in a repository with exactly the objects of the haves.
     let client = tempfile::tempdir().unwrap();
     git.ok(&["init", "-q", "--bare", "."], client.path());
     if !options.is_empty() {
@@ -225,7 +226,7 @@ fn compare_fetches(git: &Git, bare: &Path, seed: u64, what: &str) {
         let expected: BTreeSet<_> = &reachable(git, bare, &wants) - &at_client;
         let found = fetched(git, bare, &wants, &haves, false);
         assert_eq!(found, expected, "{what}, wants {wants:?}, haves {haves:?}");
-        // Bases that the client adds to a thin pack are objects that it has.
+        // Bases that the client adds to a thin pack are its own objects.
         let thin = fetched(git, bare, &wants, &haves, true);
         assert!(
             thin.is_superset(&expected),
@@ -329,7 +330,7 @@ fn fetches_by_bitmap_send_exactly_what_is_missing() {
             let (_, pack) = pack_of(&bare);
             assert!(pack.with_extension("bitmap").is_file(), "{kind}");
             compare_fetches(git, &bare, seed, kind);
-            // Some commits in a pack of their own, some loose.
+            // Some commits are in a pack of their own, some are loose.
             let middle = usize::midpoint(PACKED, COMMITS);
             let packed = git.with("fetch.unpackLimit=1");
             fetch_commits(&packed, &source, &bare, PACKED + 1..=middle);
@@ -402,8 +403,8 @@ fn a_broken_bitmap_is_left_alone() {
     });
 }
 
-/// A tree that comes back is the base of the one that it is compared with further back: neither may leave what they
-/// share to the other.
+/// A tree that returns is the base of the tree that it is compared with further back: neither
+/// comparison may rely on the other to send the shared entries.
 #[test]
 fn what_a_reverted_change_leaves_alone_is_sent() {
     for_each_git_and_format(|server, git| {

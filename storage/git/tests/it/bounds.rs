@@ -1,7 +1,8 @@
-//! What hostile input may cost: bytes of memory, and work after the time for it is over.
+//! The cost of hostile input: bytes of memory, and work after the deadline.
 //!
-//! Both are counted, not timed: every allocation of the process goes through [`Counting`], and the clock goes on
-//! whenever somebody looks at it. Each case runs in a process of its own, so nothing else is counted.
+//! Both are counted, not timed: every allocation of the process goes through [`Counting`], and the
+//! clock advances with every read. Each case runs in a process of its own, so that no other work is
+//! counted.
 
 mod cases;
 
@@ -15,22 +16,23 @@ use std::time::{Duration, Instant};
 use henge_git::{Deadline, Stop};
 use henge_runtime::Clock;
 
-/// What one input may add to the memory of a node.
+/// Limit of the memory growth of a node by one input.
 const GROWTH_BYTES_MAX: usize = 512 * 1024 * 1024;
-/// Looks at the clock after the time is over: every loop that is being left may take one.
+/// Clock reads after the deadline: every loop on the way out may need one.
 const LOOKS_AFTER_MAX: u64 = 16;
-/// What may be done after the time is over, counted in allocations: to say so takes some.
+/// Allocations after the deadline: the error message needs some.
 const ALLOCATIONS_AFTER_MAX: u64 = 20_000;
-/// After so long a case is taken for one that does not end; a busy machine takes half a minute for some.
+/// A case without a result after this time counts as endless; a busy machine needs half a minute
+/// for some.
 const CASE_MAX: Duration = Duration::from_secs(300);
-/// Which case a process runs; the others return at once.
+/// Name of the case that a process runs; the others return at once.
 const CASE: &str = "HENGE_BOUNDS_CASE";
 
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 static PEAK: AtomicUsize = AtomicUsize::new(0);
 static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 
-/// The system's allocator, counted.
+/// The system's allocator, with counters.
 struct Counting;
 
 #[global_allocator]
@@ -43,7 +45,7 @@ fn grown(bytes: usize) {
 }
 
 #[allow(unsafe_code, reason = "there is no other way to count allocations")]
-// SAFETY: every call is passed on as it is.
+// SAFETY: every call is passed on unchanged.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         grown(layout.size());
@@ -64,7 +66,7 @@ unsafe impl GlobalAlloc for Counting {
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // As if it never grew in place: both are there for a moment.
+        // Counted as a move: both buffers exist for a moment.
         grown(size);
         LIVE.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: the caller keeps the contract of the trait.
@@ -72,12 +74,12 @@ unsafe impl GlobalAlloc for Counting {
     }
 }
 
-/// A clock that goes on by a second whenever it is looked at.
+/// A clock that advances by a second with every read.
 #[derive(Debug)]
 struct Ticking {
     begun: Instant,
     looks: AtomicU64,
-    /// At this look the time is over.
+    /// The deadline, as a number of reads.
     over_at: u64,
     is_over: AtomicBool,
     allocations_then: AtomicU64,
@@ -98,17 +100,18 @@ impl Clock for Ticking {
     }
 }
 
-/// One hostile input, made ready.
+/// A prepared hostile input.
 struct Hostile {
-    /// Hands it over, once; whatever comes of it.
+    /// Runs the input once; the result is ignored.
     run: Box<dyn FnMut(Stop)>,
-    /// Looks at the clock after which it is stopped. Without the last, every run would have to end by itself.
+    /// Numbers of clock reads after which it is stopped.
     stops: &'static [u64],
-    /// Whether it is also run until it ends by itself.
+    /// Whether it is also run to its own end.
     ends: bool,
 }
 
-/// Runs an input with so many looks at the clock; how many there were, and the bytes that it took at once.
+/// Runs an input with this many clock reads; returns the number of reads, and the peak memory
+/// growth in bytes.
 fn measured(hostile: &mut Hostile, over_at: u64) -> (u64, usize) {
     let clock = Arc::new(Ticking {
         begun: Instant::now(),
@@ -144,14 +147,14 @@ fn measured(hostile: &mut Hostile, over_at: u64) -> (u64, usize) {
     (looks, growth)
 }
 
-/// The half of [`hostile_input_costs_no_more_than_it_may`] that runs in a process of its own.
+/// The part of [`hostile_input_costs_no_more_than_it_may`] that runs in a process of its own.
 #[test]
 fn one_case() {
     let Some(case) = std::env::var_os(CASE) else {
         return;
     };
     let case = case.into_string().unwrap();
-    // Work that never looks at the clock would never end.
+    // Work that never reads the clock would never end.
     let (done, wait) = std::sync::mpsc::sync_channel::<()>(1);
     std::thread::spawn(move || {
         if wait.recv_timeout(CASE_MAX) == Err(RecvTimeoutError::Timeout) {
@@ -166,7 +169,7 @@ fn one_case() {
         let (looked, then) = measured(&mut hostile, *over_at);
         (looks, growth) = (looks.max(looked), growth.max(then));
     }
-    // Last: what was taken once is there, and refused unseen.
+    // Last: an accepted input is in the store afterwards, so that a repetition is refused early.
     if hostile.ends {
         let (looked, then) = measured(&mut hostile, 1 << 40);
         (looks, growth) = (looked, growth.max(then));

@@ -1,4 +1,4 @@
-//! Bundles: what one holds, and how plain repositories offer those that their configuration names.
+//! Bundles: their contents, and the bundles in the config of a plain repository.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use henge_types::ObjectFormat;
 use crate::raw::{line, post, request};
 use crate::{Git, Server, for_each_git, for_each_git_and_format, objects_of};
 
-/// The bundle of a repository, as fetches see it, in a file of this name beside the served directory; read in several
-/// parts that do not fit together with anything.
+/// Writes a repository's bundle, with the refs visible to fetches, to a file of this name beside
+/// the served directory. It is also read in parts whose boundaries are unrelated to its contents.
 fn bundle_file(server: &Server, bare: &Path, name: &str) -> PathBuf {
     let repository = BareRepository::open(bare).unwrap();
     let objects = objects_of(bare);
@@ -97,7 +97,7 @@ fn a_bundle_is_what_a_clone_gets() {
             assert_eq!(copied, cloned, "{round}");
             let work = clone(git, server, from, &format!("{round}-work"), &[]);
             assert_eq!(git.ok(&["branch", "--show-current"], &work), "main");
-            // The other round: one pack, which holds what is hidden as well.
+            // The second round: one pack, which contains hidden objects too.
             git.ok(&["repack", "-q", "-a", "-d"], &bare);
         }
     });
@@ -123,7 +123,7 @@ fn what_has_no_bundle_says_why() {
     });
 }
 
-/// A bundle is given as long as a fetch could want what it covers, and no longer.
+/// A bundle is offered as long as a fetch could want its objects, and no longer.
 #[test]
 fn a_bundle_goes_with_what_it_covers() {
     for_each_git(|server, git| {
@@ -143,7 +143,7 @@ fn a_bundle_goes_with_what_it_covers() {
         let offer = bundles.offer(b"this", &open(), &objects, &stop);
         assert_eq!(offer.bundle.map(|bundle| bundle.id()), Some(id));
         assert!(!offer.is_due);
-        // More history on top of it, and its pack is replaced.
+        // More history on top, and its pack is replaced.
         git.change(&work, 10);
         git.ok(&["push", "-q", &url, "main"], &work);
         git.ok(&["repack", "-q", "-a", "-d"], &bare);
@@ -155,7 +155,7 @@ fn a_bundle_goes_with_what_it_covers() {
         assert!(!is_there(b"this"));
         let offer = bundles.offer(b"this", &open(), &objects, &stop);
         assert!(offer.bundle.is_none() && offer.is_due);
-        // Back again: it was forgotten all the same.
+        // Restored: the bundle stays dropped.
         git.ok(&["push", "-q", "-f", &url, "main"], &work);
         assert!(!is_there(b"this"));
     });
@@ -203,13 +203,14 @@ fn a_plain_repository_lists_the_bundles_of_its_configuration_as_git_does() {
         stock.stdin(std::fs::File::open(&request_file).unwrap());
         let stock = stock.output().unwrap();
         if stock.status.success() {
-            // What has no value a client takes for an error, and a newer git leaves it out.
+            // Clients treat an entry without a value as an error, and newer versions of git leave
+            // it out.
             let stock = String::from_utf8_lossy(&stock.stdout).into_owned();
             let stock = stock.replace("0019bundle.Of.This.empty=", "");
             let stock = stock.replace("0021bundle.Of.This.nothing=(null)", "");
             assert_eq!(ask(&[]), stock);
         } else {
-            // git knows it since 2.40.
+            // git supports it since 2.40.
             assert!(git.ok(&["version"], &bare).contains("2.39"), "{stock:?}");
         }
         let refused = ask(&["more\n"]);
@@ -249,7 +250,7 @@ fn a_clone_takes_the_bundle_that_a_plain_repository_names() {
         );
         git.fsck(&copy);
         assert_ne!(git.ok(&["for-each-ref", "refs/bundles/"], &copy), "");
-        // One that is not there any more.
+        // A bundle that no longer exists.
         std::fs::remove_file(&file).unwrap();
         let copy = clone(&with, server, &url, "gone", &[]);
         assert_eq!(git.objects(&copy), git.objects(&without));

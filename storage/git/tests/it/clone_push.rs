@@ -1,4 +1,4 @@
-//! Clones, fetches and pushes that must work.
+//! Valid clones, fetches and pushes.
 
 use crate::{Git, Server, for_each_git_and_format};
 
@@ -66,7 +66,7 @@ fn diverged_histories_negotiate() {
                 &["clone", "-q", &url, copy.to_str().unwrap()],
                 server.dir.path(),
             );
-            // Many commits of the client's own: the first rounds of haves are unknown to the server.
+            // Many own commits of the client: the server does not have the first rounds of haves.
             for number in 100..160 {
                 git.change(&copy, number);
             }
@@ -92,8 +92,9 @@ fn a_change_that_was_reverted_arrives_with_all_that_lay_beside_it() {
         git.ok(&["push", "-q", &url, "main"], &work);
         git.ok(&["clone", "-q", &url, "copy"], server.dir.path());
         let copy = server.path("copy");
-        // A new folder, one of its files changed, and changed back: the first and the last tree are the same, each is
-        // compared with the one between, and the file that never changed is in all three.
+        // A new folder; one of its files is changed, and changed back. The first and the last tree
+        // are the same, each is compared with the one between, and the unchanged file is in all
+        // three.
         std::fs::create_dir(work.join("d")).unwrap();
         std::fs::write(work.join("d/same"), "same\n").unwrap();
         for content in ["one\n", "two\n", "one\n"] {
@@ -127,7 +128,7 @@ fn tags_travel_with_what_they_name() {
         assert_eq!(git.objects(&copy), git.objects(&work));
         let listed = git.ok(&["ls-remote", &url], server.dir.path());
         assert!(listed.contains("refs/tags/v1^{}"), "{listed}");
-        // include-tag: the tag of a fetched commit comes along.
+        // include-tag: the tag of a fetched commit is included.
         git.change(&work, 2);
         git.ok(&["tag", "-a", "v2", "-m", "two"], &work);
         git.ok(&["push", "-q", &url, "main", "v2"], &work);
@@ -156,7 +157,7 @@ fn deletes_and_forced_pushes_work_and_stale_ones_do_not() {
         let refused = git.fails(&["push", "-q", &url, "main"], &work);
         assert!(refused.contains("rejected"), "{refused}");
         git.ok(&["push", "-q", "--force", &url, "main"], &work);
-        // The other clone still believes in the old value.
+        // The other clone still has the old value.
         let lease = git.ok(&["rev-parse", "origin/main"], &other);
         git.change(&other, 51);
         let stale = git.fails(
@@ -236,7 +237,7 @@ fn a_thousand_refs_are_pushed_listed_and_fetched() {
             git.ok(&["for-each-ref"], &copy),
             git.ok(&["for-each-ref"], &bare)
         );
-        // Packed refs are deleted and changed as well.
+        // Packed refs are deleted and changed too.
         git.ok(&["pack-refs", "--all"], &bare);
         git.ok(&["push", "-q", "--delete", &url, "x/7", "x/8"], &work);
         assert_eq!(git.ok(&["for-each-ref"], &bare).lines().count(), 999);

@@ -1,4 +1,4 @@
-//! The commit-graph: ours beside git's, and what a walk makes of it.
+//! The commit-graph: Henge's compared with git's, and its use in a walk.
 
 use std::io::Write;
 use std::path::Path;
@@ -48,7 +48,7 @@ fn commit(mark: usize, date: u64, parents: &[usize]) -> String {
     text
 }
 
-/// What it is and what git makes of it are the same, byte for byte.
+/// Henge's commit-graph and git's are equal, byte for byte.
 fn compare(git: &Git, bare: &Path, what: &str) {
     let written = write(bare).unwrap();
     let path = bare.join("objects/info/commit-graph");
@@ -73,7 +73,7 @@ fn it_is_what_git_writes() {
             import(git, &bare, &history(git, &mut Numbers(seed + 20), 60));
             compare(git, &bare, &format!("seed {seed}"));
         }
-        // Merges of many, and dates that run backwards, also further than 31 bits.
+        // Merges of many parents, and dates that run backwards, also by more than 31 bits.
         let odd = |far: u64| {
             [
                 commit(1, 0, &[]),
@@ -90,7 +90,8 @@ fn it_is_what_git_writes() {
         let (bare, _) = server.repo(git, "odd.git");
         import(git, &bare, &odd(4_200_000_000));
         compare(git, &bare, "odd");
-        // Git cuts corrected dates off at 32 bits while it writes, so only its check can be asked.
+        // Git truncates corrected dates to 32 bits in its own file, so only its verification can be
+        // compared.
         let (bare, _) = server.repo(git, "far.git");
         import(git, &bare, &odd(9_000_000_000));
         write(&bare).unwrap();
@@ -115,7 +116,7 @@ fn fetches_are_the_same_with_it() {
             server.dir.path(),
         );
         git.fsck(&shallow);
-        // More commits than it knows.
+        // More commits than the commit-graph has.
         git.ok(&["fetch", "-q", &url, "+refs/heads/*:refs/heads/*"], &copy);
         let tree = git.ok(&["rev-parse", "refs/heads/b0^{tree}"], &bare);
         let next = git.ok(
@@ -125,7 +126,7 @@ fn fetches_are_the_same_with_it() {
         git.ok(&["update-ref", "refs/heads/b0", &next], &bare);
         git.ok(&["fetch", "-q", "origin"], &copy);
         assert_eq!(git.objects(&copy), git.objects(&bare));
-        // A broken one is left alone.
+        // A damaged commit-graph is ignored.
         let path = bare.join("objects/info/commit-graph");
         let mut bytes = std::fs::read(&path).unwrap();
         let middle = bytes.len() / 2;
@@ -136,7 +137,7 @@ fn fetches_are_the_same_with_it() {
             &["clone", "-q", "--mirror", &url, "again"],
             server.dir.path(),
         );
-        // Git believes it.
+        // Git does not detect the damage.
         let whole = git.with("core.commitGraph=false").objects(&bare);
         assert_eq!(git.objects(&server.path("again")), whole);
     });

@@ -1,4 +1,4 @@
-//! Packs and indexes that are damaged on disk: an answer is right, or it fails.
+//! Packs and indexes that are damaged on disk: an answer is correct, or it fails.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -10,7 +10,8 @@ use henge_storage::objects::blocks::BlockSums;
 use crate::packs::idx_files;
 use crate::{Git, Server, for_each_git_and_format};
 
-/// Whether a damage shows in the file's times: a disk that gives back other bytes does not say so.
+/// Whether the damage changes the file's times: a disk that returns other bytes leaves them
+/// unchanged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Times {
     Changed,
@@ -54,7 +55,7 @@ fn repository(server: &Server, git: &Git, name: &str) -> (PathBuf, String, PathB
     (repo, url, pack)
 }
 
-/// A clone that comes to its end is the repository; whether it does.
+/// Whether a clone completes; a completed clone must equal the repository.
 #[track_caller]
 fn clones(server: &Server, git: &Git, (repo, url): (&Path, &str), name: &str) -> bool {
     let copy = server.path(name);
@@ -68,7 +69,7 @@ fn clones(server: &Server, git: &Git, (repo, url): (&Path, &str), name: &str) ->
     cloned
 }
 
-/// The whole-pack path looked at no byte: one flipped bit went out to every client, for ever.
+/// The whole-pack path verified no byte: one flipped bit was sent to every client.
 #[test]
 fn no_damaged_byte_of_a_pack_leaves() {
     for_each_git_and_format(|server, git| {
@@ -87,7 +88,8 @@ fn no_damaged_byte_of_a_pack_leaves() {
             let sound = || clones(server, git, (&repo, &url), "copy");
             assert!(sound());
             let length = fs::metadata(&pack).unwrap().len();
-            // Frames of 65,515 bytes end within blocks of 16 KiB: what two of them share is compared for the first.
+            // Frames of 65,515 bytes end within blocks of 16 KiB: a block shared by two frames is
+            // compared for the first one.
             let shared = [65_514, 65_515, 65_535, 65_536];
             let spread = [20, length / 3, length / 2, length - 100];
             for at in shared.into_iter().chain(spread) {

@@ -1,9 +1,10 @@
 //! Random fetches, answered by this server and by `git upload-pack`, compared.
 //!
-//! The client holds exactly what its haves reach (up to where its history ends). Both packs are completed from that alone
-//! and indexed by stock git, so a delta on something the client lacks fails. Then, of what the client did not have:
-//! this server sends what git sends, no less and no more; the `shallow`, `unshallow` and `wanted-refs` lines are the
-//! same; and what one refuses the other refuses.
+//! The client has exactly the objects reachable from its haves (up to its shallow boundary). Both
+//! packs are completed from those alone and indexed by stock git, so a delta on an object that the
+//! client lacks fails. Three comparisons follow. Of the objects that the client lacked, both
+//! servers send the same set. The `shallow`, `unshallow` and `wanted-refs` lines are the same. Both
+//! refuse the same requests.
 
 mod requests;
 
@@ -25,10 +26,10 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=2;
 const COMMITS: usize = 40;
 const FETCHES: usize = 30;
 const FLUSH: &[u8] = b"0000";
-/// What `git fetch --unshallow` says.
+/// The depth of `git fetch --unshallow`.
 const INFINITE: u32 = 0x7fff_ffff;
 
-/// A commit as the test knows it.
+/// A commit of the history.
 struct Commit {
     id: String,
     parents: Vec<usize>,
@@ -40,7 +41,7 @@ struct Source {
     commits: Vec<Commit>,
     branches: Vec<(String, String)>,
     tags: Vec<String>,
-    /// What each tag stands for.
+    /// The peeled value of each tag.
     peeled: BTreeMap<String, String>,
     trees: Vec<String>,
     blobs: Vec<String>,
@@ -64,7 +65,7 @@ fn feed(
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A git that refuses early does not read on.
+    // A git that refuses early stops reading.
     let _written = stdin.write_all(input).is_ok();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
@@ -86,10 +87,11 @@ impl Source {
             history(git, numbers, COMMITS).as_bytes(),
         );
         assert!(imported, "seed {seed}");
-        // A commit without files, one that shares nothing, tags of tags, and most commits reachable only.
+        // A commit without files, an unrelated one, tags of tags, and many commits that no ref
+        // points at.
         let empty = git.ok(&["hash-object", "-t", "tree", "-w", "/dev/null"], &path);
         let tip = git.ok(&["rev-parse", "b0"], &path);
-        // The same objects in every run.
+        // The dates are fixed so that every run has the same objects.
         let ok = |arguments: &[&str]| {
             let mut command = git.command(arguments, &path);
             command
@@ -213,7 +215,7 @@ impl Source {
         }
     }
 
-    /// Where a history that begins at `start` ends after `depth` commits.
+    /// The shallow boundary of a history that begins at `start`, after `depth` commits.
     fn ends(&self, start: usize, depth: usize) -> Vec<usize> {
         let mut seen = BTreeSet::from([start]);
         let mut level = vec![start];
@@ -230,7 +232,7 @@ impl Source {
         level
     }
 
-    /// Makes the object directory of a client; what is in it.
+    /// Creates the object directory of a client; returns its objects.
     fn client(&self, git: &Git, request: &Request, objects: &Path) -> BTreeSet<String> {
         std::fs::create_dir_all(objects.join("pack")).unwrap();
         if request.haves.is_empty() {
@@ -277,10 +279,10 @@ fn indexed(objects: &Path, format: ObjectFormat) -> BTreeSet<String> {
     found
 }
 
-/// What an answer comes to.
+/// A parsed answer.
 #[derive(Debug, Default)]
 struct Answer {
-    /// Lines of sections that must be the same, sorted.
+    /// Lines of the sections that must be equal, sorted.
     lines: BTreeSet<String>,
     pack: Vec<u8>,
     refused: bool,
@@ -357,7 +359,7 @@ fn ask_us(repository: &BareRepository, objects: &Objects, request: &Request) -> 
     answer
 }
 
-/// What a client gets out of a pack that it did not have.
+/// The objects that a client gains from a pack.
 fn received(
     git: &Git,
     dummy: &Path,
@@ -408,7 +410,8 @@ fn random_fetches_are_answered_as_git_answers_them() {
                 let client = tempfile::tempdir_in(server.dir.path()).unwrap();
                 let had = source.client(git, &request, client.path());
                 let mut theirs = ask_git(git, &source, &request);
-                // A commit without parents is no end of history here; git says so of one at the very depth.
+                // Here a root commit is not a shallow boundary; git reports one that lies exactly
+                // at the depth.
                 for root in source
                     .commits
                     .iter()
@@ -427,14 +430,16 @@ fn random_fetches_are_answered_as_git_answers_them() {
                 let get = |pack: &[u8]| received(git, &dummy, client.path(), &had, pack);
                 let expected = get(&theirs.pack).expect("git sends packs that git takes");
                 let got = get(&ours.pack).unwrap_or_else(|| panic!("not taken: {what}"));
-                // Where history is cut, git sends some of what the client has again, and then its tags, too.
+                // With a shallow boundary, git sends some of the client's objects again, and their
+                // tags too.
                 let is_needed = |id: &&String| {
                     let target = source.peeled.get(*id);
                     let is_extra = target.is_some_and(|target| had.contains(target));
                     !is_extra || request.wants.contains(id)
                 };
                 let missing: Vec<_> = expected.difference(&got).filter(is_needed).collect();
-                // Of a combination, git forgets what one part saw where another part took nothing.
+                // In a combined filter, git loses the objects seen by one part when another part
+                // omits them.
                 let is_combined = request.rules.iter().any(|rule| rule.contains("combine:"));
                 let extra: Vec<_> = got.difference(&expected).filter(|_| !is_combined).collect();
                 assert!(
@@ -444,7 +449,7 @@ fn random_fetches_are_answered_as_git_answers_them() {
                 empty += usize::from(got.is_empty());
             }
         }
-        // Most fetches must have been something to compare.
+        // Most fetches must produce something to compare.
         let made = SEEDS.count() * FETCHES;
         assert!(
             refused > 2 && refused + empty < made / 2,

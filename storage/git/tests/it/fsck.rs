@@ -1,4 +1,4 @@
-//! Whole stores, checked and counted beside stock git.
+//! Whole stores, checked and counted, compared with stock git.
 
 use std::path::Path;
 
@@ -159,7 +159,7 @@ fn a_damaged_loose_object_is_named_and_a_stop_is_heeded() {
         let objects = work.join(".git/objects");
         let id = git.ok(&["rev-parse", "HEAD:new-1.txt"], &work);
         let path = objects.join(&id[..2]).join(&id[2..]);
-        // Another object under this one's name: well-formed, and not what its name says.
+        // Another object under this one's name: well-formed, but with a different hash.
         let other = git.ok(&["rev-parse", "HEAD:new-0.txt"], &work);
         let bytes = std::fs::read(objects.join(&other[..2]).join(&other[2..])).unwrap();
         overwrite(&path, &bytes);

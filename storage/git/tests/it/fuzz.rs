@@ -1,4 +1,5 @@
-//! Hostile bytes: the corpus of the fuzz targets and mutations of it, without a fuzzer, the same ones in every run.
+//! Hostile bytes: the corpus of the fuzz targets and mutations of it, without a fuzzer, the same in
+//! every run.
 
 mod certificates;
 mod limits;
@@ -14,11 +15,11 @@ use henge_types::ObjectFormat;
 use crate::inputs::{self, Place, Shelf};
 use mutate::Mutations;
 
-/// Mutations of one file; packs cost the most.
+/// Mutations per file; packs cost the most.
 const MUTATIONS: usize = 60;
-/// No input may take longer, on a busy machine and without optimisation.
+/// Time limit of one input, on a busy machine and without optimisation.
 const INPUT_MAX: Duration = Duration::from_secs(10);
-/// What all of it may add to the memory of the process, kilobytes.
+/// Limit of the memory growth of the process by all inputs, kilobytes.
 const GROWTH_KB_MAX: u64 = 512 * 1024;
 
 fn corpus(target: &str) -> PathBuf {
@@ -40,7 +41,7 @@ fn files(target: &str) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The largest resident size that the process has had, kilobytes.
+/// The peak resident size of the process, kilobytes.
 fn peak_kb() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -54,12 +55,12 @@ fn peak_kb() -> u64 {
         .unwrap()
 }
 
-/// Hands every file of `target`, and mutations of it, to `take`.
+/// Calls `take` with every file of `target`, and with mutations of it.
 fn run(target: &str, take: impl FnMut(&[u8])) {
     run_with(target, &[], take);
 }
 
-/// The same, where some mutations put one of these words, if there are any, among the frames that the file consists of.
+/// The same; some mutations insert one of `words`, if any, between the frames of the file.
 fn run_with(target: &str, words: &[Vec<u8>], mut take: impl FnMut(&[u8])) {
     let files = files(target);
     let before = peak_kb();
@@ -89,7 +90,7 @@ fn run_with(target: &str, words: &[Vec<u8>], mut take: impl FnMut(&[u8])) {
             );
         }
     }
-    // Other tests run beside this one: the bound is on all of them together.
+    // Other tests run at the same time: the limit applies to all of them together.
     let growth = peak_kb().saturating_sub(before);
     assert!(growth < GROWTH_KB_MAX, "{target}: {growth} kB more memory");
 }

@@ -1,4 +1,4 @@
-//! Whether what refs lost is still in their history.
+//! Whether lost values of refs are still in the history of other refs.
 
 use henge_git::{Stop, history_holds};
 use henge_types::ObjectId;

@@ -1,4 +1,4 @@
-//! Pushes and fetches that must be refused, and must leave nothing behind.
+//! Pushes and fetches that must be refused without leaving anything behind.
 
 mod kinds;
 mod limits;
@@ -12,7 +12,7 @@ use crate::packs::digest;
 use crate::raw::{ZERO, fetch, line, post, push_head};
 use crate::{Git, Server, for_each_git, for_each_git_and_format};
 
-/// The pack of the objects named on `pack-objects`' input.
+/// The pack that `pack-objects` makes of the objects in `input`.
 fn pack(git: &Git, dir: &Path, arguments: &[&str], input: &str) -> Vec<u8> {
     let mut all = vec!["pack-objects", "-q", "--stdout"];
     all.extend(arguments);
@@ -49,7 +49,8 @@ fn hash_object(git: &Git, dir: &Path, kind: &str, data: &[u8]) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// The one pushed ref was refused for `reason`, and the repository is as empty as before.
+/// Checks that the pushed ref was refused for `reason`, and that the repository is as empty as
+/// before.
 #[track_caller]
 fn assert_refused(server: &Server, git: &Git, bare: &Path, report: &str, reason: &str) {
     assert!(report.contains("ng refs/heads/"), "{report}");
@@ -116,7 +117,7 @@ fn truncated_and_flipped_packs_leave_nothing() {
             assert!(!report.contains("unpack ok"), "cut at {cut}: {report}");
             assert_refused(server, git, &bare, &report, "unpacker error");
         }
-        // One bit somewhere in every part of the pack.
+        // One bit in every part of the pack.
         for step in 0..40 {
             let mut flipped = whole.clone();
             let at = step * (whole.len() - 1) / 39;
@@ -126,7 +127,8 @@ fn truncated_and_flipped_packs_leave_nothing() {
             assert_refused(server, git, &bare, &report, "unpacker error");
         }
         assert_eq!(packs(&bare), 0);
-        // A right checksum over a wrong content: the object is another one than the commit needs.
+        // A valid checksum over wrong content: the object differs from the one that the commit
+        // needs.
         assert!(push(&whole).contains("ok refs/heads/evil"));
     });
 }
@@ -160,7 +162,7 @@ fn a_closure_with_a_hole_is_refused() {
     });
 }
 
-/// Puts a pack into a repository without any ref to it.
+/// Adds a pack to a repository without a ref to it.
 fn keep_pack(git: &Git, bare: &Path, pack: &[u8]) {
     let mut index = git
         .command(&["index-pack", "--stdin", "--fix-thin"], bare)
@@ -179,7 +181,8 @@ fn what_only_lies_in_the_store_fills_no_hole() {
             bare, url, work, ..
         } = prepare(server, git);
         git.ok(&["push", "-q", &url, "main"], &work);
-        // Somebody else's objects in the same store: there, but not reachable from any ref of this repository.
+        // Another repository's objects in the same store: present, but unreachable from any ref of
+        // this repository.
         let secret = "a secret that is long enough to be worth a delta\n".repeat(50);
         std::fs::write(work.join("secret.txt"), &secret).unwrap();
         git.change(&work, 10);
@@ -194,7 +197,7 @@ fn what_only_lies_in_the_store_fills_no_hole() {
             body.extend_from_slice(pack);
             post(&url, "receive-pack", "", &body).text()
         };
-        // A ref straight at the stranger's commit, with an empty pack.
+        // A ref to the foreign commit, with an empty pack.
         let empty = pack(git, &work, &[], "");
         let report = push(&stranger, &empty);
         assert_refused(server, git, &bare, &report, "missing necessary objects");
@@ -203,7 +206,8 @@ fn what_only_lies_in_the_store_fills_no_hole() {
         let evil = git.ok(&["commit-tree", &tree, "-p", "HEAD~1", "-m", "evil"], &work);
         let report = push(&evil, &pack(git, &work, &[], &format!("{evil}\n{tree}\n")));
         assert_refused(server, git, &bare, &report, "missing necessary objects");
-        // Deltas on the secret must not give it away: neither one that adds a byte nor one that is the secret.
+        // Deltas on the secret must not reveal it: neither one that adds a byte nor one whose
+        // result is the secret.
         for suffix in ["x", ""] {
             let near = hash_object(git, &work, "blob", format!("{secret}{suffix}").as_bytes());
             let tree = mktree(git, &work, &format!("100644 blob {near}\tx\n"));
@@ -214,7 +218,8 @@ fn what_only_lies_in_the_store_fills_no_hole() {
             assert!(report.contains("unpack ok"), "{report}");
             assert_refused(server, git, &bare, &report, "missing necessary objects");
         }
-        // A pushed parent that names the secret does not vouch for it, also not when a delta had to be completed.
+        // A pushed parent that names the secret does not make it available, not even when a delta
+        // had to be completed.
         let known = git.ok(&["rev-parse", "HEAD~1:grown.txt"], &work);
         let length = git.ok(&["cat-file", "-s", &known], &work).parse().unwrap();
         let delta = delta_entry(&known, length, b"x");
@@ -239,7 +244,7 @@ fn what_only_lies_in_the_store_fills_no_hole() {
         assert!(report.contains("unpack ok"), "{report}");
         assert_refused(server, git, &bare, &report, "missing necessary objects");
         assert_eq!(packs(&bare), before);
-        // Whoever has the objects may push them.
+        // A client that sends the objects may push them.
         let names = git.objects(&work);
         let all: String = names.iter().map(|name| format!("{name}\n")).collect();
         assert!(push(&stranger, &pack(git, &work, &[], &all)).contains("ok refs/heads/evil"));
@@ -262,7 +267,7 @@ fn varint(mut value: usize) -> Vec<u8> {
     bytes
 }
 
-/// A pack entry: the object `base` (of `length` bytes) with `suffix` behind it, as a delta by id.
+/// A pack entry: the object `base` (of `length` bytes) with `suffix` appended, as a ref-delta.
 fn delta_entry(base: &str, length: usize, suffix: &[u8]) -> Vec<u8> {
     let mut delta = varint(length);
     delta.extend(varint(length + suffix.len()));
@@ -280,7 +285,7 @@ fn delta_entry(base: &str, length: usize, suffix: &[u8]) -> Vec<u8> {
     entry
 }
 
-/// The pack with one more entry and the checksum that it then has.
+/// The pack with one more entry and a matching checksum.
 fn with_entry(git: &Git, pack: &[u8], entry: &[u8]) -> Vec<u8> {
     let mut longer = pack[..pack.len() - git.format.id_bytes()].to_vec();
     let count = u32::from_be_bytes(longer[8..12].try_into().unwrap()) + 1;
@@ -325,7 +330,7 @@ fn deltas_named_by_id_on_bases_that_are_sent_as_well_are_taken() {
             .iter()
             .map(|name| format!("{name}\n"))
             .collect();
-        // Without --delta-base-offset every delta names its base by id.
+        // Without --delta-base-offset every delta is a ref-delta.
         let mut body = push_head(ZERO, &head, "refs/heads/back");
         body.extend(pack(git, &work, &["--no-reuse-delta", "--window=50"], &all));
         let report = post(&url, "receive-pack", "", &body).text();
@@ -362,7 +367,7 @@ fn malformed_objects_are_refused() {
             let report = push(&commit, &[&commit, &tree, &blob]);
             assert_refused(server, git, &bare, &report, "forbidden path name");
         }
-        // A blob where a tree must be, a broken commit, a branch on a blob.
+        // A blob in the place of a tree, a malformed commit, a branch on a blob.
         let commit = commit_of(&blob);
         let report = push(&commit, &[&commit, &blob]);
         assert_refused(server, git, &bare, &report, "malformed object");
@@ -436,7 +441,7 @@ fn unreachable_objects_are_not_given() {
                 "{answer}"
             );
         }
-        // What is reachable may be wanted although no ref names it.
+        // A reachable object may be wanted without a ref to it.
         let older = git.ok(&["rev-parse", &format!("{head}~1")], &work);
         let inside = git.ok(&["rev-parse", &format!("{head}:new-0.txt")], &work);
         for want in [older, inside] {

@@ -1,4 +1,4 @@
-//! What the HTTP layer promises.
+//! Guarantees of the HTTP layer.
 
 use crate::raw::{post, request};
 use crate::{for_each_git, raw};

@@ -1,10 +1,10 @@
-//! Answers that are kept, and parts of packs that leave as they lie on disk.
+//! The response cache, and parts of packs that are sent unchanged from disk.
 
 use std::path::Path;
 
 use crate::{Git, Server, for_each_git_and_format};
 
-/// Clones and checks: everything that the repository's refs reach and nothing else, and sound.
+/// Clones and checks that the clone is intact and contains exactly the reachable objects.
 #[track_caller]
 fn clone_is_equal(
     server: &Server,
@@ -52,7 +52,7 @@ fn the_same_clone_again_shows_what_came_since() {
         git.ok(&["tag", "-a", "-m", "words", "v1", "HEAD~2"], &work);
         git.ok(&["push", "-q", &url, "v1"], &work);
         assert_eq!(single("with"), "v1");
-        // Packs that kept answers refer to go away.
+        // Packs that cached responses refer to are removed.
         git.ok(&["repack", "-q", "-a", "-d"], &repo);
         clone_is_equal(server, git, "repacked", &[], &url, &repo);
         clone_is_equal(server, git, "repacked-again", &[], &url, &repo);
@@ -74,7 +74,7 @@ fn packs_are_sent_whole_in_part_and_together() {
         clone_is_equal(server, git, "two-packs", &[], &url, &repo);
         git.ok(&["repack", "-q", "-a", "-d", "-f", "--depth=50"], &repo);
         clone_is_equal(server, git, "whole", &[], &url, &repo);
-        // Half of the one pack is wanted: ends of entries, gaps, bases on the other side of a gap.
+        // Half of the only pack is wanted: ends of entries, gaps, bases on the other side of a gap.
         for branch in ["main", "side"] {
             let copy = server.path(&format!("only-{branch}"));
             let options = [
@@ -93,7 +93,7 @@ fn packs_are_sent_whole_in_part_and_together() {
             let listed = git.ok(&["rev-list", "--objects", branch], &repo);
             assert_eq!(git.objects(&copy).len(), listed.lines().count(), "{branch}");
         }
-        // Deltas that name their bases by id may refer forwards.
+        // Ref-deltas may refer forwards.
         git.ok(
             &[
                 "-c",

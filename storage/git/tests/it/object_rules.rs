@@ -1,4 +1,4 @@
-//! What is asked of pushed objects, beside what git asks: `docs/fsck.md` is what these tests found.
+//! Rules for pushed objects, compared with git's: these tests write the tables of `docs/fsck.md`.
 
 mod corpus;
 mod headers;
@@ -17,7 +17,7 @@ use crate::packs::pack_by_hand;
 use crate::raw::{ZERO, line};
 use crate::{Git, Server, for_each_git, objects_of};
 
-/// Messages of git that no object can bring, and why.
+/// Messages of git that no object can cause, with the reason.
 const NEVER: &[(&str, &str)] = &[
     ("emptyName", "git cannot parse such a tree: `badTree`"),
     ("missingType", "the header has an end, so the line has one"),
@@ -29,11 +29,11 @@ const NEVER: &[(&str, &str)] = &[
     ),
 ];
 
-/// What became of a push of one ref.
+/// The result of a push of one ref.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Outcome {
     is_taken: bool,
-    /// The ids of the messages that were told, in their order.
+    /// The ids of the reported messages, in order.
     told: Vec<String>,
     text: String,
 }
@@ -76,7 +76,7 @@ impl Outcome {
         format!("{}: {why}", self.verb())
     }
 
-    /// Whether git says the same: it goes on to the end of an object where Henge says what it found first.
+    /// Whether git reports the same: git checks the whole object, Henge stops at the first message.
     fn is_as_by(&self, git: &Self) -> bool {
         self.is_taken == git.is_taken
             && match self.told.first() {
@@ -86,7 +86,7 @@ impl Outcome {
     }
 }
 
-/// Two bare repositories with the same configuration: Henge pushes into one, git into the other.
+/// Two bare repositories with the same configuration: one for pushes to Henge, one for git.
 struct Pair {
     ours: PathBuf,
     gits: PathBuf,
@@ -109,7 +109,7 @@ impl Pair {
         }
     }
 
-    /// Pushes objects, the tip last, to a ref of this number.
+    /// Pushes objects, with the tip last, to the ref with this number.
     fn push(&self, git: &Git, objects: &[Object], number: usize) -> (Outcome, Outcome) {
         let body = push_of(objects, number);
         let dir = tempfile::tempdir().unwrap();
@@ -139,7 +139,7 @@ impl Pair {
         let mut stdin = child.stdin.take().unwrap();
         let output = std::thread::scope(|scope| {
             use std::io::Write as _;
-            // It may end before it has read everything.
+            // It may end before it has read all input.
             scope.spawn(move || stdin.write_all(body).is_ok());
             child.wait_with_output().unwrap()
         });
@@ -147,7 +147,7 @@ impl Pair {
     }
 }
 
-/// What both side-bands carry, joined.
+/// The contents of both side-bands, joined.
 fn without_bands(mut answer: &[u8]) -> String {
     let mut parts: [Vec<u8>; 3] = Default::default();
     while let Some((length, rest)) = answer.split_at_checked(4) {
@@ -209,7 +209,7 @@ fn every_message_has_a_case_in_both_directions() {
     }
 }
 
-/// What every other case of the corpus is the opposite of.
+/// Messages without an accepted counterpart of their own: every other case of the corpus is one.
 const ONLY_BAD: &[&str] = &[
     "badTree",
     "missingTree",
@@ -226,7 +226,8 @@ const ONLY_BAD: &[&str] = &[
     "missingEmail",
 ];
 
-/// Each case is pushed to Henge and to every git; what is done differently stands on the page, with the reason.
+/// Each case is pushed to Henge and to every git; the page lists the differences, with their
+/// reasons.
 #[test]
 fn objects_are_judged_as_by_git() {
     let cases = all_cases();
@@ -266,11 +267,11 @@ fn level_of(message: &str) -> Level {
     ObjectRules::strict().level(*found)
 }
 
-/// The gits that the page tells of.
+/// The versions of git on the page.
 const VERSIONS: [&str; 2] = ["2.47.3", "2.39.5"];
 const BEGIN: &str = "<!-- What follows is written by a test. -->\n";
 
-/// The page ends with what was found. What a git that is missing here does is believed as it stands there.
+/// The page ends with the results. For a git that is missing here, the existing entries are kept.
 #[expect(
     clippy::disallowed_methods,
     reason = "asks whether to write the page again"
@@ -360,7 +361,7 @@ fn messages_table() -> String {
     table
 }
 
-/// What is set below `receive.fsck` means what it means to git.
+/// The settings below `receive.fsck` have the same meaning as in git.
 #[test]
 fn configured_rules_are_those_of_git() {
     for_each_git(|server, git| {
@@ -398,7 +399,8 @@ fn configured_rules_are_those_of_git() {
     });
 }
 
-/// An old history, with all that lenient rules only tell, goes in and out again, with either git.
+/// An old history with every object that lenient rules only warn about is pushed and fetched, with
+/// either git.
 #[test]
 fn an_old_history_passes_lenient_rules() {
     for_each_git(|server, git| {
@@ -436,8 +438,8 @@ fn an_old_history_passes_lenient_rules() {
     });
 }
 
-/// Without `receive.fsckObjects` git takes everything that it can read. So does Henge, but for names that a checkout
-/// cannot make.
+/// Without `receive.fsckObjects` git accepts every object that it can read. So does Henge, except
+/// for names that a checkout cannot create.
 #[test]
 fn a_repository_that_asks_for_no_rules_has_none() {
     for_each_git(|server, git| {
@@ -461,7 +463,8 @@ fn a_repository_that_asks_for_no_rules_has_none() {
     });
 }
 
-/// A file that came under a name without a meaning is checked when a tree gives it one, although it is not sent again.
+/// A file pushed under an ordinary name is checked when a tree gives it a special one, although it
+/// is not sent again.
 #[test]
 fn a_file_is_checked_under_every_name_that_it_gets() {
     for_each_git(|server, git| {
@@ -476,8 +479,8 @@ fn a_file_is_checked_under_every_name_that_it_gets() {
     });
 }
 
-/// What lies in the store for somebody else is not read for a tree that only mentions it: the answer is that for what is
-/// not there.
+/// An object of another repository in the store is not read for a tree that only names it: the
+/// answer is the one for an absent object.
 #[test]
 fn a_file_that_may_not_be_seen_is_not_looked_at() {
     for_each_git(|server, git| {

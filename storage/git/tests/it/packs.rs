@@ -10,7 +10,7 @@ use sha2::Sha256;
 
 use crate::Git;
 
-/// Runs a command with `input`; what it printed.
+/// Runs a command with `input`; returns its output.
 #[track_caller]
 pub(crate) fn feed(mut command: Command, input: &[u8]) -> Vec<u8> {
     let mut child = command
@@ -95,7 +95,7 @@ pub(crate) fn digest(data: &[u8], format: ObjectFormat) -> Vec<u8> {
     }
 }
 
-/// The id that an object has.
+/// The id of an object.
 pub(crate) fn object_id(kind: &str, data: &[u8]) -> String {
     let mut hash = Sha1::new();
     hash.update(format!("{kind} {}\0", data.len()));
@@ -103,7 +103,7 @@ pub(crate) fn object_id(kind: &str, data: &[u8]) -> String {
     hex::encode(hash.finalize())
 }
 
-/// Puts a pack into a repository, completed if it is thin, without any ref to it.
+/// Adds a pack to a repository, completed if it is thin, without a ref to it.
 #[track_caller]
 pub(crate) fn keep_pack(git: &Git, bare: &Path, pack: &[u8]) {
     feed(
@@ -112,7 +112,7 @@ pub(crate) fn keep_pack(git: &Git, bare: &Path, pack: &[u8]) {
     );
 }
 
-/// Numbers that look random and are the same every time.
+/// Pseudo-random numbers, the same in every run.
 pub(crate) struct Numbers(pub(crate) u64);
 
 impl Numbers {
@@ -136,7 +136,7 @@ impl Numbers {
     }
 }
 
-/// A repository whose `main` has `commits` commits: a few files of a source tree change in each.
+/// A repository with `commits` commits on `main`: a few files of a source tree change in each.
 pub(crate) fn history(git: &Git, path: &Path, commits: usize) {
     use std::fmt::Write as _;
     std::fs::create_dir_all(path).unwrap();
@@ -193,16 +193,17 @@ pub(crate) fn history(git: &Git, path: &Path, commits: usize) {
     );
 }
 
-/// How the packs of pushes are made.
+/// The kind of packs in the pushes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Client {
-    /// As git does.
+    /// Like git's.
     Thin,
-    /// By a client that knows no deltas.
+    /// Without deltas.
     Whole,
 }
 
-/// Sends `main` of `source` to the new repository `bare`, `step` commits at a time, each in a pack of its own.
+/// Sends `main` of `source` to the new repository `bare`, `step` commits at a time, each in a pack
+/// of its own.
 pub(crate) fn push_in_steps(git: &Git, source: &Path, bare: &Path, step: usize, client: Client) {
     std::fs::create_dir_all(bare).unwrap();
     git.ok(&["init", "-q", "--bare", "-b", "main"], bare);

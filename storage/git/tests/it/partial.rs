@@ -6,7 +6,8 @@ use std::path::Path;
 use crate::raw::{line, post};
 use crate::{Git, Server, for_each_git_and_format};
 
-/// A served repository with history, sub-directories, a big file, and a list of patterns for a sparse filter.
+/// A served repository with history, sub-directories, a big file, and a list of patterns for a
+/// sparse filter.
 fn source(server: &Server, git: &Git) -> String {
     let (bare, url) = server.repo(git, "partial.git");
     git.ok(&["config", "uploadpack.allowRefInWant", "true"], &bare);
@@ -39,7 +40,7 @@ fn clone(server: &Server, git: &Git, url: &str, filter: &str, name: &str) -> std
     path
 }
 
-/// Objects that are there by kind, without fetching any.
+/// Objects of a kind that are present, without fetching any.
 fn present(git: &Git, path: &Path, kind: &str) -> BTreeSet<String> {
     let all = git.ok(
         &[
@@ -72,7 +73,7 @@ fn blobs_that_were_left_out_come_when_they_are_needed() {
             let blobs = present(&git, &copy, "blob");
             let tip = git.ok(&["ls-tree", "-r", "--format=%(objectname)", "HEAD"], &copy);
             assert_eq!(blobs, tip.lines().map(str::to_owned).collect());
-            // Older blobs, one by one, then a fetch on top of a clone that has not all.
+            // Older blobs, one by one, then a fetch into an incomplete clone.
             git.ok(&["log", "-p", "--all"], &copy);
             assert_eq!(present(&git, &copy, "blob"), present(&git, &work, "blob"));
             let lazy = clone(&server, &git, &url, "blob:none", "lazy");
@@ -82,7 +83,8 @@ fn blobs_that_were_left_out_come_when_they_are_needed() {
             assert!(present(&git, &lazy, "blob").is_empty());
             git.ok(&["checkout", "-q", "origin/main"], &lazy);
             git.ok(&["fsck"], &lazy);
-            // Everything anew under another filter; the one big file came with the checkout.
+            // A refetch of all objects under another filter; the only big file came with the
+            // checkout.
             git.ok(
                 &["fetch", "-q", "--refetch", "--filter=blob:limit=4k"],
                 &lazy,
@@ -202,7 +204,7 @@ fn sizes_are_told_of_what_may_be_wanted() {
     for_each_git_and_format(|server, git| {
         let url = source(server, git);
         let bare = server.path("repos/partial.git");
-        // Deltas, whose sizes stand in their heads.
+        // Deltas, whose sizes are in their headers.
         git.ok(&["repack", "-adfq", "--depth=20"], &bare);
         let loose = server.path("loose");
         std::fs::write(&loose, "nobody refers to this\n").unwrap();

@@ -1,4 +1,4 @@
-//! What clients may ask for, as a repository's owner sets it.
+//! The requests that clients may make, as configured by a repository's owner.
 
 use henge_git::{
     AcceptedWants, BareRepository, FetchError, FetchLimits, FetchPolicy, Protocol, Service,

@@ -1,4 +1,5 @@
-//! Random histories: merges, renames, copies, reverts, deletions, submodules, modes; pushed and fetched step by step.
+//! Random histories: merges, renames, copies, reverts, deletions, submodules, modes; pushed and
+//! fetched step by step.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -41,7 +42,7 @@ fn change_files(numbers: &mut Numbers, mark: usize, trees: &[Files], files: &mut
             .map(|line| format!("line {} {}\n", line, line / (1 + mark % 7)))
             .collect();
         match numbers.below(6) {
-            // Copied or renamed from anywhere in history: not at the same path in any parent.
+            // A copy or rename from anywhere in history: not at the same path in any parent.
             0 => {
                 let from = &trees[numbers.below(trees.len())];
                 if let Some(content) = from.values().nth(numbers.below(from.len().max(1))) {
@@ -55,7 +56,7 @@ fn change_files(numbers: &mut Numbers, mark: usize, trees: &[Files], files: &mut
                     files.remove(&name);
                 }
             }
-            // Back to how it was once.
+            // A return to an earlier state.
             2 => *files = trees[numbers.below(trees.len())].clone(),
             _ => {
                 files.insert(path, format!("{lines}{}\n", numbers.below(1000)));
@@ -160,7 +161,8 @@ fn random_histories_arrive_as_they_are() {
             );
             let mut next = 1;
             while next <= COMMITS {
-                // A few commits at a time, to any branch, forced: former tips become unreachable, too.
+                // A few commits at a time, to any branch, forced: former tips become unreachable
+                // too.
                 let last = (next + numbers.below(8)).min(COMMITS);
                 let targets: BTreeMap<_, _> =
                     (next..=last).map(|mark| (numbers.below(5), mark)).collect();

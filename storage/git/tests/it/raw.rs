@@ -1,11 +1,11 @@
-//! HTTP by hand: what no git would send.
+//! Hand-written HTTP requests that git does not send.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use henge_types::{ObjectFormat, ObjectId};
 
-/// A whole answer.
+/// A complete answer.
 pub(crate) struct Answer {
     pub(crate) status: u16,
     pub(crate) head: String,
@@ -32,7 +32,7 @@ pub(crate) fn request(method: &str, url: &str, headers: &[(&str, &str)], body: &
     }
     head.push_str("\r\n");
     stream.write_all(head.as_bytes()).unwrap();
-    // A server that refuses early may close before it has read everything.
+    // A server that refuses early may close before it has read all input.
     let _sent = stream.write_all(body).is_ok();
     let mut answer = Vec::new();
     let _closed = stream.read_to_end(&mut answer).is_ok();
@@ -81,10 +81,10 @@ pub(crate) fn line(text: &str) -> Vec<u8> {
     format!("{:04x}{text}", text.len() + 4).into_bytes()
 }
 
-/// No value, of whatever format.
+/// The null id; `push_head` adapts its length to the format.
 pub(crate) const ZERO: &str = "0000000000000000000000000000000000000000";
 
-/// Whose ids have so many digits; SHA-1 for what is no id.
+/// The object format of ids with this length; SHA-1 for an invalid id.
 fn format_of(id: &str) -> ObjectFormat {
     id.parse()
         .map_or(ObjectFormat::Sha1, |id: ObjectId| id.format())

@@ -1,12 +1,12 @@
-//! Pushes that are refused as a whole: git prints why.
+//! Pushes that are refused as a whole: git prints the reason.
 
 use crate::raw::{ZERO, line, post};
 use crate::{Git, Server, for_each_git};
 
-/// Refs that one push may update.
+/// Maximum number of refs in one push.
 const REFS_MAX: usize = 10_000;
 
-/// What git printed of a push that failed.
+/// Checks the output of git for a failed push.
 #[track_caller]
 fn refused(git: &Git, arguments: &[&str], dir: &std::path::Path, why: &str) {
     let said = git.fails(arguments, dir);
@@ -15,7 +15,8 @@ fn refused(git: &Git, arguments: &[&str], dir: &std::path::Path, why: &str) {
     assert!(!said.contains("Broken pipe"), "{said}");
 }
 
-/// All refs of a project, its pull requests included: git printed "HTTP 400" and "Everything up-to-date".
+/// A push of all refs of a project, pull requests included: git printed "HTTP 400" and "Everything
+/// up-to-date".
 #[test]
 fn a_push_of_too_many_refs_says_so() {
     for_each_git(|server: &Server, git| {
@@ -58,8 +59,8 @@ fn a_push_above_the_bound_in_bytes_names_it() {
     });
 }
 
-/// The disk failed behind the first ref of a push that was moved: all refs were told as refused, and the one that was moved
-/// was pushed again from an older place.
+/// The disk failed after the first ref of a push was moved: all refs were reported as refused, and
+/// the moved one was pushed again from an older value.
 #[test]
 fn a_ref_that_may_have_moved_is_neither_ok_nor_refused() {
     for_each_git(|server, git| {
@@ -67,7 +68,7 @@ fn a_ref_that_may_have_moved_is_neither_ok_nor_refused() {
         let work = server.path("partly-work");
         git.work_tree(&work, 1);
         let head = git.ok(&["rev-parse", "HEAD"], &work);
-        // A ref cannot be renamed over a directory that is not empty. Other locks cannot be had.
+        // A ref file cannot be renamed over a directory that is not empty. Other locks are taken.
         std::fs::create_dir_all(bare.join("refs/heads/b/deep")).unwrap();
         std::fs::write(bare.join("refs/heads/b/deep/x.lock"), "").unwrap();
         std::fs::write(bare.join("refs/heads/c.lock"), "").unwrap();
@@ -98,7 +99,8 @@ fn a_ref_that_may_have_moved_is_neither_ok_nor_refused() {
     });
 }
 
-/// Each of these was answered with status 400: git printed "Everything up-to-date", or a broken pipe.
+/// Each of these was answered with status 400: git printed "Everything up-to-date", or a broken
+/// pipe.
 #[test]
 fn every_limit_of_the_commands_is_told() {
     for_each_git(|server, git| {
@@ -119,7 +121,7 @@ fn every_limit_of_the_commands_is_told() {
         refused(git, &["push", &url, &long], &work, why);
         assert_eq!(git.ok(&["for-each-ref"], &bare), "");
 
-        // A name in Latin-1 refuses itself only.
+        // A name in Latin-1 causes a refusal of that ref only.
         let head = git.ok(&["rev-parse", "HEAD"], &work);
         let mut packed = format!("{head} refs/heads/").into_bytes();
         packed.extend_from_slice(b"caf\xe9\n");
@@ -131,7 +133,7 @@ fn every_limit_of_the_commands_is_told() {
     });
 }
 
-/// A shallow clone names the ends of its history first: no refusal reached its git.
+/// A shallow clone sends its shallow boundary first: its git received no refusal.
 #[test]
 fn a_shallow_clone_is_told_why() {
     for_each_git(|server, git| {
@@ -150,7 +152,8 @@ fn a_shallow_clone_is_told_why() {
     });
 }
 
-/// What git would need minutes to make: more ends of a history, and a larger certificate, than are taken.
+/// Input that git would need minutes to make: a shallow boundary and a certificate above the
+/// limits.
 #[test]
 fn what_stands_around_the_commands_is_bounded_and_told() {
     for_each_git(|server, git| {

@@ -1,4 +1,4 @@
-//! What is worked out before anybody asks is what they are given.
+//! Prewarmed responses are used for later requests.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -10,8 +10,8 @@ use henge_git::{
 
 use crate::{Git, for_each_git_and_format, objects_of};
 
-/// A file of many lines, one of which the `number`th commit changes. What is made for it is known to the whole process, so
-/// no two tests have the same.
+/// A file of many lines; commit `number` changes one of them. The caches are global to the process,
+/// so the text differs for each test.
 fn text(owner: &Path, which: usize, number: usize) -> String {
     let mut text = format!("of {}\n", owner.display());
     for line in 0..400 {
@@ -100,7 +100,7 @@ fn whoever_comes_first_finds_everything_made() {
             assert!(answer == again, "{behind}: another answer");
         }
 
-        // A branch with less history than clients are behind, and a stop that has come.
+        // A branch with fewer commits than clients lag behind, and a cancelled prewarm.
         let early = commit("main~57").parse().unwrap();
         assert_eq!(
             rehearse_fetches(&objects, early, &Stop::default()).unwrap(),

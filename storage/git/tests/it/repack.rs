@@ -14,7 +14,7 @@ use henge_types::{ObjectFormat, ObjectId};
 use crate::packs::{Client, Entry, history, idx_files, keep_pack, pack_by_hand, push_in_steps};
 use crate::{Git, Server, for_each_git_and_format};
 
-/// Puts the merged pack where the packs were that it was made of.
+/// Replaces the old packs by the pack merged from them.
 fn replace(bare: &Path, old: &[PathBuf], new: &Repacked) {
     for idx in old {
         for extension in ["idx", "rev", "pack"] {
@@ -35,7 +35,7 @@ fn replace(bare: &Path, old: &[PathBuf], new: &Repacked) {
     }
 }
 
-/// Git's defaults, for the repositories that this git makes.
+/// Git's default options, for repositories of this git's object format.
 fn options_for(git: &Git) -> RepackOptions {
     RepackOptions {
         object_format: git.format,
@@ -68,7 +68,7 @@ fn all_objects(git: &Git, bare: &Path) -> String {
     git.ok(&["cat-file", "--batch-all-objects", "--batch-check"], bare)
 }
 
-/// The strictest checks of git, and the longest chain of deltas.
+/// Runs git's strictest checks; returns the length of the longest delta chain.
 fn verify(git: &Git, bare: &Path) -> usize {
     git.fsck(bare);
     let idx = idx_files(bare);
@@ -97,7 +97,7 @@ fn pack_bytes(bare: &Path) -> u64 {
     sizes.sum()
 }
 
-/// Merges the packs of many pushes and compares the size with what git makes of them.
+/// Merges the packs of many pushes and compares the size with git's result.
 fn compare_with_git(commits: usize, step: usize, client: Client, format: ObjectFormat) {
     let server = Server::start();
     let gits = server.gits().into_iter();
@@ -169,7 +169,7 @@ fn deltas_of_several_packs_that_form_a_circle_are_cut() {
             [size(from.len()), size(to.len())].concat()
         };
         let shared = u16::try_from(one.len() - 8).unwrap().to_le_bytes();
-        // The first line is left out and one is added; and the other way round.
+        // One delta removes the first line and appends one; the other does the reverse.
         let to_two = [
             &sizes(&one, &two)[..],
             b"\xb1\x08",
@@ -226,7 +226,8 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
             .map(|idx| git.ok(&["verify-pack", "-v", idx.to_str().unwrap()], &bare))
             .concat();
         let mut refused = 0;
-        // One bit in every entry: what holds it is named, by whichever check meets it first.
+        // One flipped bit in every entry: the error names the entry, from whichever check detects
+        // it first.
         for line in listing.lines() {
             let fields: Vec<_> = line.split_whitespace().collect();
             let is_entry = fields.len() >= 5 && fields[0].parse::<ObjectId>().is_ok();
@@ -239,7 +240,7 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
             std::fs::write(&pack, &damaged).unwrap();
             let error = match write(&old, &into, &options_for(git)) {
                 Err(error) => error,
-                // Nothing is lost when another pack has the object, and its copy was taken.
+                // Another pack has the object, so nothing is lost: its copy was used.
                 Ok(new) if elsewhere.contains(id) => {
                     git.ok(&["verify-pack", new.pack.idx_path.to_str().unwrap()], &bare);
                     for path in [
@@ -261,7 +262,7 @@ fn a_damaged_entry_stops_the_merge_and_is_named() {
                 ),
                 "{error}"
             );
-            // An entry may be met as the base of another one, which is named then.
+            // An entry may be read as the base of another one, which is then named.
             let is_base = listing
                 .lines()
                 .any(|line| line.ends_with(id) && !line.starts_with(id));
@@ -300,7 +301,7 @@ fn a_merge_stops_at_its_deadline_and_leaves_nothing() {
             Err(RepackError::Empty)
         ));
         assert_eq!(std::fs::read_dir(&into).unwrap().count(), 0);
-        // The end of the search is not the end of the merge.
+        // The end of the search does not end the merge.
         let options = RepackOptions {
             search_until: stopped,
             reverse_index: ReverseIndex::Omitted,
@@ -404,7 +405,7 @@ fn ids(git: &Git, bare: &Path) -> Vec<String> {
     first_words(&all_objects(git, bare))
 }
 
-/// What some refs reach, and nothing else: also where a delta's base is left out.
+/// Only reachable objects are kept, even when a delta's base is left out.
 #[test]
 fn what_is_not_reached_is_left_out() {
     for_each_git_and_format(|server, git| {
@@ -412,7 +413,8 @@ fn what_is_not_reached_is_left_out() {
         history(git, &source, 120);
         push_in_steps(git, &source, &bare, 6, Client::Thin);
         git.ok(&["repack", "-q", "-ad", "--depth=50"], &bare);
-        // The newest versions are whole, older ones are deltas on them: leaving them out leaves bases out.
+        // The newest versions are undeltified, older ones are deltas on them: a pack without the
+        // newest lacks delta bases.
         git.ok(&["update-ref", "refs/heads/main", "main~60"], &bare);
         let tips = git.ok(&["for-each-ref", "--format=%(objectname)"], &bare);
         let tips: Vec<ObjectId> = tips.lines().map(|id| id.parse().unwrap()).collect();
@@ -436,7 +438,7 @@ fn what_is_not_reached_is_left_out() {
         let (again, report) = reach_from(&new, git.format, &tips, &stop).unwrap();
         assert_eq!((report.findings, report.unreachable), (Vec::new(), Some(0)));
         assert_eq!(again.len(), reached.len());
-        // Beyond what is known there is nothing to look for, whatever packs there are.
+        // Known objects are not looked up: even without any pack there is no finding.
         let (more, report) = reach_anew(&[], git.format, &tips, &reached, &stop).unwrap();
         assert_eq!((report.findings, more.len()), (Vec::new(), 0));
         let (_, report) = reach_from(&[], git.format, &tips, &stop).unwrap();

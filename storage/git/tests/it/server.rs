@@ -1,4 +1,4 @@
-//! The server under test, and stock git beside it.
+//! The server under test, and stock git for comparison.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -8,21 +8,21 @@ use henge_git::{BareRepository, BareRoot, Objects, http};
 use henge_runtime::{Scope, SystemClock};
 use henge_types::ObjectFormat;
 
-/// Both gits of a development machine: the one people build and the one their distribution brings.
+/// Both gits of a development machine: a self-built one and the distribution's.
 const GITS: [&str; 2] = ["/usr/local/bin/git", "/usr/bin/git"];
 
-/// Runs `test` with every git there is, and says loudly which one is missing.
+/// Runs `test` with every installed git, and reports loudly which one is missing.
 pub(crate) fn for_each_git(test: impl Fn(&Server, &Git)) {
     for_each_git_with(ObjectFormat::Sha1, test);
 }
 
-/// Runs `test` with every git there is, in repositories of either object format.
+/// Runs `test` with every installed git, in repositories of either object format.
 pub(crate) fn for_each_git_and_format(test: impl Fn(&Server, &Git)) {
     for_each_git_with(ObjectFormat::Sha1, &test);
     for_each_git_with(ObjectFormat::Sha256, &test);
 }
 
-/// Runs `test` with every git there is, in repositories of this object format.
+/// Runs `test` with every installed git, in repositories of this object format.
 fn for_each_git_with(format: ObjectFormat, test: impl Fn(&Server, &Git)) {
     let mut found = 0;
     for program in GITS {
@@ -57,7 +57,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Every git there is, at home beside the served repositories.
+    /// Every installed git, with its home beside the served repositories.
     #[track_caller]
     pub(crate) fn gits(&self) -> Vec<Git> {
         let gits: Vec<_> = GITS
@@ -129,7 +129,7 @@ impl Server {
         self.dir.path().join(name)
     }
 
-    /// No push may leave anything behind but packs and refs.
+    /// Checks that a push left only packs and refs behind.
     pub(crate) fn assert_clean(&self, repo: &Path) {
         let spooled = std::fs::read_dir(self.dir.path().join("spool"))
             .unwrap()
@@ -155,13 +155,13 @@ impl Drop for Server {
 pub(crate) struct Git {
     program: PathBuf,
     home: PathBuf,
-    /// Of the repositories that it makes.
+    /// Object format of the repositories that it creates.
     pub(crate) format: ObjectFormat,
     extra: Vec<String>,
 }
 
 impl Git {
-    /// The same git, making repositories of this object format.
+    /// The same git, creating repositories of this object format.
     pub(crate) fn of_format(&self, format: ObjectFormat) -> Self {
         Self {
             format,
@@ -208,7 +208,7 @@ impl Git {
         self.command(arguments, dir).output().unwrap()
     }
 
-    /// Runs git, which must succeed; what it printed.
+    /// Runs git, which must succeed; returns its output.
     #[track_caller]
     pub(crate) fn ok(&self, arguments: &[&str], dir: &Path) -> String {
         let output = self.run(arguments, dir);
@@ -223,7 +223,7 @@ impl Git {
             .to_owned()
     }
 
-    /// Runs git, which must fail; what it complained about.
+    /// Runs git, which must fail; returns its error output.
     #[track_caller]
     pub(crate) fn fails(&self, arguments: &[&str], dir: &Path) -> String {
         let output = self.run(arguments, dir);
@@ -275,7 +275,7 @@ impl Git {
         objects
     }
 
-    /// The strictest check that git has.
+    /// Runs git's strictest check.
     #[track_caller]
     pub(crate) fn fsck(&self, path: &Path) {
         self.ok(&["fsck", "--full", "--strict"], path);

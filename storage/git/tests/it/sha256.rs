@@ -1,4 +1,4 @@
-//! What only matters where repositories of two object formats meet.
+//! Interactions of repositories with two object formats.
 
 use henge_types::ObjectFormat;
 
@@ -15,7 +15,8 @@ fn a_clone_of_an_empty_repository_has_its_format() {
         let sha256 = git.of_format(ObjectFormat::Sha256);
         let (bare, url) = server.repo(&sha256, "empty.git");
         assert_eq!(format_of(git, &bare), "sha256");
-        // The client's own default is another one. Git 2.39 stays with it, whoever serves the empty repository.
+        // The client's own default is another format. Git 2.39 keeps it, whichever server has the
+        // empty repository.
         let by_git = format!("file://{}", bare.display());
         git.ok(&["clone", "-q", &by_git, "by-git"], server.dir.path());
         let expected = format_of(git, &server.path("by-git"));
@@ -42,7 +43,7 @@ fn a_clone_of_an_empty_repository_has_its_format() {
             git.ok(&["clone", "-q", &url, &name], server.dir.path());
             git.fsck(&server.path(&name));
             assert_eq!(git.objects(&server.path(&name)), git.objects(&bare));
-            // Outside of any repository the server's word counts.
+            // Outside of any repository the server's format is used.
             let listed = git.ok(&["ls-remote", &url, "main"], server.dir.path());
             let tip = git.ok(&["rev-parse", "main"], &bare);
             assert_eq!(listed, format!("{tip}\trefs/heads/main"));
@@ -112,7 +113,7 @@ fn a_client_that_does_not_ask_is_told_by_the_server() {
         let answer = fetch(&head, &git.of_format(ObjectFormat::Sha256).absent());
         assert!(answer.contains("not our ref"), "{answer}");
         assert!(fetch(&head, &long).contains("packfile"));
-        // The first protocol has no words for it: the length of the ids tells.
+        // A fetch in protocol v0 does not name the format: the length of the ids determines it.
         let mut body = line(&format!("want {short} agent=x"));
         body.extend_from_slice(b"0000");
         body.extend(line("done"));

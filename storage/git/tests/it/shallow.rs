@@ -68,7 +68,7 @@ fn history_is_cut_relative_by_date_and_by_ref() {
             git.ok(&["rev-list", "--count", "HEAD"], &server.path(name))
         };
         assert_eq!(clone("three", "--depth=3"), "3");
-        // Commit n is of 1700000000 + 60 n.
+        // Commit n has the date 1700000000 + 60 n.
         assert_eq!(clone("since", "--shallow-since=@1700000299 +0000"), "5");
         assert_eq!(clone("not", "--shallow-exclude=old"), "6");
         git.ok(&["fetch", "-q", "--deepen=2"], &server.path("three"));

@@ -1,4 +1,4 @@
-//! Signed pushes: stock git signs, this server takes and keeps what git's own server does.
+//! Signed pushes: stock git signs; this server accepts and stores the same as git's own server.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -56,7 +56,7 @@ fn with_ssh_key(server: &Server, git: &Git) -> Option<Git> {
     Some(git.with(&format!("user.signingkey={}", key.display())))
 }
 
-/// The agent that gpg starts ends with this.
+/// Stops the agent that gpg starts, on drop.
 struct Agent {
     home: PathBuf,
 }
@@ -98,7 +98,7 @@ fn certificates(git: &Git, bare: &Path) -> Vec<String> {
         .collect()
 }
 
-/// Without what differs from push to push: the nonce, the time, the place, the signature.
+/// The parts that are equal for every push: without nonce, time, URL and signature.
 fn shape(certificate: &str) -> Vec<String> {
     let (signed, armor) = certificate.split_once("-----BEGIN ").unwrap();
     let kept = |line: &str| {
@@ -115,7 +115,7 @@ fn shape(certificate: &str) -> Vec<String> {
         .collect()
 }
 
-/// Has git's own server say what its hooks are told.
+/// Installs a hook in git's own server that records the nonce status.
 fn record_with_git(bare: &Path) -> PathBuf {
     let record = bare.join("recorded");
     let hook = format!(
@@ -130,7 +130,7 @@ fn record_with_git(bare: &Path) -> PathBuf {
     record
 }
 
-/// One repository that this server serves, and one for git's own beside it; both ask for signatures.
+/// One repository for this server and one for git's own; both request signatures.
 fn pair(server: &Server, git: &Git, name: &str) -> (PathBuf, String, PathBuf) {
     let (ours, url) = server.repo(git, &format!("{name}-ours"));
     let (theirs, _) = server.repo(git, &format!("{name}-theirs"));
@@ -163,7 +163,7 @@ fn push_signed_to_both(server: &Server, git: &Git, signing: &Git, verify: impl F
         git.ok(&["for-each-ref"], &theirs)
     );
     server.assert_clean(&ours);
-    // Who does not sign is not asked to.
+    // Unsigned pushes are accepted too.
     git.change(&work, 9);
     git.ok(&["push", "-q", "--no-signed", &url, "main"], &work);
     assert_eq!(certificates(git, &ours).len(), 1);
@@ -258,7 +258,7 @@ fn armor() -> [String; 3] {
     ]
 }
 
-/// What git's own server answers, if it does not die.
+/// The answer of git's own server; `None` when it dies.
 fn ask_git(git: &Git, bare: &Path, body: &[u8]) -> Option<String> {
     let path = bare.to_str().unwrap();
     let mut command = git.command(&["receive-pack", "--stateless-rpc", path], bare);
@@ -269,7 +269,7 @@ fn ask_git(git: &Git, bare: &Path, body: &[u8]) -> Option<String> {
         .spawn()
         .unwrap();
     let mut stdin = child.stdin.take().unwrap();
-    // A git that refuses early does not read on.
+    // A git that refuses early stops reading.
     let _written = stdin.write_all(body).is_ok();
     drop(stdin);
     let output = child.wait_with_output().unwrap();
@@ -281,7 +281,7 @@ fn command(id: &str, name: &str) -> String {
     format!("{ZERO} {id} refs/heads/{name}\n")
 }
 
-/// The lines of a certificate that makes a branch.
+/// The lines of a certificate that creates a branch.
 fn to_make(id: &str, name: &str, more: &[&str]) -> Vec<String> {
     let mut lines = header(more);
     lines.extend(["\n".to_owned(), command(id, name)]);
@@ -289,12 +289,12 @@ fn to_make(id: &str, name: &str, more: &[&str]) -> Vec<String> {
     lines
 }
 
-/// What follows a certificate: its end, and a pack.
+/// The rest of a push after a certificate: its end, and a pack.
 fn whole() -> Vec<u8> {
     [&line("push-cert-end\n")[..], FLUSH, EMPTY_PACK].concat()
 }
 
-/// Pushes that git answers, or dies of, as this server does.
+/// Pushes that this server accepts or refuses like git, which dies on some.
 fn judged_alike(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let with_options = |sent: &str| {
         let sent = [line(sent), FLUSH.to_vec()].concat();
@@ -317,8 +317,8 @@ fn judged_alike(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// The format has an end, git also takes a flush for it; and git means to refuse commands that are not signed beside
-/// those that are, but takes them.
+/// The format has an end line; git also accepts a flush instead. git intends to refuse unsigned
+/// commands beside signed ones, but accepts them.
 fn refused_here_only(id: &str) -> Vec<(&'static str, Vec<u8>)> {
     let end = line("push-cert-end\n");
     let endless = [FLUSH, EMPTY_PACK].concat();
@@ -366,7 +366,7 @@ fn what_is_wrong_with_a_certificate_is_refused_as_git_refuses_it() {
     });
 }
 
-/// A repository whose commits are only looked at.
+/// A repository that records commits instead of applying them.
 struct Watched<'a> {
     repository: &'a BareRepository,
     nonces: Option<Nonces>,
@@ -510,7 +510,7 @@ fn a_certificate_of_any_number_of_refs_is_taken_and_one_beyond_all_bounds_is_not
             let behind = [&line("push-cert-end\n")[..], FLUSH, EMPTY_PACK].concat();
             certificate_body("", &lines, &behind)
         };
-        // More than a cluster takes in one entry.
+        // More than a cluster accepts in one entry.
         let taken = post(
             &url,
             "receive-pack",
@@ -522,7 +522,7 @@ fn a_certificate_of_any_number_of_refs_is_taken_and_one_beyond_all_bounds_is_not
         assert_eq!(git.ok(&["for-each-ref"], &ours).lines().count(), 3_001);
         let long = |at: usize| format!("{at}{}", "x".repeat(4_000));
         let refused = post(&url, "receive-pack", "", &body(&long, 5_000));
-        // A report, which git shows.
+        // A report, which git prints.
         assert_eq!(refused.status, 200);
         assert!(
             refused

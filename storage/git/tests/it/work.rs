@@ -1,4 +1,4 @@
-//! What a fetch of those without a token may cost.
+//! The work limit of fetches without a token.
 
 use std::io::{self, Write};
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::{for_each_git, objects_of};
 
 const HOUR: u64 = 60 * 60;
 
-/// A clock that goes on by so many seconds whenever it is looked at, and when a test says so.
+/// A clock that advances by `step` seconds with every read, and on request of a test.
 #[derive(Debug)]
 struct Steps {
     begun: Instant,
@@ -46,7 +46,7 @@ impl Clock for Steps {
     }
 }
 
-/// A client that takes an hour for whatever is written.
+/// A client that takes an hour for every write.
 struct Slow {
     clock: Arc<Steps>,
     taken: Vec<u8>,
@@ -88,7 +88,7 @@ fn answer(
     )
 }
 
-/// Each of thirty-two fetches without a token could keep a processor for two hours.
+/// Each of thirty-two fetches without a token could occupy a processor for two hours.
 #[test]
 fn anonymous_fetches_have_a_minute_of_work() {
     for_each_git(|server, git| {
@@ -111,7 +111,7 @@ fn anonymous_fetches_have_a_minute_of_work() {
         let known = answer(of, Asker::Known, &Steps::of(20), &mut Vec::new());
         assert!(known.unwrap().objects_sent > 0);
 
-        // However long the client takes, that is no work.
+        // The client's own time does not count as work.
         let clock = Steps::of(0);
         let mut slow = Slow {
             clock: Arc::clone(&clock),

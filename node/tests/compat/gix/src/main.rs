@@ -1,4 +1,5 @@
-//! The network operations of gix, one a call: what to do and its arguments come on the command line.
+//! The network operations of gix, one a call: the operation and its arguments come on the command
+//! line.
 
 use std::error::Error;
 use std::io::Write;
@@ -12,16 +13,17 @@ use gix::remote::fetch::Shallow;
 
 type Done = Result<(), Box<dyn Error>>;
 
-/// Nobody interrupts it.
+/// Never set: no operation is interrupted.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
-/// Says which gix this was built with.
+/// Contains the version of gix.
 const LOCK: &str = include_str!("../Cargo.lock");
 
 fn depth(text: &str) -> Result<Shallow, Box<dyn Error>> {
     Ok(Shallow::DepthAtRemote(text.parse::<NonZeroU32>()?))
 }
 
-/// The URL without account, and the setting that sends it: gix itself gives no password to plain HTTP.
+/// The URL without its account, and the setting that sends the account: gix itself gives no
+/// password to plain HTTP.
 fn without_account(url: &str) -> (String, Option<String>) {
     let Some((scheme, rest)) = url.split_once("://") else {
         return (url.to_owned(), None);
@@ -78,7 +80,7 @@ fn list(url: &str) -> Done {
     }
     let repo = gix::open_opts(&place, options(header.as_deref()))?;
     let remote = repo.remote_at(url)?;
-    // What it finds for `refs/*` to ask for is tags alone.
+    // With the filter, gix requests only tags for `refs/*`.
     let options = gix::remote::ref_map::Options {
         prefix_from_spec_as_filter_on_remote: false,
         ..Default::default()

@@ -1,4 +1,4 @@
-//! Answers that cost a lot, to clients that show no token.
+//! Expensive responses to clients without a token.
 
 use std::time::{Duration, Instant};
 
@@ -9,10 +9,11 @@ use super::usual::{Flooded, REPO, Usual};
 use crate::flood::{CLOSED, ELSEWHERE, Flood, HERE, OPEN, Version, clone_of, listing};
 use crate::ring::harness::{generated, git, large_tree, wait, work_tree};
 
-/// From the first answer to the end of the last one of which nothing is taken: a minute, and some time for a busy machine.
+/// The time from the first response to the end of the last unread one: a minute, and some time for
+/// a busy machine.
 const REST_MAX: Duration = Duration::from_secs(100);
 
-/// 64 streams held all places of those without a token for five minutes.
+/// Regression: 64 streams held all permits of clients without a token for five minutes.
 #[test]
 fn answers_of_which_nothing_is_taken_end() {
     const STREAMS: usize = 64;
@@ -21,7 +22,7 @@ fn answers_of_which_nothing_is_taken_end() {
     let tip = flooded.tip();
     let request = || clone_of(REPO, Version::Two, &tip, None);
     let mut flood = Flood::of(flooded.address());
-    // One address alone does not get all places.
+    // One address alone does not get all permits.
     for from in [ELSEWHERE, ELSEWHERE, ELSEWHERE, HERE] {
         let requests = (0..STREAMS / 4).map(|_| request());
         flood.connection(from, CLOSED, requests);
@@ -35,7 +36,7 @@ fn answers_of_which_nothing_is_taken_end() {
         "{:?}",
         flood.answers()
     );
-    // No 429: git asks for a token only where it gets a 401.
+    // No 429: git asks the user for a token only after a 401.
     for from in [HERE, ELSEWHERE] {
         let refused = flood.ask(from, request());
         assert_eq!(refused.status(), 401);
@@ -45,7 +46,7 @@ fn answers_of_which_nothing_is_taken_end() {
     wait("the answers to end", || flood.ended() == STREAMS);
     let took = began.elapsed();
     assert!(took <= REST_MAX, "the last answer ended after {took:?}");
-    // The places are free, while the client is still connected.
+    // The permits are free while the client is still connected.
     let open = flooded.ring.open_url(flooded.node, REPO);
     git(
         flooded.ring.dir.path(),
@@ -55,7 +56,7 @@ fn answers_of_which_nothing_is_taken_end() {
     usual.assert_calm();
 }
 
-/// Branches with long names, all at one commit.
+/// Makes branches with long names, all at one commit.
 fn make_branches(flooded: &Flooded, count: usize) {
     let (tip, folder) = (flooded.tip(), "x".repeat(200));
     let path = format!("/api/henge/v1/repos/{REPO}/refs");
@@ -74,7 +75,8 @@ fn make_branches(flooded: &Flooded, count: usize) {
     }
 }
 
-/// 8 connections that asked in protocol v0 for a listing of 9,000 refs, with a window of 0, took 650 MB of the node's memory.
+/// Regression: 8 connections that requested a listing of 9,000 refs in protocol v0, with a window
+/// of 0, took 650 MB of the node's memory.
 #[test]
 fn listings_of_which_nothing_is_taken_are_few() {
     const CONNECTIONS: usize = 8;
@@ -100,20 +102,20 @@ fn listings_of_which_nothing_is_taken_are_few() {
     usual.assert_calm();
 }
 
-/// 30 requests of 250 bytes, without a token and with one commit that no repository has, made the clone of another,
-/// private repository wait for 40 to 118 s.
+/// Regression: 30 requests of 250 bytes, without a token and with one commit that no repository
+/// has, delayed the clone of another, private repository by 40 to 118 s.
 #[test]
 fn a_hurry_of_clones_delays_no_other_repository() {
     const PRIVATE: &str = "admin/private";
     const REQUESTS: usize = 30;
-    // 22,000 objects: of fewer than 20,000 an answer is made at once.
+    // 22,000 objects: a response of fewer than 20,000 needs no permit.
     let flooded = Flooded::start(|dir| generated(dir, "generated", 5_500));
     let ring = &flooded.ring;
     let tree = work_tree(ring.dir.path(), "private");
     let url = ring.url(flooded.node, PRIVATE);
     git(&tree, &["push", "-q", &url, "main"]);
     for node in ring.nodes() {
-        // Work that comes with a large push, and not with the flood.
+        // Bitmaps come with a large push, and not with the flood.
         wait("bitmaps on every node", || {
             ring.metric(node, "henge_repos_bitmaps_made_total", "ok") >= 1.0
         });
@@ -121,7 +123,7 @@ fn a_hurry_of_clones_delays_no_other_repository() {
     let usual = Usual::measure(&flooded, PRIVATE);
     let (tip, mut number) = (flooded.tip(), 0_u32);
     let mut request = || {
-        // No request is equal to another one: each answer is made.
+        // No two requests are equal: the response cache serves none.
         number += 1;
         let version = match number % 2 {
             0 => Version::Zero,
@@ -130,13 +132,13 @@ fn a_hurry_of_clones_delays_no_other_repository() {
         clone_of(REPO, version, &tip, Some(&format!("{number:040x}")))
     };
     let mut flood = Flood::of(flooded.address());
-    // One of each version, to see that they ask for what they should.
+    // One request of each version, as a check that it returns a pack.
     for _ in 0..2 {
         let whole = flood.ask(HERE, request());
         let has_pack = whole.body().windows(4).any(|bytes| bytes == b"PACK");
         assert!(has_pack, "{} bytes", whole.body().len());
     }
-    // As many as each connection and each address may have.
+    // The first address has as many requests as each connection (8) and each address (24) may have.
     for (from, count) in [(ELSEWHERE, 8), (ELSEWHERE, 8), (ELSEWHERE, 8), (HERE, 6)] {
         let requests: Vec<_> = (0..count).map(|_| request()).collect();
         flood.connection(from, OPEN, requests);

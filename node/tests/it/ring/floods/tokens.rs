@@ -1,4 +1,4 @@
-//! Wrong tokens: their address waits for its answers, and no other one does.
+//! Wrong tokens: responses to their address are delayed, and those to other addresses are not.
 
 use std::time::{Duration, Instant};
 
@@ -11,9 +11,9 @@ use crate::flood::{ELSEWHERE, Flood, HERE, OPEN};
 use crate::ring::harness::wait;
 
 const VERSION: &str = "/api/v1/version";
-/// For an answer that nothing holds back.
+/// The time for a response without a delay.
 const AT_ONCE: Duration = Duration::from_secs(1);
-/// Lines about wrong tokens: ten in a minute, and a few of the next one.
+/// Log lines about wrong tokens: ten in a minute, and a few of the next one.
 const LOG_LINES_MAX: usize = 12;
 
 fn with_token(token: &str) -> Request<Body> {
@@ -23,8 +23,8 @@ fn with_token(token: &str) -> Request<Body> {
         .expect("a request")
 }
 
-/// 64 wrong tokens of one address took all places in which answers are held back: a mistyped token from anywhere got 429,
-/// for which git does not ask for another one.
+/// Regression: 64 wrong tokens of one address took all permits of delayed responses. A mistyped
+/// token from any address got 429, after which git does not ask for another one.
 #[test]
 fn wrong_tokens_delay_nobody_else() {
     const CONNECTIONS: usize = 4;

@@ -1,4 +1,4 @@
-//! A ring that is about to be flooded, and what is usual for everybody else there.
+//! A ring that will be flooded, and the baseline of other clients there.
 
 use std::cell::Cell;
 use std::io::{Read as _, Write as _};
@@ -12,12 +12,12 @@ use crate::ring::harness::{Ring, git, wait, work_tree};
 
 /// The public repository.
 pub(super) const REPO: &str = "admin/public";
-/// What asks for a node's health gives up after this.
+/// The time-out of a health probe.
 const HEALTH_TIME_MAX: Duration = Duration::from_secs(1);
 /// Clones that are measured before a flood.
 const ROUNDS: usize = 3;
 
-/// A ring with a public repository, and the node of it that is flooded.
+/// A ring with a public repository, and its node that is flooded.
 pub(super) struct Flooded {
     pub(super) ring: Ring,
     pub(super) node: u64,
@@ -26,7 +26,7 @@ pub(super) struct Flooded {
 }
 
 impl Flooded {
-    /// `source` makes a local repository in a directory; its branch main is pushed.
+    /// `source` makes a local repository in a directory; its branch `main` is pushed.
     pub(super) fn start(source: impl FnOnce(&Path) -> PathBuf) -> Self {
         let alone = alone();
         let ring = Ring::start(4);
@@ -71,7 +71,7 @@ impl Flooded {
     }
 }
 
-/// What others do at a node, measured before a flood.
+/// The baseline of other clients at a node, measured before a flood.
 pub(super) struct Usual<'a> {
     ring: &'a Ring,
     node: u64,
@@ -82,7 +82,7 @@ pub(super) struct Usual<'a> {
 }
 
 impl<'a> Usual<'a> {
-    /// The median of three clones of a repository, with a token, and the memory at rest.
+    /// Measures the median of three clones of a repository, with a token, and the memory at rest.
     pub(super) fn measure(flooded: &'a Flooded, repo: &'static str) -> Self {
         let (ring, node) = (&flooded.ring, flooded.node);
         let pid = ring.pid(node).expect("it runs");
@@ -94,7 +94,7 @@ impl<'a> Usual<'a> {
             clone_time: Duration::ZERO,
             memory: Memory::of(u32::try_from(pid).expect("a pid")),
         };
-        // A large pack comes to all nodes after the push is over; others answer until then.
+        // A large pack reaches all nodes after the push has ended; until then other nodes answer.
         wait("the node to answer from its own replica", || {
             let before = usual.forwarded();
             usual.clone_and_push();
@@ -117,7 +117,8 @@ impl<'a> Usual<'a> {
             .metric(self.node, "henge_repos_forwarded_total", "")
     }
 
-    /// Clones, and pushes a commit, so that the next clone's answer was not given before. How long the clone took.
+    /// Clones, and pushes a commit, so that the response cache does not serve the next clone.
+    /// Returns the time of the clone.
     fn clone_and_push(&self) -> Duration {
         let round = self.rounds.get();
         self.rounds.set(round + 1);
@@ -138,7 +139,7 @@ impl<'a> Usual<'a> {
         took
     }
 
-    /// The node says how it stands, and its memory is bounded.
+    /// Checks the node's health and the bound on its memory.
     pub(super) fn assert_bounded(&self) {
         self.assert_healthy();
         self.memory.assert_bounded();
@@ -154,7 +155,7 @@ impl<'a> Usual<'a> {
         }
     }
 
-    /// The same, and a client with a token clones and pushes.
+    /// The same, with a clone and a push of a client with a token.
     pub(super) fn others_go_on(&self) {
         self.assert_bounded();
         let took = self.clone_and_push();
@@ -166,7 +167,7 @@ impl<'a> Usual<'a> {
         self.assert_bounded();
     }
 
-    /// The flood is over: the node gives its memory back.
+    /// Waits until the node has given its memory back, after the flood.
     pub(super) fn assert_calm(&self) {
         self.memory.assert_given_back();
         self.assert_healthy();

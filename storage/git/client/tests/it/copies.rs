@@ -1,4 +1,4 @@
-//! Repositories that are copied, exported and bundled are the same afterwards.
+//! Copied, exported and bundled repositories are equal to their source.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,7 @@ use henge_types::ObjectFormat;
 
 use crate::server::{Header, Server, git, gits, project, project_of, refs, watched};
 
-/// The server of every kind over the repositories below `root`.
+/// A server of every kind over the repositories below `root`.
 fn servers(program: &Path, root: &Path) -> Vec<Server> {
     vec![
         Server::backend(program, root, Header::Passed),
@@ -106,7 +106,7 @@ fn a_repository_is_copied_then_followed() {
             assert_eq!(next.objects, 3, "only what was new");
             assert_eq!(refs(&program, &from_path), refs(&program, &to_path));
             git(&program, &to_path, &["fsck", "--strict", "--full"]);
-            // For the next server.
+            // Changes for the next server.
             git(
                 &program,
                 &from_path,

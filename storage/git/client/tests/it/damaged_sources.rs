@@ -1,7 +1,7 @@
-//! A source whose refs cannot all be read is not copied, and costs the copy nothing.
+//! A source with unreadable refs is not copied, and the copy loses nothing.
 //!
-//! Refs and lines that could not be read were skipped: a packed-refs of zeros was an empty repository, and a copy that
-//! prunes lost everything it had.
+//! Unreadable refs and lines were skipped: a packed-refs of zeros counted as an empty repository,
+//! and a pruning copy lost all of its refs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ use henge_git_client::{
 
 use crate::server::{Header, Server, git, gits, project, refs, watched};
 
-/// Whether stock git shows that a ref is there when it cannot read it: the others it leaves out.
+/// Whether stock git lists a ref that it cannot read, or omits it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Git {
     ShowsIt,
@@ -22,7 +22,7 @@ enum Git {
 
 struct Damage {
     name: &'static str,
-    /// In what is said of it.
+    /// The file named in the error message.
     file: &'static str,
     git: Git,
     does: fn(&Path),
@@ -177,7 +177,7 @@ const DAMAGES: &[Damage] = &[
 fn prune(from: &mut dyn Source, to: &Server, dir: &Path) -> Result<(), Error> {
     let how = Transfer {
         prune: Prune::Delete,
-        // What is deleted must not depend on how much it is.
+        // The deletion must not depend on the number of refs.
         removals: Removals::Everything,
         ..Transfer::new(dir)
     };
@@ -205,7 +205,7 @@ fn a_source_that_cannot_be_read_prunes_nothing() {
             (damage.does)(&from_path);
             let name = damage.name;
             let ours = Server::henge(dir.path());
-            // Found when it is listed as well as when it is opened.
+            // Found by a listing as well as by an opening.
             let refused = prune(&mut opened, &ours, dir.path()).unwrap_err();
             assert!(
                 refused.to_string().contains(damage.file),
@@ -238,7 +238,8 @@ fn a_source_that_cannot_be_read_prunes_nothing() {
     }
 }
 
-/// Locks, names that no ref can have and refs that lead to none are no damage: git lists the others.
+/// Locks, names that no ref can have and symbolic refs without a target are no damage: git lists
+/// the others.
 #[test]
 fn what_is_no_ref_stands_in_nobodys_way() {
     for program in gits() {
@@ -260,7 +261,7 @@ fn what_is_no_ref_stands_in_nobodys_way() {
         write(&from_path.join("packed-refs.lock"), "");
         write(&from_path.join("packed-refs.new"), [0; 10]);
         write(&heads.join("dangling"), "ref: refs/heads/gone\n");
-        // As git wrote symbolic refs before it had them.
+        // Git's oldest form of symbolic refs.
         symlink("refs/heads/trunk", heads.join("linked")).unwrap();
         let server = Server::henge(dir.path());
         let mut local = Directory::open(&from_path, 1 << 30).unwrap();

@@ -1,4 +1,5 @@
-//! Hostile peers: the corpus of the fuzz target and mutations of it, without a fuzzer, the same ones in every run.
+//! Hostile peers: the corpus of the fuzz target and mutations of it, without a fuzzer, the same in
+//! every run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use sha1::{Digest, Sha1};
 
 use crate::inputs::Place;
 
-/// Mutations of one file.
+/// Mutations per file.
 const MUTATIONS: usize = 400;
 const ONE: &str = "1111111111111111111111111111111111111111";
 const TWO: &str = "2222222222222222222222222222222222222222";
@@ -104,7 +105,7 @@ fn answers() -> Vec<(&'static str, Vec<u8>)> {
     let answer = |kind, before: &[&[u8]], behind: &[&[u8]]| {
         let packed: [&[u8]; 3] = [&one, b"\x02counting\r", &two];
         let mut bytes = frames(kind, &[before, &packed, behind].concat());
-        // How many bytes a piece has.
+        // The size of the pieces.
         bytes.insert(1, 6);
         bytes
     };

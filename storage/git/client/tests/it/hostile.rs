@@ -1,4 +1,4 @@
-//! Servers that lead elsewhere, ask for credentials, lie, or rest.
+//! Servers that redirect elsewhere, request credentials, lie, or stall.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -35,7 +35,7 @@ fn from_git(program: &Path, dir: &Path) {
     );
 }
 
-/// Lets only `me:hunter2` through.
+/// A proxy that accepts only `me:hunter2`.
 fn guarded(inner: &Server) -> Server {
     let target = format!("{}/from.git", inner.url);
     let guard = move |request: Request| {
@@ -91,7 +91,7 @@ fn redirects_are_followed_without_telling_secrets_to_others() {
     assert!(backend.seen().iter().all(|(_, _, secret)| secret.is_none()));
     assert!(guard.seen().iter().any(|(_, _, secret)| secret.is_some()));
 
-    // What is asked there next is not told the secret either, and the reason is given.
+    // Later requests there do not contain the secret either, and the error gives the reason.
     let second = guarded(&backend);
     let to_second = format!("{}/x.git/info/refs?service=git-upload-pack", second.url);
     let first = Server::of(Router::new().fallback(move || {
@@ -132,8 +132,8 @@ fn private_addresses_are_refused_before_a_connection_also_behind_a_redirect() {
     assert!(server.seen().is_empty(), "it was connected to");
 }
 
-/// Where private addresses were allowed, a mirror could be led to the service that tells a machine its own credentials: by its
-/// URL in any spelling, and by a redirect of any server.
+/// Where private addresses were allowed, a mirror could be led to the service that gives a machine
+/// its own credentials: by its URL in any notation, and by a redirect of any server.
 #[test]
 fn metadata_services_are_refused_where_private_addresses_are_allowed() {
     let hosts = [
@@ -143,7 +143,8 @@ fn metadata_services_are_refused_where_private_addresses_are_allowed() {
         "100.100.100.200",
         "[::ffff:169.254.169.254]",
         "[64:ff9b::a9fe:a9fe]",
-        // What the system's resolver takes for the same: one number, in hexadecimal, in octal, with fewer parts.
+        // Notations that the system's resolver accepts for the same address: one number,
+        // hexadecimal, octal, fewer parts.
         "2852039166",
         "0xa9fea9fe",
         "0251.0376.0251.0376",
@@ -247,7 +248,7 @@ fn a_server_that_rests_is_left() {
     assert!(matches!(error, Error::Rested { .. }), "{error}");
 }
 
-/// A server behind TLS that answers every request alike.
+/// A TLS server with the same answer to every request.
 async fn serve_tls(listener: tokio::net::TcpListener, config: rustls::ServerConfig) {
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     while let Ok((stream, _)) = listener.accept().await {

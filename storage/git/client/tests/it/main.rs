@@ -1,4 +1,4 @@
-//! The client against stock git's server, against ours, and against servers that misbehave.
+//! The client against stock git's server, against Henge, and against servers that misbehave.
 
 #![allow(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Servers to talk to, and stock git beside them.
+//! Test servers, and stock git for comparison.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use henge_types::ObjectFormat;
 
 const GITS: [&str; 2] = ["/usr/local/bin/git", "/usr/bin/git"];
 
-/// Every git on this machine; says loudly which is missing.
+/// Every git on this machine; reports loudly which ones are missing.
 pub(crate) fn gits() -> Vec<PathBuf> {
     let gits: Vec<PathBuf> = GITS.iter().map(PathBuf::from).collect();
     let found = gits.into_iter().filter(|git| {
@@ -38,7 +38,7 @@ pub(crate) fn gits() -> Vec<PathBuf> {
     found
 }
 
-/// Runs git in `folder`; its output, without the newline at its end.
+/// Runs git in `folder`; returns its output without the trailing newline.
 #[track_caller]
 pub(crate) fn git(program: &Path, folder: &Path, args: &[&str]) -> String {
     let output = Command::new(program)
@@ -119,7 +119,7 @@ pub(crate) fn refs(program: &Path, repository: &Path) -> String {
     kept.collect::<Vec<_>>().join("\n")
 }
 
-/// Requests as they came: method, path and query, Authorization.
+/// Received requests: method, path and query, Authorization.
 pub(crate) type Seen = Arc<Mutex<Vec<(String, String, Option<String>)>>>;
 
 /// A server of any kind on a port of its own.
@@ -171,7 +171,7 @@ impl Server {
         }
     }
 
-    /// Our server over the bare repositories in `root`.
+    /// A Henge server over the bare repositories in `root`.
     pub(crate) fn henge(root: &Path) -> Self {
         Self::start(|scope, spool| {
             let clock = SystemClock::shared();
@@ -180,7 +180,8 @@ impl Server {
         })
     }
 
-    /// git http-backend over the repositories in `root`; without the header it speaks the first protocol.
+    /// git http-backend over the repositories in `root`; without the `Git-Protocol` header it uses
+    /// protocol v0.
     pub(crate) fn backend(program: &Path, root: &Path, header: Header) -> Self {
         let (program, root) = (program.to_owned(), root.to_owned());
         Self::of(Router::new().fallback(move |request: Request| {
@@ -218,7 +219,7 @@ impl Server {
     }
 }
 
-/// Whether a server is told which protocol the client speaks.
+/// Whether the server receives the client's protocol header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Header {
     Passed,
@@ -260,7 +261,7 @@ async fn cgi(program: &Path, root: &Path, header: Header, request: Request) -> R
         let mut stdin = child.stdin.take().unwrap();
         let writer = std::thread::spawn(move || stdin.write_all(&body));
         let output = child.wait_with_output().unwrap();
-        // It may have stopped reading.
+        // The process may have stopped reading its input.
         drop(writer.join().unwrap());
         output.stdout
     };
@@ -282,7 +283,7 @@ async fn cgi(program: &Path, root: &Path, header: Header, request: Request) -> R
         .unwrap()
 }
 
-/// Does `work` with nobody to stop it; what was said and what it came to.
+/// Runs `work` without cancellation; returns its result.
 pub(crate) fn watched<T>(
     work: impl FnOnce(&mut Watch<'_>) -> Result<T, Error>,
 ) -> Result<T, Error> {

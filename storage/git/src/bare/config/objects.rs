@@ -1,4 +1,5 @@
-//! What is asked of pushed objects: `receive.fsckObjects`, `transfer.fsckObjects` and `receive.fsck.*` of git-config(1).
+//! The checks of pushed objects: `receive.fsckObjects`, `transfer.fsckObjects` and `receive.fsck.*`
+//! of git-config(1).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use crate::rules::{ObjectRules, RuleError};
 
 use super::ConfigError;
 
-/// The rules of a repository; none where its objects are not checked.
+/// The rules of a repository; `None` where its objects are not checked.
 pub(super) fn object_rules(
     file: &File,
     repository: &Path,
@@ -49,10 +50,10 @@ pub(super) fn object_rules(
     Ok(Some(Arc::new(rules)))
 }
 
-/// The list at `path`, which begins at the repository itself.
+/// Reads the list at `path`, which is relative to the repository.
 fn read_list(repository: &Path, path: &str) -> Result<String, ConfigError> {
     if path.starts_with('~') {
-        // Homes are not known here.
+        // Home directories are unknown here.
         let what = "a home folder in receive.fsck.skipList".to_owned();
         return Err(ConfigError::Unsupported { what });
     }

@@ -208,7 +208,7 @@ fn rules_for_objects_are_those_of_receive_pack() {
         ),
     ] {
         let text = format!("[receive]\nfsckObjects = true\n[receive \"fsck\"]\n{wrong}\n");
-        // Only whoever pushes is told.
+        // The error is reported to pushes only.
         let refused = read(&text).unwrap().objects.unwrap_err();
         assert!(refused.contains(says), "{refused}");
     }

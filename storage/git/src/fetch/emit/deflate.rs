@@ -1,16 +1,17 @@
-//! What is deflated anew.
+//! Compresses objects and deltas that are not copied from disk.
 
 use std::io::{self, Write};
 
 use gix_zlib::stream::deflate::{Compress, FlushCompress};
 use gix_zlib::{Compression, Status};
 
-/// Level 1 of this library is quick and leaves a fifth more bytes than zlib's does.
+/// Level 1 of this library is fast, but its output is a fifth larger than that of zlib.
 const LEVEL: i32 = 3;
 /// Bytes written at a time.
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Deflates one thing after another. Its tables take longer to make than most deltas take to deflate.
+/// Compresses one buffer after another. It is reused because its tables take longer to make than
+/// most deltas take to compress.
 pub(super) struct Deflater {
     compress: Compress,
     piece: Box<[u8]>,

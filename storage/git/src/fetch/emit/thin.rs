@@ -1,4 +1,5 @@
-//! Deltas made for one client: objects that would be sent whole, as deltas on what the client has at the same path.
+//! Thin deltas, made for one client: objects that would be sent whole become deltas on the client's
+//! objects at the same paths.
 
 use std::cell::OnceCell;
 
@@ -13,13 +14,14 @@ use crate::oid::Oid;
 use crate::protocol::Stop;
 use crate::store::{Location, ObjectStore, StoreError};
 
-/// Objects below this are sent whole: a delta saves nothing.
+/// Smaller objects are sent whole: a delta saves nothing.
 const OBJECT_BYTES_MIN: u64 = 64;
-/// Objects above this are sent whole: a delta takes too long.
+/// Larger objects are sent whole: a delta takes too long.
 const OBJECT_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Versions between an object and the one that the client has, at most. Contents that come back make circles.
+/// Maximum number of versions between an object and the client's version. Contents that recur form
+/// circles.
 const VERSIONS_MAX: usize = 1000;
-/// Deltas that are longer than this part of the object are not worth their base.
+/// Deltas longer than the object's size divided by this are not worth their base.
 const DELTA_PART: usize = 2;
 
 /// Finds bases and makes deltas on them.
@@ -27,12 +29,12 @@ pub(super) struct ThinDeltas<'a> {
     store: &'a ObjectStore,
     selection: &'a Selection,
     stop: &'a Stop,
-    /// What was found before: the base at the client, if there is one.
+    /// Earlier results: the base at the client, if there is one.
     found: HashMap<Oid, Option<Oid>>,
-    /// By pack and place of the object that a chain of deltas ends at, what the client has of that chain's objects.
-    /// Objects of one chain are versions of one file, as a rule.
+    /// The client's object in a chain of deltas, by pack and offset of the chain's root. The
+    /// objects of one chain are usually versions of one file.
     families: OnceCell<std::collections::HashMap<(u32, u64), Oid>>,
-    /// Deltas that were not known before, also those that are of no use.
+    /// Number of deltas that were not cached, including useless ones.
     pub(super) made: u64,
 }
 
@@ -48,8 +50,8 @@ impl<'a> ThinDeltas<'a> {
         }
     }
 
-    /// The newest older version of the object that the client has. Versions that are sent as well are passed over:
-    /// they may be deltas on this very object.
+    /// The newest older version of the object that the client has. Versions that are sent as well
+    /// are skipped: they may be deltas on this very object.
     fn base(&mut self, id: &Oid) -> Option<Oid> {
         let mut passed = Vec::new();
         let mut at = *id;
@@ -70,11 +72,11 @@ impl<'a> ThinDeltas<'a> {
         base
     }
 
-    /// What the client has of the objects that are deltas on the same one in the end, for an object of which no older
-    /// version was noted.
+    /// The client's object whose chain of deltas has the same root, for an object without a
+    /// recorded older version.
     fn relative(&self, id: &Oid, location: Location) -> Option<Oid> {
         if !self.selection.has_counted() {
-            // A walk notes them all.
+            // A walk records all older versions.
             return None;
         }
         let families = self.families.get_or_init(|| {
@@ -82,7 +84,7 @@ impl<'a> ThinDeltas<'a> {
             let mut older: Vec<_> = self.selection.older.iter().collect();
             older.sort_unstable();
             for (version, base) in older {
-                // Whoever writes the next object looks as well, and gives up.
+                // The writer of the next object checks this, too, and gives up.
                 if self.stop.is_set() {
                     break;
                 }
@@ -97,7 +99,8 @@ impl<'a> ThinDeltas<'a> {
         (base != id && !self.selection.contains(base)).then_some(*base)
     }
 
-    /// A delta for the object, of fewer bytes than `bytes_max`, if there is one; and what it applies to.
+    /// A delta for the object, of fewer bytes than `bytes_max`, and its base; `None` if there is
+    /// none.
     pub(super) fn make(
         &mut self,
         id: &Oid,
@@ -124,7 +127,7 @@ impl<'a> ThinDeltas<'a> {
         Ok(fits.map(|delta| (base, delta)))
     }
 
-    /// A delta for one object on another, if it is of use.
+    /// A delta for one object on another, if it is useful.
     fn make_on(
         &self,
         (id, location): (&Oid, Location),

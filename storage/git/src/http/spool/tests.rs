@@ -18,7 +18,7 @@ fn content(spool: &Spool) -> Vec<u8> {
 
 const LONG: Duration = Duration::from_millis(limits::FETCH_REQUEST_MS_MAX);
 
-/// Into memory, or into a directory that has room for everything.
+/// Receives a body in memory, or in a directory with space for everything.
 async fn receive(
     body: Body,
     encoding: Encoding,
@@ -36,14 +36,14 @@ async fn receive(
     received.map_err(|refused| refused.error)
 }
 
-/// A full disk was met in the middle of a push, whose connection was then closed: git said "Broken pipe" and
-/// "Everything up-to-date".
+/// The disk once became full in the middle of a push, and the connection was closed: git printed
+/// "Broken pipe" and "Everything up-to-date".
 #[tokio::test]
 async fn a_push_without_room_is_read_to_its_end_and_refused() {
     let directory = tempfile::tempdir().unwrap();
     let chunk = Bytes::from(vec![b'x'; 1 << 20]);
     for (bytes_max, chunks, room) in [
-        // No room from the start, room that goes while it comes, and more than a push may have.
+        // No space from the start, space that vanishes meanwhile, and a push over the limit.
         (1_u64 << 30, 4_u64, vec![0_u64]),
         (1 << 30, 40, vec![1 << 30, 1 << 30, 1 << 20]),
         (2 << 20, 8, vec![1 << 30]),
@@ -84,13 +84,14 @@ async fn a_push_without_room_is_read_to_its_end_and_refused() {
     assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 0);
 }
 
-/// A write to a file is reported by the one behind it. The commands of a push whose first write failed were dropped by
-/// then, and those of a push whose last write failed were not looked for: git said "Everything up-to-date".
+/// The error of a write to a file is returned by the next one. The commands of a push whose first
+/// write failed were once dropped by then. Those of a push whose last write failed were ignored. In
+/// both cases git printed "Everything up-to-date".
 #[tokio::test]
 async fn a_push_that_cannot_be_written_keeps_its_commands() {
     let directory = tempfile::tempdir().unwrap();
     let room = || Ok(u64::MAX);
-    // Nothing can be written; the first 512 KiB can.
+    // No write succeeds; the first 512 KiB succeed.
     let full = |at: &Path| {
         let file = std::fs::File::options().write(true).open("/dev/full")?;
         let path = at.join("push-none");
@@ -180,7 +181,7 @@ async fn a_body_that_inflates_to_nothing_ends() {
         .await
         .unwrap();
     assert_eq!(content(&spool), b"one two");
-    // A name of a file that does not end, in the head.
+    // The name of a file in the header, without an end.
     let mut head = b"\x1f\x8b\x08\x08\0\0\0\0\0\xff".to_vec();
     head.resize(10_000_000, b'n');
     let outcome = receive(Body::from(head), Encoding::Gzip, 1 << 30, None).await;
@@ -202,7 +203,8 @@ async fn incompressible_bodies_of_the_largest_size_are_taken() {
     assert_eq!(content(&spool.unwrap()), noise);
 }
 
-/// Such bodies held their connections, and the places of clients without a token, for as long as anybody liked.
+/// Such bodies once held their connections, and the permits of clients without a token, without a
+/// time limit.
 #[tokio::test(start_paused = true)]
 async fn a_body_that_stands_still_or_drips_is_given_up() {
     let day = Duration::from_secs(24 * 60 * 60);

@@ -1,4 +1,4 @@
-//! What the walk of a push comes across.
+//! Findings of the walk of a push.
 
 use std::collections::hash_map::Entry;
 
@@ -9,37 +9,39 @@ use crate::oid::{ClaimedIds, Oid};
 use crate::push::closure::Unconnected;
 use crate::rules::NamedBlobs;
 
-/// Parents that the commits of one push may have on the average, and more of them in all.
+/// Limit on the parents of all commits of a push: so many for each commit, plus a constant.
 const PARENTS_PER_COMMIT: usize = 4;
 const PARENTS_FREE: usize = 100_000;
 
-/// What one walk has found.
+/// The findings of one walk.
 #[derive(Default)]
 pub(super) struct Findings {
     seen: std::collections::HashMap<Oid, Kind>,
-    /// Pushed commits with their tree and parents, in the order of the walk.
+    /// Tree and parents of the pushed commits, in the order of the walk.
     pub(super) commits: Vec<(Oid, Vec<Oid>)>,
-    /// How many parents all of them have.
+    /// The number of parents of all of them.
     parents: usize,
     /// The tree of every pushed commit and of every commit at the boundary.
     pub(super) trees: HashMap<Oid, Oid>,
-    /// Commits outside the pack that pushed ones refer to, and that are reachable.
+    /// Boundary commits: reachable commits outside the pack that pushed commits refer to.
     pub(super) boundary: HashSet<Oid>,
-    /// Other objects outside the pack, with the kind they must have; none where any will do. They need not be there.
+    /// Other objects outside the pack, with their required kind; `None` where any kind will do.
+    /// They may be missing.
     pub(super) outside: std::collections::HashMap<Oid, Option<Kind>>,
-    /// One of them that is not there, or that nothing reaches.
+    /// One of the objects outside that is missing or unreachable.
     pub(super) missing: Option<Oid>,
-    /// What the trees of parents hold beside pushed trees, as far as they were read.
+    /// Trees of parents beside pushed trees, and the objects in them, as far as these trees were
+    /// read.
     pub(super) beside: ClaimedIds,
-    /// What pushed trees give a name with a meaning.
+    /// Blobs that pushed trees give a name with a special meaning.
     pub(super) named: NamedBlobs,
 }
 
 impl Findings {
-    /// Whether the walk comes to an object for the first time.
+    /// Records an object that the walk reached. Returns whether it is the first time.
     ///
     /// # Errors
-    /// When it was taken for an object of another kind before.
+    /// When the object was recorded with another kind before.
     pub(super) fn see(&mut self, id: Oid, kind: Kind) -> Result<bool, Unconnected> {
         match self.seen.entry(id) {
             Entry::Vacant(entry) => {
@@ -51,10 +53,11 @@ impl Findings {
         }
     }
 
-    /// Notes an object that was not sent. Whether it is there is not asked: what the walk finds must not depend on it.
+    /// Records an object that was not sent. Its presence is not checked: the findings must not
+    /// depend on it.
     ///
     /// # Errors
-    /// When it was named as another kind before.
+    /// When the object was recorded with another kind before.
     pub(super) fn note_outside(&mut self, id: Oid, kind: Option<Kind>) -> Result<(), Unconnected> {
         let known = self.outside.entry(id).or_insert(kind);
         match (*known, kind) {
@@ -67,12 +70,13 @@ impl Findings {
         }
     }
 
-    /// How many objects the walk came to.
+    /// The number of objects that the walk reached.
     pub(super) fn objects(&self) -> u64 {
         self.seen.len() as u64
     }
 
-    /// A commit of a few bytes, as a delta, may name a million parents.
+    /// Counts the parents of a commit against the limit: a commit of a few bytes, as a delta, may
+    /// name a million parents.
     pub(super) fn count_parents(&mut self, parents: usize) -> Result<(), Unconnected> {
         self.parents += parents;
         let max = PARENTS_FREE + PARENTS_PER_COMMIT * (self.commits.len() + 1);

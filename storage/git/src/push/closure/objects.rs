@@ -1,4 +1,5 @@
-//! Each pushed object by itself, against the repository's rules: as the walk reads it, and what no tip reaches behind it.
+//! Checks of single pushed objects against the repository's rules: of those on the walk as they are
+//! read, then of those that no tip reaches.
 
 use gix_object::Kind;
 
@@ -13,10 +14,10 @@ use crate::rules::{
 };
 use crate::store::{ObjectStore, StoreError};
 
-/// Why the tips of a push have no results of their own.
+/// Reasons for the tips of a push to have no results of their own.
 #[derive(Debug)]
 pub(crate) enum NoResults {
-    /// All are refused for one object.
+    /// One object refuses all tips.
     Unsound(Unsound),
     /// The check could not be finished.
     Failed(ReachError),
@@ -40,12 +41,12 @@ impl From<StoreError> for NoResults {
     }
 }
 
-/// What was checked so far.
+/// The state of the checks.
 pub(super) struct CheckedObjects<'a> {
     check: ObjectCheck<'a>,
-    /// Pushed objects that were looked at, by their places in the index of their pack.
+    /// Checked objects, by their position in the index of their pack.
     done: Bits,
-    /// Blobs that are still to be checked. All of them may be read: they were pushed, or were proven reachable.
+    /// Blobs to be checked. All of them may be read: they were pushed, or were proven reachable.
     named: NamedBlobs,
 }
 
@@ -63,7 +64,7 @@ impl<'a> CheckedObjects<'a> {
         }
     }
 
-    /// Checks what the walk has not come to.
+    /// Checks the objects that the walk did not reach.
     fn check_unreached(
         &mut self,
         store: &ObjectStore,
@@ -72,7 +73,8 @@ impl<'a> CheckedObjects<'a> {
     ) -> Result<(), NoResults> {
         let index = &store.pack(pushed.slot).index;
         let is_sent = |id: &Oid| index.lookup(id).is_some() && !pushed.external.contains(id);
-        // In the order of the file, where a delta follows its base: in that of ids each would be made from its whole chain.
+        // In file order a delta follows its base. In the order of ids each object would be rebuilt
+        // from its whole chain.
         let mut places: Vec<(u64, u32)> = (0..index.num_objects())
             .filter(|place| !self.done.contains(*place))
             .map(|place| (index.pack_offset_at_index(place), place))
@@ -93,14 +95,14 @@ impl<'a> CheckedObjects<'a> {
             let mut named = NamedBlobs::default();
             self.check
                 .object(&id, kind, &buffer, &mut named, Pass::First)?;
-            // Nothing proves that the repository may see the others.
+            // Without a proof the repository must not read the others.
             named.retain(is_sent);
             self.named.append(named);
         }
         Ok(())
     }
 
-    /// Checks what trees call `.gitmodules` and `.gitattributes`.
+    /// Checks the blobs that trees name `.gitmodules` and `.gitattributes`.
     fn check_named(&mut self, store: &ObjectStore, stop: &Stop) -> Result<(), NoResults> {
         let mut buffer = Vec::new();
         for id in &self.named.modules {
@@ -124,7 +126,7 @@ fn check_stop(stop: &Stop) -> Result<(), ReachError> {
     }
 }
 
-/// What has a name, unless it is larger than is read for this.
+/// Reads a named object. A blob over the limit of this check is not read.
 fn read_named<'b>(
     store: &ObjectStore,
     id: &Oid,
@@ -143,12 +145,12 @@ fn read_named<'b>(
 }
 
 impl Closure<'_> {
-    /// Whether rules say which names a tree may hold.
+    /// Whether there are rules, which also cover the names in a tree.
     pub(super) const fn has_rules(&self) -> bool {
         self.objects.is_some()
     }
 
-    /// Checks a pushed object that the walk has read: the one at `place` in the index.
+    /// Checks a pushed object that the walk has read, at `place` in the index.
     pub(super) fn check_object(
         &mut self,
         (id, place): (&Oid, u32),
@@ -167,22 +169,23 @@ impl Closure<'_> {
         outcome.map_err(|unsound| ClosureError::NoResults(unsound.into()))
     }
 
-    /// Notes a pushed object that has nothing to be checked by itself.
+    /// Records a pushed object that needs no check of its own.
     pub(super) fn note_object(&mut self, place: u32) {
         if let Some(objects) = &mut self.objects {
             objects.done.insert(place);
         }
     }
 
-    /// What trees name may be read: the walk that came across it has proven all of it.
+    /// Adds blobs that trees name. They may be read: the walk that reached them is complete, so all
+    /// of it is proven.
     pub(super) fn take_named(&mut self, named: NamedBlobs) {
         if let Some(objects) = &mut self.objects {
             objects.named.append(named);
         }
     }
 
-    /// Checks the pushed objects that no tip reaches, and the blobs that trees give a meaning. To be asked when all tips
-    /// were checked.
+    /// Checks the pushed objects that no tip reaches, and the blobs with a name of special meaning.
+    /// Call it after the check of all tips.
     pub(crate) fn check_other_objects(&mut self) -> Result<(), NoResults> {
         let (Some(objects), Some(pushed)) = (&mut self.objects, &self.pushed) else {
             return Ok(());
@@ -191,7 +194,7 @@ impl Closure<'_> {
         objects.check_named(self.store, &self.limits.stop)
     }
 
-    /// What was found in pushed objects and does not refuse them: lines for the person.
+    /// Findings in pushed objects that do not refuse them, as lines for the user.
     pub(crate) fn warnings(&self) -> String {
         let objects = self.objects.as_ref();
         objects.map_or_else(String::new, |objects| objects.check.warnings.text())

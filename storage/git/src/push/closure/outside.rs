@@ -1,5 +1,6 @@
-//! What pushed objects refer to outside their pack: it must be there, reachable from the repository's own refs, and of the
-//! kind that it is named for. What is not reachable is told like what is not there.
+//! References of pushed objects to objects outside their pack. Such an object must exist, be
+//! reachable from the repository's own refs, and have the kind that the reference implies. An
+//! unreachable object is reported like a missing one.
 
 use gix_hashtable::HashSet;
 use gix_object::Kind;
@@ -10,7 +11,8 @@ use crate::push::closure::{Closure, ClosureError, Unconnected, Walked};
 use crate::push::sent::sent_as_well;
 
 impl Closure<'_> {
-    /// Every commit that pushed ones build on must be reachable; then its tree is one to compare with.
+    /// Proves that every commit that pushed commits build on is reachable. Its tree then serves for
+    /// comparison.
     pub(super) fn prove_boundary(&mut self, findings: &mut Findings) -> Result<(), ClosureError> {
         let outside = findings.outside.iter();
         let named: Vec<_> = outside.map(|(id, kind)| (*id, *kind)).collect();
@@ -40,7 +42,9 @@ impl Closure<'_> {
         Ok(())
     }
 
-    /// What is left outside the pack, and every base that the server itself added, must be reachable.
+    /// Proves that the remaining objects outside the pack are reachable. In a store of one
+    /// repository this includes every base that the server added; in a shared store those were
+    /// proven before.
     pub(super) fn prove_outside(&mut self, findings: &Findings) -> Result<Walked, ClosureError> {
         if let Some(id) = findings.missing {
             return Err(Unconnected::Missing { id }.into());
@@ -59,8 +63,8 @@ impl Closure<'_> {
             unproven.insert(id);
         }
         if let Some(pushed) = self.pushed.as_ref().filter(|_| !self.is_shared) {
-            // A base that a parent has in a tree beside a pushed one is as good as that parent; what a pushed tree
-            // itself names is among `outside` and gets no such credit.
+            // A base that a parent has in a tree beside a pushed one has the status of that parent.
+            // An object that a pushed tree names is in `outside`, and needs a proof.
             let unknown = |id: &&Oid| !findings.beside.contains(*id);
             unproven.extend(pushed.external.iter().filter(unknown).copied());
         }
@@ -75,7 +79,8 @@ impl Closure<'_> {
             }
         }
         match of_other_kind {
-            // Only now: an object that only another repository has is of no kind.
+            // Only after the proof: the kind of an object that only another repository has must not
+            // show.
             Some(id) => Err(Unconnected::Malformed { id }.into()),
             None => Ok(Walked::Complete),
         }

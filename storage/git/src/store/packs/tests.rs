@@ -2,7 +2,7 @@ use super::*;
 use sha1::{Digest, Sha1};
 use std::fs;
 
-/// A pack that holds nothing, and its index.
+/// A pack without objects, and its index.
 fn empty_pack() -> (Vec<u8>, Vec<u8>) {
     let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
     let sum: [u8; 20] = Sha1::digest(&pack).into();
@@ -15,7 +15,7 @@ fn empty_pack() -> (Vec<u8>, Vec<u8>) {
     (pack, idx)
 }
 
-/// Puts a pack that holds nothing into a directory, with its index.
+/// Puts a pack without objects, and its index, into a directory.
 pub(crate) fn put(dir: &Path, name: &str) {
     let (pack, idx) = empty_pack();
     for (extension, bytes) in [("pack", pack), ("idx", idx)] {
@@ -38,7 +38,7 @@ fn a_reader_finds_the_old_pack_or_the_one_in_its_place() {
     fs::create_dir(&packs).unwrap();
     put(&packs, "0");
     let objects = Objects::at(dir.path(), ObjectFormat::Sha1);
-    // A reader gives up after SCANS_MAX listings with changes: fewer come while one of them reads.
+    // A reader fails after SCANS_MAX listings with changes: during one read there are fewer.
     let (replaced, replacements) = std::sync::mpsc::sync_channel(SCANS_MAX / 4);
     std::thread::scope(|scope| {
         scope.spawn(move || {

@@ -65,9 +65,9 @@ pub(super) const ALL: &[Case] = &[
 
 const BRANCH: &str = "refs/heads/x";
 const TAG: &str = "refs/tags/large";
-/// Where the first stops come.
+/// Clock reads before the first stops.
 const EARLY: &[u64] = &[1, 3];
-/// Bytes of requests to fetch, a little below what is taken.
+/// Size of a fetch request, slightly below the limit.
 const REQUEST_BYTES: usize = 15 * 1024 * 1024;
 
 // --- inputs ---
@@ -81,7 +81,8 @@ fn push(name: &'static str, tip: Id, pack: Vec<u8>) -> Hostile {
                 stop,
                 ..PushLimits::default()
             };
-            // Where it is taken, the next run finds it there: that is as good as hostile.
+            // After an accepted push the next run finds the objects in the store, which is as
+            // hostile.
             drop(place.push(&[(tip, name)], &pack, &limits));
         }),
         stops: EARLY,
@@ -89,7 +90,7 @@ fn push(name: &'static str, tip: Id, pack: Vec<u8>) -> Hostile {
     }
 }
 
-/// Sends a request to fetch.
+/// Sends a fetch request.
 fn fetch(place: Place, protocol: Protocol, request: Vec<u8>) -> Hostile {
     Hostile {
         run: Box::new(move |stop| {
@@ -111,13 +112,13 @@ fn command(name: &str, lines: impl IntoIterator<Item = String>) -> Vec<u8> {
     request
 }
 
-/// As many lines as a request may have.
+/// The maximum number of lines in a request.
 fn lines(line: impl Fn(usize) -> String) -> impl Iterator<Item = String> {
     let bytes = line(0).len() + 4;
     (0..(REQUEST_BYTES / bytes).min(390_000)).map(line)
 }
 
-/// A place with what is in a pack, at `name`.
+/// A place with the objects of a pack, at `name`.
 fn place_with(name: &str, tip: Id, pack: &[u8]) -> Place {
     let place = Place::new();
     let taken = place.push(&[(tip, name)], pack, &PushLimits::default());
@@ -125,7 +126,7 @@ fn place_with(name: &str, tip: Id, pack: &[u8]) -> Place {
     place
 }
 
-/// Objects as they are gathered for a pack.
+/// Collected objects for a pack.
 #[derive(Default)]
 struct Objects(Vec<(Kind, Vec<u8>)>);
 
@@ -171,7 +172,7 @@ fn varint(mut value: usize) -> Vec<u8> {
     bytes
 }
 
-/// A delta on `base` bytes: what `parts` copy of it.
+/// A delta on `base` bytes, made of `parts`.
 fn delta(base: usize, result: usize, parts: &[Part<'_>]) -> Vec<u8> {
     let mut delta = [varint(base), varint(result)].concat();
     for part in parts {
@@ -207,12 +208,12 @@ fn copy(delta: &mut Vec<u8>, mut offset: usize, mut length: usize) {
     }
 }
 
-/// A tree of about so many bytes, all of whose entries are `id`.
+/// A tree of about `bytes` bytes. All of its entries are `id`.
 fn wide_tree(mode: &str, id: &Id, bytes: usize) -> Vec<u8> {
     let mut tree = Vec::with_capacity(bytes);
     let mut number = 0;
     while tree.len() < bytes - 64 {
-        // Sorted, and as short as so many names can be.
+        // Sorted, with the shortest possible names.
         tree.extend(format!("{mode} {number:05x}\0").bytes());
         tree.extend(id);
         number += 1;
@@ -232,7 +233,7 @@ fn large_blob() -> Hostile {
     )
 }
 
-/// A blob and a delta on it, as large as may be.
+/// A blob and a delta on it, both of the maximum size.
 fn large_deltas() -> (Vec<Id>, Vec<u8>) {
     let base = vec![0; 223 * 1024 * 1024];
     let mut other = base.clone();
@@ -252,7 +253,7 @@ fn large_delta() -> Hostile {
     push(TAG, ids[0], pack)
 }
 
-/// An object that is stored as a delta on one that the client does not get.
+/// An object stored as a delta on another one that the client does not receive.
 fn fetch_of_a_large_delta() -> Hostile {
     let (ids, pack) = large_deltas();
     let place = place_with(TAG, ids[1], &pack);
@@ -261,7 +262,7 @@ fn fetch_of_a_large_delta() -> Hostile {
     fetch(place, Protocol::V2, request)
 }
 
-/// A blob, and deltas each on the one before: each puts its number in front of all but the beginning.
+/// A blob and a chain of deltas: each replaces the first bytes by its number.
 fn chain(length: usize, bytes: usize) -> (Vec<u8>, Vec<Vec<u8>>, Vec<Id>) {
     let mut blob = vec![b'x'; bytes];
     let base = blob.clone();
@@ -297,14 +298,14 @@ fn branching_chains() -> Hostile {
     let mut entries = vec![Entry::Whole(Kind::Blob, &base)];
     let other = delta(BYTES, BYTES - 1, &[Part::Copy(1, BYTES - 1)]);
     for (delta, base) in deltas.iter().zip(&ids) {
-        // Of two deltas on one base, the later one is resolved first.
+        // The later one of two deltas on one base is resolved first.
         entries.push(Entry::RefDelta(*base, &other));
         entries.push(Entry::RefDelta(*base, delta));
     }
     push(TAG, ids[0], with_trailer(&pack_body(&entries)))
 }
 
-/// A commit of a tree of 64 MB, and what all its entries are.
+/// A commit of a tree of 64 MB, and the object of all its entries.
 fn wide(mode: &str, kind: Kind) -> (Id, Vec<u8>) {
     let below = object_id(kind, b"");
     let tree = wide_tree(mode, &below, 64 * 1024 * 1024);
@@ -327,8 +328,8 @@ fn wide_tree_of_blobs() -> Hostile {
     push(BRANCH, commit, pack)
 }
 
-/// Commits with a tree of 30 MB each, told apart by a name, and one commit of all of them. The tip, its parents, the
-/// pack.
+/// Commits with a tree of 30 MB each, which differ in one name, and one merge of all of them.
+/// Returns the tip, its parents and the pack.
 fn large_trees() -> (Id, Vec<Id>, Vec<u8>) {
     const PARENTS: usize = 18;
     let blob = object_id(Kind::Blob, b"");
@@ -366,7 +367,7 @@ fn large_trees() -> (Id, Vec<Id>, Vec<u8>) {
     (tip, parents, with_trailer(&pack_body(&entries)))
 }
 
-/// A tree of ids that are alike in their first bytes, which some tables take for all that there is to an id.
+/// A tree of ids with the same first bytes, which some hash tables use as the whole key.
 fn trees_of_absent_objects() -> Hostile {
     let mut tree = Vec::new();
     for number in 0..200_000_u32 {
@@ -388,7 +389,7 @@ fn large_trees_of_many_parents() -> Hostile {
     push(BRANCH, tip, pack)
 }
 
-/// Commits of a hundred thousand parents each, as deltas of a few bytes on one.
+/// Commits of a hundred thousand parents each, as deltas of a few bytes on one commit.
 fn commits_of_many_parents() -> Hostile {
     const PARENTS: usize = 100_000;
     let tree = object_id(Kind::Tree, b"");
@@ -420,7 +421,7 @@ fn commits_of_many_parents() -> Hostile {
     push(BRANCH, before, with_trailer(&pack_body(&entries)))
 }
 
-/// As many commands as a push may have, of the longest names, and the same again.
+/// The maximum number of commands of a push, with the longest names, twice.
 fn many_commands() -> Hostile {
     let place = Place::new();
     let id = place.commit_id;
@@ -437,20 +438,20 @@ fn many_commands() -> Hostile {
             let pack = with_trailer(&pack_body(&[]));
             drop(place.push(&commands, &pack, &limits));
         }),
-        // Ten thousand files of refs, if it were not stopped.
+        // Without a stop it would create ten thousand ref files.
         stops: EARLY,
         ends: false,
     }
 }
 
-/// A push whose options are as long as lines can be.
+/// A push whose options have the maximum line length.
 fn many_options() -> Hostile {
     let zero = "0".repeat(40);
     let command = format!("{zero} {zero} refs/heads/a\0push-options report-status");
     let mut request = line(command.as_bytes());
     request.extend(b"0000");
     for _ in 0..1000 {
-        // Not UTF-8: as text, each byte becomes three.
+        // Not UTF-8: in text each byte becomes three.
         request.extend(line(&[0xff; 65_000]));
     }
     request.extend(b"0000");

@@ -1,4 +1,4 @@
-//! Requests at random, of both protocols.
+//! Random requests of both protocols.
 
 use henge_types::ObjectFormat;
 
@@ -161,7 +161,8 @@ pub(super) fn random_request(numbers: &mut Numbers, source: &Source) -> Request 
         }
         _ => {}
     }
-    // This server deepens only history that a want reaches; git deepens all that is visible.
+    // This server deepens only history that is reachable from a want; git deepens all visible
+    // history.
     if starts_there {
         let have = request.haves[0].clone();
         request.wants.push(have);
@@ -169,7 +170,7 @@ pub(super) fn random_request(numbers: &mut Numbers, source: &Source) -> Request 
     if numbers.below(3) == 0 {
         request.rules.push(filter(numbers, source));
     }
-    // Objects by name, as lazy fetches ask for them.
+    // Objects by name, as in lazy fetches.
     if request.rules.iter().all(|rule| !rule.starts_with("deepen")) && numbers.below(4) == 0 {
         for _ in 0..=numbers.below(5) {
             let list = if numbers.below(2) == 0 {

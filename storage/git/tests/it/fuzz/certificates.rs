@@ -1,11 +1,11 @@
-//! Signed pushes: certificates that are whole, and some that are wrong wherever their parser looks.
+//! Signed pushes: valid certificates, and invalid ones for every check of their parser.
 
 use std::fmt::Write as _;
 
 use super::seeds::{ONE, ZERO};
 use crate::inputs::line;
 
-/// A push, and how it is taken: with so many updates, or refused in these words.
+/// A push and its result: the number of updates, or the words of the refusal.
 pub(super) type Case = (&'static str, Vec<u8>, Result<usize, &'static str>);
 
 const CREATE: &str = "0000000000000000000000000000000000000000 1111111111111111111111111111111111111111 refs/heads/a\n";
@@ -40,7 +40,7 @@ const MESSAGE: [&str; 4] = [
     "-----END PGP MESSAGE-----\n",
 ];
 
-/// Each line in a frame; what separates parts of a push is none.
+/// Each line in a frame, separators unframed.
 fn frames(lines: &[&str]) -> Vec<u8> {
     let frame = |text: &&str| match *text {
         FLUSH | "0001" | "0002" => text.as_bytes().to_vec(),
@@ -49,7 +49,7 @@ fn frames(lines: &[&str]) -> Vec<u8> {
     lines.iter().flat_map(frame).collect()
 }
 
-/// A push with a certificate of these lines, and nothing else.
+/// A push with a certificate of these lines and no pack.
 fn signed(lines: &[&[&str]]) -> Vec<u8> {
     let lines = lines.concat();
     frames(&[&[FIRST][..], &lines, &[END, FLUSH]].concat())
@@ -121,7 +121,7 @@ fn taken() -> Vec<Case> {
     ]
 }
 
-/// What was signed is what is sent, or nothing is done.
+/// Signed and sent options must be equal; otherwise the push is refused.
 fn with_options() -> Vec<Case> {
     let first = FIRST.replace("sha1 ", "sha1 push-options");
     let lines = [VERSION, PUSHER, NONCE, OPTION, "\n", CREATE];
@@ -282,7 +282,7 @@ fn in_odd_frames() -> Vec<Case> {
     ]
 }
 
-/// What a fuzzer does not come upon: whole frames, whose lengths are right, and the words that the parser looks for.
+/// Input that a fuzzer does not find: whole frames with valid lengths, and the words of the parser.
 pub(super) fn dictionary() -> Vec<Vec<u8>> {
     let shallow = format!("shallow {ONE}");
     let armors = PGP.iter().chain(&SSH).chain(&X509).chain(&MESSAGE);
@@ -323,10 +323,10 @@ pub(super) fn dictionary() -> Vec<Vec<u8>> {
     words
 }
 
-/// libFuzzer passes over longer ones.
+/// libFuzzer ignores longer words.
 const FUZZER_WORD_BYTES_MAX: usize = 64;
 
-/// As the fuzzer reads it: a word a line, in quotes.
+/// In libFuzzer's format: one word per line, in quotes.
 pub(super) fn dictionary_file() -> String {
     let mut file =
         "# Written by HENGE_BLESS=1 cargo test -p henge-git --test it fuzz::\n".to_owned();

@@ -1,4 +1,4 @@
-//! What the deltas of one pack may cost.
+//! The cost of the deltas of one pack.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -9,7 +9,7 @@ use henge_runtime::Clock;
 
 use crate::inputs::{Entry, Kind, Place, REF, Taken, object_id, pack_body, with_trailer};
 
-/// A delta on a base of `base` bytes: its first 64 kB, `copies` times.
+/// A delta that copies the first 64 kB of a base of `base` bytes `copies` times.
 fn copies(base: usize, copies: usize) -> Vec<u8> {
     let mut delta = Vec::new();
     for mut size in [base, copies * 0x1_0000] {
@@ -23,7 +23,7 @@ fn copies(base: usize, copies: usize) -> Vec<u8> {
     delta
 }
 
-/// Deltas of `number` megabytes each on one base, told apart by what they end with.
+/// Deltas with results of 2 to `number` times 64 kB on one base.
 fn star(number: u8) -> Vec<u8> {
     let base = vec![0; 0x1_0000];
     let id = object_id(Kind::Blob, &base);
@@ -37,14 +37,15 @@ fn star(number: u8) -> Vec<u8> {
 
 #[test]
 fn an_object_that_is_sent_as_a_delta_on_itself_is_refused() {
-    // Such an object cannot be found again: its base is looked up by its id, and may be the delta.
+    // Such an object cannot be read: its base is looked up by its id, which may find the delta
+    // itself.
     let base = vec![0; 0x1_0000];
     let id = object_id(Kind::Blob, &base);
     let delta = copies(base.len(), 1);
     let pack = pack_body(&[Entry::Whole(Kind::Blob, &base), Entry::RefDelta(id, &delta)]);
     let place = Place::new();
     match place.push(&[(id, REF)], &with_trailer(&pack), &PushLimits::default()) {
-        // Whichever of the two the index names first.
+        // The result depends on which of the two the index lists first.
         Taken::Accepted => {}
         Taken::Refused(report) => assert!(report.contains("deltas away from"), "{report}"),
     }
@@ -77,14 +78,15 @@ fn objects_far_larger_than_their_pack_are_refused() {
 
 #[test]
 fn branching_chains_that_keep_too_much_are_refused() {
-    // Every object is the base of a whole chain and of one more delta, so that all of the chain is kept.
+    // Every object is the base of a whole chain and of one more delta, so that the whole chain is
+    // kept in memory.
     let base = vec![0; 0x1_0000];
     let mut objects = vec![base.clone()];
     let mut deltas = Vec::new();
     for level in 1..=12 {
         let below = objects.last().unwrap();
         let id = object_id(Kind::Blob, below);
-        // Of two deltas on one base, gix resolves the later one first.
+        // gix resolves the later one of two deltas on one base first.
         for extra in [1, 0] {
             deltas.push((id, copies(below.len(), level + 1 + 20 * extra)));
         }
@@ -100,7 +102,7 @@ fn branching_chains_that_keep_too_much_are_refused() {
     let report = refused(&Place::new(), &pack, &limits);
     let reason = "would take more than 4194304 bytes at once";
     assert!(report.contains(reason), "{report}");
-    // One base for all of them is no chain: it is needed whatever happens.
+    // A single base for all deltas is no chain: it is needed in any case.
     let place = Place::new();
     let tip = object_id(Kind::Blob, &base);
     assert_eq!(
@@ -111,7 +113,7 @@ fn branching_chains_that_keep_too_much_are_refused() {
 
 #[test]
 fn chains_whose_deltas_are_larger_than_an_object_may_be_are_refused() {
-    // Each delta is as large as its result: nothing is copied.
+    // Each delta is as large as its result: no byte is copied.
     let text = |number: usize| format!("{number:0100}").into_bytes();
     let deltas: Vec<_> = (1..110)
         .map(|number| {
@@ -155,7 +157,7 @@ fn how_many_objects_a_pack_has_is_no_matter_of_how_large_one_may_be() {
     );
 }
 
-/// A clock that goes on by a second whenever it is looked at.
+/// A clock that advances by a second with every read.
 #[derive(Debug)]
 struct Ticking {
     begun: Instant,
@@ -175,7 +177,7 @@ impl Clock for Ticking {
 #[test]
 fn the_deadline_is_looked_at_for_every_delta() {
     let pack = star(100);
-    // The pack is read in one piece: nearly all looks at the clock are those of the deltas.
+    // The pack is read at once: nearly all clock reads are those of the deltas.
     for seconds in [2, 10, 50, 90] {
         let clock = Arc::new(Ticking {
             begun: Instant::now(),

@@ -1,4 +1,4 @@
-//! Mutations of bytes, the same ones in every run.
+//! Mutations of bytes, the same in every run.
 
 use crate::random::Numbers;
 
@@ -6,9 +6,9 @@ use crate::random::Numbers;
 pub(super) struct Mutations(Numbers);
 
 impl Mutations {
-    /// Those that belong to `name`.
+    /// The stream for `name`.
     pub(super) fn new(name: &str) -> Self {
-        // FNV-1a: any number but zero will do.
+        // FNV-1a: any seed but zero is valid.
         let seed = name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash: u64, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
         });
@@ -32,7 +32,8 @@ impl Mutations {
         bytes
     }
 
-    /// Half of them like [`Self::of`]; before that, all have one to three words among their frames or in the place of one.
+    /// Inserts one to three words between frames or in place of one; half of the results are then
+    /// mutated by [`Self::of`] too.
     pub(super) fn with_word(&mut self, seed: &[u8], other: &[u8], words: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = seed.to_vec();
         for _ in 0..=self.below(3) {
@@ -79,7 +80,7 @@ impl Mutations {
                 let new: Vec<u8> = (0..length).map(|_| self.byte()).collect();
                 bytes.splice(at..at, new);
             }
-            // Fields of lengths and numbers: one more or one less.
+            // Fields of lengths and numbers: plus or minus one.
             _ if at < bytes.len() => {
                 let step = [1, 0xff][self.below(2)];
                 bytes[at] = bytes[at].wrapping_add(step);
@@ -89,7 +90,7 @@ impl Mutations {
     }
 }
 
-/// Where the pkt-lines begin that `bytes` consist of, and where the last one ends.
+/// The starts of the pkt-lines in `bytes`, and the end of the last one.
 fn frames(bytes: &[u8]) -> Vec<usize> {
     let mut begins = vec![0];
     let mut at = 0;

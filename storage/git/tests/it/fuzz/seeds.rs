@@ -1,4 +1,4 @@
-//! Where every target begins: what is right, and what has hurt others.
+//! The seeds of every target: valid input, and input that damaged other implementations.
 
 use super::certificates;
 use crate::inputs::{
@@ -104,13 +104,13 @@ fn plain_commands() -> Seeds {
     ]
 }
 
-/// A pack whose header says `count`, of entries given as bytes.
+/// A pack with `count` in its header, of raw entries.
 fn raw_pack(version: u8, count: u32, entries: &[&[u8]]) -> Vec<u8> {
     let head = [&b"PACK\0\0\0"[..], &[version], &count.to_be_bytes()].concat();
     [&head[..], &entries.concat()].concat()
 }
 
-/// An entry whose head says `number` and `size`, whatever follows.
+/// An entry with `number` and `size` in its header, followed by any bytes.
 fn raw_entry(number: u8, size: usize, behind: &[u8]) -> Vec<u8> {
     let mut entry = Vec::new();
     push_head(&mut entry, number, size);
@@ -163,7 +163,7 @@ fn delta_packs(place: &Place) -> Seeds {
     let base = || Entry::Whole(Kind::Blob, b"0123456789abcdef");
     let thin = [&[0xfc, 0x02, 4][..], b"\x90\x04"].concat();
     let own = object_id(Kind::Blob, b"89abcdef01234567");
-    // Sixty-four thousand bytes copied a hundred times, and so on from there.
+    // 64 kB copied a hundred times, and the result copied again.
     let zeros = vec![0; 0x1_0000];
     let mut bomb = vec![0x80, 0x80, 0x04, 0x80, 0x80, 0x90, 0x03];
     bomb.extend([0x80; 100]);

@@ -1,4 +1,4 @@
-//! What is taken and what is refused, compared with stock git.
+//! Accepted and refused input, compared with stock git.
 
 use std::io::Write;
 use std::path::Path;
@@ -10,12 +10,13 @@ use crate::inputs::{self, Id, Place, REF, Taken, with_trailer};
 use crate::{Git, for_each_git};
 use henge_git::{Protocol, PushLimits};
 
-/// Mutations of each object and pack that git is asked about as well.
+/// Mutations of each object and pack that git judges too.
 const MUTATIONS: usize = 3;
 /// Generated ref names.
 const NAMES: usize = 300;
 
-/// Runs a command that may fail, with input that it may not read; whether it succeeded, and what it said.
+/// Runs a command that may fail, with input that it may not read completely; returns whether it
+/// succeeded, and its outputs.
 fn judge(mut command: Command, input: &[u8]) -> (bool, Vec<u8>, String) {
     let mut child = command
         .stdin(Stdio::piped())
@@ -32,7 +33,7 @@ fn judge(mut command: Command, input: &[u8]) -> (bool, Vec<u8>, String) {
     (output.status.success(), output.stdout, errors)
 }
 
-/// Whether git takes a pack into a quarantine of its own, and what it said.
+/// Whether git accepts a pack into a quarantine of its own, and its messages.
 fn index_pack(git: &Git, place: &Path, strict: &[&str], pack: &[u8]) -> (bool, String) {
     let quarantine = tempfile::tempdir().unwrap();
     std::fs::create_dir(quarantine.path().join("pack")).unwrap();
@@ -45,7 +46,8 @@ fn index_pack(git: &Git, place: &Path, strict: &[&str], pack: &[u8]) -> (bool, S
     (taken, errors)
 }
 
-/// Both verdicts on a pack with a tip. What Henge refuses and strict git takes must be refused for one of `excused`.
+/// Both verdicts on a pack with a tip. A pack that Henge refuses and strict git accepts must be
+/// refused for one of the reasons in `excused`.
 fn compare(git: &Git, place: &mut Place, what: &str, tip: Id, pack: &[u8], excused: &[&str]) {
     let (loose, loose_errors) = index_pack(git, place.path(), &[], pack);
     let (strict, _) = index_pack(git, place.path(), &["--strict"], pack);
@@ -100,8 +102,8 @@ fn objects_are_judged_as_git_judges_them() {
     });
 }
 
-/// Whether a tree has an entry that is no directory, file, link or submodule by its mode. git takes it for a submodule;
-/// documented as refused.
+/// Whether a tree has an entry whose mode is no directory, file, link or submodule. git treats it
+/// as a submodule; documented as refused.
 fn has_odd_mode(mut tree: &[u8]) -> bool {
     while let Some(space) = tree.iter().position(|byte| *byte == b' ') {
         let mode = std::str::from_utf8(&tree[..space]).ok();
@@ -129,8 +131,8 @@ fn packs_are_judged_as_git_judges_them() {
     for_each_git(|_, git| {
         let mut place = Place::new();
         for (name, body) in inputs_of("push_pack") {
-            // git says nothing of the tip; a tip that is not known is missing here. Sizes with more digits than a
-            // number has are read by git; nobody writes them.
+            // git does not check the tip; an unknown tip is missing here. git reads sizes with more
+            // digits than a number has; no client writes them.
             let (tip, excused): (_, &[_]) = match inputs::first_object(&body) {
                 Some(tip) => (tip, &["not a pack", "overflowed"]),
                 None => ([0x11; 20], &["unpack ok", "not a pack", "overflowed"]),
@@ -236,7 +238,7 @@ fn fetches_are_answered_where_git_answers_them() {
     });
 }
 
-/// Where Henge differs on purpose.
+/// Intended differences of Henge.
 const DIFFERENT: &[(&str, &str)] = &[
     ("v2_deepen_big", "git counts depth in 31 bits"),
     (

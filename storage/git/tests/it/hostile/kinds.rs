@@ -1,4 +1,4 @@
-//! Objects that are named as another kind than they are, or as two at once.
+//! Objects that are named as another kind than their own, or as two kinds at once.
 
 use super::{
     Prepared, assert_refused, delta_entry, hash_object, keep_pack, pack, prepare, with_entry,
@@ -6,15 +6,16 @@ use super::{
 use crate::for_each_git_and_format;
 use crate::raw::{ZERO, post, push_head};
 
-/// One entry of a tree as it is stored.
+/// One entry of a tree in its stored form.
 fn entry(mode: &str, name: &str, id: &str) -> Vec<u8> {
     let mut data = format!("{mode} {name}\0").into_bytes();
     data.extend(hex::decode(id).unwrap());
     data
 }
 
-/// A parent's submodule was taken for proof that the child may have a file with the same id: whoever knew the id of a
-/// sibling fork's object got its bytes, and a repository could be pushed with a hole in it.
+/// A parent's submodule counted as proof that the child may have a file with the same id. A client
+/// with the id of a sibling fork's object received its bytes, and a repository could be pushed with
+/// a missing object.
 #[test]
 fn a_submodule_vouches_for_no_file() {
     for_each_git_and_format(|server, git| {
@@ -57,7 +58,7 @@ fn a_submodule_vouches_for_no_file() {
             if id == absent {
                 continue;
             }
-            // A delta on it would say whether the client has guessed its bytes.
+            // A delta on it would reveal whether the client has guessed its bytes.
             let near = hash_object(git, &work, "blob", format!("{text}x").as_bytes());
             let tree = hash_object(git, &work, "tree", &entry("100644", "a", &near));
             let thin = git.ok(&["commit-tree", &tree, "-p", &parent, "-m", "thin"], &work);
@@ -69,8 +70,8 @@ fn a_submodule_vouches_for_no_file() {
     });
 }
 
-/// An object that the walk had seen was not looked at again when something named it as another kind. What cannot be read as
-/// what it is named for broke the bitmaps of all forks.
+/// An object that the walk had seen was not checked again when another object named it as another
+/// kind. An object that cannot be read as the named kind broke the bitmaps of all forks.
 #[test]
 fn an_object_is_of_one_kind() {
     for_each_git_and_format(|server, git| {

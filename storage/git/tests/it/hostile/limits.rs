@@ -1,4 +1,4 @@
-//! Objects and packs that are larger than they may be.
+//! Objects and packs above the size limits.
 
 use super::{assert_refused, packs, varint};
 use crate::for_each_git;
@@ -11,7 +11,7 @@ fn commit_of(tree: &str) -> Vec<u8> {
     format!("tree {tree}\nauthor {person}\ncommitter {person}\n\nmessage\n").into_bytes()
 }
 
-/// The report of a push of `commit`, which is in `pack`.
+/// The report on a push of `commit`, which is in `pack`.
 fn push_commit(url: &str, commit: &[u8], pack: &[u8]) -> String {
     let mut body = push_head(ZERO, &object_id("commit", commit), "refs/heads/evil");
     body.extend_from_slice(pack);
@@ -25,7 +25,7 @@ fn a_chain_of_more_deltas_than_git_makes_is_refused() {
         let commit = commit_of(&object_id("tree", b""));
         let text = |number: usize| format!("{number:08}").into_bytes();
         let base = text(0);
-        // Every delta makes eight bytes of eight others and takes none of them.
+        // Every delta inserts all eight bytes of its result and copies none.
         let deltas: Vec<Vec<u8>> = (1..=4096)
             .map(|number| [&[8, 8, 8], &text(number)[..]].concat())
             .collect();
@@ -106,7 +106,7 @@ fn a_few_bytes_that_inflate_to_more_than_an_object_may_have_are_refused() {
         let (bare, url) = server.repo(git, "target.git");
         let commit = commit_of(&object_id("tree", b""));
         let zeros = vec![0; 0x1_0000];
-        // Nine thousand copies of all of it: 590 MB out of a pack of a few hundred bytes.
+        // Nine thousand copies of the whole base: 590 MB from a pack of a few hundred bytes.
         let copies = 9000;
         let mut delta = varint(zeros.len());
         delta.extend(varint(copies * zeros.len()));

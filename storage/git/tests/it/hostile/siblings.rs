@@ -1,4 +1,5 @@
-//! Objects that lie in the store for another repository: what is said of them is what is said of those that nobody has.
+//! Objects of other repositories in a shared store: the answers must be the same as for absent
+//! objects.
 
 use std::path::Path;
 
@@ -19,7 +20,7 @@ const BLOB: u8 = 3;
 const TAG: u8 = 4;
 const SECRET: &[u8] = b"a secret that is long enough to be worth a delta\n";
 
-/// A repository in whose store lies what belongs to others.
+/// A repository whose store contains objects of other repositories.
 struct Sharing<'a>(&'a BareRepository);
 
 impl RefStore for Sharing<'_> {
@@ -68,23 +69,23 @@ fn commit(tree: &str, parent: Option<&str>) -> Vec<u8> {
     format!("tree {tree}\n{parent}author {who}\ncommitter {who}\n\nwords\n").into_bytes()
 }
 
-/// A delta that puts a letter behind so many bytes.
+/// A delta that appends a letter to a base of `bytes` bytes.
 fn delta(bytes: usize) -> Vec<u8> {
     let size = u16::try_from(bytes).unwrap().to_le_bytes();
     let copy = [0x80 | 0x10 | 0x20, size[0], size[1]];
     [&varint(bytes)[..], &varint(bytes + 1), &copy, &[1, b'x']].concat()
 }
 
-/// A tree that no push may bring.
+/// A tree that no push may contain.
 fn forbidden() -> Vec<u8> {
     entry("100644", ".git", &object_id("blob", SECRET))
 }
 
-/// Objects that another repository has, or nobody.
+/// Objects that exist in another repository, or nowhere.
 struct Suspects(Vec<(u8, Vec<u8>)>);
 
 impl Suspects {
-    /// Two of them differ by their `mark`.
+    /// Suspects with different marks have different ids.
     fn new(mark: &str) -> Self {
         let below = object_id("tree", &forbidden());
         let secret = [SECRET, mark.as_bytes()].concat();
@@ -102,7 +103,7 @@ impl Suspects {
         object_id(name_of(kind), data)
     }
 
-    /// Pushes of whoever knows nothing but their ids, or what is in them.
+    /// Pushes of a client that has only their ids, or also their contents.
     fn attempts(&self, head: &str) -> Vec<Attempt> {
         let [blob, tree, commit_id] = [BLOB, TREE, COMMIT].map(|kind| self.id(kind));
         let mut attempts = thin(&blob, head);
@@ -150,7 +151,7 @@ impl Suspects {
     }
 }
 
-/// A push, and the id that it is about.
+/// A push, and the id that it tries to probe.
 struct Attempt {
     what: &'static str,
     about: String,
@@ -160,7 +161,7 @@ struct Attempt {
 }
 
 impl Attempt {
-    /// Of these objects, the first of which is the tip.
+    /// A push of these objects, with the first as the tip.
     fn new(what: &'static str, about: &str, objects: &[(u8, &[u8])]) -> Self {
         let entries = objects.iter().map(|(kind, data)| Entry::Whole(*kind, data));
         let entries: Vec<_> = entries.collect();
@@ -177,7 +178,7 @@ impl Attempt {
         }
     }
 
-    /// What is said of it.
+    /// The report on the push.
     fn push(&self, bare: &Path) -> String {
         let repository = BareRepository::open(bare).unwrap();
         let quarantine = repository.quarantine().unwrap();
@@ -226,7 +227,8 @@ fn thin(blob: &str, head: &str) -> Vec<Attempt> {
     attempts.into()
 }
 
-/// What a pushed parent names as its tree is no reason to leave out what stands at the same path of the child.
+/// The tree named by a pushed parent must not cause the entry at the same path of the child to be
+/// skipped.
 fn beside_a_known_tree(tree: &str, head: &str) -> Attempt {
     let bad = forbidden();
     let top = [
@@ -247,8 +249,9 @@ fn beside_a_known_tree(tree: &str, head: &str) -> Attempt {
     Attempt::new("a tree whose content is known", tree, &objects)
 }
 
-/// A thin push on an object of a sibling fork was told that objects are missing, one on an object that nobody has that its
-/// pack is broken: whoever had an id could ask whether some other repository holds it.
+/// A thin push on an object of a sibling fork was refused for missing objects, and one on a
+/// nonexistent object for a broken pack. A client with an id could learn whether another repository
+/// has the object.
 #[test]
 fn no_push_tells_what_others_have() {
     for_each_git(|server, git| {
@@ -277,7 +280,7 @@ fn no_push_tells_what_others_have() {
     });
 }
 
-/// Deltas on what is one's own, and on what is sent as well.
+/// Deltas on the client's own objects, and on objects in the same pack.
 #[test]
 fn thin_pushes_to_shared_stores_are_taken() {
     for_each_git(|server, git| {
@@ -326,7 +329,8 @@ fn thin_pushes_to_shared_stores_are_taken() {
     });
 }
 
-/// Of two wants that are refused the absent one was named, whichever came first: the other one was there.
+/// Of two refused wants the absent one was named, in either order: this revealed that the other one
+/// exists.
 #[test]
 fn no_refused_want_tells_what_others_have() {
     for_each_git(|server, git| {

@@ -1,4 +1,4 @@
-//! Objects that a rule refuses, and the nearest ones that it takes: trees and files.
+//! Objects that a rule refuses, and the most similar ones that it accepts: trees and files.
 
 use crate::packs::{Entry, object_id};
 
@@ -35,14 +35,14 @@ impl Object {
 
 /// One push of a few objects, the tip last.
 pub(crate) struct Case {
-    /// The message that it is about.
+    /// The tested message.
     pub(crate) message: &'static str,
-    /// What is special about it.
+    /// Description of the case.
     pub(crate) name: String,
     pub(crate) objects: Vec<Object>,
-    /// Whether Henge's strict rules say the message.
+    /// Whether Henge's strict rules report the message.
     pub(crate) is_said: bool,
-    /// Why a git does something else.
+    /// The reason for a difference of git.
     pub(crate) why: &'static str,
 }
 
@@ -54,7 +54,7 @@ impl Case {
 }
 
 pub(super) const PERSON: &str = "A <a@example.org> 1700000000 +0000";
-/// Git reads a commit or tag before it checks it.
+/// Git parses a commit or tag before it checks it.
 pub(super) const READ_FIRST: &str = "git cannot read it and says so before it checks it";
 const NOT_IN_2_39: &str = "git 2.39 does not know the message";
 const URL_OF_2_39: &str = "git 2.39 takes the URL apart less strictly";
@@ -67,7 +67,7 @@ fn file() -> Object {
     blob("text\n")
 }
 
-/// A tree of entries with these modes and names, for objects or for ids.
+/// A tree of entries with these modes, names and ids.
 pub(super) fn tree(entries: &[(&str, &[u8], &str)]) -> Object {
     let mut data = Vec::new();
     for (mode, name, id) in entries {
@@ -252,7 +252,7 @@ fn broken_trees() -> Vec<Case> {
     cases
 }
 
-/// Names with a meaning that are links or no files.
+/// Special names that are links or not files.
 fn meanings() -> Vec<Case> {
     let mut cases = Vec::new();
     for (message, names) in [
@@ -442,7 +442,7 @@ fn large_contents() -> Vec<Case> {
     ]
 }
 
-/// All of them, one of which is of 100 MiB.
+/// All cases, including one of 100 MiB.
 pub(crate) fn all_cases() -> Vec<Case> {
     let mut cases = cases();
     let (message, name) = ("gitattributesLarge", "100 MiB and a byte");
@@ -451,11 +451,11 @@ pub(crate) fn all_cases() -> Vec<Case> {
     cases
 }
 
-/// All that are small.
+/// All small cases.
 pub(crate) fn cases() -> Vec<Case> {
     let parts = [trees(), meanings(), contents(), commits(), tags()];
     let mut cases: Vec<_> = parts.into_iter().flatten().collect();
-    // What no tip reaches is checked as well.
+    // An object that is unreachable from the tip is checked too.
     let bad = tree(&[("100644", b".git", &file().id())]);
     let tree = tree(&[]);
     let objects = vec![file(), bad, tree.clone(), commit(&tree)];
@@ -468,7 +468,8 @@ pub(crate) fn cases() -> Vec<Case> {
     cases
 }
 
-/// A file of submodules that no client should read, and commits of it: under another name, and under its own.
+/// A file of submodules that is dangerous for clients, and commits of it: under another name, and
+/// under its own.
 pub(crate) fn hostile_file() -> (Object, [Object; 2], [Object; 2]) {
     let file = blob("[submodule \"a\"]\n\turl = -u./payload\n");
     let of_name = |name: &str| {

@@ -1,8 +1,8 @@
-//! Commits and tags that a rule refuses, and the nearest ones that it takes.
+//! Commits and tags that a rule refuses, and the most similar ones that it accepts.
 
 use super::corpus::{Case, Object, PERSON, READ_FIRST, case, commit, tree};
 
-/// Lines of persons: what is wrong with them, if anything.
+/// Lines of persons: the message, the text, and whether the message is reported.
 const PERSONS: &[(&str, &str, bool)] = &[
     ("badDate", "A <a> x +0000", true),
     ("badDate", "A <a>  x", true),
@@ -31,7 +31,7 @@ const PERSONS: &[(&str, &str, bool)] = &[
     ("zeroPaddedDate", "A <a> 0 +0000", false),
 ];
 
-/// A commit of an empty tree whose text is made of that tree's id.
+/// A commit of an empty tree; `text` builds it from the tree's id.
 fn of_commit(
     message: &'static str,
     name: &str,

@@ -1,4 +1,4 @@
-//! What is asked of a server that gives objects.
+//! Requests to a server that serves objects.
 
 use henge_git::{Protocol, PushLimits};
 
@@ -13,7 +13,7 @@ pub(super) fn wants_that_are_not_there() -> Hostile {
     fetch(Place::new(), Protocol::V2, command("fetch", wants))
 }
 
-/// A place with a chain of commits, each a delta on the one before; its ids.
+/// A place with a chain of commits, each a delta on the one before; returns their ids too.
 fn commits(number: usize) -> (Place, Vec<Id>) {
     let tree = object_id(Kind::Tree, b"");
     let mut objects = Objects::default();
@@ -47,7 +47,7 @@ pub(super) fn haves_of_the_first_protocol() -> Hostile {
     fetch(place, Protocol::V0, request)
 }
 
-/// A client on a stream that asks again and again whether it has said enough.
+/// A client on a stream that repeats the end of a negotiation round.
 pub(super) fn rounds_of_the_first_protocol() -> Hostile {
     let (place, ids) = commits(2000);
     let words = "multi_ack_detailed side-band-64k";
@@ -62,7 +62,7 @@ pub(super) fn rounds_of_the_first_protocol() -> Hostile {
     }
 }
 
-/// Wants that may be wanted, each of them read through a chain of four thousand deltas.
+/// Allowed wants, each read through a chain of four thousand deltas.
 pub(super) fn wants_at_the_end_of_a_chain() -> Hostile {
     let (pack, ids) = chain_pack(4095, 4000);
     let mut objects = Objects::default();
@@ -76,14 +76,14 @@ pub(super) fn wants_at_the_end_of_a_chain() -> Hostile {
         .collect();
     let tree = objects.tree(&entries);
     let commit = objects.commit(&tree, &[]);
-    // Both packs in one push: the chain is nobody's before.
+    // Both packs in one push: no earlier object refers to the chain.
     let place = place_with(BRANCH, commit, &joined(&objects.pack(), &pack));
     let wants = ids.iter().map(|id| format!("want {}\n", hex(id)));
     let request = command("fetch", wants.chain(["done\n".to_owned()]));
     fetch(place, Protocol::V2, request)
 }
 
-/// The objects of two packs without deltas by distance in one.
+/// The objects of two packs in one; both packs must be free of ofs-deltas.
 fn joined(one: &[u8], other: &[u8]) -> Vec<u8> {
     let count = |pack: &[u8]| u32::from_be_bytes(pack[8..12].try_into().unwrap());
     let mut pack = one[..8].to_vec();
@@ -124,7 +124,7 @@ pub(super) fn ref_prefixes() -> Hostile {
     fetch(Place::new(), Protocol::V2, command("ls-refs", prefixes))
 }
 
-/// One request that asks for the same again and again.
+/// One request that repeats the same command.
 pub(super) fn listings() -> Hostile {
     let one = command("ls-refs", ["peel\n".to_owned()]);
     let request = one.repeat(20_000);
@@ -167,7 +167,8 @@ pub(super) fn tags_of_tags() -> Hostile {
     fetch(place, Protocol::V2, request)
 }
 
-/// Trees of two entries, each the tree below: as many paths as two to the power of the levels.
+/// Trees of two entries, both of the tree below: the number of paths is two to the power of the
+/// levels.
 fn doubling(objects: &mut Objects, leaf: Id, levels: usize) -> Id {
     let mut tree = objects.tree(&[("100644", "a", leaf)]);
     for _ in 0..levels {
@@ -188,7 +189,7 @@ fn sparse(mut objects: Objects, tree: Id, list: &[u8]) -> Hostile {
     fetch(place, Protocol::V2, request)
 }
 
-/// Patterns decide for each path anew, and here are more paths than anybody can look at.
+/// Patterns are evaluated for each path, and the number of paths here is unlimited in practice.
 pub(super) fn sparse_paths_without_number() -> Hostile {
     let mut objects = Objects::default();
     let leaf = objects.add(Kind::Blob, b"leaf".to_vec());
@@ -200,7 +201,7 @@ pub(super) fn sparse_paths_without_number() -> Hostile {
     }
 }
 
-/// As many patterns as a list may have, each as slow as it may be, and a long path.
+/// The maximum number of patterns in a list, each as slow as possible, and a long path.
 pub(super) fn sparse_patterns() -> Hostile {
     let mut objects = Objects::default();
     let leaf = objects.add(Kind::Blob, b"leaf".to_vec());
@@ -216,7 +217,7 @@ pub(super) fn sparse_patterns() -> Hostile {
     }
 }
 
-/// The deepest tree that may be pushed, its levels at many depths at once.
+/// The deepest tree that may be pushed, with its levels at many depths at once.
 pub(super) fn tree_depth() -> Hostile {
     let mut objects = Objects::default();
     let leaf = objects.add(Kind::Blob, b"leaf".to_vec());
@@ -224,7 +225,7 @@ pub(super) fn tree_depth() -> Hostile {
     let mut entries = Vec::new();
     for _ in 0..1000 {
         entries.push(tree);
-        // One entry leads one level down, the other ones further.
+        // One entry leads one level down, the others further.
         let further = entries[entries.len() / 2];
         tree = objects.tree(&[
             ("40000", "a", tree),
@@ -240,7 +241,7 @@ pub(super) fn tree_depth() -> Hostile {
     fetch(place, Protocol::V2, request)
 }
 
-/// A tree beside those of many parents, no two of its paths beside the same ones.
+/// A tree compared with those of many parents; no two paths are compared with the same ones.
 pub(super) fn comparisons_without_number() -> Hostile {
     const LEVELS: usize = 24;
     let mut objects = Objects::default();
