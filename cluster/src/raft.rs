@@ -7,6 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
+pub(crate) use henge_types::stored::number::REPLY;
+use henge_types::stored::number::{LOG_ENTRY, LOG_ID, POSITION, VOTE};
 use henge_types::stored::{self, DecodeError};
 use henge_types::{LogIndex, Reply};
 use openraft::entry::RaftEntry;
@@ -63,17 +65,6 @@ pub(crate) type LogId = openraft::type_config::alias::LogIdOf<TypeConfig>;
 pub(crate) type Vote = openraft::type_config::alias::VoteOf<TypeConfig>;
 pub(crate) type Entry = openraft::type_config::alias::EntryOf<TypeConfig>;
 pub(crate) type Members = openraft::type_config::alias::StoredMembershipOf<TypeConfig>;
-
-/// Number of the stored form of a log entry.
-pub(crate) const LOG_ENTRY: u16 = 1040;
-/// Number of the stored form of a vote.
-pub(crate) const VOTE: u16 = 1041;
-/// Number of the stored form of a log id.
-pub(crate) const LOG_ID: u16 = 1042;
-/// Number of the stored form of a replica's position: applied log id and membership.
-pub(crate) const POSITION: u16 = 1043;
-/// Number of the stored form of a reply on the wire.
-pub(crate) const REPLY: u16 = 1044;
 
 #[derive(Serialize, Deserialize)]
 enum PayloadV1 {
@@ -236,5 +227,63 @@ impl Position {
     /// The index of the last applied entry; 0 before the first.
     pub fn index(&self) -> u64 {
         self.applied.as_ref().map_or(0, LogId::index)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOLDEN: &str = include_str!("../tests/golden/raft.hex");
+
+    fn entry(payload: EntryPayload<Proposed, u64, EmptyNode>) -> Bytes {
+        encode_entry(&Entry {
+            log_id: log_id(2, 300),
+            payload,
+        })
+    }
+
+    fn lines() -> Vec<(&'static str, Bytes)> {
+        let nodes = BTreeSet::from([1, 2, 3]);
+        let members = membership(vec![nodes.clone()], nodes);
+        let position = Position {
+            applied: Some(log_id(2, 300)),
+            members: StoredMembership::new(Some(log_id(1, 1)), members.clone()),
+        };
+        let proposed = Proposed(Bytes::from_static(&[0xab, 0xcd]));
+        vec![
+            ("log_entry", entry(EntryPayload::Blank)),
+            ("log_entry", entry(EntryPayload::Normal(proposed))),
+            ("log_entry", entry(EntryPayload::Membership(members))),
+            ("vote", encode_vote(&Vote::new(3, 2))),
+            ("vote", encode_vote(&Vote::new_committed(2, 1))),
+            ("log_id", encode_log_id(&log_id(2, 300))),
+            ("position", position.encode()),
+            ("reply", stored::encode(REPLY, 1, &Reply::Done).into()),
+        ]
+    }
+
+    /// They lie in logs and snapshots of running clusters: lines are only ever added.
+    #[test]
+    fn the_bytes_of_replication_are_fixed() {
+        let lines: String = lines()
+            .iter()
+            .map(|(name, bytes)| format!("{name} {}\n", hex::encode(bytes)))
+            .collect();
+        assert_eq!(lines, GOLDEN);
+    }
+
+    #[test]
+    fn the_bytes_of_replication_are_read_as_they_were_written() {
+        for (name, bytes) in lines() {
+            let again = match name {
+                "log_entry" => encode_entry(&decode_entry(&bytes).unwrap()),
+                "vote" => encode_vote(&decode_vote(&bytes).unwrap()),
+                "log_id" => encode_log_id(&decode_log_id(&bytes).unwrap()),
+                "position" => Position::decode(&bytes).unwrap().encode(),
+                _ => continue,
+            };
+            assert_eq!(again, bytes, "{name}");
+        }
     }
 }

@@ -13,7 +13,8 @@ use std::sync::{Mutex, MutexGuard};
 
 use henge_storage::objects::blocks::{BlockSums, SMALL_PACK_BYTES_MAX};
 use henge_storage::objects::{ObjectError, ObjectStore};
-use henge_types::{GroupId, NetworkId, PackId, RequestId, stored};
+use henge_types::stored::{self, number::CLAIMS};
+use henge_types::{GroupId, NetworkId, PackId, RequestId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -21,8 +22,6 @@ use crate::frames::{Claim, StageRequest};
 use crate::metrics;
 use crate::parking::Missing;
 
-/// Number of the stored form of a pack's claims.
-const CLAIMS: u16 = 1060;
 /// Behind the pack's name.
 const EXTENSION: &str = "claims";
 
@@ -659,5 +658,27 @@ mod tests {
         let pack = stage(1, 3, 1).pack;
         fs::remove_file(fixture.staging.claims_path(&pack)).unwrap();
         assert!(!fixture.restart().is_staged());
+    }
+
+    /// They lie beside staged packs: lines are only ever added.
+    #[test]
+    fn the_bytes_of_claims_are_fixed() {
+        let kept = Kept {
+            network: NetworkId::from_bytes([2; 16]),
+            claims: BTreeSet::from([Claim {
+                group: GroupId::new(1),
+                term: 7,
+                request: RequestId {
+                    made_at_ms: 300,
+                    incarnation: Incarnation::from_bytes([3; 16]),
+                    counter: 5,
+                },
+            }]),
+        };
+        let bytes = stored::encode(CLAIMS, 1, &kept);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let golden = include_str!("../tests/golden/claims.hex");
+        assert_eq!(format!("claims {hex}\n"), golden);
+        assert_eq!(stored::decode_v1(CLAIMS, &bytes), Ok(kept));
     }
 }

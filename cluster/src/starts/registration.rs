@@ -12,7 +12,7 @@ use henge_proto::cluster as pb;
 use henge_runtime::tasks::OnPanic;
 use henge_state::MetaView;
 use henge_types::command::VERSION_STARTS_AND_TIME;
-use henge_types::{Command, GroupId, MetaCommand, NodeId, Refusal, RegisterStart, Reply};
+use henge_types::{Command, GroupId, NodeId, NotAccepted, Refusal, RegisterStart, TypedCommand};
 
 use super::{Standing, StartRefusal};
 use crate::cluster::Cluster;
@@ -249,17 +249,16 @@ fn is_noted(voters: &BTreeSet<NodeId>, own: NodeId, answers: &[(NodeId, Answer)]
 async fn propose(cluster: &Cluster) {
     let starts = &cluster.shared.starts;
     let identity = cluster.identity();
-    let command = RegisterStart {
+    let command = Command::from(RegisterStart {
         node: identity.node,
         incarnation: identity.incarnation,
         claim: starts.claim(),
-    };
-    let command = Command::Meta(MetaCommand::RegisterStart(command));
+    });
     // Without a request id: the command changes nothing when it is applied again.
     let tried = cluster.call_once(GroupId::META, command, None, REGISTER_TIMEOUT);
     let reason = match tokio::time::timeout(REGISTER_TIMEOUT, tried).await {
-        Ok(Ok(Try::Applied(applied))) => match applied.reply {
-            Reply::Refused(Refusal::LaterStart { registered }) => {
+        Ok(Ok(Try::Applied(applied))) => match RegisterStart::reply_from(applied.reply) {
+            Err(NotAccepted::Refused(Refusal::LaterStart { registered })) => {
                 let refusal = StartRefusal::LaterStart {
                     node: identity.node,
                     known: registered.start,
@@ -267,12 +266,8 @@ async fn propose(cluster: &Cluster) {
                 starts.end(&refusal.to_string());
                 return;
             }
-            Reply::Done => "the registration is not applied here yet".to_owned(),
-            other @ (Reply::Refused(_)
-            | Reply::Repo(_)
-            | Reply::RefsUpdated { .. }
-            | Reply::UnknownOutcome
-            | Reply::Recheck) => format!("the meta group answered {other:?}"),
+            Ok(()) => "the registration is not applied here yet".to_owned(),
+            Err(other) => format!("the meta group answered {other:?}"),
         },
         Ok(Ok(Try::NothingDone | Try::LogFull | Try::Unknown)) | Err(_) => {
             "the meta group does not answer".to_owned()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
+use henge_types::StoredRecord;
 
 use crate::view::{View, Write};
 
@@ -36,6 +37,11 @@ impl<'v, V: View> Changes<'v, V> {
 
     pub(crate) fn put(&mut self, key: Bytes, value: impl Into<Bytes>) {
         self.writes.insert(key, Some(value.into()));
+    }
+
+    /// Puts a record in its stored form.
+    pub(crate) fn put_record(&mut self, key: Bytes, record: &impl StoredRecord) {
+        self.put(key, record.encode());
     }
 
     pub(crate) fn delete(&mut self, key: Bytes) {

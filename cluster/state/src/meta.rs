@@ -7,7 +7,6 @@ mod naming;
 mod starts;
 
 use bytes::Bytes;
-use henge_types::stored::number;
 use henge_types::{
     ClusterRecord, GroupId, MetaCommand, NodeId, NodeRecord, OwnerName, RepoId, RepoPath,
     RepoRecord, RepoState, RequestId, ShardPlacement, StartRecord, UntoldRecord,
@@ -18,7 +17,7 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::{Action, Outcome};
 use crate::requests::{self, RecordedRequest};
-use crate::view::{View, decode, decode_by};
+use crate::view::{View, decode};
 
 /// Reads the meta group's state.
 #[derive(Debug)]
@@ -44,28 +43,28 @@ impl<'v, V: View> MetaView<'v, V> {
     pub fn cluster(self) -> Option<ClusterRecord> {
         let key = keys::cluster();
         let bytes = self.view.get(&key)?;
-        Some(decode(number::CLUSTER_RECORD, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// A member.
     pub fn node(self, node: NodeId) -> Option<NodeRecord> {
         let key = keys::node(node);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::NODE_RECORD, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// All members, by number.
     pub fn nodes(self) -> impl Iterator<Item = NodeRecord> + use<'v, V> {
         let all = keys::nodes();
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::NODE_RECORD, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// The last registered start of a member.
     pub fn start(self, node: NodeId) -> Option<StartRecord> {
         let key = keys::start(node);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::START_RECORD, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The last registered start of every member that has one, by number.
@@ -74,7 +73,7 @@ impl<'v, V: View> MetaView<'v, V> {
         let pairs = self.view.range(&all, &all);
         pairs.filter_map(|(key, bytes)| {
             let node = keys::start_node(key)?;
-            Some((node, decode(number::START_RECORD, key, bytes)))
+            Some((node, decode(key, bytes)))
         })
     }
 
@@ -82,21 +81,21 @@ impl<'v, V: View> MetaView<'v, V> {
     pub fn placement(self, group: GroupId) -> Option<ShardPlacement> {
         let key = keys::placement(group);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::SHARD_PLACEMENT, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// Where every shard lives, by group.
     pub fn placements(self) -> impl Iterator<Item = ShardPlacement> + use<'v, V> {
         let all = keys::placements();
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::SHARD_PLACEMENT, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// A repository in the catalogue, whatever its state: deleted ones are kept.
     pub fn repo(self, repo: &RepoId) -> Option<RepoRecord> {
         let key = keys::repo(repo);
         let bytes = self.view.get(&key)?;
-        Some(decode_by(RepoRecord::decode, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The repository that has the name now, reserved or ready. Upper and lower case are the same.
@@ -165,7 +164,7 @@ impl<'v, V: View> MetaView<'v, V> {
             let record = keys::untold_repo(key)
                 .and_then(|repo| self.repo(&repo))
                 .unwrap_or_else(|| panic!("mark {key:?} without its repository: state damaged"));
-            (record, decode(number::UNTOLD_RECORD, key, bytes))
+            (record, decode(key, bytes))
         })
     }
 
@@ -173,7 +172,7 @@ impl<'v, V: View> MetaView<'v, V> {
     pub fn untold_of(self, repo: &RepoId) -> Option<UntoldRecord> {
         let key = keys::untold(repo);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::UNTOLD_RECORD, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The record of a request, while it is kept.
@@ -190,10 +189,13 @@ impl<'v, V: View> MetaView<'v, V> {
     }
 }
 
-/// What the leader has still to do, found again from the state alone.
+/// What the leader has still to do, in the order in which it does it.
 pub fn pending_actions(view: &impl View) -> Vec<Action> {
     let untold = MetaView::new(view).untold();
-    let tell = untold.map(|(record, _)| Action::TellShard { repo: record.repo });
+    let tell = untold.map(|(record, mark)| Action::TellShard {
+        repo: record.repo,
+        revision: mark.revision,
+    });
     let unfinished = MetaView::new(view).unfinished();
     let finish = unfinished.filter_map(|record| match record.state {
         RepoState::Reserved => Some(Action::FinishCreate { repo: record.repo }),

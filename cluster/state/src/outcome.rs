@@ -1,6 +1,6 @@
 //! What applying a command hands back.
 
-use henge_types::{NetworkId, PackId, PackRef, Reply, RepoId};
+use henge_types::{LogIndex, NetworkId, PackId, PackRef, Reply, RepoId};
 
 use crate::view::Write;
 
@@ -14,8 +14,6 @@ pub struct Outcome {
     pub writes: Vec<Write>,
     /// For every replica's shell, in order.
     pub effects: Vec<Effect>,
-    /// For the leader's shell.
-    pub actions: Vec<Action>,
 }
 
 impl Outcome {
@@ -25,7 +23,6 @@ impl Outcome {
             reply,
             writes: Vec::new(),
             effects: Vec::new(),
-            actions: Vec::new(),
         }
     }
 }
@@ -72,8 +69,8 @@ pub enum Effect {
     },
 }
 
-/// Work that the leader's shell carries out, at least once. The value itself is the idempotency key: two
-/// equal actions are the same work. After a change of leader [`crate::pending_actions`] finds what is left.
+/// Work that the leader's shell carries out, at least once. [`crate::pending_actions`] lists it from the state, so a new
+/// leader needs no memory of the old one. The value itself is the idempotency key: two equal actions are the same work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
     /// Name and id are reserved: make the repository in its shard, then mark it ready.
@@ -85,6 +82,8 @@ pub enum Action {
     TellShard {
         /// The repository.
         repo: RepoId,
+        /// The entry of the last change.
+        revision: LogIndex,
     },
     /// The tombstone stands: drop the repository in its shard, then mark it dropped.
     FinishDelete {

@@ -14,7 +14,6 @@ mod push;
 mod quota;
 
 use henge_types::limits::{FORMER_TIP_MS, TIME_STEP_MS_MAX};
-use henge_types::stored::number;
 use henge_types::{
     Generation, LogIndex, Mirror, MirrorId, MirrorKind, MirrorRemovalRecord, NetworkId, NonceSeed,
     ObjectId, PackId, PackRecord, PruneMark, PushCertificateRecord, PushRules, RefName,
@@ -27,7 +26,7 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::outcome::Outcome;
 use crate::requests::{self, RecordedRequest};
-use crate::view::{View, decode, decode_by, decode_u64};
+use crate::view::{View, decode, decode_u64};
 
 /// Reads a shard's state.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn repo(self, repo: &RepoId) -> Option<ShardRepo> {
         let key = keys::shard_repo(repo);
         let bytes = self.view.get(&key)?;
-        Some(decode_by(ShardRepo::decode, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The repository, if this life of it is served.
@@ -80,7 +79,7 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn repos(self) -> impl Iterator<Item = ShardRepo> + use<'v, V> {
         let all = keys::shard_repos();
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode_by(ShardRepo::decode, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// The networks with at least one live repository, by id.
@@ -162,51 +161,49 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn packs(self, network: &NetworkId) -> impl Iterator<Item = PackRecord> + use<'v, V> {
         let all = keys::packs(network);
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::PACK_RECORD, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// A pack of the manifest.
     pub fn pack(self, network: &NetworkId, pack: &PackId) -> Option<PackRecord> {
         let key = keys::pack(network, pack);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::PACK_RECORD, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The protected refs of a repository.
     pub fn protections(self, repo: &RepoId) -> RefProtections {
         let key = keys::protections(repo);
         let bytes = self.view.get(&key);
-        bytes.map_or_else(RefProtections::default, |bytes| {
-            decode(number::REF_PROTECTIONS, &key, &bytes)
-        })
+        bytes.map_or_else(RefProtections::default, |bytes| decode(&key, &bytes))
     }
 
     /// A mirror of a repository.
     pub fn mirror(self, repo: &RepoId, mirror: &MirrorId) -> Option<Mirror> {
         let key = keys::mirror(repo, mirror);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::MIRROR, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// What runs of a mirror may remove, where that is not at most half of the refs.
     pub fn mirror_removal(self, repo: &RepoId, mirror: &MirrorId) -> Option<MirrorRemovalRecord> {
         let key = keys::mirror_removal(repo, mirror);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::MIRROR_REMOVAL, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The mirrors of a repository, by id.
     pub fn mirrors_of(self, repo: &RepoId) -> impl Iterator<Item = Mirror> + use<'v, V> {
         let all = keys::mirrors_of(repo);
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::MIRROR, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// All mirrors, by repository and id.
     pub fn mirrors(self) -> impl Iterator<Item = Mirror> + use<'v, V> {
         let all = keys::mirrors();
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::MIRROR, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// The mirror that makes a repository follow another one, if there is one: it takes no other pushes.
@@ -249,7 +246,7 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn prune_mark(self, network: &NetworkId) -> Option<PruneMark> {
         let key = keys::prune_mark(network);
         let bytes = self.view.get(&key)?;
-        Some(decode(number::PRUNE_MARK, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The last entry that dropped objects of the network: nothing that was checked before it holds any more.
@@ -292,18 +289,14 @@ impl<'v, V: View> ShardView<'v, V> {
     pub fn limits(self, repo: &RepoId) -> RepoLimits {
         let key = keys::repo_limits(repo);
         let bytes = self.view.get(&key);
-        bytes.map_or_else(RepoLimits::default, |bytes| {
-            decode(number::REPO_LIMITS, &key, &bytes)
-        })
+        bytes.map_or_else(RepoLimits::default, |bytes| decode(&key, &bytes))
     }
 
     /// What is asked of pushes to a repository.
     pub fn push_rules(self, repo: &RepoId) -> PushRules {
         let key = keys::push_rules(repo);
         let bytes = self.view.get(&key);
-        bytes.map_or_else(PushRules::default, |bytes| {
-            decode(number::PUSH_RULES, &key, &bytes)
-        })
+        bytes.map_or_else(PushRules::default, |bytes| decode(&key, &bytes))
     }
 
     /// The push certificates that a repository keeps, the oldest first.
@@ -313,14 +306,14 @@ impl<'v, V: View> ShardView<'v, V> {
     ) -> impl Iterator<Item = PushCertificateRecord> + use<'v, V> {
         let all = keys::push_certificates(repo);
         let pairs = self.view.range(&all, &all);
-        pairs.map(|(key, bytes)| decode(number::PUSH_CERTIFICATE, key, bytes))
+        pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
     /// What the nonces of push certificates are made with; none before the first was asked for.
     pub fn nonce_seed(self) -> Option<NonceSeed> {
         let key = keys::nonce_seed();
         let bytes = self.view.get(&key)?;
-        Some(decode(number::NONCE_SEED, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     /// The record of a request, while it is kept.
@@ -422,5 +415,5 @@ fn put_updated(
 }
 
 fn put(changes: &mut Changes<'_, impl View>, repo: &ShardRepo) {
-    changes.put(keys::shard_repo(&repo.repo), repo.encode());
+    changes.put_record(keys::shard_repo(&repo.repo), repo);
 }

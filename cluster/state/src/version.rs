@@ -3,7 +3,6 @@
 use std::fmt;
 
 use henge_types::command::VERSION_KNOWN;
-use henge_types::stored::{self, number};
 use henge_types::{GroupId, Reply};
 
 use crate::changes::Changes;
@@ -73,8 +72,7 @@ pub(crate) fn raise(changes: &mut Changes<'_, impl View>, group: GroupId, versio
         && cluster.version < version
     {
         cluster.version = version;
-        let bytes = stored::encode(number::CLUSTER_RECORD, 1, &cluster);
-        changes.put(keys::cluster(), bytes);
+        changes.put_record(keys::cluster(), &cluster);
     }
     Outcome::reply(Reply::Done)
 }

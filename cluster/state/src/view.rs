@@ -1,8 +1,7 @@
 //! What a machine reads from, and what it answers with.
 
 use bytes::Bytes;
-use henge_types::stored::{self, DecodeError};
-use serde::de::DeserializeOwned;
+use henge_types::StoredRecord;
 
 /// The pairs of one group at one index.
 pub trait View {
@@ -31,17 +30,8 @@ pub struct Write {
 /// # Panics
 /// When it cannot be read: the state is damaged or of a newer release, and guessing would let the replicas
 /// drift apart.
-pub(crate) fn decode<T: DeserializeOwned>(number: u16, key: &[u8], bytes: &[u8]) -> T {
-    decode_by(|bytes| stored::decode_v1(number, bytes), key, bytes)
-}
-
-/// Reads a stored record that decodes itself. Panics as [`decode`] does.
-pub(crate) fn decode_by<T>(
-    read: impl FnOnce(&[u8]) -> Result<T, DecodeError>,
-    key: &[u8],
-    bytes: &[u8],
-) -> T {
-    read(bytes).unwrap_or_else(|error| {
+pub(crate) fn decode<T: StoredRecord>(key: &[u8], bytes: &[u8]) -> T {
+    T::decode(bytes).unwrap_or_else(|error| {
         panic!(
             "value of key {:?} cannot be read: {error}",
             Bytes::copy_from_slice(key)

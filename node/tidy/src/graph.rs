@@ -1,16 +1,17 @@
-//! The dependency graph: edges between our crates, who may name which library, and the purity wall.
+//! The dependency graph: edges between our crates, owners of libraries, and the purity wall.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-/// What a crate of ours may depend on. A crate that is not here is a violation of its own.
-/// Dependencies point down only; nobody depends on the binary, on the benches or on this crate.
+/// The allowed dependencies of each of our crates. A crate without a row is a violation.
+/// Dependencies point down only; no crate depends on the binary, on the benches or on this crate.
 const ALLOWED_EDGES: &[(&str, &[&str])] = &[
     ("henge-types", &[]),
     ("henge-runtime", &[]),
-    ("henge-tidy", &[]),
+    ("henge-tidy", &["henge-types"]),
     ("henge-state", &["henge-types"]),
+    ("henge-auth", &["henge-types"]),
     ("henge-client", &["henge-types"]),
     ("henge-proto", &["henge-types"]),
     ("henge-storage", &["henge-types", "henge-runtime"]),
@@ -49,6 +50,7 @@ const ALLOWED_EDGES: &[(&str, &[&str])] = &[
         &[
             "henge-types",
             "henge-runtime",
+            "henge-auth",
             "henge-git",
             "henge-cluster",
             "henge-repos",
@@ -103,17 +105,17 @@ const TEST_EDGES: &[(&str, &[&str])] = &[(
     &["henge-state", "henge-storage", "henge-proto"],
 )];
 
-/// Where a rule about naming a library applies.
+/// The reach of a rule about a library.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Applies {
-    /// To what is shipped; tests may name it.
+    /// Shipped code; tests may name the library.
     Shipped,
-    /// To tests as well.
+    /// Shipped code and tests.
     Everywhere,
 }
 
 struct Ownership {
-    /// The library, or with a trailing `*` every library that starts so.
+    /// The library; a trailing `*` stands for every library with that prefix.
     library: &'static str,
     owners: &'static [&'static str],
     applies: Applies,
@@ -172,9 +174,9 @@ const OWNERSHIP: &[Ownership] = &[
 ];
 
 /// The crates below the purity wall.
-pub const PURE_CRATES: &[&str] = &["henge-types", "henge-state", "henge-plan"];
+pub const PURE_CRATES: &[&str] = &["henge-types", "henge-state", "henge-auth", "henge-plan"];
 
-/// What must not be reachable from a pure crate, at any distance.
+/// Libraries that a pure crate must not reach, at any distance.
 const IMPURE_LIBRARIES: &[&str] = &[
     "axum*",
     "hyper*",
@@ -196,7 +198,7 @@ fn names(pattern: &str, library: &str) -> bool {
     }
 }
 
-/// What a dependency is for.
+/// The user of a dependency.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// The crate itself, or its build script.
@@ -205,7 +207,7 @@ pub enum Kind {
     Test,
 }
 
-/// The workspace's crates and everything they reach.
+/// The workspace's crates and all packages that they reach.
 #[derive(Debug, Default)]
 pub struct Graph {
     members: BTreeSet<String>,
@@ -231,10 +233,10 @@ fn list<'a>(value: &'a Value, key: &str) -> Result<&'a [Value], String> {
 }
 
 impl Graph {
-    /// Reads what `cargo metadata --format-version 1` printed.
+    /// Parses the output of `cargo metadata --format-version 1`.
     ///
     /// # Errors
-    /// When it is not that, naming the part that is missing.
+    /// When the text is not JSON or lacks a part; the message names the part.
     pub fn parse(metadata: &str) -> Result<Self, String> {
         let metadata: Value = serde_json::from_str(metadata).map_err(|error| error.to_string())?;
         let mut graph = Self::default();
@@ -325,7 +327,7 @@ impl Graph {
         found
     }
 
-    /// Libraries named by a crate that does not own them.
+    /// Libraries that a crate names without owning them.
     pub fn misplaced_libraries(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (member, edges) in &self.declared {
@@ -347,7 +349,7 @@ impl Graph {
         found
     }
 
-    /// Impure libraries that a pure crate reaches, with the way there.
+    /// Impure libraries that a pure crate reaches, with the path to each.
     pub fn impurities(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (id, name) in &self.names {

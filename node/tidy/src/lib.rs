@@ -1,17 +1,20 @@
-//! The tidy test: what holds of the whole workspace and that no compiler checks.
+//! The tidy test: rules of the whole workspace that no compiler checks.
 //!
-//! Every check is a plain function from text to the violations it found, so that each is tested on text
-//! that breaks its rule. `tests/it` runs them all on the real tree; nothing ships this crate.
+//! Every check is a plain function from text to the violations in it, so that each is tested on
+//! text that breaks its rule. `tests/it` runs all of them on the real tree. The crate is not
+//! shipped.
 //!
-//! - [`graph`]: which crate may name which, and what may lie below the purity wall.
-//! - [`lock`]: packages that must not be in the lock file, and how many there may be.
+//! - [`graph`]: allowed edges between crates, and the purity wall.
+//! - [`lock`]: banned packages, and the largest number of packages in the lock file.
 //! - [`sources`]: lengths and names of source files, one integration-test binary per crate.
-//! - [`lints`]: every crate takes the workspace's lints; the pure crates' own files repeat the root's.
-//! - [`limits`]: the page of limits says what the code does.
+//! - [`lints`]: every crate takes the workspace's lints; the pure crates' own files repeat the
+//!   root's.
+//! - [`limits`]: the page of limits agrees with the code.
 //! - [`links`]: every link and every mention of a page in the documentation leads to a file.
-//! - [`words`]: words that must not stand in the tree.
+//! - [`stored`]: each number of a stored record has a row and golden bytes.
+//! - [`words`]: strings that are banned from the tree.
 //!
-//! When a check is in the way of better code, change its table here and say why in the commit.
+//! When a check prevents better code, change its table here and give the reason in the commit.
 
 pub mod graph;
 pub mod limits;
@@ -19,6 +22,7 @@ pub mod links;
 pub mod lints;
 pub mod lock;
 pub mod sources;
+pub mod stored;
 pub mod words;
 
 /// A text file of the tree.
@@ -26,12 +30,12 @@ pub mod words;
 pub struct SourceFile {
     /// Its path below the root, with `/`.
     pub path: String,
-    /// What it holds.
+    /// Its text.
     pub text: String,
 }
 
 impl SourceFile {
-    /// The file `path` holding `text`.
+    /// The file at `path` with `text`.
     pub fn new(path: &str, text: &str) -> Self {
         Self {
             path: path.to_owned(),
@@ -49,7 +53,7 @@ impl SourceFile {
         self.path.ends_with(".rs")
     }
 
-    /// Whether it is only ever compiled for tests.
+    /// Whether it is compiled for tests only.
     pub fn is_test(&self) -> bool {
         self.path.split('/').any(|part| part == "tests") || self.name() == "tests.rs"
     }

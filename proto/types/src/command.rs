@@ -1,4 +1,7 @@
 //! Commands: what is proposed to a group. Numbered, never reused; an unknown number stops the group.
+//!
+//! `command/table.rs` has a row for each number. A new command is a variant here, a row there and, if
+//! its reply is used as a type, a line in `command/typed.rs`.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -11,12 +14,18 @@ use crate::object::{ObjectFormat, ObjectId, PackId};
 use crate::records::{NodeRecord, PushRules, RepoLimits, ShardPlacement};
 use crate::starts::RegisterStart;
 
-mod encoding;
-mod level;
-mod mirrors;
 mod packs;
+mod proposal;
 mod reserve;
+mod table;
+mod typed;
 
+pub(crate) use table::tables;
+pub use table::{GROUP_COMMANDS, META_COMMANDS, SHARD_COMMANDS};
+pub use typed::TypedCommand;
+
+/// The level of the first release, which every group starts at.
+pub const VERSION_FIRST: u32 = 1;
 /// The release level this build understands; a [`Command::VersionBarrier`] above it stops the group.
 pub const VERSION_KNOWN: u32 = 5;
 /// The release level from which [`ShardCommand::ReplacePacks`] is understood.

@@ -64,6 +64,17 @@ number!(
     u64
 );
 
+impl FromStr for NodeId {
+    type Err = InvalidId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidId> {
+        text.parse().map(Self).map_err(|_| InvalidId {
+            text: text.to_owned(),
+            wanted: "the number of a node",
+        })
+    }
+}
+
 impl GroupId {
     /// The meta group: membership, shard table, repository catalogue.
     pub const META: Self = Self(0);

@@ -9,9 +9,11 @@
 //! - [`certificates`]: signed pushes.
 //! - [`conditions`]: what is wrong on a node, since when, and what to do about it.
 //! - [`health`]: how a status is judged, for `cluster status` and for readiness.
+//! - [`principal`]: who does something.
 //! - [`records`]: what the state machines keep. [`starts`]: the starts of a node, one after the other.
 //! - [`status`]: what a cluster says of itself.
-//! - [`stored`]: the envelope of everything that reaches a disk: number, version, body.
+//! - [`stored`]: the envelope of everything that reaches a disk: number, version, body; the table of records.
+//! - [`tasks`]: what a node says of the background work it does.
 //! - [`error`]: the one list of error codes.
 //!
 //! It is pure: no clock, no randomness, no files, no sockets, no protobuf.
@@ -26,11 +28,13 @@ pub mod limits;
 pub mod mirrors;
 pub mod names;
 pub mod object;
+pub mod principal;
 pub mod records;
 pub mod reply;
 pub mod starts;
 pub mod status;
 pub mod stored;
+pub mod tasks;
 
 pub use certificates::{
     CertifiedRef, NonceSeed, NonceStatus, PushCertificate, PushCertificateRecord, RecordedRef,
@@ -39,7 +43,7 @@ pub use certificates::{
 pub use command::{
     Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, InlinePack, MarkFound, MetaCommand,
     PackRef, PreviousValue, Proposal, PrunePacks, RefUpdate, ReplacePacks, RequestBinding,
-    ShardCommand, SignedUpdate, TopicsEdit, UpdateRefs, VoterClock,
+    ShardCommand, SignedUpdate, TopicsEdit, TypedCommand, UpdateRefs, VoterClock,
 };
 pub use conditions::{Condition, ConditionKind, Severity};
 pub use error::ErrorCode;
@@ -54,10 +58,12 @@ pub use mirrors::{
 };
 pub use names::{OwnerName, RefName, RefPattern, RefPatterns, RepoName, RepoPath, Topic};
 pub use object::{ObjectFormat, ObjectId, PackId};
+pub use principal::{InvalidPrincipal, Principal, TokenScope, UserName};
 pub use records::{
     ClusterRecord, FsckLevel, InvalidFsckLevel, NodeRecord, PackRecord, PruneMark, PushRules,
     RefProtection, RefProtections, RepoLimits, RepoRecord, RepoState, ShardPlacement, ShardRepo,
     ShardRepoState, UntoldRecord,
 };
-pub use reply::{RefRefusal, RefVerdict, Refusal, Reply};
+pub use reply::{NotAccepted, RefRefusal, RefVerdict, Refusal, Reply, ReplyKind, TypedReply};
 pub use starts::{KnownStart, RegisterStart, RegisteredStart, StartClaim, StartPlace, StartRecord};
+pub use stored::StoredRecord;

@@ -88,6 +88,43 @@ pub const TREE_DEPTH_MAX: usize = 2048;
 /// One pushed tree object: about a million entries in one directory.
 pub const TREE_BYTES_MAX: usize = 64 * 1024 * 1024;
 
+/// Entries of one page of a directory.
+pub const READ_ENTRIES_MAX: usize = 1_000;
+/// Names on such a page, together.
+pub const READ_NAMES_BYTES_MAX: usize = 1024 * 1024;
+/// A path that is looked up in a tree, and one that a comparison of trees reports.
+pub const READ_PATH_BYTES_MAX: usize = 4096;
+/// A file that is read as a whole.
+pub const READ_BLOB_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// The message of a commit; the rest is cut off.
+pub const READ_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+/// The name and the email address of an author or committer; the rest of each is cut off.
+pub const READ_PERSON_BYTES_MAX: usize = 1024;
+/// Commits of one page of a log.
+pub const LOG_COMMITS_MAX: usize = 250;
+/// Commits that are walked for one page of a log.
+pub const LOG_WALKED_MAX: usize = 10_000;
+/// Commits of the cursor behind a page of a log: the lines of history that lie side by side there.
+pub const LOG_PENDING_MAX: usize = 4_096;
+/// Changed paths of one comparison of two trees.
+pub const DIFF_CHANGES_MAX: usize = 3_000;
+/// Entries that differ in one comparison of two trees, directories included.
+pub const DIFF_COMPARED_MAX: usize = 100_000;
+/// Paths of these entries, together.
+pub const DIFF_PATHS_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// A blob that is compared line by line. The comparison cannot be stopped, so this bounds its time.
+pub const DIFF_BLOB_BYTES_MAX: u64 = 1024 * 1024;
+/// Deleted paths that are compared with as many added ones to find renames: git's default.
+pub const RENAME_CANDIDATES_MAX: usize = 1_000;
+/// Blobs that are read to find the renames of one comparison, together.
+pub const RENAME_BYTES_MAX: u64 = 32 * 1024 * 1024;
+/// Chunks of these blobs that are compared: some tenths of a second.
+pub const RENAME_CHUNKS_MAX: u64 = 100_000_000;
+/// A file that is blamed, in each of its versions.
+pub const BLAME_BLOB_BYTES_MAX: u64 = 1024 * 1024;
+/// Commits that a blame follows.
+pub const BLAME_COMMITS_MAX: usize = 20_000;
+
 /// A segment of the write-ahead log.
 pub const WAL_SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 /// All segments of the write-ahead log together.

@@ -14,7 +14,7 @@ use crate::limits::{
 };
 
 /// What a run of a pull mirror pushes as, before its id and fence. No account's name holds a slash.
-const PUSHER: &str = "mirror/";
+pub(crate) const PUSHER: &str = "mirror/";
 
 /// Which way a mirror goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 mod encoding;
+mod typed;
+
+pub use typed::{NotAccepted, ReplyKind, TypedReply};
 
 use crate::ids::{Generation, NetworkId, RepoId};
 use crate::names::{RefName, RefPattern, RepoPath};

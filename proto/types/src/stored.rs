@@ -1,53 +1,18 @@
 //! The envelope of everything that reaches a disk or a log: `u16 number, u16 version, postcard body`,
 //! both numbers big-endian. Numbers say what it is and are never reused; versions say which shape of it.
+//!
+//! Each number has one [`Row`]. The rows of commands are in `command/table.rs`, those of records in
+//! `stored/records.rs`, and [`rows`] is both. A [`StoredRecord`] encodes and decodes itself.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-/// Numbers of stored things that are not commands (commands: [`crate::command`]).
-pub mod number {
-    /// A proposal as it rides in a log entry.
-    pub const PROPOSAL: u16 = 1000;
-    /// The head of a snapshot file.
-    pub const SNAPSHOT: u16 = 1001;
-    /// A cluster record in the meta group's state.
-    pub const CLUSTER_RECORD: u16 = 1010;
-    /// A node record in the meta group's state.
-    pub const NODE_RECORD: u16 = 1011;
-    /// A shard's placement in the meta group's state.
-    pub const SHARD_PLACEMENT: u16 = 1012;
-    /// A repository in the meta group's catalogue.
-    pub const REPO_RECORD: u16 = 1013;
-    /// What a repository's shard has still to be told.
-    pub const UNTOLD_RECORD: u16 = 1014;
-    /// The last registered start of a member, in the meta group's state.
-    pub const START_RECORD: u16 = 1015;
-    /// A repository in its shard.
-    pub const SHARD_REPO: u16 = 1020;
-    /// A pack in a shard's manifest.
-    pub const PACK_RECORD: u16 = 1021;
-    /// A network's mark for dropping what no ref reaches.
-    pub const PRUNE_MARK: u16 = 1026;
-    /// What a repository may hold.
-    pub const REPO_LIMITS: u16 = 1027;
-    /// What is asked of pushes to a repository.
-    pub const PUSH_RULES: u16 = 1028;
-    /// The protected refs of a repository.
-    pub const REF_PROTECTIONS: u16 = 1022;
-    /// A mirror in its shard.
-    pub const MIRROR: u16 = 1024;
-    /// What runs of a mirror may remove.
-    pub const MIRROR_REMOVAL: u16 = 1025;
-    /// A push certificate that a repository keeps.
-    pub const PUSH_CERTIFICATE: u16 = 1040;
-    /// What a shard's nonces are made with.
-    pub const NONCE_SEED: u16 = 1041;
-    /// The record of a request and its reply; version 2 is the compact one.
-    pub const REQUEST_RECORD: u16 = 1030;
-    /// Which generation of request records is being filled.
-    pub const REQUEST_GENERATION: u16 = 1031;
-}
+mod records;
+mod row;
+
+pub use records::{RECORDS, SHARED_NUMBERS, StoredRecord, number, rows};
+pub use row::{Location, Row};
 
 /// Stored bytes that cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]

@@ -5,12 +5,9 @@ use std::sync::mpsc;
 use henge_runtime::SystemClock;
 use henge_storage::disk::OsDisk;
 use henge_storage::wal::{Purged, Wal, WalConfig};
-use henge_types::stored;
+use henge_types::stored::{self, number::LOG_ID};
 
 use crate::ring::Ring;
-
-/// The stored form of a position in a log.
-const LOG_ID: u16 = 1042;
 
 /// Lets the logs of a node that does not run go up to where they are known to be committed, as behind a snapshot.
 async fn purge_all(ring: &Ring, node: usize) -> usize {

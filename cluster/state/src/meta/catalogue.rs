@@ -7,7 +7,7 @@ use super::{MetaView, naming};
 use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
-use crate::outcome::{Action, Outcome};
+use crate::outcome::Outcome;
 use crate::version::version;
 use crate::view::View;
 
@@ -69,13 +69,9 @@ pub(super) fn reserve(
         forked_from: create.forked_from,
         former_paths: Vec::new(),
     };
-    let mut actions = naming::take(changes, entry, &record);
+    naming::take(changes, entry, &record);
     put(changes, &record);
-    actions.push(Action::FinishCreate { repo: record.repo });
-    Outcome {
-        actions,
-        ..Outcome::reply(Reply::Repo(record))
-    }
+    Outcome::reply(Reply::Repo(record))
 }
 
 /// The shard has made it.
@@ -113,10 +109,7 @@ pub(super) fn delete(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Out
             record.state = RepoState::Deleting;
             naming::free(changes, record);
             put(changes, record);
-            Outcome {
-                actions: vec![Action::FinishDelete { repo: record.repo }],
-                ..done()
-            }
+            done()
         }
         RepoState::Deleting | RepoState::Deleted => done(),
     })
@@ -148,7 +141,7 @@ pub(super) fn with_repo<V: View>(
 
 /// Writes the record, the mark that finds it while it is unfinished, and the one that finds a fork by its parent.
 pub(super) fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
-    changes.put(keys::repo(&record.repo), record.encode());
+    changes.put_record(keys::repo(&record.repo), record);
     if let Some(parent) = &record.forked_from {
         let mark = keys::fork(parent, &record.repo);
         let marked = changes.before().get(&mark).is_some();

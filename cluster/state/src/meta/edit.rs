@@ -61,29 +61,23 @@ pub(super) fn edit(
         topics,
         ..known.clone()
     };
-    let mut actions = match &edit.path {
-        Some(to) => naming::rename(changes, entry, &mut record, to),
-        None => Vec::new(),
-    };
+    if let Some(to) = &edit.path {
+        naming::rename(changes, entry, &mut record, to);
+    }
     let head = match edit.default_branch {
         // Also when the catalogue has it so: a push may have moved HEAD.
         Some(_) => Head::Changed,
         None => Head::AsItIs,
     };
     if head == Head::Changed || record.archived != known.archived {
-        actions.push(naming::untold(changes, entry, &record, head));
+        naming::untold(changes, entry, &record, head);
     }
     if record != known {
         // Also where the clock stepped back: the record must show that it was changed.
         record.updated_at_ms = entry.now_ms.max(known.updated_at_ms.saturating_add(1));
         catalogue::put(changes, &record);
     }
-    actions.sort_unstable();
-    actions.dedup();
-    Outcome {
-        actions,
-        ..Outcome::reply(Reply::Repo(record))
-    }
+    Outcome::reply(Reply::Repo(record))
 }
 
 fn is_well_formed(edit: &EditRepo) -> bool {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 
 use henge_types::limits::SHARDS_MAX;
-use henge_types::stored::{self, number};
 use henge_types::{ClusterRecord, GroupId, NodeRecord, Refusal, Reply, ShardPlacement};
 
 use super::MetaView;
@@ -25,14 +24,12 @@ pub(super) fn form(
     if !is_whole(cluster, nodes, placements) {
         return Outcome::reply(Reply::Refused(Refusal::Invalid));
     }
-    let bytes = stored::encode(number::CLUSTER_RECORD, 1, cluster);
-    changes.put(keys::cluster(), bytes);
+    changes.put_record(keys::cluster(), cluster);
     for node in nodes {
         put_node(changes, node);
     }
     for placement in placements {
-        let bytes = stored::encode(number::SHARD_PLACEMENT, 1, placement);
-        changes.put(keys::placement(placement.group), bytes);
+        changes.put_record(keys::placement(placement.group), placement);
     }
     Outcome::reply(Reply::Done)
 }
@@ -74,6 +71,5 @@ pub(super) fn register(changes: &mut Changes<'_, impl View>, node: &NodeRecord) 
 }
 
 fn put_node(changes: &mut Changes<'_, impl View>, node: &NodeRecord) {
-    let bytes = stored::encode(number::NODE_RECORD, 1, node);
-    changes.put(keys::node(node.node), bytes);
+    changes.put_record(keys::node(node.node), node);
 }

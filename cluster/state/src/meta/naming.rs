@@ -5,34 +5,28 @@
 //! and its shard is told: a node that still resolves the name to it is then refused, and resolves it again.
 
 use henge_types::limits::FORMER_PATHS_MAX;
-use henge_types::stored::{self, number};
 use henge_types::{Generation, RepoPath, RepoRecord, UntoldRecord};
 
 use super::{MetaView, catalogue};
 use crate::apply::Entry;
 use crate::changes::Changes;
 use crate::keys;
-use crate::outcome::Action;
 use crate::view::{View, decode, decode_u64};
 
 /// Gives the repository the name in its record, which nobody has. Whoever was still found under it is not any more.
-pub(super) fn take(
-    changes: &mut Changes<'_, impl View>,
-    entry: &Entry,
-    record: &RepoRecord,
-) -> Vec<Action> {
+pub(super) fn take(changes: &mut Changes<'_, impl View>, entry: &Entry, record: &RepoRecord) {
     let key = record.path.key();
     remember_generation(changes, &key, record.generation);
     changes.put(keys::path(&key), record.repo.as_bytes().to_vec());
     let before = MetaView::new(changes.before()).repo_by_former_path(&record.path);
     let Some(mut before) = before.filter(|before| before.repo != record.repo) else {
-        return Vec::new();
+        return;
     };
     changes.delete(keys::former_path(&key));
     before.former_paths.retain(|path| path.key() != key);
     fence(changes, &mut before);
     catalogue::put(changes, &before);
-    vec![untold(changes, entry, &before, Head::AsItIs)]
+    untold(changes, entry, &before, Head::AsItIs);
 }
 
 /// Moves a repository to a name that nobody else has. It goes on being found under the one it had.
@@ -41,11 +35,11 @@ pub(super) fn rename(
     entry: &Entry,
     record: &mut RepoRecord,
     to: &RepoPath,
-) -> Vec<Action> {
+) {
     let from = std::mem::replace(&mut record.path, to.clone());
     let (from_key, to_key) = (from.key(), to.key());
     if from_key == to_key {
-        return Vec::new();
+        return;
     }
     changes.delete(keys::path(&from_key));
     let own = record.former_paths.iter();
@@ -56,15 +50,13 @@ pub(super) fn rename(
     let id = record.repo.as_bytes().to_vec();
     changes.put(keys::former_path(&from_key), id);
     record.former_paths.push(from);
-    let mut actions = Vec::new();
     if record.former_paths.len() > FORMER_PATHS_MAX {
         let oldest = record.former_paths.remove(0);
         changes.delete(keys::former_path(&oldest.key()));
         fence(changes, record);
-        actions.push(untold(changes, entry, record, Head::AsItIs));
+        untold(changes, entry, record, Head::AsItIs);
     }
-    actions.extend(take(changes, entry, record));
-    actions
+    take(changes, entry, record);
 }
 
 /// The names may be taken again. Only called while the repository has them.
@@ -98,16 +90,15 @@ pub(super) fn untold(
     entry: &Entry,
     record: &RepoRecord,
     head: Head,
-) -> Action {
+) {
     let key = keys::untold(&record.repo);
     let known = changes.get(&key);
-    let known = known.map(|bytes| decode::<UntoldRecord>(number::UNTOLD_RECORD, &key, &bytes));
+    let known = known.map(|bytes| decode::<UntoldRecord>(&key, &bytes));
     let mark = UntoldRecord {
         revision: entry.index,
         head: head == Head::Changed || known.is_some_and(|known| known.head),
     };
-    changes.put(key, stored::encode(number::UNTOLD_RECORD, 1, &mark));
-    Action::TellShard { repo: record.repo }
+    changes.put_record(key, &mark);
 }
 
 /// The highest generation that a repository of this name ever had.

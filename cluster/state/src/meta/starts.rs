@@ -1,7 +1,6 @@
 //! The starts of members, one after the other.
 
 use henge_types::limits::STARTS_DRAWN_MAX;
-use henge_types::stored::{self, number};
 use henge_types::{Refusal, RegisterStart, RegisteredStart, Reply, StartRecord};
 
 use super::MetaView;
@@ -45,7 +44,6 @@ pub(super) fn register(
             index: entry.index,
         },
     };
-    let bytes = stored::encode(number::START_RECORD, 1, &record);
-    changes.put(keys::start(command.node), bytes);
+    changes.put_record(keys::start(command.node), &record);
     Outcome::reply(Reply::Done)
 }

@@ -14,14 +14,14 @@ use henge_types::limits::{
     REQUEST_GENERATION_BYTES_MAX, REQUEST_GENERATION_MS, REQUEST_RECORDS_DRAINED_PER_APPLY,
     REQUEST_RECORDS_DRAINED_PER_STEP,
 };
-use henge_types::stored::{self, number};
-use henge_types::{RefVerdict, Refusal, Reply, RequestBinding, RequestId};
+use henge_types::stored::{self, DecodeError, Row};
+use henge_types::{RefVerdict, Refusal, Reply, RequestBinding, RequestId, StoredRecord};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::full;
 use crate::changes::Changes;
-use crate::view::{View, decode, decode_by};
+use crate::view::{View, decode};
 use crate::{keys, time};
 
 /// The first generation.
@@ -39,6 +39,20 @@ pub(super) struct CompactRecord {
     pub(super) reply: Reply,
 }
 
+impl StoredRecord for CompactRecord {
+    const ROW: Row = Row::REQUEST_RECORD;
+
+    fn encode(&self) -> Vec<u8> {
+        stored::encode(Self::ROW.number, 2, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let number = Self::ROW.number;
+        let (version, body) = stored::open_record(number, Self::ROW.known(), bytes)?;
+        stored::body(number, version, body)
+    }
+}
+
 /// The generation that is being filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Filling {
@@ -49,11 +63,23 @@ struct Filling {
     bytes: u64,
 }
 
+impl StoredRecord for Filling {
+    const ROW: Row = Row::REQUEST_GENERATION;
+
+    fn encode(&self) -> Vec<u8> {
+        stored::encode(Self::ROW.number, 1, self)
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        stored::decode_v1(Self::ROW.number, bytes)
+    }
+}
+
 impl Filling {
     fn of(view: &impl View) -> Option<Self> {
         let key = keys::request_generation();
         let bytes = view.get(&key)?;
-        Some(decode(number::REQUEST_GENERATION, &key, &bytes))
+        Some(decode(&key, &bytes))
     }
 
     const fn first(now_ms: u64) -> Self {
@@ -93,8 +119,7 @@ impl Filling {
     }
 
     fn put(&self, changes: &mut Changes<'_, impl View>) {
-        let bytes = stored::encode(number::REQUEST_GENERATION, 1, self);
-        changes.put(keys::request_generation(), bytes);
+        changes.put_record(keys::request_generation(), self);
     }
 }
 
@@ -147,11 +172,7 @@ fn find_in(view: &impl View, filled: u64, id: &RequestId) -> Option<CompactRecor
         .find_map(|generation| {
             let key = keys::compact_request(generation, id);
             let bytes = view.get(&key)?;
-            let read = |bytes: &[u8]| {
-                let (version, body) = stored::open_record(number::REQUEST_RECORD, 2, bytes)?;
-                stored::body(number::REQUEST_RECORD, version, body)
-            };
-            Some(decode_by(read, &key, &bytes))
+            Some(decode(&key, &bytes))
         })
 }
 
@@ -189,7 +210,7 @@ pub(super) fn record(
         binding: digest(request),
         reply: compacted(reply),
     };
-    let value = stored::encode(number::REQUEST_RECORD, 2, &record);
+    let value = record.encode();
     let key_bytes = keys::compact_request(FIRST, &request.id).len();
     let bytes = size(key_bytes, value.len());
     let filling = Filling::of(changes.before()).unwrap_or_else(|| Filling::first(now_ms));

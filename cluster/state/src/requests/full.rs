@@ -4,8 +4,8 @@
 //! compact ones, and are then given back a few at a time.
 
 use henge_types::limits::{REQUEST_RECORD_MS_MIN, REQUEST_RECORDS_EXPIRED_PER_APPLY};
-use henge_types::stored::{self, number};
-use henge_types::{Refusal, Reply, RepoId, RequestBinding, RequestId};
+use henge_types::stored::{self, DecodeError, Row};
+use henge_types::{Refusal, Reply, RepoId, RequestBinding, RequestId, StoredRecord};
 use serde::{Deserialize, Serialize};
 
 use crate::changes::Changes;
@@ -25,6 +25,19 @@ pub struct RequestRecord {
     pub reply: Reply,
 }
 
+impl StoredRecord for RequestRecord {
+    const ROW: Row = Row::REQUEST_RECORD;
+
+    fn encode(&self) -> Vec<u8> {
+        stored::encode(Self::ROW.number, 1, self)
+    }
+
+    /// Reads version 1: version 2 is the compact record.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        stored::decode_v1(Self::ROW.number, bytes)
+    }
+}
+
 impl RequestRecord {
     /// Whether the request is the recorded one: same principal, repository and commands.
     pub fn binds(&self, request: &RequestBinding) -> bool {
@@ -39,7 +52,7 @@ impl RequestRecord {
 pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RequestRecord> {
     let key = keys::request(id);
     let bytes = view.get(&key)?;
-    Some(crate::view::decode(number::REQUEST_RECORD, &key, &bytes))
+    Some(crate::view::decode(&key, &bytes))
 }
 
 /// The answer to a request that must not be executed: known already, or so old that it may have been.
@@ -70,8 +83,7 @@ pub(crate) fn record(
         digest: request.digest,
         reply: reply.clone(),
     };
-    let bytes = stored::encode(number::REQUEST_RECORD, 1, &record);
-    changes.put(keys::request(&request.id), bytes);
+    changes.put_record(keys::request(&request.id), &record);
     expire(changes, now_ms);
 }
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use henge_types::limits::{PUSH_CERTIFICATES_KEPT_BYTES_MAX, PUSH_CERTIFICATES_KEPT_MAX};
-use henge_types::stored::{self, number};
 use henge_types::{
-    NonceSeed, PushCertificateRecord, RecordedRef, RefVerdict, Refusal, Reply, RepoId, SignedUpdate,
+    NonceSeed, PushCertificateRecord, RecordedRef, RefVerdict, Refusal, Reply, RepoId,
+    SignedUpdate, StoredRecord,
 };
 
 use super::{ShardView, push};
@@ -58,7 +58,7 @@ fn record(entry: &Entry, signed: &SignedUpdate, verdicts: &[RefVerdict]) -> Push
 
 /// Keeps a record in the place of as many of the oldest as it takes.
 fn keep(changes: &mut Changes<'_, impl View>, repo: &RepoId, record: &PushCertificateRecord) {
-    let bytes = stored::encode(number::PUSH_CERTIFICATE, 1, record);
+    let bytes = record.encode();
     let all = keys::push_certificates(repo);
     let known = changes.before().range(&all, &all);
     let mut known: Vec<_> = known.map(|(key, old)| (key.clone(), old.len())).collect();
@@ -78,8 +78,7 @@ fn keep(changes: &mut Changes<'_, impl View>, repo: &RepoId, record: &PushCertif
 /// Gives the shard its seed. One that it has stays: nonces that were given out must go on being known.
 pub(super) fn set_nonce_seed(changes: &mut Changes<'_, impl View>, seed: &NonceSeed) -> Outcome {
     if ShardView::new(changes.before()).nonce_seed().is_none() {
-        let bytes = stored::encode(number::NONCE_SEED, 1, seed);
-        changes.put(keys::nonce_seed(), bytes);
+        changes.put_record(keys::nonce_seed(), seed);
     }
     Outcome::reply(Reply::Done)
 }

@@ -1,7 +1,6 @@
 //! Forks: a repository with the refs that another one of its network has at one entry. Both use the same objects, so none
 //! are copied.
 
-use henge_types::stored::{self, number};
 use henge_types::{ForkRepo, LogIndex, Refusal, Reply, ShardRepo, ShardRepoState};
 
 use super::{ShardView, put};
@@ -39,13 +38,11 @@ pub(super) fn fork(
     }
     let limits = before.limits(&fork.parent);
     if limits != Default::default() {
-        let bytes = stored::encode(number::REPO_LIMITS, 1, &limits);
-        changes.put(keys::repo_limits(&fork.repo), bytes);
+        changes.put_record(keys::repo_limits(&fork.repo), &limits);
     }
     let rules = before.push_rules(&fork.parent);
     if rules != Default::default() {
-        let bytes = stored::encode(number::PUSH_RULES, 1, &rules);
-        changes.put(keys::push_rules(&fork.repo), bytes);
+        changes.put_record(keys::push_rules(&fork.repo), &rules);
     }
     changes.put(keys::network_repo(&fork.network, &fork.repo), Vec::new());
     changes.put(keys::shared(&fork.network), Vec::new());

@@ -1,6 +1,5 @@
 //! Making and dropping a repository in its shard, and its HEAD.
 
-use henge_types::stored::{self, number};
 use henge_types::{
     ConfigureRepo, Generation, LogIndex, ObjectFormat, PushRules, RefName, Refusal, Reply, RepoId,
     RepoLimits, ShardRepo, ShardRepoState,
@@ -119,8 +118,7 @@ pub(super) fn set_limits(
     if *limits == RepoLimits::default() {
         changes.delete(keys::repo_limits(repo));
     } else {
-        let bytes = stored::encode(number::REPO_LIMITS, 1, limits);
-        changes.put(keys::repo_limits(repo), bytes);
+        changes.put_record(keys::repo_limits(repo), limits);
     }
     Outcome::reply(Reply::Done)
 }
@@ -138,8 +136,7 @@ pub(super) fn set_push_rules(
     if rules == PushRules::default() {
         changes.delete(keys::push_rules(repo));
     } else {
-        let bytes = stored::encode(number::PUSH_RULES, 1, &rules);
-        changes.put(keys::push_rules(repo), bytes);
+        changes.put_record(keys::push_rules(repo), &rules);
     }
     Outcome::reply(Reply::Done)
 }

@@ -2,7 +2,6 @@
 
 use henge_types::command::VERSION_MIRROR_REMOVALS;
 use henge_types::limits::{MIRROR_LEASE_MS_MAX, MIRROR_REASON_BYTES_MAX, MIRRORS_MAX};
-use henge_types::stored::{self, number};
 use henge_types::{
     BeginMirror, ChangeMirror, EditMirror, LogIndex, Mirror, MirrorChange, MirrorId, MirrorKind,
     MirrorLast, MirrorOutcome, MirrorPusher, MirrorRemoval, MirrorRemovalRecord, MirrorRun,
@@ -325,8 +324,7 @@ fn put_removal(
         removal,
         since: entry.index,
     };
-    let bytes = stored::encode(number::MIRROR_REMOVAL, 1, &record);
-    changes.put(keys::mirror_removal(&mirror.repo, &mirror.id), bytes);
+    changes.put_record(keys::mirror_removal(&mirror.repo, &mirror.id), &record);
 }
 
 /// The run has used what the entry at `since` allowed. What was said after that is for the next one.
@@ -338,8 +336,7 @@ fn forget_removal(changes: &mut Changes<'_, impl View>, mirror: &Mirror, since: 
 }
 
 fn put(changes: &mut Changes<'_, impl View>, mirror: &Mirror) {
-    let bytes = stored::encode(number::MIRROR, 1, mirror);
-    changes.put(keys::mirror(&mirror.repo, &mirror.id), bytes);
+    changes.put_record(keys::mirror(&mirror.repo, &mirror.id), mirror);
 }
 
 const fn wrong_state(repo: &RepoId) -> Outcome {

@@ -1,7 +1,6 @@
 //! Packs in the manifest of a network.
 
 use henge_types::limits::INLINE_PACK_BYTES_MAX;
-use henge_types::stored::{self, number};
 use henge_types::{NetworkId, PackRecord, PackRef};
 
 use super::ShardView;
@@ -38,6 +37,5 @@ pub(super) fn name(
         objects: pack.objects,
         named_at: entry.index,
     };
-    let bytes = stored::encode(number::PACK_RECORD, 1, &record);
-    changes.put(keys::pack(network, &pack.pack), bytes);
+    changes.put_record(keys::pack(network, &pack.pack), &record);
 }

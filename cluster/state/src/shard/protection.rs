@@ -4,7 +4,6 @@
 //! that its push says. Apply looks whether they are still those; deletions it sees by itself.
 
 use henge_types::limits::REF_PROTECTIONS_MAX;
-use henge_types::stored::{self, number};
 use henge_types::{
     Generation, PreviousValue, RefPattern, RefProtection, RefProtections, RefRefusal, RefUpdate,
     RefVerdict, Refusal, Reply, RepoId, UpdateRefs,
@@ -75,8 +74,7 @@ fn put(
     mut changed: RefProtections,
 ) -> Outcome {
     changed.changed_at = entry.index;
-    let bytes = stored::encode(number::REF_PROTECTIONS, 1, &changed);
-    changes.put(keys::protections(repo), bytes);
+    changes.put_record(keys::protections(repo), &changed);
     Outcome::reply(Reply::Done)
 }
 

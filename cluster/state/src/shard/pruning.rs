@@ -8,7 +8,6 @@
 use std::collections::BTreeSet;
 
 use henge_types::limits::{LOST_TIPS_MAX, PACKS_REPLACED_MAX};
-use henge_types::stored::{self, number};
 use henge_types::{
     LogIndex, MarkFound, NetworkId, ObjectId, PruneMark, PrunePacks, Refusal, Reply,
 };
@@ -75,7 +74,7 @@ fn begin(
 pub(super) fn suspect(changes: &mut Changes<'_, impl View>, network: &NetworkId) {
     let key = keys::prune_mark(network);
     let mark = changes.get(&key);
-    let mark = mark.map(|bytes| decode::<PruneMark>(number::PRUNE_MARK, &key, &bytes));
+    let mark = mark.map(|bytes| decode::<PruneMark>(&key, &bytes));
     if let Some(mut mark) = mark.filter(|mark| !mark.may_hold_unreached) {
         mark.may_hold_unreached = true;
         put(changes, network, &mark);
@@ -83,8 +82,7 @@ pub(super) fn suspect(changes: &mut Changes<'_, impl View>, network: &NetworkId)
 }
 
 fn put(changes: &mut Changes<'_, impl View>, network: &NetworkId, mark: &PruneMark) {
-    let bytes = stored::encode(number::PRUNE_MARK, 1, mark);
-    changes.put(keys::prune_mark(network), bytes);
+    changes.put_record(keys::prune_mark(network), mark);
 }
 
 /// Notes that a ref of the network lost this value, if there is a mark.
@@ -93,7 +91,7 @@ pub(super) fn remember(changes: &mut Changes<'_, impl View>, network: &NetworkId
     let Some(bytes) = changes.get(&key) else {
         return;
     };
-    let mut mark: PruneMark = decode(number::PRUNE_MARK, &key, &bytes);
+    let mut mark: PruneMark = decode(&key, &bytes);
     let tip = keys::lost_tip(network, tip);
     if mark.is_full || changes.get(&tip).is_some() {
         return;

@@ -1,4 +1,4 @@
-//! Runs every check on the real tree. What it prints says what to do.
+//! Runs every check on the real tree. A failure prints the change to make.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use henge_tidy::graph::{Graph, PURE_CRATES};
-use henge_tidy::{SourceFile, limits, links, lints, lock, sources, words};
+use henge_tidy::{SourceFile, limits, links, lints, lock, sources, stored, words};
+use henge_types::stored::Row;
 
 fn root() -> PathBuf {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -29,7 +30,7 @@ fn output(program: &str, arguments: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// Every file that is tracked or would be: what lies around ignored is not the tree's.
+/// Every file that is tracked, or untracked and not ignored.
 fn paths() -> BTreeSet<String> {
     let listed = output(
         "git",
@@ -48,7 +49,7 @@ fn paths() -> BTreeSet<String> {
         .collect()
 }
 
-/// Every text file of the tree but the lock file, which is generated.
+/// Every text file of the tree except the lock file, which is generated.
 fn files() -> Vec<SourceFile> {
     let mut files = Vec::new();
     for path in paths() {
@@ -65,6 +66,10 @@ fn files() -> Vec<SourceFile> {
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn rows() -> Vec<&'static Row> {
+    henge_types::stored::rows().collect()
 }
 
 fn graph() -> Graph {
@@ -155,6 +160,24 @@ fn no_word_stands_that_must_not() {
 fn the_page_of_limits_says_what_the_code_does() {
     let (page, constants) = (read("docs/limits.md"), read("proto/types/src/limits.rs"));
     none(&limits::violations(&page, &constants, &files()));
+}
+
+#[test]
+fn every_stored_thing_has_golden_bytes() {
+    none(&stored::without_golden_bytes(&rows(), &files()));
+}
+
+#[test]
+fn numbers_of_stored_things_stand_in_the_tables() {
+    none(&stored::numbers_elsewhere(&files()));
+}
+
+#[test]
+fn the_page_of_formats_has_every_record_of_a_state() {
+    none(&stored::missing_from_page(
+        &rows(),
+        &read("docs/formats.md"),
+    ));
 }
 
 #[test]

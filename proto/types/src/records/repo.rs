@@ -6,7 +6,7 @@ use super::RepoState;
 use crate::ids::{Generation, NetworkId, RepoId};
 use crate::names::{RefName, RepoPath, Topic};
 use crate::object::ObjectFormat;
-use crate::stored::{self, DecodeError, number};
+use crate::stored::{self, DecodeError, Row, StoredRecord};
 
 /// A repository in the catalogue.
 ///
@@ -73,29 +73,30 @@ pub(crate) struct RepoRecordV2 {
     former_paths: Vec<RepoPath>,
 }
 
-impl RepoRecord {
-    /// The stored form.
-    pub fn encode(&self) -> Vec<u8> {
+impl StoredRecord for RepoRecord {
+    const ROW: Row = Row::REPO_RECORD;
+
+    fn encode(&self) -> Vec<u8> {
+        let number = Self::ROW.number;
         if self.is_of_version_1() {
-            stored::encode(number::REPO_RECORD, 1, &RepoRecordV1::from(self))
+            stored::encode(number, 1, &RepoRecordV1::from(self))
         } else {
-            stored::encode(number::REPO_RECORD, 2, &RepoRecordV2::from(self))
+            stored::encode(number, 2, &RepoRecordV2::from(self))
         }
     }
 
-    /// Reads the stored form of either version.
-    ///
-    /// # Errors
-    /// When it is broken, another record, or of a newer release.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let number = number::REPO_RECORD;
-        let (version, body) = stored::open_record(number, 2, bytes)?;
+    /// Reads either version.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let number = Self::ROW.number;
+        let (version, body) = stored::open_record(number, Self::ROW.known(), bytes)?;
         match version {
             1 => stored::body(number, version, body).map(|first: RepoRecordV1| first.into()),
             _ => stored::body(number, version, body).map(|second: RepoRecordV2| second.into()),
         }
     }
+}
 
+impl RepoRecord {
     /// Whether version 1 says everything there is to say.
     pub(crate) fn is_of_version_1(&self) -> bool {
         self.updated_at_ms == self.created_at_ms

@@ -6,7 +6,7 @@ use super::ShardRepoState;
 use crate::ids::{Generation, LogIndex, NetworkId, RepoId};
 use crate::names::RefName;
 use crate::object::ObjectFormat;
-use crate::stored::{self, DecodeError, number};
+use crate::stored::{self, DecodeError, Row, StoredRecord};
 
 /// A repository in its shard. Stored in version 1 while the first release could say it, as
 /// [`super::RepoRecord`] is.
@@ -53,9 +53,10 @@ struct ShardRepoV2 {
     object_format: ObjectFormat,
 }
 
-impl ShardRepo {
-    /// The stored form.
-    pub fn encode(&self) -> Vec<u8> {
+impl StoredRecord for ShardRepo {
+    const ROW: Row = Row::SHARD_REPO;
+
+    fn encode(&self) -> Vec<u8> {
         let first = ShardRepoV1 {
             repo: self.repo,
             network: self.network,
@@ -67,7 +68,7 @@ impl ShardRepo {
         };
         let plain = !self.archived && self.object_format == ObjectFormat::Sha1;
         if plain && self.revision == LogIndex::new(0) {
-            return stored::encode(number::SHARD_REPO, 1, &first);
+            return stored::encode(Self::ROW.number, 1, &first);
         }
         let second = ShardRepoV2 {
             first,
@@ -75,16 +76,13 @@ impl ShardRepo {
             archived: self.archived,
             object_format: self.object_format,
         };
-        stored::encode(number::SHARD_REPO, 2, &second)
+        stored::encode(Self::ROW.number, 2, &second)
     }
 
-    /// Reads the stored form of either version.
-    ///
-    /// # Errors
-    /// When it is broken, another record, or of a newer release.
-    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let number = number::SHARD_REPO;
-        let (version, body) = stored::open_record(number, 2, bytes)?;
+    /// Reads either version.
+    fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let number = Self::ROW.number;
+        let (version, body) = stored::open_record(number, Self::ROW.known(), bytes)?;
         let second = match version {
             1 => ShardRepoV2 {
                 first: stored::body(number, version, body)?,
