@@ -1,4 +1,5 @@
-//! `fetch`: clones and fetches of one repository from a node of three, beside git's http-backend with bitmaps.
+//! `fetch`: clones and fetches of one repository from a node of three, beside git's http-backend
+//! with bitmaps.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -19,16 +20,16 @@ use crate::repository::Repository;
 use crate::requests::{Curl, Request};
 use crate::usage;
 
-/// What "the last commits" are.
+/// Number of commits in a fetch of "the last commits".
 const LAST_COMMITS: usize = 50;
-/// Clones at once.
+/// Concurrent clones.
 const CROWD: usize = 50;
-/// Before CPU time is read: what runs behind an answer is part of it.
+/// Pause before CPU time is read: background work of an answer counts too.
 const SETTLE: Duration = Duration::from_millis(50);
-/// How often memory is looked at.
+/// Sampling interval of the memory.
 const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 
-/// One kind of request and what it cost.
+/// One kind of request and its cost.
 #[derive(Debug)]
 struct Row {
     name: &'static str,
@@ -59,7 +60,8 @@ impl Pair {
         Ok(self.cluster.cpu()?.iter().sum())
     }
 
-    /// Sends the requests one after the other; bytes of the last answer and CPU milliseconds of each.
+    /// Sends the requests one after the other; returns the bytes of the last answer and the CPU
+    /// milliseconds per request.
     async fn measure_henge(&self, requests: &[Request]) -> anyhow::Result<(u64, f64)> {
         let (before, started) = (self.henge_cpu()?, SystemClock.instant());
         let mut bytes = 0;
@@ -104,7 +106,8 @@ impl Pair {
         })
     }
 
-    /// Peak memory of the node in KiB, all and what no file backs, while `work` runs.
+    /// Peak memory of the node in KiB while `work` runs: total, and the part without a backing
+    /// file.
     async fn watch_memory<T>(
         &self,
         work: impl Future<Output = anyhow::Result<T>>,
@@ -267,9 +270,9 @@ fn report(rows: &[Row]) -> Section {
 
 async fn explain(section: &mut Section, pair: &Pair) -> anyhow::Result<()> {
     section.note(
-        "CPU = utime + stime of all three nodes less what they use idle, for http-backend of lighttpd and of every \
-         process it started, in the mean over several requests sent by curl; first = a request that was not made before, the very first of \
-         them apart (a single one, in clock ticks of 10 ms): what was compared for it is kept for the others; \
+        "CPU = processor time of all three nodes less what they use idle, for http-backend of lighttpd and of every \
+         process it started in clock ticks of 10 ms, in the mean over several requests sent by curl; first = a request that was not made before, the very first of \
+         them apart (a single one): what was compared for it is kept for the others; \
          again = the same request as before; http-backend's repository is one pack with bitmaps, a commit-graph and \
          packed refs, and each of its requests is answered anew",
     );

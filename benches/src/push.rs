@@ -16,25 +16,25 @@ use crate::report::{Section, figure, ratio};
 use crate::repository::Repository;
 use crate::samples::Samples;
 
-/// Commits and tags that the repositories have before anything is measured.
+/// Commits and tags of the repositories before the measurement.
 const SEED_COMMITS: usize = 100;
 const SEED_TAGS: usize = 100;
 const BRANCH: &str = "refs/heads/main";
-/// After each push, before the next process's CPU time is read: replicas apply after the answer.
+/// Pause after each push before the CPU time is read: replicas apply after the answer.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Where a push of Henge's goes.
+/// The repository of a series of pushes to Henge, with their measurements.
 #[derive(Debug)]
 struct Way {
     path: RepoPath,
     url: String,
     leader: NodeId,
-    /// The leader's place among the nodes.
+    /// The leader's index among the nodes.
     place: usize,
     wall: Samples,
     cpu_all: Duration,
     cpu_leader: Duration,
-    /// Time over which the CPU was read, for the idle share.
+    /// Duration of the CPU measurement, for the subtraction of the idle load.
     observed: Duration,
 }
 
@@ -110,14 +110,14 @@ impl Way {
     }
 }
 
-/// Which node a push goes to.
+/// The node that receives a push.
 #[derive(Debug, Clone, Copy)]
 enum Through {
     Leader,
     Another,
 }
 
-/// What http-backend took.
+/// The measurements of http-backend.
 #[derive(Debug)]
 struct Peer {
     url: String,
@@ -141,7 +141,7 @@ impl Peer {
     }
 }
 
-/// Who is pushed to.
+/// The receiver of a push.
 #[derive(Debug, Clone, Copy)]
 enum Who {
     Leader,
@@ -158,19 +158,19 @@ const ORDERS: [[Who; 3]; 6] = [
     [Who::Leader, Who::Another, Who::Peer],
 ];
 
-/// What the branch is at, as a client sees it.
+/// The branch's value in a client's listing.
 async fn remote_id(url: &str) -> anyhow::Result<String> {
     let listed = Program::git()
         .args(["ls-remote", url, BRANCH])
         .output(b"")
         .await;
-    // git's messages hold the URL, and the URL a token.
+    // git's messages contain the URL, and the URL a token.
     let listed = listed.map_err(|_| anyhow::anyhow!("ls-remote failed after the pushes"))?;
     let id = listed.split_whitespace().next();
     Ok(id.unwrap_or("no such branch").to_owned())
 }
 
-/// Brings a repository to all servers. Answers the peer's URL, and what is in it.
+/// Copies a repository to all servers. Returns the peer's URL and a description of the contents.
 async fn place(
     given: &Repository,
     backend: &HttpBackend,
@@ -184,15 +184,15 @@ async fn place(
     Ok((backend.url("push"), copy.describe().await?))
 }
 
-/// All that takes part.
+/// All participants.
 #[derive(Debug)]
 struct Race {
     commits: Commits,
     backend: HttpBackend,
     cluster: DevCluster,
-    /// The commit that all of them have before anything is measured.
+    /// The commit that all repositories have before the measurement.
     seed: usize,
-    /// What the repositories held beside that.
+    /// Description of the other contents.
     holding: String,
     leader: Way,
     another: Way,
@@ -250,8 +250,9 @@ impl Race {
         })
     }
 
-    /// Pushes commit `index` to each, in every order equally often and after a pause of chance: in a fixed
-    /// order with fixed pauses a server with a beat of its own is met at the same point of it every time.
+    /// Pushes commit `index` to each server, in every order equally often and after a random pause.
+    /// With a fixed order and fixed pauses, a server with a periodic task would always be measured
+    /// at the same point of its period.
     async fn round(&mut self, round: usize, index: usize) -> anyhow::Result<()> {
         let (cluster, commits) = (&self.cluster, &self.commits);
         for who in ORDERS[round % ORDERS.len()] {
@@ -266,8 +267,8 @@ impl Race {
         Ok(())
     }
 
-    /// Fails unless every server, and every node of Henge's, has the last commit: a push that is answered
-    /// and not there would make a fine figure.
+    /// Fails unless every server, and every node of Henge's, has the last commit: acknowledged
+    /// pushes that are lost would give a good figure.
     async fn check(&self, index: usize) -> anyhow::Result<()> {
         let expected = self.commits.id(index)?;
         for way in [&self.leader, &self.another] {
@@ -331,7 +332,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     Ok(section)
 }
 
-/// What the nodes use when nothing is asked of them, in milliseconds of CPU per second.
+/// The idle load of the nodes, in milliseconds of CPU per second.
 #[derive(Debug)]
 struct Idle {
     per_node: Vec<f64>,
@@ -399,8 +400,8 @@ fn explain(section: &mut Section, pushes: usize, holding: &str) {
          http-backend, below 1 is better than the peer",
     );
     section.note(format!(
-        "CPU = utime + stime of all three nodes, for http-backend of lighttpd and of every process it \
-         started, over the push and {} ms after it, read in clock ticks of 10 ms, so that only the mean \
+        "CPU = processor time of all three nodes, for http-backend of lighttpd and of every process it \
+         started, over the push and {} ms after it, for http-backend in clock ticks of 10 ms, so that only the mean \
          says something; `without idle` takes off what the nodes used before the first push",
         SETTLE.as_millis()
     ));

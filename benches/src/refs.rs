@@ -17,16 +17,16 @@ use crate::report::{Section, figure, ratio};
 use crate::requests::{Curl, Push, Request};
 use crate::usage;
 
-/// Refs of the two listings.
+/// Number of refs in the two listings.
 const FEW: usize = 1_000;
 const MANY: usize = 100_000;
-/// Tags made by one request of the API.
+/// Tags created by one API request.
 const BATCH: usize = 5_000;
-/// Refs in the push that is measured.
+/// Refs in the measured push.
 const PUSHED: usize = 1_000;
-/// How long the nodes are looked at without a request, after as long a pause.
+/// Duration of the idle measurement, and of the pause before it.
 const REST: Duration = Duration::from_secs(5);
-/// Before CPU time is read: replicas apply after the answer.
+/// Pause before CPU time is read: replicas apply after the answer.
 const SETTLE: Duration = Duration::from_millis(100);
 
 /// One repository on both servers.
@@ -38,7 +38,7 @@ struct Pair<'a> {
     leader: NodeId,
     ours: String,
     theirs: String,
-    /// What the idle nodes use in a second: all of them, and the leader.
+    /// CPU seconds per second that the idle nodes use: all of them, and the leader.
     idle: [f64; 2],
 }
 
@@ -77,7 +77,7 @@ impl<'a> Pair<'a> {
         })
     }
 
-    /// Notes what the nodes use without a request.
+    /// Measures the idle load of the nodes.
     async fn rest(&mut self) -> anyhow::Result<()> {
         sleep(REST).await;
         let before = self.cpu()?;
@@ -96,7 +96,7 @@ impl<'a> Pair<'a> {
         ])
     }
 
-    /// CPU milliseconds of what happens in `work`, for each of `count` things.
+    /// CPU milliseconds of `work`, per item of `count`.
     async fn measure(
         &self,
         count: usize,
@@ -119,7 +119,7 @@ impl<'a> Pair<'a> {
     }
 }
 
-/// Lists with each of the requests, over a connection each; how many bytes came back on the last one.
+/// Sends each listing request over a connection of its own; returns the bytes of the last answer.
 async fn list(url: &str, bench: &Bench, requests: &[Request]) -> anyhow::Result<u64> {
     let curl = Curl::new(url, bench.dir());
     let mut bytes = 0;
@@ -129,7 +129,7 @@ async fn list(url: &str, bench: &Bench, requests: &[Request]) -> anyhow::Result<
     Ok(bytes)
 }
 
-/// Makes `count` tags in both repositories: through the API, and by git itself.
+/// Creates `count` tags in both repositories: through the API, and with git itself.
 async fn fill(pair: &Pair<'_>, commits: &Commits, count: usize) -> anyhow::Result<()> {
     for url in [&pair.ours, &pair.theirs] {
         commits.push(url, 0, "refs/heads/base").await?;
@@ -149,14 +149,14 @@ async fn fill(pair: &Pair<'_>, commits: &Commits, count: usize) -> anyhow::Resul
         .map(|number| format!("create refs/tags/v{number} {id}\n"))
         .collect();
     let git = Program::git().arg("-C").arg(pair.backend.path(pair.name));
-    // What is measured comes later: a hundred thousand syncs would only take long.
+    // Not part of the measurement: a hundred thousand syncs would only take time.
     git.args(["-c", "core.fsync=none", "update-ref", "--stdin"])
         .output(lines.concat().as_bytes())
         .await?;
     Ok(())
 }
 
-/// Moves a branch to and fro, so often; lists after each move where it is told how.
+/// Moves a branch back and forth `times` times; sends `listing` after each move if given.
 async fn move_a_ref(
     pair: &Pair<'_>,
     commits: &Commits,
@@ -205,7 +205,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
         }
     }
     section.note(
-        "CPU = utime + stime over several requests, in clock ticks of 10 ms, less what the nodes use idle; after a \
+        "CPU = processor time over several requests, of git in clock ticks of 10 ms, less what the nodes use idle; after a \
          ref moved = a listing by the node that leads, each after a move of a branch, whose own cost is taken off; git = lighttpd with http-backend, its refs packed before the listings; \
          client: curl, over one connection, or over a new one each where it says so, and for git always; each push makes \
          1,000 branches at a commit that the server has",
@@ -265,7 +265,7 @@ async fn rows(
     ])
 }
 
-/// Pushes of new branches, the same to both.
+/// Pushes the same new branches to both servers.
 async fn push(
     bench: &Bench,
     pair: &Pair<'_>,

@@ -1,4 +1,4 @@
-//! `storm`: small pushes at a steady rate while clones run, and what compaction makes of them.
+//! `storm`: small pushes at a steady rate while clones run, and the effect of compaction.
 
 use std::time::Duration;
 
@@ -13,15 +13,15 @@ use crate::report::{Section, figure, ratio};
 use crate::samples::Samples;
 
 const BRANCH: &str = "refs/heads/main";
-/// Commits that the repository has before.
+/// Commits of the repository before the storm.
 const SEED_COMMITS: usize = 100;
-/// Pushes a second.
+/// Pushes per second.
 const RATE: u32 = 20;
-/// How long compaction may take after the last push.
+/// Deadline of the compaction after the last push.
 const QUIET_DEADLINE: Duration = Duration::from_secs(60);
-/// How long the packs may take to become one.
+/// Deadline for the packs to become one.
 const SETTLED_DEADLINE: Duration = Duration::from_secs(30);
-/// Packs that may be left.
+/// Maximum number of packs after the compaction.
 const PACKS_MAX: usize = 8;
 
 /// Runs the bench.
@@ -45,7 +45,7 @@ pub(crate) async fn run(bench: &Bench) -> anyhow::Result<Section> {
     let took = SystemClock.instant().duration_since(started);
     let left = wait_for_packs(&cluster, PACKS_MAX, QUIET_DEADLINE).await?;
     let settled = wait_for_packs(&cluster, 1, SETTLED_DEADLINE).await?;
-    // Bitmaps are part of it.
+    // The work for bitmaps is included.
     cluster.rest().await?;
     let observed = SystemClock.instant().duration_since(started);
     let cpu = sum(&cluster)?.saturating_sub(before).as_secs_f64() * 1_000.0;
@@ -98,7 +98,7 @@ async fn storm(
     Ok(wall)
 }
 
-/// Clones one after the other until one fails: with what.
+/// Clones repeatedly until one fails; returns its error.
 async fn clone_for_ever(url: &str, dir: &std::path::Path) -> anyhow::Error {
     for count in 0_u32.. {
         if let Err(error) = clone(url, &dir.join(format!("clone-{count}.git"))).await {
@@ -130,7 +130,7 @@ fn table() -> Section {
 async fn explain(section: &mut Section, cluster: &DevCluster) -> anyhow::Result<()> {
     section.note(format!(
         "one commit each by stock git, {RATE} a second as far as one client gets there, clones one after the other meanwhile; \
-         CPU = utime + stime of all nodes from the first push until they rest, clones and compaction included, less what \
+         CPU = processor time of all nodes from the first push until they rest, clones and compaction included, less what \
          they use idle; packs left: once no node holds more than {PACKS_MAX}, and once nobody pushed for some seconds; \
          clone CPU = of all nodes less \
          what they use idle, for a listing and a clone that was not asked for before, once they rest"
@@ -152,7 +152,7 @@ fn each(packs: &[usize]) -> String {
     packs.join(" ")
 }
 
-/// Packs on each node, once they are few or do not become fewer.
+/// Number of packs on each node, once at most `most` are left or the deadline has passed.
 async fn wait_for_packs(
     cluster: &DevCluster,
     most: usize,
@@ -173,14 +173,15 @@ async fn clone(url: &str, to: &std::path::Path) -> anyhow::Result<()> {
     let git = Program::git()
         .args(["clone", "-q", "--mirror", url])
         .arg(to);
-    // git's messages hold the URL, and the URL a token.
+    // git's messages contain the URL, and the URL a token.
     let cloned = git.output(b"").await;
     cloned.map_err(|_| anyhow::anyhow!("a clone failed"))?;
     std::fs::remove_dir_all(to)?;
     Ok(())
 }
 
-/// CPU milliseconds of one clone with its listing; no two requests are equal, so none is answered like the one before.
+/// CPU milliseconds of one clone with its listing. No two requests are equal, so the response cache
+/// answers none of them.
 async fn clone_cost(
     cluster: &DevCluster,
     url: &str,
@@ -188,7 +189,7 @@ async fn clone_cost(
     name: &str,
     times: usize,
 ) -> anyhow::Result<f64> {
-    // The first look may have met the end of some work.
+    // The first measurement may include the end of earlier work.
     let idle = cluster.rest().await?.min(cluster.rest().await?);
     let (before, started) = (sum(cluster)?, SystemClock.instant());
     for number in 0..times {

@@ -1,13 +1,15 @@
-//! What processes used, from `/proc`.
+//! Resources used by processes, from `/proc`.
 
 use std::fs;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use nix::time::ClockId;
+use nix::unistd::Pid;
 
-/// The numbers of `/proc/PID/stat` that stand behind the program's name, from field 3 on.
+/// The fields of `/proc/PID/stat` after the program's name, from field 3 on.
 fn stat_fields(text: &str) -> Option<Vec<&str>> {
-    // The name stands in parentheses and may hold some itself.
+    // The name is in parentheses and may contain some itself.
     let (_, rest) = text.rsplit_once(')')?;
     Some(rest.split_whitespace().collect())
 }
@@ -16,7 +18,7 @@ fn ticks(text: &str, fields: std::ops::RangeInclusive<usize>) -> Option<u64> {
     let all = stat_fields(text)?;
     let mut sum = 0_u64;
     for field in fields {
-        // proc(5) counts from 1; the first one here is field 3.
+        // proc(5) counts from 1; the first element here is field 3.
         sum += all.get(field.checked_sub(3)?)?.parse::<u64>().ok()?;
     }
     Some(sum)
@@ -32,19 +34,25 @@ fn duration(ticks: u64) -> Duration {
     Duration::from_micros(ticks.saturating_mul(1_000_000) / per_second.max(1))
 }
 
-/// User and system time of a process and its threads, in steps of a clock tick (10 ms as a rule).
+/// Processor time of a process and its threads, including ended ones, in nanoseconds: the process's
+/// CPU clock (clock_getcpuclockid(3)).
 pub(crate) fn cpu(pid: u32) -> anyhow::Result<Duration> {
-    let ticks = ticks(&stat(pid)?, 14..=15).context("/proc/PID/stat has no times")?;
-    Ok(duration(ticks))
+    let pid_number = Pid::from_raw(i32::try_from(pid)?);
+    let clock = ClockId::pid_cpu_clock_id(pid_number);
+    let now = clock.and_then(ClockId::now);
+    Ok(now
+        .with_context(|| format!("process {pid} is gone"))?
+        .into())
 }
 
-/// The same with the time of every child that ended and was waited for.
+/// User and system time of a process, of its threads, and of every child that ended and was waited
+/// for, in steps of a clock tick (usually 10 ms).
 pub(crate) fn cpu_with_children(pid: u32) -> anyhow::Result<Duration> {
     let ticks = ticks(&stat(pid)?, 14..=17).context("/proc/PID/stat has no times")?;
     Ok(duration(ticks))
 }
 
-/// Resident memory of a process in KiB: all of it, and the part that no file backs.
+/// Resident memory of a process in KiB: total, and the part without a backing file.
 pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     let text = fs::read_to_string(format!("/proc/{pid}/status"))
         .with_context(|| format!("process {pid} is gone"))?;
@@ -56,7 +64,7 @@ pub(crate) fn resident_kib(pid: u32) -> anyhow::Result<(u64, u64)> {
     Ok((all, field("RssAnon:").unwrap_or(all)))
 }
 
-/// Whether a process has files open; one that has ended has none.
+/// Whether a process has open files; an ended one has none.
 pub(crate) fn holds_files(pid: u32) -> bool {
     let open = fs::read_dir(format!("/proc/{pid}/fd"));
     open.is_ok_and(|mut open| open.next().is_some())
@@ -76,8 +84,8 @@ pub(crate) fn children(parent: u32) -> Vec<u32> {
     .collect()
 }
 
-/// Whether a process was started with this word on its command line: a process id read from a file may
-/// have gone to another program meanwhile.
+/// Whether a process was started with this word on its command line: a process id read from a file
+/// may have been reused by another program.
 pub(crate) fn was_started_with(pid: u32, word: &str) -> bool {
     let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     line.split(|byte| *byte == 0)

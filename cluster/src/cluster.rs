@@ -28,6 +28,7 @@ use crate::effects::Effects;
 use crate::formation::Formation;
 use crate::group::{Groups, Leadership};
 use crate::kv_writer::KvWriter;
+use crate::leader::{LeaderTasks, Leaderships};
 use crate::machine::{MachineDeps, StateAt, View};
 use crate::network::SNAPSHOT_SERVICE;
 use crate::renewal::InDoubt;
@@ -45,7 +46,7 @@ use crate::transport::members::{Identity, Members};
 use crate::transport::peers::Peers;
 use crate::transport::quic::Quic;
 use crate::transport::tls::Tls;
-use crate::upkeep;
+use crate::{leader, levels, upkeep};
 
 /// Where a node's part in the cluster writes what is to be known of it while it starts and runs.
 #[derive(Debug, Clone)]
@@ -91,6 +92,10 @@ pub(crate) struct Shared {
     pub(crate) clocks: Clocks,
     /// Requests that this node proposed without knowing yet what became of them.
     pub(crate) in_doubt: InDoubt,
+    /// The groups that this node leads.
+    pub(crate) leaderships: Leaderships,
+    /// How its leader tasks stand.
+    pub(crate) leader_tasks: LeaderTasks,
     counter: AtomicU64,
 }
 
@@ -178,6 +183,8 @@ impl Cluster {
                 clocks: Clocks::new(config.identity.node, Arc::clone(&clock)),
                 generations: Mutex::default(),
                 in_doubt: InDoubt::default(),
+                leaderships: Leaderships::default(),
+                leader_tasks: LeaderTasks::default(),
                 peers: Peers::new(members.clone(), starts.clone(), tls),
                 // The high half tells this run's request ids from those of earlier ones.
                 counter: AtomicU64::new(u64::from(rand::random::<u32>()) << 32),
@@ -204,6 +211,8 @@ impl Cluster {
         cluster.shared.progress.done();
         registration::spawn(&cluster);
         upkeep::start(&cluster);
+        leader::start(&cluster);
+        levels::start(&cluster);
         Ok(cluster)
     }
 

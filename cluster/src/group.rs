@@ -10,6 +10,7 @@ use henge_types::{GroupId, NodeId};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::{Instant as _, ServerState};
 use thiserror::Error;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -203,6 +204,8 @@ fn is_confirmed(
 #[derive(Debug, Clone, Default)]
 pub struct Groups {
     replicas: Arc<RwLock<BTreeMap<GroupId, Group>>>,
+    /// Replicas inserted so far.
+    inserted: Arc<watch::Sender<u64>>,
     closing: CancellationToken,
     calls: TaskTracker,
 }
@@ -270,6 +273,12 @@ impl Groups {
             .write()
             .expect("invariant: inserting does not panic")
             .insert(group.id, group);
+        self.inserted.send_modify(|inserted| *inserted += 1);
+    }
+
+    /// Changes with every replica that is inserted, also with one that takes the place of another.
+    pub(crate) fn inserted(&self) -> watch::Receiver<u64> {
+        self.inserted.subscribe()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<GroupId, Group>> {

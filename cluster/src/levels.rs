@@ -7,7 +7,7 @@
 //!
 //! The meta group's level speaks for all groups: every member holds it, so all of them had said that they know its level
 //! before it got there, and an older release does not start over it. A shard therefore rises to it without anybody being
-//! asked again, also while a node is down. A cluster whose founders all say that they know this release is at its level
+//! asked again, also while a node is down. Only the leader of the meta group asks the members by itself: the shards follow it. A cluster whose founders all say that they know this release is at its level
 //! from its first entry on.
 
 use std::collections::BTreeSet;
@@ -19,7 +19,16 @@ use thiserror::Error;
 
 use crate::clocks::ClockState;
 use crate::cluster::Cluster;
+use crate::leader::{LeaderTask, LeaderTerm, Next, Step, TaskGroups, Wakes};
+use crate::machine::View;
 use crate::proposals::ProposeError;
+
+/// Between two attempts to raise a group while a member is not known to run this release.
+const RAISE_EVERY: Duration = Duration::from_secs(2);
+/// The same while the cluster is being formed, or while the group has yet to follow the meta group.
+const RAISE_EVERY_AT_FIRST: Duration = Duration::from_millis(100);
+/// How long a group's version barrier may take.
+const RAISE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why a group stays at its level.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -73,15 +82,6 @@ impl Cluster {
         self.level(GroupId::META).is_some_and(|meta| meta >= level)
     }
 
-    /// Whether the cluster is formed and no group here is still to follow the meta group to its level.
-    pub(crate) fn levels_are_even(&self) -> bool {
-        let Some(meta) = self.level(GroupId::META) else {
-            return false;
-        };
-        let mut groups = self.local_groups().into_iter();
-        self.is_formed() && groups.all(|group| self.level(group).is_none_or(|level| level >= meta))
-    }
-
     async fn propose_level(
         &self,
         group: GroupId,
@@ -109,29 +109,62 @@ impl Cluster {
             .map(|(node, _)| *node)
     }
 
-    /// Raises the groups that this node leads to what this release knows, if all their nodes know it too.
-    pub(crate) async fn raise_levels(&self, deadline: Duration) {
-        let groups = self.local_groups().into_iter();
-        let below = |group: &GroupId| {
-            self.leadership(*group).is_some()
-                && self.level(*group).is_some_and(|now| now < VERSION_KNOWN)
-        };
-        let below: Vec<_> = groups.filter(below).collect();
+    /// Brings a group that this node leads to the level that this release knows, if all members know it too. Returns
+    /// whether it is there.
+    async fn raise_to_known(&self, group: GroupId) -> bool {
+        if self.level(group).is_some_and(|now| now >= VERSION_KNOWN) {
+            return true;
+        }
         // Until it is formed, the meta group is raised by what forms it.
-        if below.is_empty() || !self.is_formed() {
-            return;
+        if !self.is_formed() {
+            return false;
         }
         if !self.all_have_said(VERSION_KNOWN) {
-            // All members are asked once, instead of the nodes of every group.
+            // The leader of the meta group asks all members, and the shards follow.
             let members: BTreeSet<_> = self.members().all().iter().map(|node| node.node).collect();
-            if self.not_knowing(&members, VERSION_KNOWN).await.is_some() {
-                return;
+            if !group.is_meta() || self.not_knowing(&members, VERSION_KNOWN).await.is_some() {
+                return false;
             }
         }
-        for group in below {
-            if let Err(error) = self.propose_level(group, VERSION_KNOWN, deadline).await {
-                tracing::debug!(%group, %error, "the group stays at its release level for now");
-            }
+        let raised = self
+            .propose_level(group, VERSION_KNOWN, RAISE_TIMEOUT)
+            .await;
+        if let Err(error) = &raised {
+            tracing::debug!(%group, %error, "the group stays at its release level for now");
         }
+        raised.is_ok()
+    }
+
+    /// Whether the cluster is not formed, or a group has yet to follow the meta group.
+    fn is_behind_meta(&self, group: GroupId) -> bool {
+        !self.is_formed() || self.level(group) < self.level(GroupId::META)
+    }
+}
+
+/// Raises the groups that this node leads.
+pub(crate) fn start(cluster: &Cluster) {
+    let task = ReleaseLevels(cluster.clone());
+    cluster.lead(task, Wakes::default(), &cluster.shared.scope);
+}
+
+/// Raises a group to the release level that all members know.
+struct ReleaseLevels(Cluster);
+
+impl LeaderTask for ReleaseLevels {
+    const NAME: &'static str = "release levels";
+    const GROUPS: TaskGroups = TaskGroups::All;
+    type State = ();
+
+    fn begin(&self, _term: LeaderTerm, _view: &View) {}
+
+    async fn step(&self, step: Step<'_>, (): &mut ()) -> Next {
+        let group = step.term.group;
+        if self.0.raise_to_known(group).await {
+            return Next::notified();
+        }
+        Next::after(match self.0.is_behind_meta(group) {
+            true => RAISE_EVERY_AT_FIRST,
+            false => RAISE_EVERY,
+        })
     }
 }

@@ -11,6 +11,7 @@
 //! - [`conditions`]: what is wrong on this node, since when.
 //! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
 //! - `handover`: leadership that is handed over. `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
+//! - [`leader`]: work that the leader of a group does without being asked.
 //! - [`levels`]: what a release brings begins when every replica has it.
 //! - `clocks`: how far this node's clock is from the others'; `time`: the time of groups; `renewal`: ids of long pushes.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
@@ -34,6 +35,7 @@ mod formation;
 pub mod group;
 mod handover;
 mod kv_writer;
+pub mod leader;
 pub mod levels;
 mod log_store;
 pub mod logged;
@@ -79,6 +81,7 @@ pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
 pub use effects::{AppliedEntry, Effects, StartedFrom};
 pub use group::Leadership;
+pub use leader::{LeaderTask, LeaderTerm, Next, Step, TaskGroups, Wakes};
 pub use levels::LevelError;
 pub use logged::LoggedEntries;
 pub use machine::{StateAt, View};

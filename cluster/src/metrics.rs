@@ -1,11 +1,11 @@
-//! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, the kind of a condition, and the reason of a failed
+//! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, the kind of a condition, the name of a leader task, and the reason of a failed
 //! handshake.
 
 use std::time::Duration;
 
 use henge_types::GroupId;
 use henge_types::status::Role;
-use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 
 use crate::cluster::Cluster;
 use crate::snapshot_policy::{self, GroupLog};
@@ -37,6 +37,14 @@ pub fn describe() {
         "How far this node's clock is ahead of the median of the members' clocks; negative when it is behind."
     );
     describe_gauge!("henge_cluster_groups_led", "Groups that this node leads.");
+    describe_gauge!(
+        "henge_cluster_leader_tasks",
+        "Groups that a leader task runs for on this node, by task."
+    );
+    describe_histogram!(
+        "henge_cluster_leader_task_step_seconds",
+        "Time of the steps of leader tasks on this node, by task."
+    );
     describe_gauge!(
         "henge_cluster_groups_stopped",
         "Groups that have stopped on this node: look at its log."
@@ -87,6 +95,18 @@ const fn to_f64(number: u64) -> f64 {
 
 pub(crate) fn leader_changed(group: GroupId) {
     counter!("henge_cluster_leader_changes_total", "group" => group.to_string()).increment(1);
+}
+
+pub(crate) fn leader_task_began(task: &'static str) {
+    gauge!("henge_cluster_leader_tasks", "task" => task).increment(1.0);
+}
+
+pub(crate) fn leader_task_ended(task: &'static str) {
+    gauge!("henge_cluster_leader_tasks", "task" => task).decrement(1.0);
+}
+
+pub(crate) fn leader_task_stepped(task: &'static str, took: Duration) {
+    histogram!("henge_cluster_leader_task_step_seconds", "task" => task).record(took);
 }
 
 pub(crate) fn handshake_failed(reason: &'static str) {

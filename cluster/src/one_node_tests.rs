@@ -26,7 +26,7 @@ use crate::transport::members::Identity;
 use crate::transport::tls::{ALPN_GRPC, Tls, TlsFiles};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const SHARD: GroupId = GroupId::new(1);
+pub(crate) const SHARD: GroupId = GroupId::new(1);
 
 fn write_certificates(dir: &Path, cluster: ClusterId) -> TlsFiles {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -54,7 +54,7 @@ fn write_certificates(dir: &Path, cluster: ClusterId) -> TlsFiles {
     files
 }
 
-async fn start(dir: &Path, scope: &Scope) -> Cluster {
+pub(crate) async fn start(dir: &Path, scope: &Scope) -> Cluster {
     start_at(dir, scope, ([127, 0, 0, 1], 0).into()).await
 }
 
@@ -96,7 +96,7 @@ async fn start_at(dir: &Path, scope: &Scope, listen: SocketAddr) -> Cluster {
 }
 
 /// Looks again and again until `holds`.
-async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
+pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let looking = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(10)).await;

@@ -1,5 +1,5 @@
 //! What a node does for its groups by itself: snapshots by bytes of log (`snapshot_policy` says which), freeing the log,
-//! release levels, gauges, looking for what is wrong.
+//! gauges, looking for what is wrong.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -41,25 +41,15 @@ const HANDED_OVER_FOR: Duration = Duration::from_secs(60);
 /// How long one group is waited for when the log is nearly full.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Between two looks at release levels while the cluster is being formed, or groups have yet to follow the meta group.
-const RAISE_EVERY_AT_FIRST: Duration = Duration::from_millis(100);
-
-/// How long one group's version barrier may take; it is tried again.
-const RAISE_TIMEOUT: Duration = Duration::from_secs(5);
-
 /// Starts the upkeep tasks.
 pub(crate) fn start(cluster: &Cluster) {
     let scope = &cluster.shared.scope;
     let (looking, asking) = (cluster.clone(), cluster.clone());
-    let (raising, pressed) = (cluster.clone(), cluster.clone());
+    let (pressed, placed) = (cluster.clone(), cluster.clone());
     let (covering, checking) = (cluster.clone(), cluster.clone());
-    let placed = cluster.clone();
     let whole = OnPanic::EndProcess;
     scope.spawn("upkeep", whole, async move { look(&looking).await });
     scope.spawn("signs of life", whole, async move { ask(&asking).await });
-    scope.spawn("release levels", whole, async move {
-        raise(&raising).await;
-    });
     scope.spawn("snapshots by log", whole, async move {
         cover(&covering).await;
     });
@@ -142,17 +132,6 @@ async fn ask(cluster: &Cluster) {
             Err(_) => ASK_EVERY_WHILE_NOT_READY,
         };
         tokio::time::sleep(pause).await;
-    }
-}
-
-async fn raise(cluster: &Cluster) {
-    loop {
-        let pause = match cluster.levels_are_even() {
-            true => LOOK_EVERY,
-            false => RAISE_EVERY_AT_FIRST,
-        };
-        tokio::time::sleep(pause).await;
-        cluster.raise_levels(RAISE_TIMEOUT).await;
     }
 }
 

@@ -7,9 +7,10 @@ use henge_api::{
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, MirrorAddress, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
+use henge_types::tasks::NodeTasks;
 use henge_types::{
-    Mirror, MirrorChange, MirrorId, MirrorSettings, NodeId, OwnerName, PushRules, RefName,
-    RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
+    Mirror, MirrorChange, MirrorId, MirrorSettings, NodeId, OwnerName, Principal, PushRules,
+    RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
 };
 
 /// The real thing behind [`Backend`].
@@ -22,7 +23,7 @@ pub(crate) struct NodeBackend {
 impl Backend for NodeBackend {
     fn create<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: RepoPath,
         new: NewRepo,
     ) -> Answer<'a, RepoRecord> {
@@ -37,7 +38,7 @@ impl Backend for NodeBackend {
 
     fn fork<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         parent: &'a RepoPath,
         path: RepoPath,
         description: Option<String>,
@@ -55,7 +56,7 @@ impl Backend for NodeBackend {
 
     fn set_push_rules<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         rules: PushRules,
     ) -> Answer<'a, ()> {
@@ -64,7 +65,7 @@ impl Backend for NodeBackend {
 
     fn set_limits<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         limits: RepoLimits,
     ) -> Answer<'a, ()> {
@@ -81,7 +82,7 @@ impl Backend for NodeBackend {
 
     fn edit<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         edit: RepoEdit,
     ) -> Answer<'a, RepoRecord> {
@@ -102,7 +103,7 @@ impl Backend for NodeBackend {
 
     fn protect<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()> {
@@ -111,7 +112,7 @@ impl Backend for NodeBackend {
 
     fn unprotect<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()> {
@@ -127,7 +128,7 @@ impl Backend for NodeBackend {
         Box::pin(async move { self.repos.list(owner, after, limit).await })
     }
 
-    fn delete<'a>(&'a self, principal: &'a str, path: &'a RepoPath) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, principal: &'a Principal, path: &'a RepoPath) -> Answer<'a, ()> {
         Box::pin(async move { self.repos.delete(principal, path).await })
     }
 
@@ -163,7 +164,7 @@ impl Backend for NodeBackend {
 
     fn update_refs<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         updates: Vec<RefUpdate>,
         atomic: bool,
@@ -181,7 +182,7 @@ impl Backend for NodeBackend {
 
     fn compact<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats> {
@@ -190,7 +191,7 @@ impl Backend for NodeBackend {
 
     fn start_check<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         nodes: &'a [NodeId],
         repair: bool,
@@ -208,7 +209,7 @@ impl Backend for NodeBackend {
 
     fn add_mirror<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         new: NewMirror,
     ) -> Answer<'a, MirrorId> {
@@ -231,7 +232,7 @@ impl Backend for NodeBackend {
 
     fn edit_mirror<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         mirror: MirrorId,
         edit: MirrorEdit,
@@ -255,7 +256,7 @@ impl Backend for NodeBackend {
 
     fn change_mirror<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         mirror: MirrorId,
         change: MirrorChange,
@@ -285,6 +286,13 @@ impl Backend for NodeBackend {
 
     fn report(&self) -> NodeReport {
         self.cluster.report()
+    }
+
+    fn tasks(&self) -> NodeTasks {
+        NodeTasks {
+            node: self.cluster.node(),
+            leader_tasks: self.cluster.leader_tasks(),
+        }
     }
 
     fn ready(&self) -> Result<(), String> {

@@ -1,47 +1,57 @@
 //! Who may do what: one rule, until accounts exist.
 
 use henge_git::http::ServiceError;
-use henge_types::{ErrorCode, RepoPath};
+use henge_types::{ErrorCode, Principal, RepoPath};
 
 use crate::error::{failed, log_in_first};
 
-/// The one user there is.
-const ADMIN: &str = "admin";
-
-/// The principal's name, if it may work with repositories: `admin` may everything, nobody else anything.
+/// The principal, if it may work with repositories: only the administrator may.
 ///
 /// # Errors
-/// `Unauthenticated` without a name, `Forbidden` for another one.
-pub(crate) fn allow(principal: Option<&str>) -> Result<&str, ServiceError> {
+/// `Unauthenticated` for an anonymous one, `Forbidden` for another one.
+pub(crate) fn allow(principal: &Principal) -> Result<&Principal, ServiceError> {
     match principal {
-        Some(ADMIN) => Ok(ADMIN),
-        Some(other) => Err(failed(
-            ErrorCode::Forbidden,
-            format!("user {other} may not do this: only {ADMIN} may"),
-        )),
-        None => Err(log_in_first()),
+        Principal::User(name) if name.is_admin() => Ok(principal),
+        Principal::Anonymous => Err(log_in_first()),
+        Principal::User(_) | Principal::Token(_) | Principal::Mirror(_) | Principal::System => {
+            Err(failed(
+                ErrorCode::Forbidden,
+                format!("user {principal} may not do this: only admin may"),
+            ))
+        }
     }
 }
 
 /// Whether a push of this principal to a missing repository creates it.
-pub(crate) fn creates(principal: &str, path: &RepoPath) -> bool {
-    path.owner.as_str().eq_ignore_ascii_case(principal)
+pub(crate) fn creates(principal: &Principal, path: &RepoPath) -> bool {
+    let owner = path.owner.as_str();
+    let user = principal.user();
+    user.is_some_and(|user| owner.eq_ignore_ascii_case(user.as_str()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn principal(text: &str) -> Principal {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn only_the_admin_may() {
-        assert!(allow(Some("admin")).is_ok());
-        assert_eq!(allow(Some("eve")).unwrap_err().code, ErrorCode::Forbidden);
-        assert_eq!(allow(None).unwrap_err().code, ErrorCode::Unauthenticated);
+        assert!(allow(&Principal::admin()).is_ok());
+        for other in ["eve", "henge", "monitoring"] {
+            let refused = allow(&principal(other)).unwrap_err();
+            assert_eq!(refused.code, ErrorCode::Forbidden, "{other}");
+        }
+        let refused = allow(&Principal::Anonymous).unwrap_err();
+        assert_eq!(refused.code, ErrorCode::Unauthenticated);
     }
 
     #[test]
     fn a_push_creates_below_its_own_name_only() {
-        assert!(creates("admin", &"Admin/x".parse().unwrap()));
-        assert!(!creates("admin", &"other/x".parse().unwrap()));
+        assert!(creates(&principal("admin"), &"Admin/x".parse().unwrap()));
+        assert!(!creates(&principal("admin"), &"other/x".parse().unwrap()));
+        assert!(!creates(&Principal::System, &"henge/x".parse().unwrap()));
     }
 }

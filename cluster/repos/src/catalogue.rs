@@ -7,8 +7,8 @@ use henge_git::http::ServiceError;
 use henge_state::MetaView;
 use henge_types::{
     Command, CreateRepo, ErrorCode, ForkRepo, GroupId, MetaCommand, ObjectFormat, OwnerName,
-    RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState, RequestBinding, ShardCommand,
-    limits,
+    Principal, RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState, RequestBinding,
+    ShardCommand, limits,
 };
 use sha2::{Digest, Sha256};
 
@@ -218,7 +218,7 @@ impl Catalogue {
     /// is then finished or undone by the meta group's leader.
     pub(crate) async fn create(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: RepoPath,
         options: CreateOptions,
     ) -> Result<RepoRecord, ServiceError> {
@@ -248,7 +248,7 @@ impl Catalogue {
     /// As [`Catalogue::create`]; `NotFound` when there is no such parent.
     pub(crate) async fn fork(
         &self,
-        principal: &str,
+        principal: &Principal,
         parent: &RepoPath,
         path: RepoPath,
         description: Option<String>,
@@ -270,7 +270,7 @@ impl Catalogue {
 
     async fn reserve(
         &self,
-        principal: &str,
+        principal: &Principal,
         create: CreateRepo,
     ) -> Result<RepoRecord, ServiceError> {
         let (repo, path) = (create.repo, create.path.clone());
@@ -294,7 +294,7 @@ impl Catalogue {
     /// What is left to do for a reserved repository. May be called again and by several at once.
     pub(crate) async fn finish_create(
         &self,
-        principal: &str,
+        principal: &Principal,
         record: RepoRecord,
     ) -> Result<RepoRecord, ServiceError> {
         let repo = record.repo;
@@ -341,7 +341,7 @@ impl Catalogue {
     /// meta group's leader goes on.
     pub(crate) async fn delete(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
     ) -> Result<(), ServiceError> {
         self.barrier().await?;
@@ -376,7 +376,7 @@ impl Catalogue {
     /// What is left to do for a repository with a tombstone. May be called again.
     pub(crate) async fn finish_delete(
         &self,
-        principal: &str,
+        principal: &Principal,
         record: &RepoRecord,
     ) -> Result<(), ServiceError> {
         let repo = record.repo;
@@ -397,7 +397,7 @@ impl Catalogue {
     pub(crate) async fn meta(
         &self,
         command: MetaCommand,
-        principal: &str,
+        principal: &Principal,
         repo: RepoId,
     ) -> Result<Reply, ServiceError> {
         self.call(GroupId::META, Command::Meta(command), principal, repo)
@@ -408,7 +408,7 @@ impl Catalogue {
         &self,
         group: GroupId,
         command: Command,
-        principal: &str,
+        principal: &Principal,
         repo: RepoId,
     ) -> Result<Reply, ServiceError> {
         let applied = self.call_applied(group, command, principal, repo).await?;
@@ -419,7 +419,7 @@ impl Catalogue {
         &self,
         group: GroupId,
         command: Command,
-        principal: &str,
+        principal: &Principal,
         repo: RepoId,
     ) -> Result<Applied, ServiceError> {
         let request = self.binding(group, &command, principal, repo);
@@ -442,12 +442,12 @@ impl Catalogue {
         &self,
         group: GroupId,
         command: &Command,
-        principal: &str,
+        principal: &Principal,
         repo: RepoId,
     ) -> RequestBinding {
         RequestBinding {
             id: self.cluster.next_request_id(group),
-            principal: principal.to_owned(),
+            principal: principal.to_string(),
             repo: Some(repo),
             digest: Sha256::digest(command.encode()).into(),
         }

@@ -11,7 +11,7 @@ use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::command::VERSION_REPOS;
 use henge_types::{
-    Command, NonceSeed, PushCertificateRecord, RefName, RepoPath, ShardCommand, limits,
+    Command, NonceSeed, Principal, PushCertificateRecord, RefName, RepoPath, ShardCommand, limits,
 };
 use tokio::io::AsyncReadExt;
 
@@ -22,8 +22,6 @@ use crate::repos::{Inner, Repos};
 
 /// How long an advertisement waits for the shard's seed; without it pushes are not asked to be signed.
 const SEED_WAIT: Duration = Duration::from_secs(2);
-/// Who asks for a seed, as the shard records it.
-const PRINCIPAL: &str = "henge";
 
 /// Push certificates of a repository at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -119,7 +117,9 @@ impl Inner {
         }
         let command = ShardCommand::SetNonceSeed(NonceSeed::from_bytes(bytes));
         let command = Command::Shard(command);
-        let request = self.catalogue.binding(group, &command, PRINCIPAL, repo);
+        let request = self
+            .catalogue
+            .binding(group, &command, &Principal::System, repo);
         let given = async {
             let called = self.cluster.call(group, command, request, SEED_WAIT).await;
             called.map_err(|error| error.to_string())?;

@@ -41,8 +41,8 @@ pub struct PackEffects {
     log: OnceLock<LoggedEntries>,
     /// The last entry of each group whose effects were begun.
     reached: Mutex<BTreeMap<GroupId, LogIndex>>,
-    /// Networks that got a pack, and when: for whoever looks after them.
-    grown: Mutex<BTreeMap<(GroupId, NetworkId), Instant>>,
+    /// Networks that got a pack, and when, of the groups for which that is watched.
+    grown: Mutex<BTreeMap<GroupId, BTreeMap<NetworkId, Instant>>>,
     /// Networks that lost a repository, and the entry by which they lost the last one.
     bereaved: Mutex<BTreeMap<(GroupId, NetworkId), LogIndex>>,
     /// Told when something is to be removed.
@@ -136,12 +136,26 @@ impl PackEffects {
             .or_insert(index);
     }
 
-    /// The networks that got a pack since they were last asked for here, and when.
-    pub(crate) fn take_grown(&self) -> BTreeMap<(GroupId, NetworkId), Instant> {
-        std::mem::take(&mut *self.lock_grown())
+    /// From now on networks of the group that get a pack are noted.
+    pub(crate) fn watch_grown(&self, group: GroupId) {
+        self.lock_grown().insert(group, BTreeMap::new());
     }
 
-    fn lock_grown(&self) -> MutexGuard<'_, BTreeMap<(GroupId, NetworkId), Instant>> {
+    /// They are noted no longer.
+    pub(crate) fn forget_grown(&self, group: GroupId) {
+        self.lock_grown().remove(&group);
+    }
+
+    /// The networks of a watched group that got a pack since this was last called, and when.
+    pub(crate) fn take_grown(&self, group: GroupId) -> BTreeMap<NetworkId, Instant> {
+        let mut grown = self.lock_grown();
+        grown
+            .get_mut(&group)
+            .map(std::mem::take)
+            .unwrap_or_default()
+    }
+
+    fn lock_grown(&self) -> MutexGuard<'_, BTreeMap<GroupId, BTreeMap<NetworkId, Instant>>> {
         self.grown.lock().expect("invariant: noting does not panic")
     }
 
@@ -192,7 +206,9 @@ impl PackEffects {
         };
         self.retiring.named(&network, &pack.pack);
         let now = self.clock.instant();
-        self.lock_grown().insert((group, network), now);
+        if let Some(grown) = self.lock_grown().get_mut(&group) {
+            grown.insert(network, now);
+        }
         if self.replaying.named(missing, index) {
             return;
         }

@@ -10,7 +10,8 @@ use henge_git::http::ByteRange;
 use henge_types::status::{CompactionDepth, ReplicaCheck, RepoStats};
 use henge_types::{
     ErrorCode, Generation, GroupId, Incarnation, Mirror, NetworkId, NodeId, ObjectId, PackId,
-    PushCertificateRecord, PushRules, RefName, RefProtections, RepoId, RepoLimits, RequestId,
+    Principal, PushCertificateRecord, PushRules, RefName, RefProtections, RepoId, RepoLimits,
+    RequestId,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -48,7 +49,7 @@ pub(crate) struct PushRequest {
     /// The same for every attempt.
     pub request: RequestId,
     /// Who pushes.
-    pub principal: String,
+    pub principal: Principal,
     /// SHA-256 of the push's commands and of its pack's trailer.
     pub digest: [u8; 32],
     /// Bytes that follow.
@@ -496,7 +497,7 @@ mod tests {
                 incarnation: Incarnation::from_bytes([2; 16]),
                 counter: 9,
             },
-            principal: "admin".to_owned(),
+            principal: Principal::admin(),
             digest: [3; 32],
             bytes: 77,
         }

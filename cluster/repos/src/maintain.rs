@@ -3,7 +3,7 @@
 //! It writes one pack in the place of several, makes it durable as a large push does, and proposes the exchange
 //! ([`henge_types::ReplacePacks`]): every replica has the same packs, and only the leader spends time on making them.
 //!
-//! - [`watch`]: which networks to look at, and when one is due.
+//! - [`due`]: which networks to look at, and when one is due.
 //! - [`compact`]: one compaction; [`prune`]: one that drops what no ref reaches.
 //! - [`schedule`]: when the latter is done by itself.
 //! - [`ask`]: `gc` and `stats`, from any node.
@@ -11,16 +11,16 @@
 //!   `last_check`: what one found, kept over restarts. `findings`: what fails, for the status.
 
 use std::collections::BTreeMap;
-use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use henge_runtime::tasks::OnPanic;
+use henge_cluster::{LeaderTask, LeaderTerm, Next, Step, TaskGroups, View, Wakes};
+use henge_runtime::PriorityPermits;
 use henge_state::ShardView;
 use henge_types::status::{CompactionDepth as Depth, LastCompaction};
 use henge_types::{GroupId, NetworkId};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::metrics;
 use crate::repos::{Inner, Repos};
@@ -30,16 +30,16 @@ pub(crate) mod check;
 pub(crate) mod check_ask;
 mod check_finding;
 pub(crate) mod compact;
+mod due;
 mod findings;
 mod last_check;
 pub(crate) mod prune;
 pub(crate) mod schedule;
-mod watch;
 
-use compact::CompactError;
-use watch::{Due, Packs, Watch};
+use compact::{CompactError, Compacted, Led};
+use due::{Due, Packs, Urgency, Watch};
 
-/// How often a leader looks for networks that are due.
+/// Between two looks for networks that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Networks whose last compaction is remembered.
 const REMEMBERED_MAX: usize = 1024;
@@ -47,10 +47,16 @@ const REMEMBERED_MAX: usize = 1024;
 const ASKED_MAX: usize = 1024;
 
 /// What this node's compaction is asked for and does.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Maintenance {
     asked: Mutex<BTreeMap<NetworkId, (GroupId, Depth)>>,
-    told: Notify,
+    /// Requests so far.
+    requests: watch::Sender<u64>,
+    wakes: Wakes,
+    /// One compaction at a time on a node, the most urgent one first.
+    turn: PriorityPermits<Urgency>,
+    /// The most packs of a network of each group that is led here.
+    packs_max: Mutex<BTreeMap<GroupId, usize>>,
     running: Mutex<Option<NetworkId>>,
     last: Mutex<BTreeMap<NetworkId, LastCompaction>>,
     /// Networks of groups led here whose last compactions failed, and how many in a row: at most as many as there are.
@@ -59,6 +65,23 @@ pub(crate) struct Maintenance {
     runs: AtomicU64,
     /// How long nobody must have pushed before all packs become one.
     settle: OnceLock<Duration>,
+}
+
+impl Default for Maintenance {
+    fn default() -> Self {
+        Self {
+            asked: Mutex::default(),
+            requests: watch::Sender::default(),
+            wakes: Wakes::default(),
+            turn: PriorityPermits::new(1),
+            packs_max: Mutex::default(),
+            running: Mutex::default(),
+            last: Mutex::default(),
+            failing: Mutex::default(),
+            runs: AtomicU64::default(),
+            settle: OnceLock::default(),
+        }
+    }
 }
 
 impl Maintenance {
@@ -71,7 +94,8 @@ impl Maintenance {
         let (_, known) = asked.entry(network).or_insert((group, depth));
         *known = depth.max(*known);
         drop(asked);
-        self.told.notify_one();
+        self.requests.send_modify(|requests| *requests += 1);
+        self.wakes.wake(group);
         true
     }
 
@@ -81,6 +105,16 @@ impl Maintenance {
 
     fn is_running(&self, network: &NetworkId) -> bool {
         *lock(&self.running) == Some(*network)
+    }
+
+    /// The most packs of a network of the group; none when it is not led here any more.
+    fn note_packs_max(&self, group: GroupId, packs: Option<usize>) {
+        let mut known = lock(&self.packs_max);
+        match packs {
+            Some(packs) => known.insert(group, packs),
+            None => known.remove(&group),
+        };
+        metrics::packs_max(known.values().copied().max().unwrap_or(0));
     }
 
     fn last(&self, network: &NetworkId) -> Option<LastCompaction> {
@@ -99,21 +133,132 @@ impl Maintenance {
     }
 }
 
+/// A compaction that runs. One that is dropped before its end is remembered as a failed one.
+struct Running<'a> {
+    inner: &'a Inner,
+    network: NetworkId,
+    started: Instant,
+    is_over: bool,
+}
+
+impl<'a> Running<'a> {
+    fn begin(inner: &'a Inner, network: NetworkId) -> Self {
+        *lock(&inner.maintenance.running) = Some(network);
+        lock(&inner.maintenance.asked).remove(&network);
+        Self {
+            inner,
+            network,
+            started: inner.clock.instant(),
+            is_over: false,
+        }
+    }
+
+    /// How it ended, in words where it failed. A client that sees the end sees the outcome.
+    fn end(&mut self, outcome: Result<Compacted, String>) -> Duration {
+        self.is_over = true;
+        let maintenance = &self.inner.maintenance;
+        let took = self.inner.clock.instant().duration_since(self.started);
+        let (done, failed) = match outcome {
+            Ok(done) => (done, None),
+            Err(why) => (Compacted::default(), Some(why)),
+        };
+        let last = LastCompaction {
+            at_ms: self.inner.clock.unix_ms(),
+            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            replaced: done.replaced,
+            bytes: done.bytes,
+            failed,
+            dropped: done.dropped,
+            run: maintenance.runs.fetch_add(1, Ordering::Relaxed) + 1,
+        };
+        maintenance.remember(self.network, last);
+        *lock(&maintenance.running) = None;
+        took
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            self.end(Err(CompactError::NotLeader.to_string()));
+        }
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex
         .lock()
         .expect("invariant: nothing panics while a list is held")
 }
 
-/// Starts the loop.
+/// Compacts from now on in the shards that this node leads, and checks what it is asked to.
 pub(crate) fn start(inner: &Arc<Inner>) {
-    let maintaining = Arc::clone(inner);
-    inner
-        .scope
-        .spawn("compaction", OnPanic::EndProcess, async move {
-            maintaining.maintain().await;
-        });
+    let wakes = inner.maintenance.wakes.clone();
+    let task = Compaction(Arc::clone(inner));
+    inner.cluster.lead(task, wakes, &inner.scope);
     check::start(inner);
+}
+
+/// Keeps the packs of the networks of a shard few.
+struct Compaction(Arc<Inner>);
+
+impl LeaderTask for Compaction {
+    const NAME: &'static str = "compaction";
+    const GROUPS: TaskGroups = TaskGroups::Shards;
+    type State = Watch;
+
+    fn begin(&self, term: LeaderTerm, view: &View) -> Watch {
+        let inner = &self.0;
+        inner.effects.watch_grown(term.group);
+        let mut watch = Watch::default();
+        watch.grew_all(networks(view), inner.clock.instant());
+        watch
+    }
+
+    async fn step(&self, step: Step<'_>, watch: &mut Watch) -> Next {
+        let (inner, Step { term, view, .. }) = (&self.0, step);
+        let maintenance = &inner.maintenance;
+        let mut requests = maintenance.requests.subscribe();
+        while let Some(due) = inner.look(term, view, watch) {
+            let turn = step.queued(async {
+                tokio::select! {
+                    biased;
+                    turn = maintenance.turn.acquire(due.urgency) => Some(turn),
+                    // The shard may have become more urgent: by a request, or by more packs.
+                    _ = requests.changed() => None,
+                    () = tokio::time::sleep(LOOK_EVERY) => None,
+                }
+            });
+            let Some(turn) = turn.await else { continue };
+            // Another shard may have had its turn for long.
+            if let Some(due) = inner.look(term, view, watch) {
+                inner.run(term, watch, due).await;
+            }
+            drop(turn);
+        }
+        let next = Next::applied(LOOK_EVERY);
+        match watch.is_empty() {
+            true => next,
+            false => next.or_after(LOOK_EVERY),
+        }
+    }
+
+    fn ended(&self, term: LeaderTerm) {
+        let inner = &self.0;
+        let maintenance = &inner.maintenance;
+        inner.effects.forget_grown(term.group);
+        // A later term of this node may have begun: what was requested in it stays.
+        if inner.cluster.leadership(term.group).is_none() {
+            lock(&maintenance.asked).retain(|_, (group, _)| *group != term.group);
+        }
+        maintenance.note_packs_max(term.group, None);
+        inner.forget_failures(term.group);
+    }
+}
+
+/// All networks of a shard.
+fn networks(view: &View) -> Vec<NetworkId> {
+    view.with(|state, _| ShardView::new(state).networks())
 }
 
 impl Repos {
@@ -121,108 +266,54 @@ impl Repos {
     /// lies there. Larger networks wait longer, by four seconds for every MiB; those above 1 GiB stay as they are.
     /// Counts once.
     pub fn settle_networks(&self, after: Duration) {
-        // Whoever calls it twice says the same again.
-        let _known = self.inner.maintenance.settle.set(after);
+        let maintenance = &self.inner.maintenance;
+        // A second call says the same again.
+        if maintenance.settle.set(after).is_ok() {
+            maintenance.wakes.wake_all();
+        }
     }
 }
 
 impl Inner {
-    /// One compaction after the other: a node never works on two.
-    async fn maintain(self: Arc<Self>) {
-        let mut watch = Watch::default();
-        loop {
-            let told = self.maintenance.told.notified();
-            drop(tokio::time::timeout(LOOK_EVERY, told).await);
-            self.forget_failures_elsewhere();
-            while let Some(due) = self.look(&mut watch) {
-                self.forgetting_while(self.run(&mut watch, due)).await;
-            }
-        }
-    }
-
-    /// Works, and drops findings of groups that another node leads by now: a compaction may take minutes.
-    async fn forgetting_while(&self, work: impl Future<Output = ()>) {
-        let mut work = pin!(work);
-        loop {
-            tokio::select! {
-                biased;
-                () = work.as_mut() => return,
-                () = tokio::time::sleep(LOOK_EVERY) => self.forget_failures_elsewhere(),
-            }
-        }
-    }
-
-    /// The network that needs it most, if any is due.
-    fn look(&self, watch: &mut Watch) -> Option<Due> {
+    /// The network of the shard that needs it most, if any is due.
+    fn look(&self, term: LeaderTerm, view: &View, watch: &mut Watch) -> Option<Due> {
+        let group = term.group;
         let now = self.clock.instant();
-        watch.settle = self.maintenance.settle.get().copied();
-        let grown = self.effects.take_grown();
-        let groups = self.cluster.local_groups().into_iter();
-        let led = groups
-            .filter(|group| !group.is_meta())
-            .filter_map(|group| Some((group, self.cluster.leadership(group)?.term)))
-            .collect();
-        for group in watch.lead(led) {
-            let view = self.cluster.view(group);
-            let networks = view.map(|view| view.with(|state, _| ShardView::new(state).networks()));
-            for network in networks.unwrap_or_default() {
-                watch.grew(group, network, now);
+        let settle = self.maintenance.settle.get().copied();
+        if watch.settle != settle {
+            watch.settle = settle;
+            watch.grew_all(networks(view), now);
+        }
+        for (network, at) in self.effects.take_grown(group) {
+            watch.grew(network, at);
+        }
+        for (network, (of, depth)) in lock(&self.maintenance.asked).iter() {
+            if *of == group {
+                watch.asked(*network, *depth, now);
             }
         }
-        for ((group, network), at) in grown {
-            watch.grew(group, network, at);
-        }
-        let mut asked = lock(&self.maintenance.asked);
-        asked.retain(|network, (group, depth)| watch.asked(*group, *network, *depth, now));
-        drop(asked);
-        let (due, packs_max) = watch.due(now, |group, network| {
-            let view = self.cluster.view(group)?;
-            Some(view.with(|state, _| {
+        let (due, packs_max) = watch.due(now, |network| {
+            view.with(|state, _| {
                 let packs = ShardView::new(state).packs(network);
                 packs.fold(Packs::default(), |sum, pack| Packs {
                     count: sum.count + 1,
                     bytes: sum.bytes.saturating_add(pack.pack_bytes),
                 })
-            }))
+            })
         });
-        metrics::packs_max(packs_max);
+        self.maintenance.note_packs_max(group, Some(packs_max));
         due
     }
 
-    async fn run(self: &Arc<Self>, watch: &mut Watch, due: Due) {
-        let Due {
-            group,
-            network,
-            depth,
-        } = due;
-        let started = self.clock.instant();
-        *lock(&self.maintenance.running) = Some(network);
-        lock(&self.maintenance.asked).remove(&network);
-        let outcome = Box::pin(self.compact(group, network, depth)).await;
-        let now = self.clock.instant();
-        let took = now.duration_since(started);
-        match &outcome {
-            Ok(Some(done)) => {
-                if let Some(dropped) = done.dropped {
-                    tracing::info!(%group, %network, dropped, "objects that no ref reaches were dropped");
-                    metrics::dropped(dropped);
-                }
-                tracing::info!(%group, %network, replaced = done.replaced, bytes = done.bytes, "packs compacted");
-                metrics::compacted(done.bytes, took.as_secs_f64());
-            }
-            Ok(None) => {}
-            Err(error) if error.is_defect() => {
-                tracing::error!(%group, %network, %error, "compaction failed: the packs stay as they are");
-                metrics::compaction_failed();
-                self.suspect_store(group, network, error.to_string()).await;
-            }
-            Err(CompactError::NotLeader) => {
-                tracing::info!(%group, %network, "compaction ended: another node leads the shard");
-            }
-            Err(error) => {
-                tracing::warn!(%group, %network, %error, "compaction failed: it is tried again later");
-                metrics::compaction_failed();
-            }
+    async fn run(self: &Arc<Self>, term: LeaderTerm, watch: &mut Watch, due: Due) {
+        let Due { network, depth, .. } = due;
+        let group = term.group;
+        let mut running = Running::begin(self, network);
+        let outcome = Box::pin(self.compact(Led::of(term, network), depth)).await;
+        if let Err(error) = &outcome
+            && error.is_defect()
+        {
+            self.suspect_store(group, network, error.to_string()).await;
         }
         match &outcome {
             // What fails elsewhere is another node's finding.
@@ -231,22 +322,44 @@ impl Inner {
                 self.compaction_failed(group, network, error.is_defect(), &error.to_string());
             }
         }
-        watch.ended(due, now, outcome.as_ref().map(Option::is_some));
-        let (done, failed) = match outcome {
-            Ok(done) => (done.unwrap_or_default(), None),
-            Err(error) => (compact::Compacted::default(), Some(error.to_string())),
-        };
-        let last = LastCompaction {
-            at_ms: self.clock.unix_ms(),
-            took_ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            replaced: done.replaced,
-            bytes: done.bytes,
-            failed,
-            dropped: done.dropped,
-            run: self.maintenance.runs.fetch_add(1, Ordering::Relaxed) + 1,
-        };
-        self.maintenance.remember(network, last);
-        // After that: who sees that it is over sees what came of it.
-        *lock(&self.maintenance.running) = None;
+        watch.ended(
+            due,
+            self.clock.instant(),
+            outcome.as_ref().map(Option::is_some),
+        );
+        let done = outcome.as_ref().map(|done| done.unwrap_or_default());
+        let took = running.end(done.map_err(ToString::to_string));
+        tell(group, network, &outcome, took);
+    }
+}
+
+/// The log lines and counters of a compaction that came to its end.
+fn tell(
+    group: GroupId,
+    network: NetworkId,
+    outcome: &Result<Option<Compacted>, CompactError>,
+    took: Duration,
+) {
+    match outcome {
+        Ok(Some(done)) => {
+            if let Some(dropped) = done.dropped {
+                tracing::info!(%group, %network, dropped, "objects that no ref reaches were dropped");
+                metrics::dropped(dropped);
+            }
+            tracing::info!(%group, %network, replaced = done.replaced, bytes = done.bytes, "packs compacted");
+            metrics::compacted(done.bytes, took.as_secs_f64());
+        }
+        Ok(None) => {}
+        Err(CompactError::NotLeader) => {
+            tracing::info!(%group, %network, "compaction ended: another node leads the shard");
+        }
+        Err(error) if error.is_defect() => {
+            tracing::error!(%group, %network, %error, "compaction failed: the packs stay as they are");
+            metrics::compaction_failed();
+        }
+        Err(error) => {
+            tracing::warn!(%group, %network, %error, "compaction failed: it is tried again later");
+            metrics::compaction_failed();
+        }
     }
 }

@@ -12,8 +12,8 @@ use henge_git::http::ServiceError;
 use henge_git::{Deadline, ReachError, RefStore, Stop, keeps_history};
 use henge_state::ShardView;
 use henge_types::{
-    Command, ErrorCode, LogIndex, ObjectId, PreviousValue, RefName, RefPattern, RefRefusal,
-    RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand, limits,
+    Command, ErrorCode, LogIndex, ObjectId, PreviousValue, Principal, RefName, RefPattern,
+    RefRefusal, RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand, limits,
 };
 
 use crate::catalogue::{Freshness, Reader};
@@ -105,7 +105,7 @@ impl Inner {
     /// Protects refs, or not any more. Linearizable: no push that comes later does what the pattern forbids.
     pub(crate) async fn change_protection(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         pattern: &RefPattern,
         change: Change,

@@ -1,141 +1,115 @@
-//! The meta leader's loop: finishes or undoes what somebody began and left: creations,
-//! deletions, settings that a shard was not told.
+//! The leader of the meta group finishes or undoes what was begun and left: creations, deletions, settings that a shard
+//! does not know yet.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use henge_cluster::Cluster;
+use henge_cluster::{Cluster, LeaderTask, LeaderTerm, Next, Step, TaskGroups, View, Wakes};
 use henge_git::http::ServiceError;
-use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Clock, Scope};
-use henge_state::MetaView;
-use henge_types::{GroupId, LogIndex, RepoId, RepoRecord, RepoState, UntoldRecord};
+use henge_state::{Action, MetaView, pending_actions};
+use henge_types::Principal;
 
 use crate::catalogue::Catalogue;
 
-/// How often a leader looks.
+/// Between two looks, and between two attempts at one action.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long a record must have been unfinished: whoever began it usually finishes it.
+/// How long an action must have been pending: the request that began it usually finishes it.
 const GRACE: Duration = Duration::from_secs(4);
-/// In whose name the loop works.
-const PRINCIPAL: &str = "henge";
+/// In whose name the actions are carried out.
+const PRINCIPAL: Principal = Principal::System;
 
-/// Looks at unfinished repositories while this node leads the meta group.
+/// Carries out pending actions of the catalogue.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
-    cluster: Cluster,
     catalogue: Catalogue,
     clock: Arc<dyn Clock>,
-    /// When each unfinished record was first seen, in its state then.
-    seen: BTreeMap<RepoId, (RepoState, Instant)>,
-    /// When each mark of a shard that has to be told was first seen, with its revision then.
-    untold: BTreeMap<RepoId, (LogIndex, Instant)>,
 }
 
 impl Reconciler {
-    /// Starts the loop.
+    /// Runs from now on where this node leads the meta group.
     pub(crate) fn start(
-        cluster: Cluster,
+        cluster: &Cluster,
         catalogue: Catalogue,
         clock: Arc<dyn Clock>,
         scope: &Scope,
     ) {
-        let mut reconciler = Self {
-            cluster,
-            catalogue,
-            clock,
-            seen: BTreeMap::new(),
-            untold: BTreeMap::new(),
-        };
-        scope.spawn("catalogue reconciler", OnPanic::EndProcess, async move {
-            loop {
-                tokio::time::sleep(PERIOD).await;
-                reconciler.look().await;
-            }
-        });
+        let reconciler = Self { catalogue, clock };
+        cluster.lead(reconciler, Wakes::default(), scope);
     }
 
-    async fn look(&mut self) {
-        if self.cluster.leadership(GroupId::META).is_none() {
-            self.seen.clear();
-            self.untold.clear();
-            return;
-        }
-        let Some(view) = self.cluster.view(GroupId::META) else {
-            return;
+    /// Nothing is lost when this fails: the action stays pending.
+    async fn carry_out(&self, view: &View, action: Action) {
+        let (repo, what) = match action {
+            Action::TellShard { repo, .. } => (repo, "settings of a repository for its shard"),
+            Action::FinishCreate { repo } => (repo, "creation of a repository"),
+            Action::FinishDelete { repo } => (repo, "deletion of a repository"),
         };
-        let (unfinished, untold) = view.with(|state, _| {
+        match self.finish(view, action).await {
+            Ok(()) => tracing::info!(%repo, what, "pending work of the catalogue was finished"),
+            Err(error) => {
+                tracing::warn!(%repo, what, %error, "work of the catalogue stays pending")
+            }
+        }
+    }
+
+    async fn finish(&self, view: &View, action: Action) -> Result<(), ServiceError> {
+        let (Action::TellShard { repo, .. }
+        | Action::FinishCreate { repo }
+        | Action::FinishDelete { repo }) = action;
+        let (record, mark) = view.with(|state, _| {
             let meta = MetaView::new(state);
-            let unfinished: Vec<_> = meta.unfinished().collect();
-            (unfinished, meta.untold().collect::<Vec<_>>())
+            (meta.repo(&repo), meta.untold_of(&repo))
         });
-        // First: a repository that took another one's name serves only when that one's shard knows.
-        for (record, mark) in self.untold_for_long(untold) {
-            let repo = record.repo;
-            match self.catalogue.tell_shard(PRINCIPAL, &record, mark).await {
-                Ok(()) => tracing::info!(%repo, "a shard was told the settings of a repository"),
-                Err(error) => tracing::warn!(%repo, %error, "a shard is still to be told"),
+        // A record is never forgotten.
+        let Some(record) = record else { return Ok(()) };
+        match action {
+            Action::TellShard { .. } => match mark {
+                Some(mark) => self.catalogue.tell_shard(&PRINCIPAL, &record, mark).await,
+                None => Ok(()),
+            },
+            Action::FinishCreate { .. } => {
+                let made = self.catalogue.finish_create(&PRINCIPAL, record).await;
+                made.map(|_| ())
             }
-        }
-        for record in self.due(unfinished) {
-            let (repo, state) = (record.repo, record.state);
-            // Nothing is lost when this fails: the record stays unfinished and is seen again.
-            match self.finish(record).await {
-                Ok(()) => tracing::info!(%repo, ?state, "unfinished repository brought to its end"),
-                Err(error) => {
-                    tracing::warn!(%repo, ?state, %error, "unfinished repository stays so");
-                }
-            }
+            Action::FinishDelete { .. } => self.catalogue.finish_delete(&PRINCIPAL, &record).await,
         }
     }
+}
 
-    fn untold_for_long(
-        &mut self,
-        untold: Vec<(RepoRecord, UntoldRecord)>,
-    ) -> Vec<(RepoRecord, UntoldRecord)> {
+impl LeaderTask for Reconciler {
+    const NAME: &'static str = "catalogue reconciler";
+    const GROUPS: TaskGroups = TaskGroups::Meta;
+    /// When each pending action was first seen.
+    type State = BTreeMap<Action, Instant>;
+
+    fn begin(&self, _term: LeaderTerm, _view: &View) -> Self::State {
+        BTreeMap::new()
+    }
+
+    async fn step(&self, step: Step<'_>, seen: &mut Self::State) -> Next {
+        let view = step.view;
+        let pending = view.with(|state, _| pending_actions(state));
         let now = self.clock.instant();
-        let before = std::mem::take(&mut self.untold);
-        let mut due = Vec::new();
-        for (record, mark) in untold {
-            let known = before.get(&record.repo);
-            let known = known.filter(|(revision, _)| *revision == mark.revision);
-            let since = known.map_or(now, |(_, since)| *since);
-            self.untold.insert(record.repo, (mark.revision, since));
-            if now.duration_since(since) >= GRACE {
-                due.push((record, mark));
+        let before = std::mem::take(seen);
+        for action in &pending {
+            let since = before.get(action).copied().unwrap_or(now);
+            seen.insert(*action, since);
+        }
+        // In their order: a repository that took another one's name serves only when that one's shard knows.
+        for action in pending {
+            if seen
+                .get(&action)
+                .is_some_and(|since| now.duration_since(*since) >= GRACE)
+            {
+                self.carry_out(view, action).await;
             }
         }
-        due
-    }
-
-    /// The records that have been unfinished for long enough.
-    fn due(&mut self, unfinished: Vec<RepoRecord>) -> Vec<RepoRecord> {
-        let now = self.clock.instant();
-        let before = std::mem::take(&mut self.seen);
-        let mut due = Vec::new();
-        for record in unfinished {
-            let known = before
-                .get(&record.repo)
-                .filter(|(state, _)| *state == record.state);
-            let since = known.map_or(now, |(_, since)| *since);
-            self.seen.insert(record.repo, (record.state, since));
-            if now.duration_since(since) >= GRACE {
-                due.push(record);
-            }
-        }
-        due
-    }
-
-    async fn finish(&self, record: RepoRecord) -> Result<(), ServiceError> {
-        match record.state {
-            RepoState::Reserved => self
-                .catalogue
-                .finish_create(PRINCIPAL, record)
-                .await
-                .map(|_| ()),
-            RepoState::Deleting => self.catalogue.finish_delete(PRINCIPAL, &record).await,
-            RepoState::Ready | RepoState::Deleted => Ok(()),
+        let next = Next::applied(PERIOD);
+        match seen.is_empty() {
+            true => next,
+            false => next.or_after(PERIOD),
         }
     }
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::{
-    Command, ErrorCode, Generation, LogIndex, ObjectId, RefUpdate, RefVerdict, RepoId, RepoPath,
-    ShardCommand, UpdateRefs, limits,
+    Command, ErrorCode, Generation, LogIndex, ObjectId, Principal, RefUpdate, RefVerdict, RepoId,
+    RepoPath, ShardCommand, UpdateRefs, limits,
 };
 
 use crate::catalogue::{Freshness, QUORUM_WAIT};
@@ -34,7 +34,7 @@ pub(crate) enum Atomicity {
 impl Inner {
     pub(crate) async fn update_refs(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         updates: Vec<RefUpdate>,
         atomicity: Atomicity,
@@ -193,7 +193,7 @@ fn command(
     generation: Generation,
     updates: &[RefUpdate],
     atomicity: Atomicity,
-    principal: &str,
+    principal: &Principal,
     checked_at: LogIndex,
 ) -> Command {
     Command::Shard(ShardCommand::UpdateRefs(UpdateRefs {
@@ -202,7 +202,7 @@ fn command(
         packs: Vec::new(),
         updates: updates.to_vec(),
         atomic: atomicity == Atomicity::AllOrNothing,
-        pusher: principal.to_owned(),
+        pusher: principal.to_string(),
         options: Vec::new(),
         checked_at,
     }))

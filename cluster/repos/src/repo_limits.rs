@@ -4,7 +4,8 @@ use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::command::VERSION_PUSH_RULES;
 use henge_types::{
-    Command, Generation, PushRules, Refusal, Reply, RepoId, RepoLimits, RepoPath, ShardCommand,
+    Command, Generation, Principal, PushRules, Refusal, Reply, RepoId, RepoLimits, RepoPath,
+    ShardCommand,
 };
 
 use crate::catalogue::{Freshness, QUORUM_WAIT};
@@ -32,7 +33,7 @@ impl Inner {
 
     pub(crate) async fn set_repo_limits(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         limits: RepoLimits,
     ) -> Result<(), ServiceError> {
@@ -70,7 +71,7 @@ impl Inner {
 
     pub(crate) async fn set_push_rules(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         rules: PushRules,
     ) -> Result<(), ServiceError> {
@@ -85,7 +86,7 @@ impl Inner {
     /// Proposes what is kept in the repository's shard alone.
     async fn set_in_shard(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         set: impl Fn(RepoId, Generation) -> ShardCommand,
     ) -> Result<(), ServiceError> {

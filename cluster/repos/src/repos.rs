@@ -13,8 +13,8 @@ use henge_runtime::{Clock, Scope};
 use henge_storage::objects::ObjectStore;
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{
-    NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, RefName, RefUpdate, RefVerdict, RepoPath,
-    RepoRecord, RepoState, limits,
+    NetworkId, NodeId, ObjectFormat, ObjectId, OwnerName, Principal, RefName, RefUpdate,
+    RefVerdict, RepoPath, RepoRecord, RepoState, limits,
 };
 use tokio::io::AsyncReadExt;
 use tokio::runtime::Handle;
@@ -218,7 +218,7 @@ impl Repos {
         maintain::start(&inner);
         freshen::start(&inner);
         inner.space.watch(cluster.clone(), &scope);
-        Reconciler::start(cluster, inner.catalogue.clone(), clock, &scope);
+        Reconciler::start(&cluster, inner.catalogue.clone(), clock, &scope);
         Ok(Self { inner })
     }
 
@@ -229,11 +229,11 @@ impl Repos {
     /// then finished or undone by itself.
     pub async fn create(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: RepoPath,
         options: CreateOptions,
     ) -> Result<RepoRecord, ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         self.inner.catalogue.create(principal, path, options).await
     }
 
@@ -244,12 +244,12 @@ impl Repos {
     /// `NotFound` for the parent, and as [`Repos::create`].
     pub async fn fork(
         &self,
-        principal: &str,
+        principal: &Principal,
         parent: &RepoPath,
         path: RepoPath,
         description: Option<String>,
     ) -> Result<RepoRecord, ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         let catalogue = &self.inner.catalogue;
         catalogue.fork(principal, parent, path, description).await
     }
@@ -290,8 +290,8 @@ impl Repos {
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
-    pub async fn delete(&self, principal: &str, path: &RepoPath) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+    pub async fn delete(&self, principal: &Principal, path: &RepoPath) -> Result<(), ServiceError> {
+        let principal = allow(principal)?;
         self.inner.catalogue.delete(principal, path).await
     }
 
@@ -344,11 +344,11 @@ impl Repos {
     /// `NotFound`, `Forbidden`, `Unavailable`; `Throttled` when too many wait already.
     pub async fn compact(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         depth: CompactionDepth,
     ) -> Result<RepoStats, ServiceError> {
-        allow(Some(principal))?;
+        allow(principal)?;
         let verb = MaintainVerb::Compact { depth };
         self.inner.maintenance(path, verb).await
     }
@@ -361,12 +361,12 @@ impl Repos {
     /// `NotFound`, `Forbidden`; `Invalid` for a node without a replica; `Throttled` when too many wait already.
     pub async fn start_check(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         nodes: &[NodeId],
         repair: bool,
     ) -> Result<RepoCheck, ServiceError> {
-        allow(Some(principal))?;
+        allow(principal)?;
         self.inner
             .checks_of(path, nodes, Some(Start { repair }))
             .await
@@ -391,12 +391,12 @@ impl Repos {
     /// `NotFound`, `Forbidden`, `Invalid`; `Unavailable` or `Timeout` without a quorum.
     pub async fn update_refs(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         updates: Vec<RefUpdate>,
         atomic: bool,
     ) -> Result<Vec<RefVerdict>, ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         let atomicity = if atomic {
             ref_updates::Atomicity::AllOrNothing
         } else {

@@ -16,7 +16,7 @@ use henge_git::{
     Admission, BundleId, FetchPolicy, Protocol, PushHead, Service, advertise_missing, told_before,
 };
 use henge_runtime::{Clock, Scope};
-use henge_types::{ErrorCode, ObjectFormat, RepoPath, RepoRecord};
+use henge_types::{ErrorCode, ObjectFormat, Principal, RepoPath, RepoRecord};
 use tokio::io::AsyncReadExt;
 use tokio_util::io::ReaderStream;
 
@@ -55,10 +55,10 @@ impl GitService for Repos {
         service: Service,
         protocol: Protocol,
     ) -> Result<Bytes, ServiceError> {
-        let Some(caller) = caller.name else {
+        if caller.principal.is_anonymous() {
             return self.advertise_public(repo, service, protocol).await;
-        };
-        let principal = allow(Some(&caller))?;
+        }
+        let principal = allow(&caller.principal)?;
         let path = parse(repo)?;
         let found = self.inner.catalogue.find(&path, Freshness::Local).await;
         if service == Service::ReceivePack && found.as_ref().is_ok_and(|record| record.archived) {
@@ -95,10 +95,10 @@ impl GitService for Repos {
     }
 
     async fn may_fetch(&self, caller: &Caller, repo: &str) -> Result<(), ServiceError> {
-        match &caller.name {
-            Some(name) => allow(Some(name)).map(drop),
-            None => self.public(repo).await.map(drop),
+        if caller.principal.is_anonymous() {
+            return self.public(repo).await.map(drop);
         }
+        allow(&caller.principal).map(drop)
     }
 
     async fn upload_pack(
@@ -108,7 +108,7 @@ impl GitService for Repos {
         protocol: Protocol,
         request: Bytes,
     ) -> Result<Body, ServiceError> {
-        let place = self.admit(caller, repo).await?;
+        let place = self.admit(&caller, repo).await?;
         let reader = place.reader();
         let Place {
             path,
@@ -156,7 +156,7 @@ impl GitService for Repos {
         _protocol: Protocol,
         request: Arc<Spool>,
     ) -> Result<Body, ServiceError> {
-        let principal = allow(caller.name.as_deref())?;
+        let principal = allow(&caller.principal)?;
         let path = parse(repo)?;
         let format = self.format_of(principal, &path).await?;
         metrics::push_received(request.bytes());
@@ -191,7 +191,7 @@ impl GitService for Repos {
         id: BundleId,
         range: ByteRange,
     ) -> Result<BundleAnswer, ServiceError> {
-        let place = self.admit(caller, repo).await?;
+        let place = self.admit(&caller, repo).await?;
         let (reader, path) = (place.reader(), place.path.clone());
         let found = Box::pin(self.inner.find_bundle(reader, &path, id, range)).await?;
         Ok(self.inner.send_bundle(found, range, place))
@@ -273,18 +273,15 @@ fn nothing_yet(
 
 impl Repos {
     /// Lets somebody fetch who may, when it is their turn.
-    async fn admit(&self, caller: Caller, repo: &str) -> Result<Place, ServiceError> {
-        let anonymous = match caller.name {
-            Some(name) => {
-                allow(Some(&name))?;
-                None
-            }
-            None => {
-                let places = &self.inner.anonymous_fetches;
-                // Nobody waits in a line that anybody can fill: who has a token is asked for it at once.
-                let place = places.try_enter(caller.peer);
-                Some(place.ok_or_else(too_many_without_token)?)
-            }
+    async fn admit(&self, caller: &Caller, repo: &str) -> Result<Place, ServiceError> {
+        let anonymous = if caller.principal.is_anonymous() {
+            let places = &self.inner.anonymous_fetches;
+            // Nobody waits in a line that anybody can fill: who has a token is asked for it at once.
+            let place = places.try_enter(caller.peer);
+            Some(place.ok_or_else(too_many_without_token)?)
+        } else {
+            allow(&caller.principal)?;
+            None
         };
         let path = match anonymous {
             Some(_) => self.public(repo).await?.0,
@@ -401,7 +398,7 @@ impl Repos {
     /// One push to whatever life the repository has.
     async fn push(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         spool: &Arc<Spool>,
         prepared: &Prepared,
@@ -438,7 +435,7 @@ impl Repos {
     /// How the objects of a push are named: as the repository has it, or the one that the push would make.
     async fn format_of(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
     ) -> Result<ObjectFormat, ServiceError> {
         match self.inner.catalogue.find(path, Freshness::Local).await {
@@ -452,7 +449,7 @@ impl Repos {
 
     async fn find_or_create(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         freshness: Freshness,
     ) -> Result<Pushed, ServiceError> {

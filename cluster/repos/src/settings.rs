@@ -3,8 +3,8 @@
 use henge_git::http::ServiceError;
 use henge_runtime::failpoint;
 use henge_types::{
-    Command, ConfigureRepo, EditRepo, ErrorCode, GroupId, LogIndex, MetaCommand, RefName, Refusal,
-    Reply, RepoId, RepoPath, RepoRecord, ShardCommand, TopicsEdit, UntoldRecord,
+    Command, ConfigureRepo, EditRepo, ErrorCode, GroupId, LogIndex, MetaCommand, Principal,
+    RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, ShardCommand, TopicsEdit, UntoldRecord,
 };
 
 use crate::catalogue::{Catalogue, Freshness};
@@ -55,7 +55,7 @@ impl Catalogue {
     /// not answer: what the catalogue has taken is brought to the shard by the meta group's leader.
     pub(crate) async fn edit(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         edit: RepoEdit,
     ) -> Result<RepoRecord, ServiceError> {
@@ -94,7 +94,7 @@ impl Catalogue {
     /// Tells the shards what this entry of the meta group, or a later one, has left to tell.
     pub(crate) async fn tell_shards(
         &self,
-        principal: &str,
+        principal: &Principal,
         repo: &RepoId,
         since: LogIndex,
     ) -> Result<(), ServiceError> {
@@ -115,7 +115,7 @@ impl Catalogue {
     /// several at once.
     pub(crate) async fn tell_shard(
         &self,
-        principal: &str,
+        principal: &Principal,
         record: &RepoRecord,
         mark: UntoldRecord,
     ) -> Result<(), ServiceError> {

@@ -1,48 +1,41 @@
-//! Who asks: the administrator's token, in three forms, or nobody.
+//! The gate: who asks, and whether they may.
 //!
-//! Without a token nothing is answered but reads of public repositories: fetches, and the routes of [`OPEN`]. Those get
-//! no [`Principal`] and look by themselves whether the repository is public; one that is private is answered like one
-//! that is not there, with the challenge that makes git ask for a token. A node may be told to answer nothing at all
-//! without one ([`AnonymousReads`]).
+//! The token of a request names its principal; without a token that is [`Principal::Anonymous`]. The
+//! route, or for git the method and path, names the action ([`Rules`]). [`decide`] says whether the
+//! principal may do it.
+//!
+//! Without a token only reads of public repositories are answered. The gate does not know which
+//! repositories are public: it lets a read through, and the repository is looked for behind it
+//! ([`Readable`](crate::extract::Readable), and the git service). A private repository is answered
+//! like a missing one, with the challenge that makes git ask for a token. The configuration may
+//! refuse every request without a token ([`AnonymousReads`]).
 //!
 //! `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with `T` as the password and any
 //! user name, which is what git sends. Tokens in the query are not read: they end up in logs.
 //!
 //! A token for metrics opens that page and nothing else.
 
-use axum::extract::{MatchedPath, Request, State};
+use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use henge_git::http::{
-    Caller, PlaceBounds, Places, bundle_path, too_many_without_token, until_sent,
-};
+use henge_auth::{Act, Authorized, Decision, Denial, Visibility, decide};
+use henge_git::http::{Caller, PlaceBounds, Places, too_many_without_token, until_sent};
 use henge_runtime::Clock;
-use henge_types::{ErrorCode, limits};
+use henge_types::{ErrorCode, Principal, limits};
 use http::header::{AUTHORIZATION, CONNECTION};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use std::sync::Arc;
 
 use crate::error::ApiError;
 use crate::metrics;
 use crate::refusal_log::{RefusalLine, RefusalLog, peer_of};
-use crate::tokens::{Opens, Tokens};
+use crate::router::Api;
+use crate::routes::{Rules, may_be_anonymous};
+use crate::tokens::Tokens;
 use crate::wrong_tokens::{Answered, WrongTokens};
-
-/// The user that the token belongs to.
-const ADMIN: &str = "admin";
-/// The routes that are answered without a token too, if the repository is public.
-const OPEN: [&str; 4] = [
-    "/api/v1/repos/{owner}/{repo}",
-    "/api/v1/repos/{owner}/{repo}/branches",
-    "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
-    "/api/v1/repos/{owner}/{repo}/topics",
-];
-/// The user that a token for metrics belongs to.
-const MONITORING: &str = "monitoring";
-/// The route that such a token opens.
-const METRICS: &str = "/metrics";
 
 /// What is answered to requests without a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,24 +46,13 @@ pub enum AnonymousReads {
     Refused,
 }
 
-/// Who asks, put into a request's extensions once the token was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Principal(Arc<str>);
-
-impl Principal {
-    /// The user's name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-}
-
 /// Why a request is not let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     Missing,
     Malformed,
     Wrong,
-    /// The token opens something else.
+    /// The token is not enough.
     Narrow,
 }
 
@@ -130,6 +112,7 @@ fn presented(headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
 /// What the layer needs.
 #[derive(Clone)]
 pub(crate) struct Gate {
+    rules: Arc<Rules>,
     tokens: Tokens,
     anonymous_reads: AnonymousReads,
     wrong_tokens: Arc<WrongTokens>,
@@ -140,6 +123,7 @@ pub(crate) struct Gate {
 
 impl Gate {
     pub(crate) fn new(
+        rules: Rules,
         tokens: Tokens,
         anonymous_reads: AnonymousReads,
         clock: Arc<dyn Clock>,
@@ -150,6 +134,7 @@ impl Gate {
             per_connection: limits::ANONYMOUS_REQUESTS_PER_CONNECTION,
         });
         Self {
+            rules: Arc::new(rules),
             tokens,
             anonymous_reads,
             wrong_tokens: Arc::new(WrongTokens::new(Arc::clone(&clock))),
@@ -158,44 +143,53 @@ impl Gate {
         }
     }
 
-    /// Whether the request is answered without a token, as far as can be said without looking at the repository.
-    fn is_open_to(&self, request: &Request) -> bool {
-        self.anonymous_reads == AnonymousReads::Allowed && is_open(request)
-    }
-
+    /// The principal of a request that is let through.
     fn admit(&self, request: &Request) -> Result<Principal, Refusal> {
-        let token = presented(request.headers())?;
-        match self.tokens.opens(&token) {
-            Some(Opens::Everything) => Ok(Principal(ADMIN.into())),
-            Some(Opens::Metrics) if is_metrics(request) => Ok(Principal(MONITORING.into())),
-            Some(Opens::Metrics) => Err(Refusal::Narrow),
-            None => Err(Refusal::Wrong),
+        let principal = match presented(request.headers()) {
+            Ok(token) => self.tokens.principal(&token).ok_or(Refusal::Wrong)?,
+            Err(Refusal::Missing) => Principal::Anonymous,
+            Err(refusal @ (Refusal::Malformed | Refusal::Wrong | Refusal::Narrow)) => {
+                return Err(refusal);
+            }
+        };
+        let action = self.rules.action(request);
+        match decide(&principal, action, &action.on(self.visibility(request))) {
+            Decision::Allow => Ok(principal),
+            Decision::Deny(Denial::AskForToken) => Err(Refusal::Missing),
+            Decision::Deny(Denial::Forbidden) => Err(Refusal::Narrow),
+        }
+    }
+
+    /// How visible a repository is at best, for a request that has not looked for it yet.
+    fn visibility(&self, request: &Request) -> Visibility {
+        match self.anonymous_reads {
+            AnonymousReads::Allowed if may_be_anonymous(request) => Visibility::Public,
+            AnonymousReads::Allowed | AnonymousReads::Refused => Visibility::Private,
         }
     }
 }
 
-fn is_metrics(request: &Request) -> bool {
-    let route = request.extensions().get::<MatchedPath>();
-    route.is_some_and(|route| route.as_str() == METRICS)
+/// Who asks. Only the gate says so: behind none of it, nobody is known.
+pub(crate) fn principal_of(parts: &Parts) -> Principal {
+    let caller = parts.extensions.get::<Caller>();
+    caller.map_or(Principal::Anonymous, |caller| caller.principal.clone())
 }
 
-/// Whether the request only reads what may be public: nothing else is ever answered to nobody.
-fn is_open(request: &Request) -> bool {
-    let (method, uri) = (request.method(), request.uri());
-    if let Some(route) = request.extensions().get::<MatchedPath>() {
-        return *method == Method::GET && OPEN.contains(&route.as_str());
+/// How a client is refused behind the gate.
+pub(crate) fn refused(denial: Denial) -> ApiError {
+    match denial {
+        Denial::AskForToken => log_in_first(),
+        Denial::Forbidden => ApiError::new(ErrorCode::Forbidden, "this token may not do this"),
     }
-    // The git router is a fallback: no route is known yet.
-    let upload_pack = |query: &str| query.split('&').any(|one| one == "service=git-upload-pack");
-    if *method == Method::GET || *method == Method::HEAD {
-        if bundle_path(uri.path()).is_some() {
-            return true;
-        }
-        *method == Method::GET
-            && uri.path().ends_with("/info/refs")
-            && uri.query().is_some_and(upload_pack)
-    } else {
-        *method == Method::POST && uri.path().ends_with("/git-upload-pack")
+}
+
+/// Allowed as for a private repository: how visible one is, was not looked up.
+impl<A: Act> FromRequestParts<Api> for Authorized<A> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &Api) -> Result<Self, ApiError> {
+        let resource = A::ACTION.on(Visibility::Private);
+        Self::check(principal_of(parts), &resource).map_err(refused)
     }
 }
 
@@ -212,17 +206,11 @@ pub(crate) async fn authenticate(
     next: Next,
 ) -> Response {
     match gate.admit(&request) {
+        Ok(principal) if principal.is_anonymous() => anonymously(&gate, request, next).await,
         Ok(principal) => {
-            let caller = Caller {
-                name: Some(principal.name().to_owned()),
-                peer: peer_of(&request),
-            };
-            request.extensions_mut().insert(caller);
-            request.extensions_mut().insert(principal);
+            let peer = peer_of(&request);
+            request.extensions_mut().insert(Caller { principal, peer });
             next.run(request).await
-        }
-        Err(Refusal::Missing) if gate.is_open_to(&request) => {
-            anonymously(&gate, request, next).await
         }
         Err(refusal) => {
             metrics::auth_failed(refusal.label());
@@ -270,7 +258,8 @@ async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response 
         Some(place)
     };
     metrics::anonymous("admitted");
-    request.extensions_mut().insert(Caller { name: None, peer });
+    let principal = Principal::Anonymous;
+    request.extensions_mut().insert(Caller { principal, peer });
     let response = next.run(request).await;
     match place {
         Some(place) => response.map(|body| until_sent(body, place)),

@@ -3,10 +3,11 @@
 use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
+use henge_types::tasks::NodeTasks;
 use henge_types::{
     GroupId, Mirror, MirrorChange, MirrorId, MirrorKind, MirrorRemoval, NodeId, ObjectFormat,
-    ObjectId, OwnerName, PushCertificateRecord, PushRules, RefName, RefPattern, RefProtection,
-    RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord, TopicsEdit,
+    ObjectId, OwnerName, Principal, PushCertificateRecord, PushRules, RefName, RefPattern,
+    RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord, TopicsEdit,
 };
 
 /// What a repository starts with.
@@ -162,7 +163,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Creates a repository for `principal`. Errors: `already_exists`, `invalid`, `unavailable`, `timeout`.
     fn create<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: RepoPath,
         new: NewRepo,
     ) -> Answer<'a, RepoRecord>;
@@ -170,7 +171,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Makes a repository of another one, for `principal`. Errors: `not_found` for the parent, and as `create`.
     fn fork<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         parent: &'a RepoPath,
         path: RepoPath,
         description: Option<String>,
@@ -182,7 +183,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Sets what a repository may hold. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
     fn set_limits<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         limits: RepoLimits,
     ) -> Answer<'a, ()>;
@@ -193,7 +194,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Sets what is asked of pushes to a repository. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
     fn set_push_rules<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         rules: PushRules,
     ) -> Answer<'a, ()>;
@@ -208,7 +209,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Changes a repository, all or nothing. Errors: `not_found`, `already_exists`, `invalid`, `unavailable`, `timeout`.
     fn edit<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         edit: RepoEdit,
     ) -> Answer<'a, RepoRecord>;
@@ -220,7 +221,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `unavailable`, `timeout`.
     fn protect<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()>;
@@ -228,7 +229,7 @@ pub trait Backend: Send + Sync + 'static {
     /// The opposite; the pattern as it was set. Errors: `not_found`, `unavailable`, `timeout`.
     fn unprotect<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()>;
@@ -242,7 +243,7 @@ pub trait Backend: Send + Sync + 'static {
     ) -> Answer<'a, Vec<RepoRecord>>;
 
     /// Deletes a repository. Errors: `not_found`, `unavailable`, `timeout`.
-    fn delete<'a>(&'a self, principal: &'a str, path: &'a RepoPath) -> Answer<'a, ()>;
+    fn delete<'a>(&'a self, principal: &'a Principal, path: &'a RepoPath) -> Answer<'a, ()>;
 
     /// The refs whose names start with `prefix`; linearizable. Errors: `not_found`, `unavailable`.
     fn refs<'a>(&'a self, path: &'a RepoPath, prefix: &'a str) -> Answer<'a, Refs>;
@@ -261,7 +262,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Errors: `not_found`, `invalid`, `unavailable`, `timeout`.
     fn update_refs<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         updates: Vec<RefUpdate>,
         atomic: bool,
@@ -274,7 +275,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `throttled`, `unavailable`.
     fn compact<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats>;
@@ -283,7 +284,7 @@ pub trait Backend: Send + Sync + 'static {
     /// damaged packs fetched again. Answers at once. Errors: `not_found`, `forbidden`, `invalid`, `throttled`.
     fn start_check<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         nodes: &'a [NodeId],
         repair: bool,
@@ -298,7 +299,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `timeout`.
     fn add_mirror<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         new: NewMirror,
     ) -> Answer<'a, MirrorId>;
@@ -307,7 +308,7 @@ pub trait Backend: Send + Sync + 'static {
     /// `timeout`.
     fn edit_mirror<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         mirror: MirrorId,
         edit: MirrorEdit,
@@ -316,7 +317,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Removes a mirror or makes it due. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
     fn change_mirror<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: &'a RepoPath,
         mirror: MirrorId,
         change: MirrorChange,
@@ -333,6 +334,9 @@ pub trait Backend: Send + Sync + 'static {
 
     /// What this node says of itself.
     fn report(&self) -> NodeReport;
+
+    /// What this node does in the background.
+    fn tasks(&self) -> NodeTasks;
 
     /// Whether this node serves; else why not.
     ///

@@ -3,13 +3,15 @@
 use axum::body::{Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, RawPathParams, Request};
-use henge_types::{ErrorCode, RepoPath, RepoRecord, limits};
+use henge_auth::action::ReadRepo;
+use henge_auth::{Authorized, Denial, Resource, Visibility};
+use henge_types::{ErrorCode, Principal, RepoPath, RepoRecord, limits};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
-use crate::auth::{self, Principal};
+use crate::auth;
 use crate::error::ApiError;
 use crate::router::Api;
 
@@ -129,8 +131,21 @@ pub(crate) struct Readable {
     pub(crate) record: RepoRecord,
     /// What follows `{owner}/{repo}` in the route, if anything does.
     pub(crate) below: String,
-    /// Who asks.
-    pub(crate) reader: Reader,
+    by: Authorized<ReadRepo>,
+}
+
+impl Readable {
+    /// Who reads.
+    pub(crate) const fn reader(&self) -> Reader {
+        match self.by.principal().is_anonymous() {
+            true => Reader::Anybody,
+            false => Reader::Known,
+        }
+    }
+}
+
+fn may_read(principal: &Principal, visibility: Visibility) -> Result<Authorized<ReadRepo>, Denial> {
+    Authorized::check(principal.clone(), &Resource::Repository(visibility))
 }
 
 /// Who reads.
@@ -152,25 +167,26 @@ impl FromRequestParts<Api> for Readable {
         let (owner, name) = (values.next(), values.next());
         let path = parse_repo(owner.unwrap_or_default(), name.unwrap_or_default());
         let below = values.next().unwrap_or_default().to_owned();
-        // Fails closed: only the layer that checked a token says who asks.
-        let (record, reader) = if parts.extensions.get::<Principal>().is_some() {
-            (api.backend.get(&path?).await?, Reader::Known)
+        let principal = auth::principal_of(parts);
+        let record = if may_read(&principal, Visibility::Private).is_ok() {
+            api.backend.get(&path?).await?
         } else {
+            may_read(&principal, Visibility::Public).map_err(auth::refused)?;
             let path = path.map_err(|_| auth::log_in_first())?;
             let record = api.backend.get_public(&path).await;
-            let record = record.map_err(|error| {
+            record.map_err(|error| {
                 if error.code == ErrorCode::Unauthenticated {
                     auth::log_in_first()
                 } else {
                     error.into()
                 }
-            })?;
-            (record, Reader::Anybody)
+            })?
         };
+        let by = may_read(&principal, Visibility::of(record.private));
         Ok(Self {
             record,
             below,
-            reader,
+            by: by.map_err(auth::refused)?,
         })
     }
 }

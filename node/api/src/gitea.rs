@@ -28,6 +28,8 @@ pub(crate) use user::current_user;
 
 use axum::Json;
 use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::ReadCluster;
 use henge_types::{ObjectFormat, RefName, limits};
 use serde::Serialize;
 
@@ -45,7 +47,7 @@ pub(crate) struct Version {
 }
 
 /// `GET /api/v1/version`.
-pub(crate) async fn version(State(api): State<Api>) -> Json<Version> {
+pub(crate) async fn version(_: Authorized<ReadCluster>, State(api): State<Api>) -> Json<Version> {
     Json(Version {
         version: format!("{}+gitea-{GITEA}", api.version),
     })

@@ -1,6 +1,6 @@
 //! HTTP of a node: the API, health and metrics, and the authentication in front of them and of git.
 //!
-//! - [`router`]: everything, put together. [`ApiDeps`]: what it needs.
+//! - [`router`]: everything, put together. [`ApiDeps`]: what it needs. [`routes()`]: every route with its action.
 //! - [`Backend`]: what the API asks of the cluster; tests have one in memory.
 //! - [`Tokens`]: those that open a node, exchanged while it runs; the layer that checks them stands before every route but
 //!   health.
@@ -23,16 +23,18 @@ mod own;
 mod refusal_log;
 mod request;
 mod router;
+mod routes;
 mod timestamp;
 mod tokens;
 mod wrong_tokens;
 
 pub use self::metrics::{InstallError, MetricsHandle};
-pub use auth::{AnonymousReads, Principal};
+pub use auth::AnonymousReads;
 pub use backend::{
     Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, Replace,
     RepoEdit,
 };
 pub use error::ApiError;
-pub use router::{ApiDeps, router};
+pub use router::{ApiDeps, router, routes};
+pub use routes::Route;
 pub use tokens::{InvalidToken, TokenSet, Tokens};

@@ -6,8 +6,13 @@ use std::sync::Arc;
 use axum::extract::{Request, State};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get, post, put};
 use axum::{Router, middleware};
+use henge_auth::Authorized;
+use henge_auth::action::{
+    CreateRepo, DeleteRepo, EditRepo, ForkRepo, InspectRepo, LimitRepo, ListRepos, MaintainRepo,
+    MirrorRepo, MissRoute, ProtectRefs, ReadAccount, ReadCluster, ReadHealth, ReadMetrics,
+    ReadRepo, TransferRepo, WriteRefs,
+};
 use henge_runtime::{Clock, Scope};
 use henge_types::ErrorCode;
 use http::{Method, StatusCode, Uri};
@@ -17,6 +22,7 @@ use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::metrics::{self, MetricsHandle};
 use crate::request::Observer;
+use crate::routes::{Route, Routes, any, get, post, put};
 use crate::tokens::Tokens;
 use crate::{gitea, health, own, request};
 
@@ -75,7 +81,12 @@ impl Api {
 }
 
 /// What tells how a node stands is answered also while it may not serve.
-const ALWAYS: [&str; 3] = ["/metrics", "/api/henge/v1/cluster", "/api/henge/v1/node"];
+const ALWAYS: [&str; 4] = [
+    "/metrics",
+    "/api/henge/v1/cluster",
+    "/api/henge/v1/node",
+    "/api/henge/v1/node/tasks",
+];
 
 /// A node that may not serve answers nothing about repositories: it may show what the cluster has left behind.
 async fn while_serving(State(api): State<Api>, request: Request, next: Next) -> Response {
@@ -87,7 +98,7 @@ async fn while_serving(State(api): State<Api>, request: Request, next: Next) -> 
     }
 }
 
-async fn no_such_route(uri: Uri) -> ApiError {
+async fn no_such_route(_: Authorized<MissRoute>, uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(256).collect();
     ApiError::not_found(format!("there is no {path} in this API: see docs/api.md"))
 }
@@ -97,132 +108,172 @@ async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     error.with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
-fn mirror_routes() -> Router<Api> {
-    Router::new()
-        .route(
+fn mirror_routes() -> Routes {
+    Routes::new()
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/mirrors",
-            get(own::list_mirrors).post(own::add_mirror),
+            get(InspectRepo, own::list_mirrors).post(MirrorRepo, own::add_mirror),
         )
-        .route(
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}",
-            get(own::get_mirror)
-                .patch(own::edit_mirror)
-                .delete(own::remove_mirror),
+            get(InspectRepo, own::get_mirror)
+                .patch(MirrorRepo, own::edit_mirror)
+                .delete(MirrorRepo, own::remove_mirror),
         )
-        .route(
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync",
-            post(own::sync_mirror),
+            post(MirrorRepo, own::sync_mirror),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/mirror-sync",
-            post(gitea::sync_pull_mirror),
+            post(MirrorRepo, gitea::sync_pull_mirror),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/push_mirrors",
-            get(gitea::list_push_mirrors).post(gitea::add_push_mirror),
+            get(InspectRepo, gitea::list_push_mirrors).post(MirrorRepo, gitea::add_push_mirror),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/push_mirrors/{name}",
-            get(gitea::get_push_mirror).delete(gitea::delete_push_mirror),
+            get(InspectRepo, gitea::get_push_mirror).delete(MirrorRepo, gitea::delete_push_mirror),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/push_mirrors-sync",
-            post(gitea::sync_push_mirrors),
+            post(MirrorRepo, gitea::sync_push_mirrors),
         )
 }
 
-fn branch_routes() -> Router<Api> {
-    Router::new()
-        .route(
+fn branch_routes() -> Routes {
+    Routes::new()
+        .at(
             "/api/v1/repos/{owner}/{repo}/branch_protections",
-            get(gitea::list_protections).post(gitea::create_protection),
+            get(InspectRepo, gitea::list_protections).post(ProtectRefs, gitea::create_protection),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/branch_protections/{*name}",
-            get(gitea::get_protection)
-                .patch(gitea::edit_protection)
-                .delete(gitea::delete_protection),
+            get(InspectRepo, gitea::get_protection)
+                .patch(ProtectRefs, gitea::edit_protection)
+                .delete(ProtectRefs, gitea::delete_protection),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/branches",
-            get(gitea::list_branches),
+            get(ReadRepo, gitea::list_branches),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
-            get(gitea::get_branch),
+            get(ReadRepo, gitea::get_branch),
         )
 }
 
-fn ref_routes() -> Router<Api> {
-    Router::new()
-        .route(
+fn ref_routes() -> Routes {
+    Routes::new()
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/refs",
-            post(own::update_refs),
+            post(WriteRefs, own::update_refs),
         )
-        .route(
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/push-certificates",
-            get(own::list_certificates),
+            get(InspectRepo, own::list_certificates),
         )
 }
 
-fn api_routes() -> Router<Api> {
-    Router::new()
-        .route("/api/v1/version", get(gitea::version))
-        .route("/api/v1/user", get(gitea::current_user))
-        .route("/api/v1/user/repos", post(gitea::create_repo))
-        .route("/api/v1/repos/search", get(gitea::search_repos))
-        .route(
+fn api_routes() -> Routes {
+    Routes::new()
+        .at("/api/v1/version", get(ReadCluster, gitea::version))
+        .at("/api/v1/user", get(ReadAccount, gitea::current_user))
+        .at("/api/v1/user/repos", post(CreateRepo, gitea::create_repo))
+        .at("/api/v1/repos/search", get(ListRepos, gitea::search_repos))
+        .at(
             "/api/v1/repos/{owner}/{repo}",
-            get(gitea::get_repo)
-                .patch(gitea::edit_repo)
-                .delete(gitea::delete_repo),
+            get(ReadRepo, gitea::get_repo)
+                .patch(EditRepo, gitea::edit_repo)
+                .delete(DeleteRepo, gitea::delete_repo),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/transfer",
-            post(gitea::transfer_repo),
+            post(TransferRepo, gitea::transfer_repo),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/topics",
-            get(gitea::get_topics).put(gitea::put_topics),
+            get(ReadRepo, gitea::get_topics).put(EditRepo, gitea::put_topics),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/topics/{topic}",
-            put(gitea::add_topic).delete(gitea::remove_topic),
+            put(EditRepo, gitea::add_topic).delete(EditRepo, gitea::remove_topic),
         )
-        .route(
+        .at(
             "/api/v1/repos/{owner}/{repo}/forks",
-            get(gitea::list_forks).post(gitea::fork_repo),
+            get(InspectRepo, gitea::list_forks).post(ForkRepo, gitea::fork_repo),
         )
-        .route("/api/henge/v1/cluster", get(own::cluster_status))
-        .route("/api/henge/v1/node", get(own::node_report))
-        .route(
+        .at(
+            "/api/henge/v1/cluster",
+            get(ReadCluster, own::cluster_status),
+        )
+        .at("/api/henge/v1/node", get(ReadCluster, own::node_report))
+        .at(
+            "/api/henge/v1/node/tasks",
+            get(ReadCluster, own::node_tasks),
+        )
+        .at(
             "/api/henge/v1/repos",
-            get(own::list_repos).post(own::create_repo),
+            get(ListRepos, own::list_repos).post(CreateRepo, own::create_repo),
         )
-        .route("/api/henge/v1/repos/{owner}/{repo}", get(own::get_repo))
-        .route("/api/henge/v1/repos/{owner}/{repo}/gc", post(own::gc))
-        .route("/api/henge/v1/repos/{owner}/{repo}/stats", get(own::stats))
-        .route(
+        .at(
+            "/api/henge/v1/repos/{owner}/{repo}",
+            get(InspectRepo, own::get_repo),
+        )
+        .at(
+            "/api/henge/v1/repos/{owner}/{repo}/gc",
+            post(MaintainRepo, own::gc),
+        )
+        .at(
+            "/api/henge/v1/repos/{owner}/{repo}/stats",
+            get(InspectRepo, own::stats),
+        )
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/limits",
-            get(own::limits).put(own::set_limits),
+            get(InspectRepo, own::limits).put(LimitRepo, own::set_limits),
         )
-        .route(
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/push-rules",
-            get(own::push_rules).put(own::set_push_rules),
+            get(InspectRepo, own::push_rules).put(LimitRepo, own::set_push_rules),
         )
-        .route(
+        .at(
             "/api/henge/v1/repos/{owner}/{repo}/fsck",
-            get(own::fsck).post(own::start_fsck),
+            get(InspectRepo, own::fsck).post(MaintainRepo, own::start_fsck),
         )
         .merge(ref_routes())
         .merge(branch_routes())
         .merge(mirror_routes())
-        .route("/api", any(no_such_route))
-        .route("/api/", any(no_such_route))
-        .route("/api/{*rest}", any(no_such_route))
-        .method_not_allowed_fallback(no_such_method)
-        .layer(middleware::from_fn(request::within_deadline))
-        .layer(middleware::from_fn(request::only_as_json))
+        .at("/api", any(MissRoute, no_such_route))
+        .at("/api/", any(MissRoute, no_such_route))
+        .at("/api/{*rest}", any(MissRoute, no_such_route))
+        .under(|router| {
+            router
+                .method_not_allowed_fallback(no_such_method)
+                .layer(middleware::from_fn(request::within_deadline))
+                .layer(middleware::from_fn(request::only_as_json))
+        })
+}
+
+/// The routes behind the gate.
+fn gated_routes() -> Routes {
+    api_routes().at("/metrics", get(ReadMetrics, health::metrics))
+}
+
+/// The routes in front of the gate, which are answered whatever a request says of who sends it.
+fn health_routes() -> Routes {
+    Routes::new()
+        .at("/healthz", get(ReadHealth, health::healthz))
+        .at("/readyz", get(ReadHealth, health::readyz))
+}
+
+/// Every route but git's, with the action that it stands for.
+pub fn routes() -> Vec<Route> {
+    gated_routes()
+        .merge(health_routes())
+        .into_parts()
+        .1
+        .routes()
 }
 
 /// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz`, `/readyz` and reading public
@@ -236,15 +287,15 @@ pub fn router(deps: ApiDeps) -> Router {
         version: deps.version,
         work: deps.work,
     };
-    let gate = Gate::new(deps.tokens, deps.anonymous_reads, Arc::clone(&deps.clock));
-    let observer = Observer::new(deps.clock);
-    api_routes()
-        .route("/metrics", get(health::metrics))
+    let observer = Observer::new(Arc::clone(&deps.clock));
+    let (gated, rules) = gated_routes().into_parts();
+    let gate = Gate::new(rules, deps.tokens, deps.anonymous_reads, deps.clock);
+    let (health, _) = health_routes().into_parts();
+    gated
         .fallback_service(deps.git)
         .layer(middleware::from_fn_with_state(api.clone(), while_serving))
         .layer(middleware::from_fn_with_state(gate, auth::authenticate))
-        .route("/healthz", get(health::healthz))
-        .route("/readyz", get(health::readyz))
+        .merge(health)
         .layer(middleware::from_fn_with_state(observer, request::observe))
         .with_state(api)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use henge_types::limits;
+use henge_types::{Principal, TokenScope, limits};
 use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
@@ -70,15 +70,6 @@ fn tokens(text: &str) -> Result<Vec<Token>, InvalidToken> {
     }
 }
 
-/// What a token opens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opens {
-    /// Everything: it is the administrator's.
-    Everything,
-    /// The page of metrics.
-    Metrics,
-}
-
 /// The tokens that are taken at one time.
 #[derive(Clone)]
 pub struct TokenSet {
@@ -110,16 +101,16 @@ impl TokenSet {
         Ok(self)
     }
 
-    /// What `presented` opens; takes as long whatever it is.
-    fn opens(&self, presented: &[u8]) -> Option<Opens> {
+    /// Who presents this; takes as long whatever it is.
+    fn principal(&self, presented: &[u8]) -> Option<Principal> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         let is_among = |tokens: &[Token]| -> bool {
             let same = tokens.iter().map(|token| token.digest.ct_eq(&digest));
             same.fold(Choice::from(0), |any, same| any | same).into()
         };
         match (is_among(&self.admin), is_among(&self.metrics)) {
-            (true, _) => Some(Opens::Everything),
-            (false, true) => Some(Opens::Metrics),
+            (true, _) => Some(Principal::admin()),
+            (false, true) => Some(Principal::Token(TokenScope::Metrics)),
             (false, false) => None,
         }
     }
@@ -149,9 +140,10 @@ impl Tokens {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
-    pub(crate) fn opens(&self, presented: &[u8]) -> Option<Opens> {
+    /// Who presents this.
+    pub(crate) fn principal(&self, presented: &[u8]) -> Option<Principal> {
         let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        tokens.opens(presented)
+        tokens.principal(presented)
     }
 }
 
@@ -176,9 +168,9 @@ mod tests {
         assert_eq!(refused(&three), InvalidToken::TooMany { tokens: 3 });
         let one = TokenSet::new(OLD).expect("a token");
         assert_eq!(format!("{one:?}"), "TokenSet { admin: 1, metrics: 0 }");
-        assert_eq!(one.opens(OLD.as_bytes()), Some(Opens::Everything));
+        assert_eq!(one.principal(OLD.as_bytes()), Some(Principal::admin()));
         for wrong in ["0123456789abcdeg", "", "0123456789abcdef\n"] {
-            assert_eq!(one.opens(wrong.as_bytes()), None, "{wrong:?}");
+            assert_eq!(one.principal(wrong.as_bytes()), None, "{wrong:?}");
         }
         let shared = one.with_metrics(&format!("{SEEN}\n{OLD}"));
         assert_eq!(shared.expect_err("refused"), InvalidToken::Shared);
@@ -191,11 +183,12 @@ mod tests {
         let both = TokenSet::new(&format!("{NEW}\n{OLD}\n")).expect("two tokens");
         tokens.replace(both);
         for token in [OLD, NEW] {
-            assert_eq!(tokens.opens(token.as_bytes()), Some(Opens::Everything));
+            assert_eq!(tokens.principal(token.as_bytes()), Some(Principal::admin()));
         }
         let after = TokenSet::new(NEW).expect("a token");
         tokens.replace(after.with_metrics(SEEN).expect("a token"));
-        assert_eq!(tokens.opens(OLD.as_bytes()), None);
-        assert_eq!(tokens.opens(SEEN.as_bytes()), Some(Opens::Metrics));
+        assert_eq!(tokens.principal(OLD.as_bytes()), None);
+        let scraper = Principal::Token(TokenScope::Metrics);
+        assert_eq!(tokens.principal(SEEN.as_bytes()), Some(scraper));
     }
 }

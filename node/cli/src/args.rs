@@ -1,4 +1,4 @@
-//! What can be typed after `henge cluster`, `henge repo` and `henge credential`.
+//! What can be typed after `henge cluster`, `henge repo`, `henge debug` and `henge credential`.
 
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -30,6 +30,9 @@ pub enum Command {
     /// Create, list, show, change and delete repositories
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Repo(Repo),
+    /// What nodes do inside
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Debug(Debug),
     /// Tell git the token, as its credential helper
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Credential(Credential),
@@ -81,6 +84,29 @@ pub struct Cluster {
     /// What to do with it.
     #[command(subcommand)]
     pub verb: ClusterVerb,
+}
+
+/// `henge debug …`
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// What to show.
+    #[command(subcommand)]
+    pub verb: DebugVerb,
+}
+
+/// What can be looked at inside of nodes.
+#[derive(Debug, Subcommand)]
+pub enum DebugVerb {
+    /// The background tasks of the groups that each node leads
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Tasks {
+        /// Only those of this node
+        #[arg(long, value_name = "NODE")]
+        node: Option<NodeId>,
+    },
 }
 
 /// `henge credential`

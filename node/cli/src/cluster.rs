@@ -2,6 +2,7 @@
 
 use std::io::{self, Write};
 
+use henge_types::GroupId;
 use henge_types::health::{self, Agreement, GroupView, Problem, Verdict};
 use henge_types::status::{ClusterStatus, NodeStatus, ReplicaStatus, Role};
 use serde::Serialize;
@@ -95,7 +96,7 @@ fn write_status(status: &ClusterStatus, json: bool, out: &mut dyn Write) -> io::
     for problem in &problems {
         writeln!(out, "problem: {}", problem.sentence())?;
         match problem.for_ms {
-            Some(ms) => writeln!(out, "         for {}; {}", uptime(ms), problem.advice)?,
+            Some(ms) => writeln!(out, "         for {}; {}", span(ms), problem.advice)?,
             None => writeln!(out, "         {}", problem.advice)?,
         }
     }
@@ -143,7 +144,7 @@ fn node_row(node: &NodeStatus, groups: &[GroupView]) -> [String; 10] {
         id.to_string(),
         node.http.clone(),
         report.version.clone(),
-        uptime(report.uptime_ms),
+        span(report.uptime_ms),
         roles(meta, led),
         of_meta(|replica| replica.term),
         of_meta(|replica| replica.last_index),
@@ -175,7 +176,8 @@ const fn role(role: Role) -> &'static str {
     }
 }
 
-fn uptime(ms: u64) -> String {
+/// A time in its two largest units.
+pub(crate) fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     if days > 0 {
@@ -209,13 +211,8 @@ fn write_shards(groups: &[GroupView], json: bool, out: &mut dyn Write) -> io::Re
             };
             format!("{}:{index}{learner}", replica.node)
         });
-        let number = if group.group.is_meta() {
-            format!("{} meta", group.group)
-        } else {
-            group.group.to_string()
-        };
         table.row([
-            number,
+            group_label(group.group),
             group
                 .leader
                 .map_or_else(|| "none".to_owned(), |n| n.to_string()),
@@ -228,6 +225,15 @@ fn write_shards(groups: &[GroupView], json: bool, out: &mut dyn Write) -> io::Re
         ]);
     }
     table.write(out)
+}
+
+/// The number of a group; the meta group is named.
+pub(crate) fn group_label(group: GroupId) -> String {
+    if group.is_meta() {
+        format!("{group} meta")
+    } else {
+        group.to_string()
+    }
 }
 
 const fn agreement(state: Agreement) -> &'static str {

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 
 use henge_client::{ClientError, InvalidAddress};
 use henge_git_client::{Error as TransferError, InvalidUrl};
-use henge_types::ErrorCode;
 use henge_types::names::InvalidName;
+use henge_types::{ErrorCode, NodeId};
 use thiserror::Error;
 
 use crate::console::Console;
@@ -37,6 +37,12 @@ pub enum CliError {
         path: PathBuf,
         /// What is wrong with it.
         detail: String,
+    },
+    /// A node that is not in the cluster.
+    #[error("the cluster has no node {node}: `henge cluster status` lists them")]
+    NoSuchNode {
+        /// The number.
+        node: NodeId,
     },
     /// Deleting without being asked about it.
     #[error("deleting {repo} cannot be undone: pass --yes")]
@@ -188,6 +194,7 @@ impl CliError {
             | Self::SourceUrl(_)
             | Self::MirrorOfDirectory
             | Self::NotARepository { .. } => Exit::Usage,
+            Self::NoSuchNode { .. } => Exit::NotFound,
             Self::ImportExists { .. } => Exit::Conflict,
             Self::Transfer { source, .. } => transfer_exit(source),
             Self::Call { source, .. } => source.code().into(),

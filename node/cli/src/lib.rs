@@ -1,4 +1,5 @@
-//! The verbs of `henge` that talk to a running cluster: `henge cluster …`, `henge repo …` and `henge credential`.
+//! The verbs of `henge` that talk to a running cluster: `henge cluster …`, `henge repo …`, `henge debug …` and
+//! `henge credential`.
 //!
 //! - [`args`]: what can be typed.
 //! - [`context`]: which cluster is meant, and with which token.
@@ -17,6 +18,7 @@ pub mod cluster_file;
 pub mod console;
 pub mod context;
 mod credential;
+mod debug;
 pub mod error;
 pub mod exit;
 mod fsck;
@@ -42,6 +44,7 @@ pub async fn run(command: Command, environment: &Environment, console: &mut Cons
     let done = match command {
         Command::Cluster(cluster) => cluster::run(cluster, environment, console).await,
         Command::Repo(repo) => repo::run(repo, environment, console).await,
+        Command::Debug(debug) => debug::run(debug, environment, console).await,
         Command::Credential(asked) => credential::run(&asked, environment, console),
     };
     done.unwrap_or_else(|error| error.tell(console))

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use henge_types::status::ClusterStatus;
+use henge_types::tasks::NodeTasks;
 use henge_types::{ErrorCode, OwnerName, PushRules, RepoLimits, RepoPath, limits};
 use http::{HeaderValue, Method};
 use serde::Serialize;
@@ -272,6 +273,18 @@ impl Client {
     /// As every call.
     pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
         let call = get("/api/henge/v1/cluster".to_owned(), LIST_BYTES_MAX);
+        let (address, answer) = self
+            .ask_within(&call, Effect::Reads, self.deadlines.status)
+            .await?;
+        decode(&address, &answer.body)
+    }
+
+    /// What the first node that answers does in the background.
+    ///
+    /// # Errors
+    /// As every call.
+    pub async fn tasks(&self) -> Result<NodeTasks, ClientError> {
+        let call = get("/api/henge/v1/node/tasks".to_owned(), LIST_BYTES_MAX);
         let (address, answer) = self
             .ask_within(&call, Effect::Reads, self.deadlines.status)
             .await?;

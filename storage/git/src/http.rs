@@ -1,7 +1,8 @@
 //! Smart HTTP: an axum router over a [`GitService`].
 //!
-//! `GET /PATH/info/refs?service=…`, `POST /PATH/git-upload-pack`, `POST /PATH/git-receive-pack`, and
-//! `GET /PATH/bundles/ID.bundle`, in ranges too; a path may have any number of components. Request bodies may be chunked and gzipped; answers are streamed with back-pressure.
+//! `GET /PATH/info/refs?service=…`, `POST /PATH/git-upload-pack`, `POST /PATH/git-receive-pack`,
+//! and `GET /PATH/bundles/ID.bundle`, in ranges too. A path may have any number of components.
+//! Request bodies may be chunked and gzipped; responses are streamed with back-pressure.
 
 mod admission;
 mod bundle;
@@ -25,7 +26,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use henge_runtime::{Clock, Scope, SystemClock};
-use henge_types::{ErrorCode, limits};
+use henge_types::{ErrorCode, Principal, limits};
 
 pub use admission::too_many_without_token;
 pub use bundle::{BundleAnswer, ByteRange, bundle_path, bundle_uri};
@@ -42,29 +43,30 @@ use crate::http::spool::{NotSpooled, SpoolDir};
 use crate::pkt;
 use crate::protocol::{Protocol, Service};
 
-/// Who asks. Put into the request's extensions by the layer that authenticates; nobody without one.
+/// The sender of a request. The authentication layer puts it into the request's extensions; without
+/// it the sender is anonymous.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// The account's name.
-    pub name: Option<String>,
-    /// Where the request comes from, where that is known.
+    /// The identity.
+    pub principal: Principal,
+    /// The origin of the request, if it is known.
     pub peer: Option<Peer>,
 }
 
-/// A request that was not answered.
+/// A request that failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ServiceError {
-    /// What kind of failure it is.
+    /// The kind of failure.
     pub code: ErrorCode,
-    /// What went wrong and what to do.
+    /// The error, and what to do.
     pub message: String,
-    /// When to try again, seconds.
+    /// The retry interval in seconds.
     pub retry_after_s: Option<u32>,
 }
 
 impl ServiceError {
-    /// A failure without a time to come back at.
+    /// A failure without a retry interval.
     pub const fn new(code: ErrorCode, message: String) -> Self {
         Self {
             code,
@@ -88,7 +90,7 @@ impl ServiceError {
         }
     }
 
-    /// The failure as an `ERR` pkt-line, for an answer whose status has been sent already.
+    /// The failure as an `ERR` pkt-line, for a response whose status is sent already.
     pub fn err_pkt(&self) -> Bytes {
         let mut line = Vec::new();
         pkt::write_error(&mut line, &self.message).expect("invariant: a Vec takes every write");
@@ -117,7 +119,8 @@ impl IntoResponse for ServiceError {
     }
 }
 
-/// What the router serves. `repo` is the path as it stands in the URL, decoded, without a leading slash.
+/// The operations behind the router. `repo` is the path in the URL, decoded, without a leading
+/// slash.
 pub trait GitService: Send + Sync + Clone + 'static {
     /// The advertisement, without the `# service=` line.
     fn advertise(
@@ -128,8 +131,8 @@ pub trait GitService: Send + Sync + Clone + 'static {
         protocol: Protocol,
     ) -> impl Future<Output = Result<Bytes, ServiceError>> + Send;
 
-    /// Whether somebody may fetch from a repository, as far as can be said at once: asked before the request's body is
-    /// read, for which nobody waits who is not let in.
+    /// Whether the caller may fetch from a repository, as far as it is known at once. Called before
+    /// the body of the request is read: a body is received only from admitted callers.
     fn may_fetch(
         &self,
         _caller: &Caller,
@@ -138,7 +141,7 @@ pub trait GitService: Send + Sync + Clone + 'static {
         std::future::ready(Ok(()))
     }
 
-    /// Answers one upload-pack request (inflated, at most [`limits::FETCH_REQUEST_BYTES_MAX`]).
+    /// Handles one upload-pack request (inflated, at most [`limits::FETCH_REQUEST_BYTES_MAX`]).
     fn upload_pack(
         &self,
         caller: Caller,
@@ -147,7 +150,7 @@ pub trait GitService: Send + Sync + Clone + 'static {
         request: Bytes,
     ) -> impl Future<Output = Result<Body, ServiceError>> + Send;
 
-    /// Answers one receive-pack request (inflated, at most [`limits::PUSH_BYTES_MAX`]).
+    /// Handles one receive-pack request (inflated, at most [`limits::PUSH_BYTES_MAX`]).
     fn receive_pack(
         &self,
         caller: Caller,
@@ -156,7 +159,8 @@ pub trait GitService: Send + Sync + Clone + 'static {
         request: Arc<Spool>,
     ) -> impl Future<Output = Result<Body, ServiceError>> + Send;
 
-    /// A part of a bundle that the answer to `bundle-uri` named. There are none, unless a service has some.
+    /// A part of a bundle from the list in a `bundle-uri` response. A service has no bundles by
+    /// default.
     fn bundle(
         &self,
         _caller: Caller,
@@ -168,26 +172,27 @@ pub trait GitService: Send + Sync + Clone + 'static {
         std::future::ready(Err(ServiceError::new(ErrorCode::NotFound, message)))
     }
 
-    /// Whether a client may say by a token who it is.
+    /// Whether clients may authenticate with a token.
     fn asks_for_tokens(&self) -> bool {
         true
     }
 
-    /// What the time is read from that bounds log lines about refused requests.
+    /// The clock for the limit on log lines about refused requests.
     fn clock(&self) -> Arc<dyn Clock> {
         SystemClock::shared()
     }
 
-    /// Where the head of a push that was refused is read: a bounded pool for blocking work of clients.
+    /// The pool that reads the head of a refused push: a bounded pool for blocking work of clients.
     fn blocking_work(&self) -> &Scope;
 
-    /// An existing directory for the bodies of pushes; what a crash leaves there may be removed.
+    /// An existing directory for the bodies of pushes. Files that a crash leaves there may be
+    /// removed.
     fn spool_dir(&self) -> &Path;
 
-    /// Bytes that the bodies of pushes may still take there. Blocking, for as long as a file system is asked.
+    /// Bytes that the bodies of pushes may still take there. Blocking: it calls the file system.
     ///
     /// # Errors
-    /// When it cannot be asked.
+    /// When the file system returns an error.
     fn spool_room(&self) -> io::Result<u64> {
         let free = rustix::fs::statvfs(self.spool_dir())?;
         let free = free.f_bavail.saturating_mul(free.f_frsize);
@@ -195,7 +200,7 @@ pub trait GitService: Send + Sync + Clone + 'static {
     }
 }
 
-/// The routes of smart HTTP. They match every path that no other route does.
+/// The routes of smart HTTP. They match every path without another route.
 pub fn router<S: GitService>(service: S) -> Router {
     crate::metrics::describe();
     let shared = Shared::new(service);
@@ -276,7 +281,7 @@ async fn info_refs<S: GitService>(
         return Err(ServiceError::new(ErrorCode::Forbidden, message).into_response());
     };
     let is_known = shared.is_known(&caller);
-    // Capabilities are a few bytes: git's first request, which carries no token, waits for nobody.
+    // Capabilities are a few bytes: git's first request, which has no token, needs no permit.
     let is_small = wanted == Service::UploadPack && protocol == Protocol::V2;
     let place = if is_known || is_small {
         None
@@ -303,7 +308,7 @@ async fn info_refs<S: GitService>(
             .expect("invariant: a Vec takes every write");
     }
     let content_type = format!("application/x-{}-advertisement", wanted.name());
-    // Not put together: a large one is not copied.
+    // Two pieces: a large listing is not copied.
     let body = Body::new(Held::new([Bytes::from(first), listing], held));
     Ok(answer(&content_type, body))
 }
@@ -378,8 +383,8 @@ async fn rpc<S: GitService>(
     Ok(answer(&content_type, body))
 }
 
-/// A push that was not done, in words that git shows. Its head lies in a file, as a rule, and is as long as the client made
-/// it: it is read in `work`.
+/// The response to a push that was not done, in a form that git shows. The head of the push is
+/// usually in a file, and as long as the client made it: it is read in `work`.
 async fn refused(
     work: &Scope,
     begun: Option<(Arc<Spool>, Extent)>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use henge_cluster::{Leadership, LevelError, ProposeError, StateAt};
+use henge_cluster::{LeaderTerm, Leadership, LevelError, ProposeError, StateAt};
 use henge_git::fsck::{Finding, FsckError, fsck_pack};
 use henge_git::repack::{
     self, CoverError, PackSize, PlanLimits, RepackError, RepackOptions, ReverseIndex,
@@ -28,6 +28,7 @@ use crate::frames::{Claim, StageRequest};
 use crate::maintain::prune::Walked;
 use crate::push::commit::{by_reference, inline, is_small};
 use crate::push::replicate::{NotDurable, make_durable, release};
+use crate::readers::Reading;
 use crate::replica::quarantine;
 use crate::repos::Inner;
 use crate::staging::{KeepError, Trust};
@@ -36,8 +37,6 @@ use crate::staging::{KeepError, Trust};
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
 /// How long new deltas are looked for; what has none by then is copied as it is.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(10 * 60);
-/// How often leadership is looked at meanwhile.
-const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long an entry may take to be applied.
 pub(super) const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 /// How long a new leader may take to know what was committed before it.
@@ -147,15 +146,36 @@ impl Drop for StopOnDrop {
     }
 }
 
+/// Waits for blocking work; has it end when the wait is dropped, as the steps of a leader task are when the term ends.
+pub(super) async fn stopped_on_drop<T>(
+    stop: Stop,
+    work: impl Future<Output = io::Result<Result<T, CompactError>>>,
+) -> Result<T, CompactError> {
+    let _stopped = StopOnDrop(stop);
+    work.await?
+}
+
 /// A network of a shard that this node leads.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Led {
+pub(crate) struct Led {
     /// The shard.
     pub group: GroupId,
     /// The term in which it is led.
     pub term: u64,
     /// The network.
     pub network: NetworkId,
+}
+
+impl Led {
+    /// A network of the shard of a term.
+    pub(super) const fn of(term: LeaderTerm, network: NetworkId) -> Self {
+        let LeaderTerm { group, term } = term;
+        Self {
+            group,
+            term,
+            network,
+        }
+    }
 }
 
 /// What a new pack takes the place of.
@@ -183,15 +203,14 @@ impl Inner {
     /// See [`CompactError`]: in every case all replicas serve what they served.
     pub(crate) async fn compact(
         self: &Arc<Self>,
-        group: GroupId,
-        network: NetworkId,
+        led: Led,
         depth: Depth,
     ) -> Result<Option<Compacted>, CompactError> {
         if let Depth::Prune { grace_ms } = depth {
-            return Box::pin(self.prune(group, network, grace_ms)).await;
+            return Box::pin(self.prune(led, grace_ms)).await;
         }
-        let leadership = self.cluster.leadership(group);
-        let leadership = leadership.ok_or(CompactError::NotLeader)?;
+        let Led { group, network, .. } = led;
+        let leadership = self.leadership_of(led)?;
         let at = self.latest(group).await?;
         let packs = ShardView::new(&at.state).packs(&network);
         let packs: Vec<_> = packs
@@ -209,8 +228,8 @@ impl Inner {
         self.cluster
             .raise_level(group, VERSION_REPLACE_PACKS, PROPOSE_WAIT)
             .await?;
-        let _reading = self.effects.readers().enter(network);
-        let mut merged = self.merge(group, leadership.term, network, old).await?;
+        let reading = Arc::new(self.effects.readers().enter(network));
+        let mut merged = self.merge(Arc::clone(&reading), network, old).await?;
         // One of them may hold everything, and be what comes out.
         merged.old.retain(|pack| *pack != merged.pack.id);
         if merged.old.is_empty() {
@@ -221,13 +240,9 @@ impl Inner {
             bytes: merged.pack.pack_bytes.saturating_add(merged.pack.idx_bytes),
             dropped: None,
         };
-        let led = Led {
-            group,
-            term: leadership.term,
-            network,
-        };
         let with = Exchange::Replace { old: merged.old };
         let exchanged = Box::pin(self.exchange(led, &merged.pack, &with)).await?;
+        drop(reading);
         Ok(exchanged.map(|()| done))
     }
 
@@ -253,8 +268,7 @@ impl Inner {
     /// Writes the new pack into a quarantine and makes sure that it holds what the old ones do.
     async fn merge(
         self: &Arc<Self>,
-        group: GroupId,
-        term: u64,
+        reading: Arc<Reading>,
         network: NetworkId,
         old: Vec<PackId>,
     ) -> Result<Merged, CompactError> {
@@ -264,6 +278,8 @@ impl Inner {
         let stop = options.stop.clone();
         let objects = self.objects().clone();
         let writing = self.work_of_maintenance.blocking("compact", move || {
+            // The job goes on for a moment when nothing waits for it any more.
+            let _reading = reading;
             let quarantine = quarantine(&objects)?;
             let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
             let indexes: Vec<PathBuf> = old.iter().map(idx).collect();
@@ -281,7 +297,7 @@ impl Inner {
                 _quarantine: quarantine,
             })
         });
-        self.while_leading(group, term, stop, writing).await
+        stopped_on_drop(stop, writing).await
     }
 
     pub(super) fn repack_options(&self, object_format: ObjectFormat) -> RepackOptions {
@@ -296,30 +312,11 @@ impl Inner {
         }
     }
 
-    /// Waits for work, and has it end when the term does.
-    pub(super) async fn while_leading<T>(
-        &self,
-        group: GroupId,
-        term: u64,
-        stop: Stop,
-        work: impl Future<Output = io::Result<Result<T, CompactError>>>,
-    ) -> Result<T, CompactError> {
-        let stopped = StopOnDrop(stop.clone());
-        let mut work = std::pin::pin!(work);
-        let done = loop {
-            match tokio::time::timeout(LOOK_EVERY, &mut work).await {
-                Ok(done) => break done??,
-                Err(_) if self.leads(group, term) => {}
-                Err(_) => stop.stop(),
-            }
-        };
-        drop(stopped);
-        Ok(done)
-    }
-
-    pub(super) fn leads(&self, group: GroupId, term: u64) -> bool {
-        let leadership = self.cluster.leadership(group);
-        leadership.is_some_and(|leadership| leadership.term == term)
+    /// The leadership of the term, while it lasts.
+    pub(super) fn leadership_of(&self, led: Led) -> Result<Leadership, CompactError> {
+        let leadership = self.cluster.leadership(led.group);
+        let leadership = leadership.filter(|leadership| leadership.term == led.term);
+        leadership.ok_or(CompactError::NotLeader)
     }
 
     /// Makes the new pack durable and proposes it in the place of the old ones. `None` when the packs were replaced
@@ -422,9 +419,7 @@ impl Inner {
         command: ShardCommand,
     ) -> Result<Proposed, CompactError> {
         failpoint::hit("compaction.durable");
-        if !self.leads(led.group, led.term) {
-            return Err(CompactError::NotLeader);
-        }
+        self.leadership_of(led)?;
         let applied = self
             .cluster
             .propose_in_term(

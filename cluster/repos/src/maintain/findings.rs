@@ -42,16 +42,14 @@ impl Inner {
         }
     }
 
-    /// Another node leads a group now: what fails there is its finding.
-    pub(super) fn forget_failures_elsewhere(&self) {
-        let mut failing = lock(&self.maintenance.failing);
-        failing.retain(|network, (group, _)| {
-            let led_here = self.cluster.leadership(*group).is_some();
-            if !led_here {
-                let conditions = self.cluster.conditions();
+    /// A group is not led here any more: what fails there is another node's finding.
+    pub(super) fn forget_failures(&self, led: GroupId) {
+        let conditions = self.cluster.conditions();
+        lock(&self.maintenance.failing).retain(|network, (group, _)| {
+            if *group == led {
                 conditions.clear(ConditionKind::CompactionFailing, &subject(network));
             }
-            led_here
+            *group != led
         });
     }
 

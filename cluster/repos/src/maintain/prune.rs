@@ -15,11 +15,14 @@ use henge_storage::objects::Quarantine;
 use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{FORMER_TIP_MS, PACKS_REPLACED_MAX, TIME_STEP_MS_MAX};
 use henge_types::{
-    GroupId, LogIndex, MarkFound, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark,
-    PrunePacks, Refusal, Reply, ShardCommand,
+    LogIndex, MarkFound, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark, PrunePacks,
+    Refusal, Reply, ShardCommand,
 };
 
-use crate::maintain::compact::{CompactError, Compacted, Exchange, Led, PROPOSE_WAIT, Proposed};
+use crate::maintain::compact::{
+    CompactError, Compacted, Exchange, Led, PROPOSE_WAIT, Proposed, stopped_on_drop,
+};
+use crate::readers::Reading;
 use crate::replica::quarantine;
 use crate::repos::Inner;
 
@@ -51,17 +54,11 @@ impl Inner {
     /// See [`CompactError`]: in every case all replicas serve what they served.
     pub(crate) async fn prune(
         self: &Arc<Self>,
-        group: GroupId,
-        network: NetworkId,
+        led: Led,
         grace_ms: u64,
     ) -> Result<Option<Compacted>, CompactError> {
-        let leadership = self.cluster.leadership(group);
-        let leadership = leadership.ok_or(CompactError::NotLeader)?;
-        let led = Led {
-            group,
-            term: leadership.term,
-            network,
-        };
+        let Led { group, network, .. } = led;
+        let leadership = self.leadership_of(led)?;
         self.check_conditions(&leadership, network)?;
         self.cluster
             .raise_level(group, VERSION_REPOS, PROPOSE_WAIT)
@@ -70,13 +67,15 @@ impl Inner {
             return Ok(None);
         };
         // Before the state is looked at: a store found unread later belongs to no live repository.
-        let _reading = self.effects.readers().enter(network);
+        let reading = Arc::new(self.effects.readers().enter(network));
         let at = self.latest(group).await?;
         let old = manifest(&at, &network);
         if old.len() > PACKS_REPLACED_MAX {
             return Err(CompactError::TooManyPacks);
         }
-        let written = self.write_reached(led, &at, old.clone()).await?;
+        let written = self
+            .write_reached(Arc::clone(&reading), led, &at, old.clone())
+            .await?;
         let mut walked = Walked {
             old,
             reached: Arc::new(written.reached),
@@ -103,6 +102,7 @@ impl Inner {
             Some(pack) => Box::pin(self.exchange(led, pack, &with)).await?,
             None => Box::pin(self.propose_exchange(led, None, &with)).await?,
         };
+        drop(reading);
         Ok(exchanged.map(|()| done))
     }
 
@@ -149,6 +149,7 @@ impl Inner {
     /// Walks from everything that must be kept, and writes it as one pack into a quarantine.
     async fn write_reached(
         self: &Arc<Self>,
+        reading: Arc<Reading>,
         led: Led,
         at: &StateAt,
         old: Vec<PackId>,
@@ -160,6 +161,8 @@ impl Inner {
         let stop = options.stop.clone();
         let objects = self.objects().clone();
         let writing = self.work_of_maintenance.blocking("prune", move || {
+            // The job goes on for a moment when nothing waits for it any more.
+            let _reading = reading;
             let quarantine = quarantine(&objects)?;
             let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
             let indexes: Vec<PathBuf> = old.iter().map(idx).collect();
@@ -197,7 +200,7 @@ impl Inner {
                 _quarantine: quarantine,
             })
         });
-        self.while_leading(led.group, led.term, stop, writing).await
+        stopped_on_drop(stop, writing).await
     }
 
     /// Everything to walk from. Replicas that serve for longer, because their clocks are behind, have time.
@@ -272,7 +275,7 @@ impl Inner {
                 false => Err(CompactError::RefsMoved),
             }
         });
-        self.while_leading(led.group, led.term, stop, walking).await
+        stopped_on_drop(stop, walking).await
     }
 }
 

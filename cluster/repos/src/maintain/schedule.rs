@@ -8,25 +8,26 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use henge_cluster::{LeaderTask, LeaderTerm, Next, Step, TaskGroups, View, Wakes};
 use henge_git::history_holds;
-use henge_runtime::tasks::OnPanic;
 use henge_state::ShardView;
 use henge_types::command::VERSION_REPOS;
 use henge_types::status::CompactionDepth as Depth;
 use henge_types::{MarkFound, NetworkId, PruneMark};
+use tokio::sync::Semaphore;
 
-use crate::maintain::compact::{CompactError, Led, PROPOSE_WAIT};
+use crate::maintain::compact::{CompactError, Led, PROPOSE_WAIT, stopped_on_drop};
 use crate::maintain::prune::{is_ahead, object_format};
 use crate::metrics;
 use crate::repos::{Inner, Repos};
 
-/// How often a leader asks its clock whether it is time to look.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// How often a leader reads its clock, to see whether it is time to look.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Looks within one interval of the schedule, so that nothing is late by more than a small part of it.
 const LOOKS: u32 = 64;
 /// The longest pause between two of them.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Networks that one look makes marks of, or reads the history of.
+/// Networks of a shard that one look makes marks of, or reads the history of.
 const STEPS_PER_LOOK: usize = 32;
 
 /// When what no ref reaches is dropped by itself.
@@ -40,7 +41,7 @@ pub struct PruneSchedule {
 
 /// What is to be done for a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Step {
+enum PruneStep {
     /// Nothing yet.
     Wait,
     /// A mark is needed, in the place of one that can tell nothing any more.
@@ -52,24 +53,24 @@ enum Step {
 }
 
 impl PruneSchedule {
-    fn step(&self, mark: Option<&PruneMark>, now_ms: u64) -> Step {
+    fn step(&self, mark: Option<&PruneMark>, now_ms: u64) -> PruneStep {
         let Some(mark) = mark.filter(|mark| !is_ahead(mark, now_ms)) else {
-            return Step::Mark;
+            return PruneStep::Mark;
         };
         let age_ms = now_ms.saturating_sub(mark.at_ms);
         if age_ms < millis(self.every) {
-            Step::Wait
+            PruneStep::Wait
         } else if mark.is_full {
-            Step::Mark
+            PruneStep::Mark
         } else if mark.may_hold_unreached {
             match age_ms >= millis(self.grace) {
-                true => Step::Drop,
-                false => Step::Wait,
+                true => PruneStep::Drop,
+                false => PruneStep::Wait,
             }
         } else if mark.lost_tips > 0 {
-            Step::Look
+            PruneStep::Look
         } else {
-            Step::Wait
+            PruneStep::Wait
         }
     }
 
@@ -86,76 +87,97 @@ impl Repos {
     /// Has what no ref reaches dropped by itself in the networks of the shards that this node leads, from now on.
     /// Without it this is done only when somebody asks.
     pub fn start_pruning(&self, schedule: PruneSchedule) {
-        let inner = Arc::clone(&self.inner);
-        let scope = self.inner.scope.clone();
-        let watch = async move { inner.prune_on(&schedule).await };
-        // The handle is not needed: the loop ends with its scope.
-        drop(scope.spawn("prune schedule", OnPanic::EndProcess, watch));
+        let task = Pruning {
+            inner: Arc::clone(&self.inner),
+            schedule,
+            turn: Semaphore::new(1),
+        };
+        let inner = &self.inner;
+        inner.cluster.lead(task, Wakes::default(), &inner.scope);
+    }
+}
+
+/// Takes the steps of the schedule in the shards that this node leads.
+struct Pruning {
+    inner: Arc<Inner>,
+    schedule: PruneSchedule,
+    /// One shard is looked at at a time: a look reads history, and holds stores open meanwhile.
+    turn: Semaphore,
+}
+
+impl LeaderTask for Pruning {
+    const NAME: &'static str = "prune schedule";
+    const GROUPS: TaskGroups = TaskGroups::Shards;
+    /// When the shard was looked at last, in milliseconds since the Unix epoch.
+    type State = Option<u64>;
+
+    fn begin(&self, _term: LeaderTerm, _view: &View) -> Self::State {
+        None
+    }
+
+    async fn step(&self, step: Step<'_>, looked_ms: &mut Self::State) -> Next {
+        let now_ms = self.inner.clock.unix_ms();
+        // A clock that was set back makes the shard due as well.
+        let pause_ms = self.schedule.pause_ms();
+        if looked_ms.is_none_or(|looked_ms| now_ms.abs_diff(looked_ms) >= pause_ms) {
+            *looked_ms = Some(now_ms);
+            let _turn = step.queued(self.turn.acquire()).await;
+            let inner = &self.inner;
+            let now_ms = inner.clock.unix_ms();
+            inner.take_prune_steps(&self.schedule, step, now_ms).await;
+        }
+        Next::after(LOOK_EVERY)
     }
 }
 
 impl Inner {
-    async fn prune_on(self: &Arc<Self>, schedule: &PruneSchedule) {
-        let mut looked_ms = None;
-        loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            let now_ms = self.clock.unix_ms();
-            // Also a clock that was set back is looked by again.
-            let pauses = |looked_ms: u64| now_ms.abs_diff(looked_ms) < schedule.pause_ms();
-            if looked_ms.is_some_and(pauses) {
-                continue;
-            }
-            looked_ms = Some(now_ms);
-            let steps = self.steps(schedule, now_ms);
-            for (led, step, mark) in steps.into_iter().take(STEPS_PER_LOOK) {
-                let (group, network) = (led.group, led.network);
-                match Box::pin(self.take_step(schedule, led, step, mark)).await {
-                    Ok(()) => {}
-                    // What passes by itself, and whose cause is told elsewhere.
-                    Err(
-                        error @ (CompactError::NotLeader
-                        | CompactError::WrongClock
-                        | CompactError::Parked
-                        | CompactError::Level(_)
-                        | CompactError::Propose(_)),
-                    ) => tracing::debug!(%group, %network, %error, "the schedule of pruning waits"),
-                    Err(error) => {
-                        tracing::warn!(%group, %network, %error, "the schedule of pruning is held up: it is tried again later");
-                    }
+    async fn take_prune_steps(
+        self: &Arc<Self>,
+        schedule: &PruneSchedule,
+        step: Step<'_>,
+        now_ms: u64,
+    ) {
+        let steps = self.prune_steps(schedule, step, now_ms);
+        for (led, step, mark) in steps.into_iter().take(STEPS_PER_LOOK) {
+            let (group, network) = (led.group, led.network);
+            match Box::pin(self.take_step(schedule, led, step, mark)).await {
+                Ok(()) => {}
+                // What passes by itself, and whose cause is told elsewhere.
+                Err(
+                    error @ (CompactError::NotLeader
+                    | CompactError::WrongClock
+                    | CompactError::Parked
+                    | CompactError::Level(_)
+                    | CompactError::Propose(_)),
+                ) => tracing::debug!(%group, %network, %error, "the schedule of pruning waits"),
+                Err(error) => {
+                    tracing::warn!(%group, %network, %error, "the schedule of pruning is held up: it is tried again later");
                 }
             }
         }
     }
 
-    /// What is to be done in the shards that this node leads, the oldest mark first.
-    fn steps(&self, schedule: &PruneSchedule, now_ms: u64) -> Vec<(Led, Step, Option<PruneMark>)> {
+    /// What is to be done in a shard, the oldest mark first.
+    fn prune_steps(
+        &self,
+        schedule: &PruneSchedule,
+        step: Step<'_>,
+        now_ms: u64,
+    ) -> Vec<(Led, PruneStep, Option<PruneMark>)> {
+        let Step { term, view, .. } = step;
+        let group_ms = self.cluster.now_ms(term.group);
         let mut steps = Vec::new();
-        for group in self.cluster.local_groups() {
-            let Some(leadership) = self.cluster.leadership(group).filter(|_| !group.is_meta())
-            else {
-                continue;
-            };
-            let Some(view) = self.cluster.view(group) else {
-                continue;
-            };
-            let led = |network| Led {
-                group,
-                term: leadership.term,
-                network,
-            };
-            let group_ms = self.cluster.now_ms(group);
-            view.with(|state, _| {
-                let shard = ShardView::new(state);
-                for network in shard.networks() {
-                    let mark = shard.prune_mark(&network);
-                    let step = schedule.step(mark.as_ref(), group_ms);
-                    let has_packs = shard.packs(&network).next().is_some();
-                    if step != Step::Wait && has_packs && !self.failed_lately(&network, now_ms) {
-                        steps.push((led(network), step, mark));
-                    }
+        view.with(|state, _| {
+            let shard = ShardView::new(state);
+            for network in shard.networks() {
+                let mark = shard.prune_mark(&network);
+                let step = schedule.step(mark.as_ref(), group_ms);
+                let has_packs = shard.packs(&network).next().is_some();
+                if step != PruneStep::Wait && has_packs && !self.failed_lately(&network, now_ms) {
+                    steps.push((Led::of(term, network), step, mark));
                 }
-            });
-        }
+            }
+        });
         steps.sort_by_key(|(led, _, mark)| (mark.map_or(0, |mark| mark.at_ms), led.network));
         steps
     }
@@ -164,7 +186,7 @@ impl Inner {
         self: &Arc<Self>,
         schedule: &PruneSchedule,
         led: Led,
-        step: Step,
+        step: PruneStep,
         mark: Option<PruneMark>,
     ) -> Result<(), CompactError> {
         let raise = self
@@ -173,13 +195,13 @@ impl Inner {
         raise.await?;
         let instead_of = mark.map(|mark| mark.at);
         match step {
-            Step::Wait => Ok(()),
-            Step::Mark => self.mark(led, instead_of, MarkFound::Unknown).await,
-            Step::Look => {
+            PruneStep::Wait => Ok(()),
+            PruneStep::Mark => self.mark(led, instead_of, MarkFound::Unknown).await,
+            PruneStep::Look => {
                 let found = self.look_for_lost(led).await?;
                 self.mark(led, instead_of, found).await
             }
-            Step::Drop => {
+            PruneStep::Drop => {
                 let (group, network) = (led.group, led.network);
                 let grace_ms = millis(schedule.grace);
                 let is_new = !self.maintenance.is_asked(&network)
@@ -218,9 +240,7 @@ impl Inner {
             let held = history_holds(&objects, &lost, &tips, &until);
             held.map_err(|error| CompactError::Io(io::Error::other(error)))
         });
-        let held = self
-            .while_leading(led.group, led.term, stop, looking)
-            .await?;
+        let held = stopped_on_drop(stop, looking).await?;
         Ok(match held {
             true => MarkFound::LostTipsReached { tips: tips_lost },
             false => MarkFound::Unknown,
@@ -255,45 +275,60 @@ mod tests {
         }
     }
 
-    fn steps(mark: PruneMark) -> [Step; 4] {
+    fn steps(mark: PruneMark) -> [PruneStep; 4] {
         [1009, 1010, 1029, 1030].map(|now_ms| SCHEDULE.step(Some(&mark), now_ms))
     }
 
     #[test]
     fn what_may_be_out_of_reach_goes_after_the_grace_and_nothing_else_is_walked() {
-        assert_eq!(SCHEDULE.step(None, 0), Step::Mark);
-        let wait = [Step::Wait; 4];
+        assert_eq!(SCHEDULE.step(None, 0), PruneStep::Mark);
+        let wait = [PruneStep::Wait; 4];
         assert_eq!(steps(mark()), wait, "nothing was lost");
         let suspected = PruneMark {
             may_hold_unreached: true,
             ..mark()
         };
-        let drop = [Step::Wait, Step::Wait, Step::Wait, Step::Drop];
+        let drop = [
+            PruneStep::Wait,
+            PruneStep::Wait,
+            PruneStep::Wait,
+            PruneStep::Drop,
+        ];
         assert_eq!(steps(suspected), drop);
         let moved = PruneMark {
             lost_tips: 3,
             ..mark()
         };
-        let look = [Step::Wait, Step::Look, Step::Look, Step::Look];
+        let look = [
+            PruneStep::Wait,
+            PruneStep::Look,
+            PruneStep::Look,
+            PruneStep::Look,
+        ];
         assert_eq!(steps(moved), look);
         let full = PruneMark {
             is_full: true,
             ..suspected
         };
-        let anew = [Step::Wait, Step::Mark, Step::Mark, Step::Mark];
+        let anew = [
+            PruneStep::Wait,
+            PruneStep::Mark,
+            PruneStep::Mark,
+            PruneStep::Mark,
+        ];
         assert_eq!(steps(full), anew, "it can tell nothing any more");
         let often = PruneSchedule {
             every: Duration::from_millis(50),
             ..SCHEDULE
         };
-        assert_eq!(often.step(Some(&suspected), 1049), Step::Wait);
-        assert_eq!(often.step(Some(&suspected), 1050), Step::Drop);
+        assert_eq!(often.step(Some(&suspected), 1049), PruneStep::Wait);
+        assert_eq!(often.step(Some(&suspected), 1050), PruneStep::Drop);
         // A clock that is behind the one that made the mark, and one that was made in another time.
         let ahead = PruneMark {
             at_ms: 400 * 24 * 3_600_000,
             ..suspected
         };
-        assert_eq!(SCHEDULE.step(Some(&ahead), 1030), Step::Mark);
-        assert_eq!(SCHEDULE.step(Some(&suspected), 5), Step::Wait);
+        assert_eq!(SCHEDULE.step(Some(&ahead), 1030), PruneStep::Mark);
+        assert_eq!(SCHEDULE.step(Some(&suspected), 5), PruneStep::Wait);
     }
 }

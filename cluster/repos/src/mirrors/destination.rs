@@ -8,7 +8,7 @@ use henge_git::http::{ServiceError, Spool};
 use henge_git_client::{
     Destination, Error, Listing, PackFile, PushVerdict, Watch, push_commands, read_report,
 };
-use henge_types::{Generation, GroupId, MirrorPusher, RefUpdate, RepoId};
+use henge_types::{Generation, GroupId, MirrorPusher, Principal, RefUpdate, RepoId};
 use tokio::runtime::Handle;
 
 use crate::frames::PushRequest;
@@ -98,7 +98,7 @@ impl Destination for Shard<'_> {
             repo,
             generation,
             request: self.inner.cluster.next_request_id(self.group),
-            principal: self.pusher.to_string(),
+            principal: Principal::Mirror(self.pusher),
             digest: prepared.digest,
             bytes: spool.bytes(),
         };

@@ -4,8 +4,8 @@ use henge_git::http::ServiceError;
 use henge_git_client::{Credentials, RemoteUrl};
 use henge_types::{
     ChangeMirror, Command, EditMirror, ErrorCode, Generation, Mirror, MirrorChange, MirrorId,
-    MirrorRemoval, MirrorSecret, MirrorSettings, Refusal, Reply, RepoId, RepoPath, SecretEdit,
-    SetMirror, ShardCommand, limits,
+    MirrorRemoval, MirrorSecret, MirrorSettings, Principal, Refusal, Reply, RepoId, RepoPath,
+    SecretEdit, SetMirror, ShardCommand, limits,
 };
 
 use crate::access::allow;
@@ -89,12 +89,12 @@ impl Repos {
     /// mirrors, or something would be lost to which nobody agreed; `Unavailable` or `Timeout` without a quorum.
     pub async fn add_mirror(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         settings: MirrorSettings,
         removal: MirrorRemoval,
     ) -> Result<MirrorId, ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         if !settings.is_well_formed() {
             return Err(ill_formed());
         }
@@ -128,12 +128,12 @@ impl Repos {
     /// lost at a new URL or by it, to which nobody agreed; `Unavailable` or `Timeout` without a quorum.
     pub async fn edit_mirror(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         mirror: MirrorId,
         edit: MirrorEdit,
     ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         let removal = match &edit.address {
             Some(address) => {
                 let asked = self.removal_at(path, mirror, address, edit.removal);
@@ -203,7 +203,7 @@ impl Repos {
     /// quorum.
     pub async fn change_mirror(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         mirror: MirrorId,
         change: MirrorChange,
@@ -222,12 +222,12 @@ impl Repos {
 
     async fn tell_shard(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         make: impl Fn(RepoId, Generation) -> ShardCommand,
         wrong_state: ServiceError,
     ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         for freshness in [Freshness::Local, Freshness::Linearizable] {
             let record = self.inner.catalogue.find(path, freshness).await?;
             let target = self.inner.target(&record);

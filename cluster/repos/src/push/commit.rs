@@ -8,8 +8,8 @@ use henge_cluster::{Handling, ProposeError};
 use henge_git::{CommitError, Nonces, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
-    Command, ErrorCode, InlinePack, LogIndex, MirrorPusher, NetworkId, ObjectFormat, ObjectId,
-    PackRef, RefName, RefRefusal, RefVerdict, Refusal, Reply, ShardCommand, SignedUpdate,
+    Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectFormat, ObjectId, PackRef,
+    Principal, RefName, RefRefusal, RefVerdict, Refusal, Reply, ShardCommand, SignedUpdate,
     UpdateRefs, limits,
 };
 use tokio::runtime::Handle;
@@ -148,7 +148,7 @@ impl Commit {
             packs: pack.into_iter().collect(),
             updates: push.updates,
             atomic: push.atomic,
-            pusher: self.request.principal.clone(),
+            pusher: self.request.principal.to_string(),
             options: push.options,
             checked_at: self.checked_at,
         };
@@ -340,7 +340,7 @@ impl RefStore for LeaderRefs {
     }
 
     fn push_policy(&self) -> PushPolicy {
-        let of_a_run = MirrorPusher::parse(&self.commit.request.principal).is_some();
+        let of_a_run = matches!(self.commit.request.principal, Principal::Mirror(_));
         let closed = !of_a_run && self.reads.follows_another();
         PushPolicy {
             closed: closed.then_some(NOT_TAKEN.into()),

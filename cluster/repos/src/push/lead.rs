@@ -44,7 +44,7 @@ impl PushRequest {
     pub(crate) fn binding(&self) -> RequestBinding {
         RequestBinding {
             id: self.request,
-            principal: self.principal.clone(),
+            principal: self.principal.to_string(),
             repo: Some(self.repo),
             digest: self.digest,
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use henge_cluster::{BulkStream, ClockState};
 use henge_git::http::{ServiceError, Spool};
 use henge_git::{PushHead, PushLimits, parse_push};
-use henge_types::{ErrorCode, NodeId, ObjectFormat, RepoRecord, RequestId, limits};
+use henge_types::{ErrorCode, NodeId, ObjectFormat, Principal, RepoRecord, RequestId, limits};
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
@@ -190,7 +190,7 @@ impl Receiving {
         spool: Arc<Spool>,
         record: &RepoRecord,
         id: RequestId,
-        principal: &str,
+        principal: &Principal,
         digest: [u8; 32],
     ) -> Self {
         let request = PushRequest {
@@ -198,7 +198,7 @@ impl Receiving {
             repo: record.repo,
             generation: record.generation,
             request: id,
-            principal: principal.to_owned(),
+            principal: principal.clone(),
             digest,
             bytes: spool.bytes(),
         };

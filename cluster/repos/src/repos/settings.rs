@@ -2,7 +2,7 @@
 
 use henge_git::http::ServiceError;
 use henge_types::{
-    PushRules, RefName, RefPattern, RefProtection, RepoLimits, RepoPath, RepoRecord,
+    Principal, PushRules, RefName, RefPattern, RefProtection, RepoLimits, RepoPath, RepoRecord,
 };
 
 use super::Repos;
@@ -26,11 +26,11 @@ impl Repos {
     /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
     pub async fn set_limits(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         limits: RepoLimits,
     ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         self.inner.set_repo_limits(principal, path, limits).await
     }
 
@@ -48,11 +48,11 @@ impl Repos {
     /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
     pub async fn set_push_rules(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         rules: PushRules,
     ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         self.inner.set_push_rules(principal, path, rules).await
     }
 
@@ -63,11 +63,11 @@ impl Repos {
     /// quorum: what was begun is then finished by itself.
     pub async fn edit(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         edit: RepoEdit,
     ) -> Result<RepoRecord, ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         if let Some(branch) = &edit.default_branch {
             self.check_default_branch(path, branch).await?;
         }
@@ -108,11 +108,11 @@ impl Repos {
     /// quorum.
     pub async fn protect(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         pattern: &RefPattern,
     ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         self.inner
             .change_protection(principal, path, pattern, Change::Protect)
             .await
@@ -124,11 +124,11 @@ impl Repos {
     /// `NotFound` for the repository and for the pattern, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
     pub async fn unprotect(
         &self,
-        principal: &str,
+        principal: &Principal,
         path: &RepoPath,
         pattern: &RefPattern,
     ) -> Result<(), ServiceError> {
-        let principal = allow(Some(principal))?;
+        let principal = allow(principal)?;
         self.inner
             .change_protection(principal, path, pattern, Change::Unprotect)
             .await

@@ -9,10 +9,10 @@ use henge_git::BundleId;
 use henge_git::http::{ByteRange, Caller, GitService};
 use henge_repos::RepoEdit;
 use henge_types::status::CompactionDepth as Depth;
-use henge_types::{ErrorCode, RepoPath};
+use henge_types::{ErrorCode, Principal, RepoPath};
 
 use crate::compaction::compact;
-use crate::ring::{Ring, Work, eventually};
+use crate::ring::{ADMIN, Ring, Work, eventually};
 
 /// From so many bytes on the rings of these tests offer bundles.
 pub(crate) const BYTES_MIN: u64 = 100_000;
@@ -219,7 +219,7 @@ async fn who_may_not_fetch_gets_no_bundle() {
     let repos = &ring.node(2).repos;
     let ask = async |name: Option<&str>, repo: &str| {
         let caller = Caller {
-            name: name.map(str::to_owned),
+            principal: name.map_or(Principal::Anonymous, |name| name.parse().unwrap()),
             peer: None,
         };
         let asked = repos.bundle(caller, repo, id, ByteRange::Last(1));
@@ -230,7 +230,7 @@ async fn who_may_not_fetch_gets_no_bundle() {
     };
     let bytes = ask(Some("admin"), "admin/large.git").await.unwrap();
     let change = async |edit: RepoEdit, at: &str| {
-        repos.edit("admin", &path(at), edit).await.unwrap();
+        repos.edit(&ADMIN, &path(at), edit).await.unwrap();
     };
     let visible = |private| RepoEdit {
         private: Some(private),
@@ -264,7 +264,7 @@ async fn who_may_not_fetch_gets_no_bundle() {
         assert_eq!(ask(None, at).await, Ok(bytes), "{at}");
     }
     assert_eq!(curl(&["-r", "0-9", &urls[2]]).0, 206);
-    repos.delete("admin", &path("admin/moved")).await.unwrap();
+    repos.delete(&ADMIN, &path("admin/moved")).await.unwrap();
     assert_eq!(
         ask(Some("admin"), "admin/moved.git").await,
         Err(ErrorCode::NotFound)
@@ -278,7 +278,7 @@ async fn a_bundle_of_a_fork_holds_what_the_fork_has_and_nothing_else() {
     let repos = &ring.node(1).repos;
     let fork = "admin/fork";
     repos
-        .fork("admin", &path(REPO), path(fork), None)
+        .fork(&ADMIN, &path(REPO), path(fork), None)
         .await
         .unwrap();
     let push = async |repo: &str, file: &str| {

@@ -3,7 +3,7 @@
 use henge_repos::CreateOptions;
 use henge_types::{ErrorCode, RepoPath, RepoState};
 
-use crate::ring::{Ring, eventually};
+use crate::ring::{ADMIN, Ring, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_push_creates_below_its_own_name_and_nowhere_else() {
@@ -34,7 +34,7 @@ async fn a_name_made_again_is_another_repository() {
     work.git(&["push", "-q", &ring.url(1, "admin/again"), "main"])
         .await;
     let first = ring.node(1).repos.get(&path).await.unwrap();
-    ring.node(2).repos.delete("admin", &path).await.unwrap();
+    ring.node(2).repos.delete(&ADMIN, &path).await.unwrap();
     for node in ring.live() {
         let gone = ring.node(node).repos.get(&path).await.unwrap_err();
         assert_eq!(gone.code, ErrorCode::NotFound);
@@ -47,7 +47,7 @@ async fn a_name_made_again_is_another_repository() {
     let second = ring
         .node(3)
         .repos
-        .create("admin", path.clone(), options)
+        .create(&ADMIN, path.clone(), options)
         .await
         .unwrap();
     assert_eq!(second.state, RepoState::Ready);
@@ -77,16 +77,12 @@ async fn repositories_are_listed_in_pages_by_name() {
     for name in ["admin/b", "admin/a", "zoe/c"] {
         let path: RepoPath = name.parse().unwrap();
         repos
-            .create("admin", path, CreateOptions::default())
+            .create(&ADMIN, path, CreateOptions::default())
             .await
             .unwrap();
     }
     let taken = repos
-        .create(
-            "admin",
-            "Admin/A".parse().unwrap(),
-            CreateOptions::default(),
-        )
+        .create(&ADMIN, "Admin/A".parse().unwrap(), CreateOptions::default())
         .await;
     assert_eq!(taken.unwrap_err().code, ErrorCode::AlreadyExists);
     let names = |page: Vec<henge_types::RepoRecord>| {
@@ -111,7 +107,7 @@ async fn repositories_are_listed_in_pages_by_name() {
     );
     assert_eq!(
         repos
-            .create("eve", after, CreateOptions::default())
+            .create(&"eve".parse().unwrap(), after, CreateOptions::default())
             .await
             .unwrap_err()
             .code,

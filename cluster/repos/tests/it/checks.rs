@@ -5,7 +5,7 @@ use std::fs;
 use henge_types::status::{CheckOutcome, RepoCheck};
 use henge_types::{ConditionKind, ErrorCode, NodeId, PackId, RepoPath};
 
-use crate::ring::{Ring, eventually};
+use crate::ring::{ADMIN, Ring, eventually};
 
 const REPO: &str = "admin/checked";
 
@@ -19,7 +19,7 @@ pub(crate) async fn check_repo(
     let path: RepoPath = repo.parse().unwrap();
     let repos = &ring.node(ring.live()[0]).repos;
     let started = repos
-        .start_check("admin", &path, nodes, repair)
+        .start_check(&ADMIN, &path, nodes, repair)
         .await
         .unwrap();
     let run_of = |checks: &RepoCheck, node| {
@@ -117,16 +117,13 @@ async fn a_node_that_is_no_replica_or_away_is_said_so() {
     work.git(&["push", "-q", &url, "main"]).await;
     let path: RepoPath = REPO.parse().unwrap();
     let other = [NodeId::new(9)];
-    let refused = ring
-        .node(1)
-        .repos
-        .start_check("admin", &path, &other, false);
+    let refused = ring.node(1).repos.start_check(&ADMIN, &path, &other, false);
     let refused = refused.await.unwrap_err();
     assert_eq!(refused.code, ErrorCode::Invalid);
     assert!(refused.message.contains("node 9"), "{}", refused.message);
     ring.stop_node(3).await;
     let repos = &ring.node(1).repos;
-    let started = repos.start_check("admin", &path, &[], false).await.unwrap();
+    let started = repos.start_check(&ADMIN, &path, &[], false).await.unwrap();
     let failed = |node: u64| {
         let mut replicas = started.replicas.iter();
         let check = replicas.find(|check| check.node == NodeId::new(node));
@@ -207,7 +204,7 @@ async fn an_unfinished_check_goes_with_its_repository() {
     let (ring, subject) = unfinished().await;
     ring.wait_until_ready(2).await;
     let path: RepoPath = REPO.parse().unwrap();
-    ring.node(1).repos.delete("admin", &path).await.unwrap();
+    ring.node(1).repos.delete(&ADMIN, &path).await.unwrap();
     eventually("the condition is over", async || {
         shown(&ring, &subject).is_none().then_some(())
     })

@@ -15,7 +15,7 @@ use henge_types::{
 };
 use sha1::{Digest, Sha1};
 
-use crate::ring::{Ring, Work, eventually};
+use crate::ring::{ADMIN, Ring, Work, eventually};
 
 /// What many small pushes may leave.
 const FEW: usize = 8;
@@ -87,7 +87,7 @@ pub(crate) async fn agree(ring: &Ring, group: GroupId) {
 pub(crate) async fn compact(ring: &Ring, repo: &str, depth: Depth) {
     let path: RepoPath = repo.parse().unwrap();
     let repos = &ring.node(ring.live()[0]).repos;
-    let before = repos.compact("admin", &path, depth).await.unwrap();
+    let before = repos.compact(&ADMIN, &path, depth).await.unwrap();
     eventually("the compaction ends", async || {
         let now = repos.stats(&path).await.ok()?;
         let ended = now.compaction == CompactionState::Idle

@@ -3,7 +3,7 @@
 use henge_types::{ErrorCode, RepoLimits, RepoPath};
 
 use crate::compaction::{agree, clone_is_whole, compact};
-use crate::ring::{Ring, Work};
+use crate::ring::{ADMIN, Ring, Work};
 use henge_types::status::CompactionDepth as Depth;
 
 const ROOT: &str = "admin/root";
@@ -21,7 +21,7 @@ async fn fork_with_secret(ring: &Ring) -> (Work, String) {
     work.commit("first", b"first\n");
     work.git(&["push", "-q", &ring.url(1, ROOT), "main"]).await;
     let repos = &ring.node(2).repos;
-    let made = repos.fork("admin", &path(ROOT), path(FORK), None).await;
+    let made = repos.fork(&ADMIN, &path(ROOT), path(FORK), None).await;
     let made = made.unwrap();
     let root = repos.get(&path(ROOT)).await.unwrap();
     assert_eq!(
@@ -50,12 +50,12 @@ async fn a_fork_is_cloned_from_every_node_and_outlives_its_root() {
         clone_is_whole(&ring, node, ROOT, &format!("root-{node}"), &work).await;
     }
     let repos = &ring.node(1).repos;
-    let taken = repos.fork("admin", &path(ROOT), path(FORK), None).await;
+    let taken = repos.fork(&ADMIN, &path(ROOT), path(FORK), None).await;
     assert_eq!(taken.unwrap_err().code, ErrorCode::AlreadyExists);
     compact(&ring, ROOT, Depth::Everything).await;
-    repos.delete("admin", &path(ROOT)).await.unwrap();
+    repos.delete(&ADMIN, &path(ROOT)).await.unwrap();
     let gone = repos
-        .fork("admin", &path(ROOT), path("admin/late"), None)
+        .fork(&ADMIN, &path(ROOT), path("admin/late"), None)
         .await;
     assert_eq!(gone.unwrap_err().code, ErrorCode::NotFound);
     agree(&ring, group).await;
@@ -79,8 +79,8 @@ async fn a_fork_is_as_private_as_its_source() {
     for (name, options) in [("usual", usual), ("public", public)] {
         let (root, fork) = (format!("admin/{name}"), format!("team/{name}"));
         let private = options.private;
-        let made = repos.create("admin", path(&root), options).await.unwrap();
-        let forked = repos.fork("admin", &path(&root), path(&fork), None).await;
+        let made = repos.create(&ADMIN, path(&root), options).await.unwrap();
+        let forked = repos.fork(&ADMIN, &path(&root), path(&fork), None).await;
         assert_eq!((made.private, forked.unwrap().private), (private, private));
     }
 }
@@ -170,10 +170,7 @@ async fn pushes_beyond_the_limits_of_a_repository_are_refused_and_say_why() {
     work.git(&["push", "-q", &url, "main"]).await;
     let repos = &ring.node(3).repos;
     let set = async |limits: RepoLimits| {
-        repos
-            .set_limits("admin", &path(ROOT), limits)
-            .await
-            .unwrap();
+        repos.set_limits(&ADMIN, &path(ROOT), limits).await.unwrap();
         for node in ring.live() {
             let known = ring.node(node).repos.limits(&path(ROOT)).await.unwrap();
             assert_eq!(known, limits);

@@ -7,7 +7,7 @@ use henge_repos::{CreateOptions, RepoEdit};
 use henge_types::command::VERSION_KNOWN;
 use henge_types::{GroupId, NodeId, ObjectFormat, RepoLimits};
 
-use crate::ring::{Ring, eventually};
+use crate::ring::{ADMIN, Ring, eventually};
 
 /// Waits until every group of these nodes is at this release's level.
 async fn all_rise(ring: &Ring, nodes: &[usize]) {
@@ -56,17 +56,17 @@ async fn a_young_cluster_does_what_is_new_while_a_node_is_down() {
         object_format: ObjectFormat::Sha256,
         ..CreateOptions::default()
     };
-    let made = repos.create("admin", path, options).await.unwrap();
+    let made = repos.create(&ADMIN, path, options).await.unwrap();
     let limits = RepoLimits {
         refs_max: Some(3),
         ..RepoLimits::default()
     };
-    repos.set_limits("admin", &made.path, limits).await.unwrap();
+    repos.set_limits(&ADMIN, &made.path, limits).await.unwrap();
     let archive = RepoEdit {
         archived: Some(true),
         ..RepoEdit::default()
     };
-    let edited = repos.edit("admin", &made.path, archive).await.unwrap();
+    let edited = repos.edit(&ADMIN, &made.path, archive).await.unwrap();
     assert!(edited.archived);
     all_rise(&ring, &[1, 2]).await;
     ring.start_node(3).await;

@@ -9,7 +9,7 @@ use henge_git::http::{Caller, GitService};
 use henge_repos::RepoEdit;
 use henge_types::{ErrorCode, limits};
 
-use crate::ring::{Ring, eventually};
+use crate::ring::{ADMIN, Ring, eventually};
 
 const REPO: &str = "admin/places";
 /// More than the buffers between a client, its node and another node hold.
@@ -96,7 +96,7 @@ async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
         private: Some(private),
         ..RepoEdit::default()
     };
-    repos.edit("admin", &path, private(false)).await.unwrap();
+    repos.edit(&ADMIN, &path, private(false)).await.unwrap();
     let v2 = Protocol::V2;
     let listing = command("ls-refs", &[]);
     let public = repos.upload_pack(Caller::default(), REPO, v2, listing.clone());
@@ -106,7 +106,7 @@ async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
     let mut held = Vec::new();
     for number in 0..limits::FETCHES_AT_ONCE {
         let admin = Caller {
-            name: Some("admin".to_owned()),
+            principal: ADMIN.clone(),
             ..Caller::default()
         };
         let lines = [
@@ -132,7 +132,7 @@ async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
     for _ in 0..3 {
         repos.get_public(&path).await.unwrap();
     }
-    repos.edit("admin", &path, private(true)).await.unwrap();
+    repos.edit(&ADMIN, &path, private(true)).await.unwrap();
     drop(held);
     let refused = waits.await.unwrap().unwrap_err();
     assert_eq!(refused.code, ErrorCode::Unauthenticated, "{refused}");

@@ -10,7 +10,7 @@ use henge_types::{GroupId, NetworkId, ObjectFormat, ObjectId, PruneMark, RepoPat
 
 use crate::checks::check_repo;
 use crate::compaction::{agree, clone_is_whole, compact, network, settled};
-use crate::ring::{Ring, Work, eventually};
+use crate::ring::{ADMIN, Ring, Work, eventually};
 
 const REPO: &str = "admin/pruned";
 /// Longer than a leader keeps what clients may have been told of.
@@ -20,7 +20,7 @@ async fn prune(ring: &Ring, grace_ms: u64) -> LastCompaction {
     let path: RepoPath = REPO.parse().unwrap();
     let repos = &ring.node(ring.live()[0]).repos;
     let depth = Depth::Prune { grace_ms };
-    let before = repos.compact("admin", &path, depth).await.unwrap();
+    let before = repos.compact(&ADMIN, &path, depth).await.unwrap();
     let last = eventually("pruning ends", async || {
         let now = repos.stats(&path).await.ok()?;
         let ended = now.compaction == CompactionState::Idle
@@ -212,7 +212,7 @@ async fn a_network_of_sha256_is_forked_pruned_and_checked() {
     crate::sha256::create(&ring, 1, REPO, ObjectFormat::Sha256).await;
     let (work, side) = with_deleted_branch_of(&ring, ObjectFormat::Sha256).await;
     let (path, fork): (RepoPath, RepoPath) = (REPO.parse().unwrap(), "admin/of".parse().unwrap());
-    let forked = ring.node(2).repos.fork("admin", &path, fork, None).await;
+    let forked = ring.node(2).repos.fork(&ADMIN, &path, fork, None).await;
     assert_eq!(forked.unwrap().object_format, ObjectFormat::Sha256);
     prune(&ring, 3_600_000).await;
     ring.jump(LONG).await;

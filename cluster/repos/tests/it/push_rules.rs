@@ -2,7 +2,7 @@
 
 use henge_types::{ErrorCode, FsckLevel, PushRules, RepoPath};
 
-use crate::ring::{Ring, Work};
+use crate::ring::{ADMIN, Ring, Work};
 
 const REPO: &str = "admin/rules";
 const FORK: &str = "admin/fork";
@@ -64,13 +64,13 @@ async fn objects_are_judged_by_the_rules_of_their_repository() {
         fsck: FsckLevel::Lenient,
     };
     let repos = &ring.node(2).repos;
-    let nobody = repos.set_push_rules("admin", &path(FORK), lenient).await;
+    let nobody = repos.set_push_rules(&ADMIN, &path(FORK), lenient).await;
     assert_eq!(nobody.unwrap_err().code, ErrorCode::NotFound);
     repos
-        .set_push_rules("admin", &path(REPO), lenient)
+        .set_push_rules(&ADMIN, &path(REPO), lenient)
         .await
         .unwrap();
-    let fork = repos.fork("admin", &path(REPO), path(FORK), None).await;
+    let fork = repos.fork(&ADMIN, &path(REPO), path(FORK), None).await;
     fork.unwrap();
     for repo in [REPO, FORK] {
         for node in ring.live() {
@@ -92,7 +92,7 @@ async fn objects_are_judged_by_the_rules_of_their_repository() {
     assert_eq!(clone.now(&["rev-parse", "origin/odd"]).trim(), padded);
     let strict = PushRules::default();
     repos
-        .set_push_rules("admin", &path(REPO), strict)
+        .set_push_rules(&ADMIN, &path(REPO), strict)
         .await
         .unwrap();
     let again = commit_of(&work, "040000", "older");

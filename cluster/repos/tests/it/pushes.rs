@@ -2,7 +2,7 @@
 
 use henge_types::{ObjectId, PreviousValue, RefUpdate, RepoPath};
 
-use crate::ring::{Ring, eventually};
+use crate::ring::{ADMIN, Ring, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn small_and_large_pushes_through_every_node_are_cloned_from_every_node() {
@@ -113,19 +113,19 @@ async fn refs_are_updated_to_values_that_refs_have() {
     };
     let create = update("refs/heads/copy", PreviousValue::MustNotExist, Some(first));
     let verdicts = repos
-        .update_refs("admin", &path, vec![create.clone()], true)
+        .update_refs(&ADMIN, &path, vec![create.clone()], true)
         .await
         .unwrap();
     assert!(verdicts[0].result.is_ok());
     let again = repos
-        .update_refs("admin", &path, vec![create], true)
+        .update_refs(&ADMIN, &path, vec![create], true)
         .await
         .unwrap();
     assert!(again[0].result.is_err());
     let unknown = ObjectId::Sha1([9; 20]);
     let unknown = update("refs/heads/x", PreviousValue::Any, Some(unknown));
     repos
-        .update_refs("admin", &path, vec![unknown], true)
+        .update_refs(&ADMIN, &path, vec![unknown], true)
         .await
         .unwrap_err();
     let gone = update(
@@ -134,7 +134,7 @@ async fn refs_are_updated_to_values_that_refs_have() {
         None,
     );
     let verdicts = repos
-        .update_refs("admin", &path, vec![gone], true)
+        .update_refs(&ADMIN, &path, vec![gone], true)
         .await
         .unwrap();
     assert!(verdicts[0].result.is_ok());

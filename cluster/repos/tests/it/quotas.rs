@@ -2,7 +2,7 @@
 
 use henge_types::{PreviousValue, RefUpdate, RepoLimits, RepoPath};
 
-use crate::ring::{Ring, Work};
+use crate::ring::{ADMIN, Ring, Work};
 
 const REPO: &str = "admin/quota";
 const PUSHERS: usize = 6;
@@ -16,7 +16,7 @@ async fn limited(ring: &Ring, limits: RepoLimits) -> Work {
     work.commit("first", b"first\n");
     work.git(&["push", "-q", &ring.url(1, REPO), "main"]).await;
     let repos = &ring.node(1).repos;
-    repos.set_limits("admin", &path(), limits).await.unwrap();
+    repos.set_limits(&ADMIN, &path(), limits).await.unwrap();
     work
 }
 
@@ -73,7 +73,7 @@ async fn pushes_and_api_at_the_same_time_cannot_exceed_the_refs_together() {
     };
     let repos = &ring.node(3).repos;
     let path = path();
-    let of_api = repos.update_refs("admin", &path, vec![update], false);
+    let of_api = repos.update_refs(&ADMIN, &path, vec![update], false);
     let (pushed, of_api) = tokio::join!(futures::future::join_all(pushers), of_api);
     let of_api = of_api.unwrap().remove(0).result;
     let taken = pushed.iter().filter(|(taken, _)| *taken).count();

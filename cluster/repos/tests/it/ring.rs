@@ -4,8 +4,8 @@ use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use henge_cluster::{
@@ -16,7 +16,9 @@ use henge_repos::{BundlesConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
 use henge_runtime::{Clock, Scope, SystemClock};
 use henge_storage::objects::{ObjectStore, Watermark};
-use henge_types::{ClusterId, GroupId, Incarnation, NodeId, NodeRecord, ObjectFormat, RepoPath};
+use henge_types::{
+    ClusterId, GroupId, Incarnation, NodeId, NodeRecord, ObjectFormat, Principal, RepoPath,
+};
 use rcgen::{
     BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     KeyUsagePurpose,
@@ -26,6 +28,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 /// Long, because the machine may be busy: nothing here waits for it to pass.
 const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The administrator.
+pub(crate) static ADMIN: LazyLock<Principal> = LazyLock::new(Principal::admin);
 
 /// Waits until `condition` holds.
 pub(crate) async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
@@ -123,7 +128,7 @@ async fn compose(
         bytes_min: crate::bundles::BYTES_MIN,
     });
     let admin = Caller {
-        name: Some("admin".to_owned()),
+        principal: Principal::admin(),
         ..Caller::default()
     };
     let routes = router(repos.clone()).layer(axum::Extension(admin));

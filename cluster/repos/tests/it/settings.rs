@@ -6,7 +6,7 @@ use henge_types::{
     ErrorCode, GroupId, PreviousValue, RefPattern, RefRefusal, RefUpdate, RepoPath, TopicsEdit,
 };
 
-use crate::ring::{Ring, Work, eventually};
+use crate::ring::{ADMIN, Ring, Work, eventually};
 
 fn path(text: &str) -> RepoPath {
     text.parse().unwrap()
@@ -24,7 +24,7 @@ async fn pushed() -> (Ring, Work) {
 
 async fn edit(ring: &Ring, node: usize, at: &str, edit: RepoEdit) -> henge_types::RepoRecord {
     let repos = &ring.node(node).repos;
-    repos.edit("admin", &path(at), edit).await.unwrap()
+    repos.edit(&ADMIN, &path(at), edit).await.unwrap()
 }
 
 fn rename(to: &str) -> RepoEdit {
@@ -64,7 +64,7 @@ async fn settings_are_the_same_on_every_node_at_once() {
         ..RepoEdit::default()
     };
     let repos = &ring.node(3).repos;
-    let refused = repos.edit("admin", &path("admin/demo"), missing).await;
+    let refused = repos.edit(&ADMIN, &path("admin/demo"), missing).await;
     assert_eq!(refused.unwrap_err().code, ErrorCode::Invalid);
     let hide = RepoEdit {
         private: Some(true),
@@ -103,7 +103,7 @@ async fn an_archived_repository_takes_no_push_through_any_node() {
     };
     let repos = &ring.node(2).repos;
     let demo = path("admin/demo");
-    let asked = repos.update_refs("admin", &demo, vec![update], false);
+    let asked = repos.update_refs(&ADMIN, &demo, vec![update], false);
     let verdicts = asked.await.unwrap();
     assert_eq!(verdicts[0].result, Err(RefRefusal::Archived));
     edit(&ring, 2, "admin/demo", archive(false)).await;
@@ -135,12 +135,12 @@ async fn a_renamed_repository_is_found_under_its_former_names_until_they_are_tak
     assert_eq!(moved.path, path("team/other"));
     assert_eq!(moved.former_paths, [path("admin/demo")]);
     // Nobody deletes by a name of before.
-    let wrong = repos.delete("admin", &path("admin/demo")).await;
+    let wrong = repos.delete(&ADMIN, &path("admin/demo")).await;
     assert!(wrong.unwrap_err().message.contains("team/other"));
 
     // A new repository takes the name over: at once, on every node.
     let created = repos.create(
-        "admin",
+        &ADMIN,
         path("admin/demo"),
         henge_repos::CreateOptions::default(),
     );
@@ -176,8 +176,8 @@ async fn protected_refs_keep_their_history() {
     for pattern in ["main", "refs/tags/*"] {
         let pattern: RefPattern = pattern.parse().unwrap();
         let repos = &ring.node(1).repos;
-        repos.protect("admin", &demo, &pattern).await.unwrap();
-        let again = repos.protect("admin", &demo, &pattern).await.unwrap_err();
+        repos.protect(&ADMIN, &demo, &pattern).await.unwrap();
+        let again = repos.protect(&ADMIN, &demo, &pattern).await.unwrap_err();
         assert_eq!(again.code, ErrorCode::AlreadyExists);
     }
     let before = work.now(&["rev-parse", "main"]);
@@ -231,7 +231,7 @@ async fn protected_refs_keep_their_history() {
             update("refs/tags/v1", None),
             update("refs/heads/main2", None),
         ];
-        let asked = repos.update_refs("admin", &demo, updates[..3].to_vec(), false);
+        let asked = repos.update_refs(&ADMIN, &demo, updates[..3].to_vec(), false);
         let verdicts = asked.await.unwrap();
         let results: Vec<_> = verdicts.into_iter().map(|verdict| verdict.result).collect();
         assert!(
@@ -245,7 +245,7 @@ async fn protected_refs_keep_their_history() {
             ),
             "{results:?}"
         );
-        let all = repos.update_refs("admin", &demo, updates[..2].to_vec(), true);
+        let all = repos.update_refs(&ADMIN, &demo, updates[..2].to_vec(), true);
         let results: Vec<_> = all
             .await
             .unwrap()
@@ -253,15 +253,15 @@ async fn protected_refs_keep_their_history() {
             .map(|one| one.result)
             .collect();
         assert!(results.iter().all(Result::is_err), "{results:?}");
-        let undone = repos.update_refs("admin", &demo, updates[3..].to_vec(), false);
+        let undone = repos.update_refs(&ADMIN, &demo, updates[3..].to_vec(), false);
         assert_eq!(undone.await.unwrap()[0].result, Ok(()));
     }
     // What keeps history is taken, and so is everything once the protection is gone.
     work.commit("c", b"c\n");
     work.git(&["push", "-q", &url, "main"]).await;
     let main: RefPattern = "main".parse().unwrap();
-    repos.unprotect("admin", &demo, &main).await.unwrap();
-    let unknown = repos.unprotect("admin", &demo, &main).await.unwrap_err();
+    repos.unprotect(&ADMIN, &demo, &main).await.unwrap();
+    let unknown = repos.unprotect(&ADMIN, &demo, &main).await.unwrap_err();
     assert_eq!(unknown.code, ErrorCode::NotFound);
     work.git(&["push", "-q", "--force", &url, &format!("{before}:main")])
         .await;

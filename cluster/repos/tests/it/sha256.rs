@@ -4,7 +4,7 @@ use henge_repos::CreateOptions;
 use henge_types::status::{CompactionDepth, CompactionState};
 use henge_types::{ErrorCode, ObjectFormat, RepoPath};
 
-use crate::ring::{Ring, eventually};
+use crate::ring::{ADMIN, Ring, eventually};
 
 /// Makes a repository of this format; the first one of a group waits for its release level.
 pub(crate) async fn create(ring: &Ring, node: usize, repo: &str, format: ObjectFormat) {
@@ -15,7 +15,7 @@ pub(crate) async fn create(ring: &Ring, node: usize, repo: &str, format: ObjectF
             ..CreateOptions::default()
         };
         let repos = &ring.node(node).repos;
-        match repos.create("admin", path.clone(), options).await {
+        match repos.create(&ADMIN, path.clone(), options).await {
             Ok(record) => Some(record),
             Err(error) if error.code == ErrorCode::AlreadyExists => repos.get(&path).await.ok(),
             Err(_) => None,
@@ -44,7 +44,7 @@ async fn it_is_pushed_cloned_and_compacted_through_every_node() {
     let repos = &ring.node(1).repos;
     let network = repos.get(&path).await.unwrap().network;
     let before = repos
-        .compact("admin", &path, CompactionDepth::Everything)
+        .compact(&ADMIN, &path, CompactionDepth::Everything)
         .await
         .unwrap();
     eventually("the compaction ends", async || {
@@ -105,7 +105,7 @@ async fn the_formats_do_not_mix() {
     short.git(&["push", "-q", &missing, "main"]).await;
     // The name's next life has the other format, on every node.
     let path: RepoPath = "admin/long".parse().unwrap();
-    ring.node(2).repos.delete("admin", &path).await.unwrap();
+    ring.node(2).repos.delete(&ADMIN, &path).await.unwrap();
     create(&ring, 3, "admin/long", ObjectFormat::Sha1).await;
     for node in ring.live() {
         let url = ring.url(node, "admin/long");

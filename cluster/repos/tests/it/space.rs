@@ -3,7 +3,7 @@
 use henge_storage::objects::Watermark;
 use henge_types::RepoLimits;
 
-use crate::ring::{Ring, Work, eventually};
+use crate::ring::{ADMIN, Ring, Work, eventually};
 
 /// More than any disk has free: the disk of the node counts as full.
 const FULL: Watermark = Watermark {
@@ -143,7 +143,7 @@ async fn an_object_above_the_limit_is_named() {
     let path = "admin/limit".parse().unwrap();
     ring.node(1)
         .repos
-        .set_limits("admin", &path, limits)
+        .set_limits(&ADMIN, &path, limits)
         .await
         .unwrap();
     let url = ring.url(2, "admin/limit");

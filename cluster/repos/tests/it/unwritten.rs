@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt;
 
 use crate::compaction::{compact, manifest, network, settled};
-use crate::ring::{Ring, Work, eventually};
+use crate::ring::{ADMIN, Ring, Work, eventually};
 use henge_types::status::CompactionDepth as Depth;
 
 const TWIN: &str = "admin/twin";
@@ -46,7 +46,7 @@ fn unblock(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
 async fn created(ring: &Ring) -> NetworkId {
     let path: RepoPath = BLOCKED.parse().unwrap();
     let repos = &ring.node(1).repos;
-    let created = repos.create("admin", path, CreateOptions::default()).await;
+    let created = repos.create(&ADMIN, path, CreateOptions::default()).await;
     created.unwrap().network
 }
 
@@ -412,7 +412,7 @@ async fn a_compaction_that_fails_is_a_finding_of_the_leader_only() {
     };
     eventually("the compaction fails again and again", async || {
         let repos = &ring.node(sick).repos;
-        drop(repos.compact("admin", &path, Depth::Everything).await);
+        drop(repos.compact(&ADMIN, &path, Depth::Everything).await);
         is_shown()
     })
     .await;

@@ -63,11 +63,12 @@ fn patterns(rules: &[RefProtection]) -> RefPatterns {
 /// `GET /api/v1/repos/{owner}/{repo}/branches`. Without `page` and `limit` every branch up to
 /// [`limits::BRANCHES_UNPAGED_MAX`].
 pub(crate) async fn list_branches(
+    readable: Readable,
     State(api): State<Api>,
-    Readable { record, reader, .. }: Readable,
     Params(params): Params<PageParams>,
     origin: Origin,
 ) -> Result<Response, ApiError> {
+    let (reader, record) = (readable.reader(), readable.record);
     let page = if params.asks_for_pages() {
         params.page()?
     } else {
@@ -91,14 +92,11 @@ pub(crate) async fn list_branches(
 
 /// `GET /api/v1/repos/{owner}/{repo}/branches/{branch}`.
 pub(crate) async fn get_branch(
+    readable: Readable,
     State(api): State<Api>,
-    Readable {
-        record,
-        reader,
-        below,
-    }: Readable,
 ) -> Result<Json<Branch>, ApiError> {
-    let (path, branch) = (record.path, below);
+    let reader = readable.reader();
+    let (path, branch) = (readable.record.path, readable.below);
     let missing = || ApiError::not_found(format!("there is no branch {branch:?} in {path}"));
     let name = RefName::branch(&branch).map_err(|_| missing())?;
     let refs = api.backend.refs(&path, name.as_str()).await?.refs;

@@ -1,8 +1,10 @@
 //! Changing a repository, Gitea's way: settings, name, owner, topics.
 
 use axum::Json;
-use axum::extract::{Extension, State};
-use henge_types::{OwnerName, RefName, RepoName, RepoPath, Topic, TopicsEdit};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::{EditRepo, TransferRepo};
+use henge_types::{OwnerName, Principal, RefName, RepoName, RepoPath, Topic, TopicsEdit};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,7 +12,6 @@ use serde_json::{Map, Value};
 use super::check_description;
 use super::repos::BRANCHES;
 use super::repository::Repository;
-use crate::auth::Principal;
 use crate::backend::RepoEdit;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody, Readable};
@@ -88,7 +89,7 @@ async fn change(
     edit: RepoEdit,
     origin: &Origin,
 ) -> Result<Json<Repository>, ApiError> {
-    let record = api.backend.edit(principal.name(), path, edit).await?;
+    let record = api.backend.edit(principal, path, edit).await?;
     // The change is made, whether its shard answers now or not.
     let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
     let repository = Repository::new(&record, refs.as_ref(), origin);
@@ -97,8 +98,8 @@ async fn change(
 
 /// `PATCH /api/v1/repos/{owner}/{repo}`.
 pub(crate) async fn edit_repo(
+    by: Authorized<EditRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     origin: Origin,
     JsonBody(body): JsonBody<Edit>,
@@ -109,7 +110,7 @@ pub(crate) async fn edit_repo(
         None => path,
     };
     let edit = body.checked(&now)?;
-    change(&api, &principal, &now, edit, &origin).await
+    change(&api, by.principal(), &now, edit, &origin).await
 }
 
 #[derive(Debug, Deserialize)]
@@ -121,8 +122,8 @@ pub(crate) struct Transfer {
 
 /// `POST /api/v1/repos/{owner}/{repo}/transfer`.
 pub(crate) async fn transfer_repo(
+    by: Authorized<TransferRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     origin: Origin,
     JsonBody(body): JsonBody<Transfer>,
@@ -138,7 +139,7 @@ pub(crate) async fn transfer_repo(
         }),
         ..RepoEdit::default()
     };
-    let moved = change(&api, &principal, &now, edit, &origin).await?;
+    let moved = change(&api, by.principal(), &now, edit, &origin).await?;
     Ok((StatusCode::ACCEPTED, moved))
 }
 
@@ -172,34 +173,34 @@ async fn set_topics(
         topics,
         ..RepoEdit::default()
     };
-    api.backend.edit(principal.name(), path, edit).await?;
+    api.backend.edit(principal, path, edit).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `PUT /api/v1/repos/{owner}/{repo}/topics`.
 pub(crate) async fn put_topics(
+    by: Authorized<EditRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<Topics>,
 ) -> Result<StatusCode, ApiError> {
     let topics: Result<_, _> = body.topics.iter().map(|text| topic(text)).collect();
-    set_topics(&api, &principal, &path, TopicsEdit::Set(topics?)).await
+    set_topics(&api, by.principal(), &path, TopicsEdit::Set(topics?)).await
 }
 
 /// `PUT /api/v1/repos/{owner}/{repo}/topics/{topic}`.
 pub(crate) async fn add_topic(
+    by: Authorized<EditRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, text): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
-    set_topics(&api, &principal, &path, TopicsEdit::Add(topic(&text)?)).await
+    set_topics(&api, by.principal(), &path, TopicsEdit::Add(topic(&text)?)).await
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/topics/{topic}`.
 pub(crate) async fn remove_topic(
+    by: Authorized<EditRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, text): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
     let topic = topic(&text)?;
@@ -208,5 +209,5 @@ pub(crate) async fn remove_topic(
         let text = format!("{} is not about {topic:?}", record.path);
         return Err(ApiError::not_found(text));
     }
-    set_topics(&api, &principal, &path, TopicsEdit::Remove(topic)).await
+    set_topics(&api, by.principal(), &path, TopicsEdit::Remove(topic)).await
 }

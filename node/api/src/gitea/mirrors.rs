@@ -1,12 +1,13 @@
 //! Mirrors, Gitea's way. A push mirror's name is its id here, and its remote has no other.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::{InspectRepo, MirrorRepo};
 use henge_types::{Mirror, MirrorChange, MirrorId, MirrorKind, MirrorOutcome, RepoPath, limits};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Principal;
 use crate::backend::{NewMirror, Replace};
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody};
@@ -144,6 +145,7 @@ async fn find(api: &Api, path: &RepoPath, name: &str) -> Result<Mirror, ApiError
 
 /// `GET /api/v1/repos/{owner}/{repo}/push_mirrors`.
 pub(crate) async fn list_push_mirrors(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<Vec<PushMirror>>, ApiError> {
@@ -155,8 +157,8 @@ pub(crate) async fn list_push_mirrors(
 /// `POST /api/v1/repos/{owner}/{repo}/push_mirrors`: 200 and the mirror, which is due at once. 409 where the other side would
 /// lose something, unless `replace`.
 pub(crate) async fn add_push_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<CreatePushMirror>,
 ) -> Result<Json<PushMirror>, ApiError> {
@@ -171,7 +173,7 @@ pub(crate) async fn add_push_mirror(
         on_push: body.sync_on_commit,
         replace: Replace::said(body.replace),
     };
-    let added = api.backend.add_mirror(principal.name(), &path, new);
+    let added = api.backend.add_mirror(by.principal(), &path, new);
     let id = added.await?;
     let mirror = find(&api, &path, &id.to_string()).await?;
     Ok(Json(PushMirror::new(&path, mirror)))
@@ -179,6 +181,7 @@ pub(crate) async fn add_push_mirror(
 
 /// `GET /api/v1/repos/{owner}/{repo}/push_mirrors/{name}`.
 pub(crate) async fn get_push_mirror(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
 ) -> Result<Json<PushMirror>, ApiError> {
@@ -188,38 +191,38 @@ pub(crate) async fn get_push_mirror(
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/push_mirrors/{name}`.
 pub(crate) async fn delete_push_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, name): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
     let mirror = find(&api, &path, &name).await?.id;
-    change_mirror(&api, &principal, &path, mirror, MirrorChange::Remove).await?;
+    change_mirror(&api, by.principal(), &path, mirror, MirrorChange::Remove).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/push_mirrors-sync`: 200 at once; all of them are due now.
 pub(crate) async fn sync_push_mirrors(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
 ) -> Result<StatusCode, ApiError> {
     for mirror in push_mirrors_of(&api, &path).await? {
-        change_mirror(&api, &principal, &path, mirror.id, MirrorChange::Due).await?;
+        change_mirror(&api, by.principal(), &path, mirror.id, MirrorChange::Due).await?;
     }
     Ok(StatusCode::OK)
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/mirror-sync`: the mirror that the repository follows another one by.
 pub(crate) async fn sync_pull_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
 ) -> Result<StatusCode, ApiError> {
     let mirrors = api.backend.mirrors(&path).await?;
     let pull = |mirror: &&Mirror| mirror.settings.kind == MirrorKind::Pull;
     let missing = || ApiError::invalid(format!("repository {path} is not a mirror"));
     let mirror = mirrors.iter().find(pull).ok_or_else(missing)?;
-    change_mirror(&api, &principal, &path, mirror.id, MirrorChange::Due).await?;
+    change_mirror(&api, by.principal(), &path, mirror.id, MirrorChange::Due).await?;
     Ok(StatusCode::OK)
 }
 

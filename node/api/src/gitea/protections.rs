@@ -1,14 +1,15 @@
 //! Protected branches, Gitea's way: as far as they forbid deletions and the loss of history, which is all they do here.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::{InspectRepo, ProtectRefs};
 use henge_types::{RefPattern, RefProtection};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::edit::refuse_the_rest;
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody};
 use crate::router::Api;
@@ -76,6 +77,7 @@ impl NewProtection {
 
 /// `GET /api/v1/repos/{owner}/{repo}/branch_protections`.
 pub(crate) async fn list_protections(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<Vec<Protection>>, ApiError> {
@@ -89,6 +91,7 @@ fn no_such(name: &str) -> ApiError {
 
 /// `GET /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.
 pub(crate) async fn get_protection(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
 ) -> Result<Json<Protection>, ApiError> {
@@ -101,17 +104,15 @@ pub(crate) async fn get_protection(
 
 /// `POST /api/v1/repos/{owner}/{repo}/branch_protections`.
 pub(crate) async fn create_protection(
+    by: Authorized<ProtectRefs>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<NewProtection>,
 ) -> Result<(StatusCode, Json<Protection>), ApiError> {
     body.check()?;
     let missing = || ApiError::invalid("rule_name: which refs?");
     let pattern = body.named()?.ok_or_else(missing)?;
-    api.backend
-        .protect(principal.name(), &path, &pattern)
-        .await?;
+    api.backend.protect(by.principal(), &path, &pattern).await?;
     let rules = api.backend.protections(&path).await?;
     let rule = rules.iter().find(|rule| rule.pattern == pattern);
     let rule = rule.ok_or_else(|| no_such(pattern.short()))?;
@@ -121,6 +122,7 @@ pub(crate) async fn create_protection(
 /// `PATCH /api/v1/repos/{owner}/{repo}/branch_protections/{name}`. A rule is its pattern and nothing else: what holds
 /// already may be asked for, and everything else is refused.
 pub(crate) async fn edit_protection(
+    _: Authorized<ProtectRefs>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
     JsonBody(body): JsonBody<NewProtection>,
@@ -139,13 +141,13 @@ pub(crate) async fn edit_protection(
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.
 pub(crate) async fn delete_protection(
+    by: Authorized<ProtectRefs>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, name): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
     let pattern: RefPattern = name.parse().map_err(|_| no_such(&name))?;
     api.backend
-        .unprotect(principal.name(), &path, &pattern)
+        .unprotect(by.principal(), &path, &pattern)
         .await?;
     Ok(StatusCode::NO_CONTENT)
 }

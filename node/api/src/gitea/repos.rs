@@ -1,9 +1,10 @@
 //! Creating, finding and deleting repositories, Gitea's way.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures::future::join_all;
+use henge_auth::{Authorized, action};
 use henge_types::{RepoName, RepoPath, RepoRecord, limits};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,6 @@ use serde::{Deserialize, Serialize};
 use super::page::{Page, PageParams};
 use super::repository::Repository;
 use super::{new_repo, private_unless_said, user};
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody, Params, Readable, Reader};
 use crate::origin::Origin;
@@ -53,13 +53,13 @@ impl CreateRepo {
 
 /// `POST /api/v1/user/repos`.
 pub(crate) async fn create_repo(
+    by: Authorized<action::CreateRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     origin: Origin,
     JsonBody(body): JsonBody<CreateRepo>,
 ) -> Result<(StatusCode, Json<Repository>), ApiError> {
     body.refuse_what_is_not_there()?;
-    let owner = user::owner_of(&principal)?;
+    let owner = user::owner_of(by.principal())?;
     let name: RepoName = body
         .name
         .parse()
@@ -71,7 +71,7 @@ pub(crate) async fn create_repo(
         Some(&body.object_format_name),
     )?;
     let path = RepoPath { owner, name };
-    let record = api.backend.create(principal.name(), path, new).await?;
+    let record = api.backend.create(by.principal(), path, new).await?;
     let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
     let repository = Repository::new(&record, refs.as_ref(), &origin);
     Ok((StatusCode::CREATED, Json(repository)))
@@ -79,10 +79,11 @@ pub(crate) async fn create_repo(
 
 /// `GET /api/v1/repos/{owner}/{repo}`: public ones also without a token.
 pub(crate) async fn get_repo(
+    readable: Readable,
     State(api): State<Api>,
-    Readable { record, reader, .. }: Readable,
     origin: Origin,
 ) -> Result<Json<Repository>, ApiError> {
+    let (reader, record) = (readable.reader(), readable.record);
     let refs = api.backend.refs(&record.path, BRANCHES).await?;
     let repository = Repository::new(&record, Some(&refs), &origin);
     let repository = repository.with_family(&api, &record, &origin);
@@ -94,11 +95,11 @@ pub(crate) async fn get_repo(
 
 /// `DELETE /api/v1/repos/{owner}/{repo}`.
 pub(crate) async fn delete_repo(
+    by: Authorized<action::DeleteRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
 ) -> Result<StatusCode, ApiError> {
-    api.backend.delete(principal.name(), &path).await?;
+    api.backend.delete(by.principal(), &path).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -170,6 +171,7 @@ fn query_text(text: &str) -> String {
 /// `GET /api/v1/repos/search`. A repository whose shard does not answer is shown with what the catalogue
 /// knows of it: one lost shard does not take the list away.
 pub(crate) async fn search_repos(
+    _: Authorized<action::ListRepos>,
     State(api): State<Api>,
     Params(params): Params<SearchParams>,
     origin: Origin,
@@ -203,8 +205,8 @@ pub(crate) struct ForkRepo {
 
 /// `POST /api/v1/repos/{owner}/{repo}/forks`.
 pub(crate) async fn fork_repo(
+    by: Authorized<action::ForkRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(parent): AtRepo,
     origin: Origin,
     JsonBody(body): JsonBody<ForkRepo>,
@@ -213,7 +215,7 @@ pub(crate) async fn fork_repo(
         Some(owner) => owner
             .parse()
             .map_err(|error| ApiError::invalid(format!("organization: {error}")))?,
-        None => user::owner_of(&principal)?,
+        None => user::owner_of(by.principal())?,
     };
     let name = match &body.name {
         Some(name) => name
@@ -224,7 +226,7 @@ pub(crate) async fn fork_repo(
     let path = RepoPath { owner, name };
     let record = api
         .backend
-        .fork(principal.name(), &parent, path, None)
+        .fork(by.principal(), &parent, path, None)
         .await?;
     let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
     let repository = Repository::new(&record, refs.as_ref(), &origin);
@@ -234,6 +236,7 @@ pub(crate) async fn fork_repo(
 
 /// `GET /api/v1/repos/{owner}/{repo}/forks`.
 pub(crate) async fn list_forks(
+    _: Authorized<action::InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
     Params(params): Params<PageParams>,

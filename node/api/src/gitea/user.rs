@@ -1,12 +1,12 @@
 //! Users, as far as there are any: the one admin, and owners by their names.
 
 use axum::Json;
-use axum::extract::Extension;
-use henge_types::OwnerName;
+use henge_auth::Authorized;
+use henge_auth::action::ReadAccount;
+use henge_types::{OwnerName, Principal};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::origin::Origin;
 
@@ -62,17 +62,19 @@ impl User {
 
 /// The owner that a principal is.
 pub(crate) fn owner_of(principal: &Principal) -> Result<OwnerName, ApiError> {
-    let name = principal.name();
-    let owner = name.parse();
-    owner.map_err(|error| ApiError::invalid(format!("{name:?} cannot own a repository: {error}")))
+    let user = principal.user().ok_or_else(|| {
+        let text = format!("{principal} is no user, and cannot own a repository");
+        ApiError::invalid(text)
+    })?;
+    Ok(user.owner().clone())
 }
 
 /// `GET /api/v1/user`: who the token belongs to.
 pub(crate) async fn current_user(
-    Extension(principal): Extension<Principal>,
+    by: Authorized<ReadAccount>,
     origin: Origin,
 ) -> Result<Json<User>, ApiError> {
-    let owner = owner_of(&principal)?;
+    let owner = owner_of(by.principal())?;
     Ok(Json(User::new(&owner, &origin)))
 }
 

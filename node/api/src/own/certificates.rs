@@ -4,6 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use henge_auth::Authorized;
+use henge_auth::action::InspectRepo;
 use henge_types::{LogIndex, ObjectId, PushCertificateRecord, RecordedRef, RefName};
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +97,7 @@ pub(crate) struct CertificateParams {
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/push-certificates?ref&page&limit`, the newest first.
 pub(crate) async fn list_certificates(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
     Params(params): Params<CertificateParams>,

@@ -1,16 +1,18 @@
 //! What a repository may hold, and what is asked of pushes to it.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::{InspectRepo, LimitRepo};
 use henge_types::{PushRules, RepoLimits};
 
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody};
 use crate::router::Api;
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/limits`
 pub(crate) async fn limits(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<RepoLimits>, ApiError> {
@@ -19,19 +21,20 @@ pub(crate) async fn limits(
 
 /// `PUT /api/henge/v1/repos/{owner}/{repo}/limits`: all of them; what is left out or null is not bounded.
 pub(crate) async fn set_limits(
+    by: Authorized<LimitRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(limits): JsonBody<RepoLimits>,
 ) -> Result<Json<RepoLimits>, ApiError> {
     api.backend
-        .set_limits(principal.name(), &path, limits)
+        .set_limits(by.principal(), &path, limits)
         .await?;
     Ok(Json(limits))
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/push-rules`
 pub(crate) async fn push_rules(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<PushRules>, ApiError> {
@@ -40,13 +43,13 @@ pub(crate) async fn push_rules(
 
 /// `PUT /api/henge/v1/repos/{owner}/{repo}/push-rules`: all of them.
 pub(crate) async fn set_push_rules(
+    by: Authorized<LimitRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(rules): JsonBody<PushRules>,
 ) -> Result<Json<PushRules>, ApiError> {
     api.backend
-        .set_push_rules(principal.name(), &path, rules)
+        .set_push_rules(by.principal(), &path, rules)
         .await?;
     Ok(Json(rules))
 }

@@ -1,14 +1,15 @@
 //! Mirrors of a repository.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::{InspectRepo, MirrorRepo};
 use henge_types::{
-    Mirror, MirrorChange, MirrorId, MirrorKind, MirrorLast, MirrorOutcome, RepoPath,
+    Mirror, MirrorChange, MirrorId, MirrorKind, MirrorLast, MirrorOutcome, Principal, RepoPath,
 };
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Principal;
 use crate::backend::{MirrorEdit, NewMirror, Replace};
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody, Params};
@@ -115,6 +116,7 @@ pub(crate) struct SyncParams {
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/mirrors`
 pub(crate) async fn list_mirrors(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<Vec<MirrorInfo>>, ApiError> {
@@ -137,8 +139,8 @@ fn parse(id: &str) -> Result<MirrorId, ApiError> {
 /// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors`: it is due at once. 409 and what would be lost, where the side that it
 /// writes to has what the other one has not; `replace` takes it.
 pub(crate) async fn add_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<AddMirror>,
 ) -> Result<(StatusCode, Json<MirrorInfo>), ApiError> {
@@ -151,7 +153,7 @@ pub(crate) async fn add_mirror(
         on_push: body.on_push,
         replace: Replace::said(body.replace),
     };
-    let added = api.backend.add_mirror(principal.name(), &path, new);
+    let added = api.backend.add_mirror(by.principal(), &path, new);
     let id = added.await?;
     let mirror = find(&api, &path, id).await?;
     Ok((StatusCode::CREATED, Json(mirror)))
@@ -159,6 +161,7 @@ pub(crate) async fn add_mirror(
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`
 pub(crate) async fn get_mirror(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     BelowRepo(path, id): BelowRepo,
 ) -> Result<Json<MirrorInfo>, ApiError> {
@@ -168,8 +171,8 @@ pub(crate) async fn get_mirror(
 /// `PATCH /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`: what is left out stays, but a new URL comes with its own
 /// credentials or none, and is refused as for a new mirror. It is due at once.
 pub(crate) async fn edit_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, id): BelowRepo,
     JsonBody(body): JsonBody<EditMirror>,
 ) -> Result<Json<MirrorInfo>, ApiError> {
@@ -182,25 +185,32 @@ pub(crate) async fn edit_mirror(
         on_push: body.on_push,
         replace: Replace::said(body.replace),
     };
-    let edited = api.backend.edit_mirror(principal.name(), &path, id, edit);
+    let edited = api.backend.edit_mirror(by.principal(), &path, id, edit);
     edited.await?;
     find(&api, &path, id).await.map(Json)
 }
 
 /// `DELETE /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`
 pub(crate) async fn remove_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, id): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
-    change_mirror(&api, &principal, &path, parse(&id)?, MirrorChange::Remove).await?;
+    change_mirror(
+        &api,
+        by.principal(),
+        &path,
+        parse(&id)?,
+        MirrorChange::Remove,
+    )
+    .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync?force`: 202 at once; `last` tells how it went.
 pub(crate) async fn sync_mirror(
+    by: Authorized<MirrorRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     BelowRepo(path, id): BelowRepo,
     Params(params): Params<SyncParams>,
 ) -> Result<StatusCode, ApiError> {
@@ -208,7 +218,7 @@ pub(crate) async fn sync_mirror(
         true => MirrorChange::DueWhateverItRemoves,
         false => MirrorChange::Due,
     };
-    change_mirror(&api, &principal, &path, parse(&id)?, change).await?;
+    change_mirror(&api, by.principal(), &path, parse(&id)?, change).await?;
     Ok(StatusCode::ACCEPTED)
 }
 
@@ -220,8 +230,6 @@ pub(crate) async fn change_mirror(
     id: MirrorId,
     change: MirrorChange,
 ) -> Result<(), ApiError> {
-    let changed = api
-        .backend
-        .change_mirror(principal.name(), path, id, change);
+    let changed = api.backend.change_mirror(principal, path, id, change);
     Ok(changed.await?)
 }

@@ -1,7 +1,9 @@
 //! Packs of a repository: figures, compaction, and checks of what is in them.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::{InspectRepo, MaintainRepo};
 use henge_types::NodeId;
 use henge_types::status::{
     CheckOutcome, CompactionDepth, CompactionState, LastCompaction, ReplicaCheck, RepoCheck,
@@ -10,7 +12,6 @@ use henge_types::status::{
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody};
 use crate::router::Api;
@@ -127,6 +128,7 @@ impl From<CheckOutcome> for LastFsck {
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/stats`
 pub(crate) async fn stats(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<Shown>, ApiError> {
@@ -152,8 +154,8 @@ pub(crate) struct Gc {
 /// `POST /api/henge/v1/repos/{owner}/{repo}/gc`: 202 at once. It is over when `stats` says `idle` and has another
 /// `last_compaction`.
 pub(crate) async fn gc(
+    by: Authorized<MaintainRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<Gc>,
 ) -> Result<(StatusCode, Json<Stats>), ApiError> {
@@ -164,7 +166,7 @@ pub(crate) async fn gc(
         (None, true) => CompactionDepth::Everything,
         (None, false) => CompactionDepth::Geometric,
     };
-    let stats = api.backend.compact(principal.name(), &path, depth).await?;
+    let stats = api.backend.compact(by.principal(), &path, depth).await?;
     Ok((StatusCode::ACCEPTED, Json(stats.into())))
 }
 
@@ -181,20 +183,21 @@ pub(crate) struct Fsck {
 /// `POST /api/henge/v1/repos/{owner}/{repo}/fsck`: 202 at once. A replica's check is over when its `last.run` is no lower
 /// than the `run` of this answer.
 pub(crate) async fn start_fsck(
+    by: Authorized<MaintainRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     JsonBody(body): JsonBody<Fsck>,
 ) -> Result<(StatusCode, Json<RepoCheck>), ApiError> {
     let started = api
         .backend
-        .start_check(principal.name(), &path, &body.nodes, body.repair)
+        .start_check(by.principal(), &path, &body.nodes, body.repair)
         .await?;
     Ok((StatusCode::ACCEPTED, Json(started)))
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/fsck`
 pub(crate) async fn fsck(
+    _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<RepoCheck>, ApiError> {

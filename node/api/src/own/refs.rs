@@ -3,11 +3,12 @@
 use std::collections::BTreeSet;
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::Authorized;
+use henge_auth::action::WriteRefs;
 use henge_types::{ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, limits};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, UnreadJson};
 use crate::router::Api;
@@ -192,8 +193,8 @@ pub(crate) struct Results {
 /// `POST /api/henge/v1/repos/{owner}/{repo}/refs`: 200 with one result per update, in their order, also
 /// when some or all were refused.
 pub(crate) async fn update_refs(
+    by: Authorized<WriteRefs>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     AtRepo(path): AtRepo,
     body: UnreadJson<{ limits::REF_UPDATES_BODY_BYTES_MAX }>,
 ) -> Result<Json<Results>, ApiError> {
@@ -204,7 +205,7 @@ pub(crate) async fn update_refs(
     let (updates, atomic) = reading.await??;
     let verdicts = api
         .backend
-        .update_refs(principal.name(), &path, updates, atomic)
+        .update_refs(by.principal(), &path, updates, atomic)
         .await?;
     let explaining = api.blocking("verdicts", move || {
         verdicts.into_iter().map(ChangeResult::from).collect()

@@ -1,7 +1,8 @@
 //! Repositories with where they live.
 
 use axum::Json;
-use axum::extract::{Extension, State};
+use axum::extract::State;
+use henge_auth::{Authorized, action};
 use henge_types::{
     Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
     RepoRecord, RepoState, Topic, limits,
@@ -9,7 +10,6 @@ use henge_types::{
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Principal;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody, Params};
 use crate::gitea;
@@ -86,8 +86,8 @@ pub(crate) struct CreateRepo {
 
 /// `POST /api/henge/v1/repos`: for any owner. Private unless it is said to be public.
 pub(crate) async fn create_repo(
+    by: Authorized<action::CreateRepo>,
     State(api): State<Api>,
-    Extension(principal): Extension<Principal>,
     JsonBody(body): JsonBody<CreateRepo>,
 ) -> Result<(StatusCode, Json<RepoInfo>), ApiError> {
     let owner = body.owner.parse();
@@ -98,12 +98,13 @@ pub(crate) async fn create_repo(
     let format = body.object_format_name.as_deref();
     let new = gitea::new_repo(body.description, body.private, default_branch, format)?;
     let path = RepoPath { owner, name };
-    let record = api.backend.create(principal.name(), path, new).await?;
+    let record = api.backend.create(by.principal(), path, new).await?;
     Ok((StatusCode::CREATED, Json(RepoInfo::new(&api, record))))
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}`: from the catalogue alone, so it needs no shard.
 pub(crate) async fn get_repo(
+    _: Authorized<action::InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<RepoInfo>, ApiError> {
@@ -127,6 +128,7 @@ pub(crate) struct RepoPage {
 
 /// `GET /api/henge/v1/repos?owner&after&limit`, in the order of lower-case paths.
 pub(crate) async fn list_repos(
+    _: Authorized<action::ListRepos>,
     State(api): State<Api>,
     Params(params): Params<ListParams>,
 ) -> Result<Json<RepoPage>, ApiError> {

@@ -20,7 +20,7 @@ use crate::memory::Memory;
 pub(crate) const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
 async fn whoami(Extension(caller): Extension<Caller>) -> String {
-    caller.name.unwrap_or_default()
+    caller.principal.to_string()
 }
 
 async fn panics() -> &'static str {

@@ -11,3 +11,4 @@ mod memory;
 mod metrics_page;
 mod observe;
 mod own;
+mod walk;

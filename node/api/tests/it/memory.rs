@@ -14,10 +14,11 @@ use henge_types::status::{
     CheckOutcome, ClusterStatus, CompactionDepth, CompactionState, LastCompaction, NodeReport,
     NodeStatus, ReplicaCheck, RepoCheck, RepoStats,
 };
+use henge_types::tasks::{LeaderTaskReport, LeaderTaskState, NodeTasks};
 use henge_types::{
     ClusterId, ErrorCode, Generation, GroupId, Incarnation, LogIndex, Mirror, MirrorChange,
     MirrorId, MirrorLast, MirrorOutcome, MirrorSecret, MirrorSettings, NodeId, ObjectId, OwnerName,
-    PreviousValue, PushCertificateRecord, PushRules, RefName, RefPattern, RefProtection,
+    PreviousValue, Principal, PushCertificateRecord, PushRules, RefName, RefPattern, RefProtection,
     RefRefusal, RefUpdate, RefVerdict, RepoId, RepoLimits, RepoPath, RepoRecord, RepoState,
     TopicsEdit,
 };
@@ -226,7 +227,7 @@ fn verdict(refs: &BTreeMap<RefName, ObjectId>, update: &RefUpdate) -> RefVerdict
 impl Backend for Memory {
     fn create<'a>(
         &'a self,
-        principal: &'a str,
+        principal: &'a Principal,
         path: RepoPath,
         new: NewRepo,
     ) -> Answer<'a, RepoRecord> {
@@ -235,7 +236,7 @@ impl Backend for Memory {
                 let text = format!("there is a repository {path} already");
                 return Err(ServiceError::new(ErrorCode::AlreadyExists, text));
             }
-            lock(&self.created_by).push(principal.to_owned());
+            lock(&self.created_by).push(principal.to_string());
             let count = u8::try_from(repos.len()).expect("few repositories");
             let repo = RepoId::from_bytes([count + 1; 16]);
             let main = RefName::branch("main").expect("a branch");
@@ -274,7 +275,7 @@ impl Backend for Memory {
 
     fn fork<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         parent: &'a RepoPath,
         path: RepoPath,
         description: Option<String>,
@@ -308,7 +309,7 @@ impl Backend for Memory {
 
     fn set_limits<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         limits: RepoLimits,
     ) -> Answer<'a, ()> {
@@ -328,7 +329,7 @@ impl Backend for Memory {
 
     fn set_push_rules<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         rules: PushRules,
     ) -> Answer<'a, ()> {
@@ -357,7 +358,7 @@ impl Backend for Memory {
 
     fn edit<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         edit: RepoEdit,
     ) -> Answer<'a, RepoRecord> {
@@ -400,7 +401,7 @@ impl Backend for Memory {
 
     fn protect<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()> {
@@ -420,7 +421,7 @@ impl Backend for Memory {
 
     fn unprotect<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()> {
@@ -453,7 +454,7 @@ impl Backend for Memory {
         })
     }
 
-    fn delete<'a>(&'a self, _: &'a str, path: &'a RepoPath) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, _: &'a Principal, path: &'a RepoPath) -> Answer<'a, ()> {
         self.unless_broken(move |repos| {
             let gone = repos.remove(&path.key());
             gone.map(drop).ok_or_else(|| no_such(path))
@@ -524,7 +525,7 @@ impl Backend for Memory {
     /// The first one that is made has failed already, the others never ran.
     fn add_mirror<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         new: NewMirror,
     ) -> Answer<'a, MirrorId> {
@@ -565,7 +566,7 @@ impl Backend for Memory {
 
     fn edit_mirror<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         mirror: MirrorId,
         edit: MirrorEdit,
@@ -591,7 +592,7 @@ impl Backend for Memory {
 
     fn change_mirror<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         mirror: MirrorId,
         change: MirrorChange,
@@ -617,7 +618,7 @@ impl Backend for Memory {
 
     fn compact<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats> {
@@ -630,7 +631,7 @@ impl Backend for Memory {
 
     fn start_check<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         nodes: &'a [NodeId],
         repair: bool,
@@ -655,7 +656,7 @@ impl Backend for Memory {
 
     fn update_refs<'a>(
         &'a self,
-        _: &'a str,
+        _: &'a Principal,
         path: &'a RepoPath,
         updates: Vec<RefUpdate>,
         atomic: bool,
@@ -734,6 +735,23 @@ impl Backend for Memory {
             replicas: Vec::new(),
             conditions: Vec::new(),
             conditions_left_out: 0,
+        }
+    }
+
+    fn tasks(&self) -> NodeTasks {
+        NodeTasks {
+            node: NodeId::new(1),
+            leader_tasks: vec![LeaderTaskReport {
+                name: "compaction".to_owned(),
+                group: GroupId::new(3),
+                term: 7,
+                steps: 12,
+                state: LeaderTaskState::Waiting {
+                    within_ms: None,
+                    for_entry: true,
+                },
+                state_ms: 1_500,
+            }],
         }
     }
 

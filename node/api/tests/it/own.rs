@@ -21,6 +21,12 @@ async fn the_cluster_and_the_node_say_how_they_are() {
     assert_eq!(cluster["nodes"][0]["report"]["version"], "1.2.3");
     let report = node.get("/api/henge/v1/node").await.json();
     assert_eq!(report, cluster["nodes"][0]["report"]);
+    let tasks = node.get("/api/henge/v1/node/tasks").await.json();
+    let task = json!({
+        "name": "compaction", "group": 3, "term": 7, "steps": 12,
+        "state": {"state": "waiting", "within_ms": null, "for_entry": true}, "state_ms": 1500,
+    });
+    assert_eq!(tasks, json!({"node": 1, "leader_tasks": [task]}));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 mod arguments;
 mod cluster;
 mod credential;
+mod debug;
 mod fixtures;
 mod import;
 mod push_rules;

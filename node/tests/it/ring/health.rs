@@ -1,13 +1,14 @@
-//! Status, readiness and the log tell the truth: with nodes that are dead, with a replica that does not run, and while
-//! nodes stop under load.
+//! Status, readiness and the log are right: with dead nodes, with a replica that does not run, and
+//! while nodes stop under load.
 
+use std::collections::BTreeMap;
 use std::fs;
 
 use serde_json::Value;
 
 use super::harness::{PATIENCE, Pusher, Ring, alive, commit, git, henge, signal, wait, work_tree};
 
-/// Every exit code and verdict of `cluster status --check`, asked of one node.
+/// The exit code and the JSON of `cluster status --check`, from one node.
 fn check(ring: &Ring, node: u64) -> (i32, Value) {
     let done = henge()
         .args(["cluster", "--output", "json", "status", "--check"])
@@ -28,8 +29,8 @@ fn problems(status: &Value) -> String {
     status["problems"].to_string()
 }
 
-/// With two of three nodes dead the last one still called itself leader, and the status was `degraded: every group is
-/// served` for a cluster that could take no write.
+/// Regression: with two of three nodes dead the last one still reported itself as leader, and the
+/// status was `degraded: every group is served` for a cluster that could take no write.
 #[test]
 fn two_of_three_dead_is_failing_everywhere() {
     let mut ring = Ring::start(2);
@@ -68,8 +69,8 @@ fn two_of_three_dead_is_failing_everywhere() {
     wait("a healthy cluster", || check(&ring, left).0 == 0);
 }
 
-/// A shard did not run on one node after its snapshots could not be read: the status was ok, that node was ready, and
-/// everything of the shard through it was 503.
+/// Regression: a shard did not run on one node after its snapshots could not be read. The status
+/// was ok, that node was ready, and every request for the shard through it got 503.
 #[test]
 fn a_replica_that_does_not_run_is_reported() {
     let mut ring = Ring::start(2);
@@ -102,7 +103,7 @@ fn a_replica_that_does_not_run_is_reported() {
     wait("the node to be ready", || is_ready(&ring, sick));
 }
 
-/// `SIGTERM` to these nodes at once, and the end of their processes.
+/// Sends `SIGTERM` to these nodes at once, and waits for the end of their processes.
 fn stop(ring: &Ring, nodes: &[u64]) {
     let pids: Vec<i32> = nodes
         .iter()
@@ -116,7 +117,7 @@ fn stop(ring: &Ring, nodes: &[u64]) {
     });
 }
 
-/// The lines of all logs that say that something is wrong with the product.
+/// The lines of all logs that report a fault of the product.
 fn alarms(ring: &Ring) -> Vec<String> {
     let logs = ring.nodes().into_iter().map(|node| {
         let log = ring.node_dir(node).join("henge.log");
@@ -131,8 +132,8 @@ fn alarms(ring: &Ring) -> Vec<String> {
         .collect()
 }
 
-/// An ordinary stop wrote 4 to 23 lines at ERROR: calls of the other nodes reached groups whose cores had stopped. Who reads
-/// such lines at every stop does not read the one that matters.
+/// Regression: an ordinary stop wrote 4 to 23 lines at ERROR, because calls of the other nodes
+/// reached groups whose cores had stopped. Such lines at every stop hide the one that matters.
 #[test]
 fn an_ordinary_stop_under_pushes_writes_no_error() {
     let mut ring = Ring::start(4);
@@ -193,7 +194,7 @@ fn an_ordinary_stop_under_pushes_writes_no_error() {
     }
 }
 
-/// After a crash an INFO line said `kv wiped`: operators took it for lost data.
+/// Regression: after a crash an INFO line said `kv wiped`, which operators took for lost data.
 #[test]
 fn no_line_after_a_crash_reads_like_a_loss() {
     let mut ring = Ring::start(1);
@@ -209,4 +210,58 @@ fn no_line_after_a_crash_reads_like_a_loss() {
     for word in ["wiped", "discarded", "dropped"] {
         assert!(!text.contains(word), "{word}: {text}");
     }
+}
+
+/// The leader tasks by name and group, and the nodes that run them, as one node reports them.
+fn leader_tasks(ring: &Ring, asked: u64) -> BTreeMap<(String, u64), Vec<u64>> {
+    let done = henge()
+        .args(["debug", "--output", "json", "tasks"])
+        .env("HENGE_URL", format!("http://{}", ring.address(asked)))
+        .env("HENGE_TOKEN", ring.token())
+        .output()
+        .expect("henge runs");
+    let nodes: Value = serde_json::from_slice(&done.stdout).unwrap_or(Value::Null);
+    let mut found: BTreeMap<_, Vec<u64>> = BTreeMap::new();
+    for node in nodes.as_array().into_iter().flatten() {
+        for task in node["leader_tasks"].as_array().into_iter().flatten() {
+            let name = task["name"].as_str().expect("a name").to_owned();
+            let group = task["group"].as_u64().expect("a group");
+            let node = node["node"].as_u64().expect("a node");
+            found.entry((name, group)).or_default().push(node);
+        }
+    }
+    found
+}
+
+/// A task runs on one node for each group, also after a failover. Formerly each loop of a leader
+/// polled whether its node leads.
+#[test]
+fn leader_tasks_run_once_for_each_group_and_follow_the_leader() {
+    let mut ring = Ring::start(2);
+    let nodes = ring.nodes();
+    let of_group = |name: &str, groups: &[u64]| -> Vec<(String, u64)> {
+        let keys = groups.iter().map(|group| (name.to_owned(), *group));
+        keys.collect()
+    };
+    let mut expected = [
+        of_group("catalogue reconciler", &[0]),
+        of_group("compaction", &[1, 2]),
+        of_group("mirrors", &[1, 2]),
+        of_group("release levels", &[0, 1, 2]),
+    ]
+    .concat();
+    expected.sort();
+    let run_once = |ring: &Ring, asked: u64| {
+        let tasks = leader_tasks(ring, asked);
+        let once = tasks.values().all(|nodes| nodes.len() == 1);
+        once && tasks.into_keys().eq(expected.clone())
+    };
+    wait("each task once", || run_once(&ring, nodes[0]));
+    let of_meta = ("catalogue reconciler".to_owned(), 0);
+    let leader = leader_tasks(&ring, nodes[0])[&of_meta][0];
+    ring.kill(leader);
+    let left: Vec<u64> = nodes.into_iter().filter(|node| *node != leader).collect();
+    wait("each task once, on the nodes that are left", || {
+        run_once(&ring, left[0])
+    });
 }

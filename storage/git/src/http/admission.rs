@@ -1,4 +1,4 @@
-//! Who is let in, and what a node holds for those who are.
+//! Admission of requests, and the memory and permits that a node holds for them.
 
 use std::time::Duration;
 
@@ -13,16 +13,16 @@ use crate::http::spool::{self, Spool, SpoolError};
 use crate::http::{Caller, GitService, ServiceError};
 use crate::metrics::Shortage;
 
-/// What requests share.
+/// The state that requests share.
 #[derive(Debug, Clone)]
 pub(super) struct Shared<S> {
     pub(super) service: S,
     pub(super) memory: ClientMemory,
-    /// Fetches without a token whose body is read.
+    /// Permits for requests without a token to have their body read.
     bodies: Places,
-    /// Listings without a token that are made: how large one is, is known afterwards.
+    /// Permits for listings without a token: the size of a listing is known only after it is made.
     listings: Places,
-    /// Fetches without a token whose repository is looked for.
+    /// Permits for requests without a token to look up their repository.
     lookups: Places,
     log: ShortageLog,
 }
@@ -54,13 +54,14 @@ impl<S: GitService> Shared<S> {
         }
     }
 
-    /// Whether somebody has the places of those who say who they are: where nobody can, everybody has.
+    /// Whether a request counts as authenticated. Without authentication on this server, all
+    /// requests do.
     pub(super) fn is_known(&self, caller: &Caller) -> bool {
-        caller.name.is_some() || !self.service.asks_for_tokens()
+        !caller.principal.is_anonymous() || !self.service.asks_for_tokens()
     }
 
-    /// A place for a listing without a token. Some clients speak no protocol but the first, and several of them come one
-    /// moment after the other: a short line, for a moment.
+    /// A permit for a listing without a token. Some clients support only protocol version 0, and
+    /// several of them may arrive within a moment: the queue is short, and so is the wait.
     pub(super) async fn listing_place(
         &self,
         peer: Option<Peer>,
@@ -75,7 +76,8 @@ impl<S: GitService> Shared<S> {
         too_many_without_token()
     }
 
-    /// Who has no token is asked for one, where the memory of those without one is held by others.
+    /// The refusal for lack of memory. A request without a token is asked for one, because other
+    /// requests without a token may hold the memory.
     pub(super) fn no_memory(
         &self,
         error: NoMemory,
@@ -90,13 +92,15 @@ impl<S: GitService> Shared<S> {
     }
 }
 
-/// What is said to whoever shows no token while too many such requests are answered: git asks for one, and comes again.
+/// The refusal of a request without a token while too many of them are handled: git asks for a
+/// token, and sends the request again.
 pub fn too_many_without_token() -> ServiceError {
     let text = "too many requests without a token are answered here: send one, or try again";
     ServiceError::new(ErrorCode::Unauthenticated, text.to_owned())
 }
 
-/// The body of a fetch, if whoever sends it may fetch. A body that does not come to its end keeps nobody else out.
+/// The body of a fetch, if its sender may fetch. Meanwhile no permit for a lookup is held: an
+/// unfinished body does not block lookups.
 pub(super) async fn fetch_request<S: GitService>(
     shared: &Shared<S>,
     caller: &Caller,
@@ -150,7 +154,7 @@ mod tests {
     use crate::metrics::tests::Counted;
     use crate::protocol::{Protocol, Service};
 
-    /// What is asked of it is refused before.
+    /// A service whose operations do nothing: the test covers admission only.
     #[derive(Debug, Clone)]
     struct Nothing(Scope);
 
@@ -194,7 +198,7 @@ mod tests {
         }
     }
 
-    /// Floods of fetches took all places, and an operator could not see that.
+    /// Floods of fetches once took all permits without a sign to the operator.
     #[tokio::test(start_paused = true)]
     async fn requests_that_find_no_place_are_counted() {
         let counted = Counted::default();
@@ -204,7 +208,10 @@ mod tests {
             address: IpAddr::from([192, 0, 2, 1]),
             connection: 1,
         });
-        let caller = Caller { name: None, peer };
+        let caller = Caller {
+            peer,
+            ..Caller::default()
+        };
         let fetch = async |shared: &Shared<Nothing>| {
             let body = (Body::from("0000"), spool::Encoding::Plain);
             let fetched = fetch_request(shared, &caller, "r.git", body).await;

@@ -1,10 +1,10 @@
-//! Which networks a leader looks at, and when one of them is due.
+//! Which networks of a shard its leader looks at, and when one of them is due.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use henge_types::NetworkId;
 use henge_types::status::CompactionDepth as Depth;
-use henge_types::{GroupId, NetworkId};
 
 /// More packs than this are too many at once.
 const PACKS_MAX: usize = 32;
@@ -26,12 +26,21 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A network to compact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Due {
-    /// Its shard.
-    pub group: GroupId,
-    /// Which.
+    /// The network.
     pub network: NetworkId,
     /// How.
     pub depth: Depth,
+    /// How urgent it is.
+    pub urgency: Urgency,
+}
+
+/// A request comes before what is due by itself; then the network with more packs comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Urgency {
+    /// It was requested.
+    pub asked: bool,
+    /// Its packs.
+    pub packs: usize,
 }
 
 /// The packs of a network.
@@ -94,91 +103,80 @@ impl Watched {
     }
 }
 
-/// The networks of the shards that this node leads that got packs lately.
+/// The networks of a shard that may be due in time: those that got packs and were not found well since.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// How long nobody must have pushed to a small network before its packs become one; none when they never do.
+    /// How long a small network must have rested before its packs become one; none when they never do.
     pub(super) settle: Option<Duration>,
-    led: BTreeMap<GroupId, u64>,
-    networks: BTreeMap<(GroupId, NetworkId), Watched>,
+    networks: BTreeMap<NetworkId, Watched>,
 }
 
 impl Watch {
-    /// These groups are led, in these terms. Returns those that were not before: their networks are to be told of.
-    pub(super) fn lead(&mut self, led: BTreeMap<GroupId, u64>) -> Vec<GroupId> {
-        self.networks
-            .retain(|(group, _), _| led.contains_key(group));
-        let new = led.iter();
-        let new = new.filter(|(group, term)| self.led.get(group) != Some(term));
-        let new = new.map(|(group, _)| *group).collect();
-        self.led = led;
-        new
-    }
-
     /// The network has, or got, packs.
-    pub(super) fn grew(&mut self, group: GroupId, network: NetworkId, at: Instant) {
-        if self.led.contains_key(&group) {
-            let watched = self.networks.entry((group, network));
-            let watched = watched.or_insert_with(|| Watched::new(at));
-            watched.grew = watched.grew.max(at);
-            watched.is_progression = false;
+    pub(super) fn grew(&mut self, network: NetworkId, at: Instant) {
+        let watched = self.networks.entry(network);
+        let watched = watched.or_insert_with(|| Watched::new(at));
+        watched.grew = watched.grew.max(at);
+        watched.is_progression = false;
+    }
+
+    /// All of these have packs.
+    pub(super) fn grew_all(&mut self, networks: Vec<NetworkId>, at: Instant) {
+        for network in networks {
+            self.grew(network, at);
         }
     }
 
-    /// Somebody wants it now. `false` when this node does not lead it.
-    pub(super) fn asked(
-        &mut self,
-        group: GroupId,
-        network: NetworkId,
-        depth: Depth,
-        now: Instant,
-    ) -> bool {
-        let led = self.led.contains_key(&group);
-        if led {
-            let watched = self.networks.entry((group, network));
-            watched.or_insert_with(|| Watched::new(now)).asked = Some(depth);
-        }
-        led
+    /// A compaction was requested.
+    pub(super) fn asked(&mut self, network: NetworkId, depth: Depth, now: Instant) {
+        let watched = self.networks.entry(network);
+        watched.or_insert_with(|| Watched::new(now)).asked = Some(depth);
     }
 
-    /// The network to compact next: one that was asked for, else the one with the most packs; and the most packs
-    /// of any. Those that are well as they are, or gone, are not looked at again until they grow.
+    /// Whether no network can become due until one grows or is asked for.
+    pub(super) fn is_empty(&self) -> bool {
+        self.networks.is_empty()
+    }
+
+    /// The most urgent network that is due, and the most packs of one that may become due. Networks that are well as they
+    /// are, or gone, are not looked at again until they grow.
     pub(super) fn due(
         &mut self,
         now: Instant,
-        packs_of: impl Fn(GroupId, &NetworkId) -> Option<Packs>,
+        packs_of: impl Fn(&NetworkId) -> Packs,
     ) -> (Option<Due>, usize) {
-        let mut best: Option<(bool, usize, Due)> = None;
+        let mut best: Option<Due> = None;
         let (mut most, settle) = (0, self.settle);
-        self.networks.retain(|(group, network), watched| {
-            let packs = packs_of(*group, network).unwrap_or_default();
-            most = most.max(packs.count);
+        self.networks.retain(|network, watched| {
+            let packs = packs_of(network);
             if let Some(depth) = watched.is_due(now, packs, settle) {
-                let asked = watched.asked.is_some();
-                let due = Due {
-                    group: *group,
-                    network: *network,
-                    depth,
+                let urgency = Urgency {
+                    asked: watched.asked.is_some(),
+                    packs: packs.count,
                 };
-                if best.is_none_or(|(other, more, _)| (other, more) < (asked, packs.count)) {
-                    best = Some((asked, packs.count, due));
+                if best.is_none_or(|best| best.urgency < urgency) {
+                    best = Some(Due {
+                        network: *network,
+                        depth,
+                        urgency,
+                    });
                 }
             }
-            watched.asked.is_some()
+            let may_become_due = watched.asked.is_some()
                 || packs.count > PACKS_QUIET && !watched.is_progression
-                || packs.settle_after(settle).is_some()
+                || packs.settle_after(settle).is_some();
+            if may_become_due {
+                most = most.max(packs.count);
+            }
+            may_become_due
         });
-        (best.map(|(_, _, due)| due), most)
+        (best, most)
     }
 
     /// A compaction ended: whether there was anything to do, or that it failed.
     pub(super) fn ended<E>(&mut self, due: Due, now: Instant, outcome: Result<bool, &E>) {
-        let Due {
-            group,
-            network,
-            depth,
-        } = due;
-        let Some(watched) = self.networks.get_mut(&(group, network)) else {
+        let Due { network, depth, .. } = due;
+        let Some(watched) = self.networks.get_mut(&network) else {
             return;
         };
         watched.asked = None;
@@ -188,7 +186,7 @@ impl Watch {
             Ok(false) if depth == Depth::Geometric => watched.is_progression = true,
             // As well as it gets.
             Ok(false) => {
-                self.networks.remove(&(group, network));
+                self.networks.remove(&network);
             }
             Err(_) => {
                 let doubled = BACKOFF_MIN.saturating_mul(1 << watched.failures.min(16));
@@ -203,70 +201,69 @@ impl Watch {
 mod tests {
     use super::*;
 
-    const GROUP: GroupId = GroupId::new(1);
-
     fn network(byte: u8) -> NetworkId {
         NetworkId::from_bytes([byte; 16])
     }
 
-    fn due(byte: u8, depth: Depth) -> Option<Due> {
+    fn due(byte: u8, depth: Depth, asked: bool, packs: usize) -> Option<Due> {
         Some(Due {
-            group: GROUP,
             network: network(byte),
             depth,
+            urgency: Urgency { asked, packs },
         })
     }
 
     /// So many packs, of a few bytes.
-    fn packs(count: usize) -> Option<Packs> {
-        Some(Packs { count, bytes: 1 })
+    const fn packs(count: usize) -> Packs {
+        Packs { count, bytes: 1 }
     }
 
     #[expect(clippy::disallowed_methods, reason = "a point to count from")]
-    fn leading(networks: &[u8]) -> (Watch, Instant) {
+    fn watching(networks: &[u8]) -> (Watch, Instant) {
         let start = Instant::now();
         let mut watch = Watch::default();
-        assert_eq!(watch.lead(BTreeMap::from([(GROUP, 3)])), [GROUP]);
         for byte in networks {
-            watch.grew(GROUP, network(*byte), start);
+            watch.grew(network(*byte), start);
         }
         (watch, start)
     }
 
     #[test]
     fn many_packs_are_due_at_once_and_some_when_it_is_quiet() {
-        let (mut watch, start) = leading(&[1]);
-        assert_eq!(watch.due(start, |_, _| packs(PACKS_MAX)).0, None);
-        let many = watch.due(start, |_, _| packs(PACKS_MAX + 1));
-        assert_eq!(many, (due(1, Depth::Geometric), PACKS_MAX + 1));
+        let (mut watch, start) = watching(&[1]);
+        assert_eq!(watch.due(start, |_| packs(PACKS_MAX)).0, None);
+        let many = watch.due(start, |_| packs(PACKS_MAX + 1));
+        let most = PACKS_MAX + 1;
+        assert_eq!(many, (due(1, Depth::Geometric, false, most), most));
         let quiet = start + QUIET;
-        let some = watch.due(quiet, |_, _| packs(PACKS_QUIET + 1));
-        assert_eq!(some.0, due(1, Depth::Geometric));
-        watch.grew(GROUP, network(1), quiet);
-        assert_eq!(watch.due(quiet, |_, _| packs(PACKS_QUIET + 1)).0, None);
-        assert_eq!(watch.due(quiet, |_, _| packs(PACKS_QUIET)).0, None);
-        let forgotten = watch.due(quiet + QUIET, |_, _| packs(PACKS_MAX + 1));
+        let some = watch.due(quiet, |_| packs(PACKS_QUIET + 1));
+        assert_eq!(some.0, due(1, Depth::Geometric, false, PACKS_QUIET + 1));
+        watch.grew(network(1), quiet);
+        assert_eq!(watch.due(quiet, |_| packs(PACKS_QUIET + 1)).0, None);
+        assert_eq!(watch.due(quiet, |_| packs(PACKS_QUIET)).0, None);
+        let forgotten = watch.due(quiet + QUIET, |_| packs(PACKS_MAX + 1));
         assert_eq!(forgotten, (None, 0), "it was well, and did not grow since");
     }
 
     #[test]
     fn the_one_asked_for_comes_first_then_the_one_with_most_packs() {
-        let (mut watch, start) = leading(&[1, 2, 3]);
-        let many = |_, network: &NetworkId| packs(33 + usize::from(network.as_bytes()[0]));
-        assert_eq!(watch.due(start, many).0, due(3, Depth::Geometric));
-        assert!(watch.asked(GROUP, network(1), Depth::Everything, start));
-        assert_eq!(watch.due(start, many).0, due(1, Depth::Everything));
-        watch.ended::<()>(due(1, Depth::Everything).unwrap(), start, Ok(false));
-        let elsewhere = GroupId::new(2);
-        assert!(!watch.asked(elsewhere, network(9), Depth::Everything, start));
-        assert_eq!(watch.due(start, many).0, due(3, Depth::Geometric));
+        let (mut watch, start) = watching(&[1, 2, 3]);
+        let many = |network: &NetworkId| packs(33 + usize::from(network.as_bytes()[0]));
+        let most_packs = due(3, Depth::Geometric, false, 36);
+        assert_eq!(watch.due(start, many).0, most_packs);
+        watch.asked(network(1), Depth::Everything, start);
+        let asked = due(1, Depth::Everything, true, 34);
+        assert_eq!(watch.due(start, many).0, asked);
+        watch.ended::<()>(asked.unwrap(), start, Ok(false));
+        assert_eq!(watch.due(start, many).0, most_packs);
     }
 
     #[test]
     fn a_failure_is_tried_again_later_and_later() {
-        let (mut watch, start) = leading(&[1]);
-        let many = |_, _: &NetworkId| packs(100);
-        let failed = due(1, Depth::Geometric).unwrap();
+        let (mut watch, start) = watching(&[1]);
+        let many = |_: &NetworkId| packs(100);
+        let again = due(1, Depth::Geometric, false, 100);
+        let failed = again.unwrap();
         let mut now = start;
         for pause in [1, 2, 4, 8] {
             watch.ended(failed, now, Err(&()));
@@ -274,22 +271,16 @@ mod tests {
             let early = now + pause - Duration::from_millis(1);
             assert_eq!(watch.due(early, many).0, None);
             now += pause;
-            assert_eq!(watch.due(now, many).0, due(1, Depth::Geometric));
+            assert_eq!(watch.due(now, many).0, again);
         }
         for _ in 0..100 {
             watch.ended(failed, now, Err(&()));
         }
-        assert_eq!(
-            watch.due(now + BACKOFF_MAX, many).0,
-            due(1, Depth::Geometric)
-        );
+        assert_eq!(watch.due(now + BACKOFF_MAX, many).0, again);
         watch.ended(failed, now, Err(&()));
-        assert!(watch.asked(GROUP, network(1), Depth::Geometric, now));
-        assert_eq!(
-            watch.due(now, many).0,
-            due(1, Depth::Geometric),
-            "now means now"
-        );
+        watch.asked(network(1), Depth::Geometric, now);
+        let asked = due(1, Depth::Geometric, true, 100);
+        assert_eq!(watch.due(now, many).0, asked, "now means now");
     }
 
     #[test]
@@ -297,7 +288,7 @@ mod tests {
         let settle = Duration::from_secs(5);
         let large = |mib: u64| {
             let bytes = mib * MIB;
-            Some(Packs { count: 2, bytes })
+            Packs { count: 2, bytes }
         };
         for (found, after) in [
             (packs(2), Some(settle)),
@@ -307,52 +298,49 @@ mod tests {
             (large(1025), None),
             (packs(1), None),
         ] {
-            let (mut watch, start) = leading(&[1]);
+            let (mut watch, start) = watching(&[1]);
             watch.settle = Some(settle);
             let Some(after) = after else {
                 let never = start + Duration::from_hours(1000);
-                assert_eq!(watch.due(never, |_, _| found).0, None, "{found:?}");
+                assert_eq!(watch.due(never, |_| found).0, None, "{found:?}");
                 continue;
             };
             let early = start + after - Duration::from_millis(1);
-            assert_eq!(watch.due(early, |_, _| found).0, None, "{found:?}");
-            let everything = due(1, Depth::Everything);
-            assert_eq!(watch.due(start + after, |_, _| found).0, everything);
-            watch.grew(GROUP, network(1), start + after);
-            assert_eq!(watch.due(start + after, |_, _| found).0, None, "a push");
+            assert_eq!(watch.due(early, |_| found).0, None, "{found:?}");
+            let count = found.count;
+            let everything = due(1, Depth::Everything, false, count);
+            assert_eq!(watch.due(start + after, |_| found).0, everything);
+            watch.grew(network(1), start + after);
+            assert_eq!(watch.due(start + after, |_| found).0, None, "a push");
         }
-        let (mut watch, start) = leading(&[1]);
+        let (mut watch, start) = watching(&[1]);
         let never = start + Duration::from_hours(1000);
-        assert_eq!(watch.due(never, |_, _| packs(2)).0, None, "it is off");
+        assert_eq!(watch.due(never, |_| packs(2)).0, None, "it is off");
     }
 
     #[test]
     fn many_packs_in_a_progression_are_left_until_they_settle() {
-        let (mut watch, start) = leading(&[1]);
+        let (mut watch, start) = watching(&[1]);
         watch.settle = Some(Duration::from_secs(5));
-        let many = |_, _: &NetworkId| packs(PACKS_MAX + 1);
+        let many = |_: &NetworkId| packs(PACKS_MAX + 1);
         let geometric = watch.due(start, many).0.unwrap();
         assert_eq!(geometric.depth, Depth::Geometric);
         watch.ended::<()>(geometric, start, Ok(false));
         assert_eq!(watch.due(start, many).0, None);
         let settled = start + Duration::from_secs(5);
-        assert_eq!(watch.due(settled, many).0, due(1, Depth::Everything));
-        watch.grew(GROUP, network(1), settled);
-        assert_eq!(watch.due(settled, many).0, due(1, Depth::Geometric));
+        let everything = due(1, Depth::Everything, false, PACKS_MAX + 1);
+        assert_eq!(watch.due(settled, many).0, everything);
+        watch.grew(network(1), settled);
+        assert_eq!(watch.due(settled, many).0, Some(geometric));
     }
 
     #[test]
-    fn what_is_not_led_is_not_watched() {
-        let (mut watch, start) = leading(&[1]);
-        assert_eq!(watch.lead(BTreeMap::from([(GROUP, 3)])), []);
-        assert_eq!(watch.lead(BTreeMap::new()), []);
-        watch.grew(GROUP, network(1), start);
-        assert_eq!(watch.due(start, |_, _| packs(100)), (None, 0));
-        assert_eq!(watch.lead(BTreeMap::from([(GROUP, 4)])), [GROUP]);
-        assert_eq!(
-            watch.lead(BTreeMap::from([(GROUP, 5)])),
-            [GROUP],
-            "another term"
-        );
+    fn nothing_is_watched_that_cannot_become_due() {
+        let (mut watch, start) = watching(&[1]);
+        assert!(!watch.is_empty());
+        assert_eq!(watch.due(start, |_| packs(1)), (None, 0));
+        assert!(watch.is_empty());
+        watch.asked(network(1), Depth::Geometric, start);
+        assert!(!watch.is_empty());
     }
 }
