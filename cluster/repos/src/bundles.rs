@@ -26,7 +26,7 @@ use tokio::io::AsyncWriteExt;
 use tokio_util::io::{ReaderStream, SyncIoBridge};
 
 use crate::admission::Admitted;
-use crate::catalogue::{Freshness, Reader};
+use crate::catalogue::Reader;
 use crate::error::{self, failed};
 use crate::frames::{self, ReadAnswer, ReadRequest, ReadVerb};
 use crate::maintain::compact::StopOnDrop;
@@ -248,12 +248,10 @@ impl Inner {
         id: BundleId,
         range: ByteRange,
     ) -> Result<FoundBundle, ServiceError> {
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find_for(reader, path, freshness).await?;
-            let target = self.target(&record);
+        self.in_life(reader, path, |target| async move {
             let found = match self.open_local(&target).await {
                 Ok(local) => match self.bundle_here(local, id).await? {
-                    Some(found) => return Ok(FoundBundle::Here(Box::new(found))),
+                    Some(found) => return Ok(Some(FoundBundle::Here(Box::new(found)))),
                     None => self.bundle_elsewhere(reader, &target, id, range).await,
                 },
                 Err(NotServed::Elsewhere(_)) => {
@@ -262,22 +260,20 @@ impl Inner {
                 Err(not_served) => Err(not_served),
             };
             match found {
-                Ok(Some((bytes, stream))) => return Ok(FoundBundle::There(bytes, stream)),
+                Ok(Some((bytes, stream))) => Ok(Some(FoundBundle::There(bytes, stream))),
                 Ok(None) => {
                     metrics::bundle_read("gone");
                     let message = "there is no such bundle any more: fetch without it, or ask for another one";
-                    return Err(failed(ErrorCode::NotFound, message));
+                    Err(failed(ErrorCode::NotFound, message))
                 }
-                Err(NotServed::WrongGeneration) => {}
-                Err(NotServed::Elsewhere(why)) => {
-                    return Err(error::unavailable(format!(
-                        "a node that may have this bundle does not answer ({why}): try again"
-                    )));
-                }
-                Err(NotServed::Failed(error)) => return Err(error),
+                Err(NotServed::WrongGeneration) => Ok(None),
+                Err(NotServed::Elsewhere(why)) => Err(error::unavailable(format!(
+                    "a node that may have this bundle does not answer ({why}): try again"
+                ))),
+                Err(NotServed::Failed(error)) => Err(error),
             }
-        }
-        Err(error::not_found(path))
+        })
+        .await
     }
 
     /// The bundle, if this node has it and what it covers may be fetched.

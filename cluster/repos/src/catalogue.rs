@@ -6,9 +6,9 @@ use henge_cluster::{Applied, Cluster};
 use henge_git::http::ServiceError;
 use henge_state::MetaView;
 use henge_types::{
-    Command, CreateRepo, ErrorCode, ForkRepo, GroupId, MetaCommand, ObjectFormat, OwnerName,
-    Principal, RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState, RequestBinding,
-    ShardCommand, limits,
+    Command, CreateRepo, ErrorCode, ForkRepo, GroupId, MetaCommand, NotAccepted, ObjectFormat,
+    OwnerName, Principal, RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, RepoState,
+    RequestBinding, ShardCommand, limits,
 };
 use sha2::{Digest, Sha256};
 
@@ -278,15 +278,19 @@ impl Catalogue {
         let applied = self
             .call_applied(GroupId::META, Command::Meta(command), principal, repo)
             .await?;
-        let Reply::Repo(record) = applied.reply else {
-            return Err(match error::done("reserve_repo", &applied.reply)? {
-                Err(refusal) => from_refusal(&refusal, &path),
-                Ok(()) => error::unexpected("reserve_repo", &applied.reply),
-            });
+        let index = applied.index;
+        let record: RepoRecord = match applied.reply.accepted() {
+            Ok(record) => record,
+            Err(NotAccepted::Refused(refusal)) => return Err(from_refusal(&refusal, &path)),
+            Err(
+                other @ (NotAccepted::Foreign(_)
+                | NotAccepted::Recheck
+                | NotAccepted::UnknownOutcome),
+            ) => return Err(error::unexpected("reserve_repo", &other)),
         };
         // Somebody had the name before: nobody may take the new one for that one.
         if record.generation.get() > 1 {
-            self.tell_shards(principal, &repo, applied.index).await?;
+            self.tell_shards(principal, &repo, index).await?;
         }
         self.finish_create(principal, record).await
     }
@@ -317,14 +321,14 @@ impl Catalogue {
         let made = Command::Shard(command);
         let made = self.call(shard, made, principal, repo).await?;
         // The shard holds a tombstone, or never takes it: it will never be made.
-        if let Err(refusal) = error::done("create_repo", &made)? {
+        if let Err(refusal) = error::done("create_repo", made)? {
             self.meta(MetaCommand::AbandonRepo { repo }, principal, repo)
                 .await?;
             return Err(from_refusal(&refusal, &record.path));
         }
         let ready = MetaCommand::MarkRepoReady { repo };
         let ready = self.meta(ready, principal, repo).await?;
-        match error::done("mark_repo_ready", &ready)? {
+        match error::done("mark_repo_ready", ready)? {
             Ok(()) => Ok(RepoRecord {
                 state: RepoState::Ready,
                 ..record
@@ -359,7 +363,7 @@ impl Catalogue {
         let repo = record.repo;
         let buried = MetaCommand::DeleteRepo { repo };
         let buried = self.meta(buried, principal, repo).await?;
-        if let Err(refusal) = error::done("delete_repo", &buried)? {
+        if let Err(refusal) = error::done("delete_repo", buried)? {
             return Err(from_refusal(&refusal, path));
         }
         self.finish_delete(principal, &record)
@@ -382,12 +386,12 @@ impl Catalogue {
         let repo = record.repo;
         let drop = Command::Shard(ShardCommand::DropRepo { repo });
         let dropped = self.call(self.shard(record), drop, principal, repo).await?;
-        if let Err(refusal) = error::done("drop_repo", &dropped)? {
+        if let Err(refusal) = error::done("drop_repo", dropped)? {
             return Err(from_refusal(&refusal, &record.path));
         }
         let marked = MetaCommand::MarkRepoDropped { repo };
         let marked = self.meta(marked, principal, repo).await?;
-        match error::done("mark_repo_dropped", &marked)? {
+        match error::done("mark_repo_dropped", marked)? {
             // Refused: another one came first, and the record went on from there.
             Ok(()) | Err(Refusal::WrongState { .. }) => Ok(()),
             Err(refusal) => Err(from_refusal(&refusal, &record.path)),

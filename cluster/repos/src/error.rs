@@ -2,7 +2,7 @@
 
 use henge_cluster::ClusterError;
 use henge_git::http::ServiceError;
-use henge_types::{ErrorCode, GroupId, NodeId, Refusal, Reply, RepoPath, limits};
+use henge_types::{ErrorCode, GroupId, NodeId, NotAccepted, Refusal, Reply, RepoPath, limits};
 
 /// What a client is told to wait when a group has no quorum.
 const RETRY_AFTER_S: u32 = 2;
@@ -134,19 +134,19 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
 /// `Internal` for any other reply.
 pub(crate) fn done(
     command: &'static str,
-    reply: &Reply,
+    reply: Reply,
 ) -> Result<Result<(), Refusal>, ServiceError> {
-    match reply {
-        Reply::Done => Ok(Ok(())),
-        Reply::Refused(refusal) => Ok(Err(refusal.clone())),
-        Reply::Repo(_) | Reply::RefsUpdated { .. } | Reply::UnknownOutcome | Reply::Recheck => {
-            Err(unexpected(command, reply))
-        }
+    match reply.accepted() {
+        Ok(()) => Ok(Ok(())),
+        Err(NotAccepted::Refused(refusal)) => Ok(Err(refusal)),
+        Err(
+            other @ (NotAccepted::Foreign(_) | NotAccepted::UnknownOutcome | NotAccepted::Recheck),
+        ) => Err(unexpected(command, &other)),
     }
 }
 
 /// A reply that does not belong to the command.
-pub(crate) fn unexpected(command: &'static str, reply: &Reply) -> ServiceError {
+pub(crate) fn unexpected(command: &'static str, reply: &NotAccepted) -> ServiceError {
     tracing::error!(
         command,
         ?reply,

@@ -21,7 +21,7 @@
 //! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
 //!   every replica.
 //! - `mirrors`: repositories that follow others or are copied to others, run by the leader of their shard.
-//! - `frames`: what nodes say to each other; `quorum`: counting their answers; `space`: free space;
+//! - `frames`: what nodes say to each other; `asking`: how a node is asked; `quorum`: counting their answers; `space`: free space;
 //!   `handover`: a leader that lacks packs.
 //! - `repo_limits`: what a repository may hold, and what is asked of pushes to it.
 //! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
@@ -29,6 +29,7 @@
 mod access;
 mod admission;
 mod arriving;
+mod asking;
 mod bundles;
 mod catalogue;
 mod certificates;

@@ -12,8 +12,8 @@ use henge_git::http::ServiceError;
 use henge_git::{Deadline, ReachError, RefStore, Stop, keeps_history};
 use henge_state::ShardView;
 use henge_types::{
-    Command, ErrorCode, LogIndex, ObjectId, PreviousValue, Principal, RefName, RefPattern,
-    RefRefusal, RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand, limits,
+    Command, ErrorCode, LogIndex, NotAccepted, ObjectId, PreviousValue, Principal, RefName,
+    RefPattern, RefRefusal, RefUpdate, RefVerdict, Refusal, Reply, RepoPath, ShardCommand, limits,
 };
 
 use crate::catalogue::{Freshness, Reader};
@@ -127,7 +127,7 @@ impl Inner {
             });
             let shard = self.catalogue.shard(&record);
             let reply = self.catalogue.call(shard, command, principal, repo).await?;
-            match error::done("protect_refs", &reply)? {
+            match error::done("protect_refs", reply)? {
                 Ok(()) => return Ok(()),
                 Err(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
                 Err(refusal) => return Err(from_refusal(&refusal, path)),
@@ -295,15 +295,17 @@ pub(crate) fn verdicts_of(
     reply: Reply,
     path: &RepoPath,
 ) -> Result<Option<Vec<RefVerdict>>, ServiceError> {
-    match reply {
-        Reply::RefsUpdated { verdicts } => Ok(Some(verdicts)),
-        Reply::Recheck
-        | Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => Ok(None),
-        Reply::Refused(Refusal::WrongState { .. }) => {
+    match reply.accepted::<Vec<RefVerdict>>() {
+        Ok(verdicts) => Ok(Some(verdicts)),
+        Err(
+            NotAccepted::Recheck
+            | NotAccepted::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }),
+        ) => Ok(None),
+        Err(NotAccepted::Refused(Refusal::WrongState { .. })) => {
             Err(error::failed(ErrorCode::Conflict, NOT_TAKEN))
         }
-        Reply::Refused(refusal) => Err(from_refusal(&refusal, path)),
-        other @ (Reply::Done | Reply::Repo(_) | Reply::UnknownOutcome) => {
+        Err(NotAccepted::Refused(refusal)) => Err(from_refusal(&refusal, path)),
+        Err(other @ (NotAccepted::Foreign(_) | NotAccepted::UnknownOutcome)) => {
             Err(error::unexpected("update_refs", &other))
         }
     }

@@ -3,7 +3,6 @@
 mod held;
 mod serve;
 
-use std::future::Future;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +23,8 @@ use tokio::runtime::Handle;
 use tokio_util::io::SyncIoBridge;
 
 use crate::admission::Admitted;
-use crate::catalogue::{Freshness, QUORUM_WAIT, Reader};
+use crate::asking::{OPEN_TIMEOUT, timed};
+use crate::catalogue::{QUORUM_WAIT, Reader};
 use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, GIT, ReadAnswer, ReadRequest, ReadVerb, WireRefs};
 use crate::metrics;
@@ -34,16 +34,11 @@ use crate::reads::held::Held;
 use crate::refs::StateRefs;
 use crate::repos::Inner;
 
-pub(crate) use serve::ReadService;
-
-/// How long opening a stream to a holder may take.
-const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
 /// How long a fetch waits at a holder for one of its places. Two nodes that both have none for the other's are through
 /// with it after this.
 const TURN_WAIT_MS: u64 = 3000;
 /// How long a holder may take to say whether it serves: it waits for a place and for a quorum itself.
-const ANSWER_TIMEOUT: Duration =
-    Duration::from_millis(limits::QUORUM_WAIT_MS + TURN_WAIT_MS + 1000);
+const SERVE_TIMEOUT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS + TURN_WAIT_MS + 1000);
 /// How long a node that answers a fetch for this one may be silent: it waits there for its turn, or for whoever makes the
 /// same answer. That the node is lost shows sooner, as connections between nodes are kept alive.
 pub(crate) const ANSWER_REST_MAX: Duration = Duration::from_secs(5 * 60);
@@ -150,13 +145,11 @@ impl Inner {
         verb: &ReadVerb,
         body: &Bytes,
     ) -> Result<Found, ServiceError> {
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find_for(reader, path, freshness).await?;
-            let target = self.target(&record);
+        self.in_life(reader, path, |target| async move {
             let found = match self.open_local(&target).await {
                 Ok(local) => {
                     metrics::read_served(verb.name());
-                    return Ok(Found::Here(local));
+                    return Ok(Some(Found::Here(local)));
                 }
                 Err(NotServed::Elsewhere(why)) => {
                     tracing::debug!(group = %target.group, why, "read passed to another node");
@@ -167,19 +160,16 @@ impl Inner {
             match found {
                 Ok(stream) => {
                     metrics::read_forwarded(verb.name());
-                    return Ok(Found::There(stream));
+                    Ok(Some(Found::There(stream)))
                 }
-                Err(NotServed::WrongGeneration) => {}
-                Err(NotServed::Elsewhere(why)) => {
-                    return Err(error::unavailable(format!(
-                        "no node can serve repository {path} now ({why}): try again"
-                    )));
-                }
-                Err(NotServed::Failed(error)) => return Err(error),
+                Err(NotServed::WrongGeneration) => Ok(None),
+                Err(NotServed::Elsewhere(why)) => Err(error::unavailable(format!(
+                    "no node can serve repository {path} now ({why}): try again"
+                ))),
+                Err(NotServed::Failed(error)) => Err(error),
             }
-        }
-        // The catalogue names a life that the shard does not serve: it is just being deleted.
-        Err(error::not_found(path))
+        })
+        .await
     }
 
     async fn forward(
@@ -254,7 +244,7 @@ impl Inner {
             stream.shutdown().await
         };
         timed(BODY_TIMEOUT, send).await?;
-        let answer = timed(ANSWER_TIMEOUT, frames::read(&mut stream)).await?;
+        let answer = timed(SERVE_TIMEOUT, frames::read(&mut stream)).await?;
         Ok((answer, stream))
     }
 
@@ -464,12 +454,6 @@ const fn protocol(version: u8) -> Protocol {
         1 => Protocol::V1,
         _ => Protocol::V0,
     }
-}
-
-async fn timed<T>(within: Duration, step: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    tokio::time::timeout(within, step)
-        .await
-        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
 /// What a stream between nodes that broke off means to a client.

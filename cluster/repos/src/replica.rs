@@ -2,23 +2,23 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream, Effects};
+use henge_cluster::{BulkStream, Effects};
 use henge_state::ShardView;
 use henge_storage::objects::blocks::{BLOCK_BYTES, BlockMismatch, BlockSums, FileSums};
 use henge_storage::objects::{ObjectError, ObjectStore, Quarantine};
 use henge_types::{LogIndex, NetworkId, NodeId, PackId};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+use crate::asking::Request;
 use crate::frames::{self, PackAnswer, PackRequest, ReleaseRequest, StageAnswer, StageRequest};
 use crate::parking::Missing;
 use crate::push::input::IDLE_TIMEOUT;
 use crate::push::replicate::copy;
-use crate::repos::{Inner, still_there};
+use crate::repos::Inner;
 use crate::staging::Trust;
 
 /// Blocks that are compared and sent at once.
@@ -326,65 +326,35 @@ pub(crate) async fn receive_file(
     file.flush().await
 }
 
-/// Serves [`frames::STAGE`].
-#[derive(Debug)]
-pub(crate) struct StageService(pub(crate) Weak<Inner>);
+impl Request for StageRequest {
+    const SERVICE: &'static str = frames::STAGE;
 
-impl BulkHandler for StageService {
-    fn handle(
-        &self,
+    async fn serve(
+        self,
+        inner: Arc<Inner>,
         peer: NodeId,
-        head: Bytes,
         mut stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            let stage: StageRequest = frames::open_head(&head)?;
-            tracing::debug!(%peer, pack = %stage.pack, bytes = stage.pack_bytes, "pack to stage");
-            let answer = inner.stage_for(&stage, &mut stream).await?;
-            frames::write(&mut stream, &answer).await?;
-            tokio::time::timeout(GOODBYE_TIMEOUT, stream.shutdown()).await?
-        })
+    ) -> io::Result<()> {
+        tracing::debug!(%peer, pack = %self.pack, bytes = self.pack_bytes, "pack to stage");
+        let answer = inner.stage_for(&self, &mut stream).await?;
+        frames::write(&mut stream, &answer).await?;
+        tokio::time::timeout(GOODBYE_TIMEOUT, stream.shutdown()).await?
     }
 }
 
-/// Serves [`frames::RELEASE`].
-#[derive(Debug)]
-pub(crate) struct ReleaseService(pub(crate) Weak<Inner>);
+impl Request for ReleaseRequest {
+    const SERVICE: &'static str = frames::RELEASE;
 
-impl BulkHandler for ReleaseService {
-    fn handle(
-        &self,
-        _peer: NodeId,
-        head: Bytes,
-        mut stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            inner.release_here(frames::open_head(&head)?).await;
-            stream.shutdown().await
-        })
+    async fn serve(self, inner: Arc<Inner>, _: NodeId, mut stream: BulkStream) -> io::Result<()> {
+        inner.release_here(self).await;
+        stream.shutdown().await
     }
 }
 
-/// Serves [`frames::PACK`].
-#[derive(Debug)]
-pub(crate) struct PackService(pub(crate) Weak<Inner>);
+impl Request for PackRequest {
+    const SERVICE: &'static str = frames::PACK;
 
-impl BulkHandler for PackService {
-    fn handle(
-        &self,
-        _peer: NodeId,
-        head: Bytes,
-        mut stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            inner?
-                .hand_out(frames::open_head(&head)?, &mut stream)
-                .await
-        })
+    async fn serve(self, inner: Arc<Inner>, _: NodeId, mut stream: BulkStream) -> io::Result<()> {
+        inner.hand_out(self, &mut stream).await
     }
 }

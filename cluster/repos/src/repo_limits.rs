@@ -4,11 +4,11 @@ use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::command::VERSION_PUSH_RULES;
 use henge_types::{
-    Command, Generation, Principal, PushRules, Refusal, Reply, RepoId, RepoLimits, RepoPath,
+    Command, Generation, NotAccepted, Principal, PushRules, Refusal, RepoId, RepoLimits, RepoPath,
     ShardCommand,
 };
 
-use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::catalogue::{Freshness, QUORUM_WAIT, Reader};
 use crate::error::{self, from_cluster, from_refusal};
 use crate::frames::{MaintainAnswer, MaintainVerb};
 use crate::maintain::ask::unexpected;
@@ -84,15 +84,14 @@ impl Inner {
     }
 
     /// Proposes what is kept in the repository's shard alone.
-    async fn set_in_shard(
+    pub(crate) async fn set_in_shard(
         &self,
         principal: &Principal,
         path: &RepoPath,
         set: impl Fn(RepoId, Generation) -> ShardCommand,
     ) -> Result<(), ServiceError> {
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find(path, freshness).await?;
-            let target = self.target(&record);
+        let set = &set;
+        self.in_life(Reader::Known, path, |target| async move {
             let command = Command::Shard(set(target.repo, target.generation));
             let request = self
                 .catalogue
@@ -101,17 +100,21 @@ impl Inner {
                 .cluster
                 .call(target.group, command, request, QUORUM_WAIT)
                 .await;
-            match called.map_err(|error| from_cluster(&error))?.reply {
-                Reply::Done => return Ok(()),
-                Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
-                Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
-                other @ (Reply::RefsUpdated { .. }
-                | Reply::Recheck
-                | Reply::Repo(_)
-                | Reply::UnknownOutcome) => return Err(error::unexpected("settings", &other)),
+            let applied = called.map_err(|error| from_cluster(&error))?;
+            match applied.reply.accepted() {
+                Ok(()) => Ok(Some(())),
+                Err(NotAccepted::Refused(
+                    Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. },
+                )) => Ok(None),
+                Err(NotAccepted::Refused(refusal)) => Err(from_refusal(&refusal, path)),
+                Err(
+                    other @ (NotAccepted::Foreign(_)
+                    | NotAccepted::Recheck
+                    | NotAccepted::UnknownOutcome),
+                ) => Err(error::unexpected("settings", &other)),
             }
-        }
-        Err(error::not_found(path))
+        })
+        .await
     }
 }
 

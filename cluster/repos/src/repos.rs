@@ -2,7 +2,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,19 +26,19 @@ use crate::arriving::Arrivals;
 use crate::catalogue::{Catalogue, CreateOptions, Freshness, Reader};
 use crate::damage::FoundSound;
 use crate::effects::PackEffects;
-use crate::frames::{self, MaintainVerb, ReadVerb, WireRefs};
+use crate::frames::{
+    self, CheckRequest, MaintainRequest, MaintainVerb, PackRequest, PushRequest, ReadRequest,
+    ReadVerb, ReleaseRequest, StageRequest, WireRefs,
+};
 use crate::handover::HandedOver;
 use crate::maintain::Maintenance;
-use crate::maintain::ask::MaintainService;
 use crate::maintain::check::Checks;
-use crate::maintain::check_ask::{CheckService, Start};
+use crate::maintain::check_ask::Start;
 use crate::mirrors::Looks;
-use crate::push::lead::PushService;
-use crate::reads::{Found, ReadService, broke_off, wire_refs};
+use crate::reads::{Found, broke_off, wire_refs};
 use crate::reconcile::Reconciler;
-use crate::replica::{PackService, ReleaseService, StageService};
 use crate::space::Space;
-use crate::{damage, fetcher, freshen, maintain, ref_updates};
+use crate::{asking, damage, fetcher, freshen, maintain, ref_updates};
 
 mod settings;
 
@@ -127,16 +127,6 @@ impl Inner {
     }
 }
 
-/// What a stream is served with. Handlers live as long as the cluster, which must not keep what is above it.
-///
-/// # Errors
-/// When the node is stopping.
-pub(crate) fn still_there(inner: &Weak<Inner>) -> io::Result<Arc<Inner>> {
-    inner
-        .upgrade()
-        .ok_or_else(|| io::Error::other("the node is stopping"))
-}
-
 /// The repositories of a node; clones share it.
 #[derive(Debug, Clone)]
 pub struct Repos {
@@ -193,26 +183,13 @@ impl Repos {
             handed_over: HandedOver::default(),
             scope: scope.clone(),
         });
-        let bulk = cluster.bulk();
-        bulk.serve(frames::PUSH, Arc::new(PushService(Arc::downgrade(&inner))));
-        bulk.serve(
-            frames::STAGE,
-            Arc::new(StageService(Arc::downgrade(&inner))),
-        );
-        bulk.serve(
-            frames::RELEASE,
-            Arc::new(ReleaseService(Arc::downgrade(&inner))),
-        );
-        bulk.serve(frames::PACK, Arc::new(PackService(Arc::downgrade(&inner))));
-        bulk.serve(
-            frames::MAINTAIN,
-            Arc::new(MaintainService(Arc::downgrade(&inner))),
-        );
-        bulk.serve(
-            frames::CHECK,
-            Arc::new(CheckService(Arc::downgrade(&inner))),
-        );
-        bulk.serve(frames::GIT, Arc::new(ReadService(Arc::downgrade(&inner))));
+        asking::serve::<PushRequest>(&inner);
+        asking::serve::<StageRequest>(&inner);
+        asking::serve::<ReleaseRequest>(&inner);
+        asking::serve::<PackRequest>(&inner);
+        asking::serve::<MaintainRequest>(&inner);
+        asking::serve::<CheckRequest>(&inner);
+        asking::serve::<ReadRequest>(&inner);
         fetcher::start(&inner);
         damage::start(&inner);
         maintain::start(&inner);

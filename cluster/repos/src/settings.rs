@@ -3,8 +3,9 @@
 use henge_git::http::ServiceError;
 use henge_runtime::failpoint;
 use henge_types::{
-    Command, ConfigureRepo, EditRepo, ErrorCode, GroupId, LogIndex, MetaCommand, Principal,
-    RefName, Refusal, Reply, RepoId, RepoPath, RepoRecord, ShardCommand, TopicsEdit, UntoldRecord,
+    Command, ConfigureRepo, EditRepo, ErrorCode, GroupId, LogIndex, MetaCommand, NotAccepted,
+    Principal, RefName, Refusal, RepoId, RepoPath, RepoRecord, ShardCommand, TopicsEdit,
+    UntoldRecord,
 };
 
 use crate::catalogue::{Catalogue, Freshness};
@@ -65,16 +66,18 @@ impl Catalogue {
         let applied = self
             .call_applied(GroupId::META, command, principal, repo)
             .await?;
-        let record = match applied.reply {
-            Reply::Repo(record) => record,
-            Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
-            other @ (Reply::Done
-            | Reply::RefsUpdated { .. }
-            | Reply::UnknownOutcome
-            | Reply::Recheck) => return Err(error::unexpected("edit_repo", &other)),
+        let index = applied.index;
+        let record: RepoRecord = match applied.reply.accepted() {
+            Ok(record) => record,
+            Err(NotAccepted::Refused(refusal)) => return Err(from_refusal(&refusal, path)),
+            Err(
+                other @ (NotAccepted::Foreign(_)
+                | NotAccepted::UnknownOutcome
+                | NotAccepted::Recheck),
+            ) => return Err(error::unexpected("edit_repo", &other)),
         };
         if concerns_shards {
-            let told = self.tell_shards(principal, &repo, applied.index).await;
+            let told = self.tell_shards(principal, &repo, index).await;
             told.map_err(|error| {
                 let message = format!(
                     "the change is made and goes to the repository's shard by itself: {}",
@@ -131,7 +134,7 @@ impl Catalogue {
         let command = Command::Shard(ShardCommand::ConfigureRepo(settings));
         let shard = self.shard(record);
         let told = self.call(shard, command, principal, repo).await?;
-        match error::done("configure_repo", &told)? {
+        match error::done("configure_repo", told)? {
             // Refused: it was deleted meanwhile.
             Ok(()) | Err(Refusal::NoSuchRepo { .. }) => {}
             Err(refusal) => return Err(from_refusal(&refusal, &record.path)),
@@ -139,7 +142,7 @@ impl Catalogue {
         let revision = mark.revision;
         let marked = MetaCommand::MarkRepoTold { repo, revision };
         let marked = self.meta(marked, principal, repo).await?;
-        error::done("mark_repo_told", &marked)?
+        error::done("mark_repo_told", marked)?
             .map_err(|refusal| from_refusal(&refusal, &record.path))
     }
 }

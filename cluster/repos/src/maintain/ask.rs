@@ -1,28 +1,21 @@
 //! `gc` and `stats`: asked of any node, answered by the leader of the shard.
 
 use std::io;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream, ClusterError};
+use henge_cluster::{BulkStream, ClusterError};
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::status::{CompactionState, RepoStats};
 use henge_types::{ErrorCode, Mirror, MirrorSecret, MirrorSettings, NodeId, PackRecord, RepoPath};
-use tokio::io::AsyncWriteExt;
 
-use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::asking::{self, ANSWER_TIMEOUT, Question, Request};
+use crate::catalogue::{QUORUM_WAIT, Reader};
 use crate::error::{self, failed, from_cluster};
-use crate::frames::{self, MAINTAIN, MaintainAnswer, MaintainRequest, MaintainVerb};
-use crate::reads::Target;
-use crate::repos::{Inner, still_there};
+use crate::frames::{self, MaintainAnswer, MaintainRequest, MaintainVerb};
+use crate::repos::Inner;
 
-/// How long opening a stream to a leader may take.
-const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a leader may take: it makes sure that it leads.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two attempts to find a leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
@@ -72,33 +65,24 @@ impl Inner {
         path: &RepoPath,
         verb: MaintainVerb,
     ) -> Result<MaintainAnswer, ServiceError> {
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find(path, freshness).await?;
-            let Target {
-                group,
-                repo,
-                network,
-                generation,
-            } = self.target(&record);
+        self.in_life(Reader::Known, path, |target| async move {
             let request = MaintainRequest {
-                group,
-                repo,
-                network,
-                generation,
+                group: target.group,
+                repo: target.repo,
+                network: target.network,
+                generation: target.generation,
                 verb,
             };
             match self.ask_leader(&request).await? {
                 answer @ (MaintainAnswer::Stats(_)
                 | MaintainAnswer::Limits(_)
                 | MaintainAnswer::PushRules(_)
-                | MaintainAnswer::Mirrors(_)) => {
-                    return Ok(answer);
-                }
-                MaintainAnswer::Refused(code, message) => return Err(failed(code, message)),
-                MaintainAnswer::WrongGeneration | MaintainAnswer::NotLeader => {}
+                | MaintainAnswer::Mirrors(_)) => Ok(Some(answer)),
+                MaintainAnswer::Refused(code, message) => Err(failed(code, message)),
+                MaintainAnswer::WrongGeneration | MaintainAnswer::NotLeader => Ok(None),
             }
-        }
-        Err(error::not_found(path))
+        })
+        .await
     }
 
     /// Until some node says that it leads, or for as long as a quorum is waited for.
@@ -110,10 +94,7 @@ impl Inner {
         loop {
             let answer = match self.cluster.leader(request.group).await {
                 None => Ok(MaintainAnswer::NotLeader),
-                Some(node) if node == self.cluster.node() => {
-                    Ok(self.answer_maintenance(request).await)
-                }
-                Some(node) => self.ask_node(node, request).await,
+                Some(node) => self.ask(node, request).await,
             };
             match answer {
                 Ok(MaintainAnswer::NotLeader) => {}
@@ -127,18 +108,6 @@ impl Inner {
             }
             tokio::time::sleep(RETRY_PAUSE).await;
         }
-    }
-
-    async fn ask_node(
-        &self,
-        node: NodeId,
-        request: &MaintainRequest,
-    ) -> io::Result<MaintainAnswer> {
-        let head = frames::head(request);
-        let opened = self.cluster.bulk().open(node, MAINTAIN, head, OPEN_TIMEOUT);
-        let mut stream = opened.await.map_err(io::Error::other)?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, frames::read(&mut stream)).await;
-        answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// The answer of this node, if it leads.
@@ -247,24 +216,18 @@ pub(crate) fn unexpected(answer: &MaintainAnswer) -> ServiceError {
     error::internal("a leader gave an answer that makes no sense: its log says more")
 }
 
-/// Serves [`frames::MAINTAIN`].
-#[derive(Debug)]
-pub(crate) struct MaintainService(pub(crate) Weak<Inner>);
+impl Request for MaintainRequest {
+    const SERVICE: &'static str = frames::MAINTAIN;
 
-impl BulkHandler for MaintainService {
-    fn handle(
-        &self,
-        _peer: NodeId,
-        head: Bytes,
-        mut stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            let request: MaintainRequest = frames::open_head(&head)?;
-            let answer = inner.answer_maintenance(&request).await;
-            frames::write(&mut stream, &answer).await?;
-            stream.shutdown().await
-        })
+    async fn serve(self, inner: Arc<Inner>, _: NodeId, stream: BulkStream) -> io::Result<()> {
+        asking::answer(self, inner, stream).await
+    }
+}
+
+impl Question for MaintainRequest {
+    type Answer = MaintainAnswer;
+
+    async fn answer(&self, inner: &Arc<Inner>) -> MaintainAnswer {
+        inner.answer_maintenance(self).await
     }
 }

@@ -1,29 +1,22 @@
 //! Checks of stores: asked of any node, carried out by every replica that is meant.
 
 use std::io;
-use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::sync::Arc;
 
-use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
-use henge_cluster::{BulkHandler, BulkStream};
+use futures::future::join_all;
+use henge_cluster::BulkStream;
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
 use henge_types::status::RepoCheck;
 use henge_types::{ErrorCode, NodeId, RepoPath};
-use tokio::io::AsyncWriteExt;
 
-use crate::catalogue::Freshness;
+use crate::asking::{self, Question, Request};
+use crate::catalogue::Reader;
 use crate::error::{self, failed};
-use crate::frames::{self, CHECK, CheckAnswer, CheckRequest, CheckVerb};
+use crate::frames::{self, CheckAnswer, CheckRequest, CheckVerb};
 use crate::maintain::check::not_asked;
 use crate::reads::Target;
-use crate::repos::{Inner, still_there};
-
-/// How long opening a stream to a replica may take.
-const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a replica may take to say how it stands.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+use crate::repos::Inner;
 
 /// A check is to begin.
 #[derive(Debug, Clone, Copy)]
@@ -40,9 +33,7 @@ impl Inner {
         nodes: &[NodeId],
         start: Option<Start>,
     ) -> Result<RepoCheck, ServiceError> {
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find(path, freshness).await?;
-            let target = self.target(&record);
+        self.in_life(Reader::Known, path, |target| async move {
             let replicas = self.replicas_among(&target, nodes)?;
             let request = CheckRequest {
                 group: target.group,
@@ -54,9 +45,7 @@ impl Inner {
                     None => CheckVerb::Look,
                 },
             };
-            let answers = replicas
-                .iter()
-                .map(|node| self.ask_replica(*node, &request));
+            let answers = replicas.iter().map(|node| self.ask(*node, &request));
             let mut checks = Vec::with_capacity(replicas.len());
             let mut another_life = false;
             for (node, answer) in replicas.iter().zip(join_all(answers).await) {
@@ -67,11 +56,9 @@ impl Inner {
                     Err(error) => checks.push(not_asked(*node, &error)),
                 }
             }
-            if !another_life {
-                return Ok(RepoCheck { replicas: checks });
-            }
-        }
-        Err(error::not_found(path))
+            Ok((!another_life).then_some(RepoCheck { replicas: checks }))
+        })
+        .await
     }
 
     fn replicas_among(
@@ -90,21 +77,6 @@ impl Inner {
         }
         replicas.retain(|node| nodes.is_empty() || nodes.contains(node));
         Ok(replicas)
-    }
-
-    async fn ask_replica(
-        self: &Arc<Self>,
-        node: NodeId,
-        request: &CheckRequest,
-    ) -> io::Result<CheckAnswer> {
-        if node == self.cluster.node() {
-            return Ok(self.answer_check(request).await);
-        }
-        let head = frames::head(request);
-        let opened = self.cluster.bulk().open(node, CHECK, head, OPEN_TIMEOUT);
-        let mut stream = opened.await.map_err(io::Error::other)?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, frames::read(&mut stream)).await;
-        answer.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
     }
 
     /// The answer of this replica. The check itself waits until it has applied all that was committed before.
@@ -133,24 +105,18 @@ impl Inner {
     }
 }
 
-/// Serves [`frames::CHECK`].
-#[derive(Debug)]
-pub(crate) struct CheckService(pub(crate) Weak<Inner>);
+impl Request for CheckRequest {
+    const SERVICE: &'static str = frames::CHECK;
 
-impl BulkHandler for CheckService {
-    fn handle(
-        &self,
-        _peer: NodeId,
-        head: Bytes,
-        mut stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            let request: CheckRequest = frames::open_head(&head)?;
-            let answer = inner.answer_check(&request).await;
-            frames::write(&mut stream, &answer).await?;
-            stream.shutdown().await
-        })
+    async fn serve(self, inner: Arc<Inner>, _: NodeId, stream: BulkStream) -> io::Result<()> {
+        asking::answer(self, inner, stream).await
+    }
+}
+
+impl Question for CheckRequest {
+    type Answer = CheckAnswer;
+
+    async fn answer(&self, inner: &Arc<Inner>) -> CheckAnswer {
+        inner.answer_check(self).await
     }
 }

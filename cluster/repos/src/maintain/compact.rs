@@ -19,8 +19,8 @@ use henge_types::command::VERSION_REPLACE_PACKS;
 use henge_types::limits::PACKS_REPLACED_MAX;
 use henge_types::status::CompactionDepth as Depth;
 use henge_types::{
-    Command, GroupId, NetworkId, NodeId, ObjectFormat, PackId, PackRef, Refusal, ReplacePacks,
-    Reply, ShardCommand,
+    Command, GroupId, NetworkId, NodeId, NotAccepted, ObjectFormat, PackId, PackRef, Refusal,
+    ReplacePacks, ShardCommand,
 };
 use thiserror::Error;
 
@@ -105,8 +105,8 @@ pub(crate) enum CompactError {
     #[error("the repository has more packs than can be replaced at once: compact it first")]
     TooManyPacks,
     /// The shard said no.
-    #[error("the shard refused the exchange: {0:?}")]
-    Refused(Box<Reply>),
+    #[error("the shard did not accept the exchange: {0}")]
+    Refused(NotAccepted),
 }
 
 impl CompactError {
@@ -431,16 +431,12 @@ impl Inner {
             )
             .await?;
         failpoint::hit("compaction.committed");
-        Ok(match applied.reply {
-            Reply::Done => Proposed::Done,
-            Reply::Refused(Refusal::NoSuchPack { .. } | Refusal::NoSuchNetwork { .. }) => {
-                Proposed::Gone
-            }
-            other @ (Reply::Repo(_)
-            | Reply::RefsUpdated { .. }
-            | Reply::Refused(_)
-            | Reply::UnknownOutcome
-            | Reply::Recheck) => Proposed::Other(Box::new(other)),
+        Ok(match applied.reply.accepted() {
+            Ok(()) => Proposed::Done,
+            Err(NotAccepted::Refused(
+                Refusal::NoSuchPack { .. } | Refusal::NoSuchNetwork { .. },
+            )) => Proposed::Gone,
+            Err(not_accepted) => Proposed::Other(not_accepted),
         })
     }
 }
@@ -451,8 +447,8 @@ pub(super) enum Proposed {
     Done,
     /// The packs were replaced meanwhile, or the network is gone.
     Gone,
-    /// Another answer.
-    Other(Box<Reply>),
+    /// It was not accepted for another reason.
+    Other(NotAccepted),
 }
 
 /// The packs to merge, if any are: no more than one entry may name.

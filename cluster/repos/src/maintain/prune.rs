@@ -15,8 +15,8 @@ use henge_storage::objects::Quarantine;
 use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{FORMER_TIP_MS, PACKS_REPLACED_MAX, TIME_STEP_MS_MAX};
 use henge_types::{
-    LogIndex, MarkFound, NetworkId, ObjectFormat, ObjectId, PackId, PackRef, PruneMark, PrunePacks,
-    Refusal, Reply, ShardCommand,
+    LogIndex, MarkFound, NetworkId, NotAccepted, ObjectFormat, ObjectId, PackId, PackRef,
+    PruneMark, PrunePacks, Refusal, ShardCommand,
 };
 
 use crate::maintain::compact::{
@@ -236,11 +236,8 @@ impl Inner {
             {
                 Proposed::Done => return Ok(Some(())),
                 Proposed::Gone => return Ok(None),
-                Proposed::Other(reply) => {
-                    if !matches!(*reply, Reply::Refused(Refusal::WrongState { .. })) {
-                        return Err(CompactError::Refused(reply));
-                    }
-                }
+                Proposed::Other(NotAccepted::Refused(Refusal::WrongState { .. })) => {}
+                Proposed::Other(not_accepted) => return Err(CompactError::Refused(not_accepted)),
             }
         }
         Err(CompactError::RefsMoved)

@@ -403,14 +403,9 @@ impl Run {
         let failed = |message: String| Error::Local {
             message: format!("HEAD cannot follow the source's: {message}"),
         };
-        match set.await.map_err(|error| failed(error.to_string()))?.reply {
-            Reply::Done => Ok(()),
-            other @ (Reply::Refused(_)
-            | Reply::Repo(_)
-            | Reply::RefsUpdated { .. }
-            | Reply::UnknownOutcome
-            | Reply::Recheck) => Err(failed(format!("{other:?}"))),
-        }
+        let set = set.await.map_err(|error| failed(error.to_string()))?;
+        let accepted = set.reply.accepted();
+        accepted.map_err(|not_accepted| failed(not_accepted.to_string()))
     }
 
     /// Makes the destination what the source is, unless it would lose more than the mirror was told that it may.

@@ -4,12 +4,12 @@ use henge_git::http::ServiceError;
 use henge_git_client::{Credentials, RemoteUrl};
 use henge_types::{
     ChangeMirror, Command, EditMirror, ErrorCode, Generation, Mirror, MirrorChange, MirrorId,
-    MirrorRemoval, MirrorSecret, MirrorSettings, Principal, Refusal, Reply, RepoId, RepoPath,
+    MirrorRemoval, MirrorSecret, MirrorSettings, NotAccepted, Principal, Refusal, RepoId, RepoPath,
     SecretEdit, SetMirror, ShardCommand, limits,
 };
 
 use crate::access::allow;
-use crate::catalogue::{Freshness, QUORUM_WAIT};
+use crate::catalogue::{QUORUM_WAIT, Reader};
 use crate::error::{self, failed, from_cluster, from_refusal, unexpected};
 use crate::repos::Repos;
 
@@ -228,31 +228,36 @@ impl Repos {
         wrong_state: ServiceError,
     ) -> Result<(), ServiceError> {
         let principal = allow(principal)?;
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.inner.catalogue.find(path, freshness).await?;
-            let target = self.inner.target(&record);
-            let command = Command::Shard(make(target.repo, target.generation));
-            let binding =
-                self.inner
-                    .catalogue
-                    .binding(target.group, &command, principal, target.repo);
-            let called = self
-                .inner
-                .cluster
-                .call(target.group, command, binding, QUORUM_WAIT)
-                .await;
-            match called.map_err(|error| from_cluster(&error))?.reply {
-                Reply::Done => return Ok(()),
-                Reply::Refused(Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. }) => {}
-                Reply::Refused(Refusal::WrongState { .. }) => return Err(wrong_state),
-                Reply::Refused(refusal) => return Err(from_refusal(&refusal, path)),
-                other @ (Reply::Repo(_)
-                | Reply::RefsUpdated { .. }
-                | Reply::UnknownOutcome
-                | Reply::Recheck) => return Err(unexpected("mirror", &other)),
-            }
-        }
-        Err(error::not_found(path))
+        let (inner, make, wrong_state) = (&self.inner, &make, &wrong_state);
+        inner
+            .in_life(Reader::Known, path, |target| async move {
+                let command = Command::Shard(make(target.repo, target.generation));
+                let binding =
+                    inner
+                        .catalogue
+                        .binding(target.group, &command, principal, target.repo);
+                let called = inner
+                    .cluster
+                    .call(target.group, command, binding, QUORUM_WAIT)
+                    .await;
+                let applied = called.map_err(|error| from_cluster(&error))?;
+                match applied.reply.accepted() {
+                    Ok(()) => Ok(Some(())),
+                    Err(NotAccepted::Refused(
+                        Refusal::WrongGeneration { .. } | Refusal::NoSuchRepo { .. },
+                    )) => Ok(None),
+                    Err(NotAccepted::Refused(Refusal::WrongState { .. })) => {
+                        Err(wrong_state.clone())
+                    }
+                    Err(NotAccepted::Refused(refusal)) => Err(from_refusal(&refusal, path)),
+                    Err(
+                        other @ (NotAccepted::Foreign(_)
+                        | NotAccepted::UnknownOutcome
+                        | NotAccepted::Recheck),
+                    ) => Err(unexpected("mirror", &other)),
+                }
+            })
+            .await
     }
 }
 

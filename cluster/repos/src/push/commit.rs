@@ -8,9 +8,9 @@ use henge_cluster::{Handling, ProposeError};
 use henge_git::{CommitError, Nonces, PushPolicy, QuarantinedPack, RefStore, VerifiedPush};
 use henge_runtime::failpoint;
 use henge_types::{
-    Command, ErrorCode, InlinePack, LogIndex, NetworkId, ObjectFormat, ObjectId, PackRef,
-    Principal, RefName, RefRefusal, RefVerdict, Refusal, Reply, ShardCommand, SignedUpdate,
-    UpdateRefs, limits,
+    Command, ErrorCode, InlinePack, LogIndex, NetworkId, NotAccepted, ObjectFormat, ObjectId,
+    PackRef, Principal, RefName, RefRefusal, RefVerdict, Refusal, Reply, ShardCommand,
+    SignedUpdate, UpdateRefs, limits,
 };
 use tokio::runtime::Handle;
 
@@ -240,24 +240,24 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
 pub(crate) const NOT_TAKEN: &str = "this repository is a mirror of another one: push there";
 
 fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
-    match reply {
-        Reply::RefsUpdated { verdicts } => Ok(verdicts),
-        Reply::Recheck => Err(PushAnswer::Again(
+    match reply.accepted() {
+        Ok(verdicts) => Ok(verdicts),
+        Err(NotAccepted::Recheck) => Err(PushAnswer::Again(
             "what it was checked against changed meanwhile".to_owned(),
         )),
-        Reply::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
+        Err(NotAccepted::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. })) => {
             Err(PushAnswer::WrongGeneration)
         }
-        Reply::UnknownOutcome => Err(PushAnswer::Refused(
+        Err(NotAccepted::UnknownOutcome) => Err(PushAnswer::Refused(
             ErrorCode::Timeout,
             "the push is too old to know what became of it: look before pushing again".to_owned(),
         )),
         // It became a mirror, or the run of the mirror was fenced off, since the push was looked at first.
-        Reply::Refused(Refusal::WrongState { .. }) => Err(PushAnswer::Refused(
+        Err(NotAccepted::Refused(Refusal::WrongState { .. })) => Err(PushAnswer::Refused(
             ErrorCode::Conflict,
             NOT_TAKEN.to_owned(),
         )),
-        other @ (Reply::Refused(_) | Reply::Done | Reply::Repo(_)) => {
+        Err(other @ (NotAccepted::Refused(_) | NotAccepted::Foreign(_))) => {
             tracing::error!(reply = ?other, "a push was answered with what it never is");
             Err(PushAnswer::Refused(
                 ErrorCode::Internal,

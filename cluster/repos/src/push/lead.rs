@@ -3,12 +3,10 @@
 use std::cell::OnceCell;
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream, ClusterError, Handling, StateAt};
+use henge_cluster::{BulkStream, ClusterError, Handling, StateAt};
 use henge_git::{
     IngestError, Objects, PushLimits, PushSummary, ReachError, ReceiveError, StoreError,
     parse_push, receive_pack, report,
@@ -17,12 +15,13 @@ use henge_runtime::failpoint;
 use henge_state::{RecordedRequest, ShardView};
 use henge_storage::objects::ObjectStore;
 use henge_types::{
-    ErrorCode, GroupId, NetworkId, NodeId, ObjectFormat, PackRecord, RefVerdict, Refusal, Reply,
-    RequestBinding, limits,
+    ErrorCode, GroupId, NetworkId, NodeId, NotAccepted, ObjectFormat, PackRecord, RefVerdict,
+    Refusal, Reply, RequestBinding, limits,
 };
 use tokio::io::WriteHalf;
 use tokio::runtime::Handle;
 
+use crate::asking::Request;
 use crate::catalogue::QUORUM_WAIT;
 use crate::damage::lengths_of;
 use crate::frames::{self, PushAnswer, PushRequest};
@@ -31,7 +30,7 @@ use crate::push::commit::{Commit, LeaderRefs};
 use crate::push::input::{Lent, Source};
 use crate::refs::StateRefs;
 use crate::replica::quarantine;
-use crate::repos::{Inner, still_there};
+use crate::repos::Inner;
 use crate::space::Room;
 
 /// How often a leader says that it is still at work.
@@ -257,13 +256,13 @@ fn too_old() -> PushAnswer {
 
 /// The verdicts that a recorded reply stands for.
 fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
-    match reply {
-        Reply::RefsUpdated { verdicts } => Ok(verdicts),
-        Reply::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. }) => {
+    match reply.accepted() {
+        Ok(verdicts) => Ok(verdicts),
+        Err(NotAccepted::Refused(Refusal::NoSuchRepo { .. } | Refusal::WrongGeneration { .. })) => {
             Err(PushAnswer::WrongGeneration)
         }
-        Reply::UnknownOutcome => Err(too_old()),
-        other @ (Reply::Refused(_) | Reply::Done | Reply::Repo(_) | Reply::Recheck) => {
+        Err(NotAccepted::UnknownOutcome) => Err(too_old()),
+        Err(other @ (NotAccepted::Refused(_) | NotAccepted::Foreign(_) | NotAccepted::Recheck)) => {
             Err(PushAnswer::Refused(
                 ErrorCode::Internal,
                 format!("the push was answered with {other:?}"),
@@ -400,35 +399,24 @@ fn failed(error: &ReceiveError) -> PushAnswer {
     }
 }
 
-/// Serves pushes that other nodes received.
-#[derive(Debug)]
-pub(crate) struct PushService(pub(crate) Weak<Inner>);
+/// A push that another node received.
+impl Request for PushRequest {
+    const SERVICE: &'static str = frames::PUSH;
 
-impl BulkHandler for PushService {
-    fn handle(
-        &self,
-        peer: NodeId,
-        head: Bytes,
-        stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            let request: PushRequest = frames::open_head(&head)?;
-            let bytes = request.bytes;
-            tracing::debug!(%peer, group = %request.group, request = %request.request, bytes, "push to lead");
-            let (read, mut write) = tokio::io::split(stream);
-            let (lent, returned) = Lent::new(read);
-            let leading = inner.lead(request, Source::Stream(lent));
-            let answer = while_working(leading, &mut write).await;
-            frames::write(&mut write, &answer).await?;
-            tokio::io::AsyncWriteExt::shutdown(&mut write).await?;
-            // The far side stops sending as soon as it has the answer.
-            if let Ok(reading) = returned.await {
-                tokio::io::copy(&mut reading.into_inner(), &mut tokio::io::sink()).await?;
-            }
-            Ok(())
-        })
+    async fn serve(self, inner: Arc<Inner>, peer: NodeId, stream: BulkStream) -> io::Result<()> {
+        let bytes = self.bytes;
+        tracing::debug!(%peer, group = %self.group, request = %self.request, bytes, "push to lead");
+        let (read, mut write) = tokio::io::split(stream);
+        let (lent, returned) = Lent::new(read);
+        let leading = inner.lead(self, Source::Stream(lent));
+        let answer = while_working(leading, &mut write).await;
+        frames::write(&mut write, &answer).await?;
+        tokio::io::AsyncWriteExt::shutdown(&mut write).await?;
+        // The far side stops sending as soon as it has the answer.
+        if let Ok(reading) = returned.await {
+            tokio::io::copy(&mut reading.into_inner(), &mut tokio::io::sink()).await?;
+        }
+        Ok(())
     }
 }
 

@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use tokio::io::{AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::mpsc;
 
+use crate::asking::OPEN_TIMEOUT;
 use crate::catalogue::QUORUM_WAIT;
 use crate::error::{self, failed};
 use crate::frames::{self, PUSH, PushAnswer, PushRequest};
@@ -21,8 +22,6 @@ use crate::metrics;
 use crate::push::input::{IDLE_TIMEOUT, Source};
 use crate::repos::Inner;
 
-/// How long opening a stream to a leader may take: a dead one must not use the whole wait up.
-const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
 /// A leader at work says so more often than this.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
 /// Between two attempts.

@@ -1,12 +1,10 @@
 //! Reads that other nodes hand over to this one.
 
 use std::io::{self, Write};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures::future::BoxFuture;
-use henge_cluster::{BulkHandler, BulkStream};
+use henge_cluster::BulkStream;
 use henge_git::http::{ServiceError, TakenPlace};
 use henge_git::{BundleId, Service};
 use henge_types::{NodeId, limits};
@@ -15,6 +13,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_util::io::SyncIoBridge;
 
 use crate::admission::{Admitted, NotAdmitted};
+use crate::asking::Request;
 use crate::catalogue::Reader;
 use crate::certificates::wire_certificates;
 use crate::error;
@@ -23,7 +22,7 @@ use crate::metrics;
 use crate::reads::{
     Answered, BODY_TIMEOUT, Local, NotServed, TURN_WAIT_MS, Target, protocol, timed, wire_refs,
 };
-use crate::repos::{Inner, still_there};
+use crate::repos::Inner;
 
 /// What a read for another node holds meanwhile.
 type Places = (Option<Arc<Admitted>>, Option<TakenPlace>);
@@ -208,23 +207,11 @@ async fn end_with<T: Serialize>(mut stream: BulkStream, frame: &T) -> io::Result
     stream.shutdown().await
 }
 
-/// Serves [`frames::GIT`].
-#[derive(Debug)]
-pub(crate) struct ReadService(pub(crate) Weak<Inner>);
+impl Request for ReadRequest {
+    const SERVICE: &'static str = frames::GIT;
 
-impl BulkHandler for ReadService {
-    fn handle(
-        &self,
-        peer: NodeId,
-        head: Bytes,
-        stream: BulkStream,
-    ) -> BoxFuture<'static, io::Result<()>> {
-        let inner = still_there(&self.0);
-        Box::pin(async move {
-            let inner = inner?;
-            let request: ReadRequest = frames::open_head(&head)?;
-            tracing::debug!(%peer, group = %request.group, verb = request.verb.name(), "read for another node");
-            inner.serve_read(request, stream).await
-        })
+    async fn serve(self, inner: Arc<Inner>, peer: NodeId, stream: BulkStream) -> io::Result<()> {
+        tracing::debug!(%peer, group = %self.group, verb = self.verb.name(), "read for another node");
+        inner.serve_read(self, stream).await
     }
 }

@@ -41,6 +41,16 @@ pub trait TypedReply: Sized {
     fn from_reply(reply: Reply) -> Result<Self, NotAccepted>;
 }
 
+impl Reply {
+    /// The reply as that of a command whose replies are of this type.
+    ///
+    /// # Errors
+    /// When the command was not accepted.
+    pub fn accepted<T: TypedReply>(self) -> Result<T, NotAccepted> {
+        T::from_reply(self)
+    }
+}
+
 /// Why a reply is not that of an accepted command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotAccepted {

@@ -1,0 +1,155 @@
+//! One way to ask another node, and one way to find whom to ask.
+//!
+//! - [`Request`]: the head of a kind of stream, and how a node serves it ([`serve`]).
+//! - [`Question`]: a request with one frame as its answer. [`Inner::ask`] puts it to a node, this one included.
+//! - [`Inner::in_life`]: work for the life of a repository that the catalogue names now.
+
+use std::io;
+use std::marker::PhantomData;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use henge_cluster::{BulkHandler, BulkStream};
+use henge_git::http::ServiceError;
+use henge_types::{NodeId, RepoPath};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::io::AsyncWriteExt as _;
+
+use crate::catalogue::{Freshness, Reader};
+use crate::error;
+use crate::frames;
+use crate::reads::Target;
+use crate::repos::Inner;
+
+/// How long opening a stream to another node may take: a dead one must not use a whole wait for a quorum up.
+pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
+/// How long a node may take to answer a question: it makes sure that it leads, or that it has applied what was committed.
+pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The head of a kind of stream between nodes.
+pub(crate) trait Request: DeserializeOwned + Send + 'static {
+    /// The name of the kind.
+    const SERVICE: &'static str;
+
+    /// Serves a stream of another node.
+    ///
+    /// # Errors
+    /// When the stream breaks: the other node sees it break, too.
+    fn serve(
+        self,
+        inner: Arc<Inner>,
+        peer: NodeId,
+        stream: BulkStream,
+    ) -> impl Future<Output = io::Result<()>> + Send;
+}
+
+/// A request with one frame as its answer.
+pub(crate) trait Question: Request + Serialize + Sync {
+    /// The answer.
+    type Answer: Serialize + DeserializeOwned + Send + Sync;
+
+    /// The answer of this node.
+    fn answer(&self, inner: &Arc<Inner>) -> impl Future<Output = Self::Answer> + Send;
+}
+
+/// Serves streams of this kind from now on.
+pub(crate) fn serve<R: Request>(inner: &Arc<Inner>) {
+    let server = Server::<R>(Arc::downgrade(inner), PhantomData);
+    inner.cluster.bulk().serve(R::SERVICE, Arc::new(server));
+}
+
+/// Answers a question of another node.
+///
+/// # Errors
+/// When the stream breaks.
+pub(crate) async fn answer<Q: Question>(
+    question: Q,
+    inner: Arc<Inner>,
+    mut stream: BulkStream,
+) -> io::Result<()> {
+    let answer = question.answer(&inner).await;
+    frames::write(&mut stream, &answer).await?;
+    stream.shutdown().await
+}
+
+struct Server<R>(Weak<Inner>, PhantomData<fn() -> R>);
+
+impl<R: Request> BulkHandler for Server<R> {
+    fn handle(
+        &self,
+        peer: NodeId,
+        head: Bytes,
+        stream: BulkStream,
+    ) -> BoxFuture<'static, io::Result<()>> {
+        let inner = self.0.upgrade();
+        Box::pin(async move {
+            let inner = inner.ok_or_else(|| io::Error::other("the node is stopping"))?;
+            frames::open_head::<R>(&head)?
+                .serve(inner, peer, stream)
+                .await
+        })
+    }
+}
+
+impl Inner {
+    /// Puts a question to a node.
+    ///
+    /// # Errors
+    /// When the node does not answer in time, or the stream breaks.
+    pub(crate) async fn ask<Q: Question>(
+        self: &Arc<Self>,
+        node: NodeId,
+        question: &Q,
+    ) -> io::Result<Q::Answer> {
+        if node == self.cluster.node() {
+            return Ok(question.answer(self).await);
+        }
+        let head = frames::head(question);
+        let opened = self
+            .cluster
+            .bulk()
+            .open(node, Q::SERVICE, head, OPEN_TIMEOUT);
+        let mut stream = opened.await.map_err(io::Error::other)?;
+        timed(ANSWER_TIMEOUT, frames::read(&mut stream)).await
+    }
+
+    /// Does `work` for the life of a repository that this node's copy of the catalogue names. Where the shard knows another
+    /// one (`None`), the copy is old: the work is done once more, for the life that the meta group names.
+    ///
+    /// # Errors
+    /// `NotFound`, for a reader without a token `Unauthenticated` instead, also where the shard knows neither life: the
+    /// repository is just being deleted. Those of the work.
+    pub(crate) async fn in_life<T, F>(
+        &self,
+        reader: Reader,
+        path: &RepoPath,
+        work: impl Fn(Target) -> F,
+    ) -> Result<T, ServiceError>
+    where
+        F: Future<Output = Result<Option<T>, ServiceError>>,
+    {
+        for freshness in [Freshness::Local, Freshness::Linearizable] {
+            let record = self.catalogue.find_for(reader, path, freshness).await?;
+            if let Some(done) = work(self.target(&record)).await? {
+                return Ok(done);
+            }
+        }
+        Err(error::not_found(path))
+    }
+}
+
+/// A step between two nodes, within a time.
+///
+/// # Errors
+/// That of the step; `TimedOut`.
+pub(crate) async fn timed<T>(
+    within: Duration,
+    step: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    tokio::time::timeout(within, step)
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
+}
