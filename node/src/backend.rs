@@ -2,25 +2,28 @@
 
 use futures::future::BoxFuture;
 use henge_api::{
-    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, RepoEdit,
+    Answer, Home, Limits, Maintenance, Mirrors, NewRepo, PushCertificates, References, Refs,
+    RepoEdit, Repositories, Status,
 };
+use henge_client::model::{MirrorEdit, NewMirror};
 use henge_cluster::Cluster;
 use henge_repos::{CreateOptions, MirrorAddress, Repos};
 use henge_types::status::{ClusterStatus, CompactionDepth, NodeReport, RepoCheck, RepoStats};
 use henge_types::tasks::NodeTasks;
 use henge_types::{
-    Mirror, MirrorChange, MirrorId, MirrorSettings, NodeId, OwnerName, Principal, PushRules,
-    RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath, RepoRecord,
+    Mirror, MirrorChange, MirrorId, MirrorRemoval, MirrorSettings, NodeId, OwnerName, Principal,
+    PushRules, RefName, RefPattern, RefProtection, RefUpdate, RefVerdict, RepoLimits, RepoPath,
+    RepoRecord,
 };
 
-/// The real thing behind [`Backend`].
+/// The real thing behind [`Backend`](henge_api::Backend).
 #[derive(Debug, Clone)]
 pub(crate) struct NodeBackend {
     pub(crate) repos: Repos,
     pub(crate) cluster: Cluster,
 }
 
-impl Backend for NodeBackend {
+impl Repositories for NodeBackend {
     fn create<'a>(
         &'a self,
         principal: &'a Principal,
@@ -33,7 +36,7 @@ impl Backend for NodeBackend {
             description: new.description,
             object_format: new.object_format,
         };
-        Box::pin(async move { self.repos.create(principal, path, options).await })
+        Box::pin(self.repos.create(principal, path, options))
     }
 
     fn fork<'a>(
@@ -43,41 +46,15 @@ impl Backend for NodeBackend {
         path: RepoPath,
         description: Option<String>,
     ) -> Answer<'a, RepoRecord> {
-        Box::pin(async move { self.repos.fork(principal, parent, path, description).await })
-    }
-
-    fn limits<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoLimits> {
-        Box::pin(async move { self.repos.limits(path).await })
-    }
-
-    fn push_rules<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, PushRules> {
-        Box::pin(async move { self.repos.push_rules(path).await })
-    }
-
-    fn set_push_rules<'a>(
-        &'a self,
-        principal: &'a Principal,
-        path: &'a RepoPath,
-        rules: PushRules,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move { self.repos.set_push_rules(principal, path, rules).await })
-    }
-
-    fn set_limits<'a>(
-        &'a self,
-        principal: &'a Principal,
-        path: &'a RepoPath,
-        limits: RepoLimits,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move { self.repos.set_limits(principal, path, limits).await })
+        Box::pin(self.repos.fork(principal, parent, path, description))
     }
 
     fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
-        Box::pin(async move { self.repos.get(path).await })
+        Box::pin(self.repos.get(path))
     }
 
     fn get_public<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord> {
-        Box::pin(async move { self.repos.get_public(path).await })
+        Box::pin(self.repos.get_public(path))
     }
 
     fn edit<'a>(
@@ -94,29 +71,7 @@ impl Backend for NodeBackend {
             default_branch: edit.default_branch,
             topics: edit.topics,
         };
-        Box::pin(async move { self.repos.edit(principal, path, edit).await })
-    }
-
-    fn protections<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<RefProtection>> {
-        Box::pin(async move { self.repos.protections(path).await })
-    }
-
-    fn protect<'a>(
-        &'a self,
-        principal: &'a Principal,
-        path: &'a RepoPath,
-        pattern: &'a RefPattern,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move { self.repos.protect(principal, path, pattern).await })
-    }
-
-    fn unprotect<'a>(
-        &'a self,
-        principal: &'a Principal,
-        path: &'a RepoPath,
-        pattern: &'a RefPattern,
-    ) -> Answer<'a, ()> {
-        Box::pin(async move { self.repos.unprotect(principal, path, pattern).await })
+        Box::pin(self.repos.edit(principal, path, edit))
     }
 
     fn list<'a>(
@@ -125,13 +80,55 @@ impl Backend for NodeBackend {
         after: Option<&'a RepoPath>,
         limit: usize,
     ) -> Answer<'a, Vec<RepoRecord>> {
-        Box::pin(async move { self.repos.list(owner, after, limit).await })
+        Box::pin(self.repos.list(owner, after, limit))
     }
 
     fn delete<'a>(&'a self, principal: &'a Principal, path: &'a RepoPath) -> Answer<'a, ()> {
-        Box::pin(async move { self.repos.delete(principal, path).await })
+        Box::pin(self.repos.delete(principal, path))
     }
 
+    fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>) {
+        self.repos.family(repo)
+    }
+
+    fn home(&self, repo: &RepoRecord) -> Home {
+        let shard = repo.network.shard(self.cluster.shards());
+        Home {
+            shard,
+            leader: self.cluster.leader_here(shard),
+        }
+    }
+}
+
+impl Limits for NodeBackend {
+    fn limits<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoLimits> {
+        Box::pin(self.repos.limits(path))
+    }
+
+    fn set_limits<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a RepoPath,
+        limits: RepoLimits,
+    ) -> Answer<'a, ()> {
+        Box::pin(self.repos.set_limits(principal, path, limits))
+    }
+
+    fn push_rules<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, PushRules> {
+        Box::pin(self.repos.push_rules(path))
+    }
+
+    fn set_push_rules<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a RepoPath,
+        rules: PushRules,
+    ) -> Answer<'a, ()> {
+        Box::pin(self.repos.set_push_rules(principal, path, rules))
+    }
+}
+
+impl References for NodeBackend {
     fn refs<'a>(&'a self, path: &'a RepoPath, prefix: &'a str) -> Answer<'a, Refs> {
         Box::pin(async move {
             let page = self.repos.refs(path, prefix).await?;
@@ -141,6 +138,38 @@ impl Backend for NodeBackend {
                 updated_at_ms: page.updated_at_ms,
             })
         })
+    }
+
+    fn update_refs<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a RepoPath,
+        updates: Vec<RefUpdate>,
+        atomic: bool,
+    ) -> Answer<'a, Vec<RefVerdict>> {
+        Box::pin(self.repos.update_refs(principal, path, updates, atomic))
+    }
+
+    fn protections<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<RefProtection>> {
+        Box::pin(self.repos.protections(path))
+    }
+
+    fn protect<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()> {
+        Box::pin(self.repos.protect(principal, path, pattern))
+    }
+
+    fn unprotect<'a>(
+        &'a self,
+        principal: &'a Principal,
+        path: &'a RepoPath,
+        pattern: &'a RefPattern,
+    ) -> Answer<'a, ()> {
+        Box::pin(self.repos.unprotect(principal, path, pattern))
     }
 
     fn push_certificates<'a>(
@@ -161,23 +190,11 @@ impl Backend for NodeBackend {
             })
         })
     }
+}
 
-    fn update_refs<'a>(
-        &'a self,
-        principal: &'a Principal,
-        path: &'a RepoPath,
-        updates: Vec<RefUpdate>,
-        atomic: bool,
-    ) -> Answer<'a, Vec<RefVerdict>> {
-        Box::pin(async move {
-            self.repos
-                .update_refs(principal, path, updates, atomic)
-                .await
-        })
-    }
-
+impl Maintenance for NodeBackend {
     fn stats<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoStats> {
-        Box::pin(async move { self.repos.stats(path).await })
+        Box::pin(self.repos.stats(path))
     }
 
     fn compact<'a>(
@@ -186,7 +203,7 @@ impl Backend for NodeBackend {
         path: &'a RepoPath,
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats> {
-        Box::pin(async move { self.repos.compact(principal, path, depth).await })
+        Box::pin(self.repos.compact(principal, path, depth))
     }
 
     fn start_check<'a>(
@@ -196,15 +213,29 @@ impl Backend for NodeBackend {
         nodes: &'a [NodeId],
         repair: bool,
     ) -> Answer<'a, RepoCheck> {
-        Box::pin(async move { self.repos.start_check(principal, path, nodes, repair).await })
+        Box::pin(self.repos.start_check(principal, path, nodes, repair))
     }
 
     fn checks<'a>(&'a self, path: &'a RepoPath, nodes: &'a [NodeId]) -> Answer<'a, RepoCheck> {
-        Box::pin(async move { self.repos.checks(path, nodes).await })
+        Box::pin(self.repos.checks(path, nodes))
     }
+}
 
+/// What the first run of a mirror may remove, as `replace` of a request says it.
+const fn removal(replace: bool) -> MirrorRemoval {
+    match replace {
+        true => MirrorRemoval::Everything,
+        false => MirrorRemoval::Nothing,
+    }
+}
+
+const fn milliseconds(seconds: u64) -> u64 {
+    seconds.saturating_mul(1000)
+}
+
+impl Mirrors for NodeBackend {
     fn mirrors<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<Mirror>> {
-        Box::pin(async move { self.repos.mirrors(path).await })
+        Box::pin(self.repos.mirrors(path))
     }
 
     fn add_mirror<'a>(
@@ -220,10 +251,10 @@ impl Backend for NodeBackend {
                 kind: new.kind,
                 url,
                 secret,
-                interval_ms: new.interval_ms,
+                interval_ms: milliseconds(new.interval_s),
                 on_push: new.on_push,
             };
-            let removal = new.replace.removal();
+            let removal = removal(new.replace);
             self.repos
                 .add_mirror(principal, path, settings, removal)
                 .await
@@ -246,9 +277,9 @@ impl Backend for NodeBackend {
             let edit = henge_repos::MirrorEdit {
                 address,
                 secret,
-                interval_ms: edit.interval_ms,
+                interval_ms: edit.interval_s.map(milliseconds),
                 on_push: edit.on_push,
-                removal: edit.replace.removal(),
+                removal: removal(edit.replace),
             };
             self.repos.edit_mirror(principal, path, mirror, edit).await
         })
@@ -261,25 +292,11 @@ impl Backend for NodeBackend {
         mirror: MirrorId,
         change: MirrorChange,
     ) -> Answer<'a, ()> {
-        Box::pin(async move {
-            self.repos
-                .change_mirror(principal, path, mirror, change)
-                .await
-        })
+        Box::pin(self.repos.change_mirror(principal, path, mirror, change))
     }
+}
 
-    fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>) {
-        self.repos.family(repo)
-    }
-
-    fn home(&self, repo: &RepoRecord) -> Home {
-        let shard = repo.network.shard(self.cluster.shards());
-        Home {
-            shard,
-            leader: self.cluster.leader_here(shard),
-        }
-    }
-
+impl Status for NodeBackend {
     fn status(&self) -> BoxFuture<'_, ClusterStatus> {
         Box::pin(self.cluster.status())
     }

@@ -145,7 +145,7 @@ impl Inner {
         verb: &ReadVerb,
         body: &Bytes,
     ) -> Result<Found, ServiceError> {
-        self.in_life(reader, path, |target| async move {
+        let found = self.in_life(reader, path, |target| async move {
             let found = match self.open_local(&target).await {
                 Ok(local) => {
                     metrics::read_served(verb.name());
@@ -168,8 +168,9 @@ impl Inner {
                 ))),
                 Err(NotServed::Failed(error)) => Err(error),
             }
-        })
-        .await
+        });
+        // On the heap: futures around this one nest deeply.
+        Box::pin(found).await
     }
 
     async fn forward(

@@ -6,9 +6,9 @@
 //!
 //! Without a token only reads of public repositories are answered. The gate does not know which
 //! repositories are public: it lets a read through, and the repository is looked for behind it
-//! ([`Readable`](crate::extract::Readable), and the git service). A private repository is answered
-//! like a missing one, with the challenge that makes git ask for a token. The configuration may
-//! refuse every request without a token ([`AnonymousReads`]).
+//! (`Readable`, and the git service). A private repository is answered like a missing one, with the
+//! challenge that makes git ask for a token. The configuration may refuse every request without a
+//! token ([`AnonymousReads`]).
 //!
 //! `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with `T` as the password and any
 //! user name, which is what git sends. Tokens in the query are not read: they end up in logs.
@@ -29,10 +29,10 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Version};
 use std::sync::Arc;
 
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::metrics;
 use crate::refusal_log::{RefusalLine, RefusalLog, peer_of};
-use crate::router::Api;
 use crate::routes::{Rules, may_be_anonymous};
 use crate::tokens::Tokens;
 use crate::wrong_tokens::{Answered, WrongTokens};

@@ -2,11 +2,11 @@
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
+use henge_client::model::ErrorBody;
 use henge_git::http::ServiceError;
 use henge_types::ErrorCode;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, StatusCode};
-use serde::Serialize;
 
 /// Where errors are explained; Gitea's clients expect a text here.
 const HELP: &str = "docs/api.md#errors";
@@ -20,13 +20,6 @@ pub struct ApiError {
     code: ErrorCode,
     message: String,
     retry_after_s: Option<u32>,
-}
-
-#[derive(Serialize)]
-struct Body<'a> {
-    message: &'a str,
-    url: &'static str,
-    code: ErrorCode,
 }
 
 const fn status_of(code: ErrorCode) -> StatusCode {
@@ -102,13 +95,14 @@ impl From<ServiceError> for ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = Json(Body {
-            message: &self.message,
-            url: HELP,
-            code: self.code,
+        let headers = self.headers();
+        let body = Json(ErrorBody {
+            message: self.message,
+            url: HELP.to_owned(),
+            code: Some(self.code),
         });
         let mut response = (self.status, body).into_response();
-        response.headers_mut().extend(self.headers());
+        response.headers_mut().extend(headers);
         response
     }
 }

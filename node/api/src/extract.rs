@@ -11,9 +11,10 @@ use http::request::Parts;
 use http::{HeaderMap, StatusCode};
 use serde::de::DeserializeOwned;
 
+use crate::api::Api;
 use crate::auth;
 use crate::error::ApiError;
-use crate::router::Api;
+use crate::routes::Proof;
 
 /// A JSON body of at most [`limits::API_BODY_BYTES_MAX`].
 pub(crate) struct JsonBody<T>(pub(crate) T);
@@ -133,6 +134,8 @@ pub(crate) struct Readable {
     pub(crate) below: String,
     by: Authorized<ReadRepo>,
 }
+
+impl Proof<ReadRepo> for Readable {}
 
 impl Readable {
     /// Who reads.

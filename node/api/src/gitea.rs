@@ -1,6 +1,8 @@
 //! Gitea's API, as far as its clients need it to create, find, change and delete repositories and
 //! read branches.
 //!
+//! A file for each feature has its routes, its JSON bodies and its handlers.
+//!
 //! Shapes follow Gitea's v1. Fields for what this product does not have are left out where clients take
 //! that, and hold the neutral value where they do not.
 
@@ -12,49 +14,30 @@ mod protections;
 mod repos;
 mod repository;
 mod user;
+mod version;
 
-pub(crate) use branches::{get_branch, list_branches};
-pub(crate) use edit::{add_topic, edit_repo, get_topics, put_topics, remove_topic, transfer_repo};
-pub(crate) use mirrors::{
-    add_push_mirror, delete_push_mirror, get_push_mirror, list_push_mirrors, sync_pull_mirror,
-    sync_push_mirrors,
-};
 pub(crate) use page::PageParams;
-pub(crate) use protections::{
-    create_protection, delete_protection, edit_protection, get_protection, list_protections,
-};
-pub(crate) use repos::{create_repo, delete_repo, fork_repo, get_repo, list_forks, search_repos};
-pub(crate) use user::current_user;
 
-use axum::Json;
-use axum::extract::State;
-use henge_auth::Authorized;
-use henge_auth::action::ReadCluster;
 use henge_types::{ObjectFormat, RefName, limits};
-use serde::Serialize;
 
 use crate::backend::NewRepo;
 use crate::error::ApiError;
-use crate::router::Api;
+use crate::routes::Routes;
 
-/// The release of Gitea whose shapes these are. Clients read it out of the version to know what they may
-/// ask for; Forgejo's servers say it in the same way.
-const GITEA: &str = "1.22.0";
-
-#[derive(Serialize)]
-pub(crate) struct Version {
-    version: String,
+/// The routes of every feature.
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .merge(branches::routes())
+        .merge(edit::routes())
+        .merge(mirrors::routes())
+        .merge(protections::routes())
+        .merge(repos::routes())
+        .merge(user::routes())
+        .merge(version::routes())
 }
 
-/// `GET /api/v1/version`.
-pub(crate) async fn version(_: Authorized<ReadCluster>, State(api): State<Api>) -> Json<Version> {
-    Json(Version {
-        version: format!("{}+gitea-{GITEA}", api.version),
-    })
-}
-
-/// What a new repository is of which nobody said whether everybody may read it.
-pub(crate) const fn private_unless_said() -> bool {
+/// A new repository is private where the request does not say so.
+const fn private_unless_said() -> bool {
     true
 }
 
@@ -87,7 +70,7 @@ pub(crate) fn new_repo(
 }
 
 /// One line, not too long.
-pub(crate) fn check_description(description: &str) -> Result<(), ApiError> {
+fn check_description(description: &str) -> Result<(), ApiError> {
     if description.len() > limits::DESCRIPTION_BYTES_MAX {
         let bytes_max = limits::DESCRIPTION_BYTES_MAX;
         let text = format!("the description is longer than {bytes_max} bytes");

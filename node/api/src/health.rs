@@ -7,15 +7,28 @@ use henge_auth::action::{ReadHealth, ReadMetrics};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
 
-use crate::router::Api;
+use crate::api::Api;
+use crate::routes::{Routes, get};
+
+/// The routes in front of the gate, which are answered whatever a request says of who sends it.
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .at("/healthz", get(ReadHealth, healthz))
+        .at("/readyz", get(ReadHealth, readyz))
+}
+
+/// The page of metrics, which is behind the gate.
+pub(crate) fn metrics_routes() -> Routes {
+    Routes::new().at("/metrics", get(ReadMetrics, metrics))
+}
 
 /// `GET /healthz`: the process answers.
-pub(crate) async fn healthz(_: Authorized<ReadHealth>) -> &'static str {
+async fn healthz(_: Authorized<ReadHealth>) -> &'static str {
     "ok\n"
 }
 
 /// `GET /readyz`: the node serves; 503 with the reason when it does not.
-pub(crate) async fn readyz(_: Authorized<ReadHealth>, State(api): State<Api>) -> Response {
+async fn readyz(_: Authorized<ReadHealth>, State(api): State<Api>) -> Response {
     match api.backend.ready() {
         Ok(()) => "ready\n".into_response(),
         Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")).into_response(),
@@ -23,7 +36,7 @@ pub(crate) async fn readyz(_: Authorized<ReadHealth>, State(api): State<Api>) ->
 }
 
 /// `GET /metrics`: Prometheus text.
-pub(crate) async fn metrics(_: Authorized<ReadMetrics>, State(api): State<Api>) -> Response {
+async fn metrics(_: Authorized<ReadMetrics>, State(api): State<Api>) -> Response {
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     ([(CONTENT_TYPE, kind)], api.metrics.render()).into_response()
 }

@@ -1,16 +1,18 @@
 //! HTTP of a node: the API, health and metrics, and the authentication in front of them and of git.
 //!
 //! - [`router`]: everything, put together. [`ApiDeps`]: what it needs. [`routes()`]: every route with its action.
-//! - [`Backend`]: what the API asks of the cluster; tests have one in memory.
+//! - [`Backend`]: what the API asks of the cluster, a trait for each subject; tests have one in memory.
 //! - [`Tokens`]: those that open a node, exchanged while it runs; the layer that checks them stands before every route but
 //!   health.
 //! - [`ApiError`]: what a failure looks like, and the one place that maps error codes to HTTP statuses.
 //! - [`MetricsHandle`]: the page of metrics; [`metrics`]: names and help of this crate's own.
-//! - `gitea`: routes and shapes of Gitea's API under `/api/v1`; `own`: ours under `/api/henge/v1`.
+//! - `gitea`: routes and shapes of Gitea's API under `/api/v1`, a file for each feature.
+//! - `own`: ours under `/api/henge/v1`, a file for each feature; the shapes are those of [`henge_client::model`].
 //!
 //! It deliberately knows nothing of Raft, packs or disks, keeps no state between requests, and does not
 //! listen: the node owns the sockets. The git protocol is a router that it is handed.
 
+mod api;
 mod auth;
 mod backend;
 mod error;
@@ -31,8 +33,8 @@ mod wrong_tokens;
 pub use self::metrics::{InstallError, MetricsHandle};
 pub use auth::AnonymousReads;
 pub use backend::{
-    Answer, Backend, Home, MirrorEdit, NewMirror, NewRepo, PushCertificates, Refs, Replace,
-    RepoEdit,
+    Answer, Backend, Home, Limits, Maintenance, Mirrors, NewRepo, PushCertificates, References,
+    Refs, RepoEdit, Repositories, Status,
 };
 pub use error::ApiError;
 pub use router::{ApiDeps, router, routes};

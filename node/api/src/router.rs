@@ -1,4 +1,4 @@
-//! Everything put together: routes, authentication, deadlines.
+//! Everything put together: the routes of the features, and the layers and the gate around them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,21 +8,18 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::{Router, middleware};
 use henge_auth::Authorized;
-use henge_auth::action::{
-    CreateRepo, DeleteRepo, EditRepo, ForkRepo, InspectRepo, LimitRepo, ListRepos, MaintainRepo,
-    MirrorRepo, MissRoute, ProtectRefs, ReadAccount, ReadCluster, ReadHealth, ReadMetrics,
-    ReadRepo, TransferRepo, WriteRefs,
-};
+use henge_auth::action::MissRoute;
 use henge_runtime::{Clock, Scope};
 use henge_types::ErrorCode;
 use http::{Method, StatusCode, Uri};
 
+use crate::api::Api;
 use crate::auth::{self, AnonymousReads, Gate};
 use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::metrics::{self, MetricsHandle};
 use crate::request::Observer;
-use crate::routes::{Route, Routes, any, get, post, put};
+use crate::routes::{Route, Routes, any};
 use crate::tokens::Tokens;
 use crate::{gitea, health, own, request};
 
@@ -56,30 +53,6 @@ impl fmt::Debug for ApiDeps {
     }
 }
 
-/// What handlers share.
-#[derive(Clone)]
-pub(crate) struct Api {
-    pub(crate) backend: Arc<dyn Backend>,
-    pub(crate) metrics: MetricsHandle,
-    pub(crate) version: &'static str,
-    work: Scope,
-}
-
-impl Api {
-    /// Runs what may take long away from the threads that serve, one of a bounded number of jobs.
-    pub(crate) async fn blocking<T, F>(&self, name: &'static str, job: F) -> Result<T, ApiError>
-    where
-        T: Send + 'static,
-        F: FnOnce() -> T + Send + 'static,
-    {
-        let done = self.work.blocking(name, job).await;
-        done.map_err(|error| {
-            tracing::error!(name, %error, "work for a request failed");
-            ApiError::new(ErrorCode::Internal, "the node's log says more")
-        })
-    }
-}
-
 /// What tells how a node stands is answered also while it may not serve.
 const ALWAYS: [&str; 4] = [
     "/metrics",
@@ -108,142 +81,10 @@ async fn no_such_method(method: Method, uri: Uri) -> ApiError {
     error.with_status(StatusCode::METHOD_NOT_ALLOWED)
 }
 
-fn mirror_routes() -> Routes {
-    Routes::new()
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/mirrors",
-            get(InspectRepo, own::list_mirrors).post(MirrorRepo, own::add_mirror),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}",
-            get(InspectRepo, own::get_mirror)
-                .patch(MirrorRepo, own::edit_mirror)
-                .delete(MirrorRepo, own::remove_mirror),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync",
-            post(MirrorRepo, own::sync_mirror),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/mirror-sync",
-            post(MirrorRepo, gitea::sync_pull_mirror),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/push_mirrors",
-            get(InspectRepo, gitea::list_push_mirrors).post(MirrorRepo, gitea::add_push_mirror),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/push_mirrors/{name}",
-            get(InspectRepo, gitea::get_push_mirror).delete(MirrorRepo, gitea::delete_push_mirror),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/push_mirrors-sync",
-            post(MirrorRepo, gitea::sync_push_mirrors),
-        )
-}
-
-fn branch_routes() -> Routes {
-    Routes::new()
-        .at(
-            "/api/v1/repos/{owner}/{repo}/branch_protections",
-            get(InspectRepo, gitea::list_protections).post(ProtectRefs, gitea::create_protection),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/branch_protections/{*name}",
-            get(InspectRepo, gitea::get_protection)
-                .patch(ProtectRefs, gitea::edit_protection)
-                .delete(ProtectRefs, gitea::delete_protection),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/branches",
-            get(ReadRepo, gitea::list_branches),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
-            get(ReadRepo, gitea::get_branch),
-        )
-}
-
-fn ref_routes() -> Routes {
-    Routes::new()
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/refs",
-            post(WriteRefs, own::update_refs),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/push-certificates",
-            get(InspectRepo, own::list_certificates),
-        )
-}
-
 fn api_routes() -> Routes {
     Routes::new()
-        .at("/api/v1/version", get(ReadCluster, gitea::version))
-        .at("/api/v1/user", get(ReadAccount, gitea::current_user))
-        .at("/api/v1/user/repos", post(CreateRepo, gitea::create_repo))
-        .at("/api/v1/repos/search", get(ListRepos, gitea::search_repos))
-        .at(
-            "/api/v1/repos/{owner}/{repo}",
-            get(ReadRepo, gitea::get_repo)
-                .patch(EditRepo, gitea::edit_repo)
-                .delete(DeleteRepo, gitea::delete_repo),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/transfer",
-            post(TransferRepo, gitea::transfer_repo),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/topics",
-            get(ReadRepo, gitea::get_topics).put(EditRepo, gitea::put_topics),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/topics/{topic}",
-            put(EditRepo, gitea::add_topic).delete(EditRepo, gitea::remove_topic),
-        )
-        .at(
-            "/api/v1/repos/{owner}/{repo}/forks",
-            get(InspectRepo, gitea::list_forks).post(ForkRepo, gitea::fork_repo),
-        )
-        .at(
-            "/api/henge/v1/cluster",
-            get(ReadCluster, own::cluster_status),
-        )
-        .at("/api/henge/v1/node", get(ReadCluster, own::node_report))
-        .at(
-            "/api/henge/v1/node/tasks",
-            get(ReadCluster, own::node_tasks),
-        )
-        .at(
-            "/api/henge/v1/repos",
-            get(ListRepos, own::list_repos).post(CreateRepo, own::create_repo),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}",
-            get(InspectRepo, own::get_repo),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/gc",
-            post(MaintainRepo, own::gc),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/stats",
-            get(InspectRepo, own::stats),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/limits",
-            get(InspectRepo, own::limits).put(LimitRepo, own::set_limits),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/push-rules",
-            get(InspectRepo, own::push_rules).put(LimitRepo, own::set_push_rules),
-        )
-        .at(
-            "/api/henge/v1/repos/{owner}/{repo}/fsck",
-            get(InspectRepo, own::fsck).post(MaintainRepo, own::start_fsck),
-        )
-        .merge(ref_routes())
-        .merge(branch_routes())
-        .merge(mirror_routes())
+        .merge(gitea::routes())
+        .merge(own::routes())
         .at("/api", any(MissRoute, no_such_route))
         .at("/api/", any(MissRoute, no_such_route))
         .at("/api/{*rest}", any(MissRoute, no_such_route))
@@ -257,20 +98,13 @@ fn api_routes() -> Routes {
 
 /// The routes behind the gate.
 fn gated_routes() -> Routes {
-    api_routes().at("/metrics", get(ReadMetrics, health::metrics))
-}
-
-/// The routes in front of the gate, which are answered whatever a request says of who sends it.
-fn health_routes() -> Routes {
-    Routes::new()
-        .at("/healthz", get(ReadHealth, health::healthz))
-        .at("/readyz", get(ReadHealth, health::readyz))
+    api_routes().merge(health::metrics_routes())
 }
 
 /// Every route but git's, with the action that it stands for.
 pub fn routes() -> Vec<Route> {
     gated_routes()
-        .merge(health_routes())
+        .merge(health::routes())
         .into_parts()
         .1
         .routes()
@@ -290,7 +124,7 @@ pub fn router(deps: ApiDeps) -> Router {
     let observer = Observer::new(Arc::clone(&deps.clock));
     let (gated, rules) = gated_routes().into_parts();
     let gate = Gate::new(rules, deps.tokens, deps.anonymous_reads, deps.clock);
-    let (health, _) = health_routes().into_parts();
+    let (health, _) = health::routes().into_parts();
     gated
         .fallback_service(deps.git)
         .layer(middleware::from_fn_with_state(api.clone(), while_serving))

@@ -10,18 +10,16 @@ use axum::Router;
 use axum::extract::{MatchedPath, Request};
 use axum::handler::Handler;
 use axum::routing::{self, MethodFilter, MethodRouter};
-use henge_auth::{Act, Action, Authorized, action};
+use henge_auth::{Act, Action, Authorized};
 use henge_git::http::bundle_path;
 use http::{Method, Uri};
 
-use crate::extract::Readable;
-use crate::router::Api;
+use crate::api::Api;
 
 /// An argument that only an allowed request has.
 pub(crate) trait Proof<A> {}
 
 impl<A> Proof<A> for Authorized<A> {}
-impl Proof<action::ReadRepo> for Readable {}
 
 /// The arguments of a handler, behind axum's marker. The first one is a proof of `A`.
 #[diagnostic::on_unimplemented(

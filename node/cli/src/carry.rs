@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use henge_client::{Address, Secret};
 use henge_git::Stop;
 use henge_git_client::{
@@ -14,13 +15,29 @@ use henge_types::RepoPath;
 use serde::Serialize;
 use tokio::runtime::Handle;
 
-use crate::args::ExportRepo;
 use crate::cluster::write_json;
 use crate::console::{Console, Input};
 use crate::context::Context;
 use crate::error::CliError;
 use crate::private_file;
 use crate::progress::{Progress, Told, size};
+
+/// `henge repo export`
+#[derive(Debug, Args)]
+pub struct ExportRepo {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// The bundle to write, or with --bare the directory; it must not exist
+    #[arg(value_name = "FILE|DIR")]
+    pub target: PathBuf,
+    /// Write a bare repository instead of a bundle
+    #[arg(long)]
+    pub bare: bool,
+    /// Tell how far it is also where standard error is no terminal
+    #[arg(long)]
+    pub progress: bool,
+}
 
 /// Jobs at once: there is one.
 const JOBS_MAX: usize = 1;

@@ -4,21 +4,30 @@ use std::io::{self, Write};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use clap::Args;
+use henge_client::Client;
 use henge_client::model::PushCertificate;
-use henge_client::{Client, ClientError};
-use henge_types::RepoPath;
+use henge_types::{RefName, RepoPath};
 
-use crate::args::PushCerts;
 use crate::cluster::write_json;
-use crate::error::CliError;
+use crate::error::{CliError, failed};
 use crate::table::Table;
 
 /// Refs of one push that a person is shown.
 const REFS_SHOWN: usize = 3;
 
-fn failed(path: &RepoPath) -> impl FnOnce(ClientError) -> CliError {
-    let what = format!("cannot list the push certificates of {path}");
-    move |source| CliError::Call { what, source }
+/// `henge repo push-certs`
+#[derive(Debug, Args)]
+pub struct PushCerts {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// Only the pushes of this ref, in full: refs/heads/main
+    #[arg(long = "ref", value_name = "REF")]
+    pub reference: Option<RefName>,
+    /// Write the certificates as they came, signatures included, the newest first
+    #[arg(long)]
+    pub raw: bool,
 }
 
 /// Lists the certificates, or writes them as they came.
@@ -29,7 +38,9 @@ pub(crate) async fn run(
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
     let listed = client.push_certificates(&asked.path, asked.reference.as_ref());
-    let listed = listed.await.map_err(failed(&asked.path))?;
+    let listed = listed
+        .await
+        .map_err(failed("list the push certificates of", &asked.path))?;
     match (asked.raw, json) {
         (true, _) => {
             for certificate in &listed {

@@ -2,17 +2,43 @@
 
 use std::io::{self, Write};
 
+use clap::{Args, Subcommand};
 use henge_types::GroupId;
 use henge_types::health::{self, Agreement, GroupView, Problem, Verdict};
 use henge_types::status::{ClusterStatus, NodeStatus, ReplicaStatus, Role};
 use serde::Serialize;
 
-use crate::args::{Cluster, ClusterVerb, Output};
 use crate::console::Console;
-use crate::context::{self, Environment};
+use crate::context::{self, Environment, Output, Remote, long_help};
 use crate::error::CliError;
-use crate::exit::Exit;
+use crate::exit::{EXIT_CODES_HELP, Exit};
 use crate::table::Table;
+
+/// `henge cluster …`
+#[derive(Debug, Args)]
+pub struct Cluster {
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// What to do with it.
+    #[command(subcommand)]
+    pub verb: ClusterVerb,
+}
+
+/// What can be asked of a cluster.
+#[derive(Debug, Subcommand)]
+pub enum ClusterVerb {
+    /// Nodes, leaders, lag and problems; answers without a quorum too
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Status {
+        /// End with code 6 unless all is well
+        #[arg(long)]
+        check: bool,
+    },
+    /// Every group: leader, term, replicas, and whether their states are equal
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Shards,
+}
 
 const fn verdict(verdict: Verdict) -> &'static str {
     match verdict {

@@ -3,15 +3,58 @@
 use std::io;
 use std::path::PathBuf;
 
+use clap::{Args, ValueEnum};
 use henge_client::{Address, Client, Deadlines, Secret};
 
-use crate::args::Remote;
 use crate::cluster_file::ClusterFile;
 use crate::error::CliError;
+use crate::exit::EXIT_CODES_HELP;
 use crate::private_file::{self, PrivateFileError};
 
 /// The folder that `henge dev` uses unless told otherwise, and the file in it.
 pub const DEV_CLUSTER_FILE: &str = ".henge-dev/cluster.json";
+
+const CONTEXT_HELP: &str = "Which cluster:
+  --url and --token (or --token-file) win over HENGE_URL and HENGE_TOKEN. Where neither a flag nor the
+  environment names a cluster or a token, ./.henge-dev/cluster.json is used if `henge dev` left one there.";
+
+/// What `--help` says below the arguments of a verb that talks to a cluster.
+pub(crate) fn long_help() -> String {
+    format!("{CONTEXT_HELP}\n\n{EXIT_CODES_HELP}")
+}
+
+/// How the answer is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// Which cluster, with which token, and how to answer.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Cluster")]
+pub struct Remote {
+    /// Addresses of nodes, comma separated, asked in turn [env: HENGE_URL]
+    #[arg(long, global = true, value_name = "URL")]
+    pub url: Option<String>,
+    /// The token [env: HENGE_TOKEN]; other users of this machine may see it: prefer a file
+    #[arg(long, global = true, value_name = "TOKEN")]
+    pub token: Option<String>,
+    /// A file with the token, which only its owner may read
+    #[arg(long, global = true, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// How to write the answer
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value = "table",
+        value_name = "FORMAT"
+    )]
+    pub output: Output,
+}
 
 /// What the process was started with, as far as the commands care.
 #[derive(Debug, Clone, Default)]
@@ -81,7 +124,6 @@ pub(crate) fn resolve(remote: &Remote, environment: &Environment) -> Result<Cont
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::args::Output;
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 

@@ -3,13 +3,24 @@
 
 use std::io::{self, BufRead, Read as _};
 
+use clap::Args;
 use henge_client::Address;
 
-use crate::args::Credential;
 use crate::console::Console;
-use crate::context::{Environment, resolve};
+use crate::context::{Environment, Remote, resolve};
 use crate::error::CliError;
 use crate::exit::Exit;
+
+/// `henge credential`
+#[derive(Debug, Args)]
+pub struct Credential {
+    /// What git wants: get, store or erase; nothing is kept, so the last two do nothing
+    #[arg(value_name = "OPERATION")]
+    pub operation: String,
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
+}
 
 /// What git says of what it wants, at most.
 const QUESTION_BYTES_MAX: u64 = 64 * 1024;

@@ -2,16 +2,40 @@
 
 use std::io::{self, Write};
 
+use clap::{Args, Subcommand};
 use henge_client::{Address, Client, Deadlines};
+use henge_types::NodeId;
 use henge_types::tasks::NodeTasks;
 
-use crate::args::{Debug, DebugVerb, Output};
 use crate::cluster::{group_label, span, write_json};
 use crate::console::Console;
-use crate::context::{self, Context, Environment};
+use crate::context::{self, Context, Environment, Output, Remote, long_help};
 use crate::error::CliError;
-use crate::exit::Exit;
+use crate::exit::{EXIT_CODES_HELP, Exit};
 use crate::table::Table;
+
+/// `henge debug …`
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// Which cluster.
+    #[command(flatten)]
+    pub remote: Remote,
+    /// What to show.
+    #[command(subcommand)]
+    pub verb: DebugVerb,
+}
+
+/// What can be looked at inside of nodes.
+#[derive(Debug, Subcommand)]
+pub enum DebugVerb {
+    /// The background tasks of the groups that each node leads
+    #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
+    Tasks {
+        /// Only those of this node
+        #[arg(long, value_name = "NODE")]
+        node: Option<NodeId>,
+    },
+}
 
 pub(crate) async fn run(
     command: Debug,

@@ -296,3 +296,12 @@ fn transfer_exit(error: &TransferError) -> Exit {
         Exit::Failure
     }
 }
+
+/// The failure of a call: what could not be done to a repository.
+pub(crate) fn failed(
+    what: &str,
+    path: &(impl ToString + ?Sized),
+) -> impl FnOnce(ClientError) -> CliError {
+    let what = format!("cannot {what} {}", path.to_string());
+    move |source| CliError::Call { what, source }
+}

@@ -1,52 +1,78 @@
 //! `henge repo fsck`
 
 use std::io::{self, Write};
+use std::str::FromStr;
 use std::time::Duration;
 
-use henge_client::{Client, ClientError};
+use clap::Args;
+use henge_client::Client;
 use henge_types::status::{CheckOutcome, CompactionState, ReplicaCheck, RepoCheck};
 use henge_types::{NodeId, RepoPath};
 
 use crate::cluster::write_json;
 use crate::console::Console;
-use crate::error::CliError;
+use crate::error::{CliError, failed};
 use crate::table::printable;
 
 /// Between two looks at the checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// What is to be checked, and how.
-pub(crate) struct Asked {
-    /// Empty for all.
-    pub nodes: Vec<NodeId>,
-    /// Damaged packs are fetched again.
+/// `henge repo fsck`
+#[derive(Debug, Args)]
+pub struct Fsck {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// Only the replicas on these nodes, comma separated, or all of them
+    #[arg(long, default_value = "all", value_name = "NODE")]
+    pub node: Nodes,
+    /// Fetch damaged packs again from another replica
+    #[arg(long)]
     pub repair: bool,
-    /// How long to wait.
-    pub wait: Duration,
+    /// How long to wait; 0 only asks for it
+    #[arg(long, default_value_t = 3600, value_name = "SECONDS")]
+    pub wait: u64,
 }
 
-fn failed(path: &RepoPath) -> impl FnOnce(ClientError) -> CliError {
-    let what = format!("cannot check {path}");
-    move |source| CliError::Call { what, source }
+/// Nodes by number, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Nodes(pub Vec<NodeId>);
+
+impl FromStr for Nodes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "all" {
+            return Ok(Self(Vec::new()));
+        }
+        let number = |text: &str| {
+            let number = text.trim().parse().map(NodeId::new);
+            number.map_err(|_| format!("{text:?} is not the number of a node, nor all"))
+        };
+        text.split(',')
+            .map(number)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
 }
 
 /// Asks for checks, waits until they have ended and tells what they found.
 pub(crate) async fn run(
     client: &Client,
-    path: &RepoPath,
-    asked: &Asked,
+    asked: &Fsck,
     json: bool,
     console: &mut Console<'_>,
 ) -> Result<(), CliError> {
-    let started = client.start_fsck(path, &asked.nodes, asked.repair).await;
-    let started = started.map_err(failed(path))?;
-    if asked.wait.is_zero() {
+    let (path, wait) = (&asked.path, Duration::from_secs(asked.wait));
+    let started = client.start_fsck(path, &asked.node.0, asked.repair).await;
+    let started = started.map_err(failed("check", path))?;
+    if wait.is_zero() {
         return show(path, &started, json, console.out);
     }
-    let ended = tokio::time::timeout(asked.wait, ended(client, path, &started, console)).await;
+    let ended = tokio::time::timeout(wait, ended(client, path, &started, console)).await;
     let checks = ended.map_err(|_| CliError::StillChecking {
         repo: path.to_string(),
-        waited_s: asked.wait.as_secs(),
+        waited_s: wait.as_secs(),
     })??;
     show(path, &checks, json, console.out)?;
     let (mut problems, mut unchecked) = (0_u64, 0);
@@ -89,7 +115,8 @@ async fn ended(
 ) -> Result<RepoCheck, CliError> {
     let mut told = String::new();
     loop {
-        let now = client.fsck(path).await.map_err(failed(path))?;
+        let now = client.fsck(path).await;
+        let now = now.map_err(failed("check", path))?;
         let mut replicas = Vec::with_capacity(started.replicas.len());
         let mut under_way = Vec::new();
         for begun in &started.replicas {

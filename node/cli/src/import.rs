@@ -1,30 +1,78 @@
 //! `henge repo import`: whole repositories from elsewhere into a cluster.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use clap::Args;
+use henge_client::Client;
 use henge_client::model::{NewMirror, NewRepo, RepoChange};
-use henge_client::{Client, ClientError};
 use henge_git_client::{
     AddressPolicy, Destination, Directory, Error, Listing, Prune, Remote, RemoteUrl, Removals,
     Selection, Source, Transfer, TransferSummary, Watch, transfer_listed,
 };
-use henge_types::{ErrorCode, MirrorKind, ObjectFormat, RepoPath, limits};
+use henge_types::{ErrorCode, FsckLevel, MirrorKind, ObjectFormat, RepoPath, limits};
 use serde::Serialize;
 
-use crate::args::ImportRepo;
 use crate::carry::{cluster_remotes, network, run, told, with_token};
+use crate::catalogue::{told_visibility, visibility};
 use crate::cluster::write_json;
 use crate::console::{Console, Input};
 use crate::context::Context;
-use crate::error::CliError;
-use crate::mirror::new_mirror;
+use crate::error::{CliError, failed};
+use crate::mirror::{new_mirror, span};
 use crate::progress::{Told, size};
-use crate::repo::{told_visibility, visibility};
 use crate::settings::set_fsck;
 use crate::table::printable;
 
 /// Refs that a person is told were refused.
 const REFUSED_SHOWN: usize = 20;
+
+/// `henge repo import`
+#[derive(Debug, Args)]
+pub struct ImportRepo {
+    /// Where from: an http:// or https:// URL, or a directory with a repository, bare or not
+    #[arg(value_name = "URL|DIR")]
+    pub source: String,
+    /// The repository to create
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// One line about it
+    #[arg(long, default_value = "", value_name = "TEXT")]
+    pub description: String,
+    /// Everybody may read it without a token, once all of it is there
+    #[arg(long)]
+    pub public: bool,
+    /// Only its owner sees it: so a new one is unless --public is given
+    #[arg(long, conflicts_with = "public")]
+    pub private: bool,
+    /// Bring it up to date if it exists already
+    #[arg(long)]
+    pub update: bool,
+    /// Delete refs that the source does not have; asks before more than half of them go
+    #[arg(long, requires = "update")]
+    pub prune: bool,
+    /// Do not ask, however many refs --prune deletes
+    #[arg(long, requires = "prune")]
+    pub force: bool,
+    /// A file with a token or password for the source, which only its owner may read
+    #[arg(long, value_name = "FILE")]
+    pub remote_token_file: Option<PathBuf>,
+    /// Go on as a mirror that follows the source so often (90s, 30m, 8h, 1d), and takes no other pushes
+    #[arg(long, value_name = "TIME", value_parser = span)]
+    pub mirror: Option<Duration>,
+    /// Believe the certificates in this file (PEM) instead of the system's
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+    /// How its objects are checked, and those of later pushes [default: strict, or as it is with --update]
+    #[arg(long, value_name = "strict|lenient")]
+    pub fsck: Option<FsckLevel>,
+    /// Where packs lie in between [default: the system's directory for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub temp_dir: Option<PathBuf>,
+    /// Tell how far it is also where standard error is no terminal
+    #[arg(long)]
+    pub progress: bool,
+}
 
 /// Where the objects of an import come from.
 type AnySource = Box<dyn Source + Send>;
@@ -180,16 +228,13 @@ struct Target {
 async fn target(client: &Client, args: &ImportRepo, listing: &Listing) -> Result<Target, CliError> {
     let mut new = NewRepo::new(args.path.clone());
     new.description.clone_from(&args.description);
-    new.object_format = Some(listing.format).filter(|format| *format != ObjectFormat::Sha1);
+    let format = Some(listing.format).filter(|format| *format != ObjectFormat::Sha1);
+    new.object_format = format.map(|format| format.to_string());
     let head = listing
         .default_branch()
         .filter(henge_types::RefName::is_branch);
     new.default_branch = head.map(|name| name.short().to_owned());
     let repo = args.path.to_string();
-    let failed = |source: ClientError| CliError::Call {
-        what: format!("cannot create {repo}"),
-        source,
-    };
     if args.update {
         match client.get_repo(&args.path).await {
             Ok(known) => {
@@ -202,7 +247,7 @@ async fn target(client: &Client, args: &ImportRepo, listing: &Listing) -> Result
                 });
             }
             Err(error) if error.code() == ErrorCode::NotFound => {}
-            Err(error) => return Err(failed(error)),
+            Err(error) => return Err(failed("create", &repo)(error)),
         }
     }
     match client.create_repo(&new).await {
@@ -213,7 +258,7 @@ async fn target(client: &Client, args: &ImportRepo, listing: &Listing) -> Result
         Err(error) if error.code() == ErrorCode::AlreadyExists => {
             Err(CliError::ImportExists { repo })
         }
-        Err(error) => Err(failed(error)),
+        Err(error) => Err(failed("create", &repo)(error)),
     }
 }
 

@@ -1,8 +1,8 @@
 //! The verbs of `henge` that talk to a running cluster: `henge cluster …`, `henge repo …`, `henge debug …` and
 //! `henge credential`.
 //!
-//! - [`args`]: what can be typed.
-//! - [`context`]: which cluster is meant, and with which token.
+//! - [`args`]: the verbs. Each has a file with its arguments and what it does.
+//! - [`context`]: which cluster is meant, with which token, and how the answer is written.
 //! - [`cluster_file`]: `cluster.json`, which `henge dev` leaves for the commands in the same folder.
 //! - [`exit`]: what the exit code says.
 //! - [`run`]: carries a command out.
@@ -12,6 +12,7 @@
 
 pub mod args;
 mod carry;
+mod catalogue;
 mod certificates;
 mod cluster;
 pub mod cluster_file;

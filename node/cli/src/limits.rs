@@ -1,23 +1,58 @@
 //! `henge repo limits`
 
 use std::io::Write;
+use std::str::FromStr;
 
-use henge_client::{Client, ClientError};
+use clap::Args;
+use henge_client::Client;
 use henge_types::RepoPath;
 
-use crate::args::LimitsArgs;
 use crate::cluster::write_json;
-use crate::error::CliError;
+use crate::error::{CliError, failed};
 
-fn failed(what: &str, path: &RepoPath) -> impl FnOnce(ClientError) -> CliError {
-    let what = format!("cannot {what} the limits of {path}");
-    move |source| CliError::Call { what, source }
+/// `henge repo limits …`
+#[derive(Debug, Args)]
+pub struct Limits {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// Bytes of all packs, those of forks included; none for no bound
+    #[arg(long, value_name = "BYTES|none")]
+    pub max_bytes: Option<Bound<u64>>,
+    /// Bytes of one push; none for no bound of its own
+    #[arg(long, value_name = "BYTES|none")]
+    pub max_push_bytes: Option<Bound<u64>>,
+    /// Bytes of one object, uncompressed; none for no bound of its own
+    #[arg(long, value_name = "BYTES|none")]
+    pub max_object_bytes: Option<Bound<u64>>,
+    /// Objects in one push; none for no bound of its own
+    #[arg(long, value_name = "COUNT|none")]
+    pub max_push_objects: Option<Bound<u32>>,
+    /// Branches, tags and other refs; none for no bound
+    #[arg(long, value_name = "COUNT|none")]
+    pub max_refs: Option<Bound<u64>>,
+}
+
+/// A bound, or none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bound<T>(pub Option<T>);
+
+impl<T: FromStr> FromStr for Bound<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" {
+            return Ok(Self(None));
+        }
+        let number = text.parse().map(|number| Self(Some(number)));
+        number.map_err(|_| format!("{text:?} is neither a whole number that fits nor none"))
+    }
 }
 
 /// Sets those that were given, if any, and shows all.
 pub(crate) async fn run(
     client: &Client,
-    asked: &LimitsArgs,
+    asked: &Limits,
     json: bool,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
@@ -25,7 +60,7 @@ pub(crate) async fn run(
     let before = client
         .repo_limits(path)
         .await
-        .map_err(failed("read", path))?;
+        .map_err(failed("read the limits of", path))?;
     let mut limits = before;
     let given = [
         (&mut limits.network_bytes_max, asked.max_bytes),
@@ -41,7 +76,7 @@ pub(crate) async fn run(
     }
     if limits != before {
         let set = client.set_repo_limits(path, &limits).await;
-        limits = set.map_err(failed("set", path))?;
+        limits = set.map_err(failed("set the limits of", path))?;
     }
     if json {
         write_json(&limits, out)?;

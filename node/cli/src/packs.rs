@@ -3,30 +3,59 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use henge_client::model::{LastFsck, ReplicaFsck, RepoStats};
-use henge_client::{Client, ClientError};
+use clap::Args;
+use henge_client::Client;
+use henge_client::model::{self, LastFsck, ReplicaFsck, RepoStats};
 use henge_types::RepoPath;
-use henge_types::status::{CompactionDepth, CompactionState};
+use henge_types::status::CompactionState;
 
 use crate::cluster::write_json;
-use crate::error::CliError;
+use crate::error::{CliError, failed};
 use crate::table::printable;
 
 /// Between two looks at a compaction.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
-fn failed(what: &str, path: &RepoPath) -> impl FnOnce(ClientError) -> CliError {
-    let what = format!("cannot {what} {path}");
-    move |source| CliError::Call { what, source }
+/// `henge repo stats`
+#[derive(Debug, Args)]
+pub struct Stats {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+}
+
+/// `henge repo gc`
+#[derive(Debug, Args)]
+pub struct Gc {
+    /// The repository
+    #[arg(value_name = "OWNER/NAME")]
+    pub path: RepoPath,
+    /// All packs into one, not only those out of proportion
+    #[arg(long)]
+    pub aggressive: bool,
+    /// Drop what no branch or tag has reached for so many seconds (two weeks unless said): the first time this only
+    /// begins to watch, so ask again when they have passed
+    #[arg(
+        long,
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "1209600",
+        value_name = "SECONDS"
+    )]
+    pub prune: Option<u64>,
+    /// How long to wait; 0 only asks for it
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub wait: u64,
 }
 
 /// Shows the figures.
 pub(crate) async fn stats(
     client: &Client,
-    path: &RepoPath,
+    asked: &Stats,
     json: bool,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
+    let path = &asked.path;
     let stats = client.repo_stats(path).await;
     let stats = stats.map_err(failed("count the packs of", path))?;
     show(path, &stats, json, out)
@@ -35,13 +64,16 @@ pub(crate) async fn stats(
 /// Asks for a compaction and waits until it has ended.
 pub(crate) async fn gc(
     client: &Client,
-    path: &RepoPath,
-    depth: CompactionDepth,
-    wait: Duration,
+    asked: &Gc,
     json: bool,
     out: &mut (dyn Write + Send),
 ) -> Result<(), CliError> {
-    let before = client.compact(path, depth).await;
+    let (path, wait) = (&asked.path, Duration::from_secs(asked.wait));
+    let body = model::Gc {
+        aggressive: asked.aggressive,
+        prune: asked.prune,
+    };
+    let before = client.compact(path, body.depth()).await;
     let before = before.map_err(failed("compact", path))?;
     if wait.is_zero() {
         return show(path, &before, json, out);
@@ -118,7 +150,7 @@ fn write_stats(path: &RepoPath, stats: &RepoStats, out: &mut dyn Write) -> io::R
         writeln!(out, "pruning          counts from {}", printable(mark))?;
     }
     write_last_compaction(stats, out)?;
-    let of_replicas = stats.last_fsck.iter().flatten();
+    let of_replicas = stats.last_fsck.iter().flatten().flatten();
     of_replicas
         .zip(std::iter::once("last fsck").chain(std::iter::repeat("")))
         .try_for_each(|(replica, label)| writeln!(out, "{label:<17}{}", fsck_of(replica)))

@@ -1,30 +1,33 @@
-//! The calls, and which address is asked when.
+//! Which address is asked when. The calls of a feature are in its file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use henge_types::status::ClusterStatus;
-use henge_types::tasks::NodeTasks;
-use henge_types::{ErrorCode, OwnerName, PushRules, RepoLimits, RepoPath, limits};
+use henge_types::ErrorCode;
+use henge_types::limits::QUORUM_WAIT_MS;
 use http::{HeaderValue, Method};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::address::{Address, InvalidAddress};
 use crate::error::{Attempt, ClientError, code_of_status};
-use crate::model::{
-    Branch, ErrorBody, Fork, NewRepo, RefChange, RefChanges, RefResult, RefResults, RepoInfo,
-    RepoPage, Version,
-};
+use crate::model::ErrorBody;
 use crate::secret::Secret;
 use crate::transport::{Answer, Call, Failure, Transport};
 
 mod certificates;
+mod cluster;
+mod fsck;
+mod limits;
 mod mirrors;
 mod packs;
+mod refs;
+mod repos;
 mod settings;
+
+pub use cluster::Readiness;
 
 /// An answer that is about one thing.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
@@ -47,21 +50,10 @@ impl Default for Deadlines {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
-            answer: Duration::from_millis(limits::QUORUM_WAIT_MS + 4_000),
+            answer: Duration::from_millis(QUORUM_WAIT_MS + 4_000),
             status: Duration::from_secs(4),
         }
     }
-}
-
-/// What a node says of its readiness.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Readiness {
-    /// It serves.
-    Ready,
-    /// It answers, and says why it does not serve yet.
-    NotYet(String),
-    /// It does not answer.
-    Silent(String),
 }
 
 /// Whether a call may be sent again when nobody knows what became of it.
@@ -111,203 +103,6 @@ impl Client {
     /// The addresses, in the order given.
     pub fn addresses(&self) -> &[Address] {
         &self.addresses
-    }
-
-    /// The release of the node that answers.
-    ///
-    /// # Errors
-    /// As every call: [`ClientError`].
-    pub async fn version(&self) -> Result<String, ClientError> {
-        let call = get("/api/v1/version".to_owned(), ANSWER_BYTES_MAX);
-        let version: Version = self.json(&call, Effect::Reads).await?;
-        Ok(version.version)
-    }
-
-    /// Creates a repository.
-    ///
-    /// # Errors
-    /// `already_exists`; `timeout` means that it may have been created.
-    pub async fn create_repo(&self, repo: &NewRepo) -> Result<RepoInfo, ClientError> {
-        let call = post("/api/henge/v1/repos".to_owned(), repo);
-        self.json(&call, Effect::Changes).await
-    }
-
-    /// A repository and where it lives.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn get_repo(&self, path: &RepoPath) -> Result<RepoInfo, ClientError> {
-        let call = get(format!("/api/henge/v1/repos/{path}"), ANSWER_BYTES_MAX);
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// Repositories in the order of their lower-case paths, at most `limit`, from the one after `after`.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn list_repos(
-        &self,
-        owner: Option<&OwnerName>,
-        after: Option<&RepoPath>,
-        limit: usize,
-    ) -> Result<Vec<RepoInfo>, ClientError> {
-        let mut path = format!("/api/henge/v1/repos?limit={limit}");
-        if let Some(owner) = owner {
-            path.push_str(&format!("&owner={owner}"));
-        }
-        if let Some(after) = after {
-            path.push_str(&format!("&after={after}"));
-        }
-        let page: RepoPage = self.json(&get(path, LIST_BYTES_MAX), Effect::Reads).await?;
-        Ok(page.repositories)
-    }
-
-    /// Deletes a repository.
-    ///
-    /// # Errors
-    /// `not_found`; `timeout` means that it may have been deleted.
-    pub async fn delete_repo(&self, path: &RepoPath) -> Result<(), ClientError> {
-        let call = Call {
-            method: Method::DELETE,
-            path: format!("/api/v1/repos/{path}"),
-            body: None,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-        };
-        self.ask(&call, Effect::Changes).await.map(|_| ())
-    }
-
-    /// Makes a repository of another one: with its refs, on the same objects.
-    ///
-    /// # Errors
-    /// `not_found`, `already_exists`, and as every call; `timeout` means that it may have been made.
-    pub async fn fork_repo(&self, parent: &RepoPath, path: &RepoPath) -> Result<(), ClientError> {
-        let body = Fork {
-            organization: &path.owner,
-            name: &path.name,
-        };
-        let call = post(format!("/api/v1/repos/{parent}/forks"), &body);
-        self.ask(&call, Effect::Changes).await.map(|_| ())
-    }
-
-    /// What a repository may hold beyond the product's own bounds.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn repo_limits(&self, path: &RepoPath) -> Result<RepoLimits, ClientError> {
-        let call = get(
-            format!("/api/henge/v1/repos/{path}/limits"),
-            ANSWER_BYTES_MAX,
-        );
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// Sets what a repository may hold.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call. Asking again does no harm.
-    pub async fn set_repo_limits(
-        &self,
-        path: &RepoPath,
-        limits: &RepoLimits,
-    ) -> Result<RepoLimits, ClientError> {
-        let mut call = post(format!("/api/henge/v1/repos/{path}/limits"), limits);
-        call.method = Method::PUT;
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// What is asked of pushes to a repository.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn push_rules(&self, path: &RepoPath) -> Result<PushRules, ClientError> {
-        let call = get(
-            format!("/api/henge/v1/repos/{path}/push-rules"),
-            ANSWER_BYTES_MAX,
-        );
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// Sets what is asked of pushes to a repository.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call. Asking again does no harm.
-    pub async fn set_push_rules(
-        &self,
-        path: &RepoPath,
-        rules: &PushRules,
-    ) -> Result<PushRules, ClientError> {
-        let mut call = post(format!("/api/henge/v1/repos/{path}/push-rules"), rules);
-        call.method = Method::PUT;
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// The branches of a repository.
-    ///
-    /// # Errors
-    /// `not_found`, and as every call.
-    pub async fn branches(&self, path: &RepoPath) -> Result<Vec<Branch>, ClientError> {
-        let call = get(format!("/api/v1/repos/{path}/branches"), LIST_BYTES_MAX);
-        self.json(&call, Effect::Reads).await
-    }
-
-    /// Changes refs to objects that the repository already reaches; answers one verdict per change.
-    ///
-    /// # Errors
-    /// As every call; `timeout` means that the changes may have been made.
-    pub async fn update_refs(
-        &self,
-        path: &RepoPath,
-        updates: &[RefChange],
-        atomic: bool,
-    ) -> Result<Vec<RefResult>, ClientError> {
-        let body = RefChanges { updates, atomic };
-        let mut call = post(format!("/api/henge/v1/repos/{path}/refs"), &body);
-        call.answer_bytes_max = LIST_BYTES_MAX;
-        let results: RefResults = self.json(&call, Effect::Changes).await?;
-        Ok(results.results)
-    }
-
-    /// The cluster, as the first node that answers sees it.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn cluster(&self) -> Result<ClusterStatus, ClientError> {
-        let call = get("/api/henge/v1/cluster".to_owned(), LIST_BYTES_MAX);
-        let (address, answer) = self
-            .ask_within(&call, Effect::Reads, self.deadlines.status)
-            .await?;
-        decode(&address, &answer.body)
-    }
-
-    /// What the first node that answers does in the background.
-    ///
-    /// # Errors
-    /// As every call.
-    pub async fn tasks(&self) -> Result<NodeTasks, ClientError> {
-        let call = get("/api/henge/v1/node/tasks".to_owned(), LIST_BYTES_MAX);
-        let (address, answer) = self
-            .ask_within(&call, Effect::Reads, self.deadlines.status)
-            .await?;
-        decode(&address, &answer.body)
-    }
-
-    /// Asks one node whether it serves. Never fails: a node that does not answer is one of the answers.
-    pub async fn readiness(&self, address: &Address) -> Readiness {
-        let call = get("/readyz".to_owned(), ANSWER_BYTES_MAX);
-        let within = self.deadlines.status;
-        match self.transport.send(address, &call, None, within).await {
-            Ok(answer) if answer.status.is_success() => Readiness::Ready,
-            Ok(answer) => Readiness::NotYet(
-                String::from_utf8_lossy(&answer.body)
-                    .trim()
-                    .chars()
-                    .take(300)
-                    .collect(),
-            ),
-            Err(Failure::Connect(reason) | Failure::Broken(reason)) => Readiness::Silent(reason),
-            Err(Failure::Timeout) => Readiness::Silent("no answer in time".to_owned()),
-            Err(Failure::TooLong) => Readiness::Silent("the answer is too long".to_owned()),
-        }
     }
 
     async fn json<T: DeserializeOwned>(
@@ -436,19 +231,48 @@ fn decode<T: DeserializeOwned>(address: &Address, body: &[u8]) -> Result<T, Clie
 
 fn get(path: String, answer_bytes_max: usize) -> Call {
     Call {
-        method: Method::GET,
-        path,
-        body: None,
         answer_bytes_max,
+        ..bare(Method::GET, path)
     }
 }
 
-fn post(path: String, body: &impl Serialize) -> Call {
+/// A call without a body.
+fn bare(method: Method, path: String) -> Call {
+    Call {
+        method,
+        path,
+        body: None,
+        answer_bytes_max: ANSWER_BYTES_MAX,
+    }
+}
+
+/// A call with a JSON body.
+fn with_body(method: Method, path: String, body: &impl Serialize) -> Call {
     let body = serde_json::to_vec(body).expect("invariant: the request bodies have string keys");
     Call {
-        method: Method::POST,
-        path,
         body: Some(Bytes::from(body)),
-        answer_bytes_max: ANSWER_BYTES_MAX,
+        ..bare(method, path)
+    }
+}
+
+/// As it stands in a path or a query: everything but letters, digits, `/` and a few harmless signs
+/// by its bytes.
+fn in_path(text: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
+    let encode = |byte: u8| match plain(byte) {
+        true => char::from(byte).to_string(),
+        false => format!("%{byte:02X}"),
+    };
+    text.bytes().map(encode).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns_stand_in_paths_by_their_bytes() {
+        assert_eq!(in_path("release/v[0-9]*"), "release/v%5B0-9%5D%2A");
+        assert_eq!(in_path("a?b%"), "a%3Fb%25");
     }
 }

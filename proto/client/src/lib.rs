@@ -5,10 +5,10 @@
 //! connection was refused, or a node answered that it did nothing. Every call has a deadline and every
 //! answer a bound in bytes.
 //!
-//! - [`Client`]: the calls.
+//! - [`Client`]: the calls, a file for each feature.
 //! - [`ClientError`]: what failed, with the product's error code.
 //! - [`Address`], [`Secret`]: where to ask and with what.
-//! - [`model`]: the JSON bodies.
+//! - [`model`]: the JSON bodies, a file for each feature. Nodes read and write these types too.
 //!
 //! It deliberately has no TLS, no git and no knowledge of how a node answers.
 

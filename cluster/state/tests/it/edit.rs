@@ -33,6 +33,13 @@ fn former(meta: &Group, at: &str) -> Option<u8> {
     found.map(|found| found.repo.as_bytes()[0])
 }
 
+fn tell(number: u8, revision: u64) -> Action {
+    Action::TellShard {
+        repo: repo_id(number),
+        revision: LogIndex::new(revision),
+    }
+}
+
 fn topics(number: u8, topics: TopicsEdit) -> Command {
     edit(EditRepo {
         topics,
@@ -62,7 +69,7 @@ fn an_edit_changes_what_it_names_and_says_when() {
     };
     assert_eq!(outcome.reply, Reply::Repo(expected.clone()));
     // The shard needs none of this.
-    assert_eq!(outcome.actions, []);
+    assert_eq!(pending_actions(&meta.state), []);
     assert_eq!(record(&meta, 1), expected);
     // A clock that steps back does not make the record look untouched.
     meta.now_ms = START_MS - 10;
@@ -125,7 +132,6 @@ fn topics_are_kept_sorted_and_few() {
 #[test]
 fn the_shard_is_told_until_it_says_that_it_knows() {
     let mut meta = ready(&[(1, "a/x")]);
-    let tell = Action::TellShard { repo: repo_id(1) };
     let archive = |on| EditRepo {
         archived: Some(on),
         ..EditRepo::nothing(repo_id(1))
@@ -134,7 +140,7 @@ fn the_shard_is_told_until_it_says_that_it_knows() {
         default_branch: Some(name("refs/heads/trunk")),
         ..EditRepo::nothing(repo_id(1))
     };
-    assert_eq!(meta.run(edit(head)).actions, [tell]);
+    meta.run(edit(head));
     let first = meta.index;
     let untold = |meta: &Group| meta.catalogue().untold_of(&repo_id(1));
     let mark = |revision, head| {
@@ -145,10 +151,10 @@ fn the_shard_is_told_until_it_says_that_it_knows() {
     };
     assert_eq!(untold(&meta), mark(first, true));
     // The later mark still has HEAD to tell.
-    assert_eq!(meta.run(edit(archive(true))).actions, [tell]);
+    meta.run(edit(archive(true)));
     let second = meta.index;
     assert_eq!(untold(&meta), mark(second, true));
-    assert_eq!(pending_actions(&meta.state), [tell]);
+    assert_eq!(pending_actions(&meta.state), [tell(1, second)]);
     meta.nothing_but(mark_told(1, first), Reply::Done);
     meta.run(mark_told(1, second));
     assert_eq!(untold(&meta), None);
@@ -217,8 +223,8 @@ fn an_archived_repository_takes_no_push() {
 #[test]
 fn a_former_name_leads_to_the_repository_until_somebody_takes_it() {
     let mut meta = ready(&[(1, "a/x"), (2, "a/y")]);
-    let renamed = meta.run(rename(1, "b/X2"));
-    assert_eq!(renamed.actions, []);
+    meta.run(rename(1, "b/X2"));
+    assert_eq!(pending_actions(&meta.state), []);
     let now = record(&meta, 1);
     assert_eq!((now.path, now.generation), (path("b/X2"), FIRST));
     assert_eq!(now.former_paths, [path("a/x")]);
@@ -231,13 +237,10 @@ fn a_former_name_leads_to_the_repository_until_somebody_takes_it() {
     meta.nothing_but(rename(1, "A/y"), refused(taken));
 
     // A new repository: the one that had the name is told that others may have resolved it.
-    let made = meta.run(reserve(3, "A/x"));
-    let (tell, finish) = (
-        Action::TellShard { repo: repo_id(1) },
-        Action::FinishCreate { repo: repo_id(3) },
-    );
-    assert_eq!(made.actions, [tell, finish]);
-    assert_eq!(pending_actions(&meta.state), [tell, finish]);
+    meta.run(reserve(3, "A/x"));
+    let finish = Action::FinishCreate { repo: repo_id(3) };
+    let pending = pending_actions(&meta.state);
+    assert_eq!(pending, [tell(1, meta.index), finish]);
     let fenced = record(&meta, 1);
     assert_eq!(fenced.generation, FIRST.next());
     assert_eq!(fenced.former_paths, []);
@@ -247,8 +250,9 @@ fn a_former_name_leads_to_the_repository_until_somebody_takes_it() {
     // Another one that moves there does the same.
     meta.run(rename(2, "c/y"));
     meta.run(mark_told(1, 100));
-    let moved = meta.run(rename(1, "a/Y"));
-    assert_eq!(moved.actions, [Action::TellShard { repo: repo_id(2) }]);
+    meta.run(rename(1, "a/Y"));
+    let pending = pending_actions(&meta.state);
+    assert_eq!(pending, [tell(2, meta.index), finish]);
     assert_eq!(former(&meta, "b/x2"), Some(1));
     assert_eq!(record(&meta, 2).generation, FIRST.next());
 }
@@ -260,8 +264,8 @@ fn a_repository_may_go_back_and_change_the_spelling_of_its_name() {
     assert_eq!(record(&meta, 1).path, path("A/X"));
     assert_eq!(record(&meta, 1).former_paths, []);
     meta.run(rename(1, "a/y"));
-    let back = meta.run(rename(1, "a/x"));
-    assert_eq!(back.actions, []);
+    meta.run(rename(1, "a/x"));
+    assert_eq!(pending_actions(&meta.state), []);
     assert_eq!(record(&meta, 1).former_paths, [path("a/y")]);
     assert_eq!(former(&meta, "a/x"), None);
     let found = meta.catalogue().repo_by_path(&path("a/x"));
@@ -275,10 +279,11 @@ fn a_repository_may_go_back_and_change_the_spelling_of_its_name() {
 fn the_oldest_of_many_former_names_is_given_up() {
     let mut meta = ready(&[(1, "a/n0")]);
     for number in 1..=FORMER_PATHS_MAX {
-        assert_eq!(meta.run(rename(1, &format!("a/n{number}"))).actions, []);
+        meta.run(rename(1, &format!("a/n{number}")));
     }
-    let tell = Action::TellShard { repo: repo_id(1) };
-    assert_eq!(meta.run(rename(1, "a/last")).actions, [tell]);
+    assert_eq!(pending_actions(&meta.state), []);
+    meta.run(rename(1, "a/last"));
+    assert_eq!(pending_actions(&meta.state), [tell(1, meta.index)]);
     assert_eq!(record(&meta, 1).former_paths.len(), FORMER_PATHS_MAX);
     assert_eq!(record(&meta, 1).generation, FIRST.next());
     assert_eq!(

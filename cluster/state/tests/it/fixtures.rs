@@ -1,9 +1,8 @@
 //! A group without its shell, and short ways to write ids and commands.
 
 use bytes::Bytes;
-use henge_state::{Action, Effect, Header, MetaView, Outcome, ShardView, State, apply, time_ms};
+use henge_state::{Effect, Header, MetaView, Outcome, ShardView, State, apply};
 use henge_types::command::VERSION_STARTS_AND_TIME;
-use henge_types::limits::TIME_STEP_MS_MAX;
 use henge_types::{
     ClusterId, Command, ConfigureRepo, CreateRepo, EditRepo, Generation, GroupId, Incarnation,
     InlinePack, LogIndex, MetaCommand, NetworkId, NodeId, NodeRecord, ObjectFormat, ObjectId,
@@ -14,6 +13,8 @@ use henge_types::{
 
 /// 2026-01-01, milliseconds.
 pub(crate) const START_MS: u64 = 1_767_225_600_000;
+/// The seed of every entry.
+pub(crate) const SEED: u64 = 99;
 
 /// One group: its state, and where its log stands.
 #[derive(Clone)]
@@ -50,7 +51,8 @@ impl Group {
     }
 
     /// Applies and commits one entry. Holds after every entry: the outcome does not depend on the run, its
-    /// writes are in order without doubles, the kept hash is the computed one.
+    /// writes are in order without doubles, the kept hash is the computed one, the reply is of the kind that
+    /// the command's row says.
     pub(crate) fn run(&mut self, command: impl Into<Command>) -> Outcome {
         self.run_for(None, command)
     }
@@ -68,15 +70,16 @@ impl Group {
         assert!(keys.is_sorted_by(|one, other| one < other), "{keys:?}");
         self.state.commit(&outcome.writes);
         assert_eq!(self.state.hash(), self.state.recompute_hash());
+        // The tests bind one request id to several commands: the reply may be that of another one.
+        let recorded = header.request.is_some();
+        let allowed = command.reply_kind().allows(&outcome.reply);
+        assert!(recorded || allowed, "{command:?}: {:?}", outcome.reply);
         outcome
     }
 
-    /// What the next entry takes for now.
-    pub(crate) fn entry_ms(&self) -> u64 {
-        let last = time_ms(&self.state);
-        last.map_or(self.now_ms, |last| {
-            self.now_ms.clamp(last, last + TIME_STEP_MS_MAX)
-        })
+    /// Moves the proposer's clock, also back.
+    pub(crate) fn advance(&mut self, step_ms: i64) {
+        self.now_ms = self.now_ms.saturating_add_signed(step_ms);
     }
 
     /// The header of the next entry.
@@ -87,7 +90,7 @@ impl Group {
             index: LogIndex::new(self.index),
             term: 3,
             proposed_at_ms: self.now_ms,
-            seed: 99,
+            seed: SEED,
             request,
         }
     }
@@ -113,7 +116,6 @@ impl Group {
                 reply,
                 writes: Vec::new(),
                 effects: Vec::<Effect>::new(),
-                actions: Vec::<Action>::new(),
             }
         );
     }

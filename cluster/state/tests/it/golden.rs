@@ -9,7 +9,7 @@ use henge_types::stored::{self, number};
 use henge_types::{
     ClusterId, ClusterRecord, Command, Generation, LogIndex, MetaCommand, ObjectFormat, ObjectId,
     PackRecord, PackRef, PreviousValue, Proposal, RefRefusal, RefUpdate, Refusal, Reply,
-    RepoRecord, RepoState, ShardCommand, ShardRepo, ShardRepoState, UpdateRefs,
+    RepoRecord, RepoState, ShardCommand, ShardRepo, ShardRepoState, StoredRecord, UpdateRefs,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -6,7 +6,7 @@ use henge_types::stored::{self, number};
 use henge_types::{
     Command, CreateRepo, EditRepo, Generation, LogIndex, MetaCommand, ObjectFormat, RefProtection,
     RefProtections, RefRefusal, Refusal, Reply, RepoRecord, RepoState, ShardCommand, ShardRepo,
-    ShardRepoState, TopicsEdit, UntoldRecord,
+    ShardRepoState, StoredRecord, TopicsEdit, UntoldRecord,
 };
 
 use crate::fixtures::*;

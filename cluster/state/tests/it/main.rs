@@ -2,6 +2,7 @@
 
 mod certificates;
 mod compaction;
+mod draw;
 mod edit;
 mod fixtures;
 mod forks;

@@ -55,7 +55,6 @@ fn a_push_changes_refs_manifest_and_repository() {
     let outcome = shard.run(refs(push(1, vec![to_create(MAIN, 1)])));
     assert_eq!(outcome.reply, verdicts(vec![verdict(MAIN, None, Ok(()))]));
     assert_eq!(outcome.effects, [install(0x70)]);
-    assert_eq!(outcome.actions, []);
     expect_refs(&shard, &[(MAIN, 1)]);
     let named = PackRecord {
         pack: pack(0x70).pack,

@@ -3,14 +3,28 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
+use henge_auth::action::ReadRepo;
 use henge_types::{ObjectId, RefName, RefPatterns, RefProtection, limits};
 use serde::Serialize;
 
 use super::page::{Page, PageParams};
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{Params, Readable, Reader};
 use crate::origin::Origin;
-use crate::router::Api;
+use crate::routes::{Routes, get};
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/api/v1/repos/{owner}/{repo}/branches",
+            get(ReadRepo, list_branches),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/branches/{*branch}",
+            get(ReadRepo, get_branch),
+        )
+}
 
 /// A commit, as far as a ref tells: its id. Gitea's clients take the other fields as absent.
 #[derive(Debug, Serialize)]
@@ -20,7 +34,7 @@ struct Commit {
 
 /// A branch in Gitea's shape.
 #[derive(Debug, Serialize)]
-pub(crate) struct Branch {
+struct Branch {
     name: String,
     commit: Commit,
     protected: bool,
@@ -62,7 +76,7 @@ fn patterns(rules: &[RefProtection]) -> RefPatterns {
 
 /// `GET /api/v1/repos/{owner}/{repo}/branches`. Without `page` and `limit` every branch up to
 /// [`limits::BRANCHES_UNPAGED_MAX`].
-pub(crate) async fn list_branches(
+async fn list_branches(
     readable: Readable,
     State(api): State<Api>,
     Params(params): Params<PageParams>,
@@ -91,10 +105,7 @@ pub(crate) async fn list_branches(
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/branches/{branch}`.
-pub(crate) async fn get_branch(
-    readable: Readable,
-    State(api): State<Api>,
-) -> Result<Json<Branch>, ApiError> {
+async fn get_branch(readable: Readable, State(api): State<Api>) -> Result<Json<Branch>, ApiError> {
     let reader = readable.reader();
     let (path, branch) = (readable.record.path, readable.below);
     let missing = || ApiError::not_found(format!("there is no branch {branch:?} in {path}"));

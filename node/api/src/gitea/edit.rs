@@ -3,24 +3,40 @@
 use axum::Json;
 use axum::extract::State;
 use henge_auth::Authorized;
-use henge_auth::action::{EditRepo, TransferRepo};
+use henge_auth::action::{EditRepo, ReadRepo, TransferRepo};
 use henge_types::{OwnerName, Principal, RefName, RepoName, RepoPath, Topic, TopicsEdit};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::check_description;
-use super::repos::BRANCHES;
-use super::repository::Repository;
+use super::repository::{BRANCHES, Repository};
+use crate::api::Api;
 use crate::backend::RepoEdit;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody, Readable};
 use crate::origin::Origin;
-use crate::router::Api;
+use crate::routes::{Routes, get, post, put};
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/api/v1/repos/{owner}/{repo}/transfer",
+            post(TransferRepo, transfer_repo),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/topics",
+            get(ReadRepo, get_topics).put(EditRepo, put_topics),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/topics/{topic}",
+            put(EditRepo, add_topic).delete(EditRepo, remove_topic),
+        )
+}
 
 /// What a client wants changed. Any other field must ask for nothing: what is not there would be lost silently.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Edit {
+pub(super) struct Edit {
     name: Option<String>,
     description: Option<String>,
     private: Option<bool>,
@@ -96,8 +112,8 @@ async fn change(
     Ok(Json(repository.with_family(api, &record, origin)))
 }
 
-/// `PATCH /api/v1/repos/{owner}/{repo}`.
-pub(crate) async fn edit_repo(
+/// `PATCH /api/v1/repos/{owner}/{repo}`, a method of a path that `repos` has.
+pub(super) async fn edit_repo(
     by: Authorized<EditRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -114,14 +130,14 @@ pub(crate) async fn edit_repo(
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct Transfer {
+struct Transfer {
     new_owner: String,
     #[serde(flatten)]
     rest: Map<String, Value>,
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/transfer`.
-pub(crate) async fn transfer_repo(
+async fn transfer_repo(
     by: Authorized<TransferRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -145,7 +161,7 @@ pub(crate) async fn transfer_repo(
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Topics {
+struct Topics {
     topics: Vec<String>,
 }
 
@@ -156,7 +172,7 @@ fn topic(text: &str) -> Result<Topic, ApiError> {
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/topics`: of public ones also without a token.
-pub(crate) async fn get_topics(Readable { record, .. }: Readable) -> Json<Topics> {
+async fn get_topics(Readable { record, .. }: Readable) -> Json<Topics> {
     let topics = record.topics.into_iter().map(String::from);
     Json(Topics {
         topics: topics.collect(),
@@ -178,7 +194,7 @@ async fn set_topics(
 }
 
 /// `PUT /api/v1/repos/{owner}/{repo}/topics`.
-pub(crate) async fn put_topics(
+async fn put_topics(
     by: Authorized<EditRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -189,7 +205,7 @@ pub(crate) async fn put_topics(
 }
 
 /// `PUT /api/v1/repos/{owner}/{repo}/topics/{topic}`.
-pub(crate) async fn add_topic(
+async fn add_topic(
     by: Authorized<EditRepo>,
     State(api): State<Api>,
     BelowRepo(path, text): BelowRepo,
@@ -198,7 +214,7 @@ pub(crate) async fn add_topic(
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/topics/{topic}`.
-pub(crate) async fn remove_topic(
+async fn remove_topic(
     by: Authorized<EditRepo>,
     State(api): State<Api>,
     BelowRepo(path, text): BelowRepo,

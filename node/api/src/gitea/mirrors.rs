@@ -4,23 +4,43 @@ use axum::Json;
 use axum::extract::State;
 use henge_auth::Authorized;
 use henge_auth::action::{InspectRepo, MirrorRepo};
+use henge_client::model::NewMirror;
 use henge_types::{Mirror, MirrorChange, MirrorId, MirrorKind, MirrorOutcome, RepoPath, limits};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::backend::{NewMirror, Replace};
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody};
-use crate::own::change_mirror;
-use crate::router::Api;
+use crate::routes::{Routes, get, post};
 use crate::timestamp::rfc3339;
 
 /// What Gitea takes where nothing is said.
 const INTERVAL_MS: u64 = 8 * 60 * 60 * 1000;
 
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/api/v1/repos/{owner}/{repo}/mirror-sync",
+            post(MirrorRepo, sync_pull_mirror),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/push_mirrors",
+            get(InspectRepo, list_push_mirrors).post(MirrorRepo, add_push_mirror),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/push_mirrors/{name}",
+            get(InspectRepo, get_push_mirror).delete(MirrorRepo, delete_push_mirror),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/push_mirrors-sync",
+            post(MirrorRepo, sync_push_mirrors),
+        )
+}
+
 /// A push mirror in Gitea's shape.
 #[derive(Debug, Serialize)]
-pub(crate) struct PushMirror {
+struct PushMirror {
     repo_name: String,
     remote_name: MirrorId,
     remote_address: String,
@@ -91,7 +111,7 @@ fn parse_go_duration(text: &str) -> Option<u64> {
 
 /// What a client says of a new push mirror.
 #[derive(Deserialize)]
-pub(crate) struct CreatePushMirror {
+struct CreatePushMirror {
     remote_address: String,
     #[serde(default)]
     remote_username: String,
@@ -144,7 +164,7 @@ async fn find(api: &Api, path: &RepoPath, name: &str) -> Result<Mirror, ApiError
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/push_mirrors`.
-pub(crate) async fn list_push_mirrors(
+async fn list_push_mirrors(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -156,7 +176,7 @@ pub(crate) async fn list_push_mirrors(
 
 /// `POST /api/v1/repos/{owner}/{repo}/push_mirrors`: 200 and the mirror, which is due at once. 409 where the other side would
 /// lose something, unless `replace`.
-pub(crate) async fn add_push_mirror(
+async fn add_push_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -169,9 +189,10 @@ pub(crate) async fn add_push_mirror(
         url: body.remote_address,
         user: said(body.remote_username),
         password: said(body.remote_password),
-        interval_ms,
+        // Whole seconds: a duration has no smaller unit.
+        interval_s: interval_ms / 1000,
         on_push: body.sync_on_commit,
-        replace: Replace::said(body.replace),
+        replace: body.replace,
     };
     let added = api.backend.add_mirror(by.principal(), &path, new);
     let id = added.await?;
@@ -180,7 +201,7 @@ pub(crate) async fn add_push_mirror(
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/push_mirrors/{name}`.
-pub(crate) async fn get_push_mirror(
+async fn get_push_mirror(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
@@ -190,30 +211,34 @@ pub(crate) async fn get_push_mirror(
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/push_mirrors/{name}`.
-pub(crate) async fn delete_push_mirror(
+async fn delete_push_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
 ) -> Result<StatusCode, ApiError> {
     let mirror = find(&api, &path, &name).await?.id;
-    change_mirror(&api, by.principal(), &path, mirror, MirrorChange::Remove).await?;
+    api.backend
+        .change_mirror(by.principal(), &path, mirror, MirrorChange::Remove)
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/push_mirrors-sync`: 200 at once; all of them are due now.
-pub(crate) async fn sync_push_mirrors(
+async fn sync_push_mirrors(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<StatusCode, ApiError> {
     for mirror in push_mirrors_of(&api, &path).await? {
-        change_mirror(&api, by.principal(), &path, mirror.id, MirrorChange::Due).await?;
+        api.backend
+            .change_mirror(by.principal(), &path, mirror.id, MirrorChange::Due)
+            .await?;
     }
     Ok(StatusCode::OK)
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/mirror-sync`: the mirror that the repository follows another one by.
-pub(crate) async fn sync_pull_mirror(
+async fn sync_pull_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -222,7 +247,9 @@ pub(crate) async fn sync_pull_mirror(
     let pull = |mirror: &&Mirror| mirror.settings.kind == MirrorKind::Pull;
     let missing = || ApiError::invalid(format!("repository {path} is not a mirror"));
     let mirror = mirrors.iter().find(pull).ok_or_else(missing)?;
-    change_mirror(&api, by.principal(), &path, mirror.id, MirrorChange::Due).await?;
+    api.backend
+        .change_mirror(by.principal(), &path, mirror.id, MirrorChange::Due)
+        .await?;
     Ok(StatusCode::OK)
 }
 

@@ -10,14 +10,29 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::edit::refuse_the_rest;
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, BelowRepo, JsonBody};
-use crate::router::Api;
+use crate::routes::{Routes, get};
 use crate::timestamp::rfc3339;
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/api/v1/repos/{owner}/{repo}/branch_protections",
+            get(InspectRepo, list_protections).post(ProtectRefs, create_protection),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/branch_protections/{*name}",
+            get(InspectRepo, get_protection)
+                .patch(ProtectRefs, edit_protection)
+                .delete(ProtectRefs, delete_protection),
+        )
+}
 
 /// A rule in Gitea's shape.
 #[derive(Debug, Serialize)]
-pub(crate) struct Protection {
+struct Protection {
     /// The pattern: of branches below `refs/heads/`, of other refs in full.
     rule_name: String,
     /// The same: older clients read it here.
@@ -48,7 +63,7 @@ impl Protection {
 
 /// What a client wants protected. Whoever may push still may: asking for more than is kept to is refused.
 #[derive(Debug, Deserialize)]
-pub(crate) struct NewProtection {
+struct NewProtection {
     rule_name: Option<String>,
     branch_name: Option<String>,
     enable_push: Option<bool>,
@@ -76,7 +91,7 @@ impl NewProtection {
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/branch_protections`.
-pub(crate) async fn list_protections(
+async fn list_protections(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -90,7 +105,7 @@ fn no_such(name: &str) -> ApiError {
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.
-pub(crate) async fn get_protection(
+async fn get_protection(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
@@ -103,7 +118,7 @@ pub(crate) async fn get_protection(
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/branch_protections`.
-pub(crate) async fn create_protection(
+async fn create_protection(
     by: Authorized<ProtectRefs>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -121,7 +136,7 @@ pub(crate) async fn create_protection(
 
 /// `PATCH /api/v1/repos/{owner}/{repo}/branch_protections/{name}`. A rule is its pattern and nothing else: what holds
 /// already may be asked for, and everything else is refused.
-pub(crate) async fn edit_protection(
+async fn edit_protection(
     _: Authorized<ProtectRefs>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,
@@ -140,7 +155,7 @@ pub(crate) async fn edit_protection(
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}/branch_protections/{name}`.
-pub(crate) async fn delete_protection(
+async fn delete_protection(
     by: Authorized<ProtectRefs>,
     State(api): State<Api>,
     BelowRepo(path, name): BelowRepo,

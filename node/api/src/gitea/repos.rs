@@ -10,19 +10,34 @@ use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::page::{Page, PageParams};
-use super::repository::Repository;
-use super::{new_repo, private_unless_said, user};
+use super::repository::{BRANCHES, Repository};
+use super::{edit, new_repo, private_unless_said, user};
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody, Params, Readable, Reader};
 use crate::origin::Origin;
-use crate::router::Api;
+use crate::routes::{Routes, get, post};
 
-pub(super) const BRANCHES: &str = "refs/heads/";
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at("/api/v1/user/repos", post(action::CreateRepo, create_repo))
+        .at("/api/v1/repos/search", get(action::ListRepos, search_repos))
+        .at(
+            "/api/v1/repos/{owner}/{repo}",
+            get(action::ReadRepo, get_repo)
+                .patch(action::EditRepo, edit::edit_repo)
+                .delete(action::DeleteRepo, delete_repo),
+        )
+        .at(
+            "/api/v1/repos/{owner}/{repo}/forks",
+            get(action::InspectRepo, list_forks).post(action::ForkRepo, fork_repo),
+        )
+}
 
 /// What a client says of a new repository. Fields that only change what Gitea shows are skipped; those that
 /// would change what the repository holds are refused below instead of being lost.
 #[derive(Debug, Deserialize)]
-pub(crate) struct CreateRepo {
+struct CreateRepo {
     name: String,
     #[serde(default)]
     description: String,
@@ -52,7 +67,7 @@ impl CreateRepo {
 }
 
 /// `POST /api/v1/user/repos`.
-pub(crate) async fn create_repo(
+async fn create_repo(
     by: Authorized<action::CreateRepo>,
     State(api): State<Api>,
     origin: Origin,
@@ -78,7 +93,7 @@ pub(crate) async fn create_repo(
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}`: public ones also without a token.
-pub(crate) async fn get_repo(
+async fn get_repo(
     readable: Readable,
     State(api): State<Api>,
     origin: Origin,
@@ -94,7 +109,7 @@ pub(crate) async fn get_repo(
 }
 
 /// `DELETE /api/v1/repos/{owner}/{repo}`.
-pub(crate) async fn delete_repo(
+async fn delete_repo(
     by: Authorized<action::DeleteRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -104,7 +119,7 @@ pub(crate) async fn delete_repo(
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct SearchParams {
+struct SearchParams {
     #[serde(default)]
     q: String,
     page: Option<usize>,
@@ -170,7 +185,7 @@ fn query_text(text: &str) -> String {
 
 /// `GET /api/v1/repos/search`. A repository whose shard does not answer is shown with what the catalogue
 /// knows of it: one lost shard does not take the list away.
-pub(crate) async fn search_repos(
+async fn search_repos(
     _: Authorized<action::ListRepos>,
     State(api): State<Api>,
     Params(params): Params<SearchParams>,
@@ -198,13 +213,13 @@ pub(crate) async fn search_repos(
 
 /// Where a fork goes. Gitea's organizations are owners here.
 #[derive(Debug, Deserialize)]
-pub(crate) struct ForkRepo {
+struct ForkRepo {
     organization: Option<String>,
     name: Option<String>,
 }
 
 /// `POST /api/v1/repos/{owner}/{repo}/forks`.
-pub(crate) async fn fork_repo(
+async fn fork_repo(
     by: Authorized<action::ForkRepo>,
     State(api): State<Api>,
     AtRepo(parent): AtRepo,
@@ -235,7 +250,7 @@ pub(crate) async fn fork_repo(
 }
 
 /// `GET /api/v1/repos/{owner}/{repo}/forks`.
-pub(crate) async fn list_forks(
+async fn list_forks(
     _: Authorized<action::InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,

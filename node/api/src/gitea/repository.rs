@@ -4,10 +4,13 @@ use henge_types::{RepoRecord, Topic};
 use serde::Serialize;
 
 use super::user::{User, number};
+use crate::api::Api;
 use crate::backend::Refs;
 use crate::origin::Origin;
-use crate::router::Api;
 use crate::timestamp::rfc3339;
+
+/// Where branches are among the refs.
+pub(super) const BRANCHES: &str = "refs/heads/";
 
 #[derive(Debug, Serialize)]
 struct Permissions {

@@ -9,6 +9,11 @@ use sha2::{Digest, Sha256};
 
 use crate::error::ApiError;
 use crate::origin::Origin;
+use crate::routes::{Routes, get};
+
+pub(super) fn routes() -> Routes {
+    Routes::new().at("/api/v1/user", get(ReadAccount, current_user))
+}
 
 /// Numbers above this lose their last digits in clients that keep every number as a double.
 const NUMBER_BITS: u32 = 53;
@@ -70,10 +75,7 @@ pub(crate) fn owner_of(principal: &Principal) -> Result<OwnerName, ApiError> {
 }
 
 /// `GET /api/v1/user`: who the token belongs to.
-pub(crate) async fn current_user(
-    by: Authorized<ReadAccount>,
-    origin: Origin,
-) -> Result<Json<User>, ApiError> {
+async fn current_user(by: Authorized<ReadAccount>, origin: Origin) -> Result<Json<User>, ApiError> {
     let owner = owner_of(by.principal())?;
     Ok(Json(User::new(&owner, &origin)))
 }

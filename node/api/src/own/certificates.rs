@@ -1,4 +1,5 @@
-//! Push certificates of a repository. Nobody verified their signatures: who reads them can, with the signers' keys.
+//! Push certificates of a repository. Their signatures are not verified: a reader who has the
+//! signers' keys can verify them.
 
 use axum::Json;
 use axum::extract::State;
@@ -6,89 +7,57 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use henge_auth::Authorized;
 use henge_auth::action::InspectRepo;
-use henge_types::{LogIndex, ObjectId, PushCertificateRecord, RecordedRef, RefName};
-use serde::{Deserialize, Serialize};
+use henge_client::model::{CertificatePage, CertifiedRef, PushCertificate};
+use henge_types::{ObjectId, PushCertificateRecord, RecordedRef, RefName};
+use serde::Deserialize;
 
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, Params};
 use crate::gitea::PageParams;
-use crate::router::Api;
+use crate::routes::{Routes, get};
 use crate::timestamp::rfc3339;
 
-/// A certificate and what became of the push.
-#[derive(Debug, Serialize)]
-pub(crate) struct Certificate {
-    entry: LogIndex,
-    at: String,
-    account: String,
-    pusher: String,
-    pushee: Option<String>,
-    nonce_status: &'static str,
-    nonce_slop_s: Option<i64>,
-    signature_kind: Option<&'static str>,
-    /// Always false in this release: there are no keys to verify with.
-    signature_verified: bool,
-    refs: Vec<CertifiedRef>,
-    /// The whole of it; null where it is not UTF-8.
-    certificate: Option<String>,
-    /// The whole of it where it is not UTF-8.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    certificate_base64: Option<String>,
+pub(super) fn routes() -> Routes {
+    Routes::new().at(
+        "/api/henge/v1/repos/{owner}/{repo}/push-certificates",
+        get(InspectRepo, list_certificates),
+    )
 }
 
-/// A command of a certificate.
-#[derive(Debug, Serialize)]
-struct CertifiedRef {
-    #[serde(rename = "ref")]
-    name: RefName,
-    old: Option<String>,
-    new: Option<String>,
-    accepted: bool,
-}
-
-impl From<RecordedRef> for CertifiedRef {
-    fn from(recorded: RecordedRef) -> Self {
-        let text = |id: Option<ObjectId>| id.map(|id| id.to_string());
-        Self {
-            old: text(recorded.certified.old),
-            new: text(recorded.certified.new),
-            accepted: recorded.accepted,
-            name: recorded.certified.name,
-        }
+fn certified(recorded: RecordedRef) -> CertifiedRef {
+    let text = |id: Option<ObjectId>| id.map(|id| id.to_string());
+    CertifiedRef {
+        old: text(recorded.certified.old),
+        new: text(recorded.certified.new),
+        accepted: recorded.accepted,
+        name: recorded.certified.name.into(),
     }
 }
 
-impl From<PushCertificateRecord> for Certificate {
-    fn from(record: PushCertificateRecord) -> Self {
-        let (text, base64) = match std::str::from_utf8(&record.text) {
-            Ok(text) => (Some(text.to_owned()), None),
-            Err(_) => (None, Some(STANDARD.encode(&record.text))),
-        };
-        Self {
-            entry: record.at,
-            at: rfc3339(record.at_ms),
-            account: record.account,
-            pusher: record.pusher,
-            pushee: record.pushee,
-            nonce_status: record.nonce.as_str(),
-            nonce_slop_s: record.nonce.slop_s(),
-            signature_kind: record.signature.map(|kind| kind.as_str()),
-            signature_verified: false,
-            refs: record.refs.into_iter().map(CertifiedRef::from).collect(),
-            certificate: text,
-            certificate_base64: base64,
-        }
+fn certificate(record: PushCertificateRecord) -> PushCertificate {
+    let (text, base64) = match std::str::from_utf8(&record.text) {
+        Ok(text) => (Some(text.to_owned()), None),
+        Err(_) => (None, Some(STANDARD.encode(&record.text))),
+    };
+    PushCertificate {
+        entry: record.at.get(),
+        at: rfc3339(record.at_ms),
+        account: record.account,
+        pusher: record.pusher,
+        pushee: record.pushee,
+        nonce_status: record.nonce.as_str().to_owned(),
+        nonce_slop_s: record.nonce.slop_s(),
+        signature_kind: record.signature.map(|kind| kind.as_str().to_owned()),
+        signature_verified: false,
+        refs: record.refs.into_iter().map(certified).collect(),
+        certificate: text,
+        certificate_base64: base64,
     }
-}
-
-#[derive(Debug, Serialize)]
-pub(crate) struct CertificatePage {
-    total: u64,
-    certificates: Vec<Certificate>,
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct CertificateParams {
+struct CertificateParams {
     #[serde(rename = "ref")]
     reference: Option<String>,
     page: Option<usize>,
@@ -96,7 +65,7 @@ pub(crate) struct CertificateParams {
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/push-certificates?ref&page&limit`, the newest first.
-pub(crate) async fn list_certificates(
+async fn list_certificates(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -115,6 +84,6 @@ pub(crate) async fn list_certificates(
     let certificates = listed.certificates.into_iter();
     Ok(Json(CertificatePage {
         total: listed.total,
-        certificates: certificates.map(Certificate::from).collect(),
+        certificates: certificates.map(certificate).collect(),
     }))
 }

@@ -6,12 +6,25 @@ use henge_auth::Authorized;
 use henge_auth::action::{InspectRepo, LimitRepo};
 use henge_types::{PushRules, RepoLimits};
 
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody};
-use crate::router::Api;
+use crate::routes::{Routes, get};
+
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/api/henge/v1/repos/{owner}/{repo}/limits",
+            get(InspectRepo, limits).put(LimitRepo, set_limits),
+        )
+        .at(
+            "/api/henge/v1/repos/{owner}/{repo}/push-rules",
+            get(InspectRepo, push_rules).put(LimitRepo, set_push_rules),
+        )
+}
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/limits`
-pub(crate) async fn limits(
+async fn limits(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -19,8 +32,9 @@ pub(crate) async fn limits(
     Ok(Json(api.backend.limits(&path).await?))
 }
 
-/// `PUT /api/henge/v1/repos/{owner}/{repo}/limits`: all of them; what is left out or null is not bounded.
-pub(crate) async fn set_limits(
+/// `PUT /api/henge/v1/repos/{owner}/{repo}/limits`: all of them; what is left out or null is not
+/// bounded.
+async fn set_limits(
     by: Authorized<LimitRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -33,7 +47,7 @@ pub(crate) async fn set_limits(
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/push-rules`
-pub(crate) async fn push_rules(
+async fn push_rules(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
@@ -42,7 +56,7 @@ pub(crate) async fn push_rules(
 }
 
 /// `PUT /api/henge/v1/repos/{owner}/{repo}/push-rules`: all of them.
-pub(crate) async fn set_push_rules(
+async fn set_push_rules(
     by: Authorized<LimitRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,

@@ -6,37 +6,19 @@ use axum::Json;
 use axum::extract::State;
 use henge_auth::Authorized;
 use henge_auth::action::WriteRefs;
+use henge_client::model::{RefChange, RefChanges, RefResult, RefResults};
 use henge_types::{ObjectId, PreviousValue, RefName, RefRefusal, RefUpdate, RefVerdict, limits};
-use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, UnreadJson};
-use crate::router::Api;
+use crate::routes::{Routes, post};
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Changes {
-    updates: Vec<Change>,
-    #[serde(default)]
-    atomic: bool,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Change {
-    #[serde(rename = "ref")]
-    name: String,
-    /// An id, `"any"`, or null for "must not exist". Never left out: that would be a guess.
-    #[serde(deserialize_with = "given")]
-    old: Option<String>,
-    /// An id, or null to delete the ref.
-    #[serde(deserialize_with = "given")]
-    new: Option<String>,
-}
-
-/// A value that may be null but not absent.
-fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
-    Option::deserialize(value)
+pub(super) fn routes() -> Routes {
+    Routes::new().at(
+        "/api/henge/v1/repos/{owner}/{repo}/refs",
+        post(WriteRefs, update_refs),
+    )
 }
 
 fn object(field: &str, text: &str) -> Result<ObjectId, ApiError> {
@@ -50,58 +32,53 @@ fn object(field: &str, text: &str) -> Result<ObjectId, ApiError> {
     Ok(id)
 }
 
-impl Change {
-    fn update(&self) -> Result<RefUpdate, ApiError> {
-        let name: RefName = self
-            .name
-            .parse()
-            .map_err(|error| ApiError::invalid(format!("ref: {error}")))?;
-        let new = self.new.as_deref().map(|text| object("new", text));
-        let new = new.transpose()?;
-        let expected = match self.old.as_deref() {
-            Some("any") => PreviousValue::Any,
-            Some(text) => PreviousValue::MustExistAndMatch(object("old", text)?),
-            None if new.is_none() => {
-                let text = format!("{name}: old and new are both null: nothing would change");
-                return Err(ApiError::invalid(text));
-            }
-            None => PreviousValue::MustNotExist,
-        };
-        Ok(RefUpdate {
-            name,
-            expected,
-            new,
-        })
-    }
-}
-
-impl Changes {
-    fn updates(&self) -> Result<Vec<RefUpdate>, ApiError> {
-        if self.updates.is_empty() {
-            return Err(ApiError::invalid("updates: there are none"));
-        }
-        if self.updates.len() > limits::REF_UPDATES_MAX {
-            let updates_max = limits::REF_UPDATES_MAX;
-            let text = format!("updates: more than {updates_max}: send them in parts");
+fn update(change: &RefChange) -> Result<RefUpdate, ApiError> {
+    let name: RefName = change
+        .name
+        .parse()
+        .map_err(|error| ApiError::invalid(format!("ref: {error}")))?;
+    let new = change.new.as_deref().map(|text| object("new", text));
+    let new = new.transpose()?;
+    let expected = match change.old.as_deref() {
+        Some("any") => PreviousValue::Any,
+        Some(text) => PreviousValue::MustExistAndMatch(object("old", text)?),
+        None if new.is_none() => {
+            let text = format!("{name}: old and new are both null: nothing would change");
             return Err(ApiError::invalid(text));
         }
-        let mut seen = BTreeSet::new();
-        let mut updates = Vec::with_capacity(self.updates.len());
-        for change in &self.updates {
-            let update = change.update()?;
-            if !seen.insert(update.name.clone()) {
-                let text = format!("updates: {} is named twice", update.name);
-                return Err(ApiError::invalid(text));
-            }
-            updates.push(update);
-        }
-        Ok(updates)
-    }
+        None => PreviousValue::MustNotExist,
+    };
+    Ok(RefUpdate {
+        name,
+        expected,
+        new,
+    })
 }
 
-/// Why one change was not made.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
+fn updates(changes: &[RefChange]) -> Result<Vec<RefUpdate>, ApiError> {
+    if changes.is_empty() {
+        return Err(ApiError::invalid("updates: there are none"));
+    }
+    if changes.len() > limits::REF_UPDATES_MAX {
+        let updates_max = limits::REF_UPDATES_MAX;
+        let text = format!("updates: more than {updates_max}: send them in parts");
+        return Err(ApiError::invalid(text));
+    }
+    let mut seen = BTreeSet::new();
+    let mut updates = Vec::with_capacity(changes.len());
+    for change in changes {
+        let update = update(change)?;
+        if !seen.insert(update.name.clone()) {
+            let text = format!("updates: {} is named twice", update.name);
+            return Err(ApiError::invalid(text));
+        }
+        updates.push(update);
+    }
+    Ok(updates)
+}
+
+/// Why one change was not made, for a program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RefusalCode {
     Stale,
     Exists,
@@ -113,18 +90,20 @@ enum RefusalCode {
     Quota,
 }
 
-/// What became of one change.
-#[derive(Debug, Serialize)]
-pub(crate) struct ChangeResult {
-    #[serde(rename = "ref")]
-    name: RefName,
-    ok: bool,
-    /// For a person.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reason: Option<String>,
-    /// For a program.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<RefusalCode>,
+impl RefusalCode {
+    /// Its name in answers.
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Stale => "stale",
+            Self::Exists => "exists",
+            Self::Missing => "missing",
+            Self::NameConflict => "name_conflict",
+            Self::AtomicAborted => "atomic_aborted",
+            Self::Archived => "archived",
+            Self::Protected => "protected",
+            Self::Quota => "quota",
+        }
+    }
 }
 
 fn explain(refusal: &RefRefusal) -> (String, RefusalCode) {
@@ -172,35 +151,28 @@ fn explain(refusal: &RefRefusal) -> (String, RefusalCode) {
     }
 }
 
-impl From<RefVerdict> for ChangeResult {
-    fn from(verdict: RefVerdict) -> Self {
-        let explained = verdict.result.as_ref().err().map(explain);
-        let (reason, code) = explained.unzip();
-        Self {
-            name: verdict.name,
-            ok: verdict.result.is_ok(),
-            reason,
-            code,
-        }
+fn result(verdict: RefVerdict) -> RefResult {
+    let explained = verdict.result.as_ref().err().map(explain);
+    let (reason, code) = explained.unzip();
+    RefResult {
+        name: verdict.name.into(),
+        ok: verdict.result.is_ok(),
+        reason,
+        code: code.map(|code| code.as_str().to_owned()),
     }
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct Results {
-    results: Vec<ChangeResult>,
-}
-
-/// `POST /api/henge/v1/repos/{owner}/{repo}/refs`: 200 with one result per update, in their order, also
-/// when some or all were refused.
-pub(crate) async fn update_refs(
+/// `POST /api/henge/v1/repos/{owner}/{repo}/refs`: 200 with one result per update, in their order,
+/// also when some or all were refused.
+async fn update_refs(
     by: Authorized<WriteRefs>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
     body: UnreadJson<{ limits::REF_UPDATES_BODY_BYTES_MAX }>,
-) -> Result<Json<Results>, ApiError> {
+) -> Result<Json<RefResults>, ApiError> {
     let reading = api.blocking("ref updates", move || {
-        let changes: Changes = body.read()?;
-        Ok::<_, ApiError>((changes.updates()?, changes.atomic))
+        let changes: RefChanges = body.read()?;
+        Ok::<_, ApiError>((updates(&changes.updates)?, changes.atomic))
     });
     let (updates, atomic) = reading.await??;
     let verdicts = api
@@ -208,8 +180,8 @@ pub(crate) async fn update_refs(
         .update_refs(by.principal(), &path, updates, atomic)
         .await?;
     let explaining = api.blocking("verdicts", move || {
-        verdicts.into_iter().map(ChangeResult::from).collect()
+        verdicts.into_iter().map(result).collect()
     });
     let results = explaining.await?;
-    Ok(Json(Results { results }))
+    Ok(Json(RefResults { results }))
 }

@@ -3,131 +3,95 @@
 use axum::Json;
 use axum::extract::State;
 use henge_auth::{Authorized, action};
-use henge_types::{
-    Generation, GroupId, NetworkId, NodeId, ObjectFormat, OwnerName, RepoId, RepoName, RepoPath,
-    RepoRecord, RepoState, Topic, limits,
-};
+use henge_client::model::{NewRepo, RepoInfo, RepoPage};
+use henge_types::{OwnerName, RepoPath, RepoRecord, limits};
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use crate::api::Api;
 use crate::error::ApiError;
 use crate::extract::{AtRepo, JsonBody, Params};
 use crate::gitea;
-use crate::router::Api;
+use crate::routes::{Routes, get};
 use crate::timestamp::rfc3339;
 
-/// A repository, and where it lives.
-#[derive(Debug, Serialize)]
-pub(crate) struct RepoInfo {
-    id: RepoId,
-    network: NetworkId,
-    owner: OwnerName,
-    name: RepoName,
-    shard: GroupId,
-    generation: Generation,
-    state: RepoState,
-    leader: Option<NodeId>,
-    private: bool,
-    description: String,
-    default_branch: String,
-    object_format_name: ObjectFormat,
-    created_at: String,
-    updated_at: String,
-    archived: bool,
-    topics: Vec<Topic>,
-    /// The repository it is a fork of.
-    forked_from: Option<RepoId>,
-    /// Former names that still lead to it.
-    former_names: Vec<String>,
+pub(super) fn routes() -> Routes {
+    Routes::new()
+        .at(
+            "/api/henge/v1/repos",
+            get(action::ListRepos, list_repos).post(action::CreateRepo, create_repo),
+        )
+        .at(
+            "/api/henge/v1/repos/{owner}/{repo}",
+            get(action::InspectRepo, get_repo),
+        )
 }
 
-impl RepoInfo {
-    fn new(api: &Api, record: RepoRecord) -> Self {
-        let home = api.backend.home(&record);
-        Self {
-            id: record.repo,
-            network: record.network,
-            owner: record.path.owner,
-            name: record.path.name,
-            shard: home.shard,
-            generation: record.generation,
-            state: record.state,
-            leader: home.leader,
-            private: record.private,
-            description: record.description,
-            default_branch: record.default_branch.short().to_owned(),
-            object_format_name: record.object_format,
-            created_at: rfc3339(record.created_at_ms),
-            updated_at: rfc3339(record.updated_at_ms),
-            archived: record.archived,
-            topics: record.topics,
-            forked_from: record.forked_from,
-            former_names: record
-                .former_paths
-                .iter()
-                .map(ToString::to_string)
-                .collect(),
-        }
+fn info(api: &Api, record: RepoRecord) -> RepoInfo {
+    let home = api.backend.home(&record);
+    RepoInfo {
+        id: record.repo,
+        network: record.network,
+        owner: record.path.owner,
+        name: record.path.name,
+        shard: home.shard,
+        generation: record.generation,
+        state: record.state,
+        leader: home.leader,
+        private: record.private,
+        description: record.description,
+        default_branch: record.default_branch.short().to_owned(),
+        object_format: record.object_format,
+        created_at: rfc3339(record.created_at_ms),
+        updated_at: Some(rfc3339(record.updated_at_ms)),
+        archived: record.archived,
+        topics: record.topics.into_iter().map(String::from).collect(),
+        forked_from: Some(record.forked_from),
+        former_names: record
+            .former_paths
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
     }
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct CreateRepo {
-    owner: String,
-    name: String,
-    #[serde(default)]
-    description: String,
-    #[serde(default = "gitea::private_unless_said")]
-    private: bool,
-    default_branch: Option<String>,
-    object_format_name: Option<String>,
-}
-
 /// `POST /api/henge/v1/repos`: for any owner. Private unless it is said to be public.
-pub(crate) async fn create_repo(
+async fn create_repo(
     by: Authorized<action::CreateRepo>,
     State(api): State<Api>,
-    JsonBody(body): JsonBody<CreateRepo>,
+    JsonBody(body): JsonBody<NewRepo>,
 ) -> Result<(StatusCode, Json<RepoInfo>), ApiError> {
     let owner = body.owner.parse();
     let owner = owner.map_err(|error| ApiError::invalid(format!("owner: {error}")))?;
     let name = body.name.parse();
     let name = name.map_err(|error| ApiError::invalid(format!("name: {error}")))?;
     let default_branch = body.default_branch.as_deref();
-    let format = body.object_format_name.as_deref();
+    let format = body.object_format.as_deref();
     let new = gitea::new_repo(body.description, body.private, default_branch, format)?;
     let path = RepoPath { owner, name };
     let record = api.backend.create(by.principal(), path, new).await?;
-    Ok((StatusCode::CREATED, Json(RepoInfo::new(&api, record))))
+    Ok((StatusCode::CREATED, Json(info(&api, record))))
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}`: from the catalogue alone, so it needs no shard.
-pub(crate) async fn get_repo(
+async fn get_repo(
     _: Authorized<action::InspectRepo>,
     State(api): State<Api>,
     AtRepo(path): AtRepo,
 ) -> Result<Json<RepoInfo>, ApiError> {
     let record = api.backend.get(&path).await?;
-    Ok(Json(RepoInfo::new(&api, record)))
+    Ok(Json(info(&api, record)))
 }
 
 #[derive(Debug, Deserialize)]
-pub(crate) struct ListParams {
+struct ListParams {
     owner: Option<String>,
     after: Option<String>,
     limit: Option<usize>,
 }
 
-#[derive(Debug, Serialize)]
-pub(crate) struct RepoPage {
-    repositories: Vec<RepoInfo>,
-    /// The `after` of the next page; none after the last one.
-    next: Option<String>,
-}
-
 /// `GET /api/henge/v1/repos?owner&after&limit`, in the order of lower-case paths.
-pub(crate) async fn list_repos(
+async fn list_repos(
     _: Authorized<action::ListRepos>,
     State(api): State<Api>,
     Params(params): Params<ListParams>,
@@ -153,7 +117,7 @@ pub(crate) async fn list_repos(
     let full = listed.len() == limit;
     let next = listed.last().filter(|_| full);
     let next = next.map(|record| record.path.to_string());
-    let infos = listed.into_iter().map(|record| RepoInfo::new(&api, record));
+    let infos = listed.into_iter().map(|record| info(&api, record));
     Ok(Json(RepoPage {
         repositories: infos.collect(),
         next,

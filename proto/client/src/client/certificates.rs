@@ -2,8 +2,7 @@
 
 use henge_types::{RefName, RepoPath, limits};
 
-use super::settings::in_path;
-use super::{Client, Effect, LIST_BYTES_MAX, get};
+use super::{Client, Effect, LIST_BYTES_MAX, get, in_path};
 use crate::error::ClientError;
 use crate::model::{CertificatePage, PushCertificate};
 

@@ -3,7 +3,7 @@
 use henge_types::{MirrorId, RepoPath};
 use http::Method;
 
-use super::{ANSWER_BYTES_MAX, Call, Client, Effect, get, post};
+use super::{ANSWER_BYTES_MAX, Client, Effect, bare, get, with_body};
 use crate::error::ClientError;
 use crate::model::{Force, Mirror, MirrorEdit, NewMirror};
 
@@ -27,7 +27,8 @@ impl Client {
         path: &RepoPath,
         new: &NewMirror,
     ) -> Result<Mirror, ClientError> {
-        let call = post(format!("/api/henge/v1/repos/{path}/mirrors"), new);
+        let path = format!("/api/henge/v1/repos/{path}/mirrors");
+        let call = with_body(Method::POST, path, new);
         self.json(&call, Effect::Changes).await
     }
 
@@ -42,10 +43,8 @@ impl Client {
         id: MirrorId,
         edit: &MirrorEdit,
     ) -> Result<Mirror, ClientError> {
-        let call = Call {
-            method: Method::PATCH,
-            ..post(format!("/api/henge/v1/repos/{path}/mirrors/{id}"), edit)
-        };
+        let path = format!("/api/henge/v1/repos/{path}/mirrors/{id}");
+        let call = with_body(Method::PATCH, path, edit);
         self.json(&call, Effect::Reads).await
     }
 
@@ -54,12 +53,8 @@ impl Client {
     /// # Errors
     /// `not_found`; `timeout` means that it may have been removed.
     pub async fn remove_mirror(&self, path: &RepoPath, id: MirrorId) -> Result<(), ClientError> {
-        let call = Call {
-            method: Method::DELETE,
-            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}"),
-            body: None,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-        };
+        let path = format!("/api/henge/v1/repos/{path}/mirrors/{id}");
+        let call = bare(Method::DELETE, path);
         self.ask(&call, Effect::Changes).await.map(|_| ())
     }
 
@@ -77,12 +72,8 @@ impl Client {
             Force::No => "",
             Force::Yes => "?force=true",
         };
-        let call = Call {
-            method: Method::POST,
-            path: format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync{query}"),
-            body: None,
-            answer_bytes_max: ANSWER_BYTES_MAX,
-        };
+        let path = format!("/api/henge/v1/repos/{path}/mirrors/{id}/sync{query}");
+        let call = bare(Method::POST, path);
         self.ask(&call, Effect::Reads).await.map(|_| ())
     }
 }

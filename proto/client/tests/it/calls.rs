@@ -64,7 +64,7 @@ async fn every_call_is_sent_as_the_api_wants_it() {
     assert_eq!(client.version().await.expect("version"), "9.9");
     let mut new = NewRepo::new(path.clone());
     new.default_branch = Some("trunk".to_owned());
-    new.object_format = Some(ObjectFormat::Sha256);
+    new.object_format = Some(ObjectFormat::Sha256.to_string());
     let made = client.create_repo(&new).await.expect("created");
     assert_eq!(made.path(), path);
     assert_eq!(client.get_repo(&path).await.expect("shown"), made);
