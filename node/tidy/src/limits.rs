@@ -85,7 +85,8 @@ fn named(text: &str) -> impl Iterator<Item = &str> {
         let is_of_name =
             |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
         let end = rest.bytes().take_while(|byte| is_of_name(*byte)).count();
-        rest.get(..end).filter(|name| !name.is_empty())
+        let is_whole = !rest[end..].starts_with(|next: char| next.is_ascii_lowercase());
+        rest.get(..end).filter(|name| !name.is_empty() && is_whole)
     })
 }
 

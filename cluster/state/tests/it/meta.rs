@@ -200,7 +200,7 @@ fn commands_for_an_unknown_repository_are_refused() {
 #[test]
 fn a_name_belongs_to_one_repository_whatever_its_case() {
     let mut meta = Group::meta();
-    let reserved = meta.run(reserve(1, "Admin/Demo"));
+    meta.run(reserve(1, "Admin/Demo"));
     let taken = Refusal::NameTaken {
         path: path("Admin/Demo"),
         by: repo_id(1),
