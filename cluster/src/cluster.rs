@@ -9,9 +9,8 @@ use std::time::{Duration, Instant};
 use henge_proto::cluster::cluster_server::ClusterServer as ClusterServiceServer;
 use henge_proto::cluster::raft_server::RaftServer as RaftServiceServer;
 use henge_runtime::tasks::OnPanic;
-use henge_runtime::{Clock, Scope};
+use henge_runtime::{Clock, Random, Scope};
 use henge_state::MetaView;
-use henge_storage::disk::OsDisk;
 use henge_storage::kv::{SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{Wal, WalConfig};
@@ -27,6 +26,7 @@ use crate::config::{ClusterConfig, raft_config};
 use crate::effects::Effects;
 use crate::formation::Formation;
 use crate::group::{Groups, Leadership};
+use crate::host::Host;
 use crate::kv_writer::KvWriter;
 use crate::leader::{LeaderTasks, Leaderships};
 use crate::machine::{MachineDeps, StateAt, View};
@@ -40,11 +40,10 @@ use crate::start_error::StartError;
 use crate::start_progress::StartProgress;
 use crate::starts::{Starts, registration};
 use crate::transport::bulk::Bulk;
-use crate::transport::handshakes::Handshakes;
-use crate::transport::listener;
+use crate::transport::doors::Doors;
+use crate::transport::listener::GrpcStream;
 use crate::transport::members::{Identity, Members};
 use crate::transport::peers::Peers;
-use crate::transport::quic::Quic;
 use crate::transport::tls::Tls;
 use crate::{leader, levels, upkeep};
 
@@ -71,6 +70,7 @@ impl Reporting {
 pub(crate) struct Shared {
     pub(crate) config: ClusterConfig,
     pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
     pub(crate) started: Instant,
     pub(crate) members: Members,
     pub(crate) starts: Starts,
@@ -144,7 +144,7 @@ impl Cluster {
     pub async fn start(
         config: ClusterConfig,
         scope: &Scope,
-        clock: Arc<dyn Clock>,
+        host: Host,
         reporting: Reporting,
         effects: Arc<dyn Effects>,
     ) -> Result<Self, StartError> {
@@ -152,23 +152,12 @@ impl Cluster {
         let raft = raft_config(&config.timings)?;
         let tls = Tls::load(config.identity.cluster, &config.tls)?;
         let members = Members::new(config.identity, &config.founders);
-        let starts = draw_start(&config, &scope).await?;
-        let quic = Quic::bind(config.listen, &tls)
-            .map_err(StartError::io(format!("cannot bind UDP {}", config.listen)))?;
-        let bulk = Bulk::new(
-            (members.clone(), starts.clone()),
-            &tls,
-            quic.clone(),
-            scope.child("bulk"),
-        );
-        let handshakes = || Handshakes::new(members.clone(), Arc::clone(&clock));
-        let (over_tcp, over_quic) = (handshakes(), handshakes());
-        let incoming = listener::listen(config.listen, &tls, bulk.clone(), over_tcp, &scope).await;
-        let incoming =
-            incoming.map_err(StartError::io(format!("cannot bind TCP {}", config.listen)))?;
+        let starts = draw_start(&config, &host, &scope).await?;
+        let known = (&members, &starts);
+        let doors = Doors::open(config.listen, &host, known, &tls, &scope).await?;
 
         reporting.progress.stage("reading the write-ahead log");
-        let opened = open_storage(&config, &clock, &scope).await?;
+        let opened = open_storage(&config, &host, &scope).await?;
         let deps = MachineDeps {
             effects,
             kv: KvWriter::start(Arc::clone(&opened.kv) as _, scope.child("machines"))
@@ -177,6 +166,12 @@ impl Cluster {
             builds: Builds::default(),
         };
         let groups = Groups::default();
+        let Host {
+            clock,
+            random,
+            network,
+            ..
+        } = host;
         let cluster = Self {
             shared: Arc::new(Shared {
                 started: clock.instant(),
@@ -185,16 +180,17 @@ impl Cluster {
                 in_doubt: InDoubt::default(),
                 leaderships: Leaderships::default(),
                 leader_tasks: LeaderTasks::default(),
-                peers: Peers::new(members.clone(), starts.clone(), tls),
+                peers: Peers::new(members.clone(), starts.clone(), tls, network),
                 // The high half tells this run's request ids from those of earlier ones.
-                counter: AtomicU64::new(u64::from(rand::random::<u32>()) << 32),
+                counter: AtomicU64::new(random.number() << 32),
                 config,
                 clock,
+                random,
                 members,
                 starts,
                 followed: Followed::default(),
                 groups,
-                bulk,
+                bulk: doors.bulk,
                 wal: opened.wal,
                 deps,
                 scope: scope.clone(),
@@ -205,8 +201,10 @@ impl Cluster {
         };
         let shared = &cluster.shared;
         shared.serve_snapshots();
-        quic.serve(shared.bulk.clone(), over_quic, &scope);
-        cluster.serve_grpc(incoming);
+        if let Some(quic) = doors.quic {
+            quic.serve(shared.bulk.clone(), &scope);
+        }
+        cluster.serve_grpc(doors.incoming);
         Formation::start(&cluster, raft, opened.kv).await?;
         cluster.shared.progress.done();
         registration::spawn(&cluster);
@@ -218,7 +216,7 @@ impl Cluster {
 
     fn serve_grpc(
         &self,
-        incoming: impl futures::Stream<Item = io::Result<listener::GrpcStream>> + Send + 'static,
+        incoming: impl futures::Stream<Item = io::Result<GrpcStream>> + Send + 'static,
     ) {
         let shared = &self.shared;
         let raft = RaftServer::new(
@@ -395,19 +393,28 @@ impl Cluster {
         &self.shared.clock
     }
 
+    /// The random numbers this node was handed.
+    pub fn random(&self) -> &Arc<dyn Random> {
+        &self.shared.random
+    }
+
     pub(crate) fn next_count(&self) -> u64 {
         self.shared.counter.fetch_add(1, Ordering::Relaxed)
     }
 }
 
 /// Draws this process's start: durable before anything is heard or said.
-async fn draw_start(config: &ClusterConfig, scope: &Scope) -> Result<Starts, StartError> {
+async fn draw_start(
+    config: &ClusterConfig,
+    host: &Host,
+    scope: &Scope,
+) -> Result<Starts, StartError> {
     let identity = config.identity;
-    let dir = config.data_dir.clone();
-    let start = StartId::from_bytes(henge_runtime::random_bytes());
+    let place = (Arc::clone(&host.disk), config.data_dir.clone());
+    let start = StartId::from_bytes(host.random.bytes());
     let what = "cannot use the starts of this node in its data directory";
     let drawing = scope.blocking("draw start", move || {
-        Starts::draw(identity.node, identity.incarnation, &dir, start)
+        Starts::draw(identity.node, identity.incarnation, place, start)
     });
     drawing
         .await
@@ -424,7 +431,7 @@ struct Opened {
 /// Opens the log first: nothing else on the disk is believed before it.
 async fn open_storage(
     config: &ClusterConfig,
-    clock: &Arc<dyn Clock>,
+    host: &Host,
     scope: &Scope,
 ) -> Result<Opened, StartError> {
     let dir = config.data_dir.clone();
@@ -434,9 +441,10 @@ async fn open_storage(
         bytes_max: config.wal_bytes_max,
         tail_bytes_max: limits::WAL_TAIL_BYTES_MAX,
     };
-    let clock = Arc::clone(clock);
+    let (disk, clock) = (Arc::clone(&host.disk), Arc::clone(&host.clock));
+    let on_failure = host.on_log_failure;
     let opening = scope.blocking("open storage", move || {
-        let wal = Wal::open(Arc::new(OsDisk), clock, wal_config)?;
+        let wal = Wal::open_with(disk, clock, wal_config, on_failure)?;
         let (kv, trust) = SledKv::open(&dir.join("kv"))?;
         match trust {
             Trust::Clean => tracing::info!("kv kept: the last stop was clean"),

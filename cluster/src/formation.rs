@@ -29,7 +29,7 @@ use crate::levels::LevelError;
 use crate::log_store::LogStore;
 use crate::logged::LoggedEntries;
 use crate::machine::{Machine, View};
-use crate::network::Network;
+use crate::network::Clients;
 use crate::placement;
 use crate::raft::{Position, Raft};
 use crate::server::quiet_until;
@@ -265,7 +265,7 @@ impl Formation {
     ) -> Result<Group, StartError> {
         let shared = &self.cluster.shared;
         let own = self.cluster.node();
-        let network = Network::new(
+        let clients = Clients::new(
             own,
             group,
             (shared.peers.clone(), shared.bulk.clone()),
@@ -276,7 +276,7 @@ impl Formation {
         let snapshot = taken.map_or(newest, |taken| taken.min(newest));
         let effects = &shared.deps.effects;
         effects.replay_begins(group, LoggedEntries::new(shared.wal.clone()));
-        let raft = Raft::new(own.get(), Arc::clone(&self.raft), network, store, machine).await;
+        let raft = Raft::new(own.get(), Arc::clone(&self.raft), clients, store, machine).await;
         let raft = raft.map_err(|error| StartError::Group {
             group,
             reason: error.to_string(),

@@ -5,7 +5,7 @@
 //! not: anything that knows what a repository is. Packs and pushes live above it (henge-repos), which it
 //! calls through [`Effects`].
 //!
-//! - [`cluster`]: the handle, and its start; `stopping`: its stop.
+//! - [`cluster`]: the handle, and its start; `stopping`: its stop. [`host`]: what a node runs on.
 //! - [`group`]: a replica and the registry of them; `formation`: how groups come to be; `revival`: how
 //!   they go on after an end.
 //! - [`conditions`]: what is wrong on this node, since when.
@@ -34,6 +34,7 @@ pub mod effects;
 mod formation;
 pub mod group;
 mod handover;
+pub mod host;
 mod kv_writer;
 pub mod leader;
 pub mod levels;
@@ -81,6 +82,7 @@ pub use conditions::Conditions;
 pub use config::{ClusterConfig, Timings};
 pub use effects::{AppliedEntry, Effects, StartedFrom};
 pub use group::Leadership;
+pub use host::Host;
 pub use leader::{LeaderTask, LeaderTerm, Next, Step, TaskGroups, Wakes};
 pub use levels::LevelError;
 pub use logged::LoggedEntries;
@@ -93,4 +95,5 @@ pub use start_progress::StartProgress;
 pub use starts::adopt_moved;
 pub use transport::bulk::{Bulk, BulkError, BulkHandler, BulkStream};
 pub use transport::members::Identity;
+pub use transport::tcp::TcpNetwork;
 pub use transport::tls::{ALPN_BULK, TlsFiles};

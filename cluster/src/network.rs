@@ -62,7 +62,7 @@ pub(crate) struct SnapshotHead {
 
 /// Makes a group's clients.
 #[derive(Debug, Clone)]
-pub(crate) struct Network {
+pub(crate) struct Clients {
     own: NodeId,
     group: GroupId,
     peers: Peers,
@@ -71,7 +71,7 @@ pub(crate) struct Network {
     followed: Followed,
 }
 
-impl Network {
+impl Clients {
     /// Clients of `group` over the node's channels.
     pub(crate) fn new(
         own: NodeId,
@@ -90,12 +90,12 @@ impl Network {
     }
 }
 
-impl RaftNetworkFactory<TypeConfig> for Network {
+impl RaftNetworkFactory<TypeConfig> for Clients {
     type Network = Client;
 
     async fn new_client(&mut self, target: u64, _node: &EmptyNode) -> Client {
         Client {
-            network: self.clone(),
+            clients: self.clone(),
             target: NodeId::new(target),
         }
     }
@@ -103,7 +103,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 /// One group's client to one node.
 pub(crate) struct Client {
-    network: Network,
+    clients: Clients,
     target: NodeId,
 }
 
@@ -112,7 +112,7 @@ impl fmt::Debug for Client {
         write!(
             f,
             "Client(group {}, node {})",
-            self.network.group, self.target
+            self.clients.group, self.target
         )
     }
 }
@@ -193,7 +193,7 @@ fn failed(status: &tonic::Status) -> Failure {
 
 impl Client {
     fn timed_out(&self, action: RPCTypes, timeout: Duration) -> Failure {
-        let (id, target) = (self.network.own.get(), self.target.get());
+        let (id, target) = (self.clients.own.get(), self.target.get());
         Timeout {
             action,
             id,
@@ -205,30 +205,30 @@ impl Client {
 
     /// A client for the target, unless its start is refused: openraft then pauses as for a node that is down.
     fn client(&self) -> Result<RaftClient<PeerChannel>, Failure> {
-        if let Some(refusal) = self.network.starts.refused(self.target) {
+        if let Some(refusal) = self.clients.starts.refused(self.target) {
             return Err(unreachable(refusal));
         }
-        self.network.peers.raft(self.target).map_err(unreachable)
+        self.clients.peers.raft(self.target).map_err(unreachable)
     }
 
     /// The same for entries, by which a follower shows its log.
     fn client_for_entries(&self) -> Result<RaftClient<PeerChannel>, Failure> {
-        if let Some(refusal) = self.network.starts.refused_entries(self.target) {
+        if let Some(refusal) = self.clients.starts.refused_entries(self.target) {
             return Err(unreachable(refusal));
         }
-        self.network.peers.raft(self.target).map_err(unreachable)
+        self.clients.peers.raft(self.target).map_err(unreachable)
     }
 
     /// What is remembered of the target's log.
     fn followed(&self) -> Result<Replica, Failure> {
-        let incarnation = self.network.peers.incarnation(self.target);
+        let incarnation = self.clients.peers.incarnation(self.target);
         Ok(Replica {
             node: self.target,
             incarnation: incarnation.map_err(unreachable)?,
-            group: self.network.group,
-            starts: self.network.starts.clone(),
-            followed: self.network.followed.clone(),
-            is_asked_again: self.network.starts.refused(self.target).is_some(),
+            group: self.clients.group,
+            starts: self.clients.starts.clone(),
+            followed: self.clients.followed.clone(),
+            is_asked_again: self.clients.starts.refused(self.target).is_some(),
             sent: Arc::default(),
         })
     }
@@ -240,7 +240,7 @@ impl Client {
         option: &RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, Failure> {
         let mut client = self.client()?;
-        let message = wire::vote_out(self.network.group, &request, kind);
+        let message = wire::vote_out(self.clients.group, &request, kind);
         let deadline = option.hard_ttl().max(ANSWER_TIMEOUT_MIN);
         let reply = tokio::time::timeout(deadline, client.vote(message))
             .await
@@ -262,7 +262,7 @@ impl Client {
         let Some(first) = input.next().await else {
             return Ok(futures::stream::empty().boxed());
         };
-        let group = self.network.group;
+        let group = self.clients.group;
         let mut client = self.client_for_entries()?;
         let replica = self.followed()?;
         let connected = |_: &_| std::future::ready(!failpoint::is_armed(CUT_OFF));
@@ -302,11 +302,11 @@ impl Client {
         head: Bytes,
         file: SnapshotFile,
     ) -> io::Result<VoteOf<TypeConfig>> {
-        if let Some(refusal) = self.network.starts.refused(self.target) {
+        if let Some(refusal) = self.clients.starts.refused(self.target) {
             return Err(io::Error::other(refusal));
         }
         let opened = self
-            .network
+            .clients
             .bulk
             .open(self.target, SNAPSHOT_SERVICE, head, Duration::from_secs(5))
             .await;
@@ -379,7 +379,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
             members: snapshot.meta.last_membership.clone(),
         };
         let head = SnapshotHead {
-            group: self.network.group,
+            group: self.clients.group,
             vote: encode_vote(&vote),
             position: position.encode(),
         };
@@ -407,7 +407,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
     ) -> Result<TransferLeaderResponse<TypeConfig>, Failure> {
         let mut client = self.client()?;
         let message = henge_proto::cluster::TransferLeaderRequest {
-            group: self.network.group.get(),
+            group: self.clients.group.get(),
             ballot: Some(wire::ballot(request.from_leader())),
             to: *request.to_node_id(),
             last: request.last_log_id().map(wire::id_out),
@@ -432,6 +432,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
 mod tests {
     use super::*;
     use crate::raft::{Vote, log_id};
+    use henge_storage::disk::OsDisk;
     use henge_types::StartId;
 
     const FOLLOWER: NodeId = NodeId::new(2);
@@ -439,11 +440,12 @@ mod tests {
 
     fn replica(dir: &std::path::Path) -> Replica {
         let start = StartId::from_bytes([1; 16]);
+        let place = (OsDisk::shared(), dir.to_owned());
         Replica {
             node: FOLLOWER,
             incarnation: LIFE,
             group: GroupId::META,
-            starts: Starts::draw(NodeId::new(1), LIFE, dir, start).expect("drawn"),
+            starts: Starts::draw(NodeId::new(1), LIFE, place, start).expect("drawn"),
             followed: Followed::default(),
             is_asked_again: false,
             sent: Arc::default(),

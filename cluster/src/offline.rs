@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use henge_runtime::Clock;
 use henge_state::State;
-use henge_storage::disk::OsDisk;
+use henge_storage::disk::Disk;
 use henge_storage::kv::{Kv, SledKv, Trust};
 use henge_storage::snapshots::SnapshotStore;
 use henge_storage::wal::{self, Wal, WalConfig, WalError};
@@ -31,6 +31,8 @@ const CUTS_MAX: usize = 64;
 /// What is read from.
 #[derive(Debug, Clone, Copy)]
 pub struct OfflineDirs<'a> {
+    /// The disk that has the copy of the log.
+    pub disk: &'a Arc<dyn Disk>,
     /// A copy of the write-ahead log.
     pub wal: &'a Path,
     /// A copy of the kv.
@@ -123,14 +125,15 @@ fn open(
         ..WalConfig::new(dirs.wal.to_owned())
     };
     // A log knows the files that it was written as, and refuses a copy; this one serves nobody.
-    let none = wal::is_empty(&OsDisk, dirs.wal)?;
+    let disk = dirs.disk;
+    let none = wal::is_empty(disk.as_ref(), dirs.wal)?;
     if none {
         let text = "there is no log: what was only in it is missing";
         offline.missing.push(text.to_owned());
         offline.log = LogExtent::Beginning;
     }
-    let adopted = wal::adopt(&OsDisk, dirs.wal).map(|_| ());
-    let opened = adopted.and_then(|()| open_log(clock, &config, offline));
+    let adopted = wal::adopt(disk.as_ref(), dirs.wal).map(|_| ());
+    let opened = adopted.and_then(|()| open_log((disk, clock), &config, offline));
     let wal = match opened {
         Ok(wal) => Some(wal),
         Err(error) => {
@@ -159,17 +162,17 @@ fn open(
 
 /// Opens the log; one that lost records in its middle is ended in front of them.
 fn open_log(
-    clock: &Arc<dyn Clock>,
+    (disk, clock): (&Arc<dyn Disk>, &Arc<dyn Clock>),
     config: &WalConfig,
     offline: &mut Offline,
 ) -> Result<Wal, WalError> {
     let mut cuts = 0;
     loop {
-        let opened = Wal::open(Arc::new(OsDisk), Arc::clone(clock), config.clone());
+        let opened = Wal::open(Arc::clone(disk), Arc::clone(clock), config.clone());
         let Err(WalError::LostAcknowledged { segment, offset }) = opened else {
             return opened;
         };
-        if cuts == CUTS_MAX || !wal::cut(&OsDisk, &config.dir, segment, offset)? {
+        if cuts == CUTS_MAX || !wal::cut(disk.as_ref(), &config.dir, segment, offset)? {
             return opened;
         }
         cuts += 1;

@@ -6,7 +6,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use henge_runtime::{Scope, SystemClock};
+use henge_runtime::{Scope, SystemClock, SystemRandom};
+use henge_storage::disk::OsDisk;
+use henge_storage::wal::OnFatal;
 use henge_types::command::VERSION_KNOWN;
 use henge_types::{ClusterId, Command, GroupId, Incarnation, NodeId, NodeRecord, limits};
 use rcgen::{
@@ -20,9 +22,11 @@ use tokio_rustls::TlsConnector;
 
 use crate::cluster::{Cluster, Reporting};
 use crate::config::{ClusterConfig, Timings};
+use crate::host::Host;
 use crate::lone_replica::run;
 use crate::suite::NoPacks;
 use crate::transport::members::Identity;
+use crate::transport::tcp::TcpNetwork;
 use crate::transport::tls::{ALPN_GRPC, Tls, TlsFiles};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -89,9 +93,15 @@ async fn start_at(dir: &Path, scope: &Scope, listen: SocketAddr) -> Cluster {
         wal_bytes_max: 16 * 1024 * 1024,
         version: "test".to_owned(),
     };
-    let clock = SystemClock::shared();
-    let reporting = Reporting::new(Arc::clone(&clock));
-    let started = Cluster::start(config, scope, clock, reporting, Arc::new(NoPacks));
+    let host = Host {
+        clock: SystemClock::shared(),
+        random: SystemRandom::shared(),
+        disk: OsDisk::shared(),
+        network: TcpNetwork::shared(),
+        on_log_failure: OnFatal::Abort,
+    };
+    let reporting = Reporting::new(Arc::clone(&host.clock));
+    let started = Cluster::start(config, scope, host, reporting, Arc::new(NoPacks));
     Box::pin(started).await.expect("starts")
 }
 

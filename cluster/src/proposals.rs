@@ -213,7 +213,7 @@ impl Cluster {
         let proposal = Proposal {
             request,
             proposed_at_ms,
-            seed: rand::random(),
+            seed: self.random().number(),
             command,
         };
         let bytes = proposal.encode();
@@ -369,7 +369,7 @@ impl Cluster {
 
     /// A short pause with jitter before the leader is asked for again, never past the deadline.
     pub(crate) async fn pause(&self, left: Duration) {
-        let pause = Duration::from_millis(rand::random_range(RETRY_PAUSE_MS));
+        let pause = Duration::from_millis(self.random().within(RETRY_PAUSE_MS));
         tokio::time::sleep(pause.min(left)).await;
     }
 

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use henge_state::MetaView;
-use henge_storage::disk::OsDisk;
+use henge_storage::disk::Disk;
 use henge_storage::wal;
 use henge_types::command::VERSION_STARTS_AND_TIME;
 use henge_types::{
@@ -121,6 +121,7 @@ struct State {
 #[derive(Debug)]
 struct Inner {
     node: NodeId,
+    disk: Arc<dyn Disk>,
     data_dir: PathBuf,
     state: Mutex<State>,
     standing: watch::Sender<Standing>,
@@ -137,39 +138,39 @@ pub struct Starts(Arc<Inner>);
 ///
 /// # Errors
 /// When the directory cannot be read or written.
-pub fn adopt_moved(data_dir: &Path) -> io::Result<()> {
-    let disk = OsDisk;
-    let mut file = StartsFile::read(&disk, data_dir)?;
+pub fn adopt_moved(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
+    let mut file = StartsFile::read(disk, data_dir)?;
     file.place = Place::Moved;
     // The mark comes first: a log that is adopted without it would be served.
-    file.write(&disk, data_dir)?;
+    file.write(disk, data_dir)?;
     let log = data_dir.join("wal");
-    if log.is_dir() {
-        wal::adopt(&disk, &log).map_err(io::Error::other)?;
+    if disk.id_of(&log)?.is_some() {
+        wal::adopt(disk, &log).map_err(io::Error::other)?;
     }
     Ok(())
 }
 
 impl Starts {
-    /// Draws the start of this process and writes it to the data directory, durably. Blocking.
+    /// Draws the start of this process and writes it to the data directory on `disk`, durably. Blocking.
     ///
     /// # Errors
     /// When the directory's memory of its starts does not read, or cannot be written.
     pub fn draw(
         node: NodeId,
         incarnation: Incarnation,
-        data_dir: &Path,
+        (disk, data_dir): (Arc<dyn Disk>, PathBuf),
         start: StartId,
     ) -> io::Result<Self> {
-        let mut file = StartsFile::read(&OsDisk, data_dir)?;
-        file.check_log(&OsDisk, data_dir)?;
+        let mut file = StartsFile::read(disk.as_ref(), &data_dir)?;
+        file.check_log(disk.as_ref(), &data_dir)?;
         let claim = file.draw(start);
-        file.write(&OsDisk, data_dir)?;
+        file.write(disk.as_ref(), &data_dir)?;
         let moved = file.place == Place::Moved;
         let reason = "this node's start is not registered yet".to_owned();
         Ok(Self(Arc::new(Inner {
             node,
-            data_dir: data_dir.to_owned(),
+            disk,
+            data_dir,
             state: Mutex::new(State {
                 file,
                 claim,
@@ -351,7 +352,7 @@ impl Starts {
             };
             state.file.clone()
         };
-        file.write(&OsDisk, &self.0.data_dir)
+        file.write(self.0.disk.as_ref(), &self.0.data_dir)
     }
 
     /// Notes in the data directory that every member has answered for it. Blocking.
@@ -361,7 +362,7 @@ impl Starts {
             state.file.place = Place::Known;
             state.file.clone()
         };
-        file.write(&OsDisk, &self.0.data_dir)?;
+        file.write(self.0.disk.as_ref(), &self.0.data_dir)?;
         self.0.moved.send_replace(false);
         Ok(())
     }

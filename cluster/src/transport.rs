@@ -4,18 +4,26 @@
 //! - [`members`]: who belongs to the cluster, and under which incarnation.
 //! - [`peers`]: gRPC channels to the others.
 //! - [`listener`]: the TCP listener: gRPC and, by ALPN, bulk streams where UDP is blocked.
+//! - `doors`: what a node listens on, opened.
 //! - [`handshakes`]: bounds on connections that have shown no certificate yet.
 //! - [`bulk`]: bulk streams.
 //! - [`quic`]: the QUIC endpoint under them.
+//! - [`network`]: the byte streams under TLS, handed down; [`tcp`]: those of the operating system; `memory`: those of a
+//!   test, with the feature `sim`.
 
 /// While this failpoint is armed on a node, nothing goes from it to the others or comes from them: what a
 /// cut cable does, with both sides still running.
 pub const CUT_OFF: &str = "cluster.cut_off";
 
 pub mod bulk;
+pub(crate) mod doors;
 pub mod handshakes;
 pub mod listener;
 pub mod members;
+#[cfg(any(test, feature = "sim"))]
+pub mod memory;
+pub mod network;
 pub mod peers;
 pub mod quic;
+pub mod tcp;
 pub mod tls;

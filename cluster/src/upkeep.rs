@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use henge_runtime::tasks::OnPanic;
 use henge_types::health::group_name;
 use henge_types::status::ClusterStatus;
-use henge_types::{ConditionKind, GroupId, NodeId, limits};
+use henge_types::{ConditionKind, GroupId, LogIndex, NodeId, limits};
 use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::builds::Build;
@@ -357,6 +357,21 @@ async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<Grou
         ConditionKind::LogSparesRefused,
         &refused.into_iter().collect(),
     );
+}
+
+impl Cluster {
+    /// Takes a snapshot of a group here and lets the log forget what it covers, as in a log that is
+    /// nearly full. Returns the last entry that the log has forgotten by now; 0 without one. For tests
+    /// of replicas that were away.
+    #[doc(hidden)]
+    pub async fn free_log(&self, group: GroupId) -> LogIndex {
+        let Ok(replica) = self.groups().get(group) else {
+            return LogIndex::new(0);
+        };
+        free(&replica).await;
+        let purged = replica.raft.metrics().borrow_watched().purged;
+        LogIndex::new(purged.map_or(0, |id| id.index()))
+    }
 }
 
 /// Takes a snapshot now and lets the log forget everything behind it.

@@ -6,13 +6,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use henge_api::{AnonymousReads, ApiDeps, MetricsHandle, Tokens};
 use henge_cluster::{
-    Cluster, ClusterConfig, Conditions, Effects, Reporting, StartProgress, Timings, TlsFiles,
+    Cluster, ClusterConfig, Conditions, Effects, Host, Reporting, StartProgress, TcpNetwork,
+    Timings, TlsFiles,
 };
 use henge_git_client::{AddressPolicy, Trust};
 use henge_repos::{BundlesConfig, MirrorsConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
-use henge_runtime::{Clock, Scope, SystemClock, failpoint};
+use henge_runtime::{Clock, Scope, SystemClock, SystemRandom, failpoint};
+use henge_storage::disk::OsDisk;
 use henge_storage::objects::{ObjectStore, Watermark};
+use henge_storage::wal::OnFatal;
 use tokio::runtime::Handle;
 
 use crate::backend::NodeBackend;
@@ -55,7 +58,8 @@ impl Node {
     /// Starts the parts, each after its dependencies.
     pub(crate) async fn start(parts: Parts<'_>) -> anyhow::Result<Self> {
         let config = parts.config;
-        let clock = SystemClock::shared();
+        let host = this_machine();
+        let clock = Arc::clone(&host.clock);
         let metrics = describe_metrics()?;
         if environment::text("HENGE_FAILPOINTS").is_some() {
             failpoint::arm_from(config.data_dir.join("failpoints"));
@@ -66,7 +70,7 @@ impl Node {
         reporting.progress.stage("opening the object stores");
         let conditions = reporting.conditions.clone();
         let effects = open_objects(&parts, &clock, conditions).await?;
-        let cluster = start_cluster(&parts, &clock, reporting, Arc::clone(&effects)).await?;
+        let cluster = start_cluster(&parts, host, reporting, Arc::clone(&effects)).await?;
         let repos = Repos::start(cluster.clone(), effects, &parts.scope, Arc::clone(&clock))
             .context("cannot open the repositories")?;
         repos.start_mirrors(mirrors_config(config));
@@ -134,6 +138,17 @@ impl Node {
     }
 }
 
+/// The parts of the machine that a node runs on.
+fn this_machine() -> Host {
+    Host {
+        clock: SystemClock::shared(),
+        random: SystemRandom::shared(),
+        disk: OsDisk::shared(),
+        network: TcpNetwork::shared(),
+        on_log_failure: OnFatal::Abort,
+    }
+}
+
 /// Listens at once. Until the gate is open, requests that are not about the start get 503.
 async fn listen(
     parts: &Parts<'_>,
@@ -198,16 +213,16 @@ async fn open_objects(
 /// Starts the cluster on Raft's own runtime, so that pack work never delays a heartbeat.
 async fn start_cluster(
     parts: &Parts<'_>,
-    clock: &Arc<dyn Clock>,
+    host: Host,
     reporting: Reporting,
     effects: Arc<PackEffects>,
 ) -> anyhow::Result<Cluster> {
     let config = cluster_config(parts);
     let scope = parts.scope.on("raft", parts.raft.clone());
-    let (starter, clock) = (scope.clone(), Arc::clone(clock));
+    let starter = scope.clone();
     let start = async move {
         let effects = effects as Arc<dyn Effects>;
-        Cluster::start(config, &starter, clock, reporting, effects).await
+        Cluster::start(config, &starter, host, reporting, effects).await
     };
     let cluster = scope.run("cluster start", start).await?;
     cluster.context("cannot join the cluster")

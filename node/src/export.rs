@@ -17,6 +17,7 @@ use anyhow::{Context as _, bail, ensure};
 use henge_cluster::offline::{self, LogExtent, Offline, OfflineDirs};
 use henge_runtime::SystemClock;
 use henge_state::{MetaView, ShardView};
+use henge_storage::disk::OsDisk;
 use henge_storage::objects::ObjectStore;
 use henge_types::{
     GroupId, PackRef, RepoId, RepoPath, RepoRecord, RepoState, ShardRepo, ShardRepoState,
@@ -130,7 +131,9 @@ impl Copies {
     }
 
     fn read(&self) -> anyhow::Result<Offline> {
+        let disk = OsDisk::shared();
         let dirs = OfflineDirs {
+            disk: &disk,
             wal: &self.wal,
             kv: &self.kv,
             snapshots: &self.snapshots,

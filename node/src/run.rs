@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, bail, ensure};
 use henge_api::Tokens;
 use henge_runtime::Scope;
+use henge_storage::disk::OsDisk;
 use henge_types::limits;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::{Builder, Runtime};
@@ -84,7 +85,7 @@ fn serve(config: &Config, place: Place) -> anyhow::Result<()> {
     check_membership(config, &data_dir)?;
     if place == Place::Moved {
         tracing::info!("the data directory is taken over as one that was moved");
-        henge_cluster::adopt_moved(data_dir.path())
+        henge_cluster::adopt_moved(&OsDisk, data_dir.path())
             .context("cannot take over the moved data directory")?;
     }
     let tls = TlsPaths::in_dir(data_dir.path());

@@ -122,22 +122,26 @@ impl Inner {
     /// # Errors
     /// `NotFound`, for a reader without a token `Unauthenticated` instead, also where the shard knows neither life: the
     /// repository is just being deleted. Those of the work.
-    pub(crate) async fn in_life<T, F>(
-        &self,
+    pub(crate) fn in_life<'a, T, F>(
+        &'a self,
         reader: Reader,
-        path: &RepoPath,
-        work: impl Fn(Target) -> F,
-    ) -> Result<T, ServiceError>
+        path: &'a RepoPath,
+        work: impl Fn(Target) -> F + Send + Sync + 'a,
+    ) -> BoxFuture<'a, Result<T, ServiceError>>
     where
-        F: Future<Output = Result<Option<T>, ServiceError>>,
+        F: Future<Output = Result<Option<T>, ServiceError>> + Send + 'a,
+        T: Send + 'a,
     {
-        for freshness in [Freshness::Local, Freshness::Linearizable] {
-            let record = self.catalogue.find_for(reader, path, freshness).await?;
-            if let Some(done) = work(self.target(&record)).await? {
-                return Ok(done);
+        // On the heap: the futures around it nest deeper than the compiler follows.
+        Box::pin(async move {
+            for freshness in [Freshness::Local, Freshness::Linearizable] {
+                let record = self.catalogue.find_for(reader, path, freshness).await?;
+                if let Some(done) = work(self.target(&record)).await? {
+                    return Ok(done);
+                }
             }
-        }
-        Err(error::not_found(path))
+            Err(error::not_found(path))
+        })
     }
 }
 

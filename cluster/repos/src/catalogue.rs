@@ -222,7 +222,7 @@ impl Catalogue {
         path: RepoPath,
         options: CreateOptions,
     ) -> Result<RepoRecord, ServiceError> {
-        let repo = RepoId::from_bytes(henge_runtime::random_bytes());
+        let repo = RepoId::from_bytes(self.cluster.random().bytes());
         let main = || RefName::branch("main").expect("invariant: main is a valid branch name");
         let create = CreateRepo {
             repo,
@@ -255,7 +255,7 @@ impl Catalogue {
     ) -> Result<RepoRecord, ServiceError> {
         let parent = self.find(parent, Freshness::Linearizable).await?;
         let create = CreateRepo {
-            repo: RepoId::from_bytes(henge_runtime::random_bytes()),
+            repo: RepoId::from_bytes(self.cluster.random().bytes()),
             network: parent.network,
             path,
             default_branch: parent.default_branch.clone(),

@@ -110,7 +110,8 @@ impl Inner {
         if local.refs.has_nonce_seed() || knows.is_none_or(|level| level < VERSION_REPOS) {
             return local;
         }
-        let halves = [henge_runtime::random_bytes(), henge_runtime::random_bytes()];
+        let random = self.cluster.random();
+        let halves = [random.bytes(), random.bytes()];
         let mut bytes = [0; 32];
         for (byte, drawn) in bytes.iter_mut().zip(halves.as_flattened()) {
             *byte = *drawn;

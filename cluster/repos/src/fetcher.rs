@@ -151,7 +151,7 @@ impl Inner {
             let outcomes = beside(batch, self.effects.parking(), newcomers).await;
             let now = self.clock.instant();
             for (missing, outcome) in outcomes {
-                retries.note(missing, outcome, now);
+                retries.note(missing, outcome, (now, self.cluster.random().as_ref()));
             }
         }
     }

@@ -145,7 +145,7 @@ impl Inner {
         verb: &ReadVerb,
         body: &Bytes,
     ) -> Result<Found, ServiceError> {
-        let found = self.in_life(reader, path, |target| async move {
+        self.in_life(reader, path, |target| async move {
             let found = match self.open_local(&target).await {
                 Ok(local) => {
                     metrics::read_served(verb.name());
@@ -168,9 +168,8 @@ impl Inner {
                 ))),
                 Err(NotServed::Failed(error)) => Err(error),
             }
-        });
-        // On the heap: futures around this one nest deeply.
-        Box::pin(found).await
+        })
+        .await
     }
 
     async fn forward(

@@ -88,7 +88,7 @@ impl Inner {
         &self,
         principal: &Principal,
         path: &RepoPath,
-        set: impl Fn(RepoId, Generation) -> ShardCommand,
+        set: impl Fn(RepoId, Generation) -> ShardCommand + Sync,
     ) -> Result<(), ServiceError> {
         let set = &set;
         self.in_life(Reader::Known, path, |target| async move {

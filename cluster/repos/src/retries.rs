@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
+use henge_runtime::Random;
+
 use crate::parking::Missing;
 
 /// The first pause after a pack could not be fetched.
@@ -59,7 +61,12 @@ impl Retries {
     }
 
     /// A pack that arrives proves that the disk or the holders are back: the others are tried again soon.
-    pub(crate) fn note(&mut self, missing: Missing, outcome: Outcome, now: Instant) {
+    pub(crate) fn note(
+        &mut self,
+        missing: Missing,
+        outcome: Outcome,
+        (now, random): (Instant, &dyn Random),
+    ) {
         if outcome == Outcome::Over {
             self.0.remove(&missing);
             for retry in self.0.values_mut() {
@@ -70,8 +77,11 @@ impl Retries {
         }
         let before = self.0.get(&missing).map(|retry| retry.backoff * 2);
         let backoff = before.unwrap_or(BACKOFF_MIN).min(BACKOFF_MAX);
+        // Between half of it and all of it.
+        let half_ms = u64::try_from(backoff.as_millis() / 2).unwrap_or(u64::MAX);
+        let jitter = Duration::from_millis(random.within(0..half_ms));
         let retry = Retry {
-            at: now + backoff.mul_f64(rand::random_range(0.5..1.0)),
+            at: now + backoff / 2 + jitter,
             backoff,
             is_lacked: outcome == Outcome::Lacked,
         };

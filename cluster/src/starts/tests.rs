@@ -1,4 +1,5 @@
 use super::*;
+use henge_storage::disk::OsDisk;
 use henge_types::{LogIndex, StartPlace};
 
 const NODE: NodeId = NodeId::new(2);
@@ -9,7 +10,8 @@ fn start(number: u8) -> StartId {
 }
 
 fn starts(dir: &Path, number: u8) -> Starts {
-    Starts::draw(NodeId::new(1), LIFE, dir, start(number)).expect("drawn")
+    let place = (OsDisk::shared(), dir.to_owned());
+    Starts::draw(NodeId::new(1), LIFE, place, start(number)).expect("drawn")
 }
 
 fn claim(number: u8, drawn: &[u8]) -> StartClaim {
@@ -139,7 +141,7 @@ fn a_node_that_serves_goes_on_while_it_registers_again() {
 #[test]
 fn a_moved_directory_takes_no_part_until_it_is_answered_for() {
     let dir = tempfile::tempdir().expect("a folder");
-    adopt_moved(dir.path()).expect("adopted");
+    adopt_moved(&OsDisk, dir.path()).expect("adopted");
     for number in 1..=2 {
         let starts = starts(dir.path(), number);
         assert_eq!(starts.may_take_part(), Err(StartRefusal::Moved));

@@ -2,7 +2,7 @@
 //!
 //! A stream opens with a preamble (who calls, which service, a head the service understands) and one
 //! answer byte; behind that it belongs to the service. It runs over QUIC; where no QUIC packet comes
-//! through it runs over TCP and TLS on the same port number, with the same certificates.
+//! through it runs over a connection with TLS on the same port number, with the same certificates.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,11 +20,11 @@ use henge_types::{ClusterId, Incarnation, NodeId};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
 use super::CUT_OFF;
 use super::members::{Identity, Members};
+use super::network::{Duplex, Network};
 use super::quic::Quic;
 use super::tls::{ALPN_BULK, Tls};
 use crate::starts::headers::StartHeader;
@@ -64,9 +64,6 @@ pub enum BulkError {
         reason: String,
     },
 }
-
-trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
 /// An open stream. Shutting the write half down says *that was all*; a stream that breaks earlier reads
 /// as an error on the other side, never as an end.
@@ -140,8 +137,8 @@ struct Preamble {
 pub struct Bulk {
     members: Members,
     starts: Starts,
-    quic: Arc<dyn BulkTransport>,
-    tcp: Arc<dyn BulkTransport>,
+    /// What a stream is tried over, in this order.
+    transports: Arc<[Arc<dyn BulkTransport>]>,
     handlers: Arc<RwLock<BTreeMap<&'static str, Arc<dyn BulkHandler>>>>,
     scope: Scope,
 }
@@ -155,14 +152,27 @@ impl fmt::Debug for Bulk {
 }
 
 impl Bulk {
-    /// Streams over `quic`, with TCP behind it.
-    pub fn new((members, starts): (Members, Starts), tls: &Tls, quic: Quic, scope: Scope) -> Self {
-        let tcp = Arc::new(Tcp { tls: tls.clone() });
+    /// Streams over `quic`, where there is such, and with connections of the network behind it.
+    pub fn new(
+        (members, starts): (Members, Starts),
+        tls: &Tls,
+        (quic, network): (Option<Quic>, Arc<dyn Network>),
+        scope: Scope,
+    ) -> Self {
+        let tls = tls.clone();
+        let connections: Arc<dyn BulkTransport> = Arc::new(Connections { tls, network });
+        let transports = match quic {
+            Some(quic) => {
+                let quic: Arc<dyn BulkTransport> = Arc::new(quic);
+                // A kept connection may lead to a process that is gone; a fresh one may meet a blocked UDP.
+                vec![Arc::clone(&quic), quic, connections]
+            }
+            None => vec![connections],
+        };
         Self {
             members,
             starts,
-            quic: Arc::new(quic),
-            tcp,
+            transports: transports.into(),
             handlers: Arc::default(),
             scope,
         }
@@ -205,9 +215,8 @@ impl Bulk {
         }
         let record = self.members.get(node).ok_or(BulkError::UnknownPeer(node))?;
         let preamble = self.preamble(node, service, head);
-        // A kept connection may lead to a process that is gone; a fresh one may meet a blocked UDP.
         let mut last = io::Error::from(io::ErrorKind::TimedOut);
-        for transport in [&self.quic, &self.quic, &self.tcp] {
+        for transport in self.transports.iter() {
             let attempt = introduce(transport.open(node, record.rpc.clone()), &preamble);
             match tokio::time::timeout(OPEN_TIMEOUT, attempt).await {
                 Ok(Ok((ACCEPTED, stream))) => return Ok(stream),
@@ -348,19 +357,19 @@ async fn refuse(stream: &mut BulkStream, reason: &str) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// Bulk streams over TCP and TLS: one connection a stream.
-struct Tcp {
+/// Bulk streams over TLS: one connection a stream.
+struct Connections {
     tls: Tls,
+    network: Arc<dyn Network>,
 }
 
-impl BulkTransport for Tcp {
+impl BulkTransport for Connections {
     fn open(&self, node: NodeId, address: String) -> BoxFuture<'static, io::Result<BulkStream>> {
         let connector = TlsConnector::from(Arc::new(self.tls.client(ALPN_BULK)));
         let name = self.tls.server_name(node);
+        let connecting = self.network.connect(address);
         Box::pin(async move {
-            let tcp = TcpStream::connect(&address).await?;
-            tcp.set_nodelay(true)?;
-            let tls = connector.connect(name, tcp).await?;
+            let tls = connector.connect(name, connecting.await?).await?;
             Ok(BulkStream(Box::new(tls)))
         })
     }

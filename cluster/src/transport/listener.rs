@@ -1,5 +1,6 @@
-//! The TCP listener of a node: TLS first, then by ALPN gRPC or a bulk stream.
+//! The listener of a node's connections: TLS first, then by ALPN gRPC or a bulk stream.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -11,7 +12,6 @@ use henge_runtime::Scope;
 use henge_runtime::tasks::OnPanic;
 use henge_types::{NodeId, limits};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -20,6 +20,7 @@ use tonic::transport::server::Connected;
 
 use super::bulk::Bulk;
 use super::handshakes::{Failure, Handshake, Handshakes};
+use super::network::{Duplex, Network};
 use super::tls::{ALPN_BULK, ALPN_GRPC, Tls};
 
 /// Accepted gRPC connections waiting for the server; members are few.
@@ -34,10 +35,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Peer(pub Option<NodeId>);
 
 /// A gRPC connection that knows its peer.
-#[derive(Debug)]
 pub struct GrpcStream {
-    tls: TlsStream<TcpStream>,
+    tls: TlsStream<Box<dyn Duplex>>,
     peer: Peer,
+}
+
+impl fmt::Debug for GrpcStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GrpcStream")
+            .field("peer", &self.peer)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Connected for GrpcStream {
@@ -76,25 +84,25 @@ impl AsyncWrite for GrpcStream {
     }
 }
 
-/// Binds `listen` and accepts until the scope ends; gRPC connections come out of the returned stream.
+/// Listens at an address of the network and accepts until the scope ends; gRPC connections come out of the returned stream.
 ///
 /// # Errors
 /// When the address does not bind.
 pub async fn listen(
-    listen: SocketAddr,
+    (network, listen): (&dyn Network, SocketAddr),
     tls: &Tls,
     bulk: Bulk,
     handshakes: Handshakes,
     scope: &Scope,
 ) -> io::Result<ReceiverStream<io::Result<GrpcStream>>> {
-    let listener = TcpListener::bind(listen).await?;
+    let mut listener = network.listen(listen).await?;
     let acceptor = TlsAcceptor::from(Arc::new(tls.server(&[ALPN_GRPC, ALPN_BULK])));
     let (sender, receiver) = mpsc::channel(ACCEPTED_MAX);
     let tls = tls.clone();
     let under_way = scope.child("handshakes");
     scope.spawn("cluster accept", OnPanic::EndProcess, async move {
         loop {
-            let (tcp, address) = match listener.accept().await {
+            let (stream, address) = match listener.accept().await {
                 Ok(accepted) => accepted,
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept a cluster connection");
@@ -104,9 +112,9 @@ pub async fn listen(
             };
             let (acceptor, tls, bulk, sender) =
                 (acceptor.clone(), tls.clone(), bulk.clone(), sender.clone());
-            let handshake = handshakes.begin(address.ip());
+            let handshake = handshakes.begin(address);
             under_way.spawn("handshake", OnPanic::Log, async move {
-                if let Some(stream) = accept(&acceptor, tcp, handshake).await {
+                if let Some(stream) = accept(&acceptor, stream, handshake).await {
                     hand_over(stream, &tls, &bulk, &sender).await;
                 }
             });
@@ -118,10 +126,10 @@ pub async fn listen(
 /// The connection once it has shown a certificate of the cluster.
 async fn accept(
     acceptor: &TlsAcceptor,
-    tcp: TcpStream,
+    stream: Box<dyn Duplex>,
     handshake: Handshake,
-) -> Option<TlsStream<TcpStream>> {
-    let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp));
+) -> Option<TlsStream<Box<dyn Duplex>>> {
+    let accepting = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream));
     tokio::select! {
         biased;
         () = handshake.displaced() => {
@@ -143,14 +151,11 @@ async fn accept(
 }
 
 async fn hand_over(
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<Box<dyn Duplex>>,
     tls: &Tls,
     bulk: &Bulk,
     grpc: &mpsc::Sender<io::Result<GrpcStream>>,
 ) {
-    if let Err(error) = stream.get_ref().0.set_nodelay(true) {
-        tracing::debug!(%error, "cannot switch Nagle's algorithm off");
-    }
     let session = stream.get_ref().1;
     let peer = tls.peer(session.peer_certificates());
     if session.alpn_protocol() == Some(ALPN_BULK) {

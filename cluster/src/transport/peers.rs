@@ -11,7 +11,6 @@ use henge_runtime::failpoint;
 use henge_types::{Incarnation, NodeId, limits};
 use hyper_util::rt::TokioIo;
 use thiserror::Error;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
@@ -21,6 +20,7 @@ use tonic::{Request, Status};
 
 use super::CUT_OFF;
 use super::members::{Identity, Members};
+use super::network::Network;
 use super::tls::{ALPN_GRPC, Tls};
 use crate::starts::Starts;
 use crate::starts::headers::StartHeader;
@@ -107,18 +107,20 @@ struct Connected {
 pub struct Peers {
     members: Members,
     tls: Tls,
+    network: Arc<dyn Network>,
     introduce: Introduce,
     channels: Arc<Mutex<BTreeMap<NodeId, Connected>>>,
 }
 
 impl Peers {
     /// No channel yet.
-    pub fn new(members: Members, starts: Starts, tls: Tls) -> Self {
+    pub fn new(members: Members, starts: Starts, tls: Tls, network: Arc<dyn Network>) -> Self {
         let own = members.own();
         let introduce = Introduce::new(&own, starts, own.node);
         Self {
             members,
             tls,
+            network,
             introduce,
             channels: Arc::default(),
         }
@@ -190,13 +192,12 @@ impl Peers {
     /// A lazy channel: it dials at the first call and again whenever the connection breaks.
     fn dial(&self, node: NodeId, address: String) -> Channel {
         let connector = TlsConnector::from(Arc::new(self.tls.client(ALPN_GRPC)));
-        let name = self.tls.server_name(node);
+        let (name, network) = (self.tls.server_name(node), Arc::clone(&self.network));
         let connect = tower::service_fn(move |_| {
-            let (connector, name, address) = (connector.clone(), name.clone(), address.clone());
+            let (connector, name) = (connector.clone(), name.clone());
+            let connecting = network.connect(address.clone());
             async move {
-                let tcp = TcpStream::connect(&address).await?;
-                tcp.set_nodelay(true)?;
-                let tls = connector.connect(name, tcp).await?;
+                let tls = connector.connect(name, connecting.await?).await?;
                 io::Result::Ok(TokioIo::new(tls))
             }
         });

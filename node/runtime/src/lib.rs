@@ -6,6 +6,7 @@
 //! - [`failpoint`]: places where a test may end the process.
 //! - [`log_limit`]: a rate limit for log lines that clients can cause.
 //! - [`priority`]: permits that go to the waiter with the highest priority.
+//! - [`random`]: chance behind a trait, so that a test draws the same numbers again.
 //! - [`tasks`]: the scope through which every task, blocking job and thread of a node is started.
 //!
 //! It deliberately contains nothing of Henge: no ids, no limits, no errors of the product.
@@ -14,11 +15,13 @@ pub mod clock;
 pub mod failpoint;
 pub mod log_limit;
 pub mod priority;
+pub mod random;
 pub mod tasks;
 
 pub use clock::{Clock, SystemClock};
 pub use log_limit::LogLimit;
 pub use priority::{PriorityPermit, PriorityPermits};
+pub use random::{Random, SeededRandom, SystemRandom};
 pub use tasks::Scope;
 
 /// 16 bytes from the operating system's generator: ids, tokens, seeds.

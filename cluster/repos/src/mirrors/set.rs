@@ -101,7 +101,7 @@ impl Repos {
         if removal == MirrorRemoval::Nothing {
             self.inner.refuse_losses(path, &settings).await?;
         }
-        let mirror = MirrorId::from_bytes(henge_runtime::random_bytes());
+        let mirror = MirrorId::from_bytes(self.inner.cluster.random().bytes());
         let conflict = format!(
             "{path} follows another repository already, or has {} mirrors, the most there may be",
             limits::MIRRORS_MAX
@@ -224,7 +224,7 @@ impl Repos {
         &self,
         principal: &Principal,
         path: &RepoPath,
-        make: impl Fn(RepoId, Generation) -> ShardCommand,
+        make: impl Fn(RepoId, Generation) -> ShardCommand + Sync,
         wrong_state: ServiceError,
     ) -> Result<(), ServiceError> {
         let principal = allow(principal)?;

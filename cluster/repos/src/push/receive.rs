@@ -244,8 +244,8 @@ impl Receiving {
                 return Err(self.gave_up(&why));
             }
             metrics::push_retried();
-            let pause = Duration::from_millis(rand::random_range(RETRY_PAUSE_MS));
-            tokio::time::sleep(pause).await;
+            let pause = self.inner.cluster.random().within(RETRY_PAUSE_MS);
+            tokio::time::sleep(Duration::from_millis(pause)).await;
         }
     }
 

@@ -9,13 +9,16 @@ use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use henge_cluster::{
-    ClockState, Cluster, ClusterConfig, Effects, Identity, Reporting, Timings, TlsFiles,
+    ClockState, Cluster, ClusterConfig, Effects, Host, Identity, Reporting, TcpNetwork, Timings,
+    TlsFiles,
 };
 use henge_git::http::{Caller, router};
 use henge_repos::{BundlesConfig, PackEffects, Repos};
 use henge_runtime::tasks::OnPanic;
-use henge_runtime::{Clock, Scope, SystemClock};
+use henge_runtime::{Clock, Scope, SystemClock, SystemRandom};
+use henge_storage::disk::OsDisk;
 use henge_storage::objects::{ObjectStore, Watermark};
+use henge_storage::wal::OnFatal;
 use henge_types::{
     ClusterId, GroupId, Incarnation, NodeId, NodeRecord, ObjectFormat, Principal, RepoPath,
 };
@@ -114,15 +117,15 @@ async fn compose(
     )
     .unwrap();
     let shared: Arc<dyn Effects> = Arc::<PackEffects>::clone(&effects);
-    let cluster = Box::pin(Cluster::start(
-        config,
-        &scope,
-        Arc::clone(&clock),
-        reporting,
-        shared,
-    ))
-    .await
-    .unwrap();
+    let host = Host {
+        clock: Arc::clone(&clock),
+        random: SystemRandom::shared(),
+        disk: OsDisk::shared(),
+        network: TcpNetwork::shared(),
+        on_log_failure: OnFatal::Abort,
+    };
+    let start = Cluster::start(config, &scope, host, reporting, shared);
+    let cluster = Box::pin(start).await.unwrap();
     let repos = Repos::start(cluster.clone(), Arc::clone(&effects), &scope, clock).unwrap();
     repos.offer_bundles(BundlesConfig {
         bytes_min: crate::bundles::BYTES_MIN,
