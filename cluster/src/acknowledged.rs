@@ -1,31 +1,36 @@
-//! What followers have acknowledged, as this node remembers it from leading: none may show less later.
+//! The log entries that each follower has acknowledged to this node as leader. No follower may
+//! report less later.
 //!
-//! A follower answers an append only after its log is flushed. One that later lacks an entry it acknowledged has lost its
-//! disk, or runs on an old copy of it. openraft would count it all the same, or probe its log for ever.
+//! A follower acknowledges an append only after it has flushed its log. A follower that later lacks
+//! an acknowledged entry has lost its disk or runs on an old copy of it. openraft would still count
+//! it, or would probe its log for ever.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use henge_types::{GroupId, Incarnation, NodeId};
 
-/// What one follower has acknowledged of one group.
+/// The acknowledgements of one follower in one group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Acknowledged {
-    /// The term that `index` was acknowledged in.
+    /// The term in which the follower acknowledged `index`.
     term: u64,
-    /// The last acknowledged entry of that term's leader: no other leader can have cut it while the term lasts.
+    /// The last acknowledged entry of that term's leader: no other leader can have truncated it
+    /// while the term lasts.
     index: u64,
     /// The last entry known to be committed.
     committed: u64,
-    /// The last acknowledged entry that is committed: it can never go.
+    /// The last acknowledged entry that is committed: it can never be truncated.
     kept: u64,
 }
 
 impl Acknowledged {
-    /// A request goes out in this term, with this commit index. Returns the entry that the follower must have.
+    /// A request goes out in this term, with this commit index. Returns the entry that the follower
+    /// must have.
     ///
-    /// One of an earlier term, which this node led in before, changes nothing: it is refused where the follower knows the
-    /// later one, and what was acknowledged in that must not be forgotten for it.
+    /// A request of an earlier term, in which this node led before, changes nothing. A follower
+    /// that knows the later term refuses it, and the acknowledgements of the later term must be
+    /// kept.
     fn sent(&mut self, term: u64, committed: u64) -> u64 {
         if term < self.term {
             return self.kept;
@@ -39,7 +44,7 @@ impl Acknowledged {
         self.index.max(self.kept)
     }
 
-    /// The follower has flushed everything up to `index`, which the leader of this term sent.
+    /// The follower has flushed everything up to `index`, sent by the leader of this term.
     fn flushed(&mut self, term: u64, index: u64) {
         if term == self.term {
             self.index = self.index.max(index);
@@ -50,7 +55,7 @@ impl Acknowledged {
 
 type Followers = BTreeMap<(NodeId, Incarnation), BTreeMap<GroupId, Acknowledged>>;
 
-/// What all followers have acknowledged; clones share it.
+/// The acknowledgements of all followers; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Followed(Arc<Mutex<Followers>>);
 
@@ -68,7 +73,7 @@ impl Followed {
         groups.entry(group).or_default().sent(term, committed)
     }
 
-    /// An answer of a follower: everything up to `index` is flushed there.
+    /// A response of a follower: everything up to `index` is flushed there.
     pub(crate) fn flushed(
         &self,
         follower: (NodeId, Incarnation),
@@ -81,7 +86,8 @@ impl Followed {
         groups.entry(group).or_default().flushed(term, index);
     }
 
-    /// For each group the last entry that a follower has acknowledged and that can never go.
+    /// For each group, the last entry that a follower has acknowledged and that can never be
+    /// truncated.
     pub(crate) fn kept(&self, follower: (NodeId, Incarnation)) -> Vec<(GroupId, u64)> {
         let all = self.lock();
         let groups = all.get(&follower).into_iter().flatten();
@@ -107,13 +113,13 @@ mod tests {
         one.flushed(3, 10);
         assert_eq!(one.sent(3, 8), 10);
         assert_eq!(one.kept, 8);
-        // An answer from an earlier term of this node says nothing of this one.
+        // A response to an earlier term of this node does not count in this one.
         one.flushed(2, 99);
         assert_eq!(one.sent(3, 8), 10);
     }
 
-    /// A request of a term that this node led in before came late, and what the follower had acknowledged since was
-    /// forgotten for it.
+    /// A late request of an earlier term, in which this node had led, erased the follower's later
+    /// acknowledgements.
     #[test]
     fn a_late_request_of_an_earlier_term_changes_nothing() {
         let mut one = Acknowledged::default();
@@ -125,7 +131,7 @@ mod tests {
         assert_eq!(one.kept, 4);
     }
 
-    /// Another leader may have cut what was not committed.
+    /// Another leader may have truncated the uncommitted entries.
     #[test]
     fn only_committed_entries_are_kept_over_terms() {
         let mut one = Acknowledged::default();

@@ -1,4 +1,4 @@
-//! The snapshots that this node's groups take, and those that failed.
+//! The latest snapshot build of each group on this node, failed builds included.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -6,29 +6,29 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use henge_types::GroupId;
 
-/// How a group's last snapshot stands.
+/// The state of a group's latest snapshot build.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Build {
-    /// It was asked for.
+    /// It was requested.
     Asked {
-        /// The log up to here will be covered, at least.
+        /// The snapshot will cover the log at least up to this index.
         index: u64,
     },
-    /// It was taken.
+    /// It was built.
     Taken {
-        /// The log up to here is covered.
+        /// The snapshot covers the log up to this index.
         index: u64,
     },
-    /// It was not taken.
+    /// It failed.
     Failed {
-        /// How often in a row.
+        /// Consecutive failures.
         times: u32,
-        /// Why.
+        /// The reason of the last failure.
         reason: String,
     },
 }
 
-/// How the groups' last snapshots stand; clones share it.
+/// The states of the groups' latest snapshot builds; clones share them.
 #[derive(Debug, Clone, Default)]
 pub struct Builds(Arc<Shared>);
 
@@ -39,12 +39,12 @@ struct Shared {
 }
 
 impl Builds {
-    /// How a group's last snapshot stands; `None` when none was asked for in this run.
+    /// The state of a group's latest snapshot build; `None` when none was requested in this run.
     pub(crate) fn of(&self, group: GroupId) -> Option<Build> {
         self.lock().get(&group).map(|(build, _)| build.clone())
     }
 
-    /// The groups whose last snapshot failed, and why.
+    /// The groups whose latest snapshot failed, and the reasons.
     pub(crate) fn failed(&self) -> Vec<(GroupId, String)> {
         let builds = self.lock();
         let failed = builds.iter().filter_map(|(group, (build, _))| match build {
@@ -71,7 +71,7 @@ impl Builds {
         self.0.written_bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What was asked for did not come to a build.
+    /// The requested snapshot was not built.
     pub(crate) fn forget(&self, group: GroupId) {
         self.lock().remove(&group);
     }

@@ -1,13 +1,18 @@
-//! The clocks of the members: how far this node's own is from them, and what follows.
+//! The clocks of the members: the offset of this node's clock from them, and its consequences.
 //!
-//! Every second a node reads the clocks of all members with the reports that it asks for anyway; a reading counts from the
-//! middle of its round trip. A node whose clock is more than [`CLOCK_SKEW_MS_MAX`] from the median of all of them, its own
-//! included, stamps no proposal, hands over the groups it leads and stands for no election until its clock is right.
-//! Where the clocks are an even number whose middle two are that far apart, no one can tell which is right: proposals
-//! are then stamped with the group's own time, which stands still, and it takes no larger step.
+//! Every second a node reads the clocks of all members in the reports that it requests anyway. A
+//! reading counts from the middle of its round trip. A clock is wrong when it is more than
+//! [`CLOCK_SKEW_MS_MAX`] from the median of all clocks, its own included. A node with a wrong clock
+//! stamps no proposal, hands over the groups it leads and stands for no election until its clock is
+//! right.
 //!
-//! Before a majority of the members has answered once since the start, nothing is stamped either. Between two readings a
-//! clock that is set shows against the monotonic one, and is judged by that at once.
+//! The middle two of an even number of clocks may be that far apart; then neither is known to be
+//! right. Proposals are then stamped with the group's own time, which stands still, and the time
+//! takes no larger step.
+//!
+//! Proposals are not stamped either until a majority of the members has answered once since the
+//! start. A clock that is set between two readings deviates from the monotonic clock, and is judged
+//! at once by the deviation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -18,14 +23,15 @@ use henge_runtime::Clock;
 use henge_types::limits::{CLOCK_READING_MS_MAX, CLOCK_SKEW_MS_MAX};
 use henge_types::{NodeId, VoterClock};
 
-/// What a node's clock is beside those of the members.
+/// The state of a node's clock relative to those of the members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockState {
     /// A majority of the members has not answered yet.
     Unknown,
     /// Near the median.
     Right,
-    /// The middle two of an even number of clocks are too far apart, and this one is not outside of them.
+    /// The middle two of an even number of clocks are too far apart, and this clock is not outside
+    /// of them.
     Undecided {
         /// How far they are apart, milliseconds.
         apart_ms: u64,
@@ -38,7 +44,7 @@ pub enum ClockState {
 }
 
 impl ClockState {
-    /// What is wrong and what to do, for an operator; `None` when nothing is.
+    /// The fault and its remedy, for an operator; `None` without a fault.
     pub fn fault(&self) -> Option<String> {
         match self {
             Self::Unknown | Self::Right => None,
@@ -55,7 +61,7 @@ impl ClockState {
     }
 }
 
-/// A span of time, for a person.
+/// Displays a span of time for a person.
 struct Span(u64);
 
 impl fmt::Display for Span {
@@ -72,7 +78,7 @@ impl fmt::Display for Span {
 /// One reading of another node's clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Reading {
-    /// How far it was ahead of this node's, milliseconds.
+    /// Offset of that clock ahead of this node's, milliseconds.
     pub(crate) ahead_ms: i64,
     /// When it was read.
     pub(crate) at: Instant,
@@ -93,14 +99,14 @@ impl Moment {
         }
     }
 
-    /// How far the clock was set forward since, milliseconds.
+    /// How far the clock was set forward since this moment, milliseconds.
     fn jumped_ms(&self, now: &Self) -> i64 {
         let passed = now.instant.saturating_duration_since(self.instant);
         let expected = self.unix_ms.saturating_add(millis(passed));
         apart(now.unix_ms, expected)
     }
 
-    /// The reading of a clock that was answered to a question asked at this moment.
+    /// The reading of a clock from the response to a request that was sent at this moment.
     pub(crate) fn reading(&self, theirs_ms: u64, clock: &dyn Clock) -> Reading {
         let at = clock.instant();
         let half = at.saturating_duration_since(self.instant) / 2;
@@ -120,7 +126,7 @@ struct Known {
     enough: bool,
 }
 
-/// What this node knows of the members' clocks; clones share it.
+/// The readings of the members' clocks on this node; clones share them.
 #[derive(Debug, Clone)]
 pub(crate) struct Clocks {
     own: NodeId,
@@ -143,15 +149,16 @@ impl Clocks {
             .expect("invariant: the readings are only read and replaced")
     }
 
-    /// Takes what the members were just heard to say: `heard` of the `others` answered, those in `readings` with a clock.
-    /// An older release answers without one.
+    /// Records the responses of the members: `heard` of the `others` answered, those in `readings`
+    /// with a clock. An older release answers without a clock.
     pub(crate) fn heard(&self, others: usize, heard: usize, readings: BTreeMap<NodeId, Reading>) {
         let moment = Moment::now(self.clock.as_ref());
         let majority = heard.saturating_add(1) > others.saturating_add(1) / 2;
         let mut known = self.known();
         let enough = majority || known.as_ref().is_some_and(|known| known.enough);
         let readings = match known.take() {
-            // What was known of who does not answer any more is the best there is, moved by how far this clock was set.
+            // Without a majority the earlier readings are the best available; they are corrected by
+            // how far this clock was set.
             Some(mut before) if !majority => {
                 let jumped = before.moment.jumped_ms(&moment);
                 for reading in before.readings.values_mut() {
@@ -169,7 +176,7 @@ impl Clocks {
         });
     }
 
-    /// What this node's clock is now, and how far it is ahead of the median, milliseconds.
+    /// The state of this node's clock, and its offset ahead of the median, milliseconds.
     pub(crate) fn judge(&self) -> (ClockState, i64) {
         let now = Moment::now(self.clock.as_ref());
         let known = self.known();
@@ -181,7 +188,8 @@ impl Clocks {
         judge(others.map(|reading| reading.ahead_ms.saturating_sub(jumped)))
     }
 
-    /// Whether the clock was set so far since the last reading that another one decides.
+    /// Whether the clock was set by more than [`CLOCK_SKEW_MS_MAX`] since the last reading, so that
+    /// it needs a new one.
     pub(crate) fn was_set(&self) -> bool {
         let now = Moment::now(self.clock.as_ref());
         self.known()
@@ -189,7 +197,8 @@ impl Clocks {
             .is_some_and(|known| known.moment.jumped_ms(&now).unsigned_abs() > CLOCK_SKEW_MS_MAX)
     }
 
-    /// The median of the clocks now, milliseconds since the Unix epoch; this node's own until it is known to be wrong.
+    /// The median of the clocks now, milliseconds since the Unix epoch. It is this node's own clock
+    /// unless that is known to be wrong.
     pub(crate) fn corrected_ms(&self) -> u64 {
         let own = self.clock.unix_ms();
         match self.judge() {
@@ -208,8 +217,8 @@ impl Clocks {
         })
     }
 
-    /// The clocks of a majority of each of these sets, the latest ones: even where the others are wrong, one of them is
-    /// not ahead. `None` when fewer were read lately.
+    /// The latest clocks of a majority of each of these voter sets: even where the others are
+    /// wrong, one of them is not ahead. `None` when too few readings are recent.
     pub(crate) fn majority(&self, voter_sets: &[BTreeSet<NodeId>]) -> Option<Vec<VoterClock>> {
         let now = Moment::now(self.clock.as_ref());
         let known = self.known();
@@ -243,7 +252,8 @@ impl Clocks {
     }
 }
 
-/// What a clock is that the others are ahead of by so much, and how far it is ahead of their median.
+/// The state of a clock that the others are ahead of by these offsets, and its own offset ahead of
+/// their median.
 fn judge(others_ahead_ms: impl Iterator<Item = i64>) -> (ClockState, i64) {
     let mut clocks: Vec<i64> = others_ahead_ms.chain([0]).collect();
     clocks.sort_unstable();
@@ -253,7 +263,7 @@ fn judge(others_ahead_ms: impl Iterator<Item = i64>) -> (ClockState, i64) {
         _ => high,
     };
     let apart_ms = high.abs_diff(low);
-    // Each is that far from the middle of both.
+    // Each of the two is half of `apart_ms` from their middle.
     let decided = apart_ms / 2 <= CLOCK_SKEW_MS_MAX;
     let nearest = match decided {
         true => low.midpoint(high),

@@ -1,4 +1,4 @@
-//! The handle on a node's part in the cluster: start, stop, and what the layers above ask of it.
+//! The handle on a node's part in the cluster: start, stop, and the interface for the layers above.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -47,17 +47,17 @@ use crate::transport::peers::Peers;
 use crate::transport::tls::Tls;
 use crate::{leader, levels, upkeep};
 
-/// Where a node's part in the cluster writes what is to be known of it while it starts and runs.
+/// Receives the conditions and the start progress of a node's part in the cluster.
 #[derive(Debug, Clone)]
 pub struct Reporting {
-    /// What is wrong.
+    /// The conditions that hold.
     pub conditions: Conditions,
-    /// How far the start is.
+    /// The progress of the start.
     pub progress: StartProgress,
 }
 
 impl Reporting {
-    /// Nothing is wrong, and the start has not begun.
+    /// No conditions, and a start that has not begun.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         Self {
             conditions: Conditions::new(clock),
@@ -66,7 +66,7 @@ impl Reporting {
     }
 }
 
-/// What every part of the cluster layer shares.
+/// The state shared by all parts of the cluster layer.
 pub(crate) struct Shared {
     pub(crate) config: ClusterConfig,
     pub(crate) clock: Arc<dyn Clock>,
@@ -82,25 +82,26 @@ pub(crate) struct Shared {
     pub(crate) deps: MachineDeps,
     pub(crate) scope: Scope,
     pub(crate) conditions: Conditions,
-    /// How far the start is.
+    /// The progress of the start.
     pub(crate) progress: StartProgress,
-    /// The cluster as the members told it when they were last asked.
+    /// The cluster status from the members' last reports.
     pub(crate) heard: Mutex<Option<ClusterStatus>>,
-    /// The generations of request records that the members' replicas were last heard to fill.
+    /// The generation of request records that each group's replicas were last reported to fill.
     pub(crate) generations: Mutex<BTreeMap<GroupId, u64>>,
     /// The members' clocks.
     pub(crate) clocks: Clocks,
-    /// Requests that this node proposed without knowing yet what became of them.
+    /// Requests that this node proposed and whose outcome is unknown.
     pub(crate) in_doubt: InDoubt,
     /// The groups that this node leads.
     pub(crate) leaderships: Leaderships,
-    /// How its leader tasks stand.
+    /// The states of its leader tasks.
     pub(crate) leader_tasks: LeaderTasks,
     counter: AtomicU64,
 }
 
 impl Shared {
-    /// Takes snapshots that leaders send, and hands out those of this node.
+    /// Serves both directions of snapshots: installs those that leaders send, and sends copies of
+    /// this node's.
     fn serve_snapshots(&self) {
         let snapshots = &self.deps.snapshots;
         let service = SnapshotService::new(
@@ -137,10 +138,11 @@ impl std::fmt::Debug for Cluster {
 }
 
 impl Cluster {
-    /// Opens the node's log and state, joins its groups and listens. Runs on the runtime it is called on.
+    /// Opens the node's log and state, joins its groups and listens. Runs on the runtime it is
+    /// called on.
     ///
     /// # Errors
-    /// When something on disk, a certificate or an address cannot be used.
+    /// When data on disk, a certificate or an address cannot be used.
     pub async fn start(
         config: ClusterConfig,
         scope: &Scope,
@@ -181,7 +183,7 @@ impl Cluster {
                 leaderships: Leaderships::default(),
                 leader_tasks: LeaderTasks::default(),
                 peers: Peers::new(members.clone(), starts.clone(), tls, network),
-                // The high half tells this run's request ids from those of earlier ones.
+                // The high half separates this run's request ids from those of earlier runs.
                 counter: AtomicU64::new(random.number() << 32),
                 config,
                 clock,
@@ -253,7 +255,7 @@ impl Cluster {
         self.shared.config.identity.node
     }
 
-    /// Who this node is.
+    /// This node's identity.
     pub fn identity(&self) -> Identity {
         self.shared.config.identity
     }
@@ -263,7 +265,7 @@ impl Cluster {
         self.shared.config.shards
     }
 
-    /// What is wrong on this node.
+    /// The conditions of this node.
     pub fn conditions(&self) -> &Conditions {
         &self.shared.conditions
     }
@@ -273,7 +275,7 @@ impl Cluster {
         &self.shared.bulk
     }
 
-    /// The state of a group as this replica has it; `None` without a replica.
+    /// The state of a group in this replica; `None` without a replica.
     pub fn state(&self, group: GroupId) -> Option<StateAt> {
         self.view(group).map(|view| view.now())
     }
@@ -283,25 +285,26 @@ impl Cluster {
         self.shared.groups.get(group).ok().map(|group| group.view)
     }
 
-    /// Whether the meta group's state, as this replica has it, says who is in the cluster and where the shards live.
+    /// Whether the meta group's state in this replica holds the members and the placement of the
+    /// shards.
     pub(crate) fn is_formed(&self) -> bool {
         self.view(GroupId::META)
             .is_some_and(|meta| meta.with(|state, _| MetaView::new(state).cluster().is_some()))
     }
 
-    /// Who leads a group, as far as its replica here knows; `None` without one.
+    /// The leader of a group according to the replica here; `None` without one.
     pub fn leader_here(&self, group: GroupId) -> Option<NodeId> {
         self.shared.groups.get(group).ok()?.leader()
     }
 
-    /// Who leads a group, as far as is known here; asks its replicas when there is none here.
+    /// The leader of a group, according to the replica here or else to the reports of the others.
     pub async fn leader(&self, group: GroupId) -> Option<NodeId> {
         if let Ok(replica) = self.shared.groups.get(group)
             && replica.is_running()
         {
             return replica.leader();
         }
-        // Without a replica, or with one that has stopped: ask those that have one.
+        // Without a running replica here: ask the nodes that have one.
         let replicas = self.replicas(group);
         let reports = replicas.iter().map(|node| self.ask_report(*node));
         let reports = futures::future::join_all(reports).await;
@@ -348,7 +351,7 @@ impl Cluster {
             .map_or_else(Vec::new, |placement| placement.replicas)
     }
 
-    /// Where a member is reached.
+    /// The record of a member, with its addresses.
     pub fn node_record(&self, node: NodeId) -> Option<NodeRecord> {
         self.shared.members.get(node)
     }
@@ -363,7 +366,8 @@ impl Cluster {
             .collect()
     }
 
-    /// Stops this node's replica of a group as a failure of its storage does. For tests of what the others do then.
+    /// Stops this node's replica of a group as a storage failure does. For tests of the other
+    /// replicas' reaction.
     #[doc(hidden)]
     pub async fn stop_replica(&self, group: GroupId) {
         if let Ok(replica) = self.shared.groups.get(group) {
@@ -371,7 +375,7 @@ impl Cluster {
         }
     }
 
-    /// Changes whenever the meta group applies something.
+    /// Changes whenever the meta group applies an entry.
     pub(crate) fn meta_applied(&self) -> Option<watch::Receiver<u64>> {
         self.view(GroupId::META).map(|view| view.applied())
     }
@@ -388,12 +392,12 @@ impl Cluster {
         &self.shared.members
     }
 
-    /// The clock this node was handed.
+    /// The clock passed to this node.
     pub fn clock(&self) -> &Arc<dyn Clock> {
         &self.shared.clock
     }
 
-    /// The random numbers this node was handed.
+    /// The source of random numbers passed to this node.
     pub fn random(&self) -> &Arc<dyn Random> {
         &self.shared.random
     }
@@ -403,7 +407,7 @@ impl Cluster {
     }
 }
 
-/// Draws this process's start: durable before anything is heard or said.
+/// Draws the id of this process's start. It is durable before the node sends or receives a message.
 async fn draw_start(
     config: &ClusterConfig,
     host: &Host,
@@ -428,7 +432,7 @@ struct Opened {
     snapshots: SnapshotStore,
 }
 
-/// Opens the log first: nothing else on the disk is believed before it.
+/// Opens the log first: no other file on the disk is trusted before it.
 async fn open_storage(
     config: &ClusterConfig,
     host: &Host,

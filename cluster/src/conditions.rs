@@ -1,6 +1,7 @@
-//! The conditions that hold on this node: raised and cleared where they are found, listed in the node's report.
+//! The conditions that hold on this node: the code that detects a condition raises and clears it,
+//! and the node's report lists it.
 //!
-//! Kept in memory only: a condition is a finding, and each is found again after a start by the code that raised it.
+//! Conditions are kept in memory only: after a start the same code detects each of them again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,7 +20,7 @@ pub struct Conditions {
 #[derive(Debug, Default)]
 struct Held {
     by_kind: BTreeMap<ConditionKind, BTreeMap<String, Finding>>,
-    /// Kinds of which more were raised than are kept.
+    /// Kinds with more conditions raised than kept.
     overflowed: BTreeSet<ConditionKind>,
 }
 
@@ -29,17 +30,17 @@ struct Finding {
     detail: String,
 }
 
-/// The conditions as a report carries them.
+/// The conditions in a report.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Listed {
-    /// The first of them, by kind and subject: the kinds are in the order of their weight.
+    /// The first conditions, by kind and subject: the kinds are in the order of their severity.
     pub conditions: Vec<Condition>,
-    /// At least so many more hold.
+    /// At least this many more hold.
     pub left_out: u32,
 }
 
 impl Conditions {
-    /// None hold.
+    /// No conditions.
     pub fn new(clock: Arc<dyn Clock>) -> Self {
         for kind in ConditionKind::ALL {
             gauge!("henge_conditions", "kind" => kind.name()).set(0.0);
@@ -50,7 +51,7 @@ impl Conditions {
         }
     }
 
-    /// A condition holds. One that held already keeps the time since when it holds and gets the new detail.
+    /// A condition holds. If it held before, its start time stays and its detail is replaced.
     pub fn raise(
         &self,
         kind: ConditionKind,
@@ -80,7 +81,7 @@ impl Conditions {
         count(kind, of_kind.len());
     }
 
-    /// A condition holds no longer. Clearing one that did not hold does nothing.
+    /// A condition holds no longer. Without effect if it did not hold.
     pub fn clear(&self, kind: ConditionKind, subject: &str) {
         let subject = cut(subject.to_owned(), limits::CONDITION_SUBJECT_BYTES_MAX);
         let mut held = self.lock();
@@ -99,7 +100,8 @@ impl Conditions {
         held.overflowed.remove(&kind);
     }
 
-    /// What holds of one kind becomes exactly `found`: subject to detail. For code that looks at everything at once.
+    /// Replaces the conditions of one kind by `found`, from subject to detail. For code that checks
+    /// all subjects at once.
     pub fn replace(&self, kind: ConditionKind, found: &BTreeMap<String, String>) {
         let gone: Vec<String> = {
             let held = self.lock();
@@ -121,13 +123,14 @@ impl Conditions {
         }
     }
 
-    /// Since when a condition holds, milliseconds since the Unix epoch; `None` when it does not.
+    /// The time since when a condition holds, milliseconds since the Unix epoch; `None` if it does
+    /// not hold.
     pub fn since_ms(&self, kind: ConditionKind, subject: &str) -> Option<u64> {
         let held = self.lock();
         Some(held.by_kind.get(&kind)?.get(subject)?.since_ms)
     }
 
-    /// What holds, bounded in number.
+    /// The conditions that hold, bounded in number.
     pub fn list(&self) -> Listed {
         let held = self.lock();
         let kept: usize = held.by_kind.values().map(BTreeMap::len).sum();
@@ -162,7 +165,7 @@ fn count(kind: ConditionKind, held: usize) {
     gauge!("henge_conditions", "kind" => kind.name()).set(f64::from(held));
 }
 
-/// The text, at most so many bytes of it, cut between two characters.
+/// The text, truncated to at most `bytes_max` bytes between two characters.
 fn cut(mut text: String, bytes_max: usize) -> String {
     if text.len() > bytes_max {
         let end = (0..=bytes_max)

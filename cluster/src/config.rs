@@ -1,4 +1,4 @@
-//! What a node's cluster part is started with.
+//! The configuration of a node's cluster part.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -11,34 +11,35 @@ use openraft::{Config, SnapshotPolicy};
 use crate::transport::members::Identity;
 use crate::transport::tls::TlsFiles;
 
-/// When a group's replicas beat and when they give a leader up.
+/// The heartbeat interval and the election time-outs of a group's replicas.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timings {
     /// Between two heartbeats of a leader, milliseconds.
     pub heartbeat_ms: u64,
     /// The least time without a leader before an election, milliseconds.
     pub election_ms_min: u64,
-    /// The most; also how long a follower refuses every vote after its leader was last heard.
+    /// The most; also the time for which a follower refuses every vote after its leader's last
+    /// message.
     pub election_ms_max: u64,
 }
 
 impl Timings {
-    /// The longest a leader's lease may run.
+    /// The longest duration of a leader's lease.
     pub fn lease_max(&self) -> Duration {
         Duration::from_millis(self.election_ms_max)
     }
 }
 
-/// What [`crate::Cluster::start`] needs.
+/// The configuration for [`crate::Cluster::start`].
 #[derive(Debug, Clone)]
 pub struct ClusterConfig {
-    /// Who this node is.
+    /// This node's identity.
     pub identity: Identity,
-    /// Where it listens for the others, TCP and UDP.
+    /// The address it listens on for the other nodes, TCP and UDP.
     pub listen: SocketAddr,
-    /// Where the others reach it, `HOST:PORT`.
+    /// Its address for the other nodes, `HOST:PORT`.
     pub rpc: String,
-    /// Where clients reach it, `HOST:PORT`.
+    /// Its address for clients, `HOST:PORT`.
     pub http: String,
     /// Its data directory.
     pub data_dir: PathBuf,
@@ -54,13 +55,13 @@ pub struct ClusterConfig {
     pub timings: Timings,
     /// Bytes of one segment of the write-ahead log.
     pub wal_segment_bytes: u64,
-    /// Bytes of all of them.
+    /// Bytes of all segments together.
     pub wal_bytes_max: u64,
     /// This build, for `cluster status`.
     pub version: String,
 }
 
-/// openraft's settings; `docs/adr/0001-openraft-pin-and-settings.md` says why.
+/// openraft's settings; `docs/adr/0001-openraft-pin-and-settings.md` gives the reasons.
 pub fn raft_config(timings: &Timings) -> Result<Arc<Config>, openraft::ConfigError> {
     let config = Config {
         cluster_name: "henge".to_owned(),

@@ -1,12 +1,14 @@
-//! How groups come to be: a founder begins the meta group (`begin`), its leader writes down who is in the cluster and where
-//! the shards live, and every node then runs the groups the table gives it. A node whose `configuration` names another
-//! cluster ends.
+//! How groups come to be: a founder begins the meta group (`begin`), its leader writes the members
+//! and the placement of the shards, and every node then runs the groups that this table assigns to
+//! it. A node whose `configuration` names another cluster ends.
 //!
-//! Nothing here decides twice: the table in the meta group's state is followed, never computed again.
+//! The placement is decided once: nodes follow the table in the meta group's state and never
+//! compute it again.
 //!
-//! Before that leader writes, it asks all founders what release they run. Where each of them says that it knows this one,
-//! the cluster begins at its release level ([`crate::levels`]); where one is older or silent, at the first, as what an
-//! older node would stop at must not be in its way.
+//! Before that leader writes, it asks all founders for their release. If every founder reports that
+//! it knows this release, the cluster begins at its release level ([`crate::levels`]). If a founder
+//! is older or silent, the cluster begins at the first level, because an older node would stop at
+//! entries of a newer one.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -39,27 +41,28 @@ mod begin;
 pub(crate) mod configuration;
 mod lost_state;
 
-/// How long the proposal that forms the cluster may take before it is tried again.
+/// Time-out of the proposal that forms the cluster; it is retried after that.
 const FORM_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a cluster that could be formed waits for founders that have not said what release they run.
+/// How long the formation of a cluster waits for founders that have not reported their release.
 const FOUNDERS_WAIT: Duration = Duration::from_secs(2);
-/// When a group that could not start is tried again.
+/// Delay before a retry of a group that could not start.
 const RUN_AGAIN: Duration = Duration::from_secs(5);
-/// Between two looks at a meta group that is not formed yet.
+/// Between two checks of a meta group that is not formed yet.
 const FORM_PAUSE: Duration = Duration::from_millis(25);
 
-/// Starts groups as the meta group's table says.
+/// Starts groups according to the meta group's table.
 pub(crate) struct Formation {
     cluster: Cluster,
     raft: Arc<Config>,
     kv: Arc<SledKv>,
-    /// It was said that the configuration has other addresses than the cluster.
+    /// Whether the log already has the warning that the configuration's addresses differ from the
+    /// cluster's.
     told_addresses: AtomicBool,
 }
 
 impl Formation {
-    /// Starts the meta group and every shard the table already gives this node; follows the table from
-    /// then on.
+    /// Starts the meta group and every shard that the table already assigns to this node; follows
+    /// the table from then on.
     ///
     /// # Errors
     /// When a group cannot start.
@@ -82,7 +85,7 @@ impl Formation {
             .map(|node| node.node)
             .collect();
         formation.run_group(GroupId::META, &founders, 1).await?;
-        // One shard that cannot start does not keep the others from it: it is tried again.
+        // A shard that cannot start does not block the others: it is retried.
         formation.follow_table().await.ok();
         let scope = cluster.shared.scope.clone();
         let reviving = Arc::clone(&formation).revive();
@@ -115,7 +118,7 @@ impl Formation {
                 if self.may_form(&mut led_since).await {
                     self.form().await;
                 }
-                // The leader may be found without anything being applied.
+                // A leader may be elected without an applied entry.
                 if let Ok(Err(_)) = tokio::time::timeout(FORM_PAUSE, applied.changed()).await {
                     return;
                 }
@@ -128,7 +131,7 @@ impl Formation {
         Some(view.with(|state, _| look(MetaView::new(state))))
     }
 
-    /// Takes over members and runs every group that the table gives this node and that does not run yet.
+    /// Takes over the members, and runs every assigned group that does not run yet.
     async fn follow_table(&self) -> Result<(), StartError> {
         let Some((nodes, placements)) = self.meta(|meta| {
             (
@@ -172,8 +175,8 @@ impl Formation {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Whether this node leads the meta group and nothing is to be waited for: the meta group is at this release's level,
-    /// or a founder had its time to say that it knows that.
+    /// Whether this node leads the meta group and the formation need not wait. The wait ends when
+    /// the meta group is at this release's level, or after [`FOUNDERS_WAIT`].
     async fn may_form(&self, led_since: &mut Option<Instant>) -> bool {
         if self.cluster.leadership(GroupId::META).is_none() {
             *led_since = None;
@@ -219,7 +222,7 @@ impl Formation {
         }
     }
 
-    /// Runs a group, one of `of` that this node should run.
+    /// Runs a group, one of `of` groups that this node should run.
     async fn run_group(
         &self,
         group: GroupId,
@@ -251,11 +254,11 @@ impl Formation {
         Ok(())
     }
 
-    /// Starts openraft on a group's log and machine. Packs named behind `taken` may not be durable, whatever the snapshot
-    /// covers: it is another replica's.
+    /// Starts openraft on a group's log and machine. Packs named after `taken` may not be durable,
+    /// even where the snapshot covers them: it is another replica's snapshot.
     ///
     /// # Errors
-    /// When it refuses what it finds.
+    /// When openraft refuses the log or the state.
     pub(crate) async fn run_core(
         &self,
         group: GroupId,
@@ -286,7 +289,8 @@ impl Formation {
             had_log,
             shared.config.timings.lease_max(),
         );
-        // Nothing is applied meanwhile: this replica is in no group's registry yet and does not stand for election.
+        // Nothing is applied meanwhile: this replica is in no group's registry yet and does not
+        // stand for election.
         raft.runtime_config().elect(false);
         self.replay_ends(group, &view, snapshot).await?;
         self.stay_quiet(&raft, quiet_until);
@@ -298,7 +302,8 @@ impl Formation {
         })
     }
 
-    /// Nothing of the group is served or snapshotted before the packs of its state are here or known to be missing.
+    /// Ends the replay: a group is served and snapshotted only after the packs of its state are
+    /// here or known to be missing.
     async fn replay_ends(
         &self,
         group: GroupId,
@@ -332,8 +337,8 @@ impl Formation {
         newest.map(LogIndex::new)
     }
 
-    /// No election of its own until the leases this replica may have granted before have run out, nor while a directory
-    /// that was moved is not answered for.
+    /// Disables this replica's elections until the leases that it may have granted before have
+    /// expired. They stay disabled while a moved data directory is not confirmed.
     fn stay_quiet(&self, raft: &Raft, until: Option<Instant>) {
         let mut moved = self.cluster.shared.starts.moved();
         if until.is_none() && !*moved.borrow() {
@@ -355,8 +360,8 @@ impl Formation {
             });
     }
 
-    /// The state a clean stop left for a group, unless it is ahead of what the log or a snapshot proves:
-    /// openraft would adopt it and vote with a log it does not have.
+    /// The kv's state of a group after a clean shutdown, unless it is ahead of the log and of the
+    /// snapshot: openraft would adopt it and vote with a log that it does not have.
     async fn believed(
         &self,
         group: GroupId,
@@ -395,7 +400,8 @@ impl Formation {
     }
 }
 
-/// What the kv holds of a group, if it can be read. What cannot is built again from snapshot and log, as after a kill.
+/// The kv's image of a group, if it is readable. An unreadable one is rebuilt from snapshot and
+/// log, as after a kill.
 fn readable(kv: &dyn Kv, group: GroupId) -> Option<(Vec<(Bytes, Bytes)>, Position)> {
     match kv.load(group) {
         Ok(None) => None,
@@ -415,7 +421,7 @@ fn readable(kv: &dyn Kv, group: GroupId) -> Option<(Vec<(Bytes, Bytes)>, Positio
     }
 }
 
-/// Leaves nothing of a group in the kv. Where that fails the kv is not believed by the next start either.
+/// Removes a group from the kv. If that fails, the next start does not trust the kv either.
 fn wipe(kv: &dyn Kv, group: GroupId) {
     if let Err(error) = kv.wipe(group) {
         tracing::warn!(%group, %error, "the kv is not written to until the next start, which builds it again");
@@ -434,7 +440,7 @@ mod tests {
     use super::*;
     use henge_storage::kv::{GroupImage, KvError, MemoryKv};
 
-    /// A store whose files were damaged while the node lay still.
+    /// A store whose files were damaged while the node was stopped.
     #[derive(Debug)]
     struct Damaged;
 
@@ -470,8 +476,8 @@ mod tests {
         }
     }
 
-    /// A pair that could not be read kept its shard off the node over every restart, until the node was killed: only then
-    /// was the kv built again.
+    /// An unreadable pair kept its shard off the node over every restart, until the node was
+    /// killed: only then was the kv rebuilt.
     #[test]
     fn what_the_kv_cannot_read_is_built_again() {
         let group = GroupId::new(1);

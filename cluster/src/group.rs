@@ -23,7 +23,7 @@ use crate::raft::{Raft, term_of};
 #[error("this node holds no replica of group {0}")]
 pub struct NoReplica(pub GroupId);
 
-/// A replica; clones share it.
+/// A group's replica; clones share it.
 #[derive(Debug, Clone)]
 pub struct Group {
     /// The group.
@@ -32,11 +32,12 @@ pub struct Group {
     pub raft: Raft,
     /// The machine's state.
     pub view: View,
-    /// Until then this replica votes for nobody: it may have forgotten a lease it granted.
+    /// Until then this replica grants no vote: it may have lost the record of a lease that it
+    /// granted.
     pub quiet_until: Option<Instant>,
 }
 
-/// Present only while this node leads.
+/// A group's leadership; present only while this node leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Leadership {
     /// The term it leads in.
@@ -46,14 +47,14 @@ pub struct Leadership {
 }
 
 impl Group {
-    /// Why the group's core has ended on this node; `None` while it runs.
+    /// The reason why the group's core has ended on this node; `None` while it runs.
     pub fn ended(&self) -> Option<String> {
         let mut receiver = self.raft.metrics();
         if let Err(fatal) = &receiver.borrow_watched().running_state {
             return Some(fatal.to_string());
         }
-        // A core that panicked could not say so: its end of the channel is gone. That is told only behind what was sent before,
-        // which a new receiver has not seen.
+        // A core that panicked reports nothing: its end of the channel is closed. The receiver
+        // reports that only after the values sent before, which a new receiver has not seen.
         for _ in 0..3 {
             match receiver.changed().now_or_never() {
                 Some(Err(_)) => return Some("it panicked".to_owned()),
@@ -64,7 +65,8 @@ impl Group {
         None
     }
 
-    /// The leader this replica knows; none once its core has ended: what that said last may be old.
+    /// The leader known to this replica; none after its core has ended, because the core's last
+    /// report may be old.
     pub fn leader(&self) -> Option<NodeId> {
         if self.ended().is_some() {
             return None;
@@ -76,8 +78,8 @@ impl Group {
             .map(NodeId::new)
     }
 
-    /// The leader this replica knows; not this node itself while no quorum has confirmed it for longer
-    /// than `lease`.
+    /// The leader known to this replica. It is not this node itself while no quorum has confirmed
+    /// it for longer than `lease`.
     pub fn leader_heard(&self, own: NodeId, lease: Duration) -> Option<NodeId> {
         let receiver = self.raft.server_metrics();
         let leader = receiver.borrow_watched().current_leader.map(NodeId::new)?;
@@ -96,7 +98,7 @@ impl Group {
         is_confirmed(own, voters.map(NodeId::new), silent, lease)
     }
 
-    /// The term this replica is in.
+    /// The term of this replica.
     pub fn term(&self) -> u64 {
         self.raft
             .server_metrics()
@@ -106,7 +108,7 @@ impl Group {
             .term
     }
 
-    /// The voters, as this replica knows them.
+    /// The voters known to this replica.
     pub fn voters(&self) -> BTreeSet<NodeId> {
         let receiver = self.raft.metrics();
         let metrics = receiver.borrow_watched();
@@ -114,14 +116,15 @@ impl Group {
         voters.map(NodeId::new).collect()
     }
 
-    /// Whether the replica runs: one whose storage failed, or that was shut down, knows nothing new any more.
+    /// Whether the replica runs. A replica with failed storage or after a shutdown gets no new
+    /// entries.
     pub fn is_running(&self) -> bool {
         self.ended().is_none()
     }
 
     /// The term and voters, while `own` leads.
     pub fn leadership(&self, own: NodeId) -> Option<Leadership> {
-        // A core that has ended leaves its last word here: it may have been that it leads.
+        // The last metrics of a core that has ended remain here, and may say that it leads.
         if self.ended().is_some() {
             return None;
         }
@@ -144,7 +147,7 @@ impl Group {
         })
     }
 
-    /// What `cluster status` shows of it.
+    /// The status of the replica in `cluster status`.
     pub fn status(&self, own: NodeId, lease: Duration, parked: u32) -> ReplicaStatus {
         let metrics = self.raft.metrics().borrow_watched().clone();
         let (state_hash, applied) = self
@@ -186,8 +189,9 @@ impl Group {
     }
 }
 
-/// Whether the leader `own` is confirmed by a quorum that answered `silent` ago. Without an answer it has just won. openraft
-/// notes answers of other voters only: the only voter of a group is a quorum by itself.
+/// Whether the leader `own` is confirmed by a quorum that answered `silent` ago. A leader without
+/// an answer has just been elected. openraft records answers of other voters only: the only voter
+/// of a group is a quorum by itself.
 fn is_confirmed(
     own: NodeId,
     voters: impl Iterator<Item = NodeId>,
@@ -199,8 +203,8 @@ fn is_confirmed(
 
 /// The replicas of this node; clones share them.
 ///
-/// When the node stops, they are closed before openraft is: openraft reports every call on a core that has stopped as an
-/// error, and so would every stop under load.
+/// At shutdown they are closed before openraft is: openraft reports every call on a stopped core as
+/// an error, and a shutdown under load would cause many of them.
 #[derive(Debug, Clone, Default)]
 pub struct Groups {
     replicas: Arc<RwLock<BTreeMap<GroupId, Group>>>,
@@ -214,7 +218,7 @@ impl Groups {
     /// The replica of `group`.
     ///
     /// # Errors
-    /// When there is none here, or the node stops.
+    /// When there is none here, or when the node stops.
     pub fn get(&self, group: GroupId) -> Result<Group, NoReplica> {
         if self.closing.is_cancelled() {
             return Err(NoReplica(group));
@@ -222,7 +226,7 @@ impl Groups {
         self.read().get(&group).cloned().ok_or(NoReplica(group))
     }
 
-    /// All of them, meta first; none when the node stops.
+    /// All of them, meta first; none after the shutdown has begun.
     pub fn all(&self) -> Vec<Group> {
         if self.closing.is_cancelled() {
             return Vec::new();
@@ -230,7 +234,8 @@ impl Groups {
         self.read().values().cloned().collect()
     }
 
-    /// Runs a call on a replica; none when the node stops first. The outcome of the call is unknown then.
+    /// Runs a call on a replica; `None` if the shutdown comes first. The outcome of the call is
+    /// unknown then.
     pub(crate) async fn while_open<F: Future>(&self, call: F) -> Option<F::Output> {
         let _running = self.calls.token();
         tokio::select! {
@@ -250,7 +255,8 @@ impl Groups {
         &self.closing
     }
 
-    /// Lets no new call in, ends those that wait and returns the replicas. Calls that do not end by `deadline` are left.
+    /// Rejects new calls, cancels the waiting ones and returns the replicas. Calls that do not end
+    /// by `deadline` are abandoned.
     pub(crate) async fn close(&self, deadline: Duration) -> Vec<Group> {
         let groups = self.all();
         self.closing.cancel();
@@ -267,7 +273,7 @@ impl Groups {
         groups
     }
 
-    /// Adds one.
+    /// Adds a replica.
     pub fn insert(&self, group: Group) {
         self.replicas
             .write()
@@ -276,7 +282,7 @@ impl Groups {
         self.inserted.send_modify(|inserted| *inserted += 1);
     }
 
-    /// Changes with every replica that is inserted, also with one that takes the place of another.
+    /// Changes with every inserted replica, also with one that replaces another.
     pub(crate) fn inserted(&self) -> watch::Receiver<u64> {
         self.inserted.subscribe()
     }
@@ -292,8 +298,8 @@ impl Groups {
 mod tests {
     use super::*;
 
-    /// A cluster of one node called itself failing, and `/readyz` answered 503, a few seconds after each start: nothing
-    /// renewed the lease that both asked for.
+    /// A cluster of one node reported itself as failing, and `/readyz` answered 503, a few seconds
+    /// after each start: the lease that both require was never renewed.
     #[test]
     fn the_only_voter_confirms_itself() {
         let lease = Duration::from_secs(1);

@@ -1,4 +1,4 @@
-//! Leadership that is handed over: by a node that stops, and by one whose disk is nearly full.
+//! Leadership transfer: from a node that stops, and from one whose disk is nearly full.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,13 +9,14 @@ use openraft::async_runtime::watch::WatchReceiver;
 use crate::cluster::Cluster;
 use crate::group::Group;
 
-/// How long a leader waits for another one to take a group over.
+/// How long a leader waits for another node to take a group over.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Cluster {
-    /// Asks one of `to` to take over a group that this node leads, and waits a moment for it to happen. A leader that
-    /// handed over proposes nothing more; where its successor is not elected in time, the voters elect another one. Returns
-    /// whether one was asked: none is that lags.
+    /// Asks one of `to` to take over a group that this node leads, and waits up to a second for it.
+    /// After the transfer this leader proposes nothing more. If its successor is not elected in
+    /// time, the voters elect another one. Returns whether a node was asked; a lagging one is never
+    /// asked.
     pub async fn yield_leadership(&self, group: GroupId, to: &BTreeSet<NodeId>) -> bool {
         let Ok(group) = self.shared.groups.get(group) else {
             return false;
@@ -24,10 +25,12 @@ impl Cluster {
         self.hand_over(&group, is_allowed).await
     }
 
-    /// Asks the voter heard last, of those that are allowed and have all that was applied here, to take a group over, and
-    /// waits a moment for it to happen. Returns whether one was asked.
+    /// Asks a voter to take a group over, and waits up to a second for it. The voter is the one
+    /// heard last, of those that are allowed and have all entries applied here. Returns whether a
+    /// voter was asked.
     ///
-    /// One that lags is never asked: it could not win, and this leader would have given its lease up for nothing.
+    /// A lagging voter is never asked: it could not win, and this leader would have given up its
+    /// lease without effect.
     pub(crate) async fn hand_over(&self, group: &Group, is_allowed: impl Fn(u64) -> bool) -> bool {
         let own = self.node().get();
         let target = {

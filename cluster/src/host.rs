@@ -1,4 +1,4 @@
-//! What a node runs on, handed down: the machine's own parts, or those of a test.
+//! The environment of a node, injected: the machine's own parts, or those of a test.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use henge_storage::wal::OnFatal;
 
 use crate::transport::network::Network;
 
-/// What a node runs on; clones share it.
+/// The environment of a node; clones share it.
 #[derive(Debug, Clone)]
 pub struct Host {
     /// Its clocks.

@@ -1,7 +1,8 @@
-//! The one writer of the node's kv: machines hand it their batches and go on.
+//! The one writer of the node's kv: machines queue their batches and continue.
 //!
-//! Nothing waits for the kv, because nothing believes it but a start after a clean stop, and a clean stop
-//! drains this queue first. So batches are collected for a while: what was written twice meanwhile is written once.
+//! Writes are asynchronous: the kv is trusted only after a clean shutdown, and a clean shutdown
+//! drains this queue first. So batches are collected for a while, and a key that is written twice
+//! meanwhile is written once.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,15 +20,16 @@ use tokio::sync::{mpsc, oneshot};
 
 /// Batches waiting for the kv, of all groups; machines wait when it is full.
 const QUEUE_MAX: usize = 1024;
-/// How often the queue is looked at while batches are collected.
+/// Interval of the polls of the queue while batches are collected.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
-/// How many of those looks may find the queue empty before what was collected is written.
+/// Empty polls before the collected batches are written.
 const LOOKS_MAX: u32 = 25;
-/// Bytes that are collected at most.
+/// Bytes that are collected at most before they are written.
 const COLLECTED_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Pairs that are written at once. sled frees what a batch replaced only after it: a hundred thousand pairs in one took 300 MB.
+/// Pairs per written batch. sled frees the replaced values of a batch only after it: a batch of a
+/// hundred thousand pairs took 300 MB.
 const WRITTEN_PAIRS_MAX: usize = 256;
-/// What a pair counts for beside its bytes.
+/// Size of a pair beside its bytes.
 const PAIR_BYTES: usize = 64;
 
 enum Job {
@@ -66,12 +68,12 @@ impl KvWriter {
         Ok(Self { jobs, scope })
     }
 
-    /// Where the machines run their blocking work.
+    /// The scope of the machines' blocking work.
     pub fn scope(&self) -> &Scope {
         &self.scope
     }
 
-    /// Queues a batch: the writes and the position they lead to, atomically.
+    /// Queues a batch: the writes and the resulting position, atomically.
     ///
     /// # Errors
     /// When the writer has stopped.
@@ -95,7 +97,7 @@ impl KvWriter {
     /// Drains the queue, makes the kv durable and leaves the clean-stop marker.
     ///
     /// # Errors
-    /// When anything before failed: the marker is not left then.
+    /// When an earlier write failed: the marker is not left then.
     pub async fn close(&self) -> io::Result<()> {
         let (done, closed) = oneshot::channel();
         self.send(Job::Close { done }).await?;
@@ -111,19 +113,20 @@ fn stopped() -> io::Error {
     io::Error::other("the kv writer has stopped")
 }
 
-/// What the batches of a group come to.
+/// The combined batches of a group.
 #[derive(Default)]
 struct Collected {
     meta: Bytes,
     writes: BTreeMap<Bytes, Option<Bytes>>,
 }
 
-/// The kv, and what is not written to it yet.
+/// The kv, and the batches that are not written to it yet.
 struct Collector<'a> {
     kv: &'a dyn Kv,
     groups: BTreeMap<GroupId, Collected>,
     bytes: usize,
-    /// A failed write only costs the clean stop: from then on the kv is not believed.
+    /// The first failed write. It costs only the clean shutdown: from then on the kv is not
+    /// trusted.
     failed: Option<String>,
 }
 
@@ -142,7 +145,8 @@ impl Collector<'_> {
         for (group, collected) in std::mem::take(&mut self.groups) {
             let writes: Vec<_> = collected.writes.into_iter().collect();
             let (more, last) = writes.split_at(writes.len() - writes.len() % WRITTEN_PAIRS_MAX);
-            // Nobody looks before all of them are written; entries without writes move the position, too.
+            // All chunks carry the last position, because the kv is not read before all are
+            // written. Entries without writes move the position, too.
             for some in more.chunks(WRITTEN_PAIRS_MAX).chain([last]) {
                 let written = self.kv.commit(group, collected.meta.clone(), some);
                 self.note(written.map_err(io::Error::other));
@@ -151,7 +155,7 @@ impl Collector<'_> {
     }
 
     fn replace(&mut self, group: GroupId, meta: Bytes, state: &State) {
-        // Nothing of what was collected is in the state that comes.
+        // The new state replaces all collected writes.
         self.groups.remove(&group);
         let pairs = state.iter();
         let mut pairs = pairs.map(|(key, value)| (key.clone(), value.clone()));
@@ -205,7 +209,7 @@ fn run(kv: &dyn Kv, mut queue: mpsc::Receiver<Job>) {
                     collector.write();
                     continue;
                 }
-                // Not a clean stop: what is missing is in the log.
+                // Not a clean shutdown: the missing writes are in the log.
                 Err(TryRecvError::Disconnected) => return collector.write(),
             }
         };

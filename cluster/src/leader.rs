@@ -1,12 +1,13 @@
-//! Leader tasks: work that the leader of a group does without being asked.
+//! Leader tasks: work that the leader of a group does on its own initiative.
 //!
-//! One watcher for each group turns openraft's metrics into terms of leadership ([`Leaderships`]). For every term in which
-//! this node leads a group, each [`LeaderTask`] runs as a task of its own ([`Cluster::lead`]): it begins when the term does
-//! and is dropped when the term ends, at its next await. So no task asks whether its node leads, and none has to remember
-//! anything of an earlier term: what is to be done is found in the state.
+//! One watcher for each group turns openraft's metrics into terms of leadership ([`Leaderships`]).
+//! For every term in which this node leads a group, each [`LeaderTask`] runs as a task of its own
+//! ([`Cluster::lead`]): it begins with the term, and when the term ends it is dropped at its next
+//! await. So a task neither checks whether its node leads nor keeps anything of an earlier term:
+//! the state holds the work to do.
 //!
-//! A task is a sequence of steps. Between two steps it waits for what the first one asked for ([`Next`]): an applied entry, a
-//! time, or a notification ([`Wakes`]).
+//! A task is a sequence of steps. Between two steps it waits for an event that the first one
+//! returned ([`Next`]): an applied entry, a time, or a notification ([`Wakes`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::pending;
@@ -55,31 +56,32 @@ impl TaskGroups {
     }
 }
 
-/// Work that the leader of a group does without being asked.
+/// Work that the leader of a group does on its own initiative.
 pub trait LeaderTask: Send + Sync + 'static {
     /// Its name in `henge debug tasks` and in metrics.
     const NAME: &'static str;
     /// The groups it runs for.
     const GROUPS: TaskGroups;
-    /// What it remembers from step to step of one term.
+    /// Its memory between the steps of one term.
     type State: Send;
 
     /// A term begins. The first step follows at once.
     fn begin(&self, term: LeaderTerm, view: &View) -> Self::State;
 
-    /// Does the work that is due now, and returns what the next step waits for. A step is dropped at an await when the term
-    /// ends: half-done work must be harmless, as after a crash.
+    /// Does the work that is due now, and returns the event that the next step waits for. At the
+    /// end of the term a step is dropped at an await: half-done work must be harmless, as after a
+    /// crash.
     fn step(&self, step: Step<'_>, state: &mut Self::State) -> impl Future<Output = Next> + Send;
 
-    /// The term has ended, and no step of it runs any more. The next term of the group begins after this. Not called when
-    /// the node stops.
+    /// The term has ended, and no step of it runs any more. The next term of the group begins after
+    /// this call. Not called at shutdown.
     fn ended(&self, _term: LeaderTerm) {}
 }
 
 /// A step of a leader task.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'a> {
-    /// The term that it is taken in.
+    /// Its term.
     pub term: LeaderTerm,
     /// The state of the group.
     pub view: &'a View,
@@ -87,7 +89,7 @@ pub struct Step<'a> {
 }
 
 impl Step<'_> {
-    /// Waits for a turn or a permit. The wait does not count as work.
+    /// Waits for a permit. The wait does not count as work.
     pub async fn queued<F: Future>(&self, wait: F) -> F::Output {
         self.run.set(LeaderTaskState::Queued);
         let output = wait.await;
@@ -96,7 +98,7 @@ impl Step<'_> {
     }
 }
 
-/// What a leader task waits for before its next step. A notification always counts.
+/// The event that a leader task waits for before its next step. A notification always counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Next {
     applied_after: Option<Duration>,
@@ -112,13 +114,14 @@ impl Next {
         }
     }
 
-    /// So much time.
+    /// A time span.
     pub const fn after(time: Duration) -> Self {
         Self::notified().or_after(time)
     }
 
-    /// An entry that the group applies since this step began. Entries of the first `pause` count together, at its end: a
-    /// group that applies a thousand entries a second does not cause as many steps.
+    /// An entry that the group has applied since this step began. Entries of the first `pause`
+    /// count together, at its end: a group that applies a thousand entries a second does not cause
+    /// as many steps.
     pub const fn applied(pause: Duration) -> Self {
         Self {
             applied_after: Some(pause),
@@ -126,7 +129,7 @@ impl Next {
         }
     }
 
-    /// Or so much time, whichever comes first.
+    /// Or a time span, whichever comes first.
     #[must_use]
     pub const fn or_after(mut self, time: Duration) -> Self {
         self.after = Some(time);
@@ -139,15 +142,15 @@ impl Next {
 pub struct Wakes(Arc<Mutex<BTreeMap<GroupId, Arc<Notify>>>>);
 
 impl Wakes {
-    /// The task of this group takes its next step now, or as soon as its present one ends. Without effect where this node
-    /// does not lead the group.
+    /// The task of this group takes its next step now, or after its present step. Without effect
+    /// where this node does not lead the group.
     pub fn wake(&self, group: GroupId) {
         if let Some(notify) = self.lock().get(&group) {
             notify.notify_one();
         }
     }
 
-    /// The same for every group that this node leads.
+    /// Wakes the tasks of every group that this node leads.
     pub fn wake_all(&self) {
         for notify in self.lock().values() {
             notify.notify_one();
@@ -181,7 +184,7 @@ impl Leaderships {
     }
 }
 
-/// Watches every group of the node, those that come later among them.
+/// Watches every group of the node, including those added later.
 pub(crate) fn start(cluster: &Cluster) {
     let watching = cluster.clone();
     let watch_all = async move {
@@ -206,7 +209,7 @@ pub(crate) fn start(cluster: &Cluster) {
     drop(scope.spawn("leadership", OnPanic::EndProcess, watch_all));
 }
 
-/// Turns openraft's metrics into terms. A core that ends is followed by the one that takes its place.
+/// Turns openraft's metrics into terms. After a core has ended, its replacement is watched.
 async fn watch_group(cluster: &Cluster, group: GroupId) {
     let mut inserted = cluster.groups().inserted();
     loop {
@@ -230,10 +233,11 @@ async fn watch_group(cluster: &Cluster, group: GroupId) {
 }
 
 impl Cluster {
-    /// Runs a task for every group of its kind that this node leads, from now on, in `scope`. `wakes` notifies it.
+    /// Runs a task for every group of its kind that this node leads, from now on, in `scope`.
+    /// `wakes` notifies it.
     ///
-    /// The threads of this crate's own scope elect leaders and send heartbeats: a task that reads much of a state runs
-    /// elsewhere.
+    /// The threads of this crate's own scope elect leaders and send heartbeats: a task that reads
+    /// much of a state runs in another scope.
     pub fn lead<T: LeaderTask>(&self, task: T, wakes: Wakes, scope: &Scope) {
         let (cluster, tasks) = (self.clone(), scope.clone());
         let supervise = async move { supervise(&cluster, &Arc::new(task), &wakes, &tasks).await };
@@ -283,10 +287,10 @@ struct Run<T> {
 }
 
 impl<T: LeaderTask> Run<T> {
-    /// Runs until the term ends, once the run of the term before has ended.
+    /// Runs until the term ends, after the run of the term before has ended.
     async fn until_ended(self, before: Option<JoinHandle<()>>) {
         if let Some(before) = before {
-            // A panic of it has ended the process.
+            // A panic of that run has ended the process.
             before.await.ok();
         }
         let LeaderTerm { group, term } = self.term;
@@ -294,20 +298,20 @@ impl<T: LeaderTask> Run<T> {
             return;
         };
         let mut leaderships = self.cluster.shared.leaderships.0.subscribe();
-        // The channel is this node's own: it does not close.
+        // The sender is this node's own: the channel does not close.
         let ended = async {
             drop(
                 leaderships
                     .wait_for(|led| led.get(&group) != Some(&term))
                     .await,
-            )
+            );
         };
         tokio::select! {
             biased;
             () = ended => {}
             () = self.steps(&view) => {}
         }
-        // The cores of a node that stops have ended before its tasks.
+        // At shutdown the cores end before the tasks.
         if !self.cluster.groups().closing().is_cancelled() {
             self.task.ended(self.term);
         }
@@ -345,9 +349,9 @@ async fn wait(next: Next, applied: &mut watch::Receiver<u64>, wake: &Notify) {
             Some(pause) => tokio::time::sleep(pause).await,
             None => pending().await,
         }
-        // A machine that is gone applies nothing more: the term ends.
+        // A dropped machine applies no more entries: the term ends.
         if applied.changed().await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     };
     tokio::select! {
@@ -366,11 +370,11 @@ struct Row {
     steps: u64,
     state: LeaderTaskState,
     since: Instant,
-    /// Time that the present step has worked so far.
+    /// Working time of the present step so far.
     worked: Duration,
 }
 
-/// How the leader tasks of this node stand; clones share it.
+/// The states of the leader tasks of this node; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LeaderTasks(Arc<Mutex<BTreeMap<TaskKey, Row>>>);
 
@@ -440,7 +444,7 @@ impl RunningTask {
         metrics::leader_task_stepped(self.key.0, worked.unwrap_or_default());
     }
 
-    /// Ends the present state, and begins the next one.
+    /// Ends the present state and begins the next one.
     fn change(&self, change: impl FnOnce(&mut Row)) {
         let now = self.clock.instant();
         if let Some(row) = self.tasks.lock().get_mut(&self.key) {

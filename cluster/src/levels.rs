@@ -1,14 +1,17 @@
-//! Release levels: a command of a newer level is proposed only where every replica of its group understands it.
+//! Release levels: a command of a newer level is proposed only where every replica of its group
+//! understands it.
 //!
-//! A group at level N has a [`Command::VersionBarrier`] N in its log: from there on a replica that does not know N
-//! stops instead of guessing. So the leader proposes the barrier only when every node of the group has said that
-//! it knows the level; a node that does not answer may be an older one. Leaders raise their groups by themselves as
-//! soon as that is so, and once more right before the first command that needs it.
+//! A group at level N has a [`Command::VersionBarrier`] N in its log: at that entry a replica that
+//! does not know N stops instead of guessing. So the leader proposes the barrier only after every
+//! node of the group has reported that it knows the level; a silent node may be an older one.
+//! Leaders raise their groups by themselves as soon as all nodes have reported, and once more right
+//! before the first command that needs the level.
 //!
-//! The meta group's level speaks for all groups: every member holds it, so all of them had said that they know its level
-//! before it got there, and an older release does not start over it. A shard therefore rises to it without anybody being
-//! asked again, also while a node is down. Only the leader of the meta group asks the members by itself: the shards follow it. A cluster whose founders all say that they know this release is at its level
-//! from its first entry on.
+//! The meta group's level holds for all groups. Every member has a replica of it, so all of them
+//! reported the level before it was raised, and an older release does not start over it. A shard
+//! therefore rises to it without another request to the members, also while a node is down. Only
+//! the leader of the meta group asks the members by itself; the shards follow it. A cluster whose
+//! founders all report this release is at its level from its first entry on.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -25,15 +28,15 @@ use crate::proposals::ProposeError;
 
 /// Between two attempts to raise a group while a member is not known to run this release.
 const RAISE_EVERY: Duration = Duration::from_secs(2);
-/// The same while the cluster is being formed, or while the group has yet to follow the meta group.
+/// The same during the formation of the cluster, or while the group is behind the meta group.
 const RAISE_EVERY_AT_FIRST: Duration = Duration::from_millis(100);
-/// How long a group's version barrier may take.
+/// Time-out of a group's version barrier.
 const RAISE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Why a group stays at its level.
+/// The reason why a group stays at its level.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LevelError {
-    /// A replica does not know the level, or has not said that it does. Nothing was done.
+    /// A replica does not know the level, or has not reported that it does. Nothing was proposed.
     #[error(
         "node {0} runs an older release, or does not answer: what is new in this release begins when every node of the group has it"
     )]
@@ -44,13 +47,14 @@ pub enum LevelError {
 }
 
 impl Cluster {
-    /// The release level of a group as this replica has it; `None` without a replica.
+    /// The release level of a group in this replica; `None` without a replica.
     pub fn level(&self, group: GroupId) -> Option<u32> {
         let view = self.view(group)?;
         Some(view.with(|state, _| henge_state::version(state)))
     }
 
-    /// Brings a group that this node leads to a release level; nothing is proposed when it is there already.
+    /// Raises a group that this node leads to a release level; proposes nothing if the group has
+    /// reached it.
     ///
     /// # Errors
     /// See [`LevelError`].
@@ -77,7 +81,7 @@ impl Cluster {
         self.propose_level(group, level, deadline).await
     }
 
-    /// Whether all members are known to know a level, because the meta group is at it.
+    /// Whether all members are known to know a level: the meta group is at it.
     pub fn all_have_said(&self, level: u32) -> bool {
         self.level(GroupId::META).is_some_and(|meta| meta >= level)
     }
@@ -88,7 +92,7 @@ impl Cluster {
         version: u32,
         deadline: Duration,
     ) -> Result<(), LevelError> {
-        // The barrier sets the group's time: not by a clock that may be wrong.
+        // The barrier sets the group's time, so it needs a clock that is known to be right.
         if version >= VERSION_STARTS_AND_TIME && self.clock_state() != ClockState::Right {
             return Err(ProposeError::NotLeader { leader: None }.into());
         }
@@ -98,7 +102,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// One of these nodes that has not said that it knows the level.
+    /// One of these nodes that has not reported the level.
     async fn not_knowing(&self, nodes: &BTreeSet<NodeId>, level: u32) -> Option<NodeId> {
         let asked = nodes.iter().map(|node| self.ask_report(*node));
         let reports = futures::future::join_all(asked).await;
@@ -109,13 +113,13 @@ impl Cluster {
             .map(|(node, _)| *node)
     }
 
-    /// Brings a group that this node leads to the level that this release knows, if all members know it too. Returns
-    /// whether it is there.
+    /// Raises a group that this node leads to the level of this release, if all members know it
+    /// too. Returns whether the group has reached it.
     async fn raise_to_known(&self, group: GroupId) -> bool {
         if self.level(group).is_some_and(|now| now >= VERSION_KNOWN) {
             return true;
         }
-        // Until it is formed, the meta group is raised by what forms it.
+        // The formation raises the meta group.
         if !self.is_formed() {
             return false;
         }
@@ -135,7 +139,7 @@ impl Cluster {
         raised.is_ok()
     }
 
-    /// Whether the cluster is not formed, or a group has yet to follow the meta group.
+    /// Whether the cluster is not formed, or the group is behind the meta group.
     fn is_behind_meta(&self, group: GroupId) -> bool {
         !self.is_formed() || self.level(group) < self.level(GroupId::META)
     }

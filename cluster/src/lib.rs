@@ -1,28 +1,33 @@
 //! Many Raft groups on every node: one meta group, S shards, one log, one transport.
 //!
-//! What it is: the glue between openraft and Henge's own log, machines and transport; the registry of
-//! groups; formation and placement; proposals, linearizable reads and status. What it deliberately is
-//! not: anything that knows what a repository is. Packs and pushes live above it (henge-repos), which it
-//! calls through [`Effects`].
+//! This crate connects openraft to Henge's own log, machines and transport. It holds the registry
+//! of groups, formation and placement, proposals, linearizable reads and status. It has no code for
+//! repositories: packs and pushes are in the layer above (henge-repos), which it calls through
+//! [`Effects`].
 //!
-//! - [`cluster`]: the handle, and its start; `stopping`: its stop. [`host`]: what a node runs on.
-//! - [`group`]: a replica and the registry of them; `formation`: how groups come to be; `revival`: how
-//!   they go on after an end.
-//! - [`conditions`]: what is wrong on this node, since when.
-//! - [`start_progress`]: how far a start is. `watch`: what this node finds wrong with the groups.
-//! - `handover`: leadership that is handed over. `status`: how the cluster stands. [`proposals`], [`reads`]: writes through the leader, linearizable reads from anywhere.
-//! - [`leader`]: work that the leader of a group does without being asked.
-//! - [`levels`]: what a release brings begins when every replica has it.
-//! - `clocks`: how far this node's clock is from the others'; `time`: the time of groups; `renewal`: ids of long pushes.
+//! - [`cluster`]: the handle, and its start; `stopping`: its shutdown. [`host`]: the environment of
+//!   a node.
+//! - [`group`]: a replica and the registry of them; `formation`: how groups come to be; `revival`:
+//!   the restart of groups that ended.
+//! - [`conditions`]: the faults of this node, with their start times.
+//! - [`start_progress`]: the progress of a start. `watch`: the checks of groups and members.
+//! - `handover`: leadership transfer. `status`: the status of the cluster. [`proposals`],
+//!   [`reads`]: writes through the leader, linearizable reads from anywhere.
+//! - [`leader`]: work that the leader of a group does on its own initiative.
+//! - [`levels`]: release levels: features of a release begin when every replica runs it.
+//! - `clocks`: the offset of this node's clock from the others'; `time`: the time of groups;
+//!   `renewal`: ids of long pushes.
 //! - [`machine`], `log_store`, `snapshot_file`, `kv_writer`: openraft's storage over henge-storage.
-//! - [`offline`]: the groups of a node that does not run.
+//! - [`offline`]: the groups of a stopped node.
 //! - [`logged`]: single entries of the log, for the layer above.
-//! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: what they travel on.
-//! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused; `acknowledged`: what followers
-//!   must still have.
-//! - [`placement`]: the ring that proposes; `upkeep`, `snapshot_policy`, [`builds`]: snapshots, purge, gauges.
-//! - `snapshot_check`: damage of snapshots while the node runs; `lost_state`, `snapshot_copies`: what follows when a start
-//!   finds it.
+//! - `network`, `server`, `wire`: openraft's messages over gRPC; [`transport`]: the connections
+//!   under them.
+//! - [`starts`]: the starts of nodes, by which an old copy of a data directory is refused;
+//!   `acknowledged`: the entries that followers must still have.
+//! - [`placement`]: the ring that proposes; `upkeep`, `snapshot_policy`, [`builds`]: snapshots,
+//!   purge, gauges.
+//! - `snapshot_check`: damage of snapshots while the node runs; `lost_state`, `snapshot_copies`:
+//!   the recovery when a start finds such damage.
 
 mod acknowledged;
 pub mod builds;

@@ -1,6 +1,7 @@
-//! The log of one group, as openraft wants it, over the node's one write-ahead log.
+//! openraft's log of one group, over the node's one write-ahead log.
 //!
-//! openraft counts entries from 0, the write-ahead log from 1 (its 0 means *none*): [`slot`] translates.
+//! openraft counts entries from 0, the write-ahead log from 1 (its 0 means *none*): [`slot`]
+//! translates.
 
 use std::fmt::Debug;
 use std::io;
@@ -51,7 +52,7 @@ impl LogStore {
         Ok(Some(decode(record)?.log_id()))
     }
 
-    /// Entries `from..end`, from memory where they are there, else read on a blocking thread.
+    /// Entries `from..end`, from memory if they are cached there, else read on a blocking thread.
     async fn read(&self, from: u64, end: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         let log = self.wal.group(self.group);
         let Some(first) = log.first_index.map(|first| first.max(slot(from))) else {
@@ -87,7 +88,7 @@ async fn blocking<T: Send + 'static>(
         .map_err(io::Error::other)?
 }
 
-/// Where the write-ahead log keeps openraft's entry `index`.
+/// The write-ahead log's index of openraft's entry `index`.
 pub(crate) fn slot(index: u64) -> u64 {
     index.saturating_add(1)
 }
@@ -127,7 +128,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         }
     }
 
-    /// Lazily, a bounded batch at a time: what waits to be applied may be gigabytes.
+    /// Lazily, a bounded batch at a time: the entries to apply may be gigabytes.
     async fn entries_stream<RB>(
         &mut self,
         range: RB,
@@ -256,7 +257,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 fn waiter() -> (henge_storage::wal::Done, oneshot::Receiver<io::Result<()>>) {
     let (sender, receiver) = oneshot::channel();
     let done = move |result| {
-        // Nobody waits any more when the group was stopped meanwhile.
+        // The receiver is gone if the group was stopped meanwhile.
         sender.send(result).ok();
     };
     (Box::new(done), receiver)

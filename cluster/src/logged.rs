@@ -9,7 +9,7 @@ use openraft::EntryPayload;
 use crate::log_store::slot;
 use crate::raft;
 
-/// Reads entries by their index. Clones share the log. All of it blocks.
+/// Reads entries by their index. Clones share the log. All calls block.
 #[derive(Debug, Clone)]
 pub struct LoggedEntries {
     wal: Wal,
@@ -20,8 +20,8 @@ impl LoggedEntries {
         Self { wal }
     }
 
-    /// The proposal in the entry `index` of a group. `None` when the log does not hold the entry (any more), or the
-    /// entry is none of a proposal.
+    /// The proposal in the entry `index` of a group. `None` when the log does not hold the entry
+    /// (any more), or when the entry holds no proposal.
     ///
     /// # Errors
     /// When the log cannot be read or the entry cannot be decoded.

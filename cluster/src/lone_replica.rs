@@ -1,5 +1,5 @@
-//! One replica whose peers are played by the test: the real log, machine and snapshots in a directory,
-//! and a network that reaches no one.
+//! One replica whose peers are played by the test: the real log, machine and snapshots in a
+//! directory, and a network without peers.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -38,7 +38,7 @@ use crate::suite::NoPacks;
 
 /// The replica's group.
 pub(crate) const GROUP: GroupId = GroupId::new(1);
-/// How long a condition is waited for.
+/// Time-out of a condition.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The replica of node 1 in a group of nodes 1 to 3.
@@ -53,7 +53,8 @@ pub(crate) struct LoneReplica {
     _closing: CloseOnDrop,
 }
 
-/// Ends the log's threads when a test ends: a log whose directory is removed under it ends the process.
+/// Ends the log's threads when a test ends: a log ends the process if its directory is removed
+/// under it.
 struct CloseOnDrop(Wal);
 
 impl Drop for CloseOnDrop {
@@ -63,7 +64,7 @@ impl Drop for CloseOnDrop {
 }
 
 impl LoneReplica {
-    /// What a node finds in `dir` after it was killed: log and snapshots; the kv is wiped.
+    /// Starts the replica in `dir` as after a kill: with its log and snapshots; the kv is wiped.
     pub(crate) async fn start(dir: &Path) -> Result<Self, String> {
         Self::start_on(OsDisk::shared(), wal_config(dir), dir).await
     }
@@ -115,7 +116,7 @@ impl LoneReplica {
         raft.map_err(|error| said(&error))
     }
 
-    /// As the node's registry has it.
+    /// The replica's entry in the node's registry.
     pub(crate) fn group(&self) -> Group {
         Group {
             id: GROUP,
@@ -125,13 +126,13 @@ impl LoneReplica {
         }
     }
 
-    /// Ends it without a clean stop, and starts it again.
+    /// Ends it without a clean shutdown, and starts it again.
     pub(crate) async fn killed_and_started(self) -> Result<Self, String> {
         let dir = self.killed().await?;
         Self::start(&dir).await
     }
 
-    /// Ends it without a clean stop. Returns its directory.
+    /// Ends it without a clean shutdown. Returns its directory.
     pub(crate) async fn killed(self) -> Result<PathBuf, String> {
         let Self {
             raft,
@@ -147,8 +148,8 @@ impl LoneReplica {
         Ok(dir)
     }
 
-    /// As `vote`'s leader: appends blank entries `from..=to`, after the membership as entry 0, and commits
-    /// them.
+    /// As `vote`'s leader: appends blank entries `from..=to`, after the membership as entry 0, and
+    /// commits them.
     pub(crate) async fn lead(&self, vote: &Vote, from: u64, to: u64) {
         self.append(vote, (from, to), to).await;
         self.until("the entries are applied", |metrics| {
@@ -176,7 +177,7 @@ impl LoneReplica {
         );
     }
 
-    /// Lets the log go up to entry `index`, and waits until it is gone.
+    /// Purges the log up to entry `index`, and waits for it.
     pub(crate) async fn purge(&self, index: u64) {
         let purging = self.raft.trigger().purge_log(index).await;
         purging.expect("it runs");
@@ -195,7 +196,7 @@ impl LoneReplica {
         .await;
     }
 
-    /// Waits until `holds` of the metrics.
+    /// Waits until the metrics satisfy `holds`.
     pub(crate) async fn until(&self, what: &str, holds: impl Fn(&RaftMetrics<TypeConfig>) -> bool) {
         let mut receiver = self.raft.metrics();
         let waiting = async {
@@ -227,7 +228,7 @@ pub(crate) fn wal_config(dir: &Path) -> WalConfig {
     }
 }
 
-/// Entry 0 is the membership, the others are blank.
+/// Entry 0 is the membership; the others are blank.
 fn entry(term: u64, index: u64) -> Entry {
     let payload = match index {
         0 => EntryPayload::Membership(members(term).membership().clone()),
@@ -245,7 +246,7 @@ fn members(term: u64) -> crate::raft::Members {
     StoredMembership::new(Some(log_id(term, 0)), membership(vec![voters], all))
 }
 
-/// Where a replica of the group is after entry `index` of `term`.
+/// The position of a replica of the group after entry `index` of `term`.
 pub(crate) fn position(term: u64, index: u64) -> Position {
     Position {
         applied: Some(log_id(term, index)),

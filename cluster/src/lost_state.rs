@@ -1,8 +1,10 @@
-//! A group whose log begins behind everything that this disk has of its state: its snapshot is damaged or gone, and the kv
-//! is not believed after a kill. openraft must not start then: it would vote and lead with an empty state.
+//! A group whose log begins after every state on this disk: its snapshot is damaged or gone, and
+//! the kv is not trusted after a kill. openraft must not start then: it would vote and lead with an
+//! empty state.
 //!
-//! The log and the vote are whole, so nothing that this replica acknowledged is forgotten. It takes the state from another
-//! replica's snapshot ([`crate::snapshot_copies`]), which is made of committed entries, and goes on from there.
+//! The log and the vote are whole, so no acknowledgement of this replica is lost. It takes the
+//! state from another replica's snapshot ([`crate::snapshot_copies`]), which consists of committed
+//! entries, and continues from there.
 
 use std::fmt;
 use std::io;
@@ -17,14 +19,14 @@ use openraft::storage::{RaftLogReader, RaftLogStorage};
 use crate::log_store::{LogStore, slot};
 use crate::raft::{LogId, Position};
 
-/// What is missing of a group on this disk.
+/// The entries of a group that are missing on this disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Gap {
-    /// The last entry that the log has let go.
+    /// The last entry that was purged from the log.
     pub(crate) purged: u64,
-    /// The last one that the state or a snapshot covers; `None` without either.
+    /// The last entry that the state or a snapshot covers; `None` without either.
     reached: Option<u64>,
-    /// The snapshot that was found damaged.
+    /// The damaged snapshot.
     damaged: Option<PathBuf>,
 }
 
@@ -48,8 +50,8 @@ impl fmt::Display for Gap {
     }
 }
 
-/// What is missing of a group whose state is at `position`; nothing where the state, or the latest snapshot, reaches the
-/// log. Blocking.
+/// The gap of a group whose state is at `position`; `None` if the state or the latest snapshot
+/// reaches the log. Blocking.
 ///
 /// # Errors
 /// When snapshots cannot be read.
@@ -82,11 +84,12 @@ pub(crate) fn gap(
     }))
 }
 
-/// Makes another replica's snapshot this replica's own, when it closes the gap. Entries of the log that contradict it are
-/// cut: they were never committed.
+/// Makes another replica's snapshot this replica's own, if it closes the gap. Entries of the log
+/// that contradict it are truncated: they were never committed.
 ///
 /// # Errors
-/// When it covers too little, contradicts what a leader of a later term wrote here, or the disk refuses.
+/// When it covers too little, contradicts an entry of a later term's leader in this log, or the
+/// disk fails.
 pub(crate) async fn adopt(
     gap: &Gap,
     wal: &Wal,
@@ -141,7 +144,7 @@ mod tests {
     use crate::raft::Vote;
     use crate::snapshot_file;
 
-    /// A peer's snapshot behind entry `index` of `term`.
+    /// A peer's snapshot that covers up to entry `index` of `term`.
     fn of_peer(dir: &Path, term: u64, index: u64) -> SnapshotFile {
         let dir = dir.join(format!("peer-{term}-{index}"));
         let store = SnapshotStore::open(&dir, snapshot_file::index_of).expect("opens");
@@ -150,7 +153,7 @@ mod tests {
         written.expect("writes")
     }
 
-    /// What a start finds on the disk of a replica that was killed.
+    /// The log and snapshots on the disk of a killed replica, opened as at a start.
     struct Found {
         wal: Wal,
         snapshots: SnapshotStore,
@@ -183,8 +186,8 @@ mod tests {
         }
     }
 
-    /// A replica that was killed after its snapshot was damaged, with entries up to 30 in its log, up to `committed`
-    /// committed.
+    /// A replica that was killed after its snapshot was damaged. Its log holds entries up to 30,
+    /// those up to `committed` committed.
     async fn damaged(dir: &Path, committed: u64) -> Found {
         let replica = LoneReplica::start(dir).await.expect("starts");
         let leader = Vote::new_committed(2, 2);
@@ -203,8 +206,8 @@ mod tests {
         Found::open(dir)
     }
 
-    /// A damaged snapshot behind a kill: the group never started again, over all restarts, with an error that named
-    /// entries of the log and no file.
+    /// After a damaged snapshot and a kill, the group never started again, over all restarts. The
+    /// error named entries of the log and no file.
     #[test]
     fn a_state_lost_with_its_snapshot_is_taken_from_a_peer() {
         run(async {

@@ -1,8 +1,9 @@
-//! One group's replicated machine behind openraft: the pure `apply` of henge-state, its copy-on-write
-//! state in memory, the kv behind it, its snapshots.
+//! One group's replicated machine behind openraft: the pure `apply` of henge-state, its
+//! copy-on-write state in memory, the kv behind it, its snapshots.
 //!
-//! The state in memory is what everybody reads. The kv follows it through a queue and is believed only
-//! after a clean stop; what a power cut takes from it comes back from the snapshot and the log.
+//! All readers use the state in memory. The kv follows it through a queue and is trusted only after
+//! a clean shutdown. Writes that a power cut removes from the kv are restored from the snapshot and
+//! the log.
 
 use std::fmt;
 use std::io;
@@ -43,12 +44,12 @@ struct Published {
     position: Position,
 }
 
-/// Readers' side of a machine; cloning shares it.
+/// Readers' side of a machine; clones share it.
 #[derive(Clone)]
 pub struct View {
     published: Arc<RwLock<Published>>,
     applied: Arc<watch::Sender<u64>>,
-    /// The one machine that may publish.
+    /// The permit of the one machine that may publish.
     machine: Arc<Semaphore>,
 }
 
@@ -79,7 +80,8 @@ impl View {
         self.applied.subscribe()
     }
 
-    /// Another machine that goes on where the last one ended. Waits until that one is gone.
+    /// Another machine that continues at the position of the last one. Waits until that one is
+    /// dropped.
     pub(crate) async fn next_machine(&self, group: GroupId, deps: MachineDeps) -> Machine {
         let turn = Arc::clone(&self.machine).acquire_owned().await;
         Machine {
@@ -97,16 +99,16 @@ fn read(published: &RwLock<Published>) -> std::sync::RwLockReadGuard<'_, Publish
         .expect("invariant: publishing does not panic")
 }
 
-/// What a machine works with.
+/// The dependencies of a machine.
 #[derive(Clone)]
 pub struct MachineDeps {
-    /// What every replica carries out.
+    /// The effects of applied entries on every replica.
     pub effects: Arc<dyn Effects>,
-    /// Where the state is kept between clean stops.
+    /// Storage of the state between clean shutdowns.
     pub kv: KvWriter,
-    /// Where snapshots are kept.
+    /// Storage of the snapshots.
     pub snapshots: SnapshotStore,
-    /// How the groups' last snapshots stand.
+    /// The states of the groups' latest snapshot builds.
     pub builds: Builds,
 }
 
@@ -133,7 +135,8 @@ impl fmt::Debug for Machine {
 }
 
 impl Machine {
-    /// A machine that starts from `state` at `position`: what a clean stop left, or nothing.
+    /// A machine that starts from `state` at `position`: the kv's after a clean shutdown, or empty
+    /// ones.
     pub fn new(
         group: GroupId,
         state: State,
@@ -177,7 +180,8 @@ impl Machine {
         self.view.applied.send_replace(index);
     }
 
-    /// Applies one step of entries: outcome by outcome on a private copy, effects, then one publication.
+    /// Applies one step of entries: outcome by outcome on a private copy, effects, then one
+    /// publication.
     async fn step(&self, entries: Vec<EntryResponder<TypeConfig>>) -> io::Result<()> {
         let (mut state, mut position) = {
             let published = read(&self.view.published);
@@ -223,7 +227,8 @@ impl Machine {
                 Ok(Reply::Done)
             }
             EntryPayload::Normal(proposed) => {
-                // An entry this release cannot read stops the group: skipping it would fork the state.
+                // An entry this release cannot read stops the group: skipping it would fork the
+                // state.
                 let proposal = Proposal::decode(&proposed.0).map_err(|error| {
                     tracing::error!(group = %self.group, index = id.index(), %error, "cannot read a log entry: the group stops");
                     io::Error::other(error)
@@ -320,9 +325,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
             .blocking("install snapshot", move || {
                 let state = snapshot_file::load(&deps.snapshots, &snapshot)?;
                 henge_state::check_version(&state).map_err(io::Error::other)?;
-                // Before the name: from then on the log forgets the entries that brought these packs.
+                // Before the name: from then on the log drops the entries with these packs.
                 deps.effects.before_install(group, applied, &state)?;
-                // Only here: this replica's log has accepted it, and what it needs beside it is there.
+                // Named only here: this replica's log has accepted it, and its packs are durable.
                 let named = deps.snapshots.name(group, &snapshot);
                 named.map_err(io::Error::other)?;
                 io::Result::Ok(state)
@@ -372,16 +377,16 @@ pub fn meta_of(
     }
 }
 
-/// Whether a group can go on without the snapshot that is asked for.
+/// Whether a group can go on without the requested snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Need {
     /// It cannot: a failure stops it.
     Must,
-    /// It can: a failure is tried again later.
+    /// It can: a failure is retried later.
     May,
 }
 
-/// Writes a snapshot of one point in time while the machine goes on applying.
+/// Writes a snapshot of one point in time while the machine continues to apply.
 pub struct SnapshotBuilder {
     group: GroupId,
     need: Need,
@@ -405,8 +410,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
         &mut self,
     ) -> io::Result<openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFile>> {
         match (self.write().await, self.need) {
-            // A leader's snapshot was installed meanwhile. Its installation tells openraft about it; were it
-            // also the result of this build, openraft could take the installation for done before it is.
+            // A leader's snapshot was installed meanwhile, and its installation reports it to
+            // openraft. If it were also the result of this build, openraft could regard the
+            // installation as done too early.
             (Ok((position, file)), Need::May) if position.index() > self.position.index() => {
                 self.deps.builds.forget(self.group);
                 tracing::info!(group = %self.group, index = self.position.index(), newer = position.index(), bytes = file.body_bytes, "snapshot not taken: a newer one was installed meanwhile");
@@ -442,13 +448,13 @@ fn nothing() -> openraft::type_config::alias::SnapshotOf<TypeConfig, SnapshotFil
 }
 
 impl SnapshotBuilder {
-    /// The group's latest snapshot once this one is written, with its position.
+    /// Writes the snapshot. Returns the group's latest snapshot after that, with its position.
     async fn write(&self) -> io::Result<(Position, SnapshotFile)> {
         let (group, state, deps) = (self.group, self.state.clone(), self.deps.clone());
         let position = self.position.clone();
         let writing = self.deps.kv.scope().blocking("build snapshot", move || {
-            // Every pack made by an entry up to here is durable before the snapshot that lets the
-            // log forget those entries.
+            // Packs of all entries up to here become durable before the snapshot, because the
+            // snapshot lets the log drop those entries.
             deps.effects.before_snapshot(group, &state)?;
             snapshot_file::write(&deps.snapshots, group, &position, &state)
         });

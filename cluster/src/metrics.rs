@@ -1,5 +1,6 @@
-//! Names, help and observation of this crate's metrics. Labels: the group, at most 257 values, the kind of a condition, the name of a leader task, and the reason of a failed
-//! handshake.
+//! Names, help and observation of this crate's metrics. Labels: the group (at most 257 values), the
+//! name of a command, the kind of a condition, the name of a leader task, and the reason of a
+//! failed handshake.
 
 use std::time::Duration;
 
@@ -75,7 +76,7 @@ pub fn describe() {
     );
 }
 
-/// The log of all groups since their snapshots, and what the snapshots cost.
+/// The log of all groups since their snapshots, and the cost of the snapshots.
 pub(crate) fn log_since_snapshots(cluster: &Cluster, logs: &[GroupLog]) {
     let bytes: u64 = logs.iter().map(|log| log.log_bytes).sum();
     gauge!("henge_cluster_log_since_snapshots_bytes").set(to_f64(bytes));
@@ -87,7 +88,7 @@ pub(crate) fn log_since_snapshots(cluster: &Cluster, logs: &[GroupLog]) {
     ));
 }
 
-/// Exact up to 2^53, and good enough behind.
+/// Exact up to 2^53, rounded above.
 #[expect(clippy::cast_precision_loss, reason = "a gauge has no other type")]
 const fn to_f64(number: u64) -> f64 {
     number as f64

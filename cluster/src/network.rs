@@ -1,4 +1,5 @@
-//! openraft's way out: one client per group and target, over the shared gRPC channels and bulk streams.
+//! openraft's outgoing messages: one client per group and target, over the shared gRPC channels and
+//! bulk streams.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -40,11 +41,11 @@ use crate::wire::{self, VoteKind};
 
 /// Metadata of an append stream: its group, known before the first message.
 pub(crate) const GROUP: &str = "henge-group";
-/// The bulk service that takes a snapshot.
+/// The bulk service that receives a snapshot.
 pub(crate) const SNAPSHOT_SERVICE: &str = "snapshot";
-/// The least time a peer gets to answer a vote; openraft's own is a heartbeat, too short under load.
+/// The least time-out of a peer's vote; openraft's own is a heartbeat, too short under load.
 const ANSWER_TIMEOUT_MIN: Duration = Duration::from_millis(500);
-/// How long a snapshot may take to travel and be installed.
+/// Time-out of the transfer and installation of a snapshot.
 const SNAPSHOT_TIMEOUT: Duration = Duration::from_secs(600);
 
 type Failure = RPCError<TypeConfig>;
@@ -125,7 +126,8 @@ fn broken(error: impl fmt::Display) -> Failure {
     NetworkError::from_string(error).into()
 }
 
-/// A follower's part of one append stream: what it must have when each request reaches it.
+/// A follower's part of one append stream: the entries that it must have when each request reaches
+/// it.
 #[derive(Debug, Clone)]
 struct Replica {
     node: NodeId,
@@ -133,9 +135,10 @@ struct Replica {
     group: GroupId,
     starts: Starts,
     followed: Followed,
-    /// It was refused when the stream began, and is asked again.
+    /// Its start was refused when the stream began, and its log is checked again.
     is_asked_again: bool,
-    /// Term and last entry that the follower must have, of the requests without an answer; answers come in their order.
+    /// Term and last entry that the follower must have, for each request without a response.
+    /// Responses arrive in the order of the requests.
     sent: Arc<Mutex<VecDeque<(u64, u64)>>>,
 }
 
@@ -148,7 +151,8 @@ impl Replica {
         self.lock().push_back((term, kept));
     }
 
-    /// Takes an answer. A follower that lacks an entry which it had acknowledged before the request went out is refused.
+    /// Handles a response. A follower is refused if it lacks an entry that it had acknowledged
+    /// before the request was sent.
     fn answered(&self, answer: &wire::AppendResult) -> Result<(), StartRefusal> {
         let Some((term, kept)) = self.lock().pop_front() else {
             return Ok(());
@@ -182,7 +186,8 @@ impl Replica {
     }
 }
 
-/// What a gRPC status means to openraft: a peer that is down gets a pause, anything else is tried again.
+/// openraft's error for a gRPC status: a peer that is down causes a backoff, any other failure a
+/// retry.
 fn failed(status: &tonic::Status) -> Failure {
     if status.code() == tonic::Code::Unavailable {
         unreachable(status)
@@ -203,7 +208,8 @@ impl Client {
         .into()
     }
 
-    /// A client for the target, unless its start is refused: openraft then pauses as for a node that is down.
+    /// A client for the target, unless its start is refused: openraft then backs off as for a node
+    /// that is down.
     fn client(&self) -> Result<RaftClient<PeerChannel>, Failure> {
         if let Some(refusal) = self.clients.starts.refused(self.target) {
             return Err(unreachable(refusal));
@@ -211,7 +217,7 @@ impl Client {
         self.clients.peers.raft(self.target).map_err(unreachable)
     }
 
-    /// The same for entries, by which a follower shows its log.
+    /// The same for entries; the response of a follower shows its log.
     fn client_for_entries(&self) -> Result<RaftClient<PeerChannel>, Failure> {
         if let Some(refusal) = self.clients.starts.refused_entries(self.target) {
             return Err(unreachable(refusal));
@@ -219,7 +225,7 @@ impl Client {
         self.clients.peers.raft(self.target).map_err(unreachable)
     }
 
-    /// What is remembered of the target's log.
+    /// The record of the target's acknowledgements.
     fn followed(&self) -> Result<Replica, Failure> {
         let incarnation = self.clients.peers.incarnation(self.target);
         Ok(Replica {
@@ -257,8 +263,8 @@ impl Client {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
-        // openraft holds its backoff in the stream of requests: whoever dials before taking the first one
-        // never waits, and a dead peer costs a processor.
+        // openraft's backoff is in the stream of requests. A client that dials before it takes the
+        // first request never waits, and a dead peer then costs a whole processor.
         let Some(first) = input.next().await else {
             return Ok(futures::stream::empty().boxed());
         };
@@ -465,7 +471,7 @@ mod tests {
         Err(StreamAppendError::Conflict(log_id(3, index)))
     }
 
-    /// An old copy of a follower's disk: the leader probed its log for ever.
+    /// The leader probed the log of a follower with an old copy of its disk for ever.
     #[test]
     fn a_follower_that_lacks_what_it_acknowledged_is_refused() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -493,7 +499,8 @@ mod tests {
         );
     }
 
-    /// A follower of an older release names no start: its log tells whether it was started again with the newest directory.
+    /// A follower of an older release names no start. Its log shows whether it was restarted with
+    /// the newest directory.
     #[test]
     fn a_refused_follower_without_starts_is_asked_again() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -511,7 +518,8 @@ mod tests {
         assert_eq!(replica.starts.refused(FOLLOWER), None);
     }
 
-    /// A probe that was on its way when the follower caught up says nothing of what it holds now.
+    /// The response to a probe sent before the follower caught up does not count against its
+    /// present log.
     #[test]
     fn a_conflict_counts_only_against_earlier_answers() {
         let dir = tempfile::tempdir().expect("a folder");

@@ -1,9 +1,10 @@
-//! The state of a node that does not run, read from its log, its snapshots and its kv: for getting everything out of it,
-//! with or without the other nodes.
+//! The state of a stopped node, read from its log, its snapshots and its kv: to export everything
+//! from it, with or without the other nodes.
 //!
-//! The directories must be copies: opening a log and a kv writes to them. Every entry that the log holds is applied, also
-//! those that are not known to be committed: an entry that a majority has was acknowledged, and one node cannot tell. What
-//! was replaced by a later leader was cut from the log then.
+//! The directories must be copies: opening a log and a kv writes to them. Every entry in the log is
+//! applied, also one that is not known to be committed. It was acknowledged if a majority has it,
+//! and one node alone cannot find that out. Entries that a later leader replaced were truncated
+//! from the log then.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -25,13 +26,13 @@ use crate::machine::header;
 use crate::raft::{self, Entry, Position};
 use crate::snapshot_file;
 
-/// So often a log is ended in front of damage before it is given up: each time it is shorter.
+/// How often a log is truncated before damage until it is given up: each time it is shorter.
 const CUTS_MAX: usize = 64;
 
-/// What is read from.
+/// The directories to read.
 #[derive(Debug, Clone, Copy)]
 pub struct OfflineDirs<'a> {
-    /// The disk that has the copy of the log.
+    /// The disk with the copy of the log.
     pub disk: &'a Arc<dyn Disk>,
     /// A copy of the write-ahead log.
     pub wal: &'a Path,
@@ -41,35 +42,35 @@ pub struct OfflineDirs<'a> {
     pub snapshots: &'a Path,
 }
 
-/// A group as the node had it last.
+/// The last state of a group on the node.
 #[derive(Debug, Clone)]
 pub struct OfflineGroup {
     /// Its state.
     pub state: State,
-    /// The last entry that is in it.
+    /// The last entry in the state.
     pub applied: u64,
-    /// How many of the applied entries are not known to be committed.
+    /// The number of applied entries that are not known to be committed.
     pub uncommitted: u64,
 }
 
-/// How much of the log was read.
+/// The extent of the log that was read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogExtent {
-    /// All that was written.
+    /// All of it.
     #[default]
     Whole,
-    /// What lies in front of damage, or nothing: the last entries of any group may be missing.
+    /// The part before damage, or nothing: the last entries of any group may be missing.
     Beginning,
 }
 
-/// Everything that could be read, and what could not.
+/// All readable state, and a list of the unreadable parts.
 #[derive(Debug, Default)]
 pub struct Offline {
     /// By group.
     pub groups: BTreeMap<GroupId, OfflineGroup>,
-    /// How much of the log is in them.
+    /// The extent of the log in them.
     pub log: LogExtent,
-    /// What could not be read, one sentence each.
+    /// The unreadable parts, one sentence each.
     pub missing: Vec<String>,
 }
 
@@ -79,11 +80,13 @@ struct Sources {
     snapshots: SnapshotStore,
 }
 
-/// Reads the groups 0 to `shards` (all that there are when the meta group says how many). `inline` is called with every
-/// small pack that rides in an entry of the log. A log that is damaged is read up to the damage. Blocking.
+/// Reads all possible groups (0 to [`limits::SHARDS_MAX`]) and any other group in the log. `inline`
+/// is called with every small pack that is inline in an entry of the log. A damaged log is read up
+/// to the damage. Blocking.
 ///
 /// # Errors
-/// When the snapshots' directory cannot be read, or `inline` fails: everything else is in [`Offline::missing`].
+/// When the snapshots' directory cannot be read, or `inline` fails: all other failures are in
+/// [`Offline::missing`].
 pub fn read(
     dirs: OfflineDirs<'_>,
     clock: &Arc<dyn Clock>,
@@ -120,11 +123,11 @@ fn open(
     offline: &mut Offline,
 ) -> io::Result<Sources> {
     let config = WalConfig {
-        // The node's own cap may have been higher than the product's: a copy is only read.
+        // The node's own cap may have been higher than the default: a copy is only read.
         bytes_max: u64::MAX / 2,
         ..WalConfig::new(dirs.wal.to_owned())
     };
-    // A log knows the files that it was written as, and refuses a copy; this one serves nobody.
+    // A log records the identity of its files, and refuses a copy; this copy serves no cluster.
     let disk = dirs.disk;
     let none = wal::is_empty(disk.as_ref(), dirs.wal)?;
     if none {
@@ -145,7 +148,7 @@ fn open(
     };
     let kv = match SledKv::open(dirs.kv) {
         Ok((kv, Trust::Clean)) => Some(kv),
-        // The node did not stop cleanly: snapshots and log have all of it.
+        // The node was not shut down cleanly: snapshots and log hold the whole state.
         Ok((_, Trust::Wiped { .. })) => None,
         Err(error) => {
             tracing::warn!(%error, "the kv cannot be read: snapshots and log are used");
@@ -160,7 +163,7 @@ fn open(
     })
 }
 
-/// Opens the log; one that lost records in its middle is ended in front of them.
+/// Opens the log; a log that lost records in its middle is truncated before them.
 fn open_log(
     (disk, clock): (&Arc<dyn Disk>, &Arc<dyn Clock>),
     config: &WalConfig,
@@ -248,7 +251,8 @@ impl Sources {
         Ok(Ok(found(state, applied, uncommitted)))
     }
 
-    /// What a clean stop left, or the newest snapshot: whichever is newer. One that cannot be read is in nobody's way.
+    /// The kv's state after a clean shutdown or the newest snapshot: whichever is newer. An
+    /// unreadable one does not block the other.
     fn base(&self, group: GroupId) -> Base {
         let mut base = newest([self.snapshot(group), self.image(group)]);
         if let Some(path) = self.snapshots.damaged(group) {
@@ -279,16 +283,16 @@ impl Sources {
     }
 }
 
-/// What the log is applied to.
+/// The state that the log is applied to.
 #[derive(Debug, Default)]
 struct Base {
-    /// The newest state, and the last entry that is in it.
+    /// The newest state, and its last entry.
     state: Option<(State, u64)>,
-    /// Why the others could not be read.
+    /// The errors of the unreadable ones.
     unreadable: Vec<String>,
 }
 
-/// The newest of the states that could be read, the last one of equals.
+/// The newest of the readable states, the last one of equals.
 fn newest(sources: impl IntoIterator<Item = Result<Option<(State, u64)>, String>>) -> Base {
     let mut base = Base::default();
     for source in sources {
@@ -318,7 +322,7 @@ fn found(state: State, applied: u64, uncommitted: u64) -> Option<OfflineGroup> {
     })
 }
 
-/// Hands out the small packs of an entry and, where it is `new`, applies it.
+/// Passes the small packs of an entry to `inline`, and applies the entry if it `is_new`.
 fn one(
     group: GroupId,
     state: &mut State,
@@ -347,7 +351,7 @@ fn one(
     Ok(Ok(()))
 }
 
-/// The packs that a command names anew.
+/// The packs that a command adds.
 fn packs(command: &Command) -> Vec<&PackRef> {
     let Command::Shard(command) = command else {
         return Vec::new();
@@ -380,7 +384,7 @@ fn packs(command: &Command) -> Vec<&PackRef> {
 mod tests {
     use super::*;
 
-    /// A snapshot that could not be read cost the group, although the kv had all of it; and the other way round.
+    /// An unreadable snapshot cost the group, although the kv had its whole state, and vice versa.
     #[test]
     fn what_cannot_be_read_is_in_nobodys_way() {
         let state = || State::empty();

@@ -105,7 +105,7 @@ async fn start_at(dir: &Path, scope: &Scope, listen: SocketAddr) -> Cluster {
     Box::pin(started).await.expect("starts")
 }
 
-/// Looks again and again until `holds`.
+/// Polls until `holds` is true.
 pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     let looking = async {
         while !holds().await {
@@ -116,8 +116,8 @@ pub(crate) async fn eventually(what: &str, holds: impl AsyncFn() -> bool) {
     assert!(seen.is_ok(), "in time: {what}");
 }
 
-/// A group that had ended stayed so until the whole process was started again, and `/readyz` knew nothing of
-/// it.
+/// A group that had ended stayed so until the whole process was restarted, and `/readyz` did not
+/// report it.
 #[test]
 fn an_ended_group_is_started_again_beside_the_others() {
     run(async {
@@ -147,7 +147,7 @@ fn an_ended_group_is_started_again_beside_the_others() {
     });
 }
 
-/// A snapshot was compared with its checksum once, when it was first asked for.
+/// A snapshot was compared with its checksum only once, at its first use.
 #[test]
 fn a_running_node_replaces_a_damaged_snapshot() {
     run(async {
@@ -171,8 +171,8 @@ fn a_running_node_replaces_a_damaged_snapshot() {
     });
 }
 
-/// Five thousand connections that said nothing held five thousand descriptors, each until its deadline, and all that came
-/// with them was logged.
+/// Five thousand silent connections held five thousand descriptors, each until its deadline, and
+/// every one of them was logged.
 #[test]
 fn silent_connections_are_few_and_keep_no_member_out() {
     const SURPLUS: usize = 50;

@@ -1,7 +1,8 @@
-//! Which nodes should hold a group: a consistent-hash ring proposes, the meta group's table is the truth.
+//! The placement of groups on nodes: a consistent-hash ring proposes it, the meta group's table
+//! decides it.
 //!
-//! The ring hashes fixed byte strings with SHA-256, so that what it proposes never depends on a Rust
-//! release or a machine. It is asked when a cluster is formed, never on a request's path.
+//! The ring hashes fixed byte strings with SHA-256, so its proposals never depend on a Rust release
+//! or a machine. It is used when a cluster is formed, never in the path of a request.
 
 use std::hash::{BuildHasher, Hash, Hasher};
 
@@ -12,7 +13,7 @@ use sha2::{Digest, Sha256};
 /// Points of each node on the ring: enough that nodes differ by a few percent.
 const POINTS_PER_NODE: u32 = 128;
 
-/// The first eight bytes of SHA-256 of whatever is written to it.
+/// The first eight bytes of the SHA-256 of all written bytes.
 #[derive(Debug, Clone, Default)]
 struct Sha256Hasher(Sha256);
 
@@ -49,7 +50,8 @@ struct Point {
 }
 
 impl Hash for Point {
-    /// `n`, node and number, big-endian: never the derived form, which may change with the compiler.
+    /// `n`, node and number, big-endian: never the derived form, which may change with the
+    /// compiler.
     fn hash<H: Hasher>(&self, state: &mut H) {
         let mut bytes = [b'n'; 13];
         bytes[1..9].copy_from_slice(&self.node.get().to_be_bytes());
@@ -69,8 +71,9 @@ impl Hash for GroupKey {
     }
 }
 
-/// Proposes the replicas of groups 1..=`shards` over `nodes`, `replication` each (all nodes when there
-/// are fewer). First replicas are then dealt out evenly: the first is the preferred leader.
+/// Proposes the replicas of groups 1..=`shards` over `nodes`, `replication` each (all nodes when
+/// there are fewer). The first replicas are then balanced over the nodes: the first one is the
+/// preferred leader.
 pub fn propose(nodes: &[NodeId], shards: u32, replication: usize) -> Vec<ShardPlacement> {
     let mut ring: HashRing<Point, Sha256Build> = HashRing::with_hasher(Sha256Build);
     let points = nodes.iter().flat_map(|node| {
@@ -96,7 +99,7 @@ pub fn propose(nodes: &[NodeId], shards: u32, replication: usize) -> Vec<ShardPl
         .collect()
 }
 
-/// The first `wanted` distinct nodes clockwise from the group's place.
+/// The first `wanted` distinct nodes clockwise from the group's point.
 fn walk(ring: &HashRing<Point, Sha256Build>, group: GroupId, wanted: usize) -> Vec<NodeId> {
     let points = ring
         .get_with_replicas(&GroupKey(group), ring.len().saturating_sub(1))

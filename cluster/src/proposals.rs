@@ -14,76 +14,77 @@ use crate::group::NoReplica;
 use crate::levels::LevelError;
 use crate::raft::{Applied, Proposed, REPLY, Raft};
 
-/// How long to wait before asking again who leads.
+/// The delay before the leader is looked up again.
 const RETRY_PAUSE_MS: std::ops::Range<u64> = 15..60;
 
-/// Why a proposal has no reply.
+/// The reason why a proposal has no reply.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ProposeError {
-    /// Nothing was done: another node leads, or none.
+    /// Not proposed: another node leads, or none.
     #[error("this node does not lead the group")]
     NotLeader {
-        /// Who does, where known.
+        /// The leader, where known.
         leader: Option<NodeId>,
     },
-    /// It may or may not have happened: only the same request id may be tried again.
+    /// The outcome is unknown: only a retry with the same request id is safe.
     #[error("the outcome is not known yet")]
     UnknownOutcome,
-    /// Nothing was done: no replica here.
+    /// Not proposed: no replica here.
     #[error(transparent)]
     NoReplica(#[from] NoReplica),
-    /// Nothing was done: a replica of the group runs a release that does not understand the command, or does not
-    /// answer.
+    /// Not proposed: a replica of the group does not answer, or its release does not understand the
+    /// command.
     #[error("node {0} runs an older release, or does not answer")]
     OtherRelease(NodeId),
-    /// Nothing was done: the command is larger than an entry may be.
+    /// Not proposed: the command exceeds the maximum size of an entry.
     #[error("a command of {bytes} bytes is larger than a log entry may be ({max})")]
     TooLarge {
-        /// Encoded.
+        /// The encoded size.
         bytes: usize,
         /// The bound.
         max: usize,
     },
-    /// Nothing was done: the group holds as much of this node's log as it may.
+    /// Not proposed: the group has used up its share of this node's log.
     #[error("{}", log_full(*.0))]
     LogFull(GroupId),
-    /// The group has stopped on this node: its log says why. It may or may not have happened.
+    /// The group has stopped on this node; the node's log has the reason. The outcome is unknown.
     #[error("the group has stopped on this node: {0}")]
     Stopped(String),
 }
 
-/// Why a call through the leader has no reply.
+/// The reason why a call through the leader has no reply.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClusterError {
-    /// Nothing was done: no leader with a quorum was found in time.
+    /// Not executed: no leader with a quorum was found in time.
     #[error("no quorum for group {group}")]
     NoQuorum {
         /// The group.
         group: GroupId,
     },
-    /// It may or may not have happened.
+    /// The outcome is unknown.
     #[error("group {group} did not answer in time: the outcome is unknown")]
     UnknownOutcome {
         /// The group.
         group: GroupId,
     },
-    /// Nothing was done: the command needs a release level that not every node of the group has said it knows.
+    /// Not executed: the command needs a release level that not every node of the group has
+    /// reported.
     #[error(
         "group {group} cannot do this yet: {message}: it begins when all its nodes run this release"
     )]
     OtherRelease {
         /// The group.
         group: GroupId,
-        /// Which node holds it up.
+        /// The node without the level.
         message: String,
     },
-    /// Nothing was done: the command is larger than an entry may be.
+    /// Not executed: the command exceeds the maximum size of an entry.
     #[error("a command of {bytes} bytes is larger than a log entry may be")]
     TooLarge {
-        /// Encoded.
+        /// The encoded size.
         bytes: usize,
     },
-    /// Nothing was done: the group holds as much of its leader's log as it may.
+    /// Not executed: the group has used up its share of its leader's log.
     #[error("{}", log_full(*group))]
     LogFull {
         /// The group.
@@ -94,7 +95,7 @@ pub enum ClusterError {
     NoReplica(#[from] NoReplica),
 }
 
-/// Why an entry is refused before it comes into being, for people.
+/// The error message for an entry that is refused because the log is full.
 pub(crate) fn log_full(group: GroupId) -> String {
     format!(
         "the write-ahead log of this node has no room for group {group} until it has taken a snapshot: \
@@ -102,34 +103,35 @@ pub(crate) fn log_full(group: GroupId) -> String {
     )
 }
 
-/// As the leader of which term an entry may be appended.
+/// The term of leadership in which an entry may be appended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Term {
-    /// Whatever term this node leads in.
+    /// Any term in which this node leads.
     Any,
-    /// This one and no other.
+    /// Only this term.
     Only(u64),
 }
 
-/// What one try through the leader came to.
+/// The outcome of one attempt through the leader.
 #[derive(Debug)]
 pub(crate) enum Try {
     /// It is applied.
     Applied(Box<Applied>),
-    /// No leader took it.
+    /// No leader accepted it.
     NothingDone,
-    /// The leader's log has no room for it.
+    /// The leader's log has no space for it.
     LogFull,
-    /// It may or may not have been done.
+    /// Unknown.
     Unknown,
 }
 
 impl Cluster {
-    /// Proposes on this node, which must lead the group, and waits until it is applied here. A command of a release
-    /// level that the group is not at raises it first.
+    /// Proposes on this node, which must lead the group, and waits until the entry is applied here.
+    /// If the command needs a higher release level, the group is raised to it first.
     ///
     /// # Errors
-    /// See [`ProposeError`]: every variant but `UnknownOutcome` and `Stopped` says that nothing was done.
+    /// See [`ProposeError`]: with every variant but `UnknownOutcome` and `Stopped`, the command was
+    /// not proposed.
     pub async fn propose(
         &self,
         group: GroupId,
@@ -141,8 +143,8 @@ impl Cluster {
             .await
     }
 
-    /// The same for a command that rests on what was promised to the leader of `term`: only as that leader is the entry
-    /// appended, also when this node lost the group and leads it again.
+    /// The same for a command that depends on promises to the leader of `term`. The entry is
+    /// appended only in that term, also when this node lost the group and leads it again.
     ///
     /// # Errors
     /// As [`Cluster::propose`]; `NotLeader` when the term is over.
@@ -171,7 +173,7 @@ impl Cluster {
         match self.raise_level(group, command.level(), deadline).await {
             Ok(()) => {}
             Err(LevelError::OtherRelease(node)) => return Err(ProposeError::OtherRelease(node)),
-            // Whatever became of the barrier, the command itself was not proposed.
+            // The outcome of the barrier does not matter: the command itself was not proposed.
             Err(LevelError::Propose(ProposeError::UnknownOutcome)) => {
                 return Err(ProposeError::NotLeader { leader: None });
             }
@@ -182,7 +184,7 @@ impl Cluster {
         self.write_at(group, term, command, request, left).await
     }
 
-    /// Proposes, whatever level the command is of.
+    /// Proposes a command without a check of its release level.
     pub(crate) async fn write(
         &self,
         group: GroupId,
@@ -207,7 +209,7 @@ impl Cluster {
             return Err(ProposeError::LogFull(group));
         }
         let name = command.name();
-        // Whatever this node's clock may be now, another one leads soon.
+        // Without a stamp this node may not lead: another node will soon.
         let stamp = self.stamp(&replica).await;
         let proposed_at_ms = stamp.ok_or(ProposeError::NotLeader { leader: None })?;
         let proposal = Proposal {
@@ -227,7 +229,7 @@ impl Cluster {
         let submitted = submit(&replica.raft, term, Proposed(bytes.into()));
         let submitted = tokio::time::timeout(deadline, self.groups().while_open(submitted)).await;
         let result = match submitted {
-            // Out of time, or this node stops: the entry may be committed all the same.
+            // Out of time, or this node stops: the entry may still be committed.
             Err(_) | Ok(None) => Err(ProposeError::UnknownOutcome),
             Ok(Some(result)) => result,
         };
@@ -238,8 +240,8 @@ impl Cluster {
         result
     }
 
-    /// Proposes from any node: through the leader, tried again under the same request id whenever the
-    /// leader changes, until `deadline`. For small commands; a push goes to the leader as a whole.
+    /// Proposes from any node through the leader. After each change of leader it retries with the
+    /// same request id, until `deadline`. For small commands; a push goes to the leader as a whole.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -267,7 +269,7 @@ impl Cluster {
             {
                 Try::Applied(applied) => return Ok(*applied),
                 Try::NothingDone => was_full = false,
-                // Its leader hands the group over.
+                // The leader hands the group over.
                 Try::LogFull => was_full = true,
                 Try::Unknown => in_doubt = true,
             }
@@ -275,7 +277,7 @@ impl Cluster {
         }
     }
 
-    /// Proposes from any node, once. A command without a request id must be one that changes nothing when it is applied again.
+    /// Proposes from any node, once. A command without a request id must be idempotent.
     pub(crate) async fn call_once(
         &self,
         group: GroupId,
@@ -337,7 +339,7 @@ impl Cluster {
                 let message = status.message().to_owned();
                 return Err(ClusterError::OtherRelease { group, message });
             }
-            // An HTTP/2 server that is asked too much answers with the same code, and says something else.
+            // An overloaded HTTP/2 server answers with the same code, but with another message.
             Ok(Err(status))
                 if status.code() == tonic::Code::ResourceExhausted
                     && status.message() == log_full(group) =>
@@ -367,7 +369,7 @@ impl Cluster {
         })
     }
 
-    /// A short pause with jitter before the leader is asked for again, never past the deadline.
+    /// A short pause with jitter before the next look-up of the leader, never past the deadline.
     pub(crate) async fn pause(&self, left: Duration) {
         let pause = Duration::from_millis(self.random().within(RETRY_PAUSE_MS));
         tokio::time::sleep(pause.min(left)).await;
@@ -398,7 +400,7 @@ async fn submit(raft: &Raft, term: Term, proposed: Proposed) -> Result<Applied, 
         },
         Term::Only(term) => {
             let (responder, outcome) = ProgressResponder::complete_only();
-            // openraft compares the term when it appends: nothing can come in between.
+            // openraft compares the term when it appends, so the term cannot change in between.
             let write = raft
                 .write(proposed)
                 .with_leader(CommittedLeaderId::new(term));
@@ -418,7 +420,8 @@ fn refused(error: ClientWriteError<crate::raft::TypeConfig>) -> ProposeError {
         ClientWriteError::ForwardToLeader(forward) => ProposeError::NotLeader {
             leader: forward.leader_id.map(NodeId::new),
         },
-        // Appended here, then the leader changed: it may still be committed by the next one.
+        // The entry was appended here, then the leader changed: the next leader may still commit
+        // it.
         ClientWriteError::LogEntryDiscarded(_) => ProposeError::UnknownOutcome,
         other @ (ClientWriteError::ChangeMembershipError(_)
         | ClientWriteError::PreconditionFailed(_)) => ProposeError::Stopped(other.to_string()),

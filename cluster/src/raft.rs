@@ -1,7 +1,7 @@
-//! openraft's types as Henge uses them, and the stored form of a log entry.
+//! openraft's types as configured for Henge, and the stored form of a log entry.
 //!
-//! One leader a term (`leader_id_std`), node ids without addresses (the meta group has those), and
-//! application data that stays encoded until it is applied: replication copies bytes, nothing else.
+//! One leader per term (`leader_id_std`), node ids without addresses (the meta group has those),
+//! and application data that stays encoded until it is applied: replication only copies bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -34,10 +34,10 @@ impl fmt::Display for Proposed {
     }
 }
 
-/// What applying an entry answers its proposer; nothing for blank and membership entries.
+/// The result of an applied entry for its proposer; none for blank and membership entries.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Applied {
-    /// Where the entry lies.
+    /// The index of the entry.
     pub index: LogIndex,
     /// The machine's reply.
     pub reply: Reply,
@@ -50,7 +50,7 @@ impl fmt::Display for Applied {
 }
 
 openraft::declare_raft_types!(
-    /// Every group's types.
+    /// The types of every group.
     pub TypeConfig:
         D = Proposed,
         R = Applied,
@@ -120,7 +120,7 @@ pub(crate) fn encode_entry(entry: &Entry) -> Bytes {
 /// Reads the stored form of an entry.
 ///
 /// # Errors
-/// When the bytes are not one.
+/// When the bytes are not a stored entry.
 pub(crate) fn decode_entry(bytes: &Bytes) -> Result<Entry, DecodeError> {
     let entry: EntryV1 = stored::decode_v1(LOG_ENTRY, bytes)?;
     let id = log_id(entry.term, entry.index);
@@ -177,7 +177,7 @@ pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<LogId, DecodeError> {
     Ok(log_id(term, index))
 }
 
-/// How far a replica has applied, and the membership it knows by then.
+/// The last applied entry of a replica, and the membership at that entry.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Position {
     /// The last applied entry.
@@ -211,7 +211,7 @@ impl Position {
     /// Reads the stored form.
     ///
     /// # Errors
-    /// When the bytes are not one.
+    /// When the bytes are not a stored position.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let body: PositionV1 = stored::decode_v1(POSITION, bytes)?;
         let id = |(term, index): (u64, u64)| log_id(term, index);
@@ -263,7 +263,7 @@ mod tests {
         ]
     }
 
-    /// They lie in logs and snapshots of running clusters: lines are only ever added.
+    /// These bytes are in logs and snapshots of running clusters: lines may only be added.
     #[test]
     fn the_bytes_of_replication_are_fixed() {
         let lines: String = lines()

@@ -1,5 +1,5 @@
-//! Linearizable reads: on the leader by its lease, elsewhere by the leader's read index, and then by
-//! waiting until this replica has applied that far.
+//! Linearizable reads: on the leader by its lease, elsewhere by the leader's read index. The
+//! replica then waits until it has applied up to that index.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::cluster::Cluster;
 use crate::group::NoReplica;
 use crate::proposals::ClusterError;
 
-/// One question to a leader waits no longer: a leader that was cut off must not hold a read up.
+/// Time-out of one request to a leader: a partitioned leader must not hold a read up.
 const ASK_TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// This node cannot say up to where a read must have applied.
+/// The reason why this node has no read index.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoReadIndex {
     /// Another node leads, or none.
     #[error("this node does not lead the group")]
     NotLeader {
-        /// Who does, where known.
+        /// The leader, where known.
         leader: Option<NodeId>,
     },
-    /// It leads, but no quorum confirms it.
+    /// This node leads, but no quorum confirms it.
     #[error("no quorum confirms this leader")]
     NoQuorum,
     /// No replica here, or it has stopped.
@@ -40,11 +40,11 @@ impl From<NoReplica> for NoReadIndex {
 }
 
 impl Cluster {
-    /// Waits until what this replica shows is no older than anything acknowledged before the call.
+    /// Waits until this replica's state includes every write acknowledged before the call.
     ///
     /// # Errors
-    /// [`ClusterError::NoQuorum`] when no leader confirms itself by `deadline`;
-    /// [`ClusterError::NoReplica`] when there is nothing to read here.
+    /// [`ClusterError::NoQuorum`] when no leader is confirmed by `deadline`;
+    /// [`ClusterError::NoReplica`] when there is no running replica here.
     pub async fn read_barrier(
         &self,
         group: GroupId,
@@ -54,7 +54,7 @@ impl Cluster {
         let until = self.clock().instant() + deadline;
         loop {
             let left = until.saturating_duration_since(self.clock().instant());
-            // What a replica that has stopped shows grows older: another node answers.
+            // The state of a stopped replica gets stale: another node answers.
             if !replica.is_running() {
                 return Err(ClusterError::NoReplica(NoReplica(group)));
             }
@@ -73,7 +73,7 @@ impl Cluster {
         }
     }
 
-    /// Asks whoever leads, once.
+    /// Asks the leader, once.
     async fn read_index(&self, group: GroupId, left: Duration) -> Option<LogIndex> {
         let leader = self.leader(group).await?;
         let wait = left.min(ASK_TIMEOUT);
@@ -98,8 +98,8 @@ impl Cluster {
         }
     }
 
-    /// The index up to which a linearizable read must have applied, if this node leads: by its lease
-    /// while that runs, else confirmed by a quorum.
+    /// The index up to which a linearizable read must have applied, if this node leads: by its
+    /// lease while that runs, else confirmed by a quorum.
     ///
     /// # Errors
     /// See [`NoReadIndex`].

@@ -1,19 +1,22 @@
 //! Request ids of pushes that took long before they could be proposed.
 //!
-//! An id names the generation of request records before which it cannot have been executed. A push may be checked and
-//! copied to the replicas for longer than a generation lasts, and its id would be too old to be executed by then. Where
-//! its leader knows that it was never proposed, it names the current generation instead. That is safe, because the record
-//! of an id is found by its maker and count alone: a retry under the generation it had at first finds the answer.
+//! An id names the generation of request records before which it cannot have been executed. The
+//! check of a push and its transfer to the replicas may last longer than a generation, and its id
+//! would then be too old to be executed. If its leader knows that the id was never proposed, it
+//! names the current generation instead. That is safe, because the record of an id is found by its
+//! maker and count alone: a retry under the first generation finds the answer.
 //!
-//! A leader knows it of an id that it looked up in vain behind a barrier of the term it still leads in, and did not propose
-//! in that term since: entries of earlier terms were all applied at the barrier.
+//! A leader knows this of an id under two conditions. Its look-up behind a barrier of the present
+//! term found no record: entries of earlier terms were all applied at the barrier. And this leader
+//! has not proposed the id in that term since.
 //!
-//! Two handlers of one request may be at work at one leader: a push is sent again when its stream breaks, and the first
-//! handler goes on. Both may have looked the id up in vain, and one of them may be done, and its record forgotten, before
-//! the other has checked its objects: a check may take hours, a generation of records seconds where much is written. So a
-//! handler says that it is at work before it looks the id up ([`Cluster::handle`]), and what was proposed of an id in the
-//! term is remembered until no handler of that time is left, answered or not. A handler that comes later finds the record,
-//! or that its id is too old to have one.
+//! Two handlers of one request may run on one leader: a push is sent again when its stream breaks,
+//! and the first handler goes on. The look-ups of both may find no record. One handler may then
+//! finish, and its record may expire, before the other has checked its objects: a check may take
+//! hours, a generation of records seconds where much is written. So a handler registers before it
+//! looks the id up ([`Cluster::handle`]). The proposals of an id in the term are kept until no
+//! handler of that time is left, answered or not. A later handler finds the record, or finds that
+//! its id is too old to have one.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -22,19 +25,19 @@ use henge_types::{GroupId, Incarnation, RequestBinding, RequestId};
 
 use crate::cluster::Cluster;
 
-/// Ids that were proposed and not answered, at most: above it none is renewed.
+/// The most ids that were proposed and not answered; above it none is renewed.
 const IN_DOUBT_MAX: usize = 4096;
 
 type Key = (GroupId, Incarnation, u64);
 
-/// What is known of an id.
+/// The handlers and proposals of an id.
 #[derive(Debug, Clone, Copy, Default)]
 struct Known {
-    /// The term in which it was proposed last.
+    /// The term of its last proposal.
     proposed_in: Option<u64>,
-    /// Its outcome is not known.
+    /// Its outcome is unknown.
     in_doubt: bool,
-    /// Handlers at work on it.
+    /// Running handlers of it.
     handlers: u32,
 }
 
@@ -47,11 +50,12 @@ impl Known {
 #[derive(Debug, Default)]
 struct Ids {
     known: BTreeMap<Key, Known>,
-    /// The term in which a group had more ids in doubt than are kept: none is renewed in it.
+    /// The term in which a group exceeded the bound of ids in doubt: none is renewed in it.
     overflowed: BTreeMap<GroupId, u64>,
 }
 
-/// Ids that this node handles, and those that it proposed as a leader and whose outcome it does not know; clones share it.
+/// The ids that this node handles, and the ids that it proposed as a leader without a known
+/// outcome; clones share them.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct InDoubt(Arc<Mutex<Ids>>);
 
@@ -71,7 +75,8 @@ impl InDoubt {
         }
     }
 
-    /// Notes that an id is proposed now in this term. Whether it was not before.
+    /// Records that an id is proposed now in this term. Returns whether that is known to be its
+    /// first proposal in the term.
     fn note(&self, key: Key, term: u64) -> bool {
         let mut ids = self.ids();
         let group = key.0;
@@ -107,7 +112,7 @@ impl InDoubt {
     }
 }
 
-/// A handler that is at work on a request, until it is dropped.
+/// Marks a running handler of a request, until it is dropped.
 #[derive(Debug)]
 pub struct Handling {
     in_doubt: InDoubt,
@@ -122,7 +127,7 @@ impl Drop for Handling {
     }
 }
 
-/// A request as it is to be proposed.
+/// A request in the form in which it is proposed.
 #[derive(Debug)]
 pub struct Renewed {
     /// The request.
@@ -131,13 +136,15 @@ pub struct Renewed {
 }
 
 impl Cluster {
-    /// A handler of a request begins: call it before the id is looked up, and keep it until the request is answered.
+    /// A handler of a request begins. Call this before the look-up of the id, and keep the result
+    /// until the request is answered.
     pub fn handle(&self, group: GroupId, id: &RequestId) -> Handling {
         self.shared.in_doubt.handle(key_of(group, id))
     }
 
-    /// The request of a push that the leader of `term` proposes now for the first time, as far as it knows. It was looked
-    /// up in vain behind a barrier of that term, by a handler that is at work.
+    /// The request of a push for a proposal by the leader of `term`. If this is known to be its
+    /// first proposal, it gets the current generation. The running handler must have looked the id
+    /// up behind a barrier of that term, without a result.
     pub fn renew(&self, group: GroupId, term: u64, request: RequestBinding) -> Renewed {
         let id = request.id;
         let key = key_of(group, &id);
@@ -199,8 +206,9 @@ mod tests {
         assert!(in_doubt.note(key(1, 1), 6));
     }
 
-    /// A push was sent again while its first handler went on. One of the two was done and its record forgotten before the
-    /// other one came to propose: it took the current generation, and the request would have been executed twice.
+    /// A push was sent again while its first handler went on. One of the two finished and its
+    /// record expired before the other one proposed: it took the current generation, and the
+    /// request would have been executed twice.
     #[test]
     fn an_overlapping_handler_is_not_first() {
         let in_doubt = InDoubt::default();
@@ -217,7 +225,7 @@ mod tests {
         assert!(in_doubt.note(key(1, 1), 5), "looked up after the answer");
     }
 
-    /// As many ids in doubt as are kept do not push one out that is handled.
+    /// Ids in doubt up to the bound do not displace an id with a handler.
     #[test]
     fn an_id_that_is_handled_is_not_forgotten() {
         let in_doubt = InDoubt::default();
@@ -244,7 +252,7 @@ mod tests {
         }
         assert!(!in_doubt.note(key(1, most), 5));
         assert!(!in_doubt.note(key(2, 0), 5));
-        // Those of an earlier term go.
+        // Ids of an earlier term are removed.
         assert!(in_doubt.note(key(1, most), 6));
         assert_eq!(in_doubt.ids().known.len(), 1);
     }

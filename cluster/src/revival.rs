@@ -1,8 +1,9 @@
-//! A group that ended on this node is started again, without the others and the process noticing.
+//! Restarts a group that ended on this node, without an effect on the other groups and the process.
 //!
-//! openraft ends a group's core when its storage fails, and stays ended. What failed may work again: a
-//! snapshot that did not fit on a full disk, a release that did not know an entry. The machine goes on with
-//! the state it has, the core reads its log anew, and the replica stays quiet as after any start.
+//! openraft ends a group's core when its storage fails, and does not restart it. The cause may be
+//! gone: a snapshot that did not fit on a full disk, a release that did not know an entry. The
+//! machine keeps its state, the core reads its log again, and the replica stays quiet as after any
+//! start.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,12 +14,12 @@ use henge_types::{GroupId, limits};
 use crate::formation::Formation;
 use crate::group::Group;
 
-/// Between two looks for groups that have ended.
+/// Between two checks for groups that have ended.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How long an ended core and its machine get to be gone.
+/// How long the end of a core and its machine may take.
 const GONE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The starts of a group that ended.
+/// The restarts of a group that ended.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Starts {
     count: u32,
@@ -26,7 +27,7 @@ pub(crate) struct Starts {
 }
 
 impl Starts {
-    /// Whether the next start is due; the pauses double.
+    /// Whether the next restart is due; the backoff doubles.
     fn is_due(&self, now: Instant) -> bool {
         self.last.is_none_or(|last| now >= last + self.pause())
     }
@@ -45,7 +46,7 @@ impl Starts {
         self.last = Some(now);
     }
 
-    /// Whether it has run for so long that the next end is a new one.
+    /// Whether the group has run for so long that its next end counts as the first.
     fn is_over(&self, now: Instant) -> bool {
         let most = Duration::from_millis(limits::GROUP_RESTART_MS_MAX);
         self.last.is_none_or(|last| now >= last + 2 * most)
@@ -53,7 +54,7 @@ impl Starts {
 }
 
 impl Formation {
-    /// Looks for groups that have ended, and starts them again, until the node stops.
+    /// Checks for groups that have ended, and restarts them, until the node stops.
     pub(crate) async fn revive(self: Arc<Self>) {
         let mut starts: BTreeMap<GroupId, Starts> = BTreeMap::new();
         loop {
@@ -81,14 +82,14 @@ impl Formation {
     }
 
     async fn start_again(&self, ended: &Group) {
-        // The core of a group that ended is gone or about to go; its machine may still be at work.
+        // The core of a group that ended is gone or about to go; its machine may still be working.
         let stopped = tokio::time::timeout(GONE_TIMEOUT, ended.raft.shutdown()).await;
         if stopped.is_err() {
             tracing::error!(group = %ended.id, "its core does not end: tried again later");
             return;
         }
         let deps = self.cluster().shared.deps.clone();
-        // What was asked of the core that ended will not come.
+        // A snapshot requested from the ended core will not be built.
         deps.builds.forget(ended.id);
         let machine = ended.view.next_machine(ended.id, deps);
         let Ok(machine) = tokio::time::timeout(GONE_TIMEOUT, machine).await else {
@@ -103,7 +104,7 @@ impl Formation {
                 let raft = group.raft.clone();
                 self.cluster().groups().insert(group);
                 tracing::info!(group = %ended.id, "the group runs again");
-                // A stop that began meanwhile has not seen this core.
+                // A shutdown that began meanwhile has not stopped this core.
                 if self.cluster().groups().closing().is_cancelled() {
                     raft.shutdown().await.ok();
                 }
@@ -144,8 +145,8 @@ mod tests {
         assert!(starts.is_over(begin + Duration::from_secs(600)));
     }
 
-    /// A snapshot that could not be installed (its file was gone, its disk full) ended the group on that node
-    /// until the process was started again.
+    /// A snapshot that could not be installed (its file was gone, its disk full) ended the group on
+    /// that node until the process was restarted.
     #[test]
     fn an_ended_group_goes_on_with_another_core() {
         run(async {

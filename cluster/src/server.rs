@@ -1,5 +1,5 @@
-//! What other nodes ask of this one over gRPC. Every call is admitted first: certificate, cluster,
-//! number and incarnation, before openraft sees it.
+//! The gRPC services for the other nodes. Every call is admitted before openraft sees it: by
+//! certificate, cluster, number, incarnation and start.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ use crate::transport::members::{Identity, Members, Stranger};
 use crate::transport::peers::introduced;
 use crate::wire::{self, VoteKind};
 
-/// A call on behalf of another node waits no longer than this, whatever it asks for.
+/// The longest wait of a call on behalf of another node, of any kind.
 const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 
 /// Serves Raft for the groups of this node.
@@ -81,8 +81,8 @@ impl RaftServer {
             .map_err(|error| Status::unavailable(error.to_string()))
     }
 
-    /// A replica that restarted has forgotten the lease it may have granted: it votes for nobody until
-    /// every such lease has run out.
+    /// A restarted replica has lost the record of the lease that it may have granted: it grants no
+    /// vote until every such lease has expired.
     fn refuse_while_quiet(&self, group: &Group) -> Result<(), Status> {
         match group.quiet_until {
             Some(until) if self.clock.instant() < until => Err(Status::unavailable(
@@ -127,7 +127,7 @@ fn admit<T>(members: &Members, starts: &Starts, request: &Request<T>) -> Result<
     Ok(caller)
 }
 
-/// Who calls, and what the call says of starts.
+/// The identity of the caller, and the start header of its call.
 #[derive(Debug, Clone)]
 struct Caller {
     said: Identity,
@@ -135,7 +135,7 @@ struct Caller {
 }
 
 impl Caller {
-    /// Whether the caller follows what is known of it by now.
+    /// Whether the caller's claim follows its starts known here by now.
     fn admit_start(&self, starts: &Starts) -> Result<(), StartRefusal> {
         let claim = self.header.as_ref().map(|header| &header.claim);
         let known = self
@@ -150,7 +150,7 @@ fn stopping() -> Status {
     Status::unavailable("this node is stopping")
 }
 
-/// The request in a message; nothing ends the stream, which openraft takes for a lost connection.
+/// The request in a message; `None` ends the stream, and openraft treats that as a lost connection.
 fn read_append(
     group: u32,
     message: Result<pb::AppendRequest, Status>,
@@ -171,8 +171,9 @@ fn read_append(
     }
 }
 
-/// What a replica answers to appended entries. A request whose entries must wait for room in the log ends
-/// the stream with an error before openraft sees it: its leader tries again later, and beats meanwhile.
+/// A replica's responses to appended entries. If the entries of a request must wait for space in
+/// the log, the stream ends with an error before openraft sees the request: its leader retries
+/// later, and sends heartbeats meanwhile.
 fn answer<S>(
     group: &Group,
     wal: Wal,
@@ -185,7 +186,8 @@ where
     let held_back = Arc::new(AtomicBool::new(false));
     let noted = Arc::clone(&held_back);
     let input = tokio_stream::StreamExt::map_while(requests, move |append| {
-        // One that may not wait is not held back by those in front of it: the leader had room for these.
+        // A request with an entry that may not wait is accepted as a whole: the leader had space
+        // for the entries before it.
         let must_wait =
             !wal.may_grow(id) && !append.entries.is_empty() && append.entries.iter().all(can_wait);
         noted.store(must_wait, Ordering::Relaxed);
@@ -203,7 +205,7 @@ where
     replies.chain(end)
 }
 
-/// Whether an entry has no claim to the log's reserve.
+/// Whether an entry may not use the log's reserve.
 fn can_wait(entry: &Entry) -> bool {
     match &entry.payload {
         EntryPayload::Blank | EntryPayload::Membership(_) => false,
@@ -233,12 +235,12 @@ impl RaftService for RaftServer {
         let group = self.group(number)?;
         let starts = self.starts.clone();
         let input = tokio_stream::StreamExt::map_while(request.into_inner(), move |message| {
-            // A stream outlives what was known when it opened.
+            // The known starts may change while the stream is open.
             caller.admit_start(&starts).ok()?;
             read_append(number, message)
         });
         let input = input.take_until(self.groups.closing().clone().cancelled_owned());
-        // The call runs until its last answer was taken or the stream is dropped.
+        // The call counts as running until its last response is taken or the stream is dropped.
         let running = self.groups.running();
         let replies = answer(&group, self.wal.clone(), input).inspect(move |_| {
             let _running = &running;
@@ -292,7 +294,7 @@ impl RaftService for RaftServer {
     }
 }
 
-/// Serves what nodes ask each other above Raft.
+/// Serves the requests between nodes above Raft.
 #[derive(Debug, Clone)]
 pub(crate) struct ClusterServer {
     cluster: Cluster,
@@ -390,13 +392,13 @@ impl ClusterService for ClusterServer {
     }
 }
 
-/// When a replica that starts now may vote again; `None` for one that never voted.
+/// When a replica that starts now may vote again; `None` for one without a log and a stored vote.
 pub(crate) fn quiet_until(
     clock: &dyn Clock,
     had_log: bool,
     election_max: Duration,
 ) -> Option<Instant> {
-    // A quarter more than the longest lease: clocks of two machines drift apart.
+    // A quarter more than the longest lease, because the clocks of two machines drift apart.
     had_log.then(|| clock.instant() + election_max + election_max / 4)
 }
 
@@ -422,7 +424,7 @@ mod tests {
         EntryPayload::Normal(Proposed(proposal.encode().into()))
     }
 
-    /// Fills the log with what another group cannot let go.
+    /// Fills the log with entries of another group that are not purged.
     async fn fill(replica: &LoneReplica) {
         let mut index = 0;
         while replica.wal.may_grow(GROUP) {
@@ -441,7 +443,7 @@ mod tests {
         }
     }
 
-    /// One request, as a leader sends it: what comes back, until the stream ends.
+    /// Sends one request as a leader does. Returns the responses until the stream ends.
     async fn sent(
         replica: &LoneReplica,
         previous: u64,
@@ -465,7 +467,8 @@ mod tests {
             .await
     }
 
-    /// At the cap of a follower's log an append failed, and openraft ended the group there for good.
+    /// At the cap of a follower's log an append failed, and openraft ended the group there
+    /// permanently.
     #[test]
     fn a_full_log_holds_entries_back_and_nothing_else() {
         run(async {
@@ -491,7 +494,7 @@ mod tests {
             assert!(status.message().contains("no room for group 1"), "{status}");
             assert_eq!(replica.group().ended(), None, "the group goes on");
 
-            // A beat, a new leader's first entry, what frees space.
+            // A heartbeat, a new leader's first entry, and a command that frees space.
             for payloads in [Vec::new(), vec![EntryPayload::Blank, proposal(drop)]] {
                 let taken = sent(&replica, 5, payloads).await;
                 assert!(matches!(taken.as_slice(), [Ok(_)]), "{taken:?}");
@@ -508,7 +511,7 @@ mod tests {
             });
             replica.wal.purge(OTHER, upto, told).await.expect("queued");
             done.await.expect("is told").expect("is durable");
-            // The writer frees a segment a turn; a vote of the other group is a turn.
+            // The writer frees one segment per turn; a vote of the other group causes a turn.
             while !replica.wal.may_grow(GROUP) {
                 let (sender, done) = tokio::sync::oneshot::channel();
                 let told = Box::new(move |result| {

@@ -1,8 +1,9 @@
-//! The latest snapshots, compared with their checksums while the node runs.
+//! Compares the latest snapshots with their checksums while the node runs.
 //!
-//! The log behind a snapshot is gone, and after a kill the kv is not believed: a snapshot that was damaged at rest and
-//! is found so by the next start leaves the group without a state on this node. Found while the group runs, it costs
-//! another snapshot, which the group takes at once (`snapshot_policy`).
+//! The log before a snapshot is purged, and after a kill the kv is not trusted. If a snapshot was
+//! damaged at rest and only the next start detects it, the group has no state on this node.
+//! Detected while the group runs, the damage costs another snapshot, which the group takes at once
+//! (`snapshot_policy`).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -41,7 +42,7 @@ pub(crate) async fn run(cluster: &Cluster) {
     }
 }
 
-/// A damaged snapshot is a condition until another one has taken its place.
+/// Raises a condition for a damaged snapshot until another one has replaced it.
 pub(crate) fn note(cluster: &Cluster) {
     let mut found = BTreeMap::new();
     for group in cluster.groups().all() {

@@ -1,10 +1,11 @@
-//! Copies of a group's latest snapshot, for a replica whose own is lost.
+//! Copies of a group's latest snapshot, for a replica without its own.
 //!
-//! A replica whose snapshot is damaged, and whose log begins behind it, cannot start openraft, so no leader can send it a
-//! snapshot. It asks the other replicas for theirs. A snapshot holds committed entries only, and the log and the vote of
-//! the replica stay as they are: what it acknowledged and promised counts as before.
+//! If a replica's snapshot is damaged and its log begins after it, openraft cannot start there, so
+//! no leader can send it a snapshot. The replica requests one from the other replicas. A snapshot
+//! holds committed entries only, and the log and the vote of the replica stay unchanged: its
+//! acknowledgements and promises remain valid.
 //!
-//! The answer is one byte and the file, or one byte and why there is none.
+//! The response is one byte and the file, or one byte and the reason of the refusal.
 
 use std::io;
 use std::time::Duration;
@@ -21,24 +22,24 @@ use crate::group::Groups;
 use crate::snapshot_file;
 use crate::transport::bulk::{BulkHandler, BulkStream};
 
-/// The bulk service that hands out snapshots.
+/// The bulk service that sends snapshots.
 pub(crate) const SNAPSHOT_COPIES: &str = "snapshot copy";
-/// Read from the stream and written to the file at once.
+/// Bytes read from the stream and written to the file at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
-/// How long the answer, and each chunk, may take to come or to go.
+/// Time-out of the response, and of each chunk in either direction.
 const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest reason that is read.
+/// The longest reason that is read, bytes.
 const REASON_BYTES_MAX: u64 = 4096;
 
 const FOLLOWS: u8 = 0;
 const REFUSED: u8 = 1;
 
-/// What is asked for.
+/// The request for a copy.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CopyHead {
     /// The group.
     pub(crate) group: GroupId,
-    /// The entry that the snapshot covers at least.
+    /// The entry that the snapshot must cover at least.
     pub(crate) least: u64,
 }
 
@@ -60,7 +61,7 @@ pub(crate) struct SnapshotCopies {
 }
 
 impl SnapshotCopies {
-    /// Hands out the snapshots of `groups`.
+    /// Sends the snapshots of `groups`.
     pub(crate) fn new(groups: Groups, snapshots: SnapshotStore, scope: Scope) -> Self {
         Self {
             groups,
@@ -85,7 +86,8 @@ impl SnapshotCopies {
         in_time(stream.shutdown()).await
     }
 
-    /// The latest snapshot. One that covers too little, or is damaged, is taken anew for the next time it is asked for.
+    /// The latest snapshot. If it covers too little or is damaged, a new one is taken for the next
+    /// request.
     async fn find(&self, head: &CopyHead) -> io::Result<SnapshotFile> {
         let group = self.groups.get(head.group).map_err(io::Error::other)?;
         let (snapshots, id) = (self.snapshots.clone(), head.group);
@@ -138,7 +140,7 @@ async fn in_time<T>(reading: impl Future<Output = io::Result<T>>) -> io::Result<
     read.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))?
 }
 
-/// Sends all of a file; a receiver that takes nothing for a while ends it.
+/// Sends the whole file; ends after a time-out if the receiver stalls.
 async fn send(
     mut source: impl AsyncRead + Unpin,
     to: &mut (impl AsyncWrite + Unpin),
@@ -155,10 +157,10 @@ async fn send(
     }
 }
 
-/// Reads an answer into a file without a name, and verifies it.
+/// Reads a response into a file without a name, and verifies it.
 ///
 /// # Errors
-/// When the other replica gave none, or the bytes or the disk are broken.
+/// When the other replica refused, or the bytes or the disk are damaged.
 pub(crate) async fn receive(
     mut stream: impl AsyncRead + Unpin,
     (snapshots, group): (SnapshotStore, GroupId),

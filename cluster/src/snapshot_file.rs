@@ -1,5 +1,6 @@
-//! The body of a group's snapshot: its pairs in key order, each `u32 key length, key, u32 value length,
-//! value`, big-endian. The store around it adds the head, the position and the checksum.
+//! The body of a group's snapshot: its pairs in key order, big-endian. Each pair is `u32 key
+//! length, key, u32 value length, value`. The store around it adds the head, the position and the
+//! checksum.
 
 use std::io::{self, Read, Write};
 
@@ -10,14 +11,14 @@ use henge_types::GroupId;
 
 use crate::raft::Position;
 
-/// No key or value is longer: a longer one is a broken file, not a request for memory.
+/// The longest key or value: a longer one means a damaged file, and must not cause an allocation.
 const PART_BYTES_MAX: u32 = 16 * 1024 * 1024;
 
-/// Writes the snapshot; blocking. Returns the group's latest afterwards: one that covers more may have
-/// been installed meanwhile, and the one written is gone then.
+/// Writes the snapshot; blocking. Returns the group's latest snapshot after that: one that covers
+/// more may have been installed meanwhile, and the written one is deleted then.
 ///
 /// # Errors
-/// When the disk refuses; nothing is named then.
+/// When the disk fails; no snapshot is named then.
 pub(crate) fn write(
     store: &SnapshotStore,
     group: GroupId,
@@ -56,7 +57,7 @@ fn write_part(writer: &mut impl Write, part: &[u8]) -> io::Result<()> {
 /// Reads a snapshot back; blocking.
 ///
 /// # Errors
-/// When the file does not read or is not one.
+/// When the file is unreadable or is not a snapshot.
 pub(crate) fn load(store: &SnapshotStore, file: &SnapshotFile) -> io::Result<State> {
     let mut reader =
         io::BufReader::with_capacity(1 << 20, store.reader(file).map_err(io::Error::other)?);

@@ -1,27 +1,28 @@
-//! Which group of a node takes its next snapshot, and when.
+//! The policy of snapshots: which group of a node takes its next one, and when.
 //!
-//! What a restart reads again, and what the log cannot let go, is the log of all groups since their
-//! snapshots. Its bound is one for the node, not one for each of its groups: 64 groups with 64 MiB each
-//! were the whole log before the first snapshot was taken. Half of the snapshots' own size is allowed, so
-//! that a large state is not written over and over: a byte of log costs at most three of snapshot.
+//! The log of all groups since their snapshots is read again at a restart and cannot be purged. Its
+//! bound holds for the whole node, not for each of its groups: with 64 MiB each, 64 groups filled
+//! the whole log before the first snapshot was taken. The bound is at least half of the snapshots'
+//! own size, so that a large state is not written over and over: a byte of log costs at most three
+//! bytes of snapshot.
 
 use henge_types::{GroupId, limits};
 
-/// What a group whose snapshot is tiny counts for: a file costs more than its bytes.
+/// The least size that a snapshot counts with: a file costs more than its bytes.
 const SNAPSHOT_BYTES_LEAST: u64 = 64 * 1024;
 
-/// How a group stands with its snapshots.
+/// Whether a group can take a snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Turn {
     /// It can take one.
     Free,
-    /// It takes one; its log counts from there.
+    /// It takes one; its log counts from that snapshot.
     Taking,
-    /// It failed a while ago: its turn comes later, and the others do not pay for its log.
+    /// Its last one failed: its retry comes later, and its log does not count for the others.
     Waiting,
 }
 
-/// How a group's snapshot was last found.
+/// The last check result of a group's snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Soundness {
     /// Intact, or there is none.
@@ -37,27 +38,28 @@ pub(crate) struct GroupLog {
     pub(crate) group: GroupId,
     /// Bytes of its log since its snapshot.
     pub(crate) log_bytes: u64,
-    /// Entries of it.
+    /// Entries in that log.
     pub(crate) log_entries: u64,
     /// Bytes of its snapshot.
     pub(crate) snapshot_bytes: u64,
-    /// Whether its snapshot is intact, as far as is known.
+    /// Whether its snapshot is intact, according to the last check.
     pub(crate) snapshot: Soundness,
     /// Whether it can take one.
     pub(crate) turn: Turn,
-    /// Whether it takes one whatever the others have: its last one failed, or its entries wait for room in the log.
+    /// Whether it takes one independently of the other groups' logs: its last one failed, or its
+    /// entries wait for space in the log.
     pub(crate) is_pressing: bool,
 }
 
-/// What the log of all groups since their snapshots may come to, bytes.
+/// The bound of the log of all groups since their snapshots, bytes.
 pub(crate) fn bound(groups: &[GroupLog]) -> u64 {
     let snapshots: u64 = groups.iter().map(|group| group.snapshot_bytes).sum();
     limits::LOG_SINCE_SNAPSHOTS_BYTES.max(snapshots / 2)
 }
 
-/// The group that takes a snapshot now: from seven eighths of the bound on, the one with the most log per
-/// byte of snapshot. A group whose snapshot is damaged takes one before all others; one that is pressing, and one with very
-/// many entries, take one anyway.
+/// The group that takes a snapshot now. From seven eighths of the bound on, that is the one with
+/// the most log per byte of snapshot. A group with a damaged snapshot comes before all others. A
+/// group that is pressing or has very many entries takes one at any size of the log.
 pub(crate) fn next(groups: &[GroupLog]) -> Option<GroupId> {
     let taking = groups.iter().filter(|group| group.turn == Turn::Taking);
     if taking.count() >= limits::SNAPSHOTS_AT_ONCE {
@@ -146,8 +148,8 @@ mod tests {
         assert_eq!(next(&[stuck, log(2, 60, 1)]), Some(GroupId::new(2)));
     }
 
-    /// A folder could not be written to for a while: one snapshot failed, and none was taken again, because the log was below
-    /// the bound. The group took no entries for as long as the process ran.
+    /// A folder was unwritable for a while: one snapshot failed, and no other was taken, because
+    /// the log was below the bound. The group accepted no entries for as long as the process ran.
     #[test]
     fn a_snapshot_that_failed_is_tried_again_whatever_the_log_has() {
         let mut failed = log(1, 2, 1);
@@ -186,7 +188,7 @@ mod tests {
         assert_eq!(next(&[log(1, 1, 1), damaged]), None);
     }
 
-    /// Chance with a seed (splitmix64).
+    /// Seeded random numbers (splitmix64).
     struct Dice(u64);
 
     impl Dice {
@@ -199,16 +201,16 @@ mod tests {
         }
     }
 
-    /// A simulated node: what was written, and how it went.
+    /// A simulated node: the bytes written, and the results.
     struct Node {
         groups: Vec<GroupLog>,
-        /// Group, log that goes with it, steps left.
+        /// Group, log covered by its snapshot, steps left.
         taking: Vec<(usize, u64, u32)>,
-        /// Of a byte of log, what stays in the state, in percent.
+        /// Share of the log that stays in the state, percent.
         kept: u64,
         log_written: u64,
         snapshots_written: u64,
-        /// Of the log since the snapshots to its bound, in percent.
+        /// Largest ratio of the log since the snapshots to its bound, percent.
         worst: u64,
     }
 
@@ -255,10 +257,12 @@ mod tests {
         }
     }
 
-    /// With 64 shards and a bound for each of them, 4 GiB lay in the log before the first snapshot.
+    /// With 64 shards and a bound for each of them, 4 GiB were in the log before the first
+    /// snapshot.
     #[test]
     fn sixty_four_shards_stay_within_one_bound() {
-        // Evenly; by a few; by one; each with little, much and all of it kept in the state.
+        // Writes to all groups, to a few or to one; each with a little, much or all of the log kept
+        // in the state.
         for (busy, kept) in [(65, 5), (65, 100), (4, 5), (4, 60), (1, 5), (1, 60)] {
             let (mut node, mut dice) = (Node::new(64, kept), Dice(busy * 1000 + kept));
             for _ in 0..40_000 {

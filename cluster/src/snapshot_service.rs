@@ -1,4 +1,4 @@
-//! Takes snapshots that a leader sends over a bulk stream, verifies, stores and installs them.
+//! Receives snapshots from a leader over a bulk stream, verifies, stores and installs them.
 
 use std::io;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::network::SnapshotHead;
 use crate::raft::{Position, decode_vote, encode_vote};
 use crate::transport::bulk::{BulkHandler, BulkStream};
 
-/// Read from the stream and written to the file at once.
+/// Bytes read from the stream and written to the file at once.
 const CHUNK_BYTES: usize = 1024 * 1024;
 
 /// Serves [`crate::network::SNAPSHOT_SERVICE`].
@@ -56,7 +56,8 @@ impl SnapshotService {
         let head: SnapshotHead = postcard::from_bytes(&head).map_err(io::Error::other)?;
         let group = self.groups.get(head.group).map_err(io::Error::other)?;
         let vote = decode_vote(&head.vote).map_err(io::Error::other)?;
-        // The log goes behind a snapshot, and may hold what no other replica has written either.
+        // The installation purges the log, which may hold packs that no other replica has written
+        // either.
         let in_log_only = self.effects.in_log_only(head.group);
         if in_log_only > 0 {
             return Err(io::Error::other(format!(
@@ -94,7 +95,7 @@ impl SnapshotService {
                 receiver.finish().map_err(io::Error::other)
             })
             .await??;
-        // The position in the file is covered by its checksum; the head's only announces it.
+        // The checksum covers the position in the file; the head's position only announces it.
         let position = Position::decode(&file.meta).map_err(io::Error::other)?;
         let snapshot = Snapshot {
             meta: meta_of(&position),

@@ -1,4 +1,4 @@
-//! What a replica makes of snapshots that it is sent.
+//! Tests of received snapshots.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,13 +21,13 @@ use crate::snapshot_service::SnapshotService;
 use crate::suite::NoPacks;
 use crate::transport::bulk::{BulkHandler, BulkStream};
 
-/// A peer's snapshot behind entry `index` of `term`.
+/// A peer's snapshot that covers up to entry `index` of `term`.
 fn peers_snapshot(dir: &Path, term: u64, index: u64) -> SnapshotFile {
     let store = SnapshotStore::open(dir, snapshot_file::index_of).expect("opens");
     snapshot_file::write(&store, GROUP, &position(term, index), &State::empty()).expect("writes")
 }
 
-/// Sends a snapshot as a peer does; the vote that the replica answers with.
+/// Sends a snapshot as a peer does. Returns the vote in the replica's response.
 async fn send(replica: &LoneReplica, vote: &Vote, file: &SnapshotFile) -> Vote {
     let groups = Groups::default();
     groups.insert(replica.group());
@@ -64,9 +64,10 @@ async fn send(replica: &LoneReplica, vote: &Vote, file: &SnapshotFile) -> Vote {
     answer
 }
 
-/// A follower had its own snapshot at 2745 and had purged its log up to there. A deposed leader still sent
-/// its own, at 1386: it was named, and the follower's removed, before openraft refused it for its old vote.
-/// Killed after that, the replica found a snapshot at 1386 and a log from 2746, and never started again.
+/// A follower had its own snapshot at 2745 and had purged its log up to there. A deposed leader
+/// still sent its own, at 1386: it was named, and the follower's removed, before openraft refused
+/// it for its old vote. Killed after that, the replica found a snapshot at 1386 and a log from
+/// 2746, and never started again.
 #[test]
 fn a_deposed_leader_s_snapshot_replaces_nothing() {
     run(async {
@@ -87,9 +88,9 @@ fn a_deposed_leader_s_snapshot_replaces_nothing() {
     });
 }
 
-/// While a snapshot was being built, a leader's newer one arrived and was named. The build returned that
-/// one: openraft then knew a snapshot at its index, skipped the installation, and the replica went on with
-/// a state that lacked what the purged part of the log had said.
+/// A leader's newer snapshot arrived and was named during the build of another. The build returned
+/// the newer one: openraft then knew a snapshot at its index and skipped the installation. The
+/// replica continued with a state that lacked the entries in the purged part of the log.
 #[test]
 fn a_build_never_returns_a_received_snapshot() {
     run(async {
@@ -129,7 +130,7 @@ fn a_build_overtaken_by_an_installation_returns_nothing() {
         let replica = replica.expect("starts");
         let leader = Vote::new_committed(2, 2);
         replica.lead(&leader, 0, 40).await;
-        // The core's own machine: builder first, then the installation, then the build.
+        // On the core's own machine: builder first, then the installation, then the build.
         let snapshots = replica.snapshots.clone();
         let built = replica.raft.with_state_machine(move |machine| {
             Box::pin(async move {
@@ -150,8 +151,9 @@ fn a_build_overtaken_by_an_installation_returns_nothing() {
     });
 }
 
-/// A snapshot was compared with its checksum once in a process. One that was damaged after that was found by the next
-/// start, when the log behind it had long gone and a kill had cost the kv: the group never started again.
+/// A snapshot was compared with its checksum only once per process. A later damage was detected by
+/// the next start, when the log before it had been purged and a kill had cost the kv: the group
+/// never started again.
 #[test]
 fn a_snapshot_damaged_at_rest_is_taken_anew() {
     run(async {
@@ -204,7 +206,7 @@ fn a_copy_is_handed_out_where_it_covers_enough() {
     });
 }
 
-/// Asks a replica for its snapshot as another one does.
+/// Requests a snapshot from a replica as another replica does.
 async fn ask(
     replica: &LoneReplica,
     asker: &SnapshotStore,

@@ -1,4 +1,4 @@
-//! Why a node's part in the cluster did not start, and what to do.
+//! The reasons why a node's part in the cluster did not start, and their remedies.
 
 use std::io;
 
@@ -7,33 +7,33 @@ use thiserror::Error;
 
 use crate::transport::tls::TlsError;
 
-/// Why a node did not start.
+/// The reason why a node did not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// Its certificates.
+    /// Its certificates are unusable.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// Its log.
+    /// Its log is unusable.
     #[error("cannot open the write-ahead log: {0}")]
     Wal(#[from] henge_storage::wal::WalError),
-    /// Its kv.
+    /// Its kv is unusable.
     #[error("cannot open the kv: {0}")]
     Kv(#[from] henge_storage::kv::KvError),
-    /// Its snapshots.
+    /// Its snapshots are unusable.
     #[error("cannot use the snapshots: {0}")]
     Snapshots(#[from] henge_storage::snapshots::SnapshotError),
-    /// Its timings.
+    /// Its timings are inconsistent.
     #[error("the timings do not fit together: {0}")]
     Timings(#[from] openraft::ConfigError),
-    /// A group.
+    /// A group cannot start.
     #[error("group {group} cannot start: {reason}")]
     Group {
         /// The group.
         group: GroupId,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// A group whose log begins behind everything that this disk has of its state.
+    /// A group whose log begins after every state on this disk.
     #[error(
         "group {group} has no state on this node: {gap}. {asked}. Start the other nodes of the group: this node takes the \
          state from them by itself; without them restore the file from a copy, or get out what this disk and theirs still \
@@ -42,17 +42,17 @@ pub enum StartError {
     StateLost {
         /// The group.
         group: GroupId,
-        /// What is missing, with the file.
+        /// The missing entries, with the file.
         gap: String,
-        /// What the other replicas said.
+        /// The responses of the other replicas.
         asked: String,
     },
-    /// A file or socket.
+    /// A file or socket failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was being done.
+        /// The failed operation.
         what: String,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },

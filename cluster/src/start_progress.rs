@@ -1,14 +1,15 @@
-//! How far a node's start is. A start after a crash replays the log, and the operator sees that it moves.
+//! The progress of a node's start. A start after a crash replays the log, and the operator sees it
+//! advance.
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use henge_types::GroupId;
 use tokio::sync::watch;
 
-/// What every text begins with while a node starts: a supervisor that sees it change waits on.
+/// The prefix of every text while a node starts: a supervisor waits as long as the text changes.
 pub const STARTING: &str = "starting";
 
-/// How far the start is; clones share it.
+/// The progress of the start; clones share it.
 #[derive(Debug, Clone, Default)]
 pub struct StartProgress(Arc<Mutex<Stage>>);
 
@@ -16,12 +17,12 @@ pub struct StartProgress(Arc<Mutex<Stage>>);
 enum Stage {
     #[default]
     Begun,
-    /// Something without a count.
+    /// A stage without a count.
     Named(&'static str),
-    /// A group is opened: what its log holds behind its snapshot is applied.
+    /// A group is opened: the entries in its log after its snapshot are applied.
     Group {
         group: GroupId,
-        /// Groups that run already, and those that will.
+        /// Running groups, and the total.
         opened: usize,
         of: usize,
         applied: watch::Receiver<u64>,
@@ -45,7 +46,7 @@ impl StartProgress {
         last: u64,
     ) {
         let mut stage = self.lock();
-        // Groups that are opened while the node serves are no start.
+        // A group that is opened while the node serves is not part of the start.
         if !matches!(*stage, Stage::Done) {
             *stage = Stage::Group {
                 group,
@@ -57,17 +58,17 @@ impl StartProgress {
         }
     }
 
-    /// The start is through.
+    /// The start is complete.
     pub(crate) fn done(&self) {
         *self.lock() = Stage::Done;
     }
 
-    /// Whether the start is through.
+    /// Whether the start is complete.
     pub fn is_done(&self) -> bool {
         matches!(*self.lock(), Stage::Done)
     }
 
-    /// How far it is, for a person; none when it is through. The text changes whenever something was done.
+    /// The progress for a person; none after the start. The text changes with every step.
     pub fn text(&self) -> Option<String> {
         match &*self.lock() {
             Stage::Done => None,
@@ -100,7 +101,7 @@ impl StartProgress {
 mod tests {
     use super::*;
 
-    /// A replay of two minutes showed nothing: the supervisor gave up on a node that was working.
+    /// A replay of two minutes showed no progress: the supervisor gave up on a working node.
     #[test]
     fn the_text_moves_with_the_replay_and_ends() {
         let progress = StartProgress::default();

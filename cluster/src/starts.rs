@@ -1,13 +1,15 @@
-//! The starts of this node and of its peers: an old copy of a data directory is refused before Raft sees it.
+//! The starts of this node and of its peers: an old copy of a data directory is refused before Raft
+//! sees it.
 //!
-//! Every call carries the caller's claim ([`StartClaim`]) and the last start of the callee that the caller knows
-//! ([`KnownStart`]). The callee refuses a caller that does not follow the starts it knows of that node, and a callee that
-//! does not follow what the caller knows has itself been replaced: it ends. What a node knows comes from the meta group's
-//! state, and until a start is registered there from the calls it heard.
+//! Every call carries the caller's claim ([`StartClaim`]) and the last start of the callee known to
+//! the caller ([`KnownStart`]). The callee refuses a caller whose claim does not follow the known
+//! starts of that node. If the callee itself does not follow the start known to the caller, it has
+//! been replaced: it ends. A node knows the starts from the meta group's state, and from received
+//! calls until a start is registered there.
 //!
-//! - `file`: what the data directory remembers.
-//! - `registration`: how this process's start is registered, and what the members answer for it.
-//! - `headers`: how claims travel.
+//! - `file`: the record in the data directory.
+//! - `registration`: the registration of this process's start, and the members' responses to it.
+//! - `headers`: the encoding of claims in calls.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -31,7 +33,7 @@ pub(crate) mod registration;
 
 use file::{Place, StartsFile};
 
-/// Why a call is refused for its start.
+/// The reason why a call is refused for its start.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StartRefusal {
     /// The caller's data directory is older than a start of the node that is known here.
@@ -57,12 +59,12 @@ pub enum StartRefusal {
         node: NodeId,
         /// The group.
         group: GroupId,
-        /// What it acknowledged.
+        /// The acknowledged entry.
         acknowledged: u64,
-        /// An entry that it does not have.
+        /// An entry that it lacks.
         shown: u64,
     },
-    /// The call carries no start although every member knows that it has to.
+    /// The call carries no start although every member's release requires one.
     #[error(
         "the call carries no start: node {0} runs an older release than the cluster, upgrade it"
     )]
@@ -70,19 +72,19 @@ pub enum StartRefusal {
     /// This process is itself refused, and ends.
     #[error("this node's start is refused by another member: it ends")]
     SelfRefused,
-    /// This process has not been answered for since its data directory was moved.
+    /// This process runs on a moved data directory that is not confirmed by every member.
     #[error("this node was started with --moved, and not every member has answered for it yet")]
     Moved,
 }
 
-/// How long an old copy is shown after it was refused last, where the newest start is heard as well: a copy that goes on is
-/// refused every second.
+/// How long an old copy is shown after its last refusal, if the newest start was heard as well: a
+/// running copy is refused every second.
 const OLD_COPY_SHOWN: Duration = Duration::from_secs(60);
 
 /// Whether this process may serve clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Standing {
-    /// Its start is not registered yet, for this reason.
+    /// Its start is not registered yet; the reason.
     Waiting(String),
     /// Its start is registered.
     Registered,
@@ -94,17 +96,17 @@ struct Peer {
     noted: Option<(Incarnation, StartClaim)>,
     /// A start that was refused as older.
     old_copy: Option<OldCopy>,
-    /// A start that was found to show less than was acknowledged.
+    /// A start whose log lacks acknowledged entries.
     went_back: Option<(Option<StartId>, StartRefusal)>,
 }
 
-/// An older start than is known of a peer was refused.
+/// The refusal of an older start than the known one of a peer.
 #[derive(Debug)]
 struct OldCopy {
     refusal: StartRefusal,
-    /// The start that is known was heard since.
+    /// The known start was heard since.
     is_newest_heard: bool,
-    /// When it was looked at first since it was refused last.
+    /// When the refusal was first listed after the last one.
     shown_since: Option<Instant>,
 }
 
@@ -129,19 +131,19 @@ struct Inner {
     ended: watch::Sender<Option<String>>,
 }
 
-/// The starts that this process knows, its own among them; clones share them.
+/// The starts that this process knows, including its own; clones share them.
 #[derive(Debug, Clone)]
 pub struct Starts(Arc<Inner>);
 
-/// Takes a data directory over that was copied to another place: the log is marked as the files it is now, and the node
-/// neither votes nor serves until every member has answered for it.
+/// Takes over a data directory that was copied to another place: the log is marked with its new
+/// files, and the node neither votes nor serves until every member has confirmed it.
 ///
 /// # Errors
 /// When the directory cannot be read or written.
 pub fn adopt_moved(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
     let mut file = StartsFile::read(disk, data_dir)?;
     file.place = Place::Moved;
-    // The mark comes first: a log that is adopted without it would be served.
+    // The mark comes first: an adopted log without it would be served.
     file.write(disk, data_dir)?;
     let log = data_dir.join("wal");
     if disk.id_of(&log)?.is_some() {
@@ -151,10 +153,11 @@ pub fn adopt_moved(disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
 }
 
 impl Starts {
-    /// Draws the start of this process and writes it to the data directory on `disk`, durably. Blocking.
+    /// Draws the start of this process and writes it to the data directory on `disk`, durably.
+    /// Blocking.
     ///
     /// # Errors
-    /// When the directory's memory of its starts does not read, or cannot be written.
+    /// When the directory's record of its starts cannot be read or written.
     pub fn draw(
         node: NodeId,
         incarnation: Incarnation,
@@ -184,7 +187,7 @@ impl Starts {
         })))
     }
 
-    /// What this process claims.
+    /// The claim of this process.
     pub(crate) fn claim(&self) -> StartClaim {
         self.lock().claim.clone()
     }
@@ -199,11 +202,11 @@ impl Starts {
         noted.map(StartClaim::known).or(registered)
     }
 
-    /// Whether a call may be heard: the caller follows what is known of it, and this process follows what the caller knows
-    /// of it. The caller's start is noted.
+    /// Whether a call is admitted: the caller follows its starts known here, and this process
+    /// follows its own start known to the caller. Records the caller's start.
     ///
     /// # Errors
-    /// With the reason it may not.
+    /// With the reason of the refusal.
     pub(crate) fn admit(
         &self,
         node: NodeId,
@@ -245,12 +248,13 @@ impl Starts {
         }
     }
 
-    /// Whether this process was started with `--moved` and has not been answered for.
+    /// Whether this process was started with `--moved` and is not confirmed by every member.
     pub(crate) fn moved(&self) -> watch::Receiver<bool> {
         self.0.moved.subscribe()
     }
 
-    /// A follower shows less of a group's log than it acknowledged: its start is refused from here on.
+    /// A follower shows less of a group's log than it acknowledged: its start is refused from here
+    /// on.
     pub(crate) fn went_back(&self, node: NodeId, refusal: &StartRefusal) {
         let mut state = self.lock();
         let peer = state.peers.entry(node).or_default();
@@ -261,23 +265,24 @@ impl Starts {
         peer.went_back = Some((start, refusal.clone()));
     }
 
-    /// Why a peer's start is refused, where it is.
+    /// The reason why a peer's start is refused, if it is.
     pub(crate) fn refused(&self, node: NodeId) -> Option<StartRefusal> {
         let state = self.lock();
         let peer = state.peers.get(&node)?;
         peer.went_back.as_ref().map(|(_, refusal)| refusal.clone())
     }
 
-    /// Why a peer gets no entries, where it gets none. One whose release names no starts is asked again in spite of a refusal:
-    /// nothing but its log tells its next start from this one.
+    /// The reason why a peer gets no entries, if it gets none. A refused peer whose release names
+    /// no starts still gets them: only its log distinguishes its next start from this one.
     pub(crate) fn refused_entries(&self, node: NodeId) -> Option<StartRefusal> {
         let state = self.lock();
         let (start, refusal) = state.peers.get(&node)?.went_back.as_ref()?;
         start.is_some().then(|| refusal.clone())
     }
 
-    /// A peer that was refused has shown all that it had acknowledged of the group that it was refused for. One that names
-    /// its start is refused until the next one all the same: it may hold less of other groups.
+    /// A refused peer has shown all its acknowledged entries of the group that it was refused for.
+    /// A peer that names its start stays refused until its next start: it may hold less of other
+    /// groups.
     pub(crate) fn shows_all(&self, node: NodeId, of: GroupId) {
         let mut state = self.lock();
         let Some(peer) = state.peers.get_mut(&node) else {
@@ -291,7 +296,7 @@ impl Starts {
         }
     }
 
-    /// The starts that are refused now, by node, and why.
+    /// The starts that are refused now, by node, with the reasons.
     pub(crate) fn refusals(&self, now: Instant) -> Vec<(NodeId, StartRefusal)> {
         let mut state = self.lock();
         let of_peer = |(node, peer): (&NodeId, &mut Peer)| -> Vec<_> {
@@ -310,7 +315,7 @@ impl Starts {
         state.peers.iter_mut().flat_map(of_peer).collect()
     }
 
-    /// Takes over what the meta group's state says.
+    /// Takes over the starts in the meta group's state.
     pub(crate) fn follow<V: henge_state::View>(&self, meta: MetaView<'_, V>, level: u32) {
         let mut state = self.lock();
         state.start_required = level >= VERSION_STARTS_AND_TIME;
@@ -340,7 +345,7 @@ impl Starts {
         own.then_some(record.registered)
     }
 
-    /// Notes in the data directory that this process's start is registered. Blocking.
+    /// Records in the data directory that this process's start is registered. Blocking.
     pub(crate) fn write_registration(&self, registered: RegisteredStart) -> io::Result<()> {
         let file = {
             let mut state = self.lock();
@@ -355,7 +360,7 @@ impl Starts {
         file.write(self.0.disk.as_ref(), &self.0.data_dir)
     }
 
-    /// Notes in the data directory that every member has answered for it. Blocking.
+    /// Records in the data directory that every member has confirmed it. Blocking.
     pub(crate) fn write_answered_for(&self) -> io::Result<()> {
         let file = {
             let mut state = self.lock();
@@ -367,8 +372,9 @@ impl Starts {
         Ok(())
     }
 
-    /// What is waited for before clients are served. A process that serves goes on: below the command's release level it was
-    /// registered by notes, and registers once more when the meta group is at it.
+    /// Sets the standing of this process. A process that serves continues to serve: below the
+    /// command's release level the members' notes registered it, and it registers once more when
+    /// the meta group is at that level.
     pub(crate) fn set_standing(&self, standing: Standing) {
         self.0.standing.send_if_modified(|before| {
             let changed = *before != standing && *before != Standing::Registered;
@@ -382,7 +388,7 @@ impl Starts {
     /// Whether this process may serve clients.
     ///
     /// # Errors
-    /// With the reason it may not.
+    /// With the reason why it may not.
     pub(crate) fn serving(&self) -> Result<(), String> {
         if *self.0.moved.borrow()
             && let Standing::Registered = &*self.0.standing.borrow()
@@ -398,7 +404,7 @@ impl Starts {
         }
     }
 
-    /// This process must not go on, for this reason. The first reason stays.
+    /// Ends this process for a reason. The first reason stays.
     pub(crate) fn end(&self, reason: &str) {
         self.0.ended.send_if_modified(|ended| {
             if ended.is_some() {
@@ -410,14 +416,14 @@ impl Starts {
         });
     }
 
-    /// A call of this process came back: a refused start ends it.
+    /// Handles the status of a call of this process: a refused start ends it.
     pub(crate) fn heard(&self, status: &tonic::Status) {
         if let Some(reason) = headers::refused(status) {
             self.end(reason);
         }
     }
 
-    /// Waits until this process must not go on: with the reason.
+    /// Waits until this process has to end. Returns the reason.
     pub(crate) async fn ended(&self) -> String {
         let mut receiver = self.0.ended.subscribe();
         loop {
@@ -436,7 +442,7 @@ impl Starts {
 }
 
 impl State {
-    /// Whether a caller follows what is known of it; its start is noted then.
+    /// Whether a caller follows its starts known here; its start is recorded then.
     fn check(
         &mut self,
         node: NodeId,

@@ -1,7 +1,7 @@
-//! How the cluster stands, as far as this node hears: reports, readiness, signs of life.
+//! The status of the cluster as known to this node: reports, readiness, heartbeats.
 //!
-//! The facts are a [`ClusterStatus`]; what they mean is judged by [`henge_types::health`] alone, for `cluster status` and
-//! for `/readyz` alike.
+//! The facts are a [`ClusterStatus`]. Only [`henge_types::health`] judges them, for `/readyz` and
+//! for `cluster status` alike.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use henge_types::{GroupId, NodeId, ShardPlacement, health};
 use crate::clocks::Reading;
 use crate::cluster::Cluster;
 
-/// How long a member gets to report for `cluster status`.
+/// Time-out of a member's report for `cluster status`.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Cluster {
-    /// What this node says of itself.
+    /// This node's report of itself.
     pub fn report(&self) -> NodeReport {
         let mut report = self.facts();
         report.not_ready = self.judge_readiness(report.clone()).err();
         report
     }
 
-    /// The report without the node's judgement on itself.
+    /// The report without the node's readiness.
     fn facts(&self) -> NodeReport {
         let shared = &self.shared;
         let replicas = shared.groups.all();
@@ -52,12 +52,13 @@ impl Cluster {
         }
     }
 
-    /// How long a leader may go unheard before it is not called one any more.
+    /// How long a leader may be silent before it no longer counts as one.
     pub(crate) fn patience(&self) -> Duration {
         2 * self.shared.config.timings.lease_max()
     }
 
-    /// The cluster as this node sees it; members that do not answer in a second have no report.
+    /// The cluster status as collected by this node; members that do not answer in a second have no
+    /// report.
     pub async fn status(&self) -> ClusterStatus {
         let members = self.shared.members.all();
         let asked = members.iter();
@@ -108,7 +109,7 @@ impl Cluster {
             .expect("invariant: the status is only read and replaced")
     }
 
-    /// The cluster as this node heard it last, at most a few seconds ago; none before the first time.
+    /// The last collected cluster status, at most a few seconds old; none before the first one.
     pub fn heard(&self) -> Option<ClusterStatus> {
         self.lock_heard().clone()
     }
@@ -117,7 +118,7 @@ impl Cluster {
         Some(self.ask_report_and_clock(node).await?.0)
     }
 
-    /// The same, and what the member's clock shows beside this node's.
+    /// The same, and the reading of the member's clock relative to this node's.
     async fn ask_report_and_clock(&self, node: NodeId) -> Option<(NodeReport, Option<Reading>)> {
         if node == self.node() {
             return Some((self.report(), None));
@@ -130,7 +131,7 @@ impl Cluster {
             .inspect_err(|status| self.shared.starts.heard(status))
             .ok()?;
         let report: NodeReport = serde_json::from_slice(&reply.into_inner().report).ok()?;
-        // A release that does not say has none.
+        // A report of an older release has no time.
         let theirs = Some(report.now_ms).filter(|now_ms| *now_ms > 0);
         let reading = theirs.map(|theirs| asked.reading(theirs, self.clock().as_ref()));
         Some((report, reading))
@@ -139,12 +140,12 @@ impl Cluster {
     /// Whether this node serves: every group it should hold runs here, is served and is not behind.
     ///
     /// # Errors
-    /// With the reason it does not, for `/readyz`.
+    /// With the reason why it does not, for `/readyz`.
     pub fn is_ready(&self) -> Result<(), String> {
         self.judge_readiness(self.facts())
     }
 
-    /// What the members said a moment ago, and what this node knows of itself now.
+    /// Judges the members' last reports, and this node's present one.
     fn judge_readiness(&self, own: NodeReport) -> Result<(), String> {
         if let Some(text) = self.shared.progress.text() {
             return Err(text);

@@ -1,4 +1,4 @@
-//! How a node's part in the cluster stops.
+//! The graceful shutdown of a node's part in the cluster.
 
 use std::io;
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use futures::StreamExt;
 
 use crate::cluster::Cluster;
 
-/// How long a stop waits for calls on groups to end.
+/// How long a shutdown waits for calls on groups to end.
 const CALLS_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Cluster {
-    /// Hands leadership over, stops the groups, drains the kv and leaves it believed by the next start.
+    /// Hands leadership over, stops the groups and drains the kv, so that the next start trusts it.
     pub async fn shutdown(&self, deadline: Duration) {
         let groups = self.shared.groups.all();
         let handovers = groups.iter().map(|group| self.hand_over(group, |_| true));
@@ -44,8 +44,8 @@ impl Cluster {
         self.shared.scope.cancel();
     }
 
-    /// Leaves the mark of a clean stop, after everything that the kv says is here was made durable: the next start
-    /// believes the kv and replays nothing that it covers.
+    /// Leaves the marker of a clean shutdown, after every pack that the kv names was made durable.
+    /// The next start trusts the kv and replays no entry that it covers.
     async fn close_kv(&self) -> io::Result<()> {
         let effects = Arc::clone(&self.shared.deps.effects);
         let scope = &self.shared.scope;

@@ -63,7 +63,7 @@ impl Effects for NoPacks {
     }
 }
 
-/// A case's disk; the log is closed before its directory goes.
+/// A case's disk; the log is closed before its directory is removed.
 struct Disk {
     wal: Wal,
     _dir: tempfile::TempDir,

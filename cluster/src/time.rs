@@ -1,4 +1,4 @@
-//! The time of groups: what a proposal is stamped with, and larger steps of a group's own time.
+//! The time of groups: the stamps of proposals, and larger steps of a group's own time.
 
 use std::time::Duration;
 
@@ -12,30 +12,31 @@ use crate::cluster::Cluster;
 use crate::group::Group;
 use crate::metrics;
 
-/// How long one step of a group's time may take; it is tried again.
+/// Time-out of one step of a group's time; it is retried.
 const STEP_TIMEOUT: Duration = Duration::from_secs(5);
-/// What the condition of a wrong clock is about.
+/// The subject of the condition of a wrong clock.
 const CLOCK: &str = "clock";
-/// How far a group's time may be ahead of its leader's clock, milliseconds: two right clocks are never further apart.
+/// How far a group's time may be ahead of its leader's clock, milliseconds: two right clocks never
+/// differ by more.
 const AHEAD_MS_MAX: u64 = 2 * CLOCK_SKEW_MS_MAX;
 
-/// What the looks at this node's clock have come to.
+/// The results of the last judgements of this node's clock.
 #[derive(Debug, Default)]
 pub(crate) struct ClockSeen {
-    /// The last reading said that it is wrong.
+    /// The last reading showed a wrong clock.
     was_wrong: bool,
-    /// The node leads nothing and stands for no election.
+    /// The node leads no group and stands for no election.
     stepped_aside: bool,
 }
 
 impl Cluster {
-    /// What this node's clock is beside the other members'.
+    /// The state of this node's clock relative to the other members'.
     pub fn clock_state(&self) -> ClockState {
         self.shared.clocks.judge().0
     }
 
-    /// The time of a group for what its leader does with it: when mirrors are due, how old marks and former tips are.
-    /// Milliseconds since the Unix epoch; never behind the group's own time.
+    /// The time of a group for its leader's own work: when mirrors are due, how old marks and
+    /// former tips are. Milliseconds since the Unix epoch; never behind the group's own time.
     pub fn now_ms(&self, group: GroupId) -> u64 {
         let corrected = self.shared.clocks.corrected_ms();
         let last = self
@@ -44,10 +45,12 @@ impl Cluster {
         last.map_or(corrected, |last| last.max(corrected))
     }
 
-    /// What an entry that this leader proposes from now on takes for now, milliseconds since the Unix epoch: not before this.
-    /// A group that rested is moved up to the clocks first. `None` while this node's clock must not be used.
+    /// A lower bound of the time of the entries that this leader proposes from now on, milliseconds
+    /// since the Unix epoch. The time of an idle group is first moved up to the clocks. `None`
+    /// while this node's clock must not be used.
     ///
-    /// [`Self::now_ms`] may be later, by more than one entry moves the time, while nobody knows which clock is right.
+    /// [`Self::now_ms`] may be later by more than one entry moves the time, while no clock is known
+    /// to be right.
     pub async fn entry_time_ms(&self, group: GroupId, deadline: Duration) -> Option<u64> {
         self.keep_time(group, deadline).await;
         let replica = self.groups().get(group).ok()?;
@@ -64,13 +67,13 @@ impl Cluster {
         view.is_some_and(|view| view.with(|state, _| time_ms(state).is_some()))
     }
 
-    /// What a proposal to a group is stamped with; `None` while this node's clock must not be used.
+    /// The stamp of a proposal to a group; `None` while this node's clock must not be used.
     pub(crate) async fn stamp(&self, group: &Group) -> Option<u64> {
         self.read_if_set().await;
         let own = self.clock().unix_ms();
         match self.shared.clocks.judge().0 {
             ClockState::Right => Some(own),
-            // The group's time stands still until it is known which clock is right.
+            // The group's time stands still until a clock is known to be right.
             ClockState::Undecided { .. } => {
                 Some(group.view.with(|state, _| time_ms(state)).unwrap_or(own))
             }
@@ -78,14 +81,16 @@ impl Cluster {
         }
     }
 
-    /// Reads the members' clocks again where this node's was set since: what was known of them says nothing any more.
+    /// Reads the members' clocks again if this node's was set since: the earlier readings are void
+    /// then.
     async fn read_if_set(&self) {
         if self.shared.clocks.was_set() {
             drop(Box::pin(self.status()).await);
         }
     }
 
-    /// Moves a group's time before a proposal, where one entry could not: it rested for longer than an entry moves it.
+    /// Moves a group's time before a proposal if one entry could not: the group was idle for longer
+    /// than an entry moves the time.
     pub(crate) async fn keep_time(&self, group: GroupId, deadline: Duration) {
         let own = self.clock().unix_ms();
         let rested = |last: u64| own > last.saturating_add(TIME_STEP_MS_MAX);
@@ -98,8 +103,8 @@ impl Cluster {
         }
     }
 
-    /// Looks after the time of the groups that this node leads: one that is ahead of the clocks is moved back, and one that
-    /// keeps records of an earlier release gives them back.
+    /// Maintains the time of the groups that this node leads. A time ahead of the clocks is moved
+    /// back. Records of an earlier release are returned by the groups that keep them.
     pub(crate) async fn tend_time(&self) {
         for group in self.local_groups() {
             let Some(view) = self
@@ -139,10 +144,10 @@ impl Cluster {
         }
     }
 
-    /// The generation of request records that a new id of a group names: as its replica here has it, or as the members'
-    /// replicas were last heard to have it.
+    /// The generation of request records for a new id of a group: the higher one of the replica
+    /// here and of the members' last reports.
     pub(crate) fn request_generation(&self, group: GroupId) -> Option<u64> {
-        // A replica that stopped or lags knows an older one than its peers.
+        // A stopped or lagging replica knows an older generation than its peers.
         let heard = self.shared.heard_generations().get(&group).copied();
         let own = self
             .view(group)
@@ -150,7 +155,7 @@ impl Cluster {
         own.max(heard)
     }
 
-    /// What this node says of its clock.
+    /// This node's report of its clock.
     pub(crate) fn clock_report(&self) -> NodeClock {
         let (state, ahead_ms) = self.shared.clocks.judge();
         NodeClock {
@@ -159,9 +164,11 @@ impl Cluster {
         }
     }
 
-    /// Hands over what this node leads, and stands for no election, for as long as its clock is wrong.
+    /// Hands over the groups that this node leads, and stands for no election, for as long as its
+    /// clock is wrong.
     ///
-    /// Only when two readings in a row say so: one may have been under way while a clock was set.
+    /// Two wrong readings in a row are required: one may have been in progress while a clock was
+    /// set.
     pub(crate) async fn mind_clock(&self, seen: &mut ClockSeen) {
         let (state, ahead_ms) = self.shared.clocks.judge();
         metrics::clock_skew(ahead_ms);
@@ -188,7 +195,7 @@ impl Cluster {
         for group in &groups {
             let quiet = group.quiet_until.is_some_and(|until| now < until);
             let config = group.raft.runtime_config();
-            // A directory that was moved stands for no election before it is answered for.
+            // A node with a moved data directory stands for no election before it is confirmed.
             let is_moved = *self.shared.starts.moved().borrow();
             config.elect(!wrong && !quiet && !is_moved);
             config.heartbeat(true);
@@ -200,7 +207,8 @@ impl Cluster {
         futures::future::join_all(handovers).await;
     }
 
-    /// Has another voter lead the group; without heartbeats the others elect one where none takes it over.
+    /// Hands the group over to another voter. If none takes it over, heartbeats stop and the others
+    /// elect one.
     async fn step_aside(&self, group: &Group) {
         let right = |node: u64| self.shared.clocks.is_right(NodeId::new(node));
         self.hand_over(group, right).await;
@@ -209,12 +217,12 @@ impl Cluster {
         }
     }
 
-    /// When a member is asked now.
+    /// The moment of a request to a member.
     pub(crate) fn asked_now(&self) -> Moment {
         Moment::now(self.clock().as_ref())
     }
 
-    /// Takes the clocks of the members that were just asked.
+    /// Records the clocks in the members' responses.
     pub(crate) fn heard_clocks(
         &self,
         members: &[NodeRecord],

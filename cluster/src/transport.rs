@@ -1,18 +1,19 @@
-//! Between nodes: one TLS identity, gRPC over TCP for Raft and control, QUIC for bulk bytes.
+//! The transport between nodes: one TLS identity, gRPC over TCP for Raft and control, QUIC for bulk
+//! bytes.
 //!
 //! - [`tls`]: the cluster's CA and this node's certificate, for both.
-//! - [`members`]: who belongs to the cluster, and under which incarnation.
+//! - [`members`]: the members of the cluster and their incarnations.
 //! - [`peers`]: gRPC channels to the others.
 //! - [`listener`]: the TCP listener: gRPC and, by ALPN, bulk streams where UDP is blocked.
-//! - `doors`: what a node listens on, opened.
+//! - `doors`: the open listeners of a node.
 //! - [`handshakes`]: bounds on connections that have shown no certificate yet.
 //! - [`bulk`]: bulk streams.
 //! - [`quic`]: the QUIC endpoint under them.
-//! - [`network`]: the byte streams under TLS, handed down; [`tcp`]: those of the operating system; `memory`: those of a
-//!   test, with the feature `sim`.
+//! - [`network`]: the byte streams under TLS, injected; [`tcp`]: those of the operating system;
+//!   `memory`: those of a test, with the feature `sim`.
 
-/// While this failpoint is armed on a node, nothing goes from it to the others or comes from them: what a
-/// cut cable does, with both sides still running.
+/// While this failpoint is armed on a node, no message passes between it and the others: like a cut
+/// cable, with both sides still running.
 pub const CUT_OFF: &str = "cluster.cut_off";
 
 pub mod bulk;

@@ -1,5 +1,5 @@
-//! What a node does for its groups by itself: snapshots by bytes of log (`snapshot_policy` says which), freeing the log,
-//! gauges, looking for what is wrong.
+//! A node's background work for its groups: snapshots by bytes of log (`snapshot_policy` selects
+//! the group), purges of the log, gauges, checks for faults.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -21,24 +21,24 @@ use crate::starts::StartRefusal;
 use crate::time::ClockSeen;
 use crate::watch::Watch;
 
-/// Between two looks at every group.
+/// Between two checks of every group.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// Between two questions to the members what they lead.
+/// Between two requests for the members' reports.
 const ASK_EVERY: Duration = Duration::from_secs(1);
-/// The same while an answer may make this node ready.
+/// The same while a response may make this node ready.
 const ASK_EVERY_WHILE_NOT_READY: Duration = Duration::from_millis(100);
 
-/// Between two looks at the log since the snapshots.
+/// Between two checks of the log since the snapshots.
 const COVER_EVERY: Duration = Duration::from_millis(500);
 
-/// After this a snapshot that was asked for and has not come is asked for again.
+/// After this time a requested snapshot that was not built is requested again.
 const BUILD_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// How long a group that was handed over for want of room in the log is not handed over again.
+/// How long a group that was handed over for lack of log space is not handed over again.
 const HANDED_OVER_FOR: Duration = Duration::from_secs(60);
 
-/// How long one group is waited for when the log is nearly full.
+/// The longest wait for one group's snapshot when the log is nearly full.
 const FREE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Starts the upkeep tasks.
@@ -87,22 +87,23 @@ async fn look(cluster: &Cluster) {
     }
 }
 
-/// A data directory that is gone ends the node, also when nobody writes. A loop of its own: a slow disk holds nothing else up.
+/// Ends the node when its data directory is gone, also without writes. A loop of its own, so that a
+/// slow disk holds nothing else up.
 async fn check_in_place(cluster: &Cluster) {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         let wal = cluster.shared.wal.clone();
         let scope = &cluster.shared.scope;
         let looking = scope.blocking("look at the log", move || wal.check_in_place());
-        // Only a scope that ends says no.
+        // Only a scope that ends returns an error.
         if looking.await.is_err() {
             return;
         }
     }
 }
 
-/// A refused start is a condition until the node starts anew; one of an old copy until that is silent and the newest start is
-/// heard.
+/// Raises conditions for refused starts. A log that went back stays a condition until the node
+/// starts again. An old copy stays one until it is silent and the newest start is heard.
 fn note_refused_starts(cluster: &Cluster) {
     let (mut old_copies, mut went_back) = (BTreeMap::new(), BTreeMap::new());
     let now = cluster.clock().instant();
@@ -124,7 +125,7 @@ fn note_refused_starts(cluster: &Cluster) {
 async fn ask(cluster: &Cluster) {
     let mut clock_seen = ClockSeen::default();
     loop {
-        // Asking is what keeps the facts fresh that readiness is judged by.
+        // Readiness is judged by these facts: the request keeps them fresh.
         drop(cluster.status().await);
         cluster.mind_clock(&mut clock_seen).await;
         let pause = match cluster.is_ready() {
@@ -135,13 +136,14 @@ async fn ask(cluster: &Cluster) {
     }
 }
 
-/// Has the group that pins a nearly full log take a snapshot.
+/// Takes a snapshot of the group that pins a nearly full log.
 async fn relieve(cluster: &Cluster) {
     let mut pressure = cluster.shared.wal.pressure();
     loop {
         let pinning = *pressure.borrow_and_update();
         let group = pinning.and_then(|group| cluster.groups().get(group).ok());
-        // A snapshot that has just failed would fail again: the entries are moved meanwhile.
+        // A snapshot that has just failed would fail again: the log moves the group's entries
+        // meanwhile.
         let fails = |group: &Group| {
             let build = cluster.shared.deps.builds.of(group.id);
             matches!(build, Some(Build::Failed { .. })) || group.ended().is_some()
@@ -165,7 +167,7 @@ async fn relieve(cluster: &Cluster) {
     }
 }
 
-/// Has groups take snapshots, so that the log since all of them stays within its bound.
+/// Requests snapshots of groups, so that the log since all of them stays within its bound.
 async fn cover(cluster: &Cluster) {
     let mut tries = Tries::default();
     loop {
@@ -205,25 +207,25 @@ async fn cover(cluster: &Cluster) {
     }
 }
 
-/// When snapshots were asked for, and when they were found to have failed.
+/// When snapshots were requested, and when their failures were found.
 #[derive(Debug, Default)]
 struct Tries {
     asked: BTreeMap<GroupId, Instant>,
     failed: BTreeMap<GroupId, (u32, Instant)>,
 }
 
-/// How a group stands with its snapshots.
+/// The log and the snapshot of a group, and whether it can take another one.
 fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> GroupLog {
     let shared = &cluster.shared;
     let mut covered = group.snapshot().map_or(0, |(_, index)| index);
     let turn = match shared.deps.builds.of(group.id) {
         None => Turn::Free,
-        // openraft learns of it a moment later.
+        // openraft reports it a moment later.
         Some(Build::Taken { index }) => {
             covered = covered.max(index);
             Turn::Free
         }
-        // A core that ended, or was busy with an older build, may never have taken it up.
+        // A core that ended, or was busy with an older build, may never have begun it.
         Some(Build::Asked { index }) => {
             let asked = *tries.asked.entry(group.id).or_insert(now);
             if now.duration_since(asked) > BUILD_TIMEOUT {
@@ -254,7 +256,7 @@ fn stand(cluster: &Cluster, group: &Group, tries: &mut Tries, now: Instant) -> G
             Some(_) => Soundness::Damaged,
             None => Soundness::Intact,
         },
-        // Where nothing was applied since, another one of the same state frees nothing.
+        // Without a newly applied entry, another snapshot of the same state frees nothing.
         is_pressing: has_failed || (applied > covered && !shared.wal.may_grow(group.id)),
         turn: if group.ended().is_some() {
             Turn::Waiting
@@ -273,7 +275,8 @@ fn retry_pause(times: u32) -> Duration {
     least.saturating_mul(doubled).min(most)
 }
 
-/// Lets the log forget entries behind the snapshot that are many bytes: openraft keeps them by number.
+/// Purges entries before the snapshot that exceed [`limits::LOG_BYTES_KEPT`]: openraft keeps them
+/// by number.
 async fn keep_little(cluster: &Cluster, group: &Group) {
     let Some((_, covered)) = group.snapshot() else {
         return;
@@ -293,7 +296,8 @@ async fn keep_little(cluster: &Cluster, group: &Group) {
     }
 }
 
-/// The other nodes that answered, are fit to lead, and do not say that the group's entries wait there as well.
+/// The other nodes that answered, are fit to lead, and do not report that the group's entries wait
+/// there as well.
 fn with_room(status: Option<&ClusterStatus>, own: NodeId, group: GroupId) -> BTreeSet<NodeId> {
     let subject = group_name(group);
     let nodes = status.into_iter().flat_map(|status| &status.nodes);
@@ -311,7 +315,7 @@ fn with_room(status: Option<&ClusterStatus>, own: NodeId, group: GroupId) -> BTr
     has_room.map(|node| node.node).collect()
 }
 
-/// Leads groups elsewhere that may not add to this node's log: the others can go on with the write.
+/// Hands over groups that may not add to this node's log: the other nodes can go on with the write.
 async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<GroupId, Instant>) {
     let now = cluster.clock().instant();
     moved.retain(|_, at| now.duration_since(*at) < HANDED_OVER_FOR);
@@ -360,9 +364,8 @@ async fn make_way(cluster: &Cluster, groups: &[Group], moved: &mut BTreeMap<Grou
 }
 
 impl Cluster {
-    /// Takes a snapshot of a group here and lets the log forget what it covers, as in a log that is
-    /// nearly full. Returns the last entry that the log has forgotten by now; 0 without one. For tests
-    /// of replicas that were away.
+    /// Takes a snapshot of a group here and purges the log that it covers, as in a nearly full log.
+    /// Returns the last purged entry; 0 without one. For tests of replicas that were away.
     #[doc(hidden)]
     pub async fn free_log(&self, group: GroupId) -> LogIndex {
         let Ok(replica) = self.groups().get(group) else {
@@ -374,7 +377,7 @@ impl Cluster {
     }
 }
 
-/// Takes a snapshot now and lets the log forget everything behind it.
+/// Takes a snapshot now and purges the log before it.
 async fn free(group: &Group) {
     let applied = group.view.now().applied.get();
     if group.raft.trigger().snapshot().await.is_err() {
@@ -392,7 +395,7 @@ async fn free(group: &Group) {
             }
         }
     };
-    // A build that was under way covers less; what is covered can go all the same.
+    // A build that was in progress covers less; the log that it covers can still be purged.
     tokio::time::timeout(FREE_TIMEOUT, taken).await.ok();
     if let Some((_, covered)) = group.snapshot()
         && let Err(error) = group.raft.trigger().purge_log(covered).await

@@ -1,5 +1,5 @@
-//! What this node finds wrong with its groups and with the other members, looked for every few seconds: conditions are
-//! raised after some patience and cleared when they are gone.
+//! Checks this node's groups and the other members every few seconds: conditions are raised after a
+//! delay and cleared when they are gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,14 +12,15 @@ use openraft::async_runtime::watch::WatchReceiver;
 use crate::cluster::Cluster;
 use crate::group::Group;
 
-/// A replica lags when it does not yet have what was committed so long ago.
+/// A replica lags when it lacks an entry that was committed this long ago.
 const LAG_PATIENCE: Duration = Duration::from_secs(15);
-/// How long something else has to last: an election or a push's packs on their way are no condition.
+/// How long any other fault has to last: an election, or a push's packs in transfer, are no
+/// condition.
 const PATIENCE: Duration = Duration::from_secs(4);
 
 type Finding = (ConditionKind, String);
 
-/// What was found before.
+/// The findings so far.
 #[derive(Debug, Default)]
 pub(crate) struct Watch {
     found_since: BTreeMap<Finding, Instant>,
@@ -35,7 +36,7 @@ struct Goal {
 }
 
 impl Watch {
-    /// Looks at everything once.
+    /// Checks everything once.
     pub(crate) fn look(&mut self, cluster: &Cluster) {
         let now = cluster.clock().instant();
         let mut found = BTreeMap::new();
@@ -48,7 +49,7 @@ impl Watch {
         self.settle(cluster, now, found);
     }
 
-    /// Raises what has lasted, clears what is gone.
+    /// Raises the lasting findings, and clears those that are gone.
     fn settle(&mut self, cluster: &Cluster, now: Instant, found: BTreeMap<Finding, String>) {
         let conditions = cluster.conditions();
         self.found_since.retain(|key, _| found.contains_key(key));
@@ -61,7 +62,7 @@ impl Watch {
         });
         for (key, detail) in found {
             let since = *self.found_since.entry(key.clone()).or_insert(now);
-            // Lag has had its patience already.
+            // Lag already includes its own delay.
             let lasted = now.duration_since(since) >= PATIENCE;
             if lasted || key.0 == ConditionKind::ReplicaLags {
                 conditions.raise(key.0, key.1.clone(), detail);
@@ -101,7 +102,8 @@ impl Watch {
         self.lags(cluster.node(), group, &status, now, found);
     }
 
-    /// The own replica by what it knows committed; as the leader, the others by what they acknowledged.
+    /// Checks the own replica against its committed index; on the leader, the others by their
+    /// acknowledgements.
     fn lags(
         &mut self,
         own: NodeId,
@@ -115,7 +117,7 @@ impl Watch {
         if status.role == Role::Leader && status.leader == Some(own) {
             reached.extend(group.acknowledged(own));
         } else {
-            // Only a leader knows: what was noted while this node led says nothing any more.
+            // Only a leader knows the others' progress: notes of an earlier leadership are void.
             self.goals
                 .retain(|(id, node), _| *id != group.id || *node == own);
         }
@@ -148,7 +150,7 @@ impl Watch {
     }
 }
 
-/// What all members together said.
+/// Findings from the reports of all members together.
 fn others(status: &ClusterStatus, own: NodeId, found: &mut BTreeMap<Finding, String>) {
     for node in &status.nodes {
         if node.node != own && node.report.is_none() {
@@ -173,7 +175,8 @@ fn others(status: &ClusterStatus, own: NodeId, found: &mut BTreeMap<Finding, Str
 }
 
 impl Group {
-    /// The last entry that each other replica acknowledged to this leader; none for one that never did.
+    /// The last entry that each other replica acknowledged to this leader; 0 for one that never
+    /// did.
     fn acknowledged(&self, own: NodeId) -> Vec<(NodeId, u64)> {
         let receiver = self.raft.metrics();
         let replication = receiver.borrow_watched().replication.clone();

@@ -1,4 +1,5 @@
-//! openraft's messages ⇄ the wire's. Entries travel in the form in which the log stores them.
+//! Conversion between openraft's messages and the wire's. Entries travel in the stored form of the
+//! log.
 
 use henge_proto::cluster as pb;
 use henge_types::GroupId;
@@ -7,13 +8,13 @@ use thiserror::Error;
 
 use crate::raft::{self, LogId, TypeConfig, Vote, log_id, term_of};
 
-/// A message that lacks a part, or holds an entry that does not read.
+/// A message without a required part, or with an unreadable entry.
 #[derive(Debug, Error)]
 pub(crate) enum WireError {
-    /// A field that must be there.
+    /// A required field is missing.
     #[error("the message lacks its {0}")]
     Missing(&'static str),
-    /// An entry.
+    /// An entry is unreadable.
     #[error("the message holds an unreadable entry: {0}")]
     Entry(#[from] henge_types::stored::DecodeError),
 }
@@ -99,7 +100,7 @@ pub(crate) fn reply_in(reply: pb::AppendReply) -> Result<AppendResult, WireError
     })
 }
 
-/// Whether the caller only wants to know.
+/// Whether the caller only asks how the vote would go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum VoteKind {
     /// A vote that counts.

@@ -1,4 +1,4 @@
-//! What the API asks, answered by this node's repositories and its part in the cluster.
+//! The API's backend: this node's repositories and its part in the cluster.
 
 use futures::future::BoxFuture;
 use henge_api::{
@@ -16,7 +16,7 @@ use henge_types::{
     RepoRecord,
 };
 
-/// The real thing behind [`Backend`](henge_api::Backend).
+/// The implementation of [`Backend`](henge_api::Backend) in a node.
 #[derive(Debug, Clone)]
 pub(crate) struct NodeBackend {
     pub(crate) repos: Repos,
@@ -221,7 +221,7 @@ impl Maintenance for NodeBackend {
     }
 }
 
-/// What the first run of a mirror may remove, as `replace` of a request says it.
+/// The removals that the first run of a mirror may make, from `replace` of a request.
 const fn removal(replace: bool) -> MirrorRemoval {
     match replace {
         true => MirrorRemoval::Everything,

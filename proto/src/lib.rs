@@ -1,8 +1,8 @@
 //! Henge's messages between nodes: generated from `cluster.proto`, nothing by hand.
 //!
-//! Protobuf never reaches a disk: what is stored rides in `bytes` fields in its stored form.
+//! Protobuf never reaches a disk: messages carry stored records in `bytes` fields, in stored form.
 
-/// `henge.cluster.v1`: Raft and what nodes ask each other above it.
+/// `henge.cluster.v1`: Raft, and the other requests between nodes.
 pub mod cluster {
     #![allow(
         clippy::all,

@@ -1,14 +1,14 @@
-//! Who may do what: one rule, until accounts exist.
+//! Authorization: only the administrator works with repositories until accounts exist.
 
 use henge_git::http::ServiceError;
 use henge_types::{ErrorCode, Principal, RepoPath};
 
 use crate::error::{failed, log_in_first};
 
-/// The principal, if it may work with repositories: only the administrator may.
+/// The principal, if it is the administrator.
 ///
 /// # Errors
-/// `Unauthenticated` for an anonymous one, `Forbidden` for another one.
+/// `Unauthenticated` for an anonymous principal, `Forbidden` for any other.
 pub(crate) fn allow(principal: &Principal) -> Result<&Principal, ServiceError> {
     match principal {
         Principal::User(name) if name.is_admin() => Ok(principal),
@@ -22,7 +22,7 @@ pub(crate) fn allow(principal: &Principal) -> Result<&Principal, ServiceError> {
     }
 }
 
-/// Whether a push of this principal to a missing repository creates it.
+/// Whether a push by this principal to a missing repository creates the repository.
 pub(crate) fn creates(principal: &Principal, path: &RepoPath) -> bool {
     let owner = path.owner.as_str();
     let user = principal.user();

@@ -1,7 +1,7 @@
-//! How many fetches a node handles at once.
+//! Limits the fetches that a node handles at once.
 //!
-//! Equal fetches wait for the first of them. While they wait they cost nothing, so they leave their places to others: a
-//! clone that a hundred machines ask for at once must not keep everybody else out.
+//! Equal fetches wait for the first of them. A waiting fetch uses no CPU and gives its permit back:
+//! a clone that a hundred machines request at once must not block other clients.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use henge_git::Admission;
 use henge_types::limits;
 use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 
-/// The places of a node.
+/// The fetch permits of a node.
 #[derive(Debug)]
 pub(crate) struct Admissions {
     working: Arc<Semaphore>,
@@ -20,9 +20,9 @@ pub(crate) struct Admissions {
 /// Why a fetch was not admitted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NotAdmitted {
-    /// No place came free in time.
+    /// No permit came free in time.
     Full,
-    /// The node ends.
+    /// The node shuts down.
     Stopping,
 }
 
@@ -46,14 +46,14 @@ impl Admissions {
         }
     }
 
-    /// Places that are held now, those of waiting fetches included.
+    /// Permits in use, those of waiting fetches included.
     pub(crate) fn held(&self) -> usize {
         let most = limits::FETCHES_AT_ONCE + limits::FETCHES_WAITING_MAX;
         let free = self.working.available_permits() + self.waiting.available_permits();
         most.saturating_sub(free)
     }
 
-    /// Waits so long for a place, which is kept until the result is dropped or waits.
+    /// Waits up to `within` for a permit. The permit is held until the result is dropped or waits.
     pub(crate) async fn admit(&self, within: Duration) -> Result<Admitted, NotAdmitted> {
         let place = Arc::clone(&self.working).acquire_owned();
         let place = tokio::time::timeout(within, place)
@@ -66,14 +66,14 @@ impl Admissions {
     }
 }
 
-/// The place of one fetch.
+/// The permit of one fetch.
 #[derive(Debug)]
 pub(crate) struct Admitted {
     place: Mutex<Place>,
     waiting: Arc<Semaphore>,
 }
 
-/// Given back when it is dropped.
+/// The permit; released on drop.
 #[derive(Debug)]
 enum Place {
     Working(#[expect(dead_code, reason = "held")] OwnedSemaphorePermit),
@@ -81,8 +81,8 @@ enum Place {
 }
 
 impl Admission for Admitted {
-    /// Moves to where those stand that wait, if there is room. It stays there: sending what was made for another one
-    /// costs next to nothing.
+    /// Exchanges the permit for a waiting permit, if one is free. The fetch keeps the waiting
+    /// permit: sending a response that another fetch computed costs almost no CPU.
     fn waits(&self) {
         let mut place = self.place.lock().unwrap_or_else(PoisonError::into_inner);
         if matches!(*place, Place::Working(_))
@@ -108,14 +108,14 @@ mod tests {
             admitted.waits();
             held.push(admitted);
         }
-        // Three wait, and there is no room for a fourth one.
+        // Three fetches wait; there is no waiting permit for a fourth.
         for _ in 0..2 {
             let admitted = admit().await.unwrap();
             admitted.waits();
             held.push(admitted);
         }
         assert_eq!(admit().await.unwrap_err(), NotAdmitted::Full);
-        // One that waited is answered: another one may wait in its stead.
+        // One waiting fetch ends: another one may wait in its place.
         held.remove(0);
         held[3].waits();
         let last = admit().await.unwrap();

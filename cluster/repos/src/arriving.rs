@@ -1,15 +1,17 @@
-//! Packs that a leader is sending to this node right now: one that an entry names meanwhile is not fetched as well.
+//! Packs that a leader is sending to this node now. A pack on this list is not fetched when an
+//! entry names it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use henge_types::{NetworkId, PackId};
 
-/// Counts the streams per pack; clones share the counts. A stream that stands still ends by its time-out.
+/// Counts the streams per pack; clones share the counts. A stalled stream ends by its idle
+/// time-out.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Arrivals(Arc<Mutex<BTreeMap<(NetworkId, PackId), usize>>>);
 
-/// One stream.
+/// One stream; counted until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Arriving {
     arrivals: Arrivals,
@@ -26,7 +28,7 @@ impl Arrivals {
         }
     }
 
-    /// Whether the pack is on its way here.
+    /// Whether a stream of the pack is open.
     pub(crate) fn has(&self, network: &NetworkId, pack: &PackId) -> bool {
         self.lock().contains_key(&(*network, *pack))
     }

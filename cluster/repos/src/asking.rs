@@ -1,8 +1,9 @@
-//! One way to ask another node, and one way to find whom to ask.
+//! Requests between nodes.
 //!
 //! - [`Request`]: the head of a kind of stream, and how a node serves it ([`serve`]).
-//! - [`Question`]: a request with one frame as its answer. [`Inner::ask`] puts it to a node, this one included.
-//! - [`Inner::in_life`]: work for the life of a repository that the catalogue names now.
+//! - [`Question`]: a request with one frame as its answer. [`Inner::ask`] sends it to a node, this
+//!   one included.
+//! - [`Inner::in_life`]: work on the generation of a repository that the catalogue names now.
 
 use std::io;
 use std::marker::PhantomData;
@@ -24,9 +25,11 @@ use crate::frames;
 use crate::reads::Target;
 use crate::repos::Inner;
 
-/// How long opening a stream to another node may take: a dead one must not use a whole wait for a quorum up.
+/// How long opening a stream to another node may take: a dead node must not use up a whole quorum
+/// wait.
 pub(crate) const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
-/// How long a node may take to answer a question: it makes sure that it leads, or that it has applied what was committed.
+/// How long a node may take to answer a question: it confirms its leadership, or applies the
+/// entries that were committed before.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The head of a kind of stream between nodes.
@@ -37,7 +40,7 @@ pub(crate) trait Request: DeserializeOwned + Send + 'static {
     /// Serves a stream of another node.
     ///
     /// # Errors
-    /// When the stream breaks: the other node sees it break, too.
+    /// When the stream breaks; the other node sees this as well.
     fn serve(
         self,
         inner: Arc<Inner>,
@@ -116,12 +119,13 @@ impl Inner {
         timed(ANSWER_TIMEOUT, frames::read(&mut stream)).await
     }
 
-    /// Does `work` for the life of a repository that this node's copy of the catalogue names. Where the shard knows another
-    /// one (`None`), the copy is old: the work is done once more, for the life that the meta group names.
+    /// Runs `work` for the generation of a repository that this node's copy of the catalogue names.
+    /// If the shard has another generation (`None`), the copy is stale: `work` runs once more, for
+    /// the generation that the meta group names.
     ///
     /// # Errors
-    /// `NotFound`, for a reader without a token `Unauthenticated` instead, also where the shard knows neither life: the
-    /// repository is just being deleted. Those of the work.
+    /// `NotFound` when the shard has neither generation, because the repository is being deleted. A
+    /// reader without a token gets `Unauthenticated` in place of `NotFound`. The errors of `work`.
     pub(crate) fn in_life<'a, T, F>(
         &'a self,
         reader: Reader,
@@ -132,7 +136,7 @@ impl Inner {
         F: Future<Output = Result<Option<T>, ServiceError>> + Send + 'a,
         T: Send + 'a,
     {
-        // On the heap: the futures around it nest deeper than the compiler follows.
+        // Boxed: the futures around it nest deeper than the compiler's recursion limit.
         Box::pin(async move {
             for freshness in [Freshness::Local, Freshness::Linearizable] {
                 let record = self.catalogue.find_for(reader, path, freshness).await?;
@@ -145,10 +149,10 @@ impl Inner {
     }
 }
 
-/// A step between two nodes, within a time.
+/// Runs a step between two nodes with a time-out.
 ///
 /// # Errors
-/// That of the step; `TimedOut`.
+/// The step's error; `TimedOut`.
 pub(crate) async fn timed<T>(
     within: Duration,
     step: impl Future<Output = io::Result<T>>,

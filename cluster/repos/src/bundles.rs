@@ -1,8 +1,9 @@
-//! Bundles: what a clone may begin with, and go on with after it broke off.
+//! Bundles: the start of a clone, downloaded separately and resumable.
 //!
-//! A node makes them of its own packs, in the background, when a client asks for one, and keeps them for a while. Two nodes
-//! make different ones of the same refs, so a bundle is known by its content: a node that has not got it asks the others
-//! that hold the repository, and when nobody has it, clients clone as ever.
+//! A node makes bundles of its own packs in the background when a client requests one, and keeps
+//! them for a while. Two nodes make different bundles of the same refs, so a bundle is identified
+//! by its content. A node that lacks a bundle asks the other holders of the repository. If no
+//! holder has it, clients clone without a bundle.
 
 use std::io::{self, Write};
 use std::sync::{Arc, Weak};
@@ -37,18 +38,18 @@ use crate::refs::StateRefs;
 use crate::repos::{Inner, Repos};
 use crate::service::Place;
 
-/// How long a holder may take to say how long a bundle is.
+/// How long a holder may take to report the length of a bundle.
 const LENGTH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a node does about bundles.
+/// Configuration of bundles.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BundlesConfig {
-    /// Bytes of a bundle from which on it is offered: a smaller clone is soon begun anew.
+    /// Smallest bundle offered, in bytes: restarting a smaller clone is cheap.
     pub bytes_min: u64,
 }
 
 impl Repos {
-    /// Offers bundles from now on. Called once.
+    /// Starts offering bundles. Called once.
     pub fn offer_bundles(&self, config: BundlesConfig) {
         let inner = &self.inner;
         let clock = Arc::clone(&inner.clock);
@@ -63,11 +64,11 @@ impl Repos {
 pub(crate) enum FoundBundle {
     /// On this node.
     Here(Box<(OpenBundle, Local)>),
-    /// On another one: how long it is, and what was asked for.
+    /// On another node: its length, and the requested bytes.
     There(u64, BulkStream),
 }
 
-/// What bundles of one life of a repository are kept under; those of a network begin alike.
+/// The key of the bundles of one generation of a repository. Keys of one network share a prefix.
 fn name(refs: &StateRefs) -> Vec<u8> {
     let repo = refs.repo();
     let mut name = repo.network.as_bytes().to_vec();
@@ -76,7 +77,7 @@ fn name(refs: &StateRefs) -> Vec<u8> {
     name
 }
 
-/// The answer to `bundle-uri` of one repository.
+/// The response to `bundle-uri` for one repository.
 #[derive(Debug)]
 struct Offered {
     inner: Weak<Inner>,
@@ -108,7 +109,8 @@ impl BundleList for Offered {
             return Vec::new();
         };
         metrics::bundle_offered("bundle");
-        // No heuristic: with creationToken git leaves the downloaded file behind, as large as the clone itself.
+        // No `bundle.heuristic`: with creationToken git keeps the downloaded file, which is as
+        // large as the clone itself.
         [
             ("bundle.version", "1".to_owned()),
             ("bundle.mode", "all".to_owned()),
@@ -120,8 +122,9 @@ impl BundleList for Offered {
 }
 
 impl Inner {
-    /// Whether the clients of a repository are told that they may ask for bundles: where it is known here to be too
-    /// small, or where a node of the cluster may not know what a bundle is, they are not.
+    /// Whether the advertisement of a repository contains `bundle-uri`. It does not if the
+    /// repository is known here to be too small. It does not if a node of the cluster may not
+    /// support bundles.
     pub(crate) fn offers_bundles(&self, record: &RepoRecord) -> bool {
         let level = self.cluster.level(GroupId::META);
         self.bundles.get().is_some()
@@ -129,7 +132,8 @@ impl Inner {
             && self.may_be_large(&self.target(record))
     }
 
-    /// Whether the packs of a repository's network are large enough for a bundle, as far as it is known here.
+    /// Whether the packs of a repository's network are large enough for a bundle. `true` without a
+    /// replica here.
     fn may_be_large(&self, target: &Target) -> bool {
         let (Some(bundles), Some(view)) = (self.bundles.get(), self.cluster.view(target.group))
         else {
@@ -142,8 +146,8 @@ impl Inner {
         })
     }
 
-    /// What `bundle-uri` is answered with. A node that offers none answers as well: another one may have said that
-    /// there are some.
+    /// The response to `bundle-uri`. A node that offers no bundles responds as well: another node
+    /// may have advertised the capability.
     pub(crate) fn bundle_list(self: &Arc<Self>, refs: &StateRefs) -> Option<Arc<dyn BundleList>> {
         let repo = refs.repo();
         let target = Target {
@@ -160,7 +164,7 @@ impl Inner {
         }))
     }
 
-    /// Has a bundle made in the background, unless somebody is at it.
+    /// Starts making a bundle in the background, unless that is under way.
     fn begin_bundle(self: &Arc<Self>, bundles: &Bundles, target: Target, name: &[u8]) {
         if self.space.is_low(self.cluster.node()) {
             return;
@@ -169,7 +173,7 @@ impl Inner {
             return;
         };
         let inner = Arc::clone(self);
-        // The handle is not needed: who waits is told by the end of `making`.
+        // The handle is not needed: the end of `making` notifies the waiting requests.
         drop(self.scope.spawn("bundle", OnPanic::Log, async move {
             inner.make_bundle(target, making).await;
         }));
@@ -212,7 +216,7 @@ impl Inner {
         metrics::bundle_made(result, took.as_secs_f64());
     }
 
-    /// Forgets bundles that nobody asked for lately, and all of them when the disk is needed for something else.
+    /// Removes bundles that had no recent request, and all of them when disk space is low.
     pub(crate) async fn sweep_bundles(&self) {
         let Some(bundles) = self.bundles.get().cloned() else {
             return;
@@ -229,18 +233,19 @@ impl Inner {
         }
     }
 
-    /// Forgets the bundles of a network that goes away.
+    /// Removes the bundles of a network that is being removed.
     pub(crate) fn forget_bundles(&self, network: &NetworkId) {
         if let Some(bundles) = self.bundles.get() {
             bundles.forget(network.as_bytes());
         }
     }
 
-    /// A bundle, on this node or on another one that holds the repository.
+    /// A bundle, on this node or on another holder of the repository.
     ///
     /// # Errors
-    /// `NotFound` when nobody has it, or what it covers may not be fetched any more; `Unavailable` when that is not known;
-    /// `Unauthenticated` for anybody where the repository is not there for everybody.
+    /// `NotFound` when no holder has it, or when it covers objects that may no longer be fetched.
+    /// `Unavailable` when a holder could not be asked. `Unauthenticated` for a reader without a
+    /// token where the repository is not public.
     pub(crate) async fn find_bundle(
         &self,
         reader: Reader,
@@ -276,7 +281,7 @@ impl Inner {
         .await
     }
 
-    /// The bundle, if this node has it and what it covers may be fetched.
+    /// The bundle, if this node has it and all that it covers may be fetched.
     async fn bundle_here(
         &self,
         local: Local,
@@ -305,7 +310,7 @@ impl Inner {
             .map_err(|error| error::internal(error.to_string()))
     }
 
-    /// The bundle from another holder; `None` when every one of them says that it has not got it.
+    /// The bundle from another holder; `None` when every holder reports that it lacks it.
     async fn bundle_elsewhere(
         &self,
         reader: Reader,
@@ -354,7 +359,7 @@ impl Inner {
         }
     }
 
-    /// Gives another node a part of a bundle, if this one has it.
+    /// Sends another node a part of a bundle, if this node has it.
     pub(crate) async fn serve_bundle(
         self: &Arc<Self>,
         (local, place): (Local, Option<Arc<Admitted>>),
@@ -387,7 +392,7 @@ impl Inner {
         served.await?
     }
 
-    /// Sends what was found to a client, which keeps its place meanwhile.
+    /// Sends a bundle to a client. The fetch permit is held meanwhile.
     pub(crate) fn send_bundle(
         self: &Arc<Self>,
         found: FoundBundle,

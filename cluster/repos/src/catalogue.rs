@@ -1,4 +1,5 @@
-//! Names and lives of repositories: found in the meta group, made and dropped there and in their shard.
+//! Names and generations of repositories: looked up in the meta group, created and dropped there
+//! and in their shard.
 
 use std::time::Duration;
 
@@ -14,30 +15,30 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{self, failed, from_cluster, from_refusal};
 
-/// Within this a command or barrier is answered, if only with "no quorum".
+/// A command or barrier is answered within this time, if only with "no quorum".
 pub(crate) const QUORUM_WAIT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS);
-/// How long somebody waits for a repository that another request is just making.
+/// How long a request waits for a repository that another request is creating.
 const READY_WAIT: Duration = Duration::from_secs(3);
-/// How long somebody without a token waits for the meta group.
+/// How long a request without a token waits for the meta group.
 const PUBLIC_WAIT: Duration = Duration::from_secs(2);
 /// Repositories in one page.
 const PAGE_MAX: usize = 1000;
 
-/// What a new repository starts with.
+/// Settings of a new repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CreateOptions {
-    /// What HEAD points at; `refs/heads/main` unless said otherwise.
+    /// The target of HEAD; `refs/heads/main` by default.
     pub default_branch: Option<RefName>,
-    /// Whether only its owner sees it; else everybody reads it without a token.
+    /// Whether reads need a token.
     pub private: bool,
     /// One line about it.
     pub description: String,
-    /// The hash that its objects are named by.
+    /// The hash of its object ids.
     pub object_format: ObjectFormat,
 }
 
 impl Default for CreateOptions {
-    /// Private: nobody said that everybody may see it.
+    /// Private: a repository becomes public only on request.
     fn default() -> Self {
         Self {
             default_branch: None,
@@ -51,7 +52,7 @@ impl Default for CreateOptions {
 /// How fresh an answer of the catalogue must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Freshness {
-    /// What this node has; what it lacks is asked of the meta group.
+    /// From this node's copy; the meta group answers for a name that the copy lacks.
     Local,
     /// No older than this call.
     Linearizable,
@@ -60,9 +61,9 @@ pub(crate) enum Freshness {
 /// Who reads a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// Somebody with a token.
+    /// A reader with a token.
     Known,
-    /// Somebody without one: nothing is found that is not there for everybody.
+    /// A reader without a token: only public repositories are found.
     Anybody,
 }
 
@@ -82,11 +83,11 @@ impl Catalogue {
         record.network.shard(self.cluster.shards())
     }
 
-    /// The serving repository of this name.
+    /// The repository of this name, in service.
     ///
     /// # Errors
-    /// `NotFound`, and `Unavailable` when the meta group has to be asked and does not answer, or the
-    /// repository is still being made.
+    /// `NotFound`. `Unavailable` when the meta group has to be asked and does not answer, or the
+    /// repository is still being created.
     pub(crate) async fn find(
         &self,
         path: &RepoPath,
@@ -106,12 +107,12 @@ impl Catalogue {
         }
     }
 
-    /// The serving repository of this name, if everybody may read it; no older than this call.
+    /// The public repository of this name, in service; no older than this call.
     ///
     /// # Errors
-    /// `Unauthenticated` for one that is private, is not there, or does not serve yet: whoever has no token does
-    /// not learn which. The same when the meta group does not answer soon: git then comes back with its token, and
-    /// needs that group no more.
+    /// `Unauthenticated` for one that is private, missing or not yet in service: a reader without a
+    /// token cannot distinguish these cases. The same when the meta group does not answer within
+    /// [`PUBLIC_WAIT`]: git retries with its token, and that request does not need the meta group.
     pub(crate) async fn find_public(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
         let barrier = self.cluster.read_barrier(GroupId::META, PUBLIC_WAIT);
         if let Err(error) = barrier.await {
@@ -123,8 +124,9 @@ impl Catalogue {
             .ok_or_else(error::log_in_first)
     }
 
-    /// The serving repository of this name, for whoever reads it. What everybody may read is looked up anew each time: since
-    /// it was last, it may have been made private, or another one may have got its name.
+    /// The repository of this name, in service, for this reader. For a reader without a token every
+    /// call looks it up again: since the last call it may have been made private, or another
+    /// repository may have taken its name.
     ///
     /// # Errors
     /// As [`Catalogue::find`] or [`Catalogue::find_public`].
@@ -165,7 +167,7 @@ impl Catalogue {
         barrier.map(|_| ()).map_err(|error| from_cluster(&error))
     }
 
-    /// Whoever has the name, or else had it last.
+    /// The repository that has the name, or else the one that had it last.
     fn look(&self, path: &RepoPath) -> Result<Option<RepoRecord>, ServiceError> {
         self.with_meta(|meta| {
             let now = meta.repo_by_path(path);
@@ -183,7 +185,7 @@ impl Catalogue {
         Ok(view.with(|state, _| look(MetaView::new(state))))
     }
 
-    /// A page of the serving repositories, by name.
+    /// A page of the repositories in service, by name.
     pub(crate) async fn list(
         &self,
         owner: Option<&OwnerName>,
@@ -194,7 +196,8 @@ impl Catalogue {
         let limit = limit.min(PAGE_MAX);
         let mut page = Vec::new();
         let mut after = after.map(RepoPath::key);
-        // Reserved ones are in the list of names and not in the answer: go on until the page is full.
+        // Reserved repositories are listed in the state but not returned: the loop runs until the
+        // page is full.
         loop {
             let found = self.with_meta(|meta| meta.repos(owner, after.as_deref(), limit))?;
             let last = found.len() < limit;
@@ -211,11 +214,11 @@ impl Catalogue {
         }
     }
 
-    /// Makes a repository: reserved in meta, made in its shard, marked ready in meta.
+    /// Creates a repository: reserved in meta, created in its shard, marked ready in meta.
     ///
     /// # Errors
-    /// `AlreadyExists`, `Invalid`; `Unavailable` or `Timeout` when a group does not answer: what was begun
-    /// is then finished or undone by the meta group's leader.
+    /// `AlreadyExists`, `Invalid`; `Unavailable` or `Timeout` when a group does not answer: the
+    /// meta group's leader then completes or rolls back the creation.
     pub(crate) async fn create(
         &self,
         principal: &Principal,
@@ -242,7 +245,8 @@ impl Catalogue {
         self.reserve(principal, create).await
     }
 
-    /// Makes a repository of another one: it has the refs that the other has at one moment, and uses the same objects.
+    /// Forks a repository: the fork has the refs of its parent at one moment, and shares its
+    /// objects.
     ///
     /// # Errors
     /// As [`Catalogue::create`]; `NotFound` when there is no such parent.
@@ -259,7 +263,7 @@ impl Catalogue {
             network: parent.network,
             path,
             default_branch: parent.default_branch.clone(),
-            // Whoever may not see the parent must not see it through its fork.
+            // A user without access to the parent must not read it through its fork.
             private: parent.private,
             description: description.unwrap_or_else(|| parent.description.clone()),
             object_format: parent.object_format,
@@ -288,14 +292,14 @@ impl Catalogue {
                 | NotAccepted::UnknownOutcome),
             ) => return Err(error::unexpected("reserve_repo", &other)),
         };
-        // Somebody had the name before: nobody may take the new one for that one.
+        // Another repository had the name before: the shards must not confuse the two.
         if record.generation.get() > 1 {
             self.tell_shards(principal, &repo, index).await?;
         }
         self.finish_create(principal, record).await
     }
 
-    /// What is left to do for a reserved repository. May be called again and by several at once.
+    /// The remaining steps for a reserved repository. Idempotent; concurrent calls are safe.
     pub(crate) async fn finish_create(
         &self,
         principal: &Principal,
@@ -320,7 +324,7 @@ impl Catalogue {
         let shard = self.shard(&record);
         let made = Command::Shard(command);
         let made = self.call(shard, made, principal, repo).await?;
-        // The shard holds a tombstone, or never takes it: it will never be made.
+        // The shard holds a tombstone, or always refuses the repository: it will never be created.
         if let Err(refusal) = error::done("create_repo", made)? {
             self.meta(MetaCommand::AbandonRepo { repo }, principal, repo)
                 .await?;
@@ -337,12 +341,12 @@ impl Catalogue {
         }
     }
 
-    /// Deletes the repository of this name: a tombstone in meta, then dropped in its shard. Returns when
-    /// no node serves it any more.
+    /// Deletes the repository of this name: a tombstone in meta, then dropped in its shard. Returns
+    /// when no node serves it.
     ///
     /// # Errors
-    /// `NotFound`; `Unavailable` or `Timeout` when a group does not answer: once the tombstone stands the
-    /// meta group's leader goes on.
+    /// `NotFound`. `Unavailable` or `Timeout` when a group does not answer: once the tombstone is
+    /// committed the meta group's leader completes the deletion.
     pub(crate) async fn delete(
         &self,
         principal: &Principal,
@@ -351,7 +355,7 @@ impl Catalogue {
         self.barrier().await?;
         let now = self.with_meta(|meta| meta.repo_by_path(path))?;
         let Some(record) = now else {
-            // Whoever deletes by a name of before may mean something else.
+            // A former name is refused: the caller may mean another repository.
             return Err(match self.look(path)? {
                 Some(moved) => failed(
                     ErrorCode::NotFound,
@@ -377,7 +381,7 @@ impl Catalogue {
             })
     }
 
-    /// What is left to do for a repository with a tombstone. May be called again.
+    /// The remaining steps for a repository with a tombstone. Idempotent.
     pub(crate) async fn finish_delete(
         &self,
         principal: &Principal,
@@ -392,7 +396,7 @@ impl Catalogue {
         let marked = MetaCommand::MarkRepoDropped { repo };
         let marked = self.meta(marked, principal, repo).await?;
         match error::done("mark_repo_dropped", marked)? {
-            // Refused: another one came first, and the record went on from there.
+            // Refused: a concurrent call came first, and the record went on from there.
             Ok(()) | Err(Refusal::WrongState { .. }) => Ok(()),
             Err(refusal) => Err(from_refusal(&refusal, &record.path)),
         }

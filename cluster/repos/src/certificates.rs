@@ -1,8 +1,8 @@
-//! Signed pushes: what people are asked to sign, and the certificates that were kept.
+//! Signed pushes: the nonces that pushers sign, and the certificates that are stored.
 //!
-//! What is asked is made with a seed that lies in the state of the repository's shard: every replica offers signed pushes
-//! and every leader knows what was offered, whichever node that was and whatever was restarted since. The first
-//! advertisement to somebody who pushes gives a shard its seed.
+//! Nonces derive from a seed in the state of the repository's shard: every replica advertises
+//! signed pushes, and every leader can verify a nonce that another node advertised or that was
+//! advertised before a restart. The first advertisement to a pusher gives a shard its seed.
 
 use std::time::Duration;
 
@@ -20,21 +20,21 @@ use crate::frames::{self, ReadVerb, WireCertificates};
 use crate::reads::{Found, Local, broke_off};
 use crate::repos::{Inner, Repos};
 
-/// How long an advertisement waits for the shard's seed; without it pushes are not asked to be signed.
+/// How long an advertisement waits for the shard's seed; without the seed it omits `push-cert`.
 const SEED_WAIT: Duration = Duration::from_secs(2);
 
 /// Push certificates of a repository at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificatesPage {
-    /// How many there are of what was asked for.
+    /// The number of matching certificates.
     pub total: u64,
-    /// Some of them, the newest first.
+    /// A page of them, the newest first.
     pub certificates: Vec<PushCertificateRecord>,
 }
 
 impl Repos {
-    /// The push certificates that a repository keeps, of one ref or of all: at most `limit` behind the newest `skip`.
-    /// Linearizable.
+    /// The stored push certificates of a repository, of one ref or of all: at most `limit`, behind
+    /// the newest `skip`. Linearizable.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
@@ -76,7 +76,7 @@ impl Repos {
     }
 }
 
-/// A page of certificates, as it travels.
+/// A page of certificates, in its wire form.
 pub(crate) fn wire_certificates(
     local: &Local,
     reference: Option<&RefName>,
@@ -101,8 +101,9 @@ pub(crate) fn wire_certificates(
 }
 
 impl Inner {
-    /// The same repository with what nonces are made with, as long as the shard can have it: before all its nodes know
-    /// of signed pushes, and without a quorum, pushes are not asked to be signed.
+    /// The same repository with its nonce seed, as long as the shard can have one. Without a
+    /// quorum, or before all nodes of the shard support signed pushes, the advertisement omits
+    /// `push-cert`.
     pub(crate) async fn with_nonce_seed(&self, mut local: Local) -> Local {
         let repo = local.refs.repo().repo;
         let group = local.refs.repo().network.shard(self.cluster.shards());
@@ -124,7 +125,7 @@ impl Inner {
         let given = async {
             let called = self.cluster.call(group, command, request, SEED_WAIT).await;
             called.map_err(|error| error.to_string())?;
-            // Another one may have been first: what counts is in the state.
+            // A concurrent request may have set it first: the seed in the state counts.
             let applied = self.cluster.read_barrier(group, SEED_WAIT).await;
             applied.map_err(|error| error.to_string())?;
             let at = self.cluster.state(group).ok_or("the replica has gone")?;

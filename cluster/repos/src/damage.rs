@@ -1,8 +1,9 @@
-//! Damaged packs: how a running node notices them, and what follows.
+//! Damaged packs: how a running node detects them, and the consequences.
 //!
-//! A pack that is found damaged parks its network at once: reads are passed to another replica and the fetcher asks for the
-//! pack. Nothing opened before is used again. The scan at start looks at all packs; from then on a slow round over them
-//! finds files that were removed, truncated or replaced under the node, and reads report what they could not read.
+//! A damaged pack parks its network at once: reads are passed to another replica and the fetcher
+//! requests the pack. Files that were opened before are not used again. The scan at start checks
+//! all packs. After it, a slow round over them finds files that were removed, truncated or replaced
+//! under the node, and reads report data that they could not read.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -19,7 +20,7 @@ use henge_types::{ConditionKind, GroupId, LogIndex, NetworkId, PackId, PackRecor
 use crate::parking::{Cause, Missing};
 use crate::repos::Inner;
 
-/// Pause after [`limits::PACKS_LOOKED_AT_PER_STEP`] packs were looked at, and at the end of a round.
+/// Pause after each [`limits::PACKS_LOOKED_AT_PER_STEP`] packs, and at the end of a round.
 const STEP_PAUSE: Duration = Duration::from_secs(1);
 
 /// The lengths that a manifest names.
@@ -44,11 +45,11 @@ pub(crate) fn start(inner: &Arc<Inner>) {
 }
 
 impl Inner {
-    /// Looks at every pack of every manifest once, a step of them at a time.
+    /// Checks every pack of every manifest once, [`limits::PACKS_LOOKED_AT_PER_STEP`] at a time.
     async fn round(&self) {
         let mut looked = 0;
         for group in self.cluster.local_groups() {
-            // A replay writes no packs: what is missing is looked for when it has ended.
+            // A replay writes no packs: missing packs are searched for after its end.
             if group.is_meta() || self.effects.is_replaying(group) {
                 continue;
             }
@@ -69,7 +70,7 @@ impl Inner {
         }
     }
 
-    /// Parks those of the packs that are not as the manifest says.
+    /// Parks the packs that differ from the manifest.
     async fn look_at(&self, group: GroupId, network: NetworkId, packs: Vec<PackRecord>) {
         let effects = Arc::clone(&self.effects);
         let looked = self.work_of_replica.blocking("look at packs", move || {
@@ -118,7 +119,8 @@ impl Inner {
         }
     }
 
-    /// Reads a pack of an earlier release through and keeps checksums of its blocks, or of one whose checksums are gone.
+    /// Reads a pack without checksums and stores checksums of its blocks. Such packs are of an
+    /// earlier release, or lost their checksums.
     async fn sum(&self, of: Missing) {
         if self.effects.parking().contains(&of) {
             return;
@@ -141,21 +143,24 @@ impl Inner {
         }
     }
 
-    /// A pack of the manifest cannot be read: its network is parked until another replica's copy is here.
+    /// A pack of the manifest cannot be read: its network is parked until another replica's copy is
+    /// here.
     pub(crate) fn found_damaged(&self, missing: Missing, why: &str) {
         let Missing {
             group,
             network,
             pack,
         } = missing;
-        // Looked up after the files were looked at: a replaced pack is removed only once its entry is in the state.
+        // Looked up after the check of the files: a replaced pack is removed only once its entry is
+        // in the state.
         let Some(record) = self.record(&missing) else {
             return;
         };
         if self.effects.is_replaying(group) {
             return;
         }
-        // Until the log was asked it may be the last to have the pack: no snapshot lets it go.
+        // Until the log was searched it may be the last holder of the pack: no snapshot may release
+        // the entry.
         let cause = Cause::Damaged {
             in_log: Some(record.named_at),
         };
@@ -165,7 +170,7 @@ impl Inner {
         self.drop_opened(&network);
     }
 
-    /// The same for what a check found.
+    /// [`Inner::found_damaged`] for the findings of a check.
     pub(crate) fn check_found(
         &self,
         group: GroupId,
@@ -182,14 +187,14 @@ impl Inner {
         }
     }
 
-    /// Drops what was opened or made of a network's files.
+    /// Drops the open files and the bundles of a network.
     pub(crate) fn drop_opened(&self, network: &NetworkId) {
         self.close(network);
         self.forget_bundles(network);
     }
 }
 
-/// What is wrong with a pack's files from outside; `None` when nothing is.
+/// The fault that is visible in the presence and lengths of a pack's files; `None` without one.
 pub(crate) fn fault_of(
     objects: &ObjectStore,
     network: &NetworkId,
@@ -202,7 +207,7 @@ pub(crate) fn fault_of(
     }
 }
 
-/// Networks whose stores were read through because a read failed, and found sound, and when.
+/// Networks whose stores were read completely after a failed read and found intact, and when.
 #[derive(Debug, Default)]
 pub(crate) struct FoundSound(Mutex<BTreeMap<NetworkId, Instant>>);
 
@@ -237,9 +242,9 @@ fn pack_of(path: &Path) -> Option<PackId> {
 }
 
 impl Inner {
-    /// The store of a network could not be read, perhaps because of the pack at `damaged`. Parks the network where a pack
-    /// is damaged, and until it is known where that is possible. Whether it is parked: then another replica answers.
-    /// Blocking.
+    /// A read of the network's store failed, perhaps because of the pack at `damaged`. Parks the
+    /// network if a pack is damaged, or until the cause is known where that is possible. Returns
+    /// whether the network is parked: another replica then answers. Blocking.
     pub(crate) fn store_failed(
         self: &Arc<Self>,
         (group, network): (GroupId, NetworkId),
@@ -274,8 +279,9 @@ impl Inner {
         true
     }
 
-    /// [`Inner::store_failed`] for what reading an object said. An object that is missing is not damage by itself: indexes
-    /// are compared when they are opened, so only files that are gone explain it. Blocking.
+    /// [`Inner::store_failed`] for an error of reading an object. A missing object is not damage by
+    /// itself: indexes are compared when they are opened, so only missing files explain it.
+    /// Blocking.
     pub(crate) fn object_failed(
         self: &Arc<Self>,
         (group, network): (GroupId, NetworkId),
@@ -294,7 +300,7 @@ impl Inner {
         }
     }
 
-    /// Parks the network when what was written broke off because a pack is damaged. Blocking.
+    /// Parks the network when writing a response broke off because a pack is damaged. Blocking.
     pub(crate) fn note_damage(
         self: &Arc<Self>,
         store: (GroupId, NetworkId),
@@ -310,7 +316,8 @@ impl Inner {
         }
     }
 
-    /// Parks the network when the files of a pack of its manifest are not as they must look. Whether it is parked. Blocking.
+    /// Parks the network when the files of a pack of its manifest are missing or damaged. Returns
+    /// whether it is parked. Blocking.
     pub(crate) fn park_faults(&self, group: GroupId, network: NetworkId) -> bool {
         for record in self.manifest(group, network) {
             if let Some(why) = fault_of(self.objects(), &network, &record) {
@@ -347,7 +354,7 @@ impl Inner {
             .unwrap_or_default()
     }
 
-    /// Reads every pack of a network through; the gate opens for it when none is damaged.
+    /// Reads every pack of a network completely; reopens the gate if none is damaged.
     async fn read_through(self: Arc<Self>, group: GroupId, network: NetworkId) {
         let mut is_sound = self.set_unnamed_aside(group, network).await == 0;
         for record in self.manifest(group, network) {
@@ -379,7 +386,8 @@ impl Inner {
         self.effects.parking().cleared(group, network);
     }
 
-    /// Reads the packs of a network through that its manifest does not name, and sets the damaged ones aside; how many.
+    /// Reads the packs of a network that its manifest does not name, and sets the damaged ones
+    /// aside; returns their number.
     async fn set_unnamed_aside(self: &Arc<Self>, group: GroupId, network: NetworkId) -> usize {
         let inner = Arc::clone(self);
         let setting = self.work_of_replica.blocking("read pack", move || {
@@ -409,8 +417,9 @@ impl Inner {
         }
     }
 
-    /// A damaged pack that the manifest does not name is in the way of all others: it is kept where it is not looked for. One
-    /// of which that is not certain stays: effects come before their entry is in the state, and a replica that stops has none.
+    /// A damaged pack that the manifest does not name blocks all others: it is moved where git does
+    /// not search. A pack that may be named stays: effects run before their entry is in the state,
+    /// and a stopping replica has no state.
     fn set_aside_unnamed(&self, missing: Missing) {
         let Missing {
             group,
@@ -438,7 +447,7 @@ impl Inner {
         self.drop_opened(&network);
     }
 
-    /// Shows which packs are damaged in the node's conditions.
+    /// Reports damaged packs in the node's conditions.
     pub(crate) fn show_damaged(&self) {
         let damaged = self.effects.parking().damaged();
         let found = damaged.iter().map(subject_of);
@@ -447,7 +456,7 @@ impl Inner {
         conditions.replace(ConditionKind::PacksDamaged, &found.collect());
     }
 
-    /// Shows which packs no replica has in the node's conditions.
+    /// Reports packs that no replica has in the node's conditions.
     pub(crate) fn show_lost(&self, lost: &[Missing]) {
         let found = lost.iter().map(subject_of);
         let found = found.map(|of| (of, "every replica answered that it lacks it".to_owned()));
@@ -455,7 +464,7 @@ impl Inner {
         conditions.replace(ConditionKind::PackLost, &found.collect());
     }
 
-    /// What the manifest says of the pack, where it names it and the network is in use.
+    /// The manifest's record of the pack, if the network is in use.
     fn record(&self, missing: &Missing) -> Option<PackRecord> {
         let view = self.cluster.view(missing.group)?;
         view.with(|state, _| {
@@ -465,7 +474,8 @@ impl Inner {
         })
     }
 
-    /// The entry whose state does not name the pack; `None` where it does, or where the replica stops and has no state.
+    /// The applied index of a state that does not name the pack. `None` if the state names it, or
+    /// if the replica stops and has no state.
     fn not_named_at(&self, missing: &Missing) -> Option<LogIndex> {
         let view = self.cluster.view(missing.group)?;
         view.with(|state, applied| {

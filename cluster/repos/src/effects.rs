@@ -1,6 +1,6 @@
-//! What every replica carries out when an entry is applied: packs into stores, stores away.
+//! Effects of applied entries on a replica's disk: packs move into stores, stores are removed.
 //!
-//! Nothing here stops applying. A pack that is not here parks its network; a background task fetches it.
+//! No failure here stops applying. A missing pack parks its network; a background task fetches it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,12 +24,13 @@ use crate::replaying::Replaying;
 use crate::retiring::{Retired, Retiring};
 use crate::staging::{KeepError, Staging, end_after_failed_sync};
 
-/// What the condition of low space is about.
+/// The subject of the low-space condition.
 const LOW_SPACE_SUBJECT: &str = "data directory";
-/// How long the answer of the file system about free space is believed.
+/// How long a reading of the file system's free space is cached.
 const SPACE_BELIEVED: Duration = Duration::from_secs(1);
 
-/// The packs of this node. Made before the cluster starts, because the cluster replays entries through it.
+/// The packs of this node. Created before the cluster, because the cluster replays entries through
+/// it.
 #[derive(Debug)]
 pub struct PackEffects {
     objects: ObjectStore,
@@ -39,13 +40,13 @@ pub struct PackEffects {
     retiring: Retiring,
     replaying: Replaying,
     log: OnceLock<LoggedEntries>,
-    /// The last entry of each group whose effects were begun.
+    /// The last entry of each group whose effects were started.
     reached: Mutex<BTreeMap<GroupId, LogIndex>>,
-    /// Networks that got a pack, and when, of the groups for which that is watched.
+    /// Networks that got a pack, and when, of the watched groups.
     grown: Mutex<BTreeMap<GroupId, BTreeMap<NetworkId, Instant>>>,
-    /// Networks that lost a repository, and the entry by which they lost the last one.
+    /// Networks that lost a repository, and the entry that dropped the last one.
     bereaved: Mutex<BTreeMap<(GroupId, NetworkId), LogIndex>>,
-    /// Told when something is to be removed.
+    /// Notified when something is to be removed.
     less: Notify,
     space: Mutex<Option<(Instant, Option<Space>)>>,
     clock: Arc<dyn Clock>,
@@ -53,8 +54,8 @@ pub struct PackEffects {
 }
 
 impl PackEffects {
-    /// Effects on this store. `claims_dir` is a directory of its own: what is kept there says which staged
-    /// packs are promised to whom. Blocking.
+    /// Effects on this store. `claims_dir` is a directory of its own: its files record the claims
+    /// on staged packs. Blocking.
     ///
     /// # Errors
     /// When the staged packs and their claims cannot be read.
@@ -83,7 +84,7 @@ impl PackEffects {
         }))
     }
 
-    /// What is wrong on this node.
+    /// The conditions of this node.
     pub const fn conditions(&self) -> &Conditions {
         &self.conditions
     }
@@ -109,7 +110,7 @@ impl PackEffects {
         self.clock.unix_ms()
     }
 
-    /// For work that may take so long from now on.
+    /// A stop signal that fires after `within`.
     pub(crate) fn stop_after(&self, within: Duration) -> Stop {
         Stop::at(Deadline::after(Arc::clone(&self.clock), within))
     }
@@ -118,7 +119,7 @@ impl PackEffects {
         &self.retiring
     }
 
-    /// The last entry whose effects were begun here since the start.
+    /// The last entry whose effects were started here since the start of the process.
     pub(crate) fn reached(&self, group: GroupId) -> LogIndex {
         let reached = self
             .reached
@@ -136,17 +137,17 @@ impl PackEffects {
             .or_insert(index);
     }
 
-    /// From now on networks of the group that get a pack are noted.
+    /// Starts recording the networks of the group that get a pack.
     pub(crate) fn watch_grown(&self, group: GroupId) {
         self.lock_grown().insert(group, BTreeMap::new());
     }
 
-    /// They are noted no longer.
+    /// Stops recording them.
     pub(crate) fn forget_grown(&self, group: GroupId) {
         self.lock_grown().remove(&group);
     }
 
-    /// The networks of a watched group that got a pack since this was last called, and when.
+    /// The networks of a watched group that got a pack since the last call, and when.
     pub(crate) fn take_grown(&self, group: GroupId) -> BTreeMap<NetworkId, Instant> {
         let mut grown = self.lock_grown();
         grown
@@ -159,7 +160,7 @@ impl PackEffects {
         self.grown.lock().expect("invariant: noting does not panic")
     }
 
-    /// The log of this node; none before the first group starts.
+    /// The log of this node; `None` before the first group starts.
     pub(crate) fn log(&self) -> Option<&LoggedEntries> {
         self.log.get()
     }
@@ -169,7 +170,8 @@ impl PackEffects {
         self.replaying.has(group)
     }
 
-    /// A missing pack is staged here now: it goes into the store. It was named for `request` where that is known.
+    /// A missing pack is staged here now: moves it into the store. `request` is the request that it
+    /// was named for, if known.
     ///
     /// # Errors
     /// When the disk fails.
@@ -185,7 +187,7 @@ impl PackEffects {
         Ok(())
     }
 
-    /// A pack that is staged here now takes the place of damaged files of its name.
+    /// Replaces damaged files by the staged pack of the same name.
     ///
     /// # Errors
     /// When the disk fails.
@@ -213,7 +215,7 @@ impl PackEffects {
             return;
         }
         let (installed, cause) = match &pack.inline {
-            // Also over a file of that name: what a crash left under it may be torn.
+            // An existing file of that name is overwritten: after a crash it may be torn.
             Some(inline) => {
                 let written =
                     self.objects
@@ -225,7 +227,7 @@ impl PackEffects {
                     Cause::NotWritten { named_at: index },
                 )
             }
-            // The files that are here are known to be damaged, and no others have come.
+            // The files here are known to be damaged, and no other copy has arrived.
             None if self.parking.is_damaged(&missing)
                 && !self.staging.holds(&network, &pack.pack) =>
             {
@@ -251,7 +253,8 @@ impl PackEffects {
         }
     }
 
-    /// What `new` replaces goes in the background, once `new` is known to be whole: applying does not read packs.
+    /// The packs that `new` replaces are removed in the background, once `new` is known to be
+    /// intact: applying does not read packs.
     fn replace(
         &self,
         entry: &AppliedEntry,
@@ -260,7 +263,8 @@ impl PackEffects {
         new: Option<&PackRef>,
     ) {
         let (group, index) = (entry.group, entry.index);
-        // First: a network that lacks an old pack must not look complete before the new one is here.
+        // First: a network that lacks an old pack must not look complete before the new one is
+        // here.
         if let Some(new) = new {
             self.install(entry, network, new);
         }
@@ -282,7 +286,7 @@ impl PackEffects {
         self.less.notify_one();
     }
 
-    /// Notes that a repository of the network is dropped by the entry `at`: its store may have to go.
+    /// Records that entry `at` drops a repository of the network: its store may have to be removed.
     pub(crate) fn bereave(&self, group: GroupId, network: NetworkId, at: LogIndex) {
         let mut bereaved = self
             .bereaved
@@ -294,7 +298,7 @@ impl PackEffects {
         self.less.notify_one();
     }
 
-    /// The networks that lost a repository, with the entry by which they lost the last one.
+    /// The networks that lost a repository, with the entry that dropped the last one.
     pub(crate) fn bereaved(&self) -> Vec<(GroupId, NetworkId, LogIndex)> {
         let bereaved = self
             .bereaved
@@ -311,7 +315,7 @@ impl PackEffects {
         self.less.notified().await;
     }
 
-    /// The network has been dealt with, unless it lost another repository meanwhile.
+    /// The network was processed: clears its record, unless it lost another repository meanwhile.
     pub(crate) fn consoled(&self, group: GroupId, network: NetworkId, at: LogIndex) {
         let mut bereaved = self
             .bereaved
@@ -322,7 +326,7 @@ impl PackEffects {
         }
     }
 
-    /// Removes the store of a network that no live repository uses and nobody reads.
+    /// Removes the store of a network that has no live repository and no reader.
     ///
     /// # Errors
     /// When the disk fails.
@@ -333,8 +337,9 @@ impl PackEffects {
         Ok(removed.map_err(end_after_failed_sync)?)
     }
 
-    /// Has no sync look for packs whose files are gone and that others have, in one group or in all of them: what takes
-    /// their place is to be flushed from then on. A pack that is gone and not known to be missing fails the sync.
+    /// Removes packs whose files are gone and that other replicas hold from the list of unflushed
+    /// packs, in one group or in all: their replacements are flushed instead. A missing pack that
+    /// is not known to be missing fails the sync.
     pub(crate) fn forget_gone(&self, of: Option<GroupId>) {
         for missing in self.parking.not_in_log_only() {
             if of.is_none_or(|group| group == missing.group) {
@@ -371,7 +376,7 @@ impl Effects for PackEffects {
                 Effect::PrunePacks { network, old, new } => {
                     self.replace(entry, *network, old, new.as_ref());
                 }
-                // Whether the network is still used is asked of the state once this entry is in it.
+                // The state decides whether the network is still in use, once this entry is in it.
                 Effect::DropRepo { network, .. } => self.bereave(group, *network, index),
             }
         }
@@ -382,7 +387,8 @@ impl Effects for PackEffects {
     }
 
     fn before_snapshot(&self, group: GroupId, state: &State) -> io::Result<()> {
-        // openraft takes one within the replay where the log was purged and its snapshot is gone.
+        // openraft takes a snapshot within the replay if the log was purged and its snapshot is
+        // gone.
         self.install_replayed(&self.replaying.take(group));
         let not_written = self.parking.not_written(group);
         if not_written > 0 {
@@ -397,12 +403,13 @@ impl Effects for PackEffects {
     }
 
     fn before_install(&self, group: GroupId, applied: LogIndex, state: &State) -> io::Result<()> {
-        // At a start the replica installs its own newest snapshot: all of that was durable before it was named, and
-        // the scan behind the replay looks for what is missing.
+        // At a start the replica installs its own newest snapshot: all of it was durable before the
+        // snapshot was named, and the scan after the replay searches for missing packs.
         if self.replaying.has(group) {
             return Ok(());
         }
-        // First: until the state is this one, what is parked for it must not look like what no state names.
+        // First: until this state is installed, packs that are parked for it must not be taken for
+        // unnamed ones.
         let view = ShardView::new(state);
         let mut newest = applied;
         for network in view.networks() {
@@ -445,7 +452,7 @@ impl Effects for PackEffects {
 }
 
 impl PackEffects {
-    /// Free space as it was a moment ago; `None` where the file system does not say.
+    /// Free space, at most [`SPACE_BELIEVED`] old; `None` where the file system does not report it.
     pub(crate) fn space(&self) -> Option<Space> {
         let now = self.clock.instant();
         let mut space = self

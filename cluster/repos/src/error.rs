@@ -1,10 +1,10 @@
-//! From what fails below to what a caller of this layer sees: one place, one mapping.
+//! Maps errors of the lower layers to the errors of this layer.
 
 use henge_cluster::ClusterError;
 use henge_git::http::ServiceError;
 use henge_types::{ErrorCode, GroupId, NodeId, NotAccepted, Refusal, Reply, RepoPath, limits};
 
-/// What a client is told to wait when a group has no quorum.
+/// Seconds a client should wait before a retry when a group has no quorum.
 const RETRY_AFTER_S: u32 = 2;
 
 pub(crate) fn failed(code: ErrorCode, message: impl Into<String>) -> ServiceError {
@@ -38,7 +38,7 @@ pub(crate) fn not_found(path: &RepoPath) -> ServiceError {
     )
 }
 
-/// What everybody is told who may not know whether there is such a repository.
+/// The error for callers who may not learn whether the repository exists.
 pub(crate) fn log_in_first() -> ServiceError {
     failed(
         ErrorCode::Unauthenticated,
@@ -46,7 +46,7 @@ pub(crate) fn log_in_first() -> ServiceError {
     )
 }
 
-/// A node has no place for one more fetch.
+/// The node has no permit for another fetch.
 pub(crate) fn too_many_fetches(node: NodeId) -> ServiceError {
     ServiceError {
         retry_after_s: Some(5),
@@ -68,7 +68,7 @@ pub(crate) fn no_quorum(group: GroupId) -> ServiceError {
     }
 }
 
-/// A call or barrier that has no answer.
+/// The error of a call or barrier without an answer.
 pub(crate) fn from_cluster(error: &ClusterError) -> ServiceError {
     match error {
         ClusterError::NoQuorum { group } => no_quorum(*group),
@@ -88,7 +88,7 @@ pub(crate) fn from_cluster(error: &ClusterError) -> ServiceError {
     }
 }
 
-/// A refusal that reaches a caller.
+/// The error of a refusal that reaches a caller.
 pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
     match refusal {
         Refusal::NameTaken { path, .. } => failed(
@@ -116,7 +116,7 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
             limits::TOPICS_MAX,
             limits::REF_PROTECTIONS_MAX
         )),
-        // What compaction is refused with, and nobody else.
+        // Refusals of compactions only.
         Refusal::NoSuchNetwork { .. } | Refusal::NoSuchPack { .. } => failed(
             ErrorCode::Conflict,
             format!("the packs of repository {path} changed meanwhile: look again"),
@@ -128,7 +128,7 @@ pub(crate) fn from_refusal(refusal: &Refusal, path: &RepoPath) -> ServiceError {
     }
 }
 
-/// The reply of a command that is done or refused, and answers nothing else.
+/// The reply of a command whose only replies are done and refused.
 ///
 /// # Errors
 /// `Internal` for any other reply.
@@ -145,7 +145,7 @@ pub(crate) fn done(
     }
 }
 
-/// A reply that does not belong to the command.
+/// The error for a reply that does not belong to the command.
 pub(crate) fn unexpected(command: &'static str, reply: &NotAccepted) -> ServiceError {
     tracing::error!(
         command,

@@ -1,4 +1,4 @@
-//! The background of a replica: missing packs are fetched from others.
+//! The background task of a replica that fetches missing packs from other replicas.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -31,18 +31,19 @@ const FETCHES_AT_ONCE: usize = 4;
 /// How long opening a stream to a holder may take.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A fetch may take so long whatever it fetches.
+/// The least time limit of a fetch, of any size.
 const FETCH_TIME_MIN: Duration = Duration::from_secs(60);
-/// Bytes per second that a fetch must come to: far below the share of one of [`FETCHES_AT_ONCE`] of a line of 1 Mbit/s.
+/// Least rate of a fetch, in bytes per second: far below the share of one of [`FETCHES_AT_ONCE`] of
+/// a line of 1 Mbit/s.
 const FETCH_RATE_MIN: u64 = 16 * 1024;
 
-/// How long a fetch of so many bytes may take.
+/// The time limit of a fetch of so many bytes.
 const fn time_for(bytes: u64) -> Duration {
     FETCH_TIME_MIN.saturating_add(Duration::from_secs(bytes / FETCH_RATE_MIN))
 }
 
-/// Drives a batch to its end. Whenever something becomes missing meanwhile, `newcomers` runs beside it, and is never
-/// broken off.
+/// Drives a batch to its end. `newcomers` runs beside it whenever a pack becomes missing meanwhile,
+/// and is never cancelled.
 async fn beside<'a, T>(
     batch: BoxFuture<'a, T>,
     parking: &Parking,
@@ -68,18 +69,18 @@ async fn beside<'a, T>(
     outcome
 }
 
-/// Why a pack was not fetched from anybody.
+/// Why no replica delivered a pack.
 #[derive(Debug, Error)]
 pub(crate) enum NotFetched {
     /// Every other replica was asked and lacks it.
     #[error("no other replica has it")]
     Nobody,
-    /// Some replica could not be asked, or what it sent could not be kept.
+    /// Some replica could not be asked, or its copy could not be stored.
     #[error("node {node}: {source}")]
     Failed {
-        /// Which.
+        /// That replica.
         node: NodeId,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -88,7 +89,7 @@ pub(crate) enum NotFetched {
     Alone,
 }
 
-/// What a fetched pack takes the place of.
+/// The files that a fetched pack replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum InPlaceOf {
     /// Nothing: its network is parked for it.
@@ -133,7 +134,7 @@ impl Inner {
             let due = retries.due(missing, now);
             if due.is_empty() {
                 self.report_unwritten();
-                // What becomes missing is tried at once, the rest after its pause.
+                // A newly missing pack is tried at once, the others after their backoff.
                 let more = self.effects.parking().wait_for_more();
                 match retries.next_in(self.clock.instant()) {
                     Some(pause) => drop(tokio::time::timeout(pause, more).await),
@@ -141,8 +142,9 @@ impl Inner {
                 }
                 continue;
             }
-            // First, and for newcomers at once: the log takes no snapshot until it was asked, and a fetch may take hours.
-            // What was tried in vain has its pause there, too.
+            // First, and for new packs at once: the log takes no snapshot until it was searched,
+            // and a fetch may take hours. A log that was searched without success is searched again
+            // after the pack's backoff.
             let waiting = known.into_iter().filter(|missing| !due.contains(missing));
             let asked = Mutex::new(waiting.collect());
             self.ask_log(&asked).await;
@@ -164,7 +166,7 @@ impl Inner {
             .await
     }
 
-    /// Writes from the log what holds it, each pack once.
+    /// Writes missing packs from the log, each pack at most once.
     async fn ask_log(&self, asked: &Mutex<BTreeSet<Missing>>) {
         for missing in self.effects.parking().in_log_only() {
             let is_busy = self.effects.is_replaying(missing.group)
@@ -186,7 +188,7 @@ impl Inner {
         }
     }
 
-    /// Shows the operator what could not be written: each such pack was tried at least once.
+    /// Reports packs that could not be written to the operator: each was tried at least once.
     fn report_unwritten(&self) {
         let unwritten = self.effects.parking().unwritten().into_iter();
         let unwritten = unwritten.map(|(group, packs)| {
@@ -197,8 +199,8 @@ impl Inner {
         conditions.replace(ConditionKind::PacksUnwritten, &unwritten.collect());
     }
 
-    /// Moves a missing pack into its store that is staged here: it could not be moved when its entry came. `false` when
-    /// it is not staged for its network, or still cannot be moved.
+    /// Moves a missing pack that is staged here into its store: this failed when its entry was
+    /// applied. `false` when it is not staged for its network, or still cannot be moved.
     async fn promote_staged(&self, missing: Missing) -> bool {
         let named_at = self.named_at(&missing);
         let effects = Arc::clone(&self.effects);
@@ -207,7 +209,7 @@ impl Inner {
             if !effects.staging().is_staged_for(network, pack) {
                 return Ok(false);
             }
-            // Where the log does not tell for which push, the pack stays staged until the term ends.
+            // Without the request in the log the pack stays staged until the term ends.
             let logged = match named_at {
                 Some(named_at) => effects.logged_pack(missing.group, named_at, pack)?,
                 None => None,
@@ -228,7 +230,8 @@ impl Inner {
         }
     }
 
-    /// Writes a missing pack from this node's own log. `false` when the log does not hold it, or it cannot be written.
+    /// Writes a missing pack from this node's own log. `false` when the log does not hold it, or it
+    /// cannot be written.
     async fn install_logged(&self, missing: Missing) -> bool {
         let named_at = match self.effects.parking().cause(&missing) {
             None => return false,
@@ -262,26 +265,26 @@ impl Inner {
         }
     }
 
-    /// A pack that the state does not name is missing no more: a look at an older state may have parked it behind the
-    /// entry that replaced it. Whether that was so.
+    /// Removes a pack that the state does not name from the missing ones: a check of an older state
+    /// may have parked it after the entry that replaced it. Returns whether it was removed.
     fn drop_if_unnamed(&self, missing: &Missing) -> bool {
         let Some(view) = self.cluster.view(missing.group) else {
             return false;
         };
         let reached = self.effects.reached(missing.group);
         let is_named = view.with(|state, applied| {
-            // Effects come before their entry is in the state.
+            // Effects run before their entry is in the state.
             applied < reached
                 || ShardView::new(state)
                     .pack(&missing.network, &missing.pack)
                     .is_some()
         });
-        // No entry has begun since: none has named it again.
+        // No entry has started since: none has named the pack again.
         let parking = self.effects.parking();
         !is_named && parking.remove_if(missing, || self.effects.reached(missing.group) == reached)
     }
 
-    /// The entry that named a pack of the manifest first.
+    /// The entry that named a pack of the manifest.
     pub(crate) fn named_at(&self, missing: &Missing) -> Option<LogIndex> {
         let view = self.cluster.view(missing.group)?;
         view.with(|state, _| {
@@ -301,7 +304,7 @@ impl Inner {
             return Outcome::Over;
         }
         if self.arrivals.has(&network, &pack) {
-            // A leader is sending it: then it takes its place, or else the next round asks for it.
+            // A leader is sending it: the pack arrives that way, or the next round fetches it.
             return Outcome::Again;
         }
         let cause = self.effects.parking().cause(&missing);
@@ -329,10 +332,10 @@ impl Inner {
         }
     }
 
-    /// Whether entries that this replica has not applied yet put another pack in its place, or its network goes:
-    /// then nobody has it any more, and nobody needs it.
+    /// Whether an entry that this replica has not applied yet replaces the pack or drops its
+    /// network: then no replica has it, and none needs it.
     async fn is_replaced(&self, missing: &Missing) -> bool {
-        // Without a leader nothing is known: then it is not called lost either.
+        // Without a leader this is unknown: the pack is not reported as lost.
         let barrier = self
             .cluster
             .read_barrier(missing.group, SWEEP_BARRIER)
@@ -343,7 +346,7 @@ impl Inner {
     /// Fetches a pack from any other replica, verifies it and puts it in place.
     ///
     /// # Errors
-    /// See [`NotFetched`]: what was there is there still.
+    /// See [`NotFetched`]; existing files stay as they are.
     pub(crate) async fn fetch_from_anybody(
         &self,
         missing: Missing,
@@ -370,7 +373,7 @@ impl Inner {
         Err(failed.unwrap_or(NotFetched::Nobody))
     }
 
-    /// `false` when that node lacks it too.
+    /// `false` when that node lacks the pack as well.
     async fn fetch_from(
         &self,
         node: NodeId,
@@ -421,7 +424,7 @@ impl Inner {
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         let effects = Arc::clone(&self.effects);
-        // Staged first: that is where packs are verified and made durable.
+        // Staged first: staging verifies packs and makes them durable.
         let stage = StageRequest {
             network: missing.network,
             pack: missing.pack,
@@ -444,7 +447,7 @@ impl Inner {
     }
 }
 
-/// What only an operator can mend.
+/// Logs a loss that only an operator can repair.
 fn say_lost(missing: Missing) {
     let Missing {
         group,
@@ -461,7 +464,8 @@ mod tests {
     use super::*;
     use henge_types::{ObjectId, PackId};
 
-    /// A pack was found damaged while large ones were fetched: it held the log until the last of them was there.
+    /// A pack was found damaged while large ones were fetched: the log was held until the last of
+    /// these had arrived.
     #[tokio::test]
     async fn the_log_is_asked_while_others_are_fetched() {
         let parking = Parking::default();
@@ -488,7 +492,7 @@ mod tests {
         assert_eq!(parking.in_log_only(), []);
     }
 
-    /// A holder that sends a byte now and then was waited for without end.
+    /// A fetch from a holder that sent a byte now and then had no time limit.
     #[test]
     fn a_fetch_has_a_time_by_its_size() {
         assert_eq!(time_for(0), FETCH_TIME_MIN);

@@ -1,7 +1,7 @@
-//! What nodes say to each other over bulk streams: the heads of streams and the frames in them.
+//! The wire format of bulk streams between nodes: heads and frames.
 //!
-//! A frame is a big-endian `u32` of bytes and that many bytes of postcard. Variants and fields are only
-//! ever added at the end, so that nodes of two releases understand each other.
+//! A frame is a big-endian `u32` length and that many bytes of postcard. Variants and fields are
+//! only ever appended, so that nodes of two releases understand each other.
 
 use std::io;
 
@@ -19,19 +19,19 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Pushes, to the leader of their shard.
 pub(crate) const PUSH: &str = "push";
-/// Packs that the leader wants durable before it proposes them.
+/// Packs that must be durable on replicas before the leader proposes them.
 pub(crate) const STAGE: &str = "stage";
-/// Staged packs that nobody will propose any more.
+/// Staged packs that will not be proposed.
 pub(crate) const RELEASE: &str = "release";
 /// Packs that a replica lacks.
 pub(crate) const PACK: &str = "pack";
 /// Reads, to a node that holds the repository.
 pub(crate) const GIT: &str = "git";
 
-/// Compaction and figures, asked of the leader of a shard.
+/// Compaction and statistics, served by the leader of a shard.
 pub(crate) const MAINTAIN: &str = "maintain";
 
-/// Checks of a replica's store, asked of that replica.
+/// Checks of a replica's store, served by that replica.
 pub(crate) const CHECK: &str = "check";
 
 /// The largest frame: the report of the largest push, or the refs of a very large repository.
@@ -40,45 +40,46 @@ const FRAME_BYTES_MAX: u32 = 64 * 1024 * 1024;
 /// Head of a [`PUSH`] stream; the push as the client sent it follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PushRequest {
-    /// The repository's shard.
+    /// The shard of the repository.
     pub group: GroupId,
     /// The repository.
     pub repo: RepoId,
-    /// The life of it that the push was resolved to.
+    /// The generation that the push was resolved to.
     pub generation: Generation,
-    /// The same for every attempt.
+    /// The request id; the same for every attempt.
     pub request: RequestId,
-    /// Who pushes.
+    /// The pusher.
     pub principal: Principal,
-    /// SHA-256 of the push's commands and of its pack's trailer.
+    /// SHA-256 of the push's commands, capabilities and options.
     pub digest: [u8; 32],
     /// Bytes that follow.
     pub bytes: u64,
 }
 
-/// Frames of a [`PUSH`] stream, towards the receiving node. All but `Working` end it.
+/// Frames of a [`PUSH`] stream, towards the receiving node. Every frame but `Working` ends the
+/// stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum PushAnswer {
-    /// Still at it.
+    /// Work goes on.
     Working,
     /// The report for the client.
     Report(Bytes),
-    /// Another node leads, perhaps this one.
+    /// This node does not lead; the leader, if known.
     NotLeader(Option<NodeId>),
     /// Nothing was done: the same request may be tried again.
     Again(String),
-    /// The repository has another life, or is gone from the shard.
+    /// The repository has another generation, or is gone from the shard.
     WrongGeneration,
-    /// Nothing was done, and trying again at once would not help.
+    /// Nothing was done, and an immediate retry would not help.
     Refused(ErrorCode, String),
-    /// It may or may not have been done: only the same request may be tried again.
+    /// The outcome is unknown: only the same request may be tried again.
     InDoubt(String),
 }
 
 /// Head of a [`STAGE`] stream; the pack's bytes follow, then the index's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct StageRequest {
-    /// Whose store.
+    /// The network of the store.
     pub network: NetworkId,
     /// The pack.
     pub pack: PackId,
@@ -86,26 +87,27 @@ pub(crate) struct StageRequest {
     pub pack_bytes: u64,
     /// Bytes of its index.
     pub idx_bytes: u64,
-    /// The push that wants it.
+    /// The push that needs it.
     pub claim: Claim,
 }
 
-/// The term of a fetch's claim: no leader has it.
+/// The term of a fetch's claim: no leader has this term.
 const FETCH_TERM: u64 = u64::MAX;
 
-/// Why a staged pack is kept: until the push is decided, or its leader's term is over.
+/// Why a staged pack is kept: until the push is decided, or until its leader's term is over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Claim {
     /// The shard.
     pub group: GroupId,
-    /// The term of the leader that asked.
+    /// The term of the leader that made the claim.
     pub term: u64,
     /// The push.
     pub request: RequestId,
 }
 
 impl Claim {
-    /// A claim for what no request asked for, as a compaction. It ends with an entry that answers no request.
+    /// A claim without a request, for example a compaction's. It ends with an entry that answers no
+    /// request.
     pub(crate) const fn of_no_request(group: GroupId, term: u64) -> Self {
         let request = RequestId {
             made_at_ms: 0,
@@ -119,7 +121,7 @@ impl Claim {
         }
     }
 
-    /// The claim of a fetched pack, between its arrival and its way into the store.
+    /// The claim of a fetched pack, from its arrival until it is in the store.
     pub(crate) const fn of_fetch(group: GroupId) -> Self {
         Self::of_no_request(group, FETCH_TERM)
     }
@@ -134,7 +136,7 @@ impl Claim {
         !self.is_of_fetch() && !self.is_for(request)
     }
 
-    /// Whether an entry that answers `request` is what this claim was made for.
+    /// Whether an entry that answers `request` is the one that this claim was made for.
     pub(crate) fn is_for(&self, request: Option<RequestId>) -> bool {
         let none = Self::of_no_request(self.group, self.term).request;
         self.request.is_same(&request.unwrap_or(none))
@@ -144,11 +146,11 @@ impl Claim {
 /// The answer on a [`STAGE`] stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum StageAnswer {
-    /// Verified, and it survives a power cut from here on.
+    /// Verified and durable: it survives a power cut.
     Durable {
         /// The pack.
         pack: PackId,
-        /// The term it was asked for in.
+        /// The term of the claim.
         term: u64,
     },
     /// It is not kept.
@@ -158,18 +160,18 @@ pub(crate) enum StageAnswer {
 /// Head of a [`RELEASE`] stream; nothing follows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ReleaseRequest {
-    /// Whose store.
+    /// The network of the store.
     pub network: NetworkId,
     /// The pack.
     pub pack: PackId,
-    /// The push that wanted it.
+    /// The claim to release.
     pub claim: Claim,
 }
 
 /// Head of a [`PACK`] stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct PackRequest {
-    /// Whose store.
+    /// The network of the store.
     pub network: NetworkId,
     /// The pack.
     pub pack: PackId,
@@ -198,13 +200,13 @@ pub(crate) struct ReadRequest {
     pub repo: RepoId,
     /// Its fork network.
     pub network: NetworkId,
-    /// The life of it that the request was resolved to.
+    /// The generation that the request was resolved to.
     pub generation: Generation,
-    /// What is asked.
+    /// The kind of read.
     pub verb: ReadVerb,
 }
 
-/// What is asked of a holder.
+/// The kinds of reads that a holder serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ReadVerb {
     /// The advertisement.
@@ -224,31 +226,31 @@ pub(crate) enum ReadVerb {
         /// The prefix.
         prefix: String,
     },
-    /// The protected refs, and whether some moves would keep history: one [`WireProtected`] frame. The body is the
-    /// moves, postcard of `Vec<(RefName, ObjectId)>`.
+    /// The protected refs, and whether some moves would keep history: one [`WireProtected`] frame.
+    /// The body holds the moves, postcard of `Vec<(RefName, ObjectId)>`.
     Protected,
     /// Push certificates, the newest first, as one [`WireCertificates`] frame.
     PushCertificates {
         /// Only those that cover this ref.
         reference: Option<RefName>,
-        /// How many of the newest are left out.
+        /// How many of the newest are skipped.
         skip: u64,
         /// How many at most.
         limit: u32,
     },
-    /// A bundle that this holder has: its length as a frame of `u64`, then what of it was asked for.
+    /// A bundle that this holder has: its length as a frame of `u64`, then the requested bytes.
     Bundle {
         /// Its id.
         id: [u8; 32],
-        /// What of it.
+        /// The requested bytes.
         range: WireRange,
     },
-    /// One of the others, asked by somebody of whom nothing is known. From release level
+    /// One of the others, for a reader without a token. From release level
     /// [`VERSION_READS_OF_ANYBODY`](henge_types::command::VERSION_READS_OF_ANYBODY) on.
     OfAnybody(Box<Self>),
 }
 
-/// A [`henge_git::http::ByteRange`], as it travels.
+/// A [`henge_git::http::ByteRange`], in its wire form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum WireRange {
     /// All of it.
@@ -257,7 +259,7 @@ pub(crate) enum WireRange {
     From(u64),
     /// From the first byte to the second one, both included.
     Between(u64, u64),
-    /// So many at its end.
+    /// So many bytes at its end.
     Last(u64),
 }
 
@@ -290,9 +292,9 @@ pub(crate) enum ReadAnswer {
     Serving,
     /// This node cannot serve it now: ask another one.
     Elsewhere(String),
-    /// The repository has another life, or is gone from the shard.
+    /// The repository has another generation, or is gone from the shard.
     WrongGeneration,
-    /// The request makes no sense or may not be answered.
+    /// The request is malformed or not allowed.
     Refused(ErrorCode, String),
 }
 
@@ -305,46 +307,46 @@ pub(crate) struct MaintainRequest {
     pub repo: RepoId,
     /// Its fork network.
     pub network: NetworkId,
-    /// The life of it that the request was resolved to.
+    /// The generation that the request was resolved to.
     pub generation: Generation,
-    /// What is asked.
+    /// The kind of request.
     pub verb: MaintainVerb,
 }
 
-/// What is asked of a leader.
+/// The kinds of requests that a leader serves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MaintainVerb {
-    /// The figures.
+    /// The statistics.
     Stats,
     /// The mirrors.
     Mirrors,
-    /// Compact as soon as it is its turn; then the figures.
+    /// Compacts when a permit is free; the answer is the statistics.
     Compact {
         /// How much is merged.
         depth: CompactionDepth,
     },
-    /// What the repository may hold.
+    /// The quotas of the repository.
     Limits,
-    /// What is asked of pushes to it.
+    /// The push rules.
     PushRules,
 }
 
 /// The answer on a [`MAINTAIN`] stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum MaintainAnswer {
-    /// The figures now.
+    /// The statistics now.
     Stats(RepoStats),
-    /// The mirrors now, without what is secret.
+    /// The mirrors now, without secrets.
     Mirrors(Vec<Mirror>),
-    /// Another node leads, perhaps.
+    /// This node does not lead.
     NotLeader,
-    /// The repository has another life, or is gone from the shard.
+    /// The repository has another generation, or is gone from the shard.
     WrongGeneration,
-    /// It may not be done now.
+    /// Refused for now.
     Refused(ErrorCode, String),
-    /// What the repository may hold.
+    /// The quotas of the repository.
     Limits(RepoLimits),
-    /// What is asked of pushes to it.
+    /// The push rules.
     PushRules(PushRules),
 }
 
@@ -357,18 +359,18 @@ pub(crate) struct CheckRequest {
     pub repo: RepoId,
     /// Its fork network.
     pub network: NetworkId,
-    /// The life of it that the request was resolved to.
+    /// The generation that the request was resolved to.
     pub generation: Generation,
-    /// What is asked.
+    /// The kind of request.
     pub verb: CheckVerb,
 }
 
-/// What is asked of a replica about its store.
+/// The kinds of requests about a replica's store.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CheckVerb {
-    /// How the check stands.
+    /// The state of the check.
     Look,
-    /// Check it as soon as it is its turn; then as above.
+    /// Starts a check when a permit is free; the answer is the state of the check.
     Start {
         /// Fetch packs that are damaged from other replicas.
         repair: bool,
@@ -378,18 +380,18 @@ pub(crate) enum CheckVerb {
 /// The answer on a [`CHECK`] stream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum CheckAnswer {
-    /// How it stands now.
+    /// The state of the check now.
     Stands(Box<ReplicaCheck>),
-    /// The repository has another life, or is gone from the shard.
+    /// The repository has another generation, or is gone from the shard.
     WrongGeneration,
-    /// It may not be done now.
+    /// Refused for now.
     Refused(ErrorCode, String),
 }
 
 /// Refs at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WireRefs {
-    /// What HEAD points at.
+    /// The target of HEAD.
     pub head: RefName,
     /// The refs, by name.
     pub refs: Vec<(RefName, ObjectId)>,
@@ -402,13 +404,13 @@ pub(crate) struct WireRefs {
 /// Push certificates at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WireCertificates {
-    /// How many there are of what was asked for.
+    /// The number of matching certificates.
     pub total: u64,
-    /// Some of them, the newest first.
+    /// A page of them, the newest first.
     pub certificates: Vec<PushCertificateRecord>,
 }
 
-/// The protected refs at one point in time, and what moves of refs would do.
+/// The protected refs at one point in time, and the effect of some moves of refs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WireProtected {
     /// The patterns.
@@ -419,10 +421,10 @@ pub(crate) struct WireProtected {
     pub moves: Vec<WireMove>,
 }
 
-/// What a move of a ref would do.
+/// The effect of a move of a ref.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct WireMove {
-    /// What the ref is at.
+    /// The value of the ref now.
     pub old: Option<ObjectId>,
     /// Whether it keeps its history.
     pub keeps: bool,
@@ -463,7 +465,7 @@ pub(crate) async fn read<T: DeserializeOwned>(
     if len > FRAME_BYTES_MAX {
         return Err(too_long(usize::try_from(len).unwrap_or(usize::MAX)));
     }
-    // Grows with what arrives: a length alone makes nobody allocate.
+    // The buffer grows with the received bytes: a length alone makes no node allocate.
     let mut body = Vec::new();
     (&mut *stream)
         .take(u64::from(len))

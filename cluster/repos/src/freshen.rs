@@ -1,8 +1,9 @@
-//! Bitmaps and commit-graphs: every replica makes its own, of what its packs hold.
+//! Bitmaps and commit-graphs: every replica makes its own, of the objects in its packs.
 //!
-//! They only make serving cheaper: whatever becomes of them, nothing is lost. They are made anew when the biggest pack of a
-//! network is another one than when they were made last, which compaction sees to every time it has doubled. With them, or
-//! when the network is first read after a start, the fetches of those who follow its branches are rehearsed.
+//! They only lower the cost of serving; losing them loses no data. They are made again when another
+//! pack has become the biggest of a network: compaction causes this each time the network has
+//! doubled. With them, or when the network is first read after a start, the fetches of clients that
+//! follow its branches are prewarmed.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -21,17 +22,19 @@ use crate::maintain::compact::StopOnDrop;
 use crate::metrics;
 use crate::repos::Inner;
 
-/// How often the replica is looked over.
+/// Interval between two looks at the replica.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// Packs of fewer objects are counted by walking in about a millisecond.
+/// Smaller packs, in objects, get none: counting them by a walk takes about a millisecond.
 const OBJECTS_MIN: u32 = 256;
-/// How long one network may take.
+/// Time limit for one network.
 const TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
-/// Branches of a network whose fetches are rehearsed: those of forks are mostly at the same commits.
+/// Branches of a network whose fetches are prewarmed: those of forks are mostly at the same
+/// commits.
 const HEADS_MAX: usize = 4;
 
-/// What was done for a network, also if in vain: it is not tried again and again.
+/// The result of the last attempt for a network. A failed attempt is recorded as well, so that it
+/// is not repeated.
 #[derive(Clone, Copy)]
 struct Dealt {
     pack: PackId,
@@ -40,14 +43,14 @@ struct Dealt {
 
 type Fresh = BTreeMap<NetworkId, Dealt>;
 
-/// Both files, or why there is none.
+/// The results for the bitmap, the commit-graph and the prewarmed fetches.
 type Made = (
     Result<BitmapSummary, BitmapError>,
     Result<CommitGraphSummary, CommitGraphError>,
     Result<usize, FetchError>,
 );
 
-/// Starts the loop.
+/// Starts the background task.
 pub(crate) fn start(inner: &Arc<Inner>) {
     let freshening = Arc::clone(inner);
     inner
@@ -65,7 +68,7 @@ impl Inner {
             let groups = self.cluster.local_groups().into_iter();
             let groups = groups.filter(|group| !group.is_meta());
             let biggest = groups.flat_map(|group| self.biggest(group));
-            // What is not there any more is forgotten.
+            // Networks that no longer exist are forgotten.
             let mut left = Fresh::default();
             for (group, network, pack) in biggest.collect::<Vec<_>>() {
                 let before = fresh.get(&network).filter(|dealt| dealt.pack == pack);
@@ -80,7 +83,7 @@ impl Inner {
         }
     }
 
-    /// The biggest pack of each network of a shard, where it is worth it.
+    /// The biggest pack of each network of a shard, if it has at least [`OBJECTS_MIN`] objects.
     fn biggest(&self, group: GroupId) -> Vec<(GroupId, NetworkId, PackId)> {
         let Some(view) = self.cluster.view(group) else {
             return Vec::new();
@@ -96,7 +99,7 @@ impl Inner {
         })
     }
 
-    /// Makes what is missing. Nothing when the pack is not there yet, or not any more.
+    /// Makes the missing files. Nothing when the pack is not here.
     async fn freshen(
         self: &Arc<Self>,
         group: GroupId,
@@ -111,7 +114,8 @@ impl Inner {
             let is_rehearsed = false;
             return Some(Dealt { pack, is_rehearsed });
         }
-        // Before the state is looked at: a store found unread later belongs to no live repository.
+        // Before the state is read: a store that has no reader afterwards belongs to no live
+        // repository.
         let reading = self.effects.readers().enter(network);
         let tips = self.tips(group, network);
         let heads = self.heads(group, network);
@@ -139,7 +143,8 @@ impl Inner {
             .then_some(Dealt { pack, is_rehearsed })
     }
 
-    /// Rehearses the fetches of a network that somebody reads: after a start nothing is known of any.
+    /// Prewarms the fetches of a network that has readers: a start begins with an empty response
+    /// cache.
     async fn rehearse_if_read(
         self: &Arc<Self>,
         group: GroupId,
@@ -209,7 +214,7 @@ impl Inner {
         true
     }
 
-    /// What the refs of a network's live repositories are at.
+    /// The ref values of a network's live repositories.
     pub(crate) fn tips(&self, group: GroupId, network: NetworkId) -> Vec<ObjectId> {
         let Some(at) = self.cluster.state(group) else {
             return Vec::new();
@@ -224,7 +229,7 @@ impl Inner {
         tips
     }
 
-    /// What HEAD is at in repositories of a network.
+    /// The HEAD commits of repositories of a network.
     fn heads(&self, group: GroupId, network: NetworkId) -> Vec<ObjectId> {
         let Some(at) = self.cluster.state(group) else {
             return Vec::new();
@@ -245,7 +250,8 @@ impl Inner {
     }
 }
 
-/// The tags of all refs, and fetches of those who follow some branches; how many.
+/// Prewarms the tags of all refs, and the fetches of clients that follow some branches; returns the
+/// number of fetches.
 fn rehearse(
     objects: &Objects,
     heads: &[ObjectId],
@@ -258,7 +264,7 @@ fn rehearse(
     })
 }
 
-/// Only the first fetches cost more for it.
+/// Logs that prewarming failed: only the first fetches cost more.
 fn tell_of_rehearsal(group: GroupId, network: NetworkId, error: &FetchError) {
     tracing::warn!(%group, %network, %error, "fetches could not be rehearsed");
 }

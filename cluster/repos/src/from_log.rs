@@ -1,7 +1,8 @@
-//! The replica's own log as a holder of packs: small packs ride in their entries.
+//! The replica's own log as a source of packs: entries contain small packs.
 //!
-//! A pack that could not be written when its entry was applied is written from there, before any other replica is asked
-//! for it. The log keeps the entry until then: no snapshot is taken or received while such a pack is missing.
+//! A pack that could not be written when its entry was applied is written from the log; other
+//! replicas are the second choice. The log keeps the entry until then: no snapshot is taken or
+//! received while such a pack is missing.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,7 +21,7 @@ use crate::staging::{KeepError, end_after_failed_sync};
 /// A pack as an entry of the log names it.
 #[derive(Debug)]
 pub(crate) struct LoggedPack {
-    /// Its bytes, where they ride in the entry.
+    /// Its bytes, if the entry contains them.
     pub inline: Option<InlinePack>,
     /// The lengths that the entry names.
     pub lengths: PackLengths,
@@ -28,9 +29,9 @@ pub(crate) struct LoggedPack {
     pub request: Option<RequestId>,
 }
 
-/// Why a pack is missing whose bytes the log does not hold, by what is left of its files. Files that have the lengths of
-/// their entry are not damaged as far as is known: a pack that came by reference is looked for here while its log is
-/// replayed. Without the entry it is not known which lengths they should have.
+/// Why a pack is missing whose bytes are not in the log, by the state of its files. Files with the
+/// lengths of their entry are not known to be damaged: a pack by reference gets here while its log
+/// is replayed. Without the entry the right lengths are unknown.
 const fn cause_without_bytes(left: &Presence, lengths: Option<PackLengths>) -> Cause {
     match (left, lengths) {
         (Presence::Missing, _) | (Presence::Whole, Some(_)) => Cause::Elsewhere,
@@ -38,7 +39,7 @@ const fn cause_without_bytes(left: &Presence, lengths: Option<PackLengths>) -> C
     }
 }
 
-/// What the log had of a pack.
+/// The result of a search of the log for a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FromLog {
     /// The pack is in its network's store now.
@@ -48,8 +49,9 @@ pub(crate) enum FromLog {
 }
 
 impl PackEffects {
-    /// The pack as the entry `named_at` of the group names it, with its bytes where they ride in the entry, and the
-    /// request that the entry answers; `None` when this node's log does not have the entry.
+    /// The pack as the entry `named_at` of the group names it, with its bytes if the entry contains
+    /// them, and the request that the entry answers. `None` when this node's log does not have the
+    /// entry.
     ///
     /// # Errors
     /// When the log cannot be read.
@@ -75,17 +77,17 @@ impl PackEffects {
                 request: proposal.request.as_ref().map(|request| request.id),
             })
         });
-        // The trailer of a pack is its name.
+        // The trailer of a pack is its id.
         Ok(named.filter(|named| {
             let inline = named.inline.as_ref();
             inline.is_none_or(|inline| inline.pack.ends_with(pack.checksum().as_bytes()))
         }))
     }
 
-    /// Puts a missing pack in place from the entry `named_at` of this node's log.
+    /// Writes a missing pack from the entry `named_at` of this node's log.
     ///
     /// # Errors
-    /// When the log cannot be read or the pack cannot be written: it is missing still.
+    /// When the log cannot be read or the pack cannot be written: it stays missing.
     pub(crate) fn install_from_log(
         &self,
         missing: &Missing,
@@ -109,10 +111,10 @@ impl PackEffects {
         Ok(FromLog::Installed)
     }
 
-    /// A missing pack was put in place.
+    /// Records that a missing pack was put in place.
     pub(crate) fn is_here(&self, missing: &Missing) {
         if !self.parking().arrived(missing) {
-            // Replaced while it was on its way.
+            // Replaced while it was being fetched or written.
             let retired = Retired {
                 group: missing.group,
                 by: None,
@@ -122,8 +124,8 @@ impl PackEffects {
         }
     }
 
-    /// Puts in place what replayed entries named and did not replace: from the entries, from the staged packs, or
-    /// where it lies already. Each is parked until then.
+    /// Installs the packs that replayed entries named and did not replace: from the entries, from
+    /// the staged packs, or in place if the files exist. Each is parked until then.
     pub(crate) fn install_replayed(&self, packs: &[(Missing, LogIndex)]) {
         let mut failed = None;
         for (missing, named_at) in packs {
@@ -163,9 +165,9 @@ impl PackEffects {
         Ok(FromLog::Installed)
     }
 
-    /// Finds in the state of a replica that starts what is to be done on this disk: parks every network that lacks a
-    /// pack of its manifest, and notes the networks of dropped repositories. The state and the log say so; nothing
-    /// about missing packs is kept on disk.
+    /// Finds the pending work in the state of a starting replica: parks every network that lacks a
+    /// pack of its manifest, and records the networks of dropped repositories. Its sources are the
+    /// state and the log; no list of missing packs is kept on disk.
     pub(crate) fn scan(&self, group: GroupId, state: &State, from: StartedFrom) {
         let view = ShardView::new(state);
         let dropped = |repo: &henge_types::ShardRepo| repo.state == ShardRepoState::Deleted;
@@ -185,7 +187,7 @@ impl PackEffects {
                 let lengths = Some(lengths_of(&record));
                 let found = self.objects().presence(&network, &pack, lengths);
                 let cause = match found {
-                    // An earlier process may have stopped before it was durable.
+                    // An earlier process may have stopped before the pack was durable.
                     Presence::Whole if named_at > from.snapshot => {
                         self.objects().presume_dirty(&network, &pack);
                         continue;
@@ -196,8 +198,8 @@ impl PackEffects {
                     {
                         continue;
                     }
-                    // The log may hold the only copy. Below the snapshot, some replica held the pack durably when the
-                    // snapshot was taken.
+                    // The log may hold the only copy. Below the snapshot, some replica held the
+                    // pack durably when the snapshot was taken.
                     Presence::Missing | Presence::Damaged(_) if named_at > from.snapshot => {
                         Cause::NotWritten { named_at }
                     }
@@ -218,12 +220,14 @@ impl PackEffects {
         }
     }
 
-    /// Makes what is here of a received snapshot's packs durable, and parks the rest. A file under the name of a pack
-    /// that this process did not install is what a crash left: it is read through first. A pack that cannot be read is
-    /// parked: one bad block must not end the group. A failed sync ends the process.
+    /// Makes the local packs of a received snapshot durable, and parks the others. A file under the
+    /// name of a pack that this process did not install is left from a crash: it is read completely
+    /// first. An unreadable pack is parked: one bad block must not end the group. A failed sync
+    /// ends the process.
     ///
     /// # Errors
-    /// When a pack cannot be flushed for a reason that may pass: it is no damage, and still to be flushed.
+    /// When a pack cannot be flushed for a reason that may be transient: this is no damage, and the
+    /// pack is still to be flushed.
     pub(crate) fn settle(
         &self,
         group: GroupId,
@@ -249,7 +253,7 @@ impl PackEffects {
 
     fn settle_left(&self, group: GroupId, network: NetworkId, pack: PackId) {
         match self.objects().presence(&network, &pack, None) {
-            // Why it cannot be read is told when it is read through.
+            // The verification below returns the cause.
             Presence::Whole | Presence::Damaged(PackFault::Unreadable) => {}
             Presence::Missing | Presence::Damaged(_) => return,
         }
@@ -264,7 +268,8 @@ impl PackEffects {
                 tracing::warn!(%group, %network, %pack, %error, "a pack that a crash left is fetched again");
                 self.parking().park(missing, Cause::Elsewhere);
             }
-            // Nothing of it waits to be flushed: it is fetched, and a file that may not be opened keeps no group from its state.
+            // The pack has nothing to flush: it is fetched. A file that cannot be opened does not
+            // block the group's snapshot.
             Err(error) => self.park_unreadable(missing, &error),
         }
     }
@@ -283,7 +288,8 @@ impl PackEffects {
                     pack,
                 };
                 self.park_unreadable(missing, &error);
-                // Every later sync of the network would fail. What takes its place is durable when it comes.
+                // Otherwise every later sync of the network would fail. Its replacement is durable
+                // on arrival.
                 self.objects().forget_dirty(&network, &pack);
             }
         }

@@ -1,6 +1,6 @@
-//! Leadership of a shard that is handed over because its leader lacks packs (a folder that cannot be written, files that are
-//! damaged, packs that are still on their way) or cannot store what is pushed. The leader takes no push to such a
-//! repository, or none at all, and another voter may.
+//! Handover of a shard's leadership when its leader lacks packs (a read-only folder, damaged files,
+//! packs still being fetched) or cannot store a push. Such a leader refuses pushes to that
+//! repository, or all pushes; another voter may accept them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -14,8 +14,8 @@ use henge_types::{ConditionKind, ErrorCode, GroupId, NodeId};
 use crate::frames::PushAnswer;
 use crate::repos::Inner;
 
-/// How long a group is not handed over again for the same reason: two leaders that both have it must not pass the group back
-/// and forth.
+/// How long a group is not handed over again for the same reason: two leaders with the same fault
+/// must not pass the group back and forth.
 const HANDED_OVER_FOR: Duration = Duration::from_secs(60);
 
 /// Why a group is handed over.
@@ -32,7 +32,8 @@ enum Why {
 pub(crate) struct HandedOver(Mutex<BTreeMap<(GroupId, Why), Instant>>);
 
 impl HandedOver {
-    /// Notes that a group is handed over now. `false` when that was done too short a time ago: then it is not.
+    /// Records a handover of a group. `false`, without a record, when the last one for this reason
+    /// was less than [`HANDED_OVER_FOR`] ago.
     fn note(&self, group: GroupId, why: Why, now: Instant) -> bool {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, at| now.saturating_duration_since(*at) < HANDED_OVER_FOR);
@@ -41,7 +42,7 @@ impl HandedOver {
         is_first
     }
 
-    /// It did not come to it.
+    /// Removes the record: the handover did not happen.
     fn forget(&self, group: GroupId, why: Why) {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.remove(&(group, why));
@@ -49,15 +50,16 @@ impl HandedOver {
 }
 
 impl Inner {
-    /// Asks a voter that lacks fewer packs of a group than this node, which leads it, to take it over. `false` when no voter
-    /// is known to, or one was asked less than a minute ago.
+    /// Asks a voter with fewer parked networks of a group than this node, its leader, to take it
+    /// over. `false` when no such voter is known, or when one was asked less than a minute ago.
     pub(crate) async fn hand_over_lacking(&self, group: GroupId) -> bool {
         let lacking = self.effects.parking().networks(group).len();
         self.hand_over_group(group, lacking, Why::LacksPacks).await
     }
 
-    /// The answer to a push that this node, which leads `group`, cannot store. A voter that lacks no more packs than this
-    /// node is asked to take the group over: its disk may take the push.
+    /// The answer to a push that this node, the leader of `group`, cannot store. Hands the group
+    /// over to a voter with at most as many parked networks as this node, if one is known: its disk
+    /// may have room.
     pub(crate) async fn cannot_store(&self, group: GroupId, error: &io::Error) -> PushAnswer {
         tracing::error!(%group, %error, "a push cannot be stored");
         let lacking = self
@@ -95,14 +97,14 @@ impl Inner {
         tracing::warn!(%group, %why, "this node hands a group over that it leads");
         let is_asked = self.cluster.yield_leadership(group, &better).await;
         if !is_asked {
-            // Those that are better may have lagged for a moment.
+            // The better voters may have lagged for a moment.
             self.handed_over.forget(group, why);
         }
         is_asked
     }
 }
 
-/// The voters with the fewest repositories of the group that lack packs, where these are fewer than `lacking`.
+/// The voters with the fewest parked networks of the group, if these are fewer than `lacking`.
 fn better(
     status: &ClusterStatus,
     group: GroupId,
@@ -128,7 +130,8 @@ fn better(
         .collect()
 }
 
-/// Whether a node would not hand the group over itself, for its clock or for want of room in its log.
+/// Whether a node would keep the group: a node with a clock fault or a log near its cap hands it
+/// over.
 fn is_fit(report: &NodeReport, group: GroupId) -> bool {
     let clock = report.clock.as_ref().and_then(|clock| clock.fault.as_ref());
     let has_log_near_cap = report.conditions.iter().any(|condition| {
@@ -234,8 +237,9 @@ mod tests {
         assert_eq!(better(&all, GROUP, 1, &nodes(&[1, 2, 3])), nodes(&[]));
     }
 
-    /// Two nodes that both lack packs passed a group back and forth. A folder of each of three refused files, and then another
-    /// one of its next leader: for a minute that one could not give it away, and refused every push.
+    /// Two nodes that both lacked packs passed a group back and forth. Later a folder of each of
+    /// three nodes refused files, and then another folder of the next leader: for a minute that
+    /// leader could not hand over, and refused every push.
     #[test]
     fn a_group_is_handed_over_once_a_minute_for_each_reason() {
         let handed_over = HandedOver::default();

@@ -1,41 +1,42 @@
-//! Packs that no replica had when asked: which of them are lost.
+//! Detection of lost packs.
 //!
-//! A replica that lacks a pack may be about to get it: it has not applied the entry yet, or receives the pack. So one round of
-//! answers proves nothing. A pack is called lost when round after round, for a minute, every replica answered and had it
-//! neither in its store, nor staged, nor in its log.
+//! A replica that lacks a pack may be about to get it: it has not applied the entry yet, or is
+//! receiving the pack. So one round of answers proves nothing. A pack is reported as lost when for
+//! a minute, in every round, every replica answered that it has the pack neither in its store, nor
+//! staged, nor in its log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use crate::parking::Missing;
 
-/// For so long every answer must have been no.
+/// How long every answer must have been negative.
 const LOST_AFTER: Duration = Duration::from_secs(60);
-/// How often it is said again.
+/// Interval between two log messages about the same lost pack.
 const SAID_EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// Since when every replica lacks a pack, and when that was said last.
+/// Since when every replica lacks a pack, and when this was logged last.
 #[derive(Debug, Clone, Copy)]
 struct Lacked {
     since: Instant,
     said_at: Option<Instant>,
 }
 
-/// What the rounds of the fetcher came to.
+/// The packs that every replica lacked in the last rounds of the fetcher.
 #[derive(Debug, Default)]
 pub(crate) struct Lacking(BTreeMap<Missing, Lacked>);
 
-/// After a round.
+/// The lost packs after a round.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Lost {
-    /// They.
+    /// All of them.
     pub(crate) packs: Vec<Missing>,
-    /// Those of which that is to be said now.
+    /// Those to be logged now.
     pub(crate) to_say: Vec<Missing>,
 }
 
 impl Lacking {
-    /// Takes the packs of which every replica answered in this round that it lacks them.
+    /// Records a round: the packs of which every replica answered that it lacks them.
     pub(crate) fn round(&mut self, lacked: &BTreeSet<Missing>, now: Instant) -> Lost {
         self.0.retain(|missing, _| lacked.contains(missing));
         let mut lost = Lost::default();
@@ -72,8 +73,8 @@ mod tests {
         }
     }
 
-    /// `a pack is lost: restore it from a copy` was logged ten times in 27 minutes of normal pushes, of packs that were on
-    /// their way.
+    /// `a pack is lost: restore it from a copy` was logged ten times in 27 minutes of normal
+    /// pushes, about packs that were about to arrive.
     #[test]
     fn a_pack_is_lost_when_all_answers_were_no_for_a_minute() {
         let start = SystemClock.instant();
@@ -83,7 +84,7 @@ mod tests {
             lacking.round(lacked, start + Duration::from_secs(seconds))
         };
         assert_eq!(at(0, &both), Lost::default());
-        // One came, or a replica did not answer.
+        // Pack 2 arrived, or a replica did not answer.
         let one = BTreeSet::from([missing(1)]);
         assert_eq!(at(30, &one), Lost::default());
         assert_eq!(at(59, &both), Lost::default());

@@ -1,30 +1,34 @@
-//! The life of replicated repositories: what a node does with them above the cluster, the git protocol and
-//! the object store.
+//! Replicated repositories: the part of a node above the cluster, the git protocol and the object
+//! store.
 //!
-//! What it deliberately is not: consensus (henge-cluster), the rules of refs (henge-state), the protocol
+//! Not part of it: consensus (henge-cluster), the rules of refs (henge-state), the protocol
 //! (henge-git), files (henge-storage), HTTP routes and accounts (henge-api).
 //!
-//! - [`repos`]: the handle; [`service`]: the same as the smart-HTTP router serves it.
-//! - `catalogue`, `reconcile`: names and lives; half-done ones finished by the meta group's leader.
-//! - `settings`: what the catalogue says of a repository and its shard has to know; `protection`: protected refs.
+//! - [`repos`]: the handle; [`service`]: the same for the smart-HTTP router.
+//! - `catalogue`, `reconcile`: names and generations; the meta group's leader completes pending
+//!   operations.
+//! - `settings`: settings in the catalogue that the shard needs; `protection`: protected refs.
 //! - `certificates`: signed pushes.
-//! - `push`: `receive` at the node a push came to, `lead` at the leader of its shard, `commit` and
-//!   `replicate` for the entry and the packs under it.
-//! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the state.
-//! - `bundles`: what clones may begin with and go on with after they broke off.
-//! - [`effects`]: what every replica carries out when an entry is applied; `staging`: packs promised
-//!   durable; `parking`: networks that lack a pack; `from_log`: packs from the replica's own log; `replaying`: packs
-//!   named while it is replayed; `fetcher` and `retries`: the background that mends it; `damage`: packs whose files
-//!   are damaged or gone; `arriving` and `lacking`: packs on their way, and those that no replica has;
-//!   `retiring` and `retire`: packs that were replaced; `replica`: what
-//!   other nodes ask of this one; `readers`: who reads a store.
-//! - `maintain`: compaction by the leader, and what an operator asks of it; `freshen`: bitmaps and commit-graphs, by
-//!   every replica.
-//! - `mirrors`: repositories that follow others or are copied to others, run by the leader of their shard.
-//! - `frames`: what nodes say to each other; `asking`: how a node is asked; `quorum`: counting their answers; `space`: free space;
-//!   `handover`: a leader that lacks packs.
-//! - `repo_limits`: what a repository may hold, and what is asked of pushes to it.
-//! - `error`, `access`, `metrics`: mapped, allowed and counted in one place each.
+//! - `push`: `receive` at the node that received a push, `lead` at the leader of its shard,
+//!   `commit` and `replicate` for the entry and its packs.
+//! - `reads`: from this replica, or through a node that holds the repository; `refs`: refs in the
+//!   state.
+//! - `bundles`: bundles that clones start with and can resume.
+//! - [`effects`]: effects of applied entries on a replica; `staging`: packs promised durable;
+//!   `parking`: networks that lack a pack; `from_log`: packs from the replica's own log;
+//!   `replaying`: packs named while the log is replayed; `fetcher` and `retries`: the background
+//!   task that fetches missing packs; `damage`: packs whose files are damaged or gone; `arriving`
+//!   and `lacking`: packs on their way, and packs that no replica has; `retiring` and `retire`:
+//!   replaced packs; `replica`: requests of other nodes to this one; `readers`: the readers of a
+//!   store.
+//! - `maintain`: compaction by the leader, and requests of an operator to it; `freshen`: bitmaps
+//!   and commit-graphs, by every replica.
+//! - `mirrors`: repositories that follow others or are copied to others, run by the leader of their
+//!   shard.
+//! - `frames`: the wire format between nodes; `asking`: requests to a node; `quorum`: counting
+//!   their answers; `space`: free space; `handover`: a leader that lacks packs.
+//! - `repo_limits`: quotas and push rules of a repository.
+//! - `error`, `access`, `metrics`: error mapping, authorization and metrics, in one place each.
 
 mod access;
 mod admission;

@@ -1,14 +1,16 @@
-//! Compaction: the leader of a shard keeps the packs of each of its networks few.
+//! Compaction: the leader of a shard keeps the number of packs of each of its networks low.
 //!
-//! It writes one pack in the place of several, makes it durable as a large push does, and proposes the exchange
-//! ([`henge_types::ReplacePacks`]): every replica has the same packs, and only the leader spends time on making them.
+//! It writes one pack in the place of several, makes it durable like a large push, and proposes the
+//! exchange ([`henge_types::ReplacePacks`]). Every replica has the same packs; only the leader
+//! spends CPU on making them.
 //!
-//! - [`due`]: which networks to look at, and when one is due.
-//! - [`compact`]: one compaction; [`prune`]: one that drops what no ref reaches.
-//! - [`schedule`]: when the latter is done by itself.
+//! - [`due`]: which networks are watched, and when one is due.
+//! - [`compact`]: one compaction; [`prune`]: one that drops unreachable objects.
+//! - [`schedule`]: when pruning runs by itself.
 //! - [`ask`]: `gc` and `stats`, from any node.
-//! - [`check`]: whole stores read and hashed, replica by replica; [`check_ask`]: the same from any node;
-//!   `last_check`: what one found, kept over restarts. `findings`: what fails, for the status.
+//! - [`check`]: complete stores read and hashed, replica by replica; [`check_ask`]: the same from
+//!   any node; `last_check`: the findings of the last one, kept over restarts. `findings`:
+//!   failures, for the status.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,31 +41,32 @@ pub(crate) mod schedule;
 use compact::{CompactError, Compacted, Led};
 use due::{Due, Packs, Urgency, Watch};
 
-/// Between two looks for networks that are due.
+/// Interval between two searches for networks that are due.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Networks whose last compaction is remembered.
 const REMEMBERED_MAX: usize = 1024;
-/// Networks that wait because somebody asked for it.
+/// Networks with a pending request.
 const ASKED_MAX: usize = 1024;
 
-/// What this node's compaction is asked for and does.
+/// The requested and the running compactions of this node.
 #[derive(Debug)]
 pub(crate) struct Maintenance {
     asked: Mutex<BTreeMap<NetworkId, (GroupId, Depth)>>,
-    /// Requests so far.
+    /// The number of requests so far.
     requests: watch::Sender<u64>,
     wakes: Wakes,
     /// One compaction at a time on a node, the most urgent one first.
     turn: PriorityPermits<Urgency>,
-    /// The most packs of a network of each group that is led here.
+    /// The largest pack count of a network that may become due, for each group that is led here.
     packs_max: Mutex<BTreeMap<GroupId, usize>>,
     running: Mutex<Option<NetworkId>>,
     last: Mutex<BTreeMap<NetworkId, LastCompaction>>,
-    /// Networks of groups led here whose last compactions failed, and how many in a row: at most as many as there are.
+    /// Networks of groups led here whose last compactions failed, and the number of failures in a
+    /// row. Bounded by the number of networks.
     failing: Mutex<BTreeMap<NetworkId, (GroupId, u32)>>,
-    /// Those that ended.
+    /// Compactions that ended.
     runs: AtomicU64,
-    /// How long nobody must have pushed before all packs become one.
+    /// How long a network must be without a push before all its packs are merged into one.
     settle: OnceLock<Duration>,
 }
 
@@ -85,7 +88,7 @@ impl Default for Maintenance {
 }
 
 impl Maintenance {
-    /// Compacts the network as soon as it is its turn. `false` when too many wait already.
+    /// Queues a compaction of the network. `false` when the queue is full.
     fn ask(&self, group: GroupId, network: NetworkId, depth: Depth) -> bool {
         let mut asked = lock(&self.asked);
         if asked.len() >= ASKED_MAX && !asked.contains_key(&network) {
@@ -107,7 +110,8 @@ impl Maintenance {
         *lock(&self.running) == Some(*network)
     }
 
-    /// The most packs of a network of the group; none when it is not led here any more.
+    /// Records the largest pack count of a network of the group that may become due; `None` when
+    /// the group is no longer led here.
     fn note_packs_max(&self, group: GroupId, packs: Option<usize>) {
         let mut known = lock(&self.packs_max);
         match packs {
@@ -133,7 +137,7 @@ impl Maintenance {
     }
 }
 
-/// A compaction that runs. One that is dropped before its end is remembered as a failed one.
+/// A running compaction. One that is dropped before its end is recorded as failed.
 struct Running<'a> {
     inner: &'a Inner,
     network: NetworkId,
@@ -153,7 +157,8 @@ impl<'a> Running<'a> {
         }
     }
 
-    /// How it ended, in words where it failed. A client that sees the end sees the outcome.
+    /// Records the outcome; `Err` is the reason of a failure. The outcome is visible before the end
+    /// is.
     fn end(&mut self, outcome: Result<Compacted, String>) -> Duration {
         self.is_over = true;
         let maintenance = &self.inner.maintenance;
@@ -191,7 +196,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
         .expect("invariant: nothing panics while a list is held")
 }
 
-/// Compacts from now on in the shards that this node leads, and checks what it is asked to.
+/// Starts compaction in the shards that this node leads, and the requested checks.
 pub(crate) fn start(inner: &Arc<Inner>) {
     let wakes = inner.maintenance.wakes.clone();
     let task = Compaction(Arc::clone(inner));
@@ -199,7 +204,7 @@ pub(crate) fn start(inner: &Arc<Inner>) {
     check::start(inner);
 }
 
-/// Keeps the packs of the networks of a shard few.
+/// The leader task of compaction in a shard.
 struct Compaction(Arc<Inner>);
 
 impl LeaderTask for Compaction {
@@ -224,13 +229,13 @@ impl LeaderTask for Compaction {
                 tokio::select! {
                     biased;
                     turn = maintenance.turn.acquire(due.urgency) => Some(turn),
-                    // The shard may have become more urgent: by a request, or by more packs.
+                    // A request, or more packs, may have made the shard more urgent.
                     _ = requests.changed() => None,
                     () = tokio::time::sleep(LOOK_EVERY) => None,
                 }
             });
             let Some(turn) = turn.await else { continue };
-            // Another shard may have had its turn for long.
+            // The wait for the permit may have been long.
             if let Some(due) = inner.look(term, view, watch) {
                 inner.run(term, watch, due).await;
             }
@@ -247,7 +252,7 @@ impl LeaderTask for Compaction {
         let inner = &self.0;
         let maintenance = &inner.maintenance;
         inner.effects.forget_grown(term.group);
-        // A later term of this node may have begun: what was requested in it stays.
+        // A later term of this node may have begun: its requests stay.
         if inner.cluster.leadership(term.group).is_none() {
             lock(&maintenance.asked).retain(|_, (group, _)| *group != term.group);
         }
@@ -262,12 +267,12 @@ fn networks(view: &View) -> Vec<NetworkId> {
 }
 
 impl Repos {
-    /// From now on all packs of a network become one once nobody pushed to it for so long: a clone is then the pack as it
-    /// lies there. Larger networks wait longer, by four seconds for every MiB; those above 1 GiB stay as they are.
-    /// Counts once.
+    /// Starts merging all packs of a network into one after so long without a push: a clone is then
+    /// a copy of that pack. Larger networks wait longer, by four seconds for every MiB; those above
+    /// 1 GiB are not merged. Only the first call counts.
     pub fn settle_networks(&self, after: Duration) {
         let maintenance = &self.inner.maintenance;
-        // A second call says the same again.
+        // A second call has no effect.
         if maintenance.settle.set(after).is_ok() {
             maintenance.wakes.wake_all();
         }
@@ -275,7 +280,7 @@ impl Repos {
 }
 
 impl Inner {
-    /// The network of the shard that needs it most, if any is due.
+    /// The most urgent network of the shard that is due.
     fn look(&self, term: LeaderTerm, view: &View, watch: &mut Watch) -> Option<Due> {
         let group = term.group;
         let now = self.clock.instant();
@@ -316,7 +321,7 @@ impl Inner {
             self.suspect_store(group, network, error.to_string()).await;
         }
         match &outcome {
-            // What fails elsewhere is another node's finding.
+            // `NotLeader` is no failure here: another node leads, and records its own failures.
             Ok(_) | Err(CompactError::NotLeader) => self.compaction_works(&network),
             Err(error) => {
                 self.compaction_failed(group, network, error.is_defect(), &error.to_string());
@@ -333,7 +338,7 @@ impl Inner {
     }
 }
 
-/// The log lines and counters of a compaction that came to its end.
+/// The log lines and counters of a compaction that ended.
 fn tell(
     group: GroupId,
     network: NetworkId,

@@ -1,4 +1,5 @@
-//! Names, labels and help of this crate's metrics. No repository or user name is ever a label.
+//! Names, labels and help texts of this crate's metrics. Repository and user names are never
+//! labels.
 
 use ::metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
 use henge_git::FetchSummary;
@@ -41,7 +42,7 @@ const FORWARDED: &str = "henge_repos_forwarded_total";
 const FREE_BYTES: &str = "henge_repos_disk_free_bytes";
 const LOW_SPACE: &str = "henge_repos_low_space";
 
-/// Registers help texts; once a process.
+/// Registers help texts; once per process.
 pub fn describe() {
     describe_counter!(
         PUSHES,
@@ -180,27 +181,27 @@ fn describe_mirrors() {
     );
 }
 
-/// What became of a push at its leader.
+/// The outcome of a push at its leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PushResult {
-    /// At least one update was taken.
+    /// At least one update was accepted.
     Ok,
-    /// None was.
+    /// No update was accepted.
     Refused,
-    /// The request was answered before.
+    /// The request had been answered before.
     Known,
     /// It ended without a report.
     Failed,
 }
 
-/// How the pack of a push travelled.
+/// How the pack of a push was replicated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PackPath {
     /// In the log entry.
     Inline,
     /// To the replicas before the entry.
     Staged,
-    /// There was none, or it was never looked at.
+    /// No pack, or it was not read.
     None,
 }
 
@@ -244,14 +245,14 @@ pub(crate) fn read_forwarded(verb: &'static str) {
     counter!(FORWARDED, "verb" => verb).increment(1);
 }
 
-/// How the making of a bundle ended.
+/// The outcome of making a bundle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BundleMade {
     /// It is offered from now on.
     Ok,
-    /// It is not worth while.
+    /// Smaller than the minimum.
     Small,
-    /// There is none.
+    /// It could not be made.
     Failed,
 }
 

@@ -1,11 +1,13 @@
 //! Mirrors: repositories that follow others, or are copied to others, on a schedule.
 //!
-//! The leader of a shard runs what is due. A firing is had by proposing [`BeginMirror`](henge_types::BeginMirror): the
-//! shard gives it to one run, whose fence every later word and push of it names. A run whose leader is lost is taken
-//! over when its lease is over.
+//! The leader of a shard starts the runs that are due. A run is claimed by proposing
+//! [`BeginMirror`](henge_types::BeginMirror): the shard grants it to one run. Every later
+//! heartbeat, completion report and push of the run names its fence. After the loss of its leader
+//! another leader claims the run when its lease is over.
 //!
-//! - [`run`]: one run. `destination`: the shard as what a pull mirror pushes to.
-//! - [`set`]: what an operator says of mirrors, at any node. `look`: what a new one would take from the side that it writes to.
+//! - [`run`]: one run. `destination`: the shard as the destination of a pull mirror.
+//! - [`set`]: an operator's requests about mirrors, on any node. `look`: the refs that a new mirror
+//!   would delete or overwrite.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,19 +38,19 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// The longest pause while there are mirrors: the group's time may have been set meanwhile.
 const LOOK_AT_LEAST: Duration = Duration::from_secs(5);
 
-/// How a node runs mirrors.
+/// Configuration of a node's mirrors.
 #[derive(Debug, Clone)]
 pub struct MirrorsConfig {
-    /// Which addresses the other side may have.
+    /// The allowed addresses of the other side.
     pub addresses: AddressPolicy,
-    /// Whose certificates are believed.
+    /// The trusted certificates.
     pub trust: Trust,
-    /// Runs at once, at most [`limits::MIRRORS_AT_ONCE_MAX`].
+    /// Maximum number of concurrent runs, at most [`limits::MIRRORS_AT_ONCE_MAX`].
     pub at_once: usize,
 }
 
 impl Default for MirrorsConfig {
-    /// Only the public internet, the system's certificates, two at once.
+    /// Public internet addresses only, the system's certificates, two runs at once.
     fn default() -> Self {
         Self {
             addresses: AddressPolicy::Public,
@@ -63,17 +65,18 @@ impl Default for MirrorsConfig {
 struct Runner {
     inner: Arc<Inner>,
     network: Arc<Network>,
-    /// Blocking work of runs.
+    /// The blocking work of runs.
     work: Scope,
-    /// Runs at once, the most overdue firing first.
+    /// Permits for concurrent runs, the most overdue run first.
     permits: PriorityPermits<Reverse<u64>>,
     running: Mutex<BTreeSet<MirrorId>>,
-    /// Mirrors that are due in each shard that is led here.
+    /// The number of mirrors that are due in each shard that is led here.
     due: Mutex<BTreeMap<GroupId, usize>>,
 }
 
 impl Repos {
-    /// Runs the mirrors of the shards that this node leads, from now on. Without it mirrors are only kept.
+    /// Starts running the mirrors of the shards that this node leads. Without it mirrors are only
+    /// stored.
     pub fn start_mirrors(&self, config: MirrorsConfig) {
         let handle = Handle::current();
         let at_once = config.at_once.clamp(1, limits::MIRRORS_AT_ONCE_MAX);
@@ -106,7 +109,7 @@ impl Repos {
     }
 }
 
-/// Begins the runs of the mirrors of a shard.
+/// The leader task that starts the runs of the mirrors of a shard.
 struct Mirrors(Arc<Runner>);
 
 impl LeaderTask for Mirrors {
@@ -118,7 +121,8 @@ impl LeaderTask for Mirrors {
 
     async fn step(&self, step: Step<'_>, (): &mut ()) -> Next {
         let (runner, Step { term, view, .. }) = (&self.0, step);
-        // A mirror begins at most once in a step: one that cannot begin now would be the most overdue again at once.
+        // A mirror starts at most once in a step: if its claim is refused it would at once be the
+        // most overdue again.
         let mut begun = BTreeSet::new();
         loop {
             let Look { due, next_ms } = runner.look(term.group, view, &begun);
@@ -131,7 +135,7 @@ impl LeaderTask for Mirrors {
             };
             let permit = runner.permits.acquire(Reverse(overdue.next_due_ms));
             let permit = step.queued(permit).await;
-            // Another one may be more overdue after the wait.
+            // Another mirror may be more overdue after the wait.
             if let Some(mirror) = runner.look(term.group, view, &begun).due {
                 begun.insert(mirror.id);
                 runner.begin(term, mirror, permit);
@@ -144,17 +148,17 @@ impl LeaderTask for Mirrors {
     }
 }
 
-/// What is found of the mirrors of a shard.
+/// The mirrors of a shard that are due.
 #[derive(Debug, Default)]
 struct Look {
-    /// The most overdue one of those that are due and do not run here.
+    /// The most overdue mirror that is due and does not run here.
     due: Option<Mirror>,
-    /// In how many milliseconds the next one is due; none without mirrors.
+    /// Milliseconds until the next mirror is due; `None` without mirrors.
     next_ms: Option<u64>,
 }
 
 impl Runner {
-    /// What is found of the mirrors of a shard. Those that were begun in this step do not count as due.
+    /// Searches the mirrors of a shard. Those started in this step do not count as due.
     fn look(&self, group: GroupId, view: &View, begun: &BTreeSet<MirrorId>) -> Look {
         let cluster = &self.inner.cluster;
         let now_ms = cluster.now_ms(group);
@@ -191,7 +195,8 @@ impl Runner {
         found
     }
 
-    /// Mirrors that are due in a shard; none when it is not led here any more.
+    /// Records the number of mirrors that are due in a shard; `None` when the shard is no longer
+    /// led here.
     fn note_due(&self, group: GroupId, count: Option<usize>) {
         let mut due = self
             .due
@@ -227,13 +232,13 @@ impl Runner {
     }
 }
 
-/// Whether a mirror could only fail: what it brings is refused for as long as its repository is archived.
+/// Whether a run would only fail: an archived repository refuses the pushes of a pull mirror.
 fn rests(shard: ShardView<'_, State>, mirror: &Mirror) -> bool {
     let repo = shard.repo(&mirror.repo);
     mirror.settings.kind == MirrorKind::Pull && repo.is_some_and(|repo| repo.archived)
 }
 
-/// A mirror runs here, until this is dropped.
+/// A mirror that runs here, until this is dropped.
 struct Running(Arc<Runner>, MirrorId);
 
 impl Drop for Running {

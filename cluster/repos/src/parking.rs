@@ -1,4 +1,4 @@
-//! Networks that lack a pack here: a gate on serving them, never on applying.
+//! Parked networks: they lack a pack here. Parking gates reads of a network, never applying.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -11,9 +11,9 @@ use crate::metrics;
 /// A pack that the manifest names and this replica lacks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Missing {
-    /// Whose replica lacks it.
+    /// The group of the replica.
     pub group: GroupId,
-    /// Whose store.
+    /// The network of the store.
     pub network: NetworkId,
     /// The pack.
     pub pack: PackId,
@@ -22,15 +22,14 @@ pub(crate) struct Missing {
 /// Why a pack is missing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Cause {
-    /// Others have it durably: the entry came by reference, or a snapshot named it.
+    /// Other replicas have it durably: the entry came by reference, or a snapshot named it.
     Elsewhere,
-    /// Its files were here and are damaged or gone.
+    /// Its files existed here and are damaged or gone.
     Damaged {
-        /// The entry that named it, while the log may have its bytes and be the last to have them.
+        /// The entry that named it, while the log may hold the last copy of its bytes.
         in_log: Option<LogIndex>,
     },
-    /// It came in an entry and could not be written: until it is here again, this replica's only copy is
-    /// the log.
+    /// Its entry contained it, and it could not be written: this replica's only copy is the log.
     NotWritten {
         /// The entry.
         named_at: LogIndex,
@@ -38,7 +37,7 @@ pub(crate) enum Cause {
 }
 
 impl Cause {
-    /// Whether the log may be the last to have it, and is held for it.
+    /// Whether the log may hold the last copy, and must keep it.
     pub(crate) const fn is_in_log_only(self) -> bool {
         match self {
             Self::NotWritten { .. } | Self::Damaged { in_log: Some(_) } => true,
@@ -54,31 +53,32 @@ impl Cause {
         }
     }
 
-    /// The cause of a pack that is missing for `known` and is found missing for `found`.
+    /// The cause of a pack that is missing for `known` and is then found missing for `found`.
     fn and_found(known: Self, found: Self) -> Self {
         match (known, found) {
-            // Whether the log has it was asked, or will be.
+            // The search of the log was done, or is pending.
             (Self::Damaged { .. }, Self::Damaged { .. }) => known,
-            // A replay must not make a pack that only the log holds look like one that others hold.
+            // A replay must not turn a pack that only the log holds into one that other replicas
+            // hold.
             (known, found) => known.max(found),
         }
     }
 }
 
-/// What is missing on this node.
+/// The missing packs of this node.
 #[derive(Debug, Default)]
 pub(crate) struct Parking {
     missing: Mutex<BTreeMap<Missing, Cause>>,
-    /// Networks that could not be read, while it is not known why.
+    /// Networks that could not be read for an unknown cause.
     suspected: Mutex<BTreeSet<(GroupId, NetworkId)>>,
-    /// Told when something became missing.
+    /// Notified when a pack becomes missing.
     more: Notify,
-    /// Told when something is here again.
+    /// Notified when a pack is here again.
     less: Notify,
 }
 
 impl Parking {
-    /// Closes the gate until the pack is here. Whether it was open.
+    /// Parks the network until the pack is here. Returns whether the pack was not missing before.
     pub(crate) fn park(&self, missing: Missing, cause: Cause) -> bool {
         let mut all = self.lock();
         let known = all.get(&missing).copied();
@@ -91,7 +91,8 @@ impl Parking {
         known.is_none()
     }
 
-    /// The log does not hold the pack's bytes: it is missing for another `cause`, unless its files are known to be damaged.
+    /// The log does not hold the pack's bytes: its cause becomes `cause`, unless its files are
+    /// known to be damaged.
     pub(crate) fn is_not_logged(&self, missing: &Missing, cause: Cause) {
         let mut all = self.lock();
         if let Some(known) = all.get_mut(missing)
@@ -107,7 +108,7 @@ impl Parking {
         observe(&all);
     }
 
-    /// A snapshot took the place of the group's state: what it does not name is not missing any more.
+    /// A snapshot replaced the group's state: packs that it does not name are no longer missing.
     pub(crate) fn retain_named(&self, group: GroupId, is_named: impl Fn(&Missing) -> bool) {
         let mut all = self.lock();
         all.retain(|missing, _| missing.group != group || is_named(missing));
@@ -116,7 +117,7 @@ impl Parking {
         self.less.notify_waiters();
     }
 
-    /// The pack is here. Whether it was missing.
+    /// The pack is here. Returns whether it was missing.
     pub(crate) fn arrived(&self, missing: &Missing) -> bool {
         let cause = self.remove(missing);
         if cause.is_some() {
@@ -133,7 +134,8 @@ impl Parking {
         self.remove(missing);
     }
 
-    /// The pack is not missing any more if `holds`, which is asked while nothing can be parked. Whether it held.
+    /// Removes the pack from the missing ones if `holds`, which runs while no pack can be parked.
+    /// Returns its result.
     pub(crate) fn remove_if(&self, missing: &Missing, holds: impl FnOnce() -> bool) -> bool {
         let mut all = self.lock();
         if !holds() {
@@ -157,19 +159,20 @@ impl Parking {
         cause
     }
 
-    /// Nobody needs the network's packs any more.
+    /// The network was removed: none of its packs is missing.
     pub(crate) fn forget(&self, network: &NetworkId) {
         let mut all = self.lock();
         all.retain(|missing, _| missing.network != *network);
         observe(&all);
     }
 
-    /// Closes the gate until it is known why the network cannot be read. Whether it was not suspected before.
+    /// Parks the network until the cause of a failed read is known. Returns whether it was not
+    /// suspected before.
     pub(crate) fn suspect(&self, group: GroupId, network: NetworkId) -> bool {
         self.lock_suspected().insert((group, network))
     }
 
-    /// It is known why the network could not be read.
+    /// The cause of the failed read is known.
     pub(crate) fn cleared(&self, group: GroupId, network: NetworkId) {
         self.lock_suspected().remove(&(group, network));
         self.less.notify_waiters();
@@ -191,7 +194,8 @@ impl Parking {
         is_missing || suspected.iter().any(|(_, suspected)| suspected == network)
     }
 
-    /// Whether a pack of the network could not be written here and is in the log only.
+    /// Whether the log is the only local copy of a pack of the network because it could not be
+    /// written.
     pub(crate) fn is_unwritten(&self, network: &NetworkId) -> bool {
         let all = self.lock();
         let mut of_network = all
@@ -200,27 +204,27 @@ impl Parking {
         of_network.any(|(_, cause)| matches!(cause, Cause::NotWritten { .. }))
     }
 
-    /// Whether this very pack is missing.
+    /// Whether this pack is missing.
     pub(crate) fn contains(&self, missing: &Missing) -> bool {
         self.lock().contains_key(missing)
     }
 
-    /// Why this very pack is missing; `None` when it is not.
+    /// Why this pack is missing; `None` when it is not.
     pub(crate) fn cause(&self, missing: &Missing) -> Option<Cause> {
         self.lock().get(missing).copied()
     }
 
-    /// Whether this very pack is missing because its files here are damaged or gone.
+    /// Whether this pack is missing because its files here are damaged or gone.
     pub(crate) fn is_damaged(&self, missing: &Missing) -> bool {
         self.cause(missing).is_some_and(Cause::is_damage)
     }
 
-    /// Waits until nothing of the network is missing.
+    /// Waits until the network is not parked.
     pub(crate) async fn wait_until_served(&self, network: &NetworkId) {
         loop {
             let changed = self.less.notified();
             tokio::pin!(changed);
-            // Registered before looking: what arrives in between is not missed.
+            // Registered before the test: an arrival in between is not missed.
             changed.as_mut().enable();
             if !self.is_parked(network) {
                 return;
@@ -229,12 +233,12 @@ impl Parking {
         }
     }
 
-    /// Has the list looked through again although nothing became missing.
+    /// Wakes the fetcher although no pack became missing.
     pub(crate) fn look_again(&self) {
         self.more.notify_one();
     }
 
-    /// Waits until something becomes missing.
+    /// Waits until a pack becomes missing.
     pub(crate) async fn wait_for_more(&self) {
         self.more.notified().await;
     }
@@ -251,14 +255,14 @@ impl Parking {
         networks
     }
 
-    /// Packs of the group that could not be written here, or are damaged here, and may be in the log only.
+    /// The number of the group's missing packs that may be in the log only.
     pub(crate) fn not_written(&self, group: GroupId) -> usize {
         let all = self.lock();
         let of_group = all.iter().filter(|(missing, _)| missing.group == group);
         of_group.filter(|(_, cause)| cause.is_in_log_only()).count()
     }
 
-    /// How many packs of each group are in the log only.
+    /// The number of missing packs of each group that may be in the log only.
     pub(crate) fn unwritten(&self) -> BTreeMap<GroupId, usize> {
         let mut groups = BTreeMap::new();
         for (missing, cause) in &*self.lock() {
@@ -269,32 +273,32 @@ impl Parking {
         groups
     }
 
-    /// Packs of all groups that are in the log only.
+    /// The number of missing packs of all groups that may be in the log only.
     pub(crate) fn all_not_written(&self) -> usize {
         let all = self.lock();
         all.values().filter(|cause| cause.is_in_log_only()).count()
     }
 
-    /// What is missing and holds the log.
+    /// The missing packs that hold the log.
     pub(crate) fn in_log_only(&self) -> Vec<Missing> {
         let all = self.lock();
         let logged = all.iter().filter(|(_, cause)| cause.is_in_log_only());
         logged.map(|(missing, _)| *missing).collect()
     }
 
-    /// What is missing and does not hold the log: others have it, as far as is known.
+    /// The missing packs that do not hold the log: other replicas have them, as far as is known.
     pub(crate) fn not_in_log_only(&self) -> Vec<Missing> {
         let all = self.lock();
         let elsewhere = all.iter().filter(|(_, cause)| !cause.is_in_log_only());
         elsewhere.map(|(missing, _)| *missing).collect()
     }
 
-    /// Everything that is missing.
+    /// All missing packs.
     pub(crate) fn all(&self) -> Vec<Missing> {
         self.lock().keys().copied().collect()
     }
 
-    /// What is missing because its files here are damaged or gone.
+    /// The packs that are missing because their files here are damaged or gone.
     pub(crate) fn damaged(&self) -> Vec<Missing> {
         let all = self.lock();
         let damaged = all.iter().filter(|(_, cause)| cause.is_damage());
@@ -386,7 +390,8 @@ mod tests {
         assert_eq!(parking.cause(&one), None);
     }
 
-    /// A pack that is lost on every replica is found damaged again by every read: that must not hold the log for ever.
+    /// Every read finds a pack that is lost on every replica damaged again: this must not hold the
+    /// log for ever.
     #[test]
     fn a_damaged_pack_holds_the_log_until_that_was_asked() {
         let parking = Parking::default();
@@ -404,8 +409,8 @@ mod tests {
         assert!(parking.is_unwritten(&one.network));
     }
 
-    /// A round over packs looked at a state in which a pack was named, and parked it after the entry that replaced it: the
-    /// repository was parked until the node started again.
+    /// A round over packs read a state that named a pack, and parked it after the entry that
+    /// replaced it: the repository stayed parked until the node started again.
     #[test]
     fn a_pack_that_is_not_named_any_more_is_dropped() {
         let parking = Parking::default();

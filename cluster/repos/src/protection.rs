@@ -1,6 +1,6 @@
-//! Protected refs: which there are, and whether changes from the API keep to them.
+//! Protected refs: their patterns, and the checks of API changes against them.
 //!
-//! Pushes are looked at by their leader, with the policy that its refs carry.
+//! The leader checks pushes, with the policy in its refs.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -24,14 +24,14 @@ use crate::reads::{Found, Local, Target, broke_off};
 use crate::ref_updates::looked;
 use crate::repos::Inner;
 
-/// Times that a change of the protected refs is resolved to another life of the repository.
+/// Attempts to resolve a change of the protected refs to another generation of the repository.
 const LIVES_MAX: usize = 3;
 
-/// Why nothing of it was done.
+/// The error when the checks take too long.
 const TAKES_TOO_LONG: &str =
     "the histories of these refs take too long to look through: change fewer at once";
 
-/// Whether refs come under protection or out of it.
+/// Whether a pattern is added or removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
     Protect,
@@ -39,7 +39,7 @@ pub(crate) enum Change {
 }
 
 impl Inner {
-    /// The protected refs, and what these moves would do.
+    /// The protected refs, and the effect of these moves.
     pub(crate) async fn protected(
         &self,
         path: &RepoPath,
@@ -68,7 +68,7 @@ impl Inner {
         }
     }
 
-    /// What these moves would do to a repository that is served here.
+    /// The effect of these moves on a repository that is served here.
     pub(crate) async fn look_at_moves(
         &self,
         local: Local,
@@ -76,7 +76,7 @@ impl Inner {
     ) -> io::Result<WireProtected> {
         let repo = local.refs.repo();
         let objects = self.opened(&repo.network, repo.object_format);
-        // Whoever asked has its answer by then, whatever it is.
+        // Later the API request has timed out in any case.
         let within = Duration::from_millis(limits::API_REQUEST_MS_MAX);
         let stop = Stop::at(Deadline::after(Arc::clone(&self.clock), within));
         let looking = self.work.blocking("history", move || {
@@ -102,7 +102,7 @@ impl Inner {
         looking.await?
     }
 
-    /// Protects refs, or not any more. Linearizable: no push that comes later does what the pattern forbids.
+    /// Adds or removes a protection. Linearizable: later pushes obey the pattern.
     pub(crate) async fn change_protection(
         &self,
         principal: &Principal,
@@ -136,7 +136,8 @@ impl Inner {
         Err(error::not_found(path))
     }
 
-    /// Whether this node knows that the repository protects nothing.
+    /// Whether the repository has no protected refs, according to this node's replica. `false`
+    /// without a replica.
     fn protects_nothing(&self, target: &Target) -> bool {
         let view = self.cluster.view(target.group);
         view.is_some_and(|view| {
@@ -147,7 +148,8 @@ impl Inner {
         })
     }
 
-    /// Looks which of these updates the protected refs forbid. Must come after a read barrier of the shard.
+    /// Determines which of these updates the protected refs forbid. Must come after a read barrier
+    /// of the shard.
     pub(crate) async fn look_at_updates(
         &self,
         path: &RepoPath,
@@ -164,7 +166,7 @@ impl Inner {
             .iter()
             .filter_map(|update| Some((update.name.clone(), update.new?)))
             .collect();
-        // Deletions are apply's to refuse.
+        // Deletions are refused at apply.
         if moves.is_empty() || self.protects_nothing(target) {
             return Ok(unprotected);
         }
@@ -188,13 +190,13 @@ impl Inner {
     }
 }
 
-/// Updates that were looked at.
+/// Checked updates.
 pub(crate) struct Looked {
-    /// All of them; those of protected refs name the value that they were looked at with.
+    /// All updates; those of protected refs are pinned to the value they were checked against.
     pub updates: Vec<RefUpdate>,
-    /// The positions of those that are forbidden, with the values they were looked at with.
+    /// The positions of the forbidden updates, with the values they were checked against.
     pub refused: BTreeMap<usize, (RefRefusal, Option<ObjectId>)>,
-    /// The index at which all this was so.
+    /// The index of the state they were checked against.
     pub checked_at: LogIndex,
 }
 
@@ -240,7 +242,7 @@ fn judge(updates: &[RefUpdate], moves: &[(RefName, ObjectId)], looked: &WireProt
 }
 
 impl Looked {
-    /// What is left to propose; nothing when one refusal refuses all.
+    /// The updates to propose; empty when one refusal refuses all.
     pub(crate) fn allowed(&self, atomic: bool) -> Vec<RefUpdate> {
         if atomic && !self.refused.is_empty() {
             return Vec::new();
@@ -252,7 +254,7 @@ impl Looked {
             .collect()
     }
 
-    /// One verdict per update: those of what was proposed, and the refusals in their places.
+    /// One verdict per update: those of the proposed updates, and the refusals in their places.
     pub(crate) fn verdicts(&self, proposed: Vec<RefVerdict>) -> Vec<RefVerdict> {
         if self.refused.is_empty() {
             return proposed;
@@ -276,7 +278,8 @@ impl Looked {
     }
 }
 
-/// Whether an update that was pinned to the value it was looked at with lost a race that its sender did not name.
+/// Whether an update lost a race that its sender did not ask to detect: the sender gave no expected
+/// value, and the check pinned it to one.
 pub(crate) fn lost_a_race(asked: &[RefUpdate], verdicts: &[RefVerdict]) -> bool {
     asked.iter().zip(verdicts).any(|(update, verdict)| {
         let open = matches!(
@@ -287,10 +290,11 @@ pub(crate) fn lost_a_race(asked: &[RefUpdate], verdicts: &[RefVerdict]) -> bool 
     })
 }
 
-/// The reply of an update of refs.
+/// The verdicts in the reply of an update of refs. `None` when the updates have to be resolved and
+/// checked again.
 ///
 /// # Errors
-/// `None` when it has to be resolved and looked at again.
+/// The error of any other refusal.
 pub(crate) fn verdicts_of(
     reply: Reply,
     path: &RepoPath,

@@ -1,4 +1,4 @@
-//! The life of a push: spooled where it arrives, led where its shard is led, one answer.
+//! Pushes: spooled where they arrive, led by the shard's leader, answered once.
 
 pub(crate) mod commit;
 pub(crate) mod input;

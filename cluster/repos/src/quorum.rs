@@ -1,11 +1,11 @@
-//! Counting answers against the voter sets in force.
+//! Counts answers against the voter sets in force.
 
 use std::collections::BTreeSet;
 
 use henge_types::NodeId;
 
-/// Whether the nodes in `durable` are a majority of every voter set. While the membership changes there
-/// are two sets, and a majority of both is needed; without any set there is no quorum.
+/// Whether the nodes in `durable` are a majority of every voter set. During a change of membership
+/// there are two sets, and a majority of both is needed; without any set there is no quorum.
 pub(crate) fn is_quorum(voters: &[BTreeSet<NodeId>], durable: &BTreeSet<NodeId>) -> bool {
     !voters.is_empty()
         && voters

@@ -1,4 +1,4 @@
-//! Who reads a network's store right now: a store that somebody reads is not removed.
+//! The current readers of each network's store: a store with a reader is not removed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,8 +9,8 @@ use henge_types::NetworkId;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Readers(Arc<Mutex<BTreeMap<NetworkId, usize>>>);
 
-/// One reader. Take it before the repository is looked up in the state: whoever finds it live then is
-/// counted before the store can be found unread.
+/// One reader. Create it before the lookup of the repository in the state: a reader that finds it
+/// live is then counted before the store can be found without readers.
 #[derive(Debug)]
 pub(crate) struct Reading {
     readers: Readers,
@@ -27,7 +27,7 @@ impl Readers {
         }
     }
 
-    /// Whether nobody reads the network's store.
+    /// Whether the network's store has no reader.
     pub(crate) fn are_gone(&self, network: &NetworkId) -> bool {
         !self.lock().contains_key(network)
     }

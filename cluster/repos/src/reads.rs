@@ -1,4 +1,4 @@
-//! Reads: from this node's replica where it can serve, else from a node that can.
+//! Reads: from this node's replica if it can serve, else from another node.
 
 mod held;
 mod serve;
@@ -34,15 +34,16 @@ use crate::reads::held::Held;
 use crate::refs::StateRefs;
 use crate::repos::Inner;
 
-/// How long a fetch waits at a holder for one of its places. Two nodes that both have none for the other's are through
-/// with it after this.
+/// How long a fetch waits at a holder for a permit. It also ends the wait of two nodes that have no
+/// permit for each other's fetches.
 const TURN_WAIT_MS: u64 = 3000;
-/// How long a holder may take to say whether it serves: it waits for a place and for a quorum itself.
+/// How long a holder may take to report whether it serves: it waits for a permit and for a quorum.
 const SERVE_TIMEOUT: Duration = Duration::from_millis(limits::QUORUM_WAIT_MS + TURN_WAIT_MS + 1000);
-/// How long a node that answers a fetch for this one may be silent: it waits there for its turn, or for whoever makes the
-/// same answer. That the node is lost shows sooner, as connections between nodes are kept alive.
+/// Idle time-out of a response from another node: the fetch waits there for a permit, or for an
+/// equal fetch that computes the same response. The loss of the node is noticed sooner, by the
+/// keep-alive of the connections between nodes.
 pub(crate) const ANSWER_REST_MAX: Duration = Duration::from_secs(5 * 60);
-/// How long a request's body may take between two nodes.
+/// How long sending a request's body between two nodes may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A repository that is served from here, at one point in time.
@@ -50,7 +51,7 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 pub(crate) struct Local {
     /// Its refs.
     pub refs: StateRefs,
-    /// Keeps its store while it is read.
+    /// Keeps the store from removal during the read.
     pub _reading: Reading,
 }
 
@@ -59,13 +60,13 @@ pub(crate) struct Local {
 pub(crate) enum NotServed {
     /// Another node may serve it.
     Elsewhere(String),
-    /// The shard knows another life of it, or none.
+    /// The shard has another generation of it, or none.
     WrongGeneration,
-    /// Nobody can now, or nobody may.
+    /// No node can serve it now, or the reader may not read it.
     Failed(ServiceError),
 }
 
-/// Which life of which repository.
+/// One generation of a repository.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Target {
     pub group: GroupId,
@@ -74,20 +75,20 @@ pub(crate) struct Target {
     pub generation: Generation,
 }
 
-/// What became of a fetch.
+/// The outcome of a fetch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answered {
-    /// The client has an answer, perhaps that it failed.
+    /// The client has a response, perhaps an error.
     Here,
-    /// Something cannot be read here, and nothing has left: another node may answer.
+    /// An object cannot be read here, and no byte was sent: another node may answer.
     Elsewhere,
 }
 
-/// A read that came to a node that serves it.
+/// The result of a search for a node that serves a read.
 pub(crate) enum Found {
     /// This one.
     Here(Local),
-    /// Another one: its answer.
+    /// Another one: its response.
     There(BulkStream),
 }
 
@@ -101,7 +102,7 @@ impl Inner {
         }
     }
 
-    /// The repository as it is now or later, if this node can serve it.
+    /// The repository in a state no older than the call, if this node can serve it.
     ///
     /// # Errors
     /// See [`NotServed`].
@@ -110,7 +111,8 @@ impl Inner {
         if self.cluster.view(target.group).is_none() {
             return Err(elsewhere("it holds no replica of the shard"));
         }
-        // Before the state is looked at: a store found unread later belongs to no live repository.
+        // Before the state is read: a store that has no reader afterwards belongs to no live
+        // repository.
         let reading = self.effects.readers().enter(target.network);
         match self.cluster.read_barrier(target.group, QUORUM_WAIT).await {
             Ok(_) => {}
@@ -124,7 +126,7 @@ impl Inner {
         let now_ms = self.cluster.now_ms(target.group);
         let refs = StateRefs::open(at, &target.repo, target.generation, now_ms)
             .map_err(|_| NotServed::WrongGeneration)?;
-        // After the state was taken: what it names is here or parked by now.
+        // After the state was read: its packs are here or parked by now.
         if self.effects.parking().is_parked(&target.network) {
             return Err(elsewhere("it lacks packs of the repository"));
         }
@@ -134,10 +136,12 @@ impl Inner {
         })
     }
 
-    /// Finds a node that serves the read and, where it is another one, hands the request over.
+    /// Finds a node that serves the read; if it is another one, forwards the request.
     ///
     /// # Errors
-    /// `NotFound`, for anybody `Unauthenticated` instead; `Unavailable` when nobody serves it now.
+    /// `NotFound`; for a reader without a token `Unauthenticated` in place of it. `Throttled` when
+    /// no node serves it and a holder had no free permit. `Unavailable` when no node serves it for
+    /// another reason.
     pub(crate) async fn find_reader(
         &self,
         reader: Reader,
@@ -209,7 +213,7 @@ impl Inner {
         }
     }
 
-    /// Whether all nodes understand that a read is asked by somebody of whom nothing is known.
+    /// Whether all nodes support reads without a token.
     pub(crate) fn knows_readers(&self) -> bool {
         self.cluster.all_have_said(VERSION_READS_OF_ANYBODY)
     }
@@ -293,7 +297,7 @@ impl Inner {
         listing.await?
     }
 
-    /// The bounds of a fetch that holds a place.
+    /// The limits of a fetch that holds a permit.
     pub(crate) fn fetch_limits(
         stop: Stop,
         reader: Reader,
@@ -310,7 +314,7 @@ impl Inner {
         }
     }
 
-    /// The life of a repository that is served here.
+    /// The generation of a repository that is served here.
     pub(crate) fn target_of(&self, local: &Local) -> Target {
         let (group, network) = self.store_of(local);
         let repo = local.refs.repo();
@@ -322,7 +326,7 @@ impl Inner {
         }
     }
 
-    /// Whose store a repository lies in.
+    /// The group and the network of a repository's store.
     pub(crate) fn store_of(&self, local: &Local) -> (GroupId, NetworkId) {
         let network = local.refs.repo().network;
         (network.shard(self.cluster.shards()), network)
@@ -331,7 +335,7 @@ impl Inner {
     /// Answers one upload-pack request of a repository that is served here. Blocking.
     ///
     /// # Errors
-    /// When the answer could not be finished: it must break off.
+    /// When the response cannot be completed: the caller must abort it.
     pub(crate) fn upload_pack(
         self: &Arc<Self>,
         local: Local,
@@ -382,14 +386,14 @@ impl Inner {
         if let FetchError::Output(error) = error {
             return Err(error);
         }
-        // The client is told within the protocol.
+        // The error goes to the client within the protocol.
         held.finish().map(|()| Answered::Here)
     }
 
-    /// Has another node answer a fetch of which nothing has left here. Blocking.
+    /// Forwards a fetch of which no byte was sent to another node. Blocking.
     ///
     /// # Errors
-    /// When the answer could not be finished: it must break off.
+    /// When the response cannot be completed: the caller must abort it.
     pub(crate) fn answer_elsewhere(
         &self,
         reader: Reader,
@@ -413,7 +417,7 @@ impl Inner {
     }
 }
 
-/// Head and refs, as they travel.
+/// HEAD and refs, in their wire form.
 pub(crate) fn wire_refs(local: &Local, prefix: &str) -> WireRefs {
     let repo = local.refs.repo();
     WireRefs {
@@ -425,7 +429,7 @@ pub(crate) fn wire_refs(local: &Local, prefix: &str) -> WireRefs {
 }
 
 impl ReadVerb {
-    /// For metrics.
+    /// Its label in metrics.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::InfoRefs { .. } => "info_refs",
@@ -439,7 +443,7 @@ impl ReadVerb {
     }
 }
 
-/// The number of a protocol between nodes.
+/// The wire number of a protocol version.
 pub(crate) const fn version(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::V0 => 0,
@@ -456,7 +460,7 @@ const fn protocol(version: u8) -> Protocol {
     }
 }
 
-/// What a stream between nodes that broke off means to a client.
+/// The client's error for a stream between nodes that broke off.
 pub(crate) fn broke_off(error: &io::Error) -> ServiceError {
     failed(
         ErrorCode::Unavailable,

@@ -1,5 +1,5 @@
-//! The leader of the meta group finishes or undoes what was begun and left: creations, deletions, settings that a shard
-//! does not know yet.
+//! The meta group's leader completes or rolls back abandoned operations: creations, deletions, and
+//! settings that a shard lacks.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use henge_types::Principal;
 
 use crate::catalogue::Catalogue;
 
-/// Between two looks, and between two attempts at one action.
+/// Pause between two looks, and between two attempts at one action.
 const PERIOD: Duration = Duration::from_secs(1);
-/// How long an action must have been pending: the request that began it usually finishes it.
+/// How long an action must have been pending: the request that started it usually completes it.
 const GRACE: Duration = Duration::from_secs(4);
-/// In whose name the actions are carried out.
+/// The principal of these actions.
 const PRINCIPAL: Principal = Principal::System;
 
-/// Carries out pending actions of the catalogue.
+/// Executes pending actions of the catalogue.
 #[derive(Debug)]
 pub(crate) struct Reconciler {
     catalogue: Catalogue,
@@ -28,7 +28,7 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    /// Runs from now on where this node leads the meta group.
+    /// Starts the leader task of the meta group.
     pub(crate) fn start(
         cluster: &Cluster,
         catalogue: Catalogue,
@@ -39,7 +39,7 @@ impl Reconciler {
         cluster.lead(reconciler, Wakes::default(), scope);
     }
 
-    /// Nothing is lost when this fails: the action stays pending.
+    /// After a failure the action stays pending.
     async fn carry_out(&self, view: &View, action: Action) {
         let (repo, what) = match action {
             Action::TellShard { repo, .. } => (repo, "settings of a repository for its shard"),
@@ -49,7 +49,7 @@ impl Reconciler {
         match self.finish(view, action).await {
             Ok(()) => tracing::info!(%repo, what, "pending work of the catalogue was finished"),
             Err(error) => {
-                tracing::warn!(%repo, what, %error, "work of the catalogue stays pending")
+                tracing::warn!(%repo, what, %error, "work of the catalogue stays pending");
             }
         }
     }
@@ -62,7 +62,7 @@ impl Reconciler {
             let meta = MetaView::new(state);
             (meta.repo(&repo), meta.untold_of(&repo))
         });
-        // A record is never forgotten.
+        // A record is never removed.
         let Some(record) = record else { return Ok(()) };
         match action {
             Action::TellShard { .. } => match mark {
@@ -97,7 +97,8 @@ impl LeaderTask for Reconciler {
             let since = before.get(action).copied().unwrap_or(now);
             seen.insert(*action, since);
         }
-        // In their order: a repository that took another one's name serves only when that one's shard knows.
+        // In their order: a repository with another one's former name serves only after that one's
+        // shard has the new settings.
         for action in pending {
             if seen
                 .get(&action)

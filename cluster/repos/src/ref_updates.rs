@@ -1,6 +1,6 @@
 //! Changes of refs that bring no objects: from the API, not from a push.
 //!
-//! Whether they may be made is looked at in one pass over the refs, away from the threads that serve.
+//! One pass over the refs checks whether they are allowed, on the blocking pool.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,15 +19,15 @@ use crate::protection::{lost_a_race, verdicts_of};
 use crate::reads::Target;
 use crate::repos::Inner;
 
-/// Times that updates are checked against refs and rules that changed meanwhile.
+/// Attempts to check updates against refs and rules that change meanwhile.
 const LOOKS_MAX: usize = 4;
 
 /// Whether one refused update refuses the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Atomicity {
-    /// It does.
+    /// One refusal refuses all updates.
     AllOrNothing,
-    /// It does not.
+    /// Each update is accepted or refused alone.
     EachByItself,
 }
 
@@ -79,7 +79,7 @@ impl Inner {
                 continue;
             };
             let verdicts = looked.verdicts(verdicts);
-            // Nothing of an atomic request was done: it may be looked at again.
+            // None of an atomic request was applied: it may be checked again.
             if atomicity == Atomicity::AllOrNothing && lost_a_race(&updates, &verdicts) {
                 continue;
             }
@@ -91,9 +91,9 @@ impl Inner {
         ))
     }
 
-    /// Checks the new values against the refs as they are now: in this node's own state where it has a
-    /// replica, so that a repository of very many refs costs no more than one of few. The index that was
-    /// checked at; `None` when the repository must be resolved again.
+    /// Checks the new values against the current refs. A node with a replica reads its own state:
+    /// otherwise all refs are sent between nodes. Returns the index of the state; `None` when the
+    /// repository must be resolved again.
     async fn check_values(
         &self,
         path: &RepoPath,
@@ -125,7 +125,7 @@ impl Inner {
     }
 }
 
-/// What a look away from the serving threads came to.
+/// The result of a check on the blocking pool.
 ///
 /// # Errors
 /// `Internal` when it panicked.
@@ -136,15 +136,16 @@ pub(crate) fn looked<T>(looked: io::Result<T>) -> Result<T, ServiceError> {
     })
 }
 
-/// Whether a value is still to be found: at any ref, and at a branch.
+/// Whether a value still has to be found: at any ref, and at a branch.
 #[derive(Debug, Clone, Copy)]
 struct Sought {
     any: bool,
     branch: bool,
 }
 
-/// A new value must be known to be whole, and a branch's to be a commit: both are if a ref, and for a
-/// branch a branch, has it. One pass over the refs, up to where all values are found.
+/// Checks that every new value is complete, and a branch's new value a commit. Both hold if a ref,
+/// and for a branch some branch, has the value already. One pass over the refs, until all values
+/// are found.
 fn check_values<'a>(
     updates: &[RefUpdate],
     refs: impl Iterator<Item = (&'a str, ObjectId)>,
@@ -247,7 +248,7 @@ mod tests {
         assert!(check_values(&both[..1], before()).is_ok());
     }
 
-    /// All refs of the repository were looked through for each update.
+    /// Every update caused a pass over all refs of the repository.
     #[test]
     fn the_refs_are_looked_through_once_for_all_updates() {
         let looked_at = std::cell::Cell::new(0);

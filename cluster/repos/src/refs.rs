@@ -1,4 +1,4 @@
-//! The refs of a replicated repository, as the git protocol asks for them.
+//! The refs of a replicated repository, for the git protocol.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use henge_types::{
     RefName, RefProtections, RefVerdict, Refusal, RepoId, ShardRepo, limits,
 };
 
-/// One repository at one point in time. Reads only.
+/// One repository at one point in time; read only.
 #[derive(Debug, Clone)]
 pub(crate) struct StateRefs {
     at: StateAt,
@@ -22,10 +22,10 @@ pub(crate) struct StateRefs {
 }
 
 impl StateRefs {
-    /// The repository in this state, if this life of it is served.
+    /// The repository in this state, if this generation of it is in service.
     ///
     /// # Errors
-    /// When the shard does not know it, has dropped it, or knows another life of it.
+    /// When the shard does not have it, has dropped it, or has another generation of it.
     pub(crate) fn open(
         at: StateAt,
         repo: &RepoId,
@@ -48,7 +48,7 @@ impl StateRefs {
         &self.repo
     }
 
-    /// What the repository may hold, and how much it holds.
+    /// The limits of a push: the quotas of the repository, and the space it uses.
     pub(crate) fn push_limits(&self) -> PushLimits {
         let view = ShardView::new(&self.at.state);
         let own = view.limits(&self.repo.repo);
@@ -79,7 +79,7 @@ impl StateRefs {
         self.at.applied
     }
 
-    /// The protected refs.
+    /// The rules for pushed objects.
     fn object_rules(&self) -> Arc<ObjectRules> {
         let rules = ShardView::new(&self.at.state).push_rules(&self.repo.repo);
         Arc::new(match rules.fsck {
@@ -92,23 +92,23 @@ impl StateRefs {
         ShardView::new(&self.at.state).protections(&self.repo.repo)
     }
 
-    /// Whether it is a mirror that takes no pushes but its own.
+    /// Whether it is a pull mirror: only its own runs may push to it.
     pub(crate) fn follows_another(&self) -> bool {
         let shard = ShardView::new(&self.at.state);
         shard.pull_mirror(&self.repo.repo).is_some()
     }
 
-    /// Whether people can be asked to sign.
+    /// Whether nonces for signed pushes can be made.
     pub(crate) const fn has_nonce_seed(&self) -> bool {
         self.seed.is_some()
     }
 
-    /// What the shard got since.
+    /// Sets the seed that the shard got since.
     pub(crate) fn set_nonce_seed(&mut self, seed: NonceSeed) {
         self.seed = Some(Arc::new(seed));
     }
 
-    /// The push certificates that it keeps, the oldest first.
+    /// The stored push certificates, the oldest first.
     pub(crate) fn push_certificates(&self) -> Vec<PushCertificateRecord> {
         ShardView::new(&self.at.state)
             .push_certificates(&self.repo.repo)
@@ -168,7 +168,8 @@ impl RefStore for StateRefs {
         }
     }
 
-    /// For the repository itself: its names may change, and lead to another one, between asking and pushing.
+    /// Derived from the repository's id: its name may change, or belong to another repository,
+    /// between advertisement and push.
     fn nonces(&self) -> Option<Nonces> {
         let seed = self.seed.as_ref()?;
         Some(Nonces::new(
@@ -190,7 +191,7 @@ impl RefStore for StateRefs {
     }
 }
 
-/// The narrower of the product's bound and the repository's own.
+/// The smaller of the product's limit and the repository's own.
 fn min<T: Ord>(product: T, own: Option<T>) -> T {
     match own {
         Some(own) => product.min(own),

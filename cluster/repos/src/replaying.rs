@@ -1,7 +1,7 @@
 //! Packs that entries name while the log of a group is replayed at a start.
 //!
-//! Most of them were replaced by later entries of the same log. So nothing is installed until the replay is over: then
-//! the entries tell what is still named, and only that is looked at.
+//! Later entries of the same log replaced most of them. So no pack is installed before the end of
+//! the replay: then the packs that are still named are known, and only these are checked.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
@@ -10,7 +10,8 @@ use henge_types::{GroupId, LogIndex};
 
 use crate::parking::Missing;
 
-/// The groups whose log is being replayed, each with the packs named so far and the entry that named them last.
+/// The groups whose log is being replayed, each with the packs named so far and the last entry that
+/// named them.
 #[derive(Debug, Default)]
 pub(crate) struct Replaying {
     groups: Mutex<BTreeMap<GroupId, BTreeMap<Missing, LogIndex>>>,
@@ -27,7 +28,8 @@ impl Replaying {
         self.lock().contains_key(&group)
     }
 
-    /// An entry names a pack. `false` when the group is not being replayed: then the pack is to be installed.
+    /// Records that an entry names a pack. `false` when the group is not being replayed: the caller
+    /// then installs the pack.
     pub(crate) fn named(&self, pack: Missing, by: LogIndex) -> bool {
         let mut groups = self.lock();
         let packs = groups.get_mut(&pack.group);
@@ -37,14 +39,15 @@ impl Replaying {
         })
     }
 
-    /// An entry puts another pack in the place of this one.
+    /// Records that an entry replaces this pack.
     pub(crate) fn replaced(&self, pack: &Missing) {
         if let Some(packs) = self.lock().get_mut(&pack.group) {
             packs.remove(pack);
         }
     }
 
-    /// The packs named so far and not replaced, in the order of their entries. The replay may go on.
+    /// The packs named so far and not replaced, in the order of their entries. The replay may go
+    /// on.
     pub(crate) fn take(&self, group: GroupId) -> Vec<(Missing, LogIndex)> {
         let packs = self.lock().get_mut(&group).map(std::mem::take);
         let mut packs: Vec<_> = packs.unwrap_or_default().into_iter().collect();
@@ -52,7 +55,7 @@ impl Replaying {
         packs
     }
 
-    /// The replay is over: packs that are named from now on are to be installed.
+    /// The replay is over: callers install packs that are named from now on.
     pub(crate) fn end(&self, group: GroupId) {
         self.lock().remove(&group);
     }

@@ -1,4 +1,5 @@
-//! What a replica does for others: it stages packs for leaders, releases them, and hands out packs.
+//! Services of a replica for other nodes: it stages packs for leaders, releases them, and sends
+//! packs.
 
 use std::io;
 use std::path::Path;
@@ -21,9 +22,9 @@ use crate::push::replicate::copy;
 use crate::repos::Inner;
 use crate::staging::Trust;
 
-/// Blocks that are compared and sent at once.
+/// Blocks that are verified and sent at once.
 const SENT_BLOCKS: usize = 16;
-/// How long the far side may take to read the last bytes.
+/// How long the other side may take to read the last bytes.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Inner {
@@ -46,7 +47,7 @@ impl Inner {
             quarantine.path().join("pack"),
             quarantine.path().join("idx"),
         );
-        // An entry that names it while it comes in waits for it.
+        // An entry that names the pack meanwhile does not cause a fetch.
         let arriving = self.arrivals.begin(stage.network, stage.pack);
         receive_file(stream, stage.pack_bytes, &pack).await?;
         receive_file(stream, stage.idx_bytes, &idx).await?;
@@ -67,15 +68,16 @@ impl Inner {
             pack: stage.pack,
             claim: stage.claim,
         };
-        // The term may have ended while the pack came in: then the answer must not be counted.
+        // The term may have ended during the transfer: the answer must not be counted.
         if let Some(refusal) = self.refuse_stage(stage) {
             self.release_here(release).await;
             return Ok(refusal);
         }
         let is_decided = self.is_named_since(stage, begun_at);
         if is_decided && self.objects().has_pack(&stage.network, &stage.pack) {
-            // The entry was quicker and the pack was fetched: one copy is enough. One that was there before, or that
-            // another push brought, may be replaced before the entry of this one comes.
+            // The entry came first and the pack was fetched: one copy is enough. A copy that was
+            // there before, or that another push brought, may be replaced before this push's entry
+            // comes.
             self.release_here(release).await;
         } else {
             self.promote_if_missing(stage, is_decided).await?;
@@ -87,7 +89,7 @@ impl Inner {
         })
     }
 
-    /// Whether the entry that the pack is staged for has been applied here.
+    /// Whether the entry for which the pack is staged has been applied here.
     fn is_named_since(&self, stage: &StageRequest, begun_at: Option<LogIndex>) -> bool {
         let Some(at) = self.cluster.state(stage.claim.group) else {
             return false;
@@ -114,7 +116,7 @@ impl Inner {
         (!takes).then(|| StageAnswer::Refused("disk space is low".to_owned()))
     }
 
-    /// The entry came before the pack: it is waited for.
+    /// Moves the pack into the store if its entry came first and parked the network.
     async fn promote_if_missing(&self, stage: &StageRequest, is_decided: bool) -> io::Result<()> {
         let missing = Missing {
             group: stage.claim.group,
@@ -186,7 +188,7 @@ impl Inner {
         };
         for (file, sums) in [(pack, pack_sums), (idx, idx_sums)] {
             if let Some(mismatch) = send_compared(file, sums, stream).await? {
-                // The other side notices that the file is not whole.
+                // The other side detects that the file is incomplete.
                 self.found_damaged(of, &mismatch.to_string());
                 return Err(io::Error::other(mismatch));
             }
@@ -196,7 +198,8 @@ impl Inner {
 }
 
 impl Inner {
-    /// A small pack that this replica has not written is in its log, and perhaps nowhere else.
+    /// Sends a small pack from the log, or the answer that it is missing: this replica has no
+    /// intact file of it, and the log may hold the only copy.
     async fn hand_out_logged(&self, missing: Missing, stream: &mut BulkStream) -> io::Result<()> {
         let named_at = self.named_at(&missing);
         let effects = Arc::clone(&self.effects);
@@ -224,11 +227,11 @@ impl Inner {
 
 type FileOf = (std::fs::File, u64);
 
-/// A pack that is here.
+/// The open files of a pack.
 struct Opened {
     pack: FileOf,
     idx: FileOf,
-    /// Where there are any: the other side compares the whole in any case.
+    /// `None` without a file of checksums: the other side verifies the complete pack in any case.
     sums: Option<BlockSums>,
 }
 
@@ -258,7 +261,7 @@ fn open_pack(
     }))
 }
 
-/// A pack that is staged here: the other side compares it. `None` when it has gone on meanwhile.
+/// A pack that is staged here; the other side verifies it. `None` when it has been moved meanwhile.
 fn open_staged(objects: &ObjectStore, pack: &PackId) -> Option<Opened> {
     let (pack_path, idx_path) = objects.staged_paths(pack);
     let sized = |path: &Path| {
@@ -274,7 +277,8 @@ fn open_staged(objects: &ObjectStore, pack: &PackId) -> Option<Opened> {
     })
 }
 
-/// Sends a file, each piece of it once it was compared. The block that differs, if one does: then it did not leave.
+/// Sends a file, each piece after its verification. Returns the first block that differs, which is
+/// not sent.
 async fn send_compared(
     (file, bytes): FileOf,
     sums: Option<&FileSums>,
@@ -300,10 +304,10 @@ async fn send_compared(
     Ok(None)
 }
 
-/// A quarantine of its own: two attempts at one push must not empty each other's. Blocking.
+/// A new quarantine: two attempts at one push must not remove each other's files. Blocking.
 ///
 /// # Errors
-/// When it cannot be made.
+/// When it cannot be created.
 pub(crate) fn quarantine(objects: &ObjectStore) -> io::Result<Quarantine> {
     let name = u128::from_be_bytes(henge_runtime::random_bytes());
     objects
@@ -322,7 +326,7 @@ pub(crate) async fn receive_file(
     if copied != bytes {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    // Hands the last bytes to the system; durability comes with the move.
+    // Flushed to the operating system; the move makes it durable.
     file.flush().await
 }
 

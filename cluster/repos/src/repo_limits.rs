@@ -1,4 +1,4 @@
-//! What a repository may hold, and what is asked of pushes to it: kept in its shard, refused by whoever leads a push.
+//! Quotas and push rules of a repository: stored in its shard, enforced by the leader of a push.
 
 use henge_git::http::ServiceError;
 use henge_state::ShardView;
@@ -15,7 +15,7 @@ use crate::maintain::ask::unexpected;
 use crate::repos::Inner;
 
 impl Inner {
-    /// Read by the leader of the shard.
+    /// The quotas of a repository, from the leader of the shard.
     pub(crate) async fn repo_limits(
         self: &std::sync::Arc<Self>,
         path: &RepoPath,
@@ -45,14 +45,15 @@ impl Inner {
         self.set_in_shard(principal, path, set).await
     }
 
-    /// Read by the leader of the shard. Before the cluster has come to the level, no repository has any but the usual ones,
-    /// and the leader may be of a release that does not understand the question.
+    /// The push rules of a repository, from the leader of the shard. Before the cluster has reached
+    /// the level every repository has the default rules, and the leader may be of a release without
+    /// this request.
     pub(crate) async fn push_rules(
         self: &std::sync::Arc<Self>,
         path: &RepoPath,
     ) -> Result<PushRules, ServiceError> {
         if !self.cluster.all_have_said(VERSION_PUSH_RULES) {
-            // What is known here may be old: with this read it is not.
+            // The known level may be stale: this read updates it.
             self.catalogue.find(path, Freshness::Linearizable).await?;
             if !self.cluster.all_have_said(VERSION_PUSH_RULES) {
                 return Ok(PushRules::default());
@@ -83,7 +84,7 @@ impl Inner {
         self.set_in_shard(principal, path, set).await
     }
 
-    /// Proposes what is kept in the repository's shard alone.
+    /// Proposes a command for settings that are stored in the repository's shard only.
     pub(crate) async fn set_in_shard(
         &self,
         principal: &Principal,
@@ -119,7 +120,7 @@ impl Inner {
 }
 
 impl Inner {
-    /// What the state says now; asked of whoever leads.
+    /// The quotas in the state of the leader.
     pub(crate) fn limits_here(
         view: ShardView<'_, henge_state::State>,
         repo: &RepoId,

@@ -1,4 +1,4 @@
-//! The handle on a node's repositories, and what all parts of it share.
+//! The handle on a node's repositories, and the state that all parts of it share.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,16 +42,16 @@ use crate::{asking, damage, fetcher, freshen, maintain, ref_updates};
 
 mod settings;
 
-/// Blocking jobs of a node's part as a replica (staging, fetching packs). A pool of their own: pushes wait
-/// for them on other nodes, so they must never wait for pushes.
+/// Maximum number of blocking jobs of a node as a replica (staging, fetching packs). They have a
+/// pool of their own: pushes wait for them on other nodes, so they must never wait for pushes.
 const REPLICA_JOBS_MAX: usize = 32;
-/// Blocking jobs besides pushes and fetches (advertisements, reports).
+/// Maximum number of blocking jobs besides pushes and fetches (advertisements, reports).
 const SMALL_JOBS_MAX: usize = 32;
 
 /// Refs at one point in time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefsPage {
-    /// What HEAD points at; it need not exist.
+    /// The target of HEAD; it need not exist.
     pub head: RefName,
     /// The refs, by name.
     pub refs: Vec<(RefName, ObjectId)>,
@@ -59,7 +59,7 @@ pub struct RefsPage {
     pub updated_at_ms: u64,
 }
 
-/// What all parts share.
+/// The state that all parts share.
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) cluster: Cluster,
@@ -81,18 +81,19 @@ pub(crate) struct Inner {
     pub(crate) checks: Checks,
     pub(crate) pushes: Semaphore,
     pub(crate) fetches: Admissions,
-    /// Of those without a token: whoever has one always finds some of the others free.
+    /// Permits of fetches without a token: they are fewer than all permits, so that requests with a
+    /// token always find a free one.
     pub(crate) anonymous_fetches: Places,
     pub(crate) space: Space,
-    /// Where pushes lie while they come in.
+    /// The directory of pushes that are being received.
     pub(crate) spool_dir: PathBuf,
-    /// Packs that requests have opened.
+    /// The packs that requests have opened.
     opened: ObjectsPool,
-    /// Answers to fetches.
+    /// The response cache of fetches.
     pub(crate) responses: Responses,
-    /// The starts of clones; none where they are switched off.
+    /// The bundles; unset where they are switched off.
     pub(crate) bundles: OnceLock<Bundles>,
-    /// How the other sides of mirrors are reached; none where mirrors are not run.
+    /// The connection to the other sides of mirrors; unset where mirrors are not run.
     pub(crate) mirror_looks: OnceLock<Looks>,
     pub(crate) found_sound: FoundSound,
     pub(crate) arrivals: Arrivals,
@@ -104,24 +105,24 @@ impl Inner {
         self.effects.objects()
     }
 
-    /// The network's object directory, with the packs that earlier requests opened.
+    /// The network's object directory, with its packs opened by earlier requests.
     pub(crate) fn opened(&self, network: &NetworkId, format: ObjectFormat) -> Objects {
         self.opened
             .get(&self.objects().objects_dir(network), format)
     }
 
-    /// Whether the packs of a network were opened of late.
+    /// Whether packs of a network are open.
     pub(crate) fn has_opened(&self, network: &NetworkId) -> bool {
         self.opened.has(&self.objects().objects_dir(network))
     }
 
-    /// When a fetch or a push that begins now is given up.
+    /// The deadline of a fetch or a push that begins now.
     pub(crate) fn deadline(&self) -> Stop {
         let within = Duration::from_millis(limits::GIT_REQUEST_MS_MAX);
         Stop::at(Deadline::after(Arc::clone(&self.clock), within))
     }
 
-    /// Closes the packs of a network that is going away.
+    /// Closes the packs of a network whose store changed or is being removed.
     pub(crate) fn close(&self, network: &NetworkId) {
         self.opened.forget(&self.objects().objects_dir(network));
     }
@@ -134,8 +135,8 @@ pub struct Repos {
 }
 
 impl Repos {
-    /// Serves repositories over a started cluster. `effects` must be those the cluster was started with.
-    /// Runs on the runtime it is called on.
+    /// Serves repositories over a started cluster. `effects` must be those the cluster was started
+    /// with. Runs on the runtime of the caller.
     ///
     /// # Errors
     /// When the disk cannot be read.
@@ -194,16 +195,16 @@ impl Repos {
         damage::start(&inner);
         maintain::start(&inner);
         freshen::start(&inner);
-        inner.space.watch(cluster.clone(), &scope);
         Reconciler::start(&cluster, inner.catalogue.clone(), clock, &scope);
+        inner.space.watch(cluster, &scope);
         Ok(Self { inner })
     }
 
-    /// Makes a repository. Returns when it serves.
+    /// Creates a repository. Returns when it is in service.
     ///
     /// # Errors
-    /// `AlreadyExists`, `Invalid`, `Forbidden`; `Unavailable` or `Timeout` without a quorum: what was begun is
-    /// then finished or undone by itself.
+    /// `AlreadyExists`, `Invalid`, `Forbidden`; `Unavailable` or `Timeout` without a quorum: the
+    /// meta group's leader then completes or rolls back the creation.
     pub async fn create(
         &self,
         principal: &Principal,
@@ -214,8 +215,8 @@ impl Repos {
         self.inner.catalogue.create(principal, path, options).await
     }
 
-    /// Makes a repository of another one, as private as that: with the refs that it has at one moment, and on the same
-    /// objects. Returns when it serves.
+    /// Forks a repository: the fork has the parent's visibility, its refs at one moment, and shares
+    /// its objects. Returns when it is in service.
     ///
     /// # Errors
     /// `NotFound` for the parent, and as [`Repos::create`].
@@ -242,10 +243,10 @@ impl Repos {
             .await
     }
 
-    /// The repository of this name, if everybody may read it. Linearizable.
+    /// The public repository of this name. Linearizable.
     ///
     /// # Errors
-    /// `Unauthenticated` whether it is private or not there; `Unavailable`.
+    /// `Unauthenticated` for one that is private or missing; `Unavailable`.
     pub async fn get_public(&self, path: &RepoPath) -> Result<RepoRecord, ServiceError> {
         self.inner.catalogue.find_public(path).await
     }
@@ -263,7 +264,7 @@ impl Repos {
         self.inner.catalogue.list(owner, after, limit).await
     }
 
-    /// Deletes a repository. Returns when no node serves it any more.
+    /// Deletes a repository. Returns when no node serves it.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
@@ -290,7 +291,8 @@ impl Repos {
         })
     }
 
-    /// What a fork was made of, if that serves, and the forks that were made of a repository: as this node knows them.
+    /// The parent of a fork, if it is in service, and the forks of a repository, from this node's
+    /// copy of the catalogue.
     pub fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>) {
         let found = self.inner.catalogue.with_meta(|meta| {
             let parent = repo.forked_from.and_then(|parent| meta.repo(&parent));
@@ -300,13 +302,13 @@ impl Repos {
         found.unwrap_or_default()
     }
 
-    /// Fetches that hold a place on this node: those that it answers, those that it passes on, and those that wait for an
-    /// equal one.
+    /// Fetches that hold a permit on this node: those that it answers, those that it forwards, and
+    /// those that wait for an equal one.
     pub fn fetches_admitted(&self) -> usize {
         self.inner.fetches.held()
     }
 
-    /// What the repository's fork network takes on disk. Linearizable.
+    /// Statistics of the packs of the repository's fork network. Linearizable.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
@@ -314,8 +316,9 @@ impl Repos {
         self.inner.maintenance(path, MaintainVerb::Stats).await
     }
 
-    /// Has the leader of the repository's shard compact its fork network as soon as it is its turn. Returns at once,
-    /// with the figures as they are before; [`Repos::stats`] tells when it is done. A change of leader forgets it.
+    /// Queues a compaction of the repository's fork network at the leader of its shard. Returns at
+    /// once, with the statistics before it; [`Repos::stats`] shows when it is done. A change of
+    /// leader drops the request.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`, `Unavailable`; `Throttled` when too many wait already.
@@ -330,12 +333,14 @@ impl Repos {
         self.inner.maintenance(path, verb).await
     }
 
-    /// Has replicas check their whole stores of the repository's fork network as soon as it is their turn: all of them,
-    /// or those on these nodes. With `repair`, packs that are damaged are fetched again from other replicas. Returns at
-    /// once; [`Repos::checks`] tells when they are done. A node that restarts forgets it.
+    /// Queues a check of the complete store of the repository's fork network at all replicas, or at
+    /// those on these nodes. With `repair`, damaged packs are fetched again from other replicas.
+    /// Returns at once; [`Repos::checks`] shows when the checks are done. A restart of a node drops
+    /// its request.
     ///
     /// # Errors
-    /// `NotFound`, `Forbidden`; `Invalid` for a node without a replica; `Throttled` when too many wait already.
+    /// `NotFound`, `Forbidden`; `Invalid` for a node without a replica; `Throttled` when too many
+    /// wait already.
     pub async fn start_check(
         &self,
         principal: &Principal,
@@ -349,7 +354,7 @@ impl Repos {
             .await
     }
 
-    /// How the checks of the repository's stores stand, on all replicas or those on these nodes.
+    /// The state of the checks of the repository's stores, on all replicas or those on these nodes.
     ///
     /// # Errors
     /// `NotFound`; `Invalid` for a node without a replica.
@@ -361,8 +366,8 @@ impl Repos {
         self.inner.checks_of(path, nodes, None).await
     }
 
-    /// Changes refs without bringing objects: every new value must be one that a ref has already, and a
-    /// branch's one that a branch has. One verdict per update, in order.
+    /// Changes refs without bringing objects: every new value must be the value of a ref already,
+    /// and a branch's new value that of a branch. One verdict per update, in order.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`, `Invalid`; `Unavailable` or `Timeout` without a quorum.
@@ -386,7 +391,7 @@ impl Repos {
 }
 
 impl Inner {
-    /// HEAD and refs, from here or from another node.
+    /// HEAD and refs, from this node or from another one.
     pub(crate) async fn refs(
         &self,
         path: &RepoPath,

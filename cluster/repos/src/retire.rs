@@ -1,10 +1,13 @@
-//! A replica's part in compaction: the files of packs that were replaced go, and only when nothing goes with them.
+//! Removal of replaced packs on a replica: their files are removed only when no object is lost with
+//! them.
 //!
-//! The pack that took their place is read through against its checksums, flushed with its folder, and its index must
-//! name every object of theirs. A pack that is not covered stays for ever and an alert says so: less is never served.
+//! The replacing pack is verified against its checksums and flushed with its folder, and its index
+//! must name every object of the replaced packs. A pack that is not covered is kept for ever and
+//! raises an alert: a store never loses objects.
 //!
-//! Where objects were dropped because no ref reaches them, the old packs are not covered. There the replica walks itself
-//! from everything that must be kept, through nothing but what the manifest names: only when all of it is found do they go.
+//! After a prune the old packs are not covered. There the replica itself walks from all tips that
+//! must be kept, through the packs of the manifest only. The old packs are removed only if the walk
+//! finds every object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,12 +29,13 @@ use crate::retiring::Retired;
 use crate::staging::end_after_failed_sync;
 use crate::sweeper::SWEEP_BARRIER;
 
-/// How long a walk from everything that must be kept may take.
+/// Time limit of a walk from all tips that must be kept.
 const WALK_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 
 impl PackEffects {
-    /// Notes what lies in a network's store and is not in its manifest: a crash came between an entry and the
-    /// removal of what it replaced, or a fetch ended after its pack was replaced.
+    /// Records the packs in a network's store that are not in its manifest: a crash came between an
+    /// entry and the removal of the packs that it replaced, or a fetch ended after its pack was
+    /// replaced.
     pub(crate) fn note_leftovers(
         &self,
         group: GroupId,
@@ -48,7 +52,8 @@ impl PackEffects {
                 return;
             }
         };
-        // Asked after the listing: whatever put a file there did so for an entry that is counted by now.
+        // Read after the listing: every file in the listing belongs to an entry that is counted by
+        // now.
         let after = self.reached(group);
         for pack in here.into_iter().filter(|pack| !manifest.contains(pack)) {
             self.set_torn_aside(group, network, pack);
@@ -62,7 +67,7 @@ impl PackEffects {
         self.note_set_aside((group, network), manifest, after);
     }
 
-    /// Notes a pack that no manifest names, unless it is to go already.
+    /// Records a pack that no manifest names, unless it is recorded already.
     pub(crate) fn note_unnamed(&self, group: GroupId, network: NetworkId, pack: PackId) {
         let after = self.reached(group);
         let known = self.retiring().of(&network);
@@ -73,7 +78,7 @@ impl PackEffects {
         }
     }
 
-    /// Notes what earlier processes set aside: it is in no listing of packs any more.
+    /// Records the packs that earlier processes set aside: listings of packs omit them.
     fn note_set_aside(
         &self,
         (group, network): (GroupId, NetworkId),
@@ -97,8 +102,8 @@ impl PackEffects {
         }
     }
 
-    /// Takes the index of a torn pack that no manifest names out of the store's sight: git opens all packs of a folder or
-    /// none. A power cut leaves such packs, and a replay writes only what is still named.
+    /// Renames the index of a torn pack that no manifest names: git opens all packs of a folder or
+    /// none. A power cut leaves such packs, and a replay writes only packs that are still named.
     fn set_torn_aside(&self, group: GroupId, network: NetworkId, pack: PackId) {
         let Presence::Damaged(fault) = self.objects().presence(&network, &pack, None) else {
             return;
@@ -113,11 +118,11 @@ impl PackEffects {
         }
     }
 
-    /// Removes the packs of a network that `state`, of the entry `applied`, does not name and that others cover; how
-    /// many. Blocking.
+    /// Removes the packs of a network that `state`, of the entry `applied`, does not name and that
+    /// other packs cover; returns their number. Blocking.
     ///
     /// # Errors
-    /// When the disk fails; then call it again.
+    /// When the disk fails; the caller then retries.
     pub(crate) fn retire(
         &self,
         group: GroupId,
@@ -135,7 +140,8 @@ impl PackEffects {
         }
         let mut removed = 0;
         for (by, old) in waiting {
-            // Replaced more than once since: then whatever the manifest names has to cover it.
+            // The replacing pack was itself replaced: the packs of the manifest have to cover the
+            // old one.
             let new: Vec<_> = match by {
                 Some(by) => vec![by],
                 None => manifest.iter().copied().collect(),
@@ -162,7 +168,8 @@ impl PackEffects {
                 .any(|file| file.is_file())
         };
         let (here, gone): (Vec<&(PackId, Retired)>, Vec<_>) = old.iter().partition(is_here);
-        // Entries are replayed after a crash: most of what they replaced went long ago.
+        // Entries are replayed after a crash: most of the packs that they replaced were removed
+        // long ago.
         for (pack, judged) in gone {
             self.retiring().remove(&network, pack, judged, || {
                 self.objects().forget_dirty(&network, pack);
@@ -172,7 +179,7 @@ impl PackEffects {
         if here.is_empty() {
             return Ok(0);
         }
-        // The old ones may be the only copy that survives a power cut.
+        // The old packs may be the only copy that survives a power cut.
         let synced = self.objects().sync_packs(&network, new);
         synced.map_err(end_after_failed_sync)?;
         for pack in new {
@@ -187,7 +194,8 @@ impl PackEffects {
         Ok(removed)
     }
 
-    /// Whether the files of a pack that is to go were removed. What has to cover it was read through and is durable.
+    /// Removes the files of a replaced pack if it is covered; returns whether it did. The packs in
+    /// `new` were verified and are durable.
     fn retire_one(
         &self,
         group: GroupId,
@@ -202,9 +210,11 @@ impl PackEffects {
         };
         match self.objects().uncovered(&network, pack, new) {
             Ok(None) => {}
-            // Without an index it was being removed, or never quite came.
+            // A pack without an index: its removal was interrupted, or its installation was never
+            // completed.
             Err(ObjectError::MissingPack(missing)) if missing == *pack && !is_aside() => {}
-            // What was set aside goes when all that refs reach is found without it.
+            // A pack that was set aside is removed when the walk finds every reachable object
+            // without it.
             Err(ObjectError::MissingPack(missing)) if missing == *pack && walk.are_whole()? => {
                 self.objects().remove_commit_graph(&network)?;
             }
@@ -214,7 +224,7 @@ impl PackEffects {
                 }
                 return Ok(false);
             }
-            // Only its own damage: where a pack that has to cover it is damaged, all of them stay.
+            // Only its own damage: if a covering pack is damaged, all packs stay.
             Err(ObjectError::BrokenPack { pack: broken, .. })
                 if broken == *pack && walk.are_whole()? =>
             {
@@ -222,7 +232,7 @@ impl PackEffects {
                 self.objects().remove_commit_graph(&network)?;
             }
             Ok(Some(_)) if walk.may_be_short() && walk.are_whole()? => {
-                // It may hold commits that are not there any more.
+                // The commit-graph may name commits that were dropped.
                 self.objects().remove_commit_graph(&network)?;
             }
             Ok(Some(object)) => {
@@ -232,7 +242,7 @@ impl PackEffects {
                 return Ok(false);
             }
             Err(error @ ObjectError::BrokenPack { pack: broken, .. }) if broken == *pack => {
-                // What is damaged covers nothing, and is in the way of the packs that are whole.
+                // A damaged pack covers no object, and blocks the intact packs.
                 let aside = || self.objects().set_aside(&network, pack);
                 if self.retiring().remove(&network, pack, judged, aside)? {
                     tracing::error!(%group, %network, %pack, %error, "a replaced pack cannot be compared: it is set aside");
@@ -252,7 +262,7 @@ impl PackEffects {
     }
 }
 
-/// Whether everything that must be kept of a network is found in the packs of its manifest. Looked for once.
+/// Whether the packs of a network's manifest contain every object that must be kept. Computed once.
 struct KeptTips<'a> {
     effects: &'a PackEffects,
     network: NetworkId,
@@ -277,7 +287,8 @@ impl<'a> KeptTips<'a> {
         }
     }
 
-    /// Whether objects were ever dropped from the network: elsewhere a whole pack that is not covered is a defect.
+    /// Whether objects were ever dropped from the network: if not, an intact pack that is not
+    /// covered is a defect.
     fn may_be_short(&self) -> bool {
         let view = ShardView::new(self.state);
         view.pruned_at(&self.network).is_some()
@@ -320,7 +331,8 @@ impl<'a> KeptTips<'a> {
 }
 
 impl Inner {
-    /// Removes what was replaced, in every network of this node where that can be told now.
+    /// Removes replaced packs in every network of this node where their coverage can be decided
+    /// now.
     pub(crate) async fn retire_all(&self) {
         let mut current = BTreeMap::new();
         for (group, network, after) in self.effects.retiring().networks() {
@@ -335,8 +347,9 @@ impl Inner {
         }
     }
 
-    /// Whether this replica has applied all that was committed before now. After a start it has not: an entry that
-    /// is yet to be replayed names what looks like a leftover, and what has to cover it is not there either.
+    /// Whether this replica has applied all entries that were committed before the call. After a
+    /// start it has not: an entry to be replayed may name a pack that looks like a leftover, and
+    /// the covering pack may be missing.
     async fn is_current(&self, group: GroupId, known: &mut BTreeMap<GroupId, bool>) -> bool {
         if let Some(known) = known.get(&group) {
             return *known;
@@ -355,7 +368,7 @@ impl Inner {
         let Some(at) = self.cluster.state(group) else {
             return Ok(());
         };
-        // Effects come before their entry is in the state. What is missing may be what has to cover.
+        // Effects run before their entry is in the state. A missing pack may be the covering one.
         if at.applied < after || self.effects.parking().is_parked(&network) {
             return Ok(());
         }
@@ -376,7 +389,7 @@ impl Inner {
             self.found_damaged(damaged, &error.to_string());
         }
         if retired.map_err(io::Error::other)? > 0 {
-            // Their space is free when nobody has them open any more.
+            // Their space is free when no process has them open.
             self.close(&network);
         }
         Ok(())
@@ -396,7 +409,7 @@ mod tests {
 
     const REPLACED: PackId = PackId::new(ObjectId::Sha1([9; 20]));
 
-    /// What a power cut leaves of a replaced pack whose index is set aside.
+    /// The remains of a replaced pack after a power cut, with its index set aside.
     fn leave_aside(effects: &PackEffects) {
         let file = |extension| effects.objects().side_file(&NETWORK, &REPLACED, extension);
         fs::write(file("pack"), b"").unwrap();
@@ -415,8 +428,8 @@ mod tests {
         applied
     }
 
-    /// A network that was never pruned was not walked: what a power cut had torn stayed for ever, and each start said that
-    /// it may hold what no other pack holds.
+    /// A network without a prune was not walked: packs that a power cut had torn stayed for ever,
+    /// and each start reported that they might hold the last copy of an object.
     #[test]
     fn what_was_set_aside_goes_without_a_prune() {
         let dir = tempfile::tempdir().unwrap();
@@ -446,7 +459,7 @@ mod tests {
         assert!(is_there(&effects));
     }
 
-    /// A pack that has to cover the replaced one is damaged: that was taken for damage of the replaced one, which went.
+    /// A damaged covering pack was taken for damage of the replaced pack, which was removed.
     #[test]
     fn damage_of_a_covering_pack_removes_nothing() {
         let dir = tempfile::tempdir().unwrap();
@@ -466,7 +479,7 @@ mod tests {
         effects.retiring().note(NETWORK, REPLACED, retired);
         let manifest = BTreeSet::from([covering]);
         let mut walk = KeptTips::new(&effects, NETWORK, &state, &manifest);
-        // The covering pack was whole when it was read through, and is damaged by the time it is compared.
+        // The covering pack was intact when it was verified, and is damaged when it is compared.
         walk.found = Some(true);
         let here = (REPLACED, retired);
         let removed = effects.retire_one(GROUP, NETWORK, &here, &[covering], &mut walk);

@@ -1,5 +1,5 @@
-//! Packs that no manifest names any more. Their files go when others, whole and durable, cover them; until then
-//! they stay, and readers find what they hold in either.
+//! Packs that no manifest names any more. Their files are removed when other packs, intact and
+//! durable, cover them. Until then readers find their objects in either.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};
@@ -9,46 +9,48 @@ use henge_types::{GroupId, LogIndex, NetworkId, PackId};
 
 use crate::metrics;
 
-/// What is known of a pack that is to go.
+/// The record of a replaced pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Retired {
-    /// Whose network it is.
+    /// The group of its network.
     pub group: GroupId,
-    /// The pack that took its place, where that is known. Where it is not, a state tells what has to cover it only
-    /// when nothing that was committed before is missing in it.
+    /// The pack that replaced it, if known. If unknown, the manifest has to cover it; this can be
+    /// decided only in a state that has all committed entries.
     pub by: Option<PackId>,
-    /// The state says whether it is still named from this entry on.
+    /// The state shows whether the pack is still named once it includes this entry.
     pub after: LogIndex,
 }
 
-/// The packs to go, and those among them that must stay.
+/// The packs to remove, and those that must be kept.
 #[derive(Debug, Default)]
 pub(crate) struct Retiring {
     packs: Mutex<BTreeMap<(NetworkId, PackId), Retired>>,
-    /// Not covered: they hold what nothing else holds.
+    /// Not covered: they hold the last copy of an object.
     kept: Mutex<BTreeSet<(NetworkId, PackId)>>,
 }
 
 impl Retiring {
-    /// The pack may go, once the entry `after` is in the state.
+    /// Records a pack that may be removed once the entry `after` is in the state.
     pub(crate) fn note(&self, network: NetworkId, pack: PackId, retired: Retired) {
         self.lock().insert((network, pack), retired);
     }
 
-    /// An entry names the pack again: call it before its files are put in place.
+    /// Records that an entry names the pack again. Must be called before its files are put in
+    /// place.
     pub(crate) fn named(&self, network: &NetworkId, pack: &PackId) {
         let mut packs = self.lock();
         packs.remove(&(*network, *pack));
         self.keep_no_more(|known| *known == (*network, *pack));
     }
 
-    /// The network is gone.
+    /// Drops the records of a network that was removed.
     pub(crate) fn forget(&self, network: &NetworkId) {
         self.lock().retain(|(of, _), _| of != network);
         self.keep_no_more(|(of, _)| of == network);
     }
 
-    /// The networks with packs to go, and the entry that the state must have for all of them.
+    /// The networks with packs to remove, and for each the entry that the state must include for
+    /// all of them.
     pub(crate) fn networks(&self) -> Vec<(GroupId, NetworkId, LogIndex)> {
         let mut networks = BTreeMap::new();
         for ((network, _), retired) in &*self.lock() {
@@ -63,7 +65,7 @@ impl Retiring {
             .collect()
     }
 
-    /// The packs of a network that are to go.
+    /// The packs of a network that are to be removed.
     pub(crate) fn of(&self, network: &NetworkId) -> Vec<(PackId, Retired)> {
         let packs = self.lock();
         let of_network = packs.iter().filter(|((of, _), _)| of == network);
@@ -72,18 +74,18 @@ impl Retiring {
             .collect()
     }
 
-    /// Whether a pack of the network is to go of which it is not known what took its place.
+    /// Whether the replacing pack of one of the network's packs to remove is unknown.
     pub(crate) fn has_leftovers(&self, network: &NetworkId) -> bool {
         let packs = self.lock();
         let mut of_network = packs.iter().filter(|((of, _), _)| of == network);
         of_network.any(|(_, retired)| retired.by.is_none())
     }
 
-    /// Removes a pack's files with `remove`, unless an entry named it since it was `judged`. The files of one that
-    /// is named from here on are written after that.
+    /// Removes a pack's files with `remove`, unless an entry has named it since it was `judged`. An
+    /// entry that names it from now on writes its files after that.
     ///
     /// # Errors
-    /// What `remove` fails with; the pack is then still to go.
+    /// The error of `remove`; the pack is then still to be removed.
     pub(crate) fn remove(
         &self,
         network: &NetworkId,
@@ -100,9 +102,10 @@ impl Retiring {
         Ok(true)
     }
 
-    /// Sets a damaged pack's files aside with `aside`, if it is one that no manifest names any more: to go, or kept because
-    /// no other covers it. `applied` is the entry whose state does not name it. `None` for any other pack: an entry that is
-    /// not in that state may name it. One that names it from here on puts its files in place after `aside`.
+    /// Runs `aside` to set a damaged pack's files aside, if no manifest names the pack: it is to be
+    /// removed, or kept because no other pack covers it. `applied` is the index of a state that
+    /// does not name it. `None` for any other pack: an entry after that state may name it. An entry
+    /// that names it from now on puts its files in place after `aside`.
     pub(crate) fn set_aside<T>(
         &self,
         network: &NetworkId,
@@ -118,15 +121,16 @@ impl Retiring {
         (is_to_go || kept.contains(&key)).then(aside)
     }
 
-    /// The pack is not covered: it stays, and the operator is told. `false` when an entry named it since it was
-    /// `judged`: what was found then says nothing of it now.
+    /// Records that the pack is not covered: it is kept, and counted in a metric. `false` when an
+    /// entry has named it since it was `judged`: the judgement is then stale.
     pub(crate) fn keep(&self, network: &NetworkId, pack: &PackId, judged: &Retired) -> bool {
         let mut packs = self.lock();
         if packs.get(&(*network, *pack)) != Some(judged) {
             return false;
         }
         packs.remove(&(*network, *pack));
-        // With the list held: an entry that names the pack takes it out of both, in the same order.
+        // Under both locks: an entry that names the pack takes it out of both lists, in the same
+        // order.
         let mut kept = self.lock_kept();
         kept.insert((*network, *pack));
         metrics::uncovered_packs(kept.len());
@@ -193,7 +197,7 @@ mod tests {
         let retiring = Retiring::default();
         retiring.note(NETWORK, pack(1), retired(5));
         let judged = retiring.of(&NETWORK)[0].1;
-        // While its objects are looked for:
+        // During the search for its objects:
         retiring.named(&NETWORK, &pack(1));
         assert!(!retiring.keep(&NETWORK, &pack(1), &judged));
         retiring.note(NETWORK, pack(1), retired(9));
@@ -203,7 +207,8 @@ mod tests {
         assert_eq!(retiring.of(&NETWORK), [(pack(1), retired(9))]);
     }
 
-    /// A read failed on a pack whose entry was being applied: the state did not name it yet, and its files were set aside.
+    /// A read failed on a pack whose entry was being applied: the state did not name it yet, and
+    /// its files were set aside.
     #[test]
     fn what_may_be_named_is_not_set_aside() {
         let retiring = Retiring::default();

@@ -1,4 +1,4 @@
-//! When the fetcher tries a missing pack again: each has a backoff of its own.
+//! Backoff of the fetcher, for each missing pack.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -7,23 +7,23 @@ use henge_runtime::Random;
 
 use crate::parking::Missing;
 
-/// The first pause after a pack could not be fetched.
+/// The backoff after the first failure.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
-/// The longest.
+/// The longest backoff.
 const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
-/// What a try to get a missing pack came to.
+/// The outcome of an attempt to get a missing pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// The pack is here.
     Over,
-    /// It is to be tried again.
+    /// It has to be retried.
     Again,
-    /// The same, and every replica answered that it lacks the pack.
+    /// It has to be retried; every replica answered that it lacks the pack.
     Lacked,
 }
 
-/// When a missing pack is tried again.
+/// The next attempt for a missing pack.
 #[derive(Debug, Clone, Copy)]
 struct Retry {
     at: Instant,
@@ -31,36 +31,37 @@ struct Retry {
     is_lacked: bool,
 }
 
-/// The missing packs that were tried in vain.
+/// The missing packs with a failed attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Retries(BTreeMap<Missing, Retry>);
 
 impl Retries {
-    /// Forgets what is not missing any more.
+    /// Drops packs that are no longer missing.
     pub(crate) fn retain(&mut self, missing: &[Missing]) {
         let missing: BTreeSet<_> = missing.iter().collect();
         self.0.retain(|known, _| missing.contains(known));
     }
 
-    /// The packs that every replica lacked when it was asked last.
+    /// The packs that every replica lacked at the last attempt.
     pub(crate) fn lacked(&self) -> BTreeSet<Missing> {
         let lacked = self.0.iter().filter(|(_, retry)| retry.is_lacked);
         lacked.map(|(missing, _)| *missing).collect()
     }
 
-    /// Those of the missing packs that are to be tried now.
+    /// The missing packs that are to be tried now.
     pub(crate) fn due(&self, mut missing: Vec<Missing>, now: Instant) -> Vec<Missing> {
         missing.retain(|missing| self.0.get(missing).is_none_or(|retry| retry.at <= now));
         missing
     }
 
-    /// How long until the next one is due; `None` without one.
+    /// Time until the next attempt; `None` when there is none.
     pub(crate) fn next_in(&self, now: Instant) -> Option<Duration> {
         let next = self.0.values().map(|retry| retry.at).min()?;
         Some(next.saturating_duration_since(now))
     }
 
-    /// A pack that arrives proves that the disk or the holders are back: the others are tried again soon.
+    /// Records an outcome. A pack that arrives shows that the disk or the holders work again: the
+    /// others are retried soon.
     pub(crate) fn note(
         &mut self,
         missing: Missing,
@@ -77,7 +78,7 @@ impl Retries {
         }
         let before = self.0.get(&missing).map(|retry| retry.backoff * 2);
         let backoff = before.unwrap_or(BACKOFF_MIN).min(BACKOFF_MAX);
-        // Between half of it and all of it.
+        // Jitter: between half of the backoff and all of it.
         let half_ms = u64::try_from(backoff.as_millis() / 2).unwrap_or(u64::MAX);
         let jitter = Duration::from_millis(random.within(0..half_ms));
         let retry = Retry {

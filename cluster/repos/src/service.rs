@@ -1,4 +1,4 @@
-//! The repositories as the smart-HTTP router serves them.
+//! The repositories, for the smart-HTTP router.
 
 use std::io;
 use std::path::Path;
@@ -31,11 +31,11 @@ use crate::push::receive::{Prepared, Receiving, Verdict, prepare};
 use crate::reads::{ANSWER_REST_MAX, Answered, Found, broke_off, version};
 use crate::repos::{Inner, Repos};
 
-/// How long a fetch waits for its turn.
+/// How long a fetch waits for a permit.
 const TURN_WAIT: Duration = Duration::from_secs(5);
-/// The advertisement of another node, at most.
+/// Maximum size of an advertisement from another node.
 const ADVERTISEMENT_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// Lives of a repository that one push is resolved to, at most.
+/// Maximum number of generations of a repository that one push is resolved to.
 const LIVES_MAX: usize = 3;
 
 fn parse(repo: &str) -> Result<RepoPath, ServiceError> {
@@ -69,7 +69,8 @@ impl GitService for Repos {
             self.inner.refuse_without_room(group)?;
         }
         match (found, service) {
-            // The capabilities say nothing of the repository but that it is there.
+            // The capability advertisement of v2 has no refs. It discloses that the repository
+            // exists, its object format, and whether it may have bundles.
             (Ok(record), Service::UploadPack) if protocol == Protocol::V2 => {
                 self.capabilities(service, protocol, &record)
             }
@@ -133,11 +134,13 @@ impl GitService for Repos {
                         Answered::Here => Ok(()),
                     }
                 });
-                // The job waits for the client to take its last pieces: until then it holds what it works with.
+                // The job ends when the client has taken the last bytes: until then it holds its
+                // permits.
                 Ok(until_sent(body, (admitted, anonymous)))
             }
             Found::There(stream) => {
-                // Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
+                // Forwarding bytes costs almost no CPU, like waiting: the permit is exchanged for a
+                // waiting one.
                 admitted.waits();
                 let stream = Impatient::for_at_most(ANSWER_REST_MAX, stream);
                 let answer = ReaderStream::new(stream);
@@ -183,7 +186,7 @@ impl GitService for Repos {
         Ok(Body::from(report))
     }
 
-    /// Whoever may fetch from the repository now may have its bundles, under the same bounds.
+    /// A bundle of a repository. The permission and the permits are those of a fetch.
     async fn bundle(
         &self,
         caller: Caller,
@@ -211,7 +214,7 @@ impl GitService for Repos {
     }
 }
 
-/// A fetch that was let in. Its places are given back when it is dropped.
+/// An admitted fetch; dropping it releases its permits.
 pub(crate) struct Place {
     path: RepoPath,
     admitted: Arc<Admitted>,
@@ -226,21 +229,21 @@ impl Place {
         }
     }
 
-    /// Passing bytes on costs next to nothing, as waiting does: others may work meanwhile.
+    /// Exchanges the permit for a waiting one: forwarding bytes costs almost no CPU.
     pub(crate) fn only_passes_on(&self) {
         self.admitted.waits();
     }
 }
 
-/// What a push goes to.
+/// The target of a push.
 enum Pushed {
-    /// A repository that was there.
+    /// An existing repository.
     Found(RepoRecord),
-    /// One that the push made.
+    /// A repository that the push created.
     Created(RepoRecord),
 }
 
-/// The same for one that got no further.
+/// The error of a push that failed after creating its repository; the message names the repository.
 fn also_created(error: ServiceError, created: Option<&RepoPath>) -> ServiceError {
     match created {
         Some(path) => ServiceError {
@@ -251,7 +254,7 @@ fn also_created(error: ServiceError, created: Option<&RepoPath>) -> ServiceError
     }
 }
 
-/// The report for a person whose push made a repository, who is told so.
+/// The report of a push; it names the repository if the push created one.
 fn with_creation(report: Bytes, created: Option<RepoPath>, head: &PushHead) -> Bytes {
     match created {
         Some(path) => told_before(&format!("created {path}, private\n"), head, report),
@@ -272,11 +275,12 @@ fn nothing_yet(
 }
 
 impl Repos {
-    /// Lets somebody fetch who may, when it is their turn.
+    /// Admits a fetch: checks the permission, then waits for a permit.
     async fn admit(&self, caller: &Caller, repo: &str) -> Result<Place, ServiceError> {
         let anonymous = if caller.principal.is_anonymous() {
             let places = &self.inner.anonymous_fetches;
-            // Nobody waits in a line that anybody can fill: who has a token is asked for it at once.
+            // Without a token there is no wait: any client could fill such a queue. The refusal
+            // requests a token at once.
             let place = places.try_enter(caller.peer);
             Some(place.ok_or_else(too_many_without_token)?)
         } else {
@@ -299,14 +303,15 @@ impl Repos {
         })
     }
 
-    /// The path of a repository that everybody may read, now. Where something is waited for, whoever reads it looks again.
+    /// The path and record of a repository that is public now. A caller that waits afterwards must
+    /// look it up again.
     async fn public(&self, repo: &str) -> Result<(RepoPath, RepoRecord), ServiceError> {
         let path = parse(repo).map_err(|_| error::log_in_first())?;
         let record = self.inner.catalogue.find_public(&path).await?;
         Ok((path, record))
     }
 
-    /// Without a token: only what can be fetched, and nothing of what is not there for everybody.
+    /// The advertisement for a request without a token: upload-pack on public repositories only.
     async fn advertise_public(
         &self,
         repo: &str,
@@ -325,7 +330,7 @@ impl Repos {
         }
     }
 
-    /// What is offered of a repository, wherever it is.
+    /// The capability advertisement of a repository; needs no replica.
     fn capabilities(
         &self,
         service: Service,
@@ -339,7 +344,8 @@ impl Repos {
         nothing_yet(service, protocol, record.object_format, policy)
     }
 
-    /// Before anybody sends a pack: what a node has heard last may be old, so the catalogue is asked.
+    /// Checked before a client sends a pack: the local copy may be stale, so the lookup is
+    /// linearizable.
     async fn refuse_archived(&self, path: &RepoPath) -> Result<(), ServiceError> {
         let now = self.inner.catalogue.find(path, Freshness::Linearizable);
         if now.await?.archived {
@@ -375,7 +381,7 @@ impl Repos {
             if !self.inner.effects.parking().is_parked(&network) {
                 return Err(unreadable());
             }
-            // Damaged here: another node has it.
+            // Damaged here: another node may serve it.
             found = self.inner.find_reader(reader, path, &verb, &body).await?;
             if matches!(found, Found::Here(_)) {
                 return Err(unreadable());
@@ -395,7 +401,7 @@ impl Repos {
         }
     }
 
-    /// One push to whatever life the repository has.
+    /// One push, to the current generation of the repository.
     async fn push(
         &self,
         principal: &Principal,
@@ -414,7 +420,8 @@ impl Repos {
                 }
             };
             let cluster = &self.inner.cluster;
-            // One id for one life: a refusal by an earlier life must not be taken for this one's.
+            // One id per generation: a refusal by an earlier generation must not count for a later
+            // one.
             let id = cluster.next_request_id(record.network.shard(cluster.shards()));
             let spool = Arc::clone(spool);
             let push = Receiving::new(&self.inner, spool, &record, id, principal, prepared.digest);
@@ -432,7 +439,8 @@ impl Repos {
         ))
     }
 
-    /// How the objects of a push are named: as the repository has it, or the one that the push would make.
+    /// The object format of a push: that of the repository, or of the one that the push would
+    /// create.
     async fn format_of(
         &self,
         principal: &Principal,
@@ -458,10 +466,10 @@ impl Repos {
             Err(error) if error.code == ErrorCode::NotFound && creates(principal, path) => {}
             found => return found.map(Pushed::Found),
         }
-        // Private: nobody said that everybody may see it.
+        // Private: a repository becomes public only on request.
         let options = CreateOptions::default();
         match catalogue.create(principal, path.clone(), options).await {
-            // Somebody else was faster: that one is pushed to.
+            // A concurrent request created it first: the push goes to that repository.
             Err(error) if error.code == ErrorCode::AlreadyExists => {
                 let found = catalogue.find(path, Freshness::Linearizable).await;
                 found.map(Pushed::Found)

@@ -1,4 +1,4 @@
-//! Settings of repositories: changed in the catalogue, and told to the shards as far as those need them.
+//! Settings of repositories: changed in the catalogue, then sent to the shards that need them.
 
 use henge_git::http::ServiceError;
 use henge_runtime::failpoint;
@@ -11,20 +11,20 @@ use henge_types::{
 use crate::catalogue::{Catalogue, Freshness};
 use crate::error::{self, from_refusal};
 
-/// Changes of a repository; what is `None` stays.
+/// Changes of a repository; a `None` field is unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RepoEdit {
-    /// Its owner and name. The former ones go on leading to it until somebody takes them.
+    /// Its owner and name. Former names redirect to it until another repository takes them.
     pub path: Option<RepoPath>,
     /// One line about it.
     pub description: Option<String>,
-    /// Whether only its owner sees it.
+    /// Whether reads need a token.
     pub private: Option<bool>,
     /// Whether it is read-only.
     pub archived: Option<bool>,
-    /// What HEAD points at.
+    /// The target of HEAD.
     pub default_branch: Option<RefName>,
-    /// What it is about.
+    /// Its topics.
     pub topics: TopicsEdit,
 }
 
@@ -41,19 +41,20 @@ impl RepoEdit {
         }
     }
 
-    /// Whether some shard may have to be told.
+    /// Whether a shard may need the change.
     const fn concerns_shards(&self) -> bool {
         self.path.is_some() || self.archived.is_some() || self.default_branch.is_some()
     }
 }
 
 impl Catalogue {
-    /// Changes a repository. Returns when every node and its shard know: no push that comes later is taken by a
-    /// repository that was archived.
+    /// Changes a repository. Returns when every node and its shard have the change: an archived
+    /// repository refuses every later push.
     ///
     /// # Errors
-    /// `NotFound`, `AlreadyExists` for a name that is taken, `Invalid`; `Unavailable` or `Timeout` when a group does
-    /// not answer: what the catalogue has taken is brought to the shard by the meta group's leader.
+    /// `NotFound`, `AlreadyExists` for a name that is taken, `Invalid`. `Unavailable` or `Timeout`
+    /// when a group does not answer: the meta group's leader sends the committed change to the
+    /// shard.
     pub(crate) async fn edit(
         &self,
         principal: &Principal,
@@ -94,7 +95,8 @@ impl Catalogue {
         Ok(record)
     }
 
-    /// Tells the shards what this entry of the meta group, or a later one, has left to tell.
+    /// Sends pending settings to their shards: those of this repository, and those of the entry
+    /// `since` of the meta group or a later one.
     pub(crate) async fn tell_shards(
         &self,
         principal: &Principal,
@@ -114,8 +116,8 @@ impl Catalogue {
         Ok(())
     }
 
-    /// Tells a repository's shard its settings, as they were when the mark was read. May be called again and by
-    /// several at once.
+    /// Sends a repository's settings, as of the mark, to its shard. Idempotent; concurrent calls
+    /// are safe.
     pub(crate) async fn tell_shard(
         &self,
         principal: &Principal,
@@ -135,7 +137,7 @@ impl Catalogue {
         let shard = self.shard(record);
         let told = self.call(shard, command, principal, repo).await?;
         match error::done("configure_repo", told)? {
-            // Refused: it was deleted meanwhile.
+            // Refused: the repository was deleted meanwhile.
             Ok(()) | Err(Refusal::NoSuchRepo { .. }) => {}
             Err(refusal) => return Err(from_refusal(&refusal, &record.path)),
         }

@@ -1,7 +1,8 @@
-//! Free space: a node whose disk is nearly full takes no large packs, before the log meets the full disk.
+//! Free space: a node whose disk is nearly full stores no large packs, so that the log keeps room.
 //!
-//! A majority of voters with room is enough for a push. A voter without room falls behind in packs: what it lacks is
-//! parked, passed on to others, and fetched when there is room again. A leader without room hands over.
+//! A majority of voters with room is enough for a push. A voter without room lacks packs: reads of
+//! them are passed to other replicas, and they are fetched when there is room again. A leader
+//! without room hands over.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -17,15 +18,15 @@ use crate::error;
 use crate::quorum::is_quorum;
 use crate::repos::Inner;
 
-/// How often the nodes are asked for their free space.
+/// Interval of the requests for the nodes' free space.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The nodes whose space is low, as this node last heard.
+/// The nodes with low space, from the last reports.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Space(Arc<RwLock<BTreeSet<NodeId>>>);
 
 impl Space {
-    /// Asks all nodes now and then. A leader without room hands its shards to voters that have some.
+    /// Polls the reports of all nodes. A leader without room hands its shards to voters with room.
     pub(crate) fn watch(&self, cluster: Cluster, scope: &Scope) {
         let space = self.clone();
         scope.spawn("free space", OnPanic::EndProcess, async move {
@@ -74,7 +75,7 @@ impl Space {
     }
 }
 
-/// Hands a shard that is led here to a voter with room, where a majority has some.
+/// Hands a shard that is led here to a voter with room, if a majority has room.
 async fn hand_over(cluster: &Cluster, group: GroupId, low: &BTreeSet<NodeId>) {
     let Some(leadership) = cluster.leadership(group).filter(|_| !group.is_meta()) else {
         return;
@@ -84,7 +85,7 @@ async fn hand_over(cluster: &Cluster, group: GroupId, low: &BTreeSet<NodeId>) {
     }
 }
 
-/// The voters with room, where they are a majority of every voter set; else those without.
+/// The voters with room, if they are a majority of every voter set; else the voters without room.
 fn with_room(
     voters: &[BTreeSet<NodeId>],
     low: &BTreeSet<NodeId>,
@@ -97,7 +98,7 @@ fn with_room(
     Err(all.intersection(low).copied().collect())
 }
 
-/// Why no push is taken, for the person who pushes.
+/// The error message of a push that no majority can store.
 fn no_majority(low: &BTreeSet<NodeId>) -> String {
     let nodes: Vec<_> = low.iter().map(ToString::to_string).collect();
     let nodes = nodes.join(", ");
@@ -106,19 +107,19 @@ fn no_majority(low: &BTreeSet<NodeId>) -> String {
     )
 }
 
-/// What a leader does with a push for want of space.
+/// Whether a leader can take a push.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Room {
-    /// There is room on a majority, this node included.
+    /// A majority has room, this node included.
     Here,
-    /// There is room on a majority, but not here: another node leads in a moment.
+    /// A majority has room, but not this node: another node is about to lead.
     Elsewhere,
-    /// There is none.
+    /// No majority has room, or this leader has no room for a push of this size.
     Nowhere(String),
 }
 
 impl Inner {
-    /// The nodes without room; of this one it is known best.
+    /// The nodes without room. The local measurement replaces the report of this node.
     pub(crate) fn without_room(&self) -> BTreeSet<NodeId> {
         let mut low = self.space.low();
         let own = self.cluster.node();
@@ -130,8 +131,8 @@ impl Inner {
         low
     }
 
-    /// Whether a push of so many bytes to a shard that is led here can be taken. Where others have room, they are asked
-    /// to lead.
+    /// Whether a push of so many bytes to a shard that is led here can be stored. If only other
+    /// voters have room, they are asked to lead.
     pub(crate) async fn room_to_lead(
         &self,
         group: GroupId,
@@ -153,7 +154,8 @@ impl Inner {
         }
     }
 
-    /// Whether there is room to merge packs: on a majority, this node included.
+    /// Whether a majority has room to merge packs, this node included. The error is a node without
+    /// room.
     pub(crate) fn has_room_to_merge(&self, voters: &[BTreeSet<NodeId>]) -> Result<(), NodeId> {
         let low = self.without_room();
         let own = self.cluster.node();
@@ -165,7 +167,7 @@ impl Inner {
             .map_err(|low| low.first().copied().unwrap_or(own))
     }
 
-    /// Refuses a push before it is sent: no majority of the shard's replicas has room for it.
+    /// Refuses a push before it is sent if no majority of the shard's replicas has room for it.
     pub(crate) fn refuse_without_room(&self, group: GroupId) -> Result<(), ServiceError> {
         let replicas: BTreeSet<_> = self.cluster.replicas(group).into_iter().collect();
         if replicas.is_empty() {
@@ -192,7 +194,7 @@ mod tests {
         let three = [nodes(&[1, 2, 3])];
         assert_eq!(with_room(&three, &nodes(&[2])), Ok(nodes(&[1, 3])));
         assert_eq!(with_room(&three, &nodes(&[2, 3])), Err(nodes(&[2, 3])));
-        // Of a node that does not vote nothing depends.
+        // Nodes without a vote do not count.
         assert_eq!(with_room(&three, &nodes(&[4, 5])), Ok(nodes(&[1, 2, 3])));
         assert_eq!(with_room(&[nodes(&[1])], &nodes(&[1])), Err(nodes(&[1])));
         let joint = [nodes(&[1, 2, 3]), nodes(&[3, 4, 5])];

@@ -1,8 +1,8 @@
 //! Packs kept durable for a leader that has not proposed them yet.
 //!
-//! A pack stays while anybody claims it. A claim ends when its leader releases it, when the entry comes that it
-//! was made for, or when its term is over here: when an entry of a higher term was applied, no entry of that
-//! leader can name it any more. Claims are on disk before their pack is, so that a restart forgets no
+//! A pack stays while it has a claim. A claim ends when its leader releases it, when its entry
+//! comes, or when its term is over here: after an entry of a higher term was applied, no entry of
+//! that leader can name the pack. A claim is on disk before its pack is, so that a restart loses no
 //! promise.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,16 +22,17 @@ use crate::frames::{Claim, StageRequest};
 use crate::metrics;
 use crate::parking::Missing;
 
-/// Behind the pack's name.
+/// The extension after the pack's name.
 const EXTENSION: &str = "claims";
 
-/// Why a pack was not kept.
+/// Why a pack was not stored.
 #[derive(Debug, Error)]
 pub(crate) enum KeepError {
-    /// Another network waits for the same pack: files are named by content, and the first entry takes them.
+    /// Another network has a claim on the same pack: files are named by content, and the first
+    /// entry moves them.
     #[error("the same pack is being pushed to another repository: try again")]
     Busy,
-    /// It is not what was announced, or the disk failed.
+    /// Its content differs from the announced one, or the disk failed.
     #[error(transparent)]
     Store(#[from] ObjectError),
     /// The claims could not be written.
@@ -39,10 +40,10 @@ pub(crate) enum KeepError {
     Claims(#[from] io::Error),
 }
 
-/// Whether the files were read through already.
+/// Whether the files were verified already.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Trust {
-    /// This node made them itself.
+    /// This node wrote them itself.
     Made,
     /// They came from another node.
     Received,
@@ -54,7 +55,7 @@ struct Kept {
     claims: BTreeSet<Claim>,
 }
 
-/// The staged packs of this node. All of it blocks.
+/// The staged packs of this node. All methods block.
 #[derive(Debug)]
 pub(crate) struct Staging {
     objects: ObjectStore,
@@ -63,7 +64,7 @@ pub(crate) struct Staging {
 }
 
 impl Staging {
-    /// Finds what an earlier run staged; `dir` holds the claims.
+    /// Reads the packs that an earlier process staged; `dir` holds the claims.
     ///
     /// # Errors
     /// When a directory cannot be read.
@@ -73,7 +74,7 @@ impl Staging {
         let (mut kept, mut unclaimed) = (BTreeMap::new(), BTreeSet::new());
         for entry in fs::read_dir(&dir)? {
             let path = entry?.path();
-            // The pack has gone on to its network, or never came in.
+            // The pack was promoted to its network, or never arrived.
             let Some(pack) = pack_of(&path).filter(|pack| staged.contains(pack)) else {
                 fs::remove_file(&path)?;
                 continue;
@@ -109,7 +110,7 @@ impl Staging {
         (pack, idx): (&Path, &Path),
         trust: Trust,
     ) -> Result<(), KeepError> {
-        // What this node made was hashed while it was written.
+        // Packs made by this node were hashed when they were written.
         let sums = match trust {
             Trust::Received => self.objects.verify_and_sum(&stage.pack, pack, idx)?,
             Trust::Made => {
@@ -117,7 +118,7 @@ impl Staging {
                 BlockSums::of_files(pack, idx, trailer_bytes)?
             }
         };
-        // A large file takes long, and applying waits for the lock: what is done here is not done below.
+        // Synced before the lock: a large file takes long, and applying waits for the lock.
         sync(pack)?;
         sync(idx)?;
         let mut kept = self.lock();
@@ -136,12 +137,12 @@ impl Staging {
         if sums.pack.bytes() + sums.idx.bytes() > SMALL_PACK_BYTES_MAX {
             self.objects.stage_sums(&stage.pack, &sums)?;
         }
-        // Under the lock: a promotion or release of the same pack must not come in between.
+        // Under the lock: no promotion or release of the same pack may come in between.
         let staged = self.objects.stage(&stage.pack, pack, idx);
         Ok(staged.map_err(end_after_failed_sync)?)
     }
 
-    /// Where a staged pack and its index lie.
+    /// The paths of a staged pack and its index.
     pub(crate) fn paths(&self, pack: &PackId) -> (PathBuf, PathBuf) {
         self.objects.staged_paths(pack)
     }
@@ -152,9 +153,10 @@ impl Staging {
         kept.get(pack).is_some_and(|kept| kept.network == *network)
     }
 
-    /// An entry names the pack: it goes to its network's store, if it is not there. `false` when it is
-    /// neither there nor staged for it. The claims made for the `request` that the entry answers are over; while others
-    /// claim the pack it stays staged for them: what this entry named may be replaced before theirs come.
+    /// Moves the pack into its network's store, if it is not there, because an entry names it.
+    /// `false` when it is neither there nor staged for it. The claims for the `request` that the
+    /// entry answers end. The pack stays staged for other claims: this entry's pack may be replaced
+    /// before their entries come.
     ///
     /// # Errors
     /// When the disk fails.
@@ -167,7 +169,7 @@ impl Staging {
         let mut kept = self.lock();
         if let Some(entry) = kept.get_mut(pack) {
             if entry.network != *network {
-                // Promised to another network, which must find it.
+                // It is promised to another network, whose entry must find it.
                 return Ok(self.objects.has_pack(network, pack));
             }
             if entry.claims.iter().any(|claim| claim.outlasts(request)) {
@@ -179,10 +181,10 @@ impl Staging {
             Err(ObjectError::MissingPack(_)) => return Ok(false),
             Err(error) => return Err(end_after_failed_sync(error).into()),
         }
-        // Without an entry they may be there, and damaged.
+        // Damaged claims have no entry in the list.
         self.remove_claims(pack)?;
         if kept.remove(pack).is_some() {
-            // One that was staged again although the network had it already.
+            // It was staged again although the network had it already.
             self.objects.drop_staged(pack)?;
         }
         metrics::staged_packs(kept.len());
@@ -198,7 +200,7 @@ impl Staging {
     ) -> Result<bool, KeepError> {
         match self.objects.share_staged(network, pack) {
             Ok(()) => {}
-            // Its claims are written before it comes.
+            // Claims are written before their pack arrives.
             Err(ObjectError::MissingPack(_)) => return Ok(self.objects.has_pack(network, pack)),
             Err(error) => return Err(end_after_failed_sync(error).into()),
         }
@@ -210,8 +212,8 @@ impl Staging {
         Ok(true)
     }
 
-    /// Whether the pack is staged here for this claim, whole as far as its files' lengths tell. What is staged was
-    /// flushed before its claim counted.
+    /// Whether the pack is staged here for this claim, complete by the lengths of its files. Staged
+    /// packs were flushed before their claim counted.
     pub(crate) fn holds_for(&self, stage: &StageRequest) -> bool {
         let kept = self.lock();
         let claimed = kept.get(&stage.pack);
@@ -221,7 +223,8 @@ impl Staging {
                 .is_staged(&stage.pack, stage.pack_bytes, stage.idx_bytes)
     }
 
-    /// Whether the pack, or the half of it that an interrupted promotion left, is staged for this network.
+    /// Whether the pack, or the half that an interrupted promotion left, is staged for this
+    /// network.
     pub(crate) fn is_staged_for(&self, network: &NetworkId, pack: &PackId) -> bool {
         let kept = self.lock();
         match kept.get(pack) {
@@ -230,8 +233,9 @@ impl Staging {
         }
     }
 
-    /// Nobody will propose the pack for this claim any more. It goes when nobody else claims it, unless `is_needed`
-    /// says that its network lacks it: an entry may name it and its promotion have failed.
+    /// Ends a claim that will not be proposed. The pack is removed with its last claim, unless
+    /// `is_needed` reports that its network lacks it: an entry may name it although its promotion
+    /// failed.
     ///
     /// # Errors
     /// When the disk fails.
@@ -244,7 +248,7 @@ impl Staging {
         self.retain(&[*pack], |known| known != claim, is_needed)
     }
 
-    /// Groups with claims of terms below what `term_of` says.
+    /// Groups with claims of fetches, or of terms below `term_of`.
     pub(crate) fn doubtful(&self, term_of: impl Fn(GroupId) -> u64) -> BTreeSet<GroupId> {
         let kept = self.lock();
         let claims = kept.values().flat_map(|kept| &kept.claims);
@@ -254,8 +258,8 @@ impl Staging {
             .collect()
     }
 
-    /// An entry of `term` was applied in the group: every claim of a lower term is over, but for packs that
-    /// `is_needed` says their network lacks.
+    /// An entry of `term` was applied in the group: ends every claim of a lower term, and those of
+    /// fetches. Packs that their network lacks according to `is_needed` keep their claims.
     ///
     /// # Errors
     /// When the disk fails.
@@ -266,7 +270,7 @@ impl Staging {
         is_needed: impl Fn(&Missing) -> bool,
     ) -> Result<(), KeepError> {
         let all: Vec<_> = self.lock().keys().copied().collect();
-        // A fetch that was broken off: whether the pack is still lacked decides.
+        // An interrupted fetch: its pack stays only if it is still lacked.
         let keep =
             |claim: &Claim| claim.group != group || (claim.term >= term && !claim.is_of_fetch());
         self.retain(&all, keep, is_needed)
@@ -335,9 +339,9 @@ impl Staging {
     }
 }
 
-/// Makes a file or directory durable. A sync that failed is never tried again: the system may have dropped
-/// what it could not write and would call the second one a success. The process ends; its restart reads
-/// what the disk has.
+/// Makes a file or directory durable. A failed sync is never retried: the kernel may have dropped
+/// the unwritten pages and would report success the second time. The process ends, and its restart
+/// reads the disk.
 fn sync(path: &Path) -> io::Result<()> {
     let file = fs::File::open(path)?;
     if let Err(error) = file.sync_all() {
@@ -347,7 +351,7 @@ fn sync(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for a sync that the object store did.
+/// Ends the process after a failed sync of the object store.
 pub(crate) fn end_after_failed_sync(error: ObjectError) -> ObjectError {
     if let ObjectError::Io { doing: "sync", .. } = &error {
         tracing::error!(%error, "a sync failed: the process ends");
@@ -356,7 +360,7 @@ pub(crate) fn end_after_failed_sync(error: ObjectError) -> ObjectError {
     error
 }
 
-/// Whose claims a file holds; `None` for one that was not finished.
+/// The pack of a claims file; `None` for an unfinished file.
 fn pack_of(path: &Path) -> Option<PackId> {
     let finished = path.extension()? == EXTENSION;
     let name = path.file_stem()?.to_str().filter(|_| finished)?;
@@ -432,7 +436,7 @@ mod tests {
         NetworkId::from_bytes([byte; 16])
     }
 
-    /// A pack of no objects and its index.
+    /// A pack without objects, and its index.
     fn empty_pack() -> (PackId, Vec<u8>, Vec<u8>) {
         use sha1::{Digest, Sha1};
         let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
@@ -502,8 +506,8 @@ mod tests {
         assert!(!fixture.is_staged());
     }
 
-    /// An entry named a large pack and no replica could move it into its store. The next term ended the claims, and with
-    /// them went the only copies of an acknowledged push.
+    /// An entry named a large pack and no replica could move it into its store. The next term ended
+    /// the claims, and the only copies of an acknowledged push were removed with them.
     #[test]
     fn a_staged_pack_that_its_network_lacks_outlives_its_term() {
         let fixture = Fixture::new();
@@ -535,7 +539,8 @@ mod tests {
         assert!(!fixture.restart().is_staged());
     }
 
-    /// One flipped bit, and the node did not start until somebody upgraded it, as it said.
+    /// One flipped bit in a claims file kept the node from starting; its error message asked for an
+    /// upgrade.
     #[test]
     fn a_pack_whose_claims_are_damaged_is_kept_for_whoever_names_it() {
         let fixture = Fixture::new();
@@ -553,9 +558,9 @@ mod tests {
         fixture.restart();
     }
 
-    /// A fetched pack was staged and the process killed before it went into its store. The entry's request was another one
-    /// than that of its claim, whose term never ends: the files stayed in `staged/`, and no other network could stage the
-    /// same pack.
+    /// A fetched pack was staged and the process killed before it went into its store. The entry's
+    /// request was not that of its claim, whose term never ends: the files stayed in `staged/`, and
+    /// no other network could stage the same pack.
     #[test]
     fn a_broken_off_fetch_leaves_nothing_staged() {
         let entry = stage(1, 3, 1);
@@ -569,7 +574,7 @@ mod tests {
         assert!(promoted.unwrap());
         assert!(!fixture.is_staged());
 
-        // Replaced meanwhile: the network does not lack it any more.
+        // Replaced meanwhile: the network no longer lacks it.
         let fixture = Fixture::new();
         fixture.keep_for(&fetched).unwrap();
         let group = GroupId::new(1);
@@ -580,9 +585,9 @@ mod tests {
         assert!(!fixture.is_staged());
     }
 
-    /// Two pushes of one pack to one network were staged. The entry of the first took the pack and ended the claims of
-    /// both; a compaction replaced it and removed its files; then the entry of the second named a pack that no replica
-    /// had any more.
+    /// Two pushes of one pack to one network were staged. The entry of the first took the pack and
+    /// ended the claims of both. A compaction replaced the pack and removed its files. Then the
+    /// entry of the second push named a pack that no replica had any more.
     #[test]
     fn an_entry_ends_no_claim_of_another_push() {
         let fixture = Fixture::new();
@@ -610,7 +615,8 @@ mod tests {
         assert!(!fixture.is_staged());
     }
 
-    /// An entry that came from elsewhere must not take what is promised to another one, also if that is the only claim.
+    /// A compaction's entry must not take a pack that is promised to a push, even if that is the
+    /// only claim.
     #[test]
     fn a_compaction_s_entry_ends_only_claims_of_no_request() {
         let fixture = Fixture::new();
@@ -660,7 +666,7 @@ mod tests {
         assert!(!fixture.restart().is_staged());
     }
 
-    /// They lie beside staged packs: lines are only ever added.
+    /// Claims are on disk beside staged packs: the format may only be extended.
     #[test]
     fn the_bytes_of_claims_are_fixed() {
         let kept = Kept {

@@ -1,4 +1,5 @@
-//! What a replica removes by itself: staged packs of terms that are over, replaced packs, stores of deleted networks.
+//! Periodic removals on a replica: staged packs of terms that are over, replaced packs, stores of
+//! deleted networks, unused bundles.
 
 use std::io;
 use std::sync::Arc;
@@ -9,13 +10,13 @@ use henge_types::{GroupId, LogIndex, NetworkId};
 
 use crate::repos::Inner;
 
-/// How often staged packs and dead networks are looked at.
+/// Interval of the sweeps.
 const SWEEP_EVERY: Duration = Duration::from_secs(2);
-/// How long a sweep waits for a leader to confirm itself.
+/// How long a sweep waits for the confirmation of a leader.
 pub(crate) const SWEEP_BARRIER: Duration = Duration::from_secs(2);
 
 impl Inner {
-    /// Removes what may go, until the node stops.
+    /// Sweeps until the node stops.
     pub(crate) async fn sweep(self: Arc<Self>) {
         loop {
             drop(tokio::time::timeout(SWEEP_EVERY, self.effects.wait_for_less()).await);
@@ -34,7 +35,7 @@ impl Inner {
         };
         let (live, applied) =
             view.with(|state, applied| (ShardView::new(state).network_is_live(&network), applied));
-        // The effect comes before its entry is in the state: a later sweep sees the entry.
+        // The effect runs before its entry is in the state: a later sweep sees the entry.
         if applied < lost_at {
             return;
         }
@@ -64,7 +65,7 @@ impl Inner {
         }
     }
 
-    /// Drops claims of terms that are over.
+    /// Ends claims of terms that are over.
     async fn sweep_staged(&self) {
         let doubtful = self
             .effects
@@ -88,12 +89,12 @@ impl Inner {
         }
     }
 
-    /// A term whose leader confirmed itself, and of which this replica has applied an entry: no entry of a
-    /// lower term can be applied any more.
+    /// A term whose leader confirmed itself, and of which this replica has applied an entry:
+    /// entries of lower terms can no longer be applied.
     async fn confirmed_term(&self, group: GroupId) -> Option<u64> {
         let term = self.cluster.term(group);
         let leader = self.cluster.leader(group).await?;
-        // A read index is no lower than the first entry of the leader's own term.
+        // A read index is not below the first entry of the leader's own term.
         self.cluster.read_barrier(group, SWEEP_BARRIER).await.ok()?;
         let same =
             self.cluster.term(group) == term && self.cluster.leader(group).await == Some(leader);

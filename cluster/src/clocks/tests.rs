@@ -1,4 +1,4 @@
-//! Clocks that tests set: the monotonic one stands still unless it is moved.
+//! Clocks that tests set: the monotonic clock stands still unless a test moves it.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -83,7 +83,7 @@ fn the_median_decides_which_clock_is_wrong() {
     let ahead_ms = -6 * MINUTE;
     assert_eq!(of(&[-ahead_ms, -ahead_ms]), ClockState::Wrong { ahead_ms });
     assert_eq!(of(&[5 * MINUTE, 5 * MINUTE]), ClockState::Right);
-    // Three that agree in nothing: the middle one leads.
+    // No two of the three agree: the middle one is the median.
     assert_eq!(of(&[-DAY, DAY]), ClockState::Right);
     assert_eq!(of(&[DAY, 2 * DAY]), ClockState::Wrong { ahead_ms: -DAY });
 }
@@ -96,7 +96,7 @@ fn of_two_clocks_that_are_far_apart_neither_is_known_to_be_right() {
         assert_eq!(of(&[ahead]), ClockState::Undecided { apart_ms });
         assert_eq!(of(&[ahead, ahead, 0]), ClockState::Undecided { apart_ms });
     }
-    // One outside of both is wrong, whichever of them is right.
+    // A clock outside of both is wrong, whichever of them is right.
     let wrong = ClockState::Wrong { ahead_ms: -DAY };
     assert_eq!(of(&[DAY, 3 * DAY, 3 * DAY]), wrong);
 }
@@ -109,7 +109,7 @@ fn nothing_is_stamped_before_a_majority_was_heard() {
     assert_eq!(clocks.judge().0, ClockState::Unknown);
     hear(&clocks, 4, &[(2, 0), (3, 0)]);
     assert_eq!(clocks.judge().0, ClockState::Right);
-    // What was heard is not forgotten when the others are gone.
+    // The readings are kept when the others are gone.
     hear(&clocks, 4, &[]);
     assert_eq!(clocks.judge().0, ClockState::Right);
     let (alone, _) = self::clocks();
@@ -129,7 +129,7 @@ fn a_clock_that_is_set_is_judged_before_the_next_reading() {
     assert_eq!(clocks.judge(), (ClockState::Wrong { ahead_ms }, ahead_ms));
     assert!(clocks.was_set());
     assert_eq!(clocks.corrected_ms(), START_MS + 700);
-    // Also when nothing answers any more.
+    // The same without any further response.
     hear(&clocks, 2, &[]);
     assert_eq!(clocks.judge().0, ClockState::Wrong { ahead_ms });
     clock.set(-ahead_ms);
@@ -156,7 +156,8 @@ fn a_larger_step_takes_the_latest_clocks_of_a_majority() {
     };
     let (clocks, clock) = clocks();
     assert_eq!(smallest(&clocks), None);
-    // One clock that is behind does not hold the step back, one that is ahead does not stretch it.
+    // A clock that is behind does not hold the step back. A clock that is ahead does not stretch
+    // it.
     hear(&clocks, 2, &[(2, 1), (3, -DAY)]);
     assert_eq!(smallest(&clocks), Some(START_MS));
     hear(&clocks, 2, &[(2, -1), (3, DAY)]);
@@ -165,7 +166,7 @@ fn a_larger_step_takes_the_latest_clocks_of_a_majority() {
     assert_eq!(smallest(&clocks), Some(START_MS));
     clock.pass(CLOCK_READING_MS_MAX + 1);
     assert_eq!(smallest(&clocks), None, "read too long ago");
-    // Both halves of a membership that changes.
+    // Both voter sets of a joint membership.
     hear(&clocks, 4, &[(2, 0), (4, 0), (5, 0)]);
     let joint = [voters(&[1, 2, 3]), voters(&[3, 4, 5])];
     assert_eq!(clocks.majority(&joint).map(|clocks| clocks.len()), Some(4));

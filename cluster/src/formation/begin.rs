@@ -1,8 +1,9 @@
 //! How a group gets its first entry.
 //!
-//! The first founder begins the meta group, the first replica of the table a shard. Where that one is down, the next one
-//! begins after a while. All of them write the same first entry, so that several may: for a shard it follows from the table,
-//! for the meta group from the founders, which a majority of them must have agreed on.
+//! The first founder begins the meta group; the first replica of the table begins a shard. If that
+//! one is down, the next one begins after a delay. Several may begin, since all of them write the
+//! same first entry. For a shard it follows from the table. For the meta group it follows from the
+//! founders, and a majority of them must have agreed on it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,11 +17,12 @@ use crate::cluster::Cluster;
 use crate::raft::Raft;
 use crate::starts::registration;
 
-/// How long a replica leaves it to each replica before it to begin the group.
+/// How long a replica waits per replica before it in the order, before it begins the group itself.
 const BEGIN_INSTEAD: Duration = Duration::from_secs(3);
 
 impl Formation {
-    /// Begins a group that has never had a log here: now, or when the replicas before this one have not.
+    /// Begins a group that has never had a log here: at once on the first replica, after a delay on
+    /// the others.
     pub(super) async fn begin(
         &self,
         group: GroupId,
@@ -39,7 +41,7 @@ impl Formation {
         if before == 0 {
             return initialise(raft, replicas).await;
         }
-        // Replicas that are not the first ones of the table get the log of those that are.
+        // Replicas outside the first placement of the table get the log of those in it.
         let placement = self.meta(|meta| meta.placement(group)).flatten();
         if !group.is_meta() && placement.is_none_or(|placement| placement.epoch > 0) {
             return Ok(());
@@ -54,7 +56,8 @@ impl Formation {
     }
 }
 
-/// Begins the group once the `before` replicas in front of this one have had their time and have not.
+/// Begins the group if the `before` replicas in front of this one have not done so within their
+/// time.
 async fn begin_later(
     cluster: &Cluster,
     group: GroupId,
@@ -77,7 +80,8 @@ async fn begin_later(
     }
 }
 
-/// Whether a majority of the founders has the same configuration as this one, and none that answers has another.
+/// Whether a majority of the founders has the same configuration as this one, and no founder
+/// reports another.
 async fn founders_agree(cluster: &Cluster) -> bool {
     let own = configuration::digest(&cluster.shared.config);
     let said = registration::founders_said(cluster).await;

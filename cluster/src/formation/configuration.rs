@@ -1,4 +1,5 @@
-//! A node whose configuration names another cluster than the one that it is in, or other addresses of its members.
+//! A node whose configuration names another cluster than its own, or other addresses of its
+//! members.
 
 use std::sync::atomic::Ordering;
 
@@ -9,8 +10,9 @@ use super::Formation;
 use crate::config::ClusterConfig;
 
 impl Formation {
-    /// A node whose configuration names another cluster than the one it is in ends: it would route by it. One that names
-    /// other addresses of the same members goes on with those that the cluster knows.
+    /// Ends a node whose configuration names another cluster than its own, because it would route
+    /// by that configuration. If only addresses of the same members differ, the node continues with
+    /// the cluster's addresses.
     pub(super) fn check_configuration(&self, nodes: &[NodeRecord]) {
         let config = &self.cluster.shared.config;
         let shards = self.meta(|meta| meta.cluster().map(|cluster| cluster.shards));
@@ -29,7 +31,8 @@ impl Formation {
     }
 }
 
-/// What founders must agree on before one that is not the first begins the meta group: who they are, and the shards.
+/// Digest of the configuration that founders must agree on before another founder than the first
+/// begins the meta group: the founders and the shards.
 pub(crate) fn digest(config: &ClusterConfig) -> [u8; 32] {
     let mut founders: Vec<_> = config.founders.iter().collect();
     founders.sort_by_key(|founder| founder.node);
@@ -43,7 +46,7 @@ pub(crate) fn digest(config: &ClusterConfig) -> [u8; 32] {
     sha.finalize().into()
 }
 
-/// What of a node's configuration differs from the cluster that it is in; `None` where nothing does.
+/// The difference between a node's configuration and its cluster; `None` if there is none.
 fn mismatch(config: &ClusterConfig, shards: u32, nodes: &[NodeRecord]) -> Option<String> {
     let advice = "the shards and founders of a cluster are fixed when it is formed: set them in node.toml as they were";
     if config.shards != shards {
@@ -70,12 +73,12 @@ fn mismatch(config: &ClusterConfig, shards: u32, nodes: &[NodeRecord]) -> Option
     ))
 }
 
-/// Whether both are the same life of the same node, wherever it is reached.
+/// Whether both are the same incarnation of the same node, at any address.
 fn is_same(one: &NodeRecord, other: &NodeRecord) -> bool {
     (one.node, one.incarnation) == (other.node, other.incarnation)
 }
 
-/// The founders whose addresses in the configuration are not those that the cluster knows, in words.
+/// The founders whose addresses in the configuration differ from the cluster's, as warnings.
 fn other_addresses(config: &ClusterConfig, nodes: &[NodeRecord]) -> Vec<String> {
     let founders = config.founders.iter();
     let pairs = founders.filter_map(|founder| {
@@ -146,8 +149,8 @@ mod tests {
         }
     }
 
-    /// A node whose node.toml got another address since the cluster was formed ended with the upgrade that brought the
-    /// check: who its founders are had not changed.
+    /// A changed address in node.toml after the formation of the cluster made the node end, from
+    /// the upgrade that brought the check on. Its founders had not changed.
     #[test]
     fn other_addresses_are_told_and_not_refused() {
         let nodes = [node(1, 1, "one:80"), node(2, 2, "two:80")];

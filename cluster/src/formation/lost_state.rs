@@ -1,4 +1,4 @@
-//! The start of a group whose state is not on this disk any more ([`crate::lost_state`]).
+//! The start of a group whose state is missing on this disk ([`crate::lost_state`]).
 
 use std::io;
 use std::time::Duration;
@@ -11,17 +11,20 @@ use crate::raft::Position;
 use crate::snapshot_copies::{self, CopyHead, SNAPSHOT_COPIES};
 use crate::start_error::StartError;
 
-/// How long one replica may take to answer, and to send its snapshot, however large; each chunk has a bound of its own.
+/// Time-outs of one replica: to answer, and to send its snapshot of any size. Each chunk has a
+/// time-out of its own.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 const SEND_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a node without its meta group asks before it gives up; other groups are tried again beside those that run.
+/// How long a node without its meta group asks before it gives up; other groups are retried beside
+/// the running ones.
 const META_ASKS_FOR: Duration = Duration::from_secs(60);
 /// Between two rounds.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Formation {
-    /// Sees that the state at `position`, or a snapshot, reaches the group's log: takes the snapshot of another replica
-    /// where nothing on this disk does. Returns up to where packs were durable for sure then; `None` where all is well.
+    /// Ensures that the state at `position` or a snapshot reaches the group's log. If neither on
+    /// this disk does, it takes the snapshot of another replica. Returns the last entry up to which
+    /// packs were certainly durable then; `None` without a gap.
     ///
     /// # Errors
     /// When no other replica gives its snapshot.
@@ -65,7 +68,8 @@ impl Formation {
         }
     }
 
-    /// Asks one replica after the other, until one gives its snapshot; else what each said.
+    /// Asks one replica after the other until one gives its snapshot. On failure, returns the error
+    /// of each.
     async fn ask_all(
         &self,
         group: GroupId,
@@ -102,7 +106,8 @@ impl Formation {
         Ok(())
     }
 
-    /// What a taken state names and this disk has is durable from here on, as it is under a snapshot of the node's own.
+    /// Makes the packs durable that a taken state names and this disk has, as under a snapshot of
+    /// the node's own.
     pub(super) async fn settle_taken(&self, group: GroupId, state: henge_state::State) {
         let effects = std::sync::Arc::clone(&self.cluster.shared.deps.effects);
         let scope = &self.cluster.shared.scope;

@@ -13,7 +13,7 @@ use crate::one_node_tests::{SHARD, eventually, start};
 const OTHER: GroupId = GroupId::new(2);
 const LONG: Duration = Duration::from_secs(3600);
 
-/// What a task did, by group.
+/// The begun and ended terms and the steps of a task.
 #[derive(Debug, Default)]
 struct Seen {
     begun: Mutex<Vec<LeaderTerm>>,
@@ -162,8 +162,8 @@ fn time_causes_a_step() {
     });
 }
 
-/// A core that ends takes its term with it: the task of the core that follows begins after the first one has ended, and
-/// remembers nothing of it.
+/// The end of a core ends its term: the task of the next core begins after the first one has ended,
+/// with a new state.
 #[test]
 fn a_term_that_ends_ends_its_task_before_the_next_begins() {
     run(async {

@@ -1,4 +1,5 @@
-//! `starts.json`: what a data directory knows of the starts of its node. Written durably before a start is named to anybody.
+//! `starts.json`: the data directory's record of the starts of its node. It is written durably
+//! before a start is sent to another node.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,39 +13,40 @@ use sha2::{Digest, Sha256};
 
 /// The file's name in the data directory.
 const FILE: &str = "starts.json";
-/// Read at most: the file has a bounded number of ids.
+/// The longest file that is read: it has a bounded number of ids.
 const BYTES_MAX: usize = 64 * 1024;
 
-/// Whether the directory was moved, as far as the members have answered for it.
+/// Whether the directory was moved and is not confirmed by all members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Place {
-    /// It is where it was, or every member has answered for it.
+    /// It was not moved, or every member has confirmed it.
     #[default]
     Known,
-    /// It was started with `--moved`, and a member has still to answer for it.
+    /// It was started with `--moved`, and a member has not confirmed it.
     Moved,
 }
 
-/// What a data directory knows of the starts of its node.
+/// The data directory's record of the starts of its node.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct StartsFile {
     /// The last start that is known to be registered.
     #[serde(default)]
     pub(super) registered: Option<RegisteredStart>,
-    /// Those drawn since then; the last one is the newest.
+    /// Starts drawn since then; the last one is the newest.
     #[serde(default)]
     pub(super) drawn: Vec<StartId>,
     /// Whether the directory was moved.
     #[serde(default)]
     pub(super) place: Place,
-    /// On disk: SHA-256 of the file without this field. A flipped bit in an id would make the node an old copy of itself.
+    /// On disk: SHA-256 of the file without this field. A flipped bit in an id would make the node
+    /// an old copy of itself.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     sum: Option<String>,
 }
 
-/// What to do without the file.
+/// The remedy when the file is missing.
 const fn way_out() -> &'static str {
     "It holds the starts of this node, by which the other nodes tell its data directory from an old copy. Put it back as \
      the node wrote it, and never one from a backup; where it cannot be, leave the node stopped: the other nodes have \
@@ -52,10 +54,10 @@ const fn way_out() -> &'static str {
 }
 
 impl StartsFile {
-    /// Reads it; a new directory and one of an older release have none.
+    /// Reads the file; a new directory and one of an older release have none.
     ///
     /// # Errors
-    /// When it is damaged, cannot be read, or is gone though a release that writes it has written the log.
+    /// When it is damaged, cannot be read, or is missing beside a log of a release that writes it.
     pub(super) fn read(disk: &dyn Disk, data_dir: &Path) -> io::Result<Self> {
         let path = data_dir.join(FILE);
         if disk.file_len(&path)?.is_none() {
@@ -94,10 +96,10 @@ impl StartsFile {
         Ok(file)
     }
 
-    /// Whether the log is there that a registered start has written to: an empty one in its place would vote.
+    /// Checks that the log of a registered start exists: an empty one in its place would vote.
     ///
     /// # Errors
-    /// When it is gone, or cannot be read.
+    /// When it is missing, or cannot be read.
     pub(super) fn check_log(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         let log = data_dir.join("wal");
         if self.registered.is_none() || !wal::is_empty(disk, &log)? {
@@ -120,7 +122,7 @@ impl StartsFile {
         hex::encode(Sha256::digest(bytes))
     }
 
-    /// Replaces it, durably.
+    /// Replaces the file, durably.
     pub(super) fn write(&self, disk: &dyn Disk, data_dir: &Path) -> io::Result<()> {
         let path: PathBuf = data_dir.join(FILE);
         let unfinished = data_dir.join("starts.json.new");
@@ -136,7 +138,7 @@ impl StartsFile {
         disk.sync_dir(data_dir)
     }
 
-    /// Draws one more start, and what the process claims from then on.
+    /// Draws one more start. Returns the process's claim from then on.
     pub(super) fn draw(&mut self, start: StartId) -> StartClaim {
         if self.drawn.len() < STARTS_DRAWN_MAX {
             self.drawn.push(start);
@@ -144,7 +146,7 @@ impl StartsFile {
         self.claim()
     }
 
-    /// What the process claims: its start is the newest one.
+    /// The process's claim: its start is the newest one.
     pub(super) fn claim(&self) -> StartClaim {
         let (newest, before) = match (self.drawn.split_last(), self.registered) {
             (Some((newest, before)), _) => (*newest, before.to_vec()),
@@ -158,7 +160,7 @@ impl StartsFile {
         }
     }
 
-    /// Notes that a start was registered: those drawn up to it are forgotten.
+    /// Records that a start was registered: starts drawn up to it are removed.
     pub(super) fn register(&mut self, registered: RegisteredStart) {
         let at = self
             .drawn
@@ -193,7 +195,7 @@ mod tests {
         assert_eq!(StartsFile::read(&OsDisk, dir.path()).expect("reads"), file);
     }
 
-    /// The error of a damaged file was what the parser says of a line and a column.
+    /// The error of a damaged file was the parser's message with a line and a column.
     #[test]
     fn a_damaged_file_is_explained() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -217,8 +219,8 @@ mod tests {
         }
     }
 
-    /// The file was removed under a running node. Its next start drew up a new one, and was refused as an old copy from
-    /// then on, also when the file had been put back.
+    /// The file was removed under a running node. Its next start wrote a new one, and the node was
+    /// refused as an old copy from then on, also when the old file had been put back.
     #[test]
     fn one_that_is_gone_is_not_made_anew() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -238,7 +240,8 @@ mod tests {
         assert!(words.contains("Put it back"), "{words}");
     }
 
-    /// A node whose log was gone started with an empty one, and voted with it until a peer refused it.
+    /// A node whose log was missing started with an empty one, and voted with it until a peer
+    /// refused it.
     #[test]
     fn a_log_that_is_gone_is_not_made_anew() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -252,7 +255,7 @@ mod tests {
         });
         let error = file.check_log(&OsDisk, dir.path()).expect_err("it is gone");
         assert!(error.to_string().contains("holds no log"), "{error}");
-        // What is there and damaged is the log's to explain.
+        // The log itself reports the damage of an existing file.
         std::fs::create_dir(dir.path().join("wal")).expect("made");
         let segment = dir.path().join("wal/0000000000000000.seg");
         for (bytes, is_log) in [
@@ -265,7 +268,8 @@ mod tests {
         }
     }
 
-    /// A bit flipped in the id of the registered start: the node was refused as an old copy of itself.
+    /// A flipped bit in the id of the registered start made the node refused as an old copy of
+    /// itself.
     #[test]
     fn a_flipped_bit_is_found() {
         let dir = tempfile::tempdir().expect("a folder");
@@ -300,7 +304,7 @@ mod tests {
         assert_eq!(claim.last, Some(registered));
     }
 
-    /// A node that finds no quorum for days and is started again and again must still start.
+    /// A node that finds no quorum for days and is restarted again and again must still start.
     #[test]
     fn drawn_starts_are_bounded() {
         let mut file = StartsFile::default();

@@ -1,9 +1,13 @@
-//! How this process's start is registered, and what the members answer for it.
+//! The registration of this process's start, and the members' responses to it.
 //!
-//! The members note the start by a call of its own, which also finds out whether one of them knows a later start. Then the
-//! start is registered by a command of the meta group. Until then this node votes and takes entries, so that a cluster that
-//! starts as a whole elects its leaders, and serves no client. While the meta group is below the command's release level,
-//! a start counts as registered once a majority of the meta group's voters has noted it, or runs a release that notes none.
+//! A call of its own makes the members note the start, and finds out whether one of them knows a
+//! later start. Then a command of the meta group registers the start. Until then this node votes
+//! and takes entries, so that a cluster that starts as a whole elects its leaders, but it serves no
+//! client.
+//!
+//! While the meta group is below the command's release level, a start counts as registered by
+//! notes. It needs a majority of the meta group's voters; a voter counts if it has noted the start
+//! or runs a release that notes none.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -20,23 +24,24 @@ use crate::formation::configuration;
 use crate::log_store::slot;
 use crate::proposals::Try;
 
-/// How long a member gets to answer for a start.
+/// Time-out of a member's response to a start.
 const ASK_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long one proposal of the registration may take; it is proposed again.
+/// Time-out of one proposal of the registration; it is retried.
 const REGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Between two tries.
+/// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Between two tries of a node that serves already: the release level of the meta group is waited for.
+/// Between two attempts of a node that serves already and waits for the release level of the meta
+/// group.
 const PAUSE_SERVING: Duration = Duration::from_secs(2);
 
-/// What a member answered for this process's start.
+/// A member's response to this process's start.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Answer {
     /// It has noted the start.
     Noted {
         /// The meta group's release level there.
         level: u32,
-        /// What founders must agree on, as its configuration has it.
+        /// Its digest of the configuration that founders must agree on.
         founders: Vec<u8>,
     },
     /// Its release notes none.
@@ -97,7 +102,7 @@ async fn run(cluster: &Cluster) {
     }
 }
 
-/// Runs a write to the data directory; a failed one ends the node. Whether it was done.
+/// Runs a write to the data directory; a failed one ends the node. Returns whether it succeeded.
 async fn blocking(
     cluster: &Cluster,
     name: &'static str,
@@ -114,7 +119,7 @@ async fn blocking(
     }
 }
 
-/// Has every other member note the start.
+/// Makes every other member note the start.
 async fn ask(cluster: &Cluster) -> Vec<(NodeId, Answer)> {
     let own = cluster.node();
     let members = cluster.members().all().into_iter();
@@ -156,7 +161,7 @@ async fn ask_one(cluster: &Cluster, node: NodeId) -> Answer {
     }
 }
 
-/// What the other founders say of their configuration, of those that answer.
+/// The configuration digests of the other founders that answer.
 pub(crate) async fn founders_said(cluster: &Cluster) -> Vec<(NodeId, Vec<u8>)> {
     let answers = ask(cluster).await.into_iter();
     let said = answers.filter_map(|(node, answer)| match answer {
@@ -185,7 +190,7 @@ fn gone_back(cluster: &Cluster, acknowledged: &[(GroupId, u64)]) -> Option<Start
         })
 }
 
-/// Whether every member has answered for a directory that was moved.
+/// Whether every member has confirmed a moved data directory.
 fn answered_for(cluster: &Cluster, answers: &[(NodeId, Answer)]) -> bool {
     let silent: Vec<String> = answers
         .iter()
@@ -229,7 +234,7 @@ async fn register(cluster: &Cluster, answers: &[(NodeId, Answer)]) {
     }
 }
 
-/// The voters of the meta group, as the replica here knows them.
+/// The voters of the meta group known to the replica here.
 fn meta_voters(cluster: &Cluster) -> BTreeSet<NodeId> {
     let group = cluster.groups().get(GroupId::META);
     group.map_or_else(|_| BTreeSet::new(), |group| group.voters())
@@ -254,7 +259,7 @@ async fn propose(cluster: &Cluster) {
         incarnation: identity.incarnation,
         claim: starts.claim(),
     });
-    // Without a request id: the command changes nothing when it is applied again.
+    // Without a request id: the command is idempotent.
     let tried = cluster.call_once(GroupId::META, command, None, REGISTER_TIMEOUT);
     let reason = match tokio::time::timeout(REGISTER_TIMEOUT, tried).await {
         Ok(Ok(Try::Applied(applied))) => match RegisterStart::reply_from(applied.reply) {
@@ -281,7 +286,7 @@ async fn propose(cluster: &Cluster) {
 }
 
 impl Cluster {
-    /// What this node answers for the start of a peer that it has admitted.
+    /// This node's response to the start of a peer that it has admitted.
     pub(crate) fn answer_for(&self, peer: NodeId) -> pb::StartReply {
         let member = self.members().get(peer);
         let kept = member.map(|member| self.shared.followed.kept((peer, member.incarnation)));
@@ -296,16 +301,17 @@ impl Cluster {
         }
     }
 
-    /// Whether this node may serve clients: its start is registered, and no member knows a later one.
+    /// Whether this node may serve clients: its start is registered, and no member knows a later
+    /// one.
     ///
     /// # Errors
-    /// With the reason it may not.
+    /// With the reason why it may not.
     pub fn serving(&self) -> Result<(), String> {
         self.shared.starts.serving()
     }
 
-    /// Waits until this node must not go on: its data directory is an old copy, or its configuration is another cluster's.
-    /// Returns the reason, for the operator.
+    /// Waits until this node has to end: its data directory is an old copy, or its configuration is
+    /// another cluster's. Returns the reason, for the operator.
     pub async fn ended(&self) -> String {
         self.shared.starts.ended().await
     }

@@ -40,7 +40,7 @@ fn a_copy_is_refused_once_a_later_start_was_heard() {
     assert_eq!(other, Ok(()), "another data directory has its own starts");
 }
 
-/// A peer that knows a later start of this node says so in its own calls, too.
+/// A peer that knows a later start of this node also sends that start in its own calls.
 #[test]
 fn a_process_ends_when_a_caller_knows_a_later_start() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -78,8 +78,8 @@ fn a_start_that_lost_its_log_is_refused_until_the_next_one() {
     assert_eq!(starts.refused(NODE), None);
 }
 
-/// A follower of an older release, which names no start, was refused for ever: also when it was started again with all that
-/// it had acknowledged.
+/// A follower of an older release, which names no start, was refused for ever, even after a restart
+/// with all its acknowledged entries.
 #[test]
 fn a_peer_without_starts_is_refused_until_it_shows_all() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -98,7 +98,7 @@ fn a_peer_without_starts_is_refused_until_it_shows_all() {
     assert_eq!(starts.refused(NODE), Some(refusal.clone()));
     starts.shows_all(NODE, group);
     assert_eq!(starts.refused(NODE), None);
-    // One that names its start is told from the next one by that.
+    // A start that is named distinguishes a peer from its next start.
     let heard = starts.admit(NODE, LIFE, Some(&claim(5, &[])), None);
     heard.expect("heard");
     starts.went_back(NODE, &refusal);
@@ -107,7 +107,8 @@ fn a_peer_without_starts_is_refused_until_it_shows_all() {
     assert_eq!(starts.refused(NODE), Some(refusal));
 }
 
-/// An old copy was started beside its original and ended. The status showed it for as long as the original ran.
+/// An old copy was started beside its original and ended. The status showed it for as long as the
+/// original ran.
 #[test]
 fn an_old_copy_that_is_gone_is_shown_no_more() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -125,8 +126,8 @@ fn an_old_copy_that_is_gone_is_shown_no_more() {
     assert_eq!(shown(661), 0);
 }
 
-/// A ring was rolled from a release without starts: the node served by notes, and refused pushes for a moment when its start
-/// was proposed to the meta group.
+/// A ring was upgraded from a release without starts: the node served by notes, and refused pushes
+/// for a moment when its start was proposed to the meta group.
 #[test]
 fn a_node_that_serves_goes_on_while_it_registers_again() {
     let dir = tempfile::tempdir().expect("a folder");
@@ -152,7 +153,7 @@ fn a_moved_directory_takes_no_part_until_it_is_answered_for() {
     assert_eq!(starts(dir.path(), 4).may_take_part(), Ok(()));
 }
 
-/// Chance with a seed (splitmix64).
+/// Seeded random numbers (splitmix64).
 struct Dice(u64);
 
 impl Dice {
@@ -165,16 +166,16 @@ impl Dice {
     }
 }
 
-/// A data directory of the model: what it remembers, and how many starts its history has.
+/// A data directory of the model: its record, and the starts in its history.
 #[derive(Clone)]
 struct Directory {
     file: StartsFile,
     history: Vec<StartId>,
 }
 
-/// One node's directory is started, registered, copied and put back at random, in front of a registry that applies in the
-/// order of the log. The rule: a start is registered if and only if every start that was registered before it is in the
-/// history of its directory.
+/// One node's directory is started, registered, copied and restored at random, before a registry
+/// that applies in the order of the log. The rule: a start is registered if and only if every
+/// earlier registered start is in the history of its directory.
 #[test]
 fn a_start_is_registered_if_its_directory_knows_all_before() {
     for seed in 0..300 {
@@ -212,7 +213,7 @@ fn a_start_is_registered_if_its_directory_knows_all_before() {
                     };
                     registered = Some(entry);
                     ever.push(claim.start);
-                    // It may also die before it has written that down.
+                    // It may also die before it has recorded that.
                     if dice.roll(3) > 0 {
                         directory.file.register(entry);
                     }

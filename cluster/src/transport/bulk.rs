@@ -1,8 +1,9 @@
-//! Bulk streams between nodes: packs, snapshots, whole git requests. Two byte streams, one each way.
+//! Bulk streams between nodes: packs, snapshots, whole git requests. Two byte streams, one each
+//! way.
 //!
-//! A stream opens with a preamble (who calls, which service, a head the service understands) and one
-//! answer byte; behind that it belongs to the service. It runs over QUIC; where no QUIC packet comes
-//! through it runs over a connection with TLS on the same port number, with the same certificates.
+//! A stream opens with a preamble (the caller, the service, a head for the service) and one
+//! response byte; after that it belongs to the service. It runs over QUIC. Where no QUIC packet
+//! passes, it runs over a TLS connection to the same port number, with the same certificates.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -30,17 +31,17 @@ use super::tls::{ALPN_BULK, Tls};
 use crate::starts::headers::StartHeader;
 use crate::starts::{StartRefusal, Starts};
 
-/// The preamble: bounds what a stranger can make us read.
+/// The preamble: bounds the bytes read from an unverified caller.
 const PREAMBLE_BYTES_MAX: u32 = 256 * 1024;
-/// How long a caller may take to say what it wants.
+/// Time-out of a caller's preamble.
 const PREAMBLE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long one try to open a stream may take before the next one.
+/// Time-out of one attempt to open a stream, before the next one.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(1500);
 
 const ACCEPTED: u8 = 0;
 const REFUSED: u8 = 1;
 
-/// Why a stream did not open.
+/// The reason why a stream did not open.
 #[derive(Debug, Error)]
 pub enum BulkError {
     /// The node is not a member.
@@ -51,22 +52,22 @@ pub enum BulkError {
     Unreachable {
         /// The peer.
         node: NodeId,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The peer said no.
+    /// The peer refused.
     #[error("node {node} refused: {reason}")]
     Refused {
         /// The peer.
         node: NodeId,
-        /// Its words.
+        /// Its reason.
         reason: String,
     },
 }
 
-/// An open stream. Shutting the write half down says *that was all*; a stream that breaks earlier reads
-/// as an error on the other side, never as an end.
+/// An open stream. Shutting the write half down marks the end; a stream that breaks earlier is an
+/// error on the other side, never an end.
 pub struct BulkStream(Box<dyn Duplex>);
 
 impl fmt::Debug for BulkStream {
@@ -114,12 +115,12 @@ pub trait BulkHandler: Send + Sync + 'static {
     ) -> BoxFuture<'static, io::Result<()>>;
 }
 
-/// How a stream reaches another node.
+/// A transport of streams to another node.
 pub trait BulkTransport: Send + Sync + 'static {
     /// Opens two byte streams to `node` at `address`, encrypted and verified.
     fn open(&self, node: NodeId, address: String) -> BoxFuture<'static, io::Result<BulkStream>>;
 
-    /// The last try did not work: what is kept for this node is not used again.
+    /// The last attempt failed: the connection kept for this node is not used again.
     fn forget(&self, node: NodeId);
 }
 
@@ -137,7 +138,7 @@ struct Preamble {
 pub struct Bulk {
     members: Members,
     starts: Starts,
-    /// What a stream is tried over, in this order.
+    /// The transports that a stream is tried over, in this order.
     transports: Arc<[Arc<dyn BulkTransport>]>,
     handlers: Arc<RwLock<BTreeMap<&'static str, Arc<dyn BulkHandler>>>>,
     scope: Scope,
@@ -152,7 +153,7 @@ impl fmt::Debug for Bulk {
 }
 
 impl Bulk {
-    /// Streams over `quic`, where there is such, and with connections of the network behind it.
+    /// Streams over `quic`, if present, and else over connections of the network.
     pub fn new(
         (members, starts): (Members, Starts),
         tls: &Tls,
@@ -164,7 +165,7 @@ impl Bulk {
         let transports = match quic {
             Some(quic) => {
                 let quic: Arc<dyn BulkTransport> = Arc::new(quic);
-                // A kept connection may lead to a process that is gone; a fresh one may meet a blocked UDP.
+                // A kept connection may lead to a dead process; a fresh one may meet a blocked UDP.
                 vec![Arc::clone(&quic), quic, connections]
             }
             None => vec![connections],
@@ -178,7 +179,7 @@ impl Bulk {
         }
     }
 
-    /// From now on `handler` serves streams of this kind.
+    /// Serves streams of this kind with `handler` from now on.
     pub fn serve(&self, service: &'static str, handler: Arc<dyn BulkHandler>) {
         self.handlers
             .write()
@@ -247,14 +248,14 @@ impl Bulk {
             claim: self.starts.claim(),
             known: self.starts.known(callee),
         };
-        // A release without starts reads the preamble and skips what follows it.
+        // A release without starts reads the preamble and skips the bytes after it.
         let mut bytes = postcard::to_stdvec(&preamble)
             .expect("invariant: a preamble is representable in postcard");
         bytes.extend_from_slice(&header.encode());
         bytes
     }
 
-    /// Serves one stream that a verified peer opened, in a task of its own.
+    /// Serves one stream of a verified peer, in a task of its own.
     pub(crate) fn accept(
         &self,
         certificate: Option<NodeId>,
@@ -325,7 +326,7 @@ impl Bulk {
     }
 }
 
-/// Says who calls and reads the answer byte.
+/// Sends the preamble and reads the response byte.
 async fn introduce(
     opening: BoxFuture<'static, io::Result<BulkStream>>,
     preamble: &[u8],
@@ -357,7 +358,7 @@ async fn refuse(stream: &mut BulkStream, reason: &str) -> io::Result<()> {
     stream.shutdown().await
 }
 
-/// Bulk streams over TLS: one connection a stream.
+/// Bulk streams over TLS: one connection per stream.
 struct Connections {
     tls: Tls,
     network: Arc<dyn Network>,

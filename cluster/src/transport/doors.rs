@@ -1,4 +1,4 @@
-//! Where the other nodes come in: byte streams, and QUIC where the network has datagrams.
+//! The listeners for the other nodes: byte streams, and QUIC where the network has datagrams.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use crate::host::Host;
 use crate::start_error::StartError;
 use crate::starts::Starts;
 
-/// What a node listens on.
+/// The listeners of a node.
 pub(crate) struct Doors {
     /// Bulk streams, in and out.
     pub(crate) bulk: Bulk,
@@ -28,7 +28,7 @@ pub(crate) struct Doors {
     pub(crate) quic: Option<QuicDoor>,
 }
 
-/// A QUIC endpoint that takes no connection yet.
+/// A QUIC endpoint that accepts no connection yet.
 pub(crate) struct QuicDoor {
     quic: Quic,
     handshakes: Handshakes,
@@ -38,7 +38,7 @@ impl Doors {
     /// Listens at `listen`. QUIC connections wait for [`QuicDoor::serve`].
     ///
     /// # Errors
-    /// When the address cannot be listened on.
+    /// When the address cannot be bound.
     pub(crate) async fn open(
         listen: SocketAddr,
         host: &Host,
@@ -77,7 +77,7 @@ impl Doors {
 }
 
 impl QuicDoor {
-    /// Takes connections until the scope ends, and hands their streams to `bulk`.
+    /// Accepts connections until the scope ends, and passes their streams to `bulk`.
     pub(crate) fn serve(self, bulk: Bulk, scope: &Scope) {
         self.quic.serve(bulk, self.handshakes, scope);
     }

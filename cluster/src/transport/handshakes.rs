@@ -1,7 +1,9 @@
-//! Handshakes under way on the cluster's port: bounded in all and per address, each for a short while.
+//! Handshakes in progress on the cluster's port: bounded in total and per address, each with a
+//! short time-out.
 //!
-//! Who has shown no certificate yet may be anybody. A member's handshake takes milliseconds and an idle one lasts until its
-//! deadline, so one too many ends the oldest instead of being refused: a flood cannot keep members out.
+//! A client without a certificate is unknown. A member's handshake takes milliseconds and an idle
+//! one lasts until its deadline. So a handshake above the bound ends the oldest one and is not
+//! refused: a flood cannot keep members out.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
@@ -16,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::members::Members;
 use crate::metrics;
 
-/// Log lines about handshakes that fail, in a minute.
+/// Log lines about failed handshakes per minute.
 const LINES_PER_MINUTE: u32 = 10;
 
 /// The handshakes of one listener; clones share them.
@@ -35,14 +37,14 @@ struct Shared {
 #[derive(Default)]
 struct UnderWay {
     next: u64,
-    /// By address, and there by age.
+    /// By address, and within it by age.
     by_address: BTreeMap<IpAddr, BTreeMap<u64, CancellationToken>>,
 }
 
-/// Why a handshake came to nothing.
+/// The reason why a handshake failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// No certificate of the cluster, or something that is no handshake.
+    /// No certificate of the cluster, or no handshake at all.
     Refused,
     /// It took too long.
     TimedOut,
@@ -61,7 +63,8 @@ impl Failure {
 }
 
 impl Handshakes {
-    /// None under way. Addresses of members are not counted among all, but each by itself.
+    /// No handshakes in progress. Addresses of members do not count in the total, only each for
+    /// itself.
     pub fn new(members: Members, clock: Arc<dyn Clock>) -> Self {
         Self {
             shared: Arc::new(Shared {
@@ -73,7 +76,7 @@ impl Handshakes {
         }
     }
 
-    /// One more from this address. Where there are too many, the oldest ends.
+    /// Begins one more handshake from this address. Above a bound, the oldest one ends.
     pub(super) fn begin(&self, address: IpAddr) -> Handshake {
         let address = address.to_canonical();
         let mut under_way = self.shared.lock();
@@ -111,7 +114,7 @@ impl Handshakes {
         }
     }
 
-    /// Whether more are under way than a cluster needs to come up.
+    /// Whether more are in progress than a starting cluster needs.
     pub(super) fn are_many(&self) -> bool {
         let under_way = self.shared.lock();
         let all: usize = under_way.by_address.values().map(BTreeMap::len).sum();
@@ -137,7 +140,7 @@ impl Shared {
     }
 }
 
-/// A handshake under way, until it is dropped.
+/// A handshake in progress, until it is dropped.
 pub(super) struct Handshake {
     handshakes: Handshakes,
     address: IpAddr,
@@ -151,7 +154,7 @@ impl Handshake {
         self.displaced.cancelled().await;
     }
 
-    /// Counts and logs that it came to nothing.
+    /// Counts and logs its failure.
     pub(super) fn failed(&self, failure: Failure, why: &dyn Display) {
         metrics::handshake_failed(failure.label());
         let shared = &self.handshakes.shared;

@@ -25,16 +25,16 @@ use super::tls::{ALPN_BULK, ALPN_GRPC, Tls};
 
 /// Accepted gRPC connections waiting for the server; members are few.
 const ACCEPTED_MAX: usize = 64;
-/// How long a handshake may take.
+/// Time-out of a handshake.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_millis(limits::HANDSHAKE_MS_MAX);
-/// A pause after accept failed (out of file descriptors), so that it is not tried in a tight loop.
+/// A pause after a failed accept (out of file descriptors), to avoid a tight loop.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Whose certificate a gRPC connection showed.
+/// The node in the certificate of a gRPC connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Peer(pub Option<NodeId>);
 
-/// A gRPC connection that knows its peer.
+/// A gRPC connection with the identity of its peer.
 pub struct GrpcStream {
     tls: TlsStream<Box<dyn Duplex>>,
     peer: Peer,
@@ -84,10 +84,11 @@ impl AsyncWrite for GrpcStream {
     }
 }
 
-/// Listens at an address of the network and accepts until the scope ends; gRPC connections come out of the returned stream.
+/// Listens at an address of the network and accepts until the scope ends; the returned stream
+/// yields the gRPC connections.
 ///
 /// # Errors
-/// When the address does not bind.
+/// When the address cannot be bound.
 pub async fn listen(
     (network, listen): (&dyn Network, SocketAddr),
     tls: &Tls,

@@ -1,7 +1,7 @@
-//! Who belongs to the cluster, where each is reached, and in which incarnation.
+//! The members of the cluster, their addresses and their incarnations.
 //!
-//! Every call between nodes names caller and incarnation; one that membership does not name is refused
-//! before openraft sees it: a wiped follower must never be counted.
+//! Every call between nodes names caller and incarnation. A caller that is not in the membership is
+//! refused before openraft sees the call: a wiped follower must never be counted.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -10,32 +10,32 @@ use std::sync::{Arc, RwLock};
 use henge_types::{ClusterId, Incarnation, NodeId, NodeRecord};
 use thiserror::Error;
 
-/// Who this node is.
+/// The identity of this node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Identity {
     /// The cluster.
     pub cluster: ClusterId,
     /// The node's number.
     pub node: NodeId,
-    /// Its data directory's life.
+    /// The incarnation of its data directory.
     pub incarnation: Incarnation,
 }
 
-/// Why a caller was refused.
+/// The reason why a caller was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Stranger {
-    /// It says nothing of itself.
+    /// The call carries no identity.
     #[error("the caller does not say who it is")]
     Silent,
-    /// Another cluster.
+    /// The caller belongs to another cluster.
     #[error("the caller belongs to cluster {0}")]
     OtherCluster(ClusterId),
     /// The certificate names another node.
     #[error("the caller says it is node {said}, its certificate says {certificate:?}")]
     Certificate {
-        /// What it says.
+        /// The node in the call.
         said: NodeId,
-        /// What its certificate says.
+        /// The node in its certificate.
         certificate: Option<NodeId>,
     },
     /// No member has that number.
@@ -48,14 +48,14 @@ pub enum Stranger {
     Incarnation {
         /// The node.
         node: NodeId,
-        /// What membership says.
+        /// The incarnation in the membership.
         member: Incarnation,
-        /// What the caller says.
+        /// The incarnation in the call.
         said: Incarnation,
     },
 }
 
-/// The members as this node knows them; clones share them.
+/// The members known to this node; clones share them.
 #[derive(Debug, Clone)]
 pub struct Members {
     own: Identity,
@@ -75,12 +75,12 @@ impl Members {
         }
     }
 
-    /// This node.
+    /// The identity of this node.
     pub fn own(&self) -> Identity {
         self.own
     }
 
-    /// Where a member is reached.
+    /// The record of a member, with its addresses.
     pub fn get(&self, node: NodeId) -> Option<NodeRecord> {
         self.read().get(&node).cloned()
     }
@@ -90,14 +90,14 @@ impl Members {
         self.read().values().cloned().collect()
     }
 
-    /// Whether a member is reached at this address.
+    /// Whether a member has this address.
     pub fn has_address(&self, address: IpAddr) -> bool {
         let nodes = self.read();
         let mut addresses = nodes.values().map(|node| node.rpc.parse::<SocketAddr>());
         addresses.any(|rpc| rpc.is_ok_and(|rpc| rpc.ip().to_canonical() == address))
     }
 
-    /// Takes over what the meta group says.
+    /// Replaces the members by those in the meta group's state.
     pub fn replace(&self, nodes: Vec<NodeRecord>) {
         let nodes = nodes.into_iter().map(|node| (node.node, node)).collect();
         *self
@@ -106,10 +106,10 @@ impl Members {
             .expect("invariant: replacing members does not panic") = nodes;
     }
 
-    /// Whether this caller may be heard.
+    /// Whether a call of this caller is admitted.
     ///
     /// # Errors
-    /// With the reason it may not.
+    /// With the reason of the refusal.
     pub fn admit(&self, said: &Identity, certificate: Option<NodeId>) -> Result<NodeId, Stranger> {
         if said.cluster != self.own.cluster {
             return Err(Stranger::OtherCluster(said.cluster));

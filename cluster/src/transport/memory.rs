@@ -1,10 +1,10 @@
 //! A network in memory between the hosts of one process: for tests.
 //!
 //! The bytes of a connection arrive in order, each piece after a delay that is drawn from the seed.
-//! A partition holds back what is under way, as TCP does when it sends again, and attempts to
+//! A partition holds back the bytes in flight, as TCP does when it retransmits, and attempts to
 //! connect wait for its end. A reset ends a connection for both sides. The draws of a connection
-//! depend on the seed and on its number. The order in which threads connect and write is the
-//! scheduler's.
+//! depend on the seed and on its number. The scheduler determines the order in which threads
+//! connect and write.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
@@ -23,17 +23,17 @@ use tokio::time::Sleep;
 
 use super::network::{Datagrams, Duplex, Listener, Network};
 
-/// Bytes under way in one direction of a connection; its writer waits beyond.
+/// Bytes in flight in one direction of a connection; its writer waits above it.
 const WAY_BYTES_MAX: usize = 256 * 1024;
 /// Connections that wait for their listener.
 const BACKLOG: usize = 128;
 
-/// What happens to connections by chance.
+/// Random faults of connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LinkFaults {
-    /// The longest that a written piece is under way, microseconds.
+    /// The longest delay of a written piece, microseconds.
     pub delay_us_max: u64,
-    /// One write of so many resets its connection; none does where it is 0.
+    /// One write of this many resets its connection; 0 means none.
     pub reset_one_in: u64,
 }
 
@@ -61,7 +61,7 @@ struct State {
     ways: Vec<Weak<Way>>,
 }
 
-/// What an attempt to connect comes to.
+/// The result of an attempt to connect.
 enum Attempt {
     Connected(End),
     Refused,
@@ -88,7 +88,7 @@ impl MemoryNetwork {
         }
     }
 
-    /// The network as the host with this address has it.
+    /// The network for the host with this address.
     pub fn host(&self, address: IpAddr) -> Arc<dyn Network> {
         Arc::new(MemoryHost {
             network: self.clone(),
@@ -96,7 +96,7 @@ impl MemoryNetwork {
         })
     }
 
-    /// From now on connections have these faults.
+    /// Sets the faults of connections from now on.
     pub fn set_faults(&self, faults: LinkFaults) {
         let mut state = self.lock();
         state.faults = faults;
@@ -105,7 +105,8 @@ impl MemoryNetwork {
         }
     }
 
-    /// From now on nothing of one host arrives at the other. The opposite direction stays as it is.
+    /// From now on the network holds back everything from one host to the other. The other
+    /// direction is unchanged.
     pub fn part(&self, from: IpAddr, to: IpAddr) {
         let mut state = self.lock();
         state.parted.insert((from, to));
@@ -116,7 +117,7 @@ impl MemoryNetwork {
         }
     }
 
-    /// Ends all partitions. What was held back arrives.
+    /// Ends all partitions. The bytes held back arrive.
     pub fn heal(&self) {
         let mut state = self.lock();
         state.parted.clear();
@@ -174,7 +175,7 @@ impl MemoryNetwork {
 }
 
 impl State {
-    /// The ways of connections that are open.
+    /// Both directions of all open connections.
     fn live_ways(&mut self) -> Vec<Arc<Way>> {
         self.ways.retain(|way| way.strong_count() > 0);
         self.ways.iter().filter_map(Weak::upgrade).collect()
@@ -195,7 +196,7 @@ impl State {
     fn way(&mut self, from: IpAddr, to: IpAddr) -> Arc<Way> {
         self.ways.retain(|way| way.strong_count() > 0);
         self.connections += 1;
-        // Mixed: neighbouring seeds and connections draw different numbers.
+        // Mixed, so that neighbouring seeds and connections draw different numbers.
         let [seed, number] = [self.seed, self.connections].map(|it| SeededRandom::new(it).number());
         let random = SeededRandom::new(seed ^ number.rotate_left(1));
         let way = Arc::new(Way {
@@ -219,7 +220,7 @@ impl State {
     }
 }
 
-/// The network as one host has it.
+/// The network for one host.
 #[derive(Debug)]
 struct MemoryHost {
     network: MemoryNetwork,
@@ -258,7 +259,7 @@ impl Network for MemoryHost {
     }
 }
 
-/// The connections of an address that were not accepted yet.
+/// The connections to an address that are not accepted yet.
 struct MemoryListener {
     connections: mpsc::Receiver<(End, IpAddr)>,
 }
@@ -285,13 +286,13 @@ struct Way {
 struct WayState {
     random: SeededRandom,
     faults: LinkFaults,
-    /// What is under way, with the time of its arrival.
+    /// The pieces in flight, with the times of their arrival.
     pieces: VecDeque<(Instant, Bytes)>,
     bytes: usize,
     is_parted: bool,
-    /// Nothing more is written.
+    /// The writer has ended.
     is_ended: bool,
-    /// Nothing more is read.
+    /// The reader has ended.
     is_abandoned: bool,
     is_reset: bool,
     reader: Option<Waker>,
@@ -353,7 +354,7 @@ impl WayState {
         self.wake_reader();
     }
 
-    /// Hands out what has arrived, as far as it fits.
+    /// Delivers the arrived bytes, as far as they fit.
     fn deliver(&mut self, now: Instant, buf: &mut ReadBuf<'_>) {
         while let Some((at, piece)) = self.pieces.front_mut() {
             if *at > now || buf.remaining() == 0 {
@@ -377,7 +378,8 @@ struct End {
     reads: Arc<Way>,
     writes: Arc<Way>,
     clock: Arc<dyn Clock>,
-    /// Wakes the reader when the next piece arrives. Made by the first read: its runtime drives it.
+    /// Wakes the reader when the next piece arrives. The first read creates it: its runtime drives
+    /// it.
     timer: Option<Pin<Box<Sleep>>>,
 }
 

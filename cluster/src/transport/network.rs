@@ -1,4 +1,4 @@
-//! Connections between nodes as byte streams, handed down: sockets, or a network in memory.
+//! Connections between nodes as byte streams, injected: sockets, or a network in memory.
 
 use std::fmt::Debug;
 use std::io;
@@ -11,38 +11,38 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
 
-/// Whether packets reach the other nodes, which QUIC needs.
+/// Whether packets, which QUIC needs, reach the other nodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Datagrams {
-    /// They do, by UDP on the port number that is listened on.
+    /// They do, by UDP on the port number of the listener.
     Udp,
     /// There are byte streams only.
     None,
 }
 
-/// How a node reaches the others, and is reached.
+/// The connections of a node to and from the others.
 pub trait Network: Debug + Send + Sync + 'static {
-    /// Connects to `HOST:PORT`. Waits as long as nothing answers: a deadline is the caller's.
+    /// Connects to `HOST:PORT`. Waits without a time-out of its own: the caller sets a deadline.
     ///
     /// # Errors
-    /// When the address is none, or the other side refuses.
+    /// When the address is invalid, or the other side refuses.
     fn connect(&self, address: String) -> BoxFuture<'static, io::Result<Box<dyn Duplex>>>;
 
     /// Listens at an address until the listener is dropped.
     ///
     /// # Errors
-    /// When the address is not this machine's, or is taken.
+    /// When the address is not this machine's, or is in use.
     fn listen(&self, address: SocketAddr) -> BoxFuture<'static, io::Result<Box<dyn Listener>>>;
 
     /// Whether packets reach the other nodes.
     fn datagrams(&self) -> Datagrams;
 }
 
-/// Takes the connections of an address.
+/// Accepts the connections to an address.
 pub trait Listener: Send + 'static {
     /// The next connection, with the address of its other side.
     ///
     /// # Errors
-    /// When one could not be taken. The next one may be.
+    /// When one could not be accepted. The next one may succeed.
     fn accept(&mut self) -> BoxFuture<'_, io::Result<(Box<dyn Duplex>, IpAddr)>>;
 }

@@ -1,4 +1,5 @@
-//! gRPC channels to the other nodes: made on first use, kept, dialled by node, verified by certificate.
+//! gRPC channels to the other nodes: opened on first use, kept, dialled by node, verified by
+//! certificate.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -32,24 +33,24 @@ pub const NODE: &str = "henge-node";
 /// Metadata: the caller's incarnation.
 pub const INCARNATION: &str = "henge-incarnation";
 
-/// How long dialling may take.
+/// Time-out of dialling.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// An idle connection is probed this often, so that a dead peer is noticed.
+/// The interval of probes on an idle connection, so that a dead peer is noticed.
 const KEEP_ALIVE: Duration = Duration::from_secs(5);
 
-/// The member is not known here.
+/// The node is not a member known here.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("node {0} is not a member of the cluster")]
 pub struct UnknownPeer(pub NodeId);
 
-/// Says who calls, on every call.
+/// Adds the caller's identity to every call.
 #[derive(Debug, Clone)]
 pub struct Introduce {
     cluster: MetadataValue<Ascii>,
     node: MetadataValue<Ascii>,
     incarnation: MetadataValue<Ascii>,
     starts: Starts,
-    /// Who is called.
+    /// The node that is called.
     callee: NodeId,
 }
 
@@ -83,7 +84,7 @@ impl Interceptor for Introduce {
     }
 }
 
-/// What a call says of its caller.
+/// The caller's identity in a call.
 pub fn introduced(metadata: &tonic::metadata::MetadataMap) -> Option<Identity> {
     let text = |key| metadata.get(key)?.to_str().ok();
     Some(Identity {
@@ -93,7 +94,7 @@ pub fn introduced(metadata: &tonic::metadata::MetadataMap) -> Option<Identity> {
     })
 }
 
-/// A channel that introduces itself.
+/// A channel that adds the caller's identity to its calls.
 pub type PeerChannel = InterceptedService<Channel, Introduce>;
 
 #[derive(Debug, Clone)]
@@ -113,7 +114,7 @@ pub struct Peers {
 }
 
 impl Peers {
-    /// No channel yet.
+    /// No channels.
     pub fn new(members: Members, starts: Starts, tls: Tls, network: Arc<dyn Network>) -> Self {
         let own = members.own();
         let introduce = Introduce::new(&own, starts, own.node);
@@ -129,7 +130,7 @@ impl Peers {
     /// A client for the peer's Raft groups.
     ///
     /// # Errors
-    /// When it is no member.
+    /// When it is not a member.
     pub fn raft(&self, node: NodeId) -> Result<RaftClient<PeerChannel>, UnknownPeer> {
         let client = RaftClient::with_interceptor(self.channel(node)?, self.introduce(node));
         Ok(client
@@ -137,10 +138,10 @@ impl Peers {
             .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX))
     }
 
-    /// A client for what the peer answers above Raft.
+    /// A client for the peer's service above Raft.
     ///
     /// # Errors
-    /// When it is no member.
+    /// When it is not a member.
     pub fn cluster(&self, node: NodeId) -> Result<ClusterClient<PeerChannel>, UnknownPeer> {
         let client = ClusterClient::with_interceptor(self.channel(node)?, self.introduce(node));
         Ok(client
@@ -148,10 +149,10 @@ impl Peers {
             .max_encoding_message_size(limits::RPC_MESSAGE_BYTES_MAX))
     }
 
-    /// The member's data directory.
+    /// The incarnation of the member's data directory.
     ///
     /// # Errors
-    /// When it is no member.
+    /// When it is not a member.
     pub fn incarnation(&self, node: NodeId) -> Result<Incarnation, UnknownPeer> {
         let member = self.members.get(node).ok_or(UnknownPeer(node))?;
         Ok(member.incarnation)
@@ -201,7 +202,7 @@ impl Peers {
                 io::Result::Ok(TokioIo::new(tls))
             }
         });
-        // The address of the endpoint is never dialled: the connector knows better.
+        // The address of the endpoint is never dialled: the connector has the real one.
         Endpoint::from_static("http://node.henge.internal")
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_nodelay(true)

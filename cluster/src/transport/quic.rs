@@ -24,15 +24,15 @@ use super::tls::{ALPN_BULK, Tls};
 
 /// Streams that one peer may have open here at once.
 const STREAMS_PER_PEER_MAX: u32 = 256;
-/// What one stream may have in flight: bandwidth times delay of a fast local network.
+/// Bytes that one stream may have in flight: bandwidth times delay of a fast local network.
 const STREAM_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 /// The same for a whole connection.
 const CONNECTION_WINDOW_BYTES: u32 = 64 * 1024 * 1024;
-/// A connection that is silent for so long is dead; keep-alives make sure that no other is.
+/// Idle time-out of a connection, milliseconds; keep-alives preserve the live ones.
 const IDLE_MS_MAX: u32 = 6_000;
-/// What all connections that are not looked at yet may have sent.
+/// Bytes buffered for all connections that are not accepted yet.
 const HANDSHAKES_BYTES_MAX: u64 = 64 * limits::HANDSHAKE_QUIC_BYTES_MAX;
-/// Socket buffers asked of the kernel; it may grant less.
+/// Requested size of the kernel's socket buffers; the kernel may grant less.
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
 /// The endpoint; clones share it.
@@ -48,7 +48,7 @@ impl Quic {
     /// Binds UDP at `listen`. 0-RTT stays off: it could be replayed.
     ///
     /// # Errors
-    /// When the socket does not bind.
+    /// When the socket cannot be bound.
     pub fn bind(listen: SocketAddr, tls: &Tls) -> io::Result<Self> {
         let transport = Arc::new(transport_config());
         let server =
@@ -76,13 +76,13 @@ impl Quic {
         })
     }
 
-    /// Accepts connections until the scope ends, handing their streams to `bulk`.
+    /// Accepts connections until the scope ends, and passes their streams to `bulk`.
     pub fn serve(&self, bulk: Bulk, handshakes: Handshakes, scope: &Scope) {
         let quic = self.clone();
         let connections = scope.child("quic");
         scope.spawn("quic accept", OnPanic::EndProcess, async move {
             while let Some(incoming) = quic.endpoint.accept().await {
-                // Until it has answered, the address may be anybody's.
+                // The source address may be spoofed until it has answered.
                 let is_unknown = !incoming.remote_address_validated() && incoming.may_retry();
                 if is_unknown && handshakes.are_many() {
                     if let Err(error) = incoming.retry() {

@@ -9,12 +9,12 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::network::{Datagrams, Duplex, Listener, Network};
 
-/// TCP, with UDP beside it. Nagle's algorithm is off: what is written is a whole message.
+/// TCP, with UDP beside it. Nagle's algorithm is off: every write is a whole message.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct TcpNetwork;
 
 impl TcpNetwork {
-    /// A shared handle, as components take it.
+    /// A shared handle for the components.
     pub fn shared() -> Arc<dyn Network> {
         Arc::new(Self)
     }

@@ -1,4 +1,5 @@
-//! One mutual-TLS identity for gRPC and QUIC: both sides always show a certificate of the cluster's CA.
+//! One mutual-TLS identity for gRPC and QUIC: both sides always show a certificate of the cluster's
+//! CA.
 
 use std::fs::File;
 use std::io::{self, BufReader};
@@ -18,7 +19,7 @@ pub const ALPN_GRPC: &[u8] = b"h2";
 /// ALPN of bulk streams, over QUIC and over TCP.
 pub const ALPN_BULK: &[u8] = b"henge-bulk/1";
 
-/// Where the PEM files lie.
+/// The paths of the PEM files.
 #[derive(Debug, Clone)]
 pub struct TlsFiles {
     /// The cluster's CA certificate.
@@ -29,15 +30,15 @@ pub struct TlsFiles {
     pub key: PathBuf,
 }
 
-/// Why the identity cannot be used.
+/// The reason why the identity cannot be used.
 #[derive(Debug, Error)]
 pub enum TlsError {
-    /// A file does not read or is not PEM.
+    /// A file is unreadable or is not PEM.
     #[error("cannot read {path}: {source}")]
     File {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -49,7 +50,7 @@ pub enum TlsError {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// Loaded once, shared by everything that listens or dials.
+/// The TLS identity: loaded once, shared by all listeners and dialers.
 #[derive(Clone)]
 pub struct Tls {
     cluster: ClusterId,
@@ -69,7 +70,7 @@ impl Tls {
     /// Reads the files.
     ///
     /// # Errors
-    /// When one does not read or they do not fit together.
+    /// When one is unreadable or they do not fit together.
     pub fn load(cluster: ClusterId, files: &TlsFiles) -> Result<Self, TlsError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = RootCertStore::empty();
@@ -111,7 +112,7 @@ impl Tls {
         config
     }
 
-    /// The name a node's certificate carries; nodes are dialled by it, never by address.
+    /// The name in a node's certificate; nodes are dialled by it, never by address.
     pub fn dns_name(&self, node: NodeId) -> String {
         format!("node-{node}.{}.henge.internal", self.cluster)
     }
@@ -122,7 +123,7 @@ impl Tls {
             .expect("invariant: the name is made of digits and letters")
     }
 
-    /// Whose certificate this is; `None` when it names no node of this cluster.
+    /// The node of a certificate; `None` when it names no node of this cluster.
     pub fn peer(&self, certificates: Option<&[CertificateDer<'_>]>) -> Option<NodeId> {
         let leaf = certificates?.first()?;
         let (_, certificate) = X509Certificate::from_der(leaf).ok()?;
@@ -152,7 +153,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let file = File::open(path).map_err(file_error(path))?;
     let read = CertificateDer::pem_reader_iter(BufReader::new(file));
     let certificates = read.collect::<Result<Vec<_>, _>>().and_then(|found| {
-        // Of a file that was cut before its first line ends, nothing looks like a certificate.
+        // The parser finds no certificate in a file that is truncated within its first line.
         (!found.is_empty())
             .then_some(found)
             .ok_or(pem::Error::NoItemsFound)
@@ -166,12 +167,12 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         .map_err(|error| file_error(path)(explained(error, "private key")))
 }
 
-/// What is wrong with a PEM file, in words: the parser shows its lines as numbers.
+/// The fault of a PEM file in words: the parser shows its lines as numbers.
 fn explained(error: pem::Error, what: &str) -> io::Error {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim_end().to_owned();
     let why = match error {
         pem::Error::Io(error) => return error,
-        // The parser names what ends, not the line.
+        // The parser names the section, not the line.
         pem::Error::MissingSectionEnd { end_marker } => format!(
             "it is cut short, the line -----END {}----- is missing",
             text(&end_marker)
@@ -192,7 +193,7 @@ fn explained(error: pem::Error, what: &str) -> io::Error {
 mod tests {
     use super::*;
 
-    /// A file that was cut was shown as the numbers of the bytes that it lacks.
+    /// The error of a truncated file showed the missing bytes as numbers.
     #[test]
     fn a_cut_pem_file_is_explained_in_words() {
         let dir = tempfile::tempdir().expect("a folder");

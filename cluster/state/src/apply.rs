@@ -8,7 +8,7 @@ use crate::time::Now;
 use crate::view::View;
 use crate::{meta, requests, shard, time, version};
 
-/// Where an entry stands and all that its command may know of the world outside.
+/// The position of an entry and all external input of its command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Header {
     /// The group.
@@ -17,17 +17,17 @@ pub struct Header {
     pub index: LogIndex,
     /// The entry's term.
     pub term: u64,
-    /// The proposer's clock, milliseconds since the Unix epoch. It may step back from entry to entry, and be wrong by any
-    /// amount: no machine sees it, see [`crate::time_ms`].
+    /// The proposer's clock, milliseconds since the Unix epoch. It may step back from entry to
+    /// entry, and be wrong by any amount: no machine reads it, see [`crate::time_ms`].
     pub proposed_at_ms: u64,
-    /// The only chance there is.
+    /// The only source of randomness.
     pub seed: u64,
-    /// Who asked, where it was somebody outside.
+    /// The client's request, if the entry has one.
     pub request: Option<RequestBinding>,
 }
 
 impl Header {
-    /// The header of a proposal that was committed at this place.
+    /// The header of a proposal that was committed at this index.
     pub fn new(group: GroupId, index: LogIndex, term: u64, proposal: &Proposal) -> Self {
         Self {
             group,
@@ -40,28 +40,30 @@ impl Header {
     }
 }
 
-/// What the machines see of an entry: its header with the group's time in the place of the proposer's clock.
+/// The machines' view of an entry: its header with the group's time instead of the proposer's
+/// clock.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Entry {
     /// Its index.
     pub(crate) index: LogIndex,
-    /// The time that it is applied at, milliseconds since the Unix epoch.
+    /// The time at which it is applied, milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
-    /// Whether that is the group's own time; otherwise it is the proposer's clock, as it was before release level
-    /// [`henge_types::command::VERSION_STARTS_AND_TIME`].
+    /// Whether that is the group's own time. Otherwise it is the proposer's clock, as before
+    /// release level [`henge_types::command::VERSION_STARTS_AND_TIME`].
     pub(crate) time_is_replicated: bool,
-    /// The only chance there is.
+    /// The only source of randomness.
     pub(crate) seed: u64,
 }
 
-/// What a command does to the state. Total and deterministic; a refusal is a reply.
+/// The effect of a command on the state. Total and deterministic; a refusal is a reply.
 ///
-/// A request that was executed before gets its recorded answer, without writes. One that came with the same
-/// id but other content is refused. One older than its record may be is answered *unknown outcome*.
+/// A request that was executed before gets its recorded reply, without writes. A request with the
+/// same id but other content is refused. The reply to a request that may be older than its record
+/// is *unknown outcome*.
 ///
 /// # Panics
-/// At a version barrier that this release does not know, and when the state cannot be read: the group must
-/// stop, because a replica that guessed would drift away from the others.
+/// At a version barrier that this release does not know, and when the state cannot be read: the
+/// group must stop, because a replica that guessed would diverge from the others.
 pub fn apply(view: &impl View, header: &Header, command: &Command) -> Outcome {
     let now = Now::of(view, header);
     let entry = Entry {
@@ -79,7 +81,8 @@ pub fn apply(view: &impl View, header: &Header, command: &Command) -> Outcome {
     now.keep(&mut changes);
     let mut outcome = execute(&mut changes, (header, &entry), command);
     if let Some(request) = &header.request
-        // The leader checks again and proposes again under the same id: this is no answer yet.
+        // The leader checks again and proposes again under the same id: this is not the final
+        // reply.
         && outcome.reply != Reply::Recheck
     {
         requests::record(&mut changes, request, &entry, &outcome.reply);

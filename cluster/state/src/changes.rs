@@ -27,7 +27,7 @@ impl<'v, V: View> Changes<'v, V> {
         self.view
     }
 
-    /// The value as this entry leaves it so far.
+    /// The value after the entry's changes so far.
     pub(crate) fn get(&self, key: &[u8]) -> Option<Bytes> {
         match self.writes.get(key) {
             Some(value) => value.clone(),

@@ -1,11 +1,12 @@
-//! The hash of a group's state: a sum over its pairs, so that it can be kept while they change.
+//! The hash of a group's state: a sum over its pairs, updated with each change of a pair.
 
 use sha2::{Digest, Sha256};
 
 /// Sum modulo 2^256 of `SHA-256(u32 big-endian key length, key, value)` over all pairs.
 ///
-/// A sum (and not a chain) because its order does not matter and one pair can be taken out again. Replicas
-/// are compared by it; it is no defence against somebody who chooses pairs to make two states collide.
+/// A sum (and not a chain) does not depend on the order, and one pair can be subtracted again.
+/// Replicas are compared by it. It is no defence against an attacker who chooses pairs to make two
+/// states collide.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct StateHash {
     /// Least significant limb first.
@@ -13,7 +14,7 @@ pub(crate) struct StateHash {
 }
 
 impl StateHash {
-    /// Takes a pair in.
+    /// Adds a pair.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) {
         let term = Self::of_pair(key, value);
         let mut carry = false;
@@ -25,7 +26,7 @@ impl StateHash {
         }
     }
 
-    /// Takes a pair out that was taken in before.
+    /// Subtracts a pair that was added before.
     pub(crate) fn remove(&mut self, key: &[u8], value: &[u8]) {
         let term = Self::of_pair(key, value);
         let mut borrow = false;

@@ -1,5 +1,5 @@
-//! The keys of both machines: one tag byte, then fixed-width big-endian parts, then at most one text.
-//! So keys of one kind lie together and sort by their parts. Tags are never reused.
+//! The keys of both machines: one tag byte, then fixed-width big-endian parts, then at most one
+//! text. So keys of one kind are adjacent and sort by their parts. Tags are never reused.
 
 use bytes::Bytes;
 use henge_types::{
@@ -56,7 +56,7 @@ fn join(tag: u8, parts: &[&[u8]]) -> Bytes {
     key.into()
 }
 
-/// Cuts `N` bytes off the front.
+/// Splits the first `N` bytes off.
 fn take<const N: usize>(bytes: &[u8]) -> Option<([u8; N], &[u8])> {
     bytes
         .split_first_chunk::<N>()
@@ -72,7 +72,7 @@ pub(crate) fn version() -> Bytes {
     join(VERSION, &[])
 }
 
-/// The record of a request; they sort by the time the request was made.
+/// The record of a request; the records sort by the time of the request.
 pub(crate) fn request(id: &RequestId) -> Bytes {
     let made_at = id.made_at_ms.to_be_bytes();
     let counter = id.counter.to_be_bytes();
@@ -84,18 +84,19 @@ pub(crate) fn requests() -> Bytes {
     join(REQUEST, &[])
 }
 
-/// When the request of this record's key was made.
+/// The time of the request with this record key.
 pub(crate) fn request_made_at_ms(key: &[u8]) -> Option<u64> {
     let (made_at, _) = take::<8>(after_tag(REQUEST, key)?)?;
     Some(u64::from_be_bytes(made_at))
 }
 
-/// Records of requests made at or before this have been removed.
+/// Records of requests made at this time or before have been removed.
 pub(crate) fn request_floor() -> Bytes {
     join(REQUEST_FLOOR, &[])
 }
 
-/// The compact record of a request; they sort by the generation of records that it was executed in.
+/// The compact record of a request; the records sort by the generation in which the request was
+/// executed.
 pub(crate) fn compact_request(generation: u64, id: &RequestId) -> Bytes {
     let (generation, counter) = (generation.to_be_bytes(), id.counter.to_be_bytes());
     let parts: [&[u8]; 3] = [&generation, id.incarnation.as_bytes(), &counter];
@@ -113,7 +114,7 @@ pub(crate) fn compact_request_generation(key: &[u8]) -> Option<u64> {
     Some(u64::from_be_bytes(generation))
 }
 
-/// Which generation of request records is being filled, and how full it is.
+/// The current generation of request records, and its size.
 pub(crate) fn request_generation() -> Bytes {
     join(REQUEST_GENERATION, &[])
 }
@@ -128,7 +129,7 @@ pub(crate) fn cluster() -> Bytes {
     join(CLUSTER, &[])
 }
 
-/// A node record; they sort by number.
+/// A node record; the records sort by number.
 pub(crate) fn node(node: NodeId) -> Bytes {
     join(NODE, &[&node.get().to_be_bytes()])
 }
@@ -138,12 +139,12 @@ pub(crate) fn nodes() -> Bytes {
     join(NODE, &[])
 }
 
-/// The last registered start of a member; they sort by number.
+/// The last registered start of a member; the records sort by number.
 pub(crate) fn start(node: NodeId) -> Bytes {
     join(START, &[&node.get().to_be_bytes()])
 }
 
-/// All of those.
+/// The last registered starts of all members.
 pub(crate) fn starts() -> Bytes {
     join(START, &[])
 }
@@ -154,7 +155,7 @@ pub(crate) fn start_node(key: &[u8]) -> Option<NodeId> {
     Some(NodeId::new(u64::from_be_bytes(node)))
 }
 
-/// A shard's placement; they sort by group.
+/// A shard's placement; the placements sort by group.
 pub(crate) fn placement(group: GroupId) -> Bytes {
     join(PLACEMENT, &[&group.get().to_be_bytes()])
 }
@@ -164,12 +165,12 @@ pub(crate) fn placements() -> Bytes {
     join(PLACEMENT, &[])
 }
 
-/// A repository in the catalogue, whatever its state.
+/// A repository in the catalogue, in any state.
 pub(crate) fn repo(repo: &RepoId) -> Bytes {
     join(REPO, &[repo.as_bytes()])
 }
 
-/// Which repository has the name. `path` is the lower-case `owner/name`.
+/// The repository that holds the name. `path` is the lower-case `owner/name`.
 pub(crate) fn path(path: &str) -> Bytes {
     join(PATH, &[path.as_bytes()])
 }
@@ -189,7 +190,7 @@ pub(crate) fn after_path(path: &str) -> Bytes {
     join(PATH, &[path.as_bytes(), &[0]])
 }
 
-/// The highest generation that the name ever had.
+/// The highest generation of the name so far.
 pub(crate) fn path_generation(path: &str) -> Bytes {
     join(PATH_GENERATION, &[path.as_bytes()])
 }
@@ -210,22 +211,22 @@ pub(crate) fn unfinished_repo(key: &[u8]) -> Option<RepoId> {
     Some(RepoId::from_bytes(repo))
 }
 
-/// Which repository had the name, as long as nobody else has it.
+/// The repository that held the name before, as long as no other repository holds it.
 pub(crate) fn former_path(path: &str) -> Bytes {
     join(FORMER_PATH, &[path.as_bytes()])
 }
 
-/// What a repository's shard has still to be told.
+/// The settings of a repository that its shard has not acknowledged.
 pub(crate) fn untold(repo: &RepoId) -> Bytes {
     join(UNTOLD, &[repo.as_bytes()])
 }
 
-/// All of those.
+/// The pending settings of all repositories.
 pub(crate) fn all_untold() -> Bytes {
     join(UNTOLD, &[])
 }
 
-/// The repository of one of those.
+/// The repository of a pending-settings key.
 pub(crate) fn untold_repo(key: &[u8]) -> Option<RepoId> {
     let (repo, _) = take::<ID_BYTES>(after_tag(UNTOLD, key)?)?;
     Some(RepoId::from_bytes(repo))
@@ -251,7 +252,7 @@ pub(crate) fn network_repo(network: &NetworkId, repo: &RepoId) -> Bytes {
     join(NETWORK_REPO, &[network.as_bytes(), repo.as_bytes()])
 }
 
-/// A fork that serves, below what it is a fork of.
+/// A fork that serves, under its parent.
 pub(crate) fn fork(parent: &RepoId, fork: &RepoId) -> Bytes {
     join(FORK, &[parent.as_bytes(), fork.as_bytes()])
 }
@@ -290,7 +291,7 @@ pub(crate) fn reference(repo: &RepoId, name: &RefName) -> Bytes {
     refs(repo, name.as_str())
 }
 
-/// The same, of a name that a stored ref has.
+/// The same, for the name of a stored ref.
 pub(crate) fn ref_text(repo: &RepoId, name: &str) -> Bytes {
     refs(repo, name)
 }
@@ -316,7 +317,7 @@ pub(crate) fn packs(network: &NetworkId) -> Bytes {
     join(PACK, &[network.as_bytes()])
 }
 
-/// When an object stopped being the value of some ref.
+/// The time when an object stopped being the value of some ref.
 pub(crate) fn former_tip(repo: &RepoId, tip: &ObjectId) -> Bytes {
     join(FORMER_TIP, &[repo.as_bytes(), tip.as_bytes()])
 }
@@ -332,7 +333,7 @@ pub(crate) fn former_tip_of(key: &[u8]) -> Option<(RepoId, ObjectId)> {
     Some((RepoId::from_bytes(repo), ObjectId::from_bytes(tip)?))
 }
 
-/// The same, sorted by that time: the oldest go first.
+/// The same, sorted by that time: the oldest are removed first.
 pub(crate) fn former_tip_age(at_ms: u64, repo: &RepoId, tip: &ObjectId) -> Bytes {
     let at = at_ms.to_be_bytes();
     join(FORMER_TIP_AGE, &[&at, repo.as_bytes(), tip.as_bytes()])
@@ -351,7 +352,7 @@ pub(crate) fn former_tip_age_of(key: &[u8]) -> Option<(u64, RepoId, ObjectId)> {
     Some((u64::from_be_bytes(at), RepoId::from_bytes(repo), tip))
 }
 
-/// A network's mark for dropping what no ref reaches.
+/// A network's mark for the removal of unreachable objects.
 pub(crate) fn prune_mark(network: &NetworkId) -> Bytes {
     join(PRUNE_MARK, &[network.as_bytes()])
 }
@@ -361,7 +362,7 @@ pub(crate) fn lost_tip(network: &NetworkId, tip: &ObjectId) -> Bytes {
     join(LOST_TIP, &[network.as_bytes(), tip.as_bytes()])
 }
 
-/// All of them.
+/// All lost tips of a network.
 pub(crate) fn lost_tips(network: &NetworkId) -> Bytes {
     join(LOST_TIP, &[network.as_bytes()])
 }
@@ -372,7 +373,7 @@ pub(crate) fn lost_tip_of(key: &[u8]) -> Option<ObjectId> {
     ObjectId::from_bytes(tip)
 }
 
-/// The last entry that dropped objects of a network.
+/// The last entry that removed objects of a network.
 pub(crate) fn pruned_at(network: &NetworkId) -> Bytes {
     join(PRUNED_AT, &[network.as_bytes()])
 }
@@ -382,12 +383,12 @@ pub(crate) fn shared(network: &NetworkId) -> Bytes {
     join(SHARED, &[network.as_bytes()])
 }
 
-/// What a repository may hold.
+/// The quota of a repository.
 pub(crate) fn repo_limits(repo: &RepoId) -> Bytes {
     join(REPO_LIMITS, &[repo.as_bytes()])
 }
 
-/// What is asked of pushes to a repository.
+/// The push rules of a repository.
 pub(crate) fn push_rules(repo: &RepoId) -> Bytes {
     join(PUSH_RULES, &[repo.as_bytes()])
 }
@@ -407,17 +408,17 @@ pub(crate) fn mirrors() -> Bytes {
     join(MIRROR, &[])
 }
 
-/// What runs of a mirror may remove.
+/// The refs that runs of a mirror may remove.
 pub(crate) fn mirror_removal(repo: &RepoId, mirror: &MirrorId) -> Bytes {
     join(MIRROR_REMOVAL, &[repo.as_bytes(), mirror.as_bytes()])
 }
 
-/// The same of all mirrors of a repository.
+/// The same for all mirrors of a repository.
 pub(crate) fn mirror_removals_of(repo: &RepoId) -> Bytes {
     join(MIRROR_REMOVAL, &[repo.as_bytes()])
 }
 
-/// The push certificate that came with an entry; they sort by entry.
+/// The push certificate of an entry; the certificates sort by entry.
 pub(crate) fn push_certificate(repo: &RepoId, at: LogIndex) -> Bytes {
     let at = at.get().to_be_bytes();
     join(PUSH_CERTIFICATE, &[repo.as_bytes(), &at])
@@ -428,7 +429,7 @@ pub(crate) fn push_certificates(repo: &RepoId) -> Bytes {
     join(PUSH_CERTIFICATE, &[repo.as_bytes()])
 }
 
-/// What the shard's nonces are made with.
+/// The seed of the shard's nonces.
 pub(crate) fn nonce_seed() -> Bytes {
     join(NONCE_SEED, &[])
 }
@@ -553,7 +554,7 @@ mod tests {
         assert_eq!(network_of(&network_repos(&network)), None);
     }
 
-    /// Tags lie on disks: a new kind of pair gets a new one, a removed kind keeps its own.
+    /// Tags are stored on disks: a new kind of pair gets a new one, a removed kind keeps its own.
     #[test]
     fn every_kind_of_pair_has_its_own_tag() {
         let tip = ObjectId::Sha1([3; 20]);

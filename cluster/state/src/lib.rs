@@ -1,13 +1,14 @@
-//! The replicated state machines of Henge: what a committed command does to a group's state.
+//! The replicated state machines of Henge: the effect of a committed command on a group's state.
 //!
-//! The same commands from the same state give the same reply, writes, effects and state hash on every
-//! replica. Nothing here waits, reads a clock, draws a number, opens a file or knows about Raft: time and
-//! chance come in the [`Header`], and what has to happen outside is handed back as [`Effect`]s (carried
-//! out by every replica) and [`Action`]s (carried out by the leader, at least once).
+//! The same commands from the same state give the same reply, writes, effects and state hash on
+//! every replica. This crate does not wait, read a clock, draw a number, open a file or depend on
+//! Raft. Time and randomness come in the [`Header`]. Work outside the state is returned as
+//! [`Effect`]s (carried out by every replica) and [`Action`]s (carried out by the leader, at least
+//! once).
 //!
-//! - [`apply`]: the one entry point, with the dedup of requests in it.
+//! - [`apply`]: the one entry point, including the deduplication of requests.
 //! - [`State`]: all pairs of one group, copy-on-write, with its hash.
-//! - [`View`]: what a machine reads from; [`Write`]: what it answers with.
+//! - [`View`]: the input of a machine; [`Write`]: its output.
 //! - [`meta`]: the meta group: cluster, nodes, placements, the catalogue of repositories.
 //! - [`shard`]: a shard: repositories, refs, manifests of packs, former tips.
 //!

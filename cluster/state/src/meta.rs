@@ -1,4 +1,5 @@
-//! The meta group: who is in the cluster, where the shards live, which repositories there are.
+//! The meta group: the members of the cluster, the placement of the shards, and the catalogue of
+//! repositories.
 
 mod catalogue;
 mod edit;
@@ -77,42 +78,44 @@ impl<'v, V: View> MetaView<'v, V> {
         })
     }
 
-    /// Where a shard lives.
+    /// The placement of a shard.
     pub fn placement(self, group: GroupId) -> Option<ShardPlacement> {
         let key = keys::placement(group);
         let bytes = self.view.get(&key)?;
         Some(decode(&key, &bytes))
     }
 
-    /// Where every shard lives, by group.
+    /// The placements of all shards, by group.
     pub fn placements(self) -> impl Iterator<Item = ShardPlacement> + use<'v, V> {
         let all = keys::placements();
         let pairs = self.view.range(&all, &all);
         pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
-    /// A repository in the catalogue, whatever its state: deleted ones are kept.
+    /// A repository in the catalogue, in any state: deleted ones are kept.
     pub fn repo(self, repo: &RepoId) -> Option<RepoRecord> {
         let key = keys::repo(repo);
         let bytes = self.view.get(&key)?;
         Some(decode(&key, &bytes))
     }
 
-    /// The repository that has the name now, reserved or ready. Upper and lower case are the same.
+    /// The repository that holds the name now, reserved or ready. Upper and lower case are the
+    /// same.
     pub fn repo_by_path(self, path: &RepoPath) -> Option<RepoRecord> {
         let key = keys::path(&path.key());
         let bytes = self.view.get(&key)?;
         Some(self.named(&key, &bytes))
     }
 
-    /// The repository that had the name before and is still found under it: nobody took it since.
+    /// The repository that held the name before and is still found under it, because no other one
+    /// has taken it since.
     pub fn repo_by_former_path(self, path: &RepoPath) -> Option<RepoRecord> {
         let key = keys::former_path(&path.key());
         let bytes = self.view.get(&key)?;
         Some(self.named(&key, &bytes))
     }
 
-    /// The forks of a repository that serve, by id: made of it and of no fork of it.
+    /// The direct forks of a repository that serve, by id; forks of its forks are not included.
     pub fn forks_of(self, repo: &RepoId) -> impl Iterator<Item = RepoRecord> + use<'v, V> {
         let all = keys::forks(repo);
         let marks = self.view.range(&all, &all);
@@ -123,8 +126,8 @@ impl<'v, V: View> MetaView<'v, V> {
         })
     }
 
-    /// Up to `limit` repositories that have a name (reserved or ready), of one owner or of all, in the order
-    /// of [`RepoPath::key`]; the page goes on behind the key `after`.
+    /// Up to `limit` repositories that hold a name (reserved or ready), of one owner or of all, in
+    /// the order of [`RepoPath::key`]; the page begins after the key `after`.
     pub fn repos(
         self,
         owner: Option<&OwnerName>,
@@ -145,7 +148,7 @@ impl<'v, V: View> MetaView<'v, V> {
             .collect()
     }
 
-    /// Repositories whose creation or deletion is not through: reserved or being deleted, by id.
+    /// Repositories whose creation or deletion is incomplete: reserved or being deleted, by id.
     pub fn unfinished(self) -> impl Iterator<Item = RepoRecord> + use<'v, V> {
         let all = keys::all_unfinished();
         let marks = self.view.range(&all, &all);
@@ -156,7 +159,8 @@ impl<'v, V: View> MetaView<'v, V> {
         })
     }
 
-    /// Repositories whose shard has to be told of their settings, by id, and since which entry.
+    /// Repositories whose settings are pending at their shard, by id, with the entry of the last
+    /// change.
     pub fn untold(self) -> impl Iterator<Item = (RepoRecord, UntoldRecord)> + use<'v, V> {
         let all = keys::all_untold();
         let marks = self.view.range(&all, &all);
@@ -168,7 +172,8 @@ impl<'v, V: View> MetaView<'v, V> {
         })
     }
 
-    /// What the shard of a repository has to be told; `None` when it knows everything.
+    /// The settings of a repository that are pending at its shard; `None` when the shard has
+    /// acknowledged all of them.
     pub fn untold_of(self, repo: &RepoId) -> Option<UntoldRecord> {
         let key = keys::untold(repo);
         let bytes = self.view.get(&key)?;
@@ -180,7 +185,7 @@ impl<'v, V: View> MetaView<'v, V> {
         requests::find(self.view, id)
     }
 
-    /// The repository that a name's pair points at.
+    /// The repository that a name's pair refers to.
     fn named(self, key: &Bytes, id: &Bytes) -> RepoRecord {
         <[u8; 16]>::try_from(id.as_ref())
             .ok()
@@ -189,7 +194,7 @@ impl<'v, V: View> MetaView<'v, V> {
     }
 }
 
-/// What the leader has still to do, in the order in which it does it.
+/// The leader's pending actions, in the order in which it carries them out.
 pub fn pending_actions(view: &impl View) -> Vec<Action> {
     let untold = MetaView::new(view).untold();
     let tell = untold.map(|(record, mark)| Action::TellShard {
@@ -202,7 +207,8 @@ pub fn pending_actions(view: &impl View) -> Vec<Action> {
         RepoState::Deleting => Some(Action::FinishDelete { repo: record.repo }),
         RepoState::Ready | RepoState::Deleted => None,
     });
-    // A repository that took another one's name waits until that one's shard knows.
+    // A repository that took the name of another one waits until the other one's shard has
+    // acknowledged that.
     tell.chain(finish).collect()
 }
 

@@ -1,23 +1,23 @@
-//! What applying a command hands back.
+//! The result of an applied command.
 
 use henge_types::{LogIndex, NetworkId, PackId, PackRef, Reply, RepoId};
 
 use crate::view::Write;
 
-/// What one entry did.
+/// The result of one entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
-    /// The answer to whoever asked.
+    /// The reply to the requester.
     pub reply: Reply,
-    /// Changes of the state, in the order of their keys, no key twice: committed in one batch with the
-    /// applied index.
+    /// Changes of the state, in the order of their keys, no key twice. They are committed in one
+    /// batch with the applied index.
     pub writes: Vec<Write>,
     /// For every replica's shell, in order.
     pub effects: Vec<Effect>,
 }
 
 impl Outcome {
-    /// An answer, and nothing else.
+    /// A reply without writes and effects.
     pub(crate) const fn reply(reply: Reply) -> Self {
         Self {
             reply,
@@ -27,40 +27,42 @@ impl Outcome {
     }
 }
 
-/// Work outside the state that every replica's shell carries out when it applies the entry. It may be
-/// carried out again when the entry is replayed.
+/// Work outside the state that every replica's shell carries out when it applies the entry. A
+/// replay of the entry may carry it out again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
-    /// The manifest names this pack: put it in the network's store, over whatever has its file name.
+    /// The manifest names this pack: put it in the network's store, replacing a file of the same
+    /// name.
     InstallPack {
-        /// Whose store.
+        /// The network of the store.
         network: NetworkId,
         /// The pack.
         pack: PackRef,
     },
-    /// The manifest names `new` instead of `old`: put `new` in the network's store. Once it is there, whole
-    /// and durable, the files of `old` may go.
+    /// The manifest names `new` instead of `old`: put `new` in the network's store. The files of
+    /// `old` may be removed once `new` is there, whole and durable.
     ReplacePacks {
-        /// Whose store.
+        /// The network of the store.
         network: NetworkId,
-        /// What the manifest named.
+        /// The packs that the manifest named before.
         old: Vec<PackId>,
-        /// What holds their objects now.
+        /// The pack that holds their objects now.
         new: PackRef,
     },
-    /// The manifest names `new` instead of `old`, which may hold objects that no ref reaches: put `new` in the network's
-    /// store. Once it is there, whole and durable, and all that refs reach was found in what the manifest names, the files
-    /// of `old` may go.
+    /// The manifest names `new` instead of `old`, which may hold unreachable objects: put `new` in
+    /// the network's store. The files of `old` may be removed under two conditions: `new` is there,
+    /// whole and durable, and all objects reachable from refs were found in the packs of the
+    /// manifest.
     PrunePacks {
-        /// Whose store.
+        /// The network of the store.
         network: NetworkId,
-        /// What the manifest named.
+        /// The packs that the manifest named before.
         old: Vec<PackId>,
-        /// What holds what is still reached of it; none when nothing is.
+        /// The pack with their reachable objects; none without such objects.
         new: Option<PackRef>,
     },
-    /// The repository is gone. Its network's store may go when no live repository of the network is left
-    /// ([`crate::ShardView::network_is_live`]).
+    /// The repository is deleted. Its network's store may be removed when no live repository of the
+    /// network is left ([`crate::ShardView::network_is_live`]).
     DropRepo {
         /// Its network.
         network: NetworkId,
@@ -69,23 +71,24 @@ pub enum Effect {
     },
 }
 
-/// Work that the leader's shell carries out, at least once. [`crate::pending_actions`] lists it from the state, so a new
-/// leader needs no memory of the old one. The value itself is the idempotency key: two equal actions are the same work.
+/// Work that the leader's shell carries out, at least once. [`crate::pending_actions`] lists it
+/// from the state, so a new leader needs no memory of the old one. The value itself is the
+/// idempotency key: two equal actions are the same work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Action {
-    /// Name and id are reserved: make the repository in its shard, then mark it ready.
+    /// Name and id are reserved: create the repository in its shard, then mark it ready.
     FinishCreate {
         /// The repository.
         repo: RepoId,
     },
-    /// Settings changed: tell the repository's shard, then mark it told.
+    /// Settings changed: send them to the repository's shard, then mark them acknowledged.
     TellShard {
         /// The repository.
         repo: RepoId,
         /// The entry of the last change.
         revision: LogIndex,
     },
-    /// The tombstone stands: drop the repository in its shard, then mark it dropped.
+    /// The tombstone is set: drop the repository in its shard, then mark it dropped.
     FinishDelete {
         /// The repository.
         repo: RepoId,

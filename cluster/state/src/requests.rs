@@ -1,7 +1,7 @@
-//! Requests: every one is executed at most once, and a repeated one gets the answer of the first time.
+//! Requests: each is executed at most once, and a repeated one gets the first reply.
 //!
 //! - `compact`: the records of a group that keeps its own time.
-//! - `full`: those of release levels before that.
+//! - `full`: the records of earlier release levels.
 
 use henge_types::{Reply, RequestBinding, RequestId};
 
@@ -16,11 +16,11 @@ pub(crate) use compact::tend;
 pub use compact::{request_generation, wants_tending};
 pub use full::RequestRecord;
 
-/// What is kept of a request, and the answer.
+/// The record of a request, with its reply.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RecordedRequest {
     bound: Bound,
-    /// The answer. Of a push that is recorded compactly, without the values before.
+    /// The reply. A push with a compact record has no previous values in it.
     pub reply: Reply,
 }
 
@@ -45,7 +45,7 @@ pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RecordedRequest> 
     recorded(compact::find(view, id), view, id)
 }
 
-/// What was found compactly; else what an earlier release recorded, whose ids name no generation.
+/// The compact record, or else the record of an earlier release, whose ids name no generation.
 fn recorded(
     compact: Option<compact::CompactRecord>,
     view: &impl View,
@@ -67,7 +67,8 @@ fn recorded(
     })
 }
 
-/// The answer to a request that must not be executed: known already, or so old that it may have been.
+/// The reply to a request that must not be executed: it has a record, or is so old that it may have
+/// been executed.
 pub(crate) fn answered(view: &impl View, request: &RequestBinding, entry: &Entry) -> Option<Reply> {
     match entry.time_is_replicated {
         true => compact::answered(view, request),
@@ -75,7 +76,7 @@ pub(crate) fn answered(view: &impl View, request: &RequestBinding, entry: &Entry
     }
 }
 
-/// Records the answer, and removes a few records that nothing asks for any more.
+/// Records the reply, and removes a few expired records.
 pub(crate) fn record(
     changes: &mut Changes<'_, impl View>,
     request: &RequestBinding,

@@ -48,18 +48,20 @@ impl<'v, V: View> ShardView<'v, V> {
         Self { view }
     }
 
-    /// A repository, live or dropped. One that was dropped before it was ever made here has generation 0.
+    /// A repository, live or dropped. It has generation 0 if it was dropped before it was ever
+    /// created here.
     pub fn repo(self, repo: &RepoId) -> Option<ShardRepo> {
         let key = keys::shard_repo(repo);
         let bytes = self.view.get(&key)?;
         Some(decode(&key, &bytes))
     }
 
-    /// The repository, if this life of it is served.
+    /// The repository, if it is live and served in this generation.
     ///
     /// # Errors
-    /// `NoSuchRepo` when it is unknown or dropped, `WrongGeneration` when what was named is older than what it is:
-    /// the name that was resolved may lead elsewhere by now. A later one is what the shard has still to be told.
+    /// `NoSuchRepo` when it is unknown or dropped. `WrongGeneration` when the named generation is
+    /// older than the repository's: the resolved name may lead to another repository by now. A
+    /// later generation is accepted: the shard has yet to get it.
     pub fn live_repo(self, repo: &RepoId, generation: Generation) -> Result<ShardRepo, Refusal> {
         let record = self
             .repo(repo)
@@ -103,7 +105,8 @@ impl<'v, V: View> ShardView<'v, V> {
         self.view.range(&all, &all).next().is_some()
     }
 
-    /// A live repository of the network: what holds for all of them, its object format among it, holds for this one.
+    /// A live repository of the network, for the properties that all of them share, for example the
+    /// object format.
     pub fn any_repo_of(self, network: &NetworkId) -> Option<ShardRepo> {
         let all = keys::network_repos(network);
         let (key, _) = self.view.range(&all, &all).next()?;
@@ -136,7 +139,7 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
-    /// The same, with names as they lie in the state: for advertisements of very many refs.
+    /// The same, with the stored names: for advertisements of very many refs.
     pub fn ref_texts(
         self,
         repo: &RepoId,
@@ -185,7 +188,8 @@ impl<'v, V: View> ShardView<'v, V> {
         Some(decode(&key, &bytes))
     }
 
-    /// What runs of a mirror may remove, where that is not at most half of the refs.
+    /// The refs that runs of a mirror may remove, if that is not the default of at most half of
+    /// them.
     pub fn mirror_removal(self, repo: &RepoId, mirror: &MirrorId) -> Option<MirrorRemovalRecord> {
         let key = keys::mirror_removal(repo, mirror);
         let bytes = self.view.get(&key)?;
@@ -206,14 +210,15 @@ impl<'v, V: View> ShardView<'v, V> {
         pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
-    /// The mirror that makes a repository follow another one, if there is one: it takes no other pushes.
+    /// The mirror by which a repository follows another one, if there is one: the repository
+    /// accepts no other pushes.
     pub fn pull_mirror(self, repo: &RepoId) -> Option<Mirror> {
         self.mirrors_of(repo)
             .find(|mirror| mirror.settings.kind == MirrorKind::Pull)
     }
 
-    /// Whether a ref of the repository had this value within the last [`FORMER_TIP_MS`] and lost it. Says
-    /// nothing of the values that refs have now.
+    /// Whether a ref of the repository had this value within the last [`FORMER_TIP_MS`] and lost
+    /// it. Present values of refs are not considered.
     pub fn was_tip_recently(self, repo: &RepoId, tip: &ObjectId, now_ms: u64) -> bool {
         let key = keys::former_tip(repo, tip);
         self.view.get(&key).is_some_and(|bytes| {
@@ -222,16 +227,16 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
-    /// The time to look at the state at when a clock shows this, milliseconds since the Unix epoch: as near to the group's own
-    /// time as an entry would be.
+    /// The time for a read of the state at this clock, milliseconds since the Unix epoch: as near
+    /// to the group's own time as that of an entry.
     pub fn now_ms(self, clock_ms: u64) -> u64 {
         crate::time_ms(self.view).map_or(clock_ms, |last| {
             clock_ms.clamp(last, last.saturating_add(TIME_STEP_MS_MAX))
         })
     }
 
-    /// The values that refs of the repository lost lately and when, milliseconds since the Unix epoch, as long as they
-    /// are noted.
+    /// The recorded values that refs of the repository lost, with the times of their loss,
+    /// milliseconds since the Unix epoch.
     pub fn former_tips(self, repo: &RepoId) -> impl Iterator<Item = (ObjectId, u64)> + use<'v, V> {
         let all = keys::former_tips(repo);
         self.view.range(&all, &all).map(|(key, bytes)| {
@@ -242,14 +247,14 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
-    /// The network's mark for dropping what no ref reaches.
+    /// The network's mark for the removal of unreachable objects.
     pub fn prune_mark(self, network: &NetworkId) -> Option<PruneMark> {
         let key = keys::prune_mark(network);
         let bytes = self.view.get(&key)?;
         Some(decode(&key, &bytes))
     }
 
-    /// The last entry that dropped objects of the network: nothing that was checked before it holds any more.
+    /// The last entry that removed objects of the network: checks before it are void.
     pub fn pruned_at(self, network: &NetworkId) -> Option<LogIndex> {
         let key = keys::pruned_at(network);
         let bytes = self.view.get(&key)?;
@@ -265,8 +270,9 @@ impl<'v, V: View> ShardView<'v, V> {
         })
     }
 
-    /// What must be kept of a network, with all that can be reached from it: the values of its refs, those that clients
-    /// may have been told of since `since_ms`, and those that refs lost since the mark. In order, none twice.
+    /// The tips of a network whose objects must be kept: the values of its refs, those that clients
+    /// may have seen since `since_ms`, and those that refs lost since the mark. In order, without
+    /// duplicates.
     pub fn kept_tips(self, network: &NetworkId, since_ms: u64) -> Vec<ObjectId> {
         let mut tips: Vec<_> = self.lost_tips(network).collect();
         for repo in self.repos_of(network) {
@@ -280,26 +286,27 @@ impl<'v, V: View> ShardView<'v, V> {
         tips
     }
 
-    /// Whether the network ever had more than one repository: its packs may hold what not all of them may see.
+    /// Whether the network ever had more than one repository: its packs may hold objects that not
+    /// all of them may read.
     pub fn is_shared(self, network: &NetworkId) -> bool {
         self.view.get(&keys::shared(network)).is_some()
     }
 
-    /// What a repository may hold.
+    /// The quota of a repository.
     pub fn limits(self, repo: &RepoId) -> RepoLimits {
         let key = keys::repo_limits(repo);
         let bytes = self.view.get(&key);
         bytes.map_or_else(RepoLimits::default, |bytes| decode(&key, &bytes))
     }
 
-    /// What is asked of pushes to a repository.
+    /// The push rules of a repository.
     pub fn push_rules(self, repo: &RepoId) -> PushRules {
         let key = keys::push_rules(repo);
         let bytes = self.view.get(&key);
         bytes.map_or_else(PushRules::default, |bytes| decode(&key, &bytes))
     }
 
-    /// The push certificates that a repository keeps, the oldest first.
+    /// The push certificates of a repository, the oldest first.
     pub fn push_certificates(
         self,
         repo: &RepoId,
@@ -309,7 +316,7 @@ impl<'v, V: View> ShardView<'v, V> {
         pairs.map(|(key, bytes)| decode(key, bytes))
     }
 
-    /// What the nonces of push certificates are made with; none before the first was asked for.
+    /// The seed of the nonces of push certificates; none before the first nonce was requested.
     pub fn nonce_seed(self) -> Option<NonceSeed> {
         let key = keys::nonce_seed();
         let bytes = self.view.get(&key)?;

@@ -10,7 +10,7 @@ use crate::hash::StateHash;
 use crate::view::{View, Write};
 
 /// The state of one group: copy-on-write, so that a clone is a cheap view of one point in time, for
-/// snapshots and readers, while the original goes on.
+/// snapshots and readers, while the original changes.
 #[derive(Clone, Default)]
 pub struct State {
     pairs: OrdMap<Bytes, Bytes>,
@@ -23,7 +23,8 @@ impl State {
         Self::default()
     }
 
-    /// The state of these pairs; the hash is computed from them. A key that comes twice has its last value.
+    /// The state of these pairs, with its hash computed from them. A duplicate key has its last
+    /// value.
     pub fn from_pairs(pairs: impl IntoIterator<Item = (Bytes, Bytes)>) -> Self {
         let mut state = Self::empty();
         for (key, value) in pairs {
@@ -32,7 +33,7 @@ impl State {
         state
     }
 
-    /// Takes the writes of one outcome in, in their order, and keeps the hash up with them.
+    /// Applies the writes of one outcome in their order, and updates the hash.
     pub fn commit(&mut self, writes: &[Write]) {
         for write in writes {
             match &write.value {
@@ -42,12 +43,12 @@ impl State {
         }
     }
 
-    /// The hash, as kept.
+    /// The hash, as maintained.
     pub fn hash(&self) -> [u8; 32] {
         self.hash.to_bytes()
     }
 
-    /// The hash, computed from all pairs again: what the scrub compares [`Self::hash`] with.
+    /// The hash, recomputed from all pairs: the scrub compares it with [`Self::hash`].
     pub fn recompute_hash(&self) -> [u8; 32] {
         let mut hash = StateHash::default();
         for (key, value) in self.iter() {
@@ -61,12 +62,12 @@ impl State {
         self.pairs.iter()
     }
 
-    /// How many pairs.
+    /// The number of pairs.
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no pairs.
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
@@ -97,7 +98,7 @@ impl View for State {
     ) -> impl Iterator<Item = (&'v Bytes, &'v Bytes)> + use<'v> {
         let start = from.max(prefix);
         let end = successor(prefix);
-        // A range that ends before it starts is a panic in some maps and nothing here.
+        // A range that ends before it starts panics in some maps and is empty here.
         let possible = end.as_deref().is_none_or(|end| start < end);
         let end = match &end {
             Some(end) => Bound::Excluded(end.as_slice()),
@@ -119,7 +120,7 @@ impl fmt::Debug for State {
     }
 }
 
-/// The lowest key above every key that starts with `prefix`; none when there is no such key.
+/// The lowest key above every key that starts with `prefix`; none without such a key.
 fn successor(prefix: &[u8]) -> Option<Vec<u8>> {
     let last = prefix.iter().rposition(|byte| *byte != u8::MAX)?;
     let mut end = prefix.get(..=last)?.to_vec();

@@ -1,13 +1,14 @@
-//! Replicated time: what an entry takes for now.
+//! Replicated time: the time at which an entry is applied.
 //!
-//! Below release level [`VERSION_STARTS_AND_TIME`] that is the clock of the entry's proposer, wherever it points. From that
-//! level on a group keeps its own time, which one node's clock moves by an hour an entry at most, and never back:
-//! `now = max(last, min(proposed_at_ms, last + 1 h))`. A larger step, in either direction, is a
-//! [`Command::MoveTime`](henge_types::Command::MoveTime) with the clocks of a majority of the voters.
+//! Below release level [`VERSION_STARTS_AND_TIME`] that is the clock of the entry's proposer, right
+//! or wrong. From that level on a group keeps its own time. One node's clock moves it by at most an
+//! hour per entry, and never back: `now = max(last, min(proposed_at_ms, last + 1 h))`. A larger
+//! step, in either direction, is a [`Command::MoveTime`](henge_types::Command::MoveTime) with the
+//! clocks of a majority of the voters.
 //!
-//! `last` is set by the barrier that raises the group to the level, and kept to [`TIME_KEPT_MS`]: an entry that is later by
-//! less leaves it alone, so that busy groups do not write one more pair per entry. Two entries of two leaders may
-//! therefore be that much out of order, and no more.
+//! `last` is set by the barrier that raises the group to the level. It is updated in steps of at
+//! least [`TIME_KEPT_MS`], so that busy groups do not write one more pair per entry. Two entries of
+//! two leaders may therefore be out of order by at most that much.
 
 use henge_types::VoterClock;
 use henge_types::command::VERSION_STARTS_AND_TIME;
@@ -21,24 +22,24 @@ use crate::outcome::Outcome;
 use crate::requests;
 use crate::view::{View, decode_u64};
 
-/// The group's time as its last entries left it, milliseconds since the Unix epoch; `None` below the release level of
-/// replicated time.
+/// The group's time after its last entries, milliseconds since the Unix epoch; `None` below the
+/// release level of replicated time.
 pub fn time_ms(view: &impl View) -> Option<u64> {
     let key = keys::time();
     view.get(&key).map(|bytes| decode_u64(&key, &bytes))
 }
 
-/// What an entry takes for now.
+/// The time at which an entry is applied.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Now {
     /// Milliseconds since the Unix epoch.
     pub(crate) now_ms: u64,
-    /// The group's time before the entry; none while the proposer's clock is all there is.
+    /// The group's time before the entry; none at a level that uses the proposer's clock.
     last_ms: Option<u64>,
 }
 
 impl Now {
-    /// For an entry with this header.
+    /// The time of an entry with this header.
     pub(crate) fn of(view: &impl View, header: &Header) -> Self {
         let last_ms = time_ms(view);
         let proposed_ms = header.proposed_at_ms;
@@ -53,7 +54,7 @@ impl Now {
         self.last_ms.is_some()
     }
 
-    /// Keeps it, where it is so much later that it must be.
+    /// Stores the time if it is later by [`TIME_KEPT_MS`] or more.
     pub(crate) fn keep(&self, changes: &mut Changes<'_, impl View>) {
         let late = |last| self.now_ms.saturating_sub(last) >= TIME_KEPT_MS;
         if self.last_ms.is_some_and(late) {
@@ -62,14 +63,14 @@ impl Now {
     }
 }
 
-/// The group begins to keep its time with this entry, if it has come to the level.
+/// The group begins to keep its time with this entry, if it has reached the level.
 pub(crate) fn begin(changes: &mut Changes<'_, impl View>, version: u32, now_ms: u64) {
     if version >= VERSION_STARTS_AND_TIME && time_ms(changes.before()).is_none() {
         put(changes, now_ms);
     }
 }
 
-/// Moves the time to the smallest of these clocks, and gives records of requests that nothing asks for any more back.
+/// Moves the time to the smallest of these clocks, and removes expired records of requests.
 pub(crate) fn step(changes: &mut Changes<'_, impl View>, clocks: &[VoterClock]) -> Outcome {
     let smallest = clocks.iter().map(|clock| clock.unix_ms).min();
     let known = time_ms(changes.before());

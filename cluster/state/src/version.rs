@@ -11,7 +11,7 @@ use crate::outcome::Outcome;
 use crate::view::View;
 use crate::{keys, view};
 
-/// The level of a group that never saw a barrier.
+/// The level of a group without a barrier.
 pub(crate) const VERSION_FIRST: u32 = 1;
 
 /// The release level that the group's replicas must understand.
@@ -43,10 +43,10 @@ impl fmt::Display for NewerRelease {
 
 impl std::error::Error for NewerRelease {}
 
-/// Whether this release understands every record of a state that comes from a snapshot or a disk.
+/// Whether this release understands every record of a state from a snapshot or a disk.
 ///
 /// # Errors
-/// When a version barrier in it says that an earlier release does not.
+/// When the state's level is above the levels that this release knows.
 pub fn check_version(view: &impl View) -> Result<(), NewerRelease> {
     let level = version(view);
     if level <= VERSION_KNOWN {
@@ -59,7 +59,8 @@ pub fn check_version(view: &impl View) -> Result<(), NewerRelease> {
 /// Records the level. A lower one than recorded changes nothing.
 ///
 /// # Panics
-/// When this release does not know the level: the group stops here instead of guessing what comes behind.
+/// When this release does not know the level: the group stops here instead of guessing the later
+/// entries.
 pub(crate) fn raise(changes: &mut Changes<'_, impl View>, group: GroupId, version: u32) -> Outcome {
     assert!(
         version <= VERSION_KNOWN,

@@ -1,11 +1,11 @@
-//! What a machine reads from, and what it answers with.
+//! The input of a machine, and its writes.
 
 use bytes::Bytes;
 use henge_types::StoredRecord;
 
 /// The pairs of one group at one index.
 pub trait View {
-    /// The value behind `key`.
+    /// The value of `key`.
     fn get(&self, key: &[u8]) -> Option<Bytes>;
 
     /// The pairs whose keys are not below `from` and start with `prefix`, in the order of the keys.
@@ -16,7 +16,7 @@ pub trait View {
     ) -> impl Iterator<Item = (&'v Bytes, &'v Bytes)> + use<'v, Self>;
 }
 
-/// One change of a pair. In an outcome no key comes twice, and they come in order.
+/// One change of a pair. An outcome has them in key order, no key twice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Write {
     /// The key.
@@ -28,8 +28,8 @@ pub struct Write {
 /// Reads a stored record.
 ///
 /// # Panics
-/// When it cannot be read: the state is damaged or of a newer release, and guessing would let the replicas
-/// drift apart.
+/// When it cannot be read: the state is damaged or of a newer release, and guessing would let the
+/// replicas diverge.
 pub(crate) fn decode<T: StoredRecord>(key: &[u8], bytes: &[u8]) -> T {
     T::decode(bytes).unwrap_or_else(|error| {
         panic!(

@@ -1,4 +1,4 @@
-//! The simulated disk as one life of a node has it: its syncs may be slow, and it ends with that
+//! The simulated disk during one life of a node: its syncs may be slow, and it fails after that
 //! life.
 
 use std::io;
@@ -9,26 +9,26 @@ use std::time::Duration;
 use henge_storage::disk::sim::SimDisk;
 use henge_storage::disk::{Disk, DiskFile, DiskSpace, FileId, FileOrigin, OpenMode};
 
-/// How long syncs take.
+/// The duration of syncs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SyncPace {
     /// No time.
     Fast,
-    /// So long each.
+    /// This long each.
     Slow(Duration),
     /// Until the pace changes.
     Held,
 }
 
-/// A disk for one life of a node; clones share it. A thread that runs on after the end of that life
-/// finds no disk any more, and cannot write into the next life.
+/// A disk for one life of a node; clones share it. For a thread that runs on after the end of that
+/// life every operation fails, so it cannot write into the next life.
 #[derive(Debug, Clone)]
 pub(crate) struct Mount(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
     disk: SimDisk,
-    /// Read while an operation runs: the end waits for those that have begun.
+    /// Locked for reading during an operation: the end waits for the running operations.
     is_mounted: RwLock<bool>,
     pace: Mutex<Pace>,
     changed: Condvar,
@@ -54,7 +54,7 @@ impl Mount {
         }))
     }
 
-    /// From now on syncs take so long.
+    /// Sets the duration of syncs from now on.
     pub(crate) fn set_pace(&self, syncs: SyncPace) {
         self.pace().syncs = syncs;
         self.0.changed.notify_all();
@@ -83,7 +83,7 @@ impl Mount {
         }
     }
 
-    /// Waits as long as a sync takes.
+    /// Waits for the duration of a sync.
     fn wait(&self) {
         let pace = self.pace();
         let syncs = pace.syncs;

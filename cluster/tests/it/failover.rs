@@ -1,9 +1,9 @@
-//! The leader goes away under writes.
+//! The leader fails under writes.
 
 use crate::ring::{Ring, SHARD, Stop};
 use crate::seeds::for_seeds;
 
-/// Nothing that was acknowledged is lost, no term has two leaders, and writes go on.
+/// No acknowledged write is lost, no term has two leaders, and writes go on.
 #[test]
 fn failover_loses_nothing_that_was_acknowledged() {
     for_seeds("failover", failover);

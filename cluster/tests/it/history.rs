@@ -1,4 +1,4 @@
-//! What clients did and were answered, and which nodes led.
+//! The clients' writes and their acknowledgements, and the nodes that led.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +7,7 @@ use henge_cluster::{LeaderTask, LeaderTerm, Next, StateAt, Step, TaskGroups, Vie
 use henge_state::ShardView;
 use henge_types::{GroupId, NodeId, RepoId};
 
-/// What clients did and were answered. A write makes a repository of its own.
+/// The clients' writes and their acknowledgements. Each write creates a repository of its own.
 #[derive(Debug, Default)]
 pub(crate) struct History {
     writes: Mutex<Writes>,
@@ -38,14 +38,14 @@ impl History {
         self.writes().acknowledged.push((repo, by));
     }
 
-    /// How many writes were acknowledged by nodes of which `counts` holds.
+    /// The number of writes acknowledged by nodes for which `counts` holds.
     pub(crate) fn count(&self, counts: impl Fn(usize) -> bool) -> usize {
         let writes = self.writes();
         let by = writes.acknowledged.iter().map(|(_, by)| *by);
         by.filter(|by| counts(*by)).count()
     }
 
-    /// The last acknowledged writes, so many of them at most.
+    /// The last acknowledged writes, at most `most`.
     pub(crate) fn newest(&self, most: usize) -> Vec<RepoId> {
         let writes = self.writes();
         let newest = writes.acknowledged.iter().rev().take(most);
@@ -65,7 +65,7 @@ impl History {
         }
     }
 
-    /// Where the terms of a node are noted.
+    /// The notes of the terms of a node.
     pub(crate) fn terms_of(&self, node: NodeId) -> TermNotes {
         let terms = self.terms.clone();
         TermNotes { node, terms }
@@ -76,18 +76,21 @@ impl History {
     }
 }
 
-/// Those of the repositories that are not in a state.
+/// Those of the repositories that are missing in a state.
 pub(crate) fn lacking(at: &StateAt, mut repos: Vec<RepoId>) -> Vec<RepoId> {
     repos.retain(|repo| ShardView::new(&at.state).repo(repo).is_none());
     repos
 }
 
+/// The nodes that led, by group and term.
+type Leaders = BTreeMap<(GroupId, u64), BTreeSet<NodeId>>;
+
 /// The nodes that led a group in a term; clones share it.
 #[derive(Debug, Clone, Default)]
-struct Terms(Arc<Mutex<BTreeMap<(GroupId, u64), BTreeSet<NodeId>>>>);
+struct Terms(Arc<Mutex<Leaders>>);
 
 impl Terms {
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(GroupId, u64), BTreeSet<NodeId>>> {
+    fn lock(&self) -> MutexGuard<'_, Leaders> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

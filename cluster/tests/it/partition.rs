@@ -1,20 +1,20 @@
-//! The leader is cut off from the others.
+//! The leader is partitioned from the others.
 
 use crate::ring::{NODES, Ring, SHARD, eventually};
 use crate::seeds::for_seeds;
 
-/// Which directions are cut.
+/// The directions that are cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Cut {
-    /// The leader neither hears the others nor is heard.
+    /// No message of the others reaches the leader, and none of its messages reaches them.
     Both,
-    /// It hears them and is not heard.
+    /// The leader receives messages; its own do not arrive.
     Outgoing,
-    /// It is heard and does not hear them.
+    /// The leader's messages arrive; it receives none.
     Incoming,
 }
 
-/// It acknowledges nothing that the others lack, and no read through it is stale.
+/// The leader acknowledges no write that the others lack, and no read through it is stale.
 #[test]
 fn partition_of_the_leader_shows_no_stale_state() {
     for_seeds("partition", partition);
@@ -38,7 +38,7 @@ async fn partition(seed: u64) {
                 ring.part(other, leader);
             }
         }
-        // Heartbeats that arrive keep the others from an election.
+        // Arriving heartbeats keep the others from an election.
         if cut != Cut::Incoming {
             ring.more_writes(10, |by| by != leader).await;
         }

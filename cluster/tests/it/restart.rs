@@ -3,7 +3,7 @@
 use crate::ring::Ring;
 use crate::seeds::for_seeds;
 
-/// Each stops in one of three ways: in order, killed, or with a power cut of its disk.
+/// Each node stops in one of three ways: cleanly, killed, or with a power cut of its disk.
 #[test]
 fn restart_of_all_nodes_keeps_what_was_acknowledged() {
     for_seeds("restart", restart);

@@ -35,35 +35,35 @@ pub(crate) const NODES: usize = 3;
 /// The group that clients write to.
 pub(crate) const SHARD: GroupId = GroupId::new(1);
 
-/// How long a condition is waited for: long, because the machine may be busy.
+/// Time-out of a condition: long, because the machine may be busy.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Between two looks at a condition.
+/// Between two checks of a condition.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
 /// Clients of a ring.
 const CLIENTS: usize = 3;
-/// How long a client waits for a write.
+/// Time-out of a client's write.
 const WRITE_TIMEOUT: Duration = Duration::from_millis(400);
-/// How long a client waits for a read.
+/// Time-out of a client's read.
 const READ_TIMEOUT: Duration = Duration::from_millis(300);
-/// How long a client rests: four rings run at once on few processors.
+/// Pause of a client between two requests: several rings run at once on few processors.
 const CLIENT_PAUSE: Duration = Duration::from_millis(5);
 /// Acknowledged writes that a read looks for.
 const LOOKED_FOR: usize = 20;
-/// How far the clocks on the wall are from each other at most, milliseconds.
+/// The largest difference between two wall clocks, milliseconds.
 const SKEW_MS_MAX: u64 = 200;
 
-/// How a node stops.
+/// The ways a node stops.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Stop {
-    /// In order.
+    /// By a graceful shutdown.
     Clean,
-    /// As `kill -9` does: what was written stays, synced or not.
+    /// As `kill -9` does: all written bytes stay, synced or not.
     Kill,
-    /// With its machine: bytes that were not synced are lost, some of them or all.
+    /// With its machine: unsynced bytes are lost, some of them or all.
     PowerCut,
 }
 
-/// The machine's clocks, and so many milliseconds more of the one on the wall.
+/// The machine's clocks, with a wall clock that is this many milliseconds ahead.
 #[derive(Debug)]
 struct AheadClock(u64);
 
@@ -77,8 +77,8 @@ impl Clock for AheadClock {
     }
 }
 
-/// What ends with a node. It has a runtime of its own: what its servers spawn by themselves ends
-/// with it.
+/// The parts that end with a node. It has a runtime of its own, so that the tasks of its servers
+/// end with it.
 struct Life {
     mount: Mount,
     scope: Scope,
@@ -95,7 +95,7 @@ impl Drop for Life {
     }
 }
 
-/// A node that runs. Its life ends before the last handle on its cluster goes.
+/// A running node. Its life ends before the last handle on its cluster is dropped.
 struct Node {
     life: Life,
     cluster: Cluster,
@@ -104,7 +104,7 @@ struct Node {
 /// Three nodes in this process. They are dropped before their directories are.
 pub(crate) struct Ring {
     nodes: Mutex<Vec<Option<Node>>>,
-    /// What the seed decides beside the network and the nodes' own draws.
+    /// The choices of the seed beside the network and the nodes' own draws.
     pub(crate) random: SeededRandom,
     pub(crate) history: History,
     network: MemoryNetwork,
@@ -152,7 +152,7 @@ impl Ring {
             })
             .await;
         }
-        // Some rings lose connections as well.
+        // Some rings reset connections as well.
         let reset_one_in = [0, 1_000, 5_000][usize::try_from(seed % 3).expect("small")];
         ring.network.set_faults(LinkFaults {
             delay_us_max: ring.random.within(0..3_000),
@@ -161,7 +161,7 @@ impl Ring {
         ring
     }
 
-    /// Founders of a cluster, none of which runs yet.
+    /// Founders of a cluster, none of them started.
     fn founded(seed: u64) -> Self {
         let random = SeededRandom::new(seed);
         let dir = tempfile::tempdir().expect("a directory");
@@ -238,7 +238,7 @@ impl Ring {
         }
     }
 
-    /// Starts a node that does not run.
+    /// Starts a stopped node.
     pub(crate) async fn start(&self, node: usize) {
         let closed = "the kv of the life before is closed";
         let started = eventually(closed, async || match self.attempt(node).await {
@@ -266,7 +266,7 @@ impl Ring {
             random: SeededRandom::shared(self.random.number()),
             disk: Arc::new(mount.clone()),
             network: self.network.host(address(node)),
-            // The process is the test's.
+            // The process is the test's own.
             on_log_failure: OnFatal::Die,
         };
         let life = Life {
@@ -285,7 +285,7 @@ impl Ring {
         Ok(Node { life, cluster })
     }
 
-    /// Stops a node that runs.
+    /// Stops a running node.
     pub(crate) async fn stop(&self, node: usize, how: Stop) {
         let stopped = self.nodes()[node - 1].take().expect("the node runs");
         match how {
@@ -307,7 +307,7 @@ impl Ring {
         drop(stopped);
     }
 
-    /// One of the ways to stop, as the seed has it.
+    /// One of the ways to stop, chosen by the seed.
     pub(crate) fn any_stop(&self) -> Stop {
         match self.random.within(0..3) {
             0 => Stop::Clean,
@@ -316,32 +316,32 @@ impl Ring {
         }
     }
 
-    /// One of the nodes, as the seed has it.
+    /// One of the nodes, chosen by the seed.
     pub(crate) fn any_node(&self) -> usize {
         self.shuffled()[0]
     }
 
-    /// One of the nodes but this one.
+    /// One of the other nodes.
     pub(crate) fn any_other(&self, than: usize) -> usize {
         let others = self.shuffled().into_iter().find(|node| *node != than);
         others.expect("there are three")
     }
 
-    /// The nodes in the order that the seed gives them.
+    /// The nodes in an order chosen by the seed.
     pub(crate) fn shuffled(&self) -> Vec<usize> {
         let mut nodes: Vec<usize> = (1..=NODES).collect();
         nodes.sort_by_cached_key(|_| self.random.number());
         nodes
     }
 
-    /// Changes how long the syncs of a node take.
+    /// Changes the duration of a node's syncs.
     pub(crate) fn set_pace(&self, node: usize, pace: SyncPace) {
         if let Some(node) = &self.nodes()[node - 1] {
             node.life.mount.set_pace(pace);
         }
     }
 
-    /// From now on nothing of one node arrives at the other.
+    /// From now on nothing from one node arrives at the other.
     pub(crate) fn part(&self, from: usize, to: usize) {
         self.network.part(address(from), address(to));
     }
@@ -358,14 +358,15 @@ impl Ring {
         }
     }
 
-    /// Looks at a node; `None` where it does not run.
+    /// Reads from a node; `None` where it does not run.
     pub(crate) fn look<T>(&self, node: usize, look: impl FnOnce(&Cluster) -> T) -> Option<T> {
         let nodes = self.nodes();
         let node = nodes[node - 1].as_ref()?;
         Some(look(&node.cluster))
     }
 
-    /// Asks a node, on its own runtime; `None` where it does not run or stops meanwhile.
+    /// Runs a call on a node, on its own runtime; `None` where the node does not run or stops
+    /// meanwhile.
     pub(crate) async fn ask<T, F>(&self, node: usize, ask: impl FnOnce(Cluster) -> F) -> Option<T>
     where
         T: Send + 'static,
@@ -374,13 +375,13 @@ impl Ring {
         let (scope, asked) = {
             let nodes = self.nodes();
             let node = nodes[node - 1].as_ref()?;
-            // No handle stays here: a log ends with the last one.
+            // No handle stays here: a log ends with its last handle.
             (node.life.scope.clone(), ask(node.cluster.clone()))
         };
         scope.run("question of the test", asked).await.ok()
     }
 
-    /// The node that leads a group: of several the one of the last term.
+    /// The node that leads a group: of several, the one with the highest term.
     pub(crate) async fn leader(&self, group: GroupId) -> usize {
         eventually("a leader", async || {
             let terms = (1..=NODES).filter_map(|node| {
@@ -392,7 +393,7 @@ impl Ring {
         .await
     }
 
-    /// Writes through a node. Returns whether it was acknowledged.
+    /// Writes through a node. Returns whether the write was acknowledged.
     pub(crate) async fn write(&self, via: usize) -> bool {
         let repo = self.history.begin();
         let command = Command::Shard(ShardCommand::CreateRepo {
@@ -421,7 +422,7 @@ impl Ring {
         }
     }
 
-    /// Reads through a node what was acknowledged before. Returns whether it answered.
+    /// Reads earlier acknowledged writes through a node. Returns whether the node answered.
     pub(crate) async fn read(&self, via: usize) -> bool {
         let acknowledged = self.history.newest(LOOKED_FOR);
         let read = self.ask(via, move |cluster| async move {
@@ -436,7 +437,7 @@ impl Ring {
         true
     }
 
-    /// Has clients write and read through all nodes while `faults` runs.
+    /// Runs clients that write and read through all nodes while `faults` runs.
     pub(crate) async fn under_load(&self, faults: impl Future<Output = ()>) {
         let clients = futures::future::join_all((0..CLIENTS).map(|_| self.client()));
         tokio::select! {
@@ -456,7 +457,7 @@ impl Ring {
         }
     }
 
-    /// Waits until so many more writes were acknowledged, by nodes of which `counts` holds.
+    /// Waits for `more` further acknowledged writes, by nodes for which `counts` holds.
     pub(crate) async fn more_writes(&self, more: usize, counts: impl Fn(usize) -> bool) {
         let before = self.history.count(&counts);
         eventually("more writes are acknowledged", async || {
@@ -465,8 +466,8 @@ impl Ring {
         .await;
     }
 
-    /// After the faults: every node takes writes and shows all that were acknowledged, the replicas
-    /// are equal, and no term had two leaders.
+    /// After the faults: every node takes writes and shows all acknowledged ones, the replicas are
+    /// equal, and no term had two leaders.
     pub(crate) async fn settle(&self) {
         self.heal();
         self.network.set_faults(LinkFaults::default());
@@ -491,7 +492,7 @@ impl Ring {
         self.history.check_terms();
     }
 
-    /// Compares the replicas of a group where they are at one entry; `None` while they are not.
+    /// Compares the replicas of a group at the same entry; `None` while they differ in it.
     fn compare(&self, group: GroupId) -> Option<()> {
         let states = (1..=NODES).map(|node| self.look(node, |cluster| cluster.state(group)));
         let states: Option<Vec<_>> = states.map(Option::flatten).collect();

@@ -1,4 +1,4 @@
-//! The seeds of a test, and how one is run again.
+//! The seeds of a test, and the way to run one again.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -9,7 +9,7 @@ const SEEDS: u64 = 10;
 /// Seeds of one test that run at once: a ring waits most of its time.
 const AT_ONCE: usize = 2;
 
-/// Runs a scenario for every seed, or for the one that the environment names.
+/// Runs a scenario for every seed, or for the one named in the environment.
 pub(crate) fn for_seeds(test: &'static str, scenario: impl AsyncFn(u64) + Sync) {
     let seeds = seeds();
     let next = AtomicUsize::new(0);
@@ -42,7 +42,7 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Says how to run a seed again when its scenario panics.
+/// Prints how to run a seed again when its scenario panics.
 struct Repeat {
     test: &'static str,
     seed: u64,

@@ -8,7 +8,8 @@ use crate::disk::SyncPace;
 use crate::ring::{Ring, SHARD};
 use crate::seeds::for_seeds;
 
-/// The others commit, and it catches up. With an even seed a follower's syncs do not end at all.
+/// The others commit, and the slow node catches up. With an even seed a follower's syncs do not end
+/// at all.
 #[test]
 fn slow_disk_of_one_node_holds_no_write_up() {
     for_seeds("slow_disk", slow_disk);

@@ -1,4 +1,4 @@
-//! A node is away until the others' logs begin behind its own.
+//! A node is stopped until the others' logs begin after its own end.
 
 use henge_cluster::Cluster;
 use henge_types::LogIndex;
@@ -6,10 +6,10 @@ use henge_types::LogIndex;
 use crate::ring::{NODES, Ring, SHARD, Stop, eventually};
 use crate::seeds::for_seeds;
 
-/// Entries that may have been on their way to a node when it stopped: more than there are clients.
+/// Entries that may have been in flight to a node when it stopped: more than there are clients.
 const UNDER_WAY: u64 = 10;
 
-/// No log has the entries that it lacks: it installs a snapshot.
+/// No log has the entries that the node lacks: it installs a snapshot.
 #[test]
 fn snapshot_brings_a_node_that_was_away_up_to_date() {
     for_seeds("snapshot", snapshot);
@@ -53,7 +53,8 @@ fn applied_at(ring: &Ring, node: usize) -> Option<LogIndex> {
     Some(state.flatten()?.applied)
 }
 
-/// The last entry that a node's newest snapshot covers. No node of this test takes one by itself.
+/// The last entry that a node's newest snapshot covers. No node of this test takes a snapshot by
+/// itself.
 fn snapshot_at(ring: &Ring, node: usize) -> Option<LogIndex> {
     let report = ring.look(node, Cluster::report)?;
     let replica = report

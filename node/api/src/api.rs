@@ -1,4 +1,4 @@
-//! What handlers share.
+//! The shared state of handlers.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use crate::backend::Backend;
 use crate::error::ApiError;
 use crate::metrics::MetricsHandle;
 
-/// What handlers share.
+/// The shared state of handlers.
 #[derive(Clone)]
 pub(crate) struct Api {
     /// The cluster.
@@ -18,12 +18,12 @@ pub(crate) struct Api {
     pub(crate) metrics: MetricsHandle,
     /// This release.
     pub(crate) version: &'static str,
-    /// Where work runs that would hold up the threads that serve.
+    /// The scope of work that would block the serving threads.
     pub(crate) work: Scope,
 }
 
 impl Api {
-    /// Runs what may take long away from the threads that serve, one of a bounded number of jobs.
+    /// Runs long work away from the serving threads, as one of a bounded number of jobs.
     pub(crate) async fn blocking<T, F>(&self, name: &'static str, job: F) -> Result<T, ApiError>
     where
         T: Send + 'static,

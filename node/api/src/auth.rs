@@ -1,17 +1,18 @@
-//! The gate: who asks, and whether they may.
+//! The gate: authentication and authorization of requests.
 //!
-//! The token of a request names its principal; without a token that is [`Principal::Anonymous`]. The
-//! route, or for git the method and path, names the action ([`Rules`]). [`decide`] says whether the
-//! principal may do it.
+//! The token of a request names its principal; without a token that is [`Principal::Anonymous`].
+//! The route, or for git the method and path, names the action ([`Rules`]). [`decide`] decides
+//! whether the principal may do it.
 //!
 //! Without a token only reads of public repositories are answered. The gate does not know which
-//! repositories are public: it lets a read through, and the repository is looked for behind it
-//! (`Readable`, and the git service). A private repository is answered like a missing one, with the
-//! challenge that makes git ask for a token. The configuration may refuse every request without a
-//! token ([`AnonymousReads`]).
+//! repositories are public: it admits a read, and the repository is looked up behind it
+//! (`Readable`, and the git service). The answer for a private repository is the same as for a
+//! missing one: a challenge, at which git sends a token. The configuration may refuse every request
+//! without a token ([`AnonymousReads`]).
 //!
-//! `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with `T` as the password and any
-//! user name, which is what git sends. Tokens in the query are not read: they end up in logs.
+//! The accepted forms are `Authorization: token T`, `Authorization: Bearer T`, and HTTP Basic with
+//! `T` as the password and any user name, which is git's form. Tokens in the query are not read:
+//! they end up in logs.
 //!
 //! A token for metrics opens that page and nothing else.
 
@@ -37,16 +38,16 @@ use crate::routes::{Rules, may_be_anonymous};
 use crate::tokens::Tokens;
 use crate::wrong_tokens::{Answered, WrongTokens};
 
-/// What is answered to requests without a token.
+/// The requests without a token that are answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AnonymousReads {
     /// Reads of public repositories.
     Allowed,
-    /// Nothing: public means everybody with a token.
+    /// None: a public repository is readable with any token.
     Refused,
 }
 
-/// Why a request is not let in.
+/// The reason why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Refusal {
     Missing,
@@ -109,14 +110,14 @@ fn presented(headers: &HeaderMap) -> Result<Vec<u8>, Refusal> {
     Ok(pair.into_iter().skip(at + 1).collect())
 }
 
-/// What the layer needs.
+/// The state of the layer.
 #[derive(Clone)]
 pub(crate) struct Gate {
     rules: Arc<Rules>,
     tokens: Tokens,
     anonymous_reads: AnonymousReads,
     wrong_tokens: Arc<WrongTokens>,
-    /// Requests without a token: they must not keep those with one waiting.
+    /// Requests without a token: they must not delay those with one.
     anonymous: Places,
     anonymous_log: Arc<RefusalLog>,
 }
@@ -160,7 +161,7 @@ impl Gate {
         }
     }
 
-    /// How visible a repository is at best, for a request that has not looked for it yet.
+    /// The visibility that a repository has at best, for a request before the lookup.
     fn visibility(&self, request: &Request) -> Visibility {
         match self.anonymous_reads {
             AnonymousReads::Allowed if may_be_anonymous(request) => Visibility::Public,
@@ -169,13 +170,14 @@ impl Gate {
     }
 }
 
-/// Who asks. Only the gate says so: behind none of it, nobody is known.
+/// The principal of a request. Only the gate sets it: a request that did not pass the gate is
+/// anonymous.
 pub(crate) fn principal_of(parts: &Parts) -> Principal {
     let caller = parts.extensions.get::<Caller>();
     caller.map_or(Principal::Anonymous, |caller| caller.principal.clone())
 }
 
-/// How a client is refused behind the gate.
+/// The error of a denial.
 pub(crate) fn refused(denial: Denial) -> ApiError {
     match denial {
         Denial::AskForToken => log_in_first(),
@@ -183,7 +185,7 @@ pub(crate) fn refused(denial: Denial) -> ApiError {
     }
 }
 
-/// Allowed as for a private repository: how visible one is, was not looked up.
+/// Allowed as for a private repository: the visibility was not looked up.
 impl<A: Act> FromRequestParts<Api> for Authorized<A> {
     type Rejection = ApiError;
 
@@ -193,13 +195,13 @@ impl<A: Act> FromRequestParts<Api> for Authorized<A> {
     }
 }
 
-/// What everybody is told who may not know whether there is such a repository.
+/// The answer to clients that may not learn whether the repository exists.
 pub(crate) fn log_in_first() -> ApiError {
     let text = "log in first: send a token as the password";
     ApiError::new(ErrorCode::Unauthenticated, text)
 }
 
-/// Lets a request in, with who asks in its extensions, or answers 401.
+/// Admits a request, with its principal in its extensions, or answers 401.
 pub(crate) async fn authenticate(
     State(gate): State<Gate>,
     mut request: Request,
@@ -236,11 +238,11 @@ fn as_last(mut response: Response, version: Version) -> Response {
     response
 }
 
-/// Lets a request in that says nothing of who asks, if there are not too many already. Where there are, it is asked for a
-/// token: the first request of everybody's git carries none.
+/// Admits a request without a token, up to a bound. Above it the answer is a challenge for a token:
+/// the first request of every git client has none.
 async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response {
     let peer = peer_of(&request);
-    // A fetch takes a place once its body is there: whoever goes on sending it keeps nobody out.
+    // A fetch takes a permit once its body has arrived: a slow body blocks no other request.
     let place = if *request.method() == Method::POST {
         None
     } else {
@@ -267,7 +269,7 @@ async fn anonymously(gate: &Gate, mut request: Request, next: Next) -> Response 
     }
 }
 
-/// In the words of the API, or in text for git.
+/// The error in JSON for the API, or as text for git.
 fn shaped(error: ApiError, request: &Request) -> Response {
     if request.uri().path().starts_with("/api/") {
         error.into_response()

@@ -1,7 +1,7 @@
-//! What the API asks of the cluster, a trait for each subject.
+//! The interface of the API to the cluster, a trait for each subject.
 //!
-//! Every method that answers a future has its own deadline, and answers `unavailable` when there is
-//! no quorum in time.
+//! Every method with a future has its own deadline, and returns `unavailable` when there is no
+//! quorum in time.
 
 mod answer;
 mod limits;
@@ -19,7 +19,8 @@ pub use references::{PushCertificates, References, Refs};
 pub use repositories::{Home, NewRepo, RepoEdit, Repositories};
 pub use status::Status;
 
-/// Everything that the API asks of the cluster. A type that answers every subject is one.
+/// The whole interface of the API to the cluster. Every type with all of these traits implements
+/// it.
 pub trait Backend:
     Limits + Maintenance + Mirrors + References + Repositories + Status + Send + Sync + 'static
 {

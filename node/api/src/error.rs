@@ -1,4 +1,4 @@
-//! What a failure looks like over HTTP. The one place that maps error codes to statuses.
+//! Failures over HTTP. The one place that maps error codes to statuses.
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -8,9 +8,9 @@ use henge_types::ErrorCode;
 use http::header::{HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderName, StatusCode};
 
-/// Where errors are explained; Gitea's clients expect a text here.
+/// The page about errors; Gitea's clients expect a text here.
 const HELP: &str = "docs/api.md#errors";
-/// When to try again what is unavailable or throttled and says nothing itself, seconds.
+/// The Retry-After of unavailable and throttled answers without one of their own, seconds.
 const RETRY_AFTER_S: u32 = 1;
 
 /// A failed request: Gitea's shape (`message`, `url`) and our `code`.
@@ -37,7 +37,7 @@ const fn status_of(code: ErrorCode) -> StatusCode {
 }
 
 impl ApiError {
-    /// A failure of this kind. The message is lowercase and says what to do.
+    /// A failure of this kind. The message is lowercase and names the remedy.
     pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
         Self {
             status: status_of(code),
@@ -47,17 +47,17 @@ impl ApiError {
         }
     }
 
-    /// The request makes no sense.
+    /// An invalid request.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::Invalid, message)
     }
 
-    /// There is no such thing.
+    /// A missing thing.
     pub fn not_found(message: impl Into<String>) -> Self {
         Self::new(ErrorCode::NotFound, message)
     }
 
-    /// The same failure with a status that HTTP has a word for and our codes have not (405, 413, 415).
+    /// The same failure with a status that has no code of ours (405, 413, 415).
     #[must_use]
     pub(crate) fn with_status(mut self, status: StatusCode) -> Self {
         self.status = status;
@@ -77,7 +77,7 @@ impl ApiError {
         headers
     }
 
-    /// The failure as plain text, for git: it shows that to its user.
+    /// The failure as plain text, which git shows to its user.
     pub(crate) fn into_text(self) -> Response {
         let mut response = (self.status, format!("{}\n", self.message)).into_response();
         response.headers_mut().extend(self.headers());

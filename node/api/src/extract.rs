@@ -1,4 +1,4 @@
-//! What handlers take out of a request, with our errors instead of the framework's.
+//! Extractors of handlers, with our errors instead of the framework's.
 
 use axum::body::{Bytes, to_bytes};
 use axum::extract::rejection::PathRejection;
@@ -20,7 +20,8 @@ use crate::routes::Proof;
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    // A form or plain text is what a browser sends across sites without asking: only JSON is taken.
+    // A browser sends forms and plain text to other sites without a preflight request: only JSON is
+    // accepted.
     let value = headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok());
@@ -45,7 +46,7 @@ fn announced_bytes(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// A JSON body of at most `BYTES_MAX` bytes that is not read yet: reading a large one takes its time.
+/// A JSON body of at most `BYTES_MAX` bytes that is not parsed yet: parsing a large one takes long.
 pub(crate) struct UnreadJson<const BYTES_MAX: usize>(Bytes);
 
 impl<const BYTES_MAX: usize> UnreadJson<BYTES_MAX> {
@@ -94,7 +95,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     }
 }
 
-/// The answer for a repository that is not there, or whose name no repository can have.
+/// The answer for a repository that does not exist, or whose name is invalid.
 pub(crate) fn no_such_repo(owner: &str, name: &str) -> ApiError {
     let code = ErrorCode::NotFound;
     let path: String = format!("{owner}/{name}").chars().take(256).collect();
@@ -112,7 +113,7 @@ fn bad_path(error: &PathRejection) -> ApiError {
     ApiError::not_found(error.body_text().to_ascii_lowercase())
 }
 
-/// `{owner}/{repo}` of a route that has nothing else.
+/// `{owner}/{repo}` of a route that has no other parameters.
 pub(crate) struct AtRepo(pub(crate) RepoPath);
 
 impl<S: Send + Sync> FromRequestParts<S> for AtRepo {
@@ -125,12 +126,12 @@ impl<S: Send + Sync> FromRequestParts<S> for AtRepo {
     }
 }
 
-/// A repository that whoever asks may read, and what follows its path. Without a token: one that everybody may
-/// read; whether another one is private or not there is not told.
+/// A repository that the client may read, and the rest of its path. Without a token it is a public
+/// one, and the answers for private and missing ones are equal.
 pub(crate) struct Readable {
     /// The repository, found under this path or a former one.
     pub(crate) record: RepoRecord,
-    /// What follows `{owner}/{repo}` in the route, if anything does.
+    /// The part of the route behind `{owner}/{repo}`, if any.
     pub(crate) below: String,
     by: Authorized<ReadRepo>,
 }
@@ -138,7 +139,7 @@ pub(crate) struct Readable {
 impl Proof<ReadRepo> for Readable {}
 
 impl Readable {
-    /// Who reads.
+    /// The kind of client.
     pub(crate) const fn reader(&self) -> Reader {
         match self.by.principal().is_anonymous() {
             true => Reader::Anybody,
@@ -151,12 +152,12 @@ fn may_read(principal: &Principal, visibility: Visibility) -> Result<Authorized<
     Authorized::check(principal.clone(), &Resource::Repository(visibility))
 }
 
-/// Who reads.
+/// The kind of client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reader {
-    /// Somebody with a token.
+    /// A client with a token.
     Known,
-    /// Somebody without one.
+    /// A client without a token.
     Anybody,
 }
 
@@ -194,7 +195,7 @@ impl FromRequestParts<Api> for Readable {
     }
 }
 
-/// `{owner}/{repo}` and what follows.
+/// `{owner}/{repo}` and the rest of the path.
 pub(crate) struct BelowRepo(pub(crate) RepoPath, pub(crate) String);
 
 impl<S: Send + Sync> FromRequestParts<S> for BelowRepo {

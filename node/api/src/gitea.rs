@@ -3,8 +3,8 @@
 //!
 //! A file for each feature has its routes, its JSON bodies and its handlers.
 //!
-//! Shapes follow Gitea's v1. Fields for what this product does not have are left out where clients take
-//! that, and hold the neutral value where they do not.
+//! Shapes follow Gitea's v1. A field for a missing feature is left out where clients accept that.
+//! Elsewhere it has the neutral value.
 
 mod branches;
 mod edit;
@@ -36,12 +36,12 @@ pub(crate) fn routes() -> Routes {
         .merge(version::routes())
 }
 
-/// A new repository is private where the request does not say so.
+/// A new repository is private by default.
 const fn private_unless_said() -> bool {
     true
 }
 
-/// What both dialects of creating a repository check in the same way.
+/// The checks that both dialects of creating a repository share.
 pub(crate) fn new_repo(
     description: String,
     private: bool,
@@ -69,7 +69,7 @@ pub(crate) fn new_repo(
     })
 }
 
-/// One line, not too long.
+/// The description has one line, and a bounded length.
 fn check_description(description: &str) -> Result<(), ApiError> {
     if description.len() > limits::DESCRIPTION_BYTES_MAX {
         let bytes_max = limits::DESCRIPTION_BYTES_MAX;

@@ -10,7 +10,7 @@ use http::header::CONTENT_TYPE;
 use crate::api::Api;
 use crate::routes::{Routes, get};
 
-/// The routes in front of the gate, which are answered whatever a request says of who sends it.
+/// The routes in front of the gate: the credentials of a request do not matter.
 pub(crate) fn routes() -> Routes {
     Routes::new()
         .at("/healthz", get(ReadHealth, healthz))

@@ -1,16 +1,20 @@
 //! HTTP of a node: the API, health and metrics, and the authentication in front of them and of git.
 //!
-//! - [`router`]: everything, put together. [`ApiDeps`]: what it needs. [`routes()`]: every route with its action.
-//! - [`Backend`]: what the API asks of the cluster, a trait for each subject; tests have one in memory.
-//! - [`Tokens`]: those that open a node, exchanged while it runs; the layer that checks them stands before every route but
-//!   health.
-//! - [`ApiError`]: what a failure looks like, and the one place that maps error codes to HTTP statuses.
+//! - [`router`]: the complete router. [`ApiDeps`]: its dependencies. [`routes()`]: every route with
+//!   its action.
+//! - [`Backend`]: the interface of the API to the cluster, a trait for each subject; tests have one
+//!   in memory.
+//! - [`Tokens`]: the accepted tokens, replaceable while the node runs; the layer that checks them
+//!   is before every route but health.
+//! - [`ApiError`]: the shape of failures, and the one place that maps error codes to HTTP statuses.
 //! - [`MetricsHandle`]: the page of metrics; [`metrics`]: names and help of this crate's own.
 //! - `gitea`: routes and shapes of Gitea's API under `/api/v1`, a file for each feature.
-//! - `own`: ours under `/api/henge/v1`, a file for each feature; the shapes are those of [`henge_client::model`].
+//! - `own`: ours under `/api/henge/v1`, a file for each feature; the shapes are those of
+//!   [`henge_client::model`].
 //!
-//! It deliberately knows nothing of Raft, packs or disks, keeps no state between requests, and does not
-//! listen: the node owns the sockets. The git protocol is a router that it is handed.
+//! It deliberately has no knowledge of Raft, packs or disks, keeps no state between requests, and
+//! does not listen: the node owns the sockets. The git protocol is a router that the node passes
+//! in.
 
 mod api;
 mod auth;

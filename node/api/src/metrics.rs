@@ -1,7 +1,7 @@
 //! Metrics of this crate, the page that shows every crate's, and the list of them all.
 //!
-//! Labels: `method` (a known HTTP method or `other`), `route` (a template, never a name that a user chose),
-//! `status` (the HTTP status). The address of a client is never one: the log names it.
+//! Labels: `method` (a known HTTP method or `other`), `route` (a template, never a name that a user
+//! chose), `status` (the HTTP status). The address of a client is never one: the log names it.
 
 pub mod catalogue;
 mod handle;
@@ -18,7 +18,7 @@ pub use metrics::set_default_local_recorder;
 
 /// Answered requests, by method, route and status.
 pub const REQUESTS: &str = "henge_api_requests_total";
-/// How long requests took, by method and route.
+/// The duration of requests, by method and route.
 pub const REQUEST_DURATION: &str = "henge_api_request_duration_seconds";
 /// Requests being answered.
 pub const IN_FLIGHT: &str = "henge_api_requests_in_flight";
@@ -26,9 +26,9 @@ pub const IN_FLIGHT: &str = "henge_api_requests_in_flight";
 pub const PANICS: &str = "henge_api_panics_total";
 /// Requests refused for their token, by reason.
 pub const AUTH_FAILURES: &str = "henge_api_auth_failures_total";
-/// Requests without a token to what may be public, by result.
+/// Requests without a token to routes that may be public, by result.
 pub const ANONYMOUS: &str = "henge_api_anonymous_requests_total";
-/// Answers to wrong tokens, by when they were given.
+/// Answers to wrong tokens, by their delay.
 pub const WRONG_TOKENS: &str = "henge_api_wrong_token_answers_total";
 /// Connections of the listener, by kind.
 pub const CONNECTIONS: &str = "henge_api_connections";
@@ -37,7 +37,7 @@ pub const LISTENER_REFUSALS: &str = "henge_api_listener_refusals_total";
 /// Always 1; its label is the release.
 pub const BUILD_INFO: &str = "henge_build_info";
 
-/// Tells the recorder what this crate's metrics mean.
+/// Registers the descriptions of this crate's metrics.
 pub fn describe() {
     describe_counter!(
         REQUESTS,
@@ -118,7 +118,8 @@ pub(crate) fn wrong_token(answered: &'static str) {
     counter!(WRONG_TOKENS, "answered" => answered).increment(1);
 }
 
-/// Tells how many connections the listener has: those that may ask anything, and those that are kept for health.
+/// Records the number of connections of the listener: those for any request, and those reserved for
+/// health.
 pub fn connections(any: usize, health: usize) {
     for (kind, held) in [("any", any), ("health", health)] {
         let held = u32::try_from(held).unwrap_or(u32::MAX);
@@ -126,7 +127,7 @@ pub fn connections(any: usize, health: usize) {
     }
 }
 
-/// The listener refused or ended something, for one of the reasons that the description names.
+/// Counts a refusal or an end by the listener, for one of the reasons that the description names.
 pub fn listener_refused(reason: &'static str) {
     counter!(LISTENER_REFUSALS, "reason" => reason).increment(1);
 }

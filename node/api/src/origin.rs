@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::uri::Authority;
 use std::convert::Infallible;
 
-/// `http://HOST:PORT` as the client sees this node.
+/// `http://HOST:PORT` of this node in the client's request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Origin(String);
 
@@ -27,7 +27,7 @@ impl Origin {
                 None => authority.host().to_owned(),
             },
         );
-        // A proxy in front says so. It only changes links in the answer to the very client that sent it.
+        // Set by a proxy in front. It only changes links in the answer to the client that sent it.
         let forwarded = parts.headers.get("x-forwarded-proto");
         let https = forwarded.is_some_and(|scheme| scheme.as_bytes() == b"https");
         let scheme = if https { "https" } else { "http" };

@@ -1,5 +1,5 @@
-//! Our own API, `/api/henge/v1`: what Gitea has no word for. A file for each feature has its routes
-//! and handlers; [`henge_client::model`] has the JSON bodies.
+//! Our own API, `/api/henge/v1`: the features that Gitea lacks. A file for each feature has its
+//! routes and handlers; [`henge_client::model`] has the JSON bodies.
 
 mod certificates;
 mod cluster;

@@ -1,4 +1,5 @@
-//! Log lines about requests that are refused: so many in a minute, each with the address that a request came from.
+//! Log lines about refused requests: a bounded number in a minute, each with the address of one
+//! request.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
@@ -18,10 +19,10 @@ pub(crate) struct RefusalLog {
     lines: LogLimit,
 }
 
-/// What a line says.
+/// The content of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct RefusalLine {
-    /// Where the request came from.
+    /// The address of the request.
     pub(crate) address: IpAddr,
     /// Lines that were not written since the last one.
     pub(crate) held_back: u64,
@@ -36,7 +37,7 @@ impl RefusalLog {
         }
     }
 
-    /// One more request was refused: what a line says of it, if one may be written.
+    /// Counts one more refused request. Returns the content of a line, if one may be written.
     pub(crate) fn line(&self, peer: Option<Peer>) -> Option<RefusalLine> {
         let held_back = self.lines.admit(self.clock.instant())?;
         let address = address_of(peer);
@@ -44,12 +45,12 @@ impl RefusalLog {
     }
 }
 
-/// Where a request comes from.
+/// The peer of a request.
 pub(crate) fn peer_of(request: &Request) -> Option<Peer> {
     request.extensions().get::<Peer>().copied()
 }
 
-/// The address that a request is counted by. Without a listener there is one for all.
+/// The address for which a request is counted. Without a listener all requests have the same.
 pub(crate) fn address_of(peer: Option<Peer>) -> IpAddr {
     peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |peer| peer.address)
 }

@@ -1,5 +1,5 @@
-//! What happens to every request, whatever its route: an id, a span, its metrics, and an answer even when
-//! the code behind it panics.
+//! The layers around every request of every route: an id, a span, its metrics, and an answer even
+//! when the code behind it panics.
 
 use std::any::Any;
 use std::panic::AssertUnwindSafe;
@@ -24,10 +24,10 @@ use crate::metrics;
 use crate::refusal_log::{RefusalLine, RefusalLog, peer_of};
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// A client's own request id is taken over up to this length.
+/// The longest request id of a client that is accepted.
 const REQUEST_ID_BYTES_MAX: usize = 64;
 
-/// The id a client gave, if it is one that may stand in a log, or a new one.
+/// The client's id, if it is safe for a log, or a new one.
 fn request_id(request: &Request) -> String {
     let given = request.headers().get(REQUEST_ID);
     let given = given.and_then(|id| id.to_str().ok());
@@ -45,7 +45,7 @@ fn route(request: &Request) -> String {
     if let Some(path) = request.extensions().get::<MatchedPath>() {
         return path.as_str().to_owned();
     }
-    // The git router is a fallback: its routes are told apart by what their paths end in.
+    // The git router is a fallback: the ends of paths distinguish its routes.
     let path = request.uri().path();
     if henge_git::http::bundle_path(path).is_some() {
         return "/{owner}/{repo}/bundles/{bundle}".to_owned();
@@ -57,7 +57,7 @@ fn route(request: &Request) -> String {
     }
 }
 
-/// The method, as a label that a client cannot make up.
+/// The method as a label; unknown methods share one, so that a client cannot add labels.
 fn method_label(method: &Method) -> &'static str {
     let known = [
         Method::GET,
@@ -79,7 +79,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
         .unwrap_or("no message")
 }
 
-/// What the layer around everything needs.
+/// The state of the outermost layer.
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     clock: Arc<dyn Clock>,
@@ -102,7 +102,7 @@ impl Observer {
     }
 }
 
-/// The layer around everything.
+/// The outermost layer.
 pub(crate) async fn observe(
     State(observer): State<Observer>,
     request: Request,
@@ -149,11 +149,12 @@ pub(crate) async fn observe(
     response
 }
 
-/// What a browser says of the page that made it send a request, where that is another site's.
+/// The header in which a browser reports that the page of another site caused a request.
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// The layer around the API's routes: what may change something comes as JSON or without a body, and from no page of
-/// another site. A browser that knows the token adds it to whatever such a page makes it send, forms among it.
+/// The layer around the API's routes: a request that may change something has a JSON body or none,
+/// and does not come from a page of another site. A browser with the token adds it to every request
+/// that such a page causes, forms included.
 pub(crate) async fn only_as_json(request: Request, next: Next) -> Response {
     if request.method().is_safe() {
         return next.run(request).await;
@@ -172,7 +173,8 @@ pub(crate) async fn only_as_json(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// The layer around the API's routes (never git's, whose streams take their time): a deadline.
+/// The layer around the API's routes: a deadline. Git's routes have none of it, as their streams
+/// take long.
 pub(crate) async fn within_deadline(request: Request, next: Next) -> Response {
     let deadline = Duration::from_millis(limits::API_REQUEST_MS_MAX);
     let changes = !request.method().is_safe();

@@ -1,4 +1,4 @@
-//! Everything put together: the routes of the features, and the layers and the gate around them.
+//! The complete router: the routes of the features, and the layers and the gate around them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,17 +23,17 @@ use crate::routes::{Route, Routes, any};
 use crate::tokens::Tokens;
 use crate::{gitea, health, own, request};
 
-/// What the router needs.
+/// The dependencies of the router.
 #[derive(Clone)]
 pub struct ApiDeps {
     /// The cluster.
     pub backend: Arc<dyn Backend>,
-    /// The git protocol ([`henge_git::http::router`]): everything that is not the API, health or metrics
-    /// goes there, with a [`henge_git::http::Caller`] in its extensions.
+    /// The git protocol ([`henge_git::http::router`]): everything that is not the API, health or
+    /// metrics goes there, with a [`henge_git::http::Caller`] in its extensions.
     pub git: Router,
-    /// Who is let in.
+    /// The accepted tokens.
     pub tokens: Tokens,
-    /// What is answered to whoever has none.
+    /// The requests without a token that are answered.
     pub anonymous_reads: AnonymousReads,
     /// The page of metrics.
     pub metrics: MetricsHandle,
@@ -41,7 +41,7 @@ pub struct ApiDeps {
     pub version: &'static str,
     /// For latencies.
     pub clock: Arc<dyn Clock>,
-    /// Where work runs that would hold up the threads that serve.
+    /// The scope of work that would block the serving threads.
     pub work: Scope,
 }
 
@@ -53,7 +53,8 @@ impl fmt::Debug for ApiDeps {
     }
 }
 
-/// What tells how a node stands is answered also while it may not serve.
+/// The routes that report the state of the node: they are also answered while the node may not
+/// serve.
 const ALWAYS: [&str; 4] = [
     "/metrics",
     "/api/henge/v1/cluster",
@@ -61,7 +62,7 @@ const ALWAYS: [&str; 4] = [
     "/api/henge/v1/node/tasks",
 ];
 
-/// A node that may not serve answers nothing about repositories: it may show what the cluster has left behind.
+/// A node that may not serve answers no request about repositories: its state may be obsolete.
 async fn while_serving(State(api): State<Api>, request: Request, next: Next) -> Response {
     match api.backend.serving() {
         Err(reason) if !ALWAYS.contains(&request.uri().path()) => {
@@ -101,7 +102,7 @@ fn gated_routes() -> Routes {
     api_routes().merge(health::metrics_routes())
 }
 
-/// Every route but git's, with the action that it stands for.
+/// Every route but git's, with its action.
 pub fn routes() -> Vec<Route> {
     gated_routes()
         .merge(health::routes())
@@ -110,8 +111,8 @@ pub fn routes() -> Vec<Route> {
         .routes()
 }
 
-/// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz`, `/readyz` and reading public
-/// repositories needs the token.
+/// All of a node's HTTP: git, the API, health and metrics. Everything but `/healthz`, `/readyz` and
+/// reading public repositories needs the token.
 pub fn router(deps: ApiDeps) -> Router {
     metrics::describe();
     metrics::build_info(deps.version);

@@ -1,4 +1,4 @@
-//! Routes with their rules: each method of a path is registered with the action that it stands for.
+//! Routes with their rules: each method of a path is registered with its action.
 //!
 //! A handler takes a proof of that action as its first argument. A handler without one, or with a
 //! proof of another action, does not compile. Git has no routes here: the method and the path of
@@ -42,7 +42,7 @@ struct PathRule {
 }
 
 impl PathRule {
-    /// HEAD stands for what GET stands for.
+    /// HEAD has the action of GET.
     fn action(&self, method: &Method) -> Action {
         let wanted = match *method == Method::HEAD {
             true => Method::GET,
@@ -62,7 +62,7 @@ pub(crate) struct Methods {
 }
 
 impl Methods {
-    /// No method yet; what asks for one is asked for `others`.
+    /// A path without methods; a request for it has the action `others`.
     fn none(others: Action) -> Self {
         Self {
             handlers: MethodRouter::new(),
@@ -169,13 +169,13 @@ where
 pub(crate) struct Rules(BTreeMap<&'static str, PathRule>);
 
 impl Rules {
-    /// The same, with those of other paths.
+    /// The same, with the rules of other paths.
     pub(crate) fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
         self
     }
 
-    /// What a request does.
+    /// The action of a request.
     pub(crate) fn action(&self, request: &Request) -> Action {
         let method = request.method();
         match request.extensions().get::<MatchedPath>() {
@@ -204,14 +204,14 @@ impl Rules {
     }
 }
 
-/// What a method of a path stands for.
+/// A method of a path, with its action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// The method.
     pub method: Method,
     /// The template of the path, such as `/api/v1/repos/{owner}/{repo}`.
     pub path: &'static str,
-    /// What it does.
+    /// Its action.
     pub action: Action,
 }
 
@@ -255,7 +255,7 @@ impl Routes {
     }
 }
 
-/// What a request of the git protocol does. A list of refs is a read if it is for a fetch.
+/// The action of a request of the git protocol. A ref advertisement is a read if it is for a fetch.
 fn git_action(method: &Method, uri: &Uri) -> Action {
     let path = uri.path();
     if *method == Method::GET || *method == Method::HEAD {

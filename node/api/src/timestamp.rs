@@ -1,12 +1,12 @@
-//! Times as the API writes them: RFC 3339, UTC, whole seconds, as Gitea does.
+//! Times in the notation of the API: RFC 3339, UTC, whole seconds, as in Gitea.
 
 const SECONDS_PER_DAY: u64 = 86_400;
 const DAYS_PER_400_YEARS: u64 = 146_097;
 
-/// The year, month and day that lie `days` after 1970-01-01.
+/// The year, month and day, `days` after 1970-01-01.
 fn civil(days: u64) -> (u64, u64, u64) {
-    // Years that start in March: the leap day is their last. See H. Hinnant, "chrono-Compatible Low-Level
-    // Date Algorithms", civil_from_days.
+    // Years that start in March: the leap day is their last. See H. Hinnant, "chrono-Compatible
+    // Low-Level Date Algorithms", civil_from_days.
     let days = days + 719_468;
     let era = days / DAYS_PER_400_YEARS;
     let day_of_era = days % DAYS_PER_400_YEARS;

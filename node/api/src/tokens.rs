@@ -1,4 +1,4 @@
-//! The tokens that open a node, and their exchange while it runs.
+//! The accepted tokens of a node, and their replacement while it runs.
 
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -11,19 +11,19 @@ use thiserror::Error;
 /// A shorter token could be guessed.
 const TOKEN_BYTES_MIN: usize = 16;
 
-/// Why a text is no list of tokens.
+/// The reason why a text is not a list of tokens.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidToken {
-    /// It has none.
+    /// The list is empty.
     #[error("there is no token in it")]
     None,
-    /// More than a change from one to the next needs.
+    /// More tokens than a replacement needs.
     #[error(
         "there are {tokens} tokens in it, at most {} are taken",
         limits::TOKENS_MAX
     )]
     TooMany {
-        /// How many.
+        /// Their number.
         tokens: usize,
     },
     /// One could be guessed.
@@ -35,12 +35,13 @@ pub enum InvalidToken {
     /// One cannot be sent in a header.
     #[error("the token holds a character other than visible ASCII")]
     Characters,
-    /// A token for metrics opens everything.
+    /// A token for metrics is also one of the administrator.
     #[error("a token for metrics is the administrator's too")]
     Shared,
 }
 
-/// One token: only its SHA-256 is kept, so that neither a dump nor the time a comparison takes says anything of it.
+/// One token: only its SHA-256 is kept, so that neither a dump nor the duration of a comparison
+/// reveals it.
 #[derive(Clone, PartialEq, Eq)]
 struct Token {
     digest: [u8; 32],
@@ -70,7 +71,7 @@ fn tokens(text: &str) -> Result<Vec<Token>, InvalidToken> {
     }
 }
 
-/// The tokens that are taken at one time.
+/// The tokens that are valid at one time.
 #[derive(Clone)]
 pub struct TokenSet {
     admin: Vec<Token>,
@@ -78,7 +79,8 @@ pub struct TokenSet {
 }
 
 impl TokenSet {
-    /// The administrator's tokens, a line each, one or two: the one that is used and the one before or after it.
+    /// The administrator's tokens, a line each, one or two: the current one, and its predecessor or
+    /// successor.
     ///
     /// # Errors
     /// When there are none or too many, or one is short or holds anything but visible ASCII.
@@ -101,7 +103,7 @@ impl TokenSet {
         Ok(self)
     }
 
-    /// Who presents this; takes as long whatever it is.
+    /// The principal of a presented token; takes the same time for every token.
     fn principal(&self, presented: &[u8]) -> Option<Principal> {
         let digest: [u8; 32] = Sha256::digest(presented).into();
         let is_among = |tokens: &[Token]| -> bool {
@@ -125,22 +127,22 @@ impl fmt::Debug for TokenSet {
     }
 }
 
-/// The tokens that are taken now; clones share them.
+/// The currently valid tokens; clones share them.
 #[derive(Debug, Clone)]
 pub struct Tokens(Arc<RwLock<TokenSet>>);
 
 impl Tokens {
-    /// These, until others take their place.
+    /// These tokens, until others replace them.
     pub fn new(tokens: TokenSet) -> Self {
         Self(Arc::new(RwLock::new(tokens)))
     }
 
-    /// From the next request on it is these.
+    /// Replaces the tokens from the next request on.
     pub fn replace(&self, tokens: TokenSet) {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = tokens;
     }
 
-    /// Who presents this.
+    /// The principal of a presented token.
     pub(crate) fn principal(&self, presented: &[u8]) -> Option<Principal> {
         let tokens = self.0.read().unwrap_or_else(PoisonError::into_inner);
         tokens.principal(presented)
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(shared.expect_err("refused"), InvalidToken::Shared);
     }
 
-    /// A token was exchanged by stopping every node.
+    /// The replacement of a token required a stop of every node.
     #[test]
     fn two_tokens_hold_while_one_takes_the_others_place() {
         let tokens = Tokens::new(TokenSet::new(&format!("{OLD}\n")).expect("a token"));

@@ -1,4 +1,4 @@
-//! Wrong tokens: from where they come, and answers that come the slower the more there are.
+//! Wrong tokens: their addresses, and the delay of their answers, which grows with their number.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -12,16 +12,16 @@ use henge_types::limits;
 use crate::metrics;
 use crate::refusal_log::{RefusalLine, RefusalLog, address_of};
 
-/// The first wait, once an address has sent too many; doubled with each further one.
+/// The first delay of an address above the free number; doubled with each further token.
 const DELAY_MIN: Duration = Duration::from_millis(100);
-/// The longest wait.
+/// The longest delay.
 const DELAY_MAX: Duration = Duration::from_millis(limits::WRONG_TOKEN_DELAY_MS_MAX);
-/// In such a time one wrong token of an address is forgotten.
+/// The time after which one wrong token of an address expires.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(10);
-/// Between two looks for addresses that may be forgotten.
+/// The time between two searches for expired addresses.
 const SWEEP_PAUSE: Duration = Duration::from_secs(1);
 
-/// What an address has sent.
+/// The wrong tokens of an address.
 #[derive(Debug, Clone, Copy)]
 struct Sent {
     wrong: u32,
@@ -29,7 +29,7 @@ struct Sent {
 }
 
 impl Sent {
-    /// How many are not forgotten.
+    /// The number that has not expired.
     fn at(self, now: Instant) -> u32 {
         let passed = now.saturating_duration_since(self.last);
         let forgotten = passed.as_secs() / FORGOTTEN_AFTER.as_secs();
@@ -38,11 +38,11 @@ impl Sent {
     }
 }
 
-/// What all addresses have sent of late.
+/// The recent wrong tokens of all addresses.
 #[derive(Debug, Default)]
 struct Senders {
     by_address: BTreeMap<IpAddr, Sent>,
-    /// When those that have nothing left to be forgotten were looked for.
+    /// The time of the last search for expired addresses.
     swept: Option<Instant>,
 }
 
@@ -52,7 +52,8 @@ impl Senders {
             && !self.by_address.contains_key(&address)
     }
 
-    /// Makes room, if that was not tried a moment ago: it costs a look at all of them.
+    /// Removes expired addresses, at most once per [`SWEEP_PAUSE`]: each search visits all
+    /// addresses.
     fn sweep(&mut self, now: Instant) {
         let is_soon = |swept| now.saturating_duration_since(swept) < SWEEP_PAUSE;
         if !self.swept.is_some_and(is_soon) {
@@ -62,14 +63,15 @@ impl Senders {
     }
 }
 
-/// When a wrong token is answered.
+/// The time of the answer to a wrong token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Answered {
     /// At once: it is among the first of its address.
     AtOnce,
-    /// After the wait of its address.
+    /// After the delay of its address.
     Late,
-    /// At once, because as many answers wait as may: of its connection, of its address, or in all.
+    /// At once, because the number of delayed answers is at its bound: of its connection, of its
+    /// address, or in all.
     Crowded,
 }
 
@@ -83,12 +85,12 @@ impl Answered {
     }
 }
 
-/// Wrong tokens of late, by address.
+/// Recent wrong tokens, by address.
 #[derive(Debug)]
 pub(crate) struct WrongTokens {
     clock: Arc<dyn Clock>,
     senders: Mutex<Senders>,
-    /// Answers that are held back at once.
+    /// Answers that are delayed at once.
     waiting: Places,
     log: RefusalLog,
 }
@@ -108,9 +110,11 @@ impl WrongTokens {
         }
     }
 
-    /// Notes and logs one more, and waits as long as its address has to. Right tokens never wait.
+    /// Records and logs one more wrong token, and waits for the delay of its address. Valid tokens
+    /// never wait.
     ///
-    /// An address with as many waiting as it may have costs a look at counters, and takes no place of another one.
+    /// A token from an address at its bound costs a comparison of counters, and takes no permit of
+    /// another address.
     pub(crate) async fn one_more(&self, peer: Option<Peer>) -> Answered {
         if let Some(RefusalLine { address, held_back }) = self.log.line(peer) {
             tracing::warn!(%address, held_back, "a wrong token came");
@@ -133,14 +137,15 @@ impl WrongTokens {
         answered
     }
 
-    /// How many the address has sent of late, with this one.
+    /// The number of recent wrong tokens of the address, this one included.
     fn note(&self, address: IpAddr, now: Instant) -> u32 {
         let mut senders = self.senders.lock().unwrap_or_else(PoisonError::into_inner);
         if senders.is_full(address) {
             senders.sweep(now);
         }
         if senders.is_full(address) {
-            // More addresses than can be told apart: all new ones are taken for one that has sent a lot.
+            // The table of addresses is full: every new one is treated as one with many wrong
+            // tokens.
             return u32::MAX;
         }
         let before = senders.by_address.get(&address);
@@ -200,7 +205,7 @@ mod tests {
         }
         assert_eq!(wrong.note(IpAddr::V4(many.into()), now), u32::MAX);
         assert_eq!(wrong.note(IpAddr::V4(0.into()), now), 2);
-        // It costs a look at all of them, so that is not done for each of a flood.
+        // A search visits all addresses, so a flood must not cause one for each token.
         let almost = now + FORGOTTEN_AFTER - SWEEP_PAUSE / 2;
         assert_eq!(wrong.note(IpAddr::V4(many.into()), almost), u32::MAX);
         let forgotten = now + FORGOTTEN_AFTER;
@@ -216,7 +221,8 @@ mod tests {
         })
     }
 
-    /// 64 wrong tokens of one address waited, and a wrong token of another one was answered 429, on which git gives up.
+    /// 64 wrong tokens of one address were delayed, and a wrong token of another one was answered
+    /// 429, on which git gives up.
     #[tokio::test(start_paused = true)]
     async fn no_address_takes_all_places_to_wait() {
         let wrong = WrongTokens::new(SystemClock::shared());

@@ -1,17 +1,17 @@
-//! The actions that a route may stand for.
+//! The actions of routes.
 
 use crate::resource::{Resource, Visibility};
 
-/// A type that stands for one [`Action`], so that a handler can name it in its signature.
+/// A type for one [`Action`], so that a handler can name it in its signature.
 pub trait Act: Copy + Send + Sync + 'static {
     /// The action.
     const ACTION: Action;
 }
 
-/// The list of actions: one line each, with the kind of resource that the action is done to.
+/// The list of actions: one line each, with the kind of its resource.
 macro_rules! actions {
     ($($(#[$doc:meta])* $name:ident: $on:ident,)*) => {
-        /// What a request does.
+        /// The action of a request.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Action {
             $($(#[$doc])* $name,)*
@@ -21,7 +21,7 @@ macro_rules! actions {
             /// Every action.
             pub const ALL: &'static [Self] = &[$(Self::$name,)*];
 
-            /// The resource that the action is done to. `visibility` is that of a repository.
+            /// The resource of the action. `visibility` is that of a repository.
             pub const fn on(self, visibility: Visibility) -> Resource {
                 match self {
                     $(Self::$name => actions!(@resource $on visibility),)*
@@ -46,21 +46,21 @@ macro_rules! actions {
 actions! {
     /// Reads what a public repository shows to every client: settings, branches, topics, objects.
     ReadRepo: Repository,
-    /// Reads what no client without a token sees of a repository: limits, rules, mirrors,
-    /// certificates, figures, forks.
+    /// Reads the parts of a repository that no client without a token may see: limits, rules,
+    /// mirrors, certificates, figures, forks.
     InspectRepo: Repository,
     /// Changes refs, by a push or by the API. A push to a missing repository of the user's own
     /// creates it.
     WriteRefs: Repository,
     /// Changes description, visibility, topics, default branch and name, or archives.
     EditRepo: Repository,
-    /// Gives a repository to another owner.
+    /// Transfers a repository to another owner.
     TransferRepo: Repository,
     /// Deletes a repository.
     DeleteRepo: Repository,
-    /// Makes a repository of another one.
+    /// Forks a repository.
     ForkRepo: Repository,
-    /// Sets what a repository may hold, and what is asked of pushes.
+    /// Sets the quotas of a repository and its rules for pushes.
     LimitRepo: Repository,
     /// Protects refs, or ends their protection.
     ProtectRefs: Repository,
@@ -74,12 +74,12 @@ actions! {
     ListRepos: Catalogue,
     /// Reads the release of the node, the status of the cluster and the report of a node.
     ReadCluster: Cluster,
-    /// Reads who the token belongs to.
+    /// Reads the user of the token.
     ReadAccount: Account,
     /// Reads the page of metrics.
     ReadMetrics: Metrics,
     /// Reads whether the node is alive and ready.
     ReadHealth: Health,
-    /// Asks for a path that no route takes.
+    /// Requests a path without a route.
     MissRoute: Nothing,
 }

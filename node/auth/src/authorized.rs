@@ -19,7 +19,7 @@ impl<A: Act> Authorized<A> {
     /// The proof, if [`decide`] allows the action on this resource.
     ///
     /// # Errors
-    /// How the client is refused.
+    /// The denial.
     pub fn check(principal: Principal, resource: &Resource) -> Result<Self, Denial> {
         match decide(&principal, A::ACTION, resource) {
             Decision::Allow => Ok(Self {
@@ -32,7 +32,7 @@ impl<A: Act> Authorized<A> {
 }
 
 impl<A> Authorized<A> {
-    /// Who does it.
+    /// The principal.
     pub const fn principal(&self) -> &Principal {
         &self.principal
     }

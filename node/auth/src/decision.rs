@@ -8,17 +8,17 @@ use crate::resource::{Resource, Visibility};
 /// Whether an action may be done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// It may.
+    /// The action is allowed.
     Allow,
-    /// It may not.
+    /// The action is denied.
     Deny(Denial),
 }
 
-/// How a client is refused.
+/// The kind of a denial.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denial {
-    /// 401: the client sends a token and asks again. A private repository and a missing one have
-    /// the same answer.
+    /// 401: the client repeats the request with a token. The answer for a private repository is the
+    /// same as for a missing one.
     AskForToken,
     /// 403: another token is needed.
     Forbidden,
@@ -47,7 +47,7 @@ fn is_allowed(principal: &Principal, action: Action, resource: Resource) -> bool
         return true;
     }
     match principal {
-        // There is one user: accounts bring roles.
+        // There is one user, the administrator: roles come with accounts.
         Principal::User(name) => name.is_admin(),
         Principal::Token(TokenScope::Metrics) => action == Action::ReadMetrics,
         Principal::Anonymous => {
@@ -58,7 +58,7 @@ fn is_allowed(principal: &Principal, action: Action, resource: Resource) -> bool
     }
 }
 
-/// Whether the resource is of the kind that the action is done to.
+/// Whether the resource is of the kind of the action.
 fn is_of(action: Action, resource: Resource) -> bool {
     match resource {
         Resource::Repository(visibility) => action.on(visibility) == resource,

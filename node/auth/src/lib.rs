@@ -1,13 +1,13 @@
-//! Who may do what: one decision, for every request.
+//! Authorization: one decision for every request.
 //!
 //! - [`decide`]: the rules, a function of a principal, an [`Action`] and a [`Resource`]. Without a
-//!   rule the answer is no.
+//!   rule the decision is a denial.
 //! - [`Authorized`]: the proof that an action is allowed. A handler that takes one is not reached
 //!   without a decision.
 //! - [`action`]: the list of actions, and a type for each.
 //!
-//! It is pure: it looks nothing up. The caller looks for the repository and says how visible that
-//! is. Tokens are checked before: here the principal is known.
+//! It is pure: it looks nothing up. The caller looks up the repository and passes its visibility.
+//! Tokens are checked before: here the principal is known.
 
 pub mod action;
 mod authorized;

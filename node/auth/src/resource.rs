@@ -1,18 +1,18 @@
-//! What an action is done to.
+//! The resources of actions.
 
-/// Who may know of a repository.
+/// The visibility of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Visibility {
-    /// Every client reads it, also without a token.
+    /// Every client may read it, also without a token.
     Public,
-    /// Only its owner reads it.
+    /// Only its owner may read it.
     Private,
-    /// There is no such repository.
+    /// The repository does not exist.
     Absent,
 }
 
 impl Visibility {
-    /// The visibility of a repository whose record says so.
+    /// The visibility of a repository whose record has this value of `private`.
     pub const fn of(private: bool) -> Self {
         match private {
             true => Self::Private,
@@ -21,7 +21,7 @@ impl Visibility {
     }
 }
 
-/// What an action is done to.
+/// The resource of an action.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resource {
     /// One repository.
@@ -36,6 +36,6 @@ pub enum Resource {
     Metrics,
     /// The answers for load balancers and supervisors.
     Health,
-    /// A path that no route takes.
+    /// A path without a route.
     Nothing,
 }

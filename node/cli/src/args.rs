@@ -1,4 +1,4 @@
-//! The verbs: what can be typed after `henge`. The file of each has its arguments.
+//! The verbs of `henge`. The file of each verb has its arguments.
 
 use clap::Subcommand;
 

@@ -1,4 +1,5 @@
-//! Whole repositories into a cluster and out of it: what `henge repo import` and `henge repo export` share, and the latter.
+//! Transfers of whole repositories into and out of a cluster: `henge repo export`, and what it
+//! shares with `henge repo import`.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +40,7 @@ pub struct ExportRepo {
     pub progress: bool,
 }
 
-/// Jobs at once: there is one.
+/// Transfer jobs at once.
 const JOBS_MAX: usize = 1;
 
 fn scope() -> Scope {
@@ -63,7 +64,7 @@ pub(crate) fn network(ca_file: Option<&Path>, addresses: AddressPolicy) -> Arc<N
     })
 }
 
-/// Runs blocking work and tells meanwhile how far it is.
+/// Runs blocking work and shows its progress meanwhile.
 pub(crate) async fn run<T: Send + 'static>(
     what: String,
     told: Told,
@@ -85,7 +86,7 @@ pub(crate) async fn run<T: Send + 'static>(
     done.map_err(|source| CliError::Transfer { what, source })
 }
 
-/// The token of a file takes the place of a password in the URL.
+/// The credentials for a remote. A token from a file replaces the password of the URL.
 pub(crate) fn with_token(
     credentials: Option<Credentials>,
     file: Option<&Path>,
@@ -98,7 +99,7 @@ pub(crate) fn with_token(
     Ok(Some(Credentials::token(user, &token)))
 }
 
-/// A repository of the cluster, asked at one of its addresses.
+/// A repository of the cluster, at one of the cluster's addresses.
 fn cluster_remote(
     network: &Arc<Network>,
     address: &Address,
@@ -111,7 +112,7 @@ fn cluster_remote(
     Ok(Remote::new(Arc::clone(network), url, credentials, u64::MAX))
 }
 
-/// The same at each of the addresses, in turn.
+/// A repository of the cluster, at each of its addresses in order.
 pub(crate) fn cluster_remotes(context: &Context, path: &RepoPath) -> Result<Vec<Remote>, CliError> {
     let network = network(None, AddressPolicy::Any);
     let token = context.token.as_ref();

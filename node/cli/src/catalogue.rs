@@ -14,9 +14,9 @@ use crate::console::{Console, Input};
 use crate::error::{CliError, failed};
 use crate::table::{Table, printable};
 
-/// Repositories asked for at once.
+/// Repositories in one request.
 const PAGE: usize = 200;
-/// Branches that a person is shown.
+/// Branches that the output for people shows.
 const BRANCHES_SHOWN: usize = 20;
 
 /// `henge repo create`
@@ -187,7 +187,7 @@ pub(crate) async fn list(
     Ok(())
 }
 
-/// Every page, until an empty one: a node may give fewer than were asked for.
+/// Reads every page, until an empty one: a node may return fewer items than requested.
 async fn all(client: &Client, owner: Option<&OwnerName>) -> Result<Vec<RepoInfo>, CliError> {
     let mut repos: Vec<RepoInfo> = Vec::new();
     loop {
@@ -223,7 +223,7 @@ pub(crate) async fn show(
     let rules = rules.map_err(failed("list the protected refs of", path))?;
     let protected: Vec<_> = rules.into_iter().map(|rule| rule.rule_name).collect();
     let push_rules = match client.push_rules(path).await {
-        // A node of an earlier release has none to tell, or its leader has none.
+        // A node of an earlier release has no such route, and a leader may be unavailable.
         Err(error) if matches!(error.code(), ErrorCode::NotFound | ErrorCode::Unavailable) => None,
         rules => Some(rules.map_err(failed("show the rules for pushes to", path))?),
     };
@@ -319,7 +319,7 @@ pub(crate) async fn delete(
     Ok(())
 }
 
-/// Who sees a repository, in the words of `--private` and `--public`.
+/// The visibility of a repository, in the words of `--private` and `--public`.
 pub(crate) const fn visibility(private: bool) -> &'static str {
     match private {
         true => "private",
@@ -327,7 +327,7 @@ pub(crate) const fn visibility(private: bool) -> &'static str {
     }
 }
 
-/// The same with what it means, where that must not be overlooked.
+/// The same with an explanation, where it must not be overlooked.
 pub(crate) const fn told_visibility(private: bool) -> &'static str {
     match private {
         true => "private",

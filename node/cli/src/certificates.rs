@@ -13,7 +13,7 @@ use crate::cluster::write_json;
 use crate::error::{CliError, failed};
 use crate::table::Table;
 
-/// Refs of one push that a person is shown.
+/// Refs of one push that the output for people shows.
 const REFS_SHOWN: usize = 3;
 
 /// `henge repo push-certs`
@@ -30,7 +30,7 @@ pub struct PushCerts {
     pub raw: bool,
 }
 
-/// Lists the certificates, or writes them as they came.
+/// Lists the certificates, or writes their raw bytes.
 pub(crate) async fn run(
     client: &Client,
     asked: &PushCerts,
@@ -53,7 +53,7 @@ pub(crate) async fn run(
     Ok(())
 }
 
-/// The certificate as it came: what is signed is bytes.
+/// The raw bytes of the certificate, as they were signed.
 fn bytes(certificate: &PushCertificate) -> io::Result<Vec<u8>> {
     let coded = certificate.certificate_base64.as_ref();
     match (&certificate.certificate, coded) {

@@ -1,4 +1,4 @@
-//! `henge cluster …`: asks for the cluster's status and writes it down.
+//! `henge cluster …`: requests the cluster's status and prints it.
 
 use std::io::{self, Write};
 
@@ -78,9 +78,9 @@ pub(crate) async fn run(
 #[derive(Serialize)]
 struct StatusAnswer<'a> {
     health: Verdict,
-    /// One sentence each.
+    /// A sentence per problem.
     problems: Vec<String>,
-    /// The same, part by part.
+    /// The problems, field by field.
     findings: &'a [Problem],
     #[serde(flatten)]
     status: &'a ClusterStatus,
@@ -202,7 +202,7 @@ const fn role(role: Role) -> &'static str {
     }
 }
 
-/// A time in its two largest units.
+/// A duration in its two largest units.
 pub(crate) fn span(ms: u64) -> String {
     let seconds = ms / 1000;
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
@@ -253,7 +253,7 @@ fn write_shards(groups: &[GroupView], json: bool, out: &mut dyn Write) -> io::Re
     table.write(out)
 }
 
-/// The number of a group; the meta group is named.
+/// The number of a group; the meta group has a name.
 pub(crate) fn group_label(group: GroupId) -> String {
     if group.is_meta() {
         format!("{group} meta")

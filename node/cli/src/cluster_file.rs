@@ -1,5 +1,5 @@
-//! `cluster.json`: where the cluster of `henge dev` is and how to get in. Tools of other makers read it
-//! too, so its fields stay.
+//! `cluster.json`: the addresses of the cluster of `henge dev` and its token. Third-party tools
+//! read it too, so its fields stay.
 
 use std::path::{Path, PathBuf};
 
@@ -47,7 +47,7 @@ impl ClusterFile {
     /// Reads the file.
     ///
     /// # Errors
-    /// When it cannot be read, others can read it too, or it is something else.
+    /// When it cannot be read, when other users can read it too, or when it is not a cluster file.
     pub fn read(path: &Path) -> Result<Self, CliError> {
         let text = private_file::read(path)?;
         serde_json::from_str(&text).map_err(|error| CliError::ClusterFile {

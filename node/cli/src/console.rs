@@ -1,36 +1,36 @@
-//! Where a command writes and reads.
+//! The input and output of a command.
 
 use std::fmt;
 use std::io::{self, BufRead, Write};
 
-/// Whether a person sits at the other end.
+/// Whether an input or output is a terminal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Input {
-    /// A terminal: questions can be asked.
+    /// A terminal: questions can be put to a user.
     Terminal,
     /// A pipe, a file, nothing.
     Other,
 }
 
-/// Output, complaints and answers of one command.
+/// Output, errors and answers of one command.
 pub struct Console<'a> {
-    /// What was asked for.
+    /// Standard output: the result.
     pub out: &'a mut (dyn Write + Send),
-    /// What went wrong.
+    /// Standard error: errors and questions.
     pub err: &'a mut (dyn Write + Send),
     /// Answers to questions.
     pub answers: &'a mut (dyn BufRead + Send),
-    /// Whether there is somebody to ask.
+    /// Whether the answers come from a terminal.
     pub input: Input,
-    /// Whether somebody watches standard error.
+    /// Whether standard error is a terminal.
     pub watcher: Input,
 }
 
 impl Console<'_> {
-    /// Asks for a line of text.
+    /// Puts a question and reads a line of text.
     ///
     /// # Errors
-    /// When the question cannot be written or the answer not be read.
+    /// When the question cannot be written or the answer cannot be read.
     pub fn ask(&mut self, question: &str) -> io::Result<String> {
         write!(self.err, "{question} ")?;
         self.err.flush()?;

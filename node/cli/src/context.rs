@@ -1,4 +1,5 @@
-//! Which cluster a command talks to: flags, then the environment, then the cluster of `henge dev`.
+//! The cluster of a command: from flags, then from the environment, then the cluster of
+//! `henge dev`.
 
 use std::io;
 use std::path::PathBuf;
@@ -11,14 +12,14 @@ use crate::error::CliError;
 use crate::exit::EXIT_CODES_HELP;
 use crate::private_file::{self, PrivateFileError};
 
-/// The folder that `henge dev` uses unless told otherwise, and the file in it.
+/// The cluster file in the default folder of `henge dev`.
 pub const DEV_CLUSTER_FILE: &str = ".henge-dev/cluster.json";
 
 const CONTEXT_HELP: &str = "Which cluster:
   --url and --token (or --token-file) win over HENGE_URL and HENGE_TOKEN. Where neither a flag nor the
   environment names a cluster or a token, ./.henge-dev/cluster.json is used if `henge dev` left one there.";
 
-/// What `--help` says below the arguments of a verb that talks to a cluster.
+/// The text of `--help` below the arguments of a verb that calls a cluster.
 pub(crate) fn long_help() -> String {
     format!("{CONTEXT_HELP}\n\n{EXIT_CODES_HELP}")
 }
@@ -56,21 +57,21 @@ pub struct Remote {
     pub output: Output,
 }
 
-/// What the process was started with, as far as the commands care.
+/// The part of the process's environment that the commands use.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     /// `HENGE_URL`.
     pub url: Option<String>,
     /// `HENGE_TOKEN`.
     pub token: Option<Secret>,
-    /// The working directory: where `.henge-dev` is looked for.
+    /// The working directory, which may hold `.henge-dev`.
     pub folder: PathBuf,
 }
 
-/// The cluster that is meant.
+/// The cluster of a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Context {
-    /// Its addresses, in the order in which they are asked.
+    /// Its addresses, in the order of the attempts.
     pub(crate) addresses: Vec<Address>,
     /// The token.
     pub(crate) token: Option<Secret>,
@@ -84,12 +85,12 @@ impl Context {
     }
 }
 
-/// A client for the cluster that is meant.
+/// A client for the cluster of a command.
 pub(crate) fn client(remote: &Remote, environment: &Environment) -> Result<Client, CliError> {
     Ok(resolve(remote, environment)?.client())
 }
 
-/// The cluster that is meant.
+/// Resolves the cluster of a command.
 pub(crate) fn resolve(remote: &Remote, environment: &Environment) -> Result<Context, CliError> {
     let url = remote.url.as_ref().or(environment.url.as_ref());
     let token = match (&remote.token, &remote.token_file) {

@@ -1,5 +1,5 @@
-//! `henge credential`: what git asks for a user and a password (gitcredentials(7)). The token stays out of URLs, where
-//! shells, logs and configurations keep it.
+//! `henge credential`: a credential helper of git (gitcredentials(7)). It keeps the token out of
+//! URLs, where shells, logs and configurations store it.
 
 use std::io::{self, BufRead, Read as _};
 
@@ -22,20 +22,21 @@ pub struct Credential {
     pub remote: Remote,
 }
 
-/// What git says of what it wants, at most.
+/// Bytes of git's request.
 const QUESTION_BYTES_MAX: u64 = 64 * 1024;
-/// The cluster knows one user by password; its name is not looked at.
+/// The user name in the answer. The cluster accepts any user name with the token.
 const USER: &str = "admin";
 
-/// Answers one question of git. Only the cluster's own addresses are told the token; for every other one, and where no cluster
-/// is named, nothing is said, and git asks its next helper.
+/// Answers one request of git. The token is returned only for the cluster's own addresses. For any
+/// other address, and without a configured cluster, the output is empty, and git tries its next
+/// helper.
 pub(crate) fn run(
     asked: &Credential,
     environment: &Environment,
     console: &mut Console<'_>,
 ) -> Result<Exit, CliError> {
     let address = read_address(console.answers)?;
-    // What git would have kept or forgotten: nothing is kept here.
+    // `store` and `erase`: this helper stores nothing.
     if asked.operation != "get" {
         return Ok(Exit::Ok);
     }
@@ -55,7 +56,7 @@ pub(crate) fn run(
     Ok(Exit::Ok)
 }
 
-/// The scheme, host and port that git wants to log in at, as an address.
+/// The scheme, host and port of git's request, as an address.
 fn read_address(input: &mut (dyn BufRead + Send)) -> io::Result<String> {
     let mut question = String::new();
     input
@@ -73,7 +74,8 @@ fn read_address(input: &mut (dyn BufRead + Send)) -> io::Result<String> {
     ))
 }
 
-/// Whether git means a node of the cluster: the same scheme, host and port, whatever the path.
+/// Whether git's request is for a node of the cluster: the same scheme, host and port. The path is
+/// not compared.
 fn is_same(ours: &Address, asked: &str) -> bool {
     let ours = ours.as_str();
     let end = ours

@@ -1,4 +1,4 @@
-//! `henge debug …`: what nodes do inside, for people who look for what is wrong with one.
+//! `henge debug …`: the inner state of nodes, for the diagnosis of faults.
 
 use std::io::{self, Write};
 
@@ -76,7 +76,7 @@ pub(crate) async fn run(
     Ok(Exit::Ok)
 }
 
-/// What one node does: no other one can answer for it.
+/// The tasks of one node: no other node can answer for it.
 async fn tasks_of(context: &Context, http: &str) -> Result<NodeTasks, CliError> {
     let addresses = Address::parse_list(&format!("http://{http}"))?;
     let client = Client::with_deadlines(addresses, context.token.clone(), Deadlines::default());

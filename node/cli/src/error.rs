@@ -1,4 +1,4 @@
-//! Why a command failed, what to do about it, and with which code it ends.
+//! Errors of commands, each with its remedy and its exit code.
 
 use std::io;
 use std::path::PathBuf;
@@ -13,15 +13,15 @@ use crate::console::Console;
 use crate::exit::Exit;
 use crate::private_file::PrivateFileError;
 
-/// Why a command failed.
+/// The error of a command.
 #[derive(Debug, Error)]
 pub enum CliError {
-    /// Nobody said which cluster is meant.
+    /// No cluster is configured.
     #[error(
         "no cluster given: pass --url http://HOST:PORT, set HENGE_URL, or run this where `henge dev` was started"
     )]
     NoCluster,
-    /// An address that is none.
+    /// An invalid address.
     #[error(transparent)]
     Address(#[from] InvalidAddress),
     /// Two tokens.
@@ -30,12 +30,12 @@ pub enum CliError {
     /// A token or cluster file that cannot be used.
     #[error(transparent)]
     PrivateFile(#[from] PrivateFileError),
-    /// A cluster file that is not one.
+    /// A cluster file with invalid content.
     #[error("{path} is not a cluster file: {detail}")]
     ClusterFile {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         detail: String,
     },
     /// A node that is not in the cluster.
@@ -44,16 +44,16 @@ pub enum CliError {
         /// The number.
         node: NodeId,
     },
-    /// Deleting without being asked about it.
+    /// A deletion without confirmation.
     #[error("deleting {repo} cannot be undone: pass --yes")]
     NotConfirmed {
-        /// What would have been deleted.
+        /// The repository.
         repo: String,
     },
-    /// The person at the terminal thought better of it.
+    /// The user at the terminal did not confirm a deletion.
     #[error("{repo} was not deleted")]
     ThoughtBetter {
-        /// What would have been deleted.
+        /// The repository.
         repo: String,
     },
     /// An edit without a change.
@@ -61,71 +61,71 @@ pub enum CliError {
         "nothing to change: pass --description, --default-branch, --private, --public or --topic"
     )]
     NothingToChange,
-    /// A topic that is none.
+    /// An invalid topic.
     #[error("--topic: {source}")]
     Topic {
-        /// Why not.
+        /// The reason.
         source: InvalidName,
     },
-    /// The cluster said no, or nothing.
+    /// The cluster refused a call, or did not answer.
     #[error("{what}: {source}")]
     Call {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// What came of it.
+        /// The failure.
         source: ClientError,
     },
-    /// The cluster's list of repositories does not come to an end.
+    /// The cluster's list of repositories repeats itself.
     #[error("the list of repositories goes back to {path}: give up")]
     ListLoops {
-        /// Where it goes back to.
+        /// The repeated path.
         path: String,
     },
-    /// A compaction did not do what was asked for.
+    /// A compaction failed or did less than requested.
     #[error("{repo} was not compacted: {why}")]
     NotCompacted {
         /// The repository.
         repo: String,
-        /// What its leader says.
+        /// The report of its leader.
         why: String,
     },
-    /// A compaction takes longer than was to be waited.
+    /// A compaction takes longer than the command waits.
     #[error(
         "the compaction of {repo} is not done after {waited_s} s: it goes on, `henge repo stats` tells"
     )]
     StillCompacting {
         /// The repository.
         repo: String,
-        /// How long it was waited for.
+        /// The time of the wait.
         waited_s: u64,
     },
-    /// A check found something, or could not look at everything.
+    /// A check found a problem, or could not be completed.
     #[error("{repo} is not whole everywhere: {problems} problems, {unchecked} replicas unchecked")]
     NotWhole {
         /// The repository.
         repo: String,
-        /// What was found on all replicas together.
+        /// Problems on all replicas together.
         problems: u64,
-        /// Replicas that were not checked to the end.
+        /// Replicas without a complete check.
         unchecked: usize,
     },
-    /// A check takes longer than was to be waited.
+    /// A check takes longer than the command waits.
     #[error(
         "the check of {repo} is not done after {waited_s} s: it goes on, and asking with --wait again tells its outcome"
     )]
     StillChecking {
         /// The repository.
         repo: String,
-        /// How long it was waited for.
+        /// The time of the wait.
         waited_s: u64,
     },
-    /// Whoever was asked leads no more.
+    /// The node that took the request leads no more.
     #[error("the leader of {repo} changed meanwhile: ask again")]
     LeaderChanged {
         /// The repository.
         repo: String,
     },
-    /// A source that is no URL.
+    /// A source that is not a URL.
     #[error(transparent)]
     SourceUrl(InvalidUrl),
     /// A source on this machine that cannot be read.
@@ -133,7 +133,7 @@ pub enum CliError {
     NotARepository {
         /// The directory.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         detail: String,
     },
     /// A mirror of a directory of this machine.
@@ -141,13 +141,13 @@ pub enum CliError {
         "--mirror needs a URL: the nodes of the cluster cannot follow a directory of this machine"
     )]
     MirrorOfDirectory,
-    /// An import into what is there already.
+    /// An import into an existing repository.
     #[error("{repo} exists already: pass --update to bring it up to date")]
     ImportExists {
         /// The repository.
         repo: String,
     },
-    /// The person at the terminal thought better of an import that deletes much.
+    /// The user at the terminal did not confirm an import that deletes many refs.
     #[error("{repo} was not changed")]
     NotPruned {
         /// The repository.
@@ -156,12 +156,12 @@ pub enum CliError {
     /// A transfer of objects failed.
     #[error("{what}: {source}")]
     Transfer {
-        /// What was tried.
+        /// The attempted operation.
         what: String,
-        /// What came of it.
+        /// The failure.
         source: TransferError,
     },
-    /// An import that is not whole.
+    /// An import with refused refs.
     #[error(
         "{refs} refs were refused: {repo} is not the same as its source{}",
         kept_private(*.stays_private)
@@ -169,18 +169,18 @@ pub enum CliError {
     RefsRefused {
         /// The repository.
         repo: String,
-        /// How many.
+        /// Their number.
         refs: usize,
-        /// Whether it was to be public.
+        /// Whether the repository was to become public.
         stays_private: bool,
     },
-    /// The answer cannot be printed.
+    /// The output failed.
     #[error("cannot write the output: {0}")]
     Output(#[from] io::Error),
 }
 
 impl CliError {
-    /// The code to end with.
+    /// The exit code.
     pub fn exit(&self) -> Exit {
         match self {
             Self::NoCluster
@@ -207,7 +207,7 @@ impl CliError {
             Self::StillCompacting { .. }
             | Self::StillChecking { .. }
             | Self::LeaderChanged { .. } => Exit::Unknown,
-            // `henge repo list | head` got what it wanted.
+            // `henge repo list | head` got its lines.
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Ok,
             Self::Output(_) => Exit::Failure,
         }
@@ -257,7 +257,7 @@ impl CliError {
         }
     }
 
-    /// Writes the error for a person and answers with the code to end with.
+    /// Prints the error for people and returns its exit code.
     pub(crate) fn tell(&self, console: &mut Console<'_>) -> Exit {
         let exit = self.exit();
         if exit != Exit::Ok {
@@ -265,7 +265,7 @@ impl CliError {
             if let Some(hint) = self.hint() {
                 text.push_str(&format!("henge: {hint}\n"));
             }
-            // Where standard error is gone too, the exit code is all that is left to say it.
+            // Without standard error, the exit code is the only report.
             drop(console.err.write_all(text.as_bytes()));
         }
         exit
@@ -297,7 +297,7 @@ fn transfer_exit(error: &TransferError) -> Exit {
     }
 }
 
-/// The failure of a call: what could not be done to a repository.
+/// The failure of a call, with the operation on the repository.
 pub(crate) fn failed(
     what: &str,
     path: &(impl ToString + ?Sized),

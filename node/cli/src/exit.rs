@@ -2,30 +2,30 @@
 
 use henge_types::ErrorCode;
 
-/// How the process ends. The numbers are documented and never change.
+/// The result of the process. The numbers are documented and never change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
     /// Done.
     Ok,
-    /// Failed, for a reason that has no number of its own.
+    /// Failed, for a reason without a number of its own.
     Failure,
-    /// What was typed makes no sense.
+    /// The command line is invalid.
     Usage,
-    /// There is no such thing.
+    /// The thing does not exist.
     NotFound,
-    /// It exists already, or contradicts what happened meanwhile.
+    /// The thing exists already, or the request contradicts a change that happened meanwhile.
     Conflict,
-    /// No token, a wrong one, or one that may not do this.
+    /// No token, a wrong one, or one without this permission.
     Denied,
-    /// No node answers, no leader or quorum, too busy: nothing was done.
+    /// No node answers, no leader or quorum, or too many requests: nothing was done.
     Unavailable,
     /// The deadline passed or the connection broke: the outcome is unknown.
     Unknown,
-    /// Everything is served, and something is wrong (`henge cluster status --check`).
+    /// Everything is served, but there is a problem (`henge cluster status --check`).
     Degraded,
 }
 
-/// The table of exit codes as `--help` shows it.
+/// The table of exit codes in `--help`.
 pub const EXIT_CODES_HELP: &str = "Exit codes:
   0  done
   1  failed

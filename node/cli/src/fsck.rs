@@ -14,7 +14,7 @@ use crate::console::Console;
 use crate::error::{CliError, failed};
 use crate::table::printable;
 
-/// Between two looks at the checks.
+/// The time between two polls of the checks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// `henge repo fsck`
@@ -56,7 +56,7 @@ impl FromStr for Nodes {
     }
 }
 
-/// Asks for checks, waits until they have ended and tells what they found.
+/// Requests checks, waits until they have ended and prints their findings.
 pub(crate) async fn run(
     client: &Client,
     asked: &Fsck,
@@ -96,7 +96,7 @@ pub(crate) async fn run(
     })
 }
 
-/// How a check that is over ended; else why nobody knows.
+/// The outcome of a check that is over; else the reason why it is not known.
 fn outcome(check: &ReplicaCheck) -> Result<&CheckOutcome, &str> {
     if let Some(failed) = &check.failed {
         return Err(failed);
@@ -106,7 +106,7 @@ fn outcome(check: &ReplicaCheck) -> Result<&CheckOutcome, &str> {
         .ok_or("the node restarted meanwhile and has forgotten it")
 }
 
-/// Waits for the replicas that took the request. Those that did not are shown as they answered.
+/// Waits for the replicas that accepted the request. The others are shown with their first answer.
 async fn ended(
     client: &Client,
     path: &RepoPath,
@@ -142,7 +142,7 @@ async fn ended(
         }
         let line = under_way.join(", ");
         if line != told {
-            // Where nobody reads it, the outcome is said all the same.
+            // A failure to write the progress does not end the wait: the outcome follows.
             drop(writeln!(console.err, "{line}"));
             told = line;
         }

@@ -1,4 +1,4 @@
-//! `henge repo import`: whole repositories from elsewhere into a cluster.
+//! `henge repo import`: imports of whole repositories into a cluster.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::progress::{Told, size};
 use crate::settings::set_fsck;
 use crate::table::printable;
 
-/// Refs that a person is told were refused.
+/// Refused refs that the output for people lists.
 const REFUSED_SHOWN: usize = 20;
 
 /// `henge repo import`
@@ -57,13 +57,15 @@ pub struct ImportRepo {
     /// A file with a token or password for the source, which only its owner may read
     #[arg(long, value_name = "FILE")]
     pub remote_token_file: Option<PathBuf>,
-    /// Go on as a mirror that follows the source so often (90s, 30m, 8h, 1d), and takes no other pushes
+    /// Go on as a mirror that follows the source so often (90s, 30m, 8h, 1d), and takes no other
+    /// pushes
     #[arg(long, value_name = "TIME", value_parser = span)]
     pub mirror: Option<Duration>,
     /// Believe the certificates in this file (PEM) instead of the system's
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
-    /// How its objects are checked, and those of later pushes [default: strict, or as it is with --update]
+    /// How its objects are checked, and those of later pushes [default: strict, or as it is with
+    /// --update]
     #[arg(long, value_name = "strict|lenient")]
     pub fsck: Option<FsckLevel>,
     /// Where packs lie in between [default: the system's directory for temporary files]
@@ -74,7 +76,7 @@ pub struct ImportRepo {
     pub progress: bool,
 }
 
-/// Where the objects of an import come from.
+/// The source of an import's objects.
 type AnySource = Box<dyn Source + Send>;
 
 fn source(args: &ImportRepo) -> Result<AnySource, CliError> {
@@ -89,7 +91,7 @@ fn source(args: &ImportRepo) -> Result<AnySource, CliError> {
     }
     let (url, credentials) = RemoteUrl::parse(&args.source).map_err(CliError::SourceUrl)?;
     let credentials = with_token(credentials, args.remote_token_file.as_deref())?;
-    // Whoever runs a command reaches private addresses without it.
+    // Private addresses need no option: the process runs as the user of the command.
     let network = network(args.ca_file.as_deref(), AddressPolicy::Private);
     Ok(Box::new(Remote::new(network, url, credentials, u64::MAX)))
 }
@@ -153,7 +155,7 @@ pub(crate) async fn import(
     let summary = copy(job, what, &args.path, told, console).await?;
     let is_whole = summary.refused.is_empty();
     if let Some(new) = mirror.filter(|_| is_whole) {
-        // What was there before and the source does not have is nobody's to take but of those who said so.
+        // Refs that an older repository has and the source has not are removed only with `--force`.
         let replace = target.made == Made::Now || args.force;
         follow(client, &args.path, NewMirror { replace, ..new }).await?;
     }
@@ -172,7 +174,7 @@ pub(crate) async fn import(
     })
 }
 
-/// Makes the repository follow the source from here on.
+/// Adds a pull mirror of the source to the repository.
 async fn follow(client: &Client, path: &RepoPath, new: NewMirror) -> Result<(), CliError> {
     let added = client.add_mirror(path, &new).await;
     let failed = |source| CliError::Call {
@@ -182,7 +184,7 @@ async fn follow(client: &Client, path: &RepoPath, new: NewMirror) -> Result<(), 
     added.map(|_| ()).map_err(failed)
 }
 
-/// Lets everybody read the repository, now that all of it is there; whether it is private then.
+/// Makes the completely imported repository public. Returns whether it is private afterwards.
 async fn publish(client: &Client, path: &RepoPath) -> Result<bool, CliError> {
     set_private(client, path, false).await.map(|()| false)
 }
@@ -199,7 +201,7 @@ async fn set_private(client: &Client, path: &RepoPath, private: bool) -> Result<
     })
 }
 
-/// The source as it may be shown: a URL without what is secret in it.
+/// The source for output: a URL without its credentials.
 fn shown_source(text: &str) -> String {
     match RemoteUrl::parse(text) {
         Ok((url, _)) => url.to_string(),
@@ -208,23 +210,24 @@ fn shown_source(text: &str) -> String {
     }
 }
 
-/// Whether an import made the repository that it goes into.
+/// Whether an import made its target repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Made {
-    /// It did.
+    /// The import made it.
     Now,
-    /// It was there.
+    /// It existed before.
     Before,
 }
 
-/// The repository that an import goes into.
+/// The target repository of an import.
 #[derive(Debug, Clone, Copy)]
 struct Target {
     made: Made,
     private: bool,
 }
 
-/// The repository to import into, made where it is not there: private for as long as it is not whole, whatever it is to be.
+/// The target repository, created if it does not exist. It is private until the import is complete,
+/// even if it becomes public then.
 async fn target(client: &Client, args: &ImportRepo, listing: &Listing) -> Result<Target, CliError> {
     let mut new = NewRepo::new(args.path.clone());
     new.description.clone_from(&args.description);
@@ -262,7 +265,7 @@ async fn target(client: &Client, args: &ImportRepo, listing: &Listing) -> Result
     }
 }
 
-/// What an import copies, and how.
+/// The source, the targets and the rules of an import.
 struct Job {
     from: AnySource,
     listing: Listing,
@@ -274,7 +277,7 @@ struct Job {
 }
 
 impl Job {
-    /// Goes on at the next address where one does not answer: what is done already is not done again.
+    /// Continues at the next address when one does not answer; work that is done is not repeated.
     fn copy(&mut self, watch: &mut Watch<'_>) -> Result<TransferSummary, Error> {
         let how = Transfer {
             selection: Selection::Project,
@@ -300,7 +303,7 @@ impl Job {
     }
 }
 
-/// Copies, and asks whoever sits at a terminal before more is deleted than is usual.
+/// Copies. At a terminal the user is asked before more refs are deleted than usual.
 async fn copy(
     job: Job,
     what: String,
@@ -325,7 +328,7 @@ async fn copy(
     if console.ask(&question)? != repo {
         return Err(CliError::NotPruned { repo });
     }
-    // What came there meanwhile was not asked about.
+    // The user agreed only to these deletions: refs that appeared since are not deleted.
     job.removals = Removals::Agreed(losses.deleted.into_iter().collect());
     run(again, told, console, move |watch| job.copy(watch)).await
 }
@@ -338,7 +341,8 @@ struct Imported<'a> {
     deleted: u64,
     unchanged: u64,
     left_out: u64,
-    /// Those among them whose names cannot be held: the first, and how many more.
+    /// Those of them with names that the cluster does not accept: the first, and the number of the
+    /// others.
     unholdable: &'a [String],
     unholdable_more: usize,
     refused: Vec<RefusedRef<'a>>,

@@ -1,14 +1,15 @@
-//! The verbs of `henge` that talk to a running cluster: `henge cluster …`, `henge repo …`, `henge debug …` and
-//! `henge credential`.
+//! The verbs of `henge` that call a running cluster: `henge cluster …`, `henge repo …`,
+//! `henge debug …` and `henge credential`.
 //!
-//! - [`args`]: the verbs. Each has a file with its arguments and what it does.
-//! - [`context`]: which cluster is meant, with which token, and how the answer is written.
-//! - [`cluster_file`]: `cluster.json`, which `henge dev` leaves for the commands in the same folder.
-//! - [`exit`]: what the exit code says.
-//! - [`run`]: carries a command out.
+//! - [`args`]: the verbs. Each has a file with its arguments and its code.
+//! - [`context`]: the cluster, the token and the output format of a command.
+//! - [`cluster_file`]: `cluster.json`, which `henge dev` leaves for the commands in the same
+//!   folder.
+//! - [`exit`]: the exit codes.
+//! - [`run`]: runs a command.
 //!
-//! It reads neither the environment nor the clock: both are handed down. It knows nothing of how a node
-//! works and speaks only the public API, and for whole repositories the git protocol.
+//! It reads neither the environment nor the clock: both are parameters. It uses only the public
+//! API, and for whole repositories the git protocol.
 
 pub mod args;
 mod carry;
@@ -40,7 +41,7 @@ pub use context::Environment;
 pub use error::CliError;
 pub use exit::Exit;
 
-/// Carries out a command, tells the console what happened and says with which code to end.
+/// Runs a command, prints its result to the console and returns the exit code.
 pub async fn run(command: Command, environment: &Environment, console: &mut Console<'_>) -> Exit {
     let done = match command {
         Command::Cluster(cluster) => cluster::run(cluster, environment, console).await,

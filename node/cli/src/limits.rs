@@ -33,7 +33,7 @@ pub struct Limits {
     pub max_refs: Option<Bound<u64>>,
 }
 
-/// A bound, or none.
+/// A bound, or `none`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bound<T>(pub Option<T>);
 
@@ -49,7 +49,7 @@ impl<T: FromStr> FromStr for Bound<T> {
     }
 }
 
-/// Sets those that were given, if any, and shows all.
+/// Sets the given limits, if any, and shows all.
 pub(crate) async fn run(
     client: &Client,
     asked: &Limits,

@@ -46,7 +46,8 @@ pub enum MirrorVerb {
         /// Also after every push; only with --push
         #[arg(long, conflicts_with = "pull")]
         on_push: bool,
-        /// Let the side that is written to lose what the other one does not have: without it that is refused and listed
+        /// Let the side that is written to lose what the other one does not have: without it that
+        /// is refused and listed
         #[arg(long)]
         replace: bool,
     },
@@ -89,7 +90,8 @@ pub enum MirrorVerb {
         /// The mirror
         #[arg(value_name = "ID")]
         id: MirrorId,
-        /// Let the next run remove all refs that the other side does not have, also more than half of them
+        /// Let the next run remove all refs that the other side does not have, also more than half
+        /// of them
         #[arg(long)]
         force: bool,
     },
@@ -145,7 +147,7 @@ pub(crate) fn span(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_secs(seconds))
 }
 
-/// Carries a verb out.
+/// Runs a verb.
 pub(crate) async fn run(
     client: &Client,
     command: MirrorRepo,
@@ -215,7 +217,7 @@ fn parts(credentials: Option<Credentials>) -> (Option<String>, Option<String>) {
     }
 }
 
-/// A mirror of the repository at `url`, in which a user and password may stand.
+/// A mirror of the repository at `url`, which may contain a user and a password.
 pub(crate) fn new_mirror(
     kind: MirrorKind,
     url: &str,

@@ -13,7 +13,7 @@ use crate::cluster::write_json;
 use crate::error::{CliError, failed};
 use crate::table::printable;
 
-/// Between two looks at a compaction.
+/// The time between two polls of a compaction.
 const LOOK_EVERY: Duration = Duration::from_millis(300);
 
 /// `henge repo stats`
@@ -33,8 +33,8 @@ pub struct Gc {
     /// All packs into one, not only those out of proportion
     #[arg(long)]
     pub aggressive: bool,
-    /// Drop what no branch or tag has reached for so many seconds (two weeks unless said): the first time this only
-    /// begins to watch, so ask again when they have passed
+    /// Drop what no branch or tag has reached for so many seconds (two weeks unless said): the
+    /// first time this only begins to watch, so ask again when they have passed
     #[arg(
         long,
         num_args = 0..=1,
@@ -61,7 +61,7 @@ pub(crate) async fn stats(
     show(path, &stats, json, out)
 }
 
-/// Asks for a compaction and waits until it has ended.
+/// Requests a compaction and waits until it has ended.
 pub(crate) async fn gc(
     client: &Client,
     asked: &Gc,
@@ -156,7 +156,7 @@ fn write_stats(path: &RepoPath, stats: &RepoStats, out: &mut dyn Write) -> io::R
         .try_for_each(|(replica, label)| writeln!(out, "{label:<17}{}", fsck_of(replica)))
 }
 
-/// What a replica found when it last checked its store.
+/// The result of a replica's last check.
 fn fsck_of(replica: &ReplicaFsck) -> String {
     let node = replica.node;
     match (&replica.failed, &replica.last) {

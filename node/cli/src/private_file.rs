@@ -1,4 +1,5 @@
-//! Files that hold a secret: read only when nobody else can, written so that nobody else ever could.
+//! Files with a secret: refused if other users can read them, and written without ever being
+//! readable by others.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -10,7 +11,7 @@ use thiserror::Error;
 /// Bytes of a file with a secret, at most.
 const PRIVATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
 
-/// Why a file with a secret was not read or written.
+/// A file with a secret could not be read or written.
 #[derive(Debug, Error)]
 pub enum PrivateFileError {
     /// It cannot be read.
@@ -18,7 +19,7 @@ pub enum PrivateFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
     /// It cannot be written.
@@ -26,10 +27,10 @@ pub enum PrivateFileError {
     Write {
         /// The file.
         path: PathBuf,
-        /// Why not.
+        /// The cause.
         source: io::Error,
     },
-    /// Others can read it too.
+    /// Other users can read it too.
     #[error("{path} can be read by others (mode {mode:03o}): run chmod 600 on it")]
     Exposed {
         /// The file.
@@ -48,7 +49,7 @@ pub enum PrivateFileError {
 /// Reads a file that only its owner may read.
 ///
 /// # Errors
-/// When it cannot be read, is not text, or others can read it too.
+/// When it cannot be read, is not text, or other users can read it too.
 pub fn read(path: &Path) -> Result<String, PrivateFileError> {
     let failed = |source| PrivateFileError::Read {
         path: path.to_owned(),

@@ -1,4 +1,5 @@
-//! How far a transfer is, on standard error: a line that changes at a terminal, a line now and then elsewhere.
+//! The progress of a transfer, on standard error: at a terminal one line that changes, elsewhere a
+//! line every few seconds.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -9,17 +10,17 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use crate::table::printable;
 
-/// Between two looks at a terminal.
+/// The time between two updates at a terminal.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Looks between two lines where nobody watches.
+/// Updates between two lines without a terminal.
 const LOOKS_PER_LINE: u32 = 20;
-/// Characters of what a remote says.
+/// Characters of a remote's message.
 const SAID_CHARS_MAX: usize = 100;
 
-/// How progress is told.
+/// The form of progress output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// Not at all.
+    /// No output.
     Not,
     /// A line that changes.
     InPlace,
@@ -30,20 +31,20 @@ pub(crate) enum Told {
 #[derive(Debug, Default)]
 struct State {
     said: String,
-    /// What the remote says and has not ended.
+    /// The remote's message that has not ended.
     saying: String,
     moved: Option<(&'static str, u64, Option<u64>)>,
     refs: Option<(usize, usize)>,
 }
 
-/// What a job that runs elsewhere has told last.
+/// The last state of a job that runs on another thread.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Progress(Arc<Mutex<State>>);
 
 impl Progress {
-    /// Takes what happened.
+    /// Records an event.
     pub(crate) fn note(&self, event: Event<'_>) {
-        // A panic elsewhere must not end a transfer for its progress.
+        // A panic on another thread must not end a transfer because of its progress output.
         let Ok(mut state) = self.0.lock() else {
             return;
         };
@@ -69,7 +70,7 @@ impl Progress {
         }
     }
 
-    /// Waits for `job` and tells meanwhile how far it is.
+    /// Waits for `job` and shows its progress meanwhile.
     pub(crate) async fn during<T>(
         &self,
         told: Told,
@@ -103,11 +104,11 @@ impl Progress {
     }
 }
 
-/// What stands there now.
+/// The current line.
 #[derive(Default)]
 struct Line {
     chars: usize,
-    /// Where the present step began: what it does, when, and with how many bytes.
+    /// The present step: its name, its begin, and the bytes at its begin.
     step: Option<(&'static str, Instant, u64)>,
 }
 
@@ -138,7 +139,7 @@ impl Line {
         ))
     }
 
-    /// Where standard error is gone, nobody misses it.
+    /// A failed write is ignored: without standard error there is no reader.
     fn show(&mut self, text: &str, told: Told, count: u32, err: &mut (dyn Write + Send)) {
         if told == Told::InPlace {
             let chars = text.chars().count();
@@ -157,7 +158,7 @@ impl Line {
     }
 }
 
-/// Bytes for people.
+/// A number of bytes in a readable unit.
 pub(crate) fn size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["KiB", "MiB", "GiB", "TiB"];
     if bytes < 1024 {

@@ -48,7 +48,8 @@ pub enum RepoVerb {
     /// Merge packs on all replicas, and wait until it is done
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Gc(Gc),
-    /// Make a repository of another one, with its branches and tags, on the same objects, and as private
+    /// Make a repository of another one, with its branches and tags, on the same objects, and as
+    /// private
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Fork(Fork),
     /// Show or set what a repository may hold: pushes beyond it are refused

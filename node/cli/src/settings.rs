@@ -36,10 +36,12 @@ pub enum SettingsVerb {
         /// Everybody may fetch it, without a token
         #[arg(long)]
         public: bool,
-        /// What it is about, instead of what was said before; more than once for more topics, once and empty for none
+        /// What it is about, instead of what was said before; more than once for more topics, once
+        /// and empty for none
         #[arg(long, value_name = "TOPIC")]
         topic: Vec<String>,
-        /// How pushed objects are checked: as git does, or lenient with what old histories are known for
+        /// How pushed objects are checked: as git does, or lenient with what old histories are
+        /// known for
         #[arg(long, value_name = "strict|lenient")]
         fsck: Option<FsckLevel>,
     },
@@ -67,7 +69,8 @@ pub enum SettingsVerb {
         #[arg(value_name = "NEW")]
         name: RepoName,
     },
-    /// Give a repository to another owner; the old name leads to it until another repository takes it
+    /// Give a repository to another owner; the old name leads to it until another repository takes
+    /// it
     #[command(after_help = EXIT_CODES_HELP, after_long_help = long_help())]
     Transfer {
         /// The repository
@@ -174,7 +177,7 @@ async fn edit(
         return Err(CliError::NothingToChange);
     }
     let named: Result<Vec<Topic>, InvalidName> = match topics {
-        // An empty one says that there is none.
+        // A single empty topic removes all topics.
         [empty] if empty.is_empty() => Ok(Vec::new()),
         named => named.iter().map(|topic| topic.parse()).collect(),
     };
@@ -193,7 +196,7 @@ async fn edit(
     Ok(())
 }
 
-/// Sets how strictly pushed objects are checked.
+/// Sets the strictness of the check of pushed objects.
 pub(crate) async fn set_fsck(
     client: &Client,
     path: &RepoPath,
@@ -215,7 +218,7 @@ async fn archive(client: &Client, path: &RepoPath, archived: bool) -> Result<(),
     changed.map_err(failed(what, path))
 }
 
-/// What became of it, by the name it has now.
+/// The result of a change, under the repository's new name.
 async fn said(
     client: &Client,
     path: &RepoPath,

@@ -42,7 +42,7 @@ impl Table {
     }
 }
 
-/// The text without control characters: what others wrote must not steer the reader's terminal.
+/// The text without control characters: text of others must not control the reader's terminal.
 pub(crate) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '\u{fffd}' } else { c })

@@ -7,10 +7,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use tokio::sync::oneshot;
 
-/// A bounded number of permits. Where several tasks wait for one, the highest priority gets it, and the longest wait
-/// among equals. Clones share the permits.
+/// A bounded number of permits. Where several tasks wait for one, the highest priority gets it, and
+/// among equals the longest wait. Clones share the permits.
 ///
-/// Example: with one permit and the priorities 3, 7 and 7 waiting, the first 7 gets it, then the other 7, then 3.
+/// Example: with one permit and the priorities 3, 7 and 7 waiting, the first 7 gets it, then the
+/// other 7, then 3.
 pub struct PriorityPermits<P: Ord>(Arc<Mutex<State<P>>>);
 
 struct State<P: Ord> {
@@ -33,7 +34,7 @@ impl<P: Ord> fmt::Debug for PriorityPermits<P> {
 }
 
 impl<P: Ord> PriorityPermits<P> {
-    /// So many permits.
+    /// This number of permits.
     pub fn new(permits: usize) -> Self {
         Self(Arc::new(Mutex::new(State {
             free: permits,
@@ -50,7 +51,7 @@ impl<P: Ord> PriorityPermits<P> {
                 state.free -= 1;
                 return self.permit();
             }
-            // Waits that were dropped meanwhile.
+            // Removes waits that were dropped meanwhile.
             state.waiting.retain(|_, waiter| !waiter.is_closed());
             state.waits += 1;
             let rank = (priority, Reverse(state.waits));
@@ -72,7 +73,8 @@ impl<P: Ord> PriorityPermits<P> {
         while let Some((_, waiter)) = state.waiting.pop_last() {
             match waiter.send(self.permit()) {
                 Ok(()) => return,
-                // The waiter is gone: the permit goes to the next one, and must not be released by its drop.
+                // The waiter is gone: the permit goes to the next one, and must not be released by
+                // its drop.
                 Err(mut permit) => permit.0 = None,
             }
         }
@@ -86,7 +88,7 @@ impl<P: Ord> PriorityPermits<P> {
     }
 }
 
-/// A permit, given back when it is dropped.
+/// A permit, released when it is dropped.
 pub struct PriorityPermit<P: Ord>(Option<PriorityPermits<P>>);
 
 impl<P: Ord> fmt::Debug for PriorityPermit<P> {
@@ -138,7 +140,7 @@ mod tests {
         let mut granted = Box::pin(permits.acquire(7));
         assert!((&mut granted).now_or_never().is_none());
         drop(dropped);
-        // Granted, and dropped before it is looked at.
+        // Granted, and dropped before its next poll.
         drop(held);
         drop(granted);
         assert!(permits.acquire(1).now_or_never().is_some());

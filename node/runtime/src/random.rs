@@ -1,4 +1,5 @@
-//! Chance, handed down. The state machines never see it: they get a seed in a header.
+//! The source of randomness, as a parameter. The state machines never use it: they get a seed in a
+//! header.
 
 use std::fmt::Debug;
 use std::ops::Range;
@@ -8,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The step of splitmix64.
 const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// Where a component draws random numbers.
+/// A source of random numbers.
 pub trait Random: Debug + Send + Sync + 'static {
     /// 64 random bits.
     fn number(&self) -> u64;
@@ -21,7 +22,7 @@ pub trait Random: Debug + Send + Sync + 'static {
         bytes
     }
 
-    /// A number of `range`, and its start where it is empty. For jitter: not exactly uniform.
+    /// A number of `range`, or its start where it is empty. For jitter: not exactly uniform.
     fn within(&self, range: Range<u64>) -> u64 {
         let width = range.end.saturating_sub(range.start).max(1);
         range.start.saturating_add(self.number() % width)
@@ -33,7 +34,7 @@ pub trait Random: Debug + Send + Sync + 'static {
 pub struct SystemRandom;
 
 impl SystemRandom {
-    /// A shared handle, as components take it.
+    /// A shared handle for components.
     pub fn shared() -> Arc<dyn Random> {
         Arc::new(Self)
     }
@@ -60,7 +61,7 @@ impl SeededRandom {
         Self(AtomicU64::new(seed))
     }
 
-    /// A shared handle, as components take it.
+    /// A shared handle for components.
     pub fn shared(seed: u64) -> Arc<dyn Random> {
         Arc::new(Self::new(seed))
     }

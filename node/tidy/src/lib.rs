@@ -12,7 +12,7 @@
 //! - [`limits`]: the page of limits agrees with the code.
 //! - [`links`]: every link and every mention of a page in the documentation leads to a file.
 //! - [`stored`]: each number of a stored record has a row and golden bytes.
-//! - [`words`]: strings that are banned from the tree.
+//! - [`words`]: strings that are banned from the tree, words that are banned from comments.
 //!
 //! When a check prevents better code, change its table here and give the reason in the commit.
 

@@ -1,4 +1,4 @@
-//! Stored things: each row of the tables has golden bytes, and no number stands outside of the tables.
+//! Stored things: each row of the tables has golden bytes, and no number is outside of the tables.
 
 use henge_types::stored::{Location, Row, SHARED_NUMBERS};
 
@@ -13,7 +13,7 @@ const TABLES: &[&str] = &[
 /// Functions of the envelope whose first argument is a number.
 const ENVELOPE_CALLS: &[&str] = &["stored::encode(", "decode_v1(", "open_record("];
 
-/// The envelope that a line of a golden file begins with.
+/// The envelope at the begin of a line of a golden file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct GoldenLine<'a> {
     name: &'a str,
@@ -22,8 +22,8 @@ struct GoldenLine<'a> {
 }
 
 impl<'a> GoldenLine<'a> {
-    /// Reads `name hex`, with more behind it or not. A line of something else has no envelope, or a
-    /// number that no row has.
+    /// Parses `name hex`, with or without more behind it. Other lines have no envelope, or a number
+    /// that no row has.
     fn parse(line: &'a str) -> Option<Self> {
         let (name, bytes) = line.split_once(' ')?;
         Some(Self {
@@ -33,8 +33,8 @@ impl<'a> GoldenLine<'a> {
         })
     }
 
-    /// Whether the line has the bytes of this version of the row. The lines of a shared number are
-    /// told apart by their names.
+    /// Whether the line has the bytes of this version of the row. Names distinguish the lines of a
+    /// shared number.
     fn is_of(&self, row: &Row, version: u16) -> bool {
         let shared = SHARED_NUMBERS
             .iter()
@@ -64,7 +64,7 @@ pub fn without_golden_bytes(rows: &[&Row], files: &[SourceFile]) -> Vec<String> 
     found
 }
 
-/// Numbers that a source file names itself instead of taking them from the tables.
+/// Numbers that a source file contains itself instead of taking them from the tables.
 pub fn numbers_elsewhere(files: &[SourceFile]) -> Vec<String> {
     let mut found = Vec::new();
     for file in files
@@ -97,7 +97,7 @@ fn names_number(line: &str) -> bool {
     constant || call
 }
 
-/// Records of groups' states that the page of formats does not name.
+/// Records of groups' states that are missing on the page of formats.
 pub fn missing_from_page(rows: &[&Row], page: &str) -> Vec<String> {
     rows.iter()
         .filter(|row| row.location == Location::State)

@@ -19,13 +19,13 @@ pub enum InvalidAddress {
     /// Not a URL with a scheme and a host, or one with a query or a user name.
     #[error("{text:?} is not an address: write http://HOST:PORT")]
     Malformed {
-        /// What was given.
+        /// The text.
         text: String,
     },
-    /// A scheme that the client does not speak.
+    /// A scheme without support in the client.
     #[error("{text:?} is not a plain http:// address, and no other scheme is supported")]
     Scheme {
-        /// What was given.
+        /// The text.
         text: String,
     },
 }

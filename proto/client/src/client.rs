@@ -1,4 +1,4 @@
-//! Which address is asked when. The calls of a feature are in its file.
+//! The order of the addresses of a call. The calls of a feature are in its file.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,12 +29,12 @@ mod settings;
 
 pub use cluster::Readiness;
 
-/// An answer that is about one thing.
+/// An answer about one thing.
 const ANSWER_BYTES_MAX: usize = 1024 * 1024;
-/// An answer that lists things.
+/// An answer with a list.
 const LIST_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How long a call waits, per address.
+/// The deadlines of a call, per address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadlines {
     /// For the connection.
@@ -46,7 +46,7 @@ pub struct Deadlines {
 }
 
 impl Default for Deadlines {
-    /// Longer than a node waits for a quorum before it says that there is none.
+    /// Longer than a node waits for a quorum before it reports that there is none.
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
@@ -56,7 +56,7 @@ impl Default for Deadlines {
     }
 }
 
-/// Whether a call may be sent again when nobody knows what became of it.
+/// Whether a call may be sent again when its outcome is unknown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Effect {
     Reads,
@@ -67,7 +67,7 @@ enum Effect {
 #[derive(Debug, Clone)]
 pub struct Client {
     addresses: Arc<[Address]>,
-    /// The address that answered last: asked first the next time.
+    /// The address that answered last: the first of the next call.
     preferred: Arc<AtomicUsize>,
     token: Option<Secret>,
     deadlines: Deadlines,
@@ -75,7 +75,7 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that asks these addresses in turn.
+    /// A client that tries these addresses in turn.
     ///
     /// # Errors
     /// When there is no address, or one of them is not `http://HOST:PORT`.
@@ -84,8 +84,8 @@ impl Client {
         Ok(Self::with_deadlines(addresses, token, Deadlines::default()))
     }
 
-    /// The same with other deadlines than the default ones. At least one address must be given: with
-    /// none every call fails as unreachable.
+    /// The same with other deadlines than the default ones. At least one address must be given:
+    /// with none every call fails as unreachable.
     pub fn with_deadlines(
         addresses: Vec<Address>,
         token: Option<Secret>,
@@ -118,8 +118,8 @@ impl Client {
         self.ask_within(call, effect, self.deadlines.answer).await
     }
 
-    /// Asks the addresses in turn, from the one that answered last, until one gives an answer that
-    /// another one would not better.
+    /// Tries the addresses in turn, from the one that answered last, until one returns a final
+    /// answer.
     async fn ask_within(
         &self,
         call: &Call,
@@ -174,8 +174,9 @@ impl Client {
     }
 }
 
-/// The error that an answer stands for, and whether the next address may be asked: a read after every
-/// `unavailable`, a change only where a node itself said it, which means that nothing was done.
+/// The error for an answer, and whether the next address may be tried. A read tries it after every
+/// `unavailable`. A change tries it only after an answer of a node itself, which means that nothing
+/// was done.
 fn refusal(address: &Address, answer: &Answer, effect: Effect) -> (ClientError, bool) {
     let body: ErrorBody = serde_json::from_slice(&answer.body).unwrap_or_default();
     let status = answer.status.as_u16();
@@ -255,8 +256,8 @@ fn with_body(method: Method, path: String, body: &impl Serialize) -> Call {
     }
 }
 
-/// As it stands in a path or a query: everything but letters, digits, `/` and a few harmless signs
-/// by its bytes.
+/// Percent-encoding for a path or a query: only letters, digits, `/` and a few harmless characters
+/// stay.
 fn in_path(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~/".contains(&byte);
     let encode = |byte: u8| match plain(byte) {

@@ -1,4 +1,4 @@
-//! What can fail in a call, and the error code each failure stands for.
+//! The failures of a call, and the error code of each.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,12 +8,12 @@ use thiserror::Error;
 
 use crate::address::Address;
 
-/// One address that could not be reached, and why.
+/// An address that could not be reached, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Who was asked.
+    /// The address.
     pub address: Address,
-    /// What went wrong, in the words of the operating system.
+    /// The failure, in the words of the operating system.
     pub reason: String,
 }
 
@@ -23,27 +23,27 @@ impl fmt::Display for Attempt {
     }
 }
 
-/// Why a call failed.
+/// The failure of a call.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ClientError {
-    /// A node answered, and said no.
+    /// A node refused the call.
     #[error("{message}")]
     Refused {
-        /// Who answered.
+        /// The node.
         address: Address,
-        /// The code it gave, or the one its status stands for.
+        /// Its code, or the code for its status.
         code: ErrorCode,
         /// The HTTP status.
         status: u16,
         /// Its message.
         message: String,
-        /// When it asked to be tried again, seconds.
+        /// Its Retry-After, seconds.
         retry_after_s: Option<u32>,
     },
     /// No address could be connected to: nothing was sent.
     #[error("no node can be reached: {}", join(.attempts))]
     Unreachable {
-        /// Every address asked.
+        /// Every attempt.
         attempts: Vec<Attempt>,
     },
     /// The connection broke after the request was sent. A change may have been made.
@@ -51,31 +51,31 @@ pub enum ClientError {
     Broken {
         /// Where it broke.
         attempt: Attempt,
-        /// Whether the request would have changed something, so that its outcome is unknown.
+        /// Whether the request was a change, so that its outcome is unknown.
         changes: bool,
     },
     /// No answer in time. A change may have been made.
     #[error("{address} did not answer within {} ms", .waited.as_millis())]
     Timeout {
-        /// Who was asked last.
+        /// The last address.
         address: Address,
-        /// For how long.
+        /// The time of the wait.
         waited: Duration,
     },
-    /// The answer was longer than the client takes.
+    /// The answer was longer than the client accepts.
     #[error("{address} sent more than {bytes_max} bytes")]
     TooLong {
-        /// Who answered.
+        /// The node.
         address: Address,
         /// The bound.
         bytes_max: usize,
     },
-    /// The answer is not what this release understands.
+    /// The answer is not valid for this release.
     #[error("{address} sent an answer that this client does not understand: {detail}")]
     Malformed {
-        /// Who answered.
+        /// The node.
         address: Address,
-        /// What is wrong with it.
+        /// The fault.
         detail: String,
     },
     /// The token cannot be sent in an HTTP header.
@@ -111,7 +111,7 @@ impl ClientError {
     }
 }
 
-/// The code that an HTTP status stands for, where the body names none (a proxy answered).
+/// The code for an HTTP status, where the body has none (a proxy answered).
 pub(crate) fn code_of_status(status: u16) -> ErrorCode {
     match status {
         401 => ErrorCode::Unauthenticated,

@@ -1,16 +1,16 @@
 //! A client of Henge's public API over plain HTTP.
 //!
-//! It knows several addresses of one cluster and asks them in turn. A call that changes nothing goes on to
-//! the next address after any failure; one that changes something only when nothing can have happened: the
-//! connection was refused, or a node answered that it did nothing. Every call has a deadline and every
+//! It has several addresses of one cluster and tries them in turn. A read goes on to the next
+//! address after any failure. A change goes on only when it cannot have been made: the connection
+//! was refused, or a node answered that nothing was done. Every call has a deadline and every
 //! answer a bound in bytes.
 //!
 //! - [`Client`]: the calls, a file for each feature.
-//! - [`ClientError`]: what failed, with the product's error code.
-//! - [`Address`], [`Secret`]: where to ask and with what.
+//! - [`ClientError`]: the failures, with the product's error codes.
+//! - [`Address`], [`Secret`]: the address of a node and the token for it.
 //! - [`model`]: the JSON bodies, a file for each feature. Nodes read and write these types too.
 //!
-//! It deliberately has no TLS, no git and no knowledge of how a node answers.
+//! It deliberately has no TLS, no git and no knowledge of a node's implementation.
 
 mod address;
 mod client;

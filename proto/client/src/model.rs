@@ -1,11 +1,11 @@
-//! The JSON bodies of the API, as both ends read and write them.
+//! The JSON bodies of the API, for both ends.
 //!
-//! Unknown fields of an answer are skipped: a newer node may say more. Unknown fields of a request
-//! are refused. Requests hold text where the node says what is wrong with a field. Bodies of
+//! Unknown fields of an answer are skipped: a newer node may have more. Unknown fields of a request
+//! are refused. Requests hold text where the node's answer explains a field's error. Bodies of
 //! Gitea's dialect are here as far as the client uses them.
 //!
-//! Bodies that hold what the product holds anyway are types of `henge_types`: `status` and `tasks`
-//! of a cluster, `RepoLimits`, `PushRules`.
+//! Bodies that other parts of the product use anyway are types of `henge_types`: `status` and
+//! `tasks` of a cluster, `RepoLimits`, `PushRules`.
 
 mod certificates;
 mod fsck;
@@ -29,13 +29,13 @@ use serde::{Deserialize, Serialize};
 /// An error, in Gitea's shape and with the product's code.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorBody {
-    /// What failed, for a person.
+    /// The failure, for people.
     #[serde(default)]
     pub message: String,
-    /// Where errors are explained. Clients do not read it.
+    /// A page about errors. Clients do not read it.
     #[serde(default, skip_deserializing)]
     pub url: String,
-    /// What failed, for a program. A proxy has no code.
+    /// The failure, for programs. A proxy has no code.
     #[serde(default)]
     pub code: Option<ErrorCode>,
 }

@@ -1,4 +1,4 @@
-//! A token that does not show itself.
+//! A token that no debug output shows.
 
 use std::fmt;
 
@@ -12,12 +12,12 @@ impl Secret {
         Self(token.trim().to_owned())
     }
 
-    /// The newest of a file with tokens, a line each: the first.
+    /// The newest token of a file, which is on the first line.
     pub fn from_file(text: &str) -> Self {
         Self::new(text.trim().lines().next().unwrap_or_default())
     }
 
-    /// The token itself: only for the place that sends or compares it.
+    /// The token itself: only for code that sends or compares it.
     pub fn reveal(&self) -> &str {
         &self.0
     }

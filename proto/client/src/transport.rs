@@ -14,7 +14,7 @@ use hyper_util::rt::TokioExecutor;
 
 use crate::address::Address;
 
-/// What is asked.
+/// A request.
 #[derive(Debug, Clone)]
 pub(crate) struct Call {
     pub(crate) method: Method,
@@ -25,7 +25,7 @@ pub(crate) struct Call {
     pub(crate) answer_bytes_max: usize,
 }
 
-/// What was answered.
+/// An answer.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
@@ -33,16 +33,16 @@ pub(crate) struct Answer {
     pub(crate) body: Bytes,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// No connection: nothing was sent.
     Connect(String),
-    /// The connection broke later: something may have been done.
+    /// The connection broke later: a change may have been made.
     Broken(String),
-    /// The deadline passed: something may have been done.
+    /// The deadline passed: a change may have been made.
     Timeout,
-    /// More bytes than the call takes.
+    /// The answer exceeds the bound of the call.
     TooLong,
 }
 

@@ -1,7 +1,8 @@
-//! Push certificates: what somebody signed of a push, and what a repository keeps of it (gitprotocol-pack(5), "Push
-//! Certificate").
+//! Push certificates: the signed text of a push, and the record that a repository keeps of it
+//! (gitprotocol-pack(5), "Push Certificate").
 //!
-//! Nobody verifies the signatures here: that needs keys of accounts. What is kept is enough to verify them later.
+//! Signatures are not verified here: that needs keys of accounts. The record holds enough to verify
+//! them later.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,7 +15,7 @@ use crate::limits::{CERTIFICATE_IDENT_BYTES_MAX, PUSH_CERTIFICATE_BYTES_MAX, REF
 use crate::names::RefName;
 use crate::object::ObjectId;
 
-/// What a signature is made with, by its armor. The names are those of `gpg.format` in git-config(1).
+/// The kind of a signature, by its armor. The names are those of `gpg.format` in git-config(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SignatureKind {
@@ -37,26 +38,27 @@ impl SignatureKind {
     }
 }
 
-/// What a certificate's nonce is worth: `GIT_PUSH_CERT_NONCE_STATUS` of git-receive-pack(1).
+/// The result of the check of a certificate's nonce: `GIT_PUSH_CERT_NONCE_STATUS` of
+/// git-receive-pack(1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NonceStatus {
-    /// There is one, and none was asked for.
+    /// The certificate has a nonce, and none was advertised.
     Unsolicited,
-    /// It is none that was ever given out for this repository, or not for this conversation.
+    /// The nonce was never given out for this repository, or not for this conversation.
     Bad,
-    /// There is none.
+    /// The certificate has no nonce.
     Missing,
-    /// It is the one that was asked for.
+    /// The nonce is the advertised one.
     Ok,
-    /// It was given out for this repository, longer ago than allowed.
+    /// The nonce was given out for this repository, longer ago than allowed.
     Slop {
-        /// How long ago, seconds; below zero when the clock that stamped it is ahead.
+        /// Its age, seconds; negative when the clock that stamped it is ahead.
         seconds: i64,
     },
 }
 
 impl NonceStatus {
-    /// Git's word for it.
+    /// Git's name for it.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Unsolicited => "UNSOLICITED",
@@ -67,7 +69,7 @@ impl NonceStatus {
         }
     }
 
-    /// How old the nonce is beyond doubt, seconds, where it is too old.
+    /// The age of the nonce, seconds, where it is too old.
     pub const fn slop_s(self) -> Option<i64> {
         match self {
             Self::Slop { seconds } => Some(seconds),
@@ -81,26 +83,28 @@ impl NonceStatus {
 pub struct CertifiedRef {
     /// The ref.
     pub name: RefName,
-    /// What the signer took it to be; `None`: not there.
+    /// The value that the signer expected; `None`: the ref does not exist.
     pub old: Option<ObjectId>,
-    /// What it was to become; `None`: deleted.
+    /// The value that the signer asked for; `None`: the ref is deleted.
     pub new: Option<ObjectId>,
 }
 
-/// A push certificate as a push brings it to its shard.
+/// A push certificate as a push sends it to its shard.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PushCertificate {
-    /// The whole certificate as it came, the signature included.
+    /// The whole certificate as received, the signature included.
     pub text: Bytes,
-    /// Who says to have signed it; the time of signing is the end of it. At most [`CERTIFICATE_IDENT_BYTES_MAX`].
+    /// The `pusher` line: the signer as the certificate names it, with the time of signing at the
+    /// end. At most [`CERTIFICATE_IDENT_BYTES_MAX`].
     pub pusher: String,
-    /// Where the signer meant to push to. At most as long.
+    /// The `pushee` line: the URL that the signer pushed to. At most as long.
     pub pushee: Option<String>,
-    /// What its nonce is worth.
+    /// The result of the check of its nonce.
     pub nonce: NonceStatus,
-    /// What the signature is made with, if there is one. It was not verified.
+    /// The kind of the signature, if there is one. It was not verified.
     pub signature: Option<SignatureKind>,
-    /// Its commands, those that were refused before the shard was asked included. No ref twice.
+    /// Its commands, including those that were refused before the proposal to the shard. No ref
+    /// twice.
     pub refs: Vec<CertifiedRef>,
 }
 
@@ -121,34 +125,35 @@ impl PushCertificate {
 pub struct PushCertificateRecord {
     /// The entry that made the changes.
     pub at: LogIndex,
-    /// When that was, milliseconds since the Unix epoch.
+    /// The time of that entry, milliseconds since the Unix epoch.
     pub at_ms: u64,
     /// The account that pushed.
     pub account: String,
-    /// Who says to have signed it.
+    /// The `pusher` line: the signer as the certificate names it.
     pub pusher: String,
-    /// Where the signer meant to push to.
+    /// The `pushee` line: the URL that the signer pushed to.
     pub pushee: Option<String>,
-    /// What its nonce was worth.
+    /// The result of the check of its nonce.
     pub nonce: NonceStatus,
-    /// What the signature is made with, if there is one. It was not verified.
+    /// The kind of the signature, if there is one. It was not verified.
     pub signature: Option<SignatureKind>,
     /// Its commands.
     pub refs: Vec<RecordedRef>,
-    /// The whole certificate as it came.
+    /// The whole certificate as received.
     pub text: Bytes,
 }
 
-/// A command of a certificate, and what became of it.
+/// A command of a certificate, and its result.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordedRef {
     /// The command.
     pub certified: CertifiedRef,
-    /// Whether the ref was changed by it.
+    /// Whether the command changed the ref.
     pub accepted: bool,
 }
 
-/// What the nonces of a shard are made with. `Debug` does not show it; the state of the shard holds it as it is.
+/// The secret seed of a shard's nonces. `Debug` does not show it; the state of the shard holds it
+/// in plain text.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NonceSeed([u8; 32]);
 

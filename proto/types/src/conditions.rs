@@ -1,4 +1,4 @@
-//! Conditions: what is wrong on a node, for how long, and what an operator does about it.
+//! Conditions: the faults of a node, with their duration and the advice for an operator.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,14 +6,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
-    /// Everything is served, with less redundancy or less room than there should be.
+    /// Everything is served, with less redundancy or less free space than there should be.
     Degraded,
     /// Something is not served, or acknowledged data is in danger.
     Failing,
 }
 
 impl Severity {
-    /// As it is written in JSON and shown in tables.
+    /// The name in JSON and in tables.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Degraded => "degraded",
@@ -22,21 +22,22 @@ impl Severity {
     }
 }
 
-/// What is wrong. Names are stored nowhere; they travel between releases, which is why unknown ones are read.
+/// The kind of a condition. Names are stored nowhere, but they travel between releases: unknown
+/// names are read as [`Self::Other`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ConditionKind {
-    /// A group has no leader whose lease holds and that a majority of its voters answers.
+    /// A group has no leader with a valid lease that a majority of its voters answers.
     GroupNotServed,
     /// Replicas that applied the same entry differ in their state.
     StatesDiffer,
     /// A pack is on no replica, in no log and in no snapshot.
     PackLost,
-    /// The meta group is not reached: names and members cannot be resolved freshly.
+    /// The meta group is unreachable: reads of names and members may be stale.
     MetaUnreachable,
     /// A member does not answer.
     NodeSilent,
-    /// A member answers and does not serve: `/readyz` gives the reason.
+    /// A member answers but does not serve: `/readyz` gives the reason.
     NodeNotReady,
     /// A group's replica ended on this node.
     GroupStopped,
@@ -50,7 +51,7 @@ pub enum ConditionKind {
     ReplicaLogWentBack,
     /// A start was refused, or a member runs on an old copy of a data directory.
     OldCopy,
-    /// Packs could not be written into their stores: they are in the log only.
+    /// Packs could not be written into their stores: only the log has them.
     PacksUnwritten,
     /// Packs or their indexes are damaged on this disk.
     PacksDamaged,
@@ -68,7 +69,7 @@ pub enum ConditionKind {
     LogNearCap,
     /// No spare segment of the write-ahead log can be made.
     LogSparesRefused,
-    /// A node's clock is far from the others'.
+    /// A node's clock differs too much from the others'.
     ClockSkew,
     /// A kind that a newer release reports.
     #[serde(other)]
@@ -76,7 +77,7 @@ pub enum ConditionKind {
 }
 
 impl ConditionKind {
-    /// All that this release raises.
+    /// Every kind that this release raises.
     pub const ALL: [Self; 22] = [
         Self::GroupNotServed,
         Self::StatesDiffer,
@@ -102,7 +103,7 @@ impl ConditionKind {
         Self::ClockSkew,
     ];
 
-    /// As it is written in JSON and in the label of a metric.
+    /// The name in JSON and in the label of a metric.
     pub const fn name(self) -> &'static str {
         match self {
             Self::GroupNotServed => "group_not_served",
@@ -131,7 +132,7 @@ impl ConditionKind {
         }
     }
 
-    /// What it is, in a few words.
+    /// A title of a few words.
     pub const fn title(self) -> &'static str {
         match self {
             Self::GroupNotServed => "not served",
@@ -160,7 +161,7 @@ impl ConditionKind {
         }
     }
 
-    /// How bad it is.
+    /// The severity of this kind.
     pub const fn severity(self) -> Severity {
         match self {
             Self::GroupNotServed | Self::StatesDiffer | Self::PackLost | Self::MetaUnreachable => {
@@ -188,7 +189,7 @@ impl ConditionKind {
         }
     }
 
-    /// What an operator does about it.
+    /// The advice for an operator.
     pub const fn advice(self) -> &'static str {
         match self {
             Self::GroupNotServed => "bring nodes back until a majority of the voters answers",
@@ -244,16 +245,16 @@ impl ConditionKind {
     }
 }
 
-/// A condition that holds.
+/// A condition that holds now.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Condition {
-    /// What is wrong.
+    /// Its kind.
     pub kind: ConditionKind,
-    /// With what: a group, a node, a repository or network, a path.
+    /// Its subject: a group, a node, a repository or network, a path.
     pub subject: String,
-    /// Since when, milliseconds since the Unix epoch on the clock of the node that reports it.
+    /// Its begin, milliseconds since the Unix epoch on the clock of the node that reports it.
     pub since_ms: u64,
-    /// Figures and reasons, for a person.
+    /// Figures and reasons, for people.
     pub detail: String,
 }
 
@@ -261,8 +262,8 @@ pub struct Condition {
 mod tests {
     use super::*;
 
-    /// A node of an older release must still read the report of a newer one: a new kind must not make the whole report
-    /// unreadable, else the newer node would be shown as one that does not answer.
+    /// A node of an older release must read the report of a newer one. If a new kind made the whole
+    /// report unreadable, the newer node would be shown as one that does not answer.
     #[test]
     fn kinds_of_newer_releases_are_read() {
         let json = r#"{"kind":"gravity_off","subject":"x","since_ms":1,"detail":""}"#;

@@ -1,4 +1,5 @@
-//! The one list of error codes, mapped in one place each to gRPC, HTTP, git's side-band and exit codes.
+//! The one list of error codes, mapped in one place each to gRPC, HTTP, git's side-band and exit
+//! codes.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,24 +7,24 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ErrorCode {
-    /// There is no such thing.
+    /// The thing does not exist.
     NotFound,
-    /// There already is one.
+    /// The thing exists already.
     AlreadyExists,
-    /// The request makes no sense: what was wrong, where, what to do is in the message.
+    /// The request is not valid. The message names the fault, its place and the remedy.
     Invalid,
-    /// Nobody said who asks, or the token is wrong.
+    /// The request has no token, or the token is wrong.
     Unauthenticated,
     /// The caller may not do this.
     Forbidden,
-    /// It contradicts what happened meanwhile.
+    /// The request contradicts a change that happened meanwhile.
     Conflict,
-    /// Too much at once: try again later.
+    /// Too many requests at once: try again later.
     Throttled,
     /// Not now: no leader, no quorum, disk full, starting. Nothing was done.
     Unavailable,
     /// The deadline passed: the outcome is unknown.
     Timeout,
-    /// A defect or a broken disk: the operator's log says more.
+    /// A defect or a broken disk: the operator's log has the details.
     Internal,
 }

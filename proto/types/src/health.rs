@@ -1,8 +1,8 @@
-//! How a cluster's status is judged. One pure function: `cluster status`, its exit code and `/readyz` come from the same
-//! facts by the same rules, so that they cannot say different things.
+//! The judgement of a cluster's status. One pure function: `cluster status`, its exit code and
+//! `/readyz` come from the same facts by the same rules, so that they cannot contradict each other.
 //!
-//! - `groups`: every group, as all its replicas together tell it, and whether it is served.
-//! - `problems`: what is wrong, with what, for how long, and what to do.
+//! - `groups`: every group, from the reports of all its replicas, and whether it is served.
+//! - `problems`: the faults, each with its subject, its duration and the advice.
 
 use serde::{Deserialize, Serialize};
 
@@ -27,9 +27,9 @@ use problems::lagging_subject;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Verdict {
-    /// Nothing is wrong.
+    /// There is no problem.
     Ok,
-    /// Every group is served and no data is in danger, and something is wrong.
+    /// Every group is served and no data is in danger, but there is a problem.
     Degraded,
     /// Some group is not served, or acknowledged data is in danger.
     Failing,
@@ -42,7 +42,7 @@ pub struct Health {
     pub verdict: Verdict,
     /// Every group of the cluster.
     pub groups: Vec<GroupView>,
-    /// What is wrong, worst first.
+    /// The problems, worst first.
     pub problems: Vec<Problem>,
 }
 
@@ -63,10 +63,11 @@ pub fn judge(status: &ClusterStatus) -> Health {
     }
 }
 
-/// Whether a node serves, from the same facts: every group that it should hold runs on it, is served and is not behind.
+/// Whether a node serves, from the same facts: every group that it should hold runs on it, is
+/// served and is not behind.
 ///
 /// # Errors
-/// With the reason it does not, for `/readyz`.
+/// With the reason for `/readyz`.
 pub fn readiness(status: &ClusterStatus, node: NodeId) -> Result<(), String> {
     let Some((_, report)) = reports(status).find(|(other, _)| *other == node) else {
         return Err(format!("node {node} says nothing of itself"));

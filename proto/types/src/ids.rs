@@ -1,4 +1,4 @@
-//! Ids: numbers and random bytes that name things. None of them is ever used twice.
+//! Ids: numbers and random bytes that name things. No id is ever used twice.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-/// Text that is not an id of the wanted kind.
+/// Text that is not an id of the expected kind.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{text:?} is not {wanted}")]
 pub struct InvalidId {
@@ -44,7 +44,7 @@ macro_rules! number {
 }
 
 number!(
-    /// A node's number in the cluster, from 1. A wiped disk comes back under a new one.
+    /// A node's number in the cluster, from 1. A node with a wiped disk gets a new one.
     NodeId,
     u64
 );
@@ -59,7 +59,8 @@ number!(
     u64
 );
 number!(
-    /// A repository's life under one name: deleted and made again is another generation.
+    /// The generation of a repository under one name: a repository that is deleted and made again
+    /// has another one.
     Generation,
     u64
 );
@@ -136,7 +137,7 @@ macro_rules! random_id {
             }
         }
 
-        /// Its 16 bytes in binary formats, lower-case hex in those that people read.
+        /// An id is 16 bytes in binary formats and lower-case hex in text formats.
         impl Serialize for $name {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 if serializer.is_human_readable() {
@@ -171,7 +172,7 @@ random_id!(
     "a cluster id (32 lower-case hex digits)"
 );
 random_id!(
-    /// The life of one data directory. A wiped disk is a new one.
+    /// The identity of one data directory. A wiped disk has a new one.
     Incarnation,
     "an incarnation (32 lower-case hex digits)"
 );
@@ -186,7 +187,8 @@ random_id!(
     "a repository id (32 lower-case hex digits)"
 );
 random_id!(
-    /// A fork network: the id of its root repository, also after the root is gone. Names the object store.
+    /// A fork network: the id of its root repository, even after the root is deleted. Names the
+    /// object store.
     NetworkId,
     "a network id (32 lower-case hex digits)"
 );
@@ -214,23 +216,25 @@ impl NetworkId {
     }
 }
 
-/// Names one client request across retries and changes of leader. Made by the node that received it.
+/// Names one client request across retries and changes of leader. Made by the node that received
+/// it.
 ///
-/// Its record lives in the group's state for at least [`crate::limits::REQUEST_RECORD_MS_MIN`]; an older
-/// id is answered *unknown outcome* and never executed.
+/// The group's state keeps its record for at least [`crate::limits::REQUEST_RECORD_MS_MIN`]. A
+/// request with an older id is answered *unknown outcome* and never executed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct RequestId {
-    /// In a group that keeps its own time: the generation of request records that its maker had applied, with the highest
-    /// bit set, see [`Self::generation`]. Before that release level: when it was made, milliseconds since the Unix epoch, by
-    /// its maker's clock.
+    /// In a group with replicated time: the generation of request records that its maker had
+    /// applied, with the highest bit set, see [`Self::generation`]. Below that release level: the
+    /// time of its making, milliseconds since the Unix epoch, by its maker's clock.
     pub made_at_ms: u64,
-    /// The data directory that made it.
+    /// The data directory of its maker.
     pub incarnation: Incarnation,
-    /// Counts up within one run of the maker; its high half is drawn at the start of the process.
+    /// Counts up within one process of the maker; its high half is drawn at the start of the
+    /// process.
     pub counter: u64,
 }
 
-/// Tells a generation of request records from a time: no clock points there.
+/// The bit that marks a generation of request records. No clock reaches times with this bit.
 const GENERATION: u64 = 1 << 63;
 
 impl RequestId {
@@ -243,13 +247,14 @@ impl RequestId {
         }
     }
 
-    /// Whether it is the same request, whatever generation either id names: a leader may let it name a later one.
+    /// Whether it is the same request. The generations of the two ids are not compared: a leader
+    /// may set a later one.
     pub fn is_same(&self, other: &Self) -> bool {
         (self.incarnation, self.counter) == (other.incarnation, other.counter)
     }
 
-    /// The generation of request records before which it cannot have been executed; `None` of one that carries its maker's
-    /// clock.
+    /// The generation of request records before which it cannot have been executed; `None` for an
+    /// id with its maker's clock.
     pub const fn generation(&self) -> Option<u64> {
         match self.made_at_ms & GENERATION {
             0 => None,
@@ -272,7 +277,8 @@ impl fmt::Display for RequestId {
 mod tests {
     use super::*;
 
-    /// Golden: printf of the bytes | sha256sum, first 8 bytes, modulo. A change would move every repository.
+    /// Golden: printf of the bytes | sha256sum, first 8 bytes, modulo. A change would move every
+    /// repository.
     #[test]
     fn shard_of_a_network_is_fixed_for_ever() {
         let network = NetworkId::from_bytes([7; 16]);
@@ -286,7 +292,7 @@ mod tests {
         assert_eq!(other.shard(8), GroupId::new(7));
     }
 
-    /// Golden: what is stored must not change, and what people read is the id as they know it.
+    /// Golden: the stored bytes must not change, and people read the id in its usual form.
     #[test]
     fn random_ids_are_bytes_in_storage_and_hex_in_text() {
         let id = ClusterId::from_bytes([0xab; 16]);

@@ -1,19 +1,19 @@
-//! The words of Henge: what every other crate speaks, and nothing that does anything.
+//! The vocabulary of Henge: the types that every other crate uses, without any behaviour.
 //!
 //! - [`ids`]: numbers and random bytes that name nodes, groups, repositories, requests.
 //! - [`names`]: validated owner, repository and ref names.
 //! - [`object`]: git object ids and pack ids.
 //! - [`limits`]: every bound of the product, in one file.
-//! - [`command`], [`reply`]: what is proposed to a group and what applying it answers.
+//! - [`command`], [`reply`]: the proposals to a group and the replies of `apply`.
 //! - [`mirrors`]: repositories that follow others on a schedule.
 //! - [`certificates`]: signed pushes.
-//! - [`conditions`]: what is wrong on a node, since when, and what to do about it.
-//! - [`health`]: how a status is judged, for `cluster status` and for readiness.
-//! - [`principal`]: who does something.
-//! - [`records`]: what the state machines keep. [`starts`]: the starts of a node, one after the other.
-//! - [`status`]: what a cluster says of itself.
-//! - [`stored`]: the envelope of everything that reaches a disk: number, version, body; the table of records.
-//! - [`tasks`]: what a node says of the background work it does.
+//! - [`conditions`]: the faults of a node, with their duration and the advice.
+//! - [`health`]: the judgement of a status, for `cluster status` and for readiness.
+//! - [`principal`]: the subject of an action.
+//! - [`records`]: the records of the state machines. [`starts`]: the starts of a node, in order.
+//! - [`status`]: the status report of a cluster.
+//! - [`stored`]: the envelope of all stored bytes: number, version, body; the table of records.
+//! - [`tasks`]: the report of a node's background work.
 //! - [`error`]: the one list of error codes.
 //!
 //! It is pure: no clock, no randomness, no files, no sockets, no protobuf.

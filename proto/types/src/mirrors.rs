@@ -1,7 +1,7 @@
 //! Mirrors: a repository that follows another one, or is copied to another one, on a schedule.
 //!
-//! A shard keeps them beside the repository. Its leader runs those that are due; [`BeginMirror`] gives one firing to
-//! one run, whose fence every later word of it must name.
+//! A shard keeps them beside the repository. Its leader runs the due ones. [`BeginMirror`] claims
+//! one due time for one run. Each later report of the run must name the run's fence.
 
 use std::fmt;
 
@@ -13,21 +13,22 @@ use crate::limits::{
     MIRROR_URL_BYTES_MAX,
 };
 
-/// What a run of a pull mirror pushes as, before its id and fence. No account's name holds a slash.
+/// The prefix of a pull mirror's pusher name, before its id and fence. No account's name has a
+/// slash.
 pub(crate) const PUSHER: &str = "mirror/";
 
-/// Which way a mirror goes.
+/// The direction of a mirror.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum MirrorKind {
-    /// The repository becomes what the other one is. It takes no pushes of its own.
+    /// The repository becomes a copy of the other one. It takes no pushes from users.
     Pull,
-    /// The other one becomes what the repository is.
+    /// The other repository becomes a copy of this one.
     Push,
 }
 
-/// With what the other side is asked: HTTP Basic. Neither `Debug` nor any answer shows it; the state of the shard
-/// holds it as it is.
+/// The credentials for the other side: HTTP Basic. Neither `Debug` nor any answer shows them; the
+/// state of the shard holds them in plain text.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorSecret {
     /// The user.
@@ -42,18 +43,18 @@ impl fmt::Debug for MirrorSecret {
     }
 }
 
-/// What a mirror is told to do.
+/// The settings of a mirror.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorSettings {
-    /// Which way.
+    /// The direction.
     pub kind: MirrorKind,
     /// The other repository's `http://` or `https://` URL, without credentials.
     pub url: String,
     /// The credentials for it.
     pub secret: Option<MirrorSecret>,
-    /// Milliseconds from one firing to the next.
+    /// Milliseconds from one due time to the next.
     pub interval_ms: u64,
-    /// Whether it is due as well whenever a ref changed; only for [`MirrorKind::Push`].
+    /// Whether each change of a ref makes it due as well; only for [`MirrorKind::Push`].
     pub on_push: bool,
 }
 
@@ -77,33 +78,36 @@ pub struct Mirror {
     pub id: MirrorId,
     /// Its repository.
     pub repo: RepoId,
-    /// What it is told to do.
+    /// Its settings.
     pub settings: MirrorSettings,
-    /// When it was made, milliseconds since the Unix epoch.
+    /// The time of its creation, milliseconds since the Unix epoch.
     pub made_ms: u64,
-    /// The next firing, milliseconds since the Unix epoch. While a run is under way: the one it was begun for.
+    /// The next due time, milliseconds since the Unix epoch. While a run is under way: the due time
+    /// that it claimed.
     pub next_due_ms: u64,
     /// The entry that began the last run, or made the mirror: it only grows.
     pub fence: LogIndex,
-    /// The run that is under way, or whose leader was lost.
+    /// The run that is under way, or that lost its leader.
     pub run: Option<MirrorRun>,
-    /// Runs that failed since the last one that did not.
+    /// Failed runs since the last successful one.
     pub failures: u32,
-    /// How the last run ended.
+    /// The end of the last run.
     pub last: Option<MirrorLast>,
 }
 
 /// A run under way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorRun {
-    /// When it began, milliseconds since the Unix epoch.
+    /// The time of its begin, milliseconds since the Unix epoch.
     pub began_ms: u64,
-    /// If it was not heard of until then, another one may take its place.
+    /// The end of its lease, milliseconds since the Unix epoch. From then on another run may
+    /// replace it.
     pub until_ms: u64,
 }
 
 impl MirrorRun {
-    /// Whether another one may take its place, in a group that keeps its own time: see [`Mirror::is_due_in_group`].
+    /// Whether another run may replace it, in a group that keeps its own time: see
+    /// [`Mirror::is_due_in_group`].
     pub const fn is_over_in_group(&self, now_ms: u64) -> bool {
         let left_ms = self.until_ms.saturating_sub(now_ms);
         left_ms == 0 || left_ms > MIRROR_LEASE_MS_MAX
@@ -113,39 +117,40 @@ impl MirrorRun {
 /// A run that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorLast {
-    /// The firing it was begun for, milliseconds since the Unix epoch.
+    /// The due time that it claimed, milliseconds since the Unix epoch.
     pub scheduled_at_ms: u64,
-    /// When it ended.
+    /// The time of its end.
     pub ended_ms: u64,
-    /// How.
+    /// Its outcome.
     pub outcome: MirrorOutcome,
 }
 
-/// How a run ended.
+/// The outcome of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MirrorOutcome {
-    /// Both sides are the same.
+    /// Both sides are equal.
     Done {
         /// Refs that were created, updated or deleted.
         changed: u64,
-        /// Bytes of packs that travelled.
+        /// Bytes of transferred packs.
         pack_bytes: u64,
     },
-    /// It failed.
+    /// The run failed.
     Failed {
-        /// Why; without credentials.
+        /// The reason, without credentials.
         why: String,
     },
 }
 
 impl Mirror {
-    /// Whether a run may begin at this time: a firing has come, and no other run is heard of.
+    /// Whether a run may begin at this time: the due time has come, and no other run holds a lease.
     pub fn is_due(&self, now_ms: u64) -> bool {
         now_ms >= self.next_due_ms && self.run.is_none_or(|run| now_ms >= run.until_ms)
     }
 
-    /// The same in a group that keeps its own time. A firing further ahead than the mirror's interval, or a run that may
-    /// go unheard for longer than any lease, was set by a clock that pointed to another time: neither holds the mirror up.
+    /// The same in a group that keeps its own time. Two values come from a clock with another time:
+    /// a due time further ahead than the mirror's interval, and a lease longer than any that is
+    /// granted. Neither delays the mirror.
     pub fn is_due_in_group(&self, now_ms: u64) -> bool {
         let ahead_ms = self.next_due_ms.saturating_sub(now_ms);
         let fires = ahead_ms == 0 || ahead_ms > self.settings.interval_ms;
@@ -153,114 +158,120 @@ impl Mirror {
     }
 }
 
-/// What runs of a mirror may remove from the side that they write to, where that is not the usual half of its refs.
+/// The removals that a mirror's runs may make on the side that they write to, where the usual bound
+/// of half of its refs does not hold.
 ///
-/// Removed is a ref that the other side does not have. While nothing may be removed, a value that would be replaced counts as
-/// well: what was there before the mirror was made is not the mirror's.
+/// A removal is a ref that the other side does not have. While no removals are allowed, a replaced
+/// value counts as well: the refs from before the mirror are not the mirror's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MirrorRemoval {
-    /// Nothing: no run has compared the two sides yet, and nobody agreed to a loss.
+    /// None: no run has compared the two sides yet, and no user allowed a loss.
     Nothing,
-    /// Everything: somebody agreed to it.
+    /// Any number: a user allowed it.
     Everything,
 }
 
-/// What runs of a mirror may remove, in its shard beside the mirror. Without it: at most half of the refs.
+/// The allowed removals of a mirror's runs, in its shard beside the mirror. Without this record: at
+/// most half of the refs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorRemovalRecord {
-    /// How much.
+    /// The allowance.
     pub removal: MirrorRemoval,
-    /// The entry that said so: what is said while a run goes by something else is for the next one.
+    /// The entry that set it. A run that began under an earlier allowance does not use this one up.
     pub since: LogIndex,
 }
 
-/// Makes a mirror, or changes what one is told to do. A new one is due at once.
+/// Makes a mirror, or changes the settings of one. A new one is due at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SetMirror {
     /// The repository.
     pub repo: RepoId,
-    /// The repository's life.
+    /// The repository's generation.
     pub generation: Generation,
     /// The mirror; a new id makes one.
     pub mirror: MirrorId,
-    /// What it is told to do.
+    /// Its settings.
     pub settings: MirrorSettings,
-    /// What its runs may remove until one has come through; `None` leaves that as it is.
+    /// The removals that its runs may make until one has completed; `None` leaves the allowance
+    /// unchanged.
     pub removal: Option<MirrorRemoval>,
 }
 
-/// Changes what a mirror is told to do. What is `None` stays; its way stays always. It is due at once.
+/// Changes the settings of a mirror. A field that is `None` stays; the direction always stays. The
+/// mirror is due at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditMirror {
     /// The repository.
     pub repo: RepoId,
-    /// The repository's life.
+    /// The repository's generation.
     pub generation: Generation,
     /// The mirror.
     pub mirror: MirrorId,
-    /// The other repository's URL. Credentials for another one must not be sent there: with it, `secret` says something.
+    /// The other repository's URL. Credentials must not be sent to another URL than theirs, so an
+    /// edit with a URL also has a change in `secret`.
     pub url: Option<String>,
     /// The credentials.
     pub secret: SecretEdit,
-    /// Milliseconds from one firing to the next.
+    /// Milliseconds from one due time to the next.
     pub interval_ms: Option<u64>,
-    /// Whether it is due whenever a ref changed.
+    /// Whether each change of a ref makes it due.
     pub on_push: Option<bool>,
-    /// What its runs may remove until one has come through.
+    /// The removals that its runs may make until one has completed.
     pub removal: Option<MirrorRemoval>,
 }
 
 /// A change of a mirror's credentials.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SecretEdit {
-    /// None.
+    /// No change.
     #[default]
     Keep,
-    /// These instead.
+    /// Replaces them.
     Set(MirrorSecret),
-    /// No credentials.
+    /// Removes them.
     Remove,
 }
 
-/// Changes where a mirror stands.
+/// Changes the schedule of a mirror, or removes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeMirror {
     /// The repository.
     pub repo: RepoId,
-    /// The repository's life.
+    /// The repository's generation.
     pub generation: Generation,
     /// The mirror.
     pub mirror: MirrorId,
-    /// How.
+    /// The change.
     pub change: MirrorChange,
 }
 
-/// How a mirror is changed.
+/// A change of a mirror's schedule, or its removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MirrorChange {
-    /// It is no more. A run under way comes to nothing.
+    /// The mirror is removed. A run under way has no effect.
     Remove,
-    /// It is due now. While a run is under way nothing changes.
+    /// It is due now. No change while a run is under way.
     Due,
-    /// It is due now, and its next run may remove everything that the other side does not have. Needs release level
-    /// [`crate::command::VERSION_MIRROR_REMOVALS`].
+    /// It is due now, and its next run may remove every ref that the other side does not have.
+    /// Needs release level [`crate::command::VERSION_MIRROR_REMOVALS`].
     DueWhateverItRemoves,
 }
 
-/// Begins a run. Done if the firing is still to be had; the index of the entry is the run's fence.
+/// Begins a run. Done if the due time is still unclaimed; the index of the entry is the run's
+/// fence.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BeginMirror {
     /// The repository.
     pub repo: RepoId,
     /// The mirror.
     pub mirror: MirrorId,
-    /// The firing.
+    /// The due time that it claims.
     pub scheduled_at_ms: u64,
-    /// For how long the run is believed in without a word, milliseconds.
+    /// The lease of the run until its first heartbeat, milliseconds.
     pub lease_ms: u64,
 }
 
-/// A word of a run. Refused when its fence is not the mirror's any more.
+/// A heartbeat or a completion report of a run. Refused when its fence is no longer the mirror's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordMirror {
     /// The repository.
@@ -269,24 +280,25 @@ pub struct RecordMirror {
     pub mirror: MirrorId,
     /// The run's fence.
     pub fence: LogIndex,
-    /// What it says.
+    /// The report.
     pub word: MirrorWord,
 }
 
-/// What a run says.
+/// A report of a run.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum MirrorWord {
-    /// It is still at work.
+    /// A heartbeat: the run goes on.
     Working {
-        /// For how long it is believed in from here on, milliseconds.
+        /// Its lease from here on, milliseconds.
         lease_ms: u64,
     },
-    /// It ended.
+    /// The run ended.
     Ended(MirrorOutcome),
-    /// It has compared the two sides and has removed what it was allowed to: from here on runs remove at most half of the
-    /// refs. Needs release level [`crate::command::VERSION_MIRROR_REMOVALS`].
+    /// The run has compared the two sides and has made the allowed removals: from here on runs
+    /// remove at most half of the refs. Needs release level
+    /// [`crate::command::VERSION_MIRROR_REMOVALS`].
     CameThrough {
-        /// The entry that allowed it: see [`MirrorRemovalRecord::since`].
+        /// The entry that allowed them: see [`MirrorRemovalRecord::since`].
         since: LogIndex,
     },
 }
@@ -301,7 +313,7 @@ impl MirrorWord {
     }
 }
 
-/// As whom a run of a pull mirror pushes.
+/// The pusher name of a pull mirror's run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MirrorPusher {
     /// The mirror.
@@ -311,7 +323,7 @@ pub struct MirrorPusher {
 }
 
 impl MirrorPusher {
-    /// From the name of who pushes; `None` for everybody else.
+    /// Parses the name of a pusher; `None` for all other pushers.
     pub fn parse(pusher: &str) -> Option<Self> {
         let (mirror, fence) = pusher.strip_prefix(PUSHER)?.split_once('/')?;
         Some(Self {

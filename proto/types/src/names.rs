@@ -18,7 +18,7 @@ pub use ref_patterns::RefPatterns;
 /// Why a name was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidName {
-    /// Nothing there, or nothing left after `.git` was cut.
+    /// The name is empty, or empty once `.git` was cut.
     #[error("the name is empty")]
     Empty,
     /// Longer than allowed.
@@ -29,7 +29,7 @@ pub enum InvalidName {
         /// The bound, in bytes.
         max: usize,
     },
-    /// A character that is not allowed, or in a place where it is not.
+    /// A character that is not allowed, or not at this place.
     #[error(
         "{name:?} is not a valid name: letters, digits, '-', '_' and '.' are allowed, it starts with a letter or digit"
     )]
@@ -46,7 +46,7 @@ pub enum InvalidName {
     /// Not `OWNER/NAME`.
     #[error("{text:?} is not OWNER/NAME")]
     NotAPath {
-        /// What was given.
+        /// The text.
         text: String,
     },
     /// Not a topic.
@@ -155,7 +155,7 @@ name!(
     RepoName
 );
 name!(
-    /// A word that says what a repository is about: lower-case letters, digits and `-`.
+    /// A word for the subject of a repository: lower-case letters, digits and `-`.
     Topic
 );
 name!(
@@ -220,7 +220,7 @@ pub struct RepoPath {
 }
 
 impl RepoPath {
-    /// What paths are compared by: both parts in lower case.
+    /// The key by which paths are compared: both parts in lower case.
     pub fn key(&self) -> String {
         format!("{}/{}", self.owner, self.name).to_ascii_lowercase()
     }
@@ -252,7 +252,8 @@ impl FromStr for RepoPath {
     }
 }
 
-/// Names compare and hash as their text does: a map of refs is searched by a prefix that is no name.
+/// Names compare and hash as their text does: a map of refs is searched by a prefix that is not a
+/// name.
 impl Borrow<str> for RefName {
     fn borrow(&self) -> &str {
         &self.0
@@ -367,7 +368,7 @@ mod tests {
             "refs/notes/x",
             "refs/heads/@",
             "refs/heads/-x",
-            // Only the whole name must not end in a dot.
+            // Only the end of the whole name must not be a dot.
             "refs/heads/a./b",
         ] {
             assert!(name.parse::<RefName>().is_ok(), "{name:?} was refused");

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// A git object id. The hash kind is part of the stored form, so that SHA-256 repositories need no new one.
+/// A git object id. The hash kind is part of the stored form, so that SHA-256 repositories need no
+/// new form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum ObjectId {
     /// SHA-1, 20 bytes.
@@ -15,8 +16,8 @@ pub enum ObjectId {
     Sha256([u8; 32]),
 }
 
-/// The hash that a repository's objects are named by: `extensions.objectFormat` of git-config(1). A repository
-/// has one for life.
+/// The hash of a repository's object ids: `extensions.objectFormat` of git-config(1). It never
+/// changes for a repository.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -96,7 +97,7 @@ impl ObjectId {
         }
     }
 
-    /// The hash it is of.
+    /// Its hash.
     pub const fn format(&self) -> ObjectFormat {
         match self {
             Self::Sha1(_) => ObjectFormat::Sha1,
@@ -115,7 +116,7 @@ impl ObjectId {
     /// Digits of the longest id.
     pub const HEX_BYTES_MAX: usize = 64;
 
-    /// The id in hex, written into `buffer`: for those who write very many.
+    /// The id in hex, written into `buffer`: for callers that write very many.
     pub fn to_hex<'b>(&self, buffer: &'b mut [u8; Self::HEX_BYTES_MAX]) -> &'b str {
         let raw = self.as_bytes();
         let digits = &mut buffer[..2 * raw.len()];

@@ -1,7 +1,8 @@
-//! Who does something: one notation for the log, for records and for messages between nodes.
+//! Principals, the subjects of actions: one notation for the log, for records and for messages
+//! between nodes.
 //!
 //! The log and the records hold a principal as its text, since the first release. Jobs and deploy
-//! keys have no text yet: each becomes a variant with the records that make one.
+//! keys have no text yet: each becomes a variant together with the records that make one.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +15,7 @@ use crate::names::{InvalidName, OwnerName};
 
 /// The administrator, the only user until accounts exist.
 const ADMIN: &str = "admin";
-/// A token that opens the page of metrics.
+/// A token for the page of metrics.
 const METRICS_TOKEN: &str = "monitoring";
 /// The cluster itself.
 const SYSTEM: &str = "henge";
@@ -23,10 +24,10 @@ const ANONYMOUS: &str = "anonymous";
 /// Texts of principals that are not users.
 const RESERVED: [&str; 3] = [METRICS_TOKEN, SYSTEM, ANONYMOUS];
 
-/// A text that is no principal's.
+/// A text that is not a principal's.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum InvalidPrincipal {
-    /// It begins as a mirror's run does and names none.
+    /// A text with the prefix of a mirror's run and without a valid one.
     #[error("{text:?} names no run of a mirror")]
     Mirror {
         /// The text, cut.
@@ -81,24 +82,24 @@ impl FromStr for UserName {
     }
 }
 
-/// What a token opens that is no user's.
+/// The scope of a token that belongs to no user.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TokenScope {
     /// The page of metrics.
     Metrics,
 }
 
-/// Who does something. Encoded as its text, so that the variants may grow.
+/// The subject of an action. Encoded as its text, so that variants may be added.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Principal {
     /// A user: `admin`.
     User(UserName),
-    /// A token that is no user's: `monitoring`.
+    /// A token that belongs to no user: `monitoring`.
     Token(TokenScope),
     /// A run of a pull mirror: `mirror/MIRROR/FENCE`.
     Mirror(MirrorPusher),
-    /// The cluster, which finishes what was begun: `henge`.
+    /// The cluster, which completes operations that were begun: `henge`.
     System,
     /// A request without a token: `anonymous`. It is never in the log.
     #[default]
@@ -120,7 +121,7 @@ impl Principal {
         }
     }
 
-    /// Whether nothing is known of it.
+    /// Whether it is a request without a token.
     pub const fn is_anonymous(&self) -> bool {
         matches!(self, Self::Anonymous)
     }

@@ -1,4 +1,4 @@
-//! What the state machines keep, as values behind their keys.
+//! The records of the state machines: the values behind their keys.
 
 use std::str::FromStr;
 
@@ -16,7 +16,7 @@ pub use repo::RepoRecord;
 pub(crate) use repo::{RepoRecordV1, RepoRecordV2};
 pub use shard_repo::ShardRepo;
 
-/// The cluster as it was formed.
+/// The cluster at its formation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterRecord {
     /// The cluster.
@@ -25,9 +25,10 @@ pub struct ClusterRecord {
     pub shards: u32,
     /// Replicas per group.
     pub replication: u32,
-    /// When it was formed, milliseconds since the Unix epoch.
+    /// The time of its formation, milliseconds since the Unix epoch.
     pub formed_at_ms: u64,
-    /// The release level that every node must understand ([`crate::command::Command::VersionBarrier`]).
+    /// The release level that every node must understand
+    /// ([`crate::command::Command::VersionBarrier`]).
     pub version: u32,
 }
 
@@ -36,7 +37,7 @@ pub struct ClusterRecord {
 pub struct NodeRecord {
     /// Its number.
     pub node: NodeId,
-    /// The data directory it lives in: an RPC from any other is refused.
+    /// Its data directory: an RPC from any other is refused.
     pub incarnation: Incarnation,
     /// `HOST:PORT` of its cluster listener (TCP and UDP).
     pub rpc: String,
@@ -44,64 +45,67 @@ pub struct NodeRecord {
     pub http: String,
 }
 
-/// Where a group's replicas live. The meta group's record is the truth; the ring only proposes.
+/// The placement of a group's replicas. The meta group's record is authoritative; the ring only
+/// proposes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardPlacement {
     /// The group.
     pub group: GroupId,
     /// Its replicas in placement order: the first is the preferred leader.
     pub replicas: Vec<NodeId>,
-    /// Counts the moves.
+    /// The number of moves.
     pub epoch: u64,
 }
 
-/// Where a repository stands in the meta group's catalogue.
+/// The state of a repository in the meta group's catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RepoState {
-    /// Name and id are taken, the shard does not yet know it.
+    /// Name and id are reserved, the shard does not have the repository yet.
     Reserved,
-    /// Serving.
+    /// Served.
     Ready,
     /// Deleted for every caller; the shard has still to drop it.
     Deleting,
-    /// Gone. Kept so that the id is never used again.
+    /// The tombstone. Kept so that the id is never used again.
     Deleted,
 }
 
 /// Whether a shard serves a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ShardRepoState {
-    /// It does.
+    /// The shard serves it.
     Live,
     /// Dropped: every update and read is refused.
     Deleted,
 }
 
-/// From which entry on the tips are noted that refs of a network lose, so that what is dropped was out of reach for as
-/// long as the operator wants.
+/// The entry from which the tips are recorded that refs of a network lose. Dropped objects have
+/// been unreachable since then, for as long as the operator's grace period.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PruneMark {
-    /// The entry.
+    /// The entry that set it.
     pub at: LogIndex,
-    /// When that was, milliseconds since the Unix epoch.
+    /// The time of that entry, milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// Tips that were noted since.
+    /// Tips that were recorded since.
     pub lost_tips: u32,
-    /// Whether more were lost than are noted: then nothing can be told any more, and a new mark is needed.
+    /// Whether more tips were lost than are recorded. Then the mark is useless, and a new one is
+    /// needed.
     pub is_full: bool,
-    /// Whether the network may hold what neither a ref nor a noted tip reaches: nobody has looked, refs had lost tips
-    /// before the mark was made, a repository of the network was deleted, or a push was refused in part.
+    /// Whether the network may hold objects that neither a ref nor a recorded tip reaches. Causes:
+    /// the network was not examined, refs had lost tips before the mark, a repository of the
+    /// network was deleted, or a push was refused in part.
     pub may_hold_unreached: bool,
 }
 
-/// What a repository may hold beyond the product's own bounds. None: no bound of its own.
+/// The quotas of a repository beyond the product's own bounds. `None`: no quota.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RepoLimits {
     /// Bytes of all packs of its fork network; a push that would exceed them is refused.
     pub network_bytes_max: Option<u64>,
-    /// Bytes of one push, as it comes over the wire.
+    /// Bytes of one push as received.
     pub push_bytes_max: Option<u64>,
     /// Bytes of one object, inflated.
     pub object_bytes_max: Option<u64>,
@@ -115,15 +119,15 @@ pub struct RepoLimits {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FsckLevel {
-    /// As git checks them where `receive.fsckObjects` is set (git-config(1)).
+    /// As git with `receive.fsckObjects` (git-config(1)).
     #[default]
     Strict,
-    /// What old histories are known for and harms no client is taken.
+    /// Faults that are common in old histories and harm no client are accepted.
     Lenient,
 }
 
 impl FsckLevel {
-    /// As people write it.
+    /// The name in the API and on the command line.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Strict => "strict",
@@ -132,7 +136,7 @@ impl FsckLevel {
     }
 }
 
-/// A text that is no [`FsckLevel`].
+/// A text that is not a [`FsckLevel`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("a level is strict or lenient")]
 pub struct InvalidFsckLevel;
@@ -149,7 +153,7 @@ impl FromStr for FsckLevel {
     }
 }
 
-/// What is asked of pushes to a repository.
+/// The rules for pushes to a repository.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PushRules {
@@ -157,7 +161,7 @@ pub struct PushRules {
     pub fsck: FsckLevel,
 }
 
-/// A pack in a network's manifest: every replica has to hold it.
+/// A pack in a network's manifest: every replica must hold it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PackRecord {
     /// Its name and trailing checksum.
@@ -172,7 +176,8 @@ pub struct PackRecord {
     pub named_at: LogIndex,
 }
 
-/// What a repository's shard has still to be told of its settings. The catalogue has the settings themselves.
+/// The settings of a repository that its shard has not acknowledged yet. The catalogue has the
+/// settings themselves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UntoldRecord {
     /// The entry of the meta group that changed them last.
@@ -181,10 +186,11 @@ pub struct UntoldRecord {
     pub head: bool,
 }
 
-/// A pattern of refs that no push may delete or move to a commit that does not have the old one in its history.
+/// A pattern of protected refs. No push may delete such a ref, or move it to a commit whose history
+/// lacks the old one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefProtection {
-    /// Which refs.
+    /// The pattern of the refs.
     pub pattern: RefPattern,
     /// When it was set, milliseconds since the Unix epoch.
     pub created_at_ms: u64,
@@ -193,7 +199,7 @@ pub struct RefProtection {
 /// The protected refs of a repository.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefProtections {
-    /// The last entry that changed them: what was checked before it has to be checked again.
+    /// The last entry that changed them: an older check must be repeated.
     pub changed_at: LogIndex,
     /// By pattern, none twice.
     pub rules: Vec<RefProtection>,

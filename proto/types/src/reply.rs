@@ -1,4 +1,4 @@
-//! Replies: what applying a command answers. A refusal is a reply, never an error.
+//! Replies: the results of applied commands. A refusal is a reply, never an error.
 
 use serde::{Deserialize, Serialize};
 
@@ -13,12 +13,13 @@ use crate::object::{ObjectId, PackId};
 use crate::records::RepoRecord;
 use crate::starts::RegisteredStart;
 
-/// The answer of `apply`. Recorded with the request id, so its encoding only grows at the end: see `encoding`.
+/// The result of `apply`. Stored with the request id, so its encoding only grows at the end: see
+/// `encoding`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
-    /// Done, or already so.
+    /// Done, now or by an earlier command.
     Done,
-    /// The repository as the catalogue has it now.
+    /// The current record of the repository in the catalogue.
     Repo(RepoRecord),
     /// A push: one verdict per update, in its order.
     RefsUpdated {
@@ -27,20 +28,21 @@ pub enum Reply {
     },
     /// Nothing was done.
     Refused(Refusal),
-    /// The request id is older than its record may be: whether it was ever executed is not known.
+    /// The request id is older than its record may be: the command may have been executed or not.
     UnknownOutcome,
-    /// What was checked has changed since `checked_at` (a `GcEpoch`, the protected refs): check and propose again.
+    /// The state that was checked at `checked_at` has changed since (a `GcEpoch`, the protected
+    /// refs): check and propose again.
     Recheck,
 }
 
-/// Why nothing was done.
+/// The reason of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Refusal {
     /// The name is taken by this repository.
     NameTaken {
         /// The name.
         path: RepoPath,
-        /// Who has it.
+        /// The repository with this name.
         by: RepoId,
     },
     /// The id was used before.
@@ -53,11 +55,11 @@ pub enum Refusal {
         /// The id.
         repo: RepoId,
     },
-    /// The repository's name has started another life: resolve it again.
+    /// The repository's name has another generation: resolve it again.
     WrongGeneration {
-        /// What the command named.
+        /// The generation in the command.
         named: Generation,
-        /// What it is.
+        /// The current generation.
         current: Generation,
     },
     /// The repository is not in the state that the command needs.
@@ -65,20 +67,21 @@ pub enum Refusal {
         /// The id.
         repo: RepoId,
     },
-    /// The same request id came with other content or from somebody else.
+    /// The same request id came with other content or from another principal.
     RequestMismatch,
     /// The cluster is formed already.
     AlreadyFormed,
     /// The node is not a member, or its incarnation is another.
     UnknownNode,
-    /// The command breaks a limit or its own rules; a proposer that checks never sees it.
+    /// The command breaks a limit or its own rules. A proposer that checks its commands never gets
+    /// this reply.
     Invalid,
     /// The network has no live repository.
     NoSuchNetwork {
         /// The network.
         network: NetworkId,
     },
-    /// The network's manifest does not name the pack, or no longer.
+    /// The network's manifest does not name the pack, or no longer does.
     NoSuchPack {
         /// The pack.
         pack: PackId,
@@ -87,21 +90,21 @@ pub enum Refusal {
     ProtectionExists,
     /// The pattern of refs is not protected.
     NoSuchProtection,
-    /// The repository has as many of these as it may have.
+    /// The repository has the allowed number of these.
     TooMany,
-    /// A later start of the node is registered than any that its data directory knows.
+    /// The data directory does not have the latest registered start of its node.
     LaterStart {
         /// The registered one.
         registered: RegisteredStart,
     },
 }
 
-/// What became of one ref update.
+/// The result of one ref update.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefVerdict {
     /// The ref.
     pub name: RefName,
-    /// Its value before, where there was one.
+    /// Its value before, if there was one.
     pub old: Option<ObjectId>,
     /// `Ok` when the ref now has the new value.
     pub result: Result<(), RefRefusal>,
@@ -110,17 +113,17 @@ pub struct RefVerdict {
 /// Why a ref update was refused.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RefRefusal {
-    /// The ref has another value than expected; git's users know it as `fetch first` / `stale info`.
+    /// The ref has another value than expected; git reports it as `fetch first` / `stale info`.
     Stale {
-        /// What it is.
+        /// Its current value.
         current: Option<ObjectId>,
     },
-    /// It exists and must not.
+    /// The ref exists and must not.
     Exists {
-        /// What it is.
+        /// Its current value.
         current: ObjectId,
     },
-    /// It must exist and does not.
+    /// The ref does not exist and must.
     Missing,
     /// `refs/heads/a` and `refs/heads/a/b` cannot both exist.
     NameConflict {
@@ -133,24 +136,24 @@ pub enum RefRefusal {
     Archived,
     /// The ref is protected: it must not be deleted.
     ProtectedFromDeletion {
-        /// By this.
+        /// The pattern that protects it.
         pattern: RefPattern,
     },
     /// The ref is protected: it must keep its history.
     ProtectedFromForce {
-        /// By this.
+        /// The pattern that protects it.
         pattern: RefPattern,
     },
-    /// The repository holds as many refs as it may.
+    /// The repository is at its quota of refs.
     TooManyRefs {
-        /// How many that is.
+        /// The quota.
         max: u64,
     },
-    /// The network of the repository holds as many bytes of packs as it may.
+    /// The network of the repository is at its quota of pack bytes.
     PacksFull {
-        /// Bytes that it holds.
+        /// Bytes of its packs.
         used: u64,
-        /// Bytes that it may hold.
+        /// The quota, bytes.
         max: u64,
         /// Bytes that the packs of the push and their indexes need.
         bytes: u64,

@@ -1,8 +1,9 @@
-//! The starts of a node: an old copy of a data directory is told from the directory by them.
+//! The starts of a node: they distinguish an old copy of a data directory from the directory.
 //!
-//! Each start of a process draws a random id, writes it to its data directory and names it in every call. The meta group
-//! registers the starts of a node one after the other. A directory that was copied before a start knows nothing of it:
-//! what it claims does not follow that start, and its calls are refused.
+//! Each start of a process draws a random id, writes it to its data directory and names it in every
+//! call. The meta group registers the starts of a node one after the other. A directory that was
+//! copied before a start lacks that start: its claim does not follow the start, and its calls are
+//! refused.
 
 use serde::{Deserialize, Serialize};
 
@@ -17,33 +18,35 @@ pub struct RegisteredStart {
     pub index: LogIndex,
 }
 
-/// What a process says of its start: the start itself and what its data directory knows of those before.
+/// The claim of a process about its start: the start itself and the earlier starts in its data
+/// directory.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StartClaim {
     /// The start.
     pub start: StartId,
-    /// The last start of the directory that is known to be registered.
+    /// The last registered start in the directory.
     pub last: Option<RegisteredStart>,
     /// Starts that the directory drew since then, before this one; at most
     /// [`crate::limits::STARTS_DRAWN_MAX`].
     pub drawn: Vec<StartId>,
 }
 
-/// A start of another node that a node knows, and where it stands among that node's starts.
+/// The start of another node, and its position among that node's starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownStart {
     /// The start.
     pub start: StartId,
-    /// Where it stands.
+    /// Its position.
     pub place: StartPlace,
 }
 
-/// Where a start stands among the starts of its node.
+/// The position of a start among the starts of its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum StartPlace {
     /// It was registered by this entry of the meta group.
     At(LogIndex),
-    /// It was heard of and is not known to be registered. Its directory knew this registration; 0 = none.
+    /// A start from a call, without a known registration. Its directory had this registration; 0 =
+    /// none.
     After(LogIndex),
 }
 
@@ -57,8 +60,8 @@ impl From<RegisteredStart> for KnownStart {
 }
 
 impl StartClaim {
-    /// Whether this start is the known one or comes after it. A directory that was copied before the known start can claim
-    /// neither the start nor a registration behind it.
+    /// Whether this start is the known one or a later one. A directory that was copied before the
+    /// known start can claim neither the start nor a registration behind it.
     pub fn follows(&self, known: &KnownStart) -> bool {
         let last = self.last.map_or(LogIndex::new(0), |last| last.index);
         let beyond = match known.place {
@@ -92,7 +95,7 @@ pub struct RegisterStart {
     pub node: NodeId,
     /// Its data directory.
     pub incarnation: Incarnation,
-    /// The start. Refused when it does not follow the one that is registered.
+    /// The start. Refused when it does not follow the registered one.
     pub claim: StartClaim,
 }
 
@@ -135,7 +138,7 @@ mod tests {
             registered(5, 50).into(),
             registered(6, 60).into(),
             registered(9, 70).into(),
-            // A member that lags behind shows an earlier registration.
+            // A member that lags shows an earlier registration.
             registered(4, 40).into(),
             claim(7, Some(registered(5, 50)), &[6]).known(),
             claim(4, Some(registered(3, 30)), &[]).known(),

@@ -1,4 +1,5 @@
-//! What a cluster says of itself: the shape of `cluster status`, of its API and of the nodes' answers.
+//! The status report of a cluster: the shape of `cluster status`, of its API and of the nodes'
+//! answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,12 +7,12 @@ use crate::conditions::Condition;
 use crate::ids::{ClusterId, GroupId, Incarnation, NodeId};
 use crate::records::ShardPlacement;
 
-/// The cluster as one node sees it; also answered without a quorum.
+/// The cluster as one node reports it; also answered without a quorum.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClusterStatus {
     /// The cluster.
     pub cluster_id: ClusterId,
-    /// Who answers.
+    /// The node that answers.
     pub asked: NodeId,
     /// Whether every group is served.
     pub healthy: bool,
@@ -19,7 +20,8 @@ pub struct ClusterStatus {
     pub shards: u32,
     /// Its members, by number.
     pub nodes: Vec<NodeStatus>,
-    /// Where the shards should live; none from releases that did not say, and before the cluster is formed.
+    /// The nodes that should hold the shards; empty from releases without this field, and before
+    /// the cluster is formed.
     #[serde(default)]
     pub placements: Vec<ShardPlacement>,
 }
@@ -29,72 +31,72 @@ pub struct ClusterStatus {
 pub struct NodeStatus {
     /// Its number.
     pub node: NodeId,
-    /// Its data directory's life.
+    /// Its data directory.
     pub incarnation: Incarnation,
     /// `HOST:PORT` of its HTTP listener.
     pub http: String,
     /// `HOST:PORT` of its cluster listener.
     pub rpc: String,
-    /// What it says of itself; `None` when it did not answer in time.
+    /// Its own report; `None` when it did not answer in time.
     pub report: Option<NodeReport>,
 }
 
-/// What a node says of itself.
+/// The report of a node about itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeReport {
     /// Its release.
     pub version: String,
-    /// The highest release level it understands; 0 from releases that did not say.
+    /// The highest release level that it understands; 0 from releases without this field.
     #[serde(default)]
     pub level: u32,
     /// Milliseconds since its process started.
     pub uptime_ms: u64,
     /// Free space is below the watermark: the node takes no large packs.
     pub low_space: bool,
-    /// Why the node does not serve, as its `/readyz` says; none when it does.
+    /// The reason why the node does not serve, as in its `/readyz`; `None` when it serves.
     #[serde(default)]
     pub not_ready: Option<String>,
-    /// Whether it still opens its groups: those that are not listed yet are not missing.
+    /// Whether it still opens its groups: groups that are not listed yet are not missing.
     #[serde(default)]
     pub starting: bool,
-    /// Its clock, milliseconds since the Unix epoch: what its conditions' times are counted against.
+    /// Its clock, milliseconds since the Unix epoch: the reference of its conditions' times.
     #[serde(default)]
     pub now_ms: u64,
-    /// Its clock; none from releases that did not say.
+    /// Its clock; `None` from releases without this field.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock: Option<NodeClock>,
     /// Its replicas, by group.
     pub replicas: Vec<ReplicaStatus>,
-    /// What is wrong there, by kind and subject; none from releases that did not say.
+    /// Its conditions, by kind and subject; empty from releases without this field.
     #[serde(default)]
     pub conditions: Vec<Condition>,
-    /// At least so many conditions more than those listed.
+    /// A lower bound on the number of conditions beyond those listed.
     #[serde(default)]
     pub conditions_left_out: u32,
 }
 
-/// A node's clock beside those of the other members.
+/// The clock of a node, compared with those of the other members.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeClock {
-    /// How far it was ahead of the median of the members' clocks, milliseconds; negative when it was behind.
+    /// Its lead over the median of the members' clocks, milliseconds; negative when it is behind.
     pub ahead_ms: i64,
-    /// What is wrong with it and what to do; none when nothing is.
+    /// Its fault and the remedy; `None` when there is none.
     pub fault: Option<String>,
 }
 
-/// What a replica is in its group.
+/// The role of a replica in its group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Leads.
+    /// The leader.
     Leader,
-    /// Votes.
+    /// A voter.
     Follower,
-    /// Stands for election.
+    /// A voter in an election.
     Candidate,
-    /// Follows without a vote.
+    /// A follower without a vote.
     Learner,
-    /// Has stopped: the node's log says why.
+    /// The replica has stopped: the node's log has the reason.
     Stopped,
 }
 
@@ -103,11 +105,11 @@ pub enum Role {
 pub struct ReplicaStatus {
     /// The group.
     pub group: GroupId,
-    /// What the replica is in it.
+    /// Its role in the group.
     pub role: Role,
     /// The term it is in.
     pub term: u64,
-    /// The leader it knows.
+    /// The leader, as the replica knows it.
     pub leader: Option<NodeId>,
     /// The last entry in its log.
     pub last_index: u64,
@@ -119,23 +121,24 @@ pub struct ReplicaStatus {
     pub snapshot_index: u64,
     /// Hash of the state at `applied_index`, lower-case hex.
     pub state_hash: String,
-    /// Repositories whose packs it still lacks.
+    /// Repositories with missing packs on the replica.
     pub parked: u32,
-    /// The generation of request records that it fills; none below the release level of replicated time.
+    /// The generation of request records that is being filled; `None` below the release level of
+    /// replicated time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_generation: Option<u64>,
-    /// The voters it knows.
+    /// The voters, as the replica knows them.
     pub voters: Vec<NodeId>,
 }
 
-/// What a repository's fork network takes on disk, as the leader of its shard says.
+/// The disk use of a repository's fork network, as the leader of its shard reports it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoStats {
-    /// Who leads.
+    /// The leader.
     pub leader: NodeId,
     /// Packs of the manifest.
     pub packs: u64,
-    /// Objects in them; one that lies in two counts twice.
+    /// Objects in them; an object in two packs counts twice.
     pub objects: u64,
     /// Bytes of the packs.
     pub pack_bytes: u64,
@@ -145,36 +148,37 @@ pub struct RepoStats {
     pub bitmap: bool,
     /// Whether a compaction waits, runs, or neither.
     pub compaction: CompactionState,
-    /// The last one; none when there was none since the leader began to lead.
+    /// The last compaction since the leader began to lead.
     pub last_compaction: Option<LastCompaction>,
-    /// Since when the tips are noted that refs lose, milliseconds since the Unix epoch: what was out of reach then and is
-    /// now can be dropped. None while they are not.
+    /// The time from which lost tips of refs are recorded, milliseconds since the Unix epoch:
+    /// objects that were unreachable then and still are can be dropped. `None` while they are not
+    /// recorded.
     pub prune_mark_ms: Option<u64>,
 }
 
-/// Whether a network is being compacted.
+/// The state of a network's compaction or check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CompactionState {
-    /// No.
+    /// None waits or runs.
     Idle,
-    /// It waits for its turn.
+    /// It waits for a permit.
     Queued,
-    /// Yes.
+    /// It runs.
     Running,
 }
 
-/// How much a compaction merges.
+/// The extent of a compaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CompactionDepth {
     /// As few and as small packs as keep the rest in a geometric progression.
     Geometric,
-    /// All of them.
+    /// All packs.
     Everything,
-    /// All of them, and what no ref has reached for so long is left out.
+    /// All packs, without the objects that have been unreachable for a time.
     Prune {
-        /// How long, milliseconds: counted from when tips that refs lose began to be noted.
+        /// That time, milliseconds, counted from the begin of the record of lost tips.
         grace_ms: u64,
     },
 }
@@ -182,99 +186,101 @@ pub enum CompactionDepth {
 /// A compaction that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LastCompaction {
-    /// When, milliseconds since the Unix epoch.
+    /// The time of its end, milliseconds since the Unix epoch.
     pub at_ms: u64,
-    /// How long it took, milliseconds.
+    /// Its duration, milliseconds.
     pub took_ms: u64,
-    /// Packs that another one took the place of; 0 when all was well.
+    /// Packs that were replaced by another one; 0 when none had to be.
     pub replaced: u32,
     /// Bytes of that one with its index.
     pub bytes: u64,
-    /// Why it failed, if it did.
+    /// The reason of its failure.
     pub failed: Option<String>,
-    /// Objects that were left out because no ref reaches them; none when it was not looked for them.
+    /// Objects that were left out as unreachable; `None` when unreachable objects were not looked
+    /// for.
     pub dropped: Option<u64>,
-    /// Counts the node's compactions: two that are alike otherwise are told apart by it.
+    /// The node's number of this compaction: it distinguishes two that are equal otherwise.
     pub run: u64,
 }
 
-/// How the checks of a repository's object store stand, replica by replica.
+/// The checks of a repository's object store, replica by replica.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoCheck {
-    /// The replicas that were asked, by node.
+    /// The queried replicas, by node.
     pub replicas: Vec<ReplicaCheck>,
 }
 
-/// How the check of one replica's store stands.
+/// The check of one replica's store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplicaCheck {
-    /// Whose replica.
+    /// The node of the replica.
     pub node: NodeId,
     /// Whether a check waits, runs, or neither.
     pub state: CompactionState,
-    /// The check that was asked for last: it has ended when [`CheckOutcome::run`] is no lower. Grows with every one that
-    /// is asked for, also over restarts; 0 when none was.
+    /// The number of the last requested check: that check has ended when [`CheckOutcome::run`] is
+    /// no lower. Grows with every request, also over restarts; 0 when there was none.
     pub run: u64,
-    /// How far the one that runs is.
+    /// The progress of the running one.
     pub progress: Option<CheckProgress>,
     /// The last one that ended since the node started.
     pub last: Option<CheckOutcome>,
-    /// Why the node could not be asked; the rest then says nothing.
+    /// The reason why the node could not be queried; the other fields have no meaning then.
     pub failed: Option<String>,
 }
 
-/// How far a check is.
+/// The progress of a check.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckProgress {
     /// `packs`, `loose`, `connectivity` or `repair`.
     pub stage: String,
     /// Objects done in this stage; packs, where packs are repaired.
     pub done: u64,
-    /// How many there are, where that is known.
+    /// Their total, where it is known.
     pub total: Option<u64>,
 }
 
-/// What a check of one replica's store found.
+/// The findings of a check of one replica's store.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckOutcome {
-    /// Which check this was.
+    /// The number of this check.
     pub run: u64,
-    /// When it ended, milliseconds since the Unix epoch.
+    /// The time of its end, milliseconds since the Unix epoch.
     pub ended_at_ms: u64,
-    /// How long it took, milliseconds.
+    /// Its duration, milliseconds.
     pub took_ms: u64,
     /// Packs that were read.
     pub packs: u64,
-    /// Objects in them that were read and hashed, one that lies in two as often.
+    /// Objects in them that were read and hashed; an object in two packs counts twice.
     pub objects: u64,
-    /// Objects that refs of the fork network reach; none when that could not be told.
+    /// Objects that refs of the fork network reach; `None` when the walk was not possible.
     pub reachable: Option<u64>,
-    /// Objects in packs that no ref reaches; none as above.
+    /// Unreachable objects in packs; `None` as above.
     pub unreachable: Option<u64>,
-    /// What is wrong, the first of it.
+    /// The first problems.
     pub problems: Vec<CheckProblem>,
-    /// How much more is wrong.
+    /// The number of further problems.
     pub more_problems: u64,
-    /// Packs that were damaged and were fetched again from another replica; what is in `problems` was found after.
+    /// Packs that were damaged and were fetched again from another replica. `problems` is from
+    /// after the repair.
     pub repaired: Vec<String>,
-    /// Why the check could not be finished, if it could not.
+    /// The reason why the check could not be finished, if so.
     pub failed: Option<String>,
 }
 
 impl CheckOutcome {
-    /// Whether everything was looked at and found well.
+    /// Whether the check was complete and found no problem.
     pub const fn is_clean(&self) -> bool {
         self.failed.is_none() && self.problems.is_empty() && self.more_problems == 0
     }
 }
 
-/// Something that is wrong in a store.
+/// A problem of a store.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CheckProblem {
-    /// The pack, lower-case hex, where it is about one.
+    /// The pack, lower-case hex, if it concerns one.
     pub pack: Option<String>,
-    /// The object, lower-case hex, where it is about one.
+    /// The object, lower-case hex, if it concerns one.
     pub object: Option<String>,
-    /// What is wrong, for a person.
+    /// The problem, for people.
     pub text: String,
 }

@@ -1,5 +1,6 @@
-//! The envelope of everything that reaches a disk or a log: `u16 number, u16 version, postcard body`,
-//! both numbers big-endian. Numbers say what it is and are never reused; versions say which shape of it.
+//! The envelope of all bytes on a disk or in a log: `u16 number, u16 version, postcard body`, both
+//! numbers big-endian. The number names the record and is never reused; the version names its
+//! shape.
 //!
 //! Each number has one [`Row`]. The rows of commands are in `command/table.rs`, those of records in
 //! `stored/records.rs`, and [`rows`] is both. A [`StoredRecord`] encodes and decodes itself.
@@ -20,12 +21,12 @@ pub enum DecodeError {
     /// Too short for an envelope.
     #[error("{0} bytes are too few for a stored record")]
     Truncated(usize),
-    /// Another kind of thing than expected.
+    /// Another record than expected.
     #[error("stored record number {found} where {expected} was expected")]
     Number {
-        /// What was expected.
+        /// The expected number.
         expected: u16,
-        /// What was there.
+        /// The number in the envelope.
         found: u16,
     },
     /// Written by a newer release.
@@ -47,7 +48,7 @@ pub enum DecodeError {
         number: u16,
         /// Its version.
         version: u16,
-        /// What postcard said.
+        /// The error of postcard.
         #[source]
         source: postcard::Error,
     },
@@ -87,10 +88,7 @@ pub fn open(bytes: &[u8]) -> Result<(u16, u16, &[u8]), DecodeError> {
     ))
 }
 
-/// Decodes the body of record `number`, `version`; nothing may be left over.
-///
-/// # Errors
-/// When the body is not one `T`.
+/// Decodes the body of record `number`, `version`; trailing bytes are an error.
 pub fn body<T: DeserializeOwned>(
     number: u16,
     version: u16,

@@ -1,4 +1,4 @@
-//! What a node says of the background work it does.
+//! The report of a node's background work.
 
 use std::fmt;
 use std::time::Duration;
@@ -27,7 +27,7 @@ pub struct LeaderTaskReport {
     pub term: u64,
     /// Steps begun in this term.
     pub steps: u64,
-    /// Whether a step runs, or what the next one waits for.
+    /// Whether a step runs, or the condition of the next one.
     pub state: LeaderTaskState,
     /// Milliseconds since the state began.
     pub state_ms: u64,
@@ -40,7 +40,7 @@ pub struct LeaderTaskReport {
 pub enum LeaderTaskState {
     /// A step runs.
     Working,
-    /// A step waits for a turn or a permit that tasks of other groups have.
+    /// A step waits for a permit that tasks of other groups have.
     Queued,
     /// The next one waits.
     Waiting {
@@ -52,7 +52,8 @@ pub enum LeaderTaskState {
 }
 
 impl LeaderTaskState {
-    /// The next step waits for at most `within`, and for an applied entry where `entry` has a value.
+    /// The next step waits for at most `within`, and for an applied entry where `entry` has a
+    /// value.
     pub fn waiting(within: Option<Duration>, entry: Option<Duration>) -> Self {
         let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         Self::Waiting {

@@ -1,9 +1,10 @@
-//! What counting costs: CPU milliseconds of fetches, their bytes thrown away, with the packs of a bare repository alone, with
-//! the bitmaps that git made, and with ours.
+//! The cost of counting objects: CPU milliseconds of fetches whose bytes are discarded. They are
+//! measured with the packs of a bare repository alone, with git's bitmaps, with ours, and with ours
+//! and a commit-graph.
 //!
-//! `cargo run --release -p henge-git --example count -- REPOSITORY [WANT..HAVE]...` fetches everything, then what each of the
-//! ranges says: object ids, or `all` for everything that is wanted. Beside it belong `git rev-list --count --objects --all` without and with
-//! `--use-bitmap-index`.
+//! `cargo run --release -p henge-git --example count -- REPOSITORY [WANT..HAVE]...` fetches
+//! everything, then each of the ranges: object ids, or `all` for every advertised object. Compare
+//! with `git rev-list --count --objects --all` without and with `--use-bitmap-index`.
 #![allow(
     clippy::print_stdout,
     clippy::disallowed_methods,
@@ -96,7 +97,8 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// An object directory of links to the packs, with those of their files that have one of `kinds` as their extension.
+/// An object directory of links to the packs, with those of their files that have one of `kinds` as
+/// their extension.
 fn link(packs: &Path, directory: &Path, kinds: &[&str]) -> Result<Objects> {
     let pack = directory.join("pack");
     std::fs::create_dir_all(&pack)?;
@@ -173,7 +175,7 @@ fn fetch(
     )?)
 }
 
-/// What `work` returned, and the milliseconds of CPU that this thread spent on it.
+/// The result of `work`, and the CPU milliseconds that this thread spent on it.
 fn timed<T>(work: impl FnOnce() -> T) -> (T, f64) {
     let before = cpu_ns();
     let result = work();

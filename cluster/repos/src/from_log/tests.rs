@@ -27,7 +27,7 @@ pub(crate) fn at(index: u64) -> AppliedEntry {
     }
 }
 
-/// A sound pack that holds nothing.
+/// An intact pack without objects.
 fn empty_pack() -> PackRef {
     let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
     let sum: [u8; 20] = Sha1::digest(&pack).into();
@@ -87,7 +87,7 @@ pub(crate) fn created() -> State {
     applied([create()]).0
 }
 
-/// A repository with one push, which named the pack; the effects of the push.
+/// A repository with one push that named the pack; the effects of the push.
 pub(crate) fn pushed() -> (State, Vec<Effect>) {
     let update = RefUpdate {
         name: MAIN.parse().unwrap(),
@@ -130,8 +130,9 @@ pub(crate) fn missing() -> Missing {
     }
 }
 
-/// A node that lagged replayed its log and then got a leader's snapshot. The snapshot was named while the packs of
-/// the replay were in memory only: a power cut left up to 12 of 12 repositories with empty packs.
+/// A node that lagged replayed its log and then received a leader's snapshot. The snapshot was
+/// named while the packs of the replay were in memory only: after a power cut up to 12 of 12
+/// repositories had empty packs.
 #[test]
 fn a_received_snapshot_flushes_what_a_replay_wrote() {
     let dir = tempfile::tempdir().unwrap();
@@ -145,8 +146,8 @@ fn a_received_snapshot_flushes_what_a_replay_wrote() {
     assert_eq!(effects.parked(GROUP), 0);
 }
 
-/// The process before this one had applied an entry that this one got below a snapshot: a power cut may have left
-/// its pack empty, and its name says nothing.
+/// The previous process had applied an entry that this one received below a snapshot. A power cut
+/// may have left its pack empty: a file name proves nothing.
 #[test]
 fn a_torn_pack_below_a_received_snapshot_is_fetched() {
     let (state, push) = pushed();
@@ -167,7 +168,7 @@ fn a_torn_pack_below_a_received_snapshot_is_fetched() {
     }
 }
 
-/// One block that could not be read, or one file that was gone, failed the installation of a leader's snapshot, and
+/// One unreadable block, or one missing file, failed the installation of a leader's snapshot, and
 /// that ended the whole group.
 #[test]
 fn an_unreadable_pack_ends_no_installation() {
@@ -188,9 +189,10 @@ fn an_unreadable_pack_ends_no_installation() {
     }
 }
 
-/// Too many files were open while a leader's snapshot was installed. That was taken for damage: packs that were never
-/// flushed were not to be flushed any more, and a power cut behind the next clean stop left them torn. A name that leads
-/// to itself cannot be opened for as long as it is there.
+/// Too many files were open while a leader's snapshot was installed. The error was taken for
+/// damage: packs that were never flushed were removed from the list of unflushed packs, and a power
+/// cut after the next clean stop left them torn. The test uses a symbolic link to itself: it cannot
+/// be opened while it exists.
 #[test]
 fn a_failure_that_may_pass_is_no_damage() {
     let (state, push) = pushed();
@@ -203,7 +205,7 @@ fn a_failure_that_may_pass_is_no_damage() {
         let elsewhere = dir.path().join("elsewhere");
         fs::rename(&file, &elsewhere).unwrap();
         std::os::unix::fs::symlink(&file, &file).unwrap();
-        // One that is looked at before is fetched as well.
+        // A pack above the applied index is verified first, and fetched as well.
         let parked = u32::from(applied == 0);
         let applied = LogIndex::new(applied);
         let installed = effects.before_install(GROUP, applied, &state);
@@ -211,7 +213,7 @@ fn a_failure_that_may_pass_is_no_damage() {
         assert_eq!(effects.parked(GROUP), parked);
         assert_eq!(effects.objects().dirty_packs(&NETWORK), [pack]);
         assert!(effects.before_clean_stop().is_err());
-        // It passes.
+        // The failure ends.
         fs::rename(&elsewhere, &file).unwrap();
         effects.before_install(GROUP, applied, &state).unwrap();
         assert_eq!(effects.objects().dirty_packs(&NETWORK), []);
@@ -219,8 +221,8 @@ fn a_failure_that_may_pass_is_no_damage() {
     }
 }
 
-/// A file under the name of a pack may not be opened, for as long as it lies there. A group that takes a leader's snapshot
-/// ended on it, was started again, and ended again.
+/// A file under the name of a pack cannot be opened for as long as it exists. A group that
+/// installed a leader's snapshot ended on it, was started again, and ended again.
 #[test]
 fn a_file_that_may_not_be_opened_ends_no_installation() {
     let (state, push) = pushed();
@@ -240,8 +242,8 @@ fn a_file_that_may_not_be_opened_ends_no_installation() {
     assert_eq!(effects.parked(GROUP), 1);
 }
 
-/// The file of a pack that was not flushed yet went. The log does not have it, so it is fetched and does not hold the log:
-/// all the same, every snapshot failed, and no stop was a clean one.
+/// The file of an unflushed pack disappeared. The pack is not in the log, so it is fetched and does
+/// not hold the log. Nevertheless every snapshot failed, and no stop was a clean one.
 #[test]
 fn a_gone_pack_that_is_fetched_fails_no_snapshot() {
     let (state, push) = pushed();
@@ -266,13 +268,13 @@ fn a_gone_pack_that_is_fetched_fails_no_snapshot() {
         effects.before_snapshot(GROUP, &state).unwrap();
         effects.before_clean_stop().unwrap();
         assert_eq!(effects.objects().dirty_packs(&NETWORK), []);
-        // What comes in its place is flushed.
+        // The replacement is flushed.
         effects.apply(&at(NAMED_AT), &push);
         assert_eq!(effects.objects().dirty_packs(&NETWORK), [pack]);
     }
 }
 
-/// A pack that is fetched again for damage is flushed for as long as its files are there.
+/// A pack that is fetched again after damage is flushed for as long as its files exist.
 #[test]
 fn a_damaged_pack_that_is_there_stays_to_be_flushed() {
     let (_, push) = pushed();
@@ -286,7 +288,8 @@ fn a_damaged_pack_that_is_there_stays_to_be_flushed() {
     assert_eq!(effects.objects().dirty_packs(&NETWORK), [missing().pack]);
 }
 
-/// What is missing above the newest snapshot may be in the log only; what is missing below it is held elsewhere.
+/// A missing pack above the newest snapshot may be in the log only; one below it exists on another
+/// replica.
 #[test]
 fn a_start_tells_what_only_the_log_holds() {
     let (state, push) = pushed();
@@ -305,14 +308,14 @@ fn a_start_tells_what_only_the_log_holds() {
             in_log_only > 0
         );
         assert_eq!(effects.before_clean_stop().is_err(), in_log_only > 0);
-        // It comes after all.
+        // The pack arrives after all.
         effects.apply(&at(NAMED_AT), &push);
         effects.before_snapshot(GROUP, &state).unwrap();
         effects.before_clean_stop().unwrap();
     }
 }
 
-/// Every start after a crash counted the packs that had come by reference as found damaged and repaired.
+/// Every start after a crash counted the packs by reference as found damaged and repaired.
 #[test]
 fn whole_files_are_no_damage() {
     let lengths = Some(PackLengths { pack: 1, idx: 1 });
@@ -328,8 +331,8 @@ fn whole_files_are_no_damage() {
     }
 }
 
-/// A power cut left packs torn that had been compacted since. A replay writes none of them again, and git opens all
-/// packs of a folder or none: no replica could read the repository.
+/// A power cut left packs torn that had been compacted since. A replay writes none of them again,
+/// and git opens all packs of a folder or none: no replica could read the repository.
 #[test]
 fn a_torn_pack_that_is_not_named_is_set_aside() {
     let (state, push) = pushed();
@@ -352,7 +355,8 @@ fn a_torn_pack_that_is_not_named_is_set_aside() {
     assert_eq!(effects.parked(GROUP), 0);
 }
 
-/// A start lists packs with both their files: what an earlier process had set aside was never looked at again.
+/// A start lists packs with both their files: packs that an earlier process had set aside were
+/// never checked again.
 #[test]
 fn what_was_set_aside_is_still_to_go_after_a_start() {
     let (state, push) = pushed();
@@ -380,7 +384,8 @@ fn what_was_set_aside_is_still_to_go_after_a_start() {
     assert!(!file(&torn, "pack").is_file() && !file(&torn, "idx-aside").is_file());
 }
 
-/// An earlier process may have been stopped before its packs were flushed, also one of an older release.
+/// An earlier process, also one of an older release, may have stopped before its packs were
+/// flushed.
 #[test]
 fn a_start_flushes_what_it_finds_above_its_snapshot() {
     let (state, push) = pushed();

@@ -1,4 +1,4 @@
-//! `gc` and `stats`: asked of any node, answered by the leader of the shard.
+//! `gc` and `stats`: requested from any node, answered by the leader of the shard.
 
 use std::io;
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::error::{self, failed, from_cluster};
 use crate::frames::{self, MaintainAnswer, MaintainRequest, MaintainVerb};
 use crate::repos::Inner;
 
-/// Between two attempts to find a leader.
+/// Pause between two attempts to find a leader.
 const RETRY_PAUSE: Duration = Duration::from_millis(50);
 
 impl Inner {
-    /// Asks the leader of the repository's shard.
+    /// Requests the statistics from the leader of the repository's shard.
     ///
     /// # Errors
     /// `NotFound`; `Throttled` when too many compactions wait; `Unavailable` without a leader.
@@ -40,7 +40,7 @@ impl Inner {
         }
     }
 
-    /// The mirrors of a repository, without what is secret.
+    /// The mirrors of a repository, without secrets.
     ///
     /// # Errors
     /// `NotFound`; `Unavailable` without a leader.
@@ -59,7 +59,7 @@ impl Inner {
         }
     }
 
-    /// The answer of the leader of the repository's shard, where it has one.
+    /// The answer of the leader of the repository's shard.
     pub(crate) async fn ask_maintenance(
         self: &Arc<Self>,
         path: &RepoPath,
@@ -85,7 +85,7 @@ impl Inner {
         .await
     }
 
-    /// Until some node says that it leads, or for as long as a quorum is waited for.
+    /// Retries until a leader answers, for at most the quorum wait.
     async fn ask_leader(
         self: &Arc<Self>,
         request: &MaintainRequest,
@@ -154,7 +154,8 @@ impl Inner {
                 return MaintainAnswer::Refused(ErrorCode::Internal, error.to_string());
             }
         };
-        // Behind the figures: who waits for another outcome than they name must not be told of the one that it asks for.
+        // After the statistics: a client waits for an outcome newer than the one in them, so they
+        // must not contain the outcome of its own request.
         if let MaintainVerb::Compact { depth } = request.verb {
             if !self.maintenance.ask(group, network, depth) {
                 let message = "too many compactions wait on this node: try again later";

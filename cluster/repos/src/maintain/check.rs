@@ -1,4 +1,4 @@
-//! Checks of whole stores: every replica reads its own packs, object by object, when it is asked to.
+//! Checks of complete stores: on request a replica reads its own packs, object by object.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -27,7 +27,7 @@ use crate::retiring::Retired;
 /// Networks whose last check is remembered.
 const REMEMBERED_MAX: usize = 256;
 
-/// The checks of this node's stores: asked for, running, ended.
+/// The checks of this node's stores: requested, running, ended.
 #[derive(Debug, Default)]
 pub(crate) struct Checks {
     state: Mutex<State>,
@@ -36,7 +36,7 @@ pub(crate) struct Checks {
 
 #[derive(Debug, Default)]
 struct State {
-    /// The number of the check that was asked for last.
+    /// The number of the last requested check.
     run: u64,
     asked: BTreeMap<NetworkId, Asked>,
     running: Option<(Asked, CheckProgress)>,
@@ -54,7 +54,7 @@ impl State {
     }
 }
 
-/// A check that somebody asked for.
+/// A requested check.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     run: u64,
@@ -64,7 +64,7 @@ struct Asked {
 }
 
 impl Checks {
-    /// Has the store checked when it is its turn. `false` when too many wait already.
+    /// Queues a check of the store. `false` when the queue is full.
     pub(crate) fn ask(
         &self,
         (group, network): (GroupId, NetworkId),
@@ -75,7 +75,7 @@ impl Checks {
         if state.asked.len() >= limits::CHECKS_ASKED_MAX && !state.asked.contains_key(&network) {
             return false;
         }
-        // By the clock, so that a number is not used again after a restart.
+        // Derived from the clock, so that a number is not reused after a restart.
         let run = now_ms.max(state.run + 1);
         state.run = run;
         let asked = state.asked.entry(network).or_insert(Asked {
@@ -91,7 +91,7 @@ impl Checks {
         true
     }
 
-    /// How the check of a network's store stands.
+    /// The state of the check of a network's store.
     pub(crate) fn look(&self, node: NodeId, network: &NetworkId) -> ReplicaCheck {
         let state = self.lock();
         let asked = state.asked.get(network);
@@ -117,14 +117,14 @@ impl Checks {
         }
     }
 
-    /// What was found before this node started.
+    /// Restores the outcome of a check before this node started.
     fn recall(&self, network: NetworkId, outcome: CheckOutcome) {
         let mut state = self.lock();
         state.last.entry(network).or_insert(outcome);
         state.forget_oldest();
     }
 
-    /// The one that waits longest; it runs from here on.
+    /// The check that has waited longest; it counts as running from now on.
     fn begin(&self) -> Option<Asked> {
         let mut state = self.lock();
         let next = state
@@ -162,7 +162,7 @@ impl Checks {
     }
 }
 
-/// Starts the loop.
+/// Starts the background task.
 pub(crate) fn start(inner: &Arc<Inner>) {
     let checking = Arc::clone(inner);
     inner
@@ -178,10 +178,10 @@ pub(crate) fn start(inner: &Arc<Inner>) {
         });
 }
 
-/// What a check is made of.
+/// The result of a check.
 struct Checked {
     report: FsckReport,
-    /// Packs of the manifest that are not what they must be.
+    /// Damaged packs of the manifest.
     damaged: BTreeSet<PackId>,
     problems: Vec<CheckProblem>,
 }
@@ -226,7 +226,7 @@ impl Inner {
         self.checks.end(network, outcome);
     }
 
-    /// For whoever asks after a restart. A store that went meanwhile takes it along.
+    /// For requests after a restart. The file is removed with the store.
     async fn keep(&self, network: NetworkId, outcome: CheckOutcome) {
         let dir = self.objects().network_dir(&network);
         let kept = self
@@ -239,7 +239,8 @@ impl Inner {
         }
     }
 
-    /// How the check of a network's store stands; where none ended since the start, with what the last one before found.
+    /// The state of the check of a network's store. If none ended since the start, with the
+    /// findings of the last one before it.
     pub(crate) async fn check_of(&self, network: &NetworkId) -> ReplicaCheck {
         let node = self.cluster.node();
         let looked = self.checks.look(node, network);
@@ -260,7 +261,8 @@ impl Inner {
         self.checks.look(node, network)
     }
 
-    /// Raises again what checks before this start did not finish: conditions are kept in memory only.
+    /// Raises the conditions of checks that an earlier process did not finish: conditions are in
+    /// memory only.
     async fn recall_unfinished(&self) {
         for group in self.cluster.local_groups() {
             let Some(at) = self.cluster.state(group).filter(|_| !group.is_meta()) else {
@@ -291,7 +293,7 @@ impl Inner {
         }
     }
 
-    /// Checks the store; when packs were repaired, once more.
+    /// Checks the store; after a repair, once more.
     async fn check_and_repair(
         self: &Arc<Self>,
         asked: &Asked,
@@ -301,7 +303,8 @@ impl Inner {
         let mut checked = self.check_store(group, network, stop).await?;
         let mut repaired = Vec::new();
         if !asked.repair {
-            // Reads are passed on from here on, and the fetcher asks for what is damaged.
+            // Parks the network: reads are passed to other replicas, and the fetcher requests the
+            // damaged packs.
             self.check_found(group, network, &checked.damaged);
         }
         if !asked.repair || checked.damaged.is_empty() {
@@ -324,7 +327,7 @@ impl Inner {
                 }),
             }
         }
-        // Readers from here on open the files anew.
+        // Readers open the new files from now on.
         self.close(&network);
         checked = self.check_store(group, network, stop).await?;
         not_repaired.append(&mut checked.problems);
@@ -332,7 +335,7 @@ impl Inner {
         Ok((checked, repaired))
     }
 
-    /// A good copy from another replica takes the place of a damaged pack.
+    /// Replaces a damaged pack by an intact copy of another replica.
     async fn fetch_again(
         self: &Arc<Self>,
         group: GroupId,
@@ -351,7 +354,7 @@ impl Inner {
             view.with(|state, _| ShardView::new(state).pack(&network, &pack).is_some())
         });
         if !named {
-            // Replaced by another one while it was on its way.
+            // Replaced by another pack while it was being fetched.
             let retired = Retired {
                 group,
                 by: None,
@@ -368,7 +371,8 @@ impl Inner {
         network: NetworkId,
         stop: &Stop,
     ) -> Result<Checked, String> {
-        // Before the state is looked at: a store found unread later belongs to no live repository.
+        // Before the state is read: a store that has no reader afterwards belongs to no live
+        // repository.
         let reading = self.effects.readers().enter(network);
         let barrier = self.cluster.read_barrier(group, QUORUM_WAIT).await;
         barrier.map_err(|error| error.to_string())?;
@@ -415,7 +419,7 @@ impl Inner {
         fsck(&objects, format, tips, stop, &mut tell)
     }
 
-    /// What the findings mean for a replica whose manifest names these packs.
+    /// Sorts the findings by the manifest of the replica: damaged packs and problems.
     fn judge(
         &self,
         network: &NetworkId,
@@ -437,7 +441,7 @@ impl Inner {
         for finding in &report.findings {
             let pack = path_of(finding).and_then(pack_of);
             let named = pack.filter(|pack| manifest.contains(pack));
-            // One that was replaced may go while the others are read.
+            // A replaced pack may be removed while the others are read.
             let went = named.is_none() && path_of(finding).is_some_and(|path| !path.is_file());
             if went && pack.is_some() {
                 continue;
@@ -478,7 +482,7 @@ fn outcome_of(checked: Checked, repaired: Vec<String>) -> CheckOutcome {
     }
 }
 
-/// A check that cannot be asked about.
+/// The result for a replica that did not answer.
 pub(crate) fn not_asked(node: NodeId, why: &io::Error) -> ReplicaCheck {
     ReplicaCheck {
         node,

@@ -1,4 +1,4 @@
-//! Checks of stores: asked of any node, carried out by every replica that is meant.
+//! Checks of stores: requested from any node, run by every selected replica.
 
 use std::io;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use crate::maintain::check::not_asked;
 use crate::reads::Target;
 use crate::repos::Inner;
 
-/// A check is to begin.
+/// The options of a check to start.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Start {
-    /// Damaged packs are fetched from other replicas.
+    /// Whether damaged packs are fetched from other replicas.
     pub repair: bool,
 }
 
 impl Inner {
-    /// Asks the replicas on `nodes`, or all of them when none is named.
+    /// Sends the request to the replicas on `nodes`, or to all of them when `nodes` is empty.
     pub(crate) async fn checks_of(
         self: &Arc<Self>,
         path: &RepoPath,
@@ -79,7 +79,7 @@ impl Inner {
         Ok(replicas)
     }
 
-    /// The answer of this replica. The check itself waits until it has applied all that was committed before.
+    /// The answer of this replica. The check itself waits for a read barrier.
     async fn answer_check(&self, request: &CheckRequest) -> CheckAnswer {
         let (group, network) = (request.group, request.network);
         let Some(at) = self.cluster.state(group) else {

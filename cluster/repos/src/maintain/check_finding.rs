@@ -1,4 +1,4 @@
-//! What a finding of a check is about, and how it is told.
+//! The subject of a finding of a check, and its text.
 
 use std::path::Path;
 
@@ -33,7 +33,7 @@ pub(super) fn pack_of(path: &Path) -> Option<PackId> {
     name.strip_prefix("pack-")?.parse().ok()
 }
 
-/// Without the folders of this node's disk: they say nothing to a caller.
+/// Without the folders of this node's disk: they mean nothing to a caller.
 pub(super) fn text_of(finding: &Finding, objects: &Path) -> String {
     let folder = format!("{}/", objects.display());
     finding.to_string().replace(&folder, "")

@@ -35,82 +35,82 @@ use crate::staging::{KeepError, Trust};
 
 /// How long writing one pack may take.
 const WRITE_TIME_MAX: Duration = Duration::from_secs(30 * 60);
-/// How long new deltas are looked for; what has none by then is copied as it is.
+/// How long delta bases are searched for; an object without one by then is copied unchanged.
 const SEARCH_TIME_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long an entry may take to be applied.
 pub(super) const PROPOSE_WAIT: Duration = Duration::from_secs(5);
-/// How long a new leader may take to know what was committed before it.
+/// How long a new leader may take to learn the entries that were committed before it.
 const BARRIER_WAIT: Duration = Duration::from_secs(4);
 
-/// What a compaction did.
+/// The result of a compaction.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Compacted {
-    /// Packs that another one took the place of; 0 when there was nothing to do.
+    /// The number of replaced packs; 0 when there was nothing to do.
     pub replaced: u32,
-    /// Bytes of that one with its index.
+    /// Bytes of the new pack and its index.
     pub bytes: u64,
-    /// Objects that were left out; none when it was not looked for any.
+    /// The number of dropped objects; `None` for a compaction that drops none.
     pub dropped: Option<u64>,
 }
 
-/// Why packs stay as they are.
+/// Why a compaction failed.
 #[derive(Debug, Error)]
 pub(crate) enum CompactError {
-    /// This node leads no more.
+    /// This node is no longer the leader.
     #[error("this node does not lead the shard any more")]
     NotLeader,
-    /// Nothing is proposed by this node's clock.
+    /// This node's clock is wrong: it proposes nothing.
     #[error("this node's clock is not known to be right: nothing is dropped by it")]
     WrongClock,
-    /// What is to be merged is not all here.
+    /// A pack to merge is missing here.
     #[error("packs of the repository are missing on its leader and are being fetched")]
     Parked,
     /// The new pack needs space before the old ones free theirs.
     #[error("disk space is low on node {0}")]
     LowSpace(NodeId),
-    /// A replica does not know the command, or has not said that it does.
+    /// A replica does not support the command, or its level is unknown.
     #[error("compaction of the shard cannot begin: {0}")]
     Level(#[from] LevelError),
     /// Nothing was written.
     #[error(transparent)]
     Repack(#[from] RepackError),
-    /// What was written must not take the place of the others.
+    /// The new pack does not contain all objects of the old ones.
     #[error("the new pack may not take the place of the old ones: {0}")]
     NotCovered(#[from] CoverError),
-    /// What was written could not be read through.
+    /// The new pack could not be read completely.
     #[error("the new pack could not be checked: {0}")]
     Unchecked(#[from] FsckError),
-    /// What was written is broken: a defect of the program or of the machine.
+    /// The new pack is broken: a defect of the program or of the machine.
     #[error("the new pack is broken and was thrown away: {0}")]
     Broken(Box<Finding>),
-    /// The new pack could not be kept here.
+    /// The new pack could not be stored here.
     #[error(transparent)]
     Keep(#[from] KeepError),
-    /// The new pack could not be kept elsewhere.
+    /// The new pack could not be stored on a quorum.
     #[error("the new pack is not durable on a majority: {0}")]
     NotDurable(String),
     /// The disk failed.
     #[error(transparent)]
     Io(#[from] io::Error),
-    /// It may be done yet.
+    /// The outcome is unknown.
     #[error("the exchange was not proposed, or has no answer yet: {0}")]
     Propose(#[from] ProposeError),
-    /// A tip leads to what is not there, on the replica that leads.
+    /// A tip reaches a missing object on the leader's replica.
     #[error("what the refs reach is not whole, so nothing is dropped: {0}")]
     NotWhole(Box<Finding>),
-    /// Something that was to be dropped is reached again.
+    /// An object that was to be dropped is reachable again.
     #[error("refs moved to what was to be dropped, or move too fast")]
     RefsMoved,
-    /// More than one entry may name.
+    /// More packs than one entry may name.
     #[error("the repository has more packs than can be replaced at once: compact it first")]
     TooManyPacks,
-    /// The shard said no.
+    /// The shard refused the exchange.
     #[error("the shard did not accept the exchange: {0}")]
     Refused(NotAccepted),
 }
 
 impl CompactError {
-    /// Whether trying again would end the same way until somebody acts.
+    /// Whether every retry would fail until an operator acts.
     pub(crate) const fn is_defect(&self) -> bool {
         match self {
             Self::NotCovered(CoverError::Stopped)
@@ -137,7 +137,7 @@ impl CompactError {
     }
 }
 
-/// Ends the work when whoever waits for it is gone.
+/// Stops the work when its waiting caller is dropped.
 pub(crate) struct StopOnDrop(pub(crate) Stop);
 
 impl Drop for StopOnDrop {
@@ -146,7 +146,8 @@ impl Drop for StopOnDrop {
     }
 }
 
-/// Waits for blocking work; has it end when the wait is dropped, as the steps of a leader task are when the term ends.
+/// Waits for blocking work. The work stops when the wait is dropped: the steps of a leader task are
+/// dropped when the term ends.
 pub(super) async fn stopped_on_drop<T>(
     stop: Stop,
     work: impl Future<Output = io::Result<Result<T, CompactError>>>,
@@ -155,19 +156,19 @@ pub(super) async fn stopped_on_drop<T>(
     work.await?
 }
 
-/// A network of a shard that this node leads.
+/// A network of a shard that this node leads, in one term.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Led {
     /// The shard.
     pub group: GroupId,
-    /// The term in which it is led.
+    /// The term of the leadership.
     pub term: u64,
     /// The network.
     pub network: NetworkId,
 }
 
 impl Led {
-    /// A network of the shard of a term.
+    /// A network of the shard of this term.
     pub(super) const fn of(term: LeaderTerm, network: NetworkId) -> Self {
         let LeaderTerm { group, term } = term;
         Self {
@@ -178,18 +179,18 @@ impl Led {
     }
 }
 
-/// What a new pack takes the place of.
+/// The packs that a new pack replaces.
 pub(super) enum Exchange {
-    /// Packs all of whose objects it holds.
+    /// The new pack holds all their objects.
     Replace {
-        /// They.
+        /// The replaced packs.
         old: Vec<PackId>,
     },
-    /// Packs of which it holds what is reached.
+    /// The new pack holds their reachable objects.
     Prune(Walked),
 }
 
-/// What is proposed, and where it lies until then.
+/// The new pack, in its quarantine, and the packs it replaces.
 struct Merged {
     old: Vec<PackId>,
     pack: QuarantinedPack,
@@ -197,10 +198,11 @@ struct Merged {
 }
 
 impl Inner {
-    /// Merges packs of a network of a shard that this node leads. `None` when there is nothing to do.
+    /// Merges packs of a network of a shard that this node leads. `None` when there is nothing to
+    /// do.
     ///
     /// # Errors
-    /// See [`CompactError`]: in every case all replicas serve what they served.
+    /// See [`CompactError`]: in every case the packs of all replicas are unchanged.
     pub(crate) async fn compact(
         self: &Arc<Self>,
         led: Led,
@@ -230,7 +232,7 @@ impl Inner {
             .await?;
         let reading = Arc::new(self.effects.readers().enter(network));
         let mut merged = self.merge(Arc::clone(&reading), network, old).await?;
-        // One of them may hold everything, and be what comes out.
+        // One of the old packs may contain all objects, and be equal to the new one.
         merged.old.retain(|pack| *pack != merged.pack.id);
         if merged.old.is_empty() {
             return Ok(None);
@@ -246,7 +248,7 @@ impl Inner {
         Ok(exchanged.map(|()| done))
     }
 
-    /// A state that lacks nothing that was committed before now.
+    /// A state with all entries that were committed before the call.
     pub(super) async fn latest(&self, group: GroupId) -> Result<StateAt, CompactError> {
         let barrier = self.cluster.read_barrier(group, BARRIER_WAIT).await;
         barrier.map_err(|_| CompactError::NotLeader)?;
@@ -265,20 +267,21 @@ impl Inner {
             .map_err(CompactError::LowSpace)
     }
 
-    /// Writes the new pack into a quarantine and makes sure that it holds what the old ones do.
+    /// Writes the new pack into a quarantine and verifies that it holds all objects of the old
+    /// ones.
     async fn merge(
         self: &Arc<Self>,
         reading: Arc<Reading>,
         network: NetworkId,
         old: Vec<PackId>,
     ) -> Result<Merged, CompactError> {
-        // Packs of one store are named by one hash.
+        // All packs of a store use one hash.
         let named = old.first().map(|pack| pack.checksum().format());
         let options = self.repack_options(named.unwrap_or_default());
         let stop = options.stop.clone();
         let objects = self.objects().clone();
         let writing = self.work_of_maintenance.blocking("compact", move || {
-            // The job goes on for a moment when nothing waits for it any more.
+            // The job runs on for a moment after its caller has been dropped.
             let _reading = reading;
             let quarantine = quarantine(&objects)?;
             let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
@@ -286,7 +289,8 @@ impl Inner {
             let pack = repack::write(&indexes, quarantine.path(), &options)?.pack;
             let format = options.object_format;
             repack::verify_covers(&pack.idx_path, &indexes, format, &options.stop)?;
-            // It is to be the only copy of these objects, on every replica: all of it is read and hashed first.
+            // It becomes the only copy of these objects, on every replica: all of it is read and
+            // hashed first.
             let report = fsck_pack(&pack.idx_path, format, &options.stop)?;
             if let Some(finding) = report.findings.into_iter().next() {
                 return Err(CompactError::Broken(Box::new(finding)));
@@ -304,7 +308,7 @@ impl Inner {
         let until = |within| Deadline::after(Arc::clone(&self.clock), within);
         RepackOptions {
             object_format,
-            // Every replica would have to make its own; whoever wants one makes it beside its bitmap.
+            // Only the leader would have one. A replica that needs one makes it with its bitmap.
             reverse_index: ReverseIndex::Omitted,
             search_until: Stop::at(until(SEARCH_TIME_MAX)),
             stop: Stop::at(until(WRITE_TIME_MAX)),
@@ -312,15 +316,15 @@ impl Inner {
         }
     }
 
-    /// The leadership of the term, while it lasts.
+    /// The leadership, if it is still that of the term.
     pub(super) fn leadership_of(&self, led: Led) -> Result<Leadership, CompactError> {
         let leadership = self.cluster.leadership(led.group);
         let leadership = leadership.filter(|leadership| leadership.term == led.term);
         leadership.ok_or(CompactError::NotLeader)
     }
 
-    /// Makes the new pack durable and proposes it in the place of the old ones. `None` when the packs were replaced
-    /// meanwhile, or the network is gone.
+    /// Makes the new pack durable and proposes it in the place of the old ones. `None` when the
+    /// packs were replaced meanwhile, or the network is gone.
     pub(super) async fn exchange(
         self: &Arc<Self>,
         led: Led,
@@ -337,7 +341,7 @@ impl Inner {
         let proposed = Box::pin(self.propose_exchange(led, Some(new), with)).await;
         let named = match &proposed {
             Ok(named) => named.is_some(),
-            // It may be named yet: the claim ends with the term.
+            // An entry may name it yet: the claim ends with the term.
             Err(CompactError::Propose(ProposeError::UnknownOutcome | ProposeError::Stopped(_))) => {
                 true
             }
@@ -349,7 +353,8 @@ impl Inner {
         proposed
     }
 
-    /// The same for a pack that is durable already, or none.
+    /// Proposes the exchange. The entry contains `new`, or `new` is durable on a quorum already, or
+    /// it is `None`.
     pub(super) async fn propose_exchange(
         self: &Arc<Self>,
         led: Led,
@@ -391,7 +396,7 @@ impl Inner {
         }
     }
 
-    /// The new pack is durable on a quorum before the entry names it, as a large push's is.
+    /// The new pack is durable on a quorum before the entry names it, like that of a large push.
     async fn stage(
         self: &Arc<Self>,
         stage: &StageRequest,
@@ -441,9 +446,9 @@ impl Inner {
     }
 }
 
-/// What became of a proposal.
+/// The outcome of a proposal.
 pub(super) enum Proposed {
-    /// It was made.
+    /// It was applied.
     Done,
     /// The packs were replaced meanwhile, or the network is gone.
     Gone,
@@ -451,7 +456,7 @@ pub(super) enum Proposed {
     Other(NotAccepted),
 }
 
-/// The packs to merge, if any are: no more than one entry may name.
+/// The packs to merge, if any: at most as many as one entry may name.
 fn choose(packs: &[PackSize], depth: Depth) -> Option<Vec<PackId>> {
     let known: BTreeSet<_> = packs.iter().map(|pack| pack.id).collect();
     let mut old = match depth {

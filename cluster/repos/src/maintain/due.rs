@@ -1,4 +1,4 @@
-//! Which networks of a shard its leader looks at, and when one of them is due.
+//! The networks of a shard that its leader watches, and when one of them is due.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,21 +6,22 @@ use std::time::{Duration, Instant};
 use henge_types::NetworkId;
 use henge_types::status::CompactionDepth as Depth;
 
-/// More packs than this are too many at once.
+/// More packs than this are merged at once.
 const PACKS_MAX: usize = 32;
-/// More packs than this are too many when nobody pushes.
+/// More packs than this are merged after [`QUIET`] without a push.
 const PACKS_QUIET: usize = 6;
-/// How long nobody must have pushed.
+/// Time without a push before more than [`PACKS_QUIET`] packs are merged.
 const QUIET: Duration = Duration::from_secs(2);
-/// How much longer nobody must have pushed for every MiB of packs that become one: whoever pushes now and then, each time
-/// just too late, costs the leader about a hundredth of a processor.
+/// Additional time without a push for every MiB of packs before they become one. The worst case, a
+/// push each time just after the merge, costs the leader about 1 % of a processor.
 const SETTLED_PER_MIB: Duration = Duration::from_secs(4);
-/// Larger networks stay a progression: that costs their clones little beside what they cost anyway.
+/// Larger networks keep a geometric progression of packs: its cost is small beside that of a clone
+/// of this size.
 const SETTLED_BYTES_MAX: u64 = 1024 * MIB;
 const MIB: u64 = 1024 * 1024;
-/// The pause after a first failure; it doubles.
+/// The backoff after a first failure; it doubles.
 const BACKOFF_MIN: Duration = Duration::from_secs(1);
-/// The longest.
+/// The longest backoff.
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// A network to compact.
@@ -28,18 +29,18 @@ const BACKOFF_MAX: Duration = Duration::from_secs(300);
 pub(super) struct Due {
     /// The network.
     pub network: NetworkId,
-    /// How.
+    /// How deep.
     pub depth: Depth,
-    /// How urgent it is.
+    /// The priority.
     pub urgency: Urgency,
 }
 
-/// A request comes before what is due by itself; then the network with more packs comes first.
+/// The priority of a compaction: requests come first, then the network with more packs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Urgency {
-    /// It was requested.
+    /// Whether it was requested.
     pub asked: bool,
-    /// Its packs.
+    /// The number of packs.
     pub packs: usize,
 }
 
@@ -53,8 +54,8 @@ pub(super) struct Packs {
 }
 
 impl Packs {
-    /// How long nobody must have pushed before they become one, `least` for the smallest; none when they stay as they
-    /// are.
+    /// Time without a push before the packs become one: `least` for the smallest network, `None`
+    /// when they are not merged.
     fn settle_after(self, least: Option<Duration>) -> Option<Duration> {
         let least = least.filter(|_| self.count > 1 && self.bytes <= SETTLED_BYTES_MAX)?;
         let mib = u32::try_from(self.bytes / MIB).ok()?;
@@ -69,7 +70,7 @@ struct Watched {
     asked: Option<Depth>,
     failures: u32,
     not_before: Option<Instant>,
-    /// Its packs were found to be a progression since it grew last.
+    /// Whether its packs are a geometric progression; reset by a new pack.
     is_progression: bool,
 }
 
@@ -84,7 +85,8 @@ impl Watched {
         }
     }
 
-    /// How it is to be compacted now; `settle` is how long nobody must have pushed before all packs become one.
+    /// The depth of the compaction that is due now, if any; `settle` is the time without a push
+    /// before all packs of a small network become one.
     fn is_due(&self, now: Instant, packs: Packs, settle: Option<Duration>) -> Option<Depth> {
         if let Some(depth) = self.asked {
             return Some(depth);
@@ -103,16 +105,18 @@ impl Watched {
     }
 }
 
-/// The networks of a shard that may be due in time: those that got packs and were not found well since.
+/// The networks of a shard that may become due: those that got packs since the last look that found
+/// nothing to do.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    /// How long a small network must have rested before its packs become one; none when they never do.
+    /// Time without a push before the packs of a small network become one; `None` when they are not
+    /// merged.
     pub(super) settle: Option<Duration>,
     networks: BTreeMap<NetworkId, Watched>,
 }
 
 impl Watch {
-    /// The network has, or got, packs.
+    /// The network got a pack at `at`, or had packs then.
     pub(super) fn grew(&mut self, network: NetworkId, at: Instant) {
         let watched = self.networks.entry(network);
         let watched = watched.or_insert_with(|| Watched::new(at));
@@ -120,7 +124,7 @@ impl Watch {
         watched.is_progression = false;
     }
 
-    /// All of these have packs.
+    /// All of these networks have packs.
     pub(super) fn grew_all(&mut self, networks: Vec<NetworkId>, at: Instant) {
         for network in networks {
             self.grew(network, at);
@@ -133,13 +137,14 @@ impl Watch {
         watched.or_insert_with(|| Watched::new(now)).asked = Some(depth);
     }
 
-    /// Whether no network can become due until one grows or is asked for.
+    /// Whether no network can become due before one gets a pack or a request.
     pub(super) fn is_empty(&self) -> bool {
         self.networks.is_empty()
     }
 
-    /// The most urgent network that is due, and the most packs of one that may become due. Networks that are well as they
-    /// are, or gone, are not looked at again until they grow.
+    /// The most urgent network that is due, and the largest pack count of one that may become due.
+    /// Networks with nothing to do, and dropped ones, are removed from the watch until they get a
+    /// pack.
     pub(super) fn due(
         &mut self,
         now: Instant,
@@ -173,7 +178,7 @@ impl Watch {
         (best, most)
     }
 
-    /// A compaction ended: whether there was anything to do, or that it failed.
+    /// A compaction ended; `Ok` is whether there was anything to do.
     pub(super) fn ended<E>(&mut self, due: Due, now: Instant, outcome: Result<bool, &E>) {
         let Due { network, depth, .. } = due;
         let Some(watched) = self.networks.get_mut(&network) else {
@@ -182,9 +187,9 @@ impl Watch {
         watched.asked = None;
         match outcome {
             Ok(true) => *watched = Watched::new(watched.grew),
-            // However many packs there are: they may become one yet.
+            // Independent of the number of packs: they may still become one.
             Ok(false) if depth == Depth::Geometric => watched.is_progression = true,
-            // As well as it gets.
+            // One pack: nothing is left to do.
             Ok(false) => {
                 self.networks.remove(&network);
             }
@@ -213,7 +218,7 @@ mod tests {
         })
     }
 
-    /// So many packs, of a few bytes.
+    /// So many packs, of 1 byte in total.
     const fn packs(count: usize) -> Packs {
         Packs { count, bytes: 1 }
     }

@@ -1,4 +1,4 @@
-//! What goes wrong in the upkeep of object stores, as conditions that `cluster status` shows.
+//! Failures of maintenance, as conditions in `cluster status`.
 
 use henge_state::{MetaView, ShardView};
 use henge_types::{ConditionKind, GroupId, NetworkId};
@@ -6,11 +6,11 @@ use henge_types::{ConditionKind, GroupId, NetworkId};
 use super::lock;
 use crate::repos::Inner;
 
-/// Compactions that must fail one after another before it is a condition: a leader that changes ends one, too.
+/// Failed compactions in a row before a condition is raised: a change of leader ends one as well.
 const FAILURES_MIN: u32 = 2;
 
 impl Inner {
-    /// A compaction failed; `is_defect` when trying again will not help.
+    /// A compaction failed; `is_defect` when a retry does not help.
     pub(super) fn compaction_failed(
         &self,
         group: GroupId,
@@ -34,7 +34,7 @@ impl Inner {
         }
     }
 
-    /// A compaction went well, or there was nothing to do.
+    /// A compaction succeeded, or there was nothing to do.
     pub(super) fn compaction_works(&self, network: &NetworkId) {
         if lock(&self.maintenance.failing).remove(network).is_some() {
             let conditions = self.cluster.conditions();
@@ -42,7 +42,7 @@ impl Inner {
         }
     }
 
-    /// A group is not led here any more: what fails there is another node's finding.
+    /// A group is no longer led here: its failures are conditions of another node.
     pub(super) fn forget_failures(&self, led: GroupId) {
         let conditions = self.cluster.conditions();
         lock(&self.maintenance.failing).retain(|network, (group, _)| {
@@ -53,7 +53,7 @@ impl Inner {
         });
     }
 
-    /// How a check of a store ended: `unfinished` says why it did not come to its end.
+    /// A check of a store ended; `unfinished` is the reason if it did not finish.
     pub(super) fn check_ended(
         &self,
         group: GroupId,
@@ -61,7 +61,7 @@ impl Inner {
         unfinished: Option<&str>,
     ) {
         let (conditions, kind) = (self.cluster.conditions(), ConditionKind::CheckUnfinished);
-        // The check of a store that goes ends for that reason.
+        // Removing the store also ends its check.
         let is_live = || {
             let view = self.cluster.view(group);
             view.is_some_and(|view| {
@@ -74,20 +74,21 @@ impl Inner {
             let detail = format!("{}: {why}", self.name_of(group, network));
             conditions.raise(kind, subject(network), detail);
         }
-        // Asked again: what went meanwhile may have been forgotten before.
+        // Tested again: the store may have been removed after the first test, and its conditions
+        // cleared before the one above was raised.
         if unfinished.is_none() || !is_live() {
             conditions.clear(kind, &subject(network));
         }
     }
 
-    /// The store of a network went: nothing in it can be mended any more.
+    /// The store of a network was removed: clears its conditions.
     pub(crate) fn forget_findings(&self, network: &NetworkId) {
         self.compaction_works(network);
         let conditions = self.cluster.conditions();
         conditions.clear(ConditionKind::CheckUnfinished, &subject(network));
     }
 
-    /// A repository of the network, for a person.
+    /// The path of a repository of the network, for people.
     fn name_of(&self, group: GroupId, network: &NetworkId) -> String {
         let shard = self.cluster.view(group);
         let repo =

@@ -1,5 +1,5 @@
-//! What the last check of a store found, kept beside the store: a node that starts again still knows it, and it goes
-//! when the store does.
+//! The findings of the last check of a store, kept beside the store: they survive a restart, and
+//! are removed with the store.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -8,12 +8,13 @@ use std::path::Path;
 use henge_types::status::CheckOutcome;
 use henge_types::stored::StoredRecord as _;
 
-/// Beside `objects/`, where git looks at nothing of the name.
+/// Beside `objects/`, where git ignores a file of this name.
 const NAME: &str = "henge-last-check";
-/// An outcome names a bounded number of problems, each in a line.
+/// An outcome has a bounded number of problems, one line each.
 const BYTES_MAX: u64 = 1024 * 1024;
 
-/// Keeps the outcome in the directory of the network, in the place of the one before; durable when it returns. Blocking.
+/// Stores the outcome in the directory of the network, replacing the previous one; durable on
+/// return. Blocking.
 ///
 /// # Errors
 /// When the disk fails, or the network is gone.
@@ -27,7 +28,7 @@ pub(super) fn write(network_dir: &Path, outcome: &CheckOutcome) -> io::Result<()
     File::open(network_dir)?.sync_all()
 }
 
-/// What was kept, if anything was. Blocking.
+/// The stored outcome, if any. Blocking.
 ///
 /// # Errors
 /// When it cannot be read, or is damaged or of a newer release.
@@ -75,7 +76,7 @@ mod tests {
         write(dir.path(), &CheckOutcome::default()).unwrap();
         write(dir.path(), &outcome()).unwrap();
         assert_eq!(read(dir.path()).unwrap(), Some(outcome()));
-        // One that was not finished is not looked at, and one that is damaged is said to be.
+        // An unfinished file is ignored, and a damaged one is an error.
         fs::write(dir.path().join(NAME).with_extension("new"), "x").unwrap();
         assert_eq!(read(dir.path()).unwrap(), Some(outcome()));
         fs::write(dir.path().join(NAME), "x").unwrap();

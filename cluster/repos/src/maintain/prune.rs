@@ -1,7 +1,8 @@
-//! Dropping what no ref reaches: one pack of all that is reached takes the place of all packs.
+//! Pruning: one pack of all reachable objects replaces all packs.
 //!
-//! Pushes go on meanwhile. What they bring lies in packs of its own, which stay; what they build on is either among what
-//! was reached, or the entry is refused. A push that was checked before the entry is checked again after it.
+//! Pushes go on meanwhile. Their objects are in packs of their own, which stay. If a push builds on
+//! an object that was not reached, the entry is refused. A push that was checked before the entry
+//! is checked again after it.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -26,10 +27,10 @@ use crate::readers::Reading;
 use crate::replica::quarantine;
 use crate::repos::Inner;
 
-/// How often the entry is proposed while refs move in between.
+/// Attempts to propose the entry while refs move.
 const TRIES: usize = 20;
 
-/// What is to go, and what was reached of it.
+/// The packs to replace, and the objects that were reached.
 pub(crate) struct Walked {
     old: Vec<PackId>,
     reached: Arc<Reached>,
@@ -37,21 +38,22 @@ pub(crate) struct Walked {
     grace_ms: u64,
 }
 
-/// What was written.
+/// The result of the walk.
 struct Written {
     reached: Reached,
     dropped: u64,
-    /// None when nothing is reached.
+    /// `None` when no object is reachable.
     pack: Option<QuarantinedPack>,
     _quarantine: Quarantine,
 }
 
 impl Inner {
-    /// Drops what no ref of the network has reached since its mark, if that was made as long ago as asked for; where there
-    /// is no mark, makes it. `None` when there is nothing to do yet.
+    /// Drops the objects that no ref of the network has reached since its mark, if the mark is at
+    /// least `grace_ms` old. Makes the mark if there is none. `None` when there is nothing to do
+    /// yet.
     ///
     /// # Errors
-    /// See [`CompactError`]: in every case all replicas serve what they served.
+    /// See [`CompactError`]: in every case the packs of all replicas are unchanged.
     pub(crate) async fn prune(
         self: &Arc<Self>,
         led: Led,
@@ -66,7 +68,8 @@ impl Inner {
         let Some(mark) = self.marked(led, grace_ms).await? else {
             return Ok(None);
         };
-        // Before the state is looked at: a store found unread later belongs to no live repository.
+        // Before the state is read: a store that has no reader afterwards belongs to no live
+        // repository.
         let reading = Arc::new(self.effects.readers().enter(network));
         let at = self.latest(group).await?;
         let old = manifest(&at, &network);
@@ -93,7 +96,8 @@ impl Inner {
         }
         if let Some(pack) = &written.pack {
             done.bytes = pack.pack_bytes.saturating_add(pack.idx_bytes);
-            // One of them may hold all that is reached, and be what comes out.
+            // One of the old packs may hold exactly the reachable objects, and be equal to the new
+            // one.
             walked.old.retain(|old| *old != pack.id);
         }
         done.replaced = u32::try_from(walked.old.len()).unwrap_or(u32::MAX);
@@ -106,7 +110,7 @@ impl Inner {
         Ok(exchanged.map(|()| done))
     }
 
-    /// The network's mark, once it is old enough.
+    /// The network's mark, if it is old enough.
     async fn marked(
         self: &Arc<Self>,
         led: Led,
@@ -120,14 +124,15 @@ impl Inner {
             self.mark(led, instead_of, MarkFound::Unknown).await?;
             mark = look(&self.latest(led.group).await?);
         }
-        // The age that the entry will see: the clock alone may be ahead of the group's time, and the walk would be for nothing.
+        // The age at the time of the entry: the local clock may be ahead of the group's time, and
+        // the walk would be wasted.
         let entry_ms = self.cluster.entry_time_ms(led.group, PROPOSE_WAIT).await;
         let entry_ms = entry_ms.ok_or(CompactError::WrongClock)?;
         let age_ms = |mark: &PruneMark| entry_ms.saturating_sub(mark.at_ms);
         Ok(mark.filter(|mark| age_ms(mark) >= grace_ms))
     }
 
-    /// Makes the mark, or another one in the place of the one named.
+    /// Makes a mark, in the place of the mark `instead_of` if there is one.
     pub(super) async fn mark(
         &self,
         led: Led,
@@ -146,7 +151,8 @@ impl Inner {
         }
     }
 
-    /// Walks from everything that must be kept, and writes it as one pack into a quarantine.
+    /// Walks from all tips that must be kept, and writes the reached objects as one pack into a
+    /// quarantine.
     async fn write_reached(
         self: &Arc<Self>,
         reading: Arc<Reading>,
@@ -161,7 +167,7 @@ impl Inner {
         let stop = options.stop.clone();
         let objects = self.objects().clone();
         let writing = self.work_of_maintenance.blocking("prune", move || {
-            // The job goes on for a moment when nothing waits for it any more.
+            // The job runs on for a moment after its caller has been dropped.
             let _reading = reading;
             let quarantine = quarantine(&objects)?;
             let idx = |pack: &PackId| objects.side_file(&network, pack, "idx");
@@ -176,8 +182,8 @@ impl Inner {
                 Some(repack::write_reached(&indexes, &reached, into, &options)?.pack)
             };
             if let Some(pack) = &pack {
-                // It is to be the only copy of these objects, on every replica: all of it is read and hashed, and walked
-                // once more from what it holds itself.
+                // It becomes the only copy of these objects, on every replica: all of it is read
+                // and hashed, and walked once more using only its own objects.
                 let report = fsck_pack(&pack.idx_path, format, &options.stop)?;
                 if let Some(finding) = report.findings.into_iter().next() {
                     return Err(CompactError::Broken(Box::new(finding)));
@@ -203,7 +209,8 @@ impl Inner {
         stopped_on_drop(stop, writing).await
     }
 
-    /// Everything to walk from. Replicas that serve for longer, because their clocks are behind, have time.
+    /// All tips to walk from. They include former tips of twice [`FORMER_TIP_MS`], for replicas
+    /// that serve these longer because their clocks are behind.
     fn kept_tips(&self, at: &StateAt, network: &NetworkId) -> Vec<ObjectId> {
         let view = ShardView::new(&at.state);
         let since_ms = view
@@ -212,7 +219,8 @@ impl Inner {
         view.kept_tips(network, since_ms)
     }
 
-    /// Proposes the exchange at a state whose refs reach nothing that would go, as often as one moves in between.
+    /// Proposes the exchange at a state whose refs reach no object to be dropped. A ref that moved
+    /// in between causes another attempt, at most [`TRIES`] in all.
     pub(super) async fn propose_prune(
         self: &Arc<Self>,
         led: Led,
@@ -243,7 +251,8 @@ impl Inner {
         Err(CompactError::RefsMoved)
     }
 
-    /// Walks on from the tips of a later state: they must lead to what was reached, or to packs that stay.
+    /// Walks on from the tips of a later state: they must lead to reached objects, or to packs that
+    /// stay.
     async fn check_moved(
         self: &Arc<Self>,
         led: Led,
@@ -276,7 +285,8 @@ impl Inner {
     }
 }
 
-/// Whether a mark was made by a clock that pointed to a later time: its age would never be told.
+/// Whether a mark has a time far in the future, from a wrong clock: its age would stay 0 until
+/// then.
 pub(super) const fn is_ahead(mark: &PruneMark, now_ms: u64) -> bool {
     mark.at_ms > now_ms.saturating_add(TIME_STEP_MS_MAX)
 }
@@ -286,7 +296,7 @@ fn manifest(at: &StateAt, network: &NetworkId) -> Vec<PackId> {
     packs.map(|record| record.pack).collect()
 }
 
-/// How the objects of a network are named.
+/// The object format of a network.
 pub(super) fn object_format(at: &StateAt, network: &NetworkId) -> ObjectFormat {
     let repo = ShardView::new(&at.state).any_repo_of(network);
     repo.map(|repo| repo.object_format).unwrap_or_default()

@@ -1,8 +1,8 @@
-//! Dropping what no ref reaches by itself, every so often.
+//! Scheduled pruning.
 //!
-//! The schedule is the network's mark in the state of its shard: when it was made, by the clock of the entry, what refs
-//! lost since, and whether there may be anything to drop. A new leader goes on where the old one was, and nothing is
-//! walked for a network in which nothing was lost.
+//! The schedule is the network's mark in the state of its shard: its time by the clock of the
+//! entry, the tips that refs lost since, and whether there may be unreachable objects. A new leader
+//! continues the schedule of the old one. A network without lost tips is not walked.
 
 use std::io;
 use std::sync::Arc;
@@ -21,34 +21,34 @@ use crate::maintain::prune::{is_ahead, object_format};
 use crate::metrics;
 use crate::repos::{Inner, Repos};
 
-/// How often a leader reads its clock, to see whether it is time to look.
+/// How often a leader reads its clock, to see whether a look is due.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// Looks within one interval of the schedule, so that nothing is late by more than a small part of it.
+/// Looks within one interval of the schedule, so that the delay is a small part of it.
 const LOOKS: u32 = 64;
-/// The longest pause between two of them.
+/// The longest pause between two looks.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// Networks of a shard that one look makes marks of, or reads the history of.
+/// Networks of a shard for which one look makes marks or reads the history.
 const STEPS_PER_LOOK: usize = 32;
 
-/// When what no ref reaches is dropped by itself.
+/// The schedule of pruning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PruneSchedule {
-    /// How often a network is seen to, at most.
+    /// Minimum interval between two steps for a network.
     pub every: Duration,
-    /// For how long nothing must have reached what is dropped.
+    /// How long objects must have been unreachable before they are dropped.
     pub grace: Duration,
 }
 
-/// What is to be done for a network.
+/// The next step for a network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PruneStep {
     /// Nothing yet.
     Wait,
-    /// A mark is needed, in the place of one that can tell nothing any more.
+    /// A new mark is needed. It replaces one that is full, or whose clock was wrong.
     Mark,
-    /// Whether what refs lost is reached all the same has to be looked at.
+    /// The history has to be searched: the lost tips may still be reachable.
     Look,
-    /// What nothing has reached since the mark can go.
+    /// Objects that have been unreachable since the mark can be dropped.
     Drop,
 }
 
@@ -84,8 +84,8 @@ fn millis(duration: Duration) -> u64 {
 }
 
 impl Repos {
-    /// Has what no ref reaches dropped by itself in the networks of the shards that this node leads, from now on.
-    /// Without it this is done only when somebody asks.
+    /// Starts scheduled pruning in the networks of the shards that this node leads. Without it
+    /// pruning runs only on request.
     pub fn start_pruning(&self, schedule: PruneSchedule) {
         let task = Pruning {
             inner: Arc::clone(&self.inner),
@@ -97,18 +97,18 @@ impl Repos {
     }
 }
 
-/// Takes the steps of the schedule in the shards that this node leads.
+/// Runs the steps of the schedule in the shards that this node leads.
 struct Pruning {
     inner: Arc<Inner>,
     schedule: PruneSchedule,
-    /// One shard is looked at at a time: a look reads history, and holds stores open meanwhile.
+    /// One shard at a time: a look reads history, and holds stores open meanwhile.
     turn: Semaphore,
 }
 
 impl LeaderTask for Pruning {
     const NAME: &'static str = "prune schedule";
     const GROUPS: TaskGroups = TaskGroups::Shards;
-    /// When the shard was looked at last, in milliseconds since the Unix epoch.
+    /// The time of the last look at the shard, in milliseconds since the Unix epoch.
     type State = Option<u64>;
 
     fn begin(&self, _term: LeaderTerm, _view: &View) -> Self::State {
@@ -142,7 +142,7 @@ impl Inner {
             let (group, network) = (led.group, led.network);
             match Box::pin(self.take_step(schedule, led, step, mark)).await {
                 Ok(()) => {}
-                // What passes by itself, and whose cause is told elsewhere.
+                // Transient errors, whose causes are reported elsewhere.
                 Err(
                     error @ (CompactError::NotLeader
                     | CompactError::WrongClock
@@ -157,7 +157,7 @@ impl Inner {
         }
     }
 
-    /// What is to be done in a shard, the oldest mark first.
+    /// The pending steps of a shard, the oldest mark first.
     fn prune_steps(
         &self,
         schedule: &PruneSchedule,
@@ -218,7 +218,8 @@ impl Inner {
         }
     }
 
-    /// Whether refs still have in their history what they lost since the mark: a branch that only grew lost nothing.
+    /// Whether the history of the refs still contains the tips lost since the mark: a branch that
+    /// only grew lost none.
     async fn look_for_lost(self: &Arc<Self>, led: Led) -> Result<MarkFound, CompactError> {
         let network = led.network;
         let _reading = self.effects.readers().enter(network);
@@ -247,7 +248,7 @@ impl Inner {
         })
     }
 
-    /// Whether a compaction of it failed less than an hour ago: the next one waits.
+    /// Whether a compaction of the network failed less than an hour ago: the next one waits.
     fn failed_lately(&self, network: &NetworkId, now_ms: u64) -> bool {
         const REST_MS: u64 = 60 * 60 * 1000;
         let last = self.maintenance.last(network);
@@ -323,7 +324,7 @@ mod tests {
         };
         assert_eq!(often.step(Some(&suspected), 1049), PruneStep::Wait);
         assert_eq!(often.step(Some(&suspected), 1050), PruneStep::Drop);
-        // A clock that is behind the one that made the mark, and one that was made in another time.
+        // A mark from a clock that is far ahead, and one from a clock slightly ahead of this one.
         let ahead = PruneMark {
             at_ms: 400 * 24 * 3_600_000,
             ..suspected

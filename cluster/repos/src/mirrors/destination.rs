@@ -1,4 +1,5 @@
-//! The shard of a repository as what a pull mirror pushes to: the way that every push goes, named by its run.
+//! The shard of a repository as the destination of a pull mirror: the normal path of a push, with
+//! the mirror's run as the pusher.
 
 use std::io::Write;
 use std::sync::Arc;
@@ -16,7 +17,7 @@ use crate::push::receive::{Receiving, Verdict, prepare};
 use crate::refs::StateRefs;
 use crate::repos::Inner;
 
-/// A repository that is pushed to by its mirror.
+/// A repository as the destination of its pull mirror.
 pub(super) struct Shard<'a> {
     inner: Arc<Inner>,
     group: GroupId,
@@ -26,7 +27,8 @@ pub(super) struct Shard<'a> {
 }
 
 impl<'a> Shard<'a> {
-    /// The repository with these refs, pushed to by this run. Blocking calls wait on `handle`.
+    /// The repository with these refs, and the run that pushes to it. Blocking calls wait on
+    /// `handle`.
     pub(super) fn new(
         inner: &Arc<Inner>,
         group: GroupId,

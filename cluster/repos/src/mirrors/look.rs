@@ -1,6 +1,8 @@
-//! What a mirror would take from the side that it writes to, looked at before it is made or led elsewhere.
+//! A preview of the refs that a mirror would delete or overwrite, before it is created or gets
+//! another URL.
 //!
-//! It is a help: a run looks again and takes nothing that was not agreed to ([`MirrorRemoval`](henge_types::MirrorRemoval)).
+//! It is a help only: a run checks again and removes nothing beyond
+//! [`MirrorRemoval`](henge_types::MirrorRemoval).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,22 +24,22 @@ use crate::mirrors::run::{losses, remote_of};
 use crate::reads::{Found, Local, broke_off};
 use crate::repos::Inner;
 
-/// For how long the other side is waited for. What is not known by then is left to the mirror's first run.
+/// How long the preview waits for the other side. After this it is left to the mirror's first run.
 const LOOK_WAIT: Duration = Duration::from_secs(5);
-/// Looks at once: a listing is kept in memory.
+/// Previews at once: a listing is kept in memory.
 pub(super) const LOOKS_AT_ONCE: usize = 2;
 
-/// How the other sides of mirrors are reached.
+/// The connection to the other sides of mirrors.
 #[derive(Debug)]
 pub(crate) struct Looks {
     pub(super) network: Arc<Network>,
-    /// Blocking work, at most [`LOOKS_AT_ONCE`].
+    /// The blocking work, at most [`LOOKS_AT_ONCE`] jobs.
     pub(super) work: Scope,
 }
 
 /// The refs of the repository on this side.
 enum Ours {
-    /// With its objects.
+    /// From this node, with its objects.
     Here(Box<Local>),
     /// From another node.
     Refs(Vec<(RefName, ObjectId)>),
@@ -59,11 +61,12 @@ impl Ours {
 }
 
 impl Inner {
-    /// Refuses a mirror whose first run would take something from the side that it writes to. What cannot be found out now is
-    /// not refused here.
+    /// Refuses a mirror whose first run would delete or overwrite refs of its destination. A mirror
+    /// whose losses cannot be determined now is not refused here.
     ///
     /// # Errors
-    /// `Conflict` with what would be lost; `NotFound`; `Unavailable` when nobody serves the repository now.
+    /// `Conflict` with the refs that would be lost; `NotFound`; `Unavailable` when no node serves
+    /// the repository now.
     pub(super) async fn refuse_losses(
         self: &Arc<Self>,
         path: &RepoPath,
@@ -74,7 +77,7 @@ impl Inner {
         };
         let ours = self.own_refs(path).await?;
         let stop = Stop::default();
-        // Also when nobody waits for the answer any more.
+        // Stops the job also when the caller is dropped.
         let stopped = StopOnDrop(stop.clone());
         let (inner, network, job) = (
             Arc::clone(self),
@@ -125,7 +128,7 @@ impl Inner {
         }
     }
 
-    /// Blocking.
+    /// The refs that the first run would delete or overwrite. Blocking.
     fn would_lose(
         &self,
         ours: &Ours,
@@ -140,7 +143,7 @@ impl Inner {
         };
         let mut remote = remote_of(network, settings)?;
         match settings.kind {
-            // The source is not asked: there is nothing to lose.
+            // The source is not contacted: there is nothing to lose.
             MirrorKind::Pull if own.refs.is_empty() => Ok(Losses::default()),
             MirrorKind::Pull => {
                 let theirs = Source::list(&mut remote, &mut watch)?;
@@ -154,7 +157,7 @@ impl Inner {
                         let objects = self.opened(&repo.network, repo.object_format);
                         keeps_history(&objects, old, new, stop).unwrap_or(false)
                     }
-                    // The first run knows.
+                    // Unknown without the objects: the first run checks.
                     Ours::Refs(_) => true,
                 };
                 Ok(losses(&own, &theirs, &mut keeps))

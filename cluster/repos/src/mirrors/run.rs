@@ -1,4 +1,4 @@
-//! One run of a mirror, from the firing it has to the word of how it ended.
+//! One run of a mirror, from its claim to its completion report.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -26,45 +26,45 @@ use crate::mirrors::destination::Shard;
 use crate::refs::StateRefs;
 use crate::repos::Inner;
 
-/// For how long a run is believed in without a word: after that another leader takes its place.
+/// Lease of a run without a heartbeat: after that another leader may claim the run.
 const LEASE: Duration = Duration::from_secs(15);
-/// How often a run says that it is at work.
+/// Interval of the heartbeat of a run.
 const WORD_EVERY: Duration = Duration::from_secs(5);
-/// How long a run may take.
+/// Time limit of a run.
 const RUN_TIME_MAX: Duration = Duration::from_secs(60 * 60);
 /// How long an entry may take to be applied.
 const PROPOSE_WAIT: Duration = Duration::from_secs(5);
-/// How often a run tries to say how it ended: otherwise another one begins when its lease is over.
+/// Attempts to send the completion report: if all fail, another run starts when the lease is over.
 const LAST_WORD_TRIES: usize = 3;
-/// How long packs that this replica lacks are waited for.
+/// How long a run waits for packs that this replica lacks.
 const PARKED_WAIT: Duration = Duration::from_secs(10);
-/// Refs that were refused, of which the reasons are told.
+/// Refused refs whose reasons are in the completion report.
 const REFUSED_TOLD: usize = 3;
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A mirror and its repository as a replica has them.
+/// A mirror and its repository in the state of this replica.
 struct Now {
     mirror: Mirror,
     repo: ShardRepo,
     removal: Option<MirrorRemovalRecord>,
 }
 
-/// A run under way.
+/// A run in progress.
 #[derive(Debug, Clone)]
 struct Run {
     inner: Arc<Inner>,
     group: GroupId,
     mirror: Mirror,
     fence: LogIndex,
-    /// What it may remove, where that is not at most half of the refs.
+    /// What the run may remove, where it differs from the usual limit of half of the refs.
     removal: Option<MirrorRemovalRecord>,
 }
 
 impl Runner {
-    /// Runs a mirror that is due, if the firing is still to be had.
+    /// Claims a mirror that is due, and runs it.
     pub(super) async fn run(&self, group: GroupId, term: u64, mirror: &Mirror) {
         let begin = BeginMirror {
             repo: mirror.repo,
@@ -76,10 +76,11 @@ impl Runner {
         let cluster = &self.inner.cluster;
         let fence = match cluster.propose(group, begin, None, PROPOSE_WAIT).await {
             Ok(applied) if applied.reply == Reply::Done => applied.index,
-            // Another leader has it.
+            // Another run has the claim.
             Ok(_) | Err(ProposeError::NotLeader { .. }) => return,
             Err(error) => {
-                // If it was had all the same, nobody knows: it is had again when the lease is over.
+                // The outcome may be unknown: if the claim was applied, it is free again when the
+                // lease is over.
                 tracing::warn!(%group, mirror = %mirror.id, %error, "a mirror was not begun");
                 return;
             }
@@ -92,7 +93,7 @@ impl Runner {
             fence,
             removal: None,
         };
-        // What it was told before it began counts: it was looked at a moment earlier.
+        // The settings at the time of the claim count: `mirror` was read a moment earlier.
         let Some(Now {
             mirror, removal, ..
         }) = run.now()
@@ -126,7 +127,7 @@ impl Runner {
         run.begin_anew_if_changed().await;
     }
 
-    /// Does the work on the blocking pool, and says now and then that it goes on.
+    /// Runs the transfer on the blocking pool, and sends heartbeats meanwhile.
     async fn work(&self, run: &Run) -> MirrorOutcome {
         let deadline = Deadline::after(Arc::clone(&self.inner.clock), RUN_TIME_MAX);
         let stop = Stop::at(deadline);
@@ -158,10 +159,10 @@ impl Runner {
     }
 }
 
-/// The other side of a mirror.
+/// The client for the other side of a mirror.
 ///
 /// # Errors
-/// When its URL is none: a later release may have stored it.
+/// When its URL cannot be parsed: a later release may have stored it.
 pub(super) fn remote_of(network: Arc<Network>, settings: &MirrorSettings) -> Result<Remote, Error> {
     let (url, _) = RemoteUrl::parse(&settings.url).map_err(|error| Error::Local {
         message: error.to_string(),
@@ -179,14 +180,15 @@ pub(super) fn remote_of(network: Arc<Network>, settings: &MirrorSettings) -> Res
     ))
 }
 
-/// What `there` would lose if it became what `source` is, by the rules of mirrors. `keeps` is that of
-/// [`Losses::between`].
+/// The refs that `there` would lose if it became equal to `source`, by the rules of mirrors.
+/// `keeps` is that of [`Losses::between`].
 pub(super) fn losses(
     source: &Listing,
     there: &Listing,
     keeps: &mut dyn FnMut(ObjectId, ObjectId) -> bool,
 ) -> Losses {
-    // Also where a run deletes nothing yet, for a name at the source that cannot be held: a later one would.
+    // With deletions, even where this run deletes nothing because the source has a name that cannot
+    // be stored: a later run would delete.
     Losses::between(source, there, Selection::default(), Prune::Delete, keeps)
 }
 
@@ -204,7 +206,8 @@ fn why(error: &Error, kind: MirrorKind) -> String {
     )
 }
 
-/// How a transfer that came to its end is told. One that left something out has failed: its words say what.
+/// The outcome of a transfer that ended. A transfer that left refs out has failed; the reasons list
+/// them.
 fn judge(summary: &TransferSummary) -> MirrorOutcome {
     let mut reasons = Vec::new();
     if !summary.refused.is_empty() {
@@ -238,7 +241,8 @@ fn judge(summary: &TransferSummary) -> MirrorOutcome {
     }
 }
 
-/// Refs that the source does not have are deleted, unless it has some that cannot be held: its listing is not whole then.
+/// Deletes refs that the source lacks, unless the source has names that cannot be stored: its
+/// listing is then incomplete.
 fn prune(listing: &Listing) -> Prune {
     if listing.unholdable(Selection::default()).is_empty() {
         Prune::Delete
@@ -261,7 +265,7 @@ impl Run {
         Ok(applied.await?.reply == Reply::Done)
     }
 
-    /// Says that it is at work. A run that was fenced off, or whose node leads no more, is over.
+    /// Sends a heartbeat. `false` when the run was fenced off, or its node no longer leads.
     async fn is_still_believed(&self) -> bool {
         let lease_ms = millis(LEASE);
         match self.say(MirrorWord::Working { lease_ms }).await {
@@ -275,13 +279,15 @@ impl Run {
         for _ in 0..LAST_WORD_TRIES {
             match self.say(MirrorWord::Ended(outcome.clone())).await {
                 Err(ProposeError::UnknownOutcome) => {}
-                // Refused: it was fenced off, removed, or its first try was applied after all.
+                // Refused: the run was fenced off, the mirror was removed, or an earlier attempt
+                // was applied after all.
                 Ok(_) | Err(_) => return,
             }
         }
     }
 
-    /// What this replica has; `None` when the mirror was removed or another run has it.
+    /// The mirror in the state of this replica; `None` when it was removed or another run has the
+    /// claim.
     fn now(&self) -> Option<Now> {
         let view = self.inner.cluster.view(self.group)?;
         view.with(|state, _| {
@@ -297,7 +303,8 @@ impl Run {
         })
     }
 
-    /// Whoever changed the mirror while it ran wants that to be done, and not when an interval has passed.
+    /// Makes the mirror due at once if it was changed during the run: the change must not wait for
+    /// the next interval.
     async fn begin_anew_if_changed(&self) {
         let since = |removal: Option<MirrorRemovalRecord>| removal.map(|removal| removal.since);
         let changed = self.now().filter(|now| {
@@ -319,7 +326,8 @@ impl Run {
         }
     }
 
-    /// The refs of the repository as this replica has them; it has the entry that began the run.
+    /// The refs of the repository in the state of this replica, which contains the claim of the
+    /// run.
     fn refs(&self) -> Result<StateRefs, Error> {
         let gone = || Error::Local {
             message: "it is not here any more".to_owned(),
@@ -331,7 +339,7 @@ impl Run {
         StateRefs::open(at, &self.mirror.repo, generation, now_ms).map_err(|_| gone())
     }
 
-    /// Blocking.
+    /// Copies the refs and objects of the source. Blocking.
     fn transfer(
         &self,
         mut remote: Remote,
@@ -344,7 +352,7 @@ impl Run {
         };
         let refs = self.refs()?;
         let network = refs.repo().network;
-        // What the source is copied from stays where it is.
+        // Keeps the store of the source during the copy.
         let reading = self.inner.effects.readers().enter(network);
         let served = self.inner.effects.parking().wait_until_served(&network);
         let served = handle.block_on(async { tokio::time::timeout(PARKED_WAIT, served).await });
@@ -379,8 +387,8 @@ impl Run {
         summary
     }
 
-    /// HEAD points where the source's does, if that is a branch that it has. Not if this run was fenced off or its mirror
-    /// removed meanwhile: whoever did that may have set HEAD since.
+    /// Sets HEAD to that of the source, if it is a branch that the source has. Skipped if this run
+    /// was fenced off or its mirror removed: HEAD may have been set by another request since.
     async fn follow_head(&self, theirs: &Listing) -> Result<(), Error> {
         let is_there = |head: &RefName| theirs.refs.iter().any(|found| found.name == *head);
         let head = theirs.head.clone();
@@ -408,7 +416,8 @@ impl Run {
         accepted.map_err(|not_accepted| failed(not_accepted.to_string()))
     }
 
-    /// Makes the destination what the source is, unless it would lose more than the mirror was told that it may.
+    /// Makes the destination equal to the source, unless it would lose more refs than the mirror
+    /// may remove.
     fn copy(
         &self,
         source: &mut dyn Source,
@@ -428,17 +437,18 @@ impl Run {
                 let mut keeps = |old, new| source.keeps_history(old, new, watch);
                 losses(listing, there, &mut keeps).refuse_any()?;
                 if self.mirror.settings.kind == MirrorKind::Push {
-                    // Others write there as well: what they had before the first push is not the mirror's own.
+                    // Other clients push there as well: refs from before the first push are not the
+                    // mirror's own.
                     let copied =
                         transfer_listed(source, listing, destination, there, &transfer, watch)?;
                     handle.block_on(self.come_through(since))?;
                     return Ok(copied);
                 }
-                // Before anything is written: what is there from here on is the mirror's own.
+                // Before the first write: all later refs are the mirror's own.
                 handle.block_on(self.come_through(since))?;
             }
             Some((MirrorRemoval::Everything, since)) => {
-                // For this run, whatever becomes of it: a later one finds another listing.
+                // For this run only, also if it fails: a later run gets another listing.
                 handle.block_on(self.come_through(since))?;
                 transfer.removals = Removals::Everything;
             }
@@ -446,7 +456,7 @@ impl Run {
         transfer_listed(source, listing, destination, there, &transfer, watch)
     }
 
-    /// Says that from here on the usual half is what may be removed.
+    /// Records that from now on the usual limit applies: at most half of the refs may be removed.
     async fn come_through(&self, since: LogIndex) -> Result<(), Error> {
         let failed = |why: String| Error::Local {
             message: format!("what may be removed cannot be noted: {why}"),
@@ -464,7 +474,7 @@ mod tests {
     use super::*;
     use henge_types::{ObjectFormat, ObjectId};
 
-    /// A pull mirror of a repository with one branch in Latin-1 failed for ever, and copied nothing.
+    /// A pull mirror of a repository with one branch in Latin-1 always failed, and copied nothing.
     #[test]
     fn a_source_with_an_odd_name_is_followed_without_pruning() {
         let id = ObjectId::from_bytes(&[1; 20]).expect("an id");

@@ -1,4 +1,4 @@
-//! What is said of mirrors: made, changed, removed, made due.
+//! Requests about mirrors: create, change, remove, run now.
 
 use henge_git::http::ServiceError;
 use henge_git_client::{Credentials, RemoteUrl};
@@ -13,7 +13,7 @@ use crate::catalogue::{QUORUM_WAIT, Reader};
 use crate::error::{self, failed, from_cluster, from_refusal, unexpected};
 use crate::repos::Repos;
 
-/// The other side of a mirror: where it is, and with what it is asked.
+/// The other side of a mirror: its URL and credentials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorAddress {
     /// The URL without credentials.
@@ -23,7 +23,8 @@ pub struct MirrorAddress {
 }
 
 impl MirrorAddress {
-    /// From a URL, in which a user and password may stand, and from a user and password beside it, which win.
+    /// Parses a URL that may contain a user and password. `user` and `password` take precedence
+    /// over those in the URL.
     ///
     /// # Errors
     /// `Invalid`; the message does not repeat the URL.
@@ -45,7 +46,7 @@ impl MirrorAddress {
         })
     }
 
-    /// Credentials, if any part of them is said. Without a user they are a token's.
+    /// Credentials, if a user or a password is given. The default user, `git`, is for tokens.
     pub fn secret_of(user: Option<String>, password: Option<String>) -> Option<MirrorSecret> {
         match (user, password) {
             (None, None) => None,
@@ -57,23 +58,23 @@ impl MirrorAddress {
     }
 }
 
-/// Changes of a mirror; what is `None` stays.
+/// Changes of a mirror; a `None` field is unchanged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MirrorEdit {
-    /// Where the other side is from here on, with the credentials for it.
+    /// The new address of the other side, with its credentials.
     pub address: Option<MirrorAddress>,
-    /// Credentials for where it is; they win over those of the address.
+    /// New credentials; they take precedence over those of the address.
     pub secret: Option<MirrorSecret>,
-    /// Milliseconds from one firing to the next.
+    /// Milliseconds from one run to the next.
     pub interval_ms: Option<u64>,
-    /// Whether it is due whenever a ref changed.
+    /// Whether each change of a ref makes it due.
     pub on_push: Option<bool>,
     /// What the first run at a new address may remove.
     pub removal: MirrorRemoval,
 }
 
 impl Repos {
-    /// The mirrors of a repository, by id; passwords are left out. Linearizable.
+    /// The mirrors of a repository, by id, without passwords. Linearizable.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
@@ -81,12 +82,13 @@ impl Repos {
         self.inner.mirrors(path).await
     }
 
-    /// Makes a mirror, which is due at once; its id. Unless `removal` says that everything may go, its first run takes nothing
-    /// from the side that it writes to.
+    /// Creates a mirror, due at once; returns its id. Its first run deletes or overwrites refs of
+    /// the destination only if `removal` allows it.
     ///
     /// # Errors
-    /// `NotFound`, `Forbidden`, `Invalid`; `Conflict` when the repository follows another one already, or has too many
-    /// mirrors, or something would be lost to which nobody agreed; `Unavailable` or `Timeout` without a quorum.
+    /// `NotFound`, `Forbidden`, `Invalid`. `Conflict` when the repository follows another one
+    /// already, when it has too many mirrors, or when refs would be lost and `removal` does not
+    /// allow it. `Unavailable` or `Timeout` without a quorum.
     pub async fn add_mirror(
         &self,
         principal: &Principal,
@@ -120,12 +122,13 @@ impl Repos {
         Ok(mirror)
     }
 
-    /// Changes what a mirror is told, and makes it due. A new URL comes with its own credentials, or none; the first run there
-    /// is that of a new mirror.
+    /// Changes a mirror, and makes it due. A new URL comes with its own credentials, or with none.
+    /// The first run at a new URL follows the rules of a new mirror.
     ///
     /// # Errors
-    /// `NotFound` also where the repository has no such mirror; `Forbidden`; `Invalid`; `Conflict` when something would be
-    /// lost at a new URL or by it, to which nobody agreed; `Unavailable` or `Timeout` without a quorum.
+    /// `NotFound` also when the repository has no such mirror. `Forbidden`, `Invalid`. `Conflict`
+    /// when refs would be lost at or by a new URL and `edit.removal` does not allow it.
+    /// `Unavailable` or `Timeout` without a quorum.
     pub async fn edit_mirror(
         &self,
         principal: &Principal,
@@ -169,7 +172,7 @@ impl Repos {
         })
     }
 
-    /// What the runs of a mirror may remove that is led to another address; nothing new where it leads there already.
+    /// What the runs of a mirror may remove at a new address; `None` when the address is unchanged.
     async fn removal_at(
         &self,
         path: &RepoPath,
@@ -199,8 +202,8 @@ impl Repos {
     /// Removes a mirror, or makes it due now.
     ///
     /// # Errors
-    /// `NotFound` also where the repository has no such mirror; `Forbidden`; `Unavailable` or `Timeout` without a
-    /// quorum.
+    /// `NotFound` also when the repository has no such mirror; `Forbidden`; `Unavailable` or
+    /// `Timeout` without a quorum.
     pub async fn change_mirror(
         &self,
         principal: &Principal,

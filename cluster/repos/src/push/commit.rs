@@ -1,4 +1,5 @@
-//! The commit of a checked push at the leader: packs durable where they must be, then one entry.
+//! The commit of a checked push at the leader: packs durable on a quorum if they are large, then
+//! one entry.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -21,10 +22,10 @@ use crate::refs::StateRefs;
 use crate::repos::Inner;
 use crate::staging::{KeepError, Trust};
 
-/// How long an entry may take to be applied before the push is in doubt.
+/// How long an entry may take to be applied before the outcome of the push is unknown.
 const PROPOSE_WAIT: Duration = Duration::from_secs(5);
 
-/// Commits one push; says afterwards why it did not.
+/// Commits one push. On failure it keeps the answer for the receiving node.
 #[derive(Debug)]
 pub(crate) struct Commit {
     inner: Arc<Inner>,
@@ -32,11 +33,11 @@ pub(crate) struct Commit {
     network: NetworkId,
     term: u64,
     checked_at: LogIndex,
-    /// Of the request, since before it was looked up.
+    /// Handling of the request, since before the lookup of its record.
     _handling: Handling,
 }
 
-/// A push that was not committed, as its receiving node is told.
+/// The answer to the receiving node for a push that was not committed.
 type Failure = Box<PushAnswer>;
 
 impl Commit {
@@ -108,7 +109,7 @@ impl Commit {
                 verdicts.iter().any(|verdict| verdict.result.is_ok())
                     && !verdicts.iter().any(|verdict| full(&verdict.result))
             }
-            // It may be named yet: the claim ends with the term.
+            // An entry may name it yet: the claim ends with the term.
             Err(answer) => matches!(**answer, PushAnswer::InDoubt(_)),
         };
         if !named {
@@ -184,14 +185,14 @@ pub(crate) fn is_small(pack: &QuarantinedPack) -> bool {
     usize::try_from(bytes).is_ok_and(|bytes| bytes <= limits::INLINE_PACK_BYTES_MAX)
 }
 
-/// The pack's bytes ride in the entry.
+/// A pack whose bytes the entry contains.
 ///
 /// # Errors
-/// When they cannot be read.
+/// When the files cannot be read.
 pub(crate) async fn inline(pack: &QuarantinedPack) -> io::Result<PackRef> {
     let (pack_path, idx_path) = (&pack.pack_path, &pack.idx_path);
     let (bytes, idx) = match pack.in_memory {
-        // Nothing is waited for.
+        // The files are in memory: reading them does not block.
         Some(_) => (std::fs::read(pack_path)?, std::fs::read(idx_path)?),
         None => (
             tokio::fs::read(pack_path).await?,
@@ -208,7 +209,7 @@ pub(crate) async fn inline(pack: &QuarantinedPack) -> io::Result<PackRef> {
     })
 }
 
-/// The pack is durable elsewhere when the entry names it.
+/// A pack by reference: it is durable on a quorum before the entry.
 pub(crate) const fn by_reference(pack: &QuarantinedPack) -> PackRef {
     PackRef {
         pack: pack.id,
@@ -227,7 +228,7 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
             PushAnswer::Again(error.to_string())
         }
         ProposeError::LogFull(_) => PushAnswer::Refused(ErrorCode::Unavailable, error.to_string()),
-        // The group stops when applying fails: the entry may be in the log.
+        // A group that fails to apply stops: the entry may be in the log.
         ProposeError::Stopped(_) => PushAnswer::InDoubt(error.to_string()),
         ProposeError::TooLarge { .. } => PushAnswer::Refused(
             ErrorCode::Forbidden,
@@ -236,7 +237,7 @@ fn not_proposed(error: &ProposeError) -> PushAnswer {
     }
 }
 
-/// What a push to a repository that follows another one is told.
+/// The error of a push to a repository that follows another one.
 pub(crate) const NOT_TAKEN: &str = "this repository is a mirror of another one: push there";
 
 fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
@@ -252,7 +253,8 @@ fn judge(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
             ErrorCode::Timeout,
             "the push is too old to know what became of it: look before pushing again".to_owned(),
         )),
-        // It became a mirror, or the run of the mirror was fenced off, since the push was looked at first.
+        // Since the first check of the push the repository became a mirror, or the mirror's run was
+        // fenced off.
         Err(NotAccepted::Refused(Refusal::WrongState { .. })) => Err(PushAnswer::Refused(
             ErrorCode::Conflict,
             NOT_TAKEN.to_owned(),
@@ -289,7 +291,7 @@ impl LeaderRefs {
         }
     }
 
-    /// Why the commit has no verdicts.
+    /// The answer for a failed commit.
     pub(crate) fn commit_failure(&self) -> Option<PushAnswer> {
         self.failure
             .lock()
@@ -297,7 +299,7 @@ impl LeaderRefs {
             .take()
     }
 
-    /// How the pack travelled.
+    /// How the pack was replicated.
     pub(crate) fn pack_path(&self) -> PackPath {
         *self
             .path
@@ -349,7 +351,7 @@ impl RefStore for LeaderRefs {
     }
 
     fn commit(&self, push: VerifiedPush<'_>) -> Result<Vec<RefVerdict>, CommitError> {
-        // Runs on a thread of the blocking pool: waiting here holds no task up.
+        // On a thread of the blocking pool: waiting here blocks no task.
         let (path, outcome) = self.handle.block_on(self.commit.run(push));
         *self
             .path

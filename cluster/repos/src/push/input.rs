@@ -1,5 +1,5 @@
-//! The bytes of a push at its leader: a blocking reader over a stream or a spooled file that knows
-//! whether it broke, so that a broken stream is never taken for a broken pack.
+//! The bytes of a push at its leader: a blocking reader over a stream or a spooled file. It records
+//! whether the input broke off, so that a broken stream is never taken for a broken pack.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::pin::Pin;
@@ -17,15 +17,15 @@ use tokio_util::io::SyncIoBridge;
 
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 64 * 1024;
-/// How long a stream between two nodes may stand still.
+/// Idle time-out of a stream between two nodes.
 pub(crate) const IDLE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Whether the bytes broke off; clones share it.
+/// Whether the input broke off; clones share it.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Broken(Arc<AtomicBool>);
 
 impl Broken {
-    /// Whether fewer bytes came than were announced.
+    /// Whether fewer bytes arrived than were announced.
     pub(crate) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
@@ -35,7 +35,7 @@ impl Broken {
     }
 }
 
-/// Where the bytes of a push come from.
+/// The source of a push's bytes.
 #[derive(Debug)]
 pub(crate) enum Source {
     /// This node received it.
@@ -44,11 +44,11 @@ pub(crate) enum Source {
     Stream(Lent),
 }
 
-/// What is read from another node.
+/// The reading half of a stream from another node.
 pub(crate) type Reading = SyncIoBridge<Impatient<ReadHalf<BulkStream>>>;
 
-/// The reading half of a stream, given back when it is dropped, so that what was left unread can be read:
-/// a connection closed over unread bytes may take the answer with it.
+/// The reading half of a stream, given back on drop so that the unread rest can be read: closing a
+/// connection with unread bytes may discard the answer.
 #[derive(Debug)]
 pub(crate) struct Lent {
     reading: Option<Reading>,
@@ -82,14 +82,14 @@ impl Read for Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         if let Some((reading, back)) = self.reading.take().zip(self.back.take()) {
-            // Nobody waits for it when the stream's task has ended: then it closes here.
+            // The send fails when the stream's task has ended: the reading half then closes here.
             back.send(reading).ok();
         }
     }
 }
 
 impl Source {
-    /// Opens it for one reading. Blocking from here on.
+    /// Opens the source for one reading. Blocking from here on.
     ///
     /// # Errors
     /// When the spool cannot be read.
@@ -101,7 +101,7 @@ impl Source {
     }
 }
 
-/// Exactly as many bytes as were announced; fewer are an error and set [`Broken`].
+/// Exactly the announced number of bytes; fewer are an error and set [`Broken`].
 pub(crate) struct PushInput<'a> {
     inner: BufReader<Announced<'a>>,
     broken: Broken,
@@ -128,7 +128,7 @@ impl<'a> PushInput<'a> {
         }
     }
 
-    /// Whether the bytes break off, also later.
+    /// The flag that is set when the bytes break off, also later.
     pub(crate) fn broken(&self) -> Broken {
         self.broken.clone()
     }
@@ -171,7 +171,7 @@ impl BufRead for PushInput<'_> {
     }
 }
 
-/// Breaks a read that stands still for too long.
+/// A reader with an idle time-out.
 #[derive(Debug)]
 pub(crate) struct Impatient<R> {
     inner: R,
@@ -181,12 +181,12 @@ pub(crate) struct Impatient<R> {
 }
 
 impl<R> Impatient<R> {
-    /// Reads from `inner`, which may rest for [`IDLE_TIMEOUT`].
+    /// Reads from `inner` with an idle time-out of [`IDLE_TIMEOUT`].
     pub(crate) fn new(inner: R) -> Self {
         Self::for_at_most(IDLE_TIMEOUT, inner)
     }
 
-    /// Reads from `inner`, which may rest for so long.
+    /// Reads from `inner` with an idle time-out of `rest_max`.
     pub(crate) fn for_at_most(rest_max: Duration, inner: R) -> Self {
         Self {
             inner,

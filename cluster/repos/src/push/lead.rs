@@ -1,4 +1,5 @@
-//! A push at the leader of its shard: barrier, known or new, quarantine, checks, commit, report.
+//! A push at the leader of its shard: barrier, lookup of the request, quarantine, checks, commit,
+//! report.
 
 use std::cell::OnceCell;
 use std::io;
@@ -33,13 +34,14 @@ use crate::replica::quarantine;
 use crate::repos::Inner;
 use crate::space::Room;
 
-/// How often a leader says that it is still at work.
+/// How often a leader reports that it is still at work.
 const WORKING_EVERY: Duration = Duration::from_secs(1);
-/// How long a leader waits for packs it lacks before it lets the push try again, with another leader if there is a better one.
+/// How long a leader waits for packs that it lacks. After this the receiving node retries the push,
+/// with another leader if a better one is known.
 const PARKED_WAIT: Duration = Duration::from_secs(2);
 
 impl PushRequest {
-    /// What binds the request id in the shard's state.
+    /// The binding of the request id in the shard's state.
     pub(crate) fn binding(&self) -> RequestBinding {
         RequestBinding {
             id: self.request,
@@ -51,7 +53,7 @@ impl PushRequest {
 }
 
 impl Inner {
-    /// Leads one push. Whatever keeps it from being done is said in the answer.
+    /// Leads one push. All failures are in the answer.
     pub(crate) async fn lead(self: &Arc<Self>, request: PushRequest, source: Source) -> PushAnswer {
         let Ok(_permit) = self.pushes.acquire().await else {
             return PushAnswer::Again("the node is stopping".to_owned());
@@ -80,11 +82,11 @@ impl Inner {
         };
         if let Some(record) = ShardView::new(&at.state).request(&request.request) {
             let repo = ShardView::new(&at.state).repo(&request.repo);
-            // One that was dropped since is known as well.
+            // A request for a repository that was dropped since has a record as well.
             let format = repo.map(|repo| repo.object_format).unwrap_or_default();
             return self.answer_again(&request, format, record, source).await;
         }
-        // A record of that time would be gone by now: that there is none says nothing.
+        // A record of that time may have been dropped: its absence proves nothing.
         let named = request.request.generation();
         let kept_since = henge_state::request_generation(&at.state);
         if named
@@ -111,7 +113,7 @@ impl Inner {
         Box::pin(self.lead_new(request, led, at, source)).await
     }
 
-    /// Answers a request that was answered before, the pack unread.
+    /// Answers a request that was answered before, without reading its pack.
     async fn answer_again(
         &self,
         request: &PushRequest,
@@ -187,14 +189,14 @@ impl Inner {
         let leader = LeaderRefs::new(refs, commit, Handle::current());
         let (inner, handle) = (Arc::clone(self), Handle::current());
         let job = move || {
-            // What is gone would look like objects that the push forgot.
+            // Objects in missing files would look like objects that the push lacks.
             let packs = ShardView::new(&state).packs(&network);
             let gone = |record: &PackRecord| {
                 !store.has_lengths(&network, &record.pack, lengths_of(record))
             };
             let on_fault = OnFault {
                 store: &|error| inner.object_failed((group, network), error),
-                // Runs on a thread of the blocking pool: waiting here holds no task up.
+                // On a thread of the blocking pool: waiting here blocks no task.
                 disk: &|error| handle.block_on(inner.cannot_store(group, error)),
             };
             if packs.into_iter().any(|record| gone(&record)) && inner.park_faults(group, network) {
@@ -219,11 +221,11 @@ impl Inner {
 }
 
 impl Inner {
-    /// Waits a moment until this leader has all packs of a network. Where it cannot write one, or has waited in vain, another
-    /// voter is to lead.
+    /// Waits until this leader has all packs of a network, at most [`PARKED_WAIT`]. A leader that
+    /// cannot write a pack, or that still lacks one after this, hands the group over if it can.
     ///
     /// # Errors
-    /// With why the push has to try again.
+    /// The reason why the push has to be retried.
     async fn wait_for_packs(
         &self,
         group: GroupId,
@@ -254,7 +256,7 @@ fn too_old() -> PushAnswer {
     )
 }
 
-/// The verdicts that a recorded reply stands for.
+/// The verdicts in a recorded reply.
 fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
     match reply.accepted() {
         Ok(verdicts) => Ok(verdicts),
@@ -271,11 +273,12 @@ fn recorded(reply: Reply) -> Result<Vec<RefVerdict>, PushAnswer> {
     }
 }
 
-/// What follows when this node, and not the push, is at fault.
+/// The handlers of errors that are this node's fault, and not the push's.
 struct OnFault<'a> {
-    /// What of the repository's store could not be read. Whether it is mended now.
+    /// Handles an error of reading the repository's store. Returns whether the network is parked
+    /// now.
     store: &'a dyn Fn(&StoreError) -> bool,
-    /// What the disk did not take. The answer to the push.
+    /// Handles an error of writing to the disk. Returns the answer to the push.
     disk: &'a dyn Fn(&io::Error) -> PushAnswer,
 }
 
@@ -310,7 +313,7 @@ fn receive(
         return answer;
     }
     match outcome {
-        // A connection that broke looks like a broken pack, and nothing was committed.
+        // A broken connection looks like a broken pack; nothing was committed.
         Ok(summary) if broken.is_set() && summary.verdicts.is_empty() => broke_off(),
         Ok(summary) => {
             count(&summary, leader.pack_path());
@@ -325,7 +328,8 @@ fn receive(
     }
 }
 
-/// A directory is made for large packs only: what rides in an entry is put together in memory.
+/// A quarantine whose directory is created for large packs only: small ones are assembled in
+/// memory.
 struct OwnQuarantine<'a> {
     store: &'a ObjectStore,
     made: OnceCell<henge_storage::objects::Quarantine>,
@@ -345,7 +349,7 @@ impl henge_git::Quarantine for OwnQuarantine<'_> {
     }
 }
 
-/// What of this repository's store could not be read, if that is why a push failed.
+/// The error of reading this repository's store, if that is why a push failed.
 fn store_fault(error: &ReceiveError) -> Option<&StoreError> {
     if let ReceiveError::Store(error) | ReceiveError::Check(ReachError::Store(error)) = error {
         return Some(error);
@@ -412,7 +416,7 @@ impl Request for PushRequest {
         let answer = while_working(leading, &mut write).await;
         frames::write(&mut write, &answer).await?;
         tokio::io::AsyncWriteExt::shutdown(&mut write).await?;
-        // The far side stops sending as soon as it has the answer.
+        // The other side stops sending as soon as it has the answer.
         if let Ok(reading) = returned.await {
             tokio::io::copy(&mut reading.into_inner(), &mut tokio::io::sink()).await?;
         }
@@ -420,7 +424,7 @@ impl Request for PushRequest {
     }
 }
 
-/// Says every second that the work goes on. A receiving node that is gone does not stop it.
+/// Sends `Working` every second. The work goes on when the receiving node is gone.
 async fn while_working(
     leading: impl Future<Output = PushAnswer>,
     write: &mut WriteHalf<BulkStream>,

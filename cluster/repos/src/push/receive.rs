@@ -1,5 +1,6 @@
-//! A push at the node that received it: spooled whole, sent to whoever leads its shard, and sent again
-//! under the same request id when that leader is lost, until there is an answer or no quorum.
+//! A push at the node that received it: spooled completely, and sent to the leader of its shard.
+//! After the loss of that leader it is sent again under the same request id, until there is an
+//! answer or no quorum.
 
 use std::io::{self, BufRead, Read};
 use std::sync::Arc;
@@ -22,41 +23,43 @@ use crate::metrics;
 use crate::push::input::{IDLE_TIMEOUT, Source};
 use crate::repos::Inner;
 
-/// A leader at work says so more often than this.
+/// Longest silence of a leader at work.
 const SILENCE_MAX: Duration = Duration::from_secs(5);
-/// Between two attempts.
+/// Pause between two attempts.
 const RETRY_PAUSE_MS: std::ops::Range<u64> = 20..80;
-/// Leaders lost at work on one push before it is given up: a push that brings them down must end.
+/// Leaders lost during one push before it is given up: a push that crashes its leaders must end.
 const LEADERS_LOST_MAX: u32 = 6;
 /// Bytes read from the spool at once.
 const CHUNK_BYTES: usize = 256 * 1024;
-/// Chunks on their way to the leader.
+/// Chunks queued for the leader.
 const CHUNKS_MAX: usize = 4;
-/// What a client is told to wait when its push was refused for now.
+/// Seconds a client should wait before it retries a push that was refused for now.
 const RETRY_AFTER_S: u32 = 5;
-/// What one update costs in a log entry besides its name, at most.
+/// Upper bound of an update's size in a log entry, besides its name.
 const UPDATE_BYTES: usize = 96;
 
-/// What has to be known of a push before it goes to the leader.
+/// The parsed head of a push.
 #[derive(Debug)]
 pub(crate) struct Prepared {
     /// Its commands.
     pub head: PushHead,
-    /// SHA-256 of its commands, capabilities and options. The new ids among them stand for the pack.
+    /// SHA-256 of its commands, capabilities and options. The new ids in the commands stand for the
+    /// pack.
     pub digest: [u8; 32],
 }
 
 /// Reads the head of a spooled push to a repository of this format. Blocking.
 ///
 /// # Errors
-/// `Invalid` when it is no push or larger than one entry may be.
+/// `Invalid` when it is no push; `Forbidden` when it is above a limit or too large for one entry;
+/// `Internal` when the spool cannot be read.
 pub(crate) fn prepare(spool: &Spool, format: ObjectFormat) -> Result<Prepared, ServiceError> {
     let mut reader = Hashing {
         inner: spool.reader().map_err(|error| unreadable(&error))?,
         hasher: Sha256::new(),
     };
     let head = parse_push(&mut reader, format, &PushLimits::default()).map_err(|error| {
-        // A push like any other, which git is to show the reason of.
+        // Not `Invalid`: the push is well-formed, and git has to show the reason.
         let code = if error.is_limit() {
             ErrorCode::Forbidden
         } else {
@@ -95,7 +98,7 @@ impl<R: BufRead> BufRead for Hashing<R> {
     }
 
     fn consume(&mut self, amount: usize) {
-        // What is about to be consumed is in the buffer: this reads nothing.
+        // The bytes to consume are in the buffer: `fill_buf` reads nothing.
         if let Ok(buffered) = self.inner.fill_buf() {
             self.hasher
                 .update(buffered.get(..amount).unwrap_or(buffered));
@@ -104,7 +107,7 @@ impl<R: BufRead> BufRead for Hashing<R> {
     }
 }
 
-/// All updates of a push go into one log entry.
+/// Refuses a push whose updates do not fit into one log entry.
 fn check_entry_size(head: &PushHead) -> Result<(), ServiceError> {
     let updates = head
         .updates
@@ -115,7 +118,7 @@ fn check_entry_size(head: &PushHead) -> Result<(), ServiceError> {
         .iter()
         .map(|option| option.len() + UPDATE_BYTES);
     let signed = head.certificate.as_ref();
-    // Its commands stand there beside the text.
+    // Twice: the entry holds the commands beside the text.
     let signed = signed.map_or(0, |certificate| certificate.text().len().saturating_mul(2));
     let bytes: usize = updates.chain(options).chain([signed]).sum();
     if bytes <= limits::ENTRY_BYTES_MAX - 2 * limits::INLINE_PACK_BYTES_MAX {
@@ -127,15 +130,15 @@ fn check_entry_size(head: &PushHead) -> Result<(), ServiceError> {
     ))
 }
 
-/// What one attempt came to.
+/// The outcome of one attempt.
 enum Attempt {
     /// The client's answer.
     Report(Bytes),
-    /// Not decided: try again.
+    /// Undecided: try again.
     Again(Undecided),
-    /// The catalogue and the shard disagree about the repository's life.
+    /// The catalogue and the shard disagree about the repository's generation.
     Resolve,
-    /// Trying again would not help.
+    /// A retry would not help.
     Failed(ServiceError),
 }
 
@@ -144,32 +147,33 @@ struct Undecided {
     why: String,
     /// A leader was at work on it.
     worked: bool,
-    /// It may have been done.
+    /// The outcome is unknown.
     doubt: bool,
 }
 
-/// What became of a push.
+/// The outcome of a push.
 pub(crate) enum Verdict {
     /// The client's answer.
     Report(Bytes),
-    /// The repository has another life than the push was resolved to: nothing was done.
+    /// The repository has another generation than the push was resolved to: nothing was done.
     Resolve,
 }
 
-/// One push on its way to an answer.
+/// A push until its answer.
 pub(crate) struct Receiving {
     inner: Arc<Inner>,
     spool: Arc<Spool>,
     request: PushRequest,
-    /// When a leader was last at work on it.
+    /// The time of the last sign of a leader at work on it.
     heard: Instant,
     /// Leaders lost while they were at work on it.
     lost: u32,
-    /// It may have been done.
+    /// The outcome of an attempt is unknown.
     doubt: bool,
 }
 
-/// What the leader said of the last attempt, where an earlier one may have been done: its outcome is not known.
+/// The leader's refusal of the last attempt as an error with unknown outcome: an earlier attempt
+/// may have been committed.
 fn in_doubt(refused: &ServiceError) -> ServiceError {
     let message = format!(
         "{}; an earlier attempt of this push may be in: look before pushing again",
@@ -183,7 +187,7 @@ fn in_doubt(refused: &ServiceError) -> ServiceError {
 }
 
 impl Receiving {
-    /// A push to this life of the repository. The request id must be new for every life.
+    /// A push to this generation of the repository. Every generation needs a new request id.
     pub(crate) fn new(
         inner: &Arc<Inner>,
         spool: Arc<Spool>,
@@ -204,7 +208,7 @@ impl Receiving {
         Self::of(inner, spool, request)
     }
 
-    /// A push of this request, whose bytes are the spool's.
+    /// A push of this request; its bytes are in the spool.
     pub(crate) fn of(inner: &Arc<Inner>, spool: Arc<Spool>, request: PushRequest) -> Self {
         let heard = inner.clock.instant();
         Self {
@@ -217,11 +221,12 @@ impl Receiving {
         }
     }
 
-    /// Goes to the leader until there is an answer.
+    /// Sends the push to the leader until there is an answer.
     ///
     /// # Errors
-    /// `Unavailable` or, when it may have been done, `Timeout` when no leader with a quorum was at work on
-    /// it for [`QUORUM_WAIT`]; and whatever the leader refused it for.
+    /// `Unavailable` when no leader with a quorum was at work on it for [`QUORUM_WAIT`], or when
+    /// [`LEADERS_LOST_MAX`] leaders were lost; `Timeout` in place of it when the outcome is
+    /// unknown. The leader's refusal.
     pub(crate) async fn run(mut self) -> Result<Verdict, ServiceError> {
         loop {
             let undecided = match Box::pin(self.attempt()).await {
@@ -250,7 +255,8 @@ impl Receiving {
     }
 
     fn gave_up(&self, why: &str) -> ServiceError {
-        // A node that leads nothing because of its clock says so, where no other one takes the push.
+        // If no other node accepts the push, a node that leads no group because of its clock gives
+        // this as the reason.
         let clock = self.inner.cluster.clock_state();
         let is_wrong = matches!(clock, ClockState::Wrong { .. });
         let clock = clock.fault().filter(|_| is_wrong);
@@ -299,7 +305,8 @@ impl Receiving {
         }
     }
 
-    /// Sends the push and listens at the same time: an answer may come before the last byte was sent.
+    /// Sends the push and reads the answer concurrently: the answer may come before the last byte
+    /// was sent.
     async fn converse(&self, leader: NodeId, stream: BulkStream) -> Attempt {
         let (read, write) = tokio::io::split(stream);
         let send = self.send(write);
@@ -324,14 +331,14 @@ impl Receiving {
             .inner
             .work_of_replica
             .blocking("read spool", move || read_chunks(&spool, &sender));
-        // Owns the channel: when writing ends, reading does.
+        // Owns the channel: the reader ends with the writer.
         let write = async move {
             while let Some(chunk) = chunks.recv().await {
                 tokio::time::timeout(IDLE_TIMEOUT, write.write_all(&chunk))
                     .await
                     .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
             }
-            // Whoever reads this end knows by the count of bytes whether it is the whole push.
+            // The reader of this end compares the byte count with the announced one.
             write.shutdown().await
         };
         let (read, write) = tokio::join!(read, write);
@@ -340,7 +347,7 @@ impl Receiving {
     }
 }
 
-/// Ends without a word when nobody takes the chunks any more.
+/// Ends without an error when the receiver of the chunks is gone.
 fn read_chunks(spool: &Spool, chunks: &mpsc::Sender<Bytes>) -> io::Result<()> {
     let mut reader = spool.reader()?;
     loop {
@@ -361,7 +368,8 @@ async fn listen(leader: NodeId, mut read: ReadHalf<BulkStream>) -> Attempt {
         match frame {
             Ok(PushAnswer::Working) => worked = true,
             Ok(answer) => return judge(answer, worked),
-            // The leader had the push in its hands: the next attempt asks whether it was done.
+            // The leader may have received the push: the next attempt finds out whether it was
+            // committed.
             Err(error) => {
                 let why = format!("node {leader} was lost: {error}");
                 return Attempt::Again(Undecided {

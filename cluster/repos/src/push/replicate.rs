@@ -1,4 +1,5 @@
-//! A large pack on its way to a quorum: sent to every voter at once, counted in the term it was asked in.
+//! Replication of a large pack to a quorum: sent to every voter at once; only answers in the term
+//! of the request count.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -20,9 +21,9 @@ use crate::repos::Inner;
 const OPEN_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a voter may take from the last byte to its answer: it verifies and fsyncs the pack.
 const DURABLE_TIMEOUT: Duration = Duration::from_secs(120);
-/// How often leadership and voters are looked at while answers are awaited.
+/// How often leadership and voters are read while answers are pending.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// Answers of voters that wait to be counted.
+/// Answers of voters that are queued.
 const ANSWERS_MAX: usize = 16;
 /// Bytes copied at once.
 const COPY_BYTES: usize = 256 * 1024;
@@ -30,18 +31,18 @@ const COPY_BYTES: usize = 256 * 1024;
 /// Why a pack may not be proposed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum NotDurable {
-    /// This node does not lead in that term any more.
+    /// This node no longer leads in that term.
     NotLeader,
-    /// Too few voters hold it.
+    /// Too few voters hold the pack.
     NoQuorum {
-        /// What the last one said that does not.
+        /// The last error of a voter.
         why: String,
     },
 }
 
-/// Sends the pack, staged here already, to every other voter, and returns when a quorum of every voter
-/// set in force holds it durably. The others go on receiving it in the background. This node counts as long as it finds
-/// the pack staged here, as the others count by their answers.
+/// Sends the pack, staged here already, to every other voter. Returns when a quorum of every voter
+/// set in force holds it durably; the other voters go on receiving it in the background. This node
+/// counts as long as the pack is staged here; the others count by their answers.
 ///
 /// # Errors
 /// When leadership in the claim's term is lost, or too few voters can hold it.
@@ -68,7 +69,7 @@ pub(crate) async fn make_durable(
         if is_quorum(&voters, &durable) {
             return Ok(());
         }
-        // Voters may join while the pack travels.
+        // Voters may join during the transfer.
         let new: Vec<_> = voters
             .iter()
             .flatten()
@@ -132,7 +133,7 @@ fn ask(inner: &Arc<Inner>, stage: StageRequest, node: NodeId, answers: mpsc::Sen
 
 async fn send(inner: &Inner, stage: &StageRequest, node: NodeId) -> io::Result<StageAnswer> {
     let (pack, idx) = inner.effects.staging().paths(&stage.pack);
-    // Opened first: once proposed, the files move, and open ones can still be read.
+    // Opened first: an applied entry moves the files, and open ones stay readable.
     let pack = open(&pack, stage.pack_bytes).await?;
     let idx = open(&idx, stage.idx_bytes).await?;
     let opened = inner
@@ -160,7 +161,7 @@ async fn open(path: &Path, bytes: u64) -> io::Result<impl AsyncRead + Unpin> {
     )))
 }
 
-/// Copies all bytes; a side that stands still for [`IDLE_TIMEOUT`] breaks it.
+/// Copies all bytes, with an idle time-out of [`IDLE_TIMEOUT`] on both sides.
 pub(crate) async fn copy(
     mut from: impl AsyncRead + Unpin,
     to: &mut (impl AsyncWrite + Unpin),
@@ -182,8 +183,8 @@ pub(crate) async fn copy(
     }
 }
 
-/// Tells every replica, in the background, that nobody will propose the pack. One that does not hear it
-/// drops the pack when the term is over.
+/// Notifies every replica in the background that the pack will not be proposed. A replica that
+/// misses this drops the pack when the term is over.
 pub(crate) fn release(inner: &Arc<Inner>, stage: &StageRequest) {
     let request = ReleaseRequest {
         network: stage.network,

@@ -1,4 +1,5 @@
-//! An answer's first bytes, held back: what cannot be read shows while another node may still answer.
+//! A response whose first bytes are held back: an unreadable pack shows while another node may
+//! still answer.
 
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
@@ -6,16 +7,17 @@ use std::time::{Duration, Instant};
 use henge_git::{Output, PackPart};
 use henge_types::limits;
 
-/// How long an answer is held back once it has begun: then the client sees that the work goes on.
+/// How long a response is held back from its start: after this a flush shows the client that the
+/// work goes on.
 const HELD_FOR: Duration = Duration::from_secs(2);
 
-/// What was written and has not left.
+/// A part of a response that is held back.
 enum Piece {
     Bytes(Vec<u8>),
     Part(PackPart),
 }
 
-/// Passes an answer on once [`limits::ANSWER_HELD_BYTES_MAX`] of it are there, or it is whole.
+/// Holds a response back until it exceeds [`limits::ANSWER_HELD_BYTES_MAX`] or is complete.
 pub(crate) struct Held<'a> {
     output: &'a mut dyn Output,
     pieces: Vec<Piece>,
@@ -37,12 +39,12 @@ impl<'a> Held<'a> {
         }
     }
 
-    /// Whether some of the answer has left.
+    /// Whether a byte of the response was sent.
     pub(crate) const fn has_left(&self) -> bool {
         self.has_left
     }
 
-    /// The answer is whole: all of it leaves.
+    /// The response is complete: sends it.
     pub(crate) fn finish(mut self) -> io::Result<()> {
         self.leave()
     }
@@ -96,7 +98,7 @@ impl Output for Held<'_> {
         if self.has_left {
             return self.output.write_part(part);
         }
-        // Now, while it can still be taken back; and again when it leaves.
+        // Checked now, while another node can still answer; checked again when it is sent.
         part.check()?;
         let bytes = part.len();
         self.pieces.push(Piece::Part(part));

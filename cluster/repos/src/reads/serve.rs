@@ -1,4 +1,4 @@
-//! Reads that other nodes hand over to this one.
+//! Reads that other nodes forward to this one.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -24,11 +24,11 @@ use crate::reads::{
 };
 use crate::repos::Inner;
 
-/// What a read for another node holds meanwhile.
+/// The permits that a read for another node holds.
 type Places = (Option<Arc<Admitted>>, Option<TakenPlace>);
 
 impl Inner {
-    /// Serves a read that another node handed over.
+    /// Serves a read that another node forwarded.
     async fn serve_read(
         self: &Arc<Self>,
         request: ReadRequest,
@@ -43,7 +43,7 @@ impl Inner {
         .await?;
         let target = Target::from(&request);
         let (reader, verb) = request.verb.into_asked();
-        // Both places are held until the other node has the last byte.
+        // Both permits are held until the other node has the last byte.
         let (local, (place, _anonymous)) = match self.let_in(reader, &verb, &target).await {
             Ok(opened) => opened,
             Err(not_served) => {
@@ -77,7 +77,7 @@ impl Inner {
                 let page = wire_certificates(&local, reference.as_ref(), skip, limit);
                 end_with(stream, &page).await
             }
-            // Answered above: it may be that it is not here.
+            // Answered above: the result may be a refusal.
             ReadVerb::Bundle { .. } | ReadVerb::InfoRefs { .. } => Ok(()),
             ReadVerb::OfAnybody(_) => Err(io::Error::other("a read is asked by anybody twice")),
             ReadVerb::UploadPack { version } => {
@@ -91,7 +91,7 @@ impl Inner {
                     let answered =
                         inner.upload_pack(local, protocol, &body, &mut output, limits)?;
                     if answered == Answered::Elsewhere {
-                        // The node that asked was told that this one serves.
+                        // The requesting node was promised an answer already.
                         let body = body.into();
                         inner.answer_elsewhere(reader, &target, (&asked, &body), &mut output)?;
                     }
@@ -115,7 +115,7 @@ impl Inner {
         Ok((self.open_local(target).await?, places))
     }
 
-    /// The listing is made before it is said that this node serves: it may turn out that it cannot.
+    /// The listing is computed before this node answers that it serves: computing it may fail.
     async fn serve_info_refs(
         self: &Arc<Self>,
         local: Local,
@@ -139,8 +139,8 @@ impl Inner {
         }
     }
 
-    /// A fetch takes a place here too, whichever node it came to, and so does a bundle; other reads cost little and take
-    /// none. What anybody asks takes one of anybody's places besides.
+    /// A fetch takes a permit here too, whichever node received it, and so does a bundle. Other
+    /// reads cost little and take none. A read without a token takes an anonymous permit besides.
     async fn place_for(&self, reader: Reader, verb: &ReadVerb) -> Result<Places, ServiceError> {
         let anonymous = match reader {
             Reader::Known => None,
@@ -163,7 +163,7 @@ impl Inner {
 }
 
 impl ReadVerb {
-    /// The verb as it goes to another node.
+    /// The verb in the form sent to another node.
     pub(crate) fn asked_by(self, reader: Reader, knows_readers: bool) -> Self {
         match reader {
             Reader::Anybody if knows_readers => Self::OfAnybody(Box::new(self)),
@@ -171,7 +171,7 @@ impl ReadVerb {
         }
     }
 
-    /// The same on the other side.
+    /// The inverse of [`Self::asked_by`].
     pub(crate) fn into_asked(self) -> (Reader, Self) {
         if let Self::OfAnybody(verb) = self {
             return (Reader::Anybody, *verb);
@@ -201,7 +201,7 @@ impl From<NotServed> for ReadAnswer {
     }
 }
 
-/// The last frame of an answer.
+/// Writes the last frame of an answer.
 async fn end_with<T: Serialize>(mut stream: BulkStream, frame: &T) -> io::Result<()> {
     frames::write(&mut stream, frame).await?;
     stream.shutdown().await

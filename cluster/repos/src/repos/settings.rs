@@ -1,4 +1,4 @@
-//! What people set: settings, limits, protected refs.
+//! An operator's settings: repository settings, quotas, push rules, protected refs.
 
 use henge_git::http::ServiceError;
 use henge_types::{
@@ -12,7 +12,7 @@ use crate::protection::Change;
 use crate::settings::RepoEdit;
 
 impl Repos {
-    /// What the repository may hold beyond the product's own bounds. Linearizable.
+    /// The quotas of the repository, below the product's own limits. Linearizable.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
@@ -20,7 +20,7 @@ impl Repos {
         self.inner.repo_limits(path).await
     }
 
-    /// Sets what the repository may hold; pushes that were begun before may still exceed it.
+    /// Sets the quotas of the repository. Pushes that began before may still exceed them.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
@@ -34,7 +34,7 @@ impl Repos {
         self.inner.set_repo_limits(principal, path, limits).await
     }
 
-    /// What is asked of pushes to the repository. Linearizable.
+    /// The push rules of the repository. Linearizable.
     ///
     /// # Errors
     /// `NotFound`, `Unavailable`.
@@ -42,7 +42,7 @@ impl Repos {
         self.inner.push_rules(path).await
     }
 
-    /// Sets what is asked of pushes that begin from here on. What the repository holds already is not looked at.
+    /// Sets the rules for pushes that begin from now on. Existing objects are not checked.
     ///
     /// # Errors
     /// `NotFound`, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
@@ -56,11 +56,11 @@ impl Repos {
         self.inner.set_push_rules(principal, path, rules).await
     }
 
-    /// Changes a repository, all or nothing. Returns when every node knows.
+    /// Changes a repository, all or nothing. Returns when every node has the change.
     ///
     /// # Errors
-    /// `NotFound`, `Forbidden`, `Invalid`, `AlreadyExists` for a name that is taken; `Unavailable` or `Timeout` without a
-    /// quorum: what was begun is then finished by itself.
+    /// `NotFound`, `Forbidden`, `Invalid`, `AlreadyExists` for a name that is taken. `Unavailable`
+    /// or `Timeout` without a quorum: the meta group's leader completes a change that was begun.
     pub async fn edit(
         &self,
         principal: &Principal,
@@ -74,7 +74,7 @@ impl Repos {
         self.inner.catalogue.edit(principal, path, edit).await
     }
 
-    /// A branch that is not there is a typing error, unless there are none at all yet.
+    /// Refuses a missing branch as a typing error, unless the repository has no branch at all.
     async fn check_default_branch(
         &self,
         path: &RepoPath,
@@ -101,11 +101,11 @@ impl Repos {
         Ok(self.inner.protected(path, &[]).await?.protections.rules)
     }
 
-    /// No push deletes these refs or takes history from them, from here on.
+    /// Protects the refs of a pattern: from now on no push deletes them or takes history from them.
     ///
     /// # Errors
-    /// `NotFound`, `Forbidden`, `AlreadyExists`, `Invalid` for one pattern too many; `Unavailable` or `Timeout` without a
-    /// quorum.
+    /// `NotFound`, `Forbidden`, `AlreadyExists`, `Invalid` for one pattern too many; `Unavailable`
+    /// or `Timeout` without a quorum.
     pub async fn protect(
         &self,
         principal: &Principal,
@@ -118,10 +118,11 @@ impl Repos {
             .await
     }
 
-    /// The opposite. The pattern is written as it was set.
+    /// Removes a protection. `pattern` must be equal to the one that was set.
     ///
     /// # Errors
-    /// `NotFound` for the repository and for the pattern, `Forbidden`; `Unavailable` or `Timeout` without a quorum.
+    /// `NotFound` for the repository and for the pattern, `Forbidden`; `Unavailable` or `Timeout`
+    /// without a quorum.
     pub async fn unprotect(
         &self,
         principal: &Principal,

@@ -1,4 +1,4 @@
-//! Bundles: clones that begin with one, downloads that go on on another node, and who is given what.
+//! Bundles: clones that begin with one, downloads resumed on another node, and access control.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use henge_types::{ErrorCode, Principal, RepoPath};
 use crate::compaction::compact;
 use crate::ring::{ADMIN, Ring, Work, eventually};
 
-/// From so many bytes on the rings of these tests offer bundles.
+/// The least size of a bundle in the rings of these tests.
 pub(crate) const BYTES_MIN: u64 = 100_000;
 
 const REPO: &str = "admin/large";
@@ -23,7 +23,7 @@ fn path(text: &str) -> RepoPath {
     text.parse().unwrap()
 }
 
-/// Commits bytes that do not compress, more than a bundle copies out of a pack.
+/// Commits incompressible bytes, more than a bundle copies out of a pack.
 fn commit_huge(work: &Work, file: &str) {
     let bytes: Vec<u8> = (0..320_000)
         .flat_map(|_| henge_runtime::random_bytes())
@@ -31,7 +31,7 @@ fn commit_huge(work: &Work, file: &str) {
     work.commit(file, &bytes);
 }
 
-/// Whether a node tells the clients of a repository that they may ask for bundles.
+/// Whether a node advertises `bundle-uri` for a repository.
 fn offers(ring: &Ring, node: usize, repo: &str) -> bool {
     let url = format!("{}/info/refs?service=git-upload-pack", ring.url(node, repo));
     let said = curl(&["-H", "Git-Protocol: version=2", &url]).1;
@@ -50,7 +50,7 @@ fn curl(arguments: &[&str]) -> (u16, Vec<u8>) {
     (status.unwrap_or_else(|_| panic!("{said}")), output.stdout)
 }
 
-/// What a node answers to `bundle-uri`, and the address of the bundle on each node.
+/// A node's response to `bundle-uri`, and the URLs of the bundle on each node.
 fn bundle_of(ring: &Ring, node: usize, repo: &str) -> Option<(BundleId, Vec<String>)> {
     let said = ring.post(
         node,
@@ -72,7 +72,7 @@ fn bundle_of(ring: &Ring, node: usize, repo: &str) -> Option<(BundleId, Vec<Stri
     Some((id, urls.collect()))
 }
 
-/// A ring with a repository that is large enough.
+/// A ring with a repository that is large enough for a bundle.
 async fn with_repo(repo: &str) -> (Ring, Work) {
     let ring = Ring::start().await;
     let work = ring.work_dir("work");
@@ -97,7 +97,7 @@ fn write(work: &Work, name: &str, bytes: &[u8]) -> PathBuf {
     file
 }
 
-/// Clones from a bundle alone; all of its objects.
+/// Clones from a bundle alone; returns all of its objects.
 async fn objects_in(ring: &Ring, file: &Path, name: &str) -> String {
     let copy = ring.work_dir(name);
     let from = file.to_str().unwrap();
@@ -122,7 +122,7 @@ async fn a_download_goes_on_on_another_node_and_after_a_compaction() {
     let objects = objects_in(&ring, &file, "from-bundle").await;
     assert_eq!(objects, clone.now(&everything));
 
-    // Broken off in the middle, and each further piece from another node.
+    // Interrupted in the middle, and each further piece from another node.
     let mut pieces = curl(&["-r", "0-99999", &urls[0]]).1;
     let next = format!("{}-3000000", pieces.len());
     let (status, piece) = curl(&["-r", &next, &urls[1]]);
@@ -136,7 +136,7 @@ async fn a_download_goes_on_on_another_node_and_after_a_compaction() {
         assert!([&pieces[..], &piece[..]].concat() == whole, "{url}");
     }
 
-    // The fine print of RFC 9110.
+    // Range requests by RFC 9110.
     let tag = format!("\"{id}\"");
     let head = String::from_utf8(curl(&["-I", &urls[1]]).1)
         .unwrap()
@@ -197,7 +197,8 @@ async fn a_clone_begins_with_the_bundle_and_fetches_what_came_since() {
     let same = bundle_of(&ring, 2, REPO).expect("a bundle").0;
     assert_eq!(id, same, "it is not made anew for one commit");
 
-    // Other history takes the place of what it covers: it goes, and clones do without or with a new one.
+    // A forced push replaces the history that the bundle covers: the bundle disappears, and clones
+    // work without one or with a new one.
     let url = ring.url(1, REPO);
     work.git(&["push", "-q", &url, ":old", ":v1"]).await;
     work.now(&["checkout", "-q", "--orphan", "other"]);
@@ -253,7 +254,7 @@ async fn who_may_not_fetch_gets_no_bundle() {
     assert_eq!(ask(None, "admin/large.git").await, Ok(bytes));
     assert_eq!(ask(None, "admin/large").await, Ok(bytes));
 
-    // Under its former name as under its new one; archived as before; deleted no more.
+    // Available under the former name as under the new one, and when archived; not after deletion.
     let renamed = RepoEdit {
         path: Some(path("admin/moved")),
         archived: Some(true),
@@ -305,7 +306,7 @@ async fn a_bundle_of_a_fork_holds_what_the_fork_has_and_nothing_else() {
             .await;
         let everything = ["cat-file", "--batch-all-objects", "--batch-check"];
         assert_eq!(objects, clone.now(&everything), "{repo}");
-        // The other one's bundle is not to be had here.
+        // The bundle of the other repository is not available here.
         let other = if repo == REPO { fork } else { REPO };
         let borrowed = urls[0].replace(repo, other);
         assert_eq!(curl(&[&borrowed]).0, 404);
@@ -323,7 +324,7 @@ async fn a_small_repository_has_none_and_a_lost_node_s_is_not_missed() {
     assert!(!offers(&ring, 1, "admin/small"));
     assert!(bundle_of(&ring, 1, "admin/small").is_none());
 
-    // Only the third node has it, and ends.
+    // Only the third node has the bundle, and stops.
     let (id, _) = bundle_of(&ring, 3, REPO).expect("a bundle");
     ring.stop_node(3).await;
     let url = |node| format!("{}/bundles/{id}.bundle", ring.url(node, REPO));

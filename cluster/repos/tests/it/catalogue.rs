@@ -1,4 +1,4 @@
-//! Names and lives of repositories.
+//! Names and generations of repositories.
 
 use henge_repos::CreateOptions;
 use henge_types::{ErrorCode, RepoPath, RepoState};
@@ -16,7 +16,7 @@ async fn a_push_creates_below_its_own_name_and_nowhere_else() {
     assert!(!cloned && said.contains("not found"), "{said}");
     work.git(&["push", "-q", &ring.url(2, "admin/new"), "main"])
         .await;
-    // The other nodes know it at once.
+    // The other nodes find it at once.
     work.git(&["ls-remote", "--exit-code", &ring.url(3, "admin/new")])
         .await;
     let (pushed, said) = work
@@ -59,7 +59,7 @@ async fn a_name_made_again_is_another_repository() {
             page.refs.is_empty(),
             "refs of the deleted repository came back"
         );
-        // The old store goes when nobody reads it.
+        // The old store is removed when it has no reader.
         let old = ring.node(node).objects.network_dir(&first.network);
         eventually("the old store is removed", async || {
             (!old.try_exists().unwrap()).then_some(())

@@ -1,4 +1,5 @@
-//! Checks of whole stores: damage on one replica's disk is found, named, and mended from another one.
+//! Checks of complete stores: damage on one replica's disk is found, reported, and repaired from
+//! another replica.
 
 use std::fs;
 
@@ -66,7 +67,7 @@ async fn a_damaged_pack_is_named_and_fetched_again_from_another_replica() {
     let mut bytes = whole.clone();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;
-    // A new file: nothing that is mapped changes under its reader.
+    // A new file: memory that a reader has mapped does not change.
     let damage = || {
         let aside = ring.data_dir(2).join("aside");
         fs::write(&aside, &bytes).unwrap();
@@ -88,7 +89,7 @@ async fn a_damaged_pack_is_named_and_fetched_again_from_another_replica() {
             "{outcome:?}"
         );
     }
-    // What is known to be damaged is fetched again without being asked to.
+    // A pack that is known to be damaged is fetched again without a request.
     eventually("the pack is whole again", async || is_whole().then_some(())).await;
     damage();
     let two = [NodeId::new(2)];
@@ -98,7 +99,7 @@ async fn a_damaged_pack_is_named_and_fetched_again_from_another_replica() {
     assert!(outcome.is_clean(), "{outcome:?}");
     assert_eq!(outcome.repaired, [damaged.to_string()]);
     assert!(is_whole());
-    // A pack that is gone altogether is fetched as well: by the check, or because it was noticed before.
+    // A missing pack is fetched as well: by the check, or because it was noticed before.
     fs::remove_file(objects.side_file(&network, &damaged, "idx")).unwrap();
     fs::remove_file(file(&damaged)).unwrap();
     let outcome = &check(&ring, &two, true).await[0].1;
@@ -149,12 +150,13 @@ async fn what_a_check_found_is_known_after_a_restart() {
     let looked = ring.node(1).repos.checks(&path, &two).await.unwrap();
     assert_eq!(looked.replicas[0].last.as_ref(), Some(&found));
     assert_eq!(looked.replicas[0].run, found.run);
-    // The next one is another one.
+    // The next check has another number.
     let (_, again) = check(&ring, &two, false).await.remove(0);
     assert!(again.run > found.run, "{again:?}");
 }
 
-/// A ring whose second node shows that its check of a repository was not finished; the condition's subject.
+/// A ring whose second node reports that its check of a repository did not finish; the condition's
+/// subject.
 async fn unfinished() -> (Ring, String) {
     let mut ring = Ring::start().await;
     let work = ring.work_dir("work");
@@ -168,7 +170,7 @@ async fn unfinished() -> (Ring, String) {
     })
     .await;
     ring.stop_node(2).await;
-    // As it is kept, for ever: one that ended with `no`.
+    // The stored format, which is fixed: a check that failed with `no`.
     let kept = concat!(
         "04250001ac0280d0eab6b7330702ac02",
         "01c80100010102616200",
@@ -189,7 +191,7 @@ fn shown(ring: &Ring, subject: &str) -> Option<u64> {
     conditions.since_ms(ConditionKind::CheckUnfinished, subject)
 }
 
-/// The condition that a check was not finished was gone after a restart, and `status` said ok.
+/// The condition of an unfinished check was gone after a restart, and `status` reported ok.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_unfinished_check_is_shown_after_a_restart() {
     let (ring, subject) = unfinished().await;
@@ -198,7 +200,8 @@ async fn an_unfinished_check_is_shown_after_a_restart() {
     assert!(shown(&ring, &subject).is_none());
 }
 
-/// The condition was shown for a repository that was deleted until the node was started again: nothing could end it.
+/// The condition stayed for a deleted repository until the node was started again: no event could
+/// clear it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_unfinished_check_goes_with_its_repository() {
     let (ring, subject) = unfinished().await;

@@ -1,8 +1,8 @@
-//! Nodes whose clocks are wrong.
+//! Nodes with wrong clocks.
 //!
-//! With one leader's clock 400 days ahead two pushes through it were enough to shut a shard for 400 days, also after the clock
-//! was right again: the floor of request ids was moved by one node's clock, and is replicated. Mirrors stopped likewise,
-//! because their next firings were counted from there.
+//! With one leader's clock 400 days ahead two pushes through it shut a shard for 400 days, also
+//! after the clock was right again: one node's clock moved the floor of request ids, which is
+//! replicated. Mirrors stopped as well, because their next runs were computed from that time.
 
 use std::time::Duration;
 
@@ -25,8 +25,8 @@ async fn pushed(ring: &Ring) -> (Work, GroupId) {
     (work, ring.shard(REPO).await)
 }
 
-/// Pushes a commit, and sees it from there. A leader that notices its clock hands over: whoever is told so meanwhile, and that
-/// nothing was changed, tries again.
+/// Pushes a commit, and reads it from that node. A leader that notices its clock fault hands over:
+/// a push that is refused meanwhile, with nothing changed, is retried.
 async fn push_through(ring: &Ring, work: &Work, node: usize, file: &str) {
     let tip = work.commit(file, file.as_bytes());
     let url = ring.url(node, REPO);
@@ -42,7 +42,7 @@ async fn push_through(ring: &Ring, work: &Work, node: usize, file: &str) {
     .await;
 }
 
-/// How far a group's time is from the machine's clock.
+/// The difference between a group's time and the machine's clock.
 fn off_ms(ring: &Ring, node: usize, group: GroupId) -> u64 {
     let state = ring.node(node).cluster.state(group).unwrap().state;
     let time = time_ms(&state).expect("it keeps its time");
@@ -125,7 +125,8 @@ async fn a_group_that_is_ahead_goes_on_and_comes_back() {
     }
 }
 
-/// With two nodes left nothing tells which clock is right: pushes go on, time stands still.
+/// With two nodes left the right clock cannot be determined: pushes go on, the group's time stands
+/// still.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn of_two_clocks_that_are_far_apart_neither_moves_the_time() {
     let mut ring = Ring::start().await;

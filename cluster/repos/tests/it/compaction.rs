@@ -1,4 +1,4 @@
-//! Compaction: few packs on every replica, the same ones, and nothing lost.
+//! Compaction: few packs on every replica, the same on all, and no object lost.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -17,7 +17,7 @@ use sha1::{Digest, Sha1};
 
 use crate::ring::{ADMIN, Ring, Work, eventually};
 
-/// What many small pushes may leave.
+/// The most packs that many small pushes may leave.
 const FEW: usize = 8;
 
 pub(crate) async fn network(ring: &Ring, repo: &str) -> NetworkId {
@@ -26,7 +26,7 @@ pub(crate) async fn network(ring: &Ring, repo: &str) -> NetworkId {
     node.repos.get(&path).await.unwrap().network
 }
 
-/// The manifest as a node has it.
+/// The manifest in a node's state.
 pub(crate) fn manifest(
     ring: &Ring,
     node: usize,
@@ -43,7 +43,8 @@ pub(crate) fn on_disk(ring: &Ring, node: usize, network: &NetworkId) -> BTreeSet
     packs.into_iter().collect()
 }
 
-/// Waits until all running nodes have the same manifest of at most so many packs, and just these packs on disk.
+/// Waits until all running nodes have the same manifest of at most so many packs, and exactly these
+/// packs on disk.
 pub(crate) async fn settled(
     ring: &Ring,
     group: GroupId,
@@ -61,7 +62,7 @@ pub(crate) async fn settled(
     .await
 }
 
-/// All running nodes have the same state at the same index.
+/// Waits until all running nodes have the same state at the same index.
 pub(crate) async fn agree(ring: &Ring, group: GroupId) {
     eventually("all replicas are at one index", async || {
         let states = ring.live().into_iter();
@@ -183,7 +184,8 @@ async fn a_replica_that_was_away_gets_the_new_pack_and_loses_the_old_ones() {
     let mut ring = Ring::start().await;
     let work = ring.work_dir("work");
     for number in 0..4 {
-        // Too large for an entry: these, and what is made of them, travel before they are proposed.
+        // Too large for an entry: these packs, and the merged one, are staged before their entries
+        // are proposed.
         work.commit_large(&format!("large-{number}"));
         let url = ring.url(1, "admin/large");
         work.git(&["push", "-q", &url, "main"]).await;
@@ -193,7 +195,7 @@ async fn a_replica_that_was_away_gets_the_new_pack_and_loses_the_old_ones() {
     let leader = ring.leader(group).await;
     let before = settled(&ring, group, &network, 4).await;
     assert!(before.len() > 1, "packs to compact: {before:?}");
-    // The first compaction of a group asks that all nodes are there; later ones need only a majority.
+    // The first compaction of a group needs all nodes; later ones need only a majority.
     compact(&ring, "admin/large", Depth::Geometric).await;
     let away = 1 + leader % 3;
     ring.stop_node(away).await;
@@ -243,7 +245,7 @@ async fn what_a_crash_left_goes_at_the_next_start() {
     assert!(old.is_disjoint(&new));
     ring.stop_node(node).await;
     copy_all(&saved, &packs);
-    // A file that was being removed: its index went first.
+    // An interrupted removal: the index is removed first.
     let pack = old.first().unwrap();
     fs::remove_file(packs.join(format!("pack-{pack}.idx"))).unwrap();
     ring.start_node(node).await;
@@ -252,7 +254,7 @@ async fn what_a_crash_left_goes_at_the_next_start() {
     clone_is_whole(&ring, node, "admin/left", "clone", &work).await;
 }
 
-/// A sound pack that holds nothing.
+/// An intact pack without objects.
 fn empty_pack() -> PackRef {
     let mut pack = b"PACK\0\0\0\x02\0\0\0\0".to_vec();
     let sum: [u8; 20] = Sha1::digest(&pack).into();
@@ -284,7 +286,7 @@ async fn what_the_new_pack_lacks_is_kept_on_every_replica() {
     let network = network(&ring, "admin/kept").await;
     let group = ring.shard("admin/kept").await;
     let kept = settled(&ring, group, &network, 1).await;
-    // No leader proposes this: it is what a defect would do.
+    // No leader proposes this: it simulates a defect.
     let replace = Command::Shard(ShardCommand::ReplacePacks(ReplacePacks {
         network,
         old: kept.iter().copied().collect(),
@@ -294,7 +296,7 @@ async fn what_the_new_pack_lacks_is_kept_on_every_replica() {
     let wait = Duration::from_secs(10);
     let applied = leader.cluster.propose(group, replace, None, wait).await;
     assert_eq!(applied.unwrap().reply, Reply::Done);
-    // When what is replaced after it is gone, it has been judged.
+    // When the next replaced packs are gone, this one has been judged.
     work.commit("b", b"b\n");
     work.git(&["push", "-q", &url, "main"]).await;
     compact(&ring, "admin/kept", Depth::Everything).await;
@@ -329,7 +331,7 @@ async fn the_next_leader_goes_on_compacting() {
     }
     let network = network(&ring, "admin/next").await;
     let group = ring.shard("admin/next").await;
-    // The first one of a group waits for all its replicas, later ones for a majority.
+    // The first compaction of a group waits for all its replicas, later ones for a majority.
     compact(&ring, "admin/next", Depth::Everything).await;
     let first = ring.leader(group).await;
     let url = ring.url(1 + first % 3, "admin/next");

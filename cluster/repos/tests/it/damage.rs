@@ -1,4 +1,4 @@
-//! Files of packs that are torn, damaged or taken away, at rest and under a running node.
+//! Pack files that are torn, damaged or removed, at rest and under a running node.
 
 use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::FileExt;
@@ -8,7 +8,7 @@ use henge_types::{ConditionKind, NetworkId};
 
 use crate::ring::{Ring, Work, eventually};
 
-/// The node whose disk is not to be trusted.
+/// The node with the faulty disk.
 const NODE: usize = 3;
 
 /// A repository with one large pack, which node 3 has.
@@ -20,7 +20,7 @@ struct Repository {
 }
 
 impl Repository {
-    /// One whose pack has no file of checksums: it is read through when it is opened.
+    /// A repository whose pack has no file of checksums: it is verified when it is opened.
     async fn push(ring: &Ring, name: &str) -> Self {
         Self::push_of(ring, name, 600_000).await
     }
@@ -53,7 +53,7 @@ impl Repository {
         self.pack.with_extension("idx")
     }
 
-    /// A clone through the node has everything.
+    /// A clone through the node is complete.
     async fn clones(&self, ring: &Ring, into: &str) {
         let clone = ring.clone(&ring.url(NODE, &self.name), into).await;
         assert_eq!(clone.read("large"), self.work.read("large"), "{into}");
@@ -83,7 +83,7 @@ fn cut(path: &Path, bytes: u64) {
     open(path).set_len(bytes).unwrap();
 }
 
-/// Flips a bit as a disk does that gives back other bytes: no time of the file changes.
+/// Flips a bit without a change of the file's times, like a disk that returns wrong bytes.
 fn flip(path: &Path, at: u64) {
     let file = open(path);
     let modified = file.metadata().unwrap().modified().unwrap();
@@ -93,8 +93,9 @@ fn flip(path: &Path, at: u64) {
     file.set_modified(modified).unwrap();
 }
 
-/// A pack counted as there when a file had its name: a node whose packs were empty after a power cut was ready, and every
-/// clone through it failed, for good. An index that was gone was not noticed at all.
+/// A pack counted as present when a file had its name: a node whose packs were empty after a power
+/// cut was ready, and every clone through it failed permanently. A missing index was not noticed at
+/// all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn torn_files_are_fetched_again_after_a_start() {
     let mut ring = Ring::start().await;
@@ -123,7 +124,8 @@ async fn torn_files_are_fetched_again_after_a_start() {
     }
 }
 
-/// What was removed or cut while the node ran was noticed by nothing but `repo fsck`, repository by repository.
+/// Only `repo fsck`, repository by repository, noticed files that were removed or cut while the
+/// node ran.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn files_that_go_under_a_running_node_are_fetched_again() {
     let ring = Ring::start().await;
@@ -140,15 +142,16 @@ async fn files_that_go_under_a_running_node_are_fetched_again() {
     }
 }
 
-/// One flipped bit in a pack or an index made every clone through the node fail, for good, and where the pack was the whole
-/// repository its bytes went out as they were. Now the request goes on through another replica, and the pack is fetched.
+/// One flipped bit in a pack or an index made every clone through the node fail permanently; if the
+/// pack was the complete repository, its damaged bytes were sent. Now the request continues through
+/// another replica, and the pack is fetched.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_flipped_bit_is_passed_by_and_repaired() {
     let ring = Ring::start().await;
     let small = Repository::push(&ring, "small").await;
     let large = Repository::push_of(&ring, "large", 3_000_000).await;
     assert!(large.pack.with_extension("crc").is_file());
-    // What a read opened before is not used again either.
+    // Files that a read opened before are not used again.
     small.clones(&ring, "small-0").await;
     large.clones(&ring, "large-0").await;
     flip(&small.pack, 300_000);
@@ -162,7 +165,8 @@ async fn a_flipped_bit_is_passed_by_and_repaired() {
             .clones(&ring, &format!("{}-2", repository.name))
             .await;
     }
-    // Behind the bytes that are held back: the clone breaks off, and the next one is answered elsewhere.
+    // After the bytes that are held back: the clone breaks off, and the next one is answered by
+    // another node.
     flip(&large.pack, 2_500_000);
     let into = ring.work_dir("broken").dir.join("clone");
     let url = ring.url(NODE, &large.name);
@@ -190,7 +194,7 @@ async fn bits_flipped_at_rest_are_passed_by_and_repaired() {
     ring.stop_node(NODE).await;
     flip(&all[0].pack, 300_000);
     for repository in &all[1..] {
-        // In the names of objects.
+        // In the table of object names.
         flip(&repository.idx(), 8 + 1024 + 25);
     }
     ring.start_node(NODE).await;
@@ -206,7 +210,7 @@ async fn bits_flipped_at_rest_are_passed_by_and_repaired() {
     }
 }
 
-/// A push to a leader that lacks what its refs lead to was refused as one that lacks objects.
+/// A push to a leader whose packs were damaged was refused as one that lacks objects.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_push_waits_until_its_leader_is_whole_again() {
     let ring = Ring::start().await;
@@ -223,7 +227,7 @@ async fn a_push_waits_until_its_leader_is_whole_again() {
     assert_eq!(clone.now(&["rev-parse", "HEAD"]), tip);
 }
 
-/// With no other replica nothing is served wrong: the clone fails.
+/// Without another replica no wrong bytes are sent: the clone fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_damaged_pack_without_another_replica_is_not_served() {
     let ring = Ring::of(1, 1).await;
@@ -252,7 +256,7 @@ async fn a_damaged_pack_without_another_replica_is_not_served() {
     .await;
 }
 
-/// Packs of earlier releases have no checksums of their blocks: they are made in the background.
+/// Packs of earlier releases have no checksums of their blocks: the background task computes them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_pack_without_checksums_gets_them() {
     let ring = Ring::start().await;

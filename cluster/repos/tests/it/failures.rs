@@ -22,7 +22,7 @@ async fn a_push_finds_the_next_leader_when_the_last_one_stopped() {
     let url = ring.url(others[0], "admin/fail");
     work.commit("b", b"b\n");
     let push = ["push", "-q", url.as_str(), "main"];
-    // The push and the stop race: whichever comes first, the push is taken.
+    // The push and the stop race: the push is accepted in either order.
     let (_, ()) = tokio::join!(work.git(&push), ring.stop_node(leader));
     work.commit_large("c");
     work.git(&push).await;
@@ -35,7 +35,7 @@ async fn a_push_finds_the_next_leader_when_the_last_one_stopped() {
     );
     ring.start_node(leader).await;
     ring.wait_until_ready(leader).await;
-    // What it missed comes with the log and, for the large pack, from the others.
+    // The log brings the missed entries; the other nodes send the large pack.
     let back = ring.clone(&ring.url(leader, "admin/fail"), "back").await;
     assert_eq!(
         back.now(&["rev-parse", "HEAD"]),
@@ -93,7 +93,7 @@ async fn without_a_quorum_a_push_is_refused_in_time_and_changes_nothing() {
     let shard = ring.shard("admin/alone").await;
     ring.stop_node(2).await;
     ring.stop_node(3).await;
-    // While the leader's lease runs it would still propose, and the outcome would be unknown.
+    // During the leader's lease it would still propose, and the outcome would be unknown.
     let cluster = ring.node(1).cluster.clone();
     eventually("nobody leads with a quorum", async || {
         let barrier = cluster

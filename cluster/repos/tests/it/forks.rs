@@ -1,4 +1,4 @@
-//! Forks: one store, and nothing of a sibling's seen by those who may only see the other. And quotas.
+//! Forks: one store; a reader of one fork sees no object of a sibling. And quotas.
 
 use henge_types::{ErrorCode, RepoLimits, RepoPath};
 
@@ -8,7 +8,7 @@ use henge_types::status::CompactionDepth as Depth;
 
 const ROOT: &str = "admin/root";
 const FORK: &str = "admin/fork";
-/// A commit that nobody has.
+/// A commit that does not exist.
 const NOBODY: &str = "0123456789012345678901234567890123456789";
 
 fn path(text: &str) -> RepoPath {
@@ -85,7 +85,7 @@ async fn a_fork_is_as_private_as_its_source() {
     }
 }
 
-/// One packet of git's protocol.
+/// One pkt-line of git's protocol.
 fn packet(text: &str) -> String {
     format!("{:04x}{text}", text.len() + 4)
 }
@@ -98,7 +98,7 @@ async fn what_only_a_sibling_has_is_neither_given_nor_acknowledged_nor_built_on(
     let blob = work.now(&["rev-parse", "secret:secret"]);
     for (number, node) in ring.live().into_iter().enumerate() {
         if number == 2 {
-            // All objects lie in one pack, and deltas between them.
+            // All objects are in one pack, with deltas between those of the siblings.
             compact(&ring, ROOT, Depth::Everything).await;
         }
         let url = ring.url(node, ROOT);
@@ -113,7 +113,7 @@ async fn what_only_a_sibling_has_is_neither_given_nor_acknowledged_nor_built_on(
                 assert!(said.contains("not our ref"), "{said}");
             }
         }
-        // An unknown have and a sibling's look the same.
+        // Negotiation treats an unknown have and a sibling's alike.
         for (have, is_common) in [(main.as_str(), true), (&secret, false), (NOBODY, false)] {
             let v2 = [
                 packet("command=fetch\n"),
@@ -127,7 +127,7 @@ async fn what_only_a_sibling_has_is_neither_given_nor_acknowledged_nor_built_on(
             assert_eq!(acknowledged, is_common, "{answer}");
             assert_eq!(answer.contains("NAK"), !is_common, "{answer}");
         }
-        // A commit whose parent only the sibling has, pushed without it.
+        // A commit pushed without its parent, which only the sibling has.
         let clone = ring
             .clone(&ring.url(node, FORK), &format!("fork-{node}"))
             .await;

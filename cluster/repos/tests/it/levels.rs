@@ -41,7 +41,7 @@ async fn groups_rise_to_what_all_nodes_know_and_no_further() {
     assert_eq!(before, after);
 }
 
-/// Who was heard before the cluster was formed need not be asked again.
+/// Nodes that reported their level before the cluster was formed are not asked again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_young_cluster_does_what_is_new_while_a_node_is_down() {
     let mut ring = Ring::start().await;
@@ -73,7 +73,8 @@ async fn a_young_cluster_does_what_is_new_while_a_node_is_down() {
     all_rise(&ring, &[3]).await;
 }
 
-/// A founder that says nothing may run an older release: the others do without it, and so without what it may not know.
+/// A founder that reports no level may run an older release: the cluster stays at the first level,
+/// without the features that it may not support.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_founder_that_was_not_heard_keeps_the_cluster_at_the_first_level() {
     let mut ring = Ring::founded(3, 3);

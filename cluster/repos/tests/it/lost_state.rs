@@ -1,4 +1,4 @@
-//! A node whose logs begin behind everything that it has of its groups' state.
+//! A node whose logs begin after its newest state of the groups.
 
 use std::sync::mpsc;
 
@@ -9,7 +9,7 @@ use henge_types::stored::{self, number::LOG_ID};
 
 use crate::ring::Ring;
 
-/// Lets the logs of a node that does not run go up to where they are known to be committed, as behind a snapshot.
+/// Purges the logs of a stopped node up to the known commit index, as after a snapshot.
 async fn purge_all(ring: &Ring, node: usize) -> usize {
     let config = WalConfig {
         segment_bytes: 4 * 1024 * 1024,
@@ -34,8 +34,9 @@ async fn purge_all(ring: &Ring, node: usize) -> usize {
     purged
 }
 
-/// The snapshots of a node that was killed were damaged. Its groups did not start any more, over all restarts: their logs
-/// begin behind the snapshots, and no leader can send one to a group that does not run.
+/// The snapshots of a killed node were damaged. Its groups no longer started, over all restarts:
+/// their logs begin after the snapshots, and no leader can send a snapshot to a group that does not
+/// run.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_node_takes_lost_state_from_the_others() {
     let mut ring = Ring::start().await;

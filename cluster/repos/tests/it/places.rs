@@ -1,4 +1,4 @@
-//! A fetch that is passed on holds a place on both nodes for as long as its client reads.
+//! A forwarded fetch holds a permit on both nodes for as long as its client reads.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -12,14 +12,14 @@ use henge_types::{ErrorCode, limits};
 use crate::ring::{ADMIN, Ring, eventually};
 
 const REPO: &str = "admin/places";
-/// More than the buffers between a client, its node and another node hold.
+/// More than the buffers between a client, its node and another node can hold.
 const BYTES: usize = 48 * 1024 * 1024;
 
 fn packet(line: &str) -> String {
     format!("{:04x}{line}", line.len() + 4)
 }
 
-/// Asks for everything, reads that the answer has begun, and no further.
+/// Requests a complete clone, reads the start of the response, and stops reading.
 fn begin_to_clone(url: &str, want: &str) -> TcpStream {
     let (host, path) = url
         .strip_prefix("http://")
@@ -65,7 +65,7 @@ async fn a_fetch_that_is_passed_on_holds_a_place_on_both_nodes() {
     let url = ring.url(outside, REPO);
     let clones: Vec<_> = (0..2).map(|_| begin_to_clone(&url, tip.trim())).collect();
     assert_eq!((held(outside), held_elsewhere()), (2, 2));
-    // Whoever goes away leaves its places.
+    // A disconnected client releases its permits.
     drop(clones);
     eventually("the places are free again", async || {
         (held(outside) + held_elsewhere() == 0).then_some(())
@@ -79,8 +79,8 @@ fn command(name: &str, arguments: &[String]) -> Bytes {
     format!("{}0001{arguments}0000", packet(&format!("command={name}"))).into()
 }
 
-/// What is public is looked up before a fetch waits for its place. A repository that was made private meanwhile was read all the
-/// same, with what had been pushed to it since.
+/// Visibility is checked before a fetch waits for its permit. A repository that was made private
+/// meanwhile was still readable, with all later pushes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
     let ring = Ring::of(1, 1).await;
@@ -102,7 +102,7 @@ async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
     let public = repos.upload_pack(Caller::default(), REPO, v2, listing.clone());
     assert!(public.await.is_ok());
 
-    // All places are held by clients that read nothing; no two of them ask the same.
+    // Clients that read nothing hold all permits; no two of them send the same request.
     let mut held = Vec::new();
     for number in 0..limits::FETCHES_AT_ONCE {
         let admin = Caller {
@@ -128,7 +128,7 @@ async fn who_waited_for_a_place_reads_nothing_that_became_private_meanwhile() {
             read.await.map(drop)
         }
     });
-    // Asked behind it: by then it has its answer as well.
+    // These lookups are queued behind the first one, which is answered by then.
     for _ in 0..3 {
         repos.get_public(&path).await.unwrap();
     }

@@ -1,4 +1,4 @@
-//! Dropping what no ref reaches: gone from every replica, and nothing else is.
+//! Pruning: unreachable objects are removed from every replica, and no others.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::compaction::{agree, clone_is_whole, compact, network, settled};
 use crate::ring::{ADMIN, Ring, Work, eventually};
 
 const REPO: &str = "admin/pruned";
-/// Longer than a leader keeps what clients may have been told of.
+/// Longer than a leader keeps former tips, which clients may have been advertised.
 const LONG: Duration = Duration::from_millis(2 * FORMER_TIP_MS + 1);
 
 async fn prune(ring: &Ring, grace_ms: u64) -> LastCompaction {
@@ -32,7 +32,7 @@ async fn prune(ring: &Ring, grace_ms: u64) -> LastCompaction {
     last
 }
 
-/// A repository with a branch that was deleted: the only commit on it.
+/// A repository with a deleted branch; returns the only commit on that branch.
 async fn with_deleted_branch(ring: &Ring) -> (Work, String) {
     with_deleted_branch_of(ring, ObjectFormat::Sha1).await
 }
@@ -73,7 +73,7 @@ async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
     let group = ring.shard(REPO).await;
     let grace = Duration::from_secs(3600);
     let grace_ms = 3_600_000;
-    // The first one only begins to watch.
+    // The first prune only makes the mark.
     assert_eq!(prune(&ring, grace_ms).await.dropped, None);
     ring.jump(grace / 2).await;
     assert_eq!(prune(&ring, grace_ms).await.dropped, None);
@@ -81,7 +81,7 @@ async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
         assert!(holds(&ring, node, &side).await);
     }
     ring.jump(grace / 2).await;
-    // Deleted after the mark: not out of reach for so long yet.
+    // Deleted after the mark: not unreachable for long enough.
     work.now(&["switch", "-q", "-c", "later", "main"]);
     let later = work.commit("later", b"not so fast\n");
     let url = ring.url(2, REPO);
@@ -98,12 +98,12 @@ async fn what_no_ref_reaches_goes_after_the_grace_and_from_every_replica() {
         assert!(holds(&ring, node, &later).await, "node {node}");
         clone_is_whole(&ring, node, REPO, &format!("clone-{node}"), &work).await;
     }
-    // A node that comes back has nothing to complain of.
+    // A restarted node has exactly the packs of the manifest.
     ring.stop_node(3).await;
     ring.start_node(3).await;
     ring.wait_until_ready(3).await;
     settled(&ring, group, &network, 1).await;
-    // The next one counts from that one.
+    // The next period counts from that prune.
     ring.jump(grace + LONG).await;
     assert_eq!(prune(&ring, grace_ms).await.dropped, Some(3));
     let url = ring.url(3, REPO);
@@ -123,7 +123,7 @@ async fn a_replica_that_was_away_while_objects_went_lets_them_go_too() {
     let (work, side) = with_deleted_branch(&ring).await;
     let network = network(&ring, REPO).await;
     let group = ring.shard(REPO).await;
-    // The first of its kind waits until all replicas know it.
+    // The first prune waits until all replicas support it.
     assert_eq!(prune(&ring, 3_600_000).await.dropped, None);
     let away = 1 + ring.leader(group).await % 3;
     ring.stop_node(away).await;
@@ -138,7 +138,7 @@ async fn a_replica_that_was_away_while_objects_went_lets_them_go_too() {
     agree(&ring, group).await;
     assert!(!holds(&ring, away, &side).await);
     clone_is_whole(&ring, away, REPO, "clone", &work).await;
-    // What was dropped may be pushed again.
+    // Dropped objects may be pushed again.
     work.git(&["push", "-q", &url, "side"]).await;
     for node in ring.live() {
         let clone = ring
@@ -162,7 +162,7 @@ async fn pushes_go_on_while_objects_are_dropped_again_and_again() {
             work.commit(&format!("file-{number}"), format!("{number}\n").as_bytes());
             work.git(&["push", "-q", &url, "main", &format!("+HEAD:{branch}")])
                 .await;
-            // Builds on what only a deleted branch had, sometimes a moment ago.
+            // Builds on objects that only a deleted branch had, sometimes deleted a moment ago.
             if number % 3 == 2 {
                 work.git(&["push", "-q", &url, &format!(":{branch}")]).await;
             }
@@ -235,7 +235,7 @@ async fn a_network_of_sha256_is_forked_pruned_and_checked() {
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// Every day, and what nothing has reached for three.
+/// Every day, for objects unreachable for three days.
 fn schedule(ring: &Ring) {
     for node in ring.live() {
         let schedule = PruneSchedule {
@@ -246,7 +246,7 @@ fn schedule(ring: &Ring) {
     }
 }
 
-/// The mark, once it is as it should be; six hours pass with every look.
+/// The mark, once `is_so` holds; every poll advances the clocks by six hours.
 async fn marked(
     ring: &Ring,
     (group, network): (GroupId, NetworkId),
@@ -277,7 +277,7 @@ async fn a_schedule_drops_what_was_lost_and_walks_nothing_where_nothing_was() {
     let of = (ring.shard(REPO).await, network(&ring, REPO).await);
     let first = marked(&ring, of, |_| true).await;
     assert!(first.may_hold_unreached, "nobody has looked");
-    // It drops, and the entry that drops makes the next mark.
+    // The prune runs, and its entry makes the next mark.
     let second = marked(&ring, of, |mark| mark.at > first.at).await;
     let age = Duration::from_millis(second.at_ms - first.at_ms);
     assert!(age >= 3 * DAY, "{age:?}");
@@ -292,7 +292,7 @@ async fn a_schedule_drops_what_was_lost_and_walks_nothing_where_nothing_was() {
         (dropped.dropped, dropped.failed.as_deref()),
         (Some(3), None)
     );
-    // A branch that only grows loses nothing: a look at its history is enough.
+    // A branch that only grows loses no tip: reading its history is enough.
     for number in 0..3 {
         work.commit(&format!("more-{number}"), b"more\n");
         work.git(&["push", "-q", &ring.url(2, REPO), "main"]).await;
@@ -300,7 +300,7 @@ async fn a_schedule_drops_what_was_lost_and_walks_nothing_where_nothing_was() {
     let third = marked(&ring, of, |mark| mark.at > second.at).await;
     assert!(!third.may_hold_unreached && third.lost_tips == 0);
     assert_eq!(last(&ring, 1).await.unwrap().run, dropped.run, "no walk");
-    // One that is put back does.
+    // A branch that is reset loses one.
     let lost = work.now(&["rev-parse", "HEAD"]);
     work.now(&["reset", "-q", "--hard", "HEAD~1"]);
     let url = ring.url(3, REPO);
@@ -326,7 +326,8 @@ async fn a_schedule_goes_on_with_the_next_leader() {
     let leader = ring.leader(of.0).await;
     ring.stop_node(leader).await;
     let second = marked(&ring, of, |mark| mark.at > first.at).await;
-    // The three days count from the mark of the leader that is gone, and the next one did not begin anew.
+    // The three days count from the mark of the leader that is gone; the next leader did not
+    // restart them.
     assert!(Duration::from_millis(second.at_ms - first.at_ms) >= 3 * DAY);
     settled(&ring, of.0, &of.1, 1).await;
     for node in ring.live() {

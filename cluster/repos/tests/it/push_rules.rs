@@ -1,4 +1,4 @@
-//! What is asked of pushed objects: as git asks, or what a repository's rules say.
+//! Rules for pushed objects: git's defaults, or those of a repository.
 
 use henge_types::{ErrorCode, FsckLevel, PushRules, RepoPath};
 
@@ -33,7 +33,7 @@ fn commit_of(work: &Work, mode: &str, name: &str) -> String {
     commit.trim().to_owned()
 }
 
-/// Any node takes the push, and the leader judges it: nothing of a refused one stays.
+/// Any node accepts the push, and the leader checks it: a refused push leaves no object.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn objects_are_judged_by_the_rules_of_their_repository() {
     let ring = Ring::start().await;
@@ -98,7 +98,7 @@ async fn objects_are_judged_by_the_rules_of_their_repository() {
     let again = commit_of(&work, "040000", "older");
     let (taken, said) = push(1, REPO, &again, "older").await;
     assert!(!taken, "{said}");
-    // What was taken before stays, and what builds on it brings none of it again.
+    // Objects accepted before stay, and a push that builds on them sends none of them again.
     work.now(&["reset", "-q", "--hard", &padded]);
     work.commit("second", b"second\n");
     work.git(&["push", "-q", &ring.url(2, REPO), "HEAD:refs/heads/odd"])

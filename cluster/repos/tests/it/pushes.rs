@@ -25,7 +25,7 @@ async fn small_and_large_pushes_through_every_node_are_cloned_from_every_node() 
         clone.now(&["fsck", "--full"]);
         assert_eq!(clone.read("large-2"), work.read("large-2"));
     }
-    // What was staged has gone on to the store, on every node.
+    // On every node the staged packs were moved into the store.
     for node in ring.live() {
         eventually("nothing is staged", async || {
             ring.node(node)

@@ -1,4 +1,4 @@
-//! Quotas hold for pushes that come at the same time, each of which has room for itself.
+//! Quotas hold for concurrent pushes, each of which would fit alone.
 
 use henge_types::{PreviousValue, RefUpdate, RepoLimits, RepoPath};
 

@@ -1,4 +1,4 @@
-//! A request that is known already, asked of the leader as another node would.
+//! A known request, sent to the leader as by another node.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ struct Head {
     bytes: u64,
 }
 
-/// The answers, in the order of their numbers.
+/// The answers, in the order of their wire numbers.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 enum Answer {
     Working,
@@ -42,7 +42,8 @@ async fn ask(node: &Node, leader: usize, head: &Head, push: &[u8]) -> Answer {
         .open(leader, "push", head, Duration::from_secs(10))
         .await;
     let mut stream = opened.unwrap();
-    // The leader need not read a push whose answer it knows: then writing fails, and the answer is there.
+    // The leader need not read a push whose answer it has: writing may then fail, and the answer is
+    // there.
     if stream.write_all(push).await.is_ok() {
         stream.shutdown().await.ok();
     }
@@ -74,7 +75,7 @@ async fn a_known_request_gets_its_answer_again_and_a_borrowed_one_does_not() {
     let node = ring.node(1 + leader % 3);
     let record = node.repos.get(&path).await.unwrap();
 
-    // Deletes the branch: done once it succeeds, done twice it must fail.
+    // Deletes the branch: applied once it succeeds, applied twice it must fail.
     let zero = "0".repeat(40);
     let mut push = pkt(&format!("{tip} {zero} refs/heads/main\0report-status"));
     push.extend_from_slice(b"0000");
@@ -109,7 +110,7 @@ async fn a_known_request_gets_its_answer_again_and_a_borrowed_one_does_not() {
     };
     assert!(report.windows(2).any(|two| two == b"ng"), "{report:?}");
 
-    // Older than what the shard has: the name that was resolved may lead elsewhere by now.
+    // Older than the shard's generation: the resolved name may belong to another repository by now.
     head.generation = Generation::new(0);
     head.request = node.cluster.next_request_id(group);
     assert_eq!(

@@ -1,4 +1,4 @@
-//! A cluster of nodes in this process, served over HTTP on loopback, and stock git against it.
+//! A cluster of nodes in this process, served over HTTP on loopback, for stock git.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -29,7 +29,7 @@ use rcgen::{
 use tempfile::TempDir;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Long, because the machine may be busy: nothing here waits for it to pass.
+/// Long, because the machine may be busy; no test waits for its end.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The administrator.
@@ -57,8 +57,8 @@ pub(crate) struct Node {
     runtime: Option<Runtime>,
 }
 
-/// A node has a runtime of its own: what its servers spawn by themselves ends with it. It has ended before its data
-/// directory goes: a node whose directories vanish under a sync ends the process.
+/// Each node has its own runtime, which ends the tasks of its servers. It ends before the data
+/// directory is removed: a node whose directories vanish under a sync aborts the process.
 impl Drop for Node {
     fn drop(&mut self) {
         self.scope.cancel();
@@ -68,7 +68,7 @@ impl Drop for Node {
     }
 }
 
-/// The nodes come first: they are dropped before their directory is.
+/// The nodes are the first field: they are dropped before their directory is.
 pub(crate) struct Ring {
     nodes: Vec<Option<Node>>,
     dir: TempDir,
@@ -78,7 +78,7 @@ pub(crate) struct Ring {
     clocks: Vec<Arc<AheadClock>>,
 }
 
-/// The machine's clocks, and so many milliseconds more or less of the one on the wall.
+/// The machine's clocks, with an offset in milliseconds on the wall clock.
 #[derive(Debug, Default)]
 struct AheadClock(AtomicI64);
 
@@ -94,14 +94,14 @@ impl Clock for AheadClock {
     }
 }
 
-/// A node's parts, wired together on its runtime.
+/// Creates and connects a node's parts on its runtime.
 async fn compose(
     config: ClusterConfig,
     http: SocketAddr,
     scope: Scope,
     clock: Arc<dyn Clock>,
 ) -> (Cluster, Repos, Arc<PackEffects>, ObjectStore) {
-    // The disk of a test machine may be nearly full: that is not what is tested here.
+    // The disk of a test machine may be nearly full; these tests do not depend on it.
     let watermark = Watermark {
         bytes: 0,
         percent: 0,
@@ -142,8 +142,8 @@ async fn compose(
     (cluster, repos, effects, objects)
 }
 
-/// Below the ports that the system hands out for outgoing connections: one of those may be taken again
-/// before a node binds it. No two rings of this process get the same one.
+/// Below the ports that the system assigns to outgoing connections: one of those may be taken again
+/// before a node binds it. No two rings of this process get the same port.
 fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let own = u16::try_from(std::process::id() % 100).unwrap() * 100;
@@ -178,12 +178,12 @@ fn write_certificates(dir: &Path, cluster: ClusterId, nodes: usize) {
 }
 
 impl Ring {
-    /// Three nodes that serve.
+    /// Three nodes in service.
     pub(crate) async fn start() -> Self {
         Self::of(3, 3).await
     }
 
-    /// Nodes that serve, with this many replicas of each shard.
+    /// Nodes in service, with this many replicas of each shard.
     pub(crate) async fn of(nodes: usize, replication: u32) -> Self {
         let mut ring = Self::founded(nodes, replication);
         for node in 1..=nodes {
@@ -195,7 +195,7 @@ impl Ring {
         ring
     }
 
-    /// Founders of a cluster, none of which runs yet.
+    /// Founders of a cluster; none of them runs yet.
     pub(crate) fn founded(nodes: usize, replication: u32) -> Self {
         tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_env("HENGE_TEST_LOG"))
@@ -226,7 +226,8 @@ impl Ring {
         eventually("a node is ready", async || cluster.is_ready().ok()).await;
     }
 
-    /// The clocks on the walls of all nodes jump, and all nodes know it of all others.
+    /// Moves the wall clocks of all nodes by so much, and waits until every node has compared its
+    /// clock with the others.
     pub(crate) async fn jump(&self, by: Duration) {
         let by = i64::try_from(by.as_millis()).unwrap();
         for node in 1..=self.clocks.len() {
@@ -241,7 +242,7 @@ impl Ring {
         }
     }
 
-    /// The clock on the wall of one node is set, by so many milliseconds.
+    /// Moves the wall clock of one node by so many milliseconds.
     pub(crate) fn set_clock(&self, node: usize, by_ms: i64) {
         self.clocks[node - 1].0.fetch_add(by_ms, Ordering::Relaxed);
     }
@@ -313,7 +314,7 @@ impl Ring {
         });
     }
 
-    /// Stops a node cleanly and takes it out.
+    /// Stops a node with a graceful shutdown.
     pub(crate) async fn stop_node(&mut self, node: usize) {
         let stopped = self.nodes[node - 1].take().expect("the node runs");
         let cluster = stopped.cluster.clone();
@@ -324,7 +325,8 @@ impl Ring {
         self.wait_until_closed(node).await;
     }
 
-    /// Takes a node out as `kill -9` does, as far as files tell: nothing is drained, flushed or marked.
+    /// Stops a node like `kill -9`, as far as files show: no drain, no flush, no mark of a clean
+    /// stop.
     pub(crate) async fn kill_node(&mut self, node: usize) {
         drop(self.nodes[node - 1].take().expect("the node runs"));
         self.wait_until_closed(node).await;
@@ -342,7 +344,7 @@ impl Ring {
         format!("http://{}/{repo}.git", self.node(node).http)
     }
 
-    /// What a node answers to a request as git's clients make them, of protocol v2, as text.
+    /// A node's response, as text, to a protocol v2 request as git sends it.
     pub(crate) fn post(&self, node: usize, repo: &str, service: &str, body: &[u8]) -> String {
         let url = format!("{}/{service}", self.url(node, repo));
         let file = self.dir.path().join("request");
@@ -375,7 +377,7 @@ impl Ring {
         record.network.shard(node.cluster.shards())
     }
 
-    /// Who leads a group, as all running nodes agree.
+    /// The leader of a group, once all running nodes agree.
     pub(crate) async fn leader(&self, group: GroupId) -> usize {
         eventually("a leader", async || {
             let leader = self
@@ -393,12 +395,12 @@ impl Ring {
         .await
     }
 
-    /// A new directory with a repository in it.
+    /// A new directory with a git repository in it.
     pub(crate) fn work_dir(&self, name: &str) -> Work {
         self.work_dir_of(name, ObjectFormat::Sha1)
     }
 
-    /// The same, its objects named by this hash.
+    /// The same, with this object format.
     pub(crate) fn work_dir_of(&self, name: &str, format: ObjectFormat) -> Work {
         let dir = self.dir.path().join(name);
         fs::create_dir_all(&dir).unwrap();
@@ -439,7 +441,7 @@ impl Work {
             .expect("git runs: install git to run these tests")
     }
 
-    /// Local commands only: it blocks.
+    /// Runs a local git command; blocking.
     pub(crate) fn now(&self, args: &[&str]) -> String {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         text(&args, Self::command(&self.dir, &args))
@@ -451,7 +453,7 @@ impl Work {
         text(&args, self.run(&args).await)
     }
 
-    /// Runs git; its success and everything it said.
+    /// Runs git; returns its success and all its output.
     pub(crate) async fn try_git(&self, args: &[&str]) -> (bool, String) {
         let args: Vec<_> = args.iter().map(|arg| (*arg).to_owned()).collect();
         let output = self.run(&args).await;
@@ -478,7 +480,7 @@ impl Work {
         self.now(&["rev-parse", "HEAD"])
     }
 
-    /// Commits bytes that do not compress: their pack does not fit into a log entry.
+    /// Commits incompressible bytes: their pack does not fit into a log entry.
     pub(crate) fn commit_large(&self, file: &str) -> String {
         let bytes: Vec<u8> = (0..40_000)
             .flat_map(|_| henge_runtime::random_bytes())

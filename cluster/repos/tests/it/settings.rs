@@ -1,4 +1,4 @@
-//! Editing, archiving, renaming and protecting repositories while git works with them.
+//! Editing, archiving, renaming and protecting repositories while git clients use them.
 
 use henge_repos::RepoEdit;
 use henge_state::MetaView;
@@ -95,7 +95,7 @@ async fn an_archived_repository_takes_no_push_through_any_node() {
         assert!(!done && said.contains("archived"), "{said}");
         ring.clone(&url, &format!("clone-{node}")).await;
     }
-    // Whoever asked for the refs before it was archived is refused by the shard.
+    // A request that read the refs before the repository was archived is refused by the shard.
     let update = RefUpdate {
         name: "refs/heads/other".parse().unwrap(),
         expected: PreviousValue::Any,
@@ -125,7 +125,7 @@ async fn a_renamed_repository_is_found_under_its_former_names_until_they_are_tak
             let clone = ring.clone(&ring.url(node, name), &clone).await;
             assert_eq!(clone.now(&["rev-parse", "main"]), tip, "{name}");
         }
-        // Pushes with a stale remote go on too.
+        // Pushes to the former name also work.
         work.commit(&format!("n{node}"), b"n\n");
         let url = ring.url(node, "admin/demo");
         work.git(&["push", "-q", &url, "main"]).await;
@@ -134,11 +134,11 @@ async fn a_renamed_repository_is_found_under_its_former_names_until_they_are_tak
     let moved = repos.get(&path("admin/demo")).await.unwrap();
     assert_eq!(moved.path, path("team/other"));
     assert_eq!(moved.former_paths, [path("admin/demo")]);
-    // Nobody deletes by a name of before.
+    // A former name cannot be used to delete.
     let wrong = repos.delete(&ADMIN, &path("admin/demo")).await;
     assert!(wrong.unwrap_err().message.contains("team/other"));
 
-    // A new repository takes the name over: at once, on every node.
+    // A new repository takes the name over at once, on every node.
     let created = repos.create(
         &ADMIN,
         path("admin/demo"),
@@ -160,7 +160,7 @@ async fn a_renamed_repository_is_found_under_its_former_names_until_they_are_tak
         work.git(&["push", "-q", &ring.url(node, "team/other"), "main"])
             .await;
     }
-    // The shard was told by whoever created: nothing is left for others to do.
+    // The create request itself sent the settings to the shard: none are pending.
     eventually("nothing is left to tell", async || {
         let at = ring.node(1).cluster.state(GroupId::META)?;
         let meta = MetaView::new(&at.state);
@@ -215,7 +215,7 @@ async fn protected_refs_keep_their_history() {
     );
     assert!(refs.iter().all(|(_, at)| at.to_string() == tip));
 
-    // The API keeps to it too, also where it says that any value will do.
+    // The API obeys the protection too, also for updates that expect any value.
     let update = |name: &str, new: Option<&str>| RefUpdate {
         name: name.parse().unwrap(),
         expected: PreviousValue::Any,
@@ -256,7 +256,8 @@ async fn protected_refs_keep_their_history() {
         let undone = repos.update_refs(&ADMIN, &demo, updates[3..].to_vec(), false);
         assert_eq!(undone.await.unwrap()[0].result, Ok(()));
     }
-    // What keeps history is taken, and so is everything once the protection is gone.
+    // An update that keeps history is accepted, and so is every update once the protection is
+    // removed.
     work.commit("c", b"c\n");
     work.git(&["push", "-q", &url, "main"]).await;
     let main: RefPattern = "main".parse().unwrap();

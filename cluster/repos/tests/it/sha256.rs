@@ -1,4 +1,4 @@
-//! Repositories whose objects are named by SHA-256.
+//! Repositories with object format SHA-256.
 
 use henge_repos::CreateOptions;
 use henge_types::status::{CompactionDepth, CompactionState};
@@ -6,7 +6,7 @@ use henge_types::{ErrorCode, ObjectFormat, RepoPath};
 
 use crate::ring::{ADMIN, Ring, eventually};
 
-/// Makes a repository of this format; the first one of a group waits for its release level.
+/// Creates a repository of this format; the first one of a group waits for its release level.
 pub(crate) async fn create(ring: &Ring, node: usize, repo: &str, format: ObjectFormat) {
     let path: RepoPath = repo.parse().unwrap();
     eventually("the repository is made", async || {
@@ -63,7 +63,7 @@ async fn it_is_pushed_cloned_and_compacted_through_every_node() {
         .await;
         assert_eq!(pack.checksum().format(), ObjectFormat::Sha256);
         assert_eq!(objects.verify_all(&network).unwrap(), []);
-        // Stock git reads the store as it lies.
+        // Stock git reads the store directly.
         let store = objects.network_dir(&network);
         let store = store.to_str().unwrap();
         work.now(&["--git-dir", store, "fsck", "--full"]);
@@ -98,12 +98,12 @@ async fn the_formats_do_not_mix() {
     let (fetched, said) = short.try_git(&["fetch", &url, "main"]).await;
     let mismatched = "mismatched algorithms: client sha1; server sha256";
     assert!(!fetched && said.contains(mismatched), "{said}");
-    // A repository that is not there yet is advertised as one of SHA-1.
+    // A missing repository is advertised with object format SHA-1.
     let missing = ring.url(2, "admin/missing");
     let (pushed, said) = long.try_git(&["push", &missing, "main"]).await;
     assert!(!pushed && said.contains(other), "{said}");
     short.git(&["push", "-q", &missing, "main"]).await;
-    // The name's next life has the other format, on every node.
+    // The next repository of this name has the other format, on every node.
     let path: RepoPath = "admin/long".parse().unwrap();
     ring.node(2).repos.delete(&ADMIN, &path).await.unwrap();
     create(&ring, 3, "admin/long", ObjectFormat::Sha1).await;

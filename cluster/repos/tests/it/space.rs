@@ -1,11 +1,11 @@
-//! Full disks: a majority with room is enough, and who pushes reads why where it is not.
+//! Full disks: a majority with room is enough; without one, the error reaches the pusher.
 
 use henge_storage::objects::Watermark;
 use henge_types::RepoLimits;
 
 use crate::ring::{ADMIN, Ring, Work, eventually};
 
-/// More than any disk has free: the disk of the node counts as full.
+/// More than any disk has free: the node's disk counts as full.
 const FULL: Watermark = Watermark {
     bytes: u64::MAX,
     percent: 0,
@@ -15,7 +15,8 @@ const EMPTY: Watermark = Watermark {
     percent: 0,
 };
 
-/// The disk of a node is full, and it has noticed: its free space is believed for a second.
+/// Fills the disk of a node, and waits until the node notices: its reading of free space is cached
+/// for a second.
 async fn fill(ring: &Ring, node: usize) {
     ring.node(node).objects.set_watermark(FULL);
     eventually("the node's space is low", async || {
@@ -32,7 +33,7 @@ async fn repository(ring: &Ring, name: &str) -> Work {
     work
 }
 
-/// One full disk among three refused everybody's pushes, of every repository.
+/// One full disk among three refused every push, to every repository.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_neighbours_full_disk_refuses_no_push() {
     let ring = Ring::start().await;
@@ -44,7 +45,7 @@ async fn a_neighbours_full_disk_refuses_no_push() {
     fill(&ring, 3).await;
     for (name, work) in names.into_iter().zip(&works) {
         let repo = format!("admin/{name}");
-        // Whichever node led the shard: a small push rides in an entry, a large one is staged.
+        // Whichever node led the shard: an entry contains a small push, a large one is staged.
         work.commit("small", b"small\n");
         work.git(&["push", "-q", &ring.url(3, &repo), "main"]).await;
         work.commit_large("large");
@@ -54,7 +55,7 @@ async fn a_neighbours_full_disk_refuses_no_push() {
             (ring.leader(shard).await != 3).then_some(())
         })
         .await;
-        // The full node lacks the large pack: another one answers for it.
+        // The full node lacks the large pack: another one answers in its place.
         let clone = ring
             .clone(&ring.url(3, &repo), &format!("{name}-through-3"))
             .await;
@@ -64,7 +65,7 @@ async fn a_neighbours_full_disk_refuses_no_push() {
         let parked = parked.iter().find(|replica| replica.group == shard);
         assert!(parked.is_some_and(|replica| replica.parked > 0), "{repo}");
     }
-    // What does not fit into memory cannot be spooled there; git says so.
+    // A push too large to be buffered in memory cannot be spooled there, and git shows the error.
     works[0].commit_large("larger");
     let push = ["push", &ring.url(3, "admin/a"), "main"];
     let (taken, said) = works[0].try_git(&push).await;
@@ -81,7 +82,7 @@ async fn a_neighbours_full_disk_refuses_no_push() {
     works[0].git(&push).await;
 }
 
-/// Refused without a word of why: git printed "Broken pipe" and "Everything up-to-date".
+/// The push was refused without a reason: git printed "Broken pipe" and "Everything up-to-date".
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn without_a_majority_with_room_git_shows_why() {
     let ring = Ring::start().await;
@@ -111,7 +112,8 @@ async fn without_a_majority_with_room_git_shows_why() {
     .await;
 }
 
-/// A push through such a node waited eight seconds for a leader, and was refused; its fetches failed like it.
+/// A push through such a node waited eight seconds for a leader and was refused; its fetches failed
+/// as well.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn what_comes_to_a_stopped_replica_is_passed_on() {
     let ring = Ring::start().await;
@@ -131,7 +133,7 @@ async fn what_comes_to_a_stopped_replica_is_passed_on() {
     }
 }
 
-/// A push above a limit was called "broken or incomplete".
+/// A push above a limit was reported as "broken or incomplete".
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_object_above_the_limit_is_named() {
     let ring = Ring::start().await;
@@ -153,7 +155,7 @@ async fn an_object_above_the_limit_is_named() {
     let why = format!("object {zeros} has 200000 bytes, 100000 are allowed");
     assert!(!taken && said.contains(&why), "{said}");
     work.now(&["reset", "-q", "--hard", "HEAD~1"]);
-    // One that does not compress is given up before its end: its id is not known.
+    // An incompressible object is given up before its end: its id is unknown.
     work.commit_large("noise");
     let (taken, said) = work.try_git(&["push", &url, "main"]).await;
     assert!(

@@ -1,4 +1,4 @@
-//! Pushes whose small packs could not be written: only the logs have them until they can.
+//! Pushes whose small packs could not be written: only the logs have them until they can be.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,7 +19,7 @@ use henge_types::status::CompactionDepth as Depth;
 const TWIN: &str = "admin/twin";
 const BLOCKED: &str = "admin/blocked";
 
-/// What is pushed to the twin makes the pack that the blocked repository will get.
+/// A push to the twin creates the same pack that the blocked repository will get.
 async fn pack_of_twin(ring: &Ring, work: &Work) -> PackId {
     work.git(&["push", "-q", &ring.url(1, TWIN), "main"]).await;
     let twin = network(ring, TWIN).await;
@@ -29,7 +29,7 @@ async fn pack_of_twin(ring: &Ring, work: &Work) -> PackId {
     *packs.first().unwrap()
 }
 
-/// No file can get the name of a folder that is not empty, not even as root.
+/// A non-empty folder in the place of a file: no process can replace it, not even as root.
 fn block(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
     let objects = &ring.node(node).objects;
     objects.ensure_network(network, ObjectFormat::Sha1).unwrap();
@@ -42,7 +42,7 @@ fn unblock(ring: &Ring, node: usize, network: &NetworkId, pack: &PackId) {
     fs::remove_dir_all(packs.join(format!("pack-{pack}.pack"))).unwrap();
 }
 
-/// The repository that cannot be written, without a push.
+/// The repository whose pack cannot be written, before a push.
 async fn created(ring: &Ring) -> NetworkId {
     let path: RepoPath = BLOCKED.parse().unwrap();
     let repos = &ring.node(1).repos;
@@ -50,7 +50,7 @@ async fn created(ring: &Ring) -> NetworkId {
     created.unwrap().network
 }
 
-/// A push of what was committed is acknowledged, and no replica has put its pack in place.
+/// Pushes the commits: the push is acknowledged although no replica has put its pack in place.
 async fn push_blocked(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) {
     let pack = pack_of_twin(ring, work).await;
     let network = created(ring).await;
@@ -73,7 +73,7 @@ async fn push_blocked(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) 
     (group, network, pack)
 }
 
-/// The same for a small push: its pack is in the logs only.
+/// [`push_blocked`] for a small push: its pack is in the logs only.
 async fn push_unwritten(ring: &Ring, work: &Work) -> (GroupId, NetworkId, PackId) {
     work.commit("only", b"only\n");
     let (group, network, pack) = push_blocked(ring, work).await;
@@ -103,9 +103,9 @@ fn shows_unwritten(ring: &Ring, node: usize) -> bool {
     conditions.any(|condition| condition.kind == ConditionKind::PacksUnwritten)
 }
 
-/// The pack of a push could not be written on any of three nodes, and the push was acknowledged. All nodes were then
-/// stopped with SIGTERM. The start took the pack for one that others have, the next snapshot was taken, the logs forgot
-/// the entry, and the push was gone everywhere.
+/// The pack of a push could not be written on any of three nodes, and the push was acknowledged.
+/// All nodes were then stopped with SIGTERM. The start assumed that other replicas had the pack,
+/// the next snapshot was taken, the logs dropped the entry, and the push was lost on all nodes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_unwritten_pack_survives_clean_stops() {
     let mut ring = Ring::start().await;
@@ -147,8 +147,8 @@ async fn an_unwritten_pack_survives_clean_stops() {
     }
 }
 
-/// The pack folder of one repository could not be written on the leader of its shard. The repository took no pushes
-/// through any node until somebody mended it.
+/// The pack folder of one repository could not be written on the leader of its shard. The
+/// repository accepted no push through any node until an operator repaired it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_leader_that_cannot_write_hands_over() {
     let ring = Ring::start().await;
@@ -171,8 +171,8 @@ async fn a_leader_that_cannot_write_hands_over() {
     assert!(!ring.node(sick).objects.has_pack(&network, &pack));
 }
 
-/// One folder that the leader of a shard needs for large pushes could not be written there. Each large push to the
-/// shard was refused through any node, until somebody mended it.
+/// One folder that the leader of a shard needs for large pushes could not be written there. Each
+/// large push to the shard was refused through any node, until an operator repaired it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_leader_that_cannot_store_a_push_hands_over() {
     let ring = Ring::start().await;
@@ -183,7 +183,7 @@ async fn a_leader_that_cannot_store_a_push_hands_over() {
         work.git(&["push", "-q", &ring.url(1, &path), "main"]).await;
         let group = ring.shard(&path).await;
         let sick = ring.leader(group).await;
-        // No folder can be made below a file, not even as root.
+        // No folder can be created below a file, not even as root.
         let (dir, aside) = (
             ring.data_dir(sick).join(folder),
             ring.data_dir(sick).join("aside"),
@@ -201,7 +201,7 @@ async fn a_leader_that_cannot_store_a_push_hands_over() {
     }
 }
 
-/// With one node there is no other replica to ask: one failure that passed was enough to lose the push.
+/// A single node has no other replica to ask: one transient failure was enough to lose the push.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_single_node_writes_a_pack_from_its_log() {
     let ring = Ring::of(1, 1).await;
@@ -213,8 +213,8 @@ async fn a_single_node_writes_a_pack_from_its_log() {
     assert_eq!(clone.read("only"), work.read("only"));
 }
 
-/// A pack was found damaged on a running node and could not be written again. The next snapshot was taken all the same,
-/// the log let its entry go, and with it the last copy.
+/// A pack was found damaged on a running node and could not be written again. The next snapshot was
+/// taken nevertheless, the log dropped its entry, and with it the last copy.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_damaged_pack_holds_the_log_that_has_it() {
     let ring = Ring::of(1, 1).await;
@@ -237,8 +237,8 @@ async fn a_damaged_pack_holds_the_log_that_has_it() {
     assert!(may_snapshot(&ring, 1, group));
 }
 
-/// A large pack lay flushed in `staged/` on every replica and could not be moved into a store. Replicas looked for it in
-/// each other's stores only, and the next term's sweep removed what was staged.
+/// A large pack was durable in `staged/` on every replica and could not be moved into a store.
+/// Replicas searched each other's stores only, and the next term's sweep removed the staged packs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_staged_pack_that_cannot_be_moved_survives_a_restart() {
     let mut ring = Ring::start().await;
@@ -276,7 +276,7 @@ enum Answer {
     Missing,
 }
 
-/// A replica without the entry in its log can get the pack from one that has only the entry.
+/// A replica without the entry in its log can get the pack from a replica that has only the entry.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn others_get_an_unwritten_pack_from_the_log() {
     let ring = Ring::start().await;
@@ -301,8 +301,9 @@ async fn others_get_an_unwritten_pack_from_the_log() {
     assert_eq!(bytes, expected.collect::<Vec<_>>());
 }
 
-/// The packs of the last pushes lay unflushed when a node was stopped cleanly, and the list of them died with it: a
-/// power cut after that left empty files under their names, which no start looked into.
+/// The packs of the last pushes were unflushed when a node was stopped cleanly, and the list of
+/// them was lost: a power cut after that left empty files under their names, which no start
+/// checked.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_clean_stop_leaves_no_unflushed_pack() {
     let mut ring = Ring::start().await;
@@ -322,9 +323,9 @@ async fn a_clean_stop_leaves_no_unflushed_pack() {
     }
 }
 
-/// A restart after kill -9 wrote every pack of the log again, also those that had been compacted long ago: 51,200
-/// pushes took it 129 s. Now the folder is as the replay found it: what is named was compared with the log, what was
-/// replaced was not looked at.
+/// A restart after kill -9 wrote every pack of the log again, also those that had been compacted
+/// long ago: 51,200 pushes took it 129 s. Now the replay leaves the folder unchanged: named packs
+/// are compared with the log, replaced ones are not read.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_replay_writes_no_replaced_pack() {
     let mut ring = Ring::start().await;
@@ -345,7 +346,7 @@ async fn a_replay_writes_no_replaced_pack() {
     ring.kill_node(node).await;
     let changed = || fs::metadata(&packs).unwrap().modified().unwrap();
     let before = changed();
-    // A file that a power cut left empty is written again, whatever its name says.
+    // A file that a power cut left empty is written again; its name proves nothing.
     let torn = named.first().unwrap();
     fs::write(packs.join(format!("pack-{torn}.pack")), b"").unwrap();
     ring.start_node(node).await;
@@ -361,8 +362,8 @@ async fn a_replay_writes_no_replaced_pack() {
     assert_eq!(changed(), before, "nothing was written");
 }
 
-/// The leader of one term lost the group and led it again. Staged packs that had been promised to the first term may be
-/// gone: an entry that rests on them must not be appended in the second.
+/// The leader of one term lost the group and led it again. Staged packs that had been promised to
+/// the first term may be gone: an entry that depends on them must not be appended in the second.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn an_entry_of_another_term_is_not_appended() {
     let ring = Ring::start().await;
@@ -389,8 +390,8 @@ async fn an_entry_of_another_term_is_not_appended() {
     assert_eq!(appended.index.get(), before.get() + 1, "nothing in between");
 }
 
-/// A node whose compaction had failed lost its shard, and called itself degraded for as long as it worked on another
-/// network.
+/// A node whose compaction had failed lost its shard, and reported itself as degraded for as long
+/// as it worked on another network.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_compaction_that_fails_is_a_finding_of_the_leader_only() {
     let ring = Ring::start().await;

@@ -1,4 +1,4 @@
-//! The catalogue of repositories: who has which name, and how far creation and deletion are.
+//! The catalogue of repositories: their names, and the progress of creation and deletion.
 
 use henge_types::command::VERSION_FORKS_AS_PARENT;
 use henge_types::{CreateRepo, Refusal, Reply, RepoId, RepoRecord, RepoState};
@@ -11,7 +11,8 @@ use crate::outcome::Outcome;
 use crate::version::version;
 use crate::view::View;
 
-/// Takes a name and an id. Again for the same repository is answered with its record.
+/// Reserves a name and an id. The reply to a repeated reservation of the same repository is its
+/// record.
 pub(super) fn reserve(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -30,7 +31,7 @@ pub(super) fn reserve(
     if catalogue.repo(&create.repo).is_some() {
         return refused(Refusal::IdTaken { repo: create.repo });
     }
-    // A fork shares the store of what it is a fork of, and a store has one format.
+    // A fork shares the store of its parent, and a store has one object format.
     let source = create
         .forked_from
         .and_then(|source| catalogue.repo(&source));
@@ -47,7 +48,7 @@ pub(super) fn reserve(
         let Some(found) = found else {
             return refused(Refusal::NoSuchRepo { repo: parent });
         };
-        // It may have become private after whoever forks it had looked.
+        // The parent may have become private after the client that forks it had looked.
         private |= found.private && version(changes.before()) >= VERSION_FORKS_AS_PARENT;
     }
     let now_ms = entry.now_ms;
@@ -74,7 +75,7 @@ pub(super) fn reserve(
     Outcome::reply(Reply::Repo(record))
 }
 
-/// The shard has made it.
+/// The shard has created it.
 pub(super) fn mark_ready(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
     with_repo(changes, repo, |changes, record| match record.state {
         RepoState::Reserved => {
@@ -87,8 +88,8 @@ pub(super) fn mark_ready(changes: &mut Changes<'_, impl View>, repo: &RepoId) ->
     })
 }
 
-/// Undoes a reservation. Only for a repository that its shard never made and never will: whoever cannot
-/// know that deletes instead, which leaves a tombstone in the shard.
+/// Undoes a reservation. Only for a repository that its shard never created and never will. A
+/// proposer without that knowledge deletes instead, which leaves a tombstone in the shard.
 pub(super) fn abandon(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
     with_repo(changes, repo, |changes, record| match record.state {
         RepoState::Reserved => {
@@ -102,7 +103,7 @@ pub(super) fn abandon(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Ou
     })
 }
 
-/// The tombstone: nobody finds it by name from here on.
+/// Sets the tombstone: from here on the repository is not found by name.
 pub(super) fn delete(changes: &mut Changes<'_, impl View>, repo: &RepoId) -> Outcome {
     with_repo(changes, repo, |changes, record| match record.state {
         RepoState::Reserved | RepoState::Ready => {
@@ -139,7 +140,8 @@ pub(super) fn with_repo<V: View>(
     }
 }
 
-/// Writes the record, the mark that finds it while it is unfinished, and the one that finds a fork by its parent.
+/// Writes the record and its marks: the mark of an unfinished repository, and the mark of a fork
+/// under its parent.
 pub(super) fn put(changes: &mut Changes<'_, impl View>, record: &RepoRecord) {
     changes.put_record(keys::repo(&record.repo), record);
     if let Some(parent) = &record.forked_from {

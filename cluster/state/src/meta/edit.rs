@@ -1,7 +1,8 @@
-//! Changing what the catalogue says of a repository.
+//! Edits of a repository's settings in the catalogue.
 //!
-//! The catalogue has the settings. Those that a shard needs (HEAD, archived, the generation) are marked until the shard
-//! has been told them: the leader of meta finds the marks again, and the shard skips what is older than it knows.
+//! The catalogue holds the settings. Settings that a shard needs (HEAD, archived, the generation)
+//! are marked as pending until the shard has acknowledged them. The leader of the meta group finds
+//! the marks again, and the shard skips revisions older than its own.
 
 use henge_types::limits::{DESCRIPTION_BYTES_MAX, TOPICS_MAX};
 use henge_types::{
@@ -16,7 +17,7 @@ use crate::keys;
 use crate::outcome::Outcome;
 use crate::view::View;
 
-/// All or nothing. Answered with the record as it is then.
+/// All or nothing. The reply is the record after the edit.
 pub(super) fn edit(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -65,7 +66,7 @@ pub(super) fn edit(
         naming::rename(changes, entry, &mut record, to);
     }
     let head = match edit.default_branch {
-        // Also when the catalogue has it so: a push may have moved HEAD.
+        // Also when the catalogue has this branch: a push may have moved HEAD.
         Some(_) => Head::Changed,
         None => Head::AsItIs,
     };
@@ -73,7 +74,7 @@ pub(super) fn edit(
         naming::untold(changes, entry, &record, head);
     }
     if record != known {
-        // Also where the clock stepped back: the record must show that it was changed.
+        // Also when the clock stepped back: the record must show the change.
         record.updated_at_ms = entry.now_ms.max(known.updated_at_ms.saturating_add(1));
         catalogue::put(changes, &record);
     }
@@ -87,7 +88,7 @@ fn is_well_formed(edit: &EditRepo) -> bool {
         && description.is_none_or(|line| line.len() <= DESCRIPTION_BYTES_MAX)
 }
 
-/// Sorted, none twice.
+/// Sorted, without duplicates.
 fn topics(known: &[Topic], edit: &TopicsEdit) -> Result<Vec<Topic>, Refusal> {
     let mut topics = match edit {
         TopicsEdit::Keep => return Ok(known.to_vec()),
@@ -107,7 +108,7 @@ fn topics(known: &[Topic], edit: &TopicsEdit) -> Result<Vec<Topic>, Refusal> {
     Ok(topics)
 }
 
-/// The shard knows. A mark of a later revision stays.
+/// The shard has acknowledged the settings. A mark of a later revision stays.
 pub(super) fn mark_told(
     changes: &mut Changes<'_, impl View>,
     repo: &RepoId,

@@ -1,4 +1,4 @@
-//! Forming the cluster, and where its members are reached.
+//! The formation of the cluster, and the addresses of its members.
 
 use std::collections::BTreeSet;
 
@@ -34,7 +34,7 @@ pub(super) fn form(
     Outcome::reply(Reply::Done)
 }
 
-/// Whether the shards are groups 1..=S in order, each on some of the nodes, none of them twice.
+/// Whether the shards are groups 1..=S in order, each on one or more distinct members.
 fn is_whole(cluster: &ClusterRecord, nodes: &[NodeRecord], placements: &[ShardPlacement]) -> bool {
     let members: BTreeSet<_> = nodes.iter().map(|node| node.node).collect();
     let lives: BTreeSet<_> = nodes.iter().map(|node| node.incarnation).collect();
@@ -56,7 +56,7 @@ fn is_whole(cluster: &ClusterRecord, nodes: &[NodeRecord], placements: &[ShardPl
         && placed
 }
 
-/// A member says where it is reached.
+/// Registers a member's addresses.
 pub(super) fn register(changes: &mut Changes<'_, impl View>, node: &NodeRecord) -> Outcome {
     let known = MetaView::new(changes.before()).node(node.node);
     match known {

@@ -1,8 +1,9 @@
-//! Who is found under which name: the one who has it, or the last one who had it.
+//! The resolution of names: to the present holder, or else to the last one.
 //!
-//! Every read and every push names the generation of the repository that it resolved, from whatever the node that
-//! resolved it knew. When a name stops leading to a repository that lives on, the repository's generation goes up
-//! and its shard is told: a node that still resolves the name to it is then refused, and resolves it again.
+//! Every read and every push carries the generation of the repository that its node resolved, from
+//! a possibly stale state. When a name stops leading to a repository that continues to exist, the
+//! repository's generation goes up and its shard gets it. A node that still resolves the name to
+//! that repository is then refused, and resolves the name again.
 
 use henge_types::limits::FORMER_PATHS_MAX;
 use henge_types::{Generation, RepoPath, RepoRecord, UntoldRecord};
@@ -13,7 +14,8 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::view::{View, decode, decode_u64};
 
-/// Gives the repository the name in its record, which nobody has. Whoever was still found under it is not any more.
+/// Gives the repository the name in its record, which is free. The former holder is no longer found
+/// under it.
 pub(super) fn take(changes: &mut Changes<'_, impl View>, entry: &Entry, record: &RepoRecord) {
     let key = record.path.key();
     remember_generation(changes, &key, record.generation);
@@ -29,7 +31,7 @@ pub(super) fn take(changes: &mut Changes<'_, impl View>, entry: &Entry, record: 
     untold(changes, entry, &before, Head::AsItIs);
 }
 
-/// Moves a repository to a name that nobody else has. It goes on being found under the one it had.
+/// Moves a repository to a name that no other one holds. It is still found under its former name.
 pub(super) fn rename(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -59,7 +61,7 @@ pub(super) fn rename(
     take(changes, entry, record);
 }
 
-/// The names may be taken again. Only called while the repository has them.
+/// Frees the names. Only called while the repository holds them.
 pub(super) fn free(changes: &mut Changes<'_, impl View>, record: &mut RepoRecord) {
     changes.delete(keys::path(&record.path.key()));
     for former in record.former_paths.drain(..) {
@@ -71,20 +73,20 @@ pub(super) fn free(changes: &mut Changes<'_, impl View>, record: &mut RepoRecord
     }
 }
 
-/// Whoever resolved the repository before has to do so again.
+/// Invalidates earlier resolutions of the repository by a new generation.
 fn fence(changes: &mut Changes<'_, impl View>, record: &mut RepoRecord) {
     record.generation = record.generation.next();
     remember_generation(changes, &record.path.key(), record.generation);
 }
 
-/// Whether HEAD is among what a shard has to be told.
+/// Whether HEAD is among the settings pending at the shard.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Head {
     Changed,
     AsItIs,
 }
 
-/// Marks that the shard has to be told of the settings as this entry leaves them.
+/// Marks the settings after this entry as pending at the shard.
 pub(super) fn untold(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -101,7 +103,7 @@ pub(super) fn untold(
     changes.put_record(key, &mark);
 }
 
-/// The highest generation that a repository of this name ever had.
+/// The highest generation of any repository of this name so far.
 pub(super) fn highest_generation(changes: &Changes<'_, impl View>, path_key: &str) -> Generation {
     let key = keys::path_generation(path_key);
     let highest = changes.get(&key).map(|bytes| decode_u64(&key, &bytes));

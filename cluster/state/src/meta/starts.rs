@@ -1,4 +1,4 @@
-//! The starts of members, one after the other.
+//! The sequence of the members' starts.
 
 use henge_types::limits::STARTS_DRAWN_MAX;
 use henge_types::{Refusal, RegisterStart, RegisteredStart, Reply, StartRecord};
@@ -10,8 +10,8 @@ use crate::keys;
 use crate::outcome::Outcome;
 use crate::view::View;
 
-/// Registers a start that follows the registered one. The registered one again changes nothing, so a proposer whose answer
-/// was lost proposes once more.
+/// Registers a start that follows the registered one. A repeated registration changes nothing, so a
+/// proposer whose reply was lost proposes once more.
 pub(super) fn register(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -26,7 +26,7 @@ pub(super) fn register(
     if command.claim.drawn.len() > STARTS_DRAWN_MAX {
         return refused(Refusal::Invalid);
     }
-    // A record of another data directory says nothing of this one.
+    // A record of another data directory does not apply to this one.
     let before = meta.start(command.node);
     let before = before.filter(|record| record.incarnation == command.incarnation);
     if let Some(StartRecord { registered, .. }) = before {

@@ -1,14 +1,15 @@
-//! Records of requests in two generations: the one that is filled, and the one before it.
+//! Records of requests in two generations: the current one, and the one before it.
 //!
-//! A generation ends when it is [`REQUEST_GENERATION_MS`] old in replicated time or holds [`REQUEST_GENERATION_BYTES_MAX`];
-//! with that the one before it is forgotten, and given back a few records at a time, more of them than come. So a record
-//! is found for at least one whole generation, and a group's records take a bounded number of bytes, however fast it is
-//! written to.
+//! A generation ends when it is [`REQUEST_GENERATION_MS`] old in replicated time or holds
+//! [`REQUEST_GENERATION_BYTES_MAX`]. The generation before it then expires. Its records are removed
+//! a few at a time, faster than new ones are added. So a record is found for at least one whole
+//! generation, and a group's records take a bounded number of bytes at any rate of writes.
 //!
-//! A request id names the generation that its maker had applied: it cannot have been executed in an earlier one. So one that
-//! has no record was never executed as long as its generation is kept, and one of an earlier generation may have been: its
-//! outcome is unknown, and it is never executed. Generations are counted and no times: they only grow, also where the
-//! group's time is moved back, and a group that rested for days does not forget the ids that were made meanwhile.
+//! A request id names the generation that its maker had applied: it cannot have been executed in an
+//! earlier one. As long as that generation is kept, an id without a record was never executed. An
+//! id of an expired generation may have been executed: its outcome is unknown, and it is never
+//! executed. Generations are counters and not times. They only grow, also when the group's time is
+//! moved back, and ids that were made while a group was idle for days stay valid.
 
 use henge_types::limits::{
     REQUEST_GENERATION_BYTES_MAX, REQUEST_GENERATION_MS, REQUEST_RECORDS_DRAINED_PER_APPLY,
@@ -29,7 +30,7 @@ const FIRST: u64 = 1;
 /// Bytes of the digest that binds an id.
 const DIGEST_BYTES: usize = 16;
 
-/// What binds an id to who asked for what.
+/// The digest that binds an id to its principal and its request.
 pub(super) type Digest = [u8; DIGEST_BYTES];
 
 /// The stored form, version 2 of a request's record.
@@ -53,13 +54,13 @@ impl StoredRecord for CompactRecord {
     }
 }
 
-/// The generation that is being filled.
+/// The current generation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Filling {
     generation: u64,
-    /// When its first record came, in the group's time.
+    /// The time of its first record, in the group's time.
     since_ms: u64,
-    /// Of keys and values in it.
+    /// Size of its keys and values.
     bytes: u64,
 }
 
@@ -94,7 +95,8 @@ impl Filling {
         now_ms.saturating_sub(self.since_ms) >= REQUEST_GENERATION_MS
     }
 
-    /// This one, or the next one where this one is over or `bytes` more would be too many.
+    /// This generation, or the next one if this one is over or would exceed its size by `bytes`
+    /// more.
     fn with(self, bytes: u64, now_ms: u64) -> Self {
         let full = self.bytes.saturating_add(bytes) > REQUEST_GENERATION_BYTES_MAX;
         if self.is_over(now_ms) || (full && self.bytes > 0) {
@@ -105,15 +107,15 @@ impl Filling {
             };
         }
         Self {
-            // The time was moved back since.
+            // The time may have been moved back since.
             since_ms: self.since_ms.min(now_ms),
             bytes: self.bytes.saturating_add(bytes),
             ..self
         }
     }
 
-    /// Whether records are left that are found no more: of generations before the last two, and of an earlier release,
-    /// whose records count as one before the first.
+    /// Whether expired records may be left: those of generations before the last two, and those of
+    /// an earlier release, whose records count as one generation before the first.
     const fn has_outlived_some(&self) -> bool {
         self.generation >= FIRST + 2
     }
@@ -123,14 +125,14 @@ impl Filling {
     }
 }
 
-/// The generation that a new request id names; `None` below the release level of replicated time.
+/// The generation for a new request id; `None` below the release level of replicated time.
 pub fn request_generation(view: &impl View) -> Option<u64> {
     time::time_ms(view)?;
     Some(Filling::of(view).map_or(FIRST, |filling| filling.generation))
 }
 
-/// Whether records of an earlier release are left that a step of the group's time would give back: a group that nothing
-/// writes to would keep them for ever.
+/// Whether records of an earlier release are left that a step of the group's time would remove: a
+/// group without writes would keep them for ever.
 pub fn wants_tending(view: &impl View, now_ms: u64) -> bool {
     let Some(last_ms) = time::time_ms(view).filter(|_| full::any(view)) else {
         return false;
@@ -139,7 +141,7 @@ pub fn wants_tending(view: &impl View, now_ms: u64) -> bool {
     filling.has_outlived_some() || filling.is_over(now_ms)
 }
 
-/// What binds an id: 128 bits of SHA-256 over who asked, about what, and for what.
+/// The binding of an id: 128 bits of SHA-256 over the principal, the repository and the commands.
 pub(super) fn digest(request: &RequestBinding) -> Digest {
     let mut hasher = Sha256::new();
     let length = u32::try_from(request.principal.len()).unwrap_or(u32::MAX);
@@ -164,8 +166,8 @@ pub(super) fn find(view: &impl View, id: &RequestId) -> Option<CompactRecord> {
     find_in(view, Filling::of(view)?.generation, id)
 }
 
-/// The same, where the generation that is filled is known. Which one the id names says nothing: a request that is tried again
-/// names a later one than its record is in.
+/// The same, with the current generation given. The generation in the id is not used: a retried
+/// request may name a later one than its record is in.
 fn find_in(view: &impl View, filled: u64, id: &RequestId) -> Option<CompactRecord> {
     [filled, filled.saturating_sub(1)]
         .into_iter()
@@ -188,7 +190,7 @@ pub(super) fn answered(view: &impl View, request: &RequestBinding) -> Option<Rep
     let forgotten = match request.id.generation() {
         Some(named) => {
             let current = filling.map_or(FIRST, |filling| filling.generation);
-            // One that is still to come was not made of this group's state.
+            // A future generation was not made from this group's state.
             named.saturating_add(1) < current || named > current
         }
         // An id of an earlier release, which carries the clock of its maker.
@@ -223,7 +225,7 @@ pub(super) fn record(
     drain(changes, &filling, REQUEST_RECORDS_DRAINED_PER_APPLY, bytes);
 }
 
-/// Ends a generation that is over, and gives records back that are found no more.
+/// Ends a generation that is over, and removes expired records.
 pub(crate) fn tend(changes: &mut Changes<'_, impl View>, now_ms: u64) {
     let known = Filling::of(changes.before());
     let filling = known
@@ -235,8 +237,8 @@ pub(crate) fn tend(changes: &mut Changes<'_, impl View>, now_ms: u64) {
     drain(changes, &filling, REQUEST_RECORDS_DRAINED_PER_STEP, 0);
 }
 
-/// Gives back at least so many records, and twice as many bytes as came: what is left of earlier generations is gone before
-/// the one that is filled is full.
+/// Removes at least `records` records, and twice as many bytes as were added: the earlier
+/// generations are removed before the current one is full.
 fn drain(changes: &mut Changes<'_, impl View>, filling: &Filling, records: usize, came: u64) {
     if !filling.has_outlived_some() {
         return;
@@ -263,7 +265,7 @@ fn size(key_bytes: usize, value_bytes: usize) -> u64 {
     u64::try_from(key_bytes.saturating_add(value_bytes)).unwrap_or(u64::MAX)
 }
 
-/// What a repeated request is answered with: the verdicts say of every ref what became of it, and not what it was before.
+/// The reply to a repeated request: the verdict of every ref, without its previous value.
 fn compacted(reply: &Reply) -> Reply {
     match reply {
         Reply::RefsUpdated { verdicts } => {

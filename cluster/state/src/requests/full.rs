@@ -1,7 +1,7 @@
-//! Records of requests as they were before replicated time: whole, for a day by the clocks of proposers.
+//! Records of requests before replicated time: whole, for a day by the clocks of proposers.
 //!
-//! A group that keeps its own time makes none any more. Those it has go on being found until there are two generations of
-//! compact ones, and are then given back a few at a time.
+//! A group that keeps its own time creates no more of them. Its existing ones are found until there
+//! are two generations of compact ones, and are then removed a few at a time.
 
 use henge_types::limits::{REQUEST_RECORD_MS_MIN, REQUEST_RECORDS_EXPIRED_PER_APPLY};
 use henge_types::stored::{self, DecodeError, Row};
@@ -12,16 +12,16 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::view::View;
 
-/// What was asked under a request id, and the answer.
+/// The request of an id, and its reply.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RequestRecord {
-    /// Who asked.
+    /// The principal.
     pub principal: String,
-    /// About which repository.
+    /// The repository of the request.
     pub repo: Option<RepoId>,
     /// SHA-256 of the commands as the client sent them.
     pub digest: [u8; 32],
-    /// The answer.
+    /// The reply.
     pub reply: Reply,
 }
 
@@ -41,7 +41,7 @@ impl StoredRecord for RequestRecord {
 impl RequestRecord {
     /// Whether the request is the recorded one: same principal, repository and commands.
     pub fn binds(&self, request: &RequestBinding) -> bool {
-        // All of it: the id alone says nothing of what it was used for.
+        // All of it: an id alone does not identify its request.
         self.principal == request.principal
             && self.repo == request.repo
             && self.digest == request.digest
@@ -55,10 +55,11 @@ pub(crate) fn find(view: &impl View, id: &RequestId) -> Option<RequestRecord> {
     Some(crate::view::decode(&key, &bytes))
 }
 
-/// The answer to a request that must not be executed: known already, or so old that it may have been.
+/// The reply to a request that must not be executed: it has a record, or is so old that it may have
+/// been executed.
 pub(crate) fn answered(view: &impl View, request: &RequestBinding, now_ms: u64) -> Option<Reply> {
     let made_at_ms = request.id.made_at_ms;
-    // The floor makes it hold also when the next proposer's clock is behind the last one's.
+    // The floor keeps this true when the next proposer's clock is behind the last one's.
     if is_forgotten(view, &request.id) || is_old(made_at_ms, now_ms) {
         return Some(Reply::UnknownOutcome);
     }
@@ -70,7 +71,7 @@ pub(crate) fn answered(view: &impl View, request: &RequestBinding, now_ms: u64) 
     }
 }
 
-/// Records the answer, and removes a few records that are too old to be asked for.
+/// Records the reply, and removes a few records of requests that are too old for a retry.
 pub(crate) fn record(
     changes: &mut Changes<'_, impl View>,
     request: &RequestBinding,
@@ -116,7 +117,7 @@ pub(crate) fn any(view: &impl View) -> bool {
     view.range(&all, &all).next().is_some()
 }
 
-/// Removes the first records, however old.
+/// Removes the first records, at any age.
 pub(crate) fn drain(changes: &mut Changes<'_, impl View>, records: usize) {
     let all = keys::requests();
     let first = changes.before().range(&all, &all);

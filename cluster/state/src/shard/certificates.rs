@@ -1,4 +1,5 @@
-//! Signed pushes: the certificate is recorded by the entry that changes the refs, so neither is there without the other.
+//! Signed pushes: the entry that changes the refs also records the certificate, so neither exists
+//! without the other.
 
 use std::collections::BTreeSet;
 
@@ -15,8 +16,8 @@ use crate::keys;
 use crate::outcome::Outcome;
 use crate::view::View;
 
-/// A push, and the record of its certificate if any of its updates was taken: what changed nothing must not push out
-/// the records of what did.
+/// A push, and the record of its certificate if any of its updates was accepted: a push without a
+/// change must not displace the records of pushes with changes.
 pub(super) fn update_refs(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -56,13 +57,13 @@ fn record(entry: &Entry, signed: &SignedUpdate, verdicts: &[RefVerdict]) -> Push
     }
 }
 
-/// Keeps a record in the place of as many of the oldest as it takes.
+/// Adds a record, and removes as many of the oldest as necessary.
 fn keep(changes: &mut Changes<'_, impl View>, repo: &RepoId, record: &PushCertificateRecord) {
     let bytes = record.encode();
     let all = keys::push_certificates(repo);
     let known = changes.before().range(&all, &all);
     let mut known: Vec<_> = known.map(|(key, old)| (key.clone(), old.len())).collect();
-    // The newest first, for as long as there is room.
+    // The newest are kept, as long as they fit.
     known.reverse();
     let (mut kept, mut kept_bytes) = (1, bytes.len());
     for (key, old_bytes) in known {
@@ -75,7 +76,7 @@ fn keep(changes: &mut Changes<'_, impl View>, repo: &RepoId, record: &PushCertif
     changes.put(keys::push_certificate(repo, record.at), bytes);
 }
 
-/// Gives the shard its seed. One that it has stays: nonces that were given out must go on being known.
+/// Sets the shard's seed. An existing one stays: nonces that were issued must remain valid.
 pub(super) fn set_nonce_seed(changes: &mut Changes<'_, impl View>, seed: &NonceSeed) -> Outcome {
     if ShardView::new(changes.before()).nonce_seed().is_none() {
         changes.put_record(keys::nonce_seed(), seed);

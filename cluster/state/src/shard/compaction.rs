@@ -1,7 +1,7 @@
 //! Compaction: the manifest names one pack instead of several.
 //!
-//! Which objects a pack holds is no state: that the new pack holds all of the old ones' is made sure of by whoever
-//! proposes, and again by every replica before it removes a file.
+//! The objects of a pack are not in the state. The proposer checks that the new pack holds all
+//! objects of the old ones, and every replica checks it again before it removes a file.
 
 use std::collections::BTreeSet;
 
@@ -15,7 +15,7 @@ use crate::keys;
 use crate::outcome::{Effect, Outcome};
 use crate::view::View;
 
-/// Puts one pack in the place of others, all or nothing. Refs and repositories stay as they are.
+/// Replaces packs by one, all or nothing. Refs and repositories are unchanged.
 pub(super) fn replace_packs(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -47,7 +47,7 @@ pub(super) fn replace_packs(
     }
 }
 
-/// A pack that replaces others may hold more objects than a push may bring.
+/// A pack that replaces others may hold more objects than a push may.
 fn is_well_formed(replace: &ReplacePacks) -> bool {
     let old: BTreeSet<_> = replace.old.iter().collect();
     (1..=PACKS_REPLACED_MAX).contains(&replace.old.len())

@@ -1,5 +1,5 @@
-//! Forks: a repository with the refs that another one of its network has at one entry. Both use the same objects, so none
-//! are copied.
+//! Forks: a repository with the refs of another one of its network at one entry. Both use the same
+//! objects, so none are copied.
 
 use henge_types::{ForkRepo, LogIndex, Refusal, Reply, ShardRepo, ShardRepoState};
 
@@ -10,8 +10,8 @@ use crate::keys;
 use crate::outcome::Outcome;
 use crate::view::View;
 
-/// Makes the fork. Again is answered `Done`; one that was dropped is never made again. Costs as many writes as the parent
-/// has refs.
+/// Creates the fork. The reply to a repetition is `Done`; a dropped one is never created again.
+/// Costs as many writes as the parent has refs.
 pub(super) fn fork(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -51,7 +51,7 @@ pub(super) fn fork(
         generation: fork.generation,
         updated_at: entry.index,
         updated_at_ms: entry.now_ms,
-        // What the catalogue says of the parent is not said of the fork.
+        // The catalogue's settings of the parent do not apply to the fork.
         revision: LogIndex::new(0),
         archived: false,
         ..parent

@@ -1,5 +1,5 @@
-//! Former tips: values that refs lost a short while ago. A client that was told of one by another node may
-//! still ask for it.
+//! Former tips: values that refs lost a short while ago. A client that got one from another node's
+//! advertisement may still request it.
 
 use henge_types::limits::{FORMER_TIP_MS, FORMER_TIPS_EXPIRED_PER_APPLY, TIME_KEPT_MS};
 use henge_types::{ObjectId, RepoId};
@@ -8,7 +8,8 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::view::{View, decode_u64};
 
-/// Notes that a ref of the repository lost this value now. A clock that steps back moves nothing.
+/// Records that a ref of the repository lost this value now. A clock that steps back changes
+/// nothing.
 pub(super) fn remember(
     changes: &mut Changes<'_, impl View>,
     repo: &RepoId,
@@ -27,7 +28,7 @@ pub(super) fn remember(
     changes.put(keys::former_tip_age(now_ms, repo, tip), Vec::new());
 }
 
-/// Removes a few of the oldest that nobody may want any more.
+/// Removes a few of the oldest, which have expired.
 pub(super) fn expire(changes: &mut Changes<'_, impl View>, now_ms: u64) {
     let all = keys::former_tip_ages();
     let oldest = changes.before().range(&all, &all);
@@ -42,7 +43,7 @@ pub(super) fn expire(changes: &mut Changes<'_, impl View>, now_ms: u64) {
     }
 }
 
-/// Takes now for when a few of those were lost that were noted by a clock which pointed to a later time, so that they
+/// Sets the time of a few former tips to now if a clock that was ahead recorded them, so that they
 /// expire as well. For groups that keep their own time.
 pub(super) fn set_anew(changes: &mut Changes<'_, impl View>, now_ms: u64) {
     let all = keys::former_tip_ages();
@@ -61,7 +62,7 @@ pub(super) fn set_anew(changes: &mut Changes<'_, impl View>, now_ms: u64) {
     }
 }
 
-/// Removes all of a repository.
+/// Removes all former tips of a repository.
 pub(super) fn forget(changes: &mut Changes<'_, impl View>, repo: &RepoId) {
     let all = keys::former_tips(repo);
     for (key, bytes) in changes.before().range(&all, &all) {

@@ -1,4 +1,4 @@
-//! Making and dropping a repository in its shard, and its HEAD.
+//! Creation and removal of a repository in its shard, and its HEAD.
 
 use henge_types::{
     ConfigureRepo, Generation, LogIndex, ObjectFormat, PushRules, RefName, Refusal, Reply, RepoId,
@@ -12,7 +12,7 @@ use crate::keys;
 use crate::outcome::{Effect, Outcome};
 use crate::view::View;
 
-/// Makes a repository. Again is answered `Done`; one that was dropped is never made again.
+/// Creates a repository. The reply to a repetition is `Done`; a dropped one is never created again.
 pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> Outcome {
     if let Some(known) = ShardView::new(changes.before()).repo(&made.repo) {
         let same = known.state == ShardRepoState::Live
@@ -25,7 +25,7 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
             refused(Refusal::WrongState { repo: made.repo })
         };
     }
-    // What forks share is one store, and a store has one format.
+    // Forks share one store, and a store has one object format.
     let sibling = ShardView::new(changes.before()).any_repo_of(&made.network);
     let fits = sibling.is_none_or(|sibling| sibling.object_format == made.object_format);
     if !fits || !made.head.is_branch() {
@@ -36,16 +36,18 @@ pub(super) fn create(changes: &mut Changes<'_, impl View>, made: &ShardRepo) -> 
     Outcome::reply(Reply::Done)
 }
 
-/// Drops a repository: its refs, former tips and push certificates, and with its network's last live repository the manifest.
+/// Drops a repository: its refs, former tips and push certificates, and with its network's last
+/// live repository the manifest.
 ///
-/// One apply removes all of it, so it costs as many writes as the repository has refs and former tips.
+/// One apply removes all of it, so it costs as many writes as the repository has refs and former
+/// tips.
 pub(super) fn drop_repo(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
     id: &RepoId,
 ) -> Outcome {
     let Some(repo) = ShardView::new(changes.before()).repo(id) else {
-        // A create may still be on its way: the tombstone stops it.
+        // A create may still be in flight: the tombstone stops it.
         put(changes, &unknown(entry, id));
         return Outcome::reply(Reply::Done);
     };
@@ -83,7 +85,7 @@ pub(super) fn drop_repo(
     }
 }
 
-/// Points HEAD elsewhere; the branch need not exist.
+/// Sets HEAD; the branch need not exist.
 pub(super) fn set_head(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -105,7 +107,7 @@ pub(super) fn set_head(
     Outcome::reply(Reply::Done)
 }
 
-/// Sets what the repository may hold from here on. What it holds stays, also where that is more.
+/// Sets the quota of the repository from here on. Its present contents stay, also above the quota.
 pub(super) fn set_limits(
     changes: &mut Changes<'_, impl View>,
     repo: &RepoId,
@@ -123,7 +125,7 @@ pub(super) fn set_limits(
     Outcome::reply(Reply::Done)
 }
 
-/// Sets what is asked of pushes from here on; none where the rules are those that every repository begins with.
+/// Sets the push rules from here on; default rules remove the record.
 pub(super) fn set_push_rules(
     changes: &mut Changes<'_, impl View>,
     repo: &RepoId,
@@ -141,7 +143,7 @@ pub(super) fn set_push_rules(
     Outcome::reply(Reply::Done)
 }
 
-/// Takes the catalogue's settings over, unless later ones are known.
+/// Takes over the catalogue's settings, unless the shard has later ones.
 pub(super) fn configure(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -179,8 +181,8 @@ pub(super) fn configure(
     Outcome::reply(Reply::Done)
 }
 
-/// The tombstone of a repository that was never made here: only its id and that it is deleted mean anything.
-/// Lives of a name count from 1, so generation 0 is nobody's.
+/// The tombstone of a repository that was never created here: only its id and its state are
+/// meaningful. Generations of a name count from 1, so generation 0 belongs to none.
 fn unknown(entry: &Entry, repo: &RepoId) -> ShardRepo {
     ShardRepo {
         repo: *repo,

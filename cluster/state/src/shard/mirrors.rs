@@ -1,4 +1,4 @@
-//! Mirrors: their settings, and who may run them when.
+//! Mirrors: their settings, and the leases of their runs.
 
 use henge_types::command::VERSION_MIRROR_REMOVALS;
 use henge_types::limits::{MIRROR_LEASE_MS_MAX, MIRROR_REASON_BYTES_MAX, MIRRORS_MAX};
@@ -16,12 +16,12 @@ use crate::outcome::Outcome;
 use crate::version::version;
 use crate::view::View;
 
-/// The pause after a first failure, milliseconds; it doubles, up to the interval.
+/// The backoff after a first failure, milliseconds; it doubles, up to the interval.
 const BACKOFF_MS_MIN: u64 = 60_000;
 /// How often it doubles.
 const DOUBLINGS_MAX: u32 = 20;
 
-/// Makes a mirror, due at once, or changes what one is told. A repository follows one other at most.
+/// Creates a mirror, due at once, or changes its settings. A repository follows at most one other.
 pub(super) fn set(changes: &mut Changes<'_, impl View>, entry: &Entry, set: &SetMirror) -> Outcome {
     let before = ShardView::new(changes.before());
     if let Err(refusal) = before.live_repo(&set.repo, set.generation) {
@@ -41,7 +41,7 @@ pub(super) fn set(changes: &mut Changes<'_, impl View>, entry: &Entry, set: &Set
         return wrong_state(&set.repo);
     }
     let mirror = match known {
-        // A run under way goes by what it was told; the next one by this.
+        // A run in progress uses its old settings; the next one uses these.
         Some(known) => Mirror {
             settings: set.settings.clone(),
             next_due_ms: match known.run {
@@ -67,7 +67,8 @@ pub(super) fn set(changes: &mut Changes<'_, impl View>, entry: &Entry, set: &Set
     Outcome::reply(Reply::Done)
 }
 
-/// Changes what a mirror is told, and makes it due: nobody changes one that does what it should.
+/// Changes the settings of a mirror, and makes it due: a mirror that works as intended is rarely
+/// edited.
 pub(super) fn edit(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -94,7 +95,7 @@ pub(super) fn edit(
     if !settings.is_well_formed() {
         return refused(Refusal::Invalid);
     }
-    // A run under way goes by what it was told; the next one by this.
+    // A run in progress uses its old settings; the next one uses these.
     if mirror.run.is_none() {
         mirror.failures = 0;
         mirror.next_due_ms = mirror.next_due_ms.min(entry.now_ms);
@@ -104,8 +105,8 @@ pub(super) fn edit(
     Outcome::reply(Reply::Done)
 }
 
-/// A ref of the repository changed: mirrors that follow every push are due. One that failed keeps its pause, and one
-/// that runs is due when its run has ended.
+/// A ref of the repository changed: mirrors that follow every push are due. A failed one keeps its
+/// backoff. A running one is due when its run has ended.
 pub(super) fn refs_changed(changes: &mut Changes<'_, impl View>, entry: &Entry, repo: &RepoId) {
     let mirrors = ShardView::new(changes.before()).mirrors_of(repo);
     let late = mirrors.filter(|mirror| {
@@ -154,7 +155,8 @@ pub(super) fn change(
     Outcome::reply(Reply::Done)
 }
 
-/// Gives a firing to one run: to the first that asks, and again only when that one was not heard of for its lease.
+/// Claims a run of a mirror for the first requester. Another run is claimed only after the lease of
+/// the first has expired.
 pub(super) fn begin(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -186,7 +188,7 @@ pub(super) fn begin(
     Outcome::reply(Reply::Done)
 }
 
-/// A word of the run that has the fence.
+/// A heartbeat or report of the run with the fence.
 pub(super) fn record(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -222,7 +224,7 @@ pub(super) fn record(
     Outcome::reply(Reply::Done)
 }
 
-/// Takes for now what a clock set that pointed to another time: else the next firing would be counted from there.
+/// Replaces times that a wrong clock set by now: else the next run would be counted from them.
 fn set_anew(mirror: &mut Mirror, run: &mut MirrorRun, now_ms: u64) {
     mirror.next_due_ms = mirror.next_due_ms.min(now_ms);
     if run.is_over_in_group(now_ms) {
@@ -241,7 +243,7 @@ fn end(mirror: &mut Mirror, outcome: &MirrorOutcome, now_ms: u64, seed: u64) {
     match outcome {
         MirrorOutcome::Done { .. } => {
             mirror.failures = 0;
-            // Firings that were missed are not made up for.
+            // Missed runs are not made up for.
             let missed = now_ms.saturating_sub(scheduled_at_ms) / interval_ms.max(1);
             let ahead = missed.saturating_add(1).saturating_mul(interval_ms);
             mirror.next_due_ms = scheduled_at_ms.saturating_add(ahead);
@@ -250,14 +252,15 @@ fn end(mirror: &mut Mirror, outcome: &MirrorOutcome, now_ms: u64, seed: u64) {
             let doubled = BACKOFF_MS_MIN << mirror.failures.min(DOUBLINGS_MAX);
             let pause = doubled.min(interval_ms).max(2);
             mirror.failures = mirror.failures.saturating_add(1);
-            // Between half and all of it: mirrors of one source that is back do not come all at once.
+            // Between half and all of the backoff: mirrors of one recovered source must not run all
+            // at once.
             let jitter = seed % (pause / 2);
             mirror.next_due_ms = now_ms.saturating_add(pause - jitter);
         }
     }
 }
 
-/// What is kept of an outcome.
+/// The stored form of an outcome.
 fn shortened(outcome: &MirrorOutcome) -> MirrorOutcome {
     match outcome {
         MirrorOutcome::Failed { why } => {
@@ -273,8 +276,8 @@ fn shortened(outcome: &MirrorOutcome) -> MirrorOutcome {
     }
 }
 
-/// Whether a push is taken: to a repository that follows another one only from the run under way, and from a run
-/// only while it is that.
+/// Whether a push is accepted. A repository that follows another one accepts only pushes of the run
+/// in progress. A run's push is accepted only while that run is in progress.
 pub(super) fn allow_push(before: ShardView<'_, impl View>, repo: &RepoId, pusher: &str) -> bool {
     match MirrorPusher::parse(pusher) {
         Some(MirrorPusher { mirror, fence }) => is_running(before, repo, &mirror, fence),
@@ -292,8 +295,9 @@ fn is_running(
     mirror.is_some_and(|mirror| mirror.fence == fence && mirror.run.is_some())
 }
 
-/// What the runs after an edit may remove; nothing new without an answer. Whoever edits looked at an address that another
-/// edit has changed since: what was agreed to there does not hold here.
+/// The refs that runs after an edit may remove; unchanged without a statement. If the edit moves
+/// the address without a statement, runs may remove nothing: consent for another address does not
+/// hold here.
 fn removal_of_edit(
     changes: &Changes<'_, impl View>,
     mirror: &Mirror,
@@ -310,7 +314,7 @@ fn removal_of_edit(
     }
 }
 
-/// Sets what the next runs may remove, if that is said.
+/// Sets the refs that the next runs may remove, if stated.
 fn put_removal(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -327,7 +331,8 @@ fn put_removal(
     changes.put_record(keys::mirror_removal(&mirror.repo, &mirror.id), &record);
 }
 
-/// The run has used what the entry at `since` allowed. What was said after that is for the next one.
+/// Removes the permission of the entry at `since`, which the run has used. A later permission is
+/// for the next run.
 fn forget_removal(changes: &mut Changes<'_, impl View>, mirror: &Mirror, since: LogIndex) {
     let known = ShardView::new(changes.before()).mirror_removal(&mirror.repo, &mirror.id);
     if known.is_some_and(|known| known.since == since) {

@@ -1,8 +1,8 @@
-//! Names in each other's way: no ref lies below another one.
+//! Conflicts of ref names: no ref is below another one.
 //!
-//! A push may bring ten thousand names of a thousand bytes each, and apply holds up everything behind it. So each name
-//! costs a few lookups by range, whatever the other names are: none is looked for folder by folder where no ref is near,
-//! and no deleted ref is passed twice.
+//! A push may bring ten thousand names of a thousand bytes each, and apply delays every later
+//! entry. So each name costs a few range look-ups, for any set of other names: where no ref is
+//! near, the folders of a name are not looked up one by one, and no deleted ref is passed twice.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +14,8 @@ use super::ShardView;
 use crate::keys;
 use crate::view::View;
 
-/// Refuses refs that would lie below another ref or above one. The accepted deletions of the push come
-/// first; of two new refs in each other's way the earlier one is taken.
+/// Refuses refs that would be below or above another ref. The accepted deletions of the push come
+/// first; of two conflicting new refs the earlier one is accepted.
 pub(super) fn refuse(
     before: ShardView<'_, impl View>,
     push: &UpdateRefs,
@@ -63,7 +63,7 @@ pub(super) fn refuse(
     }
 }
 
-/// The new refs that were taken so far. None of them is in the way of another one.
+/// The new refs accepted so far, without conflicts among them.
 #[derive(Default)]
 struct Created<'a> {
     names: BTreeSet<&'a str>,
@@ -76,7 +76,8 @@ impl<'a> Created<'a> {
         self.by_folder.insert(ByFolder(name));
     }
 
-    /// The one that `name` would lie below: by folder, nothing stands between it and what lies below it.
+    /// The accepted ref that `name` would be below: in folder order no other name is between it and
+    /// the names below it.
     fn above(&self, name: &'a str) -> Option<&'a str> {
         let before = self.by_folder.range(..ByFolder(name)).next_back();
         before
@@ -84,7 +85,7 @@ impl<'a> Created<'a> {
             .filter(|before| lies_below(name, before))
     }
 
-    /// The first of those that would lie below `name`.
+    /// The first accepted ref that would be below `name`.
     fn below(&self, name: &str) -> Option<&'a str> {
         let folder = format!("{name}/");
         let behind = (Bound::Included(folder.as_str()), Bound::Unbounded);
@@ -93,14 +94,14 @@ impl<'a> Created<'a> {
     }
 }
 
-/// A name in the order in which everything below a name follows it at once.
+/// A name in folder order: all names below a name follow it directly.
 #[derive(PartialEq, Eq)]
 struct ByFolder<'a>(&'a str);
 
 impl Ord for ByFolder<'_> {
     fn cmp(&self, other: &Self) -> Ordering {
         let at = common_bytes(self.0, other.0);
-        // The end of a name, a slash, everything else.
+        // The end of a name sorts first, then a slash, then every other byte.
         let rank = |name: &str| match name.as_bytes().get(at) {
             None => (0, 0),
             Some(b'/') => (1, 0),
@@ -116,23 +117,23 @@ impl PartialOrd for ByFolder<'_> {
     }
 }
 
-/// The refs that the push leaves there.
+/// The refs that the push does not delete.
 struct Kept<'a, 'v, V> {
     before: ShardView<'v, V>,
     repo: &'a RepoId,
     deleted: BTreeSet<&'a str>,
-    /// For each deleted ref the next one that is kept.
+    /// For each deleted ref, the next kept one.
     next_kept: BTreeMap<&'a str, Option<&'v str>>,
 }
 
-/// What there is at a folder of a name or behind.
+/// The nearest ref at or after a folder of a name.
 #[derive(Clone, Copy)]
 enum Near<'v> {
     /// A kept ref has the folder's name.
     InTheWay(&'v str),
-    /// The first ref whose name begins with the folder's.
+    /// The first ref whose name begins with the folder's name.
     Beginning(&'v str),
-    /// No ref begins so.
+    /// No ref name begins with it.
     Nothing,
 }
 
@@ -146,7 +147,7 @@ impl<'a, 'v, V: View> Kept<'a, 'v, V> {
         };
         let mut next_kept = BTreeMap::new();
         for name in kept.deleted.iter().rev() {
-            // No name holds the byte.
+            // No name contains this byte.
             let next = kept.first_from(&format!("{name}\0"));
             let next = next.and_then(|next| next_kept.get(next).copied().unwrap_or(Some(next)));
             next_kept.insert(*name, next);
@@ -171,8 +172,8 @@ impl<'a, 'v, V: View> Kept<'a, 'v, V> {
         kept.starts_with(&folder).then_some(kept)
     }
 
-    /// The kept ref that each of these names would lie below, where there is one. What one name's folders were found to be
-    /// is not looked for again for the next name in the same folders.
+    /// The kept ref that each of these names would be below, if there is one. Results for one
+    /// name's folders are reused for the next name in the same folders.
     fn above(&self, mut names: Vec<&'a str>) -> BTreeMap<&'a str, &'v str> {
         names.sort_unstable();
         let mut found = BTreeMap::new();
@@ -191,9 +192,9 @@ impl<'a, 'v, V: View> Kept<'a, 'v, V> {
         found
     }
 
-    /// Looks from the upper folders of a name to the lower ones, behind those that were looked at.
+    /// Looks up the folders of a name from the top down, after those already looked up.
     fn look_above(&self, name: &str, looked: &mut Vec<(usize, Near<'v>)>) -> Option<&'v str> {
-        // Below `refs/` every ref has a folder of its own: the first name that can be a ref has two slashes.
+        // Below `refs/` every ref is in a folder: the first name that can be a ref has two slashes.
         let folders = name.match_indices('/').map(|(at, _)| at).skip(2);
         let mut clear = 0;
         if let Some((at, near)) = looked.last().copied() {
@@ -204,7 +205,8 @@ impl<'a, 'v, V: View> Kept<'a, 'v, V> {
             }
         }
         for at in folders {
-            // Between a folder and the first ref in it there is none: no folder on the way to that one is a ref.
+            // No ref is between a folder and the first ref in it, so no folder on the path to that
+            // ref is a ref.
             if at < clear {
                 continue;
             }
@@ -230,13 +232,13 @@ impl<'a, 'v, V: View> Kept<'a, 'v, V> {
     }
 }
 
-/// Whether `name` lies below the ref `upper`.
+/// Whether `name` is below the ref `upper`.
 fn lies_below(name: &str, upper: &str) -> bool {
     let rest = name.strip_prefix(upper);
     rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Bytes that two names begin with alike.
+/// The length of the common prefix of two names, bytes.
 fn common_bytes(one: &str, other: &str) -> usize {
     let mut bytes = one.bytes().zip(other.bytes());
     let differs = bytes.position(|(one, other)| one != other);

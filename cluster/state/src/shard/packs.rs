@@ -9,7 +9,7 @@ use crate::changes::Changes;
 use crate::keys;
 use crate::view::View;
 
-/// Whether a pack that rides in the entry is small enough, and as long as the entry says.
+/// Whether an inline pack is small enough and has the lengths that its entry states.
 pub(super) fn inline_fits(pack: &PackRef) -> bool {
     pack.inline.as_ref().is_none_or(|inline| {
         let (pack_bytes, idx_bytes) = (inline.pack.len(), inline.idx.len());
@@ -19,7 +19,7 @@ pub(super) fn inline_fits(pack: &PackRef) -> bool {
     })
 }
 
-/// Puts a pack into the manifest. One that is there keeps its record.
+/// Adds a pack to the manifest. An existing one keeps its record.
 pub(super) fn name(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,

@@ -1,7 +1,8 @@
-//! Protected refs: no push deletes them or takes history from them.
+//! Protected refs: no push deletes them or removes history from them.
 //!
-//! Whether a move keeps the history needs objects, so the leader looks, with the patterns as they were at the index
-//! that its push says. Apply looks whether they are still those; deletions it sees by itself.
+//! The check whether a move keeps the history needs objects. So the leader makes it, with the
+//! patterns at the index stated in its push. Apply checks that these patterns still hold; it checks
+//! deletions by itself.
 
 use henge_types::limits::REF_PROTECTIONS_MAX;
 use henge_types::{
@@ -16,7 +17,7 @@ use crate::keys;
 use crate::outcome::Outcome;
 use crate::view::View;
 
-/// One more pattern.
+/// Adds a pattern.
 pub(super) fn protect(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -45,7 +46,7 @@ pub(super) fn protect(
     put(changes, entry, repo, known)
 }
 
-/// One pattern less.
+/// Removes a pattern.
 pub(super) fn unprotect(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -78,13 +79,14 @@ fn put(
     Outcome::reply(Reply::Done)
 }
 
-/// What was looked at by the leader is not what holds now.
+/// The leader's check is out of date.
 pub(super) struct Outdated;
 
-/// Refuses deletions of protected refs among the updates that would be taken.
+/// Refuses deletions of protected refs among the otherwise accepted updates.
 ///
 /// # Errors
-/// When a protected ref would move and nobody has looked whether it may, with these patterns and from this value.
+/// When a protected ref would move and the leader has not checked that move, with these patterns
+/// and from this value.
 pub(super) fn check(
     before: ShardView<'_, impl View>,
     push: &UpdateRefs,
@@ -113,7 +115,7 @@ pub(super) fn check(
     Ok(())
 }
 
-/// What the leader looked at is the value that the update expects.
+/// Whether the update expects an exact value: then the leader checked the move from it.
 const fn names_its_value(update: &RefUpdate) -> bool {
     matches!(update.expected, PreviousValue::MustExistAndMatch(_))
 }

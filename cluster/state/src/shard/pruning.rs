@@ -1,8 +1,9 @@
-//! Dropping what no ref reaches.
+//! The removal of unreachable objects.
 //!
-//! A mark begins to note the tips that refs lose. What neither a ref nor a tip lost since then reaches has been out of reach
-//! since the mark, and may be left out of the pack that takes the place of all others. Which objects those are is no state:
-//! whoever proposes walks the refs of a state, the entry is refused when a ref moved since, and every replica walks again
+//! A mark starts the record of the tips that refs lose. Objects reachable neither from a ref nor
+//! from a tip lost since then have been unreachable since the mark. They may be left out of the
+//! pack that replaces all others. The set of these objects is not in the state. The proposer walks
+//! the refs of a state, the entry is refused when a ref moved since, and every replica walks again
 //! before it removes a file.
 
 use std::collections::BTreeSet;
@@ -20,7 +21,7 @@ use crate::keys;
 use crate::outcome::{Effect, Outcome};
 use crate::view::{View, decode};
 
-/// Sets the mark, unless another one stands than the one named.
+/// Sets the mark, unless another mark than the named one is set.
 pub(super) fn mark(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -48,7 +49,7 @@ pub(super) fn mark(
     Outcome::reply(Reply::Done)
 }
 
-/// Whether tips were lost since the mark, which reach what nothing else does, as far as is known.
+/// Whether tips were lost since the mark, whose objects may be reachable from nothing else.
 const fn lost_tips(mark: &PruneMark) -> bool {
     mark.is_full || mark.lost_tips > 0
 }
@@ -70,7 +71,8 @@ fn begin(
     put(changes, network, &mark);
 }
 
-/// Notes that the network may hold what nothing reaches and nothing reached since the mark, if there is one.
+/// Records that the network may hold objects that have been unreachable since the mark, if there is
+/// one.
 pub(super) fn suspect(changes: &mut Changes<'_, impl View>, network: &NetworkId) {
     let key = keys::prune_mark(network);
     let mark = changes.get(&key);
@@ -85,7 +87,7 @@ fn put(changes: &mut Changes<'_, impl View>, network: &NetworkId, mark: &PruneMa
     changes.put_record(keys::prune_mark(network), mark);
 }
 
-/// Notes that a ref of the network lost this value, if there is a mark.
+/// Records that a ref of the network lost this value, if there is a mark.
 pub(super) fn remember(changes: &mut Changes<'_, impl View>, network: &NetworkId, tip: &ObjectId) {
     let key = keys::prune_mark(network);
     let Some(bytes) = changes.get(&key) else {
@@ -105,7 +107,7 @@ pub(super) fn remember(changes: &mut Changes<'_, impl View>, network: &NetworkId
     put(changes, network, &mark);
 }
 
-/// The network's last repository is gone.
+/// Removes the pruning state when the network's last repository is gone.
 pub(super) fn forget(changes: &mut Changes<'_, impl View>, network: &NetworkId) {
     let all = [
         keys::lost_tips(network),
@@ -118,7 +120,7 @@ pub(super) fn forget(changes: &mut Changes<'_, impl View>, network: &NetworkId) 
     }
 }
 
-/// Puts one pack, or none, in the place of others, all or nothing, and sets the next mark.
+/// Replaces packs by one, or by none, all or nothing, and sets the next mark.
 pub(super) fn prune_packs(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -143,7 +145,7 @@ pub(super) fn prune_packs(
     if let Some(pack) = old.find(|pack| before.pack(&network, pack).is_none()) {
         return refused(Refusal::NoSuchPack { pack: *pack });
     }
-    // What was walked is all there is to reach only as long as no ref moved and no repository came.
+    // The walk covers all reachable objects only if no ref moved and no repository was added since.
     let mut repos = before.repos_of(&network);
     let moved = repos.find(|repo| {
         let repo = before.repo(repo);

@@ -1,4 +1,4 @@
-//! A push: packs and ref updates, checked against the state as it is when the entry is applied.
+//! A push: packs and ref updates, checked against the state when the entry is applied.
 
 use std::collections::BTreeSet;
 
@@ -18,7 +18,7 @@ use crate::outcome::{Effect, Outcome};
 use crate::version::version;
 use crate::view::View;
 
-/// Takes the updates that fit the refs as they are, all or nothing where the push says so.
+/// Accepts the updates that match the present refs; all or nothing for an atomic push.
 pub(super) fn update_refs(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -34,7 +34,7 @@ pub(super) fn update_refs(
     if !is_named_well || !is_well_formed(push) {
         return Outcome::reply(Reply::Refused(Refusal::Invalid));
     }
-    // What it builds on may have been dropped since it was looked for.
+    // The base objects of the push may have been pruned since the check.
     let pruned_at = before.pruned_at(&repo.network);
     if pruned_at.is_some_and(|pruned_at| push.checked_at < pruned_at) {
         return Outcome::reply(Reply::Recheck);
@@ -69,8 +69,8 @@ pub(super) fn update_refs(
     }
 }
 
-/// Whether the push keeps the limits and names nothing twice. Proposers check it too, so what fails here is
-/// a proposer's defect; it must not stop the group.
+/// Whether the push keeps the limits and has no duplicates. Proposers check it too, so a failure
+/// here is a proposer's defect; it must not stop the group.
 fn is_well_formed(push: &UpdateRefs) -> bool {
     let names: BTreeSet<_> = push.updates.iter().map(|update| &update.name).collect();
     let packs: BTreeSet<_> = push.packs.iter().map(|pack| pack.pack).collect();
@@ -81,14 +81,15 @@ fn is_well_formed(push: &UpdateRefs) -> bool {
         && push.updates.iter().all(update_is_well_formed)
 }
 
-/// Whether every new value and every pack is named by the repository's hash.
+/// Whether every new value and every pack id uses the repository's hash.
 fn names_objects_by(push: &UpdateRefs, format: ObjectFormat) -> bool {
     let values = push.updates.iter().filter_map(|update| update.new.as_ref());
     let packs = push.packs.iter().map(|pack| pack.pack.checksum());
     values.chain(packs).all(|id| id.format() == format)
 }
 
-/// Releases that know one hash only take what they are given: until all replicas know both, they must judge alike.
+/// Releases that know one hash only accept any id: until all replicas know both, they must judge
+/// alike.
 fn takes_any_format(before: &impl View, repo: &ShardRepo) -> bool {
     repo.object_format == ObjectFormat::Sha1 && version(before) < VERSION_REPOS
 }
@@ -104,7 +105,7 @@ fn update_is_well_formed(update: &RefUpdate) -> bool {
         .is_none_or(|new| new.as_bytes().iter().any(|byte| *byte != 0))
 }
 
-/// Nothing is taken, whatever it is.
+/// Refuses every update.
 fn archived(before: ShardView<'_, impl View>, push: &UpdateRefs) -> Vec<RefVerdict> {
     let refused = |update: &RefUpdate| RefVerdict {
         name: update.name.clone(),
@@ -163,8 +164,8 @@ fn check_expected(expected: PreviousValue, current: Option<ObjectId>) -> Result<
     }
 }
 
-/// Puts the packs into the manifest. Every replica installs them, also those that the manifest names
-/// already: a file that is there under the name may be broken.
+/// Adds the packs to the manifest. Every replica installs them, also those already in the manifest:
+/// a file with that name may be damaged.
 fn name_packs(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -181,7 +182,7 @@ fn name_packs(
     named.iter().map(install).collect()
 }
 
-/// Writes the accepted updates, the values that they end, and the repository.
+/// Writes the accepted updates, the former tips that they cause, and the repository.
 fn take(
     changes: &mut Changes<'_, impl View>,
     entry: &Entry,
@@ -215,7 +216,7 @@ fn take(
     put_updated(changes, repo, entry.index, entry.now_ms);
 }
 
-/// What HEAD becomes when the push is the first that brings branches and none of them is HEAD's.
+/// The new HEAD when the push brings the first branches and none of them is HEAD's.
 fn first_branch(
     changes: &Changes<'_, impl View>,
     repo: &ShardRepo,
@@ -228,7 +229,7 @@ fn first_branch(
     {
         return None;
     }
-    // No branch before implies that HEAD's was not there before either.
+    // If no branch existed before, HEAD's branch did not exist either.
     let branches = keys::refs(&repo.repo, "refs/heads/");
     if changes
         .before()

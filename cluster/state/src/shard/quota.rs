@@ -1,17 +1,18 @@
-//! What a repository may hold: refs of its own, and bytes of packs that it shares with its network.
+//! The quota of a repository: refs of its own, and bytes of packs that it shares with its network.
 //!
-//! The leader looks before a pack is stored, to spare it the work. Two pushes that both had room when they were looked at
-//! need not both have it when they are applied, so apply counts again.
+//! The leader checks before a pack is stored, to save the work. Two pushes that both fit at that
+//! check need not both fit when they are applied, so apply counts again.
 
 use henge_types::{RefRefusal, RefVerdict, ShardRepo, UpdateRefs};
 
 use super::ShardView;
 use crate::view::View;
 
-/// Refuses new refs beyond those that the repository may hold, in the order of the push, and every new value where the
-/// packs are too much. What the push deletes makes no room.
+/// Refuses new refs above the quota, in the order of the push, and every new value when the packs
+/// exceed it. Deletions of the push do not free quota for it.
 ///
-/// Costs a look at all refs or packs where there is a limit and the push may exceed it, and nothing elsewhere.
+/// Reads all refs or packs if there is a quota and the push may exceed it; otherwise it costs
+/// nothing.
 pub(super) fn check(
     before: ShardView<'_, impl View>,
     repo: &ShardRepo,
@@ -60,7 +61,7 @@ fn check_bytes(
     push: &UpdateRefs,
     verdicts: &mut [RefVerdict],
 ) {
-    // A pack that the manifest names already takes no more room.
+    // A pack that is already in the manifest takes no more space.
     let more = push.packs.iter();
     let more = more.filter(|pack| before.pack(&repo.network, &pack.pack).is_none());
     let bytes = sum(more.map(|pack| (pack.pack_bytes, pack.idx_bytes)));
@@ -86,7 +87,7 @@ fn sum(files: impl Iterator<Item = (u64, u64)>) -> u64 {
     })
 }
 
-/// Whether the packs of a push are refused: what it deletes may be taken all the same.
+/// Whether the packs of a push are refused: its deletions may still be accepted.
 pub(super) fn refuses_packs(verdicts: &[RefVerdict]) -> bool {
     verdicts
         .iter()

@@ -1,4 +1,4 @@
-//! Signed pushes: their certificates are kept with the refs that they changed, and no longer than there is room.
+//! Signed pushes: their certificates are kept with the refs that they changed, up to a bound.
 
 use henge_types::command::VERSION_REPOS;
 use henge_types::limits::{PUSH_CERTIFICATES_KEPT_BYTES_MAX, PUSH_CERTIFICATES_KEPT_MAX};
@@ -104,7 +104,7 @@ fn a_signed_push_does_what_an_unsigned_one_does_and_one_record_more() {
 fn which_refs_were_accepted_is_recorded_ref_by_ref() {
     let mut shard = shard();
     shard.run(refs(push(1, vec![to_create("refs/heads/main", 1)])));
-    // The leader refused one already: it is in the certificate and not in the push.
+    // The leader refused one update already: it is in the certificate and not in the push.
     let early = to_create("refs/heads/early", 3);
     let sent = vec![
         to_create("refs/heads/new", 2),
@@ -179,7 +179,7 @@ fn a_certificate_beyond_its_bounds_is_refused_with_its_push() {
     }
 }
 
-/// Signs a push of `main` in turn to one value and another.
+/// Signs a push that moves `main` between two values in turn.
 fn sign_again(shard: &mut Group, number: u8, text_bytes: usize) {
     let new = u8::try_from(shard.index % 2).expect("0 or 1") + 1;
     let updates = vec![update("refs/heads/main", PreviousValue::Any, Some(new))];
@@ -215,7 +215,7 @@ fn the_oldest_go_when_they_are_large() {
         assert!(bytes <= PUSH_CERTIFICATES_KEPT_BYTES_MAX, "{bytes}");
     }
     assert_eq!(kept(&shard, 1).len(), 5);
-    // A small one makes no room for an old one again.
+    // A small certificate does not restore a removed one.
     sign_again(&mut shard, 1, 10);
     assert_eq!(kept(&shard, 1).len(), 6);
 }

@@ -97,7 +97,7 @@ fn what_the_manifest_does_not_name_is_not_replaced() {
     let unknown = Refusal::NoSuchPack { pack: pack(9).pack };
     shard.nothing_but(replace(1, &[1, 9], 4), refused(unknown));
     shard.run(replace(1, &[1, 2], 4));
-    // The same again: it is done already, by this proposer or another one.
+    // The same again: this proposer or another one has done it already.
     let gone = Refusal::NoSuchPack { pack: pack(1).pack };
     shard.nothing_but(replace(1, &[1, 2], 4), refused(gone));
     let elsewhere = Refusal::NoSuchNetwork {

@@ -1,7 +1,7 @@
-//! Random entries: each command of a group, with values so few that commands meet each other.
+//! Random entries: each command of a group, with so few values that commands collide.
 //!
 //! - `shard`, `mirrors`, `meta`: strategies of commands.
-//! - `aim_shard`, `aim_meta`: commands as a proposer makes them that has looked at the state.
+//! - `aim_shard`, `aim_meta`: commands of a proposer that has read the state.
 
 mod aim_meta;
 mod aim_shard;
@@ -27,7 +27,7 @@ pub(crate) const REPOS: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
 pub(crate) const NETWORKS: [u8; 3] = [1, 2, 3];
 /// The names that repositories take from each other.
 pub(crate) const PATHS: &[&str] = &["a/x", "A/X", "a/y", "b/x"];
-/// Refs that lie below each other, the branches first.
+/// Refs below each other, the branches first.
 const REFS: &[&str] = &[
     "refs/heads/a",
     "refs/heads/a/b",
@@ -42,17 +42,17 @@ pub(crate) const ENTRIES_MAX: usize = 64;
 
 const HOUR_MS: u64 = 3_600_000;
 
-/// What a command names: the state as its proposer found it, or what was drawn.
+/// The source of a command's values: the state that its proposer read, or a draw.
 #[derive(Debug, Clone, Copy)]
 enum Aim {
     State,
     Drawn,
 }
 
-/// An entry to come.
+/// An entry to propose.
 #[derive(Debug, Clone)]
 pub(crate) struct Entry {
-    /// How far the proposer's clock moves before it.
+    /// The step of the proposer's clock before it.
     step_ms: i64,
     aim: Aim,
     command: Command,
@@ -98,7 +98,7 @@ fn aim(command: &mut Command, group: &Group) {
     }
 }
 
-/// Some first entries, or none, and random ones behind them.
+/// Some first entries, or none, and random ones after them.
 fn any_entries(
     first: impl Strategy<Value = Vec<Command>>,
     command: impl Strategy<Value = Command>,
@@ -119,7 +119,7 @@ fn any_entries(
     })
 }
 
-/// How far the clock moves before a command: also back, and past what expires.
+/// The step of the clock before a command: also back, and past expiries.
 fn any_step() -> impl Strategy<Value = i64> {
     prop_oneof![
         4 => 0..1_000_i64,
@@ -147,7 +147,7 @@ fn any_group_command() -> impl Strategy<Value = Command> {
     ]
 }
 
-/// Requests of which some repeat, some clash, some are old and some are still to come.
+/// Requests: some repeat, some clash, some are old and some name a future generation.
 fn any_binding() -> impl Strategy<Value = RequestBinding> {
     let of_time = (0..9_u64, 0..4_u64);
     let of_time = of_time.prop_map(|(age, counter)| binding(START_MS - age * 10_000_000, counter));

@@ -68,10 +68,10 @@ fn an_edit_changes_what_it_names_and_says_when() {
         ..before
     };
     assert_eq!(outcome.reply, Reply::Repo(expected.clone()));
-    // The shard needs none of this.
+    // The shard needs none of these settings.
     assert_eq!(pending_actions(&meta.state), []);
     assert_eq!(record(&meta, 1), expected);
-    // A clock that steps back does not make the record look untouched.
+    // The update time grows also with a clock that steps back.
     meta.now_ms = START_MS - 10;
     meta.run(edit(EditRepo {
         private: Some(false),
@@ -150,7 +150,7 @@ fn the_shard_is_told_until_it_says_that_it_knows() {
         })
     };
     assert_eq!(untold(&meta), mark(first, true));
-    // The later mark still has HEAD to tell.
+    // The later mark still includes HEAD.
     meta.run(edit(archive(true)));
     let second = meta.index;
     assert_eq!(untold(&meta), mark(second, true));
@@ -161,7 +161,7 @@ fn the_shard_is_told_until_it_says_that_it_knows() {
     assert_eq!(pending_actions(&meta.state), []);
     meta.run(edit(archive(false)));
     assert_eq!(untold(&meta), mark(meta.index, false));
-    // A deleted one's shard forgets it as a whole.
+    // The shard drops a deleted repository as a whole.
     meta.run(delete(1));
     assert_eq!(untold(&meta), None);
 }
@@ -180,14 +180,14 @@ fn a_shard_takes_settings_in_their_order() {
     let repo = shard.view().repo(&repo_id(1)).expect("it is there");
     assert_eq!((repo.archived, repo.head), (true, name("refs/heads/trunk")));
     assert_eq!(repo.generation, Generation::new(3));
-    // Late and repeated ones.
+    // Late and repeated settings.
     for revision in [4, 5] {
         shard.nothing_but(configure(1, revision, |_| {}), Reply::Done);
     }
     shard.run(configure(1, 6, |_| {}));
     let repo = shard.view().repo(&repo_id(1)).expect("it is there");
     assert!(!repo.archived);
-    // What was resolved before is resolved again.
+    // Earlier resolutions of the name are refused.
     let stale = refs(push(1, vec![to_create("refs/heads/main", 1)]));
     let wrong = Refusal::WrongGeneration {
         named: FIRST,
@@ -236,7 +236,8 @@ fn a_former_name_leads_to_the_repository_until_somebody_takes_it() {
     };
     meta.nothing_but(rename(1, "A/y"), refused(taken));
 
-    // A new repository: the one that had the name is told that others may have resolved it.
+    // A new repository takes the name: the shard of the former holder gets a new generation,
+    // because other nodes may have resolved the name to it.
     meta.run(reserve(3, "A/x"));
     let finish = Action::FinishCreate { repo: repo_id(3) };
     let pending = pending_actions(&meta.state);
@@ -247,7 +248,7 @@ fn a_former_name_leads_to_the_repository_until_somebody_takes_it() {
     assert_eq!(former(&meta, "a/x"), None);
     assert_eq!(record(&meta, 3).generation, FIRST.next());
 
-    // Another one that moves there does the same.
+    // A repository that moves to the name has the same effect.
     meta.run(rename(2, "c/y"));
     meta.run(mark_told(1, 100));
     meta.run(rename(1, "a/Y"));
@@ -270,7 +271,7 @@ fn a_repository_may_go_back_and_change_the_spelling_of_its_name() {
     assert_eq!(former(&meta, "a/x"), None);
     let found = meta.catalogue().repo_by_path(&path("a/x"));
     assert_eq!(found.map(|found| found.repo), Some(repo_id(1)));
-    // With the repository go its former names.
+    // The former names are removed with the repository.
     meta.run(delete(1));
     assert_eq!(former(&meta, "a/y"), None);
 }
@@ -323,11 +324,11 @@ fn forks_are_found_by_what_they_are_forks_of_while_they_serve() {
     meta.run(delete(2));
     meta.run(mark_dropped(2));
     assert_eq!(forks(&meta, 1), ["d/four"]);
-    // One whose parent is gone is still a fork of it.
+    // A fork whose parent is gone is still its fork.
     assert_eq!(forks(&meta, 2), ["c/three"]);
 }
 
-/// A repository was made private while somebody forked it: the fork showed it to everybody.
+/// A repository was made private during a fork: the fork was readable for every user.
 #[test]
 fn a_fork_is_private_if_its_parent_is_by_then() {
     let fork = |number: u8, private: bool| {

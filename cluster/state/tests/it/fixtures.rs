@@ -1,4 +1,4 @@
-//! A group without its shell, and short ways to write ids and commands.
+//! A group without its shell, and short constructors of ids and commands.
 
 use bytes::Bytes;
 use henge_state::{Effect, Header, MetaView, Outcome, ShardView, State, apply};
@@ -16,7 +16,7 @@ pub(crate) const START_MS: u64 = 1_767_225_600_000;
 /// The seed of every entry.
 pub(crate) const SEED: u64 = 99;
 
-/// One group: its state, and where its log stands.
+/// One group: its state, and the position of its log.
 #[derive(Clone)]
 pub(crate) struct Group {
     pub(crate) group: GroupId,
@@ -50,9 +50,9 @@ impl Group {
         }
     }
 
-    /// Applies and commits one entry. Holds after every entry: the outcome does not depend on the run, its
-    /// writes are in order without doubles, the kept hash is the computed one, the reply is of the kind that
-    /// the command's row says.
+    /// Applies and commits one entry. Checks after every entry: the outcome does not depend on the
+    /// run, its writes are in order without duplicates, the maintained hash equals the computed
+    /// one, and the reply is of a kind in the command's row.
     pub(crate) fn run(&mut self, command: impl Into<Command>) -> Outcome {
         self.run_for(None, command)
     }
@@ -70,14 +70,14 @@ impl Group {
         assert!(keys.is_sorted_by(|one, other| one < other), "{keys:?}");
         self.state.commit(&outcome.writes);
         assert_eq!(self.state.hash(), self.state.recompute_hash());
-        // The tests bind one request id to several commands: the reply may be that of another one.
+        // The tests bind one request id to several commands: the reply may belong to another one.
         let recorded = header.request.is_some();
         let allowed = command.reply_kind().allows(&outcome.reply);
         assert!(recorded || allowed, "{command:?}: {:?}", outcome.reply);
         outcome
     }
 
-    /// Moves the proposer's clock, also back.
+    /// Moves the proposer's clock, forward or back.
     pub(crate) fn advance(&mut self, step_ms: i64) {
         self.now_ms = self.now_ms.saturating_add_signed(step_ms);
     }
@@ -107,7 +107,7 @@ impl Group {
         ShardView::new(&self.state)
     }
 
-    /// Applies and expects that nothing at all happened but the reply.
+    /// Applies an entry and expects only a reply, without writes and effects.
     pub(crate) fn nothing_but(&mut self, command: impl Into<Command>, reply: Reply) {
         let outcome = self.run(command);
         assert_eq!(
@@ -206,7 +206,7 @@ pub(crate) fn mark_dropped(number: u8) -> Command {
 
 pub(crate) const FIRST: Generation = Generation::new(1);
 
-/// Makes a repository of its own network.
+/// Creates a repository of its own network.
 pub(crate) fn create(number: u8) -> Command {
     create_in(number, number)
 }
@@ -260,7 +260,7 @@ pub(crate) fn mark_told(number: u8, revision: u64) -> Command {
     })
 }
 
-/// Settings of a repository that differ from the first ones in what `change` does.
+/// Settings of a repository: the first ones, modified by `change`.
 pub(crate) fn configure(
     number: u8,
     revision: u64,

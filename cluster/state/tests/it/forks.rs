@@ -1,4 +1,5 @@
-//! Forks: the refs of the parent at one entry, and one manifest for both. And what a repository may hold.
+//! Forks: the refs of the parent at one entry, and one manifest for both. And the quota of a
+//! repository.
 
 use henge_types::{
     Command, ForkRepo, Generation, Refusal, Reply, RepoLimits, ShardCommand, ShardRepoState,
@@ -58,7 +59,7 @@ fn a_fork_has_what_its_parent_had_and_goes_its_own_way() {
     shard.run(refs(push(1, vec![to_move("refs/heads/main", 1, 3)])));
     assert_eq!(all(&shard, 2), before);
     assert_ne!(all(&shard, 1), before);
-    // Again, also after pushes to either.
+    // A repetition has no effect, also after pushes to either.
     assert_eq!(shard.reply(fork(2, 1)), Reply::Done);
     assert_eq!(all(&shard, 2), before);
     assert!(

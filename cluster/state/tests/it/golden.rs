@@ -1,5 +1,5 @@
-//! Bytes that lie in logs and snapshots of running clusters. A file here never changes: a change of a shape
-//! needs a new version of the command or record, with new lines beside the old ones.
+//! Bytes in logs and snapshots of running clusters. A file here never changes: a new shape needs a
+//! new version of the command or record, with new lines beside the old ones.
 
 use std::fmt::Write;
 
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 
 use crate::fixtures::*;
 
-/// Name and bytes, one line each: `name hex`, or `name -` where there is no byte.
+/// Name and bytes, one line each: `name hex`, or `name -` for an empty value.
 pub(crate) type Lines = Vec<(String, Vec<u8>)>;
 
 const COMMANDS: &str = include_str!("../golden/commands.hex");
@@ -58,7 +58,7 @@ pub(crate) fn golden_bytes(golden: &str) -> impl Iterator<Item = Vec<u8>> {
     })
 }
 
-/// Every command, with every shape of its fields. A command that is missing does not compile: see `next`.
+/// Every command, with every shape of its fields. A missing command is a compile error: see `next`.
 fn commands() -> Vec<Command> {
     let mut commands = vec![Command::VersionBarrier { version: 1 }];
     while let Some(command) = next(commands.last().expect("never empty")) {
@@ -67,11 +67,11 @@ fn commands() -> Vec<Command> {
     commands
 }
 
-/// The command behind this one, in the order of their numbers.
+/// The command after this one, in the order of their numbers.
 fn next(command: &Command) -> Option<Command> {
     let command = match command {
         Command::VersionBarrier { .. } => form_cluster(),
-        // Of release level 4: `golden_4`.
+        // A command of release level 4: in `golden_4`.
         Command::MoveTime { .. } => return None,
         Command::Meta(command) => match command {
             MetaCommand::FormCluster { .. } => Command::Meta(MetaCommand::RegisterNode(node(2))),
@@ -81,9 +81,9 @@ fn next(command: &Command) -> Option<Command> {
             MetaCommand::AbandonRepo { .. } => delete(1),
             MetaCommand::DeleteRepo { .. } => mark_dropped(1),
             MetaCommand::MarkRepoDropped { .. } => create_in(1, 2),
-            // Those of release level 3: `golden_3`.
+            // Commands of release level 3: in `golden_3`.
             MetaCommand::EditRepo(_) | MetaCommand::MarkRepoTold { .. } => return None,
-            // That of starts is in `starts`.
+            // The command of starts is in `starts`.
             MetaCommand::RegisterStart(_) => return None,
         },
         Command::Shard(command) => match command {
@@ -91,7 +91,7 @@ fn next(command: &Command) -> Option<Command> {
             ShardCommand::DropRepo { .. } => refs(every_shape_of_push()),
             ShardCommand::UpdateRefs(_) => set_head(1, "refs/heads/trunk"),
             ShardCommand::SetHead { .. } => replace(1, &[0x70, 0x71], 0x72),
-            // What came later is in `golden_3`.
+            // Later commands are in `golden_3`.
             ShardCommand::ReplacePacks(_)
             | ShardCommand::MarkUnreachable { .. }
             | ShardCommand::PrunePacks(_)
@@ -101,12 +101,12 @@ fn next(command: &Command) -> Option<Command> {
             | ShardCommand::ConfigureRepo(_)
             | ShardCommand::ProtectRefs { .. }
             | ShardCommand::UnprotectRefs { .. }
-            // Those of mirrors have their bytes beside their tests.
+            // The bytes of mirror commands are beside their tests.
             | ShardCommand::SetMirror(_)
             | ShardCommand::ChangeMirror(_)
             | ShardCommand::BeginMirror(_)
             | ShardCommand::RecordMirror(_)
-            // Those are in `certificates`.
+            // These are in `certificates`.
             | ShardCommand::UpdateSignedRefs(_)
             | ShardCommand::SetNonceSeed(_)
             | ShardCommand::EditMirror(_) => return None,
@@ -328,8 +328,8 @@ fn records_keep_their_bytes() {
     }
 }
 
-/// Every reply and every refusal: they lie in request records. One that is missing does not compile: see
-/// `next_refusal` and `next_reply`.
+/// Every reply and every refusal: they are stored in request records. A missing one is a compile
+/// error: see `next_refusal` and `next_reply`.
 fn replies() -> Vec<Reply> {
     let mut replies = vec![Reply::Done];
     while let Some(reply) = next_reply(replies.last().expect("never empty")) {
@@ -434,7 +434,7 @@ fn replies_keep_their_bytes_in_request_records() {
     }
 }
 
-/// The pairs, then the hash.
+/// The lines of the pairs, then of the hash.
 pub(crate) fn state_lines(group: &Group) -> Lines {
     let pairs = group.state.iter();
     let mut lines: Lines = pairs
@@ -496,8 +496,8 @@ fn a_fixed_sequence_gives_the_same_state_for_ever() {
     compare(&state_lines(&shard_group()), SHARD_STATE);
 }
 
-/// The sequences would prove little if they left a kind of pair out. The version key is written only above
-/// level 1: see `shard_group_2`.
+/// The sequences prove little if they leave a kind of pair out. The version key is written only
+/// above level 1: see `shard_group_2`.
 #[test]
 fn the_fixed_sequences_touch_every_kind_of_pair() {
     let tags = |group: &Group| -> Vec<u8> {
@@ -514,7 +514,7 @@ fn the_fixed_sequences_touch_every_kind_of_pair() {
     assert_eq!(value, Some(Bytes::copy_from_slice(&[2; 20])));
 }
 
-/// What came with release level 2.
+/// The state of release level 2.
 fn shard_group_2() -> Group {
     let mut shard = Group::shard();
     shard.run(Command::VersionBarrier { version: 2 });
@@ -538,7 +538,8 @@ fn a_fixed_sequence_of_level_2_gives_the_same_state_for_ever() {
     compare(&state_lines(&shard_group_2()), SHARD_STATE_2);
 }
 
-/// Only for a new file, or new lines of a new command, record or reply: never to make a failing test pass.
+/// Only for a new file, or new lines of a new command, record or reply: never to make a failing
+/// test pass.
 #[test]
 #[ignore = "writes the golden files: run by hand, with `-- --ignored`, when a new kind gets its first lines"]
 #[expect(

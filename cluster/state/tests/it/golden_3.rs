@@ -1,4 +1,4 @@
-//! The bytes that came with release level 3, as `golden` has those before it.
+//! The bytes of release level 3; `golden` has the earlier ones.
 
 use henge_state::RequestRecord;
 use henge_types::command::VERSION_REPOS;
@@ -80,7 +80,8 @@ fn command_numbers_are_fixed() {
     assert_eq!(numbers, [23, 69, 24, 24, 24, 24, 25, 70, 70, 71, 72]);
 }
 
-/// What the first release could say is said in its words: it must go on understanding it.
+/// Commands of the first release keep their first encoding: the first release must still understand
+/// them.
 #[test]
 fn what_the_first_release_could_say_needs_no_level() {
     for command in [form_cluster(), reserve(1, "Admin/Demo"), mark_ready(1)] {
@@ -138,7 +139,7 @@ fn request_record(reply: Reply) -> RequestRecord {
     }
 }
 
-/// The replies and refusals that came with the level.
+/// The replies and refusals of the level.
 fn replies() -> Vec<Reply> {
     let pattern = pattern("release/*");
     let refusals = [
@@ -211,7 +212,7 @@ fn records_keep_their_bytes() {
     }
 }
 
-/// Touches every kind of pair that came with the level.
+/// Touches every kind of pair of the level.
 pub(crate) fn meta_group() -> Group {
     let mut meta = Group::meta();
     meta.run(form_cluster());
@@ -257,7 +258,7 @@ fn a_fixed_sequence_of_level_3_gives_the_same_state_for_ever() {
     }
 }
 
-/// One field is enough to need the second version, whichever it is.
+/// Any one of the new fields requires the second version.
 #[test]
 fn a_record_that_says_more_than_the_first_version_can_is_of_the_second() {
     let second = repo_record();

@@ -1,4 +1,4 @@
-//! The bytes that came with release level 4, as `golden` has those before it.
+//! The bytes of release level 4; `golden` has the earlier ones.
 
 use henge_types::command::VERSION_STARTS_AND_TIME;
 use henge_types::{Command, NodeId, Reply, VoterClock};
@@ -33,7 +33,7 @@ fn commands_keep_their_bytes() {
     }
 }
 
-/// The time, the generation of request records, and one record of each kind of answer.
+/// The time, the generation of request records, and one record of each kind of reply.
 #[test]
 fn the_state_keeps_its_bytes() {
     let mut shard = Group::shard().keeping_time();

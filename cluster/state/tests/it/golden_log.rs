@@ -1,10 +1,15 @@
-//! A log of the release before replicated time: replayed, it leads to the same state at every index for ever.
+//! A log of the release before replicated time: its replay gives the same state at every index for
+//! ever.
 //!
-//! A replica of this release that starts from an old log, or runs beside a node of the release that wrote it, must come to
-//! the same state at every entry: a difference of one byte is a fork of the group. The files were written once, by the
-//! machines of commit ccc61c8 (release levels 1 to 3): random commands of every kind, under request ids of which some
-//! repeat, with clocks that step back, stand still and jump by minutes, a day and 400 days in either direction. One line
-//! each: the term, the proposal, the first eight bytes of SHA-256 of the reply, the first eight bytes of the state hash.
+//! A replica of this release may start from an old log, or run beside a node of the release that
+//! wrote it. It must reach the same state at every entry: a difference of one byte is a fork of the
+//! group.
+//!
+//! The files were written once, by the machines of commit ccc61c8 (release levels 1 to 3). They
+//! hold random commands of every kind. Some request ids repeat. The clocks step back, stand still
+//! and jump by minutes, a day and 400 days in either direction. Each line has the term, the
+//! proposal, the first eight bytes of SHA-256 of the reply, and the first eight bytes of the state
+//! hash.
 
 use henge_state::{Header, State, apply, version};
 use henge_types::stored;
@@ -13,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 const META: &str = include_str!("../golden/log_meta_1_to_3.hex");
 const SHARD: &str = include_str!("../golden/log_shard_1_to_3.hex");
-/// Any number: replies are compared as they are recorded.
+/// Any number: replies are compared in their recorded form.
 const REPLY: u16 = 1;
 
 pub(crate) fn short(bytes: &[u8]) -> String {
@@ -24,7 +29,7 @@ pub(crate) fn reply_digest(reply: &Reply) -> String {
     short(&Sha256::digest(stored::encode(REPLY, 1, reply)))
 }
 
-/// Replays the lines; the level of the group behind each.
+/// Replays the lines. Returns the group's level after each.
 fn replay(group: GroupId, log: &str) -> Vec<u32> {
     let mut state = State::empty();
     let mut levels = Vec::new();

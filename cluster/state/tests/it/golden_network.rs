@@ -1,4 +1,4 @@
-//! The bytes of commands and records about whole networks, as `golden` has those before them.
+//! The bytes of commands and records of whole networks; `golden` has the earlier ones.
 
 use henge_state::RequestRecord;
 use henge_types::command::VERSION_REPOS;
@@ -83,7 +83,7 @@ pub(crate) fn lines() -> Lines {
     lines
 }
 
-/// What a push beyond the limits is answered.
+/// The reply to a push above the limits.
 fn full() -> RequestRecord {
     let refusals = [
         RefRefusal::TooManyRefs { max: 70_000 },

@@ -1,4 +1,4 @@
-//! The machines as their shell drives them: commands in, replies, state and effects out.
+//! The machines, driven like by their shell: commands in, replies, state and effects out.
 
 mod certificates;
 mod compaction;

@@ -157,7 +157,7 @@ fn a_repository_lives_from_reserved_to_deleted() {
     assert_eq!(record(&meta, 1).state, RepoState::Ready);
     assert_eq!(pending_actions(&meta.state), []);
     meta.nothing_but(mark_ready(1), Reply::Done);
-    // A fork names its objects as its source does.
+    // A fork has the object format of its source.
     let fork = CreateRepo {
         forked_from: Some(repo_id(1)),
         object_format: ObjectFormat::Sha256,
@@ -207,7 +207,8 @@ fn a_name_belongs_to_one_repository_whatever_its_case() {
     };
     meta.nothing_but(reserve(2, "admin/DEMO"), refused(taken));
     assert_eq!(meta.catalogue().repo(&repo_id(2)), None);
-    // The same repository again, as a leader's retry asks it: the record as it is now.
+    // A repeated reservation of the same repository, as in a leader's retry, returns the present
+    // record.
     meta.run(mark_ready(1));
     let ready = Reply::Repo(record(&meta, 1));
     meta.nothing_but(reserve(1, "Admin/Demo"), ready);
@@ -237,7 +238,7 @@ fn every_life_of_a_name_has_a_higher_generation() {
     meta.run(delete(2));
     meta.run(reserve(3, "a/X"));
     assert_eq!(record(&meta, 3).generation, Generation::new(3));
-    // The dead ones do not hinder the living one.
+    // The deleted repositories do not affect the living one.
     meta.run(mark_dropped(2));
     let found = meta.catalogue().repo_by_path(&path("a/x"));
     assert_eq!(found.map(|found| found.repo), Some(repo_id(3)));
@@ -288,7 +289,7 @@ fn lists_page_through_the_names_in_order() {
     assert_eq!(keys(None, Some("B/ONE-MORE"), 9), ["b/two", "bb/q"]);
     assert_eq!(keys(None, Some("a/z"), 2), ["b-c/x", "b/one"]);
     assert_eq!(keys(Some("nobody"), None, 9), [""; 0]);
-    // A key of somebody before this owner starts the page at its beginning.
+    // A key before this owner's keys starts the page at its beginning.
     assert_eq!(keys(Some("b"), Some("a/z"), 1), ["b/one"]);
 }
 

@@ -1,5 +1,5 @@
-//! What runs of a mirror may remove: said with the mirror, used up by one run, and never by one that does not know of it.
-//! With the bytes that came with it, of release level 5.
+//! The refs that runs of a mirror may remove: set with the mirror, and used up by one run that
+//! knows of the permission. With their bytes, of release level 5.
 
 use henge_types::command::VERSION_MIRROR_REMOVALS;
 use henge_types::stored::{self, number};
@@ -22,7 +22,7 @@ fn removal(shard: &Group) -> Option<MirrorRemoval> {
     record(shard).map(|known| known.removal)
 }
 
-/// What a run says that has used what it read when it began.
+/// The report of a run that has used the permission it read at its begin.
 fn came_through(known: Option<MirrorRemovalRecord>) -> MirrorWord {
     let since = known.map_or(LogIndex::new(0), |known| known.since);
     MirrorWord::CameThrough { since }
@@ -36,13 +36,13 @@ fn led_elsewhere(removal: MirrorRemoval) -> Command {
     })
 }
 
-/// A mirror was made onto a repository with refs of its own and deleted them, though nobody had agreed to it.
+/// A mirror onto a repository with refs of its own deleted them without consent.
 #[test]
 fn what_a_mirror_may_remove_holds_until_a_run_came_through() {
     for said in [MirrorRemoval::Nothing, MirrorRemoval::Everything] {
         let mut shard = shard_with(MirrorKind::Pull, Some(said));
         assert_eq!(removal(&shard), Some(said));
-        // One that fails, at whatever, uses nothing up.
+        // A failed run uses nothing up, with any cause of failure.
         let fence = begun(&mut shard);
         shard.run(word(1, fence, failed()));
         assert_eq!(removal(&shard), Some(said));
@@ -53,7 +53,7 @@ fn what_a_mirror_may_remove_holds_until_a_run_came_through() {
         shard.nothing_but(word(1, earlier, used.clone()), wrong());
         assert_eq!(shard.reply(word(1, fence, used)), Reply::Done);
         assert_eq!(removal(&shard), None);
-        // It still runs: its end is its own word.
+        // The run continues: its end is a separate report.
         assert_eq!(shard.reply(word(1, fence, done())), Reply::Done);
         assert_eq!(removal(&shard), None);
     }
@@ -61,7 +61,7 @@ fn what_a_mirror_may_remove_holds_until_a_run_came_through() {
     assert_eq!(removal(&shard), None);
 }
 
-/// A run that goes by what it was told before must not use up what was said for the next one.
+/// A run with an earlier permission must not use up the one for the next run.
 #[test]
 fn what_is_said_during_a_run_is_for_the_next() {
     let mut shard = shard_with(MirrorKind::Pull, Some(MirrorRemoval::Everything));
@@ -87,9 +87,9 @@ fn a_loss_can_be_agreed_to_and_goes_with_the_mirror() {
     let whatever = change(1, MirrorChange::DueWhateverItRemoves);
     assert_eq!(shard.reply(whatever.clone()), Reply::Done);
     assert_eq!(removal(&shard), Some(MirrorRemoval::Everything));
-    // It is due at once.
+    // The mirror is due at once.
     begun(&mut shard);
-    // An edit that says nothing of it leaves it.
+    // An edit without a statement leaves the permission unchanged.
     shard.run(edit(1, |edit| edit.interval_ms = Some(7_200_000)));
     assert_eq!(removal(&shard), Some(MirrorRemoval::Everything));
     assert_eq!(shard.reply(change(1, MirrorChange::Remove)), Reply::Done);
@@ -104,7 +104,8 @@ fn a_loss_can_be_agreed_to_and_goes_with_the_mirror() {
     assert_eq!(removal(&shard), None);
 }
 
-/// Two people led a mirror elsewhere at once: what one had agreed to was taken from where the other led it.
+/// Two users moved a mirror to another address at once: consent for one address was applied to the
+/// other.
 #[test]
 fn what_was_agreed_to_for_one_address_holds_for_no_other() {
     let mut shard = shard_with(MirrorKind::Pull, None);
@@ -114,7 +115,7 @@ fn what_was_agreed_to_for_one_address_holds_for_no_other() {
         shard.reply(led_elsewhere(MirrorRemoval::Everything)),
         Reply::Done
     );
-    // Made when it was at that address already, as far as its author knew.
+    // For the author of this edit, the mirror had that address already.
     let back = |url: &str| {
         let url = url.to_owned();
         edit(1, move |edit| {

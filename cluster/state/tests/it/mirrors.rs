@@ -1,4 +1,5 @@
-//! Mirrors: one firing goes to one run, and a run that was fenced off says and pushes nothing any more.
+//! Mirrors: one run per due time, and a run that was fenced off neither reports nor pushes any
+//! more.
 
 use henge_types::command::VERSION_REPOS;
 use henge_types::stored::{self, number};
@@ -122,7 +123,7 @@ fn mirror(shard: &Group) -> Mirror {
     found.expect("the mirror is there")
 }
 
-/// Begins the firing that is due; the fence.
+/// Begins the due run. Returns its fence.
 #[track_caller]
 pub(crate) fn begun(shard: &mut Group) -> LogIndex {
     let due = mirror(shard).next_due_ms;
@@ -422,7 +423,7 @@ fn what_a_mirror_is_told_can_be_changed_and_makes_it_due() {
     };
     assert_eq!((changed.settings, changed.failures), (expected, 0));
     assert!(changed.next_due_ms <= shard.now_ms, "it is due");
-    // Credentials never go to another address.
+    // Credentials are never sent to another address.
     let elsewhere = |edit: &mut EditMirror| edit.url = Some("https://example.com/".to_owned());
     let invalid = Reply::Refused(Refusal::Invalid);
     shard.nothing_but(edit(1, elsewhere), invalid.clone());
@@ -439,7 +440,7 @@ fn what_a_mirror_is_told_can_be_changed_and_makes_it_due() {
     let short = edit(1, |edit| edit.interval_ms = Some(1));
     shard.nothing_but(short, invalid);
     shard.nothing_but(edit(2, |_| {}), wrong());
-    // A run under way ends as it began.
+    // A run in progress ends with its old settings.
     let fence = begun(&mut shard);
     let due = mirror(&shard).next_due_ms;
     shard.run(edit(1, |edit| edit.on_push = Some(true)));
@@ -466,7 +467,7 @@ fn a_mirror_that_follows_every_push_is_due_after_each() {
     assert!(!due(&shard));
     create(&mut shard, "refs/heads/a");
     assert!(due(&shard));
-    // One that comes during a run is not lost: the run may have read the refs before.
+    // A push during a run is not lost: the run may have read the refs before it.
     let fence = begun(&mut shard);
     create(&mut shard, "refs/heads/b");
     shard.run(word(1, fence, done()));
@@ -474,10 +475,10 @@ fn a_mirror_that_follows_every_push_is_due_after_each() {
     let fence = begun(&mut shard);
     shard.run(word(1, fence, done()));
     assert!(!due(&shard));
-    // What changes nothing is no push.
+    // A push without changes does not count.
     shard.run(refs(push(1, vec![to_create("refs/heads/b", 2)])));
     assert!(!due(&shard));
-    // One that fails is not tried more often because somebody pushes.
+    // A failing mirror is not retried more often after a push.
     create(&mut shard, "refs/heads/c");
     let fence = begun(&mut shard);
     shard.run(word(1, fence, failed()));

@@ -1,4 +1,4 @@
-//! The machines told naively: no keys, no overlay, no indexes; each rule looks at everything.
+//! Naive models of the machines: no keys, no overlay, no indexes; each rule reads everything.
 //!
 //! - `group`: the release level and the time of a group.
 //! - `shard`: repositories. Beside it `pushes`, `networks` (packs and marks) and `mirrors`.
@@ -21,7 +21,7 @@ pub(crate) use meta::MetaModel;
 pub(crate) use shard::ShardModel;
 pub(crate) use views::{compare_meta, compare_shard};
 
-/// The reply to an entry, and the work that each replica has to do for it.
+/// The reply to an entry, and its effects on each replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Answer {
     pub(crate) reply: Reply,

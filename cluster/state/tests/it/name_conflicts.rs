@@ -1,4 +1,5 @@
-//! Names in each other's way: the same verdicts as a comparison of all pairs gives, for a few lookups a name.
+//! Conflicts of ref names: the same verdicts as by a comparison of all pairs, with a few look-ups
+//! per name.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -9,7 +10,7 @@ use henge_types::{RefRefusal, RefUpdate, Reply, UpdateRefs};
 
 use crate::fixtures::*;
 
-/// A small generator, the same every time.
+/// A small deterministic generator.
 struct Draws(u64);
 
 impl Draws {
@@ -20,7 +21,8 @@ impl Draws {
         self.0 % bound
     }
 
-    /// A name of a few components that are each other's beginnings, or sort before and behind a slash.
+    /// A name of a few components that are prefixes of each other, or sort before and after a
+    /// slash.
     fn name(&mut self) -> String {
         let mut name = "refs/heads".to_owned();
         for _ in 0..=self.below(3) {
@@ -42,7 +44,7 @@ fn lies_below(name: &str, upper: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// What is in the way of `name`: above it, among the new ones below it, among the kept ones below it.
+/// The ref in conflict with `name`: above it, or among the new or the kept ones below it.
 fn in_the_way<'n>(
     name: &str,
     kept: &'n BTreeSet<String>,
@@ -120,7 +122,7 @@ fn verdicts_are_those_of_a_comparison_of_all_pairs() {
     }
 }
 
-/// A state that counts what is looked up in it.
+/// A state that counts its look-ups.
 struct Counted<'s> {
     state: &'s State,
     looked_up: Cell<usize>,
@@ -143,7 +145,7 @@ impl<'s> View for Counted<'s> {
     }
 }
 
-/// What the push looks up, in a shard without the work of every other command.
+/// The number of look-ups when the push is applied, without a request record.
 fn lookups(shard: &mut Group, push: UpdateRefs) -> usize {
     let header = shard.header(None);
     let counted = Counted {
@@ -158,7 +160,8 @@ fn lookups(shard: &mut Group, push: UpdateRefs) -> usize {
     counted.looked_up.get()
 }
 
-/// Every folder of every new name was looked up, in apply: 4,000 names of 500 folders each were two million lookups.
+/// Apply looked up every folder of every new name: 4,000 names of 500 folders each were two million
+/// look-ups.
 #[test]
 fn names_of_many_folders_cost_no_lookup_a_folder() {
     const NAMES: usize = 100;
@@ -169,7 +172,7 @@ fn names_of_many_folders_cost_no_lookup_a_folder() {
     let used = lookups(&mut shard, push(1, far.collect()));
     assert!(used < 10 * NAMES, "{used} lookups");
 
-    // Beside a ref that lies as deep, and one in each of the folders on the way to it.
+    // Beside a ref of the same depth, and one in each of the folders on the path to it.
     let mut near = vec![to_create(&format!("refs/heads/{deep}x"), 1)];
     near.extend((1..400).map(|depth| to_create(&format!("refs/heads/{}!", "a/".repeat(depth)), 1)));
     shard.run(refs(push(1, near)));
@@ -189,7 +192,7 @@ fn deleted_refs_are_passed_once() {
     let below = |number: usize| format!("refs/heads/{deep}{number:04}");
     let there = (0..=DELETED).map(|number| to_create(&below(number), 1));
     shard.run(refs(push(1, there.collect())));
-    // One is left, behind all of them, and is in the way of every folder's name.
+    // One kept ref, after all of them, conflicts with every folder's name.
     let mut updates: Vec<_> = (0..DELETED)
         .map(|number| to_delete(&below(number), 1))
         .collect();

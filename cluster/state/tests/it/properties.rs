@@ -1,4 +1,4 @@
-//! Random commands: against the naive models, through snapshots, under requests that repeat.
+//! Random commands: against the naive models, through snapshots, with repeated requests.
 
 use std::collections::BTreeSet;
 
@@ -25,10 +25,11 @@ const NEVER_REFUSED: [u16; 4] = [1, 25, 65, 89];
 /// The key of the group's time.
 const TIME_KEY: &[u8] = b"\x0f";
 
-/// Sequences that are compared with the models, and that draw every command.
+/// Sequences that are compared with the models and must together draw every command.
 const SEQUENCES: u32 = 256;
 
-/// Several refs may be in the way: any of them may be named, so the model's choice stands for all.
+/// Several refs may be in conflict and any of them may be named, so the real reply's choice counts
+/// as equal to the model's.
 fn compare_replies(real: Reply, model: Reply) {
     let (real, model) = match (real, model) {
         (Reply::RefsUpdated { verdicts: real }, Reply::RefsUpdated { verdicts: model }) => {
@@ -60,7 +61,7 @@ fn no_ref_lies_below_another(shard: &Group) {
     }
 }
 
-/// Whether a command did what it is for, at least in part.
+/// Whether a command had its effect, at least in part.
 fn is_accepted(reply: &Reply) -> bool {
     match reply {
         Reply::Done | Reply::Repo(_) => true,
@@ -69,7 +70,7 @@ fn is_accepted(reply: &Reply) -> bool {
     }
 }
 
-/// Numbers of commands that were drawn, by what became of them.
+/// Numbers of the drawn commands, by their result.
 #[derive(Default)]
 struct Drawn {
     accepted: BTreeSet<u16>,
@@ -98,12 +99,13 @@ impl Drawn {
     }
 }
 
-/// A client asks for a command of a machine. A leader proposes the others by itself.
+/// A client requests the commands of a machine. A leader proposes the others by itself.
 fn asked(request: Option<RequestBinding>, command: &Command) -> Option<RequestBinding> {
     request.filter(|_| matches!(command, Command::Meta(_) | Command::Shard(_)))
 }
 
-/// A replica that starts from a snapshot in the middle ends where one ends that applied everything.
+/// A replica that starts from a snapshot in the middle ends in the same state as one that applied
+/// every entry.
 fn restore_in_the_middle(
     mut whole: Group,
     entries: Vec<Entry>,
@@ -164,7 +166,7 @@ fn found_under(meta: &Group, at: &str) -> Option<RepoRecord> {
     found.filter(|found| found.state == RepoState::Ready)
 }
 
-/// Exactly the reserved and ready ones have their names, each name once.
+/// Exactly the reserved and ready repositories hold their names, each name once.
 fn each_name_has_one_holder(meta: &Group, repos: &[RepoRecord]) {
     let has_name = |repo: &RepoRecord| matches!(repo.state, RepoState::Reserved | RepoState::Ready);
     let mut named = repos.to_vec();
@@ -178,7 +180,7 @@ fn each_name_has_one_holder(meta: &Group, repos: &[RepoRecord]) {
     }
 }
 
-/// Former names lead to the repositories that had them, unless another one has them now.
+/// Former names lead to the repositories that held them, unless another one holds them now.
 fn each_former_name_leads_on(meta: &Group, repos: &[RepoRecord]) {
     for repo in repos {
         for former in &repo.former_paths {
@@ -194,8 +196,8 @@ fn each_former_name_leads_on(meta: &Group, repos: &[RepoRecord]) {
     assert_eq!(keys.count(), formers);
 }
 
-/// A repository that was found under a name which leads elsewhere now has begun another life, and
-/// its shard is to be told.
+/// A repository that is no longer found under a name has a new generation, which is pending at its
+/// shard.
 fn each_lost_name_is_fenced(meta: &Group, found_before: &[(&str, RepoRecord)]) {
     for (at, repo) in found_before {
         let now = found_under(meta, at);
@@ -210,7 +212,7 @@ fn each_lost_name_is_fenced(meta: &Group, found_before: &[(&str, RepoRecord)]) {
     }
 }
 
-/// The same cases in every run; `PROPTEST_CASES` asks for more of them.
+/// The same cases in every run; `PROPTEST_CASES` sets a higher number.
 fn config() -> ProptestConfig {
     ProptestConfig {
         cases: 128,
@@ -220,8 +222,8 @@ fn config() -> ProptestConfig {
     }
 }
 
-/// A row of the tables whose command is not drawn fails here, and a command without a rule in the
-/// models does not compile.
+/// Fails for a row of the tables whose command is not drawn. A command without a rule in the models
+/// does not compile.
 #[test]
 fn every_command_is_drawn_accepted_and_refused() {
     let shard = Drawn::by(&Group::shard(), &any_shard_entries());

@@ -23,7 +23,7 @@ fn shard() -> Group {
     shard
 }
 
-/// A push whose leader looked at the state that this entry left.
+/// A push that the leader checked against the state after this entry.
 fn checked_at(index: u64, updates: Vec<RefUpdate>) -> Command {
     refs(UpdateRefs {
         checked_at: LogIndex::new(index),
@@ -66,7 +66,7 @@ fn patterns_come_and_go() {
         assert_eq!(shard.reply(protect(1, &format!("b{number}"))), Reply::Done);
     }
     shard.nothing_but(protect(1, "one-more"), refused(Refusal::TooMany));
-    // They go with the repository.
+    // The protections are removed with the repository.
     shard.run(drop_repo(1));
     assert_eq!(shard.view().protections(&repo_id(1)).rules, []);
 }
@@ -98,7 +98,7 @@ fn a_protected_ref_is_not_deleted() {
         verdict("refs/heads/x", None, Err(RefRefusal::AtomicAborted)),
     ];
     shard.nothing_but(atomic(1, updates), verdicts(expected));
-    // What is not there cannot be protected.
+    // A missing ref is not protected.
     let gone = to_delete("refs/tags/none", 1);
     let stale = verdict(
         "refs/tags/none",
@@ -108,7 +108,8 @@ fn a_protected_ref_is_not_deleted() {
     shard.nothing_but(refs(push(1, vec![gone])), verdicts(vec![stale]));
 }
 
-/// The leader looks whether a move keeps the history; apply makes sure that it looked at what holds.
+/// The leader checks whether a move keeps the history; apply checks that the leader used the
+/// present patterns.
 #[test]
 fn a_move_that_was_looked_at_before_the_pattern_came_is_looked_at_again() {
     let mut shard = shard();
@@ -116,19 +117,19 @@ fn a_move_that_was_looked_at_before_the_pattern_came_is_looked_at_again() {
     let protected_at = shard.index;
     let moves = || vec![to_move(MAIN, 1, 2), to_move("refs/heads/release/1", 1, 2)];
     shard.nothing_but(checked_at(protected_at - 1, moves()), Reply::Recheck);
-    // Whoever names no value cannot have looked from which one it moves.
+    // An update without an expected value cannot have been checked from that value.
     for expected in [PreviousValue::Any, PreviousValue::MustExist] {
         let blind = vec![update(MAIN, expected, Some(2))];
         shard.nothing_but(checked_at(protected_at, blind), Reply::Recheck);
     }
-    // Not even a request is answered for good by it.
+    // Such a push leaves no request record either.
     let request = binding(shard.now_ms, 1);
     let outcome = shard.run_for(Some(request), checked_at(protected_at - 1, moves()));
     assert_eq!((outcome.reply, outcome.writes.len()), (Reply::Recheck, 0));
     let moved = [MAIN, "refs/heads/release/1"].map(|at| verdict(at, Some(1), Ok(())));
     let taken = shard.reply(checked_at(protected_at, moves()));
     assert_eq!(taken, verdicts(moved.to_vec()));
-    // Moves of other refs, and what changes nothing, need no second look.
+    // Moves of other refs, and updates without a change, need no second check.
     let other = vec![
         to_move("refs/heads/release/1", 2, 3),
         to_move(MAIN, 2, 2),
@@ -136,7 +137,7 @@ fn a_move_that_was_looked_at_before_the_pattern_came_is_looked_at_again() {
     ];
     let reply = shard.reply(checked_at(0, other));
     assert!(matches!(reply, Reply::RefsUpdated { .. }), "{reply:?}");
-    // Nor do those that are stale anyway.
+    // Neither do stale updates.
     let stale = verdict(
         MAIN,
         Some(2),

@@ -1,4 +1,5 @@
-//! Dropping what no ref reaches: when it may be, and what is checked again after it.
+//! The removal of unreachable objects: its conditions, and the checks that must be repeated after
+//! it.
 
 use henge_state::Effect;
 use henge_types::limits::FORMER_TIP_MS;
@@ -11,7 +12,7 @@ use crate::fixtures::*;
 
 const GRACE_MS: u64 = 1000;
 
-/// Main at 2 after 1, in two packs; entry 3 was the last.
+/// Main at 2 after 1, in two packs; the last entry is 3.
 fn shard() -> Group {
     let mut shard = Group::shard();
     shard.run(create(1));
@@ -45,7 +46,7 @@ fn mark_found(instead_of: Option<u64>, found: MarkFound) -> Command {
     })
 }
 
-/// Of both packs, walked at the last entry.
+/// A prune of both packs, walked at the last entry.
 fn prune(shard: &Group) -> PrunePacks {
     let mark = marked(shard).expect("there is a mark");
     PrunePacks {
@@ -96,7 +97,7 @@ fn what_was_walked_takes_the_place_of_all_packs_after_the_grace() {
     assert_eq!(shard.view().pruned_at(&network(1)), Some(at));
     let next = marked(&shard).expect("the next one");
     assert_eq!((next.at, next.at_ms), (at, shard.now_ms));
-    // Nothing may be left at all.
+    // No pack may be left at all.
     shard.run(refs(UpdateRefs {
         checked_at: at,
         ..push(1, vec![to_delete("refs/heads/main", 2)])
@@ -107,7 +108,7 @@ fn what_was_walked_takes_the_place_of_all_packs_after_the_grace() {
         new: None,
         ..prune(&shard)
     };
-    // The deletion named a pack, which stays.
+    // The deletion added a pack, which stays.
     assert_eq!(shard.reply(command(nothing)), Reply::Done);
     assert_eq!(manifest(&shard), [pack(0x70).pack]);
 }
@@ -228,7 +229,7 @@ fn tips_that_are_lost_after_the_mark_are_kept() {
     move_main(&mut shard, 2, 3);
     move_main(&mut shard, 3, 2);
     assert_eq!(marked(&shard).map(|mark| mark.lost_tips), Some(2));
-    // Long after clients could have been told of them.
+    // After the time in which clients may still use former tips.
     shard.now_ms += 2 * FORMER_TIP_MS;
     move_main(&mut shard, 2, 4);
     let tips = [2, 3, 4].map(oid);
@@ -240,7 +241,7 @@ fn tips_that_are_lost_after_the_mark_are_kept() {
     let since = |since_ms| shard.view().kept_tips(&network(1), since_ms);
     assert_eq!(since(now_ms + 1), [2, 3, 4, 6].map(oid));
     let tips = [2, 3, 4, 6].map(oid);
-    // Another mark than the one that stands changes nothing.
+    // Another mark than the present one changes nothing.
     shard.run(mark(None));
     shard.run(mark(Some(1)));
     assert_eq!(kept(&shard), tips);
@@ -252,7 +253,7 @@ fn tips_that_are_lost_after_the_mark_are_kept() {
     let since = |since_ms| shard.view().kept_tips(&network(1), since_ms);
     assert_eq!(since(lost_ms), [4, 6].map(oid), "told of until then");
     assert_eq!(since(lost_ms + 1), [oid(4)]);
-    // A push lets former tips go that are too old.
+    // A push removes expired former tips.
     move_main(&mut shard, 4, 5);
     assert_eq!(kept(&shard), [4, 5].map(oid));
 }
@@ -276,7 +277,7 @@ fn the_last_repository_takes_all_of_it_away() {
     assert_eq!(shard.reply(mark(None)), Reply::Refused(gone));
 }
 
-/// Whether there is anything to drop is told by the state alone, so that whoever leads knows.
+/// The state alone shows whether there may be objects to remove, so any leader knows.
 #[test]
 fn a_mark_says_whether_anything_may_have_been_out_of_reach_before_it() {
     let mut shard = shard();
@@ -291,7 +292,7 @@ fn a_mark_says_whether_anything_may_have_been_out_of_reach_before_it() {
     assert_eq!(suspected(&shard), Some(true));
     renew(&mut shard, MarkFound::AllReached);
     assert_eq!(suspected(&shard), Some(false));
-    // What is lost since is kept until the next mark, and may go after it.
+    // Tips lost since are kept until the next mark, and may be removed after it.
     move_main(&mut shard, 2, 3);
     assert_eq!(suspected(&shard), Some(false));
     let mut other = shard.clone();
@@ -303,7 +304,7 @@ fn a_mark_says_whether_anything_may_have_been_out_of_reach_before_it() {
     assert_eq!(suspected(&other), Some(true), "one came after the look");
     renew(&mut shard, MarkFound::AllReached);
     assert_eq!(suspected(&shard), Some(true), "found before it was lost");
-    // Dropping looks at everything that was there before the mark.
+    // The removal covers all objects from before the mark.
     shard.now_ms += GRACE_MS;
     let pruned = PrunePacks {
         old: vec![pack(1).pack],
@@ -311,7 +312,7 @@ fn a_mark_says_whether_anything_may_have_been_out_of_reach_before_it() {
     };
     assert_eq!(shard.reply(command(pruned)), Reply::Done);
     assert_eq!(suspected(&shard), Some(false));
-    // A push of which only a part is taken leaves the rest behind.
+    // A push that is accepted in part leaves the objects of the rest behind.
     let at = LogIndex::new(shard.index);
     let updates = vec![
         to_create("refs/heads/x", 7),
@@ -323,7 +324,7 @@ fn a_mark_says_whether_anything_may_have_been_out_of_reach_before_it() {
     }));
     assert_eq!(suspected(&shard), Some(true));
     renew(&mut shard, MarkFound::AllReached);
-    // So does a fork that goes.
+    // So does a deleted fork.
     shard.run(create_in(2, 1));
     shard.run(drop_repo(2));
     assert_eq!(suspected(&shard), Some(true));

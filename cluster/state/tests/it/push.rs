@@ -1,4 +1,4 @@
-//! Pushes: what is accepted, what is refused and why, what else they change.
+//! Pushes: accepted and refused updates, and other changes.
 
 mod former_tips;
 mod rules;
@@ -282,7 +282,7 @@ fn the_repository_and_its_life_are_checked_first() {
     let unknown = Refusal::NoSuchRepo { repo: repo_id(2) };
     let to_unknown = refs(push(2, vec![to_create(MAIN, 1)]));
     shard.nothing_but(to_unknown, Reply::Refused(unknown));
-    // A later one is what the shard has still to be told.
+    // A later generation is accepted: the shard has yet to get it.
     let named = Generation::new(0);
     let stale = UpdateRefs {
         generation: named,

@@ -1,4 +1,4 @@
-//! What is asked of pushes to a repository, and its bytes: of release level 5.
+//! The push rules of a repository, and their bytes, of release level 5.
 
 use henge_types::command::VERSION_PUSH_RULES;
 use henge_types::stored::{self, number};

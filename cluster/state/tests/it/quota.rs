@@ -1,4 +1,4 @@
-//! What a repository may hold: refs and bytes of packs, counted when the entry is applied.
+//! The quota of a repository: refs and bytes of packs, counted when the entry is applied.
 
 use henge_types::{
     Command, PackRef, RefRefusal, RefUpdate, Reply, RepoLimits, ShardCommand, UpdateRefs,
@@ -81,7 +81,7 @@ fn refs_beyond_the_limit_are_refused_in_the_order_of_the_push() {
         verdict("refs/heads/c", None, too_many()),
     ];
     assert_eq!(shard.reply(refs(push(1, updates))), verdicts(expected));
-    // What goes makes no room in the same push, and makes it for the next one.
+    // A deletion frees no quota in the same push, only for the next one.
     let swap = || vec![to_delete("refs/heads/a", 1), to_create("refs/heads/b", 1)];
     let aborted = Err(RefRefusal::AtomicAborted);
     let expected = vec![
@@ -93,7 +93,7 @@ fn refs_beyond_the_limit_are_refused_in_the_order_of_the_push() {
     let created = verdict("refs/heads/b", None, Ok(()));
     let updates = vec![to_create("refs/heads/b", 1)];
     assert_eq!(shard.reply(refs(push(1, updates))), verdicts(vec![created]));
-    // A limit below what is there takes nothing away, and lets nothing in.
+    // A limit below the present number removes nothing, and admits nothing new.
     shard.run(at_most_refs(0));
     let updates = vec![to_move(MAIN, 2, 3), to_create("refs/heads/x", 1)];
     let expected = vec![
@@ -107,7 +107,7 @@ fn refs_beyond_the_limit_are_refused_in_the_order_of_the_push() {
     assert_eq!(shard.reply(refs(push(1, updates))), verdicts(expected));
 }
 
-/// Both were checked when there was room for each of them.
+/// At the check of each push there was enough space for it.
 #[test]
 fn of_two_pushes_for_the_same_room_the_second_is_refused() {
     let mut shard = shard();
@@ -119,7 +119,7 @@ fn of_two_pushes_for_the_same_room_the_second_is_refused() {
     let refused = verdict("refs/heads/x", None, full(200, 250, 100));
     shard.nothing_but(refs(two.clone()), verdicts(vec![refused]));
     assert_eq!(shard.view().packs(&network(1)).count(), 2);
-    // There is room for it again when there is more of it: the same push is taken.
+    // After the limit is raised, the same push is accepted.
     shard.run(at_most_bytes(300));
     let taken = verdict("refs/heads/x", None, Ok(()));
     assert_eq!(shard.reply(refs(two)), verdicts(vec![taken]));
@@ -141,7 +141,8 @@ fn what_a_refused_pack_is_not_needed_for_is_taken_without_it() {
     assert_eq!(outcome.effects, []);
     let packs = |shard: &Group| shard.view().packs(&network(1)).count();
     assert_eq!(packs(&shard), 2);
-    // A pack that is there takes no more room, and what brings none is not asked.
+    // A pack that is already in the manifest takes no more space, and a push without packs is not
+    // checked.
     let known = bring(1, vec![large(1, 100)], vec![to_move(MAIN, 1, 2)]);
     let taken = verdict(MAIN, Some(1), Ok(()));
     assert_eq!(shard.reply(refs(known)), verdicts(vec![taken]));
@@ -151,7 +152,8 @@ fn what_a_refused_pack_is_not_needed_for_is_taken_without_it() {
     assert_eq!(packs(&shard), 2);
 }
 
-/// The bytes are those of the network: what a fork brings counts for its parent, and each has its own limit.
+/// The bytes are those of the network: a fork's packs count for its parent, and each has its own
+/// limit.
 #[test]
 fn forks_share_the_bytes_and_not_the_refs() {
     let mut shard = shard();

@@ -9,7 +9,7 @@ const MAIN: &str = "refs/heads/main";
 
 fn again(shard: &mut Group, request: RequestBinding, reply: &Reply) {
     let before = shard.state.hash();
-    // The command differs on purpose: what counts is the digest.
+    // The command differs on purpose: only the digest counts.
     let outcome = shard.run_for(Some(request), drop_repo(1));
     assert_eq!(outcome.reply, *reply);
     assert_eq!((outcome.writes, outcome.effects), (vec![], vec![]));
@@ -28,7 +28,7 @@ fn a_repeated_request_gets_the_recorded_answer() {
     assert_eq!(record.reply, first.reply);
     assert!(record.binds(&request));
     again(&mut shard, request.clone(), &first.reply);
-    // Without the record it would be refused now.
+    // Without the record the push would be refused now.
     assert_ne!(shard.reply(push), first.reply);
     shard.now_ms += REQUEST_RECORD_MS_MIN;
     again(&mut shard, request, &first.reply);
@@ -95,7 +95,7 @@ fn a_request_older_than_its_record_may_be_is_not_executed() {
     assert_eq!(shard.run_for(Some(fresh), create(1)).reply, Reply::Done);
     let old = binding(START_MS - REQUEST_RECORD_MS_MIN - 1, 2);
     again(&mut shard, old, &Reply::UnknownOutcome);
-    // Recorded or not makes no difference.
+    // The same with a record and without one.
     shard.now_ms += 1;
     let recorded = binding(START_MS - REQUEST_RECORD_MS_MIN, 1);
     again(&mut shard, recorded, &Reply::UnknownOutcome);
@@ -123,8 +123,8 @@ fn old_records_leave_a_few_at_a_time() {
     assert_eq!(kept(&shard), 0);
 }
 
-/// A leader with a fast clock lets records expire; the next leader's clock is right again. The request whose
-/// record is gone must not be executed a second time.
+/// A leader with a fast clock lets records expire; the next leader's clock is right again. The
+/// request with the removed record must not be executed a second time.
 #[test]
 fn a_clock_that_steps_back_does_not_revive_a_forgotten_request() {
     let mut shard = Group::shard();
@@ -135,7 +135,7 @@ fn a_clock_that_steps_back_does_not_revive_a_forgotten_request() {
     assert!(shard.view().request(&request.id).is_none());
     shard.now_ms = START_MS + 1;
     again(&mut shard, request, &Reply::UnknownOutcome);
-    // New ones go on.
+    // New requests are executed.
     let new = shard.run_for(Some(binding(START_MS + 1, 3)), create(1));
     assert_eq!(new.reply, Reply::Done);
 }

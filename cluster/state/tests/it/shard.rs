@@ -1,4 +1,4 @@
-//! Making and dropping repositories, and HEAD.
+//! Creation and removal of repositories, and HEAD.
 
 use henge_state::Effect;
 use henge_types::{
@@ -96,7 +96,7 @@ fn a_dropped_repository_is_gone_and_never_made_again() {
     let repo = shard.view().repo(&repo_id(1)).expect("the tombstone");
     assert_eq!(repo.state, ShardRepoState::Deleted);
     assert_eq!(repo.updated_at, LogIndex::new(4));
-    // Only the tombstone is left.
+    // Only the tombstone remains.
     assert_eq!(shard.state.len(), 1);
 
     shard.nothing_but(drop_repo(1), Reply::Done);

@@ -1,5 +1,6 @@
-//! The starts of members, one after the other. Three nodes ran; one of them was stopped, its directory copied, started again
-//! and pushed to; then the copy took the directory's place. Nothing told the copy from the directory.
+//! The sequence of the members' starts. Three nodes ran. One of them was stopped, its directory
+//! copied, started again and pushed to; then the copy replaced the directory. Nothing distinguished
+//! the copy from the directory.
 
 use henge_types::command::VERSION_STARTS_AND_TIME;
 use henge_types::limits::STARTS_DRAWN_MAX;
@@ -59,9 +60,9 @@ fn starts_are_registered_one_after_the_other() {
     assert_eq!(meta.reply(register(claim(1, None, &[]))), Reply::Done);
     let first = registered(1, meta.index);
     assert_eq!(current(&meta), Some(first));
-    // Its answer was lost: the same start again changes nothing.
+    // The reply was lost: a repeated registration of the same start changes nothing.
     meta.nothing_but(register(claim(1, None, &[])), Reply::Done);
-    // Two starts that died before they were registered lie between.
+    // Two starts that ended before their registration are in between.
     let later = register(claim(4, Some(first), &[2, 3]));
     assert_eq!(meta.reply(later), Reply::Done);
     let all: Vec<_> = meta.catalogue().starts().collect();
@@ -77,10 +78,11 @@ fn a_copy_from_before_a_start_is_refused() {
     meta.run(register(claim(2, Some(first), &[])));
     let second = registered(2, meta.index);
     let refused = Reply::Refused(Refusal::LaterStart { registered: second });
-    // Copied before the second start was drawn, and from a release that knew no starts.
+    // Copied before the second start was drawn, and from a release without starts.
     meta.nothing_but(register(claim(3, Some(first), &[])), refused.clone());
     meta.nothing_but(register(claim(4, None, &[])), refused);
-    // A directory whose registration was applied and not written down knows the start that it drew.
+    // The registration was applied but not recorded in the directory: the directory still knows the
+    // start that it drew.
     let own = register(claim(5, Some(first), &[2]));
     assert_eq!(meta.reply(own), Reply::Done);
 }

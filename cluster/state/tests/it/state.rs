@@ -87,7 +87,7 @@ fn a_prefix_of_highest_bytes_has_no_upper_bound() {
     assert_eq!(keys(&state, b"", &[0xfe, 0xff]).len(), 0);
 }
 
-/// Snapshots are built and readers served on other threads.
+/// Snapshots are built and readers are served on other threads.
 #[test]
 fn a_state_may_cross_threads() {
     fn crosses<T: Send + Sync + 'static>() {}

@@ -1,4 +1,5 @@
-//! Replicated time: one clock moves a group's time by an hour an entry at most, a majority moves it anywhere.
+//! Replicated time: one clock moves a group's time by at most an hour per entry, a majority moves
+//! it to any time.
 
 use henge_state::time_ms;
 use henge_types::command::VERSION_STARTS_AND_TIME;
@@ -96,7 +97,7 @@ fn a_larger_step_goes_to_the_smallest_clock_of_a_majority() {
     let to = START_MS + DAYS_400_MS;
     assert_eq!(shard.reply(move_time(&[to + 9, to])), Reply::Done);
     assert_eq!(time(&shard), to);
-    // Back as well: the clocks were wrong together, and are right again.
+    // Also back: the clocks were wrong together, and are right again.
     assert_eq!(
         shard.reply(move_time(&[START_MS + 9, START_MS + 5])),
         Reply::Done
@@ -110,7 +111,7 @@ fn a_larger_step_goes_to_the_smallest_clock_of_a_majority() {
     assert_eq!(time(&meta), to);
 }
 
-/// Two pushes through a leader whose clock was 400 days ahead shut a shard for 400 days.
+/// Two pushes through a leader whose clock was 400 days ahead made a shard unusable for 400 days.
 #[test]
 fn a_leader_with_a_wrong_clock_shuts_nothing() {
     for by in [DAYS_400_MS.cast_signed(), -DAYS_400_MS.cast_signed()] {
@@ -131,7 +132,7 @@ fn a_leader_with_a_wrong_clock_shuts_nothing() {
     }
 }
 
-/// The same from before the level, with the floor of request ids 400 days ahead.
+/// The same with a state from before the level, and the floor of request ids 400 days ahead.
 #[test]
 fn a_group_from_before_the_level_with_a_floor_ahead_goes_on() {
     let mut shard = Group::shard();
@@ -147,7 +148,7 @@ fn a_group_from_before_the_level_with_a_floor_ahead_goes_on() {
     assert_eq!(time(&shard), START_MS + 9);
     let taken = shard.run_for(Some(binding_in(1, 4)), create(1));
     assert_eq!(taken.reply, Reply::Done);
-    // What an older node made is judged as it was.
+    // Ids of an older node are judged as before.
     let refused = shard.run_for(Some(binding(shard.now_ms, 5)), create(1));
     assert_eq!(refused.reply, Reply::UnknownOutcome);
 }
@@ -198,7 +199,8 @@ fn end(fence: u64) -> Command {
     }))
 }
 
-/// A mirror that ran 400 days ahead fires again as soon as the time is right, and then at its interval.
+/// A mirror that ran 400 days ahead runs again as soon as the time is right, and then at its
+/// interval.
 #[test]
 fn firings_and_leases_from_another_time_hold_no_mirror_up() {
     let mut shard = shard();
@@ -218,7 +220,7 @@ fn firings_and_leases_from_another_time_hold_no_mirror_up() {
         Reply::Refused(Refusal::WrongState { repo: repo_id(1) })
     );
 
-    // And one whose run was under way when the clocks were set.
+    // And a mirror whose run was in progress when the clocks were set.
     for mut shard in [shard, lost] {
         let now_ms = START_MS + 7;
         shard.run(move_time(&[now_ms]));
@@ -258,7 +260,7 @@ fn firings_within_the_interval_are_waited_for() {
     );
 }
 
-/// What one clock that is ahead says is not taken for the age of a mark.
+/// The age of a mark does not follow a single clock that is ahead.
 #[test]
 fn one_clock_does_not_take_the_grace_of_a_mark_away() {
     let mut shard = shard();

@@ -1,6 +1,8 @@
-//! Records of requests in a group that keeps its own time: executed at most once, in a bounded number of bytes.
+//! Records of requests in a group that keeps its own time: executed at most once, in a bounded
+//! number of bytes.
 //!
-//! Records were kept for a day, whole: a kilobyte of memory a write on every replica, 40 MB of a 40 MB snapshot.
+//! Records were kept whole for a day: a kilobyte of memory per write on every replica, 40 MB of a
+//! 40 MB snapshot.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +63,7 @@ fn a_repeated_request_gets_its_verdicts_for_a_whole_generation() {
     shard.run_for(Some(binding_in(1, 2)), set_head(1, MAIN));
     assert_eq!(generation(&shard), 2);
     again(&mut shard, request.clone(), &first.reply);
-    // Also under a later generation: its leader knew that it had not been proposed.
+    // Also under a later generation, with which a leader renews an id that was not proposed.
     let renewed = RequestBinding {
         id: request.id.in_generation(2),
         ..request.clone()
@@ -91,7 +93,7 @@ fn the_same_id_with_other_content_is_refused() {
     again(&mut shard, request, &Reply::Done);
 }
 
-/// Ids are made of the state as it was before a group rested: all of those that are under way then are taken.
+/// Ids made from the state before a group was idle: all ids in flight at that time are accepted.
 #[test]
 fn ids_that_were_made_before_a_group_rested_are_taken() {
     let mut shard = shard();
@@ -117,13 +119,13 @@ fn an_id_of_a_generation_that_is_to_come_is_not_executed() {
     assert_eq!(reply, Reply::Done);
 }
 
-/// A push of so many refs, all of which are refused: its answer is large and changes nothing.
+/// A push of this many refs, all of them refused: its reply is large and it changes nothing.
 fn refused(refs_count: usize) -> Command {
     let updates = (0..refs_count).map(|count| to_move(&format!("refs/heads/{count}"), 1, 2));
     refs(push(1, updates.collect()))
 }
 
-/// One more request, without the checks of the fixture: there are many.
+/// One more request, without the checks of the fixture, because there are many.
 fn write(shard: &mut Group, command: &Command) {
     let counter = shard.index;
     let request = binding_in(generation(shard), counter);
@@ -148,7 +150,7 @@ fn a_full_generation_ends_early() {
     assert!(most <= 3 * max, "{most}");
 }
 
-/// What an older release recorded is found for as long as it may be asked for, and then given back.
+/// Records of an older release are found for as long as a retry is possible, and then removed.
 #[test]
 fn records_of_an_older_release_are_found_and_then_given_back() {
     let mut shard = Group::shard();
@@ -159,7 +161,7 @@ fn records_of_an_older_release_are_found_and_then_given_back() {
     let known = binding(START_MS + 599, 599);
     let mut shard = shard.keeping_time();
     again(&mut shard, known.clone(), &Reply::Done);
-    // Under way while the level came.
+    // In flight when the level was raised.
     let late = binding(START_MS + 700, 700);
     let reply = shard.run_for(Some(late.clone()), create(1)).reply;
     assert_eq!(reply, Reply::Done);
@@ -175,7 +177,7 @@ fn records_of_an_older_release_are_found_and_then_given_back() {
     again(&mut shard, late, &Reply::UnknownOutcome);
     let unknown = binding(START_MS + 800, 800);
     again(&mut shard, unknown, &Reply::UnknownOutcome);
-    // A few with every request, and many with every step of a group that rests.
+    // A few with every request, and many with every step of an idle group.
     assert_eq!(of_tag(&shard, 0x02).0, 596);
     let clocks = vec![VoterClock {
         node: NodeId::new(1),
@@ -200,9 +202,9 @@ enum Step {
     Clock(i64),
     /// The clocks of a majority move the time.
     Move(i64),
-    /// A request that was made when the group was at this many generations less.
+    /// A request that was made this many generations before the present one.
     New { behind: u64 },
-    /// One of the last requests again.
+    /// A repetition of one of the last requests.
     Again { back: usize },
 }
 
@@ -234,8 +236,9 @@ fn config() -> ProptestConfig {
 proptest! {
     #![proptest_config(config())]
 
-    /// Whatever the clocks do: no request is executed twice, one that is answered gets the answer of the first time or
-    /// *unknown outcome*, an id of the current generation is always taken, and generations only grow.
+    /// With any clocks: no request is executed twice, a repeated one gets its first reply or
+    /// *unknown outcome*, an id of the current generation is always accepted, and generations only
+    /// grow.
     #[test]
     fn a_request_is_executed_at_most_once(steps in vec(any_step(), 1..120)) {
         let mut meta = Group::meta().keeping_time();
@@ -297,7 +300,8 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2, ..config() })]
 
-    /// Bursts and rests of any length: the records take no more than three generations may hold.
+    /// Bursts and idle times of any length: the records take at most the bytes of three
+    /// generations.
     #[test]
     fn the_records_take_a_bounded_number_of_bytes(
         bursts in vec((1..600_usize, any::<bool>(), any::<bool>()), 3..6)

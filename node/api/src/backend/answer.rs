@@ -1,7 +1,7 @@
-//! What the methods answer.
+//! The results of the methods.
 
 use futures::future::BoxFuture;
 use henge_git::http::ServiceError;
 
-/// A future answer of a [`Backend`](super::Backend).
+/// The future result of a method of [`Backend`](super::Backend).
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, ServiceError>>;

@@ -1,4 +1,4 @@
-//! The packs of a repository: figures, compaction, and checks of what is in them.
+//! The packs of a repository: figures, compaction, and checks of their content.
 
 use henge_types::status::{CompactionDepth, RepoCheck, RepoStats};
 use henge_types::{NodeId, Principal, RepoPath};
@@ -7,10 +7,11 @@ use super::answer::Answer;
 
 /// The packs of a repository's fork network.
 pub trait Maintenance {
-    /// What the repository's fork network takes on disk; linearizable. Errors: `not_found`, `unavailable`.
+    /// The disk use of the repository's fork network; linearizable. Errors: `not_found`,
+    /// `unavailable`.
     fn stats<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoStats>;
 
-    /// Has the fork network compacted as soon as it is its turn; answers at once. Errors: `not_found`, `forbidden`,
+    /// Queues a compaction of the fork network; returns at once. Errors: `not_found`, `forbidden`,
     /// `throttled`, `unavailable`.
     fn compact<'a>(
         &'a self,
@@ -19,8 +20,9 @@ pub trait Maintenance {
         depth: CompactionDepth,
     ) -> Answer<'a, RepoStats>;
 
-    /// Has replicas check their stores as soon as it is their turn, those on `nodes` or all when it is empty; `repair` has
-    /// damaged packs fetched again. Answers at once. Errors: `not_found`, `forbidden`, `invalid`, `throttled`.
+    /// Queues checks of replicas' stores, those on `nodes` or all when it is empty; with `repair`
+    /// damaged packs are fetched again. Returns at once. Errors: `not_found`, `forbidden`,
+    /// `invalid`, `throttled`.
     fn start_check<'a>(
         &'a self,
         principal: &'a Principal,
@@ -29,6 +31,6 @@ pub trait Maintenance {
         repair: bool,
     ) -> Answer<'a, RepoCheck>;
 
-    /// How those checks stand. Errors: `not_found`, `invalid`.
+    /// The state of those checks. Errors: `not_found`, `invalid`.
     fn checks<'a>(&'a self, path: &'a RepoPath, nodes: &'a [NodeId]) -> Answer<'a, RepoCheck>;
 }

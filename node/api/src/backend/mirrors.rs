@@ -5,13 +5,14 @@ use henge_types::{Mirror, MirrorChange, MirrorId, Principal, RepoPath};
 
 use super::answer::Answer;
 
-/// The mirrors of a repository. URLs may hold credentials, which are taken out of them.
+/// The mirrors of a repository. URLs may hold credentials, which are removed from them.
 pub trait Mirrors {
-    /// The mirrors of a repository, without passwords; linearizable. Errors: `not_found`, `unavailable`.
+    /// The mirrors of a repository, without passwords; linearizable. Errors: `not_found`,
+    /// `unavailable`.
     fn mirrors<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<Mirror>>;
 
-    /// Makes a mirror, which is due at once. Errors: `not_found`, `forbidden`, `invalid`, `conflict`, `unavailable`,
-    /// `timeout`.
+    /// Makes a mirror, which is due at once. Errors: `not_found`, `forbidden`, `invalid`,
+    /// `conflict`, `unavailable`, `timeout`.
     fn add_mirror<'a>(
         &'a self,
         principal: &'a Principal,
@@ -19,8 +20,8 @@ pub trait Mirrors {
         new: NewMirror,
     ) -> Answer<'a, MirrorId>;
 
-    /// Changes what a mirror is told, and makes it due. Errors: `not_found`, `forbidden`, `invalid`, `unavailable`,
-    /// `timeout`.
+    /// Changes the settings of a mirror, and makes it due. Errors: `not_found`, `forbidden`,
+    /// `invalid`, `unavailable`, `timeout`.
     fn edit_mirror<'a>(
         &'a self,
         principal: &'a Principal,
@@ -29,7 +30,8 @@ pub trait Mirrors {
         edit: MirrorEdit,
     ) -> Answer<'a, ()>;
 
-    /// Removes a mirror or makes it due. Errors: `not_found`, `forbidden`, `unavailable`, `timeout`.
+    /// Removes a mirror or makes it due. Errors: `not_found`, `forbidden`, `unavailable`,
+    /// `timeout`.
     fn change_mirror<'a>(
         &'a self,
         principal: &'a Principal,

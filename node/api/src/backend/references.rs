@@ -10,18 +10,18 @@ use super::answer::Answer;
 /// Refs of a repository, read at one point in time that is not before the request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refs {
-    /// What HEAD points at; it need not exist.
+    /// The target of HEAD; it need not exist.
     pub head: RefName,
-    /// The refs below the prefix asked for, by name.
+    /// The refs below the requested prefix, by name.
     pub refs: Vec<(RefName, ObjectId)>,
-    /// When a ref was last changed, milliseconds since the Unix epoch.
+    /// The time of the last change of a ref, milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
 }
 
 /// Push certificates of a repository, read at one point in time that is not before the request.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct PushCertificates {
-    /// How many there are of what was asked for.
+    /// The number of matching certificates.
     pub total: u64,
     /// A page of them, the newest first.
     pub certificates: Vec<PushCertificateRecord>,
@@ -42,11 +42,12 @@ pub trait References {
         atomic: bool,
     ) -> Answer<'a, Vec<RefVerdict>>;
 
-    /// The protected refs of a repository, by pattern; linearizable. Errors: `not_found`, `unavailable`.
+    /// The protected refs of a repository, by pattern; linearizable. Errors: `not_found`,
+    /// `unavailable`.
     fn protections<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, Vec<RefProtection>>;
 
-    /// Protects refs from deletion and from losing history. Errors: `not_found`, `already_exists`, `invalid`,
-    /// `unavailable`, `timeout`.
+    /// Protects refs from deletion and from losing history. Errors: `not_found`, `already_exists`,
+    /// `invalid`, `unavailable`, `timeout`.
     fn protect<'a>(
         &'a self,
         principal: &'a Principal,
@@ -54,7 +55,8 @@ pub trait References {
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()>;
 
-    /// Takes that protection away; the pattern as it was set. Errors: `not_found`, `unavailable`, `timeout`.
+    /// Removes that protection; the pattern exactly as it was set. Errors: `not_found`,
+    /// `unavailable`, `timeout`.
     fn unprotect<'a>(
         &'a self,
         principal: &'a Principal,
@@ -62,8 +64,8 @@ pub trait References {
         pattern: &'a RefPattern,
     ) -> Answer<'a, ()>;
 
-    /// The push certificates that a repository keeps, of one ref or of all: at most `limit` behind the newest `skip`;
-    /// linearizable. Errors: `not_found`, `unavailable`.
+    /// The push certificates that a repository keeps, of one ref or of all: at most `limit`, after
+    /// the newest `skip`; linearizable. Errors: `not_found`, `unavailable`.
     fn push_certificates<'a>(
         &'a self,
         path: &'a RepoPath,

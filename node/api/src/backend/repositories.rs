@@ -6,37 +6,38 @@ use henge_types::{
 
 use super::answer::Answer;
 
-/// What a repository starts with.
+/// The initial state of a repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRepo {
-    /// What HEAD points at; the cluster's own choice when `None`.
+    /// The target of HEAD; the cluster's own choice when `None`.
     pub default_branch: Option<RefName>,
-    /// Whether only its owner sees it; else everybody reads it without a token.
+    /// Whether only its owner sees it. A repository that is not private is readable without a
+    /// token.
     pub private: bool,
-    /// One line about it.
+    /// A description of one line.
     pub description: String,
-    /// The hash that its objects are named by.
+    /// The hash of its object ids.
     pub object_format: ObjectFormat,
 }
 
-/// Changes of a repository; what is `None` stays.
+/// Changes of a repository; a field that is `None` stays.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct RepoEdit {
-    /// Its owner and name. The former ones go on leading to it until another repository takes them.
+    /// Its owner and name. The former ones redirect to it until another repository takes them.
     pub path: Option<RepoPath>,
-    /// One line about it.
+    /// A description of one line.
     pub description: Option<String>,
     /// Whether only its owner sees it.
     pub private: Option<bool>,
     /// Whether it is read-only.
     pub archived: Option<bool>,
-    /// What HEAD points at.
+    /// The target of HEAD.
     pub default_branch: Option<RefName>,
-    /// What it is about.
+    /// Its topics.
     pub topics: TopicsEdit,
 }
 
-/// Where a repository lives.
+/// The home of a repository.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Home {
     /// The group that owns it.
@@ -47,7 +48,8 @@ pub struct Home {
 
 /// The catalogue of repositories.
 pub trait Repositories {
-    /// Creates a repository for `principal`. Errors: `already_exists`, `invalid`, `unavailable`, `timeout`.
+    /// Creates a repository for `principal`. Errors: `already_exists`, `invalid`, `unavailable`,
+    /// `timeout`.
     fn create<'a>(
         &'a self,
         principal: &'a Principal,
@@ -55,7 +57,7 @@ pub trait Repositories {
         new: NewRepo,
     ) -> Answer<'a, RepoRecord>;
 
-    /// Makes a repository of another one, for `principal`. Errors: `not_found` for the parent, and as `create`.
+    /// Forks a repository for `principal`. Errors: `not_found` for the parent, and as `create`.
     fn fork<'a>(
         &'a self,
         principal: &'a Principal,
@@ -67,11 +69,12 @@ pub trait Repositories {
     /// A repository that is ready. Errors: `not_found`, `unavailable`.
     fn get<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord>;
 
-    /// A public repository that is ready, for a client without a token. Errors: `unauthenticated` whether it is private
-    /// or not there; `unavailable`.
+    /// A public repository that is ready, for a client without a token. Errors: `unauthenticated`,
+    /// both for a private and for a missing repository; `unavailable`.
     fn get_public<'a>(&'a self, path: &'a RepoPath) -> Answer<'a, RepoRecord>;
 
-    /// Changes a repository, all or nothing. Errors: `not_found`, `already_exists`, `invalid`, `unavailable`, `timeout`.
+    /// Changes a repository, all or nothing. Errors: `not_found`, `already_exists`, `invalid`,
+    /// `unavailable`, `timeout`.
     fn edit<'a>(
         &'a self,
         principal: &'a Principal,
@@ -79,7 +82,8 @@ pub trait Repositories {
         edit: RepoEdit,
     ) -> Answer<'a, RepoRecord>;
 
-    /// Ready repositories in the order of [`RepoPath::key`], at most `limit`, from the one after `after`.
+    /// Ready repositories in the order of [`RepoPath::key`], at most `limit`, from the one after
+    /// `after`.
     fn list<'a>(
         &'a self,
         owner: Option<&'a OwnerName>,
@@ -90,9 +94,9 @@ pub trait Repositories {
     /// Deletes a repository. Errors: `not_found`, `unavailable`, `timeout`.
     fn delete<'a>(&'a self, principal: &'a Principal, path: &'a RepoPath) -> Answer<'a, ()>;
 
-    /// What a fork was made of, if that serves, and the forks made of a repository, from local memory.
+    /// The parent of a fork, if that is ready, and the forks of a repository, from local memory.
     fn family(&self, repo: &RepoRecord) -> (Option<RepoRecord>, Vec<RepoRecord>);
 
-    /// Where a repository lives, from local memory.
+    /// The home of a repository, from local memory.
     fn home(&self, repo: &RepoRecord) -> Home;
 }

@@ -1,4 +1,4 @@
-//! What the cluster and its nodes say of themselves.
+//! The reports of the cluster and its nodes.
 
 use futures::future::BoxFuture;
 use henge_types::status::{ClusterStatus, NodeReport};
@@ -6,25 +6,25 @@ use henge_types::tasks::NodeTasks;
 
 /// The state of the cluster and of this node.
 pub trait Status {
-    /// The cluster, as far as its members answer in about a second; needs no quorum.
+    /// The cluster, from all members that answer within about a second; needs no quorum.
     fn status(&self) -> BoxFuture<'_, ClusterStatus>;
 
-    /// What this node says of itself.
+    /// The report of this node.
     fn report(&self) -> NodeReport;
 
-    /// What this node does in the background.
+    /// The background tasks of this node.
     fn tasks(&self) -> NodeTasks;
 
-    /// Whether this node serves; else why not.
+    /// Whether this node serves.
     ///
     /// # Errors
-    /// The reason, for a person.
+    /// The reason why not, for people.
     fn ready(&self) -> Result<(), String>;
 
     /// Whether the node may serve clients at all: its start is registered with the cluster.
     ///
     /// # Errors
-    /// The reason, for a person.
+    /// The reason why not, for people.
     fn serving(&self) -> Result<(), String> {
         Ok(())
     }

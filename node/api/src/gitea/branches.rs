@@ -1,4 +1,4 @@
-//! Branches, Gitea's way.
+//! Branches in Gitea's dialect.
 
 use axum::Json;
 use axum::extract::State;
@@ -26,7 +26,7 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// A commit, as far as a ref tells: its id. Gitea's clients take the other fields as absent.
+/// A commit as far as a ref has it: its id. Gitea's clients accept the absence of the other fields.
 #[derive(Debug, Serialize)]
 struct Commit {
     id: String,
@@ -59,7 +59,7 @@ impl Branch {
             required_approvals: 0,
             enable_status_check: false,
             status_check_contexts: Vec::new(),
-            // A protected branch takes pushes too, as long as they keep its history.
+            // A protected branch accepts pushes too, as long as they keep its history.
             user_can_push: is_known,
             user_can_merge: is_known,
             effective_branch_protection_name: rule

@@ -1,4 +1,4 @@
-//! Changing a repository, Gitea's way: settings, name, owner, topics.
+//! Changes of a repository in Gitea's dialect: settings, name, owner, topics.
 
 use axum::Json;
 use axum::extract::State;
@@ -34,7 +34,8 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// What a client wants changed. Any other field must ask for nothing: what is not there would be lost silently.
+/// The changes that a client requests. Any other field must have an empty value: an unsupported
+/// change would be lost silently.
 #[derive(Debug, Deserialize)]
 pub(super) struct Edit {
     name: Option<String>,
@@ -46,7 +47,7 @@ pub(super) struct Edit {
     rest: Map<String, Value>,
 }
 
-/// Refuses fields that ask for something: everything but null, false, zero and empty ones.
+/// Refuses unsupported fields with a value: any but null, false, zero and empty ones.
 pub(super) fn refuse_the_rest(rest: &Map<String, Value>) -> Result<(), ApiError> {
     let asks = |value: &Value| match value {
         Value::Null => false,
@@ -106,7 +107,7 @@ async fn change(
     origin: &Origin,
 ) -> Result<Json<Repository>, ApiError> {
     let record = api.backend.edit(principal, path, edit).await?;
-    // The change is made, whether its shard answers now or not.
+    // The change is made, even if its shard does not answer now.
     let refs = api.backend.refs(&record.path, BRANCHES).await.ok();
     let repository = Repository::new(&record, refs.as_ref(), origin);
     Ok(Json(repository.with_family(api, &record, origin)))
@@ -120,7 +121,8 @@ pub(super) async fn edit_repo(
     origin: Origin,
     JsonBody(body): JsonBody<Edit>,
 ) -> Result<Json<Repository>, ApiError> {
-    // A new name stays below the owner whom the repository has now, whatever it was called by.
+    // A new name stays below the current owner of the repository, even when the request used a
+    // former path.
     let now = match body.name {
         Some(_) => api.backend.get(&path).await?.path,
         None => path,
@@ -166,7 +168,7 @@ struct Topics {
 }
 
 fn topic(text: &str) -> Result<Topic, ApiError> {
-    // As Gitea does: a person's spelling is not held against them.
+    // As Gitea does: upper case and surrounding spaces are accepted.
     let topic = text.trim().to_ascii_lowercase().parse();
     topic.map_err(|error| ApiError::invalid(format!("topics: {error}")))
 }

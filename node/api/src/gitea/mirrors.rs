@@ -1,4 +1,4 @@
-//! Mirrors, Gitea's way. A push mirror's name is its id here, and its remote has no other.
+//! Mirrors in Gitea's dialect. A push mirror's name is its id here, and its remote has no other.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use crate::extract::{AtRepo, BelowRepo, JsonBody};
 use crate::routes::{Routes, get, post};
 use crate::timestamp::rfc3339;
 
-/// What Gitea takes where nothing is said.
+/// Gitea's default.
 const INTERVAL_MS: u64 = 8 * 60 * 60 * 1000;
 
 pub(super) fn routes() -> Routes {
@@ -47,7 +47,7 @@ struct PushMirror {
     created: String,
     last_update: Option<String>,
     last_error: String,
-    /// As Go writes a duration.
+    /// In Go's notation of a duration.
     interval: String,
     sync_on_commit: bool,
 }
@@ -87,7 +87,8 @@ fn go_duration(ms: u64) -> String {
     }
 }
 
-/// Milliseconds of a duration in whole hours, minutes and seconds, such as `8h`, `1h30m` or `8h0m0s`. `0` has no unit.
+/// Milliseconds of a duration in whole hours, minutes and seconds, such as `8h`, `1h30m` or
+/// `8h0m0s`. `0` has no unit.
 fn parse_go_duration(text: &str) -> Option<u64> {
     if text == "0" {
         return Some(0);
@@ -109,7 +110,7 @@ fn parse_go_duration(text: &str) -> Option<u64> {
     (!text.is_empty()).then_some(total_ms)
 }
 
-/// What a client says of a new push mirror.
+/// A request for a new push mirror.
 #[derive(Deserialize)]
 struct CreatePushMirror {
     remote_address: String,
@@ -121,7 +122,7 @@ struct CreatePushMirror {
     interval: String,
     #[serde(default)]
     sync_on_commit: bool,
-    /// Gitea has no such word: there a mirror takes what it finds.
+    /// Not a field of Gitea, where a mirror overwrites the other side.
     #[serde(default)]
     replace: bool,
 }
@@ -140,7 +141,7 @@ impl CreatePushMirror {
             ApiError::invalid(text)
         };
         match interval.ok_or_else(invalid)? {
-            // Only when somebody pushes: as rarely otherwise as a mirror may be due.
+            // Due after pushes only: the interval is the longest that a mirror may have.
             0 if self.sync_on_commit => Ok(limits::MIRROR_INTERVAL_MS_MAX),
             ms => Ok(ms),
         }
@@ -174,8 +175,8 @@ async fn list_push_mirrors(
     Ok(Json(shown.collect()))
 }
 
-/// `POST /api/v1/repos/{owner}/{repo}/push_mirrors`: 200 and the mirror, which is due at once. 409 where the other side would
-/// lose something, unless `replace`.
+/// `POST /api/v1/repos/{owner}/{repo}/push_mirrors`: 200 and the mirror, which is due at once. 409
+/// where the other side would lose something, unless `replace`.
 async fn add_push_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,
@@ -237,7 +238,7 @@ async fn sync_push_mirrors(
     Ok(StatusCode::OK)
 }
 
-/// `POST /api/v1/repos/{owner}/{repo}/mirror-sync`: the mirror that the repository follows another one by.
+/// `POST /api/v1/repos/{owner}/{repo}/mirror-sync`: makes the pull mirror of the repository due.
 async fn sync_pull_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,

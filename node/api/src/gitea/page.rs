@@ -1,4 +1,4 @@
-//! Pages of a list: which one is asked for, and the headers that tell of the others.
+//! Pages of a list: the requested page, and the headers for the others.
 
 use henge_types::limits;
 use http::header::LINK;
@@ -10,7 +10,7 @@ use crate::origin::Origin;
 
 const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 
-/// `?page` and `?limit` as a client writes them.
+/// `?page` and `?limit` in a client's notation.
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
 pub(crate) struct PageParams {
     pub(crate) page: Option<usize>,
@@ -25,12 +25,13 @@ pub(crate) struct Page {
 }
 
 impl PageParams {
-    /// Whether the client asks for pages at all.
+    /// Whether the client requests a page.
     pub(crate) const fn asks_for_pages(self) -> bool {
         self.page.is_some() || self.limit.is_some()
     }
 
-    /// The page asked for: like Gitea, 0 means the default and too much means as much as allowed.
+    /// The requested page: as in Gitea, 0 means the default, and a limit above the maximum means
+    /// the maximum.
     pub(crate) fn page(self) -> Result<Page, ApiError> {
         let limit = match self.limit {
             None | Some(0) => limits::PAGE_ITEMS_DEFAULT,
@@ -60,7 +61,8 @@ impl Page {
         self.number * self.limit
     }
 
-    /// `X-Total-Count` and, where there are other pages, `Link`. `rest` is the other part of the query.
+    /// `X-Total-Count` and, where there are other pages, `Link`. `rest` is the other part of the
+    /// query.
     pub(crate) fn headers(
         self,
         total: usize,

@@ -1,4 +1,5 @@
-//! Protected branches, Gitea's way: as far as they forbid deletions and the loss of history, which is all they do here.
+//! Protected branches in Gitea's dialect: here a protection only forbids deletions and the loss of
+//! history.
 
 use axum::Json;
 use axum::extract::State;
@@ -35,7 +36,7 @@ pub(super) fn routes() -> Routes {
 struct Protection {
     /// The pattern: of branches below `refs/heads/`, of other refs in full.
     rule_name: String,
-    /// The same: older clients read it here.
+    /// The same: older clients read this field.
     branch_name: String,
     enable_push: bool,
     enable_push_whitelist: bool,
@@ -61,7 +62,8 @@ impl Protection {
     }
 }
 
-/// What a client wants protected. Whoever may push still may: asking for more than is kept to is refused.
+/// A request to protect refs. Protection does not limit the accounts that may push: a request for
+/// such a limit is refused.
 #[derive(Debug, Deserialize)]
 struct NewProtection {
     rule_name: Option<String>,
@@ -72,7 +74,7 @@ struct NewProtection {
 }
 
 impl NewProtection {
-    /// Refuses what asks for more than is kept to.
+    /// Refuses fields that request more than a protection does.
     fn check(&self) -> Result<(), ApiError> {
         if self.enable_push == Some(false) {
             let text = "\"enable_push\": false is not supported: protected refs take pushes that keep their history";
@@ -81,7 +83,7 @@ impl NewProtection {
         refuse_the_rest(&self.rest)
     }
 
-    /// The refs that it names, if it does.
+    /// The pattern in the request, if any.
     fn named(&self) -> Result<Option<RefPattern>, ApiError> {
         let named = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         let name = named(&self.rule_name).or_else(|| named(&self.branch_name));
@@ -134,8 +136,8 @@ async fn create_protection(
     Ok((StatusCode::CREATED, Json(Protection::new(rule))))
 }
 
-/// `PATCH /api/v1/repos/{owner}/{repo}/branch_protections/{name}`. A rule is its pattern and nothing else: what holds
-/// already may be asked for, and everything else is refused.
+/// `PATCH /api/v1/repos/{owner}/{repo}/branch_protections/{name}`. A rule is its pattern and
+/// nothing else: a request without a change is accepted, and every other one is refused.
 async fn edit_protection(
     _: Authorized<ProtectRefs>,
     State(api): State<Api>,

@@ -1,4 +1,4 @@
-//! Creating, finding and deleting repositories, Gitea's way.
+//! Creation, lookup and deletion of repositories in Gitea's dialect.
 
 use axum::Json;
 use axum::extract::State;
@@ -34,14 +34,14 @@ pub(super) fn routes() -> Routes {
         )
 }
 
-/// What a client says of a new repository. Fields that only change what Gitea shows are skipped; those that
-/// would change what the repository holds are refused below instead of being lost.
+/// A request for a new repository. Fields that only change Gitea's display are skipped. Fields that
+/// would change the content of the repository are refused below: they would be lost silently.
 #[derive(Debug, Deserialize)]
 struct CreateRepo {
     name: String,
     #[serde(default)]
     description: String,
-    /// Gitea makes it public where nothing is said.
+    /// Gitea's default is public.
     #[serde(default = "private_unless_said")]
     private: bool,
     default_branch: Option<String>,
@@ -132,7 +132,7 @@ struct Found {
     data: Vec<Repository>,
 }
 
-/// The wanted repositories of one page, and how many there are on all pages.
+/// The matching repositories of one page, and their number on all pages.
 async fn matching(
     api: &Api,
     is_wanted: impl Fn(&RepoRecord) -> bool,
@@ -183,8 +183,8 @@ fn query_text(text: &str) -> String {
     text.bytes().map(encode).collect()
 }
 
-/// `GET /api/v1/repos/search`. A repository whose shard does not answer is shown with what the catalogue
-/// knows of it: one lost shard does not take the list away.
+/// `GET /api/v1/repos/search`. A repository whose shard does not answer is shown with its data in
+/// the catalogue: one lost shard does not break the list.
 async fn search_repos(
     _: Authorized<action::ListRepos>,
     State(api): State<Api>,
@@ -211,7 +211,7 @@ async fn search_repos(
     Ok((headers, Json(found)).into_response())
 }
 
-/// Where a fork goes. Gitea's organizations are owners here.
+/// The target of a fork. Gitea's organizations are owners here.
 #[derive(Debug, Deserialize)]
 struct ForkRepo {
     organization: Option<String>,

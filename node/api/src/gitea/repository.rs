@@ -9,7 +9,7 @@ use crate::backend::Refs;
 use crate::origin::Origin;
 use crate::timestamp::rfc3339;
 
-/// Where branches are among the refs.
+/// The prefix of branches among the refs.
 pub(super) const BRANCHES: &str = "refs/heads/";
 
 #[derive(Debug, Serialize)]
@@ -30,7 +30,7 @@ pub(crate) struct Repository {
     empty: bool,
     private: bool,
     fork: bool,
-    /// What it is a fork of, as far as the catalogue knows it.
+    /// The repository that it is a fork of, if the catalogue has it.
     parent: Option<Box<Self>>,
     template: bool,
     mirror: bool,
@@ -68,8 +68,9 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    /// The repository of the catalogue, with its branches where they were read: without them the default
-    /// branch is the one it was created with, and it counts as not empty and not changed since.
+    /// The repository of the catalogue, with its branches if they were read. Without them the
+    /// default branch is the one of its creation, and the repository counts as not empty and as
+    /// unchanged since then.
     pub(crate) fn new(record: &RepoRecord, branches: Option<&Refs>, origin: &Origin) -> Self {
         let [a, b, c, d, e, f, g, h, ..] = *record.repo.as_bytes();
         let path = &record.path;
@@ -133,7 +134,8 @@ impl Repository {
         self
     }
 
-    /// As somebody without a token sees it: of other repositories nothing is told, as they may be private.
+    /// The view of a client without a token. Other repositories are left out, as they may be
+    /// private.
     pub(crate) fn read_only(mut self) -> Self {
         self.permissions.admin = false;
         self.permissions.push = false;

@@ -1,4 +1,4 @@
-//! Users, as far as there are any: the one admin, and owners by their names.
+//! Users: the one administrator, and owners by their names.
 
 use axum::Json;
 use henge_auth::Authorized;
@@ -15,11 +15,11 @@ pub(super) fn routes() -> Routes {
     Routes::new().at("/api/v1/user", get(ReadAccount, current_user))
 }
 
-/// Numbers above this lose their last digits in clients that keep every number as a double.
+/// Numbers with more bits lose their last digits in clients that store every number as a double.
 const NUMBER_BITS: u32 = 53;
 
-/// A number for what we name by bytes: stable, positive, exact as a double. Two things may share one: it is
-/// for clients that want a number to show, and nothing here looks anything up by it.
+/// A number for a thing that our API identifies by bytes: stable, positive, exact as a double. Two
+/// things may share one: clients only display it, and no lookup uses it.
 pub(crate) fn number(bytes: [u8; 8]) -> u64 {
     (u64::from_be_bytes(bytes) >> (u64::BITS - NUMBER_BITS)).max(1)
 }
@@ -65,7 +65,7 @@ impl User {
     }
 }
 
-/// The owner that a principal is.
+/// The owner of a principal's own repositories.
 pub(crate) fn owner_of(principal: &Principal) -> Result<OwnerName, ApiError> {
     let user = principal.user().ok_or_else(|| {
         let text = format!("{principal} is no user, and cannot own a repository");
@@ -74,7 +74,7 @@ pub(crate) fn owner_of(principal: &Principal) -> Result<OwnerName, ApiError> {
     Ok(user.owner().clone())
 }
 
-/// `GET /api/v1/user`: who the token belongs to.
+/// `GET /api/v1/user`: the user of the token.
 async fn current_user(by: Authorized<ReadAccount>, origin: Origin) -> Result<Json<User>, ApiError> {
     let owner = owner_of(by.principal())?;
     Ok(Json(User::new(&owner, &origin)))

@@ -1,4 +1,4 @@
-//! The release, as Gitea's clients read it.
+//! The release, in Gitea's dialect.
 
 use axum::Json;
 use axum::extract::State;
@@ -9,8 +9,8 @@ use serde::Serialize;
 use crate::api::Api;
 use crate::routes::{Routes, get};
 
-/// The release of Gitea whose shapes these are. Clients read it out of the version to know what they
-/// may ask for; Forgejo's servers say it in the same way.
+/// The release of Gitea whose shapes these are. Clients derive the available features from the
+/// version; Forgejo's servers answer in the same way.
 const GITEA: &str = "1.22.0";
 
 pub(super) fn routes() -> Routes {

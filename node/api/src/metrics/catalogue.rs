@@ -1,5 +1,5 @@
-//! The list of metrics, read from what the crates describe, so that the page in the documentation cannot
-//! say anything else.
+//! The list of metrics, from the descriptions of the crates, so that the page in the documentation
+//! cannot contradict them.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -10,7 +10,7 @@ use metrics::{
     with_local_recorder,
 };
 
-/// What kind of number a metric is.
+/// The kind of a metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Only grows.
@@ -34,9 +34,9 @@ impl Kind {
 /// One metric as its crate describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Description {
-    /// What kind of number it is.
+    /// The kind.
     pub kind: Kind,
-    /// What it means.
+    /// The meaning.
     pub help: String,
 }
 
@@ -79,7 +79,7 @@ impl Recorder for Collector {
     }
 }
 
-/// What `describe` tells a recorder, by name.
+/// The descriptions that `describe` registers, by name.
 pub fn collect(describe: fn()) -> BTreeMap<String, Description> {
     let collector = Collector::default();
     with_local_recorder(&collector, describe);
@@ -87,8 +87,8 @@ pub fn collect(describe: fn()) -> BTreeMap<String, Description> {
     found.unwrap_or_else(PoisonError::into_inner).clone()
 }
 
-/// Names and help texts that break the rules: prefix `henge_`, a base unit or what is counted last, `_total`
-/// at the end of counters only; help that starts with a capital letter.
+/// Names and help texts that break the rules: prefix `henge_`, a base unit or the counted thing
+/// last, `_total` at the end of counters only; help that starts with a capital letter.
 pub fn misnamed(found: &BTreeMap<String, Description>) -> Vec<String> {
     let mut wrong = Vec::new();
     for (name, description) in found {

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{
 };
 use thiserror::Error;
 
-/// From a tenth of a millisecond, what a flush takes on a good day, to a minute, a large push.
+/// From a tenth of a millisecond, the duration of a fast flush, to a minute, that of a large push.
 const SECONDS_BUCKETS: &[f64] = &[
     0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5,
     5.0, 10.0, 30.0, 60.0,
@@ -26,7 +26,7 @@ const BYTES_BUCKETS: &[f64] = &[
     268_435_456.0,
     2_147_483_648.0,
 ];
-/// How many of something, for example entries in a batch.
+/// Counts, for example entries in a batch.
 const COUNT_BUCKETS: &[f64] = &[
     1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1_024.0, 4_096.0,
 ];
@@ -34,12 +34,12 @@ const COUNT_BUCKETS: &[f64] = &[
 /// Metrics cannot be collected.
 #[derive(Debug, Error)]
 pub enum InstallError {
-    /// Something else in this process collects them already.
+    /// Another recorder of this process collects them already.
     #[error("metrics are collected by something else in this process")]
     Taken,
 }
 
-/// Renders what was recorded. Cloning shares it.
+/// Renders the recorded metrics. Clones share them.
 #[derive(Clone)]
 pub struct MetricsHandle(PrometheusHandle);
 
@@ -60,7 +60,7 @@ impl MetricsHandle {
     /// Collects the whole process's metrics from here on.
     ///
     /// # Errors
-    /// When something else does already.
+    /// When another recorder is installed already.
     pub fn install() -> Result<Self, InstallError> {
         let (recorder, handle) = Self::recorder();
         set_global_recorder(recorder).map_err(|_| InstallError::Taken)?;
@@ -72,8 +72,8 @@ impl MetricsHandle {
         self.0.render()
     }
 
-    /// Moves recorded samples into their buckets. To be called every few seconds: between two calls each
-    /// sample is kept by itself.
+    /// Moves recorded samples into their buckets. To be called every few seconds: between two calls
+    /// each sample takes memory of its own.
     pub fn upkeep(&self) {
         self.0.run_upkeep();
     }

@@ -22,12 +22,12 @@ async fn cluster_status(_: Authorized<ReadCluster>, State(api): State<Api>) -> J
     Json(api.backend.status().await)
 }
 
-/// `GET /api/henge/v1/node`: what the node that answers says of itself.
+/// `GET /api/henge/v1/node`: the report of the node that answers.
 async fn node_report(_: Authorized<ReadCluster>, State(api): State<Api>) -> Json<NodeReport> {
     Json(api.backend.report())
 }
 
-/// `GET /api/henge/v1/node/tasks`: what the node that answers does in the background.
+/// `GET /api/henge/v1/node/tasks`: the background tasks of the node that answers.
 async fn node_tasks(_: Authorized<ReadCluster>, State(api): State<Api>) -> Json<NodeTasks> {
     Json(api.backend.tasks())
 }

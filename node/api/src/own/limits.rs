@@ -1,4 +1,4 @@
-//! What a repository may hold, and what is asked of pushes to it.
+//! The quotas of a repository, and the rules for pushes to it.
 
 use axum::Json;
 use axum::extract::State;
@@ -32,8 +32,8 @@ async fn limits(
     Ok(Json(api.backend.limits(&path).await?))
 }
 
-/// `PUT /api/henge/v1/repos/{owner}/{repo}/limits`: all of them; what is left out or null is not
-/// bounded.
+/// `PUT /api/henge/v1/repos/{owner}/{repo}/limits`: replaces all of them; a field that is absent or
+/// null means no bound.
 async fn set_limits(
     by: Authorized<LimitRepo>,
     State(api): State<Api>,
@@ -55,7 +55,7 @@ async fn push_rules(
     Ok(Json(api.backend.push_rules(&path).await?))
 }
 
-/// `PUT /api/henge/v1/repos/{owner}/{repo}/push-rules`: all of them.
+/// `PUT /api/henge/v1/repos/{owner}/{repo}/push-rules`: replaces all of them.
 async fn set_push_rules(
     by: Authorized<LimitRepo>,
     State(api): State<Api>,

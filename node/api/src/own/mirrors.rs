@@ -51,7 +51,7 @@ fn last_run(last: MirrorLast) -> MirrorRun {
     }
 }
 
-/// A mirror as it is answered, without its password.
+/// A mirror in answers, without its password.
 fn shown(mirror: Mirror) -> model::Mirror {
     model::Mirror {
         id: mirror.id,
@@ -90,7 +90,7 @@ async fn list_mirrors(
 }
 
 /// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors`: the mirror is due at once. The answer is 409
-/// and a list where the side that it writes to has what the other one has not, unless `replace`.
+/// and a list where the side that it writes to has refs that the other one lacks, unless `replace`.
 async fn add_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,
@@ -112,7 +112,7 @@ async fn get_mirror(
     find(&api, &path, parse(&id)?).await.map(Json)
 }
 
-/// `PATCH /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`: what is left out stays. A new URL comes
+/// `PATCH /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}`: an absent field stays. A new URL comes
 /// with its own credentials or none, and is refused as for a new mirror. The mirror is due at once.
 async fn edit_mirror(
     by: Authorized<MirrorRepo>,
@@ -141,13 +141,13 @@ async fn remove_mirror(
 
 #[derive(Debug, Deserialize)]
 struct SyncParams {
-    /// Whether the next run may take what the other side does not have.
+    /// Whether the next run may remove refs that the other side does not have.
     #[serde(default)]
     force: bool,
 }
 
-/// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync?force`: 202 at once; `last` tells how
-/// it went.
+/// `POST /api/henge/v1/repos/{owner}/{repo}/mirrors/{id}/sync?force`: 202 at once; `last` has the
+/// result.
 async fn sync_mirror(
     by: Authorized<MirrorRepo>,
     State(api): State<Api>,

@@ -75,7 +75,7 @@ fn last_fsck(outcome: CheckOutcome) -> LastFsck {
 }
 
 /// `GET /api/henge/v1/repos/{owner}/{repo}/stats`: `last_fsck` is null when the replicas cannot be
-/// asked now.
+/// queried now.
 async fn stats(
     _: Authorized<InspectRepo>,
     State(api): State<Api>,
@@ -91,8 +91,8 @@ async fn stats(
     }))
 }
 
-/// `POST /api/henge/v1/repos/{owner}/{repo}/gc`: 202 at once. It is over when `stats` says `idle`
-/// and has another `last_compaction`.
+/// `POST /api/henge/v1/repos/{owner}/{repo}/gc`: 202 at once. It is over when `stats` has `idle`
+/// and another `last_compaction`.
 async fn gc(
     by: Authorized<MaintainRepo>,
     State(api): State<Api>,

@@ -1,4 +1,4 @@
-//! Changing refs without a push: to objects that the repository already reaches.
+//! Changes of refs without a push: to objects that the repository already reaches.
 
 use std::collections::BTreeSet;
 
@@ -77,7 +77,7 @@ fn updates(changes: &[RefChange]) -> Result<Vec<RefUpdate>, ApiError> {
     Ok(updates)
 }
 
-/// Why one change was not made, for a program.
+/// The reason why one change was refused, for programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum RefusalCode {
     Stale,

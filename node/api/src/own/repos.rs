@@ -1,4 +1,4 @@
-//! Repositories with where they live.
+//! Repositories with their homes.
 
 use axum::Json;
 use axum::extract::State;
@@ -55,7 +55,7 @@ fn info(api: &Api, record: RepoRecord) -> RepoInfo {
     }
 }
 
-/// `POST /api/henge/v1/repos`: for any owner. Private unless it is said to be public.
+/// `POST /api/henge/v1/repos`: for any owner. Private by default.
 async fn create_repo(
     by: Authorized<action::CreateRepo>,
     State(api): State<Api>,

@@ -1,4 +1,4 @@
-//! Who is let in.
+//! Access to the routes.
 
 use axum::body::Body;
 use base64::Engine;
@@ -147,7 +147,7 @@ async fn public_repositories_are_read_without_a_token_and_nothing_else_is() {
         let answer = with_header(&node, &uri, None).await;
         assert_eq!(answer.status, StatusCode::OK, "{uri}: {answer:?}");
     }
-    // What is private and what is not there cannot be told apart.
+    // The answers for private and for missing repositories are equal.
     for below in ["", "/branches", "/branches/main", "/topics"] {
         let ask = async |name: &str| {
             let uri = format!("/api/v1/repos/admin/{name}{below}");
@@ -163,7 +163,7 @@ async fn public_repositories_are_read_without_a_token_and_nothing_else_is() {
         assert_eq!(closed, ask("-not-a-name-").await);
         assert!(closed.1.is_some());
     }
-    // Without a token nothing is changed, whatever is public.
+    // Without a token no change is allowed, not even of public repositories.
     for (method, below) in [
         ("PATCH", ""),
         ("DELETE", ""),
@@ -177,7 +177,7 @@ async fn public_repositories_are_read_without_a_token_and_nothing_else_is() {
         let answer = node.send(json(&uri, method)).await;
         assert_eq!(answer.status, StatusCode::UNAUTHORIZED, "{method} {uri}");
     }
-    // A wrong token is not the same as none.
+    // A wrong token is refused even where a request without a token is answered.
     let wrong = with_header(&node, "/api/v1/repos/admin/open", Some("token x")).await;
     wrong.error(401, "unauthenticated");
 }
@@ -224,7 +224,8 @@ async fn a_node_may_answer_nothing_at_all_without_a_token() {
     }
 }
 
-/// A token was exchanged by stopping every node, and a scraper of metrics had the administrator's.
+/// The replacement of a token required a stop of every node, and a scraper of metrics had the
+/// administrator's.
 #[tokio::test]
 async fn tokens_are_exchanged_while_the_node_runs() {
     const NEXT: &str = "another-token-of-the-administrator";
@@ -258,7 +259,7 @@ async fn tokens_are_exchanged_while_the_node_runs() {
     }
 }
 
-/// Tokens could be tried as fast as a node answers.
+/// The rate of guesses of a token was bounded only by the speed of the node.
 #[tokio::test(start_paused = true)]
 async fn wrong_tokens_are_answered_later_and_later_and_right_ones_at_once() {
     const SHORT: Duration = Duration::from_millis(50);
@@ -280,7 +281,8 @@ async fn wrong_tokens_are_answered_later_and_later_and_right_ones_at_once() {
     }
     let late = tokio::time::timeout(Duration::from_secs(3), ask("wrong")).await;
     late.expect("in the end").error(401, "unauthenticated");
-    // No more than so many answers are held back: the others say the same, and their connections end.
+    // The number of delayed answers is bounded: the others are equal but immediate, and their
+    // connections end.
     let many = futures::future::join_all((0..70).map(|_| ask("wrong"))).await;
     let last = many.iter().filter(|answer| {
         assert_eq!(
@@ -292,7 +294,8 @@ async fn wrong_tokens_are_answered_later_and_later_and_right_ones_at_once() {
     assert_eq!(last.count(), 70 - 64);
 }
 
-/// One address took all places to wait, and the answer to a token that was mistyped elsewhere was 429, on which git gives up.
+/// One address took all permits to wait. The answer to a mistyped token from elsewhere was 429, on
+/// which git gives up.
 #[tokio::test(start_paused = true)]
 async fn a_flood_of_wrong_tokens_keeps_to_its_address() {
     const SHORT: Duration = Duration::from_millis(50);
@@ -321,7 +324,7 @@ async fn a_flood_of_wrong_tokens_keeps_to_its_address() {
     let mut flood = Box::pin(flood);
     assert!(futures::poll!(flood.as_mut()).is_pending());
     assert!(!ask(2, 100).await, "answered a little later");
-    // Beyond its bound an address waits for nothing.
+    // Above its bound an address does not wait.
     let crowded = tokio::time::timeout(SHORT, ask(1, 200)).await;
     assert!(crowded.expect("answered at once"), "and it is the last");
     let last = flood.await.into_iter().filter(|is_last| *is_last);

@@ -1,4 +1,4 @@
-//! What a request may cost, and that it holds nobody else up.
+//! The bounds of a request's cost, and the effect of one request on others.
 
 use std::cell::Cell;
 
@@ -11,12 +11,13 @@ use crate::harness::{Node, TOKEN};
 const ONE: &str = "1111111111111111111111111111111111111111";
 const REFS: &str = "/api/henge/v1/repos/admin/demo/refs";
 
-/// Ten thousand updates were documented, and the body of a request ended at 1 MiB: at about 6,000 of them.
+/// Ten thousand updates were documented, and the body of a request ended at 1 MiB: at about 6,000
+/// of them.
 #[tokio::test]
 async fn ten_thousand_updates_fit_into_one_request() {
     let node = Node::new();
     node.create("demo").await;
-    // As much as fits into a log entry of 4 MiB.
+    // The largest updates that fit into a log entry of 4 MiB.
     let folder = "x".repeat(350);
     let updates: Vec<Value> = (0..10_000)
         .map(|number| {
@@ -48,7 +49,8 @@ async fn ten_thousand_updates_fit_into_one_request() {
     answer.error(413, "invalid");
 }
 
-/// Fifty long patterns and a few hundred long branches took a thread of the server for 45 s, without a token.
+/// Fifty long patterns and a few hundred long branches took a thread of the server for 45 s,
+/// without a token.
 #[tokio::test]
 async fn a_long_list_of_branches_holds_nobody_up() {
     let node = Node::new();

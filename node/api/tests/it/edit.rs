@@ -1,4 +1,4 @@
-//! Changing repositories, Gitea's way.
+//! Changes of repositories in Gitea's dialect.
 
 use http::StatusCode;
 use serde_json::{Value, json};

@@ -1,4 +1,4 @@
-//! What a client is told when something is wrong: with its request, with the cluster, with the code.
+//! The answers to faults of the request, of the cluster and of the code.
 
 use axum::body::Body;
 use henge_types::{ErrorCode, limits};
@@ -163,7 +163,8 @@ async fn a_panic_is_an_internal_error_and_the_next_request_is_served() {
     node.create("demo").await;
 }
 
-/// A page of another site makes a browser that knows the token send forms, and nothing else without asking first.
+/// A page of another site can make a browser with the token send forms. For any other request the
+/// browser sends a preflight request first.
 #[tokio::test]
 async fn what_changes_something_comes_as_json_and_from_no_other_site() {
     const SYNC: &str = "/api/v1/repos/admin/demo/push_mirrors-sync";

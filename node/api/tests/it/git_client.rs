@@ -1,4 +1,4 @@
-//! Stock git against the whole router: it answers the challenge, and its streams pass whole.
+//! Stock git against the whole router: git answers the challenge, and its streams pass completely.
 
 use std::fs;
 use std::path::Path;
@@ -95,7 +95,7 @@ fn stock_git_clones_and_pushes_with_the_token_as_its_password() {
     server.git_ok(&top, &["clone", "-q", &url, "work"]);
     let work = top.join("work");
 
-    // Larger than any API body may be, and not compressible: it comes in chunks.
+    // Larger than any API body may be, and not compressible: it arrives in chunks.
     let mut number = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         number = number
@@ -121,7 +121,8 @@ fn stock_git_is_refused_without_the_token() {
     let server = Server::start();
     let top = server.dir.path().to_owned();
     server.git_ok(&top.join("repos"), &["init", "-q", "--bare", "demo.git"]);
-    // Fetches are let through to where it is known whether the repository is public; here it always is.
+    // The gate admits fetches, because the check for public repositories is behind it; here every
+    // repository is public.
     server.git_ok(&top, &["init", "-q", "work"]);
     let work = top.join("work");
     server.git_ok(&work, &["commit", "-q", "--allow-empty", "-m", "one"]);

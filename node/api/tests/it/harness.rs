@@ -1,4 +1,4 @@
-//! A router over a cluster in memory, and what came back from it.
+//! A router over a cluster in memory, and its answers.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ async fn panics() -> &'static str {
     panic!("ordered by a test")
 }
 
-/// A stand-in for the git router that says who asked it.
+/// A stand-in for the git router that returns the caller.
 fn git() -> Router {
     Router::new()
         .route("/{owner}/{repo}/info/refs", get(whoami))
@@ -52,7 +52,7 @@ impl Answered {
         value.map(|value| value.to_str().expect("text"))
     }
 
-    /// Checks the shape of an error, and gives its message.
+    /// Checks the shape of an error, and returns its message.
     #[track_caller]
     pub(crate) fn error(&self, status: u16, code: &str) -> String {
         assert_eq!(self.status.as_u16(), status, "{self:?}");
@@ -91,7 +91,7 @@ impl Node {
         Self::assemble(metrics, git).router
     }
 
-    /// One that answers nothing without a token.
+    /// A node that refuses every request without a token.
     pub(crate) fn closed() -> Self {
         let (_recorder, metrics) = MetricsHandle::recorder();
         Self::assemble_with(metrics, git(), AnonymousReads::Refused)
@@ -121,7 +121,7 @@ impl Node {
         }
     }
 
-    /// Sends a request as it is.
+    /// Sends a request without additions.
     pub(crate) async fn send(&self, request: Request<Body>) -> Answered {
         let answer = self.router.clone().oneshot(request).await;
         let (head, body) = answer.expect("the router never fails").into_parts();

@@ -1,4 +1,4 @@
-//! The router, asked as a client would ask it, over a cluster in memory.
+//! The router over a cluster in memory, with requests as from a client.
 
 mod access;
 mod bounds;

@@ -1,4 +1,4 @@
-//! A cluster in memory: one map of repositories, and faults to order.
+//! A cluster in memory: one map of repositories, and injected faults.
 
 mod limits;
 mod maintenance;
@@ -21,21 +21,21 @@ use henge_types::{
     RepoId, RepoLimits, RepoPath, RepoRecord,
 };
 
-/// When every repository was made: 2026-01-02T03:04:05Z.
+/// The creation time of every repository: 2026-01-02T03:04:05Z.
 pub(crate) const CREATED_AT_MS: u64 = 1_767_323_045_000;
-/// When every ref was changed: a minute later.
+/// The time of the last change of every ref: a minute later.
 pub(crate) const UPDATED_AT_MS: u64 = CREATED_AT_MS + 60_000;
 
-/// What is wrong with the cluster.
+/// The injected fault.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Fault {
     /// Nothing.
     None,
-    /// Every call fails so.
+    /// Every call fails with this code.
     Fails(ErrorCode, Option<u32>),
     /// Only reading the refs of this repository fails.
     ShardLost(&'static str),
-    /// Only asking replicas what they found fails.
+    /// Only queries of replicas' findings fail.
     ReplicasSilent,
     /// No call ever answers.
     Hangs,
@@ -110,7 +110,7 @@ impl Memory {
         repo.refs.insert(name, id.parse().expect("an object id"));
     }
 
-    /// Runs `answer` unless a fault says otherwise.
+    /// Runs `answer` unless a fault is injected.
     fn unless_broken<'a, T: Send + 'a>(
         &'a self,
         answer: impl FnOnce(&mut BTreeMap<String, Repo>) -> Result<T, ServiceError> + Send + 'a,

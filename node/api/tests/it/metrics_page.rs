@@ -1,4 +1,4 @@
-//! `docs/metrics.md` says what the crates say.
+//! `docs/metrics.md` equals the descriptions of the crates.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -6,8 +6,8 @@ use std::path::Path;
 
 use henge_api::metrics::catalogue;
 
-/// Every crate with metrics, and how it describes them. A crate with a `src/metrics.rs` that is not on the
-/// page is found by the tidy test.
+/// Every crate with metrics, and its descriptions. The tidy test finds a crate with a
+/// `src/metrics.rs` that is not on the page.
 const CRATES: &[(&str, fn())] = &[
     ("henge-api", henge_api::metrics::describe),
     ("henge-cluster", henge_cluster::metrics::describe),

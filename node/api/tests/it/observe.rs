@@ -1,4 +1,4 @@
-//! What the operator sees of requests.
+//! The log and the metrics of requests.
 
 use std::fmt::{Debug, Write};
 use std::net::IpAddr;
@@ -81,7 +81,7 @@ async fn the_metrics_page_counts_requests_by_route_and_names_nobody() {
     assert!(!page.text.contains(TOKEN));
 }
 
-/// The warnings that were logged, a line each.
+/// The logged warnings, a line each.
 #[derive(Debug, Default, Clone)]
 struct Warnings(Arc<Mutex<Vec<String>>>);
 
@@ -92,7 +92,7 @@ impl Warnings {
     }
 }
 
-/// One of them.
+/// One warning.
 #[derive(Debug, Default)]
 struct Line(String);
 
@@ -139,7 +139,7 @@ fn from(address: u8, uri: &str, token: Option<&str>) -> Request<Body> {
     request.body(Body::empty()).expect("a request")
 }
 
-/// Nothing in the log said that requests were refused, and from where they came.
+/// The log had no line about refused requests and their addresses.
 #[tokio::test]
 async fn the_log_says_from_where_refused_requests_come() {
     const FETCH: &str = "/admin/x.git/info/refs?service=git-upload-pack";

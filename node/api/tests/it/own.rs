@@ -242,7 +242,7 @@ async fn packs_are_counted_and_compacted() {
     assert_eq!(node.get(STATS).await.json(), shown(&expected));
     let unknown = node.post(GC, json!({"agressive": true})).await;
     unknown.error(422, "invalid");
-    // The figures are told when the replicas cannot be asked what they found.
+    // The figures are returned even when the replicas cannot be queried.
     node.backend.set_fault(Fault::ReplicasSilent);
     expected["last_fsck"] = json!(null);
     assert_eq!(node.get(STATS).await.json(), expected);
@@ -438,7 +438,7 @@ async fn mirrors_are_made_shown_without_secrets_synced_and_removed() {
     }
 }
 
-/// A mirror deleted what the side that it wrote to had of its own, and the request that made it had not been asked to.
+/// A mirror deleted refs of the side that it wrote to, without consent in the request that made it.
 #[tokio::test]
 async fn a_mirror_that_takes_something_is_made_only_where_that_is_said() {
     let node = Node::new();
@@ -483,7 +483,7 @@ async fn a_mirror_that_takes_something_is_made_only_where_that_is_said() {
     odd.error(422, "invalid");
 }
 
-/// A repository of which nobody said who may see it was published.
+/// A repository became public by default.
 #[tokio::test]
 async fn what_is_not_said_to_be_public_is_private() {
     let node = Node::new();

@@ -1,4 +1,4 @@
-//! Every route, asked by every kind of client about every kind of repository.
+//! Every route, with a request of every kind of client for every kind of repository.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,7 +14,7 @@ use crate::harness::{Node, TOKEN};
 
 const SCRAPER: &str = "a-token-for-the-page-of-metrics";
 
-/// What each client sees of a public, of a private and of a missing repository. `ok` is any answer
+/// The answers to each client for a public, a private and a missing repository. `ok` is any answer
 /// of the route itself.
 #[derive(Debug, Clone, Copy)]
 struct Rule {
@@ -24,29 +24,29 @@ struct Rule {
     none: &'static str,
 }
 
-/// What a public repository shows.
+/// The reads of a public repository.
 const PUBLIC: Rule = Rule {
     admin: "ok ok ok",
     metrics: "403 403 403",
     wrong: "401 401 401",
     none: "ok 401 401",
 };
-/// A fetch: the git service, which is not part of this router, looks for the repository.
+/// A fetch: the git service, which is not part of this router, looks up the repository.
 const FETCH: Rule = Rule {
     none: "ok ok ok",
     ..PUBLIC
 };
-/// What the administrator's token opens.
+/// The routes for the administrator's token only.
 const TOKEN_ONLY: Rule = Rule {
     none: "401 401 401",
     ..PUBLIC
 };
-/// What a token for metrics opens too.
+/// The routes that a token for metrics opens too.
 const METRICS: Rule = Rule {
     metrics: "ok ok ok",
     ..TOKEN_ONLY
 };
-/// What is answered to everybody.
+/// The routes without authentication.
 const HEALTH: Rule = Rule {
     wrong: "ok ok ok",
     none: "ok ok ok",
@@ -109,7 +109,7 @@ const ROUTES: &[(&str, &str, Rule)] = &[
     ("GET", "/readyz", HEALTH),
 ];
 
-/// Requests that no route of the API takes: those of git, of other methods, and of other paths.
+/// Requests that match no route of the API: those of git, of other methods, and of other paths.
 #[rustfmt::skip]
 const OTHERS: &[(&str, &str, Rule)] = &[
     ("GET", "/{owner}/{repo}.git/info/refs?service=git-upload-pack", FETCH),
@@ -135,7 +135,7 @@ const OTHERS: &[(&str, &str, Rule)] = &[
     ("GET", "/healthz/", TOKEN_ONLY),
 ];
 
-/// HEAD of what GET takes: without a token only health answers it.
+/// HEAD of the routes with GET: without a token only health answers it.
 fn heads() -> Vec<(&'static str, &'static str, Rule)> {
     let gets = ROUTES.iter().filter(|(method, _, _)| *method == "GET");
     let heads = gets.map(|(_, path, rule)| match rule.wrong == HEALTH.wrong {
@@ -172,8 +172,8 @@ fn filled(path: &str, repo: &str) -> String {
     filled
 }
 
-/// What a client with this token sees of the three repositories, on a node of its own: requests
-/// change repositories, and wrong tokens are answered later and later.
+/// The answers to a client with this token for the three repositories. Each call has a node of its
+/// own: requests change repositories, and the answers to wrong tokens are delayed more and more.
 async fn seen(method: &str, path: &str, token: Option<&str>) -> String {
     let node = node().await;
     let mut seen = Vec::new();
@@ -224,7 +224,7 @@ fn every_route_has_a_row_of_the_table() {
     assert_eq!(rows.len(), ROUTES.len(), "a row stands twice");
 }
 
-/// A route that axum's router is given by itself would have neither a rule nor a row.
+/// A route that is registered with axum's router directly would have neither a rule nor a row.
 #[test]
 fn routes_are_registered_with_rules_only() {
     let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
@@ -238,7 +238,7 @@ fn routes_are_registered_with_rules_only() {
                 continue;
             }
             seen += 1;
-            // The one that registers a route with its rule.
+            // This file registers a route with its rule.
             if path == src.join("routes.rs") {
                 continue;
             }
@@ -252,7 +252,7 @@ fn routes_are_registered_with_rules_only() {
     assert!(seen > 20, "only {seen} files were found");
 }
 
-/// A row that lets clients in without a token is a read, and every such read has one.
+/// A row that admits clients without a token is a read, and every such read has a row.
 #[test]
 fn the_actions_of_open_routes_are_reads() {
     for route in henge_api::routes() {

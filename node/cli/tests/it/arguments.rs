@@ -1,4 +1,4 @@
-//! What can be typed, and what cannot.
+//! Valid and invalid command lines.
 
 use clap::{Arg, Command, CommandFactory, Parser};
 use henge_cli::exit::EXIT_CODES_HELP;
@@ -44,7 +44,7 @@ fn paths_and_formats_are_checked_before_anything_is_asked() {
     }
 }
 
-/// A flag that says which cluster, or how to answer, says nothing else below: it would be taken for both.
+/// A global flag has no other meaning in a verb below: its value would be taken for both.
 #[test]
 fn flags_of_all_verbs_are_no_other_flags_of_one() {
     fn look(command: &Command, path: &str, above: &[&Arg]) {

@@ -1,4 +1,4 @@
-//! `henge cluster status` and `henge cluster shards`, as they look.
+//! The output of `henge cluster status` and `henge cluster shards`.
 
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -119,7 +119,8 @@ async fn status_in_json_is_the_nodes_answer_and_the_verdict() {
     assert_eq!(back, status);
 }
 
-/// Each line says since when and what to do: a status that only names a fault sends its reader to the logs of every node.
+/// Each line has a begin and an advice: a status that only names a fault sends its reader to the
+/// logs of every node.
 #[tokio::test]
 async fn a_condition_shows_its_time_and_what_to_do() {
     let mut status = fixtures::well();

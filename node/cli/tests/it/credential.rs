@@ -1,4 +1,4 @@
-//! `henge credential`, asked as git asks it.
+//! `henge credential`, called as git calls it.
 
 use henge_cli::Exit;
 
@@ -16,7 +16,7 @@ async fn told(operation: &str, question: &str) -> String {
     done.out
 }
 
-/// Examples put the token into URLs, where a shell's history and `.git/config` keep it.
+/// Examples put the token into URLs, where a shell's history and `.git/config` store it.
 #[tokio::test]
 async fn the_token_is_told_for_the_cluster_s_own_addresses_alone() {
     let login = "username=admin\npassword=t\n";

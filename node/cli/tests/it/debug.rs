@@ -1,4 +1,4 @@
-//! `henge debug tasks`, as it looks.
+//! The output of `henge debug tasks`.
 
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ fn waiting(within_ms: Option<u64>, for_entry: bool) -> LeaderTaskState {
     }
 }
 
-/// A cluster of which every node is one server, but node 3, which does not answer.
+/// A cluster in which one server is every node except node 3, which does not answer.
 async fn against(args: &[&str]) -> Done {
     let tasks = NodeTasks {
         node: NodeId::new(1),
@@ -54,7 +54,7 @@ async fn against(args: &[&str]) -> Done {
         status.nodes.remove(1);
         let address = server.url.trim_start_matches("http://");
         status.nodes[0].http = address.to_owned();
-        // Nothing listens there.
+        // No server listens there.
         status.nodes[1].http = "127.0.0.1:1".to_owned();
     }
     henge(&server.url, args).await

@@ -33,8 +33,8 @@ pub(crate) fn one_left() -> ClusterStatus {
     status
 }
 
-/// The same as [`well`], but node 3 is low on space, behind in shard 1, fetching packs, and its state of
-/// meta is not the others'.
+/// The same as [`well`], but node 3 has three problems and another state of meta: it is low on
+/// space, behind in shard 1, and it is fetching packs.
 pub(crate) fn troubled() -> ClusterStatus {
     let mut status = well();
     let third = status.nodes.last_mut().expect("three nodes");

@@ -1,4 +1,4 @@
-//! `henge repo import --prune` asks before it deletes much. Nothing is copied: no object is needed.
+//! `henge repo import --prune` asks before many deletions. No object is copied: none is needed.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use crate::repo::router;
 use crate::run::{Server, henge, henge_typing};
 
-/// A bare repository with these branches, all at one commit that is not there.
+/// A bare repository with these branches, all at one commit that does not exist.
 fn bare(path: &Path, branches: &[&str]) {
     for folder in ["objects", "refs/heads"] {
         fs::create_dir_all(path.join(folder)).expect("a folder");
@@ -32,7 +32,8 @@ fn bare(path: &Path, branches: &[&str]) {
     }
 }
 
-/// An import from a source that had lost most of its branches took them from the cluster, and nobody was asked.
+/// An import from a source that had lost most of its branches removed them from the cluster without
+/// a question.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_than_half_is_deleted_only_when_somebody_says_so() {
     let dir = tempfile::tempdir().expect("a folder");

@@ -1,4 +1,4 @@
-//! The commands against a server in this process: what they print, what they ask, how they end.
+//! The commands against a server in this process: their output, their questions, their exit codes.
 
 mod arguments;
 mod cluster;

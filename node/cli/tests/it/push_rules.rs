@@ -1,4 +1,4 @@
-//! `henge repo edit --fsck`, and what `henge repo show` says of it.
+//! `henge repo edit --fsck`, and the rules in the output of `henge repo show`.
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::repo::{Repos, error, router};
 use crate::run::{Server, henge};
 
-/// A node of an earlier release does not know the route: neither does this one until rules were set.
+/// A node of an earlier release lacks the route, as this one does until rules are set.
 pub(crate) async fn rules(
     State(repos): State<Repos>,
     Path((owner, name)): Path<(String, String)>,

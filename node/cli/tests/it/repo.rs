@@ -1,4 +1,4 @@
-//! `henge repo …` against a server that keeps repositories in memory.
+//! `henge repo …` against a server with repositories in memory.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::run::{Server, henge, henge_typing};
 
 pub(crate) type Repos = Arc<Mutex<BTreeMap<String, Value>>>;
 
-/// Gives three at a time, whatever is asked for: a node may have a smaller page than the client.
+/// Items per page, for every request: a node may have a smaller page than the client.
 const PAGE: usize = 3;
 
 pub(crate) fn router() -> Router {
@@ -48,7 +48,8 @@ pub(crate) fn router() -> Router {
         .with_state(Repos::default())
 }
 
-/// A hundred pushes of `main` and one of `refs/heads/two`; the certificate of the last one is not UTF-8.
+/// A hundred pushes of `main` and one of `refs/heads/two`; the certificate of the last one is not
+/// UTF-8.
 async fn certificates(Query(query): Query<BTreeMap<String, String>>) -> Json<Value> {
     let (page, limit): (usize, usize) = (
         query["page"].parse().expect("a number"),
@@ -83,7 +84,7 @@ async fn certificates(Query(query): Query<BTreeMap<String, String>>) -> Json<Val
     Json(json!({"total": all.len(), "certificates": page}))
 }
 
-/// A compaction waits for two looks at it, runs for two, and fails in a repository called `broken`.
+/// A compaction waits for two polls, runs for two, and fails in a repository called `broken`.
 async fn gc(
     State(repos): State<Repos>,
     Path((owner, name)): Path<(String, String)>,
@@ -218,7 +219,7 @@ async fn remove(
     }
 }
 
-/// Runs `step` on a repository that is there.
+/// Runs `step` on an existing repository.
 fn with(
     repos: &Repos,
     (owner, name): &(String, String),

@@ -1,4 +1,4 @@
-//! Runs a command line as the binary would, against a server that answers as told.
+//! Runs a command line as the binary would, against a server with fixed answers.
 
 use std::io::Cursor;
 
@@ -51,7 +51,7 @@ pub(crate) async fn henge(url: &str, args: &[&str]) -> Done {
     henge_at(url, args, Input::Other, "").await
 }
 
-/// The same with somebody at the keyboard.
+/// The same with a user at the keyboard.
 pub(crate) async fn henge_typing(url: &str, args: &[&str], typed: &str) -> Done {
     henge_at(url, args, Input::Terminal, typed).await
 }

@@ -1,4 +1,4 @@
-//! Who sees a new repository.
+//! The visibility of a new repository.
 
 use clap::Parser as _;
 use henge_cli::Exit;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::repo::router;
 use crate::run::{Henge, Server, henge};
 
-/// A repository was published to everybody who reached the cluster, and nobody had said so or was told.
+/// A repository became public without a request for it and without a message.
 #[tokio::test]
 async fn a_repository_is_private_unless_it_is_said_to_be_public() {
     let server = Server::start(router()).await;

@@ -157,6 +157,16 @@ fn no_word_stands_that_must_not() {
 }
 
 #[test]
+fn comments_speak_plain_words() {
+    none(&words::in_comments(&files()));
+}
+
+#[test]
+fn comments_wrap_at_100_columns() {
+    none(&words::wide_comments(&files()));
+}
+
+#[test]
 fn the_page_of_limits_says_what_the_code_does() {
     let (page, constants) = (read("docs/limits.md"), read("proto/types/src/limits.rs"));
     none(&limits::violations(&page, &constants, &files()));

@@ -6,12 +6,12 @@ use super::{Client, Effect, LIST_BYTES_MAX, get, in_path};
 use crate::error::ClientError;
 use crate::model::{CertificatePage, PushCertificate};
 
-/// Pages asked for at most: a repository keeps fewer.
+/// Pages that are requested at most: a repository keeps fewer.
 const PAGES_MAX: usize = limits::PUSH_CERTIFICATES_KEPT_MAX / limits::PAGE_ITEMS_MAX + 2;
 
 impl Client {
-    /// The push certificates that a repository keeps, of one ref or of all, the newest first. A push that comes in
-    /// between may have one listed twice.
+    /// The push certificates that a repository keeps, of one ref or of all, the newest first. After
+    /// a push between two pages one certificate may be listed twice.
     ///
     /// # Errors
     /// `not_found`, and as every call.

@@ -9,12 +9,12 @@ use crate::error::ClientError;
 use crate::model::Version;
 use crate::transport::Failure;
 
-/// What a node says of its readiness.
+/// The readiness of a node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Readiness {
     /// It serves.
     Ready,
-    /// It answers, and says why it does not serve yet.
+    /// It answers, with the reason why it does not serve yet.
     NotYet(String),
     /// It does not answer.
     Silent(String),
@@ -31,7 +31,7 @@ impl Client {
         Ok(version.version)
     }
 
-    /// The cluster, as the first node that answers sees it.
+    /// The status of the cluster, from the first node that answers.
     ///
     /// # Errors
     /// As every call.
@@ -43,7 +43,7 @@ impl Client {
         decode(&address, &answer.body)
     }
 
-    /// What the first node that answers does in the background.
+    /// The background tasks of the first node that answers.
     ///
     /// # Errors
     /// As every call.
@@ -55,7 +55,8 @@ impl Client {
         decode(&address, &answer.body)
     }
 
-    /// Asks one node whether it serves. Never fails: a node that does not answer is one of the answers.
+    /// Requests the readiness of one node. Never fails: a node that does not answer is
+    /// [`Readiness::Silent`].
     pub async fn readiness(&self, address: &Address) -> Readiness {
         let call = get("/readyz".to_owned(), ANSWER_BYTES_MAX);
         let within = self.deadlines.status;

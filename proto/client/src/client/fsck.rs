@@ -9,12 +9,12 @@ use crate::error::ClientError;
 use crate::model::Fsck;
 
 impl Client {
-    /// Has replicas check their whole stores of the repository's fork network: those on `nodes`, or
-    /// all when it is empty. With `repair`, damaged packs are fetched again from other replicas.
-    /// Answers at once.
+    /// Starts checks of the whole stores of the repository's fork network: on the replicas on
+    /// `nodes`, or on all when it is empty. With `repair`, damaged packs are fetched again from
+    /// other replicas. Answers at once.
     ///
     /// # Errors
-    /// `not_found`, `invalid`, `throttled`, and as every call. Asking again does no harm.
+    /// `not_found`, `invalid`, `throttled`, and as every call. A repeated call does no harm.
     pub async fn start_fsck(
         &self,
         path: &RepoPath,
@@ -30,7 +30,7 @@ impl Client {
         self.json(&call, Effect::Reads).await
     }
 
-    /// How the checks of the repository's stores stand, on all replicas.
+    /// The state of the checks of the repository's stores, on all replicas.
     ///
     /// # Errors
     /// `not_found`, and as every call.

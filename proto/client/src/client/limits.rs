@@ -1,4 +1,4 @@
-//! What a repository may hold, and what is asked of pushes to it.
+//! The quotas of a repository, and the rules for pushes to it.
 
 use henge_types::{PushRules, RepoLimits, RepoPath};
 use http::Method;
@@ -7,7 +7,7 @@ use super::{ANSWER_BYTES_MAX, Client, Effect, get, with_body};
 use crate::error::ClientError;
 
 impl Client {
-    /// What a repository may hold beyond the product's own bounds.
+    /// The quotas of a repository beyond the product's own bounds.
     ///
     /// # Errors
     /// `not_found`, and as every call.
@@ -16,10 +16,10 @@ impl Client {
         self.json(&get(path, ANSWER_BYTES_MAX), Effect::Reads).await
     }
 
-    /// Sets what a repository may hold.
+    /// Sets the quotas of a repository.
     ///
     /// # Errors
-    /// `not_found`, and as every call. Asking again does no harm.
+    /// `not_found`, and as every call. A repeated call does no harm.
     pub async fn set_repo_limits(
         &self,
         path: &RepoPath,
@@ -30,7 +30,7 @@ impl Client {
         self.json(&call, Effect::Reads).await
     }
 
-    /// What is asked of pushes to a repository.
+    /// The rules for pushes to a repository.
     ///
     /// # Errors
     /// `not_found`, and as every call.
@@ -39,10 +39,10 @@ impl Client {
         self.json(&get(path, ANSWER_BYTES_MAX), Effect::Reads).await
     }
 
-    /// Sets what is asked of pushes to a repository.
+    /// Sets the rules for pushes to a repository.
     ///
     /// # Errors
-    /// `not_found`, and as every call. Asking again does no harm.
+    /// `not_found`, and as every call. A repeated call does no harm.
     pub async fn set_push_rules(
         &self,
         path: &RepoPath,

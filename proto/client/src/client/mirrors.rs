@@ -20,8 +20,8 @@ impl Client {
     /// Makes a mirror, which is due at once.
     ///
     /// # Errors
-    /// `not_found`, `invalid`; `conflict`, also where something would be lost and [`NewMirror::replace`] does not agree to it;
-    /// `timeout` means that it may have been made.
+    /// `not_found`, `invalid`; `conflict`, also where refs would be lost and [`NewMirror::replace`]
+    /// does not allow it; `timeout` means that it may have been made.
     pub async fn add_mirror(
         &self,
         path: &RepoPath,
@@ -32,11 +32,11 @@ impl Client {
         self.json(&call, Effect::Changes).await
     }
 
-    /// Changes what a mirror is told, and makes it due.
+    /// Changes the settings of a mirror, and makes it due.
     ///
     /// # Errors
-    /// `not_found`, `invalid`; `conflict` as for a new one; `timeout` means that it may have been changed. Asking again does no
-    /// harm.
+    /// `not_found`, `invalid`; `conflict` as for a new one; `timeout` means that it may have been
+    /// changed. A repeated call does no harm.
     pub async fn edit_mirror(
         &self,
         path: &RepoPath,
@@ -61,7 +61,7 @@ impl Client {
     /// Makes a mirror due now; answers at once.
     ///
     /// # Errors
-    /// `not_found`, and as every call. Asking again does no harm.
+    /// `not_found`, and as every call. A repeated call does no harm.
     pub async fn sync_mirror(
         &self,
         path: &RepoPath,

@@ -1,4 +1,4 @@
-//! What a repository takes on disk, and its compaction.
+//! The disk use of a repository, and its compaction.
 
 use henge_types::RepoPath;
 use henge_types::status::CompactionDepth;
@@ -9,7 +9,7 @@ use crate::error::ClientError;
 use crate::model::{Gc, RepoStats};
 
 impl Client {
-    /// What the repository's fork network takes on disk, and how its compaction stands.
+    /// The disk use of the repository's fork network, and the state of its compaction.
     ///
     /// # Errors
     /// `not_found`, and as every call.
@@ -18,10 +18,11 @@ impl Client {
         self.json(&get(path, ANSWER_BYTES_MAX), Effect::Reads).await
     }
 
-    /// Has the repository's fork network compacted; answers at once, with the figures before.
+    /// Starts a compaction of the repository's fork network; answers at once, with the figures
+    /// before.
     ///
     /// # Errors
-    /// `not_found`, `throttled`, and as every call. Asking again does no harm.
+    /// `not_found`, `throttled`, and as every call. A repeated call does no harm.
     pub async fn compact(
         &self,
         path: &RepoPath,

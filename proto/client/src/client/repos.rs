@@ -17,7 +17,7 @@ impl Client {
         self.json(&call, Effect::Changes).await
     }
 
-    /// A repository and where it lives.
+    /// A repository and its home.
     ///
     /// # Errors
     /// `not_found`, and as every call.
@@ -26,7 +26,8 @@ impl Client {
         self.json(&call, Effect::Reads).await
     }
 
-    /// Repositories in the order of their lower-case paths, at most `limit`, from the one after `after`.
+    /// Repositories in the order of their lower-case paths, at most `limit`, from the one after
+    /// `after`.
     ///
     /// # Errors
     /// As every call.
@@ -56,10 +57,11 @@ impl Client {
         self.ask(&call, Effect::Changes).await.map(|_| ())
     }
 
-    /// Makes a repository of another one: with its refs, on the same objects.
+    /// Forks a repository: the new one has its refs, on the same objects.
     ///
     /// # Errors
-    /// `not_found`, `already_exists`, and as every call; `timeout` means that it may have been made.
+    /// `not_found`, `already_exists`, and as every call; `timeout` means that it may have been
+    /// made.
     pub async fn fork_repo(&self, parent: &RepoPath, path: &RepoPath) -> Result<(), ClientError> {
         let body = Fork {
             organization: &path.owner,

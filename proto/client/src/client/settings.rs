@@ -8,11 +8,11 @@ use crate::error::ClientError;
 use crate::model::{NewOwner, Protection, RepoChange, RuleName, Topics};
 
 impl Client {
-    /// Changes what `change` names of a repository, all or nothing.
+    /// Changes the fields of a repository that `change` has, all or nothing.
     ///
     /// # Errors
-    /// `not_found`, `already_exists` for a name that is taken, `invalid`, and as every call; `timeout` means that the
-    /// change may have been made.
+    /// `not_found`, `already_exists` for a name that is taken, `invalid`, and as every call;
+    /// `timeout` means that the change may have been made.
     pub async fn change_repo(
         &self,
         path: &RepoPath,
@@ -23,7 +23,7 @@ impl Client {
         self.ask(&call, Effect::Changes).await.map(|_| ())
     }
 
-    /// Says what a repository is about, instead of what was said before.
+    /// Replaces the topics of a repository.
     ///
     /// # Errors
     /// As [`Self::change_repo`].
@@ -33,7 +33,7 @@ impl Client {
         self.ask(&call, Effect::Changes).await.map(|_| ())
     }
 
-    /// Gives a repository to another owner.
+    /// Transfers a repository to another owner.
     ///
     /// # Errors
     /// As [`Self::change_repo`].
@@ -67,7 +67,7 @@ impl Client {
         self.ask(&call, Effect::Changes).await.map(|_| ())
     }
 
-    /// Takes that protection away; the pattern is written as it was set.
+    /// Removes that protection; the pattern is written exactly as it was set.
     ///
     /// # Errors
     /// `not_found`, and as every call.

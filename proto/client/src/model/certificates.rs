@@ -7,17 +7,18 @@ use serde::{Deserialize, Serialize};
 pub struct PushCertificate {
     /// The entry of the shard's log that made the changes.
     pub entry: u64,
-    /// When that was, RFC 3339.
+    /// The time of that entry, RFC 3339.
     pub at: String,
     /// The account that pushed.
     pub account: String,
-    /// Who says to have signed it, and when: seconds since the Unix epoch and a time zone.
+    /// The `pusher` line: the signer as the certificate names it, and the time of signing in
+    /// seconds since the Unix epoch with a time zone.
     pub pusher: String,
-    /// Where the signer meant to push to.
+    /// The `pushee` line: the URL that the signer pushed to.
     pub pushee: Option<String>,
-    /// `OK`, `SLOP`, `BAD`, `MISSING` or `UNSOLICITED`, as git says it to its hooks.
+    /// `OK`, `SLOP`, `BAD`, `MISSING` or `UNSOLICITED`, as in git's environment of hooks.
     pub nonce_status: String,
-    /// With `SLOP`: how old the nonce was, seconds.
+    /// With `SLOP`: the age of the nonce, seconds.
     pub nonce_slop_s: Option<i64>,
     /// `openpgp`, `x509` or `ssh`; none without a signature.
     pub signature_kind: Option<String>,
@@ -25,9 +26,9 @@ pub struct PushCertificate {
     pub signature_verified: bool,
     /// Its commands.
     pub refs: Vec<CertifiedRef>,
-    /// The whole of it as it came, if it is UTF-8.
+    /// The whole certificate as received, if it is UTF-8.
     pub certificate: Option<String>,
-    /// The whole of it in base64, if it is not.
+    /// The whole certificate in base64, if it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_base64: Option<String>,
 }
@@ -38,18 +39,18 @@ pub struct CertifiedRef {
     /// The full name of the ref.
     #[serde(rename = "ref")]
     pub name: String,
-    /// What the signer took it to be, an id; `None`: not there.
+    /// The value that the signer expected, an id; `None`: the ref does not exist.
     pub old: Option<String>,
-    /// What it was to become, an id; `None`: deleted.
+    /// The value that the signer asked for, an id; `None`: the ref is deleted.
     pub new: Option<String>,
-    /// Whether the ref was changed by it.
+    /// Whether the command changed the ref.
     pub accepted: bool,
 }
 
 /// A page of certificates, the newest first.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CertificatePage {
-    /// How many there are on all pages.
+    /// Their number on all pages.
     #[serde(default)]
     pub total: u64,
     /// Those of the page.

@@ -3,7 +3,7 @@
 use henge_types::NodeId;
 use serde::{Deserialize, Serialize};
 
-/// Asks for checks of stores.
+/// A request for checks of stores.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Fsck {

@@ -9,64 +9,64 @@ use serde::{Deserialize, Serialize};
 /// writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Force {
-    /// It fails instead, and says what it would remove.
+    /// The run fails instead, and its error lists the removals.
     #[default]
     No,
-    /// It may.
+    /// It may remove them.
     Yes,
 }
 
-/// Asks for a mirror.
+/// A request for a mirror.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewMirror {
-    /// Which way.
+    /// The direction.
     pub kind: MirrorKind,
     /// The other repository; a node takes credentials out of it.
     pub url: String,
-    /// The user to ask as.
+    /// The user name for the other side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The password or token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// Seconds from one firing to the next.
+    /// Seconds from one due time to the next.
     pub interval_s: u64,
-    /// Whether it is due whenever a ref changed; only for one that pushes.
+    /// Whether each change of a ref makes it due; only for one that pushes.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub on_push: bool,
-    /// Whether its first run may take from the side that it writes to what the other one does not
-    /// have.
+    /// Whether its first run may remove refs from the side that it writes to if the other one does
+    /// not have them.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
 }
 
-/// Asks for a mirror to be changed; what is `None` stays, but a new URL comes with its own
-/// credentials or none.
+/// A request for a change of a mirror. A field that is `None` stays, except that a new URL comes
+/// with its own credentials or none.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct MirrorEdit {
     /// The other repository; a node takes credentials out of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
-    /// The user to ask as.
+    /// The user name for the other side.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
     /// The password or token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password: Option<String>,
-    /// Seconds from one firing to the next.
+    /// Seconds from one due time to the next.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_s: Option<u64>,
-    /// Whether it is due whenever a ref changed.
+    /// Whether each change of a ref makes it due.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_push: Option<bool>,
-    /// Whether the first run at a new URL may take what the other side does not have.
+    /// Whether the first run at a new URL may remove refs that the other side does not have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub replace: bool,
 }
 
-/// Nothing that may be secret is shown, the URL included.
+/// Shows no field that may be secret, so no URL either.
 impl fmt::Debug for NewMirror {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NewMirror")
@@ -77,7 +77,7 @@ impl fmt::Debug for NewMirror {
     }
 }
 
-/// Nothing that may be secret is shown, the URL included.
+/// Shows no field that may be secret, so no URL either.
 impl fmt::Debug for MirrorEdit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MirrorEdit")
@@ -92,42 +92,42 @@ impl fmt::Debug for MirrorEdit {
 pub struct Mirror {
     /// Its id.
     pub id: MirrorId,
-    /// Which way.
+    /// The direction.
     pub kind: MirrorKind,
     /// The other repository.
     pub url: String,
-    /// The user it is asked as.
+    /// The user name for the other side.
     #[serde(default)]
     pub user: Option<String>,
-    /// Seconds from one firing to the next.
+    /// Seconds from one due time to the next.
     pub interval_s: u64,
-    /// Whether it is due whenever a ref changed.
+    /// Whether each change of a ref makes it due.
     #[serde(default)]
     pub on_push: bool,
     /// Whether it runs now.
     pub running: bool,
-    /// When it is due next, RFC 3339.
+    /// The next due time, RFC 3339.
     pub next_due_at: String,
-    /// Runs that failed since the last one that did not.
+    /// Failed runs since the last successful one.
     pub failures: u32,
-    /// How the last run ended.
+    /// The end of the last run.
     pub last: Option<MirrorRun>,
 }
 
 /// A run of a mirror that ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MirrorRun {
-    /// The firing, RFC 3339.
+    /// The due time that it claimed, RFC 3339.
     pub scheduled_at: String,
-    /// When it ended.
+    /// The time of its end.
     pub ended_at: String,
     /// `done` or `failed`.
     pub outcome: String,
     /// Refs that were changed.
     pub changed: u64,
-    /// Bytes of packs that travelled.
+    /// Bytes of transferred packs.
     pub pack_bytes: u64,
-    /// Why it failed, if it did.
+    /// The reason of its failure.
     #[serde(default)]
     pub error: Option<String>,
 }

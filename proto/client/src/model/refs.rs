@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 pub struct Branch {
     /// Its name below `refs/heads/`.
     pub name: String,
-    /// What it points at.
+    /// Its commit.
     pub commit: Commit,
 }
 
@@ -25,11 +25,11 @@ pub struct RefChange {
     /// The full name of the ref.
     #[serde(rename = "ref")]
     pub name: String,
-    /// What it must be before: an id, `"any"`, or `None` for "must not exist". Null, but never left
-    /// out: that would be a guess.
+    /// The expected value: an id, `"any"`, or `None` for "must not exist". May be null but not
+    /// absent: a default would be a guess.
     #[serde(deserialize_with = "given")]
     pub old: Option<String>,
-    /// What it becomes: an id, or `None` to delete it. Null, but never left out.
+    /// The new value: an id, or `None` to delete the ref. May be null but not absent.
     #[serde(deserialize_with = "given")]
     pub new: Option<String>,
 }
@@ -39,7 +39,7 @@ fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error
     Option::deserialize(value)
 }
 
-/// Asks for changes of refs.
+/// A request for changes of refs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RefChanges {
@@ -50,7 +50,7 @@ pub struct RefChanges {
     pub atomic: bool,
 }
 
-/// What became of one change.
+/// The result of one change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefResult {
     /// The full name of the ref.
@@ -58,15 +58,15 @@ pub struct RefResult {
     pub name: String,
     /// Whether it was made.
     pub ok: bool,
-    /// Why not, for a person.
+    /// The reason of a refusal, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Why not, for a program.
+    /// The reason of a refusal, for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
 }
 
-/// What became of changes, in their order.
+/// The results of changes, in their order.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RefResults {
     /// One for each change.

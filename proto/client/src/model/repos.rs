@@ -6,7 +6,7 @@ use henge_types::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Asks for a new repository.
+/// A request for a new repository.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NewRepo {
@@ -14,16 +14,17 @@ pub struct NewRepo {
     pub owner: String,
     /// Its name.
     pub name: String,
-    /// One line about it.
+    /// A description of one line.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
-    /// Whether only its owner sees it; else everybody reads it without a token.
+    /// Whether only its owner sees it. A repository that is not private is readable without a
+    /// token.
     #[serde(default = "private_unless_said")]
     pub private: bool,
     /// Its default branch, short (`main`); the cluster's own choice when `None`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_branch: Option<String>,
-    /// The hash that its objects are named by, `sha1` or `sha256`; SHA-1 when `None`.
+    /// The hash of its object ids, `sha1` or `sha256`; SHA-1 when `None`.
     #[serde(
         rename = "object_format_name",
         default,
@@ -50,7 +51,7 @@ impl NewRepo {
     }
 }
 
-/// A repository, and where it lives.
+/// A repository, and its home.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RepoInfo {
     /// Its id.
@@ -63,9 +64,9 @@ pub struct RepoInfo {
     pub name: RepoName,
     /// The group that owns it.
     pub shard: GroupId,
-    /// The life of its name.
+    /// The generation of its name.
     pub generation: Generation,
-    /// Where it stands in the catalogue.
+    /// Its state in the catalogue.
     pub state: RepoState,
     /// The shard's leader, as the node that answered knows it.
     #[serde(default)]
@@ -73,32 +74,32 @@ pub struct RepoInfo {
     /// Whether only its owner sees it.
     #[serde(default)]
     pub private: bool,
-    /// One line about it.
+    /// A description of one line.
     #[serde(default)]
     pub description: String,
     /// Its default branch.
     #[serde(default)]
     pub default_branch: String,
-    /// The hash that its objects are named by.
+    /// The hash of its object ids.
     #[serde(rename = "object_format_name", default)]
     pub object_format: ObjectFormat,
-    /// When it was created, RFC 3339.
+    /// The time of its creation, RFC 3339.
     #[serde(default)]
     pub created_at: String,
-    /// When it was changed last, RFC 3339. Nodes write it; clients do not read it.
+    /// The time of its last change, RFC 3339. Nodes write it; clients do not read it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub updated_at: Option<String>,
     /// Whether it is read-only.
     #[serde(default)]
     pub archived: bool,
-    /// What it is about.
+    /// Its topics.
     #[serde(default)]
     pub topics: Vec<String>,
     /// The repository that it is a fork of, `Some(None)` for none. Nodes write it; clients do not
     /// read it.
     #[serde(skip_deserializing, skip_serializing_if = "Option::is_none")]
     pub forked_from: Option<Option<RepoId>>,
-    /// Former names that still lead to it.
+    /// Former names that still redirect to it.
     #[serde(default)]
     pub former_names: Vec<String>,
 }
@@ -123,7 +124,7 @@ pub struct RepoPage {
     pub next: Option<String>,
 }
 
-/// Asks for a fork, in Gitea's dialect.
+/// A request for a fork, in Gitea's dialect.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub(crate) struct Fork<'a> {
     pub(crate) organization: &'a OwnerName,
@@ -134,7 +135,7 @@ pub(crate) struct Fork<'a> {
 mod tests {
     use super::*;
 
-    /// A node that left them out would say less than its page of the API.
+    /// A node that omitted them would contradict the documentation of the API.
     #[test]
     fn fields_that_only_nodes_write_are_written_and_skipped() {
         let text = r#"{"id":"01010101010101010101010101010101",

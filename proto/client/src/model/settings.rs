@@ -1,15 +1,15 @@
-//! Settings of repositories, in Gitea's dialect: what the client sends and reads of it.
+//! Settings of repositories, in Gitea's dialect, as far as the client uses it.
 
 use henge_types::{OwnerName, RepoName, Topic};
 use serde::{Deserialize, Serialize};
 
-/// Changes of a repository; what is `None` stays.
+/// Changes of a repository; a field that is `None` stays.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RepoChange {
     /// Its name below its owner.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<RepoName>,
-    /// One line about it.
+    /// A description of one line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// Whether only its owner sees it.

@@ -1,4 +1,4 @@
-//! Every call: its method, path, token and body, and how its answer is read.
+//! Every call: its method, path, token and body, and the decoding of its answer.
 
 use axum::Router;
 use axum::extract::{Request, State};

@@ -1,4 +1,4 @@
-//! When the next address is asked, and when it must not be.
+//! When the next address is tried, and when it must not be.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ fn new_demo() -> NewRepo {
     NewRepo::new(demo())
 }
 
-/// Takes connections, reads what comes, and closes them without a word.
+/// Accepts connections, reads the request, and closes them without an answer.
 async fn breaking() -> (Address, tokio::task::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = url(listener.local_addr().expect("an address"));

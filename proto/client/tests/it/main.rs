@@ -1,4 +1,5 @@
-//! The client against servers in this process: which address is asked when, and what failures become.
+//! The client against servers in this process: the order of the addresses, and the errors of
+//! failures.
 
 mod calls;
 mod failures;

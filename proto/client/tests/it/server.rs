@@ -1,4 +1,4 @@
-//! A server on a port of its own that counts what it is asked.
+//! A server on a port of its own that counts its requests.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl Drop for Server {
     }
 }
 
-/// An address on which nobody listens.
+/// An address without a listener.
 pub(crate) fn nobody() -> Address {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     url(listener.local_addr().expect("an address"))

@@ -29,7 +29,8 @@ impl Proposal {
     /// Reads the stored form.
     ///
     /// # Errors
-    /// When it is broken or holds a command this release does not know: the group must stop, not skip it.
+    /// When it is broken or holds a command this release does not know: the group must stop, not
+    /// skip it.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let body: ProposalV1 = stored::decode_v1(number::PROPOSAL, bytes)?;
         Ok(Self {

@@ -1,10 +1,10 @@
-//! Which commands are proposed even when the log has only its reserve left.
+//! The commands that are proposed even when the log has only its reserve left.
 
 use super::{Command, MetaCommand, ShardCommand};
 
 impl Command {
-    /// Whether the command may use the log's reserve: what a cluster needs in order to heal is never
-    /// refused for want of space.
+    /// Whether the command may use the log's reserve: a command that a cluster needs in order to
+    /// heal is never refused for want of space.
     pub const fn uses_reserve(&self) -> bool {
         match self {
             Self::VersionBarrier { .. } | Self::MoveTime { .. } => true,

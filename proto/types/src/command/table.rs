@@ -1,9 +1,4 @@
-//! The table of commands: a row each, and what is derived from the rows.
-//!
-//! A row says the number, the name, the release level, the kind of reply, the variant with its
-//! fields, and the fields in the order in which they are stored. Postcard stores a tuple or a struct
-//! as its fields, one after the other. So `(repo)` is the stored form of a lone id, and `(push)` that
-//! of a struct.
+//! The table of commands: a row each, and the methods and constants derived from the rows.
 
 use super::{
     Command, CreateRepo, MetaCommand, ShardCommand, VERSION_FIRST, VERSION_MIRROR_REMOVALS,
@@ -17,9 +12,10 @@ use crate::stored::{self, DecodeError, Location, Row};
 /// Expands a table into its rows and into three methods of its commands: `row`, `encode` and
 /// `decode_body`.
 ///
-/// A variant is used twice: as the pattern that a command is encoded from, and as the expression that
-/// it is decoded to. The first row that matches a command is its row, so the row of an earlier release
-/// stands before that of a later one. Example: a mirror without a removal is 76, one with it is 96.
+/// A variant is used twice: as the pattern that a command is encoded from, and as the expression
+/// that it is decoded to. The first row that matches a command is its row, so the row of an earlier
+/// release stands before that of a later one. Example: a mirror without a removal is 76, one with
+/// it is 96.
 macro_rules! commands {
     (
         $(#[$doc:meta])*
@@ -174,7 +170,7 @@ commands! {
     99 record_mirror VERSION_MIRROR_REMOVALS Done: [RecordMirror(record)] = (record);
 }
 
-/// Whether number 77 says it. A new change is of the release level that adds it.
+/// Whether number 77 can encode the change. A new change is of the release level that adds it.
 const fn is_first_change(change: &ChangeMirror) -> bool {
     match change.change {
         MirrorChange::Remove | MirrorChange::Due => true,
@@ -182,7 +178,8 @@ const fn is_first_change(change: &ChangeMirror) -> bool {
     }
 }
 
-/// Whether number 79 says it. A new word is of the release level that adds it.
+/// Whether number 79 can encode the report. A new kind of report is of the release level that adds
+/// it.
 const fn is_first_word(record: &RecordMirror) -> bool {
     match record.word {
         MirrorWord::Working { .. } | MirrorWord::Ended(_) => true,
@@ -195,9 +192,9 @@ pub(crate) const fn tables() -> [&'static [Row]; 3] {
     [GROUP_COMMANDS, META_COMMANDS, SHARD_COMMANDS]
 }
 
-/// Numbers of commands of the meta group, those to come included.
+/// Numbers of commands of the meta group, future ones included.
 const META: std::ops::RangeInclusive<u16> = 16..=63;
-/// Numbers of commands of a shard, those to come included.
+/// Numbers of commands of a shard, future ones included.
 const SHARD: std::ops::RangeInclusive<u16> = 64..=127;
 
 impl Command {
@@ -211,8 +208,9 @@ impl Command {
         self.row().name
     }
 
-    /// The release level that a group must be at before the command may be proposed to it: an older
-    /// replica would stop at it. A version barrier says its level itself, to those that must stop.
+    /// The release level that a group must have before the command may be proposed to it: an older
+    /// replica would stop at it. A version barrier names its level itself, for replicas that must
+    /// stop.
     pub const fn level(&self) -> u32 {
         self.row().since()
     }

@@ -1,8 +1,8 @@
 //! Commands whose reply is a type of their own.
 //!
-//! `Cluster::call` takes and answers enums. A caller with one of the bodies below knows its reply, and
-//! [`TypedCommand::reply_from`] reads it. Commands whose fields stand in the variant itself have no
-//! body yet.
+//! `Cluster::call` takes and answers enums. A caller with one of the bodies below knows its reply,
+//! and [`TypedCommand::reply_from`] reads it. Commands whose fields stand in the variant itself
+//! have no body yet.
 
 use super::{
     Command, ConfigureRepo, CreateRepo, EditRepo, ForkRepo, MetaCommand, PrunePacks, ReplacePacks,

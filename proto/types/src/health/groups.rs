@@ -1,4 +1,5 @@
-//! Every group of a cluster as all its replicas together tell it: who leads it, whether it is served, who lags.
+//! Every group of a cluster, from the reports of all its replicas: its leader, whether it is
+//! served, its lag.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +12,11 @@ use crate::status::{ClusterStatus, NodeReport, ReplicaStatus, Role};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Agreement {
-    /// All that answered stand at the same entry with the same hash.
+    /// All that answered are at the same entry with the same hash.
     Equal,
-    /// Those that stand at the same entry agree; others are behind.
+    /// Those at the same entry agree; others are behind.
     Behind,
-    /// Two stand at the same entry with different hashes.
+    /// Two are at the same entry with different hashes.
     Differ,
     /// Fewer than two answered.
     Unknown,
@@ -24,38 +25,38 @@ pub enum Agreement {
 /// One replica of a group.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ReplicaView {
-    /// Where it lives.
+    /// Its node.
     pub node: NodeId,
-    /// What it is; `None` when its node did not answer.
+    /// Its role; `None` when its node did not answer.
     pub role: Option<Role>,
     /// The last entry it applied.
     pub applied_index: Option<u64>,
-    /// Entries known committed anywhere that it has not applied.
+    /// Committed entries that it has not applied, by the highest commit index of any replica.
     pub lag: Option<u64>,
 }
 
-/// One group, as all its replicas together tell it.
+/// One group, from the reports of all its replicas.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GroupView {
     /// The group.
     pub group: GroupId,
-    /// Who leads it, as that node itself says, while a quorum confirms it.
+    /// Its leader, as that node itself reports, while a quorum confirms it.
     pub leader: Option<NodeId>,
-    /// Nothing where it is served, else why it is not.
+    /// `Ok` where it is served, else the reason why not.
     #[serde(skip)]
     pub served: Result<(), String>,
-    /// The highest term heard.
+    /// The highest term of any report.
     pub term: u64,
-    /// Its voters, as the leader or the replica of the highest term knows them.
+    /// Its voters, from the leader, or else from the replica of the highest term.
     pub voters: BTreeSet<NodeId>,
     /// The last entry in any log.
     pub last_index: u64,
-    /// The last entry that any replica knows committed.
+    /// The last entry that any replica reports as committed.
     pub committed_index: u64,
-    /// The nodes that should hold it; none where the status does not say.
+    /// The nodes that should hold it; none where the status has no placements.
     #[serde(skip)]
     pub placed: BTreeSet<NodeId>,
-    /// Its voters and whoever else has a replica, by node.
+    /// Its voters and all other nodes with a replica, by node.
     pub replicas: Vec<ReplicaView>,
     /// Whether their states agree.
     pub state: Agreement,
@@ -73,7 +74,7 @@ impl GroupView {
     }
 }
 
-/// Every group of the cluster, also one of which nobody spoke.
+/// Every group of the cluster, including those without a report.
 pub fn groups(status: &ClusterStatus) -> Vec<GroupView> {
     let mut told: BTreeMap<GroupId, Vec<(NodeId, &ReplicaStatus)>> = (0..=status.shards)
         .map(|g| (GroupId::new(g), Vec::new()))
@@ -91,7 +92,8 @@ pub fn groups(status: &ClusterStatus) -> Vec<GroupView> {
         .collect()
 }
 
-/// The nodes that should hold a group: all members the meta group, those of the table a shard.
+/// The nodes that should hold a group: all members for the meta group, those of the placement for a
+/// shard.
 fn placed(status: &ClusterStatus, group: GroupId) -> BTreeSet<NodeId> {
     if group.is_meta() {
         return status.nodes.iter().map(|node| node.node).collect();
@@ -103,7 +105,7 @@ fn placed(status: &ClusterStatus, group: GroupId) -> BTreeSet<NodeId> {
         .collect()
 }
 
-/// The nodes that answered, with what they said.
+/// The nodes that answered, with their reports.
 pub(super) fn reports(status: &ClusterStatus) -> impl Iterator<Item = (NodeId, &NodeReport)> {
     status
         .nodes
@@ -120,9 +122,10 @@ fn group_view(
     let term = told.iter().map(|(_, replica)| replica.term).max();
     let claims = told.iter().filter(|(_, r)| r.role == Role::Leader);
     let claim = claims.max_by_key(by_term);
-    // A leader of an older term was deposed and has not noticed yet.
+    // A deposed leader of an older term may not have noticed yet.
     let claim = claim.filter(|(_, replica)| Some(replica.term) == term);
-    // A leader that no quorum answers any more goes on calling itself one; it does not name itself then.
+    // A leader that lost its quorum still has the role of a leader, but does not name itself as the
+    // group's leader.
     let leader = claim.filter(|(node, replica)| replica.leader == Some(*node));
     let knows_voters = leader.or_else(|| told.iter().max_by_key(by_term));
     let voters: BTreeSet<NodeId> = knows_voters
@@ -149,7 +152,7 @@ fn group_view(
     }
 }
 
-/// A group is served when its leader's lease holds and a majority of its voters answers.
+/// A group is served when its leader's lease is valid and a majority of its voters answers.
 fn served(
     is_led: bool,
     is_claimed: bool,

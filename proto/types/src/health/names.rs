@@ -1,4 +1,4 @@
-//! Names of groups for a person.
+//! Names of groups for people.
 
 use crate::ids::GroupId;
 

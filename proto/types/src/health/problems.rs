@@ -1,4 +1,5 @@
-//! What is wrong with a cluster: what the reports show, joined with the conditions that the nodes report.
+//! The problems of a cluster: those that the reports show, joined with the conditions that the
+//! nodes report.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,32 +11,32 @@ use crate::conditions::{Condition, ConditionKind, Severity};
 use crate::ids::{GroupId, NodeId};
 use crate::status::{ClusterStatus, NodeReport, Role};
 
-/// Something that is wrong.
+/// A problem of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// What it is.
+    /// Its kind.
     pub kind: ConditionKind,
-    /// How bad it is.
+    /// Its severity.
     pub severity: Severity,
-    /// The node it is about; none where it is about groups wherever they are.
+    /// Its node; `None` for a problem of groups on any node.
     pub node: Option<NodeId>,
-    /// The groups it is about.
+    /// Its groups.
     pub groups: Vec<GroupId>,
-    /// What else it is about: repositories, paths.
+    /// Its other subjects: repositories, paths.
     pub subjects: Vec<String>,
-    /// Since when, milliseconds since the Unix epoch by the clock of the node that noticed it first; none where no node
-    /// says.
+    /// Its begin, milliseconds since the Unix epoch by the clock of the node that noticed it first;
+    /// `None` where no node reports one.
     pub since_ms: Option<u64>,
-    /// For how long, milliseconds by the clock of that node.
+    /// Its duration, milliseconds by the clock of that node.
     pub for_ms: Option<u64>,
-    /// Figures and reasons, for a person.
+    /// Figures and reasons, for people.
     pub detail: String,
-    /// What to do.
+    /// The advice.
     pub advice: String,
 }
 
 impl Problem {
-    /// The problem in one line, without since when and what to do.
+    /// The problem in one line, without its begin and its advice.
     pub fn sentence(&self) -> String {
         let node = self.node.map(|node| format!("node {node}"));
         let groups = (!self.groups.is_empty()).then(|| group_names(&self.groups));
@@ -54,7 +55,7 @@ impl Problem {
     }
 }
 
-/// Subjects that a line names before it only counts them.
+/// Subjects that a line names; above this number it only counts them.
 const SUBJECTS_NAMED_MAX: usize = 5;
 
 fn some_of(subjects: &[String]) -> String {
@@ -66,14 +67,15 @@ fn some_of(subjects: &[String]) -> String {
     texts.join(", ")
 }
 
-/// What makes two findings one line: the kind, the node and, for groups that are not served, the reason.
+/// The key by which findings are merged into one line: the kind, the node and, for groups that are
+/// not served, the reason.
 type Key = (ConditionKind, Option<NodeId>, String);
 
 #[derive(Default)]
 struct Draft {
     groups: BTreeSet<GroupId>,
     subjects: BTreeSet<String>,
-    /// Since when, and for how long.
+    /// Begin and duration.
     since: Option<(u64, u64)>,
     detail: String,
 }
@@ -112,7 +114,7 @@ impl Draft {
     }
 }
 
-/// Every problem once, the worst kinds first. None: all is well as far as the nodes can tell.
+/// Every problem once, the worst kinds first. An empty list: the nodes report no fault.
 pub fn problems(status: &ClusterStatus, groups: &[GroupView]) -> Vec<Problem> {
     let mut drafts = Drafts::default();
     of_groups(status, groups, &mut drafts);
@@ -177,10 +179,11 @@ fn of_groups(status: &ClusterStatus, groups: &[GroupView], drafts: &mut Drafts) 
     }
 }
 
-/// What a report shows by itself, also that of a release that knows no conditions.
+/// The problems that a report itself shows, including reports of releases without conditions.
 fn of_node(node: NodeId, report: &NodeReport, groups: &[GroupView], drafts: &mut Drafts) {
     if let Some(reason) = &report.not_ready {
-        // Groups that are not served are a line of their own, and every node gives them as its reason.
+        // Groups that are not served have a line of their own, and every node gives them as its
+        // reason.
         if !drafts.has(ConditionKind::GroupNotServed) {
             let draft = drafts.about(ConditionKind::NodeNotReady, Some(node));
             draft.detail.clone_from(reason);
@@ -212,7 +215,8 @@ fn of_node(node: NodeId, report: &NodeReport, groups: &[GroupView], drafts: &mut
     }
 }
 
-/// What a node reports: about itself, about another node, or about another node's replica.
+/// The conditions that a node reports: about itself, about another node, or about another node's
+/// replica.
 fn reported(
     status: &ClusterStatus,
     (node, report): (NodeId, &NodeReport),
@@ -221,7 +225,7 @@ fn reported(
 ) {
     let (kind, subject) = (condition.kind, condition.subject.as_str());
     if kind == ConditionKind::GroupNotServed {
-        // Judged from all reports together; its time was taken there.
+        // Judged from all reports together; its begin was taken there.
         return;
     }
     if kind == ConditionKind::NodeSilent {
@@ -241,7 +245,8 @@ fn reported(
         ConditionKind::OldCopy | ConditionKind::ReplicaLogWentBack
     ) && let Some(other) = node_of(subject)
     {
-        // The members that know of it report it; the node itself does not run, or does not know.
+        // Other members report it about the node; the node itself does not run, or does not detect
+        // it.
         drafts.about(kind, Some(other)).note(report, condition);
         return;
     }
@@ -262,7 +267,7 @@ fn node_of(subject: &str) -> Option<NodeId> {
     number.parse().ok().map(NodeId::new)
 }
 
-/// The detail of the report that a group's replica lags on a node, whichever node reports it.
+/// The detail of the lag that is reported for a group's replica on a node, from any reporting node.
 pub(super) fn lagging_subject(
     status: &ClusterStatus,
     group: GroupId,

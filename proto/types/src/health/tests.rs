@@ -1,4 +1,4 @@
-//! A table of situations: what the status says, and what each node's `/readyz` says, from the same facts.
+//! A table of situations: the status and each node's `/readyz`, from the same facts.
 
 use crate::conditions::{Condition, ConditionKind};
 use crate::health::{Verdict, judge, lag_subject, readiness};
@@ -90,7 +90,7 @@ struct Case {
     name: &'static str,
     change: fn(&mut ClusterStatus),
     verdict: Verdict,
-    /// Text that one problem's sentence has; none where all is well.
+    /// Text of one problem's sentence; empty where there is no problem.
     sentence: &'static str,
     /// Which of the three nodes are ready.
     ready: [bool; 3],
@@ -118,8 +118,8 @@ const fn case(
 fn leaders() -> Vec<Case> {
     vec![
         case("well", |_| {}, Verdict::Ok, "", ALL),
-        // The last node of three still called itself leader: `degraded: every group is served` was said of a cluster that
-        // could not take one write.
+        // The last node of three still called itself leader: the status of a cluster without any
+        // write was `degraded: every group is served`.
         case(
             "two of three dead, the third calls itself leader of all",
             |s| {
@@ -165,7 +165,8 @@ fn leaders() -> Vec<Case> {
 
 fn replicas() -> Vec<Case> {
     vec![
-        // A shard did not run on a node: the status was ok, and fetches of that shard through that node were 503.
+        // A shard did not run on a node: the status was ok, and fetches of that shard through that
+        // node were 503.
         case(
             "a replica has stopped",
             |s| replica(s, 1, 2).role = Role::Stopped,
@@ -187,7 +188,7 @@ fn replicas() -> Vec<Case> {
             "node 1, shard 2: the replica should vote and is a learner",
             ALL,
         ),
-        // A replica never caught up: only its leader knows how far it is.
+        // A replica never caught up: only its leader has the figure of its lag.
         case(
             "a replica lags, as its leader reports",
             |s| {
@@ -224,7 +225,7 @@ fn conditions() -> Vec<Case> {
             "node 2, network x: a pack is lost: detail",
             ALL,
         ),
-        // The two that report them are not what is to be mended.
+        // The advice does not concern the two nodes that report it.
         case(
             "an old copy that others refuse",
             |s| {
@@ -282,7 +283,7 @@ fn status_and_readiness_follow_from_the_same_facts() {
                 "{}, node {node}: {answer:?}",
                 case.name
             );
-            // Neither says that all is well while the other does not.
+            // Status and readiness agree: neither reports health while the other does not.
             assert!(
                 answer.is_ok() || health.verdict != Verdict::Ok,
                 "{}: node {node} is not ready and the status is ok",
@@ -318,7 +319,7 @@ fn conditions_give_their_time_and_the_gravest_come_first() {
     );
 }
 
-/// What a member knows of another one was shown as if it was the matter of the node that reports it.
+/// A condition that a member reports about another one was shown as one of the reporting node.
 #[test]
 fn what_is_about_another_node_is_shown_there() {
     let mut status = well();
@@ -337,7 +338,7 @@ fn what_is_about_another_node_is_shown_there() {
     );
 }
 
-/// A release that says nothing of placements and conditions is judged by what it does say.
+/// A report without placements and conditions is judged by its other fields.
 #[test]
 fn reports_of_older_releases_are_judged() {
     let mut status = well();

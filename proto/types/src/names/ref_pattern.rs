@@ -9,9 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::{InvalidName, RefName, RefPatterns};
 use crate::limits;
 
-/// A pattern over full ref names, as `wildmatch` of git matches paths (gitignore(5)): `*` and `?` stand for anything
-/// but `/`, `[…]` for one character of a set, `**` between slashes or at the end for any number of directories.
-/// A pattern that does not start with `refs/` is one of branches.
+/// A pattern over full ref names, as `wildmatch` of git matches paths (gitignore(5)): `*` and `?`
+/// stand for anything but `/`, `[…]` for one character of a set, `**` between slashes or at the
+/// end for any number of directories. A pattern that does not start with `refs/` is one of
+/// branches.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RefPattern(String);
@@ -29,7 +30,7 @@ impl RefPattern {
         self.0.strip_prefix(BRANCHES).unwrap_or(&self.0)
     }
 
-    /// Whether the ref is one of those that are meant. Who asks for many names compiles [`RefPatterns`] once.
+    /// Whether the pattern matches the ref. A caller with many names compiles [`RefPatterns`] once.
     pub fn matches(&self, name: &RefName) -> bool {
         let alone = RefPatterns::new([self.clone()]);
         alone.first_match(name).is_some()
@@ -80,7 +81,8 @@ impl FromStr for RefPattern {
             name: text.chars().take(64).collect(),
         };
         let sets = sets_end(full.as_bytes());
-        // What no ref name holds, but for the signs of patterns: such a pattern would match nothing, silently.
+        // Characters that no ref name has, except the signs of patterns: a pattern with one would
+        // silently match nothing.
         let plain: String = full
             .replace("**", "x/x")
             .chars()
@@ -117,7 +119,7 @@ pub(super) struct Set<'p> {
 }
 
 impl<'p> Set<'p> {
-    /// The set at the start of `pattern`, and what is behind it.
+    /// The set at the start of `pattern`, and the rest behind it.
     fn read(pattern: &'p [u8]) -> Option<(Self, &'p [u8])> {
         let inside = pattern.strip_prefix(b"[")?;
         let negated = matches!(inside.first(), Some(b'!' | b'^'));
@@ -131,7 +133,7 @@ impl<'p> Set<'p> {
         Some((set, inside.get(end + 1..)?))
     }
 
-    /// What it names, each from its first to its last byte.
+    /// Its ranges, each from its first to its last byte.
     pub(super) fn ranges(&self) -> impl Iterator<Item = RangeInclusive<u8>> + use<'p> {
         let mut members = self.members;
         std::iter::from_fn(move || {
@@ -146,7 +148,8 @@ impl<'p> Set<'p> {
         })
     }
 
-    /// Whether it holds the byte; `None` is one that it does not name and that is not `/`.
+    /// Whether the set holds the byte; `None` stands for a byte that the set does not name and that
+    /// is not `/`.
     pub(super) fn holds(&self, byte: Option<u8>) -> bool {
         match byte {
             Some(b'/') => false,
@@ -189,7 +192,7 @@ fn signs(pattern: &[u8]) -> Vec<Sign<'_>> {
                         at_start = true;
                         (Sign::Directories, behind)
                     }
-                    // Not alone between slashes: as one.
+                    // Not alone between slashes: the same as one `*`.
                     _ => (Sign::Name, after),
                 }
             }
@@ -207,7 +210,8 @@ fn signs(pattern: &[u8]) -> Vec<Sign<'_>> {
     signs
 }
 
-/// What a pattern means, sign by sign over all places of the name: what the compiled one is compared with.
+/// The definition of a match, sign by sign over all places of the name: the reference for the
+/// compiled pattern.
 #[cfg(test)]
 pub(super) fn by_definition(pattern: &RefPattern, name: &RefName) -> bool {
     let text = name.as_str().as_bytes();

@@ -4,8 +4,9 @@ use super::RefName;
 use super::ref_pattern::{RefPattern, Sign};
 use crate::limits;
 
-/// Patterns of one repository, compiled once and asked for many names. A name costs one step per byte and pattern at most, and
-/// nothing but a comparison where it does not begin as the pattern does.
+/// Patterns of one repository, compiled once and matched against many names. A name costs one step
+/// per byte and pattern at most. A pattern with another fixed beginning than the name costs only a
+/// comparison.
 #[derive(Debug, Clone, Default)]
 pub struct RefPatterns {
     patterns: Vec<(RefPattern, Matcher)>,
@@ -23,7 +24,7 @@ impl RefPatterns {
         }
     }
 
-    /// Whether there is none.
+    /// Whether there are no patterns.
     pub const fn is_empty(&self) -> bool {
         self.patterns.is_empty()
     }
@@ -46,7 +47,7 @@ impl PartialEq for RefPatterns {
 
 impl Eq for RefPatterns {}
 
-/// One pattern, compiled: what every name begins with, and the rest.
+/// One pattern, compiled: its fixed beginning, and the rest.
 #[derive(Debug, Clone)]
 struct Matcher {
     begin: Vec<u8>,
@@ -82,7 +83,8 @@ impl Matcher {
 const WORDS: usize = 4;
 /// Bits of a word.
 const WORD_BITS: usize = 64;
-/// A sign takes at least a byte of its pattern, and at most as many places as bytes: one more than the bytes are enough.
+/// A sign takes at least a byte of its pattern, and at most as many places as bytes: one place more
+/// than the bytes is enough.
 const _: () = assert!(limits::REF_PATTERN_BYTES_MAX < WORDS * WORD_BITS);
 
 /// Places of a pattern, each behind so many of its signs.
@@ -131,7 +133,7 @@ impl Places {
     }
 }
 
-/// What bytes of one class do.
+/// The step of the automaton for bytes of one class.
 #[derive(Debug, Clone, Copy, Default)]
 struct Step {
     /// Places that such a byte leads to from the one before.
@@ -140,15 +142,17 @@ struct Step {
     kept: Places,
 }
 
-/// Walks through a pattern from all places that the text so far may have led to, byte by byte (the shift-and method for
-/// patterns with gaps: Navarro and Raffinot, Flexible Pattern Matching in Strings, section 4.3).
+/// The automaton of a pattern: it steps byte by byte from all places that the text so far can lead
+/// to (the shift-and method for patterns with gaps: Navarro and Raffinot, Flexible Pattern Matching
+/// in Strings, section 4.3).
 #[derive(Debug, Clone)]
 struct Automaton {
-    /// Bytes that the pattern does not tell apart have one class; 0 are those that it does not name.
+    /// Bytes that the pattern does not distinguish have one class; 0 is the class of those that it
+    /// does not name.
     classes: Box<[u16; 256]>,
     /// One per class.
     steps: Vec<Step>,
-    /// Places that nothing is needed behind to be one place further.
+    /// Places from which an empty text leads one place further.
     skips_one: Places,
     /// The same, two places.
     skips_two: Places,
@@ -177,7 +181,8 @@ impl Automaton {
         automaton
     }
 
-    /// Appends a sign. `named` holds a byte of every class; `None` stands for those that no sign names.
+    /// Appends a sign. `named` holds a byte of every class; `None` stands for those that no sign
+    /// names.
     fn append(&mut self, sign: &Sign<'_>, named: &[Option<u8>]) {
         let (place, next) = (self.end, self.end + 1);
         self.end = next;
@@ -210,7 +215,7 @@ impl Automaton {
                 }
                 self.skips_one.insert(place);
             }
-            // In the directories, and behind them: one place each.
+            // One place within the directories, and one behind them.
             Sign::Directories => {
                 let behind = next + 1;
                 for (step, byte) in each {
@@ -226,8 +231,8 @@ impl Automaton {
         }
     }
 
-    /// The places and those that are reached from them without a byte. Only `**/` has something behind it that can be
-    /// skipped too, a `*`.
+    /// The places and those that are reached from them without a byte. Only behind `**/` another
+    /// sign can be skipped too, a `*`.
     fn skipped(&self, places: Places) -> Places {
         let places = places.or(&places.and(&self.skips_two).further(2));
         places.or(&places.and(&self.skips_one).further(1))
@@ -250,7 +255,8 @@ impl Automaton {
     }
 }
 
-/// Any number of directories twice is any number of directories, and before everything it is everything.
+/// Removes repetitions: any number of directories twice is any number of directories, and any
+/// number of them before everything is everything.
 fn without_repetitions(signs: Vec<Sign<'_>>) -> Vec<Sign<'_>> {
     let mut kept: Vec<Sign<'_>> = Vec::with_capacity(signs.len());
     for sign in signs {
@@ -324,7 +330,8 @@ mod tests {
         all
     }
 
-    /// What a set of patterns protects is what one of them alone does: state and every replica rely on it.
+    /// A set of patterns protects the same refs as its patterns one by one: the state of every
+    /// replica relies on it.
     #[test]
     fn compiled_patterns_match_what_their_definition_says() {
         let valid = |text: &String| text.parse::<RefPattern>().is_ok();
@@ -357,7 +364,8 @@ mod tests {
         compare(&[], "refs/heads/main");
     }
 
-    /// 50 patterns and 400 names, all long, took 45 s of a server's thread: the steps were pattern times name.
+    /// 50 long patterns and 400 long names took 45 s of a server's thread: the number of steps was
+    /// pattern times name.
     #[test]
     fn long_patterns_and_long_names_are_matched_byte_by_byte() {
         let stars = "*a".repeat(120);

@@ -10,9 +10,9 @@ use crate::stored::{self, DecodeError, Row, StoredRecord};
 
 /// A repository in the catalogue.
 ///
-/// Stored in version 1 while the first release could say it, and in version 2 from the moment it says more. Only
-/// commands of release level [`crate::command::VERSION_REPOS`] can bring it to say more, so a replica that does
-/// not know version 2 never meets it.
+/// Stored in version 1 while that version has all of its fields, and in version 2 from then on.
+/// Only commands of release level [`crate::command::VERSION_REPOS`] set a field of version 2, so a
+/// replica that cannot read version 2 never meets it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RepoRecord {
     /// Its id.
@@ -21,33 +21,33 @@ pub struct RepoRecord {
     pub network: NetworkId,
     /// Its owner and name, in the spelling of its creator.
     pub path: RepoPath,
-    /// The life of the name: a repository made again under it has a higher one.
+    /// The generation of the name: a repository made again under it has a higher one.
     pub generation: Generation,
-    /// Where it stands.
+    /// Its state.
     pub state: RepoState,
     /// Whether only its owner sees it.
     pub private: bool,
-    /// One line about it.
+    /// A description of one line.
     pub description: String,
-    /// The default branch asked for.
+    /// The requested default branch.
     pub default_branch: RefName,
-    /// When it was reserved, milliseconds since the Unix epoch.
+    /// The time of its reservation, milliseconds since the Unix epoch.
     pub created_at_ms: u64,
-    /// When what the catalogue says of it was last changed by somebody, milliseconds since the Unix epoch.
+    /// The time of the last edit of this record by a user, milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
-    /// What it is about: sorted, none twice.
+    /// Its topics: sorted, none twice.
     pub topics: Vec<Topic>,
     /// Whether it is read-only.
     pub archived: bool,
-    /// The hash that its objects are named by.
+    /// The hash of its object ids.
     pub object_format: ObjectFormat,
     /// The repository it is a fork of.
     pub forked_from: Option<RepoId>,
-    /// Names it had before that still lead to it, the latest last.
+    /// Former names that still redirect to it, the latest last.
     pub former_paths: Vec<RepoPath>,
 }
 
-/// What the first release stored.
+/// The fields of the first release.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct RepoRecordV1 {
     repo: RepoId,
@@ -61,7 +61,7 @@ pub(crate) struct RepoRecordV1 {
     created_at_ms: u64,
 }
 
-/// Version 1, and what came with release level 3.
+/// Version 1, and the fields of release level 3.
 #[derive(Clone, Serialize, Deserialize)]
 pub(crate) struct RepoRecordV2 {
     first: RepoRecordV1,
@@ -97,7 +97,7 @@ impl StoredRecord for RepoRecord {
 }
 
 impl RepoRecord {
-    /// Whether version 1 says everything there is to say.
+    /// Whether version 1 can represent the record.
     pub(crate) fn is_of_version_1(&self) -> bool {
         self.updated_at_ms == self.created_at_ms
             && self.topics.is_empty()

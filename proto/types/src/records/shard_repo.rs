@@ -8,7 +8,7 @@ use crate::names::RefName;
 use crate::object::ObjectFormat;
 use crate::stored::{self, DecodeError, Row, StoredRecord};
 
-/// A repository in its shard. Stored in version 1 while the first release could say it, as
+/// A repository in its shard. Stored in version 1 while that version has all of its fields, as
 /// [`super::RepoRecord`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardRepo {
@@ -20,17 +20,18 @@ pub struct ShardRepo {
     pub generation: Generation,
     /// Live or deleted.
     pub state: ShardRepoState,
-    /// What HEAD points at; it need not exist.
+    /// The target of HEAD; it need not exist.
     pub head: RefName,
-    /// The last entry that changed a ref or HEAD of it.
+    /// The last entry that changed one of its refs or HEAD.
     pub updated_at: LogIndex,
-    /// When that was, milliseconds since the Unix epoch.
+    /// The time of that entry, milliseconds since the Unix epoch.
     pub updated_at_ms: u64,
-    /// The revision of its settings in the catalogue that the shard was told last; 0 before the first.
+    /// The last revision of its settings in the catalogue that the shard applied; 0 before the
+    /// first.
     pub revision: LogIndex,
     /// Whether every push is refused.
     pub archived: bool,
-    /// The hash that its objects are named by.
+    /// The hash of its object ids.
     pub object_format: ObjectFormat,
 }
 

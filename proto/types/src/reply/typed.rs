@@ -1,4 +1,4 @@
-//! Replies as types: the reply to an accepted command is of the kind that the command's row says.
+//! Typed replies: the reply to an accepted command has the kind that the command's row names.
 
 use thiserror::Error;
 
@@ -17,8 +17,8 @@ pub enum ReplyKind {
 }
 
 impl ReplyKind {
-    /// Whether a command whose replies are of this kind may have this one. Each command may be
-    /// refused, and each request may be one whose outcome is unknown.
+    /// Whether a command of this kind may have this reply. Each command may be refused, and each
+    /// request may be one with an unknown outcome.
     pub const fn allows(self, reply: &Reply) -> bool {
         match reply {
             Reply::Done => matches!(self, Self::Done),
@@ -51,7 +51,7 @@ impl Reply {
     }
 }
 
-/// Why a reply is not that of an accepted command.
+/// The reason why a reply is not that of an accepted command.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NotAccepted {
     /// Nothing was done.

@@ -1,4 +1,4 @@
-//! The table of records: everything that is stored and is no command.
+//! The table of records: everything that is stored and is not a command.
 
 use super::{DecodeError, Location, Row};
 use crate::certificates::{NonceSeed, PushCertificateRecord};
@@ -30,8 +30,8 @@ pub trait StoredRecord: Sized {
 }
 
 /// Expands the table into [`number`], a constant of [`Row`] for each record, [`RECORDS`], and a
-/// [`StoredRecord`] for each type behind `of`. Such a type has one version, and its postcard form is
-/// the body. A record without `of` is encoded beside its type.
+/// [`StoredRecord`] for each type behind `of`. Such a type has one version, and its postcard form
+/// is the body. A record without `of` is encoded beside its type.
 macro_rules! records {
     ($(
         $(#[$doc:meta])*
@@ -78,7 +78,7 @@ macro_rules! records {
 
 // constant = number, name, location, [the release level of each version], type.
 records! {
-    /// A proposal as it rides in a log entry.
+    /// A proposal inside a log entry.
     PROPOSAL = 1000 "proposal" Raft [VERSION_FIRST];
     /// The head of a snapshot file: the store writes a head of its own.
     SNAPSHOT = 1001 "snapshot" Nowhere [VERSION_FIRST];
@@ -126,7 +126,7 @@ records! {
     LOG_ID = 1042 "log_id" Raft [VERSION_FIRST];
     /// A replica's position: its applied log id and its membership.
     POSITION = 1043 "position" Raft [VERSION_FIRST];
-    /// A reply on its way to the node that proposed.
+    /// A reply on the way to the node that proposed.
     REPLY = 1044 "reply" Message [VERSION_FIRST];
     /// The claims of a staged pack, beside it.
     CLAIMS = 1060 "claims" File [VERSION_FIRST];
@@ -163,7 +163,7 @@ mod tests {
 
     const LAST_CHECK: &str = include_str!("../../tests/golden/last_check.hex");
 
-    /// Numbers lie on disks. The whole workspace takes its numbers from these tables: the tidy test
+    /// Numbers are on disks. The whole workspace takes its numbers from these tables: the tidy test
     /// refuses others.
     #[test]
     fn every_number_stands_for_one_thing() {

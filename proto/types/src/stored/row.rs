@@ -1,4 +1,4 @@
-//! The row of a stored thing: its number and what is derived from it.
+//! The row of a stored thing: its number and the properties derived from it.
 
 use crate::reply::ReplyKind;
 
@@ -15,15 +15,15 @@ pub struct Row {
     pub location: Location,
 }
 
-/// Where a stored thing lies, and so which reader opens it.
+/// The place of a stored thing, which determines its reader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Location {
     /// In a proposal: it is a command, and its reply is of this kind when it is accepted.
     Proposal(ReplyKind),
     /// In a group's state, behind a key whose first byte is the tag of the kind of pair.
     State,
-    /// In the write-ahead log, in a snapshot's head or beside the applied state: what replication
-    /// keeps of a group.
+    /// In the write-ahead log, in a snapshot's head or beside the applied state: the data of a
+    /// group's replication.
     Raft,
     /// In a file of its own on one node.
     File,

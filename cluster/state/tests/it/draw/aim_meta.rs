@@ -1,4 +1,4 @@
-//! Commands of the meta group as their proposer makes them: about what there is, as it stands.
+//! Commands of the meta group from a proposer that has read the state: they name existing things.
 
 use henge_state::{MetaView, State};
 use henge_types::{CreateRepo, MetaCommand, RegisterStart, RepoId, RepoState};
@@ -8,7 +8,7 @@ use crate::fixtures::repo_id;
 
 type View<'v> = MetaView<'v, State>;
 
-/// Names what the view shows.
+/// Replaces drawn values by those in the view.
 pub(super) fn aim(command: &mut MetaCommand, view: View<'_>) {
     match command {
         MetaCommand::FormCluster { .. }
@@ -30,7 +30,7 @@ pub(super) fn aim(command: &mut MetaCommand, view: View<'_>) {
     }
 }
 
-/// A repository in this state: the named one if it is.
+/// A repository in this state: the named one if possible.
 fn aim_repo(view: View<'_>, repo: &mut RepoId, state: RepoState) {
     let is_wanted = |id: &RepoId| view.repo(id).is_some_and(|record| record.state == state);
     let named = [*repo].into_iter();

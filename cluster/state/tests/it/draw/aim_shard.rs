@@ -1,4 +1,4 @@
-//! Commands of a shard as their proposer makes them: about what there is, as it stands.
+//! Commands of a shard from a proposer that has read the state: they name existing things.
 
 use henge_state::{ShardView, State};
 use henge_types::{
@@ -9,10 +9,10 @@ use henge_types::{
 
 type View<'v> = ShardView<'v, State>;
 
-/// Names what the view shows; `last` is the last entry that was applied.
+/// Replaces drawn values by those in the view; `last` is the last applied entry.
 pub(super) fn aim(command: &mut ShardCommand, view: View<'_>, last: LogIndex) {
     match command {
-        // They name nothing of the state, or a new repository.
+        // They use nothing of the state, or name a new repository.
         ShardCommand::CreateRepo { .. }
         | ShardCommand::DropRepo { .. }
         | ShardCommand::SetNonceSeed(_) => {}
@@ -78,7 +78,7 @@ pub(super) fn aim(command: &mut ShardCommand, view: View<'_>, last: LogIndex) {
     }
 }
 
-/// A live repository, this one if it is, and its life.
+/// A live repository, this one if possible, and its generation.
 fn aim_life(view: View<'_>, repo: &mut RepoId, generation: &mut Generation) {
     let is_live = |repo: &ShardRepo| repo.state == ShardRepoState::Live;
     let named = view.repo(repo).filter(is_live);
@@ -112,7 +112,7 @@ fn aim_exchange(
     }
 }
 
-/// A mirror that is as wanted: this one if it is.
+/// A mirror that satisfies `is_wanted`: this one if possible.
 fn aim_mirror(
     view: View<'_>,
     repo: &mut RepoId,
@@ -135,7 +135,7 @@ fn aim_fork(view: View<'_>, fork: &mut ForkRepo) {
     }
 }
 
-/// The firing of a mirror that does not run.
+/// The due run of a mirror that does not run.
 fn aim_begin(view: View<'_>, begin: &mut BeginMirror) {
     let rests = |mirror: &Mirror| mirror.run.is_none();
     let found = aim_mirror(view, &mut begin.repo, &mut begin.mirror, rests);
@@ -144,7 +144,7 @@ fn aim_begin(view: View<'_>, begin: &mut BeginMirror) {
     }
 }
 
-/// The fence of a run under way, and what allowed it to remove.
+/// The fence of a run in progress, and the entry of its permission to remove.
 fn aim_record(view: View<'_>, record: &mut RecordMirror) {
     let runs = |mirror: &Mirror| mirror.run.is_some();
     let found = aim_mirror(view, &mut record.repo, &mut record.mirror, runs);
@@ -159,7 +159,7 @@ fn aim_record(view: View<'_>, record: &mut RecordMirror) {
     }
 }
 
-/// A push that was checked at the last entry: from the values that refs have, in the hash of the
+/// A push that was checked at the last entry: from the present values of refs, in the hash of the
 /// repository.
 fn aim_push(view: View<'_>, push: &mut UpdateRefs, last: LogIndex) {
     aim_life(view, &mut push.repo, &mut push.generation);

@@ -46,7 +46,7 @@ pub(crate) fn any_meta_command() -> BoxedStrategy<MetaCommand> {
     commands.boxed()
 }
 
-/// What forms the cluster, and what its members say.
+/// The formation of the cluster, and the commands of its members.
 fn any_member_command() -> BoxedStrategy<MetaCommand> {
     let commands = prop_oneof![
         1 => any_cluster(),
@@ -60,7 +60,7 @@ fn any_repo() -> impl Strategy<Value = RepoId> {
     select(REPOS.to_vec()).prop_map(repo_id)
 }
 
-/// A cluster of two nodes, and such that do not fit together.
+/// A cluster of two nodes, and inconsistent ones.
 fn any_cluster() -> impl Strategy<Value = MetaCommand> {
     let replication = prop_oneof![8 => Just(2_u32), 1 => Just(0)];
     let nodes = prop_oneof![
@@ -88,17 +88,17 @@ fn any_cluster() -> impl Strategy<Value = MetaCommand> {
     )
 }
 
-/// A member at its address or at another one, and some that are no members.
+/// A member at its address or at another one, and some nodes that are not members.
 fn any_node() -> impl Strategy<Value = NodeRecord> {
     let parts = (1..5_u8, 1..4_u8, any_incarnation());
     parts.prop_map(|(number, host, incarnation)| NodeRecord {
         rpc: format!("127.0.0.{host}:7440"),
-        incarnation: incarnation.unwrap_or(node(number).incarnation),
+        incarnation: incarnation.unwrap_or_else(|| node(number).incarnation),
         ..node(number)
     })
 }
 
-/// That of the node, or sometimes another one.
+/// The incarnation of the node, or sometimes another one.
 fn any_incarnation() -> impl Strategy<Value = Option<Incarnation>> {
     option::weighted(0.1, Just(Incarnation::from_bytes([9; 16])))
 }
@@ -119,7 +119,7 @@ fn any_start() -> impl Strategy<Value = RegisterStart> {
     parts.prop_map(
         move |(number, incarnation, byte, last, drawn)| RegisterStart {
             node: NodeId::new(u64::from(number)),
-            incarnation: incarnation.unwrap_or(node(number).incarnation),
+            incarnation: incarnation.unwrap_or_else(|| node(number).incarnation),
             claim: StartClaim {
                 start: start(byte),
                 last,
@@ -129,7 +129,7 @@ fn any_start() -> impl Strategy<Value = RegisterStart> {
     )
 }
 
-/// A branch; sometimes a tag, which is none.
+/// A branch; sometimes a tag, which is not one.
 fn any_branch() -> impl Strategy<Value = RefName> {
     prop_oneof![12 => select(&REFS[..5]), 1 => Just("refs/tags/a")].prop_map(name)
 }

@@ -28,7 +28,7 @@ pub(super) fn any_mirror() -> impl Strategy<Value = MirrorId> {
     (1..3_u8).prop_map(|byte| MirrorId::from_bytes([byte; 16]))
 }
 
-/// Two addresses, and sometimes none.
+/// Two addresses, and sometimes an empty one.
 fn any_url() -> impl Strategy<Value = String> {
     let urls = vec!["https://example.org/a.git", "https://example.org/b.git"];
     prop_oneof![10 => select(urls), 1 => Just("")].prop_map(str::to_owned)
@@ -41,7 +41,7 @@ fn any_secret() -> impl Strategy<Value = MirrorSecret> {
     })
 }
 
-/// A minute, an hour, and sometimes too little.
+/// A minute, an hour, and sometimes too short an interval.
 fn any_interval() -> impl Strategy<Value = u64> {
     prop_oneof![6 => Just(60_000_u64), 6 => Just(3_600_000), 1 => Just(59_999)]
 }

@@ -49,7 +49,7 @@ pub(crate) fn any_shard_command() -> BoxedStrategy<ShardCommand> {
     commands.boxed()
 }
 
-/// What makes, ends and sets up repositories.
+/// Commands that create, remove and configure repositories.
 fn any_repo_command() -> BoxedStrategy<ShardCommand> {
     let life = || (any_repo(), any_generation());
     let commands = prop_oneof![
@@ -84,7 +84,7 @@ fn any_repo_command() -> BoxedStrategy<ShardCommand> {
     commands.boxed()
 }
 
-/// What changes the manifest of a network and its mark.
+/// Commands that change the manifest of a network and its mark.
 fn any_network_command() -> BoxedStrategy<ShardCommand> {
     let commands = prop_oneof![
         3 => (any_network(), any_old(), any_pack()).prop_map(|(network, old, new)| {
@@ -111,12 +111,12 @@ fn any_network() -> impl Strategy<Value = NetworkId> {
     select(NETWORKS.to_vec()).prop_map(network)
 }
 
-/// An entry: one of the sequence, one to come, or none.
+/// An entry: one of the sequence, a future one, or 0.
 pub(super) fn any_index() -> impl Strategy<Value = LogIndex> {
     prop_oneof![20 => 0..60_u64, 1 => Just(u64::MAX)].prop_map(LogIndex::new)
 }
 
-/// A branch; sometimes a tag, which is none.
+/// A branch; sometimes a tag, which is not one.
 fn any_branch() -> impl Strategy<Value = RefName> {
     prop_oneof![12 => select(&REFS[..5]), 1 => Just("refs/tags/a")].prop_map(name)
 }
@@ -125,7 +125,7 @@ fn any_format() -> impl Strategy<Value = ObjectFormat> {
     prop_oneof![4 => Just(ObjectFormat::Sha1), 1 => Just(ObjectFormat::Sha256)]
 }
 
-/// A value; sometimes none at all, or one of the other hash.
+/// A value; sometimes the zero id, or one of the other hash.
 fn any_value() -> impl Strategy<Value = ObjectId> {
     prop_oneof![
         80 => (1..5_u8).prop_map(oid),
@@ -149,8 +149,8 @@ fn any_update() -> impl Strategy<Value = RefUpdate> {
     })
 }
 
-/// Odd packs ride in the entry, and even ones lie with a quorum. A broken pack is not as long as
-/// the entry says.
+/// Odd packs are inline in the entry; a quorum holds the even ones. A broken pack does not have the
+/// length that the entry states.
 fn any_pack() -> impl Strategy<Value = PackRef> {
     (1..7_u8, prop::bool::weighted(0.02)).prop_map(|(number, is_broken)| {
         let rides = number % 2 == 1;
@@ -167,7 +167,7 @@ fn any_pack() -> impl Strategy<Value = PackRef> {
     })
 }
 
-/// Packs that go; sometimes none, sometimes one twice.
+/// Packs to remove; sometimes none, sometimes a duplicate.
 fn any_old() -> impl Strategy<Value = Vec<PackId>> {
     vec((1..7_u8).prop_map(|number| pack(number).pack), 0..4)
 }
@@ -207,7 +207,8 @@ fn any_pusher() -> impl Strategy<Value = String> {
     prop_oneof![6 => Just("admin".to_owned()), 1 => run]
 }
 
-/// A signed push. Its certificate has a ref more, which the leader refused; a broken one has none.
+/// A signed push. Its certificate has one more ref, which the leader refused; a broken one has
+/// none.
 fn any_signed() -> impl Strategy<Value = SignedUpdate> {
     (any_push(), prop::bool::weighted(0.1)).prop_map(|(push, is_broken)| {
         let certified = |update: &RefUpdate| CertifiedRef {
@@ -246,7 +247,7 @@ fn any_fork() -> impl Strategy<Value = ForkRepo> {
     })
 }
 
-/// Late ones among them, and some of a later life.
+/// Includes late settings, and some of a later generation.
 fn any_configuration() -> impl Strategy<Value = ConfigureRepo> {
     let head = option::weighted(0.3, any_branch());
     let archived = prop::bool::weighted(0.3);
@@ -266,7 +267,7 @@ fn any_pattern() -> impl Strategy<Value = RefPattern> {
     select(vec!["main", "a/**", "refs/tags/*", "a*"]).prop_map(pattern)
 }
 
-/// None, or so few that pushes meet them.
+/// No limits, or so low ones that pushes reach them.
 fn any_limits() -> impl Strategy<Value = RepoLimits> {
     let bytes = option::of(select(vec![0_u64, 7, 300, 1_000]));
     let refs = option::of(0..4_u64);

@@ -1,4 +1,4 @@
-//! The catalogue told naively: a name is looked for in the records of all repositories.
+//! A naive model of the catalogue: it searches the records of all repositories for a name.
 
 use std::collections::BTreeSet;
 use std::mem;
@@ -14,19 +14,19 @@ use super::group::ModelEntry;
 use super::meta::MetaModel;
 
 impl MetaModel {
-    /// The repositories that have a name, by id.
+    /// The repositories that hold a name, by id.
     pub(super) fn named(&self) -> impl Iterator<Item = &RepoRecord> {
         let has_name =
             |repo: &&RepoRecord| matches!(repo.state, RepoState::Reserved | RepoState::Ready);
         self.repos.values().filter(has_name)
     }
 
-    /// The repository that has the name.
+    /// The repository that holds the name.
     pub(super) fn holder(&self, key: &str) -> Option<&RepoRecord> {
         self.named().find(|repo| repo.path.key() == key)
     }
 
-    /// The repository that had the name before, while it is still found under it.
+    /// The repository that held the name before, while it is still found under it.
     pub(super) fn former_holder(&self, key: &str) -> Option<&RepoRecord> {
         self.repos.values().find(|repo| had(repo, key))
     }
@@ -70,7 +70,7 @@ impl MetaModel {
         Ok(record)
     }
 
-    /// Whether the new repository is private: as it says, or as what it is a fork of.
+    /// Whether the new repository is private: by its own setting, or by its parent's.
     fn privacy(&self, create: &CreateRepo) -> Result<bool, Refusal> {
         let source = create
             .forked_from
@@ -91,8 +91,8 @@ impl MetaModel {
         Ok(create.private || (as_parent && source.private))
     }
 
-    /// Moves a repository to the next state, where there is one. A deleted one has no former names
-    /// and no mark.
+    /// Moves a repository to the next state, if there is one. A deleted one has no former names and
+    /// no mark.
     pub(super) fn move_on(
         &mut self,
         repo: &RepoId,
@@ -162,7 +162,7 @@ impl MetaModel {
         }
     }
 
-    /// The names that are drawn are fewer than the former names that a repository may have.
+    /// The drawn names are fewer than the former names of a repository may be.
     fn rename(&mut self, record: &mut RepoRecord, to: &RepoPath, entry: ModelEntry) {
         let from = mem::replace(&mut record.path, to.clone());
         let key = to.key();
@@ -174,8 +174,8 @@ impl MetaModel {
         self.take(record, entry);
     }
 
-    /// A repository takes a free name. The one that was found under it is found under it no more:
-    /// it begins another life, and its shard has to be told.
+    /// A repository takes a free name. The former holder is no longer found under it: it gets a new
+    /// generation, which is pending at its shard.
     fn take(&mut self, taker: &RepoRecord, entry: ModelEntry) {
         let key = taker.path.key();
         self.note_generation(key.clone(), taker.generation);
@@ -216,7 +216,7 @@ fn taken(holder: &RepoRecord) -> Refusal {
     }
 }
 
-/// Sorted, none twice. The topics that are drawn are fewer than a repository may have.
+/// Sorted, without duplicates. The drawn topics are fewer than a repository may have.
 fn topics(known: &[Topic], edit: &TopicsEdit) -> Vec<Topic> {
     let mut topics: BTreeSet<Topic> = known.iter().cloned().collect();
     match edit {

@@ -4,7 +4,7 @@ use henge_types::command::{VERSION_FIRST, VERSION_STARTS_AND_TIME};
 use henge_types::limits::{TIME_KEPT_MS, TIME_STEP_MS_MAX};
 use henge_types::{LogIndex, Refusal, VoterClock};
 
-/// The place and the time of an entry.
+/// The index and the time of an entry.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ModelEntry {
     pub(super) index: LogIndex,
@@ -31,15 +31,14 @@ impl GroupModel {
         }
     }
 
-    /// The time of an entry whose proposer's clock shows this: never back, and an hour further at
-    /// most.
+    /// The time of an entry at this clock of its proposer: never back, and at most an hour further.
     pub(super) fn now_ms(&self, clock_ms: u64) -> u64 {
         self.time_ms.map_or(clock_ms, |last| {
             clock_ms.clamp(last, last.saturating_add(TIME_STEP_MS_MAX))
         })
     }
 
-    /// Begins an entry. The time is kept to a second.
+    /// Begins an entry. The time is stored to a second.
     pub(super) fn enter(&mut self, clock_ms: u64) -> ModelEntry {
         self.entries += 1;
         let entry = ModelEntry {

@@ -1,4 +1,4 @@
-//! The meta group told naively: the cluster, its nodes and their starts.
+//! A naive model of the meta group: the cluster, its nodes and their starts.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,9 +19,9 @@ pub(crate) struct MetaModel {
     pub(super) nodes: BTreeMap<NodeId, NodeRecord>,
     pub(super) placements: BTreeMap<GroupId, ShardPlacement>,
     pub(super) starts: BTreeMap<NodeId, StartRecord>,
-    /// Deleted ones as well.
+    /// Including deleted ones.
     pub(super) repos: BTreeMap<RepoId, RepoRecord>,
-    /// Lower-case name to the highest generation that it ever had.
+    /// Lower-case name to its highest generation so far.
     pub(super) generations: BTreeMap<String, Generation>,
     pub(super) untold: BTreeMap<RepoId, UntoldRecord>,
 }
@@ -40,7 +40,7 @@ impl MetaModel {
         }
     }
 
-    /// The next entry, of a proposer whose clock shows this.
+    /// The next entry, at this clock of its proposer.
     pub(crate) fn run(&mut self, command: &Command, clock_ms: u64) -> Answer {
         let entry = self.group.enter(clock_ms);
         match command {

@@ -1,4 +1,4 @@
-//! Mirrors told naively: their settings, and the run of each.
+//! A naive model of mirrors: their settings, and the run of each.
 
 use henge_types::command::VERSION_MIRROR_REMOVALS;
 use henge_types::limits::{
@@ -14,7 +14,7 @@ use super::group::ModelEntry;
 use super::shard::{ModelRepo, ShardModel};
 use crate::fixtures::SEED;
 
-/// A mirror, and what its runs may remove.
+/// A mirror, and the refs that its runs may remove.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ModelMirror {
     pub(super) mirror: Mirror,
@@ -65,15 +65,15 @@ impl ModelMirror {
             outcome: shortened(outcome),
         });
         match outcome {
-            // The first firing after now; those that were missed are not made up for.
+            // The first due time after now; missed runs are not made up for.
             MirrorOutcome::Done { .. } => {
                 mirror.failures = 0;
                 let firings = entry.now_ms.saturating_sub(scheduled_at_ms) / interval_ms + 1;
                 let ahead_ms = firings.saturating_mul(interval_ms);
                 mirror.next_due_ms = scheduled_at_ms.saturating_add(ahead_ms);
             }
-            // A pause of a minute that doubles with each failure, up to the interval. Chance takes
-            // up to half of it away.
+            // A backoff of a minute that doubles with each failure, up to the interval. The jitter
+            // subtracts up to half of it.
             MirrorOutcome::Failed { .. } => {
                 let doubled = (0..mirror.failures.min(20)).fold(60_000_u64, |ms, _| 2 * ms);
                 let pause_ms = doubled.min(interval_ms);
@@ -85,7 +85,7 @@ impl ModelMirror {
     }
 }
 
-/// What is kept of an outcome: whole characters of a reason.
+/// The stored form of an outcome: a reason is cut at a whole character.
 fn shortened(outcome: &MirrorOutcome) -> MirrorOutcome {
     let mut outcome = outcome.clone();
     if let MirrorOutcome::Failed { why } = &mut outcome {
@@ -96,7 +96,7 @@ fn shortened(outcome: &MirrorOutcome) -> MirrorOutcome {
     outcome
 }
 
-/// The secrets that are drawn are short.
+/// The drawn secrets are short.
 fn is_well_formed(settings: &MirrorSettings) -> bool {
     let intervals = MIRROR_INTERVAL_MS_MIN..=MIRROR_INTERVAL_MS_MAX;
     let may_be_on_push = settings.kind == MirrorKind::Push;
@@ -105,8 +105,8 @@ fn is_well_formed(settings: &MirrorSettings) -> bool {
         && (may_be_on_push || !settings.on_push)
 }
 
-/// Whether a time has come. A group that keeps its own time takes no time that lies further ahead
-/// than this for real: a wrong clock set it.
+/// Whether a time has come. A group that keeps its own time also treats a time further ahead than
+/// `ahead_ms_max` as come: a wrong clock set it.
 const fn has_come(at_ms: u64, ahead_ms_max: u64, entry: ModelEntry) -> bool {
     entry.now_ms >= at_ms || (entry.time_is_replicated && at_ms - entry.now_ms > ahead_ms_max)
 }
@@ -116,8 +116,8 @@ const fn lease_is_over(run: MirrorRun, entry: ModelEntry) -> bool {
 }
 
 impl ModelRepo {
-    /// A run under way pushes with its fence. A repository that follows another one takes no other
-    /// pushes.
+    /// A run in progress pushes with its fence. A repository that follows another one accepts no
+    /// other pushes.
     pub(super) fn takes_pushes_of(&self, pusher: &str) -> bool {
         let mut mirrors = self.mirrors.values().map(|known| &known.mirror);
         match MirrorPusher::parse(pusher) {
@@ -191,7 +191,7 @@ impl ShardModel {
         let knows_removals = self.group.version >= VERSION_MIRROR_REMOVALS;
         let known = self.mirror_mut((edit.repo, edit.generation), &edit.mirror)?;
         let mut settings = known.mirror.settings.clone();
-        // The credentials for one address are not sent to another one.
+        // Credentials for one address are not sent to another one.
         if edit.url.is_some() && edit.secret == SecretEdit::Keep {
             return Err(Refusal::Invalid);
         }
@@ -276,7 +276,7 @@ impl ShardModel {
         {
             return wrong;
         }
-        // Where a wrong clock set a time, it is taken for now.
+        // A time set by a wrong clock is replaced by now.
         if entry.time_is_replicated {
             known.mirror.next_due_ms = known.mirror.next_due_ms.min(now_ms);
             if lease_is_over(run, entry) {
@@ -290,7 +290,7 @@ impl ShardModel {
             }
             MirrorWord::Ended(outcome) => {
                 known.end(outcome, entry);
-                // What moved during the run is for the next one.
+                // Changes during the run are left for the next one.
                 let moved = updated_at > known.mirror.fence;
                 if known.mirror.settings.on_push && known.mirror.failures == 0 && moved {
                     known.make_due(entry);

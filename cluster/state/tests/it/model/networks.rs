@@ -1,4 +1,4 @@
-//! Networks told naively: manifests of packs, and marks for dropping unreached objects.
+//! A naive model of networks: manifests of packs, and marks for the removal of unreachable objects.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +43,7 @@ impl ModelMark {
 }
 
 impl ModelNetwork {
-    /// Names a pack in the manifest. A pack that is there keeps its record.
+    /// Adds a pack to the manifest. An existing one keeps its record.
     pub(super) fn name(&mut self, pack: &PackRef, entry: ModelEntry) {
         let record = PackRecord {
             pack: pack.pack,
@@ -70,7 +70,7 @@ impl ModelNetwork {
     }
 }
 
-/// Whether a pack that rides in the entry is as long as it says.
+/// Whether an inline pack has the lengths that its entry states.
 pub(super) fn is_whole(pack: &PackRef) -> bool {
     pack.inline.as_ref().is_none_or(|inline| {
         u64::try_from(inline.pack.len()) == Ok(pack.pack_bytes)
@@ -78,7 +78,7 @@ pub(super) fn is_whole(pack: &PackRef) -> bool {
     })
 }
 
-/// Some packs, none twice, and another one in their place.
+/// Some packs without duplicates, and another one that replaces them.
 fn is_exchange(old: &[PackId], new: Option<&PackRef>) -> bool {
     let distinct: BTreeSet<_> = old.iter().collect();
     let fits = |new: &PackRef| is_whole(new) && !old.contains(&new.pack);
@@ -131,7 +131,7 @@ impl ShardModel {
         let lost_tips = mark.map(|mark| !mark.lost.is_empty());
         let lost_tips = lost_tips.ok_or(Refusal::Invalid)?;
         network.must_name(&prune.old)?;
-        // A ref that moved since the walk, or a repository that came.
+        // A ref that moved since the walk, or a repository that was added.
         let mut repos = self.repos_of(&prune.network).into_iter();
         let moved = repos.find(|repo| {
             let repo = self.repos.get(repo).and_then(Option::as_ref);
@@ -147,7 +147,7 @@ impl ShardModel {
         Ok(())
     }
 
-    /// Sets the mark where there is none, or in the place of the one named.
+    /// Sets the mark if there is none, or replaces the named one.
     pub(super) fn mark(
         &mut self,
         network: &NetworkId,
@@ -171,7 +171,7 @@ impl ShardModel {
         Ok(())
     }
 
-    /// The network may hold what neither a ref nor a noted tip reaches.
+    /// The network may hold objects that neither a ref nor a recorded tip reaches.
     pub(super) fn suspect(&mut self, network: &NetworkId) {
         let network = self.networks.get_mut(network);
         if let Some(mark) = network.and_then(|network| network.mark.as_mut()) {

@@ -1,4 +1,4 @@
-//! Pushes told naively, signed ones among them.
+//! A naive model of pushes, including signed ones.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use super::group::ModelEntry;
 use super::networks::{self, ModelNetwork};
 use super::shard::{ModelRepo, ShardModel};
 
-/// Why a push has no verdicts.
+/// The reason why a push has no verdicts.
 enum Unjudged {
     Refused(Refusal),
     /// The leader has to check again.
@@ -137,7 +137,7 @@ impl ShardModel {
     }
 
     /// Whether values and packs have the hash of the repository. Replicas that know one hash only
-    /// take every value.
+    /// accept every value.
     fn names_its_format(&self, repo: &ModelRepo, push: &UpdateRefs) -> bool {
         let values = push.updates.iter().filter_map(|update| update.new);
         let packs = push.packs.iter().map(|pack| *pack.pack.checksum());
@@ -166,8 +166,8 @@ impl ShardModel {
         effects
     }
 
-    /// An accepted push forgets old former tips for good: the next clock may be behind. A group
-    /// that keeps its own time begins to count from now where a time lies ahead.
+    /// An accepted push removes expired former tips: the next clock may be behind. In a group that
+    /// keeps its own time, a former tip with a time ahead gets the present time.
     fn forget_former_tips(&mut self, entry: ModelEntry) {
         let ahead_ms = entry.now_ms.saturating_add(TIME_KEPT_MS + 1);
         for repo in self.repos.values_mut().flatten() {
@@ -231,13 +231,13 @@ fn accepted<'a>(
     updates.filter(|(_, verdict)| verdict.result.is_ok())
 }
 
-/// Whether the packs of the push are too many bytes.
+/// Whether the packs of the push exceed the quota.
 fn is_full(verdicts: &[RefVerdict]) -> bool {
     let mut results = verdicts.iter().map(|verdict| &verdict.result);
     results.any(|result| matches!(result, Err(RefRefusal::PacksFull { .. })))
 }
 
-/// Some refs and any packs, none twice; no value is all zeros.
+/// One or more refs and any packs, without duplicates; no value is all zeros.
 fn is_well_formed(push: &UpdateRefs) -> bool {
     let names: BTreeSet<_> = push.updates.iter().map(|update| &update.name).collect();
     let packs: BTreeSet<_> = push.packs.iter().map(|pack| pack.pack).collect();
@@ -249,7 +249,7 @@ fn is_well_formed(push: &UpdateRefs) -> bool {
         && !values.any(|value| value.as_bytes().iter().all(|byte| *byte == 0))
 }
 
-/// Some refs, none twice.
+/// One or more refs, without duplicates.
 fn is_well_formed_certificate(certificate: &PushCertificate) -> bool {
     let names: BTreeSet<_> = certificate.refs.iter().map(|one| &one.name).collect();
     !certificate.refs.is_empty() && names.len() == certificate.refs.len()
@@ -277,8 +277,8 @@ fn expected(expected: PreviousValue, old: Option<ObjectId>) -> Result<(), RefRef
     }
 }
 
-/// A protected ref is not deleted. A move of it has to be checked by the leader, from this value
-/// and with these patterns.
+/// A protected ref is not deleted. A move of it must have been checked by the leader, from this
+/// value and with these patterns.
 fn refuse_protected(
     repo: &ModelRepo,
     push: &UpdateRefs,
@@ -304,7 +304,7 @@ fn refuse_protected(
     Ok(())
 }
 
-/// A new ref lies neither below nor above another ref, once the accepted deletions are done.
+/// A new ref is neither below nor above another ref, after the accepted deletions.
 fn refuse_conflicts(repo: &ModelRepo, push: &UpdateRefs, verdicts: &mut [RefVerdict]) {
     let mut names: BTreeSet<RefName> = repo.refs.keys().cloned().collect();
     for (update, _) in accepted(push, verdicts).filter(|(update, _)| update.new.is_none()) {
@@ -335,7 +335,7 @@ fn refuse_refs(repo: &ModelRepo, push: &UpdateRefs, verdicts: &mut [RefVerdict])
     }
 }
 
-/// The verdicts of the refs that the push would make.
+/// The verdicts of the refs that the push would create.
 fn new_refs<'a>(
     push: &'a UpdateRefs,
     verdicts: &'a mut [RefVerdict],
@@ -347,7 +347,7 @@ fn new_refs<'a>(
     })
 }
 
-/// Each new value is refused where the packs that the manifest does not name yet are too large.
+/// Refuses each new value if the packs that are new to the manifest exceed the quota.
 fn refuse_bytes(
     (repo, network): (&ModelRepo, &ModelNetwork),
     push: &UpdateRefs,

@@ -1,4 +1,4 @@
-//! A shard told naively: its repositories, their settings and forks.
+//! A naive model of a shard: its repositories, their settings and forks.
 
 use std::collections::BTreeMap;
 
@@ -26,12 +26,12 @@ pub(super) struct ModelRepo {
     pub(super) updated_at_ms: u64,
     pub(super) revision: LogIndex,
     pub(super) archived: bool,
-    /// Pattern to the time at which it was set.
+    /// Pattern to the time when it was set.
     pub(super) protected: BTreeMap<RefPattern, u64>,
     /// The last entry that changed the patterns.
     pub(super) protected_at: LogIndex,
     pub(super) refs: BTreeMap<RefName, ObjectId>,
-    /// Former tip to the last time at which a ref lost it.
+    /// Former tip to the last time when a ref lost it.
     pub(super) lost: BTreeMap<ObjectId, u64>,
     pub(super) limits: RepoLimits,
     pub(super) rules: PushRules,
@@ -84,9 +84,9 @@ impl ModelRepo {
 #[derive(Debug, Clone)]
 pub(crate) struct ShardModel {
     pub(super) group: GroupModel,
-    /// `None` once dropped.
+    /// `None` after the drop.
     pub(super) repos: BTreeMap<RepoId, Option<ModelRepo>>,
-    /// Those with a live repository.
+    /// Networks with a live repository.
     pub(super) networks: BTreeMap<NetworkId, ModelNetwork>,
     pub(super) nonce_seed: Option<NonceSeed>,
 }
@@ -101,7 +101,7 @@ impl ShardModel {
         }
     }
 
-    /// The next entry, of a proposer whose clock shows this.
+    /// The next entry, at this clock of its proposer.
     pub(crate) fn run(&mut self, command: &Command, clock_ms: u64) -> Answer {
         let entry = self.group.enter(clock_ms);
         match command {
@@ -183,7 +183,7 @@ impl ShardModel {
         }
     }
 
-    /// The repository, if this life of it or a later one is named.
+    /// The repository, if its present generation or a later one is named.
     pub(super) fn live(
         &self,
         repo: &RepoId,

@@ -1,4 +1,4 @@
-//! The views of a machine, compared with its model: nothing is shown that the model does not hold.
+//! Compares the views of a machine with its model: the views show nothing that the model lacks.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ use super::shard::{ModelRepo, ShardModel};
 use crate::draw::{NETWORKS, PATHS, REPOS};
 use crate::fixtures::*;
 
-/// All that readers of a shard see is as the model has it.
+/// All views of a shard equal the model.
 pub(crate) fn compare_shard(shard: &Group, model: &ShardModel) {
     let view = shard.view();
     let repos = view.repos().map(|repo| (repo.repo, shown_repo(view, repo)));
@@ -48,7 +48,7 @@ pub(crate) fn compare_shard(shard: &Group, model: &ShardModel) {
     compare_group(&shard.state, &model.group);
 }
 
-/// A live repository as its views show it. A dropped one has left nothing.
+/// A live repository in its views. A dropped one has left nothing.
 fn shown_repo(view: ShardView<'_, State>, repo: ShardRepo) -> Option<ModelRepo> {
     let id = repo.repo;
     let RefProtections { changed_at, rules } = view.protections(&id);
@@ -96,7 +96,7 @@ fn shown_repo(view: ShardView<'_, State>, repo: ShardRepo) -> Option<ModelRepo> 
     }
 }
 
-/// A network as its views show it; an empty one where no repository is live.
+/// A network in its views; an empty one where no repository is live.
 fn shown_network(view: ShardView<'_, State>, id: &NetworkId) -> ModelNetwork {
     let noted = view.lost_tips(id);
     let mark = view.prune_mark(id).map(|mark| {
@@ -122,7 +122,7 @@ fn shown_network(view: ShardView<'_, State>, id: &NetworkId) -> ModelNetwork {
     }
 }
 
-/// All that readers of the meta group see is as the model has it.
+/// All views of the meta group equal the model.
 pub(crate) fn compare_meta(meta: &Group, model: &MetaModel) {
     let view = meta.catalogue();
     assert_eq!(view.cluster(), model.cluster);
@@ -171,7 +171,7 @@ fn compare_names(view: MetaView<'_, State>, model: &MetaModel) {
     }
 }
 
-/// What the leader of the meta group has still to do is in the state.
+/// The pending work of the meta group's leader is in the state.
 fn compare_marks(state: &State, model: &MetaModel) {
     let view = MetaView::new(state);
     let untold = view.untold().map(|(record, mark)| (record.repo, mark));

@@ -1,4 +1,4 @@
-//! Values that refs lost are remembered for a while.
+//! Values that refs lost are kept for a while.
 
 use henge_types::limits::{FORMER_TIP_MS, FORMER_TIPS_EXPIRED_PER_APPLY};
 use henge_types::{ObjectId, PreviousValue, RefUpdate, RepoId};
@@ -38,7 +38,7 @@ fn a_tip_lost_again_counts_from_the_later_time() {
     shard.run(refs(push(1, vec![to_move(MAIN, 2, 1)])));
     shard.run(refs(push(1, vec![to_move(MAIN, 1, 2)])));
     assert!(was_tip(&shard, 1, START_MS + 1_000 + FORMER_TIP_MS));
-    // Two more pairs for the other tip, none left over for the first.
+    // Two more pairs for the other tip, and no old pair of the first one.
     assert_eq!(shard.state.len(), pairs + 2);
     // A clock that steps back does not make it older.
     shard.now_ms -= 500;

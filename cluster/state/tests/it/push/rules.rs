@@ -1,4 +1,4 @@
-//! Updates and packs that break the rules are refused whole.
+//! Pushes with updates or packs that break the rules are refused as a whole.
 
 use bytes::Bytes;
 use henge_types::command::VERSION_REPOS;
@@ -49,7 +49,7 @@ fn create_sha256() -> Command {
     })
 }
 
-/// The same push, its objects named by the other hash.
+/// The same push, with ids of the other hash.
 fn by_sha256(push: UpdateRefs) -> UpdateRefs {
     let longer = |id: ObjectId| {
         let mut bytes = [0; 32];
@@ -89,7 +89,7 @@ fn a_repository_takes_ids_of_its_own_hash_only() {
         version: VERSION_REPOS,
     };
     let refused = || Reply::Refused(Refusal::Invalid);
-    // Of a SHA-256 repository: new values and packs alike.
+    // In a SHA-256 repository: new values and packs alike.
     let mut shard = Group::shard();
     shard.run(create_sha256());
     shard.nothing_but(refs(sha1()), refused());
@@ -107,7 +107,7 @@ fn a_repository_takes_ids_of_its_own_hash_only() {
     shard.run(refs(by_sha256(push(1, vec![to_move(MAIN, 1, 2)]))));
     let value = shard.view().ref_value(&repo_id(1), &name(MAIN));
     assert_eq!(value.map(|id| id.format()), Some(ObjectFormat::Sha256));
-    // Of a SHA-1 repository, once every replica looks at it.
+    // In a SHA-1 repository, once every replica checks the hash.
     let mut shard = shard_with(&[]);
     shard.run(barrier());
     shard.nothing_but(refs(by_sha256(sha1())), refused());

@@ -11,7 +11,8 @@ use henge_types::{ErrorCode, NodeId, Principal, RepoPath};
 
 use super::{CREATED_AT_MS, Fault, Memory, Repo, UPDATED_AT_MS, lock, no_such};
 
-/// Waits when it was asked for, and tells in its figures for what.
+/// The figures of a repository: a requested compaction stays queued, and the figures show its
+/// depth.
 fn stats_of(repo: &Repo) -> RepoStats {
     RepoStats {
         leader: NodeId::new(2),

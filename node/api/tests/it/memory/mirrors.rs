@@ -10,7 +10,7 @@ use henge_types::{
 
 use super::{CREATED_AT_MS, Memory, UPDATED_AT_MS, no_such};
 
-/// A mirror of this takes something.
+/// The URL of a mirror that would remove refs.
 pub(crate) const FULL_URL: &str = "https://example.org/full.git";
 
 fn refuse_losses(url: &str, replace: bool) -> Result<(), ServiceError> {
