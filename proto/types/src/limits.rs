@@ -116,8 +116,10 @@ pub const DIFF_CHANGES_MAX: usize = 3_000;
 pub const DIFF_COMPARED_MAX: usize = 100_000;
 /// Paths of these entries, together.
 pub const DIFF_PATHS_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// A blob that is compared line by line. The comparison cannot be stopped, so this bounds its time.
+/// A blob that is compared line by line.
 pub const DIFF_BLOB_BYTES_MAX: u64 = 1024 * 1024;
+/// Its lines. The comparison cannot be stopped: with so many it takes half a second at most.
+pub const DIFF_LINES_MAX: usize = 50_000;
 /// Deleted paths that are compared with as many added ones to find renames: git's default.
 pub const RENAME_CANDIDATES_MAX: usize = 1_000;
 /// Blobs that are read to find the renames of one comparison, together.

@@ -1,22 +1,26 @@
-//! The git smart-HTTP server: a blocking core over a ref trait, and thin async IO around it.
+//! The git smart-HTTP server: a blocking core over a ref trait, with a thin layer of async IO.
 //!
-//! - [`refs`]: [`RefStore`], what the protocol needs of refs, and what a checked push hands to it.
-//! - [`advertise`](mod@advertise): the first answer: refs or capabilities.
-//! - [`push`]: receive-pack: commands, pack into quarantine, closure, commit, report.
+//! - [`refs`]: [`RefStore`], the protocol's interface to refs, and the checked push it receives.
+//! - [`advertise`](mod@advertise): the first response: refs or capabilities.
+//! - [`push`]: receive-pack: commands, pack into quarantine, connectivity check, commit, report.
 //! - [`fetch`]: upload-pack: `ls-refs`, negotiation, shallow history, the pack.
-//! - [`repack`]: merges packs: which ones, into what, with which deltas.
-//! - [`rules`]: what is asked of single objects that a push brings: the messages of git's fsck, and their levels.
-//! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts what is in it.
+//! - [`repack`]: merges packs: selection of packs, form of the result, selection of deltas.
+//! - [`rules`]: checks of the single objects of a push: the messages of git's fsck, and their
+//!   levels.
+//! - [`read`]: reads trees, files, history, differences and blame of a proven commit.
+//! - [`fsck`](mod@fsck): checks a whole object store; [`stats()`] counts its contents.
 //! - [`bare`]: refs and repositories as plain bare repositories on disk.
-//! - [`bundle`]: bundles of a repository's refs, made once and given in parts.
-//! - `bitmap`, `commit_graph`: git's files that make counting and walking cheap, read and written.
-//! - [`conversation`]: whole conversations over one two-way stream, as SSH and pipes have them.
+//! - [`bundle`]: bundles of a repository's refs, made once and served in parts.
+//! - `bitmap`, `commit_graph`: readers and writers of the git files that make counting and walking
+//!   cheap.
+//! - [`conversation`]: complete protocol sessions over one bidirectional stream, as with SSH and
+//!   pipes.
 //! - [`http`]: the axum router and streaming bodies.
-//! - [`hidden`]: refs that are kept from clients.
-//! - [`metrics`]: names, labels and help of what is counted.
-//! - [`pkt`], [`protocol`], [`output`]: framing, words, and where answers go.
+//! - [`hidden`]: refs hidden from clients.
+//! - [`metrics`]: names, labels and help texts of the metrics.
+//! - [`pkt`], [`protocol`], [`output`]: framing, vocabulary and limits, destinations of responses.
 //!
-//! It never starts git, and knows nothing of replication, accounts or configuration.
+//! This crate never starts git, and does not depend on replication, accounts or configuration.
 
 pub mod advertise;
 mod ancestry;
@@ -41,6 +45,7 @@ pub mod pkt;
 pub mod protocol;
 pub mod push;
 mod reach;
+pub mod read;
 pub mod refs;
 pub mod repack;
 mod responses;

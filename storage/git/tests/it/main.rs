@@ -35,6 +35,8 @@ mod partial;
 mod policy;
 mod random;
 mod raw;
+mod read;
+mod read_bounds;
 mod refusals;
 mod rehearsal;
 mod repack;
