@@ -1,6 +1,6 @@
 //! Leader tasks: work that the leader of a group does on its own initiative.
 //!
-//! One watcher for each group turns openraft's metrics into terms of leadership ([`Leaderships`]).
+//! One watcher for each group turns openraft's metrics into terms of leadership.
 //! For every term in which this node leads a group, each [`LeaderTask`] runs as a task of its own
 //! ([`Cluster::lead`]): it begins with the term, and when the term ends it is dropped at its next
 //! await. So a task neither checks whether its node leads nor keeps anything of an earlier term:
