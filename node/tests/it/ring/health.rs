@@ -247,6 +247,7 @@ fn leader_tasks_run_once_for_each_group_and_follow_the_leader() {
         of_group("catalogue reconciler", &[0]),
         of_group("compaction", &[1, 2]),
         of_group("mirrors", &[1, 2]),
+        of_group("prune schedule", &[1, 2]),
         of_group("release levels", &[0, 1, 2]),
     ]
     .concat();
