@@ -149,11 +149,9 @@ impl PackEffects {
 
     /// The networks of a watched group that got a pack since the last call, and when.
     pub(crate) fn take_grown(&self, group: GroupId) -> BTreeMap<NetworkId, Instant> {
-        let mut grown = self.lock_grown();
-        grown
-            .get_mut(&group)
-            .map(std::mem::take)
-            .unwrap_or_default()
+        let mut watched = self.lock_grown();
+        let grown = watched.get_mut(&group).map(std::mem::take);
+        grown.unwrap_or_default()
     }
 
     fn lock_grown(&self) -> MutexGuard<'_, BTreeMap<GroupId, BTreeMap<NetworkId, Instant>>> {
