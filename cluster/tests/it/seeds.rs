@@ -7,7 +7,7 @@ use tokio::runtime::Builder;
 /// Seeds of every test.
 const SEEDS: u64 = 10;
 /// Seeds of one test that run at once: a ring waits most of its time.
-const AT_ONCE: usize = 3;
+const AT_ONCE: usize = 2;
 
 /// Runs a scenario for every seed, or for the one named in the environment.
 pub(crate) fn for_seeds(test: &'static str, scenario: impl AsyncFn(u64) + Sync) {
